@@ -1,0 +1,1 @@
+//! Builds every part once; owns the order of start and stop.

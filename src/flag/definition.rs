@@ -1,0 +1,1 @@
+//! Unleash's client feature JSON, read leniently and validated.

@@ -1,0 +1,19 @@
+//! The evaluation core: what a flag is and what it answers. No I/O, no clock, no panic.
+//!
+//! A definition (Unleash's client feature JSON) is read leniently and validated ([`definition`]), compiled one
+//! flag at a time with Unleash's own engine ([`compile`]), and kept in an immutable [`Snapshot`] that shares
+//! everything a change did not touch. [`evaluate`] asks a snapshot; [`value`] turns the outcome into the type
+//! that was asked for.
+
+pub mod compile;
+pub mod context;
+pub mod definition;
+pub mod evaluate;
+pub mod snapshot;
+pub mod value;
+
+pub use compile::{CompileError, CompiledFlag, Variant};
+pub use context::{EvaluationContext, Moment};
+pub use evaluate::Outcome;
+pub use snapshot::{EnvironmentFlags, FlagChange, Snapshot};
+pub use value::{Answer, DefaultValue, ErrorCode, Reason, Value, ValueType};

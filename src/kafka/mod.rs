@@ -1,0 +1,3 @@
+//! Shared edges to Kafka: client configuration, transactions, topics.
+
+pub mod client;

@@ -1,0 +1,45 @@
+//! # flagstream
+//!
+//! Feature flags evaluated where the events already are: in Kafka.
+//!
+//! ```text
+//!             Unleash ──poll / hint──┐
+//!                                    ▼
+//!  feature-flag-changes ──hints──► feed ── one Kafka transaction ──┬─► feature-flag-definitions (compacted)
+//!                                                                  ├─► feature-flag-events      (CREATED / UPDATED / DELETED)
+//!                                                                  └─► feature-flag-updates     (invalidations)
+//!  feature-flag-definitions ──► store (immutable snapshot, atomic swap)
+//!                                 │
+//!  feature-flag-evaluation-requests ─► evaluate ─► feature-flag-events (EVALUATED), replies, dead letters
+//! ```
+//!
+//! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
+//! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
+//! them from Kafka into memory, [`evaluate`] answers requests, [`http`] tells how all this is doing.
+//! [`kafka`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
+
+pub mod message;
+
+pub mod flag;
+
+pub mod feed;
+
+pub mod store;
+
+pub mod evaluate;
+
+pub mod http;
+
+pub mod dev;
+
+pub mod bench;
+
+pub mod kafka;
+
+pub mod config;
+
+pub mod app;
+pub mod cli;
+pub mod metrics;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,70 @@
+//! All metrics of the process, by name, in one place.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EvaluationLabels {
+    pub path: &'static str,
+    pub reason: &'static str,
+    pub environment: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EnvironmentLabels {
+    pub environment: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabels {
+    pub code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabels {
+    pub what: &'static str,
+    pub reason: &'static str,
+}
+
+/// Every metric; cheap to share, safe to update from any thread.
+#[derive(Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    pub evaluations: Family<EvaluationLabels, Counter>,
+    pub events_published: Family<EnvironmentLabels, Counter>,
+    pub dead_letters: Family<CodeLabels, Counter>,
+    pub dropped: Family<DropLabels, Counter>,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("flagstream");
+        let evaluations = Family::default();
+        registry.register("evaluations", "Flags evaluated", evaluations.clone());
+        let events_published = Family::default();
+        registry.register(
+            "events_published",
+            "Evaluation events committed to Kafka",
+            events_published.clone(),
+        );
+        let dead_letters = Family::default();
+        registry.register(
+            "dead_letters",
+            "Records sent to the dead-letter topic",
+            dead_letters.clone(),
+        );
+        let dropped = Family::default();
+        registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        Arc::new(Self {
+            registry,
+            evaluations,
+            events_published,
+            dead_letters,
+            dropped,
+        })
+    }
+}
