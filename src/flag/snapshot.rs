@@ -36,6 +36,11 @@ impl Snapshot {
         unimplemented!()
     }
 
+    /// Like [`Snapshot::environment`], with the name as it is shared.
+    pub fn environment_entry(&self, _name: &str) -> Option<(&Arc<str>, &Arc<EnvironmentFlags>)> {
+        unimplemented!()
+    }
+
     /// The snapshot after `changes`; `self` stays as it is. An environment once served stays served.
     pub fn with(&self, _changes: impl IntoIterator<Item = FlagChange>) -> Self {
         unimplemented!()
