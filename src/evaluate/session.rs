@@ -225,6 +225,7 @@ impl<'s> Session<'s> {
 
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
+        self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
         self.memory.amendments.committed(self.batch.positions());
         self.tally.commit(&self.parts.metrics, &self.parts.usage);
