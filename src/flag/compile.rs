@@ -92,7 +92,12 @@ impl CompiledFlag {
             strategies: strategies.into(),
             variants: variants.into(),
             own,
-            dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
+            dependencies: feature
+                .dependencies
+                .iter()
+                .flatten()
+                .map(Dependency::of)
+                .collect(),
             properties,
         })
     }
@@ -107,7 +112,9 @@ impl CompiledFlag {
 
     /// The names of the flags it depends on.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.dependencies.iter().map(|dependency| dependency.parent.as_ref())
+        self.dependencies
+            .iter()
+            .map(|dependency| dependency.parent.as_ref())
     }
 
     /// Whether it is switched on in its environment, whatever the context.

@@ -51,7 +51,8 @@ pub fn read(definition: &str) -> Result<ClientFeature, CompileError> {
 /// The definition as JSON, within the limits of size and nesting.
 fn parse(definition: &str) -> Result<Value, CompileError> {
     within_size(definition)?;
-    let value: Value = serde_json::from_str(definition).map_err(|error| nameless(format!("not JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_str(definition).map_err(|error| nameless(format!("not JSON: {error}")))?;
     if !value.is_object() {
         return Err(nameless("expected an object".to_owned()));
     }

@@ -78,7 +78,10 @@ impl EnvironmentFlags {
 
     /// Parents have no parents themselves: one that names some (a cycle always does) allows nothing.
     fn parent_allows(&self, dependency: &Dependency, child: &CompiledFlag, asked: Asked<'_>) -> bool {
-        let Some(parent) = self.get(&dependency.parent).filter(|flag| flag.dependencies.is_empty()) else {
+        let Some(parent) = self
+            .get(&dependency.parent)
+            .filter(|flag| flag.dependencies.is_empty())
+        else {
             return false;
         };
         // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
@@ -130,7 +133,10 @@ impl CompiledFlag {
     }
 
     /// The properties that the rules read, under the names that they have there.
-    fn properties_for<'c>(&'c self, context: &'c EvaluationContext<'_>) -> Option<HashMap<Cow<'c, str>, Cow<'c, str>>> {
+    fn properties_for<'c>(
+        &'c self,
+        context: &'c EvaluationContext<'_>,
+    ) -> Option<HashMap<Cow<'c, str>, Cow<'c, str>>> {
         if self.properties.is_empty() || context.properties.is_empty() {
             return None;
         }

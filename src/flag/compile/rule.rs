@@ -69,7 +69,9 @@ impl ContextField {
 impl Properties {
     /// Pairs of the name in the context and the number in the rules.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.names.iter().map(|(name, number)| (name.as_ref(), number.as_ref()))
+        self.names
+            .iter()
+            .map(|(name, number)| (name.as_ref(), number.as_ref()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,7 +94,11 @@ impl Properties {
 
 /// Compiles one strategy; `Err` says why that can't be done.
 pub(super) fn compile(strategy: &Strategy, properties: &mut Properties) -> Result<Condition, String> {
-    if strategy.segments.as_ref().is_some_and(|missing| !missing.is_empty()) {
+    if strategy
+        .segments
+        .as_ref()
+        .is_some_and(|missing| !missing.is_empty())
+    {
         return Ok(Condition::Never);
     }
     let Some(mut plain) = translate(strategy, properties) else {
@@ -143,7 +149,9 @@ fn translate(strategy: &Strategy, properties: &mut Properties) -> Option<Strateg
         }
         "gradualRollout" => Some(rollout(percentage("percentage")?, "default")),
         "gradualRolloutUserId" => given("groupId").and(Some(rollout(percentage("percentage")?, "userId"))),
-        "gradualRolloutSessionId" => given("groupId").and(Some(rollout(percentage("percentage")?, "sessionId"))),
+        "gradualRolloutSessionId" => {
+            given("groupId").and(Some(rollout(percentage("percentage")?, "sessionId")))
+        }
         "gradualRolloutRandom" => {
             let parameters = [("percentage", percentage("percentage")?)];
             Some(engine_strategy("gradualRolloutRandom", parameters, constraints))
@@ -191,8 +199,14 @@ fn one_of(context_name: &str, operator: Operator, values: &str) -> Constraint {
 /// The engine puts these into the rule unescaped. No host has a name that ends with a backslash: dropping it is
 /// the same as never matching it.
 fn host_names(names: &str) -> String {
-    let names = names.split(',').map(str::trim).filter(|name| !name.ends_with('\\'));
-    names.map(|name| name.replace('"', "\\\"")).collect::<Vec<_>>().join(",")
+    let names = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.ends_with('\\'));
+    names
+        .map(|name| name.replace('"', "\\\""))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Rewrites a constraint so that the rule's text holds its values literally.
@@ -200,7 +214,11 @@ fn make_literal(constraint: &mut Constraint, properties: &mut Properties) -> Res
     constraint.context_name = properties.in_rule(&constraint.context_name);
     let values = constraint.values.get_or_insert_default();
     match constraint.operator {
-        Operator::StrContains | Operator::StrStartsWith | Operator::StrEndsWith | Operator::In | Operator::NotIn => {
+        Operator::StrContains
+        | Operator::StrStartsWith
+        | Operator::StrEndsWith
+        | Operator::In
+        | Operator::NotIn => {
             if values.is_empty() && constraint.operator != Operator::NotIn {
                 // The grammar has an empty list only here; it never matches.
                 constraint.operator = Operator::In;

@@ -39,7 +39,9 @@ fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
 fn normalize(constraint: &mut Constraint) -> Result<(), String> {
     let value = constraint.value.as_deref().unwrap_or_default().trim();
     let normal = match constraint.operator {
-        Operator::NumEq | Operator::NumGt | Operator::NumGte | Operator::NumLt | Operator::NumLte => number(value)?,
+        Operator::NumEq | Operator::NumGt | Operator::NumGte | Operator::NumLt | Operator::NumLte => {
+            number(value)?
+        }
         Operator::DateAfter | Operator::DateBefore => date(value)?,
         Operator::SemverEq
         | Operator::SemverGt
@@ -84,7 +86,10 @@ fn version(text: &str) -> Result<String, String> {
     }
     match semver::Version::parse(text) {
         Ok(version) => Ok(version.to_string()),
-        Err(_) => Err(format!("expected a semantic version, not {:?}", shorten(text, 100))),
+        Err(_) => Err(format!(
+            "expected a semantic version, not {:?}",
+            shorten(text, 100)
+        )),
     }
 }
 

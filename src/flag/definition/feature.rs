@@ -46,7 +46,9 @@ fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
     Ok(Strategy {
         name,
         sort_order: None,
-        segments: place.list("segments", MAX_CONSTRAINTS_PER_STRATEGY, |id| segment_id(id).map(known_or_not))?,
+        segments: place.list("segments", MAX_CONSTRAINTS_PER_STRATEGY, |id| {
+            segment_id(id).map(known_or_not)
+        })?,
         constraints: place.list("constraints", MAX_CONSTRAINTS_PER_STRATEGY, constraint::read)?,
         parameters: Some(parameters),
         variants: place.list("variants", MAX_VARIANTS, strategy_variant)?,
@@ -108,7 +110,9 @@ fn percentage(text: &str) -> Result<String, &'static str> {
         return Ok(String::new());
     }
     match text.parse::<f64>() {
-        Ok(number) if number.fract() == 0.0 && (0.0..=100.0).contains(&number) => Ok(format!("{}", number.abs())),
+        Ok(number) if number.fract() == 0.0 && (0.0..=100.0).contains(&number) => {
+            Ok(format!("{}", number.abs()))
+        }
         _ => Err("expected a whole number from 0 to 100"),
     }
 }

@@ -109,7 +109,12 @@ impl<'p> Place<'p> {
 
     pub(super) fn optional_boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
         self.member(name)
-            .map(|place| place.value.as_bool().ok_or_else(|| place.refuse("expected true or false")))
+            .map(|place| {
+                place
+                    .value
+                    .as_bool()
+                    .ok_or_else(|| place.refuse("expected true or false"))
+            })
             .transpose()
     }
 
@@ -123,7 +128,10 @@ impl<'p> Place<'p> {
         let Some(list) = self.member(name) else {
             return Ok(None);
         };
-        let items = list.value.as_array().ok_or_else(|| list.refuse("expected a list"))?;
+        let items = list
+            .value
+            .as_array()
+            .ok_or_else(|| list.refuse("expected a list"))?;
         if items.len() > limit {
             return Err(list.refuse(format!("{} items, at most {limit} are allowed", items.len())));
         }

@@ -75,9 +75,10 @@ fn found<'a>(flag: &str, outcome: &Outcome<'a>, asked: ValueType, fallback: Answ
             reason: Reason::TargetingMatch,
             ..fallback
         },
-        (None, Some((_, variant))) => {
-            fallback.error(ErrorCode::TypeMismatch, Cow::Owned(mismatch(flag, variant, asked)))
-        }
+        (None, Some((_, variant))) => fallback.error(
+            ErrorCode::TypeMismatch,
+            Cow::Owned(mismatch(flag, variant, asked)),
+        ),
         (None, None) => fallback,
     }
 }
@@ -115,7 +116,11 @@ fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
         Some(payload) => {
             let kind = shorten(&payload.kind, MAX_ECHO_BYTES);
             let text = shorten(&payload.text, MAX_ECHO_BYTES);
-            let cut = if text.len() < payload.text.len() { "…" } else { "" };
+            let cut = if text.len() < payload.text.len() {
+                "…"
+            } else {
+                ""
+            };
             format!("a payload of type {kind}: {text}{cut}")
         }
     };

@@ -42,10 +42,14 @@ impl Payload {
         let source = member.or(document.as_deref()).unwrap_or(text);
         let inner = json::string(source);
         let number = Number::parse(inner.as_deref().unwrap_or(source));
-        let object = [inner.as_deref().and_then(json::compact), member.map(str::to_owned), document.clone()]
-            .into_iter()
-            .flatten()
-            .find(|candidate| json::is_object_or_list(candidate));
+        let object = [
+            inner.as_deref().and_then(json::compact),
+            member.map(str::to_owned),
+            document.clone(),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|candidate| json::is_object_or_list(candidate));
         let natural = match (kind, &document, &number) {
             ("json", Some(document), _) => json::value(member.unwrap_or(document)),
             ("number", _, Some(number)) => Value::Number(number.text.to_string().into()),
