@@ -21,7 +21,10 @@ impl Flag {
             "project": "default", "strategies": [{"name": "default", "parameters": {}, "constraints": []}],
             "variants": [],
         });
-        Self { name: name.to_owned(), body }
+        Self {
+            name: name.to_owned(),
+            body,
+        }
     }
 
     /// Off for everybody.
@@ -48,7 +51,8 @@ impl Flag {
     /// The variant that everybody gets; payload as (type, value).
     pub fn variant(mut self, name: &str, payload: Option<(&str, &str)>) -> Self {
         let payload = payload.map(|(kind, value)| json!({"type": kind, "value": value}));
-        let mut variant = json!({"name": name, "weight": 1000, "weightType": "variable", "stickiness": "default"});
+        let mut variant =
+            json!({"name": name, "weight": 1000, "weightType": "variable", "stickiness": "default"});
         if let Some(payload) = payload {
             variant["payload"] = payload;
         }
@@ -89,8 +93,13 @@ impl<'t> Flags<'t> {
         });
         let key = format!("{environment}/{}", flag.name);
         let text = body.to_string();
-        self.sender
-            .send(&self.topics.definitions, Some(0), Some(key.as_bytes()), text.as_bytes(), None);
+        self.sender.send(
+            &self.topics.definitions,
+            Some(0),
+            Some(key.as_bytes()),
+            text.as_bytes(),
+            None,
+        );
         self.version
     }
 
@@ -99,8 +108,12 @@ impl<'t> Flags<'t> {
         self.version += 1;
         let key = format!("{environment}/{flag}");
         let version = self.version.to_string();
-        let headers = OwnedHeaders::new().insert(Header { key: "version", value: Some(&version) });
-        self.sender.tombstone(&self.topics.definitions, key.as_bytes(), headers);
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "version",
+            value: Some(&version),
+        });
+        self.sender
+            .tombstone(&self.topics.definitions, key.as_bytes(), headers);
         self.version
     }
 }

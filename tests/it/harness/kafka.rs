@@ -106,7 +106,11 @@ impl Received {
         let source = &body["source"];
         let partition = source["partition"].as_i64().unwrap();
         let index = source["index"].as_u64().unwrap();
-        (i32::try_from(partition).unwrap(), source["offset"].as_i64().unwrap(), index)
+        (
+            i32::try_from(partition).unwrap(),
+            source["offset"].as_i64().unwrap(),
+            index,
+        )
     }
 }
 
@@ -120,7 +124,10 @@ pub struct Tap {
 
 impl std::fmt::Debug for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tap").field("topic", &self.topic).field("seen", &self.seen.len()).finish()
+        f.debug_struct("Tap")
+            .field("topic", &self.topic)
+            .field("seen", &self.seen.len())
+            .finish()
     }
 }
 
@@ -193,7 +200,8 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
     let mut all = TopicPartitionList::new();
     for topic in topics {
         for partition in 0..partitions(&consumer, topic) {
-            all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+            all.add_partition_offset(topic, partition, Offset::Beginning)
+                .unwrap();
         }
     }
     consumer.assign(&all).unwrap();
@@ -218,8 +226,14 @@ fn is_passing(code: rdkafka::types::RDKafkaErrorCode) -> bool {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(10))
+        .unwrap();
     let topic = metadata.topics().first().unwrap();
-    assert!(topic.error().is_none() && !topic.partitions().is_empty(), "no topic {}", topic.name());
+    assert!(
+        topic.error().is_none() && !topic.partitions().is_empty(),
+        "no topic {}",
+        topic.name()
+    );
     i32::try_from(topic.partitions().len()).unwrap()
 }

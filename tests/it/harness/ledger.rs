@@ -63,7 +63,9 @@ struct Request {
 
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger").field("reached", &self.reached).finish_non_exhaustive()
+        f.debug_struct("Ledger")
+            .field("reached", &self.reached)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,7 +88,9 @@ impl Ledger {
     /// and everything asked before is answered. Returns how long that took.
     pub fn sign_of_life(&mut self, what: &str, limit: Duration) -> Duration {
         let started = Instant::now();
-        let asked: Vec<_> = (0..self.topics.partitions).map(|partition| self.ask(partition)).collect();
+        let asked: Vec<_> = (0..self.topics.partitions)
+            .map(|partition| self.ask(partition))
+            .collect();
         let deadline = started + limit;
         while let Some((partition, offset)) = asked.iter().find(|(p, o)| self.reached.get(p) < Some(o)) {
             assert!(
@@ -109,13 +113,22 @@ impl Ledger {
     pub fn assert_exactly_once(mut self) {
         let asked = self.settle();
         let doubled = self.doubled();
-        assert!(doubled.is_empty(), "{} events twice, such as {:?}", doubled.len(), first(&doubled));
+        assert!(
+            doubled.is_empty(),
+            "{} events twice, such as {:?}",
+            doubled.len(),
+            first(&doubled)
+        );
         let deduplicated = self.deduplicated();
         // No event was doubled, so what the rule for readers drops was out of order.
         let dropped = self.events.values().map(Vec::len).sum::<usize>() - deduplicated.len();
         assert_eq!(dropped, 0, "events out of order");
         self.compare(&asked, &deduplicated);
-        assert_eq!(self.dead_letters.len(), asked.dead_letters.len(), "dead letters twice");
+        assert_eq!(
+            self.dead_letters.len(),
+            asked.dead_letters.len(),
+            "dead letters twice"
+        );
         assert_eq!(self.replies.len(), asked.replies.len(), "replies twice");
         self.report("exactly once", &asked);
     }
@@ -189,7 +202,10 @@ impl Ledger {
     fn doubled(&self) -> Vec<Coordinate> {
         let mut all: Vec<_> = self.events.values().flatten().copied().collect();
         all.sort_unstable();
-        all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
+        all.windows(2)
+            .filter(|pair| pair[0] == pair[1])
+            .map(|pair| pair[0])
+            .collect()
     }
 
     /// The rule of docs/api.md for readers of events.
@@ -208,9 +224,17 @@ impl Ledger {
     fn ask(&self, partition: i32) -> (i32, i64) {
         let id = format!("sign-of-life-{:016x}", rand::random::<u64>());
         let body = format!(r#"{{"request_id":"{id}","flag_name":"theme","environment":"production"}}"#);
-        let headers = OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(&self.reply_to) });
-        self.sender
-            .send(&self.topics.requests, Some(partition), None, body.as_bytes(), Some(headers))
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "reply-to",
+            value: Some(&self.reply_to),
+        });
+        self.sender.send(
+            &self.topics.requests,
+            Some(partition),
+            None,
+            body.as_bytes(),
+            Some(headers),
+        )
     }
 
     fn read(&mut self, patience: Duration) {
@@ -221,16 +245,23 @@ impl Ledger {
                 let event: Event = serde_json::from_slice(message.payload().unwrap()).unwrap();
                 let source = event.source;
                 assert_eq!(source.topic, self.topics.requests);
-                assert_eq!(source.partition, message.partition(), "an event in another partition than its request");
+                assert_eq!(
+                    source.partition,
+                    message.partition(),
+                    "an event in another partition than its request"
+                );
                 let reached = self.reached.entry(source.partition).or_insert(-1);
                 *reached = (*reached).max(source.offset);
-                self.events
-                    .entry(message.partition())
-                    .or_default()
-                    .push((source.partition, source.offset, source.index));
+                self.events.entry(message.partition()).or_default().push((
+                    source.partition,
+                    source.offset,
+                    source.index,
+                ));
             } else if message.topic() == self.topics.dead_letters {
-                self.dead_letters
-                    .push((number(&message, "source-partition"), number(&message, "source-offset")));
+                self.dead_letters.push((
+                    number(&message, "source-partition"),
+                    number(&message, "source-offset"),
+                ));
             } else {
                 let reply: Request = serde_json::from_slice(message.payload().unwrap()).unwrap();
                 self.replies.push(reply.request_id.unwrap());
@@ -253,7 +284,9 @@ impl Ledger {
         let deadline = Instant::now() + SOON;
         while !open.is_empty() {
             assert!(Instant::now() < deadline, "requests not read: {open:?}");
-            let Some(message) = next(&requests, Duration::from_millis(100)) else { continue };
+            let Some(message) = next(&requests, Duration::from_millis(100)) else {
+                continue;
+            };
             if open.get(&message.partition()) == Some(&message.offset()) {
                 open.remove(&message.partition());
             }
@@ -275,8 +308,12 @@ impl Asked {
             (None, Some(flags)) => flags.len(),
             _ => panic!("not a request of the load: {request:?}"),
         };
-        self.events.extend((0u32..).take(count).map(|index| (partition, offset, index)));
-        if message.headers().is_some_and(|headers| headers.iter().any(|header| header.key == "reply-to")) {
+        self.events
+            .extend((0u32..).take(count).map(|index| (partition, offset, index)));
+        if message
+            .headers()
+            .is_some_and(|headers| headers.iter().any(|header| header.key == "reply-to"))
+        {
             self.replies.insert(request.request_id.unwrap());
         }
     }
@@ -285,7 +322,10 @@ impl Asked {
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(message: &impl Message, header: &str) -> T {
     let headers = message.headers().unwrap();
     let header = headers.iter().find(|known| known.key == header).unwrap();
-    std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap()
+    std::str::from_utf8(header.value.unwrap())
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn first<T>(all: &[T]) -> &[T] {

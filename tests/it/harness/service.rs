@@ -30,7 +30,11 @@ impl Group {
         let folder = temporary_folder();
         let topics = Topics::apply(stack, folder.path());
         let settings = topics.settings();
-        Self { folder, topics, settings }
+        Self {
+            folder,
+            topics,
+            settings,
+        }
     }
 
     /// Sets a variable for instances started from now on.
@@ -60,7 +64,10 @@ impl Group {
         settings.extend([
             ("FLAGSTREAM_INSTANCE".to_owned(), name.to_owned()),
             ("FLAGSTREAM_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
-            ("FLAGSTREAM_STATE_DIR".to_owned(), self.folder.path().join("state").display().to_string()),
+            (
+                "FLAGSTREAM_STATE_DIR".to_owned(),
+                self.folder.path().join("state").display().to_string(),
+            ),
             ("FLAGSTREAM_LOG".to_owned(), "info,flagstream=debug".to_owned()),
         ]);
         Service {
@@ -90,7 +97,8 @@ pub struct Service {
 impl Service {
     /// Adds arguments to `run`.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -143,7 +151,12 @@ impl Service {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{} had ended before: {status}", self.name);
+        assert_eq!(
+            status.signal(),
+            Some(libc::SIGKILL),
+            "{} had ended before: {status}",
+            self.name
+        );
     }
 
     /// SIGSTOP.
@@ -179,7 +192,9 @@ impl Service {
     /// Waits for the process to end by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let child = self.child.as_mut().unwrap();
-        let status = wait_for(&format!("{} ended", self.name), SOON, || child.try_wait().unwrap());
+        let status = wait_for(&format!("{} ended", self.name), SOON, || {
+            child.try_wait().unwrap()
+        });
         self.child = None;
         status
     }
@@ -204,7 +219,12 @@ impl Drop for Service {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("---- {} ({}) ----\n{}", self.name, self.log.display(), tail(&self.log));
+            eprintln!(
+                "---- {} ({}) ----\n{}",
+                self.name,
+                self.log.display(),
+                tail(&self.log)
+            );
         }
     }
 }

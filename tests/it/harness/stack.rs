@@ -37,7 +37,10 @@ impl Stack {
 
     /// The services, for a test that disturbs them: waits until no other test uses them.
     pub fn alone() -> (&'static Self, Alone) {
-        (Self::get(), IN_USE.write().unwrap_or_else(PoisonError::into_inner))
+        (
+            Self::get(),
+            IN_USE.write().unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     fn get() -> &'static Self {

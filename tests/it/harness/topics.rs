@@ -101,8 +101,7 @@ impl Topics {
     /// Sets the largest record (batch, as compressed) that a topic takes.
     pub fn limit_record(&self, topic: &str, bytes: usize) {
         let bytes = bytes.to_string();
-        let config =
-            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
         let set = block_on(self.admin().alter_configs([&config], &AdminOptions::new())).unwrap();
         for result in set {
             result.unwrap();
