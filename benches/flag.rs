@@ -10,7 +10,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -140,43 +140,46 @@ fn change(large: &Snapshot) {
     );
 }
 
-/// Latency of readers without and with a writer that swaps a new snapshot every 0.5 ms.
+/// Latency of readers beside a writer that compiles and swaps in a new snapshot at each pause.
 fn readers(large: Snapshot) {
-    let store = Arc::new(ArcSwap::from_pointee(large));
+    let store = ArcSwap::from_pointee(large);
+    latencies(&store);
     let quiet = latencies(&store);
+    for pause in [
+        Duration::from_millis(100),
+        Duration::from_millis(10),
+        Duration::from_micros(500),
+    ] {
+        let (busy, swaps) = beside_a_writer(&store, pause);
+        println!("readers while {swaps} snapshots were swapped in, one each {pause:?}:");
+        for quantile in [0.5, 0.99, 0.999] {
+            let (quiet, busy) = (
+                quiet.value_at_quantile(quantile),
+                busy.value_at_quantile(quantile),
+            );
+            let (percent, ratio) = (quantile * 100.0, busy as f64 / quiet as f64);
+            println!("  p{percent}: {quiet} ns without, {busy} ns with, ratio {ratio:.2}");
+        }
+    }
+}
+
+fn beside_a_writer(store: &ArcSwap<Snapshot>, pause: Duration) -> (Histogram<u64>, u64) {
     let stop = AtomicBool::new(false);
-    let swaps = AtomicU64::new(0);
-    let busy = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for version in 10_000.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let first = store.load().version() + 1;
+            let versions = (first..).take_while(|_| !stop.load(Ordering::Relaxed));
+            let swaps = versions.map(|version| {
                 let changed = flag(version as usize % FLAGS, version);
                 store.store(Arc::new(store.load().with([FlagChange::Set(changed)])));
-                swaps.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_micros(500));
-            }
+                std::thread::sleep(pause);
+            });
+            swaps.count() as u64
         });
-        let busy = latencies(&store);
+        let busy = latencies(store);
         stop.store(true, Ordering::Relaxed);
-        busy
-    });
-    println!(
-        "readers while {} snapshots were swapped in:",
-        swaps.load(Ordering::Relaxed)
-    );
-    for quantile in [0.5, 0.99, 0.999] {
-        let (quiet, busy) = (
-            quiet.value_at_quantile(quantile),
-            busy.value_at_quantile(quantile),
-        );
-        let percent = quantile * 100.0;
-        println!(
-            "  p{percent}: {quiet} ns before, {busy} ns during, ratio {:.2}",
-            busy as f64 / quiet as f64
-        );
-    }
+        (busy, writer.join().unwrap())
+    })
 }
 
 fn latencies(store: &ArcSwap<Snapshot>) -> Histogram<u64> {

@@ -105,6 +105,35 @@ fn a_cycle_of_dependencies_is_off() {
     }
 }
 
+/// The engine has it so: a parent's rollout that names no group is drawn for the child.
+#[test]
+fn a_parents_rollout_without_a_group_is_drawn_for_the_child() {
+    let features = [
+        json!({ "name": "parent", "enabled": true, "strategies": [
+            { "name": "flexibleRollout", "parameters": { "rollout": "50", "stickiness": "userId" } }] }),
+        json!({ "name": "child", "enabled": true, "dependencies": [{ "feature": "parent" }] }),
+    ];
+    let engine = EngineState::initial_state(DateTime::UNIX_EPOCH);
+    let state = json!({ "version": 2, "features": features });
+    engine.take_state(UpdateMessage::FullResponse(
+        serde_json::from_value(state).unwrap(),
+    ));
+    for id in 0..100 {
+        let id = id.to_string();
+        let theirs = Context {
+            user_id: Some(id.clone()),
+            ..Context::default()
+        };
+        for name in ["parent", "child"] {
+            assert_eq!(
+                evaluate(&features, name, &user(&id)).0,
+                engine.is_enabled(name, &theirs, &None),
+                "{name} {id}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_clock_is_the_callers() {
     let features = [
