@@ -55,7 +55,7 @@ impl EnvironmentFlags {
         let asked = Asked {
             context,
             moment,
-            environment: &flag.environment,
+            environment: self.name(),
         };
         let matched = if flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)

@@ -22,6 +22,7 @@ pub struct Snapshot {
 /// The flags of one environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentFlags {
+    name: Arc<str>,
     shards: Box<[Arc<Shard>]>,
     hasher: ahash::RandomState,
     len: usize,
@@ -101,7 +102,8 @@ impl Snapshot {
     /// The flags of this environment, which is served from now on. Always there.
     fn served(&mut self, name: Arc<str>) -> Option<&mut Arc<EnvironmentFlags>> {
         let position = self.position(&name).unwrap_or_else(|gap| {
-            self.environments.insert(gap, (name, Arc::default()));
+            let flags = Arc::new(EnvironmentFlags::named(Arc::clone(&name)));
+            self.environments.insert(gap, (name, flags));
             gap
         });
         self.environments.get_mut(position).map(|(_, flags)| flags)
@@ -110,17 +112,27 @@ impl Snapshot {
 
 impl Default for EnvironmentFlags {
     fn default() -> Self {
+        Self::named("".into())
+    }
+}
+
+impl EnvironmentFlags {
+    fn named(name: Arc<str>) -> Self {
         let hasher = ahash::RandomState::new();
         let empty = Arc::new(Shard::with_hasher(hasher.clone()));
         Self {
+            name,
             shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
             hasher,
             len: 0,
         }
     }
-}
 
-impl EnvironmentFlags {
+    /// The environment's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn get(&self, flag: &str) -> Option<&Arc<CompiledFlag>> {
         self.shards.get(self.shard(flag))?.get(flag)
     }

@@ -10,6 +10,7 @@
 //!   grammar has no notation (`"a\"` is an unfinished string);
 //! - numbers, dates and versions, which stand unquoted, have been normalized (`definition::constraint`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use unleash_types::client_features::{Constraint, Operator, Strategy};
@@ -49,8 +50,11 @@ pub(crate) enum ContextField {
 /// Names of properties with the numbers they have in the text of the rules.
 #[derive(Debug, Default)]
 pub(crate) struct Properties {
-    names: Vec<(Box<str>, Box<str>)>,
+    names: Vec<(Box<str>, Cow<'static, str>)>,
 }
+
+/// Numbers that every flag shares: reading them costs no memory access of the flag's own.
+const NUMBERS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 impl ContextField {
     pub(crate) fn of(name: &str) -> Self {
@@ -86,9 +90,12 @@ impl Properties {
         if let Some((_, number)) = self.names.iter().find(|(known, _)| known.as_ref() == name) {
             return number.to_string();
         }
-        let number = self.names.len().to_string();
-        self.names.push((name.into(), number.as_str().into()));
-        number
+        let number = self.names.len();
+        let text = NUMBERS
+            .get(number)
+            .map_or_else(|| number.to_string().into(), |text| Cow::Borrowed(*text));
+        self.names.push((name.into(), text));
+        number.to_string()
     }
 }
 
