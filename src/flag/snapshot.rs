@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::CompiledFlag;
 
-/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. Looking up
-/// costs the same as in one map, which a persistent tree's lookup does not (docs/benchmarks.md).
+/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. A persistent
+/// tree (rpds) was measured to change in half the time, of a few microseconds, and to need 2.4 times as long to find
+/// a flag; a flag is looked up millions of times for each change.
 const SHARDS: usize = 256;
 
 type Shard = HashMap<Arc<str>, Arc<CompiledFlag>, ahash::RandomState>;

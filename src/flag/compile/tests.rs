@@ -176,6 +176,35 @@ fn a_regular_expression_keeps_its_meaning() {
     }
 }
 
+/// More properties than stand in for fields, and numbers beyond the shared ones; the fields themselves, too.
+#[test]
+fn any_number_of_properties_can_be_read() {
+    for fields in [&[][..], &["environment", "appName", "remoteAddress"]] {
+        let properties: Vec<String> = (0..20).map(|number| format!("p{number}")).collect();
+        let names = fields
+            .iter()
+            .copied()
+            .chain(properties.iter().map(String::as_str));
+        let constraints: Vec<Value> = names
+            .map(|name| json!({ "contextName": name, "operator": "IN", "values": [name, "production", "app"] }))
+            .collect();
+        let definition = strategies(json!([{ "name": "default", "constraints": constraints }]));
+        let mut context = EvaluationContext {
+            remote_address: Some("remoteAddress".into()),
+            properties: properties.iter().map(|name| (name.into(), name.into())).collect(),
+            ..EvaluationContext::default()
+        };
+        assert!(is_on(&definition, &context));
+        for position in 0..properties.len() {
+            let value = std::mem::replace(&mut context.properties[position].1, "other".into());
+            assert!(!is_on(&definition, &context), "p{position}");
+            context.properties[position].1 = value;
+        }
+        context.remote_address = None;
+        assert_eq!(is_on(&definition, &context), fields.is_empty());
+    }
+}
+
 #[test]
 fn a_strategy_that_cannot_match_leaves_the_others_working() {
     for never in [

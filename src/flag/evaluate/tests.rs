@@ -166,6 +166,9 @@ fn field() -> impl Strategy<Value = &'static str> {
         "remoteAddress",
         "plan",
         "region",
+        "p1",
+        "p2",
+        "p3",
     ];
     proptest::sample::select(names.to_vec())
 }
@@ -281,7 +284,7 @@ proptest! {
     fn the_engine_itself_answers_the_same(
         features in (feature("f0"), feature("f1"), feature("f2")).prop_map(|(a, b, c)| [a, b, c]),
         user in word(), session in word(), address in proptest::option::of(word()),
-        properties in proptest::collection::btree_map(proptest::sample::select(vec!["plan", "region"]), word(), 0..3),
+        properties in proptest::collection::btree_map(proptest::sample::select(vec!["plan", "region", "p1", "p2", "p3"]), word(), 0..6),
     ) {
         let engine = EngineState::initial_state(DateTime::UNIX_EPOCH);
         let state = json!({ "version": 2, "features": features });
