@@ -143,13 +143,14 @@ fn change(large: &Snapshot) {
 /// Latency of readers beside a writer that compiles and swaps in a new snapshot at each pause.
 fn readers(large: Snapshot) {
     let store = ArcSwap::from_pointee(large);
-    latencies(&store);
-    let quiet = latencies(&store);
     for pause in [
         Duration::from_millis(100),
         Duration::from_millis(10),
         Duration::from_micros(500),
     ] {
+        // Right before, twice: other work on the machine changes the baseline.
+        latencies(&store);
+        let quiet = latencies(&store);
         let (busy, swaps) = beside_a_writer(&store, pause);
         println!("readers while {swaps} snapshots were swapped in, one each {pause:?}:");
         for quantile in [0.5, 0.99, 0.999] {

@@ -176,6 +176,17 @@ fn a_regular_expression_keeps_its_meaning() {
     }
 }
 
+#[test]
+fn a_list_as_long_as_a_definition_may_be_is_compiled() {
+    let ids = (0..120_000)
+        .map(|id| id.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
+    let definition = strategies(json!([{ "name": "userWithId", "parameters": { "userIds": ids } }]));
+    assert!(is_on(&definition, &user("119999")));
+    assert!(!is_on(&definition, &user("120000")));
+}
+
 /// More properties than stand in for fields, and numbers beyond the shared ones; the fields themselves, too.
 #[test]
 fn any_number_of_properties_can_be_read() {
