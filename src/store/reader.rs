@@ -91,3 +91,7 @@ fn pause(backoff: Duration, keeper: &mut Keeper, shutdown: &Shutdown) {
         std::thread::sleep(PAUSE_STEP);
     }
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
