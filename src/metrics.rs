@@ -5,6 +5,8 @@ use std::sync::Arc;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +40,7 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub feed: FeedMetrics,
 }
 
 impl Metrics {
@@ -59,12 +62,68 @@ impl Metrics {
         );
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         Arc::new(Self {
             registry,
             evaluations,
             events_published,
             dead_letters,
             dropped,
+            feed,
         })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FeedLabels {
+    pub environment: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub outcome: &'static str,
+}
+
+/// What brings flags into Kafka. `flagstream_feed_…`.
+#[derive(Debug, Default)]
+pub struct FeedMetrics {
+    pub leader: Gauge,
+    pub terms_ended: Family<OutcomeLabels, Counter>,
+    pub polls: Family<FeedLabels, Counter>,
+    pub hints: Family<OutcomeLabels, Counter>,
+    pub changes: Family<FeedLabels, Counter>,
+    pub flags_refused: Family<EnvironmentLabels, Gauge>,
+    pub propagation: Propagation,
+    pub usage_reports: Family<FeedLabels, Counter>,
+}
+
+/// Seconds from seeing a change to its transaction's commit.
+#[derive(Debug, Clone)]
+pub struct Propagation(pub Histogram);
+
+impl Default for Propagation {
+    fn default() -> Self {
+        Self(Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]))
+    }
+}
+
+impl FeedMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let feed = Self::default();
+        let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
+            registry.register(name, help, metric);
+        };
+        add("leader", "1 where this instance leads", Box::new(feed.leader.clone()));
+        add("terms_ended", "Ends of a leader's term, by reason", Box::new(feed.terms_ended.clone()));
+        add("polls", "Looks at a source, by what came of it", Box::new(feed.polls.clone()));
+        add("hints", "Records on the changes topic, by how they were read", Box::new(feed.hints.clone()));
+        add("changes", "Changes published, by kind", Box::new(feed.changes.clone()));
+        add("flags_refused", "Flags whose new definition is refused", Box::new(feed.flags_refused.clone()));
+        let help = "From seeing a change to its commit in Kafka";
+        add("propagation_seconds", help, Box::new(feed.propagation.0.clone()));
+        let help = "Reports to Unleash of flags used, by what came of it";
+        add("usage_reports", help, Box::new(feed.usage_reports.clone()));
+        feed
     }
 }
