@@ -36,6 +36,7 @@ pub struct DropLabels {
 #[derive(Debug)]
 pub struct Metrics {
     pub registry: Registry,
+    pub requests: Counter,
     pub evaluations: Family<EvaluationLabels, Counter>,
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
@@ -46,6 +47,12 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("flagstream");
+        let requests = Counter::default();
+        registry.register(
+            "requests",
+            "Requests answered: events or dead letters committed",
+            requests.clone(),
+        );
         let evaluations = Family::default();
         registry.register("evaluations", "Flags evaluated", evaluations.clone());
         let events_published = Family::default();
@@ -65,6 +72,7 @@ impl Metrics {
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         Arc::new(Self {
             registry,
+            requests,
             evaluations,
             events_published,
             dead_letters,

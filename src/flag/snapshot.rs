@@ -46,8 +46,13 @@ impl Snapshot {
 
     /// Flags of one environment, or `None` if this deployment does not serve it.
     pub fn environment(&self, name: &str) -> Option<&Arc<EnvironmentFlags>> {
-        let found = self.position(name).ok()?;
-        self.environments.get(found).map(|(_, flags)| flags)
+        self.environment_entry(name).map(|(_, flags)| flags)
+    }
+
+    /// Like [`Snapshot::environment`], with the name as it is shared.
+    pub fn environment_entry(&self, name: &str) -> Option<(&Arc<str>, &Arc<EnvironmentFlags>)> {
+        let (name, flags) = self.environments.get(self.position(name).ok()?)?;
+        Some((name, flags))
     }
 
     /// The snapshot after `changes`; `self` stays as it is. An environment once served stays served.
