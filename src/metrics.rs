@@ -112,26 +112,41 @@ pub struct Propagation(pub Histogram);
 
 impl Default for Propagation {
     fn default() -> Self {
-        Self(Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]))
+        Self(Histogram::new([
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+        ]))
     }
 }
 
 impl FeedMetrics {
     fn register(registry: &mut Registry) -> Self {
         let feed = Self::default();
-        let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
-            registry.register(name, help, metric);
-        };
-        add("leader", "1 where this instance leads", Box::new(feed.leader.clone()));
-        add("terms_ended", "Ends of a leader's term, by reason", Box::new(feed.terms_ended.clone()));
-        add("polls", "Looks at a source, by what came of it", Box::new(feed.polls.clone()));
-        add("hints", "Records on the changes topic, by how they were read", Box::new(feed.hints.clone()));
-        add("changes", "Changes published, by kind", Box::new(feed.changes.clone()));
-        add("flags_refused", "Flags whose new definition is refused", Box::new(feed.flags_refused.clone()));
+        registry.register("leader", "1 where this instance leads", feed.leader.clone());
+        registry.register(
+            "terms_ended",
+            "Ends of a leader's term, by reason",
+            feed.terms_ended.clone(),
+        );
+        registry.register(
+            "polls",
+            "Looks at a source, by what came of it",
+            feed.polls.clone(),
+        );
+        registry.register(
+            "hints",
+            "Records on the changes topic, by how they were read",
+            feed.hints.clone(),
+        );
+        registry.register("changes", "Changes published, by kind", feed.changes.clone());
+        registry.register(
+            "flags_refused",
+            "Flags whose new definition is refused",
+            feed.flags_refused.clone(),
+        );
         let help = "From seeing a change to its commit in Kafka";
-        add("propagation_seconds", help, Box::new(feed.propagation.0.clone()));
+        registry.register("propagation_seconds", help, feed.propagation.0.clone());
         let help = "Reports to Unleash of flags used, by what came of it";
-        add("usage_reports", help, Box::new(feed.usage_reports.clone()));
+        registry.register("usage_reports", help, feed.usage_reports.clone());
         feed
     }
 }

@@ -95,7 +95,10 @@ impl Answer {
         let features: Vec<&RawValue> = serde_json::from_str(features.get())
             .map_err(|error| AnswerError::NoFeatures(error.to_string()))?;
 
-        let mut answer = Self { segments: read_segments(segments)?, ..Self::default() };
+        let mut answer = Self {
+            segments: read_segments(segments)?,
+            ..Self::default()
+        };
         answer.take(&features, segments.map_or("", RawValue::get));
         Ok(answer)
     }
@@ -120,7 +123,8 @@ impl Answer {
         doubled.sort();
         doubled.dedup();
         // Which of the two is meant can't be known.
-        self.features.retain(|feature| doubled.binary_search(&feature.name).is_err());
+        self.features
+            .retain(|feature| doubled.binary_search(&feature.name).is_err());
         let twice = |flag| Refused::new(flag, "it is in the answer more than once");
         self.refused.extend(doubled.into_iter().map(twice));
     }
@@ -136,7 +140,9 @@ fn refuse_body(error: &serde_json::Error, bytes: usize) -> AnswerError {
 
 fn read_segments(segments: Option<&RawValue>) -> Result<Segments, AnswerError> {
     let refuse = |reason: String| AnswerError::BadSegments(reason);
-    let Some(segments) = segments else { return Ok(Segments::default()) };
+    let Some(segments) = segments else {
+        return Ok(Segments::default());
+    };
     let segments = serde_json::from_str(segments.get()).map_err(|error| refuse(error.to_string()))?;
     Segments::read(&segments).map_err(|error| refuse(error.to_string()))
 }
@@ -166,7 +172,11 @@ mod tests {
     }
 
     fn names(answer: &Answer) -> Vec<&str> {
-        answer.features.iter().map(|feature| feature.name.as_str()).collect()
+        answer
+            .features
+            .iter()
+            .map(|feature| feature.name.as_str())
+            .collect()
     }
 
     #[test]
@@ -197,7 +207,10 @@ mod tests {
         for (body, reason) in cases {
             assert_eq!(read(body).unwrap_err().reason(), reason, "{body}");
         }
-        assert_eq!(Answer::read(b"{\"features\":[\"\xff\"]}").unwrap_err().reason(), "not_json");
+        assert_eq!(
+            Answer::read(b"{\"features\":[\"\xff\"]}").unwrap_err().reason(),
+            "not_json"
+        );
     }
 
     #[test]
@@ -212,7 +225,11 @@ mod tests {
         let body = r#"{"features":[{"name":"a"},{"name":"b"},{"name":"a","enabled":true},{"name":"a"}]}"#;
         let answer = read(body).unwrap();
         assert_eq!(names(&answer), ["b"]);
-        let refused: Vec<_> = answer.refused.iter().map(|refused| refused.flag.as_str()).collect();
+        let refused: Vec<_> = answer
+            .refused
+            .iter()
+            .map(|refused| refused.flag.as_str())
+            .collect();
         assert_eq!(refused, ["a"]);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{
     BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance, StreamConsumer,
 };
@@ -40,7 +41,11 @@ struct Assignment {
     leads: watch::Sender<bool>,
 }
 
-impl ClientContext for Assignment {}
+impl ClientContext for Assignment {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+}
 
 impl ConsumerContext for Assignment {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -52,14 +57,17 @@ impl ConsumerContext for Assignment {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(partitions) = rebalance {
             let elements = partitions.elements();
-            self.leads.send_replace(elements.iter().any(|element| element.partition() == PARTITION));
+            self.leads
+                .send_replace(elements.iter().any(|element| element.partition() == PARTITION));
         }
     }
 }
 
 impl std::fmt::Debug for Election {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Election").field("leads", &*self.leads.borrow()).finish_non_exhaustive()
+        f.debug_struct("Election")
+            .field("leads", &*self.leads.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,8 +88,14 @@ impl Election {
             .create_with_context(Assignment { leads: sender })
             .context("the feeder's consumer cannot be made")?;
         let topic = config.topics.changes.clone();
-        consumer.subscribe(&[&topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
-        Ok(Self { consumer, leads, topic })
+        consumer
+            .subscribe(&[&topic])
+            .with_context(|| format!("cannot subscribe to {topic}"))?;
+        Ok(Self {
+            consumer,
+            leads,
+            topic,
+        })
     }
 
     pub fn leads(&self) -> bool {
@@ -91,7 +105,10 @@ impl Election {
     /// Waits for the next hint. Must be awaited most of the time: rebalances happen in here.
     pub async fn recv(&self) -> Result<Received, KafkaError> {
         let message = self.consumer.recv().await?;
-        Ok(Received { reading: hint::read(message.payload()), offset: message.offset() })
+        Ok(Received {
+            reading: hint::read(message.payload()),
+            offset: message.offset(),
+        })
     }
 
     /// Returns when leadership is gained or lost.
@@ -104,7 +121,10 @@ impl Election {
     /// For the transaction that handles all hints before `offset`.
     pub fn handled(&self, offset: i64) -> Option<Handled> {
         let group: ConsumerGroupMetadata = self.consumer.group_metadata()?;
-        Some(Handled { offsets: self.offsets(offset)?, group })
+        Some(Handled {
+            offsets: self.offsets(offset)?,
+            group,
+        })
     }
 
     /// Commits hints that led to no transaction. Losing this does no harm.
@@ -118,7 +138,9 @@ impl Election {
 
     fn offsets(&self, offset: i64) -> Option<TopicPartitionList> {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset)).ok()?;
+        offsets
+            .add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))
+            .ok()?;
         Some(offsets)
     }
 }

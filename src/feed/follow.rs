@@ -37,8 +37,15 @@ struct Pending {
 impl Follow {
     /// `environments`, in the order by which they are addressed.
     pub fn new(environments: impl Iterator<Item = String>) -> Self {
-        let followed = |environment| Followed { environment, pending: None };
-        Self { environments: environments.map(followed).collect(), next_offset: None, handed_out: None }
+        let followed = |environment| Followed {
+            environment,
+            pending: None,
+        };
+        Self {
+            environments: environments.map(followed).collect(),
+            next_offset: None,
+            handed_out: None,
+        }
     }
 
     /// Notes a hint. Returns the places of the environments to look at now: none if it is for another.
@@ -61,14 +68,13 @@ impl Follow {
     }
 
     /// Notes what a look at an environment changed. Returns whether to keep looking.
-    pub fn looked<'a>(
-        &mut self,
-        place: usize,
-        changed: impl Iterator<Item = &'a str>,
-        now: Instant,
-    ) -> bool {
-        let Some(followed) = self.environments.get_mut(place) else { return false };
-        let Some(pending) = &mut followed.pending else { return false };
+    pub fn looked<'a>(&mut self, place: usize, changed: impl Iterator<Item = &'a str>, now: Instant) -> bool {
+        let Some(followed) = self.environments.get_mut(place) else {
+            return false;
+        };
+        let Some(pending) = &mut followed.pending else {
+            return false;
+        };
         for flag in changed {
             pending.flags.remove(flag);
             pending.anything = false;
@@ -83,7 +89,10 @@ impl Follow {
     /// The offset up to which all hints would be done if `place` had seen the change of `changed`: what the
     /// transaction that publishes them may commit.
     pub fn handled(&self) -> Option<i64> {
-        let pending = self.environments.iter().filter_map(|followed| followed.pending.as_ref());
+        let pending = self
+            .environments
+            .iter()
+            .filter_map(|followed| followed.pending.as_ref());
         let lowest = pending.map(|pending| pending.lowest_offset).min();
         let handled = lowest.or(self.next_offset)?;
         (self.handed_out.is_none_or(|before| handled > before)).then_some(handled)
@@ -125,7 +134,10 @@ mod tests {
     }
 
     fn hint(environment: Option<&str>, flag: Option<&str>) -> Hint {
-        Hint { environment: environment.map(str::to_owned), flag: flag.map(str::to_owned) }
+        Hint {
+            environment: environment.map(str::to_owned),
+            flag: flag.map(str::to_owned),
+        }
     }
 
     fn looked(follow: &mut Follow, place: usize, changed: &[&str], now: Instant) -> bool {
@@ -138,7 +150,10 @@ mod tests {
         assert_eq!(follow.hint(&hint(Some("dev"), Some("a")), 7, now), [DEV]);
         assert!(looked(&mut follow, DEV, &[], now), "nothing changed yet");
         assert!(looked(&mut follow, DEV, &["b"], now), "another flag changed");
-        assert!(!looked(&mut follow, PROD, &[], now), "nobody asked about this environment");
+        assert!(
+            !looked(&mut follow, PROD, &[], now),
+            "nobody asked about this environment"
+        );
         assert_eq!(follow.handled(), Some(7), "a successor must see the hint");
         assert!(!looked(&mut follow, DEV, &["a"], now));
         assert_eq!(follow.handled(), Some(8));
@@ -151,7 +166,11 @@ mod tests {
         let (mut follow, now) = (follow(), Instant::now());
         assert_eq!(follow.hint(&hint(None, None), 0, now), [DEV, PROD]);
         assert!(!looked(&mut follow, DEV, &["b"], now));
-        assert_eq!(follow.handled(), Some(0), "the other environment is still to be looked at");
+        assert_eq!(
+            follow.handled(),
+            Some(0),
+            "the other environment is still to be looked at"
+        );
         assert!(!looked(&mut follow, PROD, &["b"], now));
         assert_eq!(follow.handled(), Some(1));
     }
@@ -172,7 +191,10 @@ mod tests {
             follow.hint(&hint(Some("dev"), Some(&format!("flag-{n}"))), n as i64, now);
         }
         let pending = follow.environments[DEV].pending.as_ref().unwrap();
-        assert_eq!((pending.flags.len(), pending.anything), (FOLLOWED_FLAGS_MAX, true));
+        assert_eq!(
+            (pending.flags.len(), pending.anything),
+            (FOLLOWED_FLAGS_MAX, true)
+        );
     }
 
     #[test]

@@ -68,7 +68,10 @@ pub fn read(body: Option<&[u8]>) -> Reading {
     };
     Reading::Understood(Hint {
         // Unleash writes `*` or nothing for a change in all environments.
-        environment: body.environment.filter(|name| !matches!(name.as_ref(), "" | "*")).map(Cow::into_owned),
+        environment: body
+            .environment
+            .filter(|name| !matches!(name.as_ref(), "" | "*"))
+            .map(Cow::into_owned),
         flag: flag.filter(|name| !name.is_empty()).map(Cow::into_owned),
     })
 }
@@ -92,8 +95,14 @@ mod tests {
     fn change_events_are_hints() {
         let body = r#"{"event_type":"FEATURE_FLAG_UPDATED","flag_name":"a","environment":"dev","version":7}"#;
         assert_eq!(understood(body), (some("dev"), some("a")));
-        assert_eq!(understood(r#"{"event_type":"FEATURE_FLAG_DELETED","environment":"dev"}"#), (some("dev"), None));
-        assert_eq!(understood(r#"{"event_type":"FEATURE_FLAG_CREATED"}"#), (None, None));
+        assert_eq!(
+            understood(r#"{"event_type":"FEATURE_FLAG_DELETED","environment":"dev"}"#),
+            (some("dev"), None)
+        );
+        assert_eq!(
+            understood(r#"{"event_type":"FEATURE_FLAG_CREATED"}"#),
+            (None, None)
+        );
     }
 
     #[test]
@@ -101,7 +110,8 @@ mod tests {
         let body = r#"{"id":5,"type":"feature-environment-enabled","createdBy":"admin","createdAt":"2026-01-15T10:30:00Z",
             "data":{"name":"x"},"preData":null,"tags":[],"featureName":"a","project":"default","environment":"dev"}"#;
         assert_eq!(understood(body), (some("dev"), some("a")));
-        let archived = r#"{"type":"feature-archived","createdBy":"admin","featureName":"a","environment":null}"#;
+        let archived =
+            r#"{"type":"feature-archived","createdBy":"admin","featureName":"a","environment":null}"#;
         assert_eq!(understood(archived), (None, some("a")));
         let segment = r#"{"type":"segment-updated","createdBy":"admin","data":{"id":1},"environment":"*"}"#;
         assert_eq!(understood(segment), (None, None));
@@ -128,7 +138,10 @@ mod tests {
 
     #[test]
     fn large_bodies_are_not_read() {
-        let body = format!(r#"{{"event_type":"FEATURE_FLAG_UPDATED","x":"{}"}}"#, "y".repeat(HINT_BYTES_MAX));
+        let body = format!(
+            r#"{{"event_type":"FEATURE_FLAG_UPDATED","x":"{}"}}"#,
+            "y".repeat(HINT_BYTES_MAX)
+        );
         assert_eq!(read(Some(body.as_bytes())), Reading::TooLarge);
     }
 }

@@ -36,7 +36,7 @@ pub mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -75,7 +75,9 @@ enum Next {
 
 /// The origins of all configured environments of Unleash; none without an Unleash.
 pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
-    let Some(client) = unleash::Client::new(&config.unleash)? else { return Ok(Vec::new()) };
+    let Some(client) = unleash::Client::new(&config.unleash)? else {
+        return Ok(Vec::new());
+    };
     let environments = config.unleash.environments.iter().cloned();
     let origin = |environment| Origin::Unleash(UnleashOrigin::new(Arc::clone(&client), environment));
     Ok(environments.map(origin).collect())
@@ -84,7 +86,12 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 impl Feeder {
     /// At most one origin per environment.
     pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
-        Self { config, metrics, health: HealthView::default(), origins }
+        Self {
+            config,
+            metrics,
+            health: HealthView::default(),
+            origins,
+        }
     }
 
     pub fn health(&self) -> HealthView {
@@ -151,7 +158,11 @@ impl Feeder {
                 },
             }
         }
-        if shutdown.is_cancelled() { Next::Stop } else { Next::Stay }
+        if shutdown.is_cancelled() {
+            Next::Stop
+        } else {
+            Next::Stay
+        }
     }
 
     async fn term(

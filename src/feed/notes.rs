@@ -34,7 +34,8 @@ impl Feeder {
         if self.health.load().failure.as_deref() != Some(message) {
             warn!(reason, message, "the feeder's term has failed");
         }
-        self.health.update(|health| health.failure = Some(message.to_owned()));
+        self.health
+            .update(|health| health.failure = Some(message.to_owned()));
         self.count_term(reason);
     }
 
@@ -53,9 +54,13 @@ impl Feeder {
     pub(super) fn note_held(&self, origin: &Origin, deletions: usize, flags: usize) {
         let environment = origin.environment();
         if self.health.environment(environment).held_deletions == 0 {
-            warn!(environment, deletions, flags, "answer held: it lacks most flags, a second one must agree");
+            warn!(
+                environment,
+                deletions, flags, "answer held: it lacks most flags, a second one must agree"
+            );
         }
-        self.health.edit(environment, |health| health.held_deletions = deletions);
+        self.health
+            .edit(environment, |health| health.held_deletions = deletions);
         self.count_poll(origin, "held");
     }
 
@@ -77,27 +82,49 @@ impl Feeder {
         });
         if let Some(error) = recovered {
             let since = error.since.to_rfc3339();
-            info!(environment, reason = error.reason, since, "the source answers again");
+            info!(
+                environment,
+                reason = error.reason,
+                since,
+                "the source answers again"
+            );
         }
-        let labels = EnvironmentLabels { environment: Arc::from(environment) };
-        self.metrics.feed.flags_refused.get_or_create(&labels).set(i64::try_from(refused).unwrap_or(i64::MAX));
+        let labels = EnvironmentLabels {
+            environment: Arc::from(environment),
+        };
+        self.metrics
+            .feed
+            .flags_refused
+            .get_or_create(&labels)
+            .set(i64::try_from(refused).unwrap_or(i64::MAX));
         self.count_poll(origin, outcome);
     }
 
     pub(super) fn note_published(&self, origin: &Origin, kinds: &[ChangeKind], latency: TimeDelta) {
-        let Some(seconds) = latency.to_std().ok().map(|latency| latency.as_secs_f64()) else { return };
+        let Some(seconds) = latency.to_std().ok().map(|latency| latency.as_secs_f64()) else {
+            return;
+        };
         for kind in kinds {
             let labels = self.labels(origin, label(*kind));
             self.metrics.feed.changes.get_or_create(&labels).inc();
         }
         if !kinds.is_empty() {
             self.metrics.feed.propagation.0.observe(seconds);
-            info!(environment = origin.environment(), changes = kinds.len(), seconds, "changes published");
+            info!(
+                environment = origin.environment(),
+                changes = kinds.len(),
+                seconds,
+                "changes published"
+            );
         }
     }
 
     /// Notes whom a hint concerns. Returns the places to look at now.
-    pub(super) fn note_hint(&self, follow: &mut Follow, Received { reading, offset }: Received) -> Vec<usize> {
+    pub(super) fn note_hint(
+        &self,
+        follow: &mut Follow,
+        Received { reading, offset }: Received,
+    ) -> Vec<usize> {
         let outcome = reading.label();
         let hint = match reading {
             Reading::Understood(hint) => hint,
@@ -109,24 +136,49 @@ impl Feeder {
             }
         };
         let places = follow.hint(&hint, offset, Instant::now());
-        self.count_hint(if places.is_empty() { "other_environment" } else { outcome });
-        debug!(environment = hint.environment, flag = hint.flag, offset, outcome, "hint");
+        self.count_hint(if places.is_empty() {
+            "other_environment"
+        } else {
+            outcome
+        });
+        debug!(
+            environment = hint.environment,
+            flag = hint.flag,
+            offset,
+            outcome,
+            "hint"
+        );
         places
     }
 
     fn count_hint(&self, outcome: &'static str) {
-        self.metrics.feed.hints.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.metrics
+            .feed
+            .hints
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     pub(super) fn count_term(&self, outcome: &'static str) {
-        self.metrics.feed.terms_ended.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.metrics
+            .feed
+            .terms_ended
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     fn count_poll(&self, origin: &Origin, outcome: &'static str) {
-        self.metrics.feed.polls.get_or_create(&self.labels(origin, outcome)).inc();
+        self.metrics
+            .feed
+            .polls
+            .get_or_create(&self.labels(origin, outcome))
+            .inc();
     }
 
     fn labels(&self, origin: &Origin, outcome: &'static str) -> FeedLabels {
-        FeedLabels { environment: Arc::from(origin.environment()), outcome }
+        FeedLabels {
+            environment: Arc::from(origin.environment()),
+            outcome,
+        }
     }
 }

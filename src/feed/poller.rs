@@ -52,7 +52,11 @@ impl Pollers {
             wakes.push(Arc::clone(&wake));
             tasks.spawn(poll(place, origin, pace, sender.clone(), wake));
         }
-        Self { looks, wakes, _tasks: tasks }
+        Self {
+            looks,
+            wakes,
+            _tasks: tasks,
+        }
     }
 
     /// The next look. Never returns if there is nothing to look at.
@@ -82,11 +86,18 @@ async fn poll(
         let result = origin.look().await;
         let failed = result.as_ref().err().map(LookError::retry_after);
         let (sender, verdict) = oneshot::channel();
-        let look = Look { place, seen_at: Utc::now(), result, verdict: sender };
+        let look = Look {
+            place,
+            seen_at: Utc::now(),
+            result,
+            verdict: sender,
+        };
         if looks.send(look).await.is_err() {
             return;
         }
-        let Ok(Verdict { accepted, following }) = verdict.await else { return };
+        let Ok(Verdict { accepted, following }) = verdict.await else {
+            return;
+        };
         origin.settled(accepted);
         let wait = pace.after(match failed {
             Some(retry_after) => Looked::Failed { retry_after },

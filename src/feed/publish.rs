@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -39,7 +40,6 @@ pub struct Record<'t> {
 }
 
 /// The hints that are handled once the transaction is committed.
-#[derive(Debug)]
 pub struct Handled {
     pub offsets: TopicPartitionList,
     pub group: ConsumerGroupMetadata,
@@ -65,7 +65,11 @@ struct Deliveries {
     failed: Mutex<Vec<(String, KafkaError)>>,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -73,7 +77,10 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((key, error.clone()));
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((key, error.clone()));
         }
     }
 }
@@ -91,22 +98,35 @@ impl Publisher {
         settings
             // The same for all instances. Owning the partition of the changes topic would be no fence.
             .set("transactional.id", format!("{}-feeder", config.kafka.group_id))
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            .set(
+                "transaction.timeout.ms",
+                TRANSACTION_TIMEOUT.as_millis().to_string(),
+            )
             .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "0")
             .set("batch.size", BATCH_BYTES_MAX);
         let producer: BaseProducer<Deliveries> = settings
             .create_with_context(Deliveries::default())
-            .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
+            .map_err(|error| PublishError::Kafka {
+                step: "create the producer",
+                error,
+            })?;
         let publisher = Self { producer };
-        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
+        publisher.step("init_transactions", |producer| {
+            producer.init_transactions(CALL_TIMEOUT)
+        })?;
         Ok(publisher)
     }
 
     /// Publishes all of `records` and the offsets, or nothing.
     pub fn transaction(&self, records: &[Record<'_>], handled: Option<&Handled>) -> Result<(), PublishError> {
-        self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         self.step("begin_transaction", Producer::begin_transaction)?;
         for record in records {
             self.send(record)?;
@@ -117,7 +137,9 @@ impl Publisher {
             })?;
         }
         self.drain()?;
-        self.step("commit_transaction", |producer| producer.commit_transaction(CALL_TIMEOUT))
+        self.step("commit_transaction", |producer| {
+            producer.commit_transaction(CALL_TIMEOUT)
+        })
     }
 
     fn send(&self, record: &Record<'_>) -> Result<(), PublishError> {
@@ -125,13 +147,23 @@ impl Publisher {
         outgoing.payload = record.body.as_deref();
         if let Some(version) = record.version {
             let version = version.to_string();
-            let header = Header { key: "version", value: Some(&version) };
+            let header = Header {
+                key: "version",
+                value: Some(&version),
+            };
             outgoing = outgoing.headers(OwnedHeaders::new().insert(header));
         }
-        self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge(vec![record.key.clone()]),
-            _ => PublishError::Kafka { step: "produce", error },
-        })
+        self.producer
+            .send(outgoing)
+            .map_err(|(error, _)| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    PublishError::TooLarge(vec![record.key.clone()])
+                }
+                _ => PublishError::Kafka {
+                    step: "produce",
+                    error,
+                },
+            })
     }
 
     /// Waits for all deliveries. Without this `commit_transaction` would wait for them itself, in steps of 100 ms.
@@ -151,11 +183,13 @@ impl Publisher {
     fn undelivered(&self) -> Option<PublishError> {
         let context = self.producer.context();
         let failed = std::mem::take(&mut *context.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        let is_large = |error: &KafkaError| {
-            error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
-        };
-        let large: Vec<String> =
-            failed.iter().filter(|(_, error)| is_large(error)).map(|(key, _)| key.clone()).collect();
+        let is_large =
+            |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+        let large: Vec<String> = failed
+            .iter()
+            .filter(|(_, error)| is_large(error))
+            .map(|(key, _)| key.clone())
+            .collect();
         if !large.is_empty() {
             return Some(PublishError::TooLarge(large));
         }
@@ -173,7 +207,10 @@ impl Publisher {
 
     fn refuse(&self, step: &'static str, error: KafkaError) -> PublishError {
         let fatal = self.producer.client().fatal_error();
-        let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code());
+        let code = fatal
+            .as_ref()
+            .map(|(code, _)| *code)
+            .or_else(|| error.rdkafka_error_code());
         let fenced = matches!(
             code,
             Some(

@@ -56,7 +56,9 @@ pub async fn report_usage(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let Some(client) = Client::new(&config.unleash)? else { return Ok(()) };
+    let Some(client) = Client::new(&config.unleash)? else {
+        return Ok(());
+    };
     let started = Utc::now();
     let mut tasks = tokio::task::JoinSet::new();
     for environment in config.unleash.environments.clone() {
@@ -92,7 +94,9 @@ impl Reporter {
             if !self.registered {
                 self.register(interval).await;
             }
-            let pause = interval.unwrap_or(REGISTER_INTERVAL).mul_f64(rand::Rng::random_range(&mut rand::rng(), 0.9..1.1));
+            let pause = interval
+                .unwrap_or(REGISTER_INTERVAL)
+                .mul_f64(rand::Rng::random_range(&mut rand::rng(), 0.9..1.1));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
@@ -101,8 +105,15 @@ impl Reporter {
                 self.report().await;
             }
         }
-        if interval.is_some() && tokio::time::timeout(LAST_REPORT_MAX, self.report()).await.is_err() {
-            debug!(environment = self.environment.name, "the last usage could not be reported in time");
+        if interval.is_some()
+            && tokio::time::timeout(LAST_REPORT_MAX, self.report())
+                .await
+                .is_err()
+        {
+            debug!(
+                environment = self.environment.name,
+                "the last usage could not be reported in time"
+            );
         }
     }
 
@@ -166,8 +177,14 @@ impl Reporter {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<(), (Option<StatusCode>, String)> {
-        let request = self.client.request(Method::POST, path, &self.environment.token).json(body);
-        let response = request.send().await.map_err(|error| (None, unleash::chain(error)))?;
+        let request = self
+            .client
+            .request(Method::POST, path, &self.environment.token)
+            .json(body);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| (None, unleash::chain(error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err((Some(status), format!("status {status}")));
@@ -182,14 +199,21 @@ impl Reporter {
     fn note(&mut self, what: &'static str, error: String) {
         if self.failure.as_ref() != Some(&error) {
             let environment = &self.environment.name;
-            warn!(environment, what, error, "Unleash does not take the report: it is tried again");
+            warn!(
+                environment,
+                what, error, "Unleash does not take the report: it is tried again"
+            );
             self.failure = Some(error);
         }
     }
 
     fn count(&self, outcome: &'static str) {
         let environment = Arc::from(self.environment.name.as_str());
-        self.metrics.feed.usage_reports.get_or_create(&FeedLabels { environment, outcome }).inc();
+        self.metrics
+            .feed
+            .usage_reports
+            .get_or_create(&FeedLabels { environment, outcome })
+            .inc();
     }
 
     fn count_dropped(&self, bucket: &Bucket) {
@@ -200,7 +224,10 @@ impl Reporter {
 
     fn drop_count(&self, reason: &'static str, evaluations: u64) {
         if evaluations > 0 {
-            let labels = DropLabels { what: "usage", reason };
+            let labels = DropLabels {
+                what: "usage",
+                reason,
+            };
             self.metrics.dropped.get_or_create(&labels).inc_by(evaluations);
         }
     }
@@ -222,7 +249,11 @@ fn parts(bucket: Bucket) -> Vec<Bucket> {
             _ => {
                 bytes = size;
                 let flags = [(flag, counts)].into();
-                parts.push(Bucket { since: bucket.since, flags, ..Bucket::default() });
+                parts.push(Bucket {
+                    since: bucket.since,
+                    flags,
+                    ..Bucket::default()
+                });
             }
         }
     }
@@ -244,7 +275,13 @@ mod tests {
     fn reports_stay_below_what_unleash_takes() {
         let usage = Usage::new(["dev".to_owned()]);
         for n in 0..5_000 {
-            usage.merge("dev", &format!("a-flag-of-usual-length-{n}"), u64::from(u32::MAX), 1, [("blue", 1)].into_iter());
+            usage.merge(
+                "dev",
+                &format!("a-flag-of-usual-length-{n}"),
+                u64::from(u32::MAX),
+                1,
+                [("blue", 1)].into_iter(),
+            );
         }
         let bucket = usage.take("dev");
         let evaluations = bucket.evaluations();

@@ -40,14 +40,6 @@ impl State {
         self.environments.entry(name.to_owned()).or_default()
     }
 
-    pub fn highest(&self) -> u64 {
-        self.highest
-    }
-
-    pub fn flags(&self) -> usize {
-        self.environments.values().map(BTreeMap::len).sum()
-    }
-
     /// The next version: a millisecond of Unix time, unless that isn't higher than all before. Clocks that
     /// differ between instances, or go backwards, never make a version go backwards.
     pub fn next_version(&mut self, now_ms: u64) -> u64 {
@@ -74,8 +66,18 @@ impl State {
             BadRecord(format!("{environment}/{flag}: not a definition: {error}"))
         })?;
         self.highest = self.highest.max(definition.version);
-        let Definition { version, checksum, source, .. } = definition;
-        let known = Known { version, checksum, source, digest: None };
+        let Definition {
+            version,
+            checksum,
+            source,
+            ..
+        } = definition;
+        let known = Known {
+            version,
+            checksum,
+            source,
+            digest: None,
+        };
         self.environment_mut(environment).insert(flag.to_owned(), known);
         Ok(())
     }
@@ -88,13 +90,25 @@ pub fn key_of(environment: &str, flag: &str) -> String {
 
 fn parse_key(key: &[u8]) -> Result<(&str, &str), BadRecord> {
     let text = std::str::from_utf8(key).ok();
-    text.and_then(|text| text.split_once('/'))
-        .ok_or_else(|| BadRecord(format!("key {:?} is not environment/flag", String::from_utf8_lossy(key))))
+    text.and_then(|text| text.split_once('/')).ok_or_else(|| {
+        BadRecord(format!(
+            "key {:?} is not environment/flag",
+            String::from_utf8_lossy(key)
+        ))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How many flags there are, and the highest version.
+    fn sums(state: &State) -> (usize, u64) {
+        (
+            state.environments.values().map(BTreeMap::len).sum(),
+            state.highest,
+        )
+    }
 
     fn body(version: u64) -> Vec<u8> {
         let text = r#"{"environment":"dev","flag_name":"a/b","source":"unleash","version":V,"checksum":"c","definition":{}}"#;
@@ -104,7 +118,9 @@ mod tests {
     #[test]
     fn versions_grow_whatever_the_clock_says() {
         let mut state = State::default();
-        let given: Vec<u64> = [1000, 1000, 999, 5, 2000].map(|now| state.next_version(now)).into();
+        let given: Vec<u64> = [1000, 1000, 999, 5, 2000]
+            .map(|now| state.next_version(now))
+            .into();
         assert_eq!(given, [1000, 1001, 1002, 1003, 2000]);
     }
 
@@ -114,7 +130,7 @@ mod tests {
         state.apply(b"dev/a/b", Some(&body(10)), None).unwrap();
         assert_eq!(state.environment("dev").unwrap().get("a/b").unwrap().version, 10);
         state.apply(b"dev/a/b", None, Some(11)).unwrap();
-        assert_eq!((state.flags(), state.highest()), (0, 11));
+        assert_eq!(sums(&state), (0, 11));
         assert_eq!(state.next_version(0), 12);
     }
 
@@ -124,8 +140,8 @@ mod tests {
         state.apply(b"dev/a", Some(&body(10)), None).unwrap();
         assert!(state.apply(b"dev", Some(&body(11)), None).is_err());
         assert!(state.apply(b"\xff/a", None, None).is_err());
-        assert_eq!((state.flags(), state.highest()), (1, 10));
+        assert_eq!(sums(&state), (1, 10));
         assert!(state.apply(b"dev/a", Some(b"{}"), None).is_err());
-        assert_eq!((state.flags(), state.highest()), (0, 10));
+        assert_eq!(sums(&state), (0, 10));
     }
 }
