@@ -33,6 +33,9 @@ mod term;
 mod unleash;
 pub mod usage;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
