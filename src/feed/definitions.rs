@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use tracing::warn;
+use rdkafka::{ClientContext, Message};
+use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::kafka::client;
@@ -17,8 +18,12 @@ use super::state::State;
 /// The topic has one partition.
 const PARTITION: i32 = 0;
 const POLL_STEP: Duration = Duration::from_millis(100);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a record for this long the broker is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The end of the topic is what this consumer is after, not an error to be logged.
+struct Reader;
 
 /// Why the state could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,18 @@ pub enum ReadError {
     #[error("topic {topic}: nothing came for {SILENCE_MAX:?}")]
     Silence { topic: String },
 }
+
+impl ClientContext for Reader {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "reading the definitions in force");
+    }
+}
+
+impl ConsumerContext for Reader {}
 
 /// Reads to the end of what is committed. Blocks. Call it after `init_transactions`: only then is the last
 /// transaction of a former leader either committed or aborted, and no further one can come.
@@ -56,15 +73,19 @@ pub fn read(config: &Config) -> Result<State, ReadError> {
     }
 }
 
-fn open(config: &Config, topic: &str) -> Result<BaseConsumer, KafkaError> {
-    let consumer: BaseConsumer = client::base(&config.kafka, &config.instance, "feeder-state")
+fn open(config: &Config, topic: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
+    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, "feeder-state")
         // Never joined: librdkafka assigns nothing to a consumer without a group.
         .set("group.id", format!("{}-feeder-state", config.kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "1")
-        .create()?;
+        // The end is only known from an answer without records, for which the broker waits this long.
+        .set("fetch.wait.max.ms", "10")
+        .create_with_context(Reader)?;
+    // Asked for now, or the assignment waits half a second for the next round of metadata.
+    consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
     consumer.assign(&partitions)?;

@@ -142,6 +142,15 @@ impl Publisher {
         })
     }
 
+    fn find(&self, topic: &str) -> Result<(), PublishError> {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), CALL_TIMEOUT);
+        let metadata = metadata.map_err(|error| self.refuse("find the topics", error))?;
+        match metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
+            true => Ok(()),
+            false => Err(PublishError::Other(format!("topic {topic} does not exist"))),
+        }
+    }
+
     fn send(&self, record: &Record<'_>) -> Result<(), PublishError> {
         let mut outgoing = BaseRecord::<str, [u8]>::to(record.topic).key(&record.key);
         outgoing.payload = record.body.as_deref();
