@@ -86,7 +86,7 @@ mod tests {
     async fn features(origin: &mut FileOrigin) -> Option<usize> {
         match origin.look().await.unwrap() {
             Seen::Unchanged => None,
-            Seen::Answer(answer) => Some(answer.features.len()),
+            Seen::Answer { answer, .. } => Some(answer.features.len()),
         }
     }
 

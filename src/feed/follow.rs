@@ -86,8 +86,8 @@ impl Follow {
         followed.pending.is_some()
     }
 
-    /// The offset up to which all hints would be done if `place` had seen the change of `changed`: what the
-    /// transaction that publishes them may commit.
+    /// The offset before which all hints are done, if it is further than what was committed. Looks are noted before
+    /// what they found is published, so that this offset may go into the same transaction.
     pub fn handled(&self) -> Option<i64> {
         let pending = self
             .environments

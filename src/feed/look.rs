@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::answer::{Answer, AnswerError};
 
 /// What a look found.
@@ -9,7 +11,10 @@ use super::answer::{Answer, AnswerError};
 pub enum Seen {
     /// The same as the answer accepted last.
     Unchanged,
-    Answer(Answer),
+    Answer {
+        answer: Answer,
+        received_at: DateTime<Utc>,
+    },
 }
 
 /// A look that found nothing to believe. Nothing changes; the source is asked again later.
@@ -70,9 +75,10 @@ impl LookError {
 
 /// Reads an answer away from the threads that wait for sockets: a large one takes tens of milliseconds.
 pub async fn read(body: Vec<u8>) -> Result<Seen, LookError> {
+    let received_at = Utc::now();
     let reading = tokio::task::spawn_blocking(move || Answer::read(&body));
     let answer = reading
         .await
         .map_err(|error| LookError::Internal(error.to_string()))??;
-    Ok(Seen::Answer(answer))
+    Ok(Seen::Answer { answer, received_at })
 }

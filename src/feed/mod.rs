@@ -58,6 +58,9 @@ use follow::Follow;
 use publish::PublishError;
 use term::{Ended, Term, TermError};
 
+/// A broker that is back should find a leader soon.
+const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// The feeder of one instance.
 #[derive(Debug)]
 pub struct Feeder {
@@ -136,8 +139,8 @@ impl Feeder {
             self.set_role(Role::Follower);
             match self.after(ended, failures) {
                 Next::Stay if election.leads() => {
-                    // Hints that come during the pause are still there for the next term.
-                    self.pause(*failures, shutdown).await;
+                    self.pause_in_group(election, &mut follow, *failures, shutdown)
+                        .await;
                 }
                 Next::Stay => follow = self.follow(),
                 other => return other,
@@ -205,10 +208,29 @@ impl Feeder {
         Follow::new(self.origins.iter().map(|origin| origin.environment().to_owned()))
     }
 
+    /// Between two terms of one membership: rebalances must go on, and hints be there for the next term.
+    async fn pause_in_group(
+        &self,
+        election: &Election,
+        follow: &mut Follow,
+        failures: u32,
+        shutdown: &Shutdown,
+    ) {
+        let pause = self.pause(failures, shutdown);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                received = election.recv() => if let Ok(received) = received {
+                    self.note_hint(follow, received);
+                },
+            }
+        }
+    }
+
     async fn pause(&self, failures: u32, shutdown: &Shutdown) {
-        let pause: Duration = pace::backoff(failures);
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pace::backoff(failures).min(TERM_PAUSE_MAX)) => {}
             () = shutdown.cancelled() => {}
         }
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -19,7 +18,6 @@ const LOOKS_PER_POLLER: usize = 1;
 pub struct Look {
     /// The environment, by its place among the origins.
     pub place: usize,
-    pub seen_at: DateTime<Utc>,
     pub result: Result<Seen, LookError>,
     pub verdict: oneshot::Sender<Verdict>,
 }
@@ -88,7 +86,6 @@ async fn poll(
         let (sender, verdict) = oneshot::channel();
         let look = Look {
             place,
-            seen_at: Utc::now(),
             result,
             verdict: sender,
         };

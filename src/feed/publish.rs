@@ -116,6 +116,14 @@ impl Publisher {
         publisher.step("init_transactions", |producer| {
             producer.init_transactions(CALL_TIMEOUT)
         })?;
+        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term.
+        for topic in [
+            &config.topics.definitions,
+            &config.topics.events,
+            &config.topics.updates,
+        ] {
+            publisher.find(topic)?;
+        }
         Ok(publisher)
     }
 
@@ -145,7 +153,11 @@ impl Publisher {
     fn find(&self, topic: &str) -> Result<(), PublishError> {
         let metadata = self.producer.client().fetch_metadata(Some(topic), CALL_TIMEOUT);
         let metadata = metadata.map_err(|error| self.refuse("find the topics", error))?;
-        match metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
+        match metadata
+            .topics()
+            .iter()
+            .any(|found| found.name() == topic && !found.partitions().is_empty())
+        {
             true => Ok(()),
             false => Err(PublishError::Other(format!("topic {topic} does not exist"))),
         }

@@ -114,16 +114,9 @@ impl<'t> Term<'t> {
         };
         let Look {
             place,
-            seen_at,
             result,
             verdict,
         } = look;
-        let stamp = Stamp {
-            environment: origin.environment().to_owned(),
-            source: origin.source(),
-            actor: origin.actor(),
-            seen_at,
-        };
         let (accepted, following) = match result {
             Err(error) => {
                 self.reset_guard(place);
@@ -135,7 +128,15 @@ impl<'t> Term<'t> {
                 self.feeder.note_success(origin, "unchanged", |_| {});
                 (true, self.looked_in_vain(place))
             }
-            Ok(Seen::Answer(answer)) => self.answer(origin, place, answer, stamp).await?,
+            Ok(Seen::Answer { answer, received_at }) => {
+                let stamp = Stamp {
+                    environment: origin.environment().to_owned(),
+                    source: origin.source(),
+                    actor: origin.actor(),
+                    seen_at: received_at,
+                };
+                self.answer(origin, place, answer, stamp).await?
+            }
         };
         self.commit_hints();
         // A poller that is gone needs no verdict.

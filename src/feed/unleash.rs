@@ -196,3 +196,62 @@ pub fn chain(error: reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// The answer to one request, byte for byte.
+    async fn response(bytes: &'static str) -> Response {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read(&mut [0; 4096]).await.unwrap();
+            socket.write_all(bytes.as_bytes()).await.unwrap();
+        });
+        reqwest::get(format!("http://{address}")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_no_answer() {
+        for cut in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"features\":[]}",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"fea\r\n",
+        ] {
+            let error = read_body(response(cut).await, 1000).await.unwrap_err();
+            assert_eq!(error.reason(), "truncated", "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_is_not_read_to_its_end() {
+        let chunked =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{\"featur\r\n8\r\nes\":[{}]\r\n";
+        let error = read_body(response(chunked).await, 10).await.unwrap_err();
+        assert_eq!(error.reason(), "too_large", "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_page_says_when_to_come_back_and_how_it_begins() {
+        let page = "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 6\r\n\r\n<html>";
+        let error = refuse_status(response(page).await).await;
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(
+            (error.reason(), error.to_string()),
+            ("server_error", "status 503: <html>".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_not_there_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = refuse_request(reqwest::get(format!("http://{address}")).await.unwrap_err());
+        assert_eq!(error.reason(), "unreachable", "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+}

@@ -5,6 +5,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use axum::http::header;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::{Value, json};
 
 use super::{EnvironmentHealth, Role};
@@ -209,5 +210,43 @@ async fn a_restarted_leader_goes_on_where_it_was() {
         field(&updates[1], "version")
     );
     synced(&running, 2).await;
+    running.stop().await;
+}
+
+/// The in-process broker fences nobody by itself, so it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_leader_steps_down_and_stands_again() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(100);
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
+    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[fenced]);
+    world.unleash.serve(&[flag("a", false)]);
+    until("stepped down", || running.terms_ended("fenced") == 1).await;
+    until("leads again", || running.health.load().role == Role::Leader).await;
+    assert_eq!(running.health.load().failure, None);
+    world
+        .unleash
+        .serve(&[flag("a", false), flag("sign-of-life", true)]);
+    synced(&running, 2).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_unknown_outcome_the_leader_reads_what_is_in_force() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(100);
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    let failed = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN;
+    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[failed]);
+    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    until("a new term", || running.terms_ended("publish") == 1).await;
+    synced(&running, 2).await;
+    let updates = world.records("updates", 2).await;
+    assert_eq!(updates[1].0, "dev/b");
     running.stop().await;
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::*;
 use crate::feed::{Feeder, HealthView, unleash_origins};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OutcomeLabels};
 use crate::shutdown::Shutdown;
 
 /// Long enough that nothing in a test is seen by the regular look.
@@ -51,6 +51,7 @@ pub struct Unleash {
 /// A feeder that runs; stopped by [`Running::stop`].
 pub struct Running {
     pub health: HealthView,
+    metrics: Arc<Metrics>,
     shutdown: Shutdown,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -118,11 +119,13 @@ impl World {
     pub fn feed(&self, instance: &str) -> Running {
         let config = Arc::new(self.config(instance));
         let origins = unleash_origins(&config).unwrap();
-        let feeder = Feeder::new(config, Metrics::new(), origins);
+        let metrics = Metrics::new();
+        let feeder = Feeder::new(config, Arc::clone(&metrics), origins);
         let (health, shutdown) = (feeder.health(), Shutdown::new());
         let task = tokio::spawn(feeder.run(shutdown.clone()));
         Running {
             health,
+            metrics,
             shutdown,
             task,
         }
@@ -276,6 +279,14 @@ fn crc(text: &str) -> u64 {
 }
 
 impl Running {
+    pub fn terms_ended(&self, outcome: &'static str) -> u64 {
+        self.metrics
+            .feed
+            .terms_ended
+            .get_or_create(&OutcomeLabels { outcome })
+            .get()
+    }
+
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
