@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Message};
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
@@ -44,6 +45,11 @@ struct Assignment {
 impl ClientContext for Assignment {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
+    }
+
+    /// Comes out of [`Election::recv`] too.
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "the feeder's consumer");
     }
 }
 
@@ -85,6 +91,8 @@ impl Election {
             .set("partition.assignment.strategy", "range")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
+            // 10 s by default: a broker that is back would wait for its leader as long.
+            .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Assignment { leads: sender })
             .context("the feeder's consumer cannot be made")?;
         let topic = config.topics.changes.clone();
@@ -111,11 +119,11 @@ impl Election {
         })
     }
 
-    /// Returns when leadership is gained or lost.
-    pub async fn turn(&self) {
+    /// Returns when leadership is no longer what it was thought to be; at once, if it already isn't.
+    pub async fn turn(&self, leading: bool) {
         let mut leads = self.leads.clone();
         // An error means that the consumer is gone, and with it whoever waits here.
-        drop(leads.changed().await);
+        drop(leads.wait_for(|leads| *leads != leading).await);
     }
 
     /// For the transaction that handles all hints before `offset`.
@@ -132,7 +140,7 @@ impl Election {
         if let Some(offsets) = self.offsets(offset)
             && let Err(error) = self.consumer.commit(&offsets, CommitMode::Async)
         {
-            tracing::debug!(topic = self.topic, offset, %error, "hints could not be committed");
+            debug!(topic = self.topic, offset, %error, "hints could not be committed");
         }
     }
 

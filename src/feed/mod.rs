@@ -153,7 +153,7 @@ impl Feeder {
         while !election.leads() {
             tokio::select! {
                 () = shutdown.cancelled() => return Next::Stop,
-                () = election.turn() => {}
+                () = election.turn(false) => {}
                 received = election.recv() => match received {
                     Ok(received) => drop(self.note_hint(follow, received)),
                     Err(error) if election::is_final(&error) => {
@@ -188,7 +188,7 @@ impl Feeder {
         match ended {
             Ok(Ended::Shutdown) => Next::Stop,
             Ok(Ended::Revoked) => {
-                info!("leadership is lost to another instance");
+                info!("leadership is lost");
                 self.count_term("revoked");
                 Next::Stay
             }

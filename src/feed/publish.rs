@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
+use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
@@ -68,6 +69,11 @@ struct Deliveries {
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
+    }
+
+    /// Whatever matters comes out of the call that it makes fail.
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "the feeder's producer");
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::Utc;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::shutdown::Shutdown;
 
@@ -91,11 +91,11 @@ impl<'t> Term<'t> {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(Ended::Shutdown),
-                () = self.election.turn() => {}
+                () = self.election.turn(true) => {}
                 received = self.election.recv() => match received {
                     Ok(received) => self.hint(received),
                     Err(error) if election::is_final(&error) => return Err(TermError::Consumer(error)),
-                    Err(error) => warn!(%error, "the changes topic cannot be read at the moment"),
+                    Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
                 },
                 look = self.pollers.next() => self.judge(look).await?,
             }
