@@ -46,6 +46,7 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub feed: FeedMetrics,
     pub store: StoreMetrics,
 }
 
@@ -74,6 +75,7 @@ impl Metrics {
         );
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         Arc::new(Self {
             registry,
@@ -82,14 +84,79 @@ impl Metrics {
             events_published,
             dead_letters,
             dropped,
+            feed,
             store,
         })
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FeedLabels {
+    pub environment: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     pub outcome: &'static str,
+}
+
+/// What brings flags into Kafka. `flagstream_feed_…`.
+#[derive(Debug, Default)]
+pub struct FeedMetrics {
+    pub leader: Gauge,
+    pub terms_ended: Family<OutcomeLabels, Counter>,
+    pub polls: Family<FeedLabels, Counter>,
+    pub hints: Family<OutcomeLabels, Counter>,
+    pub changes: Family<FeedLabels, Counter>,
+    pub flags_refused: Family<EnvironmentLabels, Gauge>,
+    pub propagation: Propagation,
+    pub usage_reports: Family<FeedLabels, Counter>,
+}
+
+/// Seconds from a change to its effect: in the feeder its commit, in the store its swap.
+#[derive(Debug, Clone)]
+pub struct Propagation(pub Histogram);
+
+impl Default for Propagation {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+        ]))
+    }
+}
+
+impl FeedMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let feed = Self::default();
+        registry.register("leader", "1 where this instance leads", feed.leader.clone());
+        registry.register(
+            "terms_ended",
+            "Ends of a leader's term, by reason",
+            feed.terms_ended.clone(),
+        );
+        registry.register(
+            "polls",
+            "Looks at a source, by what came of it",
+            feed.polls.clone(),
+        );
+        registry.register(
+            "hints",
+            "Records on the changes topic, by how they were read",
+            feed.hints.clone(),
+        );
+        registry.register("changes", "Changes published, by kind", feed.changes.clone());
+        registry.register(
+            "flags_refused",
+            "Flags whose new definition is refused",
+            feed.flags_refused.clone(),
+        );
+        let help = "From seeing a change to its commit in Kafka";
+        registry.register("propagation_seconds", help, feed.propagation.0.clone());
+        let help = "Reports to Unleash of flags used, by what came of it";
+        registry.register("usage_reports", help, feed.usage_reports.clone());
+        feed
+    }
 }
 
 /// The flags in force in this instance. `flagstream_store_…`.
@@ -135,18 +202,6 @@ impl StoreMetrics {
                 .get_or_create(&EnvironmentLabels { environment })
                 .set(flags);
         }
-    }
-}
-
-/// Seconds from a change to its effect.
-#[derive(Debug, Clone)]
-pub struct Propagation(pub Histogram);
-
-impl Default for Propagation {
-    fn default() -> Self {
-        Self(Histogram::new([
-            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-        ]))
     }
 }
 

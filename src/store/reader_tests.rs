@@ -47,8 +47,12 @@ impl Scene {
         let mut config = crate::dev::config(&crate::dev::Addresses::default(), self.folder.path());
         config.kafka.bootstrap_servers = self.cluster.bootstrap_servers();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
-        let reader =
-            Reader::start(Arc::new(config), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
+        let reader = Reader::start(
+            Arc::new(config),
+            Arc::clone(&store),
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        );
         Running {
             store,
             metrics,
@@ -83,7 +87,10 @@ impl Running {
 }
 
 fn has(store: &Store, flag: &str) -> bool {
-    store.load().environment("e").is_some_and(|flags| flags.get(flag).is_some())
+    store
+        .load()
+        .environment("e")
+        .is_some_and(|flags| flags.get(flag).is_some())
 }
 
 #[test]
@@ -103,7 +110,11 @@ fn the_whole_topic_is_read_and_then_followed() {
         key: "version",
         value: Some("5"),
     };
-    scene.send(BaseRecord::to(TOPIC).key("e/a").headers(OwnedHeaders::new().insert(version)));
+    scene.send(
+        BaseRecord::to(TOPIC)
+            .key("e/a")
+            .headers(OwnedHeaders::new().insert(version)),
+    );
     running.until("a tombstone", |store| !has(store, "a"));
     assert_eq!(running.store.version(), 5);
     assert_eq!(running.store.standing().refused_total, 1);
@@ -135,7 +146,9 @@ fn without_kafka_the_snapshot_of_the_last_run_is_served_and_kafka_wins_when_it_i
     assert!(has(&running.store, "a"));
     assert_eq!(running.store.standing().origin, Origin::Disk);
     scene.cluster.broker_up(-1).unwrap();
-    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
+    running.until("read from Kafka", |store| {
+        store.standing().origin == Origin::Kafka
+    });
     scene.set("e/a", 2);
     running.until("followed", |store| store.version() == 2);
     running.stop();
@@ -162,7 +175,9 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
     let scene = Scene::new();
     scene.set("e/kept", 1);
     let saved = Saved {
-        values: ["e/kept", "e/gone"].map(|key| value(key, 1, true).into()).to_vec(),
+        values: ["e/kept", "e/gone"]
+            .map(|key| value(key, 1, true).into())
+            .to_vec(),
         ..Default::default()
     };
     let snapshot = DiskSnapshot {
@@ -173,7 +188,9 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
     };
     Disk::new(scene.folder.path()).save(&snapshot).unwrap();
     let running = scene.start();
-    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
+    running.until("read from Kafka", |store| {
+        store.standing().origin == Origin::Kafka
+    });
     assert!(has(&running.store, "kept") && !has(&running.store, "gone"));
     running.stop();
 }
@@ -209,7 +226,10 @@ fn latency_of_a_change_and_of_a_load() {
         })
         .collect();
     latencies.sort_unstable();
-    println!("sent -> in force: p50 {:?}, p99 {:?}, max {:?}", latencies[250], latencies[495], latencies[499]);
+    println!(
+        "sent -> in force: p50 {:?}, p99 {:?}, max {:?}",
+        latencies[250], latencies[495], latencies[499]
+    );
     let changed = Instant::now();
     for number in 0..1_000_u64 {
         let key = format!("e/flag-{number}");
@@ -218,8 +238,13 @@ fn latency_of_a_change_and_of_a_load() {
             let body: crate::message::definition::Definition = serde_json::from_slice(&bytes).unwrap();
             &body.definition.get().to_owned()
         });
-        running.store.apply([crate::flag::FlagChange::Set(Arc::new(flag.unwrap()))]);
+        running
+            .store
+            .apply([crate::flag::FlagChange::Set(Arc::new(flag.unwrap()))]);
     }
-    println!("compile and swap among {flags}: {:?} each", changed.elapsed() / 1_000);
+    println!(
+        "compile and swap among {flags}: {:?} each",
+        changed.elapsed() / 1_000
+    );
     running.stop();
 }
