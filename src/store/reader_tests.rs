@@ -44,8 +44,12 @@ impl Scene {
     }
 
     fn start(&self) -> Running {
-        let mut config = crate::dev::config(&crate::dev::Addresses::default(), self.folder.path());
-        config.kafka.bootstrap_servers = self.cluster.bootstrap_servers();
+        let config = crate::dev::config(crate::dev::Settings {
+            kafka: self.cluster.bootstrap_servers(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            state_dir: self.folder.path().to_owned(),
+            environment: "e".to_owned(),
+        });
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
         let reader = Reader::start(
             Arc::new(config),
@@ -234,13 +238,10 @@ fn latency_of_a_change_and_of_a_load() {
     for number in 0..1_000_u64 {
         let key = format!("e/flag-{number}");
         let bytes = value(&key, 30_000 + number, true);
-        let flag = crate::flag::CompiledFlag::compile("e", 30_000 + number, {
-            let body: crate::message::definition::Definition = serde_json::from_slice(&bytes).unwrap();
-            &body.definition.get().to_owned()
-        });
-        running
-            .store
-            .apply([crate::flag::FlagChange::Set(Arc::new(flag.unwrap()))]);
+        let body: crate::message::definition::Definition = serde_json::from_slice(&bytes).unwrap();
+        let flag = crate::flag::CompiledFlag::compile("e", body.version, body.definition.get()).unwrap();
+        let change = crate::flag::FlagChange::Set(Arc::new(flag));
+        running.store.apply([change]);
     }
     println!(
         "compile and swap among {flags}: {:?} each",
