@@ -2,10 +2,13 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to stdout, everything else to stderr.
 
+mod ask;
 mod bench;
 mod config;
 mod dev;
 mod evaluate;
+mod print;
+mod render;
 mod request;
 mod run;
 mod tail;

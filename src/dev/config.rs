@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{
-    Config, DeliveryConfig, DeliveryMode, HttpConfig, KafkaConfig, LogConfig, LogFormat, ReplyConfig,
+    Config, DeliveryConfig, DeliveryMode, HttpConfig, KafkaConfig, LogConfig, LogFormat, ReplyConfig, Secret,
     TopicsConfig, UnleashConfig,
 };
 
@@ -28,7 +28,7 @@ pub fn config(settings: Settings) -> Config {
         kafka: KafkaConfig {
             bootstrap_servers: settings.kafka,
             group_id: "flagstream".to_owned(),
-            client: BTreeMap::new(),
+            client: client(),
         },
         topics: topics(),
         unleash: UnleashConfig {
@@ -55,6 +55,13 @@ pub fn config(settings: Settings) -> Config {
             format: LogFormat::Text,
         },
     }
+}
+
+fn client() -> BTreeMap<String, Secret> {
+    // The mock broker answers a fetch only when its time is up, whatever arrives meanwhile.
+    let properties = [("fetch.wait.max.ms", "10")];
+    let properties = properties.map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    properties.into()
 }
 
 fn topics() -> TopicsConfig {
