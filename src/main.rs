@@ -1,1 +1,24 @@
-fn main() {}
+//! Arguments -> configuration -> telemetry -> app -> signal -> drain.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use flagstream::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("flagstream: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(cli::dispatch(cli));
+    // A blocked thread (a name lookup, say) must not hold the process after its work is done.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| {
+        eprintln!("flagstream: {error:#}");
+        cli::exit_code(&error)
+    })
+}

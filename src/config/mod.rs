@@ -9,6 +9,16 @@ use std::time::Duration;
 
 pub use secret::Secret;
 
+/// What is wrong with the configuration: every problem found, each with the name of its setting.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration: {}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Reads environment variables over `file` (or `./flagstream.toml`) over defaults.
+pub fn load(_file: Option<&std::path::Path>) -> Result<Config, ConfigError> {
+    Err(ConfigError(vec!["not built yet".into()]))
+}
+
 /// Everything that can be configured. Fields that later roles use are parsed and validated already.
 #[derive(Debug, Clone)]
 pub struct Config {
