@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self as configuration, Config, ConfigError, Loaded, Profile};
 
 /// Evaluates feature flags where the events already are: in Kafka.
 #[derive(Debug, Parser)]
@@ -81,7 +81,12 @@ pub struct UsageError(pub String);
 impl Global {
     /// The configuration of this process; a [`ConfigError`] ends the process with exit code 2.
     pub fn load_config(&self) -> Result<Config, ConfigError> {
-        crate::config::load(self.config.as_deref())
+        Ok(self.load(Profile::Service)?.config)
+    }
+
+    /// The same with where each value came from, and with the defaults of `profile`.
+    pub fn load(&self, profile: Profile) -> Result<Loaded, ConfigError> {
+        configuration::load(self.config.as_deref(), profile)
     }
 }
 
