@@ -34,6 +34,7 @@ pub struct DropLabels {
 #[derive(Debug)]
 pub struct Metrics {
     pub registry: Registry,
+    pub requests: Counter,
     pub evaluations: Family<EvaluationLabels, Counter>,
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
@@ -43,6 +44,12 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("flagstream");
+        let requests = Counter::default();
+        registry.register(
+            "requests",
+            "Requests answered: events or dead letters committed",
+            requests.clone(),
+        );
         let evaluations = Family::default();
         registry.register("evaluations", "Flags evaluated", evaluations.clone());
         let events_published = Family::default();
@@ -61,6 +68,7 @@ impl Metrics {
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
         Arc::new(Self {
             registry,
+            requests,
             evaluations,
             events_published,
             dead_letters,

@@ -1,1 +1,8 @@
-//! bench
+//! The load tool behind docs/benchmarks.md: real requests through the real pipeline on real Kafka, beside a bare
+//! loop in the same run, so that the result is a ratio and does not depend on the machine.
+
+pub mod bare;
+pub mod latency;
+pub mod load;
+pub mod setup;
+pub mod stream;

@@ -2,17 +2,80 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use crate::bench::latency::{self, LatencyArgs, LatencyReport};
+use crate::bench::stream::{self, StreamArgs, StreamReport};
+
+use super::{Global, Output};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Requests through the whole pipeline, on real Kafka
+    /// Throughput of a backlog through the whole pipeline on real Kafka, beside a bare loop
     Stream(StreamArgs),
+    /// Time from a request's timestamp to its result at a steady rate, beside a bare loop
+    Latency(LatencyArgs),
 }
 
-#[derive(Debug, clap::Args)]
-pub struct StreamArgs {}
+pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    match command {
+        Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
+        Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
 
-pub async fn run(_command: Command, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`bench` is not built yet")
+fn print<R: serde::Serialize>(global: &Global, report: &R, text: fn(&R) -> String) -> anyhow::Result<()> {
+    match global.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(report)?),
+        Output::Text => println!("{}", text(report)),
+    }
+    Ok(())
+}
+
+fn stream_text(report: &StreamReport) -> String {
+    let mut lines = vec![
+        format!(
+            "{} requests, {} flags, {} partitions, {} workers",
+            report.requests, report.flags, report.partitions, report.workers
+        ),
+        format!(
+            "{:28} {:>12} {:>14}  rounds",
+            "arm", "requests/s", "own µs/request"
+        ),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (median, cpu) = (arm.median, arm.cpu_microseconds_per_request);
+        format!(
+            "{:28} {median:>12.0} {cpu:>14.2}  {:?}",
+            arm.arm, arm.requests_per_second
+        )
+    }));
+    lines.extend(
+        report
+            .ratios
+            .iter()
+            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
+    );
+    lines.join("\n")
+}
+
+fn latency_text(report: &LatencyReport) -> String {
+    let mut lines = vec![format!(
+        "{:28} {:>8} {:>9} {:>9} {:>9}  p99 of each round",
+        "arm", "rate/s", "p50 ms", "p99 ms", "p99.9 ms"
+    )];
+    lines.extend(report.rows.iter().map(|row| {
+        let (p50, p99, p999) = (row.p50, row.p99, row.p999);
+        format!(
+            "{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}",
+            row.arm, row.rate, row.p99_rounds
+        )
+    }));
+    lines.extend(
+        report
+            .ratios
+            .iter()
+            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
+    );
+    lines.join("\n")
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability, HttpConfig,
-    KafkaConfig, LogConfig, LogFormat, RedisConfig, ReplyConfig, Scope, Secret, TopicsConfig, client, parse,
-    unleash,
+    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,10 +20,10 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let instance = instance(values, http.as_ref());
     let state_dir = values.required("state_dir", parse::text);
     let kafka = kafka(values);
-    let topics = topics(values);
+    let topics = topics::config(values);
     let unleash = unleash::config(values, instance.as_deref());
     let delivery = delivery(values);
-    let reply = reply(values, topics.as_ref());
+    let reply = topics::reply(values, topics.as_ref());
     let log = log(values);
     let formats = formats(values);
     let (database, redis) = (database(values), redis(values));
@@ -85,9 +84,7 @@ fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
 
 fn kafka(values: &mut Values) -> Option<KafkaConfig> {
     let bootstrap_servers = values.required("kafka.bootstrap_servers", parse::servers);
-    let group_id = values.required("kafka.group_id", |text| {
-        parse::topic(text).map_err(|e| e.replace("249", "200"))
-    });
+    let group_id = values.required("kafka.group_id", parse::group);
     let client = client_properties(values);
     Some(KafkaConfig {
         bootstrap_servers: bootstrap_servers?,
@@ -114,70 +111,6 @@ fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
     let none = problems.is_empty();
     problems.into_iter().for_each(|problem| values.problem(problem));
     none.then_some(properties)
-}
-
-fn topics(values: &mut Values) -> Option<TopicsConfig> {
-    let requests = values.required("topics.requests", parse::topic);
-    let events = values.required("topics.events", parse::topic);
-    let changes = values.required("topics.changes", parse::topic);
-    let definitions = values.required("topics.definitions", parse::topic);
-    let updates = values.required("topics.updates", parse::topic);
-    let dead_letters = values.required("topics.dead_letters", parse::topic);
-    let conversions = values.required("topics.conversions", parse::topic);
-    let partitions = values.required("topics.partitions", |text| parse::number(text, 1..=10_000));
-    let replication = values.optional("topics.replication", |text| parse::number(text, 1..=1_000));
-    let retention = |text: &str| parse::duration(text, 60 * SECOND..=36_500 * DAY);
-    let keep = values.required("topics.retention", retention);
-    let keep_dead_letters = values.required("topics.dead_letters_retention", retention);
-    let topics = TopicsConfig {
-        requests: requests?,
-        events: events?,
-        changes: changes?,
-        definitions: definitions?,
-        updates: updates?,
-        dead_letters: dead_letters?,
-        conversions: conversions?,
-        partitions: partitions?,
-        replication: replication?,
-        retention: keep?,
-        dead_letters_retention: keep_dead_letters?,
-    };
-    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut distinct = Some(());
-    for (path, name) in topics.names() {
-        if let Some(other) = seen.insert(name, path) {
-            let other = super::settings::at(other).map_or(other, |setting| setting.name());
-            distinct = values.refuse(path, format!("`{name}` is the topic of {other} too"));
-        }
-    }
-    distinct.map(|()| topics)
-}
-
-fn reply(values: &mut Values, topics: Option<&TopicsConfig>) -> Option<ReplyConfig> {
-    let path = "reply.allowed_prefixes";
-    let allowed_prefixes = values.list(path, parse::topic)?;
-    // Kafka's own topics must not be written either.
-    let internal = [
-        "__consumer_offsets",
-        "__transaction_state",
-        "__share_group_state",
-        "__cluster_metadata",
-    ];
-    let mut allowed = Some(());
-    for prefix in &allowed_prefixes {
-        let ours = topics
-            .map(TopicsConfig::names)
-            .into_iter()
-            .flatten()
-            .map(|(_, name)| name);
-        for name in ours
-            .chain(internal)
-            .filter(|name| name.starts_with(prefix.as_str()))
-        {
-            allowed = values.refuse(path, format!("`{prefix}` allows replies to `{name}`"));
-        }
-    }
-    allowed.map(|()| ReplyConfig { allowed_prefixes })
 }
 
 fn delivery(values: &mut Values) -> Option<DeliveryConfig> {

@@ -11,6 +11,7 @@ mod settings;
 mod show;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod unleash;
 mod values;
 

@@ -139,6 +139,11 @@ pub(super) fn topic(text: &str) -> Parsed<String> {
     plain(name, 249)
 }
 
+/// A consumer group, with room for a role's suffix.
+pub(super) fn group(text: &str) -> Parsed<String> {
+    plain(text.trim(), 200)
+}
+
 /// A name for files and transactional ids.
 pub(super) fn instance(text: &str) -> Parsed<String> {
     let name = text.trim();

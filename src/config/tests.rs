@@ -159,9 +159,9 @@ fn each_bad_value_names_its_setting() {
         ),
         (
             "FLAGSTREAM_REPLY__ALLOWED_PREFIXES",
-            "feature-flag-re,feature-flag-ev",
+            "feature-flag-re,feature-flag-upd",
         ),
-        ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "__"),
+        ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "__consumer"),
         ("FLAGSTREAM_HTTP__LISTEN", "8082"),
         ("FLAGSTREAM_HTTP__ADMIN_LISTEN", "0.0.0.0:8082"),
         ("FLAGSTREAM_LOG", "inof"),

@@ -1,1 +1,83 @@
-//! evaluate
+//! The request pipeline: what services ask in Kafka is answered in Kafka, exactly once.
+//!
+//! ```text
+//!  feature-flag-evaluation-requests                                     one Kafka transaction per batch
+//!     │ fetch (batch of records)                                     ┌──────────────────────────────────┐
+//!     ▼                                                              │                                  │
+//!  decode ──► evaluate on one snapshot ──► encode ──► send to ───────┼─► feature-flag-events, same       │
+//!     │                                                              │   partition, key of the request   │
+//!     ├── refused ─────────────────────────► dead letter ────────────┼─► feature-flag-dead-letters       │
+//!     └── reply-to ────────────────────────► reply ──────────────────┼─► the topic asked for             │
+//!                                            offsets ────────────────┼─► __consumer_offsets              │
+//!                                                                    └──────────────────────────────────┘
+//! ```
+//!
+//! Workers share nothing: each is one thread with its own consumer, its own producer and its own partitions,
+//! running a plain loop ([`worker`]). There is no queue between threads and no await per record. Every record of
+//! a batch ends in an event per flag or in a dead letter ([`answer`]); then one function commits ([`worker`]).
+//! What the broker refuses is found out and ends in a dead letter too ([`amend`]).
+
+pub mod amend;
+pub mod answer;
+pub mod batch;
+pub mod outbox;
+pub mod pace;
+pub mod reply_topics;
+pub mod session;
+pub mod tally;
+pub mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+use self::worker::Worker;
+
+/// What every worker needs.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub store: Arc<Store>,
+    pub metrics: Arc<Metrics>,
+    pub usage: Arc<crate::feed::usage::Usage>,
+    pub shutdown: Shutdown,
+}
+
+/// The running workers.
+#[derive(Debug)]
+pub struct Evaluator {
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Evaluator {
+    /// Starts `delivery.workers` threads; they run until the shutdown token is cancelled.
+    pub fn start(parts: &Parts) -> io::Result<Self> {
+        let workers = (0..parts.config.delivery.workers).map(|index| {
+            let worker = Worker::new(parts.clone(), index);
+            std::thread::Builder::new()
+                .name(format!("evaluate-{index}"))
+                .spawn(move || worker.run())
+        });
+        Ok(Self {
+            workers: workers.collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Whether a worker ended although nobody asked it to.
+    pub fn has_failed(&self) -> bool {
+        self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits for all workers to commit what they have and stop. `false` if one of them panicked.
+    pub fn join(self) -> bool {
+        self.workers
+            .into_iter()
+            .map(JoinHandle::join)
+            .fold(true, |well, ended| well && ended.is_ok())
+    }
+}

@@ -1,7 +1,19 @@
 //! One flag, compiled: its rules as closures of Unleash's engine, its variants with their payloads parsed.
 
+mod rule;
+mod variant;
+
 use std::fmt;
 use std::sync::Arc;
+
+use unleash_types::client_features::{ClientFeature, FeatureDependency};
+
+pub use variant::{Payload, Variant};
+
+pub(super) use rule::{Condition, ContextField, Properties, StrategyRule};
+pub(super) use variant::{Stickiness, VariantSet};
+
+use super::definition;
 
 /// A flag ready to be evaluated.
 pub struct CompiledFlag {
@@ -9,17 +21,27 @@ pub struct CompiledFlag {
     pub environment: Arc<str>,
     /// The version of the definition it was compiled from.
     pub version: u64,
-    // rules, variants, dependencies: private to flag/
+    /// Switched on in its environment; whom for, the strategies say.
+    pub(super) switched_on: bool,
+    pub(super) strategies: Box<[StrategyRule]>,
+    /// The flag's own, then those of its strategies.
+    pub(super) variants: Box<[Variant]>,
+    /// The flag's own.
+    pub(super) own: VariantSet,
+    pub(super) dependencies: Box<[Dependency]>,
+    /// The properties that the rules read, by the names they have in the text of the rules.
+    pub(super) properties: Properties,
 }
 
-/// A variant, its payload parsed once at compile time.
-#[derive(Debug)]
-pub struct Variant {
-    pub name: Arc<str>,
+/// What a flag asks of another.
+pub(super) struct Dependency {
+    pub(super) parent: Box<str>,
+    pub(super) enabled: bool,
+    pub(super) variants: Box<[Box<str>]>,
 }
 
 /// Why a definition was refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("flag {flag}: {field}: {message}")]
 pub struct CompileError {
     pub flag: String,
@@ -38,8 +60,84 @@ impl fmt::Debug for CompiledFlag {
 }
 
 impl CompiledFlag {
-    /// Compiles Unleash's feature JSON (segments already inlined).
-    pub fn compile(_environment: &str, _version: u64, _definition: &str) -> Result<Self, CompileError> {
-        unimplemented!()
+    /// Compiles Unleash's feature JSON (segments already inlined, see [`definition::inline_segments`]).
+    pub fn compile(environment: &str, version: u64, definition: &str) -> Result<Self, CompileError> {
+        Self::from_feature(environment, version, &definition::read(definition)?)
+    }
+
+    fn from_feature(environment: &str, version: u64, feature: &ClientFeature) -> Result<Self, CompileError> {
+        let mut properties = Properties::default();
+        let mut variants = variant::own(feature);
+        let own = VariantSet::own(feature);
+        let mut strategies = Vec::new();
+        for (index, strategy) in feature.strategies.iter().flatten().enumerate() {
+            let set = VariantSet::of_strategy(strategy, variants.len());
+            variants.extend(variant::of_strategy(strategy));
+            let condition = rule::compile(strategy, &mut properties).map_err(|message| CompileError {
+                flag: feature.name.clone(),
+                field: format!("strategies[{index}]"),
+                message,
+            })?;
+            strategies.push(StrategyRule {
+                condition,
+                group: rule::group(strategy),
+                variants: set,
+            });
+        }
+        Ok(Self {
+            name: feature.name.as_str().into(),
+            environment: environment.into(),
+            version,
+            switched_on: feature.enabled,
+            strategies: strategies.into(),
+            variants: variants.into(),
+            own,
+            dependencies: feature
+                .dependencies
+                .iter()
+                .flatten()
+                .map(Dependency::of)
+                .collect(),
+            properties,
+        })
+    }
+
+    /// All variants it can answer with, in the order of [`Outcome::variant`]'s positions: its own, then those of its
+    /// strategies. A name may stand there more than once.
+    ///
+    /// [`Outcome::variant`]: super::Outcome::variant
+    pub fn variants(&self) -> &[Variant] {
+        &self.variants
+    }
+
+    /// The names of the flags it depends on.
+    pub fn parents(&self) -> impl Iterator<Item = &str> {
+        self.dependencies
+            .iter()
+            .map(|dependency| dependency.parent.as_ref())
+    }
+
+    /// Whether it is switched on in its environment, whatever the context.
+    pub fn is_switched_on(&self) -> bool {
+        self.switched_on
     }
 }
+
+impl Dependency {
+    fn of(dependency: &FeatureDependency) -> Self {
+        Self {
+            parent: dependency.feature.as_str().into(),
+            enabled: dependency.enabled.unwrap_or(true),
+            variants: dependency
+                .variants
+                .iter()
+                .flatten()
+                .map(|name| name.as_str().into())
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "compile/tests.rs"]
+mod tests;

@@ -1,1 +1,98 @@
 //! Unleash's client feature JSON, read leniently and validated.
+//!
+//! Lenient: unknown and repeated fields, `null` for any list or optional field, numbers and booleans where Unleash
+//! has text. Strict: whatever would change what the flag means. A refusal names the path of what it refuses, as in
+//! `strategies[2].constraints[0].operator`.
+//!
+//! Definitions travel as [`canonical`] text with their segments inlined ([`inline_segments`]), so that one flag's
+//! text is all that is needed to compile it.
+
+mod canonical;
+mod constraint;
+mod feature;
+mod place;
+mod segments;
+
+use serde_json::Value;
+use unleash_types::client_features::ClientFeature;
+
+pub use canonical::{canonical, checksum};
+pub use segments::{Segments, inline_segments};
+
+use super::CompileError;
+pub(super) use place::shorten;
+use place::{Place, Refusal};
+
+/// Leaves room for the envelope in a Kafka message of the default 1 MiB.
+pub const MAX_DEFINITION_BYTES: usize = 1_000_000;
+pub const MAX_NESTING_LEVELS: usize = 32;
+pub const MAX_NAME_BYTES: usize = 255;
+pub const MAX_STRATEGIES: usize = 256;
+/// The engine nests one closure per constraint, called and dropped recursively: 512 need less than 256 KiB of
+/// stack in a debug build (see the test in `compile`).
+pub const MAX_CONSTRAINTS_PER_STRATEGY: usize = 512;
+pub const MAX_VALUES_PER_CONSTRAINT: usize = 65_536;
+/// Of the flag, and of each of its strategies.
+pub const MAX_VARIANTS: usize = 1_000;
+/// Unleash's own weights add up to 1000. With [`MAX_VARIANTS`] the sum stays within `u32`.
+pub const MAX_WEIGHT: i32 = 1_000_000;
+pub const MAX_OVERRIDES_PER_VARIANT: usize = 1_000;
+pub const MAX_DEPENDENCIES: usize = 100;
+/// Of one compiled regular expression.
+pub const MAX_REGEX_BYTES: usize = 2 << 20;
+
+/// Reads and validates one flag. What comes back can be compiled: operators are known, numbers, dates and versions
+/// well-formed and in the engine's notation.
+pub fn read(definition: &str) -> Result<ClientFeature, CompileError> {
+    let value = parse(definition)?;
+    feature::read(&Place::root(&value)).map_err(|refusal| refusal.of(&value))
+}
+
+/// The definition as JSON, within the limits of size and nesting.
+fn parse(definition: &str) -> Result<Value, CompileError> {
+    within_size(definition)?;
+    let value: Value =
+        serde_json::from_str(definition).map_err(|error| nameless(format!("not JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(nameless("expected an object".to_owned()));
+    }
+    if levels(&value) > MAX_NESTING_LEVELS {
+        let refusal = Refusal {
+            field: "definition".to_owned(),
+            message: format!("nested deeper than {MAX_NESTING_LEVELS} levels"),
+        };
+        return Err(refusal.of(&value));
+    }
+    Ok(value)
+}
+
+fn within_size(definition: &str) -> Result<(), CompileError> {
+    match definition.len() {
+        0..=MAX_DEFINITION_BYTES => Ok(()),
+        bytes => Err(nameless(format!(
+            "{bytes} bytes, at most {MAX_DEFINITION_BYTES} are allowed"
+        ))),
+    }
+}
+
+/// A refusal before the flag's name is known.
+fn nameless(message: String) -> CompileError {
+    CompileError {
+        flag: "?".to_owned(),
+        field: "definition".to_owned(),
+        message,
+    }
+}
+
+/// Levels of nesting; the JSON parser's own limit of 128 bounds the recursion.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+#[path = "definition/tests.rs"]
+mod tests;

@@ -12,8 +12,8 @@ pub mod evaluate;
 pub mod snapshot;
 pub mod value;
 
-pub use compile::{CompileError, CompiledFlag, Variant};
+pub use compile::{CompileError, CompiledFlag, Payload, Variant};
 pub use context::{EvaluationContext, Moment};
 pub use evaluate::Outcome;
 pub use snapshot::{EnvironmentFlags, FlagChange, Snapshot};
-pub use value::{Answer, DefaultValue, ErrorCode, Reason, Value, ValueType};
+pub use value::{Answer, DefaultValue, ErrorCode, Lookup, Reason, Value, ValueType, answer};

@@ -1,18 +1,31 @@
 //! The flags in force at one version. Immutable; a change makes a new one that shares all unchanged flags.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::CompiledFlag;
+
+/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. Looking up
+/// costs the same as in one map, which a persistent tree's lookup does not (docs/benchmarks.md).
+const SHARDS: usize = 256;
+
+type Shard = HashMap<Arc<str>, Arc<CompiledFlag>, ahash::RandomState>;
 
 /// All flags of all environments at one version.
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     version: u64,
+    /// Sorted by name; deployments have a handful.
+    environments: Vec<(Arc<str>, Arc<EnvironmentFlags>)>,
 }
 
 /// The flags of one environment.
-#[derive(Debug, Default, Clone)]
-pub struct EnvironmentFlags {}
+#[derive(Debug, Clone)]
+pub struct EnvironmentFlags {
+    shards: Box<[Arc<Shard>]>,
+    hasher: ahash::RandomState,
+    len: usize,
+}
 
 /// One step from a snapshot to the next.
 #[derive(Debug)]
@@ -32,39 +45,133 @@ impl Snapshot {
     }
 
     /// Flags of one environment, or `None` if this deployment does not serve it.
-    pub fn environment(&self, _name: &str) -> Option<&Arc<EnvironmentFlags>> {
-        unimplemented!()
+    pub fn environment(&self, name: &str) -> Option<&Arc<EnvironmentFlags>> {
+        self.environment_entry(name).map(|(_, flags)| flags)
+    }
+
+    /// Like [`Snapshot::environment`], with the name as it is shared.
+    pub fn environment_entry(&self, name: &str) -> Option<(&Arc<str>, &Arc<EnvironmentFlags>)> {
+        let (name, flags) = self.environments.get(self.position(name).ok()?)?;
+        Some((name, flags))
     }
 
     /// The snapshot after `changes`; `self` stays as it is. An environment once served stays served.
-    pub fn with(&self, _changes: impl IntoIterator<Item = FlagChange>) -> Self {
-        unimplemented!()
+    ///
+    /// Changes are applied in their order, whatever their versions: the definitions topic is what orders them. Many
+    /// changes in one call copy a shard once only.
+    pub fn with(&self, changes: impl IntoIterator<Item = FlagChange>) -> Self {
+        let mut next = self.clone();
+        for change in changes {
+            match change {
+                FlagChange::Set(flag) => {
+                    next.version = next.version.max(flag.version);
+                    let environment = Arc::clone(&flag.environment);
+                    if let Some(flags) = next.served(environment) {
+                        Arc::make_mut(flags).set(flag);
+                    }
+                }
+                FlagChange::Remove {
+                    environment,
+                    name,
+                    version,
+                } => {
+                    next.version = next.version.max(version);
+                    if let Some(flags) = next.served(environment) {
+                        Arc::make_mut(flags).remove(&name);
+                    }
+                }
+            }
+        }
+        next
     }
 
     /// The same flags, with `environments` served even while they have no flag.
-    pub fn serving<'e>(&self, _environments: impl IntoIterator<Item = &'e str>) -> Self {
-        unimplemented!()
+    pub fn serving<'e>(&self, environments: impl IntoIterator<Item = &'e str>) -> Self {
+        let mut next = self.clone();
+        for name in environments {
+            next.served(name.into());
+        }
+        next
     }
 
     pub fn environments(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<EnvironmentFlags>)> {
-        std::iter::empty()
+        self.environments.iter().map(|(name, flags)| (name, flags))
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.environments
+            .binary_search_by(|(other, _)| other.as_ref().cmp(name))
+    }
+
+    /// The flags of this environment, which is served from now on. Always there.
+    fn served(&mut self, name: Arc<str>) -> Option<&mut Arc<EnvironmentFlags>> {
+        let position = self.position(&name).unwrap_or_else(|gap| {
+            self.environments.insert(gap, (name, Arc::default()));
+            gap
+        });
+        self.environments.get_mut(position).map(|(_, flags)| flags)
+    }
+}
+
+impl Default for EnvironmentFlags {
+    fn default() -> Self {
+        let hasher = ahash::RandomState::new();
+        let empty = Arc::new(Shard::with_hasher(hasher.clone()));
+        Self {
+            shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
+            hasher,
+            len: 0,
+        }
     }
 }
 
 impl EnvironmentFlags {
-    pub fn get(&self, _flag: &str) -> Option<&Arc<CompiledFlag>> {
-        unimplemented!()
+    pub fn get(&self, flag: &str) -> Option<&Arc<CompiledFlag>> {
+        self.shards.get(self.shard(flag))?.get(flag)
     }
 
     pub fn len(&self) -> usize {
-        0
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// In no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledFlag>> {
-        std::iter::empty()
+        self.shards.iter().flat_map(|shard| shard.values())
+    }
+
+    fn shard(&self, flag: &str) -> usize {
+        // The map inside goes by the same hash's upper bits and its lowest: take some of the middle.
+        let hash = self.hasher.hash_one(flag);
+        usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)
+    }
+
+    fn set(&mut self, flag: Arc<CompiledFlag>) {
+        let shard = self.shard(&flag.name);
+        if let Some(shard) = self.shards.get_mut(shard) {
+            let name = Arc::clone(&flag.name);
+            if Arc::make_mut(shard).insert(name, flag).is_none() {
+                self.len += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, flag: &str) {
+        let shard = self.shard(flag);
+        let Some(shard) = self.shards.get_mut(shard) else {
+            return;
+        };
+        // Asked first, so that removing what isn't there copies nothing.
+        if shard.contains_key(flag) {
+            Arc::make_mut(shard).remove(flag);
+            self.len -= 1;
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot/tests.rs"]
+mod tests;

@@ -1,8 +1,16 @@
 //! Typed values, reasons and error codes: from an outcome to the answer for the type that was asked for.
 
+mod answer;
+mod json;
+mod payload;
+
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use super::Outcome;
+
+pub use answer::answer;
+pub use payload::Payload;
 
 /// The type asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +49,7 @@ pub enum Value<'a> {
     Json(Cow<'a, str>),
 }
 
+/// Why the value is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     TargetingMatch,
@@ -73,14 +82,46 @@ pub struct Answer<'a> {
 /// What was looked up, and found or not.
 #[derive(Debug)]
 pub enum Lookup<'a> {
-    /// No flags loaded yet, or an environment that this deployment does not serve.
+    /// No flags loaded yet, or an environment that this deployment does not serve: the answer's error message.
     NotReady(Cow<'a, str>),
     /// The environment is served, the flag is not there.
     NotFound,
     Found(Outcome<'a>),
 }
 
+/// A type that isn't one of those that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of boolean, string, integer, float, number, object")]
+pub struct UnknownValueType;
+
+impl FromStr for ValueType {
+    type Err = UnknownValueType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownValueType> {
+        match name {
+            "boolean" => Ok(Self::Boolean),
+            "string" => Ok(Self::String),
+            "integer" => Ok(Self::Integer),
+            "float" => Ok(Self::Float),
+            "number" => Ok(Self::Number),
+            "object" => Ok(Self::Object),
+            _ => Err(UnknownValueType),
+        }
+    }
+}
+
 impl ValueType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Number => "number",
+            Self::Object => "object",
+        }
+    }
+
     /// The type implied by a default; boolean without one.
     pub fn of_default(default: Option<&DefaultValue<'_>>) -> Self {
         match default {
@@ -88,6 +129,48 @@ impl ValueType {
             Some(DefaultValue::String(_)) => Self::String,
             Some(DefaultValue::Number(_)) => Self::Number,
             Some(DefaultValue::Json(_)) => Self::Object,
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The value as text, as events have it: `true`, `dark`, `5`, compact JSON; `null` for no value.
+    pub fn as_text(&self) -> &str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean(true) => "true",
+            Self::Boolean(false) => "false",
+            Self::String(text) | Self::Number(text) | Self::Json(text) => text,
+        }
+    }
+
+    /// Appends the value as JSON.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::String(text) => json::write_string(text, out),
+            _ => out.extend_from_slice(self.as_text().as_bytes()),
+        }
+    }
+
+    /// The same value, borrowed from this one.
+    pub fn borrowed(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Boolean(boolean) => Value::Boolean(*boolean),
+            Self::String(text) => Value::String(Cow::Borrowed(text)),
+            Self::Number(text) => Value::Number(Cow::Borrowed(text)),
+            Self::Json(text) => Value::Json(Cow::Borrowed(text)),
+        }
+    }
+}
+
+impl<'a> From<&DefaultValue<'a>> for Value<'a> {
+    fn from(default: &DefaultValue<'a>) -> Self {
+        match default {
+            DefaultValue::Boolean(boolean) => Self::Boolean(*boolean),
+            DefaultValue::String(text) => Self::String(text.clone()),
+            DefaultValue::Number(text) => Self::Number(Cow::Borrowed(text)),
+            DefaultValue::Json(text) => Self::Json(Cow::Borrowed(text)),
         }
     }
 }
@@ -111,14 +194,4 @@ impl ErrorCode {
             Self::General => "GENERAL",
         }
     }
-}
-
-/// The answer for `flag`, per the table "Values, types, reasons" of docs/api.md.
-pub fn answer<'a>(
-    _flag: &'a str,
-    _lookup: Lookup<'a>,
-    _asked: ValueType,
-    _default: Option<&DefaultValue<'a>>,
-) -> Answer<'a> {
-    unimplemented!()
 }

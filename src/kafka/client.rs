@@ -1,6 +1,7 @@
 //! librdkafka client configuration from ours.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::KafkaConfig;
 
@@ -16,4 +17,19 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
         config.set(name, value.expose());
     }
     config
+}
+
+/// librdkafka's own log lines, as ours.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => {
+            tracing::error!(facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
+    }
 }

@@ -1,3 +1,5 @@
-//! Shared edges to Kafka: client configuration, transactions, topics.
+//! Shared edges to Kafka: client configuration, batch consumption, production that reports what failed.
 
 pub mod client;
+pub mod consumer;
+pub mod producer;

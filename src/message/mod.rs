@@ -1,4 +1,9 @@
 //! What crosses a topic, in both directions.
 
 pub mod change;
+pub mod dead_letter;
 pub mod definition;
+pub mod event;
+pub mod json;
+pub mod reply;
+pub mod request;

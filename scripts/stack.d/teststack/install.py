@@ -1,0 +1,198 @@
+"""What the stack needs: programs of the machine, and what is fetched once into the cache.
+
+The cache is `$FLAGSTREAM_CACHE`, by default `~/.cache/flagstream`. A folder in it carries the hash of the file that names its
+versions, so that a changed version is fetched anew and an unchanged one never.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+
+# apt-get starts the services of the packages it installs; a policy that forbids it is Debian's way to have the programs only.
+APT_SCRIPT = r"""
+set -e
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -o DPkg::Lock::Timeout=300 update -qq
+apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@"
+"""
+
+
+class InstallError(Exception):
+    pass
+
+
+def say(text):
+    print(f"stack: {text}", file=sys.stderr, flush=True)
+
+
+def cache_dir():
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FLAGSTREAM_CACHE") or Path(base) / "flagstream").resolve()
+
+
+@contextlib.contextmanager
+def lock(path):
+    """Held by one process at a time; given back by the system when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+# --- fetched -----------------------------------------------------------------------------------------------------------------
+
+def kafka_jars():
+    """The folder of the broker's jars."""
+    pom = HERE / "kafka" / "pom.xml"
+
+    def fetch(folder):
+        need("java", "mvn")
+        _quiet(["mvn", "-B", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"])
+
+    return _cached("kafka", [pom], fetch)
+
+
+def unleash_home():
+    """The folder with the Unleash server in its node_modules."""
+    return _npm("unleash")
+
+
+def node_home():
+    """The folder with the packages that tests use in its node_modules."""
+    return _npm("node")
+
+
+def _npm(name):
+    source = HERE / name
+    files = [source / "package.json", source / "package-lock.json"]
+
+    def fetch(folder):
+        need("node", "npm")
+        for file in (*files, source / ".npmrc"):
+            shutil.copy(file, folder)
+        _quiet(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
+
+    return _cached(f"npm-{name}", files, fetch)
+
+
+def _cached(name, sources, fetch):
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    target = cache_dir() / f"{name}-{digest}"
+    if target.is_dir():
+        return target
+    with lock(cache_dir() / f"{name}.lock"):
+        if target.is_dir():
+            return target
+        say(f"fetching {name} into {target}")
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_dir()))
+        try:
+            fetch(unfinished)
+            unfinished.chmod(0o755)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def _quiet(argv, cwd=None):
+    """Runs a command; shows what it printed only when it fails."""
+    result = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            check=False)
+    if result.returncode != 0:
+        sys.stderr.write(result.stdout.decode(errors="replace"))
+        raise InstallError(f"`{' '.join(map(str, argv))}` failed with exit code {result.returncode}")
+
+
+# --- programs of the machine -------------------------------------------------------------------------------------------------
+
+def postgres_bin():
+    """The folder of the newest PostgreSQL server's programs, or None. Debian keeps them out of the PATH."""
+    def version(folder):
+        return [int(part) for part in re.findall(r"\d+", folder.parent.name)]
+
+    found = sorted((f for f in Path("/usr/lib/postgresql").glob("*/bin") if (f / "initdb").exists()), key=version)
+    if found:
+        return found[-1]
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+# program -> the Debian package that has it
+PACKAGES = {
+    "java": "default-jre-headless",
+    "mvn": "maven",
+    "node": "nodejs",
+    "npm": "npm",
+    "redis-server": "redis-server",
+    "postgres": "postgresql",
+}
+
+
+def _present(program):
+    return postgres_bin() is not None if program == "postgres" else shutil.which(program) is not None
+
+
+def need(*programs):
+    """Makes sure that the programs are there, installing them where that is possible."""
+    missing = [program for program in programs if not _present(program)]
+    if missing:
+        with lock(cache_dir() / "apt.lock"):
+            _apt_install([program for program in missing if not _present(program)])
+    for program in programs:
+        _check_version(program)
+
+
+def _apt_install(programs):
+    if not programs:
+        return
+    packages = [PACKAGES[program] for program in programs]
+    wanted = f"{', '.join(programs)} (Debian: {' '.join(packages)})"
+    become_root = [] if os.geteuid() == 0 else ["sudo"]
+    if not shutil.which("apt-get"):
+        raise InstallError(f"not found: {wanted}; there is no apt-get here, install them by hand")
+    if become_root and not shutil.which("sudo"):
+        raise InstallError(f"not found: {wanted}; installing them needs root or sudo")
+    say(f"installing {' '.join(packages)}")
+    _quiet([*become_root, "sh", "-c", APT_SCRIPT, "sh", *packages])
+    if still := [program for program in programs if not _present(program)]:
+        raise InstallError(f"still not found after installing: {', '.join(still)}")
+
+
+def _check_version(program):
+    """Kafka 4 needs Java 17, Unleash 7 needs Node 20; either fails obscurely on an older one."""
+    least = {"java": 17, "node": 20}.get(program)
+    if least is None:
+        return
+    answer = subprocess.run([program, "-version" if program == "java" else "--version"],
+                            capture_output=True, text=True, check=False)
+    found = re.search(r"\d+", answer.stderr + answer.stdout)
+    if not found or int(found.group()) < least:
+        raise InstallError(f"{program} {least} or newer is needed, found: {(answer.stderr + answer.stdout).strip()}")
+
+
+def install_native():
+    """Everything that the services need as processes of this machine."""
+    need("java", "node", "redis-server", "postgres")
+    kafka_jars()
+    unleash_home()
+    node_home()
+
+
+def install_for_containers():
+    """With containers only the packages that tests use themselves are needed."""
+    need("node")
+    node_home()

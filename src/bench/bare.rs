@@ -1,0 +1,96 @@
+//! The bare loop: the same worker, consumer, producer, batches and commits, but nothing decoded, evaluated or
+//! encoded. It sends events of the same sizes, variety and keys, made before the clock starts.
+
+use rdkafka::error::KafkaResult;
+
+use crate::bench::load;
+use crate::evaluate::answer::Respond;
+use crate::evaluate::outbox::Outbox;
+use crate::flag::value::{Lookup, answer};
+use crate::flag::{Moment, Snapshot};
+use crate::kafka::consumer::Record;
+use crate::message::event::{EventFrame, EventSource, write_event};
+use crate::message::request::Request;
+
+/// How many different events the loop turns over.
+const EVENTS: u64 = 4_096;
+/// Where the 20 characters of the stamp begin, in requests and in these events.
+pub const STAMP_AT: usize = r#"{"request_id":""#.len();
+pub const STAMP_LENGTH: usize = 20;
+
+/// Sends ready-made events.
+#[derive(Debug)]
+pub struct Bare {
+    events: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Bare {
+    /// Real events of real evaluations of the load's requests.
+    pub fn new(snapshot: &Snapshot, flags: usize, topic: &str) -> Self {
+        let events = (0..EVENTS)
+            .filter_map(|number| event(snapshot, number, flags, topic))
+            .collect();
+        Self { events, next: 0 }
+    }
+}
+
+impl Respond for Bare {
+    fn begin(&mut self) {}
+
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
+        self.next = (self.next + 1) % self.events.len().max(1);
+        let Some(event) = self.events.get_mut(self.next) else {
+            return Ok(());
+        };
+        // The stamp is all that is taken over: the latency run reads it.
+        let stamp = STAMP_AT..STAMP_AT + STAMP_LENGTH;
+        if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
+            to.copy_from_slice(from);
+        }
+        outbox.event(record, 0, None, event).map(drop)
+    }
+}
+
+fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<Vec<u8>> {
+    let (_, body) = load::request(number, flags, 0);
+    let request = Request::decode(body.as_bytes()).ok()?;
+    let ask = request.asks.as_slice().first()?;
+    let moment = Moment {
+        now: "2026-01-15T10:30:00Z",
+        hostname: "bench",
+        app_name: "bench",
+    };
+    let served = snapshot.environment(load::ENVIRONMENT)?;
+    let lookup = served
+        .evaluate(&ask.flag, &request.context, &moment)
+        .map_or(Lookup::NotFound, Lookup::Found);
+    let frame = EventFrame {
+        event_id: "019bc0e7-8ab0-8000-8000-000000000000",
+        request_id: request.request_id.as_deref(),
+        user_id: request.context.user_id.as_deref(),
+        session_id: request.context.session_id.as_deref(),
+        environment: load::ENVIRONMENT,
+        context: &request.context_json,
+        evaluated_at: "2026-01-15T10:30:00.012345Z",
+        source: EventSource::Kafka {
+            topic,
+            partition: 0,
+            offset: 500_000,
+            index: 0,
+        },
+    };
+    let mut written = Vec::new();
+    write_event(
+        &mut written,
+        &frame,
+        ask,
+        &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
+    );
+    // The stamp stands in front here, where the loop finds it; the length stays the same.
+    let stamped = format!("{{\"request_id\":\"{:020}\"", 0);
+    written
+        .get_mut(..stamped.len())?
+        .copy_from_slice(stamped.as_bytes());
+    Some(written)
+}

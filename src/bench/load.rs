@@ -1,0 +1,70 @@
+//! Synthetic flags and requests: the mix that docs/benchmarks.md describes.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
+
+pub const ENVIRONMENT: &str = "production";
+const REGIONS: [&str; 4] = ["us-west", "us-east", "eu-central", "ap-south"];
+const TIERS: [&str; 3] = ["free", "premium", "enterprise"];
+/// Different users; their ids are the keys.
+const USERS: u64 = 100_000;
+
+/// The definition of flag `number`: in turn a boolean with two constraints and a 50 % rollout, a string with
+/// variants, and a plain rollout.
+pub fn definition(number: usize) -> serde_json::Value {
+    let rollout = |percentage: &str| json!({"rollout": percentage, "stickiness": "default", "groupId": flag_name(number)});
+    let constraints = json!([
+        {"contextName": "region", "operator": "IN", "values": ["us-west", "us-east", "eu-central"]},
+        {"contextName": "subscription_tier", "operator": "NOT_IN", "values": ["free"]},
+    ]);
+    match number % 3 {
+        0 => json!({"name": flag_name(number), "type": "release", "enabled": true, "strategies": [
+            {"name": "flexibleRollout", "constraints": constraints, "parameters": rollout("50")}]}),
+        1 => json!({"name": flag_name(number), "type": "experiment", "enabled": true, "strategies": [
+            {"name": "flexibleRollout", "constraints": [], "parameters": rollout("100")}], "variants": [
+            {"name": "light", "weight": 500, "stickiness": "default", "payload": {"type": "string", "value": "light"}},
+            {"name": "dark", "weight": 500, "stickiness": "default", "payload": {"type": "string", "value": "dark"}}]}),
+        _ => json!({"name": flag_name(number), "type": "release", "enabled": true, "strategies": [
+            {"name": "flexibleRollout", "constraints": [], "parameters": rollout("25")}]}),
+    }
+}
+
+pub fn flag_name(number: usize) -> String {
+    format!("bench-flag-{number}")
+}
+
+/// A snapshot with `count` flags.
+pub fn snapshot(count: usize) -> Result<Snapshot, CompileError> {
+    let flags = (0..count).map(|number| {
+        let text = definition(number).to_string();
+        CompiledFlag::compile(ENVIRONMENT, 1_768_473_000_000 + number as u64, &text).map(Arc::new)
+    });
+    let changes = flags
+        .map(|flag| flag.map(FlagChange::Set))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Snapshot::default().with(changes))
+}
+
+/// Request `number` for one of `flags` flags: key and body of about 250 bytes. The body begins with
+/// `{"request_id":"` and 20 characters of `stamp`.
+pub fn request(number: u64, flags: usize, stamp: u64) -> (String, String) {
+    // A multiplicative walk: every flag, user, region and tier in every combination, without a generator's cost.
+    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
+    let flag = (mixed % flags as u64) as usize;
+    let user = format!("user-{}", (mixed >> 8) % USERS);
+    let region = REGIONS[(mixed % 4) as usize];
+    let tier = TIERS[(mixed % 3) as usize];
+    let default = if flag % 3 == 1 { "\"auto\"" } else { "false" };
+    let body = format!(
+        "{{\"request_id\":\"{stamp:020}\",\"flag_name\":\"{}\",\"user_id\":\"{user}\",\"session_id\":\"s-{}\",\
+         \"context\":{{\"region\":\"{region}\",\"subscription_tier\":\"{tier}\",\"app_version\":\"4.2.{}\"}},\
+         \"default_value\":{default},\"environment\":\"{ENVIRONMENT}\"}}",
+        flag_name(flag),
+        mixed % 1_000,
+        mixed % 20,
+    );
+    (user, body)
+}

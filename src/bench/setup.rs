@@ -1,0 +1,239 @@
+//! Topics, requests and workers of a benchmark run.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+
+use crate::config::{Config, DeliveryMode};
+use crate::evaluate::Parts;
+use crate::evaluate::answer::{Respond, Responder};
+use crate::evaluate::worker::Worker;
+use crate::feed::usage::Usage;
+use crate::flag::Snapshot;
+use crate::kafka::client;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+use super::bare::Bare;
+use super::load;
+
+/// The two loops that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    Bare,
+    Full,
+}
+
+/// One arm of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arm {
+    pub what: Loop,
+    pub mode: DeliveryMode,
+}
+
+impl Arm {
+    pub fn name(&self) -> String {
+        let what = if self.what == Loop::Bare {
+            "bare loop"
+        } else {
+            "flagstream"
+        };
+        let mode = match self.mode {
+            DeliveryMode::Transactional => "transactional",
+            DeliveryMode::AtLeastOnce => "at_least_once",
+        };
+        format!("{what}, {mode}")
+    }
+}
+
+/// The workers of one arm.
+#[derive(Debug)]
+pub struct Running {
+    pub metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Everything that the arms share.
+#[derive(Debug)]
+pub struct Bench {
+    pub config: Config,
+    pub flags: usize,
+    pub snapshot: Snapshot,
+    run: String,
+    arms: usize,
+}
+
+impl Bench {
+    /// New topics of this run's own.
+    pub async fn prepare(mut config: Config, flags: usize, partitions: i32) -> anyhow::Result<Self> {
+        ensure!(flags > 0, "--flags: expected at least 1");
+        let run = format!("flagstream-bench-{}", uuid::Uuid::now_v7().simple());
+        config.instance = "bench".to_owned();
+        config.kafka.group_id.clone_from(&run);
+        config.topics.requests = format!("{run}-requests");
+        config.topics.events = format!("{run}-events");
+        config.topics.dead_letters = format!("{run}-dead-letters");
+        config.topics.partitions = partitions;
+        let bench = Self {
+            snapshot: load::snapshot(flags)?,
+            config,
+            flags,
+            run,
+            arms: 0,
+        };
+        bench.create_topics().await?;
+        Ok(bench)
+    }
+
+    async fn create_topics(&self) -> anyhow::Result<()> {
+        let topics = &self.config.topics;
+        let names = [&topics.requests, &topics.events, &topics.dead_letters];
+        let new = |name| {
+            NewTopic::new(
+                name,
+                topics.partitions,
+                TopicReplication::Fixed(topics.replication.unwrap_or(1)),
+            )
+        };
+        let new: Vec<_> = names.into_iter().map(|name| new(name)).collect();
+        let results = self.admin()?.create_topics(&new, &AdminOptions::new()).await?;
+        for result in results {
+            result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the run's topics.
+    pub async fn clean_up(&self) -> anyhow::Result<()> {
+        let topics = &self.config.topics;
+        let names = [
+            topics.requests.as_str(),
+            topics.events.as_str(),
+            topics.dead_letters.as_str(),
+        ];
+        self.admin()?.delete_topics(&names, &AdminOptions::new()).await?;
+        Ok(())
+    }
+
+    /// Produces `count` requests and waits until Kafka has them.
+    pub fn produce(&self, count: u64) -> anyhow::Result<()> {
+        let producer = self.request_producer(5)?;
+        for number in 0..count {
+            self.send(&producer, number, 0)?;
+        }
+        producer
+            .flush(Duration::from_secs(60))
+            .context("requests not delivered")
+    }
+
+    pub fn request_producer(
+        &self,
+        linger_ms: u32,
+    ) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+        let mut config = self.client("requests");
+        config
+            .set("linger.ms", linger_ms.to_string())
+            .set("compression.type", "lz4")
+            .set("delivery.report.only.error", "true")
+            .set("queue.buffering.max.messages", "1000000");
+        Ok(config.create()?)
+    }
+
+    /// Sends request `number` with `stamp` in it.
+    pub fn send(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        number: u64,
+        stamp: u64,
+    ) -> anyhow::Result<()> {
+        let (key, body) = load::request(number, self.flags, stamp);
+        let mut record = BaseRecord::to(&self.config.topics.requests)
+            .key(&key)
+            .payload(&body);
+        while let Err((error, again)) = producer.send(record) {
+            let full = rdkafka::types::RDKafkaErrorCode::QueueFull;
+            ensure!(
+                error.rdkafka_error_code() == Some(full),
+                "request not sent: {error}"
+            );
+            std::thread::park_timeout(Duration::from_millis(1));
+            record = again;
+        }
+        Ok(())
+    }
+
+    /// Starts the workers of one arm, in a consumer group of their own.
+    pub fn start(&mut self, arm: Arm, from: &str) -> anyhow::Result<Running> {
+        self.arms += 1;
+        let mut config = self.config.clone();
+        config.delivery.mode = arm.mode;
+        config.kafka.group_id = format!("{}-{}", self.run, self.arms);
+        config
+            .kafka
+            .client
+            .insert("auto.offset.reset".to_owned(), crate::config::Secret::new(from));
+        let store = Arc::new(Store::default());
+        store.replace(self.snapshot.clone());
+        let metrics = Metrics::new();
+        let shutdown = Shutdown::new();
+        let parts = Parts {
+            config: Arc::new(config),
+            store,
+            metrics: Arc::clone(&metrics),
+            usage: Arc::new(Usage::default()),
+            shutdown: shutdown.clone(),
+        };
+        let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
+            Loop::Full => spawn(&parts, index, Responder::new(parts.clone())),
+            Loop::Bare => spawn(
+                &parts,
+                index,
+                Bare::new(&self.snapshot, self.flags, &self.config.topics.requests),
+            ),
+        });
+        let workers = workers.collect::<std::io::Result<_>>()?;
+        Ok(Running {
+            metrics,
+            shutdown,
+            workers,
+        })
+    }
+
+    pub fn client(&self, role: &str) -> ClientConfig {
+        client::base(&self.config.kafka, "bench", role)
+    }
+
+    fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
+        Ok(self.client("admin").create()?)
+    }
+}
+
+impl Running {
+    /// Requests committed so far.
+    pub fn committed(&self) -> u64 {
+        self.metrics.requests.get()
+    }
+
+    pub fn stop(self) {
+        self.shutdown.cancel();
+        for worker in self.workers {
+            let _ = worker.join();
+        }
+    }
+}
+
+fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {
+    let worker = Worker::new(parts.clone(), index);
+    std::thread::Builder::new()
+        .name(format!("bench-{index}"))
+        .spawn(move || worker.run_with(responder))
+}

@@ -1,0 +1,122 @@
+//! What must be done differently when a batch is processed again, because the broker refused part of it.
+
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, AHashSet};
+
+use crate::message::request::RefusalCode;
+
+use super::batch::Place;
+
+/// For how long a size that was refused is taken to be refused again without asking the broker.
+const REFUSED_SIZE_TTL: Duration = Duration::from_secs(60);
+
+/// Amendments by record. They are forgotten once the record is committed.
+#[derive(Debug, Default)]
+pub struct Amendments {
+    events: AHashMap<(Place, u32), RefusalCode>,
+    bodiless: AHashSet<Place>,
+    unanswered: AHashSet<Place>,
+    refused_size: Option<(usize, Instant)>,
+}
+
+impl Amendments {
+    /// The event with this index becomes a dead letter.
+    pub fn refuse_event(&mut self, place: Place, index: u32, code: RefusalCode) {
+        self.events.insert((place, index), code);
+    }
+
+    /// The record's dead letter is sent without its body.
+    pub fn omit_body(&mut self, place: Place) {
+        self.bodiless.insert(place);
+    }
+
+    /// The record's reply is dropped.
+    pub fn drop_reply(&mut self, place: Place) {
+        self.unanswered.insert(place);
+    }
+
+    /// An event of this size was too large for the topic.
+    pub fn learn_refused_size(&mut self, bytes: usize) {
+        let smallest = self.refused_size().map_or(bytes, |known| known.min(bytes));
+        self.refused_size = Some((smallest, Instant::now()));
+    }
+
+    pub fn event_refusal(&self, place: Place, index: u32, bytes: usize) -> Option<RefusalCode> {
+        let known = || self.events.get(&(place, index)).copied();
+        let too_large = || {
+            self.refused_size()
+                .filter(|limit| bytes >= *limit)
+                .map(|_| RefusalCode::TooLarge)
+        };
+        if self.events.is_empty() && self.refused_size.is_none() {
+            None
+        } else {
+            known().or_else(too_large)
+        }
+    }
+
+    pub fn is_bodiless(&self, place: Place) -> bool {
+        self.bodiless.contains(&place)
+    }
+
+    pub fn is_unanswered(&self, place: Place) -> bool {
+        self.unanswered.contains(&place)
+    }
+
+    /// Forgets what lies before the committed `positions`.
+    pub fn committed(&mut self, positions: &[(i32, i64)]) {
+        let open = |place: &Place| {
+            !positions
+                .iter()
+                .any(|(partition, next)| place.partition == *partition && place.offset < *next)
+        };
+        self.events.retain(|(place, _), _| open(place));
+        self.bodiless.retain(open);
+        self.unanswered.retain(open);
+    }
+
+    fn refused_size(&self) -> Option<usize> {
+        self.refused_size
+            .filter(|(_, learned)| learned.elapsed() < REFUSED_SIZE_TTL)
+            .map(|(bytes, _)| bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = Place {
+        partition: 1,
+        offset: 7,
+    };
+
+    #[test]
+    fn amendments_last_until_their_record_is_committed() {
+        let mut amendments = Amendments::default();
+        amendments.refuse_event(PLACE, 2, RefusalCode::Refused);
+        amendments.omit_body(PLACE);
+        amendments.drop_reply(PLACE);
+        amendments.committed(&[(0, 100), (1, 7)]);
+        assert_eq!(amendments.event_refusal(PLACE, 2, 10), Some(RefusalCode::Refused));
+        assert_eq!(amendments.event_refusal(PLACE, 1, 10), None);
+        assert!(amendments.is_bodiless(PLACE) && amendments.is_unanswered(PLACE));
+        amendments.committed(&[(1, 8)]);
+        assert_eq!(amendments.event_refusal(PLACE, 2, 10), None);
+        assert!(!amendments.is_bodiless(PLACE) && !amendments.is_unanswered(PLACE));
+    }
+
+    #[test]
+    fn the_smallest_refused_size_counts() {
+        let mut amendments = Amendments::default();
+        amendments.learn_refused_size(2_000);
+        amendments.learn_refused_size(1_000);
+        amendments.learn_refused_size(3_000);
+        assert_eq!(
+            amendments.event_refusal(PLACE, 0, 1_000),
+            Some(RefusalCode::TooLarge)
+        );
+        assert_eq!(amendments.event_refusal(PLACE, 0, 999), None);
+    }
+}

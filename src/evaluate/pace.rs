@@ -1,0 +1,70 @@
+//! How long a batch stays open: short when there is little to do, long when there is a backlog.
+
+use std::time::{Duration, Instant};
+
+/// Shortest time a batch stays open.
+const MIN_OPEN: Duration = Duration::from_millis(2);
+/// A batch stays open this many times as long as its commit takes, so that commits cost a bounded share.
+const OPEN_PER_COMMIT: u32 = 2;
+
+/// Follows the cost of commits, and whether records are waiting.
+#[derive(Debug)]
+pub struct Pace {
+    max_open: Duration,
+    /// Smoothed duration of a commit.
+    commit: Duration,
+    backlog: bool,
+}
+
+impl Pace {
+    pub fn new(max_open: Duration) -> Self {
+        Self {
+            max_open,
+            commit: MIN_OPEN,
+            backlog: false,
+        }
+    }
+
+    /// When a batch opened at `opened` should be committed.
+    pub fn deadline(&self, opened: Instant) -> Instant {
+        let open = if self.backlog {
+            self.max_open
+        } else {
+            self.commit * OPEN_PER_COMMIT
+        };
+        opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open)
+    }
+
+    /// A fetch returned `fetched` of at most `limit` records: a full one means that more are waiting.
+    pub fn fetched(&mut self, fetched: usize, limit: usize) {
+        self.backlog = fetched >= limit;
+    }
+
+    pub fn committed(&mut self, took: Duration) {
+        self.commit = (self.commit * 7 + took) / 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_time_follows_the_cost_of_commits_within_its_bounds() {
+        let max = Duration::from_millis(100);
+        let mut pace = Pace::new(max);
+        let now = Instant::now();
+        for _ in 0..100 {
+            pace.committed(Duration::from_micros(10));
+        }
+        assert_eq!(pace.deadline(now) - now, MIN_OPEN);
+        for _ in 0..100 {
+            pace.committed(Duration::from_millis(9));
+        }
+        assert!(pace.deadline(now) - now > Duration::from_millis(16));
+        pace.fetched(1024, 1024);
+        assert_eq!(pace.deadline(now) - now, max);
+        pace.fetched(3, 1024);
+        assert!(pace.deadline(now) - now < max);
+    }
+}

@@ -1,0 +1,466 @@
+//! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::Producer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::DeliveryMode;
+use crate::kafka::client;
+use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::producer::{Failure, ReportingProducer, is_refusal};
+use crate::message::request::RefusalCode;
+use crate::metrics::CodeLabels;
+
+use super::Parts;
+use super::answer::Respond;
+use super::batch::{Batch, Sent};
+use super::outbox::Outbox;
+use super::pace::Pace;
+use super::reply_topics::ReplyTopics;
+use super::tally::Tally;
+use super::worker::Memory;
+
+/// Most records out of one fetch.
+pub const FETCH_RECORDS: usize = 2_048;
+/// How long an idle worker waits for records before it looks for rebalances and shutdown.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long the broker may take for one step of a transaction.
+const STEP: Duration = Duration::from_secs(10);
+/// How long a start of transactions may take before it is tried anew: the broker may be away.
+const START: Duration = Duration::from_secs(5);
+/// Most records in a batch of a careful session.
+const CAREFUL_RECORDS: usize = 256;
+
+/// Why a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything taken is committed, nothing is open.
+    Shutdown,
+    /// What the broker refused is committed as dead letters; a normal session may follow.
+    Recovered,
+}
+
+/// Why a session ended with its batch uncommitted.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("producer: {0}")]
+    Producer(KafkaError),
+    #[error("consumer: {0}")]
+    Consumer(KafkaError),
+    #[error("commit: {0}")]
+    Commit(KafkaError),
+    #[error("results not delivered: {count}, the first with {first}")]
+    Undelivered { count: usize, first: RDKafkaErrorCode },
+    #[error("results refused by the broker: {count}, the first with {first}")]
+    Refused { count: usize, first: RDKafkaErrorCode },
+    #[error("results not acknowledged within {} s", STEP.as_secs())]
+    Unacknowledged,
+}
+
+/// A producer at work, with the consumer whose records it answers.
+#[derive(Debug)]
+pub struct Session<'s> {
+    parts: &'s Parts,
+    consumer: &'s mut BatchConsumer,
+    producer: &'s ReportingProducer,
+    memory: &'s mut Memory,
+    reply_topics: ReplyTopics,
+    batch: Batch,
+    tally: Tally,
+    pace: Pace,
+    /// What at-least-once committed last, without waiting for the answer.
+    unconfirmed: Option<TopicPartitionList>,
+}
+
+impl SessionError {
+    /// Whether a new consumer is needed as well.
+    pub fn ends_consumer(&self) -> bool {
+        matches!(self, Self::Consumer(_))
+    }
+
+    /// A refusal is answered at once by doing it differently, without waiting.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+impl<'s> Session<'s> {
+    pub fn new(
+        parts: &'s Parts,
+        consumer: &'s mut BatchConsumer,
+        producer: &'s ReportingProducer,
+        memory: &'s mut Memory,
+    ) -> Self {
+        let topics = &parts.config.topics;
+        let own = [
+            &topics.requests,
+            &topics.events,
+            &topics.changes,
+            &topics.definitions,
+            &topics.updates,
+            &topics.dead_letters,
+            &topics.conversions,
+        ];
+        let own = own.into_iter().cloned().collect();
+        let prefixes = parts.config.reply.allowed_prefixes.clone();
+        let reply_topics = ReplyTopics::new(prefixes, own, Arc::new(consumer.topic_exists()));
+        let pace = Pace::new(parts.config.delivery.batch_max);
+        Self {
+            parts,
+            consumer,
+            producer,
+            memory,
+            reply_topics,
+            batch: Batch::default(),
+            tally: Tally::default(),
+            pace,
+            unconfirmed: None,
+        }
+    }
+
+    /// Opens, fills and commits batches until shutdown.
+    pub fn run(mut self, responder: &mut impl Respond) -> Result<Ended, SessionError> {
+        while !self.parts.shutdown.is_cancelled() {
+            // Rebalances are served here only, so no batch is ever open when partitions change hands.
+            self.consumer.serve().map_err(SessionError::Consumer)?;
+            if self.fill(responder)? {
+                self.commit()?;
+                if std::mem::take(&mut self.memory.careful) {
+                    return Ok(Ended::Recovered);
+                }
+            }
+        }
+        self.leave();
+        Ok(Ended::Shutdown)
+    }
+
+    /// Takes records until the batch is full or its time is up. `false` if there were none.
+    fn fill(&mut self, responder: &mut impl Respond) -> Result<bool, SessionError> {
+        self.batch.clear();
+        self.tally.clear();
+        let mut patience = IDLE;
+        let mut deadline = None;
+        while !self.is_full() {
+            let fetched = self.consumer.fetch(patience);
+            self.pace.fetched(fetched.len(), FETCH_RECORDS);
+            if fetched.is_empty() && deadline.is_none() {
+                return Ok(false);
+            }
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => {
+                    begin(self.producer, self.parts.config.delivery.mode)?;
+                    *deadline.insert(self.pace.deadline(Instant::now()))
+                }
+            };
+            responder.begin();
+            let mut outbox = Outbox {
+                topics: &self.parts.config.topics,
+                producer: self.producer,
+                batch: &mut self.batch,
+                tally: &mut self.tally,
+                amendments: &self.memory.amendments,
+                reply_topics: &mut self.reply_topics,
+                metrics: &self.parts.metrics,
+            };
+            for record in fetched.records() {
+                responder
+                    .respond(&record, &mut outbox)
+                    .map_err(SessionError::Producer)?;
+                outbox.batch.advance(super::outbox::place(&record));
+            }
+            patience = deadline.saturating_duration_since(Instant::now());
+            if patience.is_zero() || self.parts.shutdown.is_cancelled() {
+                break;
+            }
+        }
+        Ok(self.batch.records > 0)
+    }
+
+    fn is_full(&self) -> bool {
+        let delivery = &self.parts.config.delivery;
+        let records = if self.memory.careful {
+            CAREFUL_RECORDS
+        } else {
+            delivery.batch_max_messages
+        };
+        self.batch.records >= records || self.batch.bytes >= delivery.batch_max_bytes
+    }
+
+    /// The one place where a batch ends: all of it, or nothing.
+    fn commit(&mut self) -> Result<(), SessionError> {
+        let started = Instant::now();
+        let offsets = self.offsets().map_err(SessionError::Commit)?;
+        match self.parts.config.delivery.mode {
+            DeliveryMode::Transactional => {
+                let producer = self.producer.inner();
+                let Some(group) = self.consumer.inner().group_metadata() else {
+                    return Err(SessionError::Consumer(KafkaError::ConsumerCommit(
+                        RDKafkaErrorCode::State,
+                    )));
+                };
+                // Before the drain, so that the two round trips overlap.
+                producer
+                    .send_offsets_to_transaction(&offsets, &group, STEP)
+                    .map_err(SessionError::Commit)?;
+                self.drain()?;
+                producer.commit_transaction(STEP).map_err(SessionError::Commit)?;
+            }
+            DeliveryMode::AtLeastOnce => {
+                self.drain()?;
+                self.consumer
+                    .inner()
+                    .commit(&offsets, CommitMode::Async)
+                    .map_err(SessionError::Commit)?;
+                self.unconfirmed = Some(offsets);
+            }
+        }
+        self.committed(started.elapsed());
+        Ok(())
+    }
+
+    fn committed(&mut self, took: Duration) {
+        self.pace.committed(took);
+        self.parts.metrics.requests.inc_by(self.batch.records as u64);
+        self.memory.failures = 0;
+        self.memory.amendments.committed(self.batch.positions());
+        self.tally.commit(&self.parts.metrics, &self.parts.usage);
+        for code in self.batch.dead_letters.drain(..) {
+            self.parts
+                .metrics
+                .dead_letters
+                .get_or_create(&CodeLabels { code: code.as_str() })
+                .inc();
+        }
+    }
+
+    fn offsets(&self) -> KafkaResult<TopicPartitionList> {
+        let topic = &self.parts.config.topics.requests;
+        let mut offsets = TopicPartitionList::with_capacity(self.batch.positions().len());
+        for (partition, next) in self.batch.positions() {
+            offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+        }
+        Ok(offsets)
+    }
+
+    /// Waits for every acknowledgement; what was refused is remembered for the next attempt.
+    fn drain(&mut self) -> Result<(), SessionError> {
+        let acknowledged = self.producer.drain(STEP);
+        let failures = self.producer.take_failures();
+        if let Some(refused) = failures.iter().find(|failure| is_refusal(failure.code)) {
+            self.amend(&failures);
+            return Err(SessionError::Refused {
+                count: failures.len(),
+                first: refused.code,
+            });
+        }
+        self.drop_refused_replies(&failures, acknowledged);
+        match failures.first() {
+            Some(first) => Err(SessionError::Undelivered {
+                count: failures.len(),
+                first: first.code,
+            }),
+            None if !acknowledged => Err(SessionError::Unacknowledged),
+            None => Ok(()),
+        }
+    }
+
+    /// A broker refuses a whole request of records for the sake of one, so the first refusal only makes the
+    /// next session careful: one record per request. Then each refusal is the record's own.
+    fn amend(&mut self, failures: &[Failure]) {
+        if !std::mem::replace(&mut self.memory.careful, true) {
+            return;
+        }
+        for failure in failures.iter().filter(|failure| is_refusal(failure.code)) {
+            let Some((place, sent)) = self.batch.by_ticket(failure.ticket) else {
+                continue;
+            };
+            match sent {
+                Sent::Event { index, bytes } => {
+                    let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
+                    let code = if too_large {
+                        RefusalCode::TooLarge
+                    } else {
+                        RefusalCode::Refused
+                    };
+                    if too_large {
+                        self.memory.amendments.learn_refused_size(bytes);
+                    }
+                    self.memory.amendments.refuse_event(place, index, code);
+                }
+                Sent::DeadLetter => self.memory.amendments.omit_body(place),
+                Sent::Reply { .. } => self.memory.amendments.drop_reply(place),
+            }
+        }
+    }
+
+    /// A reply that cannot be delivered costs the reply, not the batch: the next attempt leaves it out. Without
+    /// a failure of its own (a transaction may refuse the topic as a whole) that takes two attempts.
+    fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
+        let mut topics: Vec<usize> = Vec::new();
+        for failure in failures {
+            if let Some((place, Sent::Reply { topic })) = self.batch.by_ticket(failure.ticket)
+                && (is_topic_refusal(failure.code) || self.memory.failures > 1)
+            {
+                self.memory.amendments.drop_reply(place);
+                topics.push(topic);
+            }
+        }
+        let stuck = !acknowledged && self.memory.failures > 1;
+        let suspects = self.batch.reply_topics().iter().enumerate();
+        for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
+            self.reply_topics.ban(topic);
+        }
+    }
+
+    /// At-least-once commits without waiting, but not the last time. The member stays in the group, so that
+    /// its restart does not cost a rebalance.
+    fn leave(&self) {
+        let Some(offsets) = &self.unconfirmed else { return };
+        if let Err(error) = self.consumer.inner().commit(offsets, CommitMode::Sync) {
+            tracing::warn!(%error, "last commit not confirmed; what it covered may be answered again");
+        }
+    }
+}
+
+/// The parts of a session, and how they are made.
+impl Session<'_> {
+    /// A producer that has ended whatever its predecessor left open.
+    pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
+        let delivery = &parts.config.delivery;
+        let name = member_name(parts, index);
+        let mut config = client::base(
+            &parts.config.kafka,
+            &parts.config.instance,
+            &format!("evaluator-{index}"),
+        );
+        config
+            .set("enable.idempotence", "true")
+            .set("delivery.report.only.error", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
+            .set("message.max.bytes", "8388608")
+            .set("queue.buffering.max.kbytes", "262144")
+            .set("queue.buffering.max.messages", "500000");
+        if careful {
+            config.set("batch.num.messages", "1");
+        }
+        match delivery.mode {
+            DeliveryMode::Transactional => {
+                config.set("transactional.id", name).set(
+                    "transaction.timeout.ms",
+                    delivery.transaction_timeout.as_millis().to_string(),
+                );
+            }
+            DeliveryMode::AtLeastOnce => {
+                // A gap ends the producer, so that no result overtakes one that failed.
+                config.set("enable.gapless.guarantee", "true");
+            }
+        }
+        let producer = ReportingProducer::create(&config, &parts.config.topics.events)
+            .map_err(SessionError::Producer)?;
+        if delivery.mode == DeliveryMode::Transactional {
+            producer
+                .inner()
+                .init_transactions(START)
+                .map_err(SessionError::Producer)?;
+        }
+        Ok(producer)
+    }
+
+    /// A static member of the evaluators' group.
+    pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
+        let session_timeout = parts.config.delivery.session_timeout;
+        let mut config = client::base(
+            &parts.config.kafka,
+            &parts.config.instance,
+            &format!("evaluator-{index}"),
+        );
+        config
+            .set("group.id", format!("{}-evaluator", parts.config.kafka.group_id))
+            .set("group.instance.id", member_name(parts, index))
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", session_timeout.as_millis().to_string())
+            .set(
+                "heartbeat.interval.ms",
+                (session_timeout / 4).as_millis().min(1_000).to_string(),
+            )
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "20")
+            // The default of a second would leave a partition that ran dry alone for as long.
+            .set("fetch.queue.backoff.ms", "5")
+            .set("fetch.message.max.bytes", "2097152")
+            .set("queued.max.messages.kbytes", "65536")
+            .set("allow.auto.create.topics", "false");
+        BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
+            .map_err(SessionError::Consumer)
+    }
+
+    /// Sets every assigned partition back to its committed offset, or to its start.
+    pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
+        consumer.serve().map_err(SessionError::Consumer)?;
+        let inner = consumer.inner();
+        let assigned = inner.assignment().map_err(SessionError::Consumer)?;
+        let committed = inner
+            .committed_offsets(assigned, STEP)
+            .map_err(SessionError::Consumer)?;
+        let mut targets = TopicPartitionList::new();
+        for element in committed.elements_for_topic(topic) {
+            let offset = match element.offset() {
+                Offset::Offset(offset) => Offset::Offset(offset),
+                _ => Offset::Beginning,
+            };
+            targets
+                .add_partition_offset(topic, element.partition(), offset)
+                .map_err(SessionError::Consumer)?;
+        }
+        if targets.count() > 0 {
+            let sought = inner
+                .seek_partitions(targets, STEP)
+                .map_err(SessionError::Consumer)?;
+            for element in sought.elements() {
+                element.error().map_err(SessionError::Consumer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), SessionError> {
+    match mode {
+        DeliveryMode::Transactional => producer
+            .inner()
+            .begin_transaction()
+            .map_err(SessionError::Producer),
+        DeliveryMode::AtLeastOnce => Ok(()),
+    }
+}
+
+/// Stable over restarts and different for every worker of every instance: a new life fences the old one.
+fn member_name(parts: &Parts, index: usize) -> String {
+    format!(
+        "{}-evaluator-{}-{index}",
+        parts.config.kafka.group_id, parts.config.instance
+    )
+}
+
+/// The topic itself is the matter, not the connection.
+fn is_topic_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed
+            | Code::InvalidTopic
+    )
+}

@@ -1,0 +1,119 @@
+//! Counting without contention: a worker counts for itself and adds up when a batch is committed.
+//!
+//! What was evaluated in a batch that did not commit is evaluated again and counted then, so that evaluated,
+//! published and audited agree.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use crate::feed::usage::Usage;
+use crate::flag::{Answer, CompiledFlag, Outcome, Reason};
+use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
+
+/// The label of all environments that this deployment does not serve: strangers choose their names.
+const UNSERVED: &str = "(unserved)";
+const REASONS: [Reason; 3] = [Reason::TargetingMatch, Reason::Default, Reason::Error];
+
+/// The counts of one batch.
+#[derive(Debug, Default)]
+pub struct Tally {
+    environments: Vec<(Arc<str>, [u64; REASONS.len()])>,
+    flags: AHashMap<usize, FlagCounts>,
+}
+
+#[derive(Debug)]
+struct FlagCounts {
+    flag: Arc<CompiledFlag>,
+    yes: u64,
+    no: u64,
+    variants: Vec<(Arc<str>, u64)>,
+}
+
+impl Tally {
+    /// Counts one answer under its environment and reason.
+    pub fn answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
+        let slot = REASONS
+            .iter()
+            .position(|reason| *reason == answer.reason)
+            .unwrap_or_default();
+        let label = environment.map_or(UNSERVED, |name| name);
+        let known = self
+            .environments
+            .iter_mut()
+            .position(|(name, _)| &**name == label);
+        let index = known.unwrap_or_else(|| {
+            self.environments.push((label.into(), Default::default()));
+            self.environments.len() - 1
+        });
+        if let Some(count) = self
+            .environments
+            .get_mut(index)
+            .and_then(|(_, counts)| counts.get_mut(slot))
+        {
+            *count += 1;
+        }
+    }
+
+    /// Counts yes, no and the variant for Unleash's metrics.
+    pub fn outcome(&mut self, outcome: &Outcome<'_>) {
+        let counts = self
+            .flags
+            .entry(Arc::as_ptr(outcome.flag) as usize)
+            .or_insert_with(|| FlagCounts {
+                flag: Arc::clone(outcome.flag),
+                yes: 0,
+                no: 0,
+                variants: Vec::new(),
+            });
+        counts.yes += u64::from(outcome.enabled);
+        counts.no += u64::from(!outcome.enabled);
+        let Some((_, variant)) = outcome.variant else {
+            return;
+        };
+        match counts
+            .variants
+            .iter_mut()
+            .find(|(name, _)| Arc::ptr_eq(name, &variant.name))
+        {
+            Some((_, count)) => *count += 1,
+            None => counts.variants.push((Arc::clone(&variant.name), 1)),
+        }
+    }
+
+    /// Forgets a batch that did not commit.
+    pub fn clear(&mut self) {
+        self.environments.clear();
+        self.flags.clear();
+    }
+
+    /// Adds a committed batch to the process's metrics and to what is reported to Unleash.
+    pub fn commit(&mut self, metrics: &Metrics, usage: &Usage) {
+        for (environment, counts) in self.environments.drain(..) {
+            for (reason, count) in REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
+                let reason = reason.as_str();
+                let labels = EvaluationLabels {
+                    path: "stream",
+                    reason,
+                    environment: Arc::clone(&environment),
+                };
+                metrics.evaluations.get_or_create(&labels).inc_by(count);
+            }
+            let published = counts.iter().sum();
+            metrics
+                .events_published
+                .get_or_create(&EnvironmentLabels { environment })
+                .inc_by(published);
+        }
+        for (_, counts) in self.flags.drain() {
+            let variants = counts.variants.iter().map(|(name, count)| (&**name, *count));
+            usage.merge(
+                &counts.flag.environment,
+                &counts.flag.name,
+                counts.yes,
+                counts.no,
+                variants,
+            );
+        }
+    }
+}

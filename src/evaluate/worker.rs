@@ -1,0 +1,119 @@
+//! One worker: a thread that keeps a session running until shutdown.
+//!
+//! Whatever goes wrong in a session ends it, uncommitted; the next one starts from what was committed. There
+//! is one way to recover, so there is one to get right.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::kafka::consumer::BatchConsumer;
+
+use super::Parts;
+use super::amend::Amendments;
+use super::answer::{Respond, Responder};
+use super::session::{Ended, Session, SessionError};
+
+/// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// A session that lasted this long was a good one: backoff starts anew.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// A request worker.
+#[derive(Debug)]
+pub struct Worker {
+    parts: Parts,
+    index: usize,
+}
+
+/// What outlives a session.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub amendments: Amendments,
+    /// The broker refused something, but not yet said what: one record per request finds out.
+    pub careful: bool,
+    /// Batches that failed in a row.
+    pub failures: u32,
+}
+
+impl Worker {
+    pub fn new(parts: Parts, index: usize) -> Self {
+        Self { parts, index }
+    }
+
+    /// Answers requests until shutdown.
+    pub fn run(self) {
+        let responder = Responder::new(self.parts.clone());
+        self.run_with(responder);
+    }
+
+    /// The same loop around another way to respond.
+    pub fn run_with(self, mut responder: impl Respond) {
+        if !self.store_is_ready() {
+            return;
+        }
+        let mut memory = Memory::default();
+        let mut backoff = MIN_BACKOFF;
+        let mut consumer = None;
+        while !self.parts.shutdown.is_cancelled() {
+            let started = Instant::now();
+            let error = match self.session(&mut consumer, &mut responder, &mut memory) {
+                Ok(Ended::Shutdown) => break,
+                Ok(Ended::Recovered) => continue,
+                Err(error) => error,
+            };
+            memory.failures += 1;
+            tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            if error.ends_consumer() {
+                consumer = None;
+            }
+            if started.elapsed() > GOOD_SESSION || error.is_refusal() {
+                backoff = MIN_BACKOFF;
+            }
+            if !error.is_refusal() {
+                self.pause(backoff);
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+            }
+        }
+    }
+
+    /// One session. A consumer that is still good serves the next one too.
+    fn session(
+        &self,
+        consumer: &mut Option<BatchConsumer>,
+        responder: &mut impl Respond,
+        memory: &mut Memory,
+    ) -> Result<Ended, SessionError> {
+        // The producer first: its start aborts what a former life of this worker left open, and an open
+        // transaction would hold back the committed offsets that the consumer starts from.
+        let producer = Session::producer(&self.parts, self.index, memory.careful)?;
+        let consumer = match consumer {
+            Some(consumer) => {
+                Session::rewind(consumer, &self.parts.config.topics.requests)?;
+                consumer
+            }
+            None => consumer.insert(Session::consumer(&self.parts, self.index)?),
+        };
+        Session::new(&self.parts, consumer, &producer, memory).run(responder)
+    }
+
+    /// Answering before the flags are there would answer wrongly; the requests can wait in Kafka.
+    fn store_is_ready(&self) -> bool {
+        while !self.parts.store.is_ready() {
+            if self.parts.shutdown.is_cancelled() {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        true
+    }
+
+    fn pause(&self, backoff: Duration) {
+        let jitter = rand::rng().random_range(0.5..1.0);
+        let until = Instant::now() + backoff.mul_f64(jitter);
+        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! From a strategy to one closure of Unleash's engine.
+//!
+//! The engine builds the text of a rule and parses it, and most of what a definition holds goes into that text as
+//! it is: a quote in a `groupId` or a context name would end its string and change the rule. So a strategy is first
+//! rewritten into one of the same meaning in which
+//!
+//! - names of properties are replaced by numbers, under which evaluation passes the values on;
+//! - the group is not in the text but passed as the flag's name, which is what the engine takes without a group;
+//! - values are only in constraints, whose quotes the engine escapes, and none ends with a backslash, for which its
+//!   grammar has no notation (`"a\"` is an unfinished string);
+//! - numbers, dates and versions, which stand unquoted, have been normalized (`definition::constraint`).
+
+use std::collections::HashMap;
+
+use unleash_types::client_features::{Constraint, Operator, Strategy};
+use unleash_yggdrasil::strategy_parsing::{RuleFragment, compile_rule};
+use unleash_yggdrasil::strategy_upgrade::upgrade;
+
+use super::VariantSet;
+use crate::flag::definition::MAX_REGEX_BYTES;
+
+/// One strategy: whom it matches, and what these get.
+pub(crate) struct StrategyRule {
+    pub(crate) condition: Condition,
+    /// Of the rollout; the flag's name if `None`.
+    pub(crate) group: Option<Box<str>>,
+    pub(crate) variants: VariantSet,
+}
+
+pub(crate) enum Condition {
+    Always,
+    /// An unknown strategy, a segment that isn't there, a required parameter missing.
+    Never,
+    Rule(RuleFragment),
+}
+
+/// A field of the context, as Unleash names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContextField {
+    UserId,
+    SessionId,
+    Environment,
+    AppName,
+    CurrentTime,
+    RemoteAddress,
+    Property(Box<str>),
+}
+
+/// Names of properties with the numbers they have in the text of the rules.
+#[derive(Debug, Default)]
+pub(crate) struct Properties {
+    names: Vec<(Box<str>, Box<str>)>,
+}
+
+impl ContextField {
+    pub(crate) fn of(name: &str) -> Self {
+        match name {
+            "userId" => Self::UserId,
+            "sessionId" => Self::SessionId,
+            "environment" => Self::Environment,
+            "appName" => Self::AppName,
+            "currentTime" => Self::CurrentTime,
+            "remoteAddress" => Self::RemoteAddress,
+            property => Self::Property(property.into()),
+        }
+    }
+}
+
+impl Properties {
+    /// Pairs of the name in the context and the number in the rules.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.names
+            .iter()
+            .map(|(name, number)| (name.as_ref(), number.as_ref()))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// What stands for this context name in a rule.
+    fn in_rule(&mut self, name: &str) -> String {
+        if !matches!(ContextField::of(name), ContextField::Property(_)) {
+            return name.to_owned();
+        }
+        if let Some((_, number)) = self.names.iter().find(|(known, _)| known.as_ref() == name) {
+            return number.to_string();
+        }
+        let number = self.names.len().to_string();
+        self.names.push((name.into(), number.as_str().into()));
+        number
+    }
+}
+
+/// Compiles one strategy; `Err` says why that can't be done.
+pub(super) fn compile(strategy: &Strategy, properties: &mut Properties) -> Result<Condition, String> {
+    if strategy
+        .segments
+        .as_ref()
+        .is_some_and(|missing| !missing.is_empty())
+    {
+        return Ok(Condition::Never);
+    }
+    let Some(mut plain) = translate(strategy, properties) else {
+        return Ok(Condition::Never);
+    };
+    for constraint in plain.constraints.iter_mut().flatten() {
+        make_literal(constraint, properties)?;
+    }
+    let text = upgrade(&[plain], &HashMap::new()).map_err(|error| format!("no rule: {error:?}"))?;
+    if text == "true" {
+        return Ok(Condition::Always);
+    }
+    // The engine's message holds the whole rule, which may be megabytes of user ids: not repeated.
+    let rule = compile_rule(&text).map_err(|_| "the engine cannot parse its rule".to_owned())?;
+    Ok(Condition::Rule(rule))
+}
+
+/// The group that the strategy's rollout is drawn for.
+pub(super) fn group(strategy: &Strategy) -> Option<Box<str>> {
+    parameter(strategy, "groupId").map(Into::into)
+}
+
+/// The strategy in terms of those that the engine has; `None` if it never matches.
+fn translate(strategy: &Strategy, properties: &mut Properties) -> Option<Strategy> {
+    let constraints = strategy.constraints.clone().unwrap_or_default();
+    let among = |context_name: &str, operator, values: &str| {
+        let mut all = vec![one_of(context_name, operator, values)];
+        all.extend_from_slice(&constraints);
+        engine_strategy("default", [], all)
+    };
+    let rollout = |percentage: &str, stickiness: &str| {
+        let parameters = [("rollout", percentage), ("stickiness", stickiness)];
+        engine_strategy("flexibleRollout", parameters, constraints.clone())
+    };
+    let given = |name: &str| parameter(strategy, name);
+    let percentage = |name: &str| given(name).filter(|text| !text.is_empty());
+    match strategy.name.as_str() {
+        "default" => Some(engine_strategy("default", [], constraints)),
+        "userWithId" => Some(among("userId", Operator::In, given("userIds")?)),
+        "remoteAddress" => Some(among("remoteAddress", Operator::InCidr, given("IPs")?)),
+        "customProperty" => Some(among(given("property")?, Operator::In, given("values")?)),
+        "flexibleRollout" => {
+            let stickiness = match given("stickiness").unwrap_or("default") {
+                word @ ("default" | "random") => word.to_owned(),
+                name => properties.in_rule(name),
+            };
+            Some(rollout(percentage("rollout")?, &stickiness))
+        }
+        "gradualRollout" => Some(rollout(percentage("percentage")?, "default")),
+        "gradualRolloutUserId" => given("groupId").and(Some(rollout(percentage("percentage")?, "userId"))),
+        "gradualRolloutSessionId" => {
+            given("groupId").and(Some(rollout(percentage("percentage")?, "sessionId")))
+        }
+        "gradualRolloutRandom" => {
+            let parameters = [("percentage", percentage("percentage")?)];
+            Some(engine_strategy("gradualRolloutRandom", parameters, constraints))
+        }
+        "applicationHostname" => {
+            let names = host_names(given("hostNames").unwrap_or_default());
+            let parameters = [("hostNames", names.as_str())];
+            Some(engine_strategy("applicationHostname", parameters, constraints))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn parameter<'s>(strategy: &'s Strategy, name: &str) -> Option<&'s str> {
+    strategy.parameters.as_ref()?.get(name).map(String::as_str)
+}
+
+fn engine_strategy<const N: usize>(
+    name: &str,
+    parameters: [(&str, &str); N],
+    constraints: Vec<Constraint>,
+) -> Strategy {
+    let owned = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Strategy {
+        name: name.to_owned(),
+        sort_order: None,
+        segments: None,
+        constraints: Some(constraints),
+        parameters: Some(owned.into()),
+        variants: None,
+    }
+}
+
+fn one_of(context_name: &str, operator: Operator, values: &str) -> Constraint {
+    Constraint {
+        context_name: context_name.to_owned(),
+        operator,
+        case_insensitive: false,
+        inverted: false,
+        values: Some(values.split(',').map(|value| value.trim().to_owned()).collect()),
+        value: None,
+    }
+}
+
+/// The engine puts these into the rule unescaped. No host has a name that ends with a backslash: dropping it is
+/// the same as never matching it.
+fn host_names(names: &str) -> String {
+    let names = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.ends_with('\\'));
+    names
+        .map(|name| name.replace('"', "\\\""))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Rewrites a constraint so that the rule's text holds its values literally.
+fn make_literal(constraint: &mut Constraint, properties: &mut Properties) -> Result<(), String> {
+    constraint.context_name = properties.in_rule(&constraint.context_name);
+    let values = constraint.values.get_or_insert_default();
+    match constraint.operator {
+        Operator::StrContains
+        | Operator::StrStartsWith
+        | Operator::StrEndsWith
+        | Operator::In
+        | Operator::NotIn => {
+            if values.is_empty() && constraint.operator != Operator::NotIn {
+                // The grammar has an empty list only here; it never matches.
+                constraint.operator = Operator::In;
+            } else if values.iter().any(|value| value.ends_with('\\')) {
+                as_regex(constraint)?;
+            }
+        }
+        Operator::InCidr => {
+            // What is no address is passed over by the engine anyway.
+            values.retain(|value| !value.ends_with('\\'));
+            if values.is_empty() {
+                constraint.operator = Operator::In;
+            }
+        }
+        Operator::RegexMatch => finish_regex(constraint),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The same constraint as a regular expression, which can name a trailing backslash by its code.
+fn as_regex(constraint: &mut Constraint) -> Result<(), String> {
+    let (start, end) = match constraint.operator {
+        Operator::StrContains => ("", ""),
+        Operator::StrStartsWith => (r"\A", ""),
+        Operator::StrEndsWith => ("", r"\z"),
+        _ => (r"\A", r"\z"),
+    };
+    if matches!(constraint.operator, Operator::In | Operator::NotIn) {
+        constraint.case_insensitive = false;
+        constraint.inverted ^= constraint.operator == Operator::NotIn;
+    }
+    let values = constraint.values.take().unwrap_or_default();
+    let literals: Vec<String> = values.iter().map(|value| regex::escape(value)).collect();
+    let expression = format!("{start}(?:{}){end}", literals.join("|"));
+    if regex::RegexBuilder::new(&expression)
+        .size_limit(MAX_REGEX_BYTES)
+        .build()
+        .is_err()
+    {
+        return Err("too many values beside one that ends with a backslash".to_owned());
+    }
+    constraint.operator = Operator::RegexMatch;
+    constraint.value = Some(expression);
+    Ok(())
+}
+
+/// Keeps an expression from ending with a backslash, and an ill-formed one ill-formed.
+fn finish_regex(constraint: &mut Constraint) {
+    let Some(expression) = constraint.value.as_mut().filter(|text| text.ends_with('\\')) else {
+        return;
+    };
+    if regex::Regex::new(expression).is_ok() {
+        expression.push_str("(?:)");
+    } else {
+        "(".clone_into(expression);
+    }
+}

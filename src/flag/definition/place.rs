@@ -1,0 +1,178 @@
+//! A place in a definition: a JSON value and the path that led there, so that a refusal can name it.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use crate::flag::CompileError;
+
+/// Why a definition was refused, before the flag's name is put to it.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Place<'p> {
+    pub(super) value: &'p Value,
+    above: Option<&'p Place<'p>>,
+    step: Step<'p>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'p> {
+    Root,
+    Member(&'p str),
+    Item(usize),
+}
+
+impl Refusal {
+    pub(super) fn of(self, feature: &Value) -> CompileError {
+        let name = feature.get("name").and_then(Value::as_str).unwrap_or("?");
+        CompileError {
+            flag: shorten(name, super::MAX_NAME_BYTES).to_owned(),
+            field: self.field,
+            message: self.message,
+        }
+    }
+}
+
+impl<'p> Place<'p> {
+    pub(super) fn root(value: &'p Value) -> Self {
+        Self {
+            value,
+            above: None,
+            step: Step::Root,
+        }
+    }
+
+    /// The member of this name; `null` is absent.
+    pub(super) fn member<'c>(&'c self, name: &'c str) -> Option<Place<'c>> {
+        let value = self.value.get(name).filter(|value| !value.is_null())?;
+        Some(Place {
+            value,
+            above: Some(self),
+            step: Step::Member(name),
+        })
+    }
+
+    pub(super) fn refuse(&self, message: impl Into<String>) -> Refusal {
+        let mut field = String::new();
+        self.write_path(&mut field);
+        Refusal {
+            field,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn refuse_member(&self, name: &str, message: impl Into<String>) -> Refusal {
+        let place = Place {
+            value: &Value::Null,
+            above: Some(self),
+            step: Step::Member(name),
+        };
+        place.refuse(message)
+    }
+
+    /// A text, or a number or boolean as its JSON text.
+    pub(super) fn text(&self) -> Result<String, Refusal> {
+        match self.value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            Value::Bool(boolean) => Ok(boolean.to_string()),
+            _ => Err(self.refuse("expected text")),
+        }
+    }
+
+    pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.member(name).map(|place| place.text()).transpose()
+    }
+
+    pub(super) fn required_text(&self, name: &str) -> Result<String, Refusal> {
+        self.optional_text(name)?
+            .ok_or_else(|| self.refuse_member(name, "is required"))
+    }
+
+    /// A name: neither empty nor longer than [`super::MAX_NAME_BYTES`].
+    pub(super) fn required_name(&self, name: &str) -> Result<String, Refusal> {
+        let text = self.required_text(name)?;
+        match text.len() {
+            0 => Err(self.refuse_member(name, "must not be empty")),
+            1..=super::MAX_NAME_BYTES => Ok(text),
+            bytes => Err(self.refuse_member(
+                name,
+                format!("{bytes} bytes, at most {} are allowed", super::MAX_NAME_BYTES),
+            )),
+        }
+    }
+
+    pub(super) fn optional_boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        self.member(name)
+            .map(|place| {
+                place
+                    .value
+                    .as_bool()
+                    .ok_or_else(|| place.refuse("expected true or false"))
+            })
+            .transpose()
+    }
+
+    /// Reads every item of the list of this name.
+    pub(super) fn list<T>(
+        &self,
+        name: &str,
+        limit: usize,
+        read: impl Fn(&Place<'_>) -> Result<T, Refusal>,
+    ) -> Result<Option<Vec<T>>, Refusal> {
+        let Some(list) = self.member(name) else {
+            return Ok(None);
+        };
+        let items = list
+            .value
+            .as_array()
+            .ok_or_else(|| list.refuse("expected a list"))?;
+        if items.len() > limit {
+            return Err(list.refuse(format!("{} items, at most {limit} are allowed", items.len())));
+        }
+        let item = |(index, value)| Place {
+            value,
+            above: Some(&list),
+            step: Step::Item(index),
+        };
+        items
+            .iter()
+            .enumerate()
+            .map(|indexed| read(&item(indexed)))
+            .collect::<Result<Vec<T>, Refusal>>()
+            .map(Some)
+    }
+
+    /// The list of texts of this name.
+    pub(super) fn texts(&self, name: &str, limit: usize) -> Result<Option<Vec<String>>, Refusal> {
+        self.list(name, limit, |place| place.text())
+    }
+
+    /// Recursion is bounded by the nesting limit.
+    fn write_path(&self, path: &mut String) {
+        if let Some(above) = self.above {
+            above.write_path(path);
+        }
+        match self.step {
+            Step::Root => {}
+            Step::Member(name) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(shorten(name, 100));
+            }
+            // Writing to a String cannot fail.
+            Step::Item(index) => drop(write!(path, "[{index}]")),
+        }
+    }
+}
+
+/// At most so many bytes of a text, cut between characters.
+pub(crate) fn shorten(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
+}

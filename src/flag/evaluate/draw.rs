@@ -1,0 +1,82 @@
+//! Drawing a variant: overrides first, then by hash, at random where there is nothing to hash.
+
+use std::io::Read;
+
+use murmur3::murmur3_32;
+use rand::Rng;
+
+use super::{Asked, Match};
+use crate::flag::compile::{ContextField, Stickiness, VariantSet};
+use crate::flag::{CompiledFlag, Variant};
+
+/// Unleash's seed for variants; rollouts have another, so that the two draws are independent.
+const VARIANT_SEED: u32 = 86_028_157;
+
+impl CompiledFlag {
+    /// A variant of the matched strategy, of the flag itself where the strategy has none.
+    pub(super) fn draw(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
+        let set = match matched {
+            Match::Strategy(strategy) if strategy.variants.count > 0 => &strategy.variants,
+            _ => &self.own,
+        };
+        let variants = self.variants.get(set.start..)?.get(..set.count)?;
+        if let Some(index) = overridden(set, variants, asked) {
+            return Some((set.start + index, variants.get(index)?));
+        }
+        let group = set.group.as_deref().unwrap_or(&self.name);
+        let ticket = ticket(set, group, asked)?;
+        let mut upto = 0;
+        let index = variants.iter().position(|variant| {
+            upto += variant.weight;
+            upto >= ticket
+        })?;
+        Some((set.start + index, variants.get(index)?))
+    }
+}
+
+/// A number from 1 to the total weight; `None` if that is 0.
+fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
+    if set.total_weight == 0 {
+        return None;
+    }
+    let value = match &set.stickiness {
+        Stickiness::UserOrSession => asked
+            .context
+            .user_id
+            .as_deref()
+            .or(asked.context.session_id.as_deref()),
+        Stickiness::Field(field) => asked.field(field),
+    };
+    let Some(value) = value else {
+        return Some(rand::rng().random_range(1..=set.total_weight));
+    };
+    let mut text = group.as_bytes().chain(b":".as_slice()).chain(value.as_bytes());
+    let hash = murmur3_32(&mut text, VARIANT_SEED).ok()?;
+    Some(hash % set.total_weight + 1)
+}
+
+fn overridden(set: &VariantSet, variants: &[Variant], asked: Asked<'_>) -> Option<usize> {
+    if !set.has_overrides {
+        return None;
+    }
+    variants.iter().position(|variant| {
+        variant.overrides.iter().any(|r#override| {
+            let value = asked.field(&r#override.field);
+            value.is_some_and(|value| r#override.values.iter().any(|other| **other == *value))
+        })
+    })
+}
+
+impl<'q> Asked<'q> {
+    fn field(&self, field: &ContextField) -> Option<&'q str> {
+        match field {
+            ContextField::UserId => self.context.user_id.as_deref(),
+            ContextField::SessionId => self.context.session_id.as_deref(),
+            ContextField::Environment => Some(self.environment),
+            ContextField::AppName => Some(self.app_name()),
+            ContextField::CurrentTime => Some(self.current_time()),
+            ContextField::RemoteAddress => self.context.remote_address.as_deref(),
+            ContextField::Property(name) => self.context.property(name),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The table "Values, types, reasons" of docs/api.md, as code.
+
+use std::borrow::Cow;
+
+use super::payload::NotInteger;
+use super::{Answer, DefaultValue, ErrorCode, Lookup, Reason, Value, ValueType};
+use crate::flag::definition::shorten;
+use crate::flag::{Outcome, Variant};
+
+/// How much of a flag's content an error message repeats.
+const MAX_ECHO_BYTES: usize = 80;
+
+/// The answer for `flag`, per the table "Values, types, reasons" of docs/api.md.
+///
+/// Where there is no value to answer with, the default is answered, whatever its type; without one `false` if a
+/// boolean was asked for, else `null`.
+pub fn answer<'a>(
+    flag: &'a str,
+    lookup: Lookup<'a>,
+    asked: ValueType,
+    default: Option<&DefaultValue<'a>>,
+) -> Answer<'a> {
+    let fallback = Answer {
+        value: fallback(asked, default),
+        enabled: false,
+        variant: None,
+        reason: Reason::Default,
+        error_code: None,
+        error_message: None,
+        flag_version: None,
+    };
+    match lookup {
+        Lookup::NotReady(message) => fallback.error(ErrorCode::ProviderNotReady, message),
+        Lookup::NotFound => Answer {
+            error_code: Some(ErrorCode::FlagNotFound),
+            error_message: Some(Cow::Borrowed("the environment has no flag of this name")),
+            ..fallback
+        },
+        Lookup::Found(outcome) => found(flag, &outcome, asked, fallback),
+    }
+}
+
+fn fallback<'a>(asked: ValueType, default: Option<&DefaultValue<'a>>) -> Value<'a> {
+    match (default, asked) {
+        (Some(default), _) => Value::from(default),
+        (None, ValueType::Boolean) => Value::Boolean(false),
+        (None, _) => Value::Null,
+    }
+}
+
+fn found<'a>(flag: &str, outcome: &Outcome<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
+    let fallback = Answer {
+        enabled: outcome.enabled,
+        variant: outcome.variant.map(|(_, variant)| variant.name.as_ref()),
+        flag_version: Some(outcome.flag.version),
+        ..fallback
+    };
+    if let Some(failure) = outcome.failure {
+        return fallback.error(ErrorCode::General, Cow::Borrowed(failure));
+    }
+    let value = match (asked, outcome.enabled, outcome.variant) {
+        (ValueType::Boolean, true, _) => Some(Value::Boolean(true)),
+        (ValueType::Boolean, false, _) => {
+            return Answer {
+                value: Value::Boolean(false),
+                ..fallback
+            };
+        }
+        (_, true, Some((_, variant))) => convert(variant, asked),
+        _ => return fallback,
+    };
+    match (value, outcome.variant) {
+        (Some(value), _) => Answer {
+            value,
+            reason: Reason::TargetingMatch,
+            ..fallback
+        },
+        (None, Some((_, variant))) => fallback.error(
+            ErrorCode::TypeMismatch,
+            Cow::Owned(mismatch(flag, variant, asked)),
+        ),
+        (None, None) => fallback,
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn error(self, code: ErrorCode, message: Cow<'a, str>) -> Self {
+        Self {
+            reason: Reason::Error,
+            error_code: Some(code),
+            error_message: Some(message),
+            ..self
+        }
+    }
+}
+
+/// The variant's value as what was asked for.
+fn convert(variant: &Variant, asked: ValueType) -> Option<Value<'_>> {
+    let Some(payload) = &variant.payload else {
+        return (asked == ValueType::String).then_some(Value::String(Cow::Borrowed(&variant.name)));
+    };
+    let number = |text| Value::Number(Cow::Borrowed(text));
+    match asked {
+        ValueType::Boolean => None,
+        ValueType::String => Some(Value::String(Cow::Borrowed(payload.string()))),
+        ValueType::Integer => payload.number()?.integer.as_deref().ok().map(number),
+        ValueType::Float => payload.number().map(|found| number(&found.float)),
+        ValueType::Number => payload.number().map(|found| number(&found.text)),
+        ValueType::Object => payload.object().map(|text| Value::Json(Cow::Borrowed(text))),
+    }
+}
+
+fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
+    let there = match &variant.payload {
+        None => "no payload".to_owned(),
+        Some(payload) => {
+            let kind = shorten(&payload.kind, MAX_ECHO_BYTES);
+            let text = shorten(&payload.text, MAX_ECHO_BYTES);
+            let cut = if text.len() < payload.text.len() {
+                "…"
+            } else {
+                ""
+            };
+            format!("a payload of type {kind}: {text}{cut}")
+        }
+    };
+    let why = match variant.payload.as_ref().and_then(|payload| payload.number()) {
+        Some(number) if asked == ValueType::Integer && number.integer == Err(NotInteger::TooLarge) => {
+            " (an integer has 64 bits)"
+        }
+        _ => "",
+    };
+    format!(
+        "{asked} asked of flag {flag}, whose variant {name} has {there}{why}",
+        asked = asked.as_str(),
+        flag = shorten(flag, MAX_ECHO_BYTES),
+        name = shorten(&variant.name, MAX_ECHO_BYTES),
+    )
+}

@@ -1,0 +1,210 @@
+//! A producer polled by its own caller, which reports what could not be delivered.
+
+use std::ffi::CString;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
+};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext};
+use rdkafka_sys as sys;
+
+/// A record that was not delivered, by the ticket it was sent with.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    pub ticket: usize,
+    pub code: RDKafkaErrorCode,
+}
+
+/// Collects failures; with `delivery.report.only.error` that is all it hears of.
+#[derive(Debug, Default)]
+pub struct Failures {
+    records: Mutex<Vec<Failure>>,
+    client: Mutex<Option<RDKafkaErrorCode>>,
+}
+
+/// A producer with a fast lane to one topic.
+pub struct ReportingProducer {
+    // Dropped before the producer that made it.
+    lane: Lane,
+    producer: BaseProducer<Failures>,
+}
+
+struct Lane(*mut sys::rd_kafka_topic_t);
+
+// librdkafka's handles may be used from any thread.
+unsafe impl Send for Lane {}
+
+impl std::fmt::Debug for ReportingProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReportingProducer").finish_non_exhaustive()
+    }
+}
+
+impl ReportingProducer {
+    /// A producer whose fast lane leads to `topic`.
+    pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
+        let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
+        let name = CString::new(topic)?;
+        let lane = unsafe {
+            sys::rd_kafka_topic_new(
+                producer.client().native_ptr(),
+                name.as_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        if lane.is_null() {
+            return Err(KafkaError::ClientCreation(format!(
+                "cannot produce to topic {topic}"
+            )));
+        }
+        Ok(Self {
+            lane: Lane(lane),
+            producer,
+        })
+    }
+
+    pub fn inner(&self) -> &BaseProducer<Failures> {
+        &self.producer
+    }
+
+    /// Sends a record without headers down the fast lane; waits while the queue is full.
+    pub fn send(&self, partition: i32, key: Option<&[u8]>, value: &[u8], ticket: usize) -> KafkaResult<()> {
+        self.when_there_is_room(|| {
+            let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+            let sent = unsafe {
+                sys::rd_kafka_produce(
+                    self.lane.0,
+                    partition,
+                    sys::RD_KAFKA_MSG_F_COPY,
+                    value.as_ptr().cast_mut().cast(),
+                    value.len(),
+                    key.cast(),
+                    key_length,
+                    ticket as *mut _,
+                )
+            };
+            if sent == 0 {
+                Ok(())
+            } else {
+                Err(unsafe { sys::rd_kafka_last_error() }.into())
+            }
+        })
+    }
+
+    /// Sends any record; waits while the queue is full.
+    pub fn send_record(&self, record: BaseRecord<'_, [u8], [u8], usize>) -> KafkaResult<()> {
+        let mut pending = Some(record);
+        self.when_there_is_room(|| {
+            let Some(record) = pending.take() else {
+                return Ok(());
+            };
+            match self.producer.send(record) {
+                Ok(()) => Ok(()),
+                Err((KafkaError::MessageProduction(code), record)) => {
+                    pending = Some(record);
+                    Err(code)
+                }
+                Err(_) => Err(RDKafkaErrorCode::InvalidArgument),
+            }
+        })
+    }
+
+    /// Waits until everything sent is delivered or has failed. `false` if `patience` ran out.
+    ///
+    /// Not `flush`: that one works in steps of 100 ms.
+    pub fn drain(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        // Sends what still waits for company.
+        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), 0) };
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// What failed since the last call.
+    pub fn take_failures(&self) -> Vec<Failure> {
+        let failures = self.producer.context();
+        failures
+            .records
+            .lock()
+            .map(|mut records| std::mem::take(&mut *records))
+            .unwrap_or_default()
+    }
+
+    /// The error that ended this producer, if one did.
+    pub fn fatal(&self) -> Option<RDKafkaErrorCode> {
+        self.producer
+            .context()
+            .client
+            .lock()
+            .ok()
+            .and_then(|fatal| *fatal)
+    }
+
+    fn when_there_is_room(&self, mut send: impl FnMut() -> Result<(), RDKafkaErrorCode>) -> KafkaResult<()> {
+        loop {
+            match send() {
+                Ok(()) => return Ok(()),
+                Err(RDKafkaErrorCode::QueueFull) => {
+                    self.producer.poll(Duration::from_millis(1));
+                    if let Some(code) = self.fatal() {
+                        return Err(KafkaError::MessageProduction(code));
+                    }
+                }
+                Err(code) => return Err(KafkaError::MessageProduction(code)),
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        unsafe { sys::rd_kafka_topic_destroy(self.0) };
+    }
+}
+
+impl ClientContext for Failures {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(code @ (RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced)) = error.rdkafka_error_code()
+            && let Ok(mut fatal) = self.client.lock()
+        {
+            *fatal = Some(code);
+        }
+        tracing::warn!(%error, reason, "producer error");
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::client::log(level, facility, message);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Failures {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        if let Err((error, _)) = result
+            && let Ok(mut records) = self.records.lock()
+        {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+            records.push(Failure { ticket, code });
+        }
+    }
+}
+
+/// Whether a broker refused this very record, so that sending it again would end the same way.
+pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::PolicyViolation
+    ) || RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD as i32 == code as i32
+}

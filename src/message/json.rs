@@ -1,0 +1,425 @@
+//! A borrowing JSON scanner: one pass over the text, spans instead of trees.
+//!
+//! Requests arrive by the hundred thousand a second and most of a request is only passed on. The scanner
+//! checks the whole text (RFC 8259, bounded depth) and hands out slices of it; nothing is allocated for a
+//! string without escapes. Escaped strings are decoded by `serde_json`.
+
+use std::borrow::Cow;
+
+/// Why a text is not the JSON we take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    #[error("expected {expected} at byte {at}")]
+    Syntax { expected: &'static str, at: usize },
+    #[error("nested deeper than {limit} levels at byte {at}")]
+    TooDeep { limit: usize, at: usize },
+}
+
+/// What a value starts with, which is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Null,
+    Boolean,
+    Number,
+    String,
+    Object,
+    Array,
+}
+
+/// One value: its kind and its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span<'a> {
+    pub kind: Kind,
+    pub text: &'a str,
+}
+
+/// A position in a JSON text.
+#[derive(Debug)]
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+    max_depth: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// Scans `text`; objects and lists may be nested `max_depth` levels deep.
+    pub fn new(text: &'a str, max_depth: usize) -> Self {
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+            max_depth,
+        }
+    }
+
+    /// Opens the object that must stand here.
+    pub fn begin_object(&mut self) -> Result<(), JsonError> {
+        self.skip_space();
+        self.enter(b'{', "an object")
+    }
+
+    /// The next key of the open object with its `:`, or `None` after its `}`. `first` starts as `true`.
+    pub fn next_key(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>, JsonError> {
+        self.skip_space();
+        if self.take(b'}') {
+            self.depth -= 1;
+            return Ok(None);
+        }
+        if !std::mem::take(first) {
+            self.expect(b',', "',' or '}'")?;
+            self.skip_space();
+        }
+        let key = self.string()?;
+        self.skip_space();
+        self.expect(b':', "':'")?;
+        Ok(Some(key))
+    }
+
+    /// Opens the list that must stand here.
+    pub fn begin_array(&mut self) -> Result<(), JsonError> {
+        self.skip_space();
+        self.enter(b'[', "a list")
+    }
+
+    /// Whether the open list has another element; consumes what separates elements, and the final `]`.
+    pub fn next_element(&mut self, first: &mut bool) -> Result<bool, JsonError> {
+        self.skip_space();
+        if self.take(b']') {
+            self.depth -= 1;
+            return Ok(false);
+        }
+        if !std::mem::take(first) {
+            self.expect(b',', "',' or ']'")?;
+        }
+        Ok(true)
+    }
+
+    /// What the next value is, without consuming it.
+    pub fn peek(&mut self) -> Result<Kind, JsonError> {
+        self.skip_space();
+        match self.byte() {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b't' | b'f') => Ok(Kind::Boolean),
+            Some(b'n') => Ok(Kind::Null),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            _ => Err(self.syntax("a value")),
+        }
+    }
+
+    /// Consumes any value.
+    pub fn value(&mut self) -> Result<Span<'a>, JsonError> {
+        let kind = self.peek()?;
+        let start = self.at;
+        match kind {
+            Kind::Null => self.literal("null")?,
+            Kind::Boolean if self.byte() == Some(b't') => self.literal("true")?,
+            Kind::Boolean => self.literal("false")?,
+            Kind::Number => self.number()?,
+            Kind::String => drop(self.string()?),
+            Kind::Object => self.skip_object()?,
+            Kind::Array => self.skip_array()?,
+        }
+        Ok(Span {
+            kind,
+            text: self.text.get(start..self.at).unwrap_or_default(),
+        })
+    }
+
+    /// Consumes the string that must stand here.
+    pub fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let start = self.at;
+        self.expect(b'"', "a string")?;
+        let mut escaped = false;
+        loop {
+            match self.byte() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += 2;
+                }
+                Some(0x20..) => self.at += 1,
+                _ => return Err(self.syntax("the end of a string")),
+            }
+        }
+        self.at += 1;
+        if escaped {
+            let quoted = self.text.get(start..self.at).unwrap_or_default();
+            let decoded = serde_json::from_str::<String>(quoted);
+            return decoded.map(Cow::Owned).map_err(|_| JsonError::Syntax {
+                expected: "valid escapes in the string",
+                at: start,
+            });
+        }
+        Ok(Cow::Borrowed(
+            self.text.get(start + 1..self.at - 1).unwrap_or_default(),
+        ))
+    }
+
+    /// What has not been consumed yet.
+    pub fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    /// Nothing but white space may follow.
+    pub fn end(&mut self) -> Result<(), JsonError> {
+        self.skip_space();
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            Err(self.syntax("the end of the text"))
+        }
+    }
+
+    fn skip_object(&mut self) -> Result<(), JsonError> {
+        self.begin_object()?;
+        let mut first = true;
+        while self.next_key(&mut first)?.is_some() {
+            self.value()?;
+        }
+        Ok(())
+    }
+
+    fn skip_array(&mut self) -> Result<(), JsonError> {
+        self.begin_array()?;
+        let mut first = true;
+        while self.next_element(&mut first)? {
+            self.value()?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), JsonError> {
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while matches!(self.byte(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at == start {
+            Err(self.syntax("a digit"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn literal(&mut self, word: &'static str) -> Result<(), JsonError> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        if !rest.starts_with(word.as_bytes()) {
+            return Err(self.syntax(word));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn enter(&mut self, open: u8, expected: &'static str) -> Result<(), JsonError> {
+        if self.depth == self.max_depth {
+            return Err(JsonError::TooDeep {
+                limit: self.max_depth,
+                at: self.at,
+            });
+        }
+        self.expect(open, expected)?;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.byte(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.byte() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), JsonError> {
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(self.syntax(expected))
+        }
+    }
+
+    fn syntax(&self, expected: &'static str) -> JsonError {
+        JsonError::Syntax {
+            expected,
+            at: self.at.min(self.text.len()),
+        }
+    }
+}
+
+impl<'a> Span<'a> {
+    /// The span of `text`, which must be one valid JSON value.
+    pub fn parse(text: &'a str, max_depth: usize) -> Result<Self, JsonError> {
+        let mut scanner = Scanner::new(text, max_depth);
+        let span = scanner.value()?;
+        scanner.end()?;
+        Ok(span)
+    }
+
+    /// The decoded text of a string; `None` for every other kind.
+    pub fn as_string(&self) -> Option<Cow<'a, str>> {
+        (self.kind == Kind::String)
+            .then(|| Scanner::new(self.text, 1).string().ok())
+            .flatten()
+    }
+
+    /// The text without white space between tokens.
+    pub fn compact(&self) -> Cow<'a, str> {
+        let spaced = |byte: u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        if self.kind == Kind::String || !self.text.bytes().any(spaced) {
+            return Cow::Borrowed(self.text);
+        }
+        let mut compact = String::with_capacity(self.text.len());
+        let (mut quoted, mut escaped) = (false, false);
+        for c in self.text.chars() {
+            if quoted {
+                quoted = escaped || c != '"';
+                escaped = c == '\\' && !escaped;
+            } else if c.is_ascii() && spaced(c as u8) {
+                continue;
+            } else {
+                quoted = c == '"';
+            }
+            compact.push(c);
+        }
+        Cow::Owned(compact)
+    }
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    let needs_escape = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    if text.as_bytes().iter().any(|byte| needs_escape(byte)) {
+        // Writing to a Vec cannot fail, and a str always serializes.
+        let _ = serde_json::to_writer(out, text);
+        return;
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scan(text: &str) -> Result<Span<'_>, JsonError> {
+        Span::parse(text, 32)
+    }
+
+    /// JSON-like texts, mostly nearly valid.
+    fn soup() -> impl Strategy<Value = String> {
+        let token = prop_oneof![
+            Just("{"),
+            Just("}"),
+            Just("["),
+            Just("]"),
+            Just(","),
+            Just(":"),
+            Just("\"a\""),
+            Just("\"\\u00e9\""),
+            Just("\"\\ud800\""),
+            Just("\"\\x\""),
+            Just("\"b"),
+            Just("1"),
+            Just("-0.5e+3"),
+            Just("01"),
+            Just("1."),
+            Just("-"),
+            Just("true"),
+            Just("nul"),
+            Just("null"),
+            Just(" "),
+            Just("\n"),
+            Just("\u{1}"),
+            Just("é"),
+        ];
+        prop::collection::vec(token, 0..14).prop_map(|tokens| tokens.concat())
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(|f| serde_json::json!(f)),
+            ".*".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::hash_map(".*", inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn accepts_exactly_what_serde_json_accepts(text in soup()) {
+            let oracle = serde_json::from_str::<&serde_json::value::RawValue>(&text);
+            let strict = serde_json::from_str::<serde_json::Value>(&text);
+            // A raw value does not decode escapes, a tree does: a text is valid if both say so.
+            let valid = oracle.is_ok() && strict.is_ok();
+            prop_assert_eq!(scan(&text).is_ok(), valid, "{:?}", text);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in ".*") {
+            let _ = scan(&text);
+        }
+
+        #[test]
+        fn compact_text_means_the_same(value in any_json()) {
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            let compact = scan(&pretty).unwrap().compact();
+            prop_assert_eq!(compact, serde_json::to_string(&value).unwrap());
+        }
+
+        #[test]
+        fn strings_are_written_as_serde_json_writes_them(text in ".*") {
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            prop_assert_eq!(out, serde_json::to_vec(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(scan(&nested(32)).is_ok());
+        assert_eq!(scan(&nested(33)), Err(JsonError::TooDeep { limit: 32, at: 32 }));
+    }
+
+    #[test]
+    fn plain_strings_are_borrowed() {
+        let mut scanner = Scanner::new("\"plain\"", 1);
+        assert!(matches!(scanner.string(), Ok(Cow::Borrowed("plain"))));
+    }
+}
