@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability, HttpConfig,
-    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, unleash,
+    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
