@@ -1,6 +1,5 @@
 //! `flagstream dev`: everything embedded in one process.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::config::Config;
-use crate::dev::{Broker, Running, Settings, config, sample, trickle};
+use crate::config::{Config, Profile};
+use crate::dev::{Broker, Running, embed, sample, trickle};
 use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::Shutdown;
 
@@ -32,25 +31,6 @@ pub struct Args {
     /// Do not print evaluated events
     #[arg(long)]
     pub quiet: bool,
-    /// Where HTTP is served
-    #[arg(
-        long,
-        env = "FLAGSTREAM_HTTP__LISTEN",
-        default_value = "127.0.0.1:8082",
-        value_name = "ADDRESS"
-    )]
-    pub listen: SocketAddr,
-    /// Folder for what is kept on disk
-    #[arg(
-        long,
-        env = "FLAGSTREAM_STATE_DIR",
-        default_value = ".flagstream",
-        value_name = "FOLDER"
-    )]
-    pub state_dir: PathBuf,
-    /// Environment of the flags in the file
-    #[arg(long, env = "UNLEASH_ENVIRONMENT", default_value = "development")]
-    pub environment: String,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -62,15 +42,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         ))
         .into());
     }
-    let state_dir = args.state_dir.join("dev");
-    let flags = flag_file(args.flags.clone(), &state_dir)?;
+    let mut config = global.load(Profile::Dev)?.config;
     let broker = Broker::start().context("the embedded broker does not start")?;
-    let config = Arc::new(config(Settings {
-        kafka: broker.address(),
-        listen: args.listen,
-        state_dir,
-        environment: args.environment.clone(),
-    }));
+    embed(&mut config, broker.address());
+    let config = Arc::new(config);
+    let flags = flag_file(args.flags.clone(), &config.state_dir)?;
     broker.create_topics(&config)?;
     let running = Running::start(Arc::clone(&config), flags.clone())?;
     let served = serve(&args, global.output, &config, &flags, &running).await;

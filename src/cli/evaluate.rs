@@ -8,7 +8,7 @@ use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
 use crate::flag::value::{Lookup, answer};
-use crate::flag::{Answer, Moment};
+use crate::flag::{Answer, Moment, Snapshot};
 use crate::flag_file;
 use crate::message::event::{member, write_result};
 use crate::message::json::write_string;
@@ -22,9 +22,9 @@ pub struct Args {
     pub flag: String,
     #[command(flatten)]
     pub options: ask::Options,
-    /// Environment of the flags in the file
-    #[arg(long, env = "UNLEASH_ENVIRONMENT", default_value = "development")]
-    pub environment: String,
+    /// Environment of the flags in the file (default: UNLEASH_ENVIRONMENT)
+    #[arg(long)]
+    pub environment: Option<String>,
     /// A file of flags in the format of Unleash's client API
     #[arg(long, value_name = "FILE")]
     pub flags: Option<PathBuf>,
@@ -36,13 +36,15 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                        (`flagstream request --wait` asks one through Kafka)";
         return Err(UsageError(message.to_owned()).into());
     };
-    let body = ask::body(std::slice::from_ref(&args.flag), &args.options, &args.environment)?;
-    let file = flag_file::load(path, &args.environment)?;
+    let config = global.load_config()?.unleash;
+    let environment = args.environment.as_deref().unwrap_or(&config.default_environment);
+    let body = ask::body(std::slice::from_ref(&args.flag), &args.options, environment)?;
+    let file = flag_file::load(path, environment)?;
     for (name, error) in &file.refused {
         eprintln!("flagstream: refused: {error}");
         anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
     }
-    let result = evaluate(&args.flag, body, &file.snapshot)?;
+    let result = evaluate(&args.flag, body, &file.snapshot, &config.app_name)?;
     let line = match global.output {
         Output::Json => result,
         Output::Text => text(&args.flag, &result)?,
@@ -54,7 +56,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn evaluate(
     flag: &str,
     body: Map<String, Value>,
-    snapshot: &crate::flag::Snapshot,
+    snapshot: &Snapshot,
+    app_name: &str,
 ) -> anyhow::Result<String> {
     let text = Value::Object(body).to_string();
     let request = Request::decode(text.as_bytes())?;
@@ -66,7 +69,7 @@ fn evaluate(
     let moment = Moment {
         now: &now,
         hostname: &hostname,
-        app_name: "flagstream",
+        app_name,
     };
     let environment = request.environment.as_deref().unwrap_or_default();
     let lookup = match snapshot.environment(environment) {
@@ -120,7 +123,7 @@ mod tests {
             ..ask::Options::default()
         };
         let body = ask::body(&[flag.to_owned()], &options, "e").unwrap();
-        evaluate(flag, body, &snapshot).unwrap()
+        evaluate(flag, body, &snapshot, "flagstream").unwrap()
     }
 
     fn read(result: String) -> Value {

@@ -29,7 +29,7 @@ use crate::shutdown::Shutdown;
 use crate::store::{Reader, Store};
 
 pub use broker::Broker;
-pub use config::{Settings, config};
+pub use config::embed;
 
 /// The flags of the file are expected in the store within this time.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);

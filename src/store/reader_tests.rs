@@ -44,12 +44,10 @@ impl Scene {
     }
 
     fn start(&self) -> Running {
-        let config = crate::dev::config(crate::dev::Settings {
-            kafka: self.cluster.bootstrap_servers(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            state_dir: self.folder.path().to_owned(),
-            environment: "e".to_owned(),
-        });
+        let loaded = crate::config::load_from(None, [], crate::config::Profile::Dev);
+        let mut config = loaded.unwrap().config;
+        crate::dev::embed(&mut config, self.cluster.bootstrap_servers());
+        config.state_dir = self.folder.path().to_owned();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
         let reader = Reader::start(
             Arc::new(config),

@@ -1,6 +1,5 @@
 //! A feeder between an Unleash that does as it is told and librdkafka's in-process broker.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -70,50 +69,25 @@ impl World {
     }
 
     pub fn config(&self, instance: &str) -> Config {
-        Config {
-            instance: instance.to_owned(),
-            state_dir: "unused".into(),
-            kafka: KafkaConfig {
-                bootstrap_servers: self.cluster.bootstrap_servers(),
-                group_id: "flagstream".to_owned(),
-                client: BTreeMap::new(),
-            },
-            topics: topics(),
-            unleash: UnleashConfig {
-                url: Some(format!("http://{}", self.unleash.address)),
-                environments: vec![UnleashEnvironment {
-                    name: "dev".to_owned(),
-                    token: Secret::new("token"),
-                }],
-                default_environment: "dev".to_owned(),
-                app_name: "flagstream".to_owned(),
-                instance_id: instance.to_owned(),
-                refresh_interval: self.refresh,
-                metrics_interval: None,
-                admin_token: None,
-                webhook_secret: None,
-            },
-            delivery: DeliveryConfig {
-                mode: DeliveryMode::Transactional,
-                workers: 1,
-                batch_max: Duration::from_millis(20),
-                batch_max_messages: 1000,
-                batch_max_bytes: 1 << 20,
-                session_timeout: Duration::from_secs(6),
-                transaction_timeout: Duration::from_secs(10),
-            },
-            reply: ReplyConfig {
-                allowed_prefixes: Vec::new(),
-            },
-            http: HttpConfig {
-                listen: ([127, 0, 0, 1], 0).into(),
-                admin_listen: None,
-            },
-            log: LogConfig {
-                filter: "info".to_owned(),
-                format: LogFormat::Text,
-            },
-        }
+        let defaults = load_from(None, [], Profile::Service);
+        let mut config = defaults.unwrap().config;
+        config.instance = instance.to_owned();
+        config.kafka.bootstrap_servers = self.cluster.bootstrap_servers();
+        config.topics = topics(config.topics);
+        config.unleash = UnleashConfig {
+            url: Some(format!("http://{}", self.unleash.address)),
+            environments: vec![UnleashEnvironment {
+                name: "dev".to_owned(),
+                token: Secret::new("token"),
+            }],
+            default_environment: "dev".to_owned(),
+            instance_id: instance.to_owned(),
+            refresh_interval: self.refresh,
+            metrics_interval: None,
+            ..config.unleash
+        };
+        config.delivery.session_timeout = Duration::from_secs(6);
+        config
     }
 
     pub fn feed(&self, instance: &str) -> Running {
@@ -183,7 +157,7 @@ impl World {
     }
 }
 
-fn topics() -> TopicsConfig {
+fn topics(defaults: TopicsConfig) -> TopicsConfig {
     let [
         requests,
         events,
@@ -212,6 +186,7 @@ fn topics() -> TopicsConfig {
         conversions,
         partitions: 1,
         replication: None,
+        ..defaults
     }
 }
 
