@@ -54,6 +54,8 @@ impl Follower {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             .set("fetch.queue.backoff.ms", "1")
+            // A mock broker answers a fetch only after this time; a real one as soon as there is something.
+            .set("fetch.wait.max.ms", "20")
             .create_with_context(Quiet)
             .map_err(|error| failed(topic, error))?;
         let partitions = partitions(config, &consumer, topic)?;

@@ -180,7 +180,7 @@ impl Keeper {
             let trouble = Some(format!("no answer from the broker since {at}"));
             self.store.set_standing(|standing| standing.trouble = trouble);
         }
-        let kept_without_topic = self.records == 0 && self.ledger.len() > 0;
+        let kept_without_topic = self.records == 0 && !self.ledger.is_empty();
         if standing.as_of.is_none_or(|as_of| as_of < at) && !kept_without_topic {
             self.metrics.store.as_of.set(at);
             self.store.set_standing(|standing| {

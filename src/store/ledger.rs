@@ -68,6 +68,10 @@ impl Ledger {
         self.entries.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Refused records by key, with the reason; a flag leaves the list when a good record comes.
     pub fn refused(&self) -> &BTreeMap<Box<str>, Refused> {
         &self.refused
