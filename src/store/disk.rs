@@ -118,16 +118,20 @@ pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
     let definitions: Vec<&RawValue> = values
         .map(|value| serde_json::from_slice(value))
         .collect::<Result<_, _>>()?;
-    let body = serde_json::to_vec(&Body {
+    // In one buffer: with thousands of flags a second copy would be most of this process's memory.
+    let mut file = head(&[0; 32]).into_bytes();
+    let start = file.len();
+    let body = Body {
         saved_at: snapshot.saved_at,
         topic: snapshot.topic.clone(),
         offset: snapshot.offset,
         count: definitions.len(),
         removed: snapshot.saved.removed.clone(),
         definitions,
-    })?;
-    let mut file = format!("{MAGIC} {FORMAT_VERSION} {}\n", checksum(&body)).into_bytes();
-    file.extend_from_slice(&body);
+    };
+    serde_json::to_writer(&mut file, &body)?;
+    let (first, rest) = file.split_at_mut(start);
+    first.copy_from_slice(head(&Sha256::digest(&*rest)).as_bytes());
     Ok(file)
 }
 
@@ -171,6 +175,11 @@ pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
             removed: body.removed,
         },
     })
+}
+
+/// The first line; always of the same length.
+fn head(checksum: &[u8]) -> String {
+    format!("{MAGIC} {FORMAT_VERSION} {}\n", hex::encode(checksum))
 }
 
 fn checksum(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use chrono::{DateTime, Utc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::flag::FlagChange;
 use crate::metrics::{Metrics, OutcomeLabels};
@@ -51,16 +51,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts from the snapshot on disk, if there is a good one.
-    pub(super) fn start(
+    pub(super) fn new(
         store: Arc<Store>,
         metrics: Arc<Metrics>,
         disk: Disk,
         topic: &str,
     ) -> std::io::Result<Self> {
-        let loaded = disk.load();
-        let path = disk.path().display().to_string();
-        let mut keeper = Self {
+        Ok(Self {
             saver: Saver::start(disk, Arc::clone(&metrics))?,
             store,
             metrics,
@@ -74,13 +71,17 @@ impl Keeper {
             unsaved: false,
             started: Instant::now(),
             sweep_at: None,
-        };
-        match loaded {
-            Ok(Some(snapshot)) => keeper.load(&snapshot, &path),
+        })
+    }
+
+    /// Starts from the snapshot on disk, if there is a good one.
+    pub(super) fn load(&mut self, disk: &Disk) {
+        let path = disk.path().display();
+        match disk.load() {
+            Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
             Ok(None) => {}
-            Err(error) => warn!(path, %error, "the snapshot on disk cannot be used"),
+            Err(error) => warn!(%path, %error, "the snapshot on disk cannot be used"),
         }
-        Ok(keeper)
     }
 
     /// The topic is read from its beginning.
@@ -225,7 +226,7 @@ impl Keeper {
         self.saver.finish(left);
     }
 
-    fn load(&mut self, snapshot: &DiskSnapshot, path: &str) {
+    fn put_in_force(&mut self, snapshot: &DiskSnapshot, path: &str) {
         for (key, version) in &snapshot.saved.removed {
             self.ledger.remember_removed(key, *version);
         }
@@ -266,18 +267,27 @@ impl Keeper {
 
     fn sweep(&mut self) {
         self.sweep_at = None;
-        for change in self.ledger.sweep() {
+        let swept = self.ledger.sweep();
+        if swept.is_empty() {
+            return;
+        }
+        info!(
+            topic = self.topic,
+            flags = swept.len(),
+            "flags that are no longer in the topic are removed"
+        );
+        for change in swept {
             if let FlagChange::Remove {
                 environment, name, ..
             } = &change
             {
-                info!(%environment, flag = %name, "flag is no longer in the topic");
+                debug!(%environment, flag = %name, "removed");
                 self.pending
                     .insert(format!("{environment}/{name}").into(), change);
-                self.unsaved = true;
-                self.touched = true;
             }
         }
+        self.unsaved = true;
+        self.touched = true;
     }
 
     fn disk_snapshot(&self) -> DiskSnapshot {

@@ -20,7 +20,9 @@ impl Scene {
         let disk = Disk::new(folder.path());
         prepare(&disk);
         let store = Arc::new(Store::default());
-        let keeper = Keeper::start(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
+        let mut keeper =
+            Keeper::new(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
+        keeper.load(&disk);
         Self {
             _folder: folder,
             disk,

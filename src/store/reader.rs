@@ -31,7 +31,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Loads the snapshot on disk, which takes no longer than reading the file, and starts to read the topic.
+    /// Starts the thread, which loads the snapshot on disk and then reads the topic.
     pub fn start(
         config: Arc<Config>,
         store: Arc<Store>,
@@ -41,10 +41,11 @@ impl Reader {
         let environments = config.unleash.environments.iter();
         store.serve(environments.map(|environment| environment.name.as_str()));
         let disk = Disk::new(&config.state_dir);
-        let mut keeper = Keeper::start(store, metrics, disk, &config.topics.definitions)?;
+        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.topics.definitions)?;
         let thread = std::thread::Builder::new()
             .name("store-reader".to_owned())
             .spawn(move || {
+                keeper.load(&disk);
                 run(&config, &mut keeper, &shutdown);
                 keeper.finish();
             })?;

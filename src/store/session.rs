@@ -25,6 +25,8 @@ use super::record::Record;
 const PARTITION: i32 = 0;
 /// How long a poll may wait; shutdown is noticed this late.
 const POLL_STEP: Duration = Duration::from_millis(50);
+/// How long a start may wait for the topic's leader.
+const METADATA_PATIENCE: Duration = Duration::from_secs(1);
 /// Records that are put in force together at most.
 const MAX_BATCH_RECORDS: usize = 4_096;
 /// A broker that answered within this time is there: a fetch without news is answered twice a second.
@@ -129,6 +131,9 @@ fn consumer(config: &Config) -> Result<BaseConsumer<Contact>, KafkaError> {
         .set("queued.max.messages.kbytes", "16384")
         .set("statistics.interval.ms", "1000")
         .create_with_context(Contact::default())?;
+    // Known beforehand, or librdkafka would look for the leader only at its next one-second round. It's no harm if
+    // nobody answers: then polling tells.
+    let _ = consumer.fetch_metadata(Some(&config.topics.definitions), METADATA_PATIENCE);
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(&config.topics.definitions, PARTITION, Offset::Beginning)?;
     consumer.assign(&partitions)?;
