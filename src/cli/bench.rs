@@ -38,13 +38,24 @@ fn stream_text(report: &StreamReport) -> String {
             "{} requests, {} flags, {} partitions, {} workers",
             report.requests, report.flags, report.partitions, report.workers
         ),
-        format!("{:28} {:>12} {:>14}  rounds", "arm", "requests/s", "own µs/request"),
+        format!(
+            "{:28} {:>12} {:>14}  rounds",
+            "arm", "requests/s", "own µs/request"
+        ),
     ];
     lines.extend(report.arms.iter().map(|arm| {
         let (median, cpu) = (arm.median, arm.cpu_microseconds_per_request);
-        format!("{:28} {median:>12.0} {cpu:>14.2}  {:?}", arm.arm, arm.requests_per_second)
+        format!(
+            "{:28} {median:>12.0} {cpu:>14.2}  {:?}",
+            arm.arm, arm.requests_per_second
+        )
     }));
-    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.extend(
+        report
+            .ratios
+            .iter()
+            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
+    );
     lines.join("\n")
 }
 
@@ -60,6 +71,11 @@ fn latency_text(report: &LatencyReport) -> String {
             row.arm, row.rate, row.p99_rounds
         )
     }));
-    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.extend(
+        report
+            .ratios
+            .iter()
+            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
+    );
     lines.join("\n")
 }

@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod consumer;
+pub mod follow;
 pub mod producer;
