@@ -20,6 +20,7 @@
 pub mod amend;
 pub mod answer;
 pub mod batch;
+mod clients;
 pub mod outbox;
 pub mod pace;
 pub mod reply_topics;

@@ -12,6 +12,7 @@ use crate::kafka::consumer::BatchConsumer;
 use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
+use super::clients;
 use super::session::{Ended, Session, SessionError};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
@@ -87,13 +88,13 @@ impl Worker {
     ) -> Result<Ended, SessionError> {
         // The producer first: its start aborts what a former life of this worker left open, and an open
         // transaction would hold back the committed offsets that the consumer starts from.
-        let producer = Session::producer(&self.parts, self.index, memory.careful)?;
+        let producer = clients::producer(&self.parts, self.index, memory.careful)?;
         let consumer = match consumer {
             Some(consumer) => {
-                Session::rewind(consumer, &self.parts.config.topics.requests)?;
+                clients::rewind(consumer, &self.parts.config.topics.requests)?;
                 consumer
             }
-            None => consumer.insert(Session::consumer(&self.parts, self.index)?),
+            None => consumer.insert(clients::consumer(&self.parts, self.index)?),
         };
         Session::new(&self.parts, consumer, &producer, memory).run(responder)
     }
