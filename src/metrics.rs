@@ -1,10 +1,15 @@
 //! All metrics of the process, by name, in one place.
 
+mod evaluate;
+
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
+pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+
+use prometheus_client::encoding::{self, EncodeLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,6 +44,7 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub evaluate: EvaluateMetrics,
 }
 
 impl Metrics {
@@ -66,7 +72,11 @@ impl Metrics {
         );
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What this process was built from", build);
         Arc::new(Self {
+            evaluate,
             registry,
             requests,
             evaluations,
@@ -74,5 +84,29 @@ impl Metrics {
             dead_letters,
             dropped,
         })
+    }
+
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented() {
+        let documentation = include_str!("../docs/operations.md");
+        let text = Metrics::new().encode().unwrap_or_default();
+        let names = text.lines().filter_map(|line| line.strip_prefix("# HELP "));
+        let names: Vec<_> = names.filter_map(|line| line.split(' ').next()).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(documentation.contains(name), "docs/operations.md lacks {name}");
+        }
     }
 }
