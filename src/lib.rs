@@ -31,6 +31,7 @@ pub mod evaluate;
 pub mod http;
 
 pub mod dev;
+pub mod flag_file;
 
 pub mod bench;
 

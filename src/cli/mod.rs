@@ -2,10 +2,13 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to stdout, everything else to stderr.
 
+mod ask;
 pub mod bench;
 pub mod config;
 pub mod dev;
 pub mod evaluate;
+mod print;
+mod render;
 pub mod request;
 pub mod run;
 pub mod tail;

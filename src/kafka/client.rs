@@ -21,6 +21,10 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
 
 /// librdkafka's own log lines, as ours.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    // Producers and consumers share their settings on purpose: each ignores what is for the other.
+    if facility == "CONFWARN" && message.contains("property and will be ignored by this") {
+        return tracing::debug!(facility, "{message}");
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

@@ -1,6 +1,7 @@
 //! What each topic needs, and how the topics there are differ from it.
 
 mod admin;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use serde::Serialize;
 
 use crate::config::TopicsConfig;
 
-pub use admin::{Topics, TopicsError};
+pub use admin::{TopicReport, Topics, TopicsError};
+pub use watch::{Fit, look_after, wait_until_fit};
 
 /// An event echoes its request (1 MiB at most), and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
@@ -31,8 +33,15 @@ pub struct Need {
 pub enum Difference {
     Missing,
     /// Never changed by us: keys would move to other partitions.
-    Partitions { needed: i32, found: i32 },
-    Config { name: &'static str, needed: String, found: Option<String> },
+    Partitions {
+        needed: i32,
+        found: i32,
+    },
+    Config {
+        name: &'static str,
+        needed: String,
+        found: Option<String>,
+    },
 }
 
 impl fmt::Display for Difference {
@@ -93,7 +102,11 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.definitions, 1, definitions),
         need(&topics.events, n, roomy(keep(retention))),
         need(&topics.updates, 1, keep(retention)),
-        need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
+        need(
+            &topics.dead_letters,
+            n,
+            roomy(keep(topics.dead_letters_retention)),
+        ),
         need(&topics.conversions, n, keep(retention)),
     ]
 }
@@ -123,10 +136,15 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 /// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
     let names = topics.names().map(|(_, name)| name);
-    let missing: Vec<_> = names.into_iter().filter(|name| partitions(name).is_none()).collect();
+    let missing: Vec<_> = names
+        .into_iter()
+        .filter(|name| partitions(name).is_none())
+        .collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        return Some(format!("missing topics: {missing}; create them with `flagstream topics apply`"));
+        return Some(format!(
+            "missing topics: {missing}; create them with `flagstream topics apply`"
+        ));
     }
     let (requests, events) = (partitions(&topics.requests), partitions(&topics.events));
     if requests != events {
