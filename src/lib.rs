@@ -41,6 +41,7 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
+pub mod health;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;

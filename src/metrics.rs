@@ -1,18 +1,23 @@
 //! All metrics of the process, by name, in one place.
 
+mod evaluate;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, Utc};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{self, DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
+
+pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -46,6 +51,7 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub evaluate: EvaluateMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
 }
@@ -75,9 +81,13 @@ impl Metrics {
         );
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         Arc::new(Self {
+            evaluate,
             registry,
             requests,
             evaluations,
@@ -87,6 +97,13 @@ impl Metrics {
             feed,
             store,
         })
+    }
+
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
     }
 }
 
@@ -227,5 +244,41 @@ impl Collector for AsOf {
         let help = "Since the flags in force were last known to be current";
         let metric = encoder.encode_descriptor("age_seconds", help, None, gauge.metric_type())?;
         gauge.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of all metrics, also of families that the text does not show before they are used.
+    fn names(registry: &Registry) -> Vec<String> {
+        let debug = format!("{registry:?}");
+        let mut prefix = String::new();
+        let mut names = Vec::new();
+        // A registry prints its prefix, then its metrics, then the registries below.
+        for (place, _) in debug.match_indices('"') {
+            let (before, after) = debug.split_at(place);
+            let text = after[1..].split('"').next().unwrap_or_default();
+            if before.ends_with("Prefix(") {
+                prefix = text.to_owned();
+            } else if before.ends_with("Descriptor { name: ") {
+                names.push(format!("{prefix}_{text}"));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let documentation = include_str!("../docs/operations.md");
+        let names = names(&Metrics::new().registry);
+        assert!(names.contains(&"flagstream_evaluate_lag".to_owned()), "{names:?}");
+        for name in names {
+            assert!(
+                documentation.contains(&format!("`{name}")),
+                "docs/operations.md lacks {name}"
+            );
+        }
     }
 }

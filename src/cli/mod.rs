@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self as configuration, Config, ConfigError, Loaded, Profile};
+use crate::telemetry;
 
 /// Evaluates feature flags where the events already are: in Kafka.
 #[derive(Debug, Parser)]
@@ -96,6 +97,10 @@ impl Global {
 /// Runs one command to its end.
 pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
+    // The service logs as it is configured.
+    if !matches!(cli.command, Command::Run(_)) {
+        telemetry::init_for_command()?;
+    }
     match cli.command {
         Command::Run(args) => run::run(args, global).await,
         Command::Dev(args) => dev::run(args, global).await,

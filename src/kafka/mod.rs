@@ -4,3 +4,4 @@ pub mod client;
 pub mod consumer;
 pub mod follow;
 pub mod producer;
+pub mod topics;
