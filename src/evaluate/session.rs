@@ -1,5 +1,6 @@
 //! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
 
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::producer::{Failure, ReportingProducer, is_refusal};
 use crate::message::request::RefusalCode;
-use crate::metrics::CodeLabels;
+use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
 use super::Parts;
 use super::answer::Respond;
@@ -29,6 +30,8 @@ pub const FETCH_RECORDS: usize = 2_048;
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the broker may take for one step of a transaction.
 pub(super) const STEP: Duration = Duration::from_secs(10);
+/// How often the lag is told.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// Most records in a batch of a careful session.
 const CAREFUL_RECORDS: usize = 256;
 
@@ -69,6 +72,9 @@ pub struct Session<'s> {
     batch: Batch,
     tally: Tally,
     pace: Pace,
+    /// The requests topic, as librdkafka wants it.
+    requests: CString,
+    lag_told: Instant,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
 }
@@ -77,6 +83,25 @@ impl SessionError {
     /// Whether a new consumer is needed as well.
     pub fn ends_consumer(&self) -> bool {
         matches!(self, Self::Consumer(_))
+    }
+
+    /// Another process lives under this worker's name, or the group has given its partitions away.
+    pub fn is_fenced(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        let (Self::Producer(error) | Self::Consumer(error) | Self::Commit(error)) = self else {
+            return false;
+        };
+        matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::Fenced
+                    | Code::ProducerFenced
+                    | Code::InvalidProducerEpoch
+                    | Code::FencedInstanceId
+                    | Code::IllegalGeneration
+                    | Code::UnknownMemberId
+            )
+        )
     }
 
     /// A refusal is answered at once by doing it differently, without waiting.
@@ -115,6 +140,8 @@ impl<'s> Session<'s> {
             batch: Batch::default(),
             tally: Tally::default(),
             pace,
+            requests: CString::new(topics.requests.as_str()).unwrap_or_default(),
+            lag_told: Instant::now(),
             unconfirmed: None,
         }
     }
@@ -124,6 +151,8 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
+            self.memory
+                .tell_assigned(self.consumer.assigned(), &self.parts.metrics);
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -154,6 +183,7 @@ impl<'s> Session<'s> {
                     *deadline.insert(self.pace.deadline(Instant::now()))
                 }
             };
+            let busy = Instant::now();
             responder.begin();
             let mut outbox = Outbox {
                 topics: &self.parts.config.topics,
@@ -168,8 +198,11 @@ impl<'s> Session<'s> {
                 responder
                     .respond(&record, &mut outbox)
                     .map_err(SessionError::Producer)?;
-                outbox.batch.advance(super::outbox::place(&record));
+                outbox
+                    .batch
+                    .advance(super::outbox::place(&record), record.timestamp_ms());
             }
+            self.batch.busy += busy.elapsed();
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
@@ -222,6 +255,7 @@ impl<'s> Session<'s> {
 
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
+        self.observe(took);
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
         self.memory.amendments.committed(self.batch.positions());
@@ -232,6 +266,37 @@ impl<'s> Session<'s> {
                 .dead_letters
                 .get_or_create(&CodeLabels { code: code.as_str() })
                 .inc();
+        }
+    }
+
+    fn observe(&mut self, commit: Duration) {
+        let metrics = &self.parts.metrics.evaluate;
+        metrics
+            .batches
+            .get_or_create(&BatchLabels { outcome: "committed" })
+            .inc();
+        metrics.commit.observe(commit);
+        metrics.batch.observe(self.batch.opened.elapsed());
+        metrics
+            .evaluation
+            .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
+        let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
+        metrics
+            .latency
+            .observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
+        if self.lag_told.elapsed() < LAG_INTERVAL {
+            return;
+        }
+        self.lag_told = Instant::now();
+        for (partition, next) in self.batch.positions() {
+            if let Some(high) = self.consumer.high_watermark(&self.requests, *partition) {
+                metrics
+                    .lag
+                    .get_or_create(&PartitionLabels {
+                        partition: *partition,
+                    })
+                    .set((high - next).max(0));
+            }
         }
     }
 
