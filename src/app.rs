@@ -1,1 +1,255 @@
 //! Builds every part once; owns the order of start and stop.
+//!
+//! ```text
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator
+//!  stop    feeder, evaluator (finish, commit, leave the group) ─► kafka, store, usage, http
+//! ```
+
+mod probes;
+
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::{Config, HttpConfig};
+use crate::evaluate::{Evaluator, Parts};
+use crate::feed::{self, Feeder, Origin, Usage};
+use crate::health::Registry;
+use crate::http::{self, Server, Surface};
+use crate::kafka::topics;
+use crate::metrics::Metrics;
+use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
+use crate::store::{Reader, Store};
+
+/// For all parts together, from the signal to the end of the process.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A part of the service that can run in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Evaluator,
+    Feeder,
+    Sink,
+    Warmer,
+    Api,
+}
+
+impl Role {
+    const NAMES: &[(&str, Self)] = &[
+        ("evaluator", Self::Evaluator),
+        ("feeder", Self::Feeder),
+        ("sink", Self::Sink),
+        ("warmer", Self::Warmer),
+        ("api", Self::Api),
+    ];
+    /// What `run` runs unless told otherwise.
+    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Api];
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+        match known {
+            Some((_, role)) if Self::BUILT.contains(role) => Ok(*role),
+            Some(_) => Err(format!("role {name} is not built yet")),
+            None => Err(format!("unknown role {name}; there are {}", names.join(", "))),
+        }
+    }
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct App {
+    pub parts: Parts,
+    pub health: Arc<Registry>,
+    supervisor: Supervisor,
+}
+
+/// Runs the service until a signal or until a part fails, and stops it in order.
+pub async fn run(config: Arc<Config>, roles: &[Role]) -> anyhow::Result<()> {
+    let origins = feed::unleash_origins(&config)?;
+    let app = App::start(config, roles, origins).await?;
+    app.run_until(shutdown::signalled()).await
+}
+
+impl App {
+    /// Starts the parts of `roles`, with `origins` as the feeder's sources.
+    pub async fn start(config: Arc<Config>, roles: &[Role], origins: Vec<Origin>) -> anyhow::Result<Self> {
+        let health = Arc::new(Registry::new(&config.instance));
+        let mut app = Self {
+            parts: Parts {
+                store: Arc::new(Store::default()),
+                metrics: Metrics::new(),
+                usage: Arc::new(Usage::for_config(&config)),
+                shutdown: Shutdown::new(),
+                config,
+            },
+            health,
+            supervisor: Supervisor::default(),
+        };
+        app.register();
+        let servers = app.bind().await?;
+        app.start_store();
+        let fit = app.start_topics();
+        app.start_usage();
+        if roles.contains(&Role::Feeder) {
+            app.start_feeder(origins, fit.clone());
+        }
+        if roles.contains(&Role::Evaluator) {
+            app.start_evaluator(fit);
+        }
+        for (name, server) in servers {
+            app.supervisor
+                .start(Stage::Base, name, |shutdown| server.run(shutdown));
+        }
+        Ok(app)
+    }
+
+    /// Runs until `stop` ends or a part fails, then stops all parts. The error names the part.
+    pub async fn run_until(mut self, stop: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            stop = stop => stop,
+            failure = self.supervisor.failure() => Err(failure),
+        };
+        if let Err(error) = &ended {
+            tracing::error!("{error:#}; stopping");
+        }
+        self.health.stopping();
+        self.parts.shutdown.cancel();
+        let stopped = self.supervisor.stop(STOP_DEADLINE).await;
+        ended.and(stopped)
+    }
+
+    /// Before anyone can ask, so that there is something to wait for.
+    fn register(&self) {
+        let store = Arc::clone(&self.parts.store);
+        self.health.probe("store", true, move || probes::store(&store));
+        self.health
+            .address("kafka", &self.parts.config.kafka.bootstrap_servers);
+    }
+
+    /// First of all, so that a taken port ends the start before it has begun.
+    async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
+        let surface = Surface {
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(&self.parts.metrics),
+        };
+        let HttpConfig { listen, admin_listen } = self.parts.config.http;
+        let router = http::router(surface.clone(), admin_listen.is_none());
+        let mut servers = vec![(
+            "http",
+            Server::bind("FLAGSTREAM_HTTP__LISTEN", listen, router).await?,
+        )];
+        if let Some(address) = admin_listen {
+            let router = http::admin_router(surface);
+            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", address, router).await?;
+            servers.push(("http-admin", server));
+        }
+        for (name, server) in &servers {
+            let address = server.address()?;
+            tracing::info!(%address, "{name} listens");
+            self.health.address(name, address);
+        }
+        Ok(servers)
+    }
+
+    fn start_store(&mut self) {
+        let Parts {
+            config,
+            store,
+            metrics,
+            ..
+        } = self.parts.clone();
+        self.supervisor
+            .start(Stage::Base, "store", |shutdown| async move {
+                run_threads(Reader::start(config, store, metrics, shutdown.clone())?, shutdown).await
+            });
+    }
+
+    fn start_topics(&mut self) -> topics::Fit {
+        let health = self.health.reporter("kafka", false);
+        let config = Arc::clone(&self.parts.config);
+        let (sender, fit) = watch::channel(false);
+        let look = |shutdown| async move { topics::look_after(&config, &health, sender, shutdown).await };
+        self.supervisor.start(Stage::Base, "kafka", look);
+        fit
+    }
+
+    fn start_usage(&mut self) {
+        let Parts {
+            config,
+            usage,
+            metrics,
+            ..
+        } = self.parts.clone();
+        self.supervisor
+            .start(Stage::Base, "usage", |shutdown| async move {
+                feed::report_usage(config, usage, metrics, shutdown.clone()).await?;
+                // Nothing to report to is no reason to end.
+                shutdown.cancelled().await;
+                Ok(())
+            });
+    }
+
+    fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
+        let Parts { config, metrics, .. } = self.parts.clone();
+        let feeder = Feeder::new(config, metrics, origins);
+        let (view, sources) = (feeder.health(), feeder.health());
+        self.health
+            .probe("feeder", false, move || probes::feeder(&view.load()));
+        self.health
+            .probe("unleash", false, move || probes::unleash(&sources.load()));
+        self.supervisor
+            .start(Stage::Intake, "feeder", |shutdown| async move {
+                if topics::wait_until_fit(fit, &shutdown).await {
+                    feeder.run(shutdown).await?;
+                }
+                Ok(())
+            });
+    }
+
+    fn start_evaluator(&mut self, fit: topics::Fit) {
+        let parts = self.parts.clone();
+        let health = self.health.reporter("evaluator", true);
+        health.starting("waits for kafka and its topics");
+        self.supervisor
+            .start(Stage::Intake, "evaluator", |shutdown| async move {
+                if !topics::wait_until_fit(fit, &shutdown).await {
+                    return Ok(());
+                }
+                let parts = Parts {
+                    shutdown: shutdown.clone(),
+                    ..parts
+                };
+                let evaluator = Evaluator::start(&parts)?;
+                health.up();
+                run_threads(evaluator, shutdown).await
+            });
+    }
+}
+
+impl Threads for Evaluator {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn join(self) -> bool {
+        Self::join(self)
+    }
+}
+
+impl Threads for Reader {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn join(self) -> bool {
+        Self::join(self)
+    }
+}

@@ -31,6 +31,7 @@ pub mod evaluate;
 pub mod http;
 
 pub mod dev;
+pub mod flag_file;
 
 pub mod bench;
 
@@ -40,6 +41,7 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
+pub mod health;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;

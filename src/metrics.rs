@@ -1,11 +1,23 @@
 //! All metrics of the process, by name, in one place.
 
-use std::sync::Arc;
+mod evaluate;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, Utc};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{self, DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::flag::Snapshot;
+
+pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -39,6 +51,9 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub evaluate: EvaluateMetrics,
+    pub feed: FeedMetrics,
+    pub store: StoreMetrics,
 }
 
 impl Metrics {
@@ -66,13 +81,204 @@ impl Metrics {
         );
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What this process was built from", build);
+        let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
+        let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         Arc::new(Self {
+            evaluate,
             registry,
             requests,
             evaluations,
             events_published,
             dead_letters,
             dropped,
+            feed,
+            store,
         })
+    }
+
+    /// All metrics in the text format of OpenMetrics, which Prometheus reads.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FeedLabels {
+    pub environment: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub outcome: &'static str,
+}
+
+/// What brings flags into Kafka. `flagstream_feed_…`.
+#[derive(Debug, Default)]
+pub struct FeedMetrics {
+    pub leader: Gauge,
+    pub terms_ended: Family<OutcomeLabels, Counter>,
+    pub polls: Family<FeedLabels, Counter>,
+    pub hints: Family<OutcomeLabels, Counter>,
+    pub changes: Family<FeedLabels, Counter>,
+    pub flags_refused: Family<EnvironmentLabels, Gauge>,
+    pub propagation: Propagation,
+    pub usage_reports: Family<FeedLabels, Counter>,
+}
+
+/// Seconds from a change to its effect: in the feeder its commit, in the store its swap.
+#[derive(Debug, Clone)]
+pub struct Propagation(pub Histogram);
+
+impl Default for Propagation {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+        ]))
+    }
+}
+
+impl FeedMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let feed = Self::default();
+        registry.register("leader", "1 where this instance leads", feed.leader.clone());
+        registry.register(
+            "terms_ended",
+            "Ends of a leader's term, by reason",
+            feed.terms_ended.clone(),
+        );
+        registry.register(
+            "polls",
+            "Looks at a source, by what came of it",
+            feed.polls.clone(),
+        );
+        registry.register(
+            "hints",
+            "Records on the changes topic, by how they were read",
+            feed.hints.clone(),
+        );
+        registry.register("changes", "Changes published, by kind", feed.changes.clone());
+        registry.register(
+            "flags_refused",
+            "Flags whose new definition is refused",
+            feed.flags_refused.clone(),
+        );
+        let help = "From seeing a change to its commit in Kafka";
+        registry.register("propagation_seconds", help, feed.propagation.0.clone());
+        let help = "Reports to Unleash of flags used, by what came of it";
+        registry.register("usage_reports", help, feed.usage_reports.clone());
+        feed
+    }
+}
+
+/// The flags in force in this instance. `flagstream_store_…`.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    pub version: Gauge,
+    pub flags: Family<EnvironmentLabels, Gauge>,
+    pub refused: Gauge,
+    pub records: Family<OutcomeLabels, Counter>,
+    pub saves: Family<OutcomeLabels, Counter>,
+    pub propagation: Propagation,
+    pub as_of: AsOf,
+}
+
+impl StoreMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let store = Self::default();
+        registry.register("version", "Highest version in force", store.version.clone());
+        registry.register("flags", "Flags in force", store.flags.clone());
+        registry.register(
+            "refused",
+            "Records whose definition is refused",
+            store.refused.clone(),
+        );
+        let help = "Records of the definitions topic, by what came of them";
+        registry.register("records", help, store.records.clone());
+        registry.register("saves", "Snapshots written to disk", store.saves.clone());
+        let help = "From a definition's timestamp to its swap";
+        registry.register("propagation_seconds", help, store.propagation.0.clone());
+        registry.register_collector(Box::new(store.as_of.clone()));
+        store
+    }
+
+    /// What is in force now.
+    pub fn note(&self, snapshot: &Snapshot, refused: usize) {
+        self.version
+            .set(i64::try_from(snapshot.version()).unwrap_or(i64::MAX));
+        self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
+        for (environment, flags) in snapshot.environments() {
+            let environment = Arc::clone(environment);
+            let flags = i64::try_from(flags.len()).unwrap_or(i64::MAX);
+            self.flags
+                .get_or_create(&EnvironmentLabels { environment })
+                .set(flags);
+        }
+    }
+}
+
+/// When the flags in force were last known to be what the topic has; its age is told at every scrape.
+#[derive(Debug, Clone, Default)]
+pub struct AsOf(Arc<AtomicI64>);
+
+impl AsOf {
+    pub fn set(&self, at: DateTime<Utc>) {
+        self.0.store(at.timestamp_millis(), Ordering::Relaxed);
+    }
+}
+
+impl Collector for AsOf {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let as_of = self.0.load(Ordering::Relaxed);
+        if as_of == 0 {
+            return Ok(());
+        }
+        #[allow(clippy::cast_precision_loss)] // Milliseconds of an age are far below 2^52.
+        let age = (Utc::now().timestamp_millis() - as_of).max(0) as f64 / 1000.0;
+        let gauge = ConstGauge::new(age);
+        let help = "Since the flags in force were last known to be current";
+        let metric = encoder.encode_descriptor("age_seconds", help, None, gauge.metric_type())?;
+        gauge.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of all metrics, also of families that the text does not show before they are used.
+    fn names(registry: &Registry) -> Vec<String> {
+        let debug = format!("{registry:?}");
+        let mut prefix = String::new();
+        let mut names = Vec::new();
+        // A registry prints its prefix, then its metrics, then the registries below.
+        for (place, _) in debug.match_indices('"') {
+            let (before, after) = debug.split_at(place);
+            let text = after[1..].split('"').next().unwrap_or_default();
+            if before.ends_with("Prefix(") {
+                prefix = text.to_owned();
+            } else if before.ends_with("Descriptor { name: ") {
+                names.push(format!("{prefix}_{text}"));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let documentation = include_str!("../docs/operations.md");
+        let names = names(&Metrics::new().registry);
+        assert!(names.contains(&"flagstream_evaluate_lag".to_owned()), "{names:?}");
+        for name in names {
+            assert!(
+                documentation.contains(&format!("`{name}")),
+                "docs/operations.md lacks {name}"
+            );
+        }
     }
 }

@@ -1,3 +1,197 @@
-//! Stopping: one token for all parts, one deadline for their drain.
+//! Starting and stopping: who runs, in which order they stop, under one deadline.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, timeout_at};
 
 pub use tokio_util::sync::CancellationToken as Shutdown;
+
+/// How often threads are looked after.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// When a part stops: stages stop one after another, the parts of one together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Takes work in, and finishes what it has taken.
+    Intake,
+    /// What intake needs until its end, and what tells how it is doing.
+    Base,
+}
+
+/// A part that runs on threads of its own.
+pub trait Threads: Send + 'static {
+    /// Whether a thread ended although nobody asked it to.
+    fn has_failed(&self) -> bool;
+    /// Waits for all threads; `false` if one panicked. Blocks.
+    fn join(self) -> bool;
+}
+
+/// All running parts of the process.
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    stage: Stage,
+    shutdown: Shutdown,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Supervisor {
+    /// Starts a part, which runs until its token is cancelled.
+    pub fn start<F>(&mut self, stage: Stage, name: &'static str, part: impl FnOnce(Shutdown) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let shutdown = Shutdown::new();
+        let task = tokio::spawn(part(shutdown.clone()));
+        self.parts.push(Part {
+            name,
+            stage,
+            shutdown,
+            task,
+        });
+    }
+
+    /// Waits until a part ends that was not asked to, and says which and why. It is then no longer among the parts.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        let (index, ended) = poll_fn(|context| {
+            let ended = self.parts.iter_mut().enumerate().find_map(|(index, part)| {
+                match Pin::new(&mut part.task).poll(context) {
+                    Poll::Ready(ended) => Some((index, ended)),
+                    Poll::Pending => None,
+                }
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        let part = self.parts.remove(index);
+        match result(part.name, ended) {
+            Ok(()) => anyhow!("{} ended unexpectedly", part.name),
+            Err(error) => error,
+        }
+    }
+
+    /// Stops all parts, stage after stage. The error names the parts that failed or did not stop in time.
+    pub async fn stop(mut self, deadline: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        self.parts.sort_by_key(|part| part.stage);
+        let mut problems = Vec::new();
+        for stage in self.parts.chunk_by_mut(|a, b| a.stage == b.stage) {
+            stage.iter().for_each(|part| part.shutdown.cancel());
+            // Intake that hangs must not cost the others their end.
+            let until = match stage.first().map(|part| part.stage) {
+                Some(Stage::Intake) => begun + deadline * 4 / 5,
+                _ => begun + deadline,
+            };
+            for part in stage {
+                tracing::debug!(part = part.name, "stopping");
+                match timeout_at(until, &mut part.task).await {
+                    Ok(ended) => {
+                        problems.extend(result(part.name, ended).err().map(|error| format!("{error:#}")))
+                    }
+                    Err(_) => problems.push(format!("{} did not stop in time", part.name)),
+                }
+            }
+        }
+        if !problems.is_empty() {
+            bail!(problems.join("; "));
+        }
+        Ok(())
+    }
+}
+
+/// Runs a part of threads as one of tasks.
+pub async fn run_threads(threads: impl Threads, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        // Asked to, they may end at any moment.
+        if threads.has_failed() && !shutdown.is_cancelled() {
+            bail!("a thread ended unexpectedly");
+        }
+    }
+    let well = tokio::task::spawn_blocking(move || threads.join()).await?;
+    if !well {
+        bail!("a thread panicked");
+    }
+    Ok(())
+}
+
+/// Waits for SIGTERM or Ctrl-C. From then on a second one ends the process at once.
+pub async fn signalled() -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("signals")?;
+    let name = signals.next().await;
+    tracing::info!(signal = name, "stopping");
+    tokio::spawn(async move {
+        let name = signals.next().await;
+        tracing::warn!(signal = name, "stopped at once");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        // Without a way to hear of Ctrl-C there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "Ctrl-C"
+    }
+}
+
+fn result(name: &str, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    match ended {
+        Ok(result) => result.with_context(|| name.to_owned()),
+        Err(error) if error.is_panic() => Err(anyhow!("{name} panicked")),
+        Err(error) => Err(anyhow!("{name}: {error}")),
+    }
+}
+
+#[cfg(test)]
+#[path = "shutdown_tests.rs"]
+mod tests;

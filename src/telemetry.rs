@@ -1,1 +1,70 @@
-//! Structured logs.
+//! Structured logs, on stderr: stdout is for data.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Libraries whose `info` is about themselves; a filter that names one of them decides for it.
+const QUIET: &[&str] = &["rdkafka", "librdkafka", "hyper", "hyper_util", "h2", "reqwest"];
+
+/// From here on `tracing` (and `log`, for libraries) writes to stderr. Once per process.
+pub fn init(log: &LogConfig) -> anyhow::Result<()> {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter(&log.filter)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let installed = match log.format {
+        LogFormat::Text => subscriber.finish().try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
+    };
+    installed.context("logs")
+}
+
+/// For commands that end by themselves: warnings, or what `FLAGSTREAM_LOG` says.
+pub fn init_for_command() -> anyhow::Result<()> {
+    let filter = std::env::var("FLAGSTREAM_LOG").ok();
+    let filter = filter.filter(|filter| EnvFilter::builder().parse(filter).is_ok());
+    init(&LogConfig {
+        filter: filter.unwrap_or_else(|| "warn".to_owned()),
+        format: LogFormat::Text,
+    })
+}
+
+fn filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let mut filter = EnvFilter::builder().parse(text).context("FLAGSTREAM_LOG")?;
+    // Whoever asks for all of `debug` means ours; for a library's, its name is in the filter.
+    for library in QUIET.iter().filter(|library| !names(text, library)) {
+        let level = if text.trim() == "off" { "off" } else { "warn" };
+        filter = filter.add_directive(format!("{library}={level}").parse()?);
+    }
+    Ok(filter)
+}
+
+fn names(filter: &str, target: &str) -> bool {
+    filter.split(',').any(|directive| {
+        let named = directive.split(['=', '[']).next().unwrap_or_default().trim();
+        named == target
+            || named
+                .strip_prefix(target)
+                .is_some_and(|rest| rest.starts_with("::"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_named() {
+        let text = |filter_text| filter(filter_text).map(|f| f.to_string()).unwrap_or_default();
+        assert!(text("debug").contains("librdkafka=warn"));
+        assert!(text("info,librdkafka=debug").contains("librdkafka=debug"));
+        assert!(!text("info,librdkafka=debug").contains("librdkafka=warn"));
+        assert!(text("off").contains("rdkafka=off"));
+        assert!(filter("flagstream=loud").is_err());
+    }
+}

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use crate::config::{Profile, SettingInForce};
+
+use super::{Global, Output, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -10,6 +12,32 @@ pub enum Command {
     Show,
 }
 
-pub fn run(_command: Command, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`config` is not built yet")
+pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let Command::Show = command;
+    let loaded = global.load(Profile::Service)?;
+    match global.output {
+        Output::Json => print::line(&serde_json::to_string_pretty(&loaded.settings)?)?,
+        Output::Text => print::line(&table(&loaded.settings))?,
+    };
+    for notice in &loaded.notices {
+        eprintln!("flagstream: note: {notice}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(settings: &[SettingInForce]) -> String {
+    let value = |setting: &SettingInForce| setting.value.clone().unwrap_or_else(|| "-".to_owned());
+    let width = |column: fn(&SettingInForce) -> usize| settings.iter().map(column).max().unwrap_or(0);
+    let path_width = width(|setting| setting.path.chars().count());
+    // A long value moves its own line, not the whole column.
+    let value_width =
+        width(|setting| setting.value.as_ref().map_or(1, |value| value.chars().count())).min(40);
+    let lines: Vec<_> = settings
+        .iter()
+        .map(|setting| {
+            let (path, value, origin) = (&setting.path, value(setting), &setting.origin);
+            format!("{path:path_width$}  {value:value_width$}  {origin}")
+        })
+        .collect();
+    lines.join("\n")
 }

@@ -1,16 +1,173 @@
 //! `flagstream dev`: everything embedded in one process.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::Global;
+use anyhow::Context;
+
+use crate::config::{Config, Profile};
+use crate::dev::{Broker, Running, embed, sample, trickle};
+use crate::kafka::follow::{Follower, Start};
+use crate::shutdown::Shutdown;
+
+use super::{Global, Output, UsageError, print, render};
+
+/// How late a stop may be noticed.
+const STEP: Duration = Duration::from_millis(50);
+/// How often the parts are looked after.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// A file of flags in the format of Unleash's client API, reloaded when it changes (default: sample flags,
+    /// written to the state folder)
+    #[arg(long, value_name = "FILE")]
+    pub flags: Option<PathBuf>,
+    /// Sample requests per second; 0 for none
+    #[arg(long, default_value_t = 2.0, value_name = "PER_SECOND")]
+    pub rate: f64,
     /// Do not print evaluated events
     #[arg(long)]
     pub quiet: bool,
 }
 
-pub async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`dev` is not built yet")
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if !(0.0..=trickle::MAX_RATE).contains(&args.rate) {
+        return Err(UsageError(format!(
+            "--rate {}: expected 0 to {}",
+            args.rate,
+            trickle::MAX_RATE
+        ))
+        .into());
+    }
+    let mut config = global.load(Profile::Dev)?.config;
+    let broker = Broker::start().context("the embedded broker does not start")?;
+    embed(&mut config, broker.address());
+    let config = Arc::new(config);
+    let flags = flag_file(args.flags.clone(), &config.state_dir)?;
+    broker.create_topics(&config)?;
+    let running = Running::start(Arc::clone(&config), flags.clone())?;
+    let served = serve(&args, global.output, &config, &flags, &running).await;
+    let stopped = running.stop().await;
+    served.and(stopped)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// From the first flag to Ctrl-C.
+async fn serve(
+    args: &Args,
+    output: Output,
+    config: &Arc<Config>,
+    flags: &std::path::Path,
+    running: &Running,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        ready = running.ready() => ready?,
+        stop = stop_signal() => return stop,
+    }
+    for line in banner(config, flags) {
+        print::line(&line)?;
+    }
+    let shutdown = running.parts.shutdown.clone();
+    let printer = (!args.quiet).then(|| {
+        let (config, shutdown) = (Arc::clone(config), shutdown.clone());
+        tokio::task::spawn_blocking(move || print_events(&config, output, &shutdown))
+    });
+    let samples = async {
+        if args.rate > 0.0 {
+            trickle::run(config, args.rate, shutdown.clone()).await?;
+        }
+        shutdown.cancelled().await;
+        anyhow::Ok(())
+    };
+    let ended = tokio::select! {
+        stop = stop_signal() => stop,
+        failed = failure(running) => failed,
+        sampled = samples => sampled,
+    };
+    shutdown.cancel();
+    if let Some(printer) = printer {
+        printer.await??;
+    }
+    ended
+}
+
+fn flag_file(given: Option<PathBuf>, state_dir: &std::path::Path) -> anyhow::Result<PathBuf> {
+    let Some(path) = given else {
+        let written = sample::write(state_dir);
+        return written.with_context(|| format!("sample flags cannot be written to {}", state_dir.display()));
+    };
+    // A file that changes later may be bad for a while; one that is bad from the start is a mistake.
+    crate::flag_file::load(&path, "").map_err(|error| UsageError(format!("--flags {error}")))?;
+    Ok(path)
+}
+
+fn banner(config: &Config, flags: &std::path::Path) -> Vec<String> {
+    let kafka = &config.kafka.bootstrap_servers;
+    let environment = &config.unleash.default_environment;
+    vec![
+        format!("http http://{}", config.http.listen),
+        format!("kafka {kafka}"),
+        "database none (audit rows come with the sink)".to_owned(),
+        format!(
+            "flags {} (environment {environment}; edit it: changes are announced)",
+            flags.display()
+        ),
+        String::new(),
+        "For development only: the broker keeps nothing after a stop and has no transaction isolation."
+            .to_owned(),
+        "Next, in another terminal:".to_owned(),
+        format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}"),
+        "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
+        "  flagstream tail --topic updates".to_owned(),
+        format!(
+            "  flagstream evaluate premium-features --user user-7 --flags {}",
+            flags.display()
+        ),
+        String::new(),
+    ]
+}
+
+/// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.
+fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
+    while !shutdown.is_cancelled() {
+        let Some(record) = follower.next(STEP)? else {
+            continue;
+        };
+        let line = match output {
+            Output::Text => {
+                render::printable(&format!("{} {}", render::time(&record), render::content(&record)))
+            }
+            Output::Json => render::json_line(&record)?,
+        };
+        if !print::line(&line)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+async fn failure(running: &Running) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        ticks.tick().await;
+        anyhow::ensure!(!running.has_failed(), "a part of the service has stopped");
+    }
 }

@@ -1,29 +1,165 @@
-//! `flagstream evaluate`: evaluates a flag of a file.
+//! `flagstream evaluate`: evaluates a flag of a file, as the service would.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Global;
+use anyhow::Context;
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Map, Value};
+
+use crate::flag::value::{Lookup, answer};
+use crate::flag::{Answer, Moment, Snapshot};
+use crate::flag_file;
+use crate::message::event::{member, write_result};
+use crate::message::json::write_string;
+use crate::message::request::Request;
+
+use super::{Global, Output, UsageError, ask, print, render};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The flag to evaluate
     pub flag: String,
-    /// User (the targeting key)
-    #[arg(long)]
-    pub user: Option<String>,
-    /// Context, a JSON object
-    #[arg(long, value_name = "JSON")]
-    pub context: Option<String>,
-    /// Default value; its type is the type asked for
-    #[arg(long, value_name = "JSON")]
-    pub default: Option<String>,
+    #[command(flatten)]
+    pub options: ask::Options,
+    /// Environment of the flags in the file (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
     pub environment: Option<String>,
     /// A file of flags in the format of Unleash's client API
     #[arg(long, value_name = "FILE")]
-    pub flags: Option<std::path::PathBuf>,
+    pub flags: Option<PathBuf>,
 }
 
-pub async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`evaluate` is not built yet")
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let Some(path) = &args.flags else {
+        let message = "--flags FILE is required: evaluating against a running service is not built yet \
+                       (`flagstream request --wait` asks one through Kafka)";
+        return Err(UsageError(message.to_owned()).into());
+    };
+    let config = global.load_config()?.unleash;
+    let environment = args.environment.as_deref().unwrap_or(&config.default_environment);
+    let body = ask::body(std::slice::from_ref(&args.flag), &args.options, environment)?;
+    let file = flag_file::load(path, environment)?;
+    for (name, error) in &file.refused {
+        eprintln!("flagstream: refused: {error}");
+        anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
+    }
+    let result = evaluate(&args.flag, body, &file.snapshot, &config.app_name)?;
+    let line = match global.output {
+        Output::Json => result,
+        Output::Text => text(&args.flag, &result)?,
+    };
+    print::line(&line)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn evaluate(
+    flag: &str,
+    body: Map<String, Value>,
+    snapshot: &Snapshot,
+    app_name: &str,
+) -> anyhow::Result<String> {
+    let text = Value::Object(body).to_string();
+    let request = Request::decode(text.as_bytes())?;
+    let asked = request.asks.as_slice().first().context("nothing is asked")?;
+    let (now, hostname) = (
+        Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        gethostname::gethostname().to_string_lossy().into_owned(),
+    );
+    let moment = Moment {
+        now: &now,
+        hostname: &hostname,
+        app_name,
+    };
+    let environment = request.environment.as_deref().unwrap_or_default();
+    let lookup = match snapshot.environment(environment) {
+        None => Lookup::NotReady(environment.into()),
+        Some(flags) => match flags.evaluate(flag, &request.context, &moment) {
+            None => Lookup::NotFound,
+            Some(outcome) => Lookup::Found(outcome),
+        },
+    };
+    let answer = answer(flag, lookup, asked.value_type, asked.default.as_ref());
+    Ok(result(flag, &request, &answer))
+}
+
+/// The members of an event that are the result, as JSON.
+fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
+    let mut out = b"{\"flag_name\":".to_vec();
+    write_string(&mut out, flag);
+    member(&mut out, "user_id", request.context.user_id.as_deref());
+    member(&mut out, "environment", request.environment.as_deref());
+    write_result(&mut out, answer);
+    out.push(b'}');
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn text(flag: &str, result: &str) -> serde_json::Result<String> {
+    let result: Value = serde_json::from_str(result)?;
+    let value = result
+        .get("typed_value")
+        .map(Value::to_string)
+        .unwrap_or_default();
+    Ok(render::printable(&format!(
+        "{flag} = {value}  {}",
+        render::outcome(&result)
+    )))
+}
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Evaluates a sample flag.
+    fn sample(flag: &str, context: &str, default: Option<&str>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = crate::dev::sample::write(folder.path()).unwrap();
+        let snapshot = flag_file::load(&path, "e").unwrap().snapshot;
+        let options = ask::Options {
+            user: Some("someone".to_owned()),
+            context: Some(context.to_owned()),
+            defaults: default.into_iter().map(str::to_owned).collect(),
+            ..ask::Options::default()
+        };
+        let body = ask::body(&[flag.to_owned()], &options, "e").unwrap();
+        evaluate(flag, body, &snapshot, "flagstream").unwrap()
+    }
+
+    fn read(result: String) -> Value {
+        serde_json::from_str(&result).unwrap()
+    }
+
+    #[test]
+    fn every_type_and_reason() {
+        let config = read(sample("feature-config", "{}", Some("{}")));
+        assert_eq!(config["typed_value"]["regions"][1], "eu");
+        assert_eq!(
+            config["value"],
+            r#"{"enabled": true, "threshold": 0.8, "regions": ["us", "eu"]}"#.replace(' ', "")
+        );
+        assert_eq!(
+            text("max-retries", &sample("max-retries", "{}", Some("3"))).unwrap(),
+            "max-retries = 5  TARGETING_MATCH, variant five"
+        );
+        assert_eq!(read(sample("premium-features", "{}", None))["reason"], "DEFAULT");
+        assert_eq!(
+            read(sample(
+                "premium-features",
+                r#"{"subscription_tier":"gold"}"#,
+                None
+            ))["value"],
+            "true"
+        );
+        let unknown = read(sample("unknown", "{}", Some("\"x\"")));
+        assert_eq!(
+            (&unknown["value"], &unknown["error_code"]),
+            (&"x".into(), &"FLAG_NOT_FOUND".into())
+        );
+        let mismatch = read(sample("theme-variant", "{}", Some("5")));
+        assert_eq!(
+            (&mismatch["typed_value"], &mismatch["reason"]),
+            (&5.into(), &"ERROR".into())
+        );
+    }
 }

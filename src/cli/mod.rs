@@ -2,21 +2,25 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to stdout, everything else to stderr.
 
-mod bench;
-mod config;
-mod dev;
-mod evaluate;
-mod request;
-mod run;
-mod tail;
-mod topics;
+mod ask;
+pub mod bench;
+pub mod config;
+pub mod dev;
+pub mod evaluate;
+mod print;
+mod render;
+pub mod request;
+pub mod run;
+pub mod tail;
+pub mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self as configuration, Config, ConfigError, Loaded, Profile};
+use crate::telemetry;
 
 /// Evaluates feature flags where the events already are: in Kafka.
 #[derive(Debug, Parser)]
@@ -81,13 +85,22 @@ pub struct UsageError(pub String);
 impl Global {
     /// The configuration of this process; a [`ConfigError`] ends the process with exit code 2.
     pub fn load_config(&self) -> Result<Config, ConfigError> {
-        crate::config::load(self.config.as_deref())
+        Ok(self.load(Profile::Service)?.config)
+    }
+
+    /// The same with where each value came from, and with the defaults of `profile`.
+    pub fn load(&self, profile: Profile) -> Result<Loaded, ConfigError> {
+        configuration::load(self.config.as_deref(), profile)
     }
 }
 
 /// Runs one command to its end.
 pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
+    // The service logs as it is configured.
+    if !matches!(cli.command, Command::Run(_)) {
+        telemetry::init_for_command()?;
+    }
     match cli.command {
         Command::Run(args) => run::run(args, global).await,
         Command::Dev(args) => dev::run(args, global).await,

@@ -1,25 +1,215 @@
-//! `flagstream request`: produces an evaluation request.
+//! `flagstream request`: produces an evaluation request, and waits for its reply if asked to.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use super::Global;
+use anyhow::{Context, bail};
+use rdkafka::Message;
+use rdkafka::message::{Header, Headers, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::kafka::client;
+use crate::kafka::follow::{FollowError, Follower, Start};
+
+use super::{Global, Output, UsageError, ask, print, render};
+
+/// For the broker to take the request.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Flags to ask for
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "FLAG")]
     pub flags: Vec<String>,
-    /// User (the targeting key)
+    #[command(flatten)]
+    pub options: ask::Options,
+    /// Environment (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
-    pub user: Option<String>,
-    /// Context, a JSON object
-    #[arg(long, value_name = "JSON")]
-    pub context: Option<String>,
+    pub environment: Option<String>,
     /// Wait for the reply and print it
     #[arg(long)]
     pub wait: bool,
+    /// How long to wait for the reply, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, requires = "wait")]
+    pub timeout: f64,
+    /// Topic for the reply (default: the first of FLAGSTREAM_REPLY__ALLOWED_PREFIXES)
+    #[arg(long, value_name = "TOPIC", requires = "wait")]
+    pub reply_to: Option<String>,
 }
 
-pub async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`request` is not built yet")
+/// A request on its way.
+struct Sent {
+    request_id: String,
+    topic: String,
+    partition: i32,
+    offset: i64,
+}
+
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let environment = args
+        .environment
+        .as_deref()
+        .unwrap_or(&config.unleash.default_environment);
+    let mut body = ask::body(&args.flags, &args.options, environment)?;
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    body.insert("request_id".to_owned(), request_id.as_str().into());
+    body.insert("requested_at".to_owned(), now.into());
+    let body = Value::Object(body).to_string();
+    let timeout = Duration::try_from_secs_f64(args.timeout)
+        .map_err(|error| UsageError(format!("--timeout {}: {error}", args.timeout)))?;
+    if !args.wait {
+        let sent = send(&config, &args, body, request_id, None).await?;
+        print::line(&sent_line(&sent, global.output))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let topic = reply_topic(&config, args.reply_to.as_deref())?;
+    // Before the request is sent, or the reply could be there first.
+    let opening = (config.clone(), topic.clone());
+    let follower =
+        tokio::task::spawn_blocking(move || Follower::open(&opening.0, "request", &opening.1, Start::End));
+    let follower = follower.await?.map_err(|error| explain(error, &topic))?;
+    let sent = send(&config, &args, body, request_id, Some(&topic)).await?;
+    let expected = sent.request_id.clone();
+    let reply = tokio::task::spawn_blocking(move || wait(&follower, &expected, timeout)).await??;
+    let Some(reply) = reply else {
+        bail!(
+            "no reply in {topic} within {} s (the request is at {} {}/{}): is an evaluator running?",
+            args.timeout,
+            sent.topic,
+            sent.partition,
+            sent.offset
+        );
+    };
+    print_reply(&reply, global.output)
+}
+
+async fn send(
+    config: &Config,
+    args: &Args,
+    body: String,
+    request_id: String,
+    reply_to: Option<&str>,
+) -> anyhow::Result<Sent> {
+    let producer: FutureProducer = client::base(&config.kafka, &config.instance, "request")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
+        .create()?;
+    let topic = &config.topics.requests;
+    let mut record = FutureRecord::<str, str>::to(topic).payload(&body);
+    if let Some(user) = &args.options.user {
+        record = record.key(user);
+    }
+    if let Some(reply_to) = reply_to {
+        let headers = [("reply-to", reply_to), ("correlation-id", &request_id)];
+        let headers = headers
+            .into_iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(value),
+                })
+            });
+        record = record.headers(headers);
+    }
+    let delivered = producer
+        .send(record, SEND_TIMEOUT)
+        .await
+        .map_err(|(error, _)| error);
+    let delivered =
+        delivered.with_context(|| format!("topic {topic} at {}", config.kafka.bootstrap_servers))?;
+    Ok(Sent {
+        request_id,
+        topic: topic.clone(),
+        partition: delivered.partition,
+        offset: delivered.offset,
+    })
+}
+
+/// The first topic that may be replied to, unless one is named.
+fn reply_topic(config: &Config, named: Option<&str>) -> Result<String, UsageError> {
+    let prefixes = &config.reply.allowed_prefixes;
+    match named.or(prefixes.first().map(String::as_str)) {
+        None => Err(UsageError(
+            "--wait: no topic may be replied to (FLAGSTREAM_REPLY__ALLOWED_PREFIXES)".to_owned(),
+        )),
+        Some(topic) if prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str())) => {
+            Ok(topic.to_owned())
+        }
+        Some(topic) => Err(UsageError(format!(
+            "--reply-to {topic}: expected one that begins with {}",
+            prefixes.join(", ")
+        ))),
+    }
+}
+
+fn explain(error: FollowError, topic: &str) -> anyhow::Error {
+    match error {
+        FollowError::NoTopic { .. } => {
+            anyhow::anyhow!(
+                "the reply topic {topic} does not exist, so no reply could come: create it, or name another with --reply-to"
+            )
+        }
+        other => other.into(),
+    }
+}
+
+fn wait(
+    follower: &Follower,
+    correlation_id: &str,
+    timeout: Duration,
+) -> Result<Option<OwnedMessage>, FollowError> {
+    let deadline = Instant::now() + timeout;
+    while Instant::now() < deadline {
+        let step = STEP.min(deadline.saturating_duration_since(Instant::now()));
+        let Some(record) = follower.next(step)? else {
+            continue;
+        };
+        let mut headers = record.headers().into_iter().flat_map(Headers::iter);
+        if headers
+            .any(|header| header.key == "correlation-id" && header.value == Some(correlation_id.as_bytes()))
+        {
+            return Ok(Some(record.detach()));
+        }
+    }
+    Ok(None)
+}
+
+fn sent_line(sent: &Sent, output: Output) -> String {
+    let Sent {
+        request_id,
+        topic,
+        partition,
+        offset,
+    } = sent;
+    match output {
+        Output::Text => format!("request {request_id} is at {topic} {partition}/{offset}"),
+        Output::Json => {
+            json!({"request_id": request_id, "topic": topic, "partition": partition, "offset": offset})
+                .to_string()
+        }
+    }
+}
+
+fn print_reply(reply: &OwnedMessage, output: Output) -> anyhow::Result<ExitCode> {
+    let text = String::from_utf8_lossy(reply.payload().unwrap_or_default());
+    if output == Output::Json {
+        print::line(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let body: Value = serde_json::from_str(&text).context("the reply is not JSON")?;
+    let results = body.get("results").and_then(Value::as_object);
+    for (flag, answer) in results.into_iter().flatten() {
+        let value = answer.get("value").map(Value::to_string).unwrap_or_default();
+        let line = format!("{flag} = {value}  {}", render::outcome(answer));
+        if !print::line(&render::printable(&line))? {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

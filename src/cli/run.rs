@@ -1,16 +1,64 @@
 //! `flagstream run`: the service.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::Global;
+use crate::app::{self, Role};
+use crate::config::Profile;
+use crate::telemetry;
+
+use super::{Global, UsageError};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which parts of the service this process runs (default: all that are built)
+    /// Which parts of the service this process runs: evaluator, feeder, sink, warmer, api (default: all that are
+    /// built)
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     pub roles: Vec<String>,
 }
 
-pub async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`run` is not built yet")
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let roles = roles(&args.roles)?;
+    let loaded = global.load(Profile::Service)?;
+    telemetry::init(&loaded.config.log)?;
+    for notice in &loaded.notices {
+        tracing::warn!("{notice}");
+    }
+    let config = Arc::new(loaded.config);
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, instance = config.instance, ?roles, "starting");
+    app::run(config, &roles).await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn roles(names: &[String]) -> Result<Vec<Role>, UsageError> {
+    if names.is_empty() {
+        return Ok(Role::BUILT.to_vec());
+    }
+    let roles: Result<Vec<Role>, String> = names.iter().map(|name| name.trim().parse()).collect();
+    roles.map_err(|error| UsageError(format!("--roles: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(names: &[&str]) -> Result<Vec<Role>, String> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        roles(&names).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn roles_are_those_built_unless_named() {
+        assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Api]));
+        assert_eq!(parsed(&["feeder", " api"]), Ok(vec![Role::Feeder, Role::Api]));
+        for unbuilt in ["sink", "warmer"] {
+            assert_eq!(
+                parsed(&["feeder", unbuilt]),
+                Err(format!("--roles: role {unbuilt} is not built yet"))
+            );
+        }
+        assert!(parsed(&["evalutor"]).is_err_and(|error| error.contains("evaluator, feeder, sink")));
+    }
 }

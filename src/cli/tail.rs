@@ -1,16 +1,81 @@
 //! `flagstream tail`: follows a topic, decoded.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use super::Global;
+use crate::config::{Config, TopicsConfig};
+use crate::kafka::follow::{Follower, Start};
+use crate::shutdown::Shutdown;
+
+use super::{Global, Output, print, render};
+
+/// How late Ctrl-C may be noticed.
+const STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which topic: one of ours by its role (`events`, `updates`, …) or by its name
+    /// Which topic: events, requests, updates, changes, definitions, dead-letters, conversions, or any by its name
     #[arg(long, default_value = "events")]
     pub topic: String,
+    /// Begin with the oldest record instead of the next one
+    #[arg(long)]
+    pub from_beginning: bool,
+    /// End after so many records
+    #[arg(short = 'n', long = "count", value_name = "N")]
+    pub count: Option<u64>,
 }
 
-pub async fn run(_args: Args, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`tail` is not built yet")
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let (config, output) = (global.load_config()?, global.output);
+    let stop = Shutdown::new();
+    let stopped = stop.clone();
+    let mut tail = tokio::task::spawn_blocking(move || follow(&args, &config, output, &stopped));
+    tokio::select! {
+        ended = &mut tail => ended??,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            stop.cancel();
+            tail.await??;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyhow::Result<()> {
+    let topic = by_role(&config.topics, &args.topic);
+    let start = if args.from_beginning {
+        Start::Beginning
+    } else {
+        Start::End
+    };
+    let follower = Follower::open(config, "tail", topic, start)?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 && !stop.is_cancelled() {
+        let Some(record) = follower.next(STEP)? else {
+            continue;
+        };
+        let text = match output {
+            Output::Text => render::line(&record),
+            Output::Json => render::json_line(&record)?,
+        };
+        if !print::line(&text)? {
+            break;
+        }
+        left -= 1;
+    }
+    Ok(())
+}
+
+/// The name of the topic with this role, or the name itself.
+fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
+    match role {
+        "events" => &topics.events,
+        "requests" => &topics.requests,
+        "updates" => &topics.updates,
+        "changes" => &topics.changes,
+        "definitions" => &topics.definitions,
+        "dead-letters" => &topics.dead_letters,
+        "conversions" => &topics.conversions,
+        name => name,
+    }
 }

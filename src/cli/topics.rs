@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::Global;
+use crate::kafka::topics::{Difference, TopicReport, Topics};
+
+use super::{Global, Output, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -12,6 +14,70 @@ pub enum Command {
     Check,
 }
 
-pub async fn run(_command: Command, _global: &Global) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`topics` is not built yet")
+/// Exit code 1 while a difference is left.
+pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let topics = Topics::new(&global.load_config()?)?;
+    let reports = match command {
+        Command::Apply => topics.apply().await?,
+        Command::Check => topics.check().await?,
+    };
+    match global.output {
+        Output::Json => {
+            print::line(&serde_json::to_string_pretty(&reports)?)?;
+        }
+        Output::Text => {
+            for line in reports.iter().flat_map(text) {
+                print::line(&line)?;
+            }
+        }
+    }
+    let well = reports.iter().all(|report| report.left.is_empty());
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn text(report: &TopicReport) -> Vec<String> {
+    let TopicReport { topic, done, left } = report;
+    if done.is_empty() && left.is_empty() {
+        return vec![format!("{topic}: as needed")];
+    }
+    let done = done.iter().map(|difference| match difference {
+        Difference::Missing => format!("{topic}: created"),
+        Difference::Config { name, needed, .. } => format!("{topic}: {name} set to {needed}"),
+        Difference::Partitions { needed, .. } => format!("{topic}: now has {needed} partitions"),
+    });
+    let left = left.iter().map(|difference| match difference {
+        Difference::Partitions { .. } => {
+            format!("{topic}: {difference}; keys would move to other partitions, so this is not changed here")
+        }
+        _ => format!("{topic}: {difference}"),
+    });
+    done.chain(left).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_gets_at_least_a_line() {
+        let report = |done, left| TopicReport {
+            topic: "t".to_owned(),
+            done,
+            left,
+        };
+        assert_eq!(text(&report(vec![], vec![])), ["t: as needed"]);
+        assert_eq!(text(&report(vec![Difference::Missing], vec![])), ["t: created"]);
+        assert_eq!(
+            text(&report(vec![], vec![Difference::Missing])),
+            ["t: does not exist"]
+        );
+        let partitions = Difference::Partitions { needed: 12, found: 3 };
+        assert!(
+            text(&report(vec![], vec![partitions]))[0].starts_with("t: has 3 partitions instead of 12; keys")
+        );
+    }
 }

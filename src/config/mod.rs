@@ -1,22 +1,101 @@
 //! Configuration: parsed once, before any port is bound, into validated structs.
 
+mod build;
+mod client;
+mod environment;
+mod file;
+mod mask;
+mod parse;
 pub mod secret;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod unleash;
+mod values;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use secret::Secret;
+pub use settings::markdown;
+pub use show::SettingInForce;
+pub use values::Origin;
+
+use values::Values;
 
 /// What is wrong with the configuration: every problem found, each with the name of its setting.
 #[derive(Debug, thiserror::Error)]
-#[error("configuration: {}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
-/// Reads environment variables over `file` (or `./flagstream.toml`) over defaults.
-pub fn load(_file: Option<&std::path::Path>) -> Result<Config, ConfigError> {
-    Err(ConfigError(vec!["not built yet".into()]))
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [problem] => write!(f, "configuration: {problem}"),
+            problems => {
+                write!(f, "configuration: {} problems", problems.len())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+/// Whose defaults are in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Service,
+    /// `flagstream dev`: reachable from this machine only, everything allowed.
+    Dev,
+}
+
+/// A configuration, and how it came about.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// Every setting with its value, secrets masked.
+    pub settings: Vec<SettingInForce>,
+    /// What is accepted but worth a warning.
+    pub notices: Vec<String>,
+}
+
+/// Reads the process's environment variables over `file` (or `./flagstream.toml`, where there is one) over defaults.
+pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError> {
+    let default = Path::new("flagstream.toml");
+    let file = file.or_else(|| default.exists().then_some(default));
+    let text = file.map(std::fs::read_to_string).transpose();
+    match (file, text) {
+        (Some(path), Err(error)) => Err(ConfigError(vec![format!("{}: {error}", path.display())])),
+        (file, text) => load_from(
+            file.zip(text.ok().flatten().as_deref()),
+            std::env::vars_os(),
+            profile,
+        ),
+    }
+}
+
+/// The same from texts at hand; `file` is its name (for messages) and its text.
+pub fn load_from(
+    file: Option<(&Path, &str)>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    profile: Profile,
+) -> Result<Loaded, ConfigError> {
+    let mut values = Values::new(profile == Profile::Dev);
+    if let Some((path, text)) = file {
+        file::read(path, text, &mut values);
+    }
+    environment::read(variables, &mut values);
+    let config = build::config(&mut values);
+    let config = values.finish(config)?;
+    Ok(Loaded {
+        settings: show::in_force(&values),
+        notices: show::notices(&config, &values),
+        config,
+    })
 }
 
 /// Everything that can be configured. Fields that later roles use are parsed and validated already.
@@ -32,6 +111,11 @@ pub struct Config {
     pub reply: ReplyConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
+    pub database: DatabaseConfig,
+    pub redis: RedisConfig,
+    pub auth: AuthConfig,
+    pub api: ApiConfig,
+    pub schema_registry_url: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +138,23 @@ pub struct TopicsConfig {
     pub partitions: i32,
     /// `None`: the broker's default.
     pub replication: Option<i32>,
+    pub retention: Duration,
+    pub dead_letters_retention: Duration,
+}
+
+impl TopicsConfig {
+    /// Each topic's name, after the path of its setting.
+    pub fn names(&self) -> [(&'static str, &str); 7] {
+        [
+            ("topics.requests", &self.requests),
+            ("topics.events", &self.events),
+            ("topics.changes", &self.changes),
+            ("topics.definitions", &self.definitions),
+            ("topics.updates", &self.updates),
+            ("topics.dead_letters", &self.dead_letters),
+            ("topics.conversions", &self.conversions),
+        ]
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -120,4 +221,57 @@ pub struct LogConfig {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    pub url: Option<Secret>,
+    /// Whether `run` brings the schema up to date.
+    pub migrate: bool,
+    pub audit_retention_days: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    pub url: Option<Secret>,
+    pub cache_ttl: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// What callers without a token may do.
+    pub anonymous_scopes: Vec<Scope>,
+    pub bootstrap_token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Evaluate,
+    Read,
+    Write,
+    Delete,
+    Admin,
+}
+
+impl Scope {
+    pub const NAMES: &[(&str, Self)] = &[
+        ("evaluate", Self::Evaluate),
+        ("read", Self::Read),
+        ("write", Self::Write),
+        ("delete", Self::Delete),
+        ("admin", Self::Admin),
+    ];
+}
+
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    pub durability: Durability,
+}
+
+/// What an HTTP answer waits for before it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    Spool,
+    Memory,
+    Sync,
 }

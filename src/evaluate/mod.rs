@@ -20,6 +20,7 @@
 pub mod amend;
 pub mod answer;
 pub mod batch;
+mod clients;
 pub mod outbox;
 pub mod pace;
 pub mod reply_topics;
@@ -75,9 +76,7 @@ impl Evaluator {
 
     /// Waits for all workers to commit what they have and stop. `false` if one of them panicked.
     pub fn join(self) -> bool {
-        self.workers
-            .into_iter()
-            .map(JoinHandle::join)
-            .fold(true, |well, ended| well && ended.is_ok())
+        let ended: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }

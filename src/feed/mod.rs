@@ -1,2 +1,237 @@
-//! feed
+//! From the sources of flags into Kafka.
+//!
+//! ```text
+//!  feature-flag-changes ─ hint ─► follow ─ look now ─┐
+//!                                                    ▼
+//!  Unleash, flag file ◄─ look ─ poller ─ answer ─► term ─► desk: diff ─► guard ─► one transaction
+//! ```
+//!
+//! Every instance runs a [`Feeder`], one of them leads: the owner of the single partition of the changes topic
+//! ([`election`]). A leader's [`term`] starts by fencing its predecessor and reading the definitions in force;
+//! after any failure whose outcome is unknown it starts again from there.
+
+mod answer;
+mod definitions;
+mod desk;
+mod diff;
+mod election;
+mod file;
+mod follow;
+mod guard;
+mod health;
+mod hint;
+mod look;
+mod notes;
+mod origin;
+mod pace;
+mod poller;
+mod publish;
+mod refusal;
+mod report;
+mod state;
+mod term;
+mod unleash;
 pub mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+pub use file::FileOrigin;
+pub use health::{EnvironmentHealth, Health, HealthView, Role, SourceError};
+pub use origin::Origin;
+pub use refusal::Refused;
+pub use report::report_usage;
+pub use unleash::UnleashOrigin;
+pub use usage::Usage;
+
+use election::Election;
+use follow::Follow;
+use publish::PublishError;
+use term::{Ended, Term, TermError};
+
+/// A broker that is back should find a leader soon.
+const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The feeder of one instance.
+#[derive(Debug)]
+pub struct Feeder {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    health: HealthView,
+    origins: Vec<Origin>,
+}
+
+/// What to do after a term.
+enum Next {
+    Stop,
+    /// Stand for election with the same membership.
+    Stay,
+    /// The membership is stale or lost: only a new one tells who leads.
+    Rejoin,
+}
+
+/// The origins of all configured environments of Unleash; none without an Unleash.
+pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
+    let Some(client) = unleash::Client::new(&config.unleash)? else {
+        return Ok(Vec::new());
+    };
+    let environments = config.unleash.environments.iter().cloned();
+    let origin = |environment| Origin::Unleash(UnleashOrigin::new(Arc::clone(&client), environment));
+    Ok(environments.map(origin).collect())
+}
+
+impl Feeder {
+    /// At most one origin per environment.
+    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
+        Self {
+            config,
+            metrics,
+            health: HealthView::default(),
+            origins,
+        }
+    }
+
+    pub fn health(&self) -> HealthView {
+        self.health.clone()
+    }
+
+    /// Runs until `shutdown`, leading whenever it is this instance's turn. A transaction that has begun is
+    /// finished. An error means that the configuration can't work.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        if self.origins.is_empty() {
+            info!("no source of flags is configured: this instance never leads");
+            shutdown.cancelled().await;
+            return Ok(());
+        }
+        let mut failures = 0;
+        loop {
+            let election = Election::join(&self.config)?;
+            let next = self.stand(&election, &shutdown, &mut failures).await;
+            self.set_role(Role::Follower);
+            // Leaving the group blocks.
+            tokio::task::spawn_blocking(move || drop(election)).await?;
+            match next {
+                Next::Stop => return Ok(()),
+                Next::Stay | Next::Rejoin => self.pause(failures, &shutdown).await,
+            }
+        }
+    }
+
+    /// One membership of the consumer group, with as many terms as it brings.
+    async fn stand(&self, election: &Election, shutdown: &Shutdown, failures: &mut u32) -> Next {
+        let mut follow = self.follow();
+        loop {
+            match self.wait_for_turn(election, &mut follow, shutdown).await {
+                Next::Stay => {}
+                other => return other,
+            }
+            self.set_role(Role::Starting);
+            let ended = self.term(election, &mut follow, shutdown, failures).await;
+            self.set_role(Role::Follower);
+            match self.after(ended, failures) {
+                Next::Stay if election.leads() => {
+                    self.pause_in_group(election, &mut follow, *failures, shutdown)
+                        .await;
+                }
+                Next::Stay => follow = self.follow(),
+                other => return other,
+            }
+        }
+    }
+
+    /// Returns `Stay` once it is this instance's turn to lead.
+    async fn wait_for_turn(&self, election: &Election, follow: &mut Follow, shutdown: &Shutdown) -> Next {
+        while !election.leads() {
+            tokio::select! {
+                () = shutdown.cancelled() => return Next::Stop,
+                () = election.turn(false) => {}
+                received = election.recv() => match received {
+                    Ok(received) => drop(self.note_hint(follow, received)),
+                    Err(error) if election::is_final(&error) => {
+                        self.note_term_failed("consumer", &error.to_string());
+                        return Next::Rejoin;
+                    }
+                    Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
+                },
+            }
+        }
+        if shutdown.is_cancelled() {
+            Next::Stop
+        } else {
+            Next::Stay
+        }
+    }
+
+    async fn term(
+        &self,
+        election: &Election,
+        follow: &mut Follow,
+        shutdown: &Shutdown,
+        failures: &mut u32,
+    ) -> Result<Ended, TermError> {
+        let term = Term::begin(self, election, follow).await?;
+        *failures = 0;
+        self.note_leading();
+        term.lead(shutdown).await
+    }
+
+    fn after(&self, ended: Result<Ended, TermError>, failures: &mut u32) -> Next {
+        match ended {
+            Ok(Ended::Shutdown) => Next::Stop,
+            Ok(Ended::Revoked) => {
+                info!("leadership is lost");
+                self.count_term("revoked");
+                Next::Stay
+            }
+            Err(error) => {
+                *failures += 1;
+                self.note_term_failed(error.reason(), &error.to_string());
+                match error {
+                    // To open a new producer now would fence the successor in turn.
+                    TermError::Publish(PublishError::Fenced(_)) | TermError::Consumer(_) => Next::Rejoin,
+                    TermError::Publish(_) | TermError::Cut(_) => Next::Stay,
+                }
+            }
+        }
+    }
+
+    fn follow(&self) -> Follow {
+        Follow::new(self.origins.iter().map(|origin| origin.environment().to_owned()))
+    }
+
+    /// Between two terms of one membership: rebalances must go on, and hints be there for the next term.
+    async fn pause_in_group(
+        &self,
+        election: &Election,
+        follow: &mut Follow,
+        failures: u32,
+        shutdown: &Shutdown,
+    ) {
+        let pause = self.pause(failures, shutdown);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                received = election.recv() => if let Ok(received) = received {
+                    self.note_hint(follow, received);
+                },
+            }
+        }
+    }
+
+    async fn pause(&self, failures: u32, shutdown: &Shutdown) {
+        tokio::select! {
+            () = tokio::time::sleep(pace::backoff(failures).min(TERM_PAUSE_MAX)) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}

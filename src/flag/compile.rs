@@ -1,5 +1,6 @@
 //! One flag, compiled: its rules as closures of Unleash's engine, its variants with their payloads parsed.
 
+mod properties;
 mod rule;
 mod variant;
 
@@ -10,10 +11,12 @@ use unleash_types::client_features::{ClientFeature, FeatureDependency};
 
 pub use variant::{Payload, Variant};
 
-pub(super) use rule::{Condition, ContextField, Properties, StrategyRule};
+pub(super) use properties::{ContextField, Properties};
+pub(super) use rule::{Condition, StrategyRule};
 pub(super) use variant::{Stickiness, VariantSet};
 
 use super::definition;
+use properties::PropertyNames;
 
 /// A flag ready to be evaluated.
 pub struct CompiledFlag {
@@ -29,7 +32,7 @@ pub struct CompiledFlag {
     /// The flag's own.
     pub(super) own: VariantSet,
     pub(super) dependencies: Box<[Dependency]>,
-    /// The properties that the rules read, by the names they have in the text of the rules.
+    /// Those that the rules read.
     pub(super) properties: Properties,
 }
 
@@ -66,14 +69,14 @@ impl CompiledFlag {
     }
 
     fn from_feature(environment: &str, version: u64, feature: &ClientFeature) -> Result<Self, CompileError> {
-        let mut properties = Properties::default();
+        let mut names = PropertyNames::of(feature.strategies.as_deref().unwrap_or_default());
         let mut variants = variant::own(feature);
         let own = VariantSet::own(feature);
         let mut strategies = Vec::new();
         for (index, strategy) in feature.strategies.iter().flatten().enumerate() {
             let set = VariantSet::of_strategy(strategy, variants.len());
             variants.extend(variant::of_strategy(strategy));
-            let condition = rule::compile(strategy, &mut properties).map_err(|message| CompileError {
+            let condition = rule::compile(strategy, &mut names).map_err(|message| CompileError {
                 flag: feature.name.clone(),
                 field: format!("strategies[{index}]"),
                 message,
@@ -98,7 +101,7 @@ impl CompiledFlag {
                 .flatten()
                 .map(Dependency::of)
                 .collect(),
-            properties,
+            properties: names.finish(),
         })
     }
 

@@ -55,7 +55,7 @@ impl EnvironmentFlags {
         let asked = Asked {
             context,
             moment,
-            environment: &flag.environment,
+            environment: self.name(),
         };
         let matched = if flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)
@@ -108,13 +108,19 @@ impl CompiledFlag {
             return Match::Everyone;
         }
         let properties = self.properties_for(asked.context);
+        // Fields that the rules don't read hold properties that they do (`compile::properties`).
+        let [in_environment, in_app_name, in_address] = self.properties.in_fields();
+        let field = |property: Option<&str>, own| match property {
+            Some(name) => asked.context.property(name),
+            None => own,
+        };
         let context = &mut EnrichedContext {
             user_id: asked.context.user_id.as_deref(),
             session_id: asked.context.session_id.as_deref(),
-            environment: Some(asked.environment),
-            app_name: Some(asked.app_name()),
+            environment: field(in_environment, Some(asked.environment)),
+            app_name: field(in_app_name, Some(asked.app_name())),
             current_time: Some(asked.current_time()),
-            remote_address: asked.context.remote_address.as_deref(),
+            remote_address: field(in_address, asked.context.remote_address.as_deref()),
             properties: properties.as_ref().map(PropertiesRef::Cows),
             external_results: None,
             toggle_name: group,
@@ -132,16 +138,17 @@ impl CompiledFlag {
         matched.map_or(Match::None, Match::Strategy)
     }
 
-    /// The properties that the rules read, under the names that they have there.
+    /// The properties that the rules read, under the names that they have there; most flags need none.
     fn properties_for<'c>(
         &'c self,
         context: &'c EvaluationContext<'_>,
     ) -> Option<HashMap<Cow<'c, str>, Cow<'c, str>>> {
-        if self.properties.is_empty() || context.properties.is_empty() {
+        let names = self.properties.in_map();
+        if names.len() == 0 || context.properties.is_empty() {
             return None;
         }
-        let mut properties = HashMap::with_capacity(self.properties.iter().len());
-        for (name, in_rule) in self.properties.iter() {
+        let mut properties = HashMap::with_capacity(names.len());
+        for (name, in_rule) in names {
             if let Some(value) = context.property(name) {
                 properties.insert(Cow::Borrowed(in_rule), Cow::Borrowed(value));
             }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::CompiledFlag;
 
-/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. Looking up
-/// costs the same as in one map, which a persistent tree's lookup does not (docs/benchmarks.md).
+/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. A persistent
+/// tree (rpds) was measured to change in half the time, of a few microseconds, and to need 2.4 times as long to find
+/// a flag; a flag is looked up millions of times for each change.
 const SHARDS: usize = 256;
 
 type Shard = HashMap<Arc<str>, Arc<CompiledFlag>, ahash::RandomState>;
@@ -22,6 +23,7 @@ pub struct Snapshot {
 /// The flags of one environment.
 #[derive(Debug, Clone)]
 pub struct EnvironmentFlags {
+    name: Arc<str>,
     shards: Box<[Arc<Shard>]>,
     hasher: ahash::RandomState,
     len: usize,
@@ -106,7 +108,8 @@ impl Snapshot {
     /// The flags of this environment, which is served from now on. Always there.
     fn served(&mut self, name: Arc<str>) -> Option<&mut Arc<EnvironmentFlags>> {
         let position = self.position(&name).unwrap_or_else(|gap| {
-            self.environments.insert(gap, (name, Arc::default()));
+            let flags = Arc::new(EnvironmentFlags::named(Arc::clone(&name)));
+            self.environments.insert(gap, (name, flags));
             gap
         });
         self.environments.get_mut(position).map(|(_, flags)| flags)
@@ -115,17 +118,27 @@ impl Snapshot {
 
 impl Default for EnvironmentFlags {
     fn default() -> Self {
+        Self::named("".into())
+    }
+}
+
+impl EnvironmentFlags {
+    fn named(name: Arc<str>) -> Self {
         let hasher = ahash::RandomState::new();
         let empty = Arc::new(Shard::with_hasher(hasher.clone()));
         Self {
+            name,
             shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
             hasher,
             len: 0,
         }
     }
-}
 
-impl EnvironmentFlags {
+    /// The environment's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn get(&self, flag: &str) -> Option<&Arc<CompiledFlag>> {
         self.shards.get(self.shard(flag))?.get(flag)
     }

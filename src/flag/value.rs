@@ -195,3 +195,6 @@ impl ErrorCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

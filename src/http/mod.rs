@@ -1,1 +1,78 @@
-//! http
+//! The HTTP surface: health, readiness and metrics.
+//!
+//! One file per surface; every error is a [`Problem`]. [`server`] holds what is the same for all: limits of time
+//! and size, and a stop that lets answers finish.
+
+pub mod health;
+pub mod problem;
+pub mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::health::Registry;
+use crate::metrics::Metrics;
+
+pub use problem::Problem;
+pub use server::Server;
+
+/// A body larger than this is refused with 413.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+pub struct Surface {
+    pub health: Arc<Registry>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The routes of the main listener; `with_metrics` where they have no listener of their own.
+pub fn router(surface: Surface, with_metrics: bool) -> Router {
+    let router = health::routes();
+    let router = if with_metrics {
+        router.route("/metrics", get(metrics))
+    } else {
+        router
+    };
+    finish(router, surface)
+}
+
+/// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
+pub fn admin_router(surface: Surface) -> Router {
+    router(surface, true)
+}
+
+fn finish(router: Router<Surface>, surface: Surface) -> Router {
+    router
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(within_time))
+        .with_state(surface)
+}
+
+/// An answer that takes too long is given up.
+async fn within_time(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(server::ANSWER_TIMEOUT, next.run(request)).await;
+    answer.unwrap_or_else(|_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time").into_response())
+}
+
+async fn metrics(State(surface): State<Surface>) -> Response {
+    match surface.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

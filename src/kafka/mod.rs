@@ -2,4 +2,6 @@
 
 pub mod client;
 pub mod consumer;
+pub mod follow;
 pub mod producer;
+pub mod topics;

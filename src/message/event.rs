@@ -43,11 +43,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     member(out, "user_id", frame.user_id);
     member(out, "session_id", frame.session_id);
     member(out, "environment", Some(frame.environment));
-    out.extend_from_slice(br#","value":"#);
-    write_value_text(out, &answer.value);
-    out.extend_from_slice(br#","typed_value":"#);
-    answer.value.write_json(out);
-    write_answer(out, answer);
+    write_result(out, answer);
     out.extend_from_slice(br#","context":"#);
     out.extend_from_slice(frame.context.as_bytes());
     out.extend_from_slice(br#","default_value":"#);
@@ -57,6 +53,15 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     out.extend_from_slice(br#"","source":"#);
     write_source(out, frame.source);
     out.push(b'}');
+}
+
+/// The members that are the result: from `value` to `flag_version`.
+pub(crate) fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    out.extend_from_slice(br#","value":"#);
+    write_value_text(out, &answer.value);
+    out.extend_from_slice(br#","typed_value":"#);
+    answer.value.write_json(out);
+    write_answer(out, answer);
 }
 
 /// The members that events and replies share: from `enabled` to `flag_version`.
@@ -85,7 +90,7 @@ fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
         Value::Boolean(true) => out.extend_from_slice(br#""true""#),
         Value::Boolean(false) => out.extend_from_slice(br#""false""#),
         Value::String(text) | Value::Number(text) => write_string(out, text),
-        Value::Json(_) => write_string(out, value.as_text().as_ref()),
+        Value::Json(_) => write_string(out, value.as_text()),
     }
 }
 
@@ -117,7 +122,7 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
 }
 
 /// Appends `,"name":"text"`, or `null`.
-pub(super) fn member(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
+pub(crate) fn member(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     begin_member(out, name);
     match text {
         Some(text) => write_string(out, text),

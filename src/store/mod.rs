@@ -1,17 +1,62 @@
 //! The flag store of this instance: the snapshot in force, swapped atomically.
 //!
-//! Fed from the whole compacted definitions topic, started from disk when Kafka is unreachable.
+//! ```text
+//!  feature-flag-definitions ─► reader (own thread) ─► ledger: newer? readable? ─► Store ─► whoever evaluates
+//!                                  │ every few seconds                              ▲
+//!                                  ▼                                                │ at start
+//!                          {state_dir}/snapshot ────────────────────────────────────┘
+//! ```
+//!
+//! [`Store`] is what readers see. The [`Reader`] feeds it from the whole compacted definitions topic and never stops
+//! for a bad record; [`ledger`] has the rules by which a record changes what is in force; [`disk`] keeps a copy to
+//! start from when Kafka is unreachable. What is in force never expires: its age is told, by
+//! [`Standing`] and as a metric.
 
-use std::sync::Arc;
+pub mod disk;
+mod keeper;
+pub mod ledger;
+pub mod reader;
+pub mod record;
+mod saver;
+mod session;
+mod standing;
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod test_records;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
-use crate::flag::Snapshot;
+use crate::flag::{FlagChange, Snapshot};
+
+pub use reader::Reader;
+pub use standing::{Origin, Standing};
 
 /// Readers call [`Store::load`] and never wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     snapshot: ArcSwap<Snapshot>,
+    /// One writer at a time; a swap by two would lose one's changes.
+    writing: Mutex<()>,
+    version: watch::Sender<u64>,
+    ready: AtomicBool,
+    standing: watch::Sender<Arc<Standing>>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            snapshot: ArcSwap::default(),
+            writing: Mutex::default(),
+            version: watch::Sender::new(0),
+            ready: AtomicBool::new(false),
+            standing: watch::Sender::default(),
+        }
+    }
 }
 
 impl Store {
@@ -20,13 +65,75 @@ impl Store {
         self.snapshot.load()
     }
 
-    /// Puts a whole snapshot in force and calls the store ready.
-    pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+    /// The highest version applied; 0 when nothing was ever loaded.
+    pub fn version(&self) -> u64 {
+        self.load().version()
     }
 
     /// Whether the store has all flags there were when it started (from Kafka or from disk).
     pub fn is_ready(&self) -> bool {
-        unimplemented!()
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Waits until the store is ready. `false` if the deadline came first.
+    pub async fn wait_until_ready(&self, deadline: Instant) -> bool {
+        let mut standing = self.standing.subscribe();
+        let ready = standing.wait_for(|_| self.is_ready());
+        matches!(timeout_at(deadline, ready).await, Ok(Ok(_)))
+    }
+
+    /// Waits until version `min` is in force. `false` if the deadline came first.
+    pub async fn wait_for_version(&self, min: u64, deadline: Instant) -> bool {
+        if self.version() >= min {
+            return true;
+        }
+        let mut version = self.version.subscribe();
+        let reached = version.wait_for(|version| *version >= min);
+        matches!(timeout_at(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// Versions as they come into force; a slow listener sees the latest only.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// How the store is doing.
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing.borrow())
+    }
+
+    /// Puts `changes` in force, all at once.
+    pub fn apply(&self, changes: impl IntoIterator<Item = FlagChange>) {
+        self.update(|snapshot| snapshot.with(changes));
+    }
+
+    /// Serves `environments` even while they have no flag.
+    pub fn serve<'e>(&self, environments: impl IntoIterator<Item = &'e str>) {
+        self.update(|snapshot| snapshot.serving(environments));
+    }
+
+    /// Puts a whole snapshot in force and calls the store ready.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.update(|_| snapshot);
+        self.set_standing(|standing| standing.ready = true);
+    }
+
+    fn update(&self, next: impl FnOnce(&Snapshot) -> Snapshot) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = next(&self.snapshot.load());
+        let version = next.version();
+        self.snapshot.store(Arc::new(next));
+        // After the swap: who was woken by the version must find it in force.
+        self.version.send_replace(version);
+    }
+
+    fn set_standing(&self, change: impl FnOnce(&mut Standing)) {
+        self.standing.send_modify(|standing| {
+            change(Arc::make_mut(standing));
+            self.ready.store(standing.ready, Ordering::Release);
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

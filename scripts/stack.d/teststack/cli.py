@@ -14,18 +14,14 @@ from . import install, services
 from .install import InstallError, say
 from .run import Interrupted, run, watch
 from .services import ServiceError
-from .stack import BACKENDS, Stack
-from .compose import engine_answers
+from .stack import BACKENDS, Stack, wanted_backend
 
 
 def main(argv):
     options = _parser().parse_args(argv)
     try:
         return options.do(options) or 0
-    except (InstallError, ServiceError) as error:
-        say(f"error: {error}")
-        return 1
-    except subprocess.CalledProcessError as error:
+    except (InstallError, ServiceError, subprocess.CalledProcessError) as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -112,10 +108,7 @@ def _status(options):
 
 
 def _install(_options):
-    wanted = os.environ.get("FLAGSTREAM_STACK_BACKEND", "auto")
-    if wanted == "auto":
-        wanted = "compose" if engine_answers() else "native"
-    BACKENDS[wanted].install()
+    BACKENDS[wanted_backend()].install()
 
 
 def _run(options):

@@ -172,16 +172,22 @@ def _apt_install(programs):
         raise InstallError(f"still not found after installing: {', '.join(still)}")
 
 
+# Kafka 4 and Unleash 7 fail obscurely on older ones.
+LEAST_VERSION = {
+    "java": (17, ""),
+    "node": (20, " (Debian's own package is new enough from Debian 13 on)"),
+}
+
+
 def _check_version(program):
-    """Kafka 4 needs Java 17, Unleash 7 needs Node 20; either fails obscurely on an older one."""
-    least = {"java": 17, "node": 20}.get(program)
-    if least is None:
+    if program not in LEAST_VERSION:
         return
+    least, hint = LEAST_VERSION[program]
     answer = subprocess.run([program, "-version" if program == "java" else "--version"],
                             capture_output=True, text=True, check=False)
     found = re.search(r"\d+", answer.stderr + answer.stdout)
     if not found or int(found.group()) < least:
-        raise InstallError(f"{program} {least} or newer is needed, found: {(answer.stderr + answer.stdout).strip()}")
+        raise InstallError(f"{program} {least} or newer is needed{hint}, found: {(answer.stderr + answer.stdout).strip()}")
 
 
 def install_native():

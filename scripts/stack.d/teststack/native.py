@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import signal
+import subprocess
 import threading
 import time
 
@@ -88,7 +89,7 @@ class Native:
             if first_time:
                 service.first_ready()
                 prepared.touch()
-        except (OSError, services.subprocess.SubprocessError) as error:
+        except (OSError, subprocess.SubprocessError) as error:
             raise self._failure(service, str(error)) from error
         say(f"{service.name} ready on 127.0.0.1:{service.port} after {time.monotonic() - started:.1f} s")
 

@@ -23,13 +23,14 @@ class Stack:
 
     def up(self):
         """Starts what does not run yet. A second call on the same folder keeps ports and data."""
+        backend_if_new = wanted_backend()
         self.dir.mkdir(parents=True, exist_ok=True)
         # Passable for the user that PostgreSQL runs as.
         self.dir.chmod(self.dir.stat().st_mode | 0o011)
         (self.dir / "logs").mkdir(exist_ok=True)
         with install.lock(self.dir / "lock"):
             if not self.state_file.exists():
-                self._choose()
+                self._lay_out(backend_if_new)
             backend = self.backend
             backend.install()
             try:
@@ -83,16 +84,22 @@ class Stack:
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
         }
 
-    def _choose(self):
-        wanted = os.environ.get("FLAGSTREAM_STACK_BACKEND", "auto")
-        if wanted == "auto":
-            wanted = "compose" if engine_answers() else "native"
-        if wanted not in BACKENDS:
-            raise ServiceError(f"FLAGSTREAM_STACK_BACKEND: expected auto, native or compose, found {wanted!r}")
-        ports = dict(zip(BACKENDS[wanted].PORTS, free_ports(len(BACKENDS[wanted].PORTS))))
+    def _lay_out(self, backend):
+        names = BACKENDS[backend].PORTS
+        ports = dict(zip(names, free_ports(len(names))))
         unfinished = self.state_file.with_suffix(".new")
-        unfinished.write_text(json.dumps({"backend": wanted, "ports": ports}, indent=2) + "\n")
+        unfinished.write_text(json.dumps({"backend": backend, "ports": ports}, indent=2) + "\n")
         unfinished.rename(self.state_file)
+
+
+def wanted_backend():
+    """The name of the way to run the services: containers where an engine answers, unless the environment says otherwise."""
+    wanted = os.environ.get("FLAGSTREAM_STACK_BACKEND", "auto")
+    if wanted == "auto":
+        return "compose" if engine_answers() else "native"
+    if wanted not in BACKENDS:
+        raise ServiceError(f"FLAGSTREAM_STACK_BACKEND: expected auto, native or compose, found {wanted!r}")
+    return wanted
 
 
 def free_ports(count):

@@ -4,7 +4,7 @@
 //! it is: a quote in a `groupId` or a context name would end its string and change the rule. So a strategy is first
 //! rewritten into one of the same meaning in which
 //!
-//! - names of properties are replaced by numbers, under which evaluation passes the values on;
+//! - names of properties are replaced by others, under which evaluation passes the values on (`properties`);
 //! - the group is not in the text but passed as the flag's name, which is what the engine takes without a group;
 //! - values are only in constraints, whose quotes the engine escapes, and none ends with a backslash, for which its
 //!   grammar has no notation (`"a\"` is an unfinished string);
@@ -17,6 +17,7 @@ use unleash_yggdrasil::strategy_parsing::{RuleFragment, compile_rule};
 use unleash_yggdrasil::strategy_upgrade::upgrade;
 
 use super::VariantSet;
+use super::properties::PropertyNames;
 use crate::flag::definition::MAX_REGEX_BYTES;
 
 /// One strategy: whom it matches, and what these get.
@@ -34,66 +35,8 @@ pub(crate) enum Condition {
     Rule(RuleFragment),
 }
 
-/// A field of the context, as Unleash names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ContextField {
-    UserId,
-    SessionId,
-    Environment,
-    AppName,
-    CurrentTime,
-    RemoteAddress,
-    Property(Box<str>),
-}
-
-/// Names of properties with the numbers they have in the text of the rules.
-#[derive(Debug, Default)]
-pub(crate) struct Properties {
-    names: Vec<(Box<str>, Box<str>)>,
-}
-
-impl ContextField {
-    pub(crate) fn of(name: &str) -> Self {
-        match name {
-            "userId" => Self::UserId,
-            "sessionId" => Self::SessionId,
-            "environment" => Self::Environment,
-            "appName" => Self::AppName,
-            "currentTime" => Self::CurrentTime,
-            "remoteAddress" => Self::RemoteAddress,
-            property => Self::Property(property.into()),
-        }
-    }
-}
-
-impl Properties {
-    /// Pairs of the name in the context and the number in the rules.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.names
-            .iter()
-            .map(|(name, number)| (name.as_ref(), number.as_ref()))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    /// What stands for this context name in a rule.
-    fn in_rule(&mut self, name: &str) -> String {
-        if !matches!(ContextField::of(name), ContextField::Property(_)) {
-            return name.to_owned();
-        }
-        if let Some((_, number)) = self.names.iter().find(|(known, _)| known.as_ref() == name) {
-            return number.to_string();
-        }
-        let number = self.names.len().to_string();
-        self.names.push((name.into(), number.as_str().into()));
-        number
-    }
-}
-
 /// Compiles one strategy; `Err` says why that can't be done.
-pub(super) fn compile(strategy: &Strategy, properties: &mut Properties) -> Result<Condition, String> {
+pub(super) fn compile(strategy: &Strategy, names: &mut PropertyNames) -> Result<Condition, String> {
     if strategy
         .segments
         .as_ref()
@@ -101,11 +44,11 @@ pub(super) fn compile(strategy: &Strategy, properties: &mut Properties) -> Resul
     {
         return Ok(Condition::Never);
     }
-    let Some(mut plain) = translate(strategy, properties) else {
+    let Some(mut plain) = translate(strategy, names) else {
         return Ok(Condition::Never);
     };
     for constraint in plain.constraints.iter_mut().flatten() {
-        make_literal(constraint, properties)?;
+        make_literal(constraint, names)?;
     }
     let text = upgrade(&[plain], &HashMap::new()).map_err(|error| format!("no rule: {error:?}"))?;
     if text == "true" {
@@ -122,7 +65,7 @@ pub(super) fn group(strategy: &Strategy) -> Option<Box<str>> {
 }
 
 /// The strategy in terms of those that the engine has; `None` if it never matches.
-fn translate(strategy: &Strategy, properties: &mut Properties) -> Option<Strategy> {
+fn translate(strategy: &Strategy, names: &mut PropertyNames) -> Option<Strategy> {
     let constraints = strategy.constraints.clone().unwrap_or_default();
     let among = |context_name: &str, operator, values: &str| {
         let mut all = vec![one_of(context_name, operator, values)];
@@ -143,7 +86,7 @@ fn translate(strategy: &Strategy, properties: &mut Properties) -> Option<Strateg
         "flexibleRollout" => {
             let stickiness = match given("stickiness").unwrap_or("default") {
                 word @ ("default" | "random") => word.to_owned(),
-                name => properties.in_rule(name),
+                name => names.in_rule(name),
             };
             Some(rollout(percentage("rollout")?, &stickiness))
         }
@@ -157,8 +100,8 @@ fn translate(strategy: &Strategy, properties: &mut Properties) -> Option<Strateg
             Some(engine_strategy("gradualRolloutRandom", parameters, constraints))
         }
         "applicationHostname" => {
-            let names = host_names(given("hostNames").unwrap_or_default());
-            let parameters = [("hostNames", names.as_str())];
+            let hosts = host_names(given("hostNames").unwrap_or_default());
+            let parameters = [("hostNames", hosts.as_str())];
             Some(engine_strategy("applicationHostname", parameters, constraints))
         }
         _ => None,
@@ -210,8 +153,8 @@ fn host_names(names: &str) -> String {
 }
 
 /// Rewrites a constraint so that the rule's text holds its values literally.
-fn make_literal(constraint: &mut Constraint, properties: &mut Properties) -> Result<(), String> {
-    constraint.context_name = properties.in_rule(&constraint.context_name);
+fn make_literal(constraint: &mut Constraint, names: &mut PropertyNames) -> Result<(), String> {
+    constraint.context_name = names.in_rule(&constraint.context_name);
     let values = constraint.values.get_or_insert_default();
     match constraint.operator {
         Operator::StrContains

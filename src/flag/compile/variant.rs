@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use unleash_types::client_features::{self, ClientFeature, Strategy};
 
-use super::rule::ContextField;
+use super::properties::ContextField;
 pub use crate::flag::value::Payload;
 
 /// A variant, its payload parsed once at compile time.

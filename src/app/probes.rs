@@ -1,0 +1,43 @@
+//! How parts that are asked are doing, in the words of `/health`.
+
+use crate::feed;
+use crate::health::{Report, State};
+use crate::store::Store;
+
+pub(super) fn store(store: &Store) -> Report {
+    let standing = store.standing();
+    let report = match (&standing.trouble, standing.ready) {
+        (None, true) => Report::new(State::Up),
+        (Some(trouble), true) => Report::new(State::Degraded).detail(trouble),
+        (Some(trouble), false) => Report::new(State::Starting).detail(trouble),
+        (None, false) => Report::new(State::Starting).detail("reads the definitions topic"),
+    };
+    report.more(&*standing)
+}
+
+/// This instance's part in feeding; another one may lead.
+pub(super) fn feeder(health: &feed::Health) -> Report {
+    let report = match &health.failure {
+        None => Report::new(State::Up),
+        Some(failure) => Report::new(State::Degraded).detail(failure),
+    };
+    report.more(health.role)
+}
+
+/// The sources of flags, as the leader sees them.
+pub(super) fn unleash(health: &feed::Health) -> Report {
+    if health.role == feed::Role::Follower {
+        return Report::new(State::Up).detail("not asked by this instance: it does not lead");
+    }
+    let failing = health.environments.iter().filter_map(|(name, environment)| {
+        let error = environment.error.as_ref()?;
+        Some(format!("{name}: {}", error.message))
+    });
+    let failing: Vec<_> = failing.collect();
+    let report = match failing.len() {
+        0 => Report::new(State::Up),
+        all if all == health.environments.len() => Report::new(State::Down).detail(failing.join("; ")),
+        _ => Report::new(State::Degraded).detail(failing.join("; ")),
+    };
+    report.more(&health.environments)
+}

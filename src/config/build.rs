@@ -1,0 +1,240 @@
+//! Values into validated structs, one function per concern.
+//!
+//! Each reads all its values before it gives up on one of them, so that one start tells everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::Values;
+use super::{
+    ApiConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability, HttpConfig,
+    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, topics, unleash,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn config(values: &mut Values) -> Option<Config> {
+    let http = http(values);
+    let instance = instance(values, http.as_ref());
+    let state_dir = values.required("state_dir", parse::text);
+    let kafka = kafka(values);
+    let topics = topics::config(values);
+    let unleash = unleash::config(values, instance.as_deref());
+    let delivery = delivery(values);
+    let reply = topics::reply(values, topics.as_ref());
+    let log = log(values);
+    let formats = formats(values);
+    let (database, redis) = (database(values), redis(values));
+    let (auth, api) = (auth(values), api(values));
+    let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
+    formats?;
+    let instance = instance?;
+    Some(Config {
+        state_dir: PathBuf::from(state_dir?).join(&instance),
+        instance,
+        kafka: kafka?,
+        topics: topics?,
+        unleash: unleash?,
+        delivery: delivery?,
+        reply: reply?,
+        http: http?,
+        log: log?,
+        database: database?,
+        redis: redis?,
+        auth: auth?,
+        api: api?,
+        schema_registry_url: schema_registry?.map(Secret::new),
+    })
+}
+
+fn http(values: &mut Values) -> Option<HttpConfig> {
+    let listen = values.required("http.listen", parse::address);
+    let admin_listen = values.optional("http.admin_listen", parse::address);
+    let (listen, admin_listen) = (listen?, admin_listen?);
+    if admin_listen == Some(listen) && listen.port() != 0 {
+        return values.refuse(
+            "http.admin_listen",
+            "is the address of FLAGSTREAM_HTTP__LISTEN too",
+        );
+    }
+    Some(HttpConfig { listen, admin_listen })
+}
+
+fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
+    if let Some(instance) = values.optional("instance", parse::instance)? {
+        return Some(instance);
+    }
+    let port = http?.listen.port();
+    if port == 0 {
+        return values.refuse(
+            "instance",
+            "must be set when the HTTP port is chosen by the system (0)",
+        );
+    }
+    let host = gethostname::gethostname()
+        .to_string_lossy()
+        .replace(|c| !parse::is_plain(c), "-");
+    let host: String = host.trim_start_matches('.').chars().take(90).collect();
+    let instance = format!("{}-{port}", if host.is_empty() { "localhost" } else { &host });
+    values.computed("instance", &instance);
+    Some(instance)
+}
+
+fn kafka(values: &mut Values) -> Option<KafkaConfig> {
+    let bootstrap_servers = values.required("kafka.bootstrap_servers", parse::servers);
+    let group_id = values.required("kafka.group_id", parse::group);
+    let client = client_properties(values);
+    Some(KafkaConfig {
+        bootstrap_servers: bootstrap_servers?,
+        group_id: group_id?,
+        client: client?,
+    })
+}
+
+fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
+    let mut properties = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (property, value) in &values.client {
+        let text = value.raw.text();
+        match client::check(property, &text) {
+            Ok(()) => {
+                properties.insert(property.clone(), Secret::new(text));
+            }
+            Err(problem) => problems.push(match &value.origin {
+                super::Origin::Environment(variable) => format!("{variable}: {problem}"),
+                origin => format!("{origin}: kafka.client: {problem}"),
+            }),
+        }
+    }
+    let none = problems.is_empty();
+    problems.into_iter().for_each(|problem| values.problem(problem));
+    none.then_some(properties)
+}
+
+fn delivery(values: &mut Values) -> Option<DeliveryConfig> {
+    let modes = [
+        ("transactional", DeliveryMode::Transactional),
+        ("at_least_once", DeliveryMode::AtLeastOnce),
+    ];
+    let mode = values.required("delivery.mode", |text| parse::word(text, &modes));
+    let workers = workers(values);
+    let batch_max = values.required("delivery.batch_max", |text| {
+        parse::duration(text, Duration::from_millis(1)..=5 * SECOND)
+    });
+    let messages = values.required("delivery.batch_max_messages", |text| {
+        parse::number(text, 1..=1_000_000)
+    });
+    let bytes = values.required("delivery.batch_max_bytes", |text| {
+        parse::bytes(text, 64 << 10..=256 << 20)
+    });
+    let session = values.required("delivery.session_timeout", |text| {
+        parse::duration(text, SECOND..=1_800 * SECOND)
+    });
+    let transaction = values.required("delivery.transaction_timeout", |text| {
+        parse::duration(text, SECOND..=900 * SECOND)
+    });
+    let (batch_max, transaction_timeout) = (batch_max?, transaction?);
+    if transaction_timeout <= batch_max {
+        return values.refuse(
+            "delivery.transaction_timeout",
+            "must be longer than FLAGSTREAM_DELIVERY__BATCH_MAX",
+        );
+    }
+    Some(DeliveryConfig {
+        mode: mode?,
+        workers: workers?,
+        batch_max,
+        batch_max_messages: messages?,
+        batch_max_bytes: bytes?,
+        session_timeout: session?,
+        transaction_timeout,
+    })
+}
+
+fn workers(values: &mut Values) -> Option<usize> {
+    if let Some(workers) = values.optional("delivery.workers", |text| parse::number(text, 1..=64))? {
+        return Some(workers);
+    }
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    values.computed("delivery.workers", workers.to_string());
+    Some(workers)
+}
+
+fn log(values: &mut Values) -> Option<LogConfig> {
+    let filter = values.required("log.filter", parse::log_filter);
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = values.required("log.format", |text| parse::word(text, &formats));
+    Some(LogConfig {
+        filter: filter?,
+        format: format?,
+    })
+}
+
+/// Refuses every format that is not built, so that nothing is silently written in another one.
+fn formats(values: &mut Values) -> Option<()> {
+    let inputs = ["format.requests", "format.changes", "format.conversions"];
+    let outputs = ["format.events", "format.updates", "format.replies"];
+    let inputs = inputs.map(|path| values.required(path, |text| built(text, "json", &["avro", "auto"])));
+    let outputs = outputs.map(|path| values.required(path, |text| built(text, "json", &["avro"])));
+    let subjects = values.required("format.subjects", |text| {
+        built(text, "topic", &["record", "topic_record"])
+    });
+    inputs.into_iter().chain(outputs).chain([subjects]).collect()
+}
+
+fn built(text: &str, built: &str, later: &[&str]) -> parse::Parsed<()> {
+    match text.trim() {
+        text if text == built => Ok(()),
+        text if later.contains(&text) => Err(format!("only `{built}` is built yet")),
+        _ => Err(format!("expected `{built}`")),
+    }
+}
+
+fn database(values: &mut Values) -> Option<DatabaseConfig> {
+    let schemes = ["postgres", "postgresql", "sqlite"];
+    let url = values.optional("database.url", |text| parse::url(text, &schemes));
+    let migrate = values.required("database.migrate", parse::flag);
+    let days = values.required("audit.retention_days", |text| parse::number(text, 1..=36_500));
+    Some(DatabaseConfig {
+        url: url?.map(Secret::new),
+        migrate: migrate?,
+        audit_retention_days: days?,
+    })
+}
+
+fn redis(values: &mut Values) -> Option<RedisConfig> {
+    let url = values.optional("redis.url", |text| parse::url(text, &["redis", "rediss"]));
+    let cache_ttl = values.required("redis.cache_ttl", |text| {
+        parse::duration(text, SECOND..=365 * DAY)
+    });
+    Some(RedisConfig {
+        url: url?.map(Secret::new),
+        cache_ttl: cache_ttl?,
+    })
+}
+
+fn auth(values: &mut Values) -> Option<AuthConfig> {
+    let scopes = values.list("auth.anonymous_scopes", |text| parse::word(text, Scope::NAMES));
+    let token = values.optional("auth.bootstrap_token", |text| match parse::token(text)? {
+        token if token.len() < 16 => Err("expected at least 16 characters".into()),
+        token => Ok(token),
+    });
+    Some(AuthConfig {
+        anonymous_scopes: scopes?,
+        bootstrap_token: token?.map(Secret::new),
+    })
+}
+
+fn api(values: &mut Values) -> Option<ApiConfig> {
+    let words = [
+        ("spool", Durability::Spool),
+        ("memory", Durability::Memory),
+        ("sync", Durability::Sync),
+    ];
+    let durability = values.required("api.durability", |text| parse::word(text, &words));
+    Some(ApiConfig {
+        durability: durability?,
+    })
+}

@@ -1,0 +1,183 @@
+//! `flagstream.toml` into values.
+
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::settings::{self, Mask};
+use super::values::{EnvironmentEntry, Origin, Raw, Value, Values};
+
+type Table<'t> = DeTable<'t>;
+type Item<'t> = Spanned<DeValue<'t>>;
+
+const CLIENT: &str = "kafka.client";
+const ENVIRONMENTS: &str = "unleash.environments";
+
+/// Reads the text of a file; `path` is only for messages.
+pub(super) fn read(path: &Path, text: &str, values: &mut Values) {
+    let file = path.display().to_string();
+    let mut reader = Reader { file, text, values };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let line = reader.line(error.span().map_or(0, |span| span.start));
+        reader
+            .values
+            .problem(format!("{}:{line}: {}", reader.file, error.message()));
+    }
+    // What a broken file seems to say is not worth reporting on.
+    if errors.is_empty() {
+        reader.table("", table.get_ref());
+    }
+}
+
+struct Reader<'r> {
+    file: String,
+    text: &'r str,
+    values: &'r mut Values,
+}
+
+impl Reader<'_> {
+    fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    fn origin(&self, offset: usize) -> Origin {
+        Origin::File {
+            file: self.file.clone(),
+            line: self.line(offset),
+        }
+    }
+
+    fn problem(&mut self, offset: usize, problem: String) {
+        let line = self.line(offset);
+        self.values.problem(format!("{}:{line}: {problem}", self.file));
+    }
+
+    fn table(&mut self, path: &str, table: &Table<'_>) {
+        for (key, item) in table {
+            let key_offset = key.span().start;
+            let path = if path.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{path}.{}", key.get_ref())
+            };
+            self.item(&path, key_offset, item);
+        }
+    }
+
+    fn item(&mut self, path: &str, offset: usize, item: &Item<'_>) {
+        if path == ENVIRONMENTS {
+            return self.environments(item);
+        }
+        let property = path.strip_prefix(CLIENT).and_then(|rest| rest.strip_prefix('.'));
+        let setting = settings::at(path).filter(|setting| setting.mask != Mask::Group);
+        let section = is_section(path) || path == CLIENT || property.is_some();
+        let origin = self.origin(offset);
+        match (item.get_ref(), raw(item.get_ref())) {
+            // `security.protocol` without quotes is a table to TOML.
+            (DeValue::Table(table), _) if section => self.table(path, table),
+            (_, Some(raw)) if setting.is_some() || property.is_some() => match (setting, property) {
+                (Some(setting), _) => self.values.put(setting, raw, origin),
+                (None, property) => {
+                    let property = property.unwrap_or_default().to_owned();
+                    self.values.client.insert(property, Value { raw, origin });
+                }
+            },
+            _ if setting.is_some() || property.is_some() => {
+                self.problem(offset, format!("{path}: expected a value or a list of values"));
+            }
+            _ if section => self.problem(offset, format!("{path}: expected a table")),
+            _ => self.problem(offset, format!("unknown key `{path}`{}", suggestion(path))),
+        }
+    }
+
+    fn environments(&mut self, item: &Item<'_>) {
+        let offset = item.span().start;
+        let Some(entries) = item.get_ref().as_array() else {
+            return self.problem(
+                offset,
+                format!("{ENVIRONMENTS}: expected `[[{ENVIRONMENTS}]]` entries"),
+            );
+        };
+        for entry in entries.iter() {
+            let offset = entry.span().start;
+            let Some(table) = entry.get_ref().as_table() else {
+                self.problem(offset, format!("{ENVIRONMENTS}: expected `name` and `token`"));
+                continue;
+            };
+            let mut found = EnvironmentEntry {
+                name: None,
+                token: None,
+                origin: self.origin(offset),
+            };
+            for (key, value) in table {
+                let text = value.get_ref().as_str().map(str::to_owned);
+                match (key.get_ref().as_ref(), text) {
+                    ("name", Some(text)) => found.name = Some(text),
+                    ("token", Some(text)) => found.token = Some(text),
+                    (key @ ("name" | "token"), None) => {
+                        self.problem(offset, format!("{ENVIRONMENTS}.{key}: expected text"));
+                    }
+                    (key, _) => {
+                        let known = "known are `name` and `token`";
+                        self.problem(
+                            value.span().start,
+                            format!("unknown key `{ENVIRONMENTS}.{key}`; {known}"),
+                        );
+                    }
+                }
+            }
+            self.values.environments.push(found);
+        }
+    }
+}
+
+/// Whether settings stand below `path`.
+fn is_section(path: &str) -> bool {
+    let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+    settings::SETTINGS.iter().any(|setting| below(setting.path))
+}
+
+/// Scalars as the text they were written as, arrays of scalars as a list; `None` for anything deeper.
+fn raw(value: &DeValue<'_>) -> Option<Raw> {
+    match value {
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| scalar(item.get_ref()))
+            .collect::<Option<_>>()
+            .map(Raw::Many),
+        value => scalar(value).map(Raw::One),
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        DeValue::Datetime(moment) => Some(moment.to_string()),
+        DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// The same key in another section, which is the usual mistake, or one that differs by little.
+fn suggestion(path: &str) -> String {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let squeezed = |text: &str| {
+        text.replace(['_', '-'], "")
+            .to_ascii_lowercase()
+            .trim_end_matches('s')
+            .to_owned()
+    };
+    let alike = |known: &str| {
+        let known_last = known.rsplit('.').next().unwrap_or(known);
+        squeezed(known_last) == squeezed(last) || squeezed(known) == squeezed(path)
+    };
+    let known = settings::SETTINGS.iter().find(|setting| alike(setting.path));
+    known
+        .map(|setting| format!("; did you mean `{}`?", setting.path))
+        .unwrap_or_default()
+}

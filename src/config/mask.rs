@@ -1,0 +1,98 @@
+//! Hides secrets in values that are shown.
+
+use super::settings::Mask;
+
+const HIDDEN: &str = "***";
+
+/// `text` as it may be printed.
+pub(super) fn shown(mask: Mask, text: &str) -> String {
+    match mask {
+        Mask::Secret => HIDDEN.to_owned(),
+        Mask::Url => url(text),
+        Mask::Open | Mask::Group => text.to_owned(),
+    }
+}
+
+/// A URL without its password. Hides too much rather than too little: passwords come with raw `@` and `/`.
+fn url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return query(text);
+    };
+    let Some((user_info, rest)) = rest.rsplit_once('@') else {
+        return format!("{scheme}://{}", query(rest));
+    };
+    let shown = match user_info.split_once(':') {
+        Some((user, _)) => format!("{user}:{HIDDEN}"),
+        // A lone part may be a token (`https://TOKEN@host`).
+        None => HIDDEN.to_owned(),
+    };
+    format!("{scheme}://{shown}@{}", query(rest))
+}
+
+fn query(text: &str) -> String {
+    let Some((path, query)) = text.split_once('?') else {
+        return text.to_owned();
+    };
+    let hide = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if secret_name(name) => format!("{name}={HIDDEN}"),
+        _ => pair.to_owned(),
+    };
+    let pairs: Vec<_> = query.split('&').map(hide).collect();
+    format!("{path}?{}", pairs.join("&"))
+}
+
+/// Whether a property of this name holds a secret.
+pub(super) fn secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passphrase", "secret", "token", "key.pem", "oauthbearer.config", "apikey"]
+        .iter()
+        .any(|part| name.contains(part))
+        // Where a secret comes from is none.
+        && !name.ends_with(".url")
+        && !name.ends_with(".location")
+        && !name.ends_with(".file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_lose_their_password() {
+        for (url, expected) in [
+            ("postgres://u:p@db:5432/x", "postgres://u:***@db:5432/x"),
+            ("postgres://u:p@ss/w:rd@db/x", "postgres://u:***@db/x"),
+            ("redis://:p@cache/0", "redis://:***@cache/0"),
+            ("https://token@host/", "https://***@host/"),
+            (
+                "postgres://db/x?user=u&password=p&sslmode=require",
+                "postgres://db/x?user=u&password=***&sslmode=require",
+            ),
+            ("sqlite:file.db", "sqlite:file.db"),
+            ("http://host:4242", "http://host:4242"),
+        ] {
+            assert_eq!(shown(Mask::Url, url), expected);
+        }
+    }
+
+    #[test]
+    fn secrets_among_librdkafka_properties_are_known() {
+        for name in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+        ] {
+            assert!(secret_name(name), "{name}");
+        }
+        for name in [
+            "sasl.username",
+            "ssl.ca.location",
+            "security.protocol",
+            "ssl.certificate.pem",
+            "sasl.oauthbearer.token.endpoint.url",
+        ] {
+            assert!(!secret_name(name), "{name}");
+        }
+    }
+}

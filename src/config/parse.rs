@@ -1,0 +1,236 @@
+//! Texts of settings into values. An error says what was expected; the caller adds the setting's name.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+pub(super) type Parsed<T> = Result<T, String>;
+
+pub(super) fn text(text: &str) -> Parsed<String> {
+    match text.trim() {
+        "" => Err("must not be empty".into()),
+        _ if text.chars().any(char::is_control) => Err("must not hold control characters".into()),
+        trimmed => Ok(trimmed.to_owned()),
+    }
+}
+
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected `true` or `false`".into()),
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
+    let found = words.iter().find(|(word, _)| *word == text.trim());
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        format!("expected {}", known.join(" or "))
+    })
+}
+
+pub(super) fn number<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Parsed<T> {
+    let number = text.trim().parse().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| {
+        format!(
+            "expected a whole number from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
+}
+
+/// `15` and `15s` are seconds; `500ms`, `2m`, `1h` and `7d` work too.
+pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
+    let (digits, unit) = split_unit(text);
+    let millis_per_unit = match unit {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let millis = digits
+        .parse::<u64>()
+        .ok()
+        .zip(millis_per_unit)
+        .and_then(|(n, unit)| n.checked_mul(unit));
+    let duration = millis
+        .map(Duration::from_millis)
+        .filter(|duration| range.contains(duration));
+    duration.ok_or_else(|| {
+        let (from, to) = (duration_text(*range.start()), duration_text(*range.end()));
+        format!("expected a duration such as `15`, `15s` or `500ms`, from {from} to {to}")
+    })
+}
+
+/// As `duration` reads it.
+pub(super) fn duration_text(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis if millis % 86_400_000 == 0 => format!("{}d", millis / 86_400_000),
+        millis if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
+        millis => format!("{millis}ms"),
+    }
+}
+
+/// A number of bytes: `4194304`, `4096KiB` or `4MiB`.
+pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Parsed<usize> {
+    let (digits, unit) = split_unit(text);
+    let factor = match unit {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        _ => None,
+    };
+    let bytes = digits
+        .parse::<usize>()
+        .ok()
+        .zip(factor)
+        .and_then(|(n, factor)| n.checked_mul(factor));
+    bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        let (from, to) = (range.start(), range.end());
+        format!("expected bytes such as `65536`, `64KiB` or `4MiB`, from {from} to {to}")
+    })
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    (digits, unit.trim_start())
+}
+
+pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
+    text.trim()
+        .parse()
+        .map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
+}
+
+/// `host:port`, several with commas.
+pub(super) fn servers(text: &str) -> Parsed<String> {
+    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+    let valid = |server: &&str| {
+        let port = server
+            .rsplit_once(':')
+            .map(|(host, port)| (host, port.parse::<u16>()));
+        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(char::is_whitespace))
+    };
+    if servers.iter().all(valid) {
+        Ok(servers.join(","))
+    } else {
+        Err("expected `host:port`, several with commas".into())
+    }
+}
+
+/// A topic's name, as Kafka allows it.
+pub(super) fn topic(text: &str) -> Parsed<String> {
+    let name = text.trim();
+    if name == "." || name == ".." {
+        return Err("`.` and `..` are not names of topics".into());
+    }
+    plain(name, 249)
+}
+
+/// A consumer group, with room for a role's suffix.
+pub(super) fn group(text: &str) -> Parsed<String> {
+    plain(text.trim(), 200)
+}
+
+/// A name for files and transactional ids.
+pub(super) fn instance(text: &str) -> Parsed<String> {
+    let name = text.trim();
+    if name.starts_with('.') {
+        return Err("must not start with `.`".into());
+    }
+    plain(name, 100)
+}
+
+fn plain(name: &str, longest: usize) -> Parsed<String> {
+    if !name.is_empty() && name.len() <= longest && name.chars().all(is_plain) {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "expected 1 to {longest} characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`"
+    ))
+}
+
+/// What names of topics and instances consist of.
+pub(super) fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// An environment's name; `/` would make keys (`environment/flag`) ambiguous.
+pub(super) fn environment(text: &str) -> Parsed<String> {
+    let name = text.trim();
+    let valid = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
+    if (1..=100).contains(&name.len()) && name.chars().all(valid) {
+        Ok(name.to_owned())
+    } else {
+        Err("expected an environment's name of 1 to 100 bytes, without spaces and `/`".into())
+    }
+}
+
+/// A token or another secret that travels in a header.
+pub(super) fn token(text: &str) -> Parsed<String> {
+    let token = text.trim();
+    if !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()) {
+        Ok(token.to_owned())
+    } else {
+        Err("expected a token without spaces".into())
+    }
+}
+
+/// A URL with one of `schemes` (`http`, …).
+pub(super) fn url(text: &str, schemes: &[&str]) -> Parsed<String> {
+    let text = text.trim();
+    let scheme = text
+        .split_once(':')
+        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    let known = matches!(&scheme, Some((s, rest)) if schemes.contains(&s.as_str()) && !rest.trim_matches('/').is_empty());
+    if known && !text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Ok(text.to_owned())
+    } else {
+        let schemes: Vec<_> = schemes.iter().map(|s| format!("`{s}:…`")).collect();
+        Err(format!("expected a URL, {}", schemes.join(" or ")))
+    }
+}
+
+/// Unleash's base URL, without a trailing `/api`.
+pub(super) fn unleash_url(text: &str) -> Parsed<String> {
+    let expected = || "expected Unleash's URL, such as `http://localhost:4242`".to_owned();
+    let url = reqwest::Url::parse(text.trim()).map_err(|_| expected())?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
+    if !plain || !matches!(url.scheme(), "http" | "https") {
+        return Err(expected());
+    }
+    let base = url.as_str().trim_end_matches('/');
+    Ok(base
+        .strip_suffix("/api")
+        .unwrap_or(base)
+        .trim_end_matches('/')
+        .to_owned())
+}
+
+/// A log filter. A bare word that is no level is refused: as a target's name it would silence everything else.
+pub(super) fn log_filter(text: &str) -> Parsed<String> {
+    let bare = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.contains(['=', '[', ']', '{', '}']));
+    for part in bare {
+        part.parse::<LevelFilter>()
+            .map_err(|_| "expected `error`, `warn`, `info`, `debug`, `trace`, `off`, or `target=level`")?;
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| error.to_string())?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,238 @@
+//! The one table of settings: it drives loading, `config show` and the table in docs/operations.md.
+
+use Fallback::{Computed, Text, Unset};
+
+/// What stands where nothing is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    /// This text, read like one that was set.
+    Text(&'static str),
+    /// Nothing; the text says what that means.
+    Unset(&'static str),
+    /// A value that depends on the machine or on other settings; the text says which.
+    Computed(&'static str),
+}
+
+/// How a value is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mask {
+    Open,
+    Secret,
+    /// A URL whose password is hidden.
+    Url,
+    /// A group of values, each with a mask of its own.
+    Group,
+}
+
+/// One thing that can be set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting {
+    /// The environment variable; a group's is a prefix, or empty where only the file can hold it.
+    pub variable: &'static str,
+    /// Where it stands in `flagstream.toml`.
+    pub path: &'static str,
+    pub default: Fallback,
+    /// The default in `flagstream dev`, where it differs.
+    pub dev_default: Option<&'static str>,
+    pub mask: Mask,
+    /// `false`: accepted and checked, but the part that reads it is not built.
+    pub used: bool,
+    /// What it means, with the values it takes.
+    pub doc: &'static str,
+}
+
+impl Setting {
+    const fn new(variable: &'static str, path: &'static str, default: Fallback, doc: &'static str) -> Self {
+        Self {
+            variable,
+            path,
+            default,
+            dev_default: None,
+            mask: Mask::Open,
+            used: true,
+            doc,
+        }
+    }
+
+    const fn dev(self, default: &'static str) -> Self {
+        Self {
+            dev_default: Some(default),
+            ..self
+        }
+    }
+
+    const fn mask(self, mask: Mask) -> Self {
+        Self { mask, ..self }
+    }
+
+    /// Of a later feature.
+    const fn later(self) -> Self {
+        Self { used: false, ..self }
+    }
+
+    /// The name an operator knows it by.
+    pub(super) fn name(&self) -> &'static str {
+        if self.variable.is_empty() {
+            self.path
+        } else {
+            self.variable
+        }
+    }
+
+    /// Its row in the documentation.
+    pub(super) fn markdown_row(&self) -> String {
+        let variable = match self.mask {
+            Mask::Group if self.variable.is_empty() => "–".to_owned(),
+            Mask::Group => format!("`{}<NAME>`", self.variable),
+            _ => format!("`{}`", self.variable),
+        };
+        let default = match self.default {
+            Text(text) => format!("`{text}`"),
+            Unset(meaning) => format!("– ({meaning})"),
+            Computed(rule) => rule.to_owned(),
+        };
+        let dev = self
+            .dev_default
+            .map(|text| format!(" (`dev`: `{text}`)"))
+            .unwrap_or_default();
+        let later = if self.used {
+            ""
+        } else {
+            " *Checked, not used yet.*"
+        };
+        format!(
+            "| {variable} | `{}` | {default}{dev} | {}{later} |",
+            self.path, self.doc
+        )
+    }
+}
+
+/// The setting at a path of the file.
+pub(super) fn at(path: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.path == path)
+}
+
+/// The setting of an environment variable (groups are found by their prefix).
+pub(super) fn of_variable(variable: &str) -> Option<&'static Setting> {
+    let single = SETTINGS
+        .iter()
+        .find(|s| s.mask != Mask::Group && s.variable == variable);
+    single.or_else(|| {
+        SETTINGS
+            .iter()
+            .find(|s| s.mask == Mask::Group && !s.variable.is_empty() && variable.starts_with(s.variable))
+    })
+}
+
+/// The documentation's table.
+pub fn markdown() -> String {
+    let mut table = "| variable | in `flagstream.toml` | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for setting in SETTINGS {
+        table.push_str(&setting.markdown_row());
+        table.push('\n');
+    }
+    table
+}
+
+const fn s(variable: &'static str, path: &'static str, default: Fallback, doc: &'static str) -> Setting {
+    Setting::new(variable, path, default, doc)
+}
+
+/// Every setting, in the order of the documentation.
+#[rustfmt::skip]
+pub(super) static SETTINGS: &[Setting] = &[
+    s("FLAGSTREAM_INSTANCE", "instance", Computed("`{host name}-{HTTP port}`"),
+      "Name of this process: stable over restarts, different for two processes of one group; part of file names and transactional ids. Up to 100 of `A-Z a-z 0-9 . _ -`."),
+    s("FLAGSTREAM_STATE_DIR", "state_dir", Text("./.flagstream"),
+      "Folder for snapshots; each instance has one of its own inside."),
+
+    s("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers", Text("localhost:9092"),
+      "`host:port`, several with commas."),
+    s("FLAGSTREAM_KAFKA__GROUP_ID", "kafka.group_id", Text("flagstream"),
+      "Consumer group; each role adds its own suffix."),
+    s("FLAGSTREAM_KAFKA__CLIENT__", "kafka.client", Unset("none"),
+      "Any librdkafka property, for SASL and TLS: `SECURITY_PROTOCOL` is `security.protocol`. Those that the guarantees rest on are refused.").mask(Mask::Group),
+
+    s("FLAGSTREAM_TOPICS__REQUESTS", "topics.requests", Text("feature-flag-evaluation-requests"),
+      "Topic of evaluation requests."),
+    s("FEATURE_FLAG_KAFKA_TOPIC", "topics.events", Text("feature-flag-events"),
+      "Topic of results and change events."),
+    s("FLAGSTREAM_TOPICS__CHANGES", "topics.changes", Text("feature-flag-changes"),
+      "Topic of hints that a flag has changed."),
+    s("FLAGSTREAM_TOPICS__DEFINITIONS", "topics.definitions", Text("feature-flag-definitions"),
+      "Topic of flag definitions (compacted)."),
+    s("FLAGSTREAM_TOPICS__UPDATES", "topics.updates", Text("feature-flag-updates"),
+      "Topic of invalidations."),
+    s("FLAGSTREAM_TOPICS__DEAD_LETTERS", "topics.dead_letters", Text("feature-flag-dead-letters"),
+      "Topic of refused records."),
+    s("FLAGSTREAM_TOPICS__CONVERSIONS", "topics.conversions", Text("feature-flag-conversions"),
+      "Topic of conversions."),
+    s("FLAGSTREAM_TOPICS__PARTITIONS", "topics.partitions", Text("12"),
+      "Partitions of the requests, events, dead-letter and conversions topics, when `topics apply` creates them."),
+    s("FLAGSTREAM_TOPICS__REPLICATION", "topics.replication", Unset("the broker's default"),
+      "Replication factor of topics that `topics apply` creates."),
+    s("FLAGSTREAM_TOPICS__RETENTION", "topics.retention", Text("7d"),
+      "How long records are kept (the definitions topic keeps the last of each flag for good)."),
+    s("FLAGSTREAM_TOPICS__DEAD_LETTERS_RETENTION", "topics.dead_letters_retention", Text("30d"),
+      "How long dead letters are kept."),
+
+    s("UNLEASH_URL", "unleash.url", Unset("no Unleash: the definitions topic only"),
+      "Base URL, with or without `/api`.").mask(Mask::Url),
+    s("UNLEASH_API_TOKEN", "unleash.api_token", Unset("then `[[unleash.environments]]` is needed with a URL"),
+      "Client token of `UNLEASH_ENVIRONMENT`.").mask(Mask::Secret),
+    s("UNLEASH_ADMIN_TOKEN", "unleash.admin_token", Unset("the Admin API is not read"),
+      "Lets `sync` read the Admin API.").mask(Mask::Secret).later(),
+    s("UNLEASH_APP_NAME", "unleash.app_name", Text("flagstream"), "Name that Unleash knows us by."),
+    s("UNLEASH_INSTANCE_ID", "unleash.instance_id", Computed("the instance"), "Instance that Unleash knows us by."),
+    s("UNLEASH_ENVIRONMENT", "unleash.environment", Text("development"),
+      "Environment of `UNLEASH_API_TOKEN`, and of calls that name none."),
+    s("", "unleash.environments", Unset("none"),
+      "`[[unleash.environments]]` entries with `name` and `token`: several environments at once.").mask(Mask::Group),
+    s("UNLEASH_REFRESH_INTERVAL", "unleash.refresh_interval", Text("15s"), "Time between two polls; from `100ms`."),
+    s("UNLEASH_METRICS_INTERVAL", "unleash.metrics_interval", Text("60s"), "Time between two metrics reports to Unleash; from `1s`."),
+    s("UNLEASH_DISABLE_METRICS", "unleash.disable_metrics", Text("false"), "`true`: Unleash gets no metrics."),
+    s("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", "unleash.webhook_secret", Unset("the webhook route is off"),
+      "Secret of the webhook route.").mask(Mask::Secret).later(),
+
+    s("FLAGSTREAM_DELIVERY__MODE", "delivery.mode", Text("transactional"),
+      "`transactional` (exactly once) or `at_least_once` (lowest latency)."),
+    s("FLAGSTREAM_DELIVERY__WORKERS", "delivery.workers", Computed("the cores, at most 2"),
+      "Request workers of this process, each with its own consumer and producer; 1 to 64."),
+    s("FLAGSTREAM_DELIVERY__BATCH_MAX", "delivery.batch_max", Text("100ms"),
+      "Longest time a batch stays open under load; `1ms` to `5s`."),
+    s("FLAGSTREAM_DELIVERY__BATCH_MAX_MESSAGES", "delivery.batch_max_messages", Text("10000"),
+      "Most requests in a batch; 1 to 1000000."),
+    s("FLAGSTREAM_DELIVERY__BATCH_MAX_BYTES", "delivery.batch_max_bytes", Text("4MiB"),
+      "Most bytes of requests in a batch; `64KiB` to `256MiB`."),
+    s("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "delivery.session_timeout", Text("8s"),
+      "After how long a dead member's partitions are given to others; `1s` to `30m` (the broker allows from `6s` unless told otherwise)."),
+    s("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "delivery.transaction_timeout", Text("10s"),
+      "After how long the broker aborts the transaction of a dead member; `1s` to `15m`, longer than `batch_max`."),
+    s("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "reply.allowed_prefixes", Text("feature-flag-replies"),
+      "Prefixes of topics that a request may name in `reply-to`, never our own; several with commas, `none` for no replies."),
+
+    s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
+    s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("the HTTP listener serves them"),
+      "Address of a listener of its own for health and metrics."),
+    s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
+    s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
+
+    s("FLAGSTREAM_FORMAT__REQUESTS", "format.requests", Text("json"), "`json`; `avro` and `auto` are not built yet."),
+    s("FLAGSTREAM_FORMAT__EVENTS", "format.events", Text("json"), "`json`; `avro` is not built yet."),
+    s("FLAGSTREAM_FORMAT__UPDATES", "format.updates", Text("json"), "`json`; `avro` is not built yet."),
+    s("FLAGSTREAM_FORMAT__CHANGES", "format.changes", Text("json"), "`json`; `avro` and `auto` are not built yet."),
+    s("FLAGSTREAM_FORMAT__CONVERSIONS", "format.conversions", Text("json"), "`json`; `avro` and `auto` are not built yet."),
+    s("FLAGSTREAM_FORMAT__REPLIES", "format.replies", Text("json"), "`json`; `avro` is not built yet."),
+    s("FLAGSTREAM_FORMAT__SUBJECTS", "format.subjects", Text("topic"), "`topic`; `record` and `topic_record` are not built yet."),
+    s("SCHEMA_REGISTRY_URL", "schema_registry.url", Unset("no registry"), "Schema registry of Avro messages.").mask(Mask::Url).later(),
+
+    s("DATABASE_URL", "database.url", Unset("no database"), "`postgres://…` or `sqlite:…`.").mask(Mask::Url).later(),
+    s("FLAGSTREAM_DATABASE__MIGRATE", "database.migrate", Text("true"), "Whether `run` brings the database up to date.").later(),
+    s("FLAGSTREAM_AUDIT__RETENTION_DAYS", "audit.retention_days", Text("90"), "Days that evaluations are kept; 1 to 36500.").later(),
+    s("REDIS_URL", "redis.url", Unset("no Redis"), "`redis://…` or `rediss://…`.").mask(Mask::Url).later(),
+    s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "How long a cached evaluation lives; from `1s`.").later(),
+    s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
+      "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin").later(),
+    s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret).later(),
+    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "`spool`, `memory` or `sync`.").later(),
+];

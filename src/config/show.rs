@@ -1,0 +1,111 @@
+//! The configuration in force, as it may be printed.
+
+use serde::Serialize;
+
+use super::settings::{Fallback, Mask, SETTINGS};
+use super::values::{Origin, Values};
+use super::{Config, mask, unleash};
+
+/// One setting with its value in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettingInForce {
+    /// The environment variable; empty where only the file can hold it.
+    pub variable: String,
+    /// Where it stands in `flagstream.toml`.
+    pub path: String,
+    /// Masked; `None`: not set.
+    pub value: Option<String>,
+    /// `default`, `file:line` or `environment (…)`.
+    pub origin: String,
+}
+
+/// Every setting in the order of the documentation; librdkafka properties and environments one by one.
+pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
+    let mut shown = Vec::new();
+    for setting in SETTINGS {
+        match (setting.mask, setting.path) {
+            (Mask::Group, "kafka.client") => shown.extend(client(values)),
+            (Mask::Group, _) => shown.extend(environments(values)),
+            (mask, path) => {
+                let value = values.set.get(path);
+                shown.push(SettingInForce {
+                    variable: setting.variable.to_owned(),
+                    path: path.to_owned(),
+                    value: value.map(|value| mask::shown(mask, &value.raw.text())),
+                    origin: value
+                        .map_or(Origin::Default, |value| value.origin.clone())
+                        .to_string(),
+                });
+            }
+        }
+    }
+    shown
+}
+
+fn client(values: &Values) -> impl Iterator<Item = SettingInForce> {
+    values.client.iter().map(|(property, value)| {
+        let mask = if mask::secret_name(property) {
+            Mask::Secret
+        } else {
+            Mask::Open
+        };
+        SettingInForce {
+            variable: match &value.origin {
+                Origin::Environment(variable) => variable.clone(),
+                _ => format!(
+                    "FLAGSTREAM_KAFKA__CLIENT__{}",
+                    property.to_ascii_uppercase().replace('.', "_")
+                ),
+            },
+            path: format!("kafka.client.\"{property}\""),
+            value: Some(mask::shown(mask, &value.raw.text())),
+            origin: value.origin.to_string(),
+        }
+    })
+}
+
+fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
+    values.environments.iter().map(|entry| SettingInForce {
+        variable: String::new(),
+        path: format!(
+            "unleash.environments.{}",
+            entry.name.as_deref().unwrap_or_default()
+        ),
+        value: Some(mask::shown(Mask::Secret, "")),
+        origin: entry.origin.to_string(),
+    })
+}
+
+/// What is set but has no effect, or looks like a mistake.
+pub(super) fn notices(config: &Config, values: &Values) -> Vec<String> {
+    let mut notices = Vec::new();
+    for setting in SETTINGS
+        .iter()
+        .filter(|setting| !setting.used && values.is_set(setting.path))
+    {
+        let harmless = matches!(setting.default, Fallback::Text(text)
+            if values.set.get(setting.path).is_some_and(|value| value.raw.text() == text));
+        if !harmless {
+            notices.push(format!(
+                "{} is set, but the part that reads it is not built yet",
+                setting.name()
+            ));
+        }
+    }
+    let served = &config.unleash.environments;
+    for environment in served {
+        if let Some(named) =
+            unleash::environment_of(&environment.token).filter(|named| *named != environment.name)
+        {
+            let name = &environment.name;
+            notices.push(format!(
+                "the Unleash token of environment `{name}` names environment `{named}`"
+            ));
+        }
+    }
+    let default = &config.unleash.default_environment;
+    if !served.is_empty() && !served.iter().any(|environment| environment.name == *default) {
+        notices.push(format!("UNLEASH_ENVIRONMENT: no token is given for `{default}`"));
+    }
+    notices
+}

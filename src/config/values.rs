@@ -1,0 +1,203 @@
+//! The texts that were set, where each came from, and what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::ConfigError;
+use super::parse::Parsed;
+use super::settings::{self, Fallback, Mask, Setting};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File { file: String, line: usize },
+    Environment(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { file, line } => write!(f, "{file}:{line}"),
+            Self::Environment(variable) => write!(f, "environment ({variable})"),
+        }
+    }
+}
+
+/// A text as it was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    One(String),
+    /// An array of the file.
+    Many(Vec<String>),
+}
+
+impl Raw {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::One(text) => text.clone(),
+            Self::Many(items) => items.join(","),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+}
+
+/// An entry of `[[unleash.environments]]`.
+#[derive(Debug, Clone)]
+pub(super) struct EnvironmentEntry {
+    pub(super) name: Option<String>,
+    pub(super) token: Option<String>,
+    pub(super) origin: Origin,
+}
+
+/// Everything that was set. Reading a value checks it; what is wrong is collected, so that all of it is said at once.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    /// By path. After loading also the defaults in force.
+    pub(super) set: BTreeMap<&'static str, Value>,
+    /// librdkafka properties, by name.
+    pub(super) client: BTreeMap<String, Value>,
+    pub(super) environments: Vec<EnvironmentEntry>,
+    pub(super) dev: bool,
+    problems: Vec<String>,
+}
+
+impl Values {
+    pub(super) fn new(dev: bool) -> Self {
+        Self {
+            dev,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn put(&mut self, setting: &'static Setting, raw: Raw, origin: Origin) {
+        self.set.insert(setting.path, Value { raw, origin });
+    }
+
+    /// Something is wrong that belongs to no setting we know.
+    pub(super) fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    /// The value at `path` is wrong. `None` makes `return values.refuse(…)` short where a value was expected.
+    pub(super) fn refuse<T>(&mut self, path: &str, problem: impl fmt::Display) -> Option<T> {
+        let name = settings::at(path).map_or(path, |setting| setting.name());
+        self.problems
+            .push(match self.set.get(path).map(|value| &value.origin) {
+                Some(Origin::File { file, line }) => format!("{file}:{line}: {path} ({name}): {problem}"),
+                _ => format!("{name}: {problem}"),
+            });
+        None
+    }
+
+    /// A setting that always has a value. `None`: it is wrong, and has been noted.
+    pub(super) fn required<T>(&mut self, path: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
+        match self.optional(path, parse)? {
+            Some(value) => Some(value),
+            None => self.refuse(path, "must be set"),
+        }
+    }
+
+    /// A setting that may be absent: `Some(None)`.
+    pub(super) fn optional<T>(
+        &mut self,
+        path: &'static str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<Option<T>> {
+        let Some(text) = self.text_of(path)? else {
+            return Some(None);
+        };
+        match parse(&text) {
+            Ok(value) => Some(Some(value)),
+            Err(problem) => {
+                let mask = settings::at(path).map_or(Mask::Secret, |setting| setting.mask);
+                // A wrong secret is a secret still.
+                let quoted = if mask == Mask::Open {
+                    format!(", not `{text}`")
+                } else {
+                    String::new()
+                };
+                self.refuse(path, format!("{problem}{quoted}"))
+            }
+        }
+    }
+
+    fn text_of(&mut self, path: &'static str) -> Option<Option<String>> {
+        match self.value_of(path) {
+            Some(Raw::Many(_)) => self.refuse(path, "expected one value, not several"),
+            Some(Raw::One(text)) => Some(Some(text)),
+            None => Some(None),
+        }
+    }
+
+    /// Several values: an array of the file, or a text with commas. `none` is an empty list.
+    pub(super) fn list<T>(
+        &mut self,
+        path: &'static str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<Vec<T>> {
+        let items = match self.value_of(path) {
+            Some(Raw::Many(items)) => items,
+            Some(Raw::One(text)) if text.trim() == "none" => Vec::new(),
+            Some(Raw::One(text)) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+            None => Vec::new(),
+        };
+        let mut values = Vec::new();
+        let before = self.problems.len();
+        for item in items {
+            match parse(&item) {
+                Ok(value) => values.push(value),
+                Err(problem) => {
+                    let _: Option<T> = self.refuse(path, format!("`{item}`: {problem}"));
+                }
+            }
+        }
+        (self.problems.len() == before).then_some(values)
+    }
+
+    /// What is set at `path`, else its default, which becomes what is in force.
+    fn value_of(&mut self, path: &'static str) -> Option<Raw> {
+        if let Some(value) = self.set.get(path) {
+            return Some(value.raw.clone());
+        }
+        let setting = settings::at(path)?;
+        let text = match (setting.dev_default.filter(|_| self.dev), setting.default) {
+            (Some(text), _) | (None, Fallback::Text(text)) => text,
+            (None, Fallback::Unset(_) | Fallback::Computed(_)) => return None,
+        };
+        self.computed(path, text);
+        Some(Raw::One(text.to_owned()))
+    }
+
+    /// Notes what a default came out as.
+    pub(super) fn computed(&mut self, path: &'static str, text: impl Into<String>) {
+        self.set.insert(
+            path,
+            Value {
+                raw: Raw::One(text.into()),
+                origin: Origin::Default,
+            },
+        );
+    }
+
+    /// Whether somebody set this (a default is not set).
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.set
+            .get(path)
+            .is_some_and(|value| value.origin != Origin::Default)
+    }
+
+    /// `built`, or everything that is wrong.
+    pub(super) fn finish<T>(&mut self, built: Option<T>) -> Result<T, ConfigError> {
+        match built {
+            Some(built) if self.problems.is_empty() => Ok(built),
+            _ => Err(ConfigError(std::mem::take(&mut self.problems))),
+        }
+    }
+}

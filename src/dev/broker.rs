@@ -1,0 +1,94 @@
+//! The embedded broker: librdkafka's own mock cluster, reachable by any Kafka client on this machine.
+//!
+//! What it is not: it keeps nothing after the process, it keeps no more than 5 MB per partition, it never compacts,
+//! and readers of committed records see aborted ones too.
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka_sys as sys;
+
+use crate::config::Config;
+use crate::kafka::client;
+
+/// The cluster lives as long as the client that it was made with.
+pub struct Broker {
+    client: BaseProducer<Host>,
+}
+
+/// Does nothing but host the cluster.
+#[derive(Debug)]
+struct Host;
+
+impl Broker {
+    /// Starts the broker on a free port of the loopback interface.
+    pub fn start() -> KafkaResult<Self> {
+        let client: BaseProducer<Host> = ClientConfig::new()
+            .set("test.mock.num.brokers", "1")
+            .create_with_context(Host)?;
+        let broker = Self { client };
+        // A new group would otherwise wait three seconds for more members.
+        let cluster = unsafe { sys::rd_kafka_handle_mock_cluster(broker.client.client().native_ptr()) };
+        if cluster.is_null() {
+            return Err(KafkaError::ClientCreation("no mock cluster".to_owned()));
+        }
+        unsafe { sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0) };
+        Ok(broker)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        let cluster = self.client.client().mock_cluster();
+        cluster
+            .map(|cluster| cluster.bootstrap_servers())
+            .unwrap_or_default()
+    }
+
+    /// Creates the topics of `config`, and one for replies per prefix that is allowed.
+    pub fn create_topics(&self, config: &Config) -> KafkaResult<()> {
+        let Some(cluster) = self.client.client().mock_cluster() else {
+            return Ok(());
+        };
+        let topics = &config.topics;
+        let single = [&topics.changes, &topics.definitions, &topics.updates];
+        let many = [
+            &topics.requests,
+            &topics.events,
+            &topics.dead_letters,
+            &topics.conversions,
+        ];
+        let single = single.into_iter().map(|topic| (topic, 1));
+        let many = many
+            .into_iter()
+            .chain(&config.reply.allowed_prefixes)
+            .map(|topic| (topic, topics.partitions));
+        single
+            .chain(many)
+            .try_for_each(|(topic, partitions)| cluster.create_topic(topic, partitions, 1))
+    }
+}
+
+impl ClientContext for Host {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // That a mock is configured is what is wanted here, and no warning.
+        if facility != "MOCK" {
+            client::log(level, facility, message);
+        }
+    }
+}
+
+impl ProducerContext for Host {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("address", &self.address())
+            .finish()
+    }
+}

@@ -1,0 +1,252 @@
+//! What a source answered, checked before anything believes it.
+//!
+//! The whole answer is refused when it isn't a well-formed list of features; a single feature that cannot be
+//! used is refused by its name and leaves the others alone.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::flag::definition::Segments;
+
+use super::refusal::Refused;
+
+/// SHA-256 of everything that a feature's definition is made from, as the source wrote it.
+pub type Digest = [u8; 32];
+
+/// Larger answers are refused while they are being read.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why a whole answer was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the answer is empty")]
+    Empty,
+    #[error("the answer ends in the middle of its JSON, after {bytes} bytes")]
+    Truncated { bytes: usize },
+    #[error("the answer is not JSON: {0}")]
+    NotJson(String),
+    #[error("the answer has no list `features`: {0}")]
+    NoFeatures(String),
+    /// Without its segments a flag would mean something else.
+    #[error("the list `segments` cannot be read: {0}")]
+    BadSegments(String),
+}
+
+/// A whole, well-formed list of features.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// At most one per name.
+    pub features: Vec<Feature>,
+    pub segments: Segments,
+    /// Features that have a name and yet can't be used.
+    pub refused: Vec<Refused>,
+    /// Features whose name can't be read. They might be any flag, so that nothing may be taken as absent.
+    pub unnamed: usize,
+}
+
+/// One feature as the source wrote it.
+#[derive(Debug, Clone)]
+pub struct Feature {
+    pub name: String,
+    pub json: Box<RawValue>,
+    pub digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    features: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    segments: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+impl AnswerError {
+    /// The metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Truncated { .. } => "truncated",
+            Self::NotJson(_) => "not_json",
+            Self::NoFeatures(_) | Self::BadSegments(_) => "not_features",
+        }
+    }
+}
+
+impl Answer {
+    /// Reads the body of `/api/client/features`.
+    pub fn read(body: &[u8]) -> Result<Self, AnswerError> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(AnswerError::Empty);
+        }
+        let Body { features, segments } =
+            serde_json::from_slice(body).map_err(|error| refuse_body(&error, body.len()))?;
+        let features = features.ok_or_else(|| AnswerError::NoFeatures("it is missing".to_owned()))?;
+        let features: Vec<&RawValue> = serde_json::from_str(features.get())
+            .map_err(|error| AnswerError::NoFeatures(error.to_string()))?;
+
+        let mut answer = Self {
+            segments: read_segments(segments)?,
+            ..Self::default()
+        };
+        answer.take(&features, segments.map_or("", RawValue::get));
+        Ok(answer)
+    }
+
+    fn take(&mut self, features: &[&RawValue], segments: &str) {
+        let segments: Digest = Sha256::digest(segments).into();
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(features.len());
+        let mut doubled = Vec::new();
+        for json in features {
+            let Some(name) = name_of(json) else {
+                self.unnamed += 1;
+                continue;
+            };
+            if places.insert(name.clone(), self.features.len()).is_some() {
+                doubled.push(name);
+                continue;
+            }
+            let digest = feature_digest(json, &segments);
+            let json = (*json).to_owned();
+            self.features.push(Feature { name, json, digest });
+        }
+        doubled.sort();
+        doubled.dedup();
+        // Which of the two is meant can't be known.
+        self.features
+            .retain(|feature| doubled.binary_search(&feature.name).is_err());
+        let twice = |flag| Refused::new(flag, "it is in the answer more than once");
+        self.refused.extend(doubled.into_iter().map(twice));
+    }
+}
+
+fn refuse_body(error: &serde_json::Error, bytes: usize) -> AnswerError {
+    match error.classify() {
+        Category::Eof => AnswerError::Truncated { bytes },
+        Category::Data => AnswerError::NoFeatures(error.to_string()),
+        Category::Io | Category::Syntax => AnswerError::NotJson(error.to_string()),
+    }
+}
+
+fn read_segments(segments: Option<&RawValue>) -> Result<Segments, AnswerError> {
+    let refuse = |reason: String| AnswerError::BadSegments(reason);
+    let Some(segments) = segments else {
+        return Ok(Segments::default());
+    };
+    let segments = serde_json::from_str(segments.get()).map_err(|error| refuse(error.to_string()))?;
+    Segments::read(&segments).map_err(|error| refuse(error.to_string()))
+}
+
+fn name_of(json: &RawValue) -> Option<String> {
+    let named: Named<'_> = serde_json::from_str(json.get()).ok()?;
+    (!named.name.is_empty()).then(|| named.name.into_owned())
+}
+
+/// Segments count only for features that may use one: a changed segment need not touch all the others.
+fn feature_digest(json: &RawValue, segments: &Digest) -> Digest {
+    let mut hasher = Sha256::new();
+    hasher.update(json.get());
+    if json.get().contains("segments") {
+        hasher.update([0]);
+        hasher.update(segments);
+    }
+    hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Answer, AnswerError> {
+        Answer::read(body.as_bytes())
+    }
+
+    fn names(answer: &Answer) -> Vec<&str> {
+        answer
+            .features
+            .iter()
+            .map(|feature| feature.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_list_is_read() {
+        let answer = read(r#"{"version":2,"features":[{"name":"a"},{"name":"b"}],"meta":{}}"#).unwrap();
+        assert_eq!(names(&answer), ["a", "b"]);
+        assert!(answer.refused.is_empty());
+        assert!(read(r#"{"features":[]}"#).unwrap().features.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_a_whole_list_is_refused_with_its_reason() {
+        let cases = [
+            ("", "empty"),
+            (" \r\n ", "empty"),
+            (r#"{"features":[{"name":"a"},"#, "truncated"),
+            (r#"{"features":[{"name":"a"}]"#, "truncated"),
+            ("<html>502 Bad Gateway</html>", "not_json"),
+            (r#"{"features":[{"name":}]}"#, "not_json"),
+            ("{}", "not_features"),
+            ("[]", "not_features"),
+            ("null", "not_features"),
+            (r#"{"features":null}"#, "not_features"),
+            (r#"{"features":{"name":"a"}}"#, "not_features"),
+            (r#"{"features":[],"features":[]}"#, "not_features"),
+            (r#"{"features":[],"segments":{}}"#, "not_features"),
+        ];
+        for (body, reason) in cases {
+            assert_eq!(read(body).unwrap_err().reason(), reason, "{body}");
+        }
+        assert_eq!(
+            Answer::read(b"{\"features\":[\"\xff\"]}").unwrap_err().reason(),
+            "not_json"
+        );
+    }
+
+    #[test]
+    fn a_feature_without_a_name_leaves_the_others_alone() {
+        let body = r#"{"features":[{"name":"a"},{"enabled":true},{"name":7},{"name":""},7,null]}"#;
+        let answer = read(body).unwrap();
+        assert_eq!((names(&answer), answer.unnamed), (vec!["a"], 5));
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused() {
+        let body = r#"{"features":[{"name":"a"},{"name":"b"},{"name":"a","enabled":true},{"name":"a"}]}"#;
+        let answer = read(body).unwrap();
+        assert_eq!(names(&answer), ["b"]);
+        let refused: Vec<_> = answer
+            .refused
+            .iter()
+            .map(|refused| refused.flag.as_str())
+            .collect();
+        assert_eq!(refused, ["a"]);
+    }
+
+    #[test]
+    fn a_changed_segment_changes_the_digest_of_its_users_only() {
+        let body = |value: &str| {
+            let segments = format!(r#"[{{"id":1,"constraints":[{{"value":"{value}"}}]}}]"#);
+            format!(r#"{{"features":[{{"name":"a","segments":[1]}},{{"name":"b"}}],"segments":{segments}}}"#)
+        };
+        let (old, new) = (read(&body("x")).unwrap(), read(&body("y")).unwrap());
+        let changed: Vec<_> = old
+            .features
+            .iter()
+            .zip(&new.features)
+            .filter(|(old, new)| old.digest != new.digest)
+            .map(|(old, _)| old.name.as_str())
+            .collect();
+        assert_eq!(changed, ["a"]);
+    }
+}

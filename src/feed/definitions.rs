@@ -1,0 +1,128 @@
+//! Reads the whole definitions topic: what a new leader starts from.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message};
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::kafka::client;
+
+use super::state::State;
+
+/// The topic has one partition.
+const PARTITION: i32 = 0;
+const POLL_STEP: Duration = Duration::from_millis(100);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// Without a record for this long the broker is taken for gone.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The end of the topic is what this consumer is after, not an error to be logged.
+struct Reader;
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("topic {topic}: {error}")]
+    Kafka { topic: String, error: KafkaError },
+    #[error("topic {topic}: nothing came for {SILENCE_MAX:?}")]
+    Silence { topic: String },
+}
+
+impl ClientContext for Reader {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "reading the definitions in force");
+    }
+}
+
+impl ConsumerContext for Reader {}
+
+/// Reads to the end of what is committed. Blocks. Call it after `init_transactions`: only then is the last
+/// transaction of a former leader either committed or aborted, and no further one can come.
+pub fn read(config: &Config) -> Result<State, ReadError> {
+    let topic = &config.topics.definitions;
+    let failed = |error| ReadError::Kafka {
+        topic: topic.clone(),
+        error,
+    };
+    let consumer = open(config, topic).map_err(failed)?;
+    let mut state = State::default();
+    let mut heard = Instant::now();
+    loop {
+        match consumer.poll(POLL_STEP) {
+            Some(Ok(message)) => {
+                apply(&mut state, &message);
+                heard = Instant::now();
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(state),
+            Some(Err(error)) if lasting(&error) => return Err(failed(error)),
+            Some(Err(_)) | None if heard.elapsed() > SILENCE_MAX => {
+                return Err(ReadError::Silence { topic: topic.clone() });
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+fn open(config: &Config, topic: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
+    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, "feeder-state")
+        // Never joined: librdkafka assigns nothing to a consumer without a group.
+        .set("group.id", format!("{}-feeder-state", config.kafka.group_id))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("fetch.queue.backoff.ms", "1")
+        // The end is only known from an answer without records, for which the broker waits this long.
+        .set("fetch.wait.max.ms", "10")
+        .create_with_context(Reader)?;
+    // Asked for now, or the assignment waits half a second for the next round of metadata.
+    consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
+    consumer.assign(&partitions)?;
+    Ok(consumer)
+}
+
+/// Connections come and go; a topic that isn't there, or may not be read, is another matter.
+fn lasting(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::Authentication
+                | Code::Fatal
+        )
+    )
+}
+
+fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
+    let version = message
+        .payload()
+        .is_none()
+        .then(|| header_version(message))
+        .flatten();
+    if let Err(error) = state.apply(message.key().unwrap_or_default(), message.payload(), version) {
+        let (topic, offset) = (message.topic(), message.offset());
+        warn!(topic, offset, %error, "a definition cannot be read: it counts as absent");
+    }
+}
+
+fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
+    let headers = message.headers()?;
+    let value = headers.iter().find(|header| header.key == "version")?.value?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}

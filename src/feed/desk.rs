@@ -1,0 +1,321 @@
+//! The leader's desk: what is in force, and the producer that changes it. Everything here blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use tracing::warn;
+
+use crate::config::Config;
+use crate::message::change::{Change, ChangeKind};
+use crate::message::definition::{Definition, Source};
+
+use super::answer::Answer;
+use super::definitions;
+use super::diff::{Content, Diff, Planned, diff};
+use super::publish::{Handled, PublishError, Publisher, Record};
+use super::refusal::{Refusals, Refused};
+use super::state::{Environment, Known, State, key_of};
+
+/// Limits of one transaction. A first sync takes several: each is a state that a reader may see.
+const TRANSACTION_CHANGES_MAX: usize = 1_000;
+const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Opened for a term, dropped with it: a next term reads anew what is in force.
+#[derive(Debug)]
+pub struct Desk {
+    config: Arc<Config>,
+    publisher: Publisher,
+    state: State,
+    refusals: BTreeMap<String, Refusals>,
+}
+
+/// Whose changes, and when they were seen.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    pub environment: String,
+    pub source: Source,
+    pub actor: &'static str,
+    pub seen_at: DateTime<Utc>,
+}
+
+/// A definition on its way, with the version it was given.
+struct Versioned {
+    version: u64,
+    planned: Planned,
+}
+
+impl Desk {
+    /// Fences former leaders, and only then reads what they left.
+    pub fn open(config: Arc<Config>) -> Result<Self, PublishError> {
+        let publisher = Publisher::open(&config)?;
+        let state = read(&config)?;
+        Ok(Self {
+            config,
+            publisher,
+            state,
+            refusals: BTreeMap::new(),
+        })
+    }
+
+    /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
+    pub fn compare(
+        &mut self,
+        environment: &str,
+        source: Source,
+        answer: &Answer,
+    ) -> (Diff, usize, Vec<Refused>) {
+        let empty = Environment::new();
+        let known = self.state.environment(environment).unwrap_or(&empty);
+        let flags = known.values().filter(|known| known.source == source).count();
+        let refusals = self.refusals.entry(environment.to_owned()).or_default();
+        let diff = diff(environment, known, answer, source, refusals);
+        let news = refusals.replace(diff.refused.clone());
+        (diff, flags, news)
+    }
+
+    /// Publishes a diff and, with its last transaction, the hints it handles. `false`: a definition was too large
+    /// for the topic and is refused from now on; the answer must be seen again.
+    ///
+    /// Definitions, events and invalidations are in one transaction, so a reader of the updates topic may be
+    /// told of a version that a store has yet to apply. `min_version` closes the gap: an answer that is asked for
+    /// with the invalidation's version waits until the store has it.
+    pub fn publish(
+        &mut self,
+        diff: Diff,
+        stamp: &Stamp,
+        handled: Option<&Handled>,
+    ) -> Result<bool, PublishError> {
+        let Diff { changes, same, .. } = diff;
+        for (flag, digest) in same {
+            if let Some(known) = self.state.environment_mut(&stamp.environment).get_mut(&flag) {
+                known.digest = Some(digest);
+            }
+        }
+        let mut batches = batches(changes).into_iter().peekable();
+        while let Some(batch) = batches.next() {
+            let last = batches.peek().is_none();
+            match self.transaction(batch, stamp, handled.filter(|_| last)) {
+                Ok(()) => {}
+                Err((PublishError::TooLarge(keys), batch)) => {
+                    self.refuse_large(&keys, &batch, stamp)?;
+                    return Ok(false);
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn flags(&self, environment: &str) -> usize {
+        self.state.environment(environment).map_or(0, BTreeMap::len)
+    }
+
+    pub fn refused(&self, environment: &str) -> impl Iterator<Item = &Refused> {
+        self.refusals
+            .get(environment)
+            .into_iter()
+            .flat_map(Refusals::iter)
+    }
+
+    fn transaction(
+        &mut self,
+        batch: Vec<Planned>,
+        stamp: &Stamp,
+        handled: Option<&Handled>,
+    ) -> Result<(), (PublishError, Vec<Versioned>)> {
+        let now = Utc::now();
+        let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let version = |planned| Versioned {
+            version: self.state.next_version(now_ms),
+            planned,
+        };
+        let batch: Vec<Versioned> = batch.into_iter().map(version).collect();
+        let records = batch.iter().map(|change| self.records(change, stamp, now));
+        let records: Vec<Record<'_>> = match records.collect::<Result<Vec<_>, _>>() {
+            Ok(records) => records.into_iter().flatten().collect(),
+            Err(error) => return Err((PublishError::Other(error.to_string()), batch)),
+        };
+        if let Err(error) = self.publisher.transaction(&records, handled) {
+            return Err((error, batch));
+        }
+        drop(records);
+        self.apply(batch, stamp);
+        Ok(())
+    }
+
+    /// Definition, event and invalidation of one change.
+    fn records(
+        &self,
+        Versioned { version, planned }: &Versioned,
+        stamp: &Stamp,
+        now: DateTime<Utc>,
+    ) -> Result<[Record<'_>; 3], serde_json::Error> {
+        let topics = &self.config.topics;
+        let key = key_of(&stamp.environment, &planned.flag);
+        let invalidation = change(planned, *version, stamp, now);
+        let event = Change {
+            previous_version: None,
+            ..invalidation.clone()
+        };
+        let record = |topic, body, version| Record {
+            topic,
+            key: key.clone(),
+            body,
+            version,
+        };
+        let tombstone = planned.content.is_none().then_some(*version);
+        Ok([
+            record(
+                &topics.definitions,
+                definition(planned, *version, stamp)?,
+                tombstone,
+            ),
+            record(&topics.events, Some(serde_json::to_vec(&event)?), None),
+            record(&topics.updates, Some(serde_json::to_vec(&invalidation)?), None),
+        ])
+    }
+
+    fn apply(&mut self, batch: Vec<Versioned>, stamp: &Stamp) {
+        let environment = self.state.environment_mut(&stamp.environment);
+        for Versioned { version, planned } in batch {
+            match planned.content {
+                None => drop(environment.remove(&planned.flag)),
+                Some(Content { checksum, digest, .. }) => {
+                    let known = Known {
+                        version,
+                        checksum,
+                        source: stamp.source,
+                        digest: Some(digest),
+                    };
+                    environment.insert(planned.flag, known);
+                }
+            }
+        }
+    }
+
+    /// The transaction is lost with its producer; the flags that spoiled it are refused by name.
+    fn refuse_large(
+        &mut self,
+        keys: &[String],
+        batch: &[Versioned],
+        stamp: &Stamp,
+    ) -> Result<(), PublishError> {
+        let refusals = self.refusals.entry(stamp.environment.clone()).or_default();
+        let mut found = false;
+        for Versioned { planned, .. } in batch {
+            if let Some(content) = &planned.content
+                && keys.contains(&key_of(&stamp.environment, &planned.flag))
+            {
+                let (flag, bytes) = (&planned.flag, content.definition.get().len());
+                warn!(
+                    environment = stamp.environment,
+                    flag, bytes, "definition too large for the topic: refused"
+                );
+                let reason = format!("its definition of {bytes} bytes is too large for the topic");
+                refusals.add(Refused::of(flag, reason, content.digest));
+                found = true;
+            }
+        }
+        if !found {
+            return Err(PublishError::TooLarge(keys.to_vec()));
+        }
+        self.publisher = Publisher::open(&self.config)?;
+        self.state = read(&self.config)?;
+        Ok(())
+    }
+}
+
+fn read(config: &Config) -> Result<State, PublishError> {
+    definitions::read(config).map_err(|error| PublishError::Other(error.to_string()))
+}
+
+/// Cuts a diff into transactions.
+fn batches(changes: Vec<Planned>) -> Vec<Vec<Planned>> {
+    let mut batches: Vec<Vec<Planned>> = Vec::new();
+    let mut bytes = 0;
+    for planned in changes {
+        let size = planned
+            .content
+            .as_ref()
+            .map_or(0, |content| content.definition.get().len());
+        bytes += size;
+        match batches.last_mut() {
+            Some(batch) if batch.len() < TRANSACTION_CHANGES_MAX && bytes <= TRANSACTION_BYTES_MAX => {
+                batch.push(planned);
+            }
+            _ => {
+                bytes = size;
+                batches.push(vec![planned]);
+            }
+        }
+    }
+    batches
+}
+
+fn definition(planned: &Planned, version: u64, stamp: &Stamp) -> Result<Option<Vec<u8>>, serde_json::Error> {
+    let Some(content) = &planned.content else {
+        return Ok(None);
+    };
+    let definition = Definition {
+        environment: stamp.environment.clone(),
+        flag_name: planned.flag.clone(),
+        source: stamp.source,
+        version,
+        checksum: content.checksum.clone(),
+        definition: content.definition.clone(),
+    };
+    serde_json::to_vec(&definition).map(Some)
+}
+
+fn change(planned: &Planned, version: u64, stamp: &Stamp, now: DateTime<Utc>) -> Change {
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    Change {
+        event_type: planned.kind(),
+        flag_name: planned.flag.clone(),
+        environment: stamp.environment.clone(),
+        version,
+        previous_version: planned.previous_version,
+        changed_at: text(stamp.seen_at),
+        published_at: text(now),
+        actor: stamp.actor.to_owned(),
+    }
+}
+
+/// The metric label.
+pub fn label(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Created => "created",
+        ChangeKind::Updated => "updated",
+        ChangeKind::Deleted => "deleted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_bounded_by_count_and_bytes() {
+        let planned = |bytes: usize| {
+            let definition = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
+            let content = Content {
+                definition,
+                checksum: String::new(),
+                digest: [0; 32],
+            };
+            Planned {
+                flag: "a".to_owned(),
+                previous_version: None,
+                content: Some(content),
+            }
+        };
+        let sizes = |changes: Vec<Planned>| batches(changes).iter().map(Vec::len).collect::<Vec<_>>();
+        assert!(sizes(Vec::new()).is_empty());
+        assert_eq!(
+            sizes((0..2_500).map(|_| planned(10)).collect()),
+            [1_000, 1_000, 500]
+        );
+        assert_eq!(sizes((0..20).map(|_| planned(900_000)).collect()), [9, 9, 2]);
+    }
+}

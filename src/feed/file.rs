@@ -1,0 +1,130 @@
+//! A flag file in the format of Unleash's `/api/client/features`, watched for changes.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::AsyncReadExt;
+
+use super::answer::ANSWER_BYTES_MAX;
+use super::look::{self, LookError, Seen};
+
+/// Looking costs one `stat`.
+pub const FILE_REFRESH: Duration = Duration::from_millis(250);
+
+/// A file may change twice within the granularity of its time: a young one is read again.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+/// One environment whose flags are in a file.
+#[derive(Debug, Clone)]
+pub struct FileOrigin {
+    pub environment: String,
+    path: PathBuf,
+    accepted: Option<Stamp>,
+    offered: Option<Stamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    /// Whether the file was old enough for its time to mean something.
+    settled: bool,
+}
+
+impl FileOrigin {
+    pub fn new(environment: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            environment: environment.into(),
+            path: path.into(),
+            accepted: None,
+            offered: None,
+        }
+    }
+
+    pub async fn look(&mut self) -> Result<Seen, LookError> {
+        let metadata = tokio::fs::metadata(&self.path).await?;
+        let modified = metadata.modified()?;
+        // Taken before the file is read: what is written meanwhile makes a new stamp.
+        let settled = modified.elapsed().is_ok_and(|age| age >= SETTLED_AFTER);
+        let stamp = Stamp {
+            modified,
+            bytes: metadata.len(),
+            settled,
+        };
+        if stamp.settled && self.accepted == Some(stamp) {
+            return Ok(Seen::Unchanged);
+        }
+        self.offered = Some(stamp);
+        look::read(self.read().await?).await
+    }
+
+    /// The answer given last is in force, or not: then the next look must see it again.
+    pub fn settled(&mut self, accepted: bool) {
+        if let Some(stamp) = self.offered.take()
+            && accepted
+        {
+            self.accepted = Some(stamp);
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, LookError> {
+        let limit = ANSWER_BYTES_MAX;
+        let mut body = Vec::new();
+        let file = tokio::fs::File::open(&self.path).await?;
+        file.take(limit as u64 + 1).read_to_end(&mut body).await?;
+        if body.len() > limit {
+            return Err(LookError::TooLarge { limit });
+        }
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn features(origin: &mut FileOrigin) -> Option<usize> {
+        match origin.look().await.unwrap() {
+            Seen::Unchanged => None,
+            Seen::Answer { answer, .. } => Some(answer.features.len()),
+        }
+    }
+
+    fn write(path: &std::path::Path, body: &str, age: Duration) {
+        std::fs::write(path, body).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_again_only_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flags.json");
+        let mut origin = FileOrigin::new("dev", &path);
+        assert_eq!(origin.look().await.unwrap_err().reason(), "file");
+
+        write(&path, r#"{"features":[{"name":"a"}]}"#, 2 * SETTLED_AFTER);
+        assert_eq!(features(&mut origin).await, Some(1));
+        origin.settled(false);
+        assert_eq!(features(&mut origin).await, Some(1), "not accepted: seen again");
+        origin.settled(true);
+        for _ in 0..3 {
+            assert_eq!(features(&mut origin).await, None);
+            origin.settled(true);
+        }
+
+        write(&path, r#"{"features":[]}"#, SETTLED_AFTER);
+        assert_eq!(features(&mut origin).await, Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_young_file_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flags.json");
+        let mut origin = FileOrigin::new("dev", &path);
+        write(&path, r#"{"features":[]}"#, Duration::ZERO);
+        assert_eq!(features(&mut origin).await, Some(0));
+        origin.settled(true);
+        assert_eq!(features(&mut origin).await, Some(0));
+    }
+}

@@ -1,0 +1,207 @@
+//! After a hint: keep looking until the change shows, and commit the hint only then.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::hint::Hint;
+
+/// Unleash itself takes about a second to serve what it has confirmed.
+pub const FOLLOW_MAX: Duration = Duration::from_secs(5);
+
+/// More flags than this in one environment at once are followed as "something changed".
+pub const FOLLOWED_FLAGS_MAX: usize = 64;
+
+/// The hints being followed, per environment.
+#[derive(Debug)]
+pub struct Follow {
+    environments: Vec<Followed>,
+    next_offset: Option<i64>,
+    handed_out: Option<i64>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    environment: String,
+    pending: Option<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    flags: HashSet<String>,
+    /// A hint named no flag: the first change of any ends it.
+    anything: bool,
+    until: Instant,
+    lowest_offset: i64,
+}
+
+impl Follow {
+    /// `environments`, in the order by which they are addressed.
+    pub fn new(environments: impl Iterator<Item = String>) -> Self {
+        let followed = |environment| Followed {
+            environment,
+            pending: None,
+        };
+        Self {
+            environments: environments.map(followed).collect(),
+            next_offset: None,
+            handed_out: None,
+        }
+    }
+
+    /// Notes a hint. Returns the places of the environments to look at now: none if it is for another.
+    pub fn hint(&mut self, hint: &Hint, offset: i64, now: Instant) -> Vec<usize> {
+        self.skip(offset);
+        let concerns = |name: &str| hint.environment.as_deref().is_none_or(|hinted| hinted == name);
+        let mut places = Vec::new();
+        for (place, followed) in self.environments.iter_mut().enumerate() {
+            if concerns(&followed.environment) {
+                followed.add(hint.flag.as_deref(), offset, now);
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    /// Notes a record that asks for nothing.
+    pub fn skip(&mut self, offset: i64) {
+        self.next_offset = Some(offset + 1);
+    }
+
+    /// Notes what a look at an environment changed. Returns whether to keep looking.
+    pub fn looked<'a>(&mut self, place: usize, changed: impl Iterator<Item = &'a str>, now: Instant) -> bool {
+        let Some(followed) = self.environments.get_mut(place) else {
+            return false;
+        };
+        let Some(pending) = &mut followed.pending else {
+            return false;
+        };
+        for flag in changed {
+            pending.flags.remove(flag);
+            pending.anything = false;
+        }
+        let done = pending.flags.is_empty() && !pending.anything;
+        if done || now >= pending.until {
+            followed.pending = None;
+        }
+        followed.pending.is_some()
+    }
+
+    /// The offset before which all hints are done, if it is further than what was committed. Looks are noted before
+    /// what they found is published, so that this offset may go into the same transaction.
+    pub fn handled(&self) -> Option<i64> {
+        let pending = self
+            .environments
+            .iter()
+            .filter_map(|followed| followed.pending.as_ref());
+        let lowest = pending.map(|pending| pending.lowest_offset).min();
+        let handled = lowest.or(self.next_offset)?;
+        (self.handed_out.is_none_or(|before| handled > before)).then_some(handled)
+    }
+
+    /// `offset` was committed.
+    pub fn committed(&mut self, offset: i64) {
+        self.handed_out = Some(offset);
+    }
+}
+
+impl Followed {
+    fn add(&mut self, flag: Option<&str>, offset: i64, now: Instant) {
+        let pending = self.pending.get_or_insert_with(|| Pending {
+            flags: HashSet::new(),
+            anything: false,
+            until: now,
+            lowest_offset: offset,
+        });
+        pending.until = now + FOLLOW_MAX;
+        match flag {
+            Some(flag) if pending.flags.len() < FOLLOWED_FLAGS_MAX => {
+                pending.flags.insert(flag.to_owned());
+            }
+            _ => pending.anything = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEV: usize = 0;
+    const PROD: usize = 1;
+
+    fn follow() -> Follow {
+        Follow::new(["dev", "prod"].map(str::to_owned).into_iter())
+    }
+
+    fn hint(environment: Option<&str>, flag: Option<&str>) -> Hint {
+        Hint {
+            environment: environment.map(str::to_owned),
+            flag: flag.map(str::to_owned),
+        }
+    }
+
+    fn looked(follow: &mut Follow, place: usize, changed: &[&str], now: Instant) -> bool {
+        follow.looked(place, changed.iter().copied(), now)
+    }
+
+    #[test]
+    fn a_named_flag_is_followed_until_it_changed() {
+        let (mut follow, now) = (follow(), Instant::now());
+        assert_eq!(follow.hint(&hint(Some("dev"), Some("a")), 7, now), [DEV]);
+        assert!(looked(&mut follow, DEV, &[], now), "nothing changed yet");
+        assert!(looked(&mut follow, DEV, &["b"], now), "another flag changed");
+        assert!(
+            !looked(&mut follow, PROD, &[], now),
+            "nobody asked about this environment"
+        );
+        assert_eq!(follow.handled(), Some(7), "a successor must see the hint");
+        assert!(!looked(&mut follow, DEV, &["a"], now));
+        assert_eq!(follow.handled(), Some(8));
+        follow.committed(8);
+        assert_eq!(follow.handled(), None);
+    }
+
+    #[test]
+    fn a_hint_without_a_name_ends_with_any_change() {
+        let (mut follow, now) = (follow(), Instant::now());
+        assert_eq!(follow.hint(&hint(None, None), 0, now), [DEV, PROD]);
+        assert!(!looked(&mut follow, DEV, &["b"], now));
+        assert_eq!(
+            follow.handled(),
+            Some(0),
+            "the other environment is still to be looked at"
+        );
+        assert!(!looked(&mut follow, PROD, &["b"], now));
+        assert_eq!(follow.handled(), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_followed_for_ever() {
+        let (mut follow, now) = (follow(), Instant::now());
+        follow.hint(&hint(Some("dev"), Some("a")), 0, now);
+        assert!(looked(&mut follow, DEV, &[], now + FOLLOW_MAX / 2));
+        assert!(!looked(&mut follow, DEV, &[], now + FOLLOW_MAX));
+        assert_eq!(follow.handled(), Some(1));
+    }
+
+    #[test]
+    fn hints_are_coalesced_and_bounded() {
+        let (mut follow, now) = (follow(), Instant::now());
+        for n in 0..10 * FOLLOWED_FLAGS_MAX {
+            follow.hint(&hint(Some("dev"), Some(&format!("flag-{n}"))), n as i64, now);
+        }
+        let pending = follow.environments[DEV].pending.as_ref().unwrap();
+        assert_eq!(
+            (pending.flags.len(), pending.anything),
+            (FOLLOWED_FLAGS_MAX, true)
+        );
+    }
+
+    #[test]
+    fn hints_for_others_are_passed_over() {
+        let (mut follow, now) = (follow(), Instant::now());
+        assert!(follow.hint(&hint(Some("elsewhere"), None), 3, now).is_empty());
+        follow.skip(4);
+        assert_eq!(follow.handled(), Some(5));
+    }
+}

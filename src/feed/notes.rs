@@ -1,0 +1,184 @@
+//! What the feeder tells about itself: health, metrics and log, in one place so that they agree.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::{TimeDelta, Utc};
+use tracing::{debug, info, warn};
+
+use crate::message::change::ChangeKind;
+use crate::metrics::{EnvironmentLabels, FeedLabels, OutcomeLabels};
+
+use super::Feeder;
+use super::desk::label;
+use super::election::Received;
+use super::follow::Follow;
+use super::health::{EnvironmentHealth, Role};
+use super::hint::{Hint, Reading};
+use super::look::LookError;
+use super::origin::Origin;
+impl Feeder {
+    pub(super) fn set_role(&self, role: Role) {
+        self.health.update(|health| health.role = role);
+        self.metrics.feed.leader.set(i64::from(role == Role::Leader));
+    }
+
+    pub(super) fn note_leading(&self) {
+        info!(instance = self.config.instance, "this instance leads the feeder");
+        self.health.update(|health| health.failure = None);
+        self.set_role(Role::Leader);
+    }
+
+    pub(super) fn note_term_failed(&self, reason: &'static str, message: &str) {
+        // The same failure again and again is one line.
+        if self.health.load().failure.as_deref() != Some(message) {
+            warn!(reason, message, "the feeder's term has failed");
+        }
+        self.health
+            .update(|health| health.failure = Some(message.to_owned()));
+        self.count_term(reason);
+    }
+
+    pub(super) fn note_failure(&self, origin: &Origin, error: &LookError) {
+        let environment = origin.environment();
+        let mut news = false;
+        self.health.edit(environment, |health| {
+            news = health.fail(error.reason(), error.to_string(), Utc::now());
+        });
+        if news {
+            warn!(environment, reason = error.reason(), %error, "no answer to believe: flags stay as they are");
+        }
+        self.count_poll(origin, error.reason());
+    }
+
+    pub(super) fn note_held(&self, origin: &Origin, deletions: usize, flags: usize) {
+        let environment = origin.environment();
+        if self.health.environment(environment).held_deletions == 0 {
+            warn!(
+                environment,
+                deletions, flags, "answer held: it lacks most flags, a second one must agree"
+            );
+        }
+        self.health
+            .edit(environment, |health| health.held_deletions = deletions);
+        self.count_poll(origin, "held");
+    }
+
+    pub(super) fn note_success(
+        &self,
+        origin: &Origin,
+        outcome: &'static str,
+        more: impl FnOnce(&mut EnvironmentHealth),
+    ) {
+        let environment = origin.environment();
+        let mut recovered = None;
+        let mut refused = 0;
+        self.health.edit(environment, |health| {
+            health.last_success = Some(Utc::now());
+            health.held_deletions = 0;
+            recovered = health.error.take();
+            more(health);
+            refused = health.refused_total;
+        });
+        if let Some(error) = recovered {
+            let since = error.since.to_rfc3339();
+            info!(
+                environment,
+                reason = error.reason,
+                since,
+                "the source answers again"
+            );
+        }
+        let labels = EnvironmentLabels {
+            environment: Arc::from(environment),
+        };
+        self.metrics
+            .feed
+            .flags_refused
+            .get_or_create(&labels)
+            .set(i64::try_from(refused).unwrap_or(i64::MAX));
+        self.count_poll(origin, outcome);
+    }
+
+    pub(super) fn note_published(&self, origin: &Origin, kinds: &[ChangeKind], latency: TimeDelta) {
+        let Some(seconds) = latency.to_std().ok().map(|latency| latency.as_secs_f64()) else {
+            return;
+        };
+        for kind in kinds {
+            let labels = self.labels(origin, label(*kind));
+            self.metrics.feed.changes.get_or_create(&labels).inc();
+        }
+        if !kinds.is_empty() {
+            self.metrics.feed.propagation.0.observe(seconds);
+            info!(
+                environment = origin.environment(),
+                changes = kinds.len(),
+                seconds,
+                "changes published"
+            );
+        }
+    }
+
+    /// Notes whom a hint concerns. Returns the places to look at now.
+    pub(super) fn note_hint(
+        &self,
+        follow: &mut Follow,
+        Received { reading, offset }: Received,
+    ) -> Vec<usize> {
+        let outcome = reading.label();
+        let hint = match reading {
+            Reading::Understood(hint) => hint,
+            Reading::NotUnderstood => Hint::default(),
+            Reading::TooLarge => {
+                follow.skip(offset);
+                self.count_hint(outcome);
+                return Vec::new();
+            }
+        };
+        let places = follow.hint(&hint, offset, Instant::now());
+        self.count_hint(if places.is_empty() {
+            "other_environment"
+        } else {
+            outcome
+        });
+        debug!(
+            environment = hint.environment,
+            flag = hint.flag,
+            offset,
+            outcome,
+            "hint"
+        );
+        places
+    }
+
+    fn count_hint(&self, outcome: &'static str) {
+        self.metrics
+            .feed
+            .hints
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    pub(super) fn count_term(&self, outcome: &'static str) {
+        self.metrics
+            .feed
+            .terms_ended
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    fn count_poll(&self, origin: &Origin, outcome: &'static str) {
+        self.metrics
+            .feed
+            .polls
+            .get_or_create(&self.labels(origin, outcome))
+            .inc();
+    }
+
+    fn labels(&self, origin: &Origin, outcome: &'static str) -> FeedLabels {
+        FeedLabels {
+            environment: Arc::from(origin.environment()),
+            outcome,
+        }
+    }
+}

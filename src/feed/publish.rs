@@ -1,0 +1,255 @@
+//! One Kafka transaction per diff, by the one producer that a successor fences.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tracing::debug;
+
+use crate::config::Config;
+use crate::kafka::client;
+
+/// A leader that died holds up readers of committed records no longer than this.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one call to the transaction coordinator, and for the drain.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_STEP: Duration = Duration::from_millis(1);
+/// Largest batch of records. librdkafka doesn't split a batch that the broker finds too large: with small ones
+/// a definition that is too large is alone in its batch, and known by name.
+const BATCH_BYTES_MAX: &str = "16384";
+
+/// The producer of this leader's term. All its calls block.
+pub struct Publisher {
+    producer: BaseProducer<Deliveries>,
+}
+
+/// One record of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'t> {
+    pub topic: &'t str,
+    pub key: String,
+    /// `None`: a tombstone.
+    pub body: Option<Vec<u8>>,
+    /// The header `version`: of a tombstone, which has no body to carry it.
+    pub version: Option<u64>,
+}
+
+/// The hints that are handled once the transaction is committed.
+pub struct Handled {
+    pub offsets: TopicPartitionList,
+    pub group: ConsumerGroupMetadata,
+}
+
+/// After any of these the producer is dropped: its successor's `init_transactions` aborts what it left behind,
+/// and the definitions topic tells what was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("another leader has taken over: {0}")]
+    Fenced(String),
+    #[error("the broker takes no record as large as {0:?}")]
+    TooLarge(Vec<String>),
+    #[error("{step}: {error}")]
+    Kafka { step: &'static str, error: KafkaError },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What could not be delivered since the transaction began.
+#[derive(Debug, Default)]
+struct Deliveries {
+    failed: Mutex<Vec<(String, KafkaError)>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    /// Whatever matters comes out of the call that it makes fail.
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "the feeder's producer");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((key, error.clone()));
+        }
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// Makes a producer and fences every former leader: from here on what they publish is refused.
+    pub fn open(config: &Config) -> Result<Self, PublishError> {
+        let mut settings = client::base(&config.kafka, &config.instance, "feeder");
+        settings
+            // The same for all instances. Owning the partition of the changes topic would be no fence.
+            .set("transactional.id", format!("{}-feeder", config.kafka.group_id))
+            .set(
+                "transaction.timeout.ms",
+                TRANSACTION_TIMEOUT.as_millis().to_string(),
+            )
+            .set("delivery.report.only.error", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "0")
+            .set("batch.size", BATCH_BYTES_MAX);
+        let producer: BaseProducer<Deliveries> = settings
+            .create_with_context(Deliveries::default())
+            .map_err(|error| PublishError::Kafka {
+                step: "create the producer",
+                error,
+            })?;
+        let publisher = Self { producer };
+        publisher.step("init_transactions", |producer| {
+            producer.init_transactions(CALL_TIMEOUT)
+        })?;
+        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term.
+        for topic in [
+            &config.topics.definitions,
+            &config.topics.events,
+            &config.topics.updates,
+        ] {
+            publisher.find(topic)?;
+        }
+        Ok(publisher)
+    }
+
+    /// Publishes all of `records` and the offsets, or nothing.
+    pub fn transaction(&self, records: &[Record<'_>], handled: Option<&Handled>) -> Result<(), PublishError> {
+        self.producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.step("begin_transaction", Producer::begin_transaction)?;
+        for record in records {
+            self.send(record)?;
+        }
+        if let Some(Handled { offsets, group }) = handled {
+            self.step("send_offsets_to_transaction", |producer| {
+                producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT)
+            })?;
+        }
+        self.drain()?;
+        self.step("commit_transaction", |producer| {
+            producer.commit_transaction(CALL_TIMEOUT)
+        })
+    }
+
+    fn find(&self, topic: &str) -> Result<(), PublishError> {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), CALL_TIMEOUT);
+        let metadata = metadata.map_err(|error| self.refuse("find the topics", error))?;
+        match metadata
+            .topics()
+            .iter()
+            .any(|found| found.name() == topic && !found.partitions().is_empty())
+        {
+            true => Ok(()),
+            false => Err(PublishError::Other(format!("topic {topic} does not exist"))),
+        }
+    }
+
+    fn send(&self, record: &Record<'_>) -> Result<(), PublishError> {
+        let mut outgoing = BaseRecord::<str, [u8]>::to(record.topic).key(&record.key);
+        outgoing.payload = record.body.as_deref();
+        if let Some(version) = record.version {
+            let version = version.to_string();
+            let header = Header {
+                key: "version",
+                value: Some(&version),
+            };
+            outgoing = outgoing.headers(OwnedHeaders::new().insert(header));
+        }
+        self.producer
+            .send(outgoing)
+            .map_err(|(error, _)| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    PublishError::TooLarge(vec![record.key.clone()])
+                }
+                _ => PublishError::Kafka {
+                    step: "produce",
+                    error,
+                },
+            })
+    }
+
+    /// Waits for all deliveries. Without this `commit_transaction` would wait for them itself, in steps of 100 ms.
+    fn drain(&self) -> Result<(), PublishError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));
+            }
+            self.producer.poll(DRAIN_STEP);
+        }
+        // The last reports may still be waiting to be served.
+        self.producer.poll(Duration::ZERO);
+        self.undelivered().map_or(Ok(()), Err)
+    }
+
+    fn undelivered(&self) -> Option<PublishError> {
+        let context = self.producer.context();
+        let failed = std::mem::take(&mut *context.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_large =
+            |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+        let large: Vec<String> = failed
+            .iter()
+            .filter(|(_, error)| is_large(error))
+            .map(|(key, _)| key.clone())
+            .collect();
+        if !large.is_empty() {
+            return Some(PublishError::TooLarge(large));
+        }
+        let (_, error) = failed.into_iter().next()?;
+        Some(self.refuse("deliver", error))
+    }
+
+    fn step(
+        &self,
+        step: &'static str,
+        call: impl FnOnce(&BaseProducer<Deliveries>) -> Result<(), KafkaError>,
+    ) -> Result<(), PublishError> {
+        call(&self.producer).map_err(|error| self.refuse(step, error))
+    }
+
+    fn refuse(&self, step: &'static str, error: KafkaError) -> PublishError {
+        let fatal = self.producer.client().fatal_error();
+        let code = fatal
+            .as_ref()
+            .map(|(code, _)| *code)
+            .or_else(|| error.rdkafka_error_code());
+        let fenced = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::Fenced
+                    | RDKafkaErrorCode::ProducerFenced
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+                    | RDKafkaErrorCode::FencedInstanceId
+            )
+        );
+        match fenced {
+            true => PublishError::Fenced(format!("{step}: {error}")),
+            false => PublishError::Kafka { step, error },
+        }
+    }
+}

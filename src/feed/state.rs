@@ -1,0 +1,147 @@
+//! The definitions in force, as the definitions topic has them, and the versions given out.
+
+use std::collections::BTreeMap;
+
+use crate::message::definition::{Definition, Source};
+
+use super::answer::Digest;
+
+/// One flag's definition in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub version: u64,
+    pub checksum: String,
+    pub source: Source,
+    /// Of the source's own text that gave this definition; `None` until it was seen in this term.
+    pub digest: Option<Digest>,
+}
+
+/// The flags of one environment, by name.
+pub type Environment = BTreeMap<String, Known>;
+
+/// All environments, and the highest version that was ever given out.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct State {
+    environments: BTreeMap<String, Environment>,
+    highest: u64,
+}
+
+/// A key of the definitions topic that isn't `environment/flag`, or a body that isn't a definition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRecord(String);
+
+impl State {
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments.get(name)
+    }
+
+    pub fn environment_mut(&mut self, name: &str) -> &mut Environment {
+        self.environments.entry(name.to_owned()).or_default()
+    }
+
+    /// The next version: a millisecond of Unix time, unless that isn't higher than all before. Clocks that
+    /// differ between instances, or go backwards, never make a version go backwards.
+    pub fn next_version(&mut self, now_ms: u64) -> u64 {
+        self.highest = self.highest.saturating_add(1).max(now_ms);
+        self.highest
+    }
+
+    /// Applies one record of the definitions topic. Versions count whatever else is wrong with the record.
+    pub fn apply(
+        &mut self,
+        key: &[u8],
+        body: Option<&[u8]>,
+        tombstone_version: Option<u64>,
+    ) -> Result<(), BadRecord> {
+        let (environment, flag) = parse_key(key)?;
+        let Some(body) = body else {
+            self.highest = self.highest.max(tombstone_version.unwrap_or(0));
+            self.environment_mut(environment).remove(flag);
+            return Ok(());
+        };
+        let definition: Definition = serde_json::from_slice(body).map_err(|error| {
+            // Forgotten, so that the next diff writes it anew over the broken one.
+            self.environment_mut(environment).remove(flag);
+            BadRecord(format!("{environment}/{flag}: not a definition: {error}"))
+        })?;
+        self.highest = self.highest.max(definition.version);
+        let Definition {
+            version,
+            checksum,
+            source,
+            ..
+        } = definition;
+        let known = Known {
+            version,
+            checksum,
+            source,
+            digest: None,
+        };
+        self.environment_mut(environment).insert(flag.to_owned(), known);
+        Ok(())
+    }
+}
+
+/// The key of a flag's records on the definitions, events and updates topics.
+pub fn key_of(environment: &str, flag: &str) -> String {
+    format!("{environment}/{flag}")
+}
+
+fn parse_key(key: &[u8]) -> Result<(&str, &str), BadRecord> {
+    let text = std::str::from_utf8(key).ok();
+    text.and_then(|text| text.split_once('/')).ok_or_else(|| {
+        BadRecord(format!(
+            "key {:?} is not environment/flag",
+            String::from_utf8_lossy(key)
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many flags there are, and the highest version.
+    fn sums(state: &State) -> (usize, u64) {
+        (
+            state.environments.values().map(BTreeMap::len).sum(),
+            state.highest,
+        )
+    }
+
+    fn body(version: u64) -> Vec<u8> {
+        let text = r#"{"environment":"dev","flag_name":"a/b","source":"unleash","version":V,"checksum":"c","definition":{}}"#;
+        text.replace('V', &version.to_string()).into_bytes()
+    }
+
+    #[test]
+    fn versions_grow_whatever_the_clock_says() {
+        let mut state = State::default();
+        let given: Vec<u64> = [1000, 1000, 999, 5, 2000]
+            .map(|now| state.next_version(now))
+            .into();
+        assert_eq!(given, [1000, 1001, 1002, 1003, 2000]);
+    }
+
+    #[test]
+    fn a_tombstone_removes_the_flag_and_keeps_its_version() {
+        let mut state = State::default();
+        state.apply(b"dev/a/b", Some(&body(10)), None).unwrap();
+        assert_eq!(state.environment("dev").unwrap().get("a/b").unwrap().version, 10);
+        state.apply(b"dev/a/b", None, Some(11)).unwrap();
+        assert_eq!(sums(&state), (0, 11));
+        assert_eq!(state.next_version(0), 12);
+    }
+
+    #[test]
+    fn a_broken_record_is_an_error_and_its_flag_unknown() {
+        let mut state = State::default();
+        state.apply(b"dev/a", Some(&body(10)), None).unwrap();
+        assert!(state.apply(b"dev", Some(&body(11)), None).is_err());
+        assert!(state.apply(b"\xff/a", None, None).is_err());
+        assert_eq!(sums(&state), (1, 10));
+        assert!(state.apply(b"dev/a", Some(b"{}"), None).is_err());
+        assert_eq!(sums(&state), (0, 10));
+    }
+}

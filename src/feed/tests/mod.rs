@@ -1,0 +1,252 @@
+//! The feeder as a whole.
+
+mod world;
+
+use std::time::{Duration, Instant};
+
+use axum::http::header;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::{Value, json};
+
+use super::{EnvironmentHealth, Role};
+use world::{Running, World, flag, until};
+
+fn environment(running: &Running) -> EnvironmentHealth {
+    running
+        .health
+        .load()
+        .environments
+        .get("dev")
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn reason(running: &Running) -> Option<&'static str> {
+    environment(running).error.map(|error| error.reason)
+}
+
+fn field<'v>(record: &'v (String, Option<Value>), name: &str) -> &'v Value {
+    &record.1.as_ref().unwrap()[name]
+}
+
+async fn synced(running: &Running, flags: usize) {
+    until("first sync", || {
+        environment(running).last_success.is_some() && environment(running).flags == flags
+    })
+    .await;
+}
+
+const HINT: &str = r#"{"event_type":"FEATURE_FLAG_UPDATED","flag_name":"a","environment":"dev"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_sync_publishes_definition_event_and_invalidation_of_each_flag() {
+    let world = World::new().await;
+    world.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let running = world.feed("one");
+    let (definitions, events, updates) = (
+        world.records("definitions", 2).await,
+        world.records("events", 2).await,
+        world.records("updates", 2).await,
+    );
+    for (index, name) in ["a", "b"].iter().enumerate() {
+        let version = field(&definitions[index], "version").as_u64().unwrap();
+        assert_eq!(definitions[index].0, format!("dev/{name}"));
+        assert_eq!(field(&definitions[index], "definition")["name"], *name);
+        assert_eq!(field(&events[index], "event_type"), "FEATURE_FLAG_CREATED");
+        assert_eq!(field(&events[index], "version"), version);
+        assert_eq!(field(&updates[index], "version"), version);
+    }
+    assert!(field(&definitions[0], "version").as_u64() < field(&definitions[1], "version").as_u64());
+    until("leader", || running.health.load().role == Role::Leader).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_brings_a_change_long_before_the_refresh() {
+    let world = World::new().await;
+    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = world.feed("one");
+    synced(&running, 2).await;
+    world.hint(HINT).await;
+    until("keeps looking", || world.unleash.script().not_modified >= 3).await;
+
+    let seen = Instant::now();
+    world.unleash.serve(&[flag("a", false), flag("b", true)]);
+    let updates = world.records("updates", 3).await;
+    let took = seen.elapsed();
+    assert_eq!(field(&updates[2], "event_type"), "FEATURE_FLAG_UPDATED");
+    assert_eq!(
+        field(&updates[2], "previous_version"),
+        field(&updates[0], "version")
+    );
+    let events = world.records("events", 3).await;
+    assert!(field(&events[2], "previous_version").is_null());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+
+    let requests = world.unleash.script().requests;
+    world.unleash.serve(&[flag("b", true)]);
+    world.hint(HINT).await;
+    let definitions = world.records("definitions", 4).await;
+    assert_eq!(definitions[3], ("dev/a".to_owned(), None), "a tombstone");
+    assert!(
+        world.unleash.script().requests <= requests + 3,
+        "the first hint was done with"
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_a_whole_list_changes_nothing_and_shows_in_health() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(50);
+    let good = [flag("a", true)];
+    world.unleash.serve(&good);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    let whole = json!({"features": good}).to_string();
+    let cases = [
+        (200, "", "empty"),
+        (200, &whole[..whole.len() - 9], "truncated"),
+        (200, "<html>login</html>", "not_json"),
+        (200, r#"{"features":null}"#, "not_features"),
+        (401, r#"{"name":"NoAccessError"}"#, "unauthorised"),
+        (403, "", "unauthorised"),
+        (429, "", "rate_limited"),
+        (503, "<html>", "server_error"),
+        (204, "", "unexpected_status"),
+    ];
+    for (status, body, expected) in cases {
+        world.unleash.answer(status, body, Vec::new());
+        until(expected, || reason(&running) == Some(expected)).await;
+        world.unleash.serve(&good);
+        until("well again", || reason(&running).is_none()).await;
+    }
+    world
+        .unleash
+        .serve(&[flag("a", true), flag("sign-of-life", true)]);
+    let updates = world.records("updates", 2).await;
+    assert_eq!(updates[1].0, "dev/sign-of-life");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_most_flags_needs_a_second_answer() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(100);
+    let all: Vec<Value> = (0..20).map(|n| flag(&format!("flag-{n:02}"), true)).collect();
+    world.unleash.serve(&all);
+    let running = world.feed("one");
+    synced(&running, 20).await;
+
+    world.unleash.serve(&all[..5]);
+    until("held", || environment(&running).held_deletions == 15).await;
+    world.unleash.serve(&all);
+    until("well again", || environment(&running).held_deletions == 0).await;
+    assert_eq!(environment(&running).flags, 20);
+
+    world.unleash.serve(&all[..5]);
+    until("agreed", || environment(&running).flags == 5).await;
+    let definitions = world.records("definitions", 35).await;
+    assert!(definitions[20..].iter().all(|(_, body)| body.is_none()));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(50);
+    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = world.feed("one");
+    synced(&running, 2).await;
+    let bad = json!({"name": "a", "enabled": true, "strategies": [{"name": "default", "constraints": [7]}]});
+    world.unleash.serve(&[bad, flag("b", false)]);
+    let updates = world.records("updates", 3).await;
+    assert_eq!(updates[2].0, "dev/b");
+    until("listed", || environment(&running).refused_total == 1).await;
+    let refused = &environment(&running).refused[0];
+    assert!(
+        refused.flag == "a" && refused.reason.contains("constraints"),
+        "{refused:?}"
+    );
+    assert_eq!(environment(&running).flags, 2);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_honoured_even_when_a_hint_comes() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(50);
+    world
+        .unleash
+        .answer(429, "", vec![(header::RETRY_AFTER, "2".to_owned())]);
+    let running = world.feed("one");
+    until("refused", || reason(&running) == Some("rate_limited")).await;
+    let start = Instant::now();
+    world.unleash.serve(&[flag("a", true)]);
+    world.hint(HINT).await;
+    synced(&running, 1).await;
+    assert!(
+        start.elapsed() > Duration::from_millis(1500),
+        "{:?}",
+        start.elapsed()
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_leader_goes_on_where_it_was() {
+    let world = World::new().await;
+    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = world.feed("one");
+    synced(&running, 2).await;
+    running.stop().await;
+
+    world.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let running = world.feed("one");
+    let updates = world.records("updates", 3).await;
+    assert_eq!(updates[2].0, "dev/b");
+    assert_eq!(
+        field(&updates[2], "previous_version"),
+        field(&updates[1], "version")
+    );
+    synced(&running, 2).await;
+    running.stop().await;
+}
+
+/// The in-process broker fences nobody by itself, so it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_leader_steps_down_and_stands_again() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(100);
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
+    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[fenced]);
+    world.unleash.serve(&[flag("a", false)]);
+    until("stepped down", || running.terms_ended("fenced") == 1).await;
+    until("leads again", || running.health.load().role == Role::Leader).await;
+    assert_eq!(running.health.load().failure, None);
+    world
+        .unleash
+        .serve(&[flag("a", false), flag("sign-of-life", true)]);
+    synced(&running, 2).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_unknown_outcome_the_leader_reads_what_is_in_force() {
+    let mut world = World::new().await;
+    world.refresh = Duration::from_millis(100);
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    let failed = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN;
+    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[failed]);
+    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    until("a new term", || running.terms_ended("publish") == 1).await;
+    synced(&running, 2).await;
+    let updates = world.records("updates", 2).await;
+    assert_eq!(updates[1].0, "dev/b");
+    running.stop().await;
+}

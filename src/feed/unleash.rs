@@ -1,0 +1,257 @@
+//! Unleash's client API over HTTP.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use uuid::Uuid;
+
+use crate::config::{Secret, UnleashConfig, UnleashEnvironment};
+
+use super::answer::ANSWER_BYTES_MAX;
+use super::look::{self, LookError, Seen};
+use super::pace;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of an error page goes into the log.
+const ERROR_CHARS_MAX: usize = 200;
+
+/// From 4.2.0 on segments come by reference, and are told from the constraints of the flag itself.
+const CLIENT_SPEC: &str = "6.1.0";
+pub const SDK: &str = concat!("flagstream:", env!("CARGO_PKG_VERSION"));
+
+/// One HTTP client for all environments.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    pub app_name: String,
+    pub instance_id: String,
+    pub connection_id: String,
+    pub refresh_interval: Duration,
+}
+
+/// One environment of an Unleash.
+#[derive(Debug, Clone)]
+pub struct UnleashOrigin {
+    client: Arc<Client>,
+    pub environment: String,
+    pub token: Secret,
+    /// Of the answer accepted last.
+    etag: Option<HeaderValue>,
+    /// Of the answer that nobody has accepted yet, which may have none.
+    offered: Option<Option<HeaderValue>>,
+}
+
+impl Client {
+    /// `None` without an Unleash.
+    pub fn new(config: &UnleashConfig) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(base) = &config.url else { return Ok(None) };
+        let connection_id = Uuid::now_v7().to_string();
+        let http = reqwest::Client::builder()
+            .default_headers(headers(config, &connection_id)?)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .context("the HTTP client for Unleash cannot be made")?;
+        Ok(Some(Arc::new(Self {
+            http,
+            base: base.trim_end_matches('/').to_owned(),
+            app_name: config.app_name.clone(),
+            instance_id: config.instance_id.clone(),
+            connection_id,
+            refresh_interval: config.refresh_interval,
+        })))
+    }
+
+    /// A request to `/api/client/{path}` with the token of an environment.
+    pub fn request(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
+        let url = format!("{}/api/client/{path}", self.base);
+        let request = self.http.request(method, url);
+        match HeaderValue::from_str(token.expose()) {
+            Ok(mut token) => {
+                token.set_sensitive(true);
+                request.header(header::AUTHORIZATION, token)
+            }
+            // Unleash says that a token is missing; the token itself must not get into any error.
+            Err(_) => request,
+        }
+    }
+}
+
+impl UnleashOrigin {
+    pub fn new(client: Arc<Client>, UnleashEnvironment { name, token }: UnleashEnvironment) -> Self {
+        Self {
+            client,
+            environment: name,
+            token,
+            etag: None,
+            offered: None,
+        }
+    }
+
+    pub async fn look(&mut self) -> Result<Seen, LookError> {
+        let mut request = self.client.request(Method::GET, "features", &self.token);
+        if let Some(etag) = &self.etag {
+            request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        let response = request.send().await.map_err(refuse_request)?;
+        match response.status() {
+            StatusCode::NOT_MODIFIED if self.etag.is_some() => Ok(Seen::Unchanged),
+            StatusCode::OK => {
+                self.offered = Some(response.headers().get(header::ETAG).cloned());
+                look::read(read_body(response, ANSWER_BYTES_MAX).await?).await
+            }
+            _ => Err(refuse_status(response).await),
+        }
+    }
+
+    /// The answer given last is in force, or not: then the next look must see it again.
+    pub fn settled(&mut self, accepted: bool) {
+        if let Some(etag) = self.offered.take()
+            && accepted
+        {
+            self.etag = etag;
+        }
+    }
+}
+
+fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<HeaderMap> {
+    let named = [
+        ("unleash-appname", config.app_name.as_str(), "UNLEASH_APP_NAME"),
+        (
+            "unleash-instanceid",
+            config.instance_id.as_str(),
+            "UNLEASH_INSTANCE_ID",
+        ),
+        ("unleash-connection-id", connection_id, ""),
+        ("unleash-sdk", SDK, ""),
+        ("unleash-client-spec", CLIENT_SPEC, ""),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value, setting) in named {
+        let value = HeaderValue::from_str(value)
+            .with_context(|| format!("{setting} has characters that an HTTP header cannot carry"))?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    Ok(headers)
+}
+
+/// Counts while reading: `Content-Length` may lie, and a compressed answer grows.
+async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, LookError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
+        true => LookError::Timeout(chain(error)),
+        false => LookError::BrokeOff(chain(error)),
+    })? {
+        if body.len() + chunk.len() > limit {
+            return Err(LookError::TooLarge { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+async fn refuse_status(response: Response) -> LookError {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| pace::retry_after(value, SystemTime::now()));
+    let body = read_body(response, ERROR_CHARS_MAX * 100)
+        .await
+        .unwrap_or_default();
+    let start = String::from_utf8_lossy(&body)
+        .chars()
+        .take(ERROR_CHARS_MAX)
+        .collect();
+    LookError::Status {
+        status,
+        start,
+        retry_after,
+    }
+}
+
+fn refuse_request(error: reqwest::Error) -> LookError {
+    match error.is_timeout() {
+        true => LookError::Timeout(chain(error)),
+        false => LookError::Unreachable(chain(error)),
+    }
+}
+
+/// The whole story: reqwest's own message stops at "error sending request".
+pub fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// The answer to one request, byte for byte.
+    async fn response(bytes: &'static str) -> Response {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+            socket.write_all(bytes.as_bytes()).await.unwrap();
+        });
+        reqwest::get(format!("http://{address}")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_no_answer() {
+        for cut in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"features\":[]}",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"fea\r\n",
+        ] {
+            let error = read_body(response(cut).await, 1000).await.unwrap_err();
+            assert_eq!(error.reason(), "truncated", "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_is_not_read_to_its_end() {
+        let chunked =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{\"featur\r\n8\r\nes\":[{}]\r\n";
+        let error = read_body(response(chunked).await, 10).await.unwrap_err();
+        assert_eq!(error.reason(), "too_large", "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_page_says_when_to_come_back_and_how_it_begins() {
+        let page = "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 6\r\n\r\n<html>";
+        let error = refuse_status(response(page).await).await;
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(
+            (error.reason(), error.to_string()),
+            ("server_error", "status 503: <html>".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_not_there_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = refuse_request(reqwest::get(format!("http://{address}")).await.unwrap_err());
+        assert_eq!(error.reason(), "unreachable", "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+}

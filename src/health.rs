@@ -1,0 +1,293 @@
+//! How the parts of this process are doing, in one place for `/health` and readiness.
+//!
+//! A part either reports changes itself ([`Registry::reporter`]) or is asked each time ([`Registry::probe`]).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Starting,
+    Up,
+    /// Does its work, though something it needs is missing or late.
+    Degraded,
+    Down,
+}
+
+/// What a part says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub state: State,
+    /// One sentence: what is wrong, what it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Numbers and lists of the part's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<Value>,
+}
+
+/// A part's report as `/health` tells it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartHealth {
+    #[serde(flatten)]
+    pub report: Report,
+    /// When the state was first seen.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: DateTime<Utc>,
+    pub required_for_ready: bool,
+}
+
+/// The whole answer of `/health`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Overview {
+    /// The worst state of the parts that readiness needs; `degraded` if only others are not well.
+    pub status: State,
+    pub ready: bool,
+    pub version: &'static str,
+    pub instance: String,
+    /// Where this process can be reached, or what it listens on: `http`, `kafka`, …
+    pub addresses: BTreeMap<&'static str, String>,
+    pub parts: BTreeMap<&'static str, PartHealth>,
+}
+
+type Probe = Box<dyn Fn() -> Report + Send + Sync>;
+
+struct Entry {
+    probe: Probe,
+    required: bool,
+    last: Option<(State, DateTime<Utc>)>,
+}
+
+/// All parts of the process.
+#[derive(Default)]
+pub struct Registry {
+    instance: String,
+    parts: Mutex<BTreeMap<&'static str, Entry>>,
+    addresses: Mutex<BTreeMap<&'static str, String>>,
+    stopping: AtomicBool,
+}
+
+/// A part's way to report; clones report for the same part.
+#[derive(Debug, Clone)]
+pub struct Reporter(Arc<Mutex<Report>>);
+
+impl Registry {
+    pub fn new(instance: impl Into<String>) -> Self {
+        Self {
+            instance: instance.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A part that reports by itself; until it does, it is starting.
+    pub fn reporter(&self, name: &'static str, required_for_ready: bool) -> Reporter {
+        let reporter = Reporter(Arc::new(Mutex::new(Report::new(State::Starting))));
+        let report = Arc::clone(&reporter.0);
+        self.probe(name, required_for_ready, move || lock(&report).clone());
+        reporter
+    }
+
+    /// A part that is asked at each look; `probe` must not block.
+    pub fn probe(
+        &self,
+        name: &'static str,
+        required_for_ready: bool,
+        probe: impl Fn() -> Report + Send + Sync + 'static,
+    ) {
+        let entry = Entry {
+            probe: Box::new(probe),
+            required: required_for_ready,
+            last: None,
+        };
+        lock(&self.parts).insert(name, entry);
+    }
+
+    /// Tells where this process can be reached.
+    pub fn address(&self, name: &'static str, address: impl fmt::Display) {
+        lock(&self.addresses).insert(name, address.to_string());
+    }
+
+    /// From now on not ready: the process drains.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether this process should get traffic: every part that matters for it works.
+    pub fn is_ready(&self) -> bool {
+        let parts = lock(&self.parts);
+        let works = |entry: &Entry| matches!((entry.probe)().state, State::Up | State::Degraded);
+        // No parts yet: the process is still being built.
+        !self.stopping.load(Ordering::Acquire)
+            && !parts.is_empty()
+            && parts.values().filter(|entry| entry.required).all(works)
+    }
+
+    pub fn overview(&self) -> Overview {
+        let ready = self.is_ready();
+        let now = Utc::now();
+        let mut parts = lock(&self.parts);
+        let parts: BTreeMap<_, _> = parts
+            .iter_mut()
+            .map(|(name, entry)| (*name, entry.look(now)))
+            .collect();
+        Overview {
+            status: overall(parts.values()),
+            ready,
+            version: env!("CARGO_PKG_VERSION"),
+            instance: self.instance.clone(),
+            addresses: lock(&self.addresses).clone(),
+            parts,
+        }
+    }
+}
+
+impl Entry {
+    fn look(&mut self, now: DateTime<Utc>) -> PartHealth {
+        let report = (self.probe)();
+        let since = match self.last {
+            Some((state, since)) if state == report.state => since,
+            _ => now,
+        };
+        self.last = Some((report.state, since));
+        PartHealth {
+            report,
+            since,
+            required_for_ready: self.required,
+        }
+    }
+}
+
+fn overall<'p>(parts: impl Iterator<Item = &'p PartHealth> + Clone) -> State {
+    let is = |state, part: &&PartHealth| part.required_for_ready && part.report.state == state;
+    if parts.clone().any(|part| is(State::Down, &part)) {
+        State::Down
+    } else if parts.clone().any(|part| is(State::Starting, &part)) {
+        State::Starting
+    } else if parts.clone().any(|part| part.report.state != State::Up) {
+        State::Degraded
+    } else {
+        State::Up
+    }
+}
+
+impl Report {
+    pub fn new(state: State) -> Self {
+        Self {
+            state,
+            detail: None,
+            more: None,
+        }
+    }
+
+    #[must_use]
+    pub fn detail(self, detail: impl fmt::Display) -> Self {
+        Self {
+            detail: Some(detail.to_string()),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn more(self, more: impl Serialize) -> Self {
+        Self {
+            more: serde_json::to_value(more).ok(),
+            ..self
+        }
+    }
+}
+
+impl Reporter {
+    pub fn set(&self, report: Report) {
+        *lock(&self.0) = report;
+    }
+
+    pub fn up(&self) {
+        self.set(Report::new(State::Up));
+    }
+
+    pub fn degraded(&self, detail: impl fmt::Display) {
+        self.set(Report::new(State::Degraded).detail(detail));
+    }
+
+    pub fn down(&self, detail: impl fmt::Display) {
+        self.set(Report::new(State::Down).detail(detail));
+    }
+
+    /// Not working yet; `detail` says what it waits for.
+    pub fn starting(&self, detail: impl fmt::Display) {
+        self.set(Report::new(State::Starting).detail(detail));
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// A part that panicked while it reported must not take health with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_all_required_parts_work_and_not_while_stopping() {
+        let registry = Registry::new("i");
+        assert!(!registry.is_ready(), "nothing is built yet");
+        let store = registry.reporter("store", true);
+        let unleash = registry.reporter("unleash", false);
+        assert!(!registry.is_ready());
+        store.up();
+        unleash.down("connection refused");
+        assert!(registry.is_ready());
+        assert_eq!(registry.overview().status, State::Degraded);
+        store.degraded("kafka is unreachable");
+        assert!(registry.is_ready());
+        registry.stopping();
+        assert!(!registry.is_ready());
+    }
+
+    #[test]
+    fn the_overview_tells_the_worst_and_since_when() {
+        let registry = Registry::new("i");
+        let store = registry.reporter("store", true);
+        registry.probe("feeder", false, || Report::new(State::Up).more([1]));
+        registry.address("http", "127.0.0.1:1");
+        let first = registry.overview();
+        assert_eq!(first.status, State::Starting);
+        store.down("gone");
+        let second = registry.overview();
+        assert_eq!(second.status, State::Down);
+        assert!(second.parts["store"].since >= first.parts["store"].since);
+        store.down("still gone");
+        assert_eq!(
+            registry.overview().parts["store"].since,
+            second.parts["store"].since
+        );
+        assert_eq!(
+            registry.overview().parts["feeder"].since,
+            first.parts["feeder"].since
+        );
+        let json = serde_json::to_value(registry.overview()).unwrap_or_default();
+        assert_eq!(json["parts"]["store"]["detail"], "still gone");
+        assert_eq!(json["parts"]["feeder"]["more"][0], 1);
+        assert_eq!(json["addresses"]["http"], "127.0.0.1:1");
+    }
+}

@@ -1,0 +1,145 @@
+//! The routes by calls, the server by real sockets.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower::ServiceExt;
+
+use super::*;
+use crate::shutdown::Shutdown;
+
+fn surface() -> Surface {
+    Surface {
+        health: Arc::new(Registry::new("test-1")),
+        metrics: Metrics::new(),
+    }
+}
+
+async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
+    let request = Request::builder().method(method).uri(path).body(Body::empty())?;
+    let response = router.oneshot(request).await?;
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str());
+    let content_type = content_type.transpose()?.unwrap_or_default().to_owned();
+    let status = response.status();
+    Ok((
+        status,
+        content_type,
+        to_bytes(response.into_body(), MAX_BODY_BYTES).await?.into(),
+    ))
+}
+
+#[tokio::test]
+async fn health_follows_the_parts() -> anyhow::Result<()> {
+    let surface = surface();
+    let store = surface.health.reporter("store", true);
+    store.starting("reading feature-flag-definitions");
+    let router = router(surface.clone(), true);
+
+    let (live, ..) = ask(router.clone(), Method::GET, "/health/live").await?;
+    assert_eq!(live, StatusCode::OK);
+    let (ready, _, body) = ask(router.clone(), Method::GET, "/health/ready").await?;
+    assert_eq!(ready, StatusCode::SERVICE_UNAVAILABLE);
+    let body: Value = serde_json::from_slice(&body)?;
+    assert_eq!(
+        body["parts"]["store"]["detail"],
+        "reading feature-flag-definitions"
+    );
+
+    store.up();
+    assert_eq!(
+        ask(router.clone(), Method::GET, "/health/ready").await?.0,
+        StatusCode::OK
+    );
+    let (status, content_type, body) = ask(router, Method::GET, "/health").await?;
+    let body: Value = serde_json::from_slice(&body)?;
+    assert_eq!(
+        (status, content_type.as_str()),
+        (StatusCode::OK, "application/json")
+    );
+    assert_eq!(body["instance"], "test-1");
+    assert_eq!(body["parts"]["store"]["state"], "up");
+    assert_eq!(body["parts"]["store"]["required_for_ready"], true);
+    assert!(body["parts"]["store"]["since"].is_string());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem() -> anyhow::Result<()> {
+    for (method, path, expected) in [
+        (Method::GET, "/nowhere", StatusCode::NOT_FOUND),
+        (Method::POST, "/health", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let (status, content_type, body) = ask(router(surface(), true), method, path).await?;
+        let body: Value = serde_json::from_slice(&body)?;
+        assert_eq!(
+            (status, content_type.as_str()),
+            (expected, "application/problem+json")
+        );
+        assert_eq!(body["status"], expected.as_u16());
+        assert!(body["title"].is_string() && body["detail"].is_string() && body["type"].is_string());
+    }
+    let answer = router(surface(), true)
+        .oneshot(Request::post("/health").body(Body::empty())?)
+        .await?;
+    assert!(answer.headers().contains_key(header::ALLOW));
+    Ok(())
+}
+
+#[tokio::test]
+async fn metrics_move_to_the_listener_for_operators() -> anyhow::Result<()> {
+    let surface = surface();
+    surface.metrics.requests.inc();
+    let (status, content_type, text) = ask(admin_router(surface.clone()), Method::GET, "/metrics").await?;
+    assert_eq!((status, content_type.as_str()), (StatusCode::OK, METRICS_TYPE));
+    assert!(String::from_utf8(text)?.contains("flagstream_requests_total 1"));
+    let (status, ..) = ask(router(surface, false), Method::GET, "/metrics").await?;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named() -> anyhow::Result<()> {
+    let first = Server::bind("A", "127.0.0.1:0".parse()?, router(surface(), true)).await?;
+    let address = first.address()?;
+    let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address, router(surface(), true)).await;
+    let error = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(
+        error.contains(&address.to_string()) && error.contains("FLAGSTREAM_HTTP__LISTEN"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Result<()> {
+    let (entered, mut started) = tokio::sync::mpsc::channel(1);
+    let slow = move || async move {
+        let _ = entered.send(()).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        "done"
+    };
+    let routes = Router::new().route("/slow", get(slow));
+    let server = Server::bind("A", "127.0.0.1:0".parse()?, routes).await?;
+    let (address, shutdown) = (server.address()?, Shutdown::new());
+    let serving = tokio::spawn(server.run(shutdown.clone()));
+
+    let mut idle = TcpStream::connect(address).await?;
+    let mut busy = TcpStream::connect(address).await?;
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+    started.recv().await;
+    shutdown.cancel();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await?;
+    assert!(answer.ends_with("done"), "{answer}");
+    assert_eq!(idle.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    serving.await??;
+    assert!(TcpStream::connect(address).await.is_err());
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Follows a topic outside any group: all its partitions, from their beginning or their end.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::Config;
+
+use super::client;
+
+/// For one question to the broker.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Beginning,
+    /// Behind what is there at the moment of opening: what is produced after that is seen.
+    End,
+}
+
+/// A consumer of a whole topic, of committed records only. All its calls block.
+pub struct Follower {
+    consumer: BaseConsumer<Quiet>,
+    topic: String,
+}
+
+/// Why a topic cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("Kafka at {servers} does not answer: {error}")]
+    Unreachable { servers: String, error: KafkaError },
+    #[error("topic {topic} does not exist")]
+    NoTopic { topic: String },
+    #[error("topic {topic}: {error}")]
+    Kafka { topic: String, error: KafkaError },
+}
+
+/// librdkafka's own lines go to the log.
+#[derive(Debug)]
+struct Quiet;
+
+impl Follower {
+    /// `role` becomes part of the client id and of the group id, which is never joined.
+    pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
+        let consumer: BaseConsumer<Quiet> = client::base(&config.kafka, &config.instance, role)
+            .set("group.id", format!("{}-{role}", config.kafka.group_id))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.queue.backoff.ms", "1")
+            // A mock broker answers a fetch only after this time; a real one as soon as there is something.
+            .set("fetch.wait.max.ms", "20")
+            .create_with_context(Quiet)
+            .map_err(|error| failed(topic, error))?;
+        let partitions = partitions(config, &consumer, topic)?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in partitions {
+            let offset = match start {
+                Start::Beginning => Offset::Beginning,
+                // Asked now: `Offset::End` would be looked up later, and miss what was produced in between.
+                Start::End => Offset::Offset(end(&consumer, topic, partition)?),
+            };
+            assignment
+                .add_partition_offset(topic, partition, offset)
+                .map_err(|error| failed(topic, error))?;
+        }
+        consumer
+            .assign(&assignment)
+            .map_err(|error| failed(topic, error))?;
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+        })
+    }
+
+    /// The next record; `None` if none came within `patience`.
+    pub fn next(&self, patience: Duration) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.consumer.poll(left) {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(error)) if is_lasting(&error) => return Err(failed(&self.topic, error)),
+                // Connections come and go.
+                Some(Err(error)) => {
+                    tracing::debug!(topic = self.topic, %error, "cannot be read at the moment")
+                }
+                None => {}
+            }
+            if left.is_zero() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn partitions(config: &Config, consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Vec<i32>, FollowError> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), CALL_TIMEOUT)
+        .map_err(|error| FollowError::Unreachable {
+            servers: config.kafka.bootstrap_servers.clone(),
+            error,
+        })?;
+    let known = metadata.topics().iter().find(|known| known.name() == topic);
+    let partitions: Vec<i32> = known
+        .filter(|known| known.error().is_none())
+        .map(|known| {
+            known
+                .partitions()
+                .iter()
+                .map(|partition| partition.id())
+                .collect()
+        })
+        .unwrap_or_default();
+    if partitions.is_empty() {
+        let topic = topic.to_owned();
+        return Err(FollowError::NoTopic { topic });
+    }
+    Ok(partitions)
+}
+
+fn end(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<i64, FollowError> {
+    let marks = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
+    marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
+}
+
+fn is_lasting(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::UnknownTopic
+                    | Code::UnknownPartition
+                    | Code::UnknownTopicOrPartition
+                    | Code::TopicAuthorizationFailed
+                    | Code::GroupAuthorizationFailed
+                    | Code::Authentication
+            )
+        )
+}
+
+fn failed(topic: &str, error: KafkaError) -> FollowError {
+    FollowError::Kafka {
+        topic: topic.to_owned(),
+        error,
+    }
+}
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! What each topic needs, and how the topics there are differ from it.
+
+mod admin;
+mod watch;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::TopicsConfig;
+
+pub use admin::{TopicReport, Topics, TopicsError};
+pub use watch::{Fit, look_after, wait_until_fit};
+
+/// An event echoes its request (1 MiB at most), and adds to it.
+const ECHO_BYTES: usize = 2 << 20;
+
+/// What a topic needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub name: String,
+    pub partitions: i32,
+    /// `None`: the broker's default.
+    pub replication: Option<i32>,
+    /// Only what we need differently from a broker's defaults, in the order of their names.
+    pub config: Vec<(&'static str, String)>,
+}
+
+/// How a topic differs from what it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "difference", rename_all = "snake_case")]
+pub enum Difference {
+    Missing,
+    /// Never changed by us: keys would move to other partitions.
+    Partitions {
+        needed: i32,
+        found: i32,
+    },
+    Config {
+        name: &'static str,
+        needed: String,
+        found: Option<String>,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("does not exist"),
+            Self::Partitions { needed, found } => write!(f, "has {found} partitions instead of {needed}"),
+            Self::Config { name, needed, found } => {
+                let found = found.as_deref().unwrap_or("unknown");
+                write!(f, "{name} is {found} instead of {needed}")
+            }
+        }
+    }
+}
+
+/// A topic as Kafka describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub partitions: i32,
+    /// Every setting; `own` where it was set on the topic itself.
+    pub config: Vec<FoundConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundConfig {
+    pub name: String,
+    pub value: Option<String>,
+    pub own: bool,
+}
+
+/// All topics, in the order in which data flows through them.
+pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
+    let keep = |retention: Duration| {
+        vec![
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", retention.as_millis().to_string()),
+        ]
+    };
+    let roomy = |mut config: Vec<(&'static str, String)>| {
+        config.insert(1, ("max.message.bytes", ECHO_BYTES.to_string()));
+        config
+    };
+    // Tombstones must outlive the longest time an instance takes to read the topic from its beginning.
+    let definitions = roomy(vec![
+        ("cleanup.policy", "compact".to_owned()),
+        ("min.compaction.lag.ms", "0".to_owned()),
+    ]);
+    let need = |name: &str, partitions, config| Need {
+        name: name.to_owned(),
+        partitions,
+        replication: topics.replication,
+        config,
+    };
+    let (n, retention) = (topics.partitions, topics.retention);
+    vec![
+        need(&topics.requests, n, roomy(keep(retention))),
+        need(&topics.changes, 1, keep(retention)),
+        need(&topics.definitions, 1, definitions),
+        need(&topics.events, n, roomy(keep(retention))),
+        need(&topics.updates, 1, keep(retention)),
+        need(
+            &topics.dead_letters,
+            n,
+            roomy(keep(topics.dead_letters_retention)),
+        ),
+        need(&topics.conversions, n, keep(retention)),
+    ]
+}
+
+/// How what was found differs from what is needed; `None` was found where the topic does not exist.
+pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
+    let Some(found) = found else {
+        return vec![Difference::Missing];
+    };
+    let partitions = (found.partitions != need.partitions).then_some(Difference::Partitions {
+        needed: need.partitions,
+        found: found.partitions,
+    });
+    let config = need.config.iter().filter_map(|(name, needed)| {
+        let entry = found.config.iter().find(|entry| entry.name == *name);
+        let value = entry.and_then(|entry| entry.value.clone());
+        // A broker that does not tell a setting has none that we could change.
+        (entry.is_some() && value.as_deref() != Some(needed)).then(|| Difference::Config {
+            name,
+            needed: needed.clone(),
+            found: value,
+        })
+    });
+    partitions.into_iter().chain(config).collect()
+}
+
+/// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
+pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
+    let names = topics.names().map(|(_, name)| name);
+    let missing: Vec<_> = names
+        .into_iter()
+        .filter(|name| partitions(name).is_none())
+        .collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return Some(format!(
+            "missing topics: {missing}; create them with `flagstream topics apply`"
+        ));
+    }
+    let (requests, events) = (partitions(&topics.requests), partitions(&topics.events));
+    if requests != events {
+        let count = |partitions: Option<i32>| partitions.unwrap_or_default();
+        return Some(format!(
+            "topic {} has {} partitions, but {} has {}: both need the same number, as a result goes to its \
+             request's partition; see `flagstream topics check`",
+            topics.requests,
+            count(requests),
+            topics.events,
+            count(events)
+        ));
+    }
+    let single = [&topics.changes, &topics.definitions, &topics.updates];
+    let spread = single.into_iter().find(|name| partitions(name) != Some(1))?;
+    Some(format!(
+        "topic {spread} has more than one partition: its order would be lost; see `flagstream topics check`"
+    ))
+}
+
+#[cfg(test)]
+#[path = "topics_tests.rs"]
+mod tests;

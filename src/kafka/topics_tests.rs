@@ -1,0 +1,99 @@
+//! What topics need, without a broker.
+
+use crate::config::{Profile, load_from};
+
+use super::*;
+
+fn topics() -> TopicsConfig {
+    match load_from(None, [], Profile::Service) {
+        Ok(loaded) => loaded.config.topics,
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
+fn as_needed(need: &Need) -> Found {
+    let config = need.config.iter().map(|(name, value)| FoundConfig {
+        name: (*name).to_owned(),
+        value: Some(value.clone()),
+        own: true,
+    });
+    Found {
+        partitions: need.partitions,
+        config: config.collect(),
+    }
+}
+
+#[test]
+fn every_topic_has_its_needs() {
+    let topics = topics();
+    let needs = needs(&topics);
+    let need = |name: &str| needs.iter().find(|need| need.name == name).cloned();
+    assert_eq!(needs.len(), topics.names().len());
+    for (_, name) in topics.names() {
+        assert!(need(name).is_some(), "{name}");
+    }
+    let value = |topic: &str, name: &str| {
+        let need = need(topic)?;
+        need.config
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, value)| value)
+    };
+    assert_eq!(
+        value(&topics.definitions, "cleanup.policy").as_deref(),
+        Some("compact")
+    );
+    assert_eq!(
+        value(&topics.events, "max.message.bytes").as_deref(),
+        Some("2097152")
+    );
+    assert_eq!(
+        value(&topics.dead_letters, "retention.ms").as_deref(),
+        Some("2592000000")
+    );
+    let partitions = |name: &str| need(name).map(|need| need.partitions);
+    assert_eq!(partitions(&topics.requests), partitions(&topics.events));
+    for single in [&topics.changes, &topics.definitions, &topics.updates] {
+        assert_eq!(partitions(single), Some(1), "{single}");
+    }
+}
+
+#[test]
+fn differences_are_told() {
+    for need in needs(&topics()) {
+        assert_eq!(differences(&need, None), [Difference::Missing]);
+        let mut found = as_needed(&need);
+        assert_eq!(differences(&need, Some(&found)), []);
+        found.partitions += 1;
+        if let Some(entry) = found.config.first_mut() {
+            entry.value = Some("other".to_owned());
+        }
+        let told: Vec<_> = differences(&need, Some(&found))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("partitions instead of"), "{told:?}");
+        assert!(told[1].contains("is other instead of"), "{told:?}");
+    }
+}
+
+#[test]
+fn topics_that_cannot_serve_are_told_with_what_to_do() {
+    let topics = topics();
+    assert!(unfit(&topics, |_| None).is_some_and(|text| text.contains("flagstream topics apply")));
+    let count = |name: &str, events: i32, definitions: i32| match name {
+        name if name == topics.events => Some(events),
+        name if name == topics.definitions => Some(definitions),
+        name if name == topics.changes || name == topics.updates => Some(1),
+        _ => Some(12),
+    };
+    assert_eq!(unfit(&topics, |name| count(name, 12, 1)), None);
+    let uneven = unfit(&topics, |name| count(name, 6, 1)).unwrap_or_default();
+    assert!(
+        uneven.contains("12 partitions") && uneven.contains("has 6"),
+        "{uneven}"
+    );
+    let spread = unfit(&topics, |name| count(name, 12, 2)).unwrap_or_default();
+    assert!(spread.contains(&topics.definitions), "{spread}");
+}

@@ -1,0 +1,258 @@
+//! Between the topic and the store: collects what records change, puts it in force in one swap, and decides when
+//! the store is ready and what a whole reading of the topic means for flags that it did not show.
+
+mod disk;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use chrono::{DateTime, Utc};
+use tracing::{debug, info, warn};
+
+use crate::flag::FlagChange;
+use crate::metrics::{Metrics, OutcomeLabels};
+
+use super::Store;
+use super::disk::Disk;
+use super::ledger::{Ledger, Verdict};
+use super::record::{Key, Record};
+use super::saver::Saver;
+use super::standing::{MAX_REFUSED_SHOWN, Origin};
+
+/// Many flags that a reading did not show are kept this long, in case the topic is just being filled again.
+pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
+/// So many may go at once without waiting, however many there are: the same rule as for answers of Unleash.
+const FEW_FLAGS: usize = 10;
+/// Without a sign of life from the broker for this long the flags in force may be old.
+const CONTACT_MAX: Duration = Duration::from_secs(5);
+
+/// The reader's half that knows nothing of Kafka.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    ledger: Ledger,
+    saver: Saver,
+    topic: String,
+    /// The latest change per key.
+    pending: AHashMap<Box<str>, FlagChange>,
+    /// Whether the end of the topic was reached in this reading; until then nothing is put in force.
+    live: bool,
+    /// Records of this reading.
+    records: u64,
+    offset: i64,
+    /// Something was taken since the last flush.
+    touched: bool,
+    /// Something changed since the last save.
+    unsaved: bool,
+    started: Instant,
+    sweep_at: Option<Instant>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        disk: Disk,
+        topic: &str,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            saver: Saver::start(disk, Arc::clone(&metrics))?,
+            store,
+            metrics,
+            ledger: Ledger::default(),
+            topic: topic.to_owned(),
+            pending: AHashMap::default(),
+            live: false,
+            records: 0,
+            offset: 0,
+            touched: false,
+            unsaved: false,
+            started: Instant::now(),
+            sweep_at: None,
+        })
+    }
+
+    /// The topic is read from its beginning.
+    pub(super) fn begin_reading(&mut self) {
+        self.ledger.begin_reading();
+        self.live = false;
+        self.records = 0;
+        self.sweep_at = None;
+    }
+
+    /// Takes one record; it is in force after the next [`Keeper::flush`].
+    pub(super) fn take(&mut self, record: &Record<'_>, offset: i64, timestamp_ms: Option<i64>) {
+        self.records += 1;
+        self.offset = offset + 1;
+        self.touched = true;
+        let outcome = match self.ledger.take(record) {
+            Verdict::Changed(change) => {
+                if let Ok(key) = Key::parse(record.key) {
+                    self.pending.insert(key.text.into(), change);
+                }
+                self.unsaved = true;
+                if self.live {
+                    self.note_propagation(timestamp_ms);
+                }
+                "applied"
+            }
+            Verdict::Same => "same",
+            Verdict::Stale => "stale",
+            Verdict::Refused(key, refusal) => {
+                let topic = &self.topic;
+                warn!(topic, offset, key, %refusal, "definition refused, the last good one stays in force");
+                "refused"
+            }
+        };
+        self.metrics
+            .store
+            .records
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// Puts in force what was taken, in one swap.
+    pub(super) fn flush(&mut self) {
+        if !self.live || !self.touched {
+            return;
+        }
+        if !self.pending.is_empty() {
+            self.store.apply(self.pending.drain().map(|(_, change)| change));
+        }
+        self.touched = false;
+        self.note_sums();
+    }
+
+    /// All that was in the topic is read.
+    pub(super) fn reached_end(&mut self) {
+        if self.live {
+            return;
+        }
+        self.live = true;
+        let unseen = self.ledger.unseen();
+        if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.ledger.len()) {
+            self.sweep();
+        } else if unseen > 0 {
+            let topic = &self.topic;
+            warn!(
+                topic,
+                unseen, "the topic lacks most of the flags in force: they are kept"
+            );
+            self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
+        }
+        self.flush();
+        self.note_sums();
+        let (flags, version) = (self.ledger.len(), self.store.version());
+        info!(flags, version, records = self.records, "definitions read");
+        let filled = self.records > 0 || unseen == 0;
+        self.store.set_standing(|standing| {
+            standing.ready = true;
+            if filled {
+                standing.origin = Origin::Kafka;
+                standing.as_of = Some(Utc::now());
+                standing.trouble = None;
+            } else {
+                standing.trouble = Some("the topic is empty: the last good flags are in force".to_owned());
+            }
+        });
+    }
+
+    /// The broker was last heard at `at`.
+    pub(super) fn contact(&mut self, at: DateTime<Utc>) {
+        if !self.live {
+            return;
+        }
+        let standing = self.store.standing();
+        let age = (Utc::now() - at).to_std().unwrap_or_default();
+        if age > CONTACT_MAX && standing.trouble.is_none() {
+            warn!(last_heard = %at, "the broker is silent: the flags in force may be old");
+            let trouble = Some(format!("no answer from the broker since {at}"));
+            self.store.set_standing(|standing| standing.trouble = trouble);
+        }
+        let kept_without_topic = self.records == 0 && !self.ledger.is_empty();
+        if standing.as_of.is_none_or(|as_of| as_of < at) && !kept_without_topic {
+            self.metrics.store.as_of.set(at);
+            self.store.set_standing(|standing| {
+                standing.as_of = Some(at);
+                standing.trouble = None;
+            });
+        }
+    }
+
+    /// Something keeps the topic from being read. `lasting`: it will not pass within moments.
+    pub(super) fn trouble(&mut self, trouble: String, lasting: bool) {
+        if lasting {
+            self.trust_disk(&trouble);
+        }
+        self.store
+            .set_standing(|standing| standing.trouble = Some(trouble));
+    }
+
+    /// What is to be done now and then.
+    pub(super) fn tick(&mut self) {
+        self.trust_disk_in_time();
+        if self.sweep_at.is_some_and(|at| at <= Instant::now()) {
+            if self.records == 0 {
+                // Still empty, which never removes a flag.
+                self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
+            } else {
+                self.sweep();
+                self.flush();
+            }
+        }
+        self.save_now_and_then();
+    }
+
+    fn sweep(&mut self) {
+        self.sweep_at = None;
+        let swept = self.ledger.sweep();
+        if swept.is_empty() {
+            return;
+        }
+        info!(
+            topic = self.topic,
+            flags = swept.len(),
+            "flags that are no longer in the topic are removed"
+        );
+        for change in swept {
+            if let FlagChange::Remove {
+                environment, name, ..
+            } = &change
+            {
+                debug!(%environment, flag = %name, "removed");
+                self.pending
+                    .insert(format!("{environment}/{name}").into(), change);
+            }
+        }
+        self.unsaved = true;
+        self.touched = true;
+    }
+
+    fn note_sums(&self) {
+        let refused = self.ledger.refused();
+        let shown = refused.iter().take(MAX_REFUSED_SHOWN);
+        let shown = shown
+            .map(|(key, refused)| (key.to_string(), refused.message.clone()))
+            .collect();
+        self.metrics.store.note(&self.store.load(), refused.len());
+        self.store.set_standing(|standing| {
+            standing.offset = self.offset;
+            standing.flags = self.ledger.len();
+            standing.refused_total = refused.len();
+            standing.refused = shown;
+        });
+    }
+
+    fn note_propagation(&self, timestamp_ms: Option<i64>) {
+        let since = timestamp_ms.and_then(DateTime::from_timestamp_millis);
+        let latency = since.and_then(|since| (Utc::now() - since).to_std().ok());
+        if let Some(latency) = latency {
+            self.metrics.store.propagation.0.observe(latency.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::store::disk::DiskSnapshot;
+use crate::store::test_records::{uncompilable, value};
+
+struct Scene {
+    _folder: tempfile::TempDir,
+    disk: Disk,
+    store: Arc<Store>,
+    keeper: Keeper,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(prepare: impl FnOnce(&Disk)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::new(folder.path());
+        prepare(&disk);
+        let store = Arc::new(Store::default());
+        let mut keeper =
+            Keeper::new(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
+        keeper.load(&disk);
+        Self {
+            _folder: folder,
+            disk,
+            store,
+            keeper,
+        }
+    }
+
+    fn set(&mut self, key: &str, version: u64) {
+        self.take(key, &value(key, version, true));
+    }
+
+    fn take(&mut self, key: &str, value: &[u8]) {
+        let record = Record {
+            key: Some(key.as_bytes()),
+            value: Some(value),
+            version: None,
+        };
+        self.keeper.take(&record, 0, None);
+    }
+
+    fn flags(&self) -> usize {
+        self.store.load().environment("e").map_or(0, |flags| flags.len())
+    }
+}
+
+/// A disk with `count` flags of version 5.
+fn filled(disk: &Disk, count: usize) {
+    let values = (0..count).map(|number| value(&format!("e/{number}"), 5, true).into());
+    let snapshot = DiskSnapshot {
+        saved_at: Utc::now() - chrono::TimeDelta::hours(3),
+        topic: "definitions".to_owned(),
+        offset: 9,
+        saved: crate::store::ledger::Saved {
+            values: values.collect(),
+            ..Default::default()
+        },
+    };
+    disk.save(&snapshot).unwrap();
+}
+
+#[test]
+fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.set("e/a", 5);
+    scene.set("e/b", 6);
+    scene.keeper.flush();
+    assert_eq!((scene.flags(), scene.store.is_ready()), (0, false));
+    scene.keeper.reached_end();
+    assert_eq!((scene.flags(), scene.store.is_ready()), (2, true));
+    let standing = scene.store.standing();
+    assert_eq!(
+        (standing.origin, standing.flags, standing.offset),
+        (Origin::Kafka, 2, 1)
+    );
+    scene.set("e/c", 7);
+    assert_eq!(scene.flags(), 2);
+    scene.keeper.flush();
+    assert_eq!((scene.flags(), scene.store.version()), (3, 7));
+}
+
+#[test]
+fn a_refusal_shows_in_the_standing() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.set("e/a", 5);
+    scene.keeper.reached_end();
+    scene.take("e/a", &uncompilable("e/a", 6));
+    scene.keeper.flush();
+    let standing = scene.store.standing();
+    assert_eq!((standing.refused_total, standing.flags), (1, 1));
+    assert!(standing.refused.get("e/a").unwrap().contains("strategies"));
+}
+
+#[test]
+fn flags_from_disk_are_ready_when_kafka_refuses_and_give_way_to_the_topic() {
+    let mut scene = Scene::with(|disk| filled(disk, 30));
+    assert_eq!((scene.flags(), scene.store.is_ready()), (30, false));
+    scene.keeper.trouble("a hiccup".to_owned(), false);
+    assert!(!scene.store.is_ready());
+    scene.keeper.trouble("refused".to_owned(), true);
+    assert!(scene.store.is_ready());
+    let standing = scene.store.standing();
+    assert_eq!(standing.origin, Origin::Disk);
+    assert_eq!(standing.age(Utc::now()).unwrap().as_secs() / 3600, 3);
+
+    scene.keeper.begin_reading();
+    for number in 0..25 {
+        scene.set(&format!("e/{number}"), 5 + number % 2);
+    }
+    scene.keeper.reached_end();
+    assert_eq!((scene.flags(), scene.store.version()), (25, 6));
+    assert_eq!(scene.store.standing().origin, Origin::Kafka);
+    assert_eq!(scene.store.standing().trouble, None);
+}
+
+#[test]
+fn an_empty_topic_never_removes_a_flag() {
+    let mut scene = Scene::with(|disk| filled(disk, 3));
+    scene.keeper.begin_reading();
+    scene.keeper.reached_end();
+    scene.keeper.contact(Utc::now());
+    assert_eq!((scene.flags(), scene.store.is_ready()), (3, true));
+    let standing = scene.store.standing();
+    assert_eq!(standing.origin, Origin::Disk);
+    assert!(standing.trouble.as_ref().unwrap().contains("empty"));
+    scene.keeper.sweep_at = Some(Instant::now());
+    scene.keeper.tick();
+    assert_eq!(scene.flags(), 3);
+}
+
+#[test]
+fn most_flags_are_not_removed_at_once() {
+    let mut scene = Scene::with(|disk| filled(disk, 30));
+    scene.keeper.begin_reading();
+    scene.set("e/0", 5);
+    scene.keeper.reached_end();
+    assert_eq!(scene.flags(), 30);
+    scene.set("e/1", 6);
+    scene.keeper.flush();
+    scene.keeper.tick();
+    assert_eq!(scene.flags(), 30);
+    scene.keeper.sweep_at = Some(Instant::now());
+    scene.keeper.tick();
+    assert_eq!(scene.flags(), 2);
+}
+
+#[test]
+fn what_is_in_force_is_on_disk_after_the_end() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.set("e/a", 5);
+    scene.keeper.reached_end();
+    scene.keeper.tick();
+    scene.set("e/b", 6);
+    scene.keeper.flush();
+    scene.keeper.tick();
+    scene.keeper.finish();
+    assert_eq!(scene.disk.load().unwrap().unwrap().saved.values.len(), 2);
+}
+
+#[test]
+fn a_reading_that_did_not_end_is_not_saved() {
+    let mut scene = Scene::with(|disk| filled(disk, 3));
+    scene.keeper.begin_reading();
+    scene.set("e/0", 6);
+    scene.keeper.finish();
+    assert_eq!(scene.disk.load().unwrap().unwrap().offset, 9);
+}
+
+#[test]
+fn a_silent_broker_is_told_and_forgiven() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.keeper.reached_end();
+    let heard = Utc::now() - chrono::TimeDelta::seconds(60);
+    scene.keeper.contact(heard);
+    assert!(
+        scene
+            .store
+            .standing()
+            .trouble
+            .as_ref()
+            .unwrap()
+            .contains("no answer")
+    );
+    scene
+        .keeper
+        .contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
+    assert_eq!(scene.store.standing().trouble, None);
+}

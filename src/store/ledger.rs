@@ -1,0 +1,239 @@
+//! Which definition is in force for each flag, and what a record changes about that. No I/O.
+//!
+//! The rules: a higher version replaces a lower one, never the other way round; what cannot be read or compiled is
+//! refused and leaves the last good version in force; what a whole reading of the topic did not show is swept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use crate::flag::FlagChange;
+use crate::message::definition::Definition;
+
+use super::record::{Key, Record, Refusal, compile, decode};
+
+/// So many deleted flags are remembered, so that an older record does not bring them back.
+const MAX_REMOVED_COUNT: usize = 100_000;
+/// So many refused records are listed by name.
+const MAX_REFUSED_COUNT: usize = 1_000;
+/// Refusals are told to people: a line or two.
+const MAX_MESSAGE_CHARS: usize = 500;
+
+/// The definitions in force, with the text they came as.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: AHashMap<Box<str>, Entry>,
+    removed: AHashMap<Box<str>, u64>,
+    refused: BTreeMap<Box<str>, Refused>,
+    reading: u64,
+}
+
+/// A record that was refused, and why.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub message: String,
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    version: u64,
+    value: Arc<[u8]>,
+    /// The last reading of the topic that showed this flag; 0 for one that only the disk has.
+    seen: u64,
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub enum Verdict {
+    Changed(FlagChange),
+    /// What it says is in force already.
+    Same,
+    /// A higher version is in force.
+    Stale,
+    /// The key as text, for the log.
+    Refused(String, Refusal),
+}
+
+/// What is saved: texts of definitions, and the versions of what was deleted.
+#[derive(Debug, Default, Clone)]
+pub struct Saved {
+    pub values: Vec<Arc<[u8]>>,
+    pub removed: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Refused records by key, with the reason; a flag leaves the list when a good record comes.
+    pub fn refused(&self) -> &BTreeMap<Box<str>, Refused> {
+        &self.refused
+    }
+
+    /// Takes one record. What it changes is in force once the caller has applied it.
+    pub fn take(&mut self, record: &Record<'_>) -> Verdict {
+        let key = match Key::parse(record.key) {
+            Ok(key) => key,
+            Err(refusal) => {
+                let key = String::from_utf8_lossy(record.key.unwrap_or_default()).into_owned();
+                return self.refuse(key, refusal);
+            }
+        };
+        let verdict = match record.value {
+            None => self.remove(&key, record.version),
+            Some(value) => self.set(&key, value),
+        };
+        // Whatever the record says: as long as it stands in the topic, the flag was not deleted unseen.
+        if let Some(entry) = self.entries.get_mut(key.text) {
+            entry.seen = self.reading;
+        }
+        verdict.unwrap_or_else(|refusal| self.refuse(key.text.to_owned(), refusal))
+    }
+
+    /// Takes a definition that was saved, as text of a record's value.
+    pub fn take_saved(&mut self, value: &[u8]) -> Verdict {
+        let definition: Definition = match serde_json::from_slice(value) {
+            Ok(definition) => definition,
+            Err(error) => return Verdict::Refused("?".to_owned(), Refusal::Body(error)),
+        };
+        let key = format!("{}/{}", definition.environment, definition.flag_name);
+        self.take(&Record {
+            key: Some(key.as_bytes()),
+            value: Some(value),
+            version: None,
+        })
+    }
+
+    /// The topic is read from its beginning: from here on it shows anew which flags there are.
+    pub fn begin_reading(&mut self) {
+        self.reading += 1;
+    }
+
+    /// How many flags the current reading has not shown.
+    pub fn unseen(&self) -> usize {
+        self.entries
+            .values()
+            .filter(|entry| entry.seen != self.reading)
+            .count()
+    }
+
+    /// Removes what the current reading has not shown.
+    pub fn sweep(&mut self) -> Vec<FlagChange> {
+        let reading = self.reading;
+        let swept = self.entries.extract_if(|_, entry| entry.seen != reading);
+        let changes: Vec<_> = swept
+            // Not remembered as removed: whoever fills the topic again may use the same versions.
+            .filter_map(|(key, entry)| Some(removal(&Key::parse(Some(key.as_bytes())).ok()?, entry.version)))
+            .collect();
+        self.refused.retain(|_, refused| refused.seen == reading);
+        changes
+    }
+
+    pub fn saved(&self) -> Saved {
+        Saved {
+            values: self
+                .entries
+                .values()
+                .map(|entry| Arc::clone(&entry.value))
+                .collect(),
+            removed: self
+                .removed
+                .iter()
+                .map(|(key, version)| (key.to_string(), *version))
+                .collect(),
+        }
+    }
+
+    /// Remembers a deletion that was saved.
+    pub fn remember_removed(&mut self, key: &str, version: u64) {
+        self.removed.insert(key.into(), version);
+        self.bound_removed();
+    }
+
+    fn set(&mut self, key: &Key<'_>, value: &[u8]) -> Result<Verdict, Refusal> {
+        let definition = decode(key, value)?;
+        let version = definition.version;
+        if self
+            .removed
+            .get(key.text)
+            .is_some_and(|removed| *removed >= version)
+        {
+            return Ok(Verdict::Stale);
+        }
+        match self.entries.get(key.text) {
+            Some(known) if known.version > version => return Ok(Verdict::Stale),
+            Some(known) if known.version == version && *known.value == *value => {
+                self.refused.remove(key.text);
+                return Ok(Verdict::Same);
+            }
+            _ => {}
+        }
+        let flag = compile(key, &definition)?;
+        let entry = Entry {
+            version,
+            value: value.into(),
+            seen: self.reading,
+        };
+        self.entries.insert(key.text.into(), entry);
+        self.removed.remove(key.text);
+        self.refused.remove(key.text);
+        Ok(Verdict::Changed(FlagChange::Set(Arc::new(flag))))
+    }
+
+    /// A tombstone without a version deletes whatever is in force.
+    fn remove(&mut self, key: &Key<'_>, version: Option<u64>) -> Result<Verdict, Refusal> {
+        let known = self.entries.get(key.text).map(|entry| entry.version);
+        let before = known.or_else(|| self.removed.get(key.text).copied());
+        let version = version.or(before).unwrap_or(0);
+        if before.is_some_and(|before| before > version) {
+            return Ok(Verdict::Stale);
+        }
+        self.refused.remove(key.text);
+        self.entries.remove(key.text);
+        let repeated = self.removed.insert(key.text.into(), version) == Some(version);
+        self.bound_removed();
+        if repeated && known.is_none() {
+            return Ok(Verdict::Same);
+        }
+        Ok(Verdict::Changed(removal(key, version)))
+    }
+
+    fn refuse(&mut self, key: String, refusal: Refusal) -> Verdict {
+        if self.refused.len() < MAX_REFUSED_COUNT || self.refused.contains_key(key.as_str()) {
+            let message = refusal.to_string().chars().take(MAX_MESSAGE_CHARS).collect();
+            let seen = self.reading;
+            self.refused
+                .insert(key.as_str().into(), Refused { message, seen });
+        }
+        Verdict::Refused(key, refusal)
+    }
+
+    /// Forgets the older half when there are too many.
+    fn bound_removed(&mut self) {
+        if self.removed.len() <= MAX_REMOVED_COUNT {
+            return;
+        }
+        let mut versions: Vec<u64> = self.removed.values().copied().collect();
+        let (_, median, _) = versions.select_nth_unstable(MAX_REMOVED_COUNT / 2);
+        let median = *median;
+        self.removed.retain(|_, version| *version > median);
+    }
+}
+
+fn removal(key: &Key<'_>, version: u64) -> FlagChange {
+    FlagChange::Remove {
+        environment: key.environment.into(),
+        name: key.flag.into(),
+        version,
+    }
+}
+
+#[cfg(test)]
+mod tests;

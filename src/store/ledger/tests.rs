@@ -1,0 +1,242 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use proptest::prelude::*;
+
+use super::super::test_records::{uncompilable, value};
+use super::*;
+use crate::flag::Snapshot;
+
+/// What a record comes to, in one letter, and the snapshot after it.
+fn take(
+    ledger: &mut Ledger,
+    snapshot: &mut Snapshot,
+    key: &str,
+    value: Option<&[u8]>,
+    version: Option<u64>,
+) -> char {
+    let record = Record {
+        key: Some(key.as_bytes()),
+        value,
+        version,
+    };
+    match ledger.take(&record) {
+        Verdict::Changed(change) => {
+            *snapshot = snapshot.with([change]);
+            'c'
+        }
+        Verdict::Same => '=',
+        Verdict::Stale => 'o',
+        Verdict::Refused(..) => 'r',
+    }
+}
+
+fn version_of(snapshot: &Snapshot, environment: &str, flag: &str) -> Option<u64> {
+    snapshot
+        .environment(environment)?
+        .get(flag)
+        .map(|flag| flag.version)
+}
+
+#[test]
+fn a_higher_version_replaces_a_lower_one_and_never_the_other_way_round() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    let mut set = |version, on| {
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/a/b",
+            Some(&value("e/a/b", version, on)),
+            None,
+        )
+    };
+    let verdicts: String = [
+        set(5, true),
+        set(5, true),
+        set(4, false),
+        set(7, false),
+        set(5, true),
+    ]
+    .iter()
+    .collect();
+    assert_eq!(verdicts, "c=oco");
+    assert_eq!(version_of(&snapshot, "e", "a/b"), Some(7));
+    // The same version with another text: what stands in the topic wins.
+    assert_eq!(
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/a/b",
+            Some(&value("e/a/b", 7, true)),
+            None
+        ),
+        'c'
+    );
+}
+
+#[test]
+fn a_deleted_flag_does_not_come_back_with_an_older_record() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    let set = |version| value("e/a", version, true);
+    take(&mut ledger, &mut snapshot, "e/a", Some(&set(5)), None);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", None, Some(4)), 'o');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", None, Some(6)), 'c');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", None, Some(6)), '=');
+    assert_eq!(version_of(&snapshot, "e", "a"), None);
+    assert_eq!(snapshot.version(), 6);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&set(5)), None), 'o');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&set(8)), None), 'c');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", None, None), 'c');
+    assert_eq!((version_of(&snapshot, "e", "a"), ledger.len()), (None, 0));
+}
+
+#[test]
+fn what_is_refused_is_named_and_leaves_the_last_good_version_in_force() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    take(
+        &mut ledger,
+        &mut snapshot,
+        "e/a",
+        Some(&value("e/a", 5, true)),
+        None,
+    );
+    let bad: [&[u8]; 5] = [
+        b"",
+        b"{}",
+        b"\xff",
+        &uncompilable("e/a", 9),
+        &value("e/other", 9, true),
+    ];
+    for value in bad {
+        assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(value), None), 'r');
+        assert_eq!(
+            ledger.refused().keys().map(AsRef::as_ref).collect::<Vec<&str>>(),
+            ["e/a"]
+        );
+    }
+    assert_eq!(version_of(&snapshot, "e", "a"), Some(5));
+    assert_eq!(
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/b",
+            Some(&value("e/b", 6, true)),
+            None
+        ),
+        'c'
+    );
+    assert_eq!(
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/a",
+            Some(&value("e/a", 10, true)),
+            None
+        ),
+        'c'
+    );
+    assert!(ledger.refused().is_empty());
+}
+
+#[test]
+fn a_flag_cannot_take_the_place_of_another() {
+    let text = String::from_utf8(value("e/a", 5, true)).unwrap();
+    let disguised = text.replace(r#""name":"a""#, r#""name":"b""#);
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    assert_eq!(
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/a",
+            Some(disguised.as_bytes()),
+            None
+        ),
+        'r'
+    );
+}
+
+#[test]
+fn keys_that_are_no_keys_and_values_beyond_the_limit_are_refused() {
+    let long = format!("e/{}", "x".repeat(256));
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    for key in ["", "e", "/a", "e/", &long] {
+        assert_eq!(take(&mut ledger, &mut snapshot, key, None, Some(1)), 'r', "{key}");
+    }
+    assert!(matches!(ledger.take(&Record::default()), Verdict::Refused(..)));
+    let large = vec![b' '; super::super::record::MAX_VALUE_BYTES + 1];
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&large), None), 'r');
+}
+
+#[test]
+fn a_reading_sweeps_what_it_did_not_show() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    for key in ["e/gone", "e/kept", "e/broken"] {
+        take(&mut ledger, &mut snapshot, key, Some(&value(key, 5, true)), None);
+    }
+    ledger.begin_reading();
+    assert_eq!(ledger.unseen(), 3);
+    take(
+        &mut ledger,
+        &mut snapshot,
+        "e/kept",
+        Some(&value("e/kept", 5, true)),
+        None,
+    );
+    take(&mut ledger, &mut snapshot, "e/broken", Some(b"{}"), None);
+    assert_eq!(ledger.unseen(), 1);
+    snapshot = snapshot.with(ledger.sweep());
+    let left: Vec<_> = ["gone", "kept", "broken"]
+        .map(|flag| version_of(&snapshot, "e", flag))
+        .into();
+    assert_eq!(left, [None, Some(5), Some(5)]);
+    assert_eq!(ledger.refused().len(), 1, "still broken in the topic");
+    // Whoever restores the topic may use the version that was in force.
+    assert_eq!(
+        take(
+            &mut ledger,
+            &mut snapshot,
+            "e/gone",
+            Some(&value("e/gone", 5, true)),
+            None
+        ),
+        'c'
+    );
+}
+
+proptest! {
+    #[test]
+    fn random_records_never_panic(
+        records in prop::collection::vec((any::<Option<Vec<u8>>>(), any::<Option<Vec<u8>>>(), any::<Option<u64>>()), 0..20),
+    ) {
+        let mut ledger = Ledger::default();
+        for (key, value, version) in &records {
+            ledger.take(&Record { key: key.as_deref(), value: value.as_deref(), version: *version });
+        }
+    }
+
+    #[test]
+    fn a_damaged_definition_is_refused_or_read_but_never_panics(cut in 0usize..200, flip in 0usize..200, bit in 0u8..8) {
+        let mut bytes = value("e/a", 5, true);
+        if let Some(byte) = bytes.get_mut(flip) {
+            *byte ^= 1 << bit;
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        Ledger::default().take(&Record { key: Some(b"e/a"), value: Some(&bytes), version: None });
+    }
+
+    /// Whatever the order in which records arrive, the highest version ends up in force.
+    #[test]
+    fn the_highest_version_wins_in_any_order(versions in prop::collection::vec((1u64..50, any::<bool>()), 1..30)) {
+        let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+        // One meaning per version, as a feeder gives it.
+        let deletes = |version: u64| version.is_multiple_of(3);
+        for (version, _) in &versions {
+            if deletes(*version) {
+                take(&mut ledger, &mut snapshot, "e/a", None, Some(*version));
+            } else {
+                take(&mut ledger, &mut snapshot, "e/a", Some(&value("e/a", *version, true)), None);
+            }
+        }
+        let highest = versions.iter().map(|(version, _)| *version).max().unwrap();
+        prop_assert_eq!(version_of(&snapshot, "e", "a"), (!deletes(highest)).then_some(highest));
+    }
+}

@@ -1,0 +1,249 @@
+//! The reader on librdkafka's mock broker, which has no compaction and no transaction isolation.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+
+use super::super::disk::DiskSnapshot;
+use super::super::ledger::Saved;
+use super::super::standing::Origin;
+use super::super::test_records::value;
+use super::*;
+
+const TOPIC: &str = "feature-flag-definitions";
+
+struct Scene {
+    folder: tempfile::TempDir,
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+}
+
+struct Running {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    reader: Reader,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("linger.ms", "0")
+            .create()
+            .unwrap();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            cluster,
+            producer,
+        }
+    }
+
+    fn start(&self) -> Running {
+        let loaded = crate::config::load_from(None, [], crate::config::Profile::Dev);
+        let mut config = loaded.unwrap().config;
+        crate::dev::embed(&mut config, self.cluster.bootstrap_servers());
+        config.state_dir = self.folder.path().to_owned();
+        let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
+        let reader = Reader::start(
+            Arc::new(config),
+            Arc::clone(&store),
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        );
+        Running {
+            store,
+            metrics,
+            shutdown,
+            reader: reader.unwrap(),
+        }
+    }
+
+    fn set(&self, key: &str, version: u64) {
+        self.send(BaseRecord::to(TOPIC).key(key).payload(&value(key, version, true)));
+    }
+
+    fn send(&self, record: BaseRecord<'_, str, Vec<u8>>) {
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(Duration::from_secs(5)).unwrap();
+    }
+}
+
+impl Running {
+    fn until(&self, what: &str, condition: impl Fn(&Store) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition(&self.store) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.store.standing());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stop(self) {
+        self.shutdown.cancel();
+        assert!(self.reader.join());
+    }
+}
+
+fn has(store: &Store, flag: &str) -> bool {
+    store
+        .load()
+        .environment("e")
+        .is_some_and(|flags| flags.get(flag).is_some())
+}
+
+#[test]
+fn the_whole_topic_is_read_and_then_followed() {
+    let scene = Scene::new();
+    scene.set("e/a", 1);
+    scene.set("e/a", 2);
+    scene.set("e/b", 3);
+    let running = scene.start();
+    running.until("ready", Store::is_ready);
+    assert_eq!((running.store.version(), running.store.standing().flags), (3, 2));
+
+    scene.set("e/c/d", 4);
+    running.until("a live change", |store| has(store, "c/d"));
+    scene.send(BaseRecord::to(TOPIC).key("e/broken").payload(&b"{".to_vec()));
+    let version = Header {
+        key: "version",
+        value: Some("5"),
+    };
+    scene.send(
+        BaseRecord::to(TOPIC)
+            .key("e/a")
+            .headers(OwnedHeaders::new().insert(version)),
+    );
+    running.until("a tombstone", |store| !has(store, "a"));
+    assert_eq!(running.store.version(), 5);
+    assert_eq!(running.store.standing().refused_total, 1);
+    running.until("a sign of life", |store| store.standing().trouble.is_none());
+    assert_eq!(running.metrics.store.version.get(), 5);
+    running.stop();
+}
+
+#[test]
+fn an_empty_topic_is_ready_with_nothing() {
+    let scene = Scene::new();
+    let running = scene.start();
+    running.until("ready", Store::is_ready);
+    assert_eq!(running.store.version(), 0);
+    running.stop();
+}
+
+#[test]
+fn without_kafka_the_snapshot_of_the_last_run_is_served_and_kafka_wins_when_it_is_back() {
+    let scene = Scene::new();
+    scene.set("e/a", 1);
+    let running = scene.start();
+    running.until("ready", Store::is_ready);
+    running.stop();
+
+    scene.cluster.broker_down(-1).unwrap();
+    let running = scene.start();
+    running.until("ready from disk", Store::is_ready);
+    assert!(has(&running.store, "a"));
+    assert_eq!(running.store.standing().origin, Origin::Disk);
+    scene.cluster.broker_up(-1).unwrap();
+    running.until("read from Kafka", |store| {
+        store.standing().origin == Origin::Kafka
+    });
+    scene.set("e/a", 2);
+    running.until("followed", |store| store.version() == 2);
+    running.stop();
+}
+
+#[test]
+fn a_broker_that_goes_away_shows_in_the_standing_and_changes_nothing() {
+    let scene = Scene::new();
+    scene.set("e/a", 1);
+    let running = scene.start();
+    running.until("ready", Store::is_ready);
+    scene.cluster.broker_down(-1).unwrap();
+    running.until("trouble", |store| store.standing().trouble.is_some());
+    assert!(running.store.is_ready() && has(&running.store, "a"));
+    scene.cluster.broker_up(-1).unwrap();
+    running.until("over", |store| store.standing().trouble.is_none());
+    scene.set("e/a", 2);
+    running.until("followed", |store| store.version() == 2);
+    running.stop();
+}
+
+#[test]
+fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
+    let scene = Scene::new();
+    scene.set("e/kept", 1);
+    let saved = Saved {
+        values: ["e/kept", "e/gone"]
+            .map(|key| value(key, 1, true).into())
+            .to_vec(),
+        ..Default::default()
+    };
+    let snapshot = DiskSnapshot {
+        saved_at: chrono::Utc::now(),
+        topic: TOPIC.to_owned(),
+        offset: 0,
+        saved,
+    };
+    Disk::new(scene.folder.path()).save(&snapshot).unwrap();
+    let running = scene.start();
+    running.until("read from Kafka", |store| {
+        store.standing().origin == Origin::Kafka
+    });
+    assert!(has(&running.store, "kept") && !has(&running.store, "gone"));
+    running.stop();
+}
+
+/// From sending a change to its being in force. `cargo test --release -- --ignored --nocapture latency`
+#[test]
+#[ignore = "measures"]
+fn latency_of_a_change_and_of_a_load() {
+    let scene = Scene::new();
+    for number in 0..10_000 {
+        let key = format!("e/flag-{number}");
+        let value = value(&key, number + 1, true);
+        let record = BaseRecord::to(TOPIC).key(&key).payload(&value);
+        scene.producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    scene.producer.flush(Duration::from_secs(30)).unwrap();
+    let started = Instant::now();
+    let running = scene.start();
+    running.until("ready", Store::is_ready);
+    let flags = running.store.standing().flags;
+    println!("{flags} flags from the mock broker in {:?}", started.elapsed());
+    let mut latencies: Vec<Duration> = (0..500)
+        .map(|number| {
+            let value = value("e/flag-7", 20_000 + number, true);
+            let sent = Instant::now();
+            let record = BaseRecord::to(TOPIC).key("e/flag-7").payload(&value);
+            scene.producer.send(record).map_err(|(error, _)| error).unwrap();
+            while running.store.version() < 20_000 + number {
+                scene.producer.poll(Duration::ZERO);
+                std::hint::spin_loop();
+            }
+            sent.elapsed()
+        })
+        .collect();
+    latencies.sort_unstable();
+    println!(
+        "sent -> in force: p50 {:?}, p99 {:?}, max {:?}",
+        latencies[250], latencies[495], latencies[499]
+    );
+    let changed = Instant::now();
+    for number in 0..1_000_u64 {
+        let key = format!("e/flag-{number}");
+        let bytes = value(&key, 30_000 + number, true);
+        let body: crate::message::definition::Definition = serde_json::from_slice(&bytes).unwrap();
+        let flag = crate::flag::CompiledFlag::compile("e", body.version, body.definition.get()).unwrap();
+        let change = crate::flag::FlagChange::Set(Arc::new(flag));
+        running.store.apply([change]);
+    }
+    println!(
+        "compile and swap among {flags}: {:?} each",
+        changed.elapsed() / 1_000
+    );
+    running.stop();
+}

@@ -1,0 +1,88 @@
+//! One record of the definitions topic, read and checked.
+
+use crate::flag::CompiledFlag;
+use crate::message::definition::Definition;
+
+/// Longest name of an environment or a flag, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 255;
+/// Longest record value: what a definition may have, and its envelope.
+pub const MAX_VALUE_BYTES: usize = crate::flag::definition::MAX_DEFINITION_BYTES + 64 * 1024;
+
+/// A record as the topic (or the disk) has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record<'r> {
+    pub key: Option<&'r [u8]>,
+    /// `None`: a tombstone.
+    pub value: Option<&'r [u8]>,
+    /// The header `version`, which only a tombstone needs.
+    pub version: Option<u64>,
+}
+
+/// The key `environment/flag_name`. Environments have no `/` in their names, flags may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key<'r> {
+    pub text: &'r str,
+    pub environment: &'r str,
+    pub flag: &'r str,
+}
+
+/// Why a record is not taken. The flag's last good version stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the key is not environment/flag_name")]
+    Key,
+    #[error("{0} bytes, at most {MAX_VALUE_BYTES} are allowed")]
+    TooLarge(usize),
+    #[error("not a definition: {0}")]
+    Body(serde_json::Error),
+    #[error("the key says {key}, the body {body}")]
+    Name { key: String, body: String },
+    #[error(transparent)]
+    Compile(#[from] crate::flag::CompileError),
+}
+
+impl<'r> Key<'r> {
+    pub fn parse(key: Option<&'r [u8]>) -> Result<Self, Refusal> {
+        let text = key.and_then(|key| std::str::from_utf8(key).ok());
+        let (text, (environment, flag)) = text
+            .and_then(|text| Some((text, text.split_once('/')?)))
+            .ok_or(Refusal::Key)?;
+        let well_sized = |name: &str| (1..=MAX_NAME_BYTES).contains(&name.len());
+        if !well_sized(environment) || !well_sized(flag) {
+            return Err(Refusal::Key);
+        }
+        Ok(Self {
+            text,
+            environment,
+            flag,
+        })
+    }
+
+    fn check(&self, environment: &str, flag: &str) -> Result<(), Refusal> {
+        if self.environment == environment && self.flag == flag {
+            return Ok(());
+        }
+        Err(Refusal::Name {
+            key: self.text.to_owned(),
+            body: format!("{environment}/{flag}"),
+        })
+    }
+}
+
+/// Reads the envelope of a record's value; the flag in it is not compiled yet.
+pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Refusal::TooLarge(value.len()));
+    }
+    let definition: Definition = serde_json::from_slice(value).map_err(Refusal::Body)?;
+    key.check(&definition.environment, &definition.flag_name)?;
+    Ok(definition)
+}
+
+/// Compiles the flag of a definition.
+pub fn compile(key: &Key<'_>, definition: &Definition) -> Result<CompiledFlag, Refusal> {
+    let flag = CompiledFlag::compile(key.environment, definition.version, definition.definition.get())?;
+    // A flag goes into the snapshot under the name inside its definition: another name would replace another flag.
+    key.check(&flag.environment, &flag.name)?;
+    Ok(flag)
+}

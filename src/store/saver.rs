@@ -1,0 +1,89 @@
+//! Saves snapshots to disk on a thread of its own: a sync may take long, and the reader must not wait for it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::metrics::{Metrics, OutcomeLabels};
+
+use super::disk::{Disk, DiskSnapshot};
+
+/// At least this long between two saves.
+pub(super) const SAVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The thread that writes, and when it last was given something to write.
+#[derive(Debug)]
+pub(super) struct Saver {
+    jobs: SyncSender<DiskSnapshot>,
+    thread: JoinHandle<()>,
+    busy: Arc<AtomicBool>,
+    last: Option<Instant>,
+}
+
+impl Saver {
+    pub(super) fn start(disk: Disk, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let (jobs, received) = sync_channel(1);
+        let busy = Arc::new(AtomicBool::new(false));
+        let writing = Arc::clone(&busy);
+        let thread = std::thread::Builder::new()
+            .name("store-saver".to_owned())
+            .spawn(move || write_all(&disk, &received, &writing, &metrics))?;
+        Ok(Self {
+            jobs,
+            thread,
+            busy,
+            last: None,
+        })
+    }
+
+    /// Whether it is time for another save.
+    pub(super) fn is_due(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= SAVE_INTERVAL) && !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Hands over a snapshot; returns whether the thread takes it.
+    pub(super) fn save(&mut self, snapshot: DiskSnapshot) -> bool {
+        self.last = Some(Instant::now());
+        self.jobs.try_send(snapshot).is_ok()
+    }
+
+    /// Saves what is left, waits until it is on disk, and ends the thread.
+    pub(super) fn finish(self, left: Option<DiskSnapshot>) {
+        if let Some(left) = left {
+            // Fails only if the thread is gone.
+            let _ = self.jobs.send(left);
+        }
+        drop(self.jobs);
+        let _ = self.thread.join();
+    }
+}
+
+fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metrics: &Metrics) {
+    let path = disk.path().display();
+    let mut failing = false;
+    for snapshot in jobs {
+        busy.store(true, Ordering::Release);
+        let saved = disk.save(&snapshot);
+        busy.store(false, Ordering::Release);
+        let outcome = if saved.is_ok() { "ok" } else { "failed" };
+        metrics
+            .store
+            .saves
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+        match saved {
+            Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
+            // Once: a full disk would fill the log too.
+            Err(ref error) if !failing => {
+                warn!(%path, %error, "the snapshot cannot be saved: a start without Kafka would have older flags");
+            }
+            _ => {}
+        }
+        failing = saved.is_err();
+    }
+}

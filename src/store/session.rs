@@ -1,0 +1,217 @@
+//! One consumer of the definitions topic, from the beginning until something is wrong with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
+use tracing::debug;
+
+use crate::config::Config;
+use crate::kafka::client;
+use crate::shutdown::Shutdown;
+
+use super::keeper::Keeper;
+use super::record::Record;
+
+/// The topic has one partition.
+const PARTITION: i32 = 0;
+/// How long a poll may wait; shutdown is noticed this late.
+const POLL_STEP: Duration = Duration::from_millis(50);
+/// How long a start may wait for the topic's leader.
+const METADATA_PATIENCE: Duration = Duration::from_secs(1);
+/// Records that are put in force together at most.
+const MAX_BATCH_RECORDS: usize = 4_096;
+/// A broker that answered within this time is there: a fetch without news is answered twice a second.
+const MAX_IDLE: Duration = Duration::from_secs(2);
+
+/// One consumer, assigned to the whole topic.
+pub(super) struct Session {
+    consumer: BaseConsumer<Contact>,
+    topic: String,
+}
+
+/// What ends a session. The next one reads the topic from its beginning.
+#[derive(Debug, thiserror::Error)]
+#[error("topic {topic}: {error}")]
+pub(super) struct SessionError {
+    topic: String,
+    error: KafkaError,
+}
+
+/// When the broker was last heard, from librdkafka's statistics: no record for hours is no sign of trouble.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contact {
+    millis: Arc<AtomicI64>,
+}
+
+impl Session {
+    pub(super) fn open(config: &Config) -> Result<Self, SessionError> {
+        let topic = config.topics.definitions.clone();
+        match consumer(config) {
+            Ok(consumer) => Ok(Self { consumer, topic }),
+            Err(error) => Err(SessionError { topic, error }),
+        }
+    }
+
+    /// Follows the topic until `shutdown`.
+    pub(super) fn run(&self, keeper: &mut Keeper, shutdown: &Shutdown) -> Result<(), SessionError> {
+        keeper.begin_reading();
+        while !shutdown.is_cancelled() {
+            let mut polled = self.consumer.poll(POLL_STEP);
+            let mut records = 0;
+            while let Some(event) = polled {
+                self.handle(event, keeper)?;
+                records += 1;
+                if records == MAX_BATCH_RECORDS {
+                    break;
+                }
+                polled = self.consumer.poll(Duration::ZERO);
+            }
+            keeper.flush();
+            if let Some(at) = self.consumer.context().last() {
+                keeper.contact(at);
+            }
+            keeper.tick();
+        }
+        Ok(())
+    }
+
+    fn handle(
+        &self,
+        event: Result<BorrowedMessage<'_>, KafkaError>,
+        keeper: &mut Keeper,
+    ) -> Result<(), SessionError> {
+        match event {
+            Ok(message) => {
+                let record = Record {
+                    key: message.key(),
+                    value: message.payload(),
+                    version: header_version(&message),
+                };
+                keeper.take(&record, message.offset(), message.timestamp().to_millis());
+            }
+            Err(KafkaError::PartitionEOF(_)) => keeper.reached_end(),
+            Err(error) if ends_session(&error) => {
+                let topic = self.topic.clone();
+                return Err(SessionError { topic, error });
+            }
+            // librdkafka connects again by itself.
+            Err(error) => {
+                debug!(topic = self.topic, %error, "the definitions topic cannot be read at the moment");
+                let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
+                keeper.trouble(error.to_string(), unreachable);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn consumer(config: &Config) -> Result<BaseConsumer<Contact>, KafkaError> {
+    let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, "store");
+    let consumer: BaseConsumer<Contact> = settings
+        // Never joined: librdkafka assigns nothing to a consumer without a group.
+        .set("group.id", format!("{}-store", config.kafka.group_id))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("fetch.queue.backoff.ms", "1")
+        // A topic made anew is read from its beginning by a new session, which then knows about it.
+        .set("auto.offset.reset", "error")
+        .set("topic.metadata.propagation.max.ms", "1000")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("statistics.interval.ms", "1000")
+        .create_with_context(Contact::default())?;
+    // Known beforehand, or librdkafka would look for the leader only at its next one-second round. It's no harm if
+    // nobody answers: then polling tells.
+    let _ = consumer.fetch_metadata(Some(&config.topics.definitions), METADATA_PATIENCE);
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(&config.topics.definitions, PARTITION, Offset::Beginning)?;
+    consumer.assign(&partitions)?;
+    Ok(consumer)
+}
+
+/// Connections come and go. A topic that is not there, not the one it was, or not ours to read, is another matter.
+fn ends_session(error: &KafkaError) -> bool {
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return true;
+    }
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopicId
+                | Code::OffsetOutOfRange
+                | Code::AutoOffsetReset
+                | Code::LogTruncation
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed
+        )
+    )
+}
+
+fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
+    let headers = message.headers()?;
+    let value = headers.iter().find(|header| header.key == "version")?.value?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+impl Contact {
+    fn last(&self) -> Option<DateTime<Utc>> {
+        match self.millis.load(Ordering::Relaxed) {
+            0 => None,
+            millis => DateTime::from_timestamp_millis(millis),
+        }
+    }
+}
+
+impl ClientContext for Contact {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Polling returns it too.
+        debug!(%error, reason, "kafka client error");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics
+            .topics
+            .values()
+            .filter_map(|topic| topic.partitions.get(&PARTITION));
+        let leaders = partitions.map(|partition| partition.broker);
+        let heard = leaders
+            .filter_map(|leader| statistics.brokers.values().find(|broker| broker.nodeid == leader))
+            .filter(|broker| broker.state == "UP" && broker.rxidle >= 0)
+            .map(|broker| Duration::from_micros(broker.rxidle.unsigned_abs()))
+            .find(|idle| *idle < MAX_IDLE);
+        if heard.is_some() {
+            self.millis
+                .store(Utc::now().timestamp_millis(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl ConsumerContext for Contact {}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
