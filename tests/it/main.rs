@@ -11,5 +11,6 @@
 mod harness;
 
 mod faults;
+mod feeder;
 mod pipeline;
 mod spec;

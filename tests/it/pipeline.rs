@@ -697,6 +697,8 @@ fn bad_input_becomes_a_dead_letter_that_names_the_field() {
         (b"".into(), "EMPTY", "JSON object"),
         (b"{".into(), "NOT_JSON", ""),
         (b"hello".into(), "NOT_JSON", ""),
+        (b"null and void".into(), "NOT_JSON", ""),
+        (b"null".into(), "INVALID_FIELD", "an object"),
         (br#"{"flag_name":"on"} x"#.into(), "NOT_JSON", ""),
         (br#"{"flag_name":"on",}"#.into(), "NOT_JSON", ""),
         (b"{\"flag_name\":\"\xff\xfe\"}".into(), "NOT_UTF8", "UTF-8"),
@@ -861,31 +863,33 @@ fn a_tombstone_and_a_request_over_the_limit_are_dead_letters() {
 }
 
 #[test]
-fn a_result_too_large_for_its_topic_becomes_a_dead_letter() {
+fn a_result_too_large_for_its_topic_becomes_a_dead_letter_transactional() {
+    a_result_too_large_for_its_topic_becomes_a_dead_letter("transactional");
+}
+
+#[test]
+fn a_result_too_large_for_its_topic_becomes_a_dead_letter_at_least_once() {
+    a_result_too_large_for_its_topic_becomes_a_dead_letter("at_least_once");
+}
+
+fn a_result_too_large_for_its_topic_becomes_a_dead_letter(mode: &str) {
     let (stack, _together) = Stack::together();
-    let group = Group::new(stack);
+    let group = Group::new(stack).set("FLAGSTREAM_DELIVERY__MODE", mode);
     group.topics.limit_record(&group.topics.events, 100_000);
     group.topics.limit_record(&group.topics.dead_letters, 300_000);
     let mut pipeline = Pipeline::start_with(group);
-    let asking = |bytes: usize| {
-        // Nothing that compression could make small again.
-        let noise: String = (0..bytes)
-            .map(|_| char::from(rand::random_range(b'0'..=b'z')))
-            .map(|c| if c == '\\' { '.' } else { c })
-            .collect();
+    let send = |pipeline: &Pipeline, noise_bytes: usize, headers: &[(&str, &str)]| {
         let mut request = request("on");
-        request["context"] = json!({"noise": noise});
-        request.to_string()
+        request["context"] = json!({"noise": noise(noise_bytes)});
+        let body = request.to_string();
+        let asked = pipeline.send(Some(1), Some(b"user-456"), body.as_bytes(), headers);
+        (asked, body)
     };
-    let send = |pipeline: &Pipeline, body: &str, headers: &[(&str, &str)]| {
-        pipeline.send(Some(1), Some(b"user-456"), body.as_bytes(), headers)
-    };
-    let (large, small, huge) = (asking(120_000), asking(10), asking(400_000));
-    let before = send(&pipeline, &small, &[]);
-    let too_large = send(&pipeline, &large, &[("x-mine", "kept")]);
-    let after = send(&pipeline, &small, &[]);
-    let bodiless = send(&pipeline, &huge, &[("x-mine", "kept")]);
-    let last = send(&pipeline, &small, &[]);
+    let (before, _) = send(&pipeline, 10, &[]);
+    let (too_large, large) = send(&pipeline, 120_000, &[("x-mine", "kept")]);
+    let (after, _) = send(&pipeline, 10, &[]);
+    let (bodiless, _) = send(&pipeline, 400_000, &[("x-mine", "kept")]);
+    let (last, _) = send(&pipeline, 10, &[]);
 
     for asked in [before, after, last] {
         assert_eq!(pipeline.event(asked, 0).json()["typed_value"], true);
@@ -900,14 +904,36 @@ fn a_result_too_large_for_its_topic_becomes_a_dead_letter() {
     assert_eq!(letter.header("body-omitted"), Some("true"));
     assert_eq!(letter.payload.unwrap_or_default(), b"");
     assert_eq!(letter.key.as_deref(), Some(&b"user-456"[..]));
-    assert_eq!(pipeline.dead_letters.seen.len(), 2);
-    let offsets: Vec<_> = pipeline
+
+    // At-least-once had to send again what it had sent around the refused ones.
+    let mut offsets: Vec<_> = pipeline
         .events
         .seen
         .iter()
         .map(|event| event.source().1)
         .collect();
+    let mut letters: Vec<_> = pipeline
+        .dead_letters
+        .seen
+        .iter()
+        .map(|letter| letter.header("source-offset").unwrap().to_owned())
+        .collect();
+    if mode == "at_least_once" {
+        offsets.sort_unstable();
+        offsets.dedup();
+        letters.sort_unstable();
+        letters.dedup();
+    }
     assert_eq!(offsets, [before.1, after.1, last.1], "each once and in order");
+    assert_eq!(letters, [too_large.1.to_string(), bodiless.1.to_string()]);
+}
+
+/// Text that no compression makes much smaller.
+fn noise(bytes: usize) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (0..bytes)
+        .map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())]))
+        .collect()
 }
 
 #[test]

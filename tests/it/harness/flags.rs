@@ -43,11 +43,6 @@ impl Flag {
         self
     }
 
-    pub fn strategy(mut self, strategy: Value) -> Self {
-        self.body["strategies"] = json!([strategy]);
-        self
-    }
-
     /// The variant that everybody gets; payload as (type, value).
     pub fn variant(mut self, name: &str, payload: Option<(&str, &str)>) -> Self {
         let payload = payload.map(|(kind, value)| json!({"type": kind, "value": value}));

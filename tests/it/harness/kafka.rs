@@ -10,6 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::http::block_on;
+use super::{SOON, wait_for};
 
 /// A record's place in its topic.
 pub type Position = (i32, i64);
@@ -225,15 +226,14 @@ fn is_passing(code: rdkafka::types::RDKafkaErrorCode) -> bool {
     )
 }
 
+/// Waits for the topic: one that was just made is not known at once.
 fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(10))
-        .unwrap();
-    let topic = metadata.topics().first().unwrap();
-    assert!(
-        topic.error().is_none() && !topic.partitions().is_empty(),
-        "no topic {}",
-        topic.name()
-    );
-    i32::try_from(topic.partitions().len()).unwrap()
+    let count = wait_for(&format!("topic {topic}"), SOON, || {
+        let metadata = consumer
+            .fetch_metadata(Some(topic), Duration::from_secs(10))
+            .ok()?;
+        let topic = metadata.topics().first()?;
+        (topic.error().is_none() && !topic.partitions().is_empty()).then(|| topic.partitions().len())
+    });
+    i32::try_from(count).unwrap()
 }

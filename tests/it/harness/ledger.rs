@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -25,6 +26,8 @@ pub struct Ledger {
     results: BaseConsumer,
     /// Events by their own partition, in its order.
     events: BTreeMap<i32, Vec<Coordinate>>,
+    /// Beside each event: its own offset, and when it was evaluated.
+    origins: BTreeMap<i32, Vec<(i64, String)>>,
     /// Source coordinates of dead letters.
     dead_letters: Vec<(i32, i64)>,
     /// Request ids of replies.
@@ -44,6 +47,7 @@ struct Asked {
 #[derive(Debug, Deserialize)]
 struct Event {
     source: Source,
+    evaluated_at: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,6 +82,7 @@ impl Ledger {
             topics: topics.clone(),
             reply_to: reply_to.to_owned(),
             events: BTreeMap::new(),
+            origins: BTreeMap::new(),
             dead_letters: Vec::new(),
             replies: Vec::new(),
             reached: BTreeMap::new(),
@@ -95,8 +100,9 @@ impl Ledger {
         while let Some((partition, offset)) = asked.iter().find(|(p, o)| self.reached.get(p) < Some(o)) {
             assert!(
                 Instant::now() < deadline,
-                "not within {limit:?}: {what}; partition {partition} is at {:?}, not at {offset}",
-                self.reached.get(partition)
+                "not within {limit:?}: {what}; partition {partition} is at {:?}, not at {offset}\n{}",
+                self.reached.get(partition),
+                self.positions()
             );
             self.read(Duration::from_millis(20));
         }
@@ -115,9 +121,10 @@ impl Ledger {
         let doubled = self.doubled();
         assert!(
             doubled.is_empty(),
-            "{} events twice, such as {:?}",
+            "{} events twice, such as {:?}\n{}",
             doubled.len(),
-            first(&doubled)
+            first(&doubled),
+            self.trace(doubled[0])
         );
         let deduplicated = self.deduplicated();
         // No event was doubled, so what the rule for readers drops was out of order.
@@ -208,6 +215,61 @@ impl Ledger {
             .collect()
     }
 
+    /// How far everybody is, for a failure that needs to be understood.
+    fn positions(&self) -> String {
+        let topics = &self.topics;
+        let reader = |isolation: &str| -> BaseConsumer {
+            ClientConfig::new()
+                .set("bootstrap.servers", &topics.kafka)
+                .set("group.id", format!("{}-evaluator", topics.prefix))
+                .set("isolation.level", isolation)
+                .create()
+                .unwrap()
+        };
+        let (all, committed) = (reader("read_uncommitted"), reader("read_committed"));
+        let limit = Duration::from_secs(5);
+        let end = |reader: &BaseConsumer, topic: &str, partition| {
+            reader
+                .fetch_watermarks(topic, partition, limit)
+                .map(|(_, end)| end)
+        };
+        let mut requests = TopicPartitionList::new();
+        requests.add_partition_range(&topics.requests, 0, topics.partitions - 1);
+        let group = all.committed_offsets(requests, limit);
+        let lines = (0..topics.partitions).map(|partition| {
+            let taken = group.as_ref().ok().and_then(|group| {
+                group.find_partition(&topics.requests, partition).map(|element| element.offset())
+            });
+            format!(
+                "partition {partition}: requests to {:?}, taken to {taken:?}; events to {:?}, committed to {:?}, \
+                 read from {:?}",
+                end(&all, &topics.requests, partition),
+                end(&all, &topics.events, partition),
+                end(&committed, &topics.events, partition),
+                self.origins.get(&partition).and_then(|read| read.last()),
+            )
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Every appearance of one result.
+    fn trace(&self, wanted: Coordinate) -> String {
+        let mut lines = Vec::new();
+        for (partition, coordinates) in &self.events {
+            let found = coordinates.iter().zip(&self.origins[partition]);
+            lines.extend(
+                found
+                    .filter(|(coordinate, _)| **coordinate == wanted)
+                    .map(|(_, (offset, at))| {
+                        format!(
+                            "{wanted:?} stands at offset {offset} of events-{partition}, evaluated at {at}"
+                        )
+                    }),
+            );
+        }
+        lines.join("\n")
+    }
+
     /// The rule of docs/api.md for readers of events.
     fn deduplicated(&self) -> Vec<Coordinate> {
         let mut last: BTreeMap<i32, (i64, u32)> = BTreeMap::new();
@@ -252,6 +314,10 @@ impl Ledger {
                 );
                 let reached = self.reached.entry(source.partition).or_insert(-1);
                 *reached = (*reached).max(source.offset);
+                self.origins
+                    .entry(message.partition())
+                    .or_default()
+                    .push((message.offset(), event.evaluated_at));
                 self.events.entry(message.partition()).or_default().push((
                     source.partition,
                     source.offset,

@@ -6,21 +6,25 @@ mod http;
 mod kafka;
 mod ledger;
 mod load;
+mod proxy;
 mod service;
 mod stack;
 mod topics;
+mod unleash;
 
 use std::time::{Duration, Instant};
 
 pub use command::flagstream;
 pub use flags::{Flag, Flags};
-pub use http::{Metrics, get};
+pub use http::get;
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
+pub use proxy::{Mood, Proxy};
 pub use service::{Group, Service};
 pub use stack::{Stack, is_long};
 pub use topics::Topics;
+pub use unleash::{Admin, rollout};
 
 /// Longest wait for something that normally takes well under a second. The machine may be busy.
 pub const SOON: Duration = Duration::from_secs(30);

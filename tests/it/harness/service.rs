@@ -6,20 +6,21 @@ use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::binary;
 use super::http::{Metrics, get};
-use super::{SOON, Topics, temporary_folder, wait_for, wait_until};
+use super::{SOON, Topics, temporary_folder, wait_until};
 
 /// The end of a log that is printed when a test fails.
-const LOG_TAIL_BYTES: usize = 6_000;
+const LOG_TAIL_BYTES: usize = 12_000;
 
 /// The instances of one test: settings that all share, a folder, and the topics.
 #[derive(Debug)]
 pub struct Group {
-    pub folder: tempfile::TempDir,
+    /// Kept by its services too: a log must outlive whatever fails.
+    pub folder: Arc<tempfile::TempDir>,
     pub topics: Topics,
     settings: Vec<(String, String)>,
 }
@@ -27,7 +28,7 @@ pub struct Group {
 impl Group {
     /// Makes topics; instances start with [`Group::start`].
     pub fn new(stack: &super::Stack) -> Self {
-        let folder = temporary_folder();
+        let folder = Arc::new(temporary_folder());
         let topics = Topics::apply(stack, folder.path());
         let settings = topics.settings();
         Self {
@@ -42,11 +43,6 @@ impl Group {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.into()));
         self
-    }
-
-    /// A variable in force, for commands.
-    pub fn settings(&self) -> Vec<(String, String)> {
-        self.settings.clone()
     }
 
     /// An instance that is ready.
@@ -68,13 +64,12 @@ impl Group {
                 "FLAGSTREAM_STATE_DIR".to_owned(),
                 self.folder.path().join("state").display().to_string(),
             ),
-            ("FLAGSTREAM_LOG".to_owned(), "info,flagstream=debug".to_owned()),
+            ("FLAGSTREAM_LOG".to_owned(), "info".to_owned()),
         ]);
         Service {
             name: name.to_owned(),
-            arguments: vec!["run".to_owned()],
             settings,
-            folder: self.folder.path().to_owned(),
+            folder: Arc::clone(&self.folder),
             log: self.folder.path().join(format!("{name}.log")),
             url: format!("http://127.0.0.1:{port}"),
             child: None,
@@ -87,28 +82,20 @@ impl Group {
 pub struct Service {
     pub name: String,
     pub url: String,
-    arguments: Vec<String>,
     settings: Vec<(String, String)>,
-    folder: PathBuf,
+    folder: Arc<tempfile::TempDir>,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Service {
-    /// Adds arguments to `run`.
-    pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
-        self
-    }
-
     /// Starts the process, without waiting for anything.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = binary(&self.folder);
+        let mut command = binary(self.folder.path());
         command
-            .args(&self.arguments)
+            .arg("run")
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -189,16 +176,6 @@ impl Service {
         (status, asked.elapsed())
     }
 
-    /// Waits for the process to end by itself.
-    pub fn wait(&mut self) -> ExitStatus {
-        let child = self.child.as_mut().unwrap();
-        let status = wait_for(&format!("{} ended", self.name), SOON, || {
-            child.try_wait().unwrap()
-        });
-        self.child = None;
-        status
-    }
-
     /// Everything it printed, of all its lives.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -219,14 +196,28 @@ impl Drop for Service {
             let _ = child.wait();
         }
         if std::thread::panicking() {
+            let whole = keep(&self.log);
             eprintln!(
-                "---- {} ({}) ----\n{}",
+                "---- {}; all of it in {} ----\n{}",
                 self.name,
-                self.log.display(),
+                whole.display(),
                 tail(&self.log)
             );
         }
     }
+}
+
+/// Puts a log where it survives the test.
+fn keep(log: &Path) -> PathBuf {
+    let folder = log
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default()
+        .to_string_lossy();
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}-{name}"));
+    let _ = fs::copy(log, &kept);
+    kept
 }
 
 fn tail(log: &Path) -> String {

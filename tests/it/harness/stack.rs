@@ -8,8 +8,6 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 pub struct Stack {
     pub kafka: String,
     pub unleash: Unleash,
-    /// Folder of npm packages: the official Node SDK and the client specification.
-    pub node_modules: String,
     script: String,
     folder: String,
 }
@@ -18,7 +16,6 @@ pub struct Stack {
 pub struct Unleash {
     pub url: String,
     pub development_token: String,
-    pub production_token: String,
     pub admin_token: String,
 }
 
@@ -50,10 +47,8 @@ impl Stack {
             unleash: Unleash {
                 url: variable("UNLEASH_URL"),
                 development_token: variable("UNLEASH_CLIENT_TOKEN"),
-                production_token: variable("UNLEASH_CLIENT_TOKEN_PRODUCTION"),
                 admin_token: variable("UNLEASH_ADMIN_TOKEN"),
             },
-            node_modules: variable("NODE_MODULES"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })

@@ -35,7 +35,8 @@ impl Topics {
         let prefix = format!("it-{:08x}-{number}", rand::random::<u32>());
         let name = |role: &str| format!("{prefix}-{role}");
         Self {
-            partitions: 4,
+            // One for each worker of three instances.
+            partitions: 6,
             requests: name("requests"),
             events: name("events"),
             changes: name("changes"),
