@@ -27,6 +27,9 @@ use crate::store::{Reader, Store};
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How exact `/health` is about since when a part is as it is.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A part of the service that can run in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -95,6 +98,7 @@ impl App {
         };
         app.register();
         let servers = app.bind().await?;
+        app.start_health();
         app.start_store();
         let fit = app.start_topics();
         app.start_usage();
@@ -157,6 +161,20 @@ impl App {
             self.health.address(name, address);
         }
         Ok(servers)
+    }
+
+    fn start_health(&mut self) {
+        let health = Arc::clone(&self.health);
+        self.supervisor
+            .start(Stage::Base, "health", |shutdown| async move {
+                let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
+                loop {
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        _ = ticks.tick() => health.observe(),
+                    }
+                }
+            });
     }
 
     fn start_store(&mut self) {

@@ -114,6 +114,14 @@ impl Registry {
         lock(&self.addresses).insert(name, address.to_string());
     }
 
+    /// Looks at all parts, so that `since` is right also where nobody asks. Meant for every second or so.
+    pub fn observe(&self) {
+        let now = Utc::now();
+        lock(&self.parts).values_mut().for_each(|entry| {
+            entry.look(now);
+        });
+    }
+
     /// From now on not ready: the process drains.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -212,8 +212,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Prefixes of topics that a request may name in `reply-to`, never our own; several with commas, `none` for no replies."),
 
     s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
-    s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("the HTTP listener serves them"),
-      "Address of a listener of its own for health and metrics."),
+    s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("`FLAGSTREAM_HTTP__LISTEN`"),
+      "Address of a listener of its own for metrics, and for health beside the HTTP listener."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 
