@@ -271,3 +271,6 @@ impl Threads for Reader {
         Self::join(self)
     }
 }
+
+#[cfg(test)]
+mod tests;
