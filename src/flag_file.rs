@@ -82,8 +82,8 @@ fn parse(text: &str, environment: &str, version: u64) -> Result<FlagFile, String
     Ok(FlagFile { snapshot, refused })
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
 

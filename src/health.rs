@@ -88,7 +88,7 @@ impl Registry {
 
     /// A part that reports by itself; until it does, it is starting.
     pub fn reporter(&self, name: &'static str, required_for_ready: bool) -> Reporter {
-        let reporter = Reporter(Arc::new(Mutex::new(Report::new(State::Starting))));
+        let reporter = Reporter::detached();
         let report = Arc::clone(&reporter.0);
         self.probe(name, required_for_ready, move || lock(&report).clone());
         reporter
@@ -212,6 +212,11 @@ impl Report {
 }
 
 impl Reporter {
+    /// Reports that nobody reads.
+    pub fn detached() -> Self {
+        Self(Arc::new(Mutex::new(Report::new(State::Starting))))
+    }
+
     pub fn set(&self, report: Report) {
         *lock(&self.0) = report;
     }

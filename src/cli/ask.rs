@@ -92,8 +92,8 @@ fn parse(option: &str, text: &str) -> Result<Value, UsageError> {
     })
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -106,8 +106,8 @@ fn text(flag: &str, result: &str) -> serde_json::Result<String> {
     )))
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -201,5 +201,4 @@ fn raw(text: &str) -> serde_json::Result<Box<RawValue>> {
 }
 
 #[cfg(test)]
-#[path = "render_tests.rs"]
 mod tests;

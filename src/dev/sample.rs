@@ -35,8 +35,8 @@ pub fn write(folder: &Path) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::flag::value::Lookup;

@@ -78,8 +78,8 @@ fn pick(random: &mut impl Rng, choices: &[&'static str]) -> &'static str {
     choices.choose(random).copied().unwrap_or_default()
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::request::Request;

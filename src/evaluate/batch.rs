@@ -1,5 +1,7 @@
 //! An open batch: how far each partition was read, and what was sent for which record.
 
+use std::time::{Duration, Instant};
+
 use crate::message::request::RefusalCode;
 
 /// Where a result belongs, in the requests topic.
@@ -24,7 +26,7 @@ pub enum Sent {
 }
 
 /// One batch, from its first record to its commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     /// Per partition the offset behind the last record, in order of appearance.
     positions: Vec<(i32, i64)>,
@@ -32,8 +34,29 @@ pub struct Batch {
     reply_topics: Vec<String>,
     pub records: usize,
     pub bytes: usize,
+    pub opened: Instant,
+    /// Time spent on the records themselves.
+    pub busy: Duration,
+    /// The earliest timestamp among the records, in milliseconds since 1970.
+    pub oldest_ms: u64,
     /// Dead letters by code, to be counted when they are committed.
     pub dead_letters: Vec<RefusalCode>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            positions: Vec::new(),
+            sent: Vec::new(),
+            reply_topics: Vec::new(),
+            records: 0,
+            bytes: 0,
+            opened: Instant::now(),
+            busy: Duration::ZERO,
+            oldest_ms: u64::MAX,
+            dead_letters: Vec::new(),
+        }
+    }
 }
 
 impl Batch {
@@ -44,11 +67,18 @@ impl Batch {
         self.dead_letters.clear();
         self.records = 0;
         self.bytes = 0;
+        self.opened = Instant::now();
+        self.busy = Duration::ZERO;
+        self.oldest_ms = u64::MAX;
     }
 
     /// A record was taken; what is committed later is the offset behind it.
-    pub fn advance(&mut self, place: Place) {
+    pub fn advance(&mut self, place: Place, timestamp_ms: i64) {
+        if self.records == 0 {
+            self.opened = Instant::now();
+        }
         self.records += 1;
+        self.oldest_ms = self.oldest_ms.min(timestamp_ms.cast_unsigned());
         match self
             .positions
             .iter_mut()

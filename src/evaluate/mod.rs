@@ -20,6 +20,7 @@
 pub mod amend;
 pub mod answer;
 pub mod batch;
+mod clients;
 pub mod outbox;
 pub mod pace;
 pub mod reply_topics;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::Config;
+use crate::health::Reporter;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -46,6 +48,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<crate::feed::usage::Usage>,
     pub shutdown: Shutdown,
+    pub health: Reporter,
 }
 
 /// The running workers.
@@ -75,9 +78,7 @@ impl Evaluator {
 
     /// Waits for all workers to commit what they have and stop. `false` if one of them panicked.
     pub fn join(self) -> bool {
-        self.workers
-            .into_iter()
-            .map(JoinHandle::join)
-            .fold(true, |well, ended| well && ended.is_ok())
+        let ended: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }

@@ -1,5 +1,6 @@
 //! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
 
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,10 @@ use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
-use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::producer::{Failure, ReportingProducer, is_refusal};
 use crate::message::request::RefusalCode;
-use crate::metrics::CodeLabels;
+use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
 use super::Parts;
 use super::answer::Respond;
@@ -29,9 +29,9 @@ pub const FETCH_RECORDS: usize = 2_048;
 /// How long an idle worker waits for records before it looks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the broker may take for one step of a transaction.
-const STEP: Duration = Duration::from_secs(10);
-/// How long a start of transactions may take before it is tried anew: the broker may be away.
-const START: Duration = Duration::from_secs(5);
+pub(super) const STEP: Duration = Duration::from_secs(10);
+/// How often the lag is told.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// Most records in a batch of a careful session.
 const CAREFUL_RECORDS: usize = 256;
 
@@ -72,6 +72,11 @@ pub struct Session<'s> {
     batch: Batch,
     tally: Tally,
     pace: Pace,
+    /// The requests topic, as librdkafka wants it.
+    requests: CString,
+    lag_told: Instant,
+    /// Health was told that this session works.
+    well: bool,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
 }
@@ -80,6 +85,25 @@ impl SessionError {
     /// Whether a new consumer is needed as well.
     pub fn ends_consumer(&self) -> bool {
         matches!(self, Self::Consumer(_))
+    }
+
+    /// Another process lives under this worker's name, or the group has given its partitions away.
+    pub fn is_fenced(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        let (Self::Producer(error) | Self::Consumer(error) | Self::Commit(error)) = self else {
+            return false;
+        };
+        matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::Fenced
+                    | Code::ProducerFenced
+                    | Code::InvalidProducerEpoch
+                    | Code::FencedInstanceId
+                    | Code::IllegalGeneration
+                    | Code::UnknownMemberId
+            )
+        )
     }
 
     /// A refusal is answered at once by doing it differently, without waiting.
@@ -118,6 +142,9 @@ impl<'s> Session<'s> {
             batch: Batch::default(),
             tally: Tally::default(),
             pace,
+            requests: CString::new(topics.requests.as_str()).unwrap_or_default(),
+            lag_told: Instant::now(),
+            well: false,
             unconfirmed: None,
         }
     }
@@ -127,6 +154,8 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
+            self.memory
+                .tell_assigned(self.consumer.assigned(), &self.parts.metrics);
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -157,6 +186,7 @@ impl<'s> Session<'s> {
                     *deadline.insert(self.pace.deadline(Instant::now()))
                 }
             };
+            let busy = Instant::now();
             responder.begin();
             let mut outbox = Outbox {
                 topics: &self.parts.config.topics,
@@ -171,8 +201,11 @@ impl<'s> Session<'s> {
                 responder
                     .respond(&record, &mut outbox)
                     .map_err(SessionError::Producer)?;
-                outbox.batch.advance(super::outbox::place(&record));
+                outbox
+                    .batch
+                    .advance(super::outbox::place(&record), record.timestamp_ms());
             }
+            self.batch.busy += busy.elapsed();
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
@@ -225,6 +258,10 @@ impl<'s> Session<'s> {
 
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
+        self.observe(took);
+        if !std::mem::replace(&mut self.well, true) {
+            self.parts.health.up();
+        }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
         self.memory.amendments.committed(self.batch.positions());
@@ -235,6 +272,37 @@ impl<'s> Session<'s> {
                 .dead_letters
                 .get_or_create(&CodeLabels { code: code.as_str() })
                 .inc();
+        }
+    }
+
+    fn observe(&mut self, commit: Duration) {
+        let metrics = &self.parts.metrics.evaluate;
+        metrics
+            .batches
+            .get_or_create(&BatchLabels { outcome: "committed" })
+            .inc();
+        metrics.commit.observe(commit);
+        metrics.batch.observe(self.batch.opened.elapsed());
+        metrics
+            .evaluation
+            .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
+        let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
+        metrics
+            .latency
+            .observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
+        if self.lag_told.elapsed() < LAG_INTERVAL {
+            return;
+        }
+        self.lag_told = Instant::now();
+        for (partition, next) in self.batch.positions() {
+            if let Some(high) = self.consumer.high_watermark(&self.requests, *partition) {
+                metrics
+                    .lag
+                    .get_or_create(&PartitionLabels {
+                        partition: *partition,
+                    })
+                    .set((high - next).max(0));
+            }
         }
     }
 
@@ -327,113 +395,6 @@ impl<'s> Session<'s> {
     }
 }
 
-/// The parts of a session, and how they are made.
-impl Session<'_> {
-    /// A producer that has ended whatever its predecessor left open.
-    pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
-        let delivery = &parts.config.delivery;
-        let name = member_name(parts, index);
-        let mut config = client::base(
-            &parts.config.kafka,
-            &parts.config.instance,
-            &format!("evaluator-{index}"),
-        );
-        config
-            .set("enable.idempotence", "true")
-            .set("delivery.report.only.error", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "5")
-            // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
-            .set("message.max.bytes", "8388608")
-            .set("queue.buffering.max.kbytes", "262144")
-            .set("queue.buffering.max.messages", "500000");
-        if careful {
-            config.set("batch.num.messages", "1");
-        }
-        match delivery.mode {
-            DeliveryMode::Transactional => {
-                config.set("transactional.id", name).set(
-                    "transaction.timeout.ms",
-                    delivery.transaction_timeout.as_millis().to_string(),
-                );
-            }
-            DeliveryMode::AtLeastOnce => {
-                // A gap ends the producer, so that no result overtakes one that failed.
-                config.set("enable.gapless.guarantee", "true");
-            }
-        }
-        let producer = ReportingProducer::create(&config, &parts.config.topics.events)
-            .map_err(SessionError::Producer)?;
-        if delivery.mode == DeliveryMode::Transactional {
-            producer
-                .inner()
-                .init_transactions(START)
-                .map_err(SessionError::Producer)?;
-        }
-        Ok(producer)
-    }
-
-    /// A static member of the evaluators' group.
-    pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
-        let session_timeout = parts.config.delivery.session_timeout;
-        let mut config = client::base(
-            &parts.config.kafka,
-            &parts.config.instance,
-            &format!("evaluator-{index}"),
-        );
-        config
-            .set("group.id", format!("{}-evaluator", parts.config.kafka.group_id))
-            .set("group.instance.id", member_name(parts, index))
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", session_timeout.as_millis().to_string())
-            .set(
-                "heartbeat.interval.ms",
-                (session_timeout / 4).as_millis().min(1_000).to_string(),
-            )
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.wait.max.ms", "20")
-            // The default of a second would leave a partition that ran dry alone for as long.
-            .set("fetch.queue.backoff.ms", "5")
-            .set("fetch.message.max.bytes", "2097152")
-            .set("queued.max.messages.kbytes", "65536")
-            .set("allow.auto.create.topics", "false");
-        BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
-            .map_err(SessionError::Consumer)
-    }
-
-    /// Sets every assigned partition back to its committed offset, or to its start.
-    pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
-        consumer.serve().map_err(SessionError::Consumer)?;
-        let inner = consumer.inner();
-        let assigned = inner.assignment().map_err(SessionError::Consumer)?;
-        let committed = inner
-            .committed_offsets(assigned, STEP)
-            .map_err(SessionError::Consumer)?;
-        let mut targets = TopicPartitionList::new();
-        for element in committed.elements_for_topic(topic) {
-            let offset = match element.offset() {
-                Offset::Offset(offset) => Offset::Offset(offset),
-                _ => Offset::Beginning,
-            };
-            targets
-                .add_partition_offset(topic, element.partition(), offset)
-                .map_err(SessionError::Consumer)?;
-        }
-        if targets.count() > 0 {
-            let sought = inner
-                .seek_partitions(targets, STEP)
-                .map_err(SessionError::Consumer)?;
-            for element in sought.elements() {
-                element.error().map_err(SessionError::Consumer)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), SessionError> {
     match mode {
         DeliveryMode::Transactional => producer
@@ -442,14 +403,6 @@ fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), Session
             .map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),
     }
-}
-
-/// Stable over restarts and different for every worker of every instance: a new life fences the old one.
-fn member_name(parts: &Parts, index: usize) -> String {
-    format!(
-        "{}-evaluator-{}-{index}",
-        parts.config.kafka.group_id, parts.config.instance
-    )
 }
 
 /// The topic itself is the matter, not the connection.

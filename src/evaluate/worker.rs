@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use crate::kafka::consumer::BatchConsumer;
+use crate::metrics::{BatchLabels, Metrics};
 
 use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
+use super::clients;
 use super::session::{Ended, Session, SessionError};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
@@ -35,6 +37,22 @@ pub struct Memory {
     pub careful: bool,
     /// Batches that failed in a row.
     pub failures: u32,
+    /// How many partitions the process's gauge counts for this worker.
+    assigned: usize,
+}
+
+impl Memory {
+    /// Moves the process's gauge by what has changed for this worker; whether anything has.
+    pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
+        if assigned != self.assigned {
+            let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+            metrics
+                .evaluate
+                .partitions
+                .inc_by(signed(assigned) - signed(self.assigned));
+            self.assigned = assigned;
+        }
+    }
 }
 
 impl Worker {
@@ -64,9 +82,19 @@ impl Worker {
                 Err(error) => error,
             };
             memory.failures += 1;
+            let outcome = BatchLabels {
+                outcome: if error.is_fenced() { "fenced" } else { "aborted" },
+            };
+            self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            if !error.is_refusal() {
+                self.parts
+                    .health
+                    .degraded(format!("worker {}: {error}", self.index));
+            }
             if error.ends_consumer() {
                 consumer = None;
+                memory.tell_assigned(0, &self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
                 backoff = MIN_BACKOFF;
@@ -87,13 +115,13 @@ impl Worker {
     ) -> Result<Ended, SessionError> {
         // The producer first: its start aborts what a former life of this worker left open, and an open
         // transaction would hold back the committed offsets that the consumer starts from.
-        let producer = Session::producer(&self.parts, self.index, memory.careful)?;
+        let producer = clients::producer(&self.parts, self.index, memory.careful)?;
         let consumer = match consumer {
             Some(consumer) => {
-                Session::rewind(consumer, &self.parts.config.topics.requests)?;
+                clients::rewind(consumer, &self.parts.config.topics.requests)?;
                 consumer
             }
-            None => consumer.insert(Session::consumer(&self.parts, self.index)?),
+            None => consumer.insert(clients::consumer(&self.parts, self.index)?),
         };
         Session::new(&self.parts, consumer, &producer, memory).run(responder)
     }

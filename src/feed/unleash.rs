@@ -209,7 +209,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
-            socket.read(&mut [0; 4096]).await.unwrap();
+            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
             socket.write_all(bytes.as_bytes()).await.unwrap();
         });
         reqwest::get(format!("http://{address}")).await.unwrap()

@@ -12,7 +12,9 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
         .set("bootstrap.servers", &kafka.bootstrap_servers)
         .set("client.id", format!("{}-{instance}-{role}", kafka.group_id))
         // Keyed like Java's clients, so that a user's events and a Java service's requests share a partition.
-        .set("partitioner", "murmur2_random");
+        .set("partitioner", "murmur2_random")
+        // A broker that is back is found within a second; the default may take ten.
+        .set("reconnect.backoff.max.ms", "1000");
     for (name, value) in &kafka.client {
         config.set(name, value.expose());
     }

@@ -90,7 +90,7 @@ fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
         Value::Boolean(true) => out.extend_from_slice(br#""true""#),
         Value::Boolean(false) => out.extend_from_slice(br#""false""#),
         Value::String(text) | Value::Number(text) => write_string(out, text),
-        Value::Json(_) => write_string(out, value.as_text().as_ref()),
+        Value::Json(_) => write_string(out, value.as_text()),
     }
 }
 

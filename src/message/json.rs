@@ -313,7 +313,7 @@ impl<'a> Span<'a> {
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     let needs_escape = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    if text.as_bytes().iter().any(|byte| needs_escape(byte)) {
+    if text.as_bytes().iter().any(needs_escape) {
         // Writing to a Vec cannot fail, and a str always serializes.
         let _ = serde_json::to_writer(out, text);
         return;

@@ -187,5 +187,4 @@ fn checksum(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "disk_tests.rs"]
 mod tests;

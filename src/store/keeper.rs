@@ -1,6 +1,8 @@
 //! Between the topic and the store: collects what records change, puts it in force in one swap, and decides when
 //! the store is ready and what a whole reading of the topic means for flags that it did not show.
 
+mod disk;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,14 +14,12 @@ use crate::flag::FlagChange;
 use crate::metrics::{Metrics, OutcomeLabels};
 
 use super::Store;
-use super::disk::{Disk, DiskSnapshot};
+use super::disk::Disk;
 use super::ledger::{Ledger, Verdict};
 use super::record::{Key, Record};
 use super::saver::Saver;
 use super::standing::{MAX_REFUSED_SHOWN, Origin};
 
-/// How long Kafka may take before the snapshot on disk counts as ready.
-pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// Many flags that a reading did not show are kept this long, in case the topic is just being filled again.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
 /// So many may go at once without waiting, however many there are: the same rule as for answers of Unleash.
@@ -72,16 +72,6 @@ impl Keeper {
             started: Instant::now(),
             sweep_at: None,
         })
-    }
-
-    /// Starts from the snapshot on disk, if there is a good one.
-    pub(super) fn load(&mut self, disk: &Disk) {
-        let path = disk.path().display();
-        match disk.load() {
-            Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
-            Ok(None) => {}
-            Err(error) => warn!(%path, %error, "the snapshot on disk cannot be used"),
-        }
     }
 
     /// The topic is read from its beginning.
@@ -202,9 +192,7 @@ impl Keeper {
 
     /// What is to be done now and then.
     pub(super) fn tick(&mut self) {
-        if self.started.elapsed() >= DISK_PATIENCE {
-            self.trust_disk("Kafka takes its time");
-        }
+        self.trust_disk_in_time();
         if self.sweep_at.is_some_and(|at| at <= Instant::now()) {
             if self.records == 0 {
                 // Still empty, which never removes a flag.
@@ -214,55 +202,7 @@ impl Keeper {
                 self.flush();
             }
         }
-        if self.live && self.unsaved && self.saver.is_due() {
-            let snapshot = self.disk_snapshot();
-            self.unsaved = !self.saver.save(snapshot);
-        }
-    }
-
-    /// Saves what is not yet on disk.
-    pub(super) fn finish(self) {
-        let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
-        self.saver.finish(left);
-    }
-
-    fn put_in_force(&mut self, snapshot: &DiskSnapshot, path: &str) {
-        for (key, version) in &snapshot.saved.removed {
-            self.ledger.remember_removed(key, *version);
-        }
-        let mut changes = Vec::with_capacity(snapshot.saved.values.len());
-        for value in &snapshot.saved.values {
-            match self.ledger.take_saved(value) {
-                Verdict::Changed(change) => changes.push(change),
-                Verdict::Refused(key, refusal) => warn!(path, key, %refusal, "saved definition refused"),
-                Verdict::Same | Verdict::Stale => {}
-            }
-        }
-        self.offset = snapshot.offset;
-        self.store.apply(changes);
-        let (flags, saved_at) = (self.ledger.len(), snapshot.saved_at);
-        info!(path, flags, %saved_at, offset = snapshot.offset, "snapshot loaded from disk");
-        self.metrics.store.as_of.set(saved_at);
-        self.store.set_standing(|standing| {
-            standing.origin = Origin::Disk;
-            standing.as_of = Some(saved_at);
-        });
-        self.note_sums();
-    }
-
-    /// Flags from the disk are good enough now.
-    fn trust_disk(&mut self, why: &str) {
-        let standing = self.store.standing();
-        if standing.ready || standing.origin != Origin::Disk {
-            return;
-        }
-        let age = standing.age(Utc::now()).unwrap_or_default();
-        warn!(
-            why,
-            age_seconds = age.as_secs(),
-            "flags from the snapshot on disk are in force"
-        );
-        self.store.set_standing(|standing| standing.ready = true);
+        self.save_now_and_then();
     }
 
     fn sweep(&mut self) {
@@ -290,15 +230,6 @@ impl Keeper {
         self.touched = true;
     }
 
-    fn disk_snapshot(&self) -> DiskSnapshot {
-        DiskSnapshot {
-            saved_at: Utc::now(),
-            topic: self.topic.clone(),
-            offset: self.offset,
-            saved: self.ledger.saved(),
-        }
-    }
-
     fn note_sums(&self) {
         let refused = self.ledger.refused();
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
@@ -324,5 +255,4 @@ impl Keeper {
 }
 
 #[cfg(test)]
-#[path = "keeper_tests.rs"]
 mod tests;

@@ -236,5 +236,4 @@ fn removal(key: &Key<'_>, version: u64) -> FlagChange {
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

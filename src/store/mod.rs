@@ -20,8 +20,8 @@ pub mod record;
 mod saver;
 mod session;
 mod standing;
-#[cfg(test)]
 #[allow(clippy::unwrap_used)]
+#[cfg(test)]
 mod test_records;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,5 +136,4 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

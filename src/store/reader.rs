@@ -94,5 +94,4 @@ fn pause(backoff: Duration, keeper: &mut Keeper, shutdown: &Shutdown) {
 }
 
 #[cfg(test)]
-#[path = "reader_tests.rs"]
 mod tests;

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use super::super::test_records::{uncompilable, value};
 use super::*;
+use crate::store::disk::DiskSnapshot;
+use crate::store::test_records::{uncompilable, value};
 
 struct Scene {
     _folder: tempfile::TempDir,
@@ -56,7 +57,7 @@ fn filled(disk: &Disk, count: usize) {
         saved_at: Utc::now() - chrono::TimeDelta::hours(3),
         topic: "definitions".to_owned(),
         offset: 9,
-        saved: super::super::ledger::Saved {
+        saved: crate::store::ledger::Saved {
             values: values.collect(),
             ..Default::default()
         },

@@ -1,0 +1,130 @@
+//! The Kafka clients of a worker, and how its consumer is set back.
+
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::producer::Producer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::DeliveryMode;
+use crate::kafka::client;
+use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::producer::ReportingProducer;
+
+use super::Parts;
+use super::session::{FETCH_RECORDS, STEP, SessionError};
+
+/// How long a start of transactions may take before it is tried anew: the broker may be away.
+const START: Duration = Duration::from_secs(5);
+
+/// A producer that has ended whatever its predecessor left open.
+pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
+    let delivery = &parts.config.delivery;
+    let name = member_name(parts, index);
+    let mut config = client::base(
+        &parts.config.kafka,
+        &parts.config.instance,
+        &format!("evaluator-{index}"),
+    );
+    config
+        .set("enable.idempotence", "true")
+        .set("delivery.report.only.error", "true")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
+        .set("message.max.bytes", "8388608")
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("queue.buffering.max.messages", "500000");
+    if careful {
+        config.set("batch.num.messages", "1");
+    }
+    match delivery.mode {
+        DeliveryMode::Transactional => {
+            config.set("transactional.id", name).set(
+                "transaction.timeout.ms",
+                delivery.transaction_timeout.as_millis().to_string(),
+            );
+        }
+        DeliveryMode::AtLeastOnce => {
+            // A gap ends the producer, so that no result overtakes one that failed.
+            config.set("enable.gapless.guarantee", "true");
+        }
+    }
+    let producer =
+        ReportingProducer::create(&config, &parts.config.topics.events).map_err(SessionError::Producer)?;
+    if delivery.mode == DeliveryMode::Transactional {
+        producer
+            .inner()
+            .init_transactions(START)
+            .map_err(SessionError::Producer)?;
+    }
+    Ok(producer)
+}
+
+/// A static member of the evaluators' group.
+pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
+    let session_timeout = parts.config.delivery.session_timeout;
+    let mut config = client::base(
+        &parts.config.kafka,
+        &parts.config.instance,
+        &format!("evaluator-{index}"),
+    );
+    config
+        .set("group.id", format!("{}-evaluator", parts.config.kafka.group_id))
+        .set("group.instance.id", member_name(parts, index))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_timeout.as_millis().to_string())
+        .set(
+            "heartbeat.interval.ms",
+            (session_timeout / 4).as_millis().min(1_000).to_string(),
+        )
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "20")
+        // The default of a second would leave a partition that ran dry alone for as long.
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "2097152")
+        .set("queued.max.messages.kbytes", "65536")
+        .set("allow.auto.create.topics", "false");
+    BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
+        .map_err(SessionError::Consumer)
+}
+
+/// Sets every assigned partition back to its committed offset, or to its start.
+pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
+    consumer.serve().map_err(SessionError::Consumer)?;
+    let inner = consumer.inner();
+    let assigned = inner.assignment().map_err(SessionError::Consumer)?;
+    let committed = inner
+        .committed_offsets(assigned, STEP)
+        .map_err(SessionError::Consumer)?;
+    let mut targets = TopicPartitionList::new();
+    for element in committed.elements_for_topic(topic) {
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Offset::Offset(offset),
+            _ => Offset::Beginning,
+        };
+        targets
+            .add_partition_offset(topic, element.partition(), offset)
+            .map_err(SessionError::Consumer)?;
+    }
+    if targets.count() > 0 {
+        let sought = inner
+            .seek_partitions(targets, STEP)
+            .map_err(SessionError::Consumer)?;
+        for element in sought.elements() {
+            element.error().map_err(SessionError::Consumer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stable over restarts and different for every worker of every instance: a new life fences the old one.
+fn member_name(parts: &Parts, index: usize) -> String {
+    format!(
+        "{}-evaluator-{}-{index}",
+        parts.config.kafka.group_id, parts.config.instance
+    )
+}

@@ -1,0 +1,93 @@
+//! The keeper and the disk: where it starts from, and what it leaves behind.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tracing::{info, warn};
+
+use super::Keeper;
+use crate::store::disk::{Disk, DiskSnapshot};
+use crate::store::ledger::Verdict;
+use crate::store::standing::Origin;
+
+/// How long Kafka may take before the snapshot on disk counts as ready.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Keeper {
+    /// Starts from the snapshot on disk, if there is a good one.
+    pub(in crate::store) fn load(&mut self, disk: &Disk) {
+        let path = disk.path().display();
+        match disk.load() {
+            Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
+            Ok(None) => {}
+            Err(error) => warn!(%path, %error, "the snapshot on disk cannot be used"),
+        }
+    }
+
+    /// Saves what is not yet on disk.
+    pub(in crate::store) fn finish(self) {
+        let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
+        self.saver.finish(left);
+    }
+
+    pub(super) fn save_now_and_then(&mut self) {
+        if self.live && self.unsaved && self.saver.is_due() {
+            let snapshot = self.disk_snapshot();
+            self.unsaved = !self.saver.save(snapshot);
+        }
+    }
+
+    pub(super) fn trust_disk_in_time(&mut self) {
+        if self.started.elapsed() >= DISK_PATIENCE {
+            self.trust_disk("Kafka takes its time");
+        }
+    }
+
+    /// Flags from the disk are good enough now.
+    pub(super) fn trust_disk(&mut self, why: &str) {
+        let standing = self.store.standing();
+        if standing.ready || standing.origin != Origin::Disk {
+            return;
+        }
+        let age = standing.age(Utc::now()).unwrap_or_default();
+        warn!(
+            why,
+            age_seconds = age.as_secs(),
+            "flags from the snapshot on disk are in force"
+        );
+        self.store.set_standing(|standing| standing.ready = true);
+    }
+
+    fn put_in_force(&mut self, snapshot: &DiskSnapshot, path: &str) {
+        for (key, version) in &snapshot.saved.removed {
+            self.ledger.remember_removed(key, *version);
+        }
+        let mut changes = Vec::with_capacity(snapshot.saved.values.len());
+        for value in &snapshot.saved.values {
+            match self.ledger.take_saved(value) {
+                Verdict::Changed(change) => changes.push(change),
+                Verdict::Refused(key, refusal) => warn!(path, key, %refusal, "saved definition refused"),
+                Verdict::Same | Verdict::Stale => {}
+            }
+        }
+        self.offset = snapshot.offset;
+        self.store.apply(changes);
+        let (flags, saved_at) = (self.ledger.len(), snapshot.saved_at);
+        info!(path, flags, %saved_at, offset = snapshot.offset, "snapshot loaded from disk");
+        self.metrics.store.as_of.set(saved_at);
+        self.store.set_standing(|standing| {
+            standing.origin = Origin::Disk;
+            standing.as_of = Some(saved_at);
+        });
+        self.note_sums();
+    }
+
+    fn disk_snapshot(&self) -> DiskSnapshot {
+        DiskSnapshot {
+            saved_at: Utc::now(),
+            topic: self.topic.clone(),
+            offset: self.offset,
+            saved: self.ledger.saved(),
+        }
+    }
+}
