@@ -45,7 +45,13 @@ async fn waits_for_topics_gets_ready_and_stops_in_order() -> anyhow::Result<()> 
     let folder = tempfile::tempdir()?;
     let (broker, config) = scene(folder.path())?;
     let topics = config.clone();
-    let app = App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?]).await?;
+    let app = App::start(
+        Arc::new(config),
+        Role::BUILT,
+        vec![origin(folder.path())?],
+        Topics::LookedAfter,
+    )
+    .await?;
     let (health, store) = (Arc::clone(&app.health), Arc::clone(&app.parts.store));
     let kafka = || {
         health
@@ -80,7 +86,9 @@ async fn a_taken_port_ends_the_start() -> anyhow::Result<()> {
     let (_broker, mut config) = scene(folder.path())?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     config.http.listen = taken.local_addr()?;
-    let error = App::start(Arc::new(config), Role::BUILT, Vec::new()).await.err();
+    let error = App::start(Arc::new(config), Role::BUILT, Vec::new(), Topics::LookedAfter)
+        .await
+        .err();
     let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
