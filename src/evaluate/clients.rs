@@ -102,6 +102,8 @@ pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError>
         .map_err(SessionError::Consumer)?;
     let mut targets = TopicPartitionList::new();
     for element in committed.elements_for_topic(topic) {
+        // Without an answer there is no offset either, and that is not the start of the partition.
+        element.error().map_err(SessionError::Consumer)?;
         let offset = match element.offset() {
             Offset::Offset(offset) => Offset::Offset(offset),
             _ => Offset::Beginning,

@@ -237,10 +237,11 @@ impl<'s> Session<'s> {
                     )));
                 };
                 // Before the drain, so that the two round trips overlap.
-                producer
-                    .send_offsets_to_transaction(&offsets, &group, STEP)
-                    .map_err(SessionError::Commit)?;
+                let sent = producer.send_offsets_to_transaction(&offsets, &group, STEP);
+                // A refused record ends the transaction, which then takes no offsets: the record is the reason
+                // to be remembered, so it is looked for first.
                 self.drain()?;
+                sent.map_err(SessionError::Commit)?;
                 producer.commit_transaction(STEP).map_err(SessionError::Commit)?;
             }
             DeliveryMode::AtLeastOnce => {

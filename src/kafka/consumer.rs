@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ unsafe impl Send for BatchConsumer {}
 pub struct Forwarding {
     queue: OnceLock<usize>,
     assigned: AtomicUsize,
+    closing: AtomicBool,
 }
 
 struct OwnQueue(*mut sys::rd_kafka_queue_t);
@@ -175,6 +176,13 @@ impl Drop for OwnQueue {
     }
 }
 
+impl Drop for BatchConsumer {
+    fn drop(&mut self) {
+        // Closing the consumer may still serve an assignment, when the queue is gone.
+        self.consumer.context().closing.store(true, Ordering::Release);
+    }
+}
+
 impl ClientContext for Forwarding {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         super::client::log(level, facility, message);
@@ -210,6 +218,9 @@ impl Forwarding {
         let (Some(queue), Ok(topic)) = (self.queue.get(), CString::new(topic)) else {
             return;
         };
+        if self.closing.load(Ordering::Acquire) {
+            return;
+        }
         unsafe {
             let client = consumer.client().native_ptr();
             let source = sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition);

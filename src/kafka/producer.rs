@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
+    BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
@@ -119,15 +119,26 @@ impl ReportingProducer {
     /// Not `flush`: that one works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
+        let mut purged = false;
         // Sends what still waits for company.
         unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), 0) };
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 return false;
             }
+            // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
+            if !purged && self.has_failures() {
+                self.producer.purge(PurgeConfig::default().queue());
+                purged = true;
+            }
             self.producer.poll(Duration::from_millis(1));
         }
         true
+    }
+
+    fn has_failures(&self) -> bool {
+        let records = self.producer.context().records.lock();
+        records.is_ok_and(|records| !records.is_empty())
     }
 
     /// What failed since the last call.

@@ -37,6 +37,8 @@ impl<'a> Fields<'a> {
         let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
         let kind = scanner.peek().map_err(not_json)?;
         if kind != Kind::Object {
+            // `null and void` begins like a value, but is none.
+            scanner.value().and_then(|_| scanner.end()).map_err(not_json)?;
             return Err(refuse(
                 RefusalCode::InvalidField,
                 format!("request: expected an object, got {}", kind_name(kind)),

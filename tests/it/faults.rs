@@ -1,0 +1,277 @@
+//! What breaks, and what must not: nothing lost, nothing doubled, the order of each partition kept.
+//!
+//! Load runs all the while. At the end the ledger compares every request in Kafka with every result.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::harness::{Flag, Flags, Group, Ledger, Load, SOON, Service, Stack, get, is_long, wait_until};
+
+/// The modes of delivery, by their setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Transactional,
+    AtLeastOnce,
+}
+
+/// Instances under load, and the books.
+struct Scene {
+    mode: Mode,
+    group: Group,
+    reply_to: String,
+    ledger: Ledger,
+    load: Option<Load>,
+}
+
+impl Scene {
+    fn new(stack: &Stack, mode: Mode) -> Self {
+        let setting = match mode {
+            Mode::Transactional => "transactional",
+            Mode::AtLeastOnce => "at_least_once",
+        };
+        let group = Group::new(stack).set("FLAGSTREAM_DELIVERY__MODE", setting);
+        let mut flags = Flags::new(&group.topics);
+        flags.set("production", Flag::on("on"));
+        flags.set("production", Flag::off("off"));
+        let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
+        flags.set("production", theme.variant("dark", Some(("string", "dark"))));
+        let reply_to = group.topics.reply_topic("load");
+        let ledger = Ledger::open(&group.topics, &reply_to);
+        Self {
+            mode,
+            group,
+            reply_to,
+            ledger,
+            load: None,
+        }
+    }
+
+    /// Members are given up, and their transactions aborted, after two seconds.
+    fn impatient(mut self) -> Self {
+        self.group = self
+            .group
+            .set("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "2s")
+            .set("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "2s");
+        self
+    }
+
+    fn load(&mut self, rate: u32) {
+        self.load = Some(Load::start(&self.group.topics, &self.reply_to, rate));
+    }
+
+    /// Lets the load run into whatever the test broke.
+    fn run_for(&mut self, time: Duration) {
+        let before = std::time::Instant::now();
+        while before.elapsed() < time {
+            self.ledger.progress();
+        }
+    }
+
+    fn balance(mut self) {
+        let sent = self.load.take().unwrap().stop();
+        println!("{:?}: {sent} requests", self.mode);
+        match self.mode {
+            Mode::Transactional => self.ledger.assert_exactly_once(),
+            Mode::AtLeastOnce => self.ledger.assert_last_pair_suffices(),
+        }
+    }
+}
+
+fn published(service: &Service) -> f64 {
+    service.metrics().sum("flagstream_events_published_total", &[])
+}
+
+fn wait_until_at_work(service: &Service) {
+    let before = published(service);
+    wait_until(&format!("{} at work", service.name), SOON, || {
+        published(service) > before
+    });
+}
+
+#[test]
+fn kills_at_random_moments_transactional() {
+    kills_at_random_moments(Mode::Transactional);
+}
+
+#[test]
+fn kills_at_random_moments_at_least_once() {
+    kills_at_random_moments(Mode::AtLeastOnce);
+}
+
+fn kills_at_random_moments(mode: Mode) {
+    let (stack, _together) = Stack::together();
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut scene = Scene::new(stack, mode).impatient();
+    let mut services: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|name| scene.group.start(name))
+        .collect();
+    scene.load(if is_long() { 4_000 } else { 1_500 });
+    scene.ledger.sign_of_life("all partitions served", SOON);
+    let kills = if is_long() { 60 } else { 11 };
+    for _ in 0..kills {
+        scene.run_for(Duration::from_millis(chance.random_range(100..1_500)));
+        let victim = chance.random_range(0..services.len());
+        services[victim].kill();
+        // Some come back at once, before anybody noticed; for others the rest takes over first.
+        if chance.random_bool(0.4) {
+            scene.ledger.sign_of_life("the others took over", SOON);
+        }
+        services[victim].spawn();
+    }
+    services.iter_mut().for_each(Service::wait_until_ready);
+    println!("{kills} kills");
+    scene.balance();
+}
+
+#[test]
+fn a_frozen_member_that_wakes_up_writes_nothing_transactional() {
+    a_frozen_member_that_wakes_up_writes_nothing(Mode::Transactional);
+}
+
+#[test]
+fn a_frozen_member_that_wakes_up_does_no_harm_at_least_once() {
+    a_frozen_member_that_wakes_up_writes_nothing(Mode::AtLeastOnce);
+}
+
+fn a_frozen_member_that_wakes_up_writes_nothing(mode: Mode) {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack, mode).impatient();
+    let services = [scene.group.start("a"), scene.group.start("b")];
+    scene.load(if is_long() { 4_000 } else { 1_500 });
+    scene.ledger.sign_of_life("all partitions served", SOON);
+    let rounds = if is_long() { 20 } else { 3 };
+    for round in 0..rounds {
+        let frozen = &services[round % 2];
+        wait_until_at_work(frozen);
+        frozen.freeze();
+        // Only the other one can answer now: the frozen one's session has timed out.
+        scene.ledger.sign_of_life("the other took over", SOON);
+        frozen.thaw();
+        // It does not just sit there: it comes back, and is given work again.
+        wait_until_at_work(frozen);
+        scene.ledger.sign_of_life("all partitions served", SOON);
+    }
+    scene.balance();
+}
+
+#[test]
+fn members_come_and_go_transactional() {
+    members_come_and_go(Mode::Transactional);
+}
+
+#[test]
+fn members_come_and_go_at_least_once() {
+    members_come_and_go(Mode::AtLeastOnce);
+}
+
+/// 1 → 3 → 2 → 3 members; no partition waits longer than a session's timeout.
+fn members_come_and_go(mode: Mode) {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack, mode).impatient();
+    let first = scene.group.start("a");
+    scene.load(1_500);
+    scene.ledger.sign_of_life("all partitions served by one", SOON);
+    for _ in 0..if is_long() { 10 } else { 2 } {
+        let mut second = scene.group.start("b");
+        let mut third = scene.group.start("c");
+        wait_until_at_work(&second);
+        wait_until_at_work(&third);
+        scene.ledger.sign_of_life("all partitions served by three", SOON);
+        assert!(third.stop().0.success());
+        scene.ledger.sign_of_life("all partitions served by two", SOON);
+        third.spawn();
+        third.wait_until_ready();
+        wait_until_at_work(&third);
+        assert!(second.stop().0.success());
+        assert!(third.stop().0.success());
+        scene
+            .ledger
+            .sign_of_life("all partitions served by one again", SOON);
+    }
+    wait_until_at_work(&first);
+    scene.balance();
+}
+
+#[test]
+fn sigterm_under_load_drains_and_ends_within_two_seconds() {
+    let (stack, _together) = Stack::together();
+    for mode in [Mode::Transactional, Mode::AtLeastOnce] {
+        let mut scene = Scene::new(stack, mode);
+        let mut service = scene.group.start("a");
+        scene.load(4_000);
+        for _ in 0..if is_long() { 20 } else { 3 } {
+            wait_until_at_work(&service);
+            let (status, took) = service.stop();
+            assert!(status.success(), "{mode:?}: {status}");
+            assert!(took < Duration::from_secs(2), "{mode:?}: {took:?}");
+            let log = service.log();
+            assert!(!log.contains("panicked"), "{log}");
+            service.spawn();
+            service.wait_until_ready();
+        }
+        // What was taken was committed before the end: even at-least-once has no doubles after a tidy one.
+        scene.mode = Mode::Transactional;
+        scene.balance();
+    }
+}
+
+#[test]
+fn a_killed_members_partitions_are_taken_over_within_ten_seconds() {
+    let (stack, _together) = Stack::together();
+    let limit = Duration::from_secs(10);
+    let mut scene = Scene::new(stack, Mode::Transactional);
+    let (mut first, second) = (scene.group.start("a"), scene.group.start("b"));
+    scene.load(2_000);
+    for _ in 0..if is_long() { 20 } else { 2 } {
+        wait_until_at_work(&first);
+        wait_until_at_work(&second);
+        scene.ledger.sign_of_life("all partitions served", SOON);
+        first.kill();
+        let took = scene.ledger.sign_of_life("taken over at default settings", limit);
+        println!("taken over after {took:?}");
+        first.spawn();
+        first.wait_until_ready();
+    }
+    // Who comes back at once gets the same partitions, without the others waiting for its session.
+    wait_until_at_work(&first);
+    first.kill();
+    first.spawn();
+    let took = scene.ledger.sign_of_life("back without a rebalance", limit / 2);
+    println!("back after {took:?}");
+    scene.balance();
+}
+
+#[test]
+fn the_broker_is_stopped_and_comes_back() {
+    let (stack, alone) = Stack::alone();
+    let mut scenes = [Mode::Transactional, Mode::AtLeastOnce].map(|mode| Scene::new(stack, mode));
+    let mut services = Vec::new();
+    for scene in &mut scenes {
+        services.extend(["a", "b"].map(|name| scene.group.start(name)));
+        scene.load(1_000);
+        scene.ledger.sign_of_life("all partitions served", SOON);
+    }
+    let stopped = stack.stop("kafka", &alone);
+    // The outage itself. Nothing can be waited for: there is nobody to ask.
+    std::thread::sleep(Duration::from_secs(if is_long() { 30 } else { 10 }));
+    for service in &mut services {
+        service.assert_running();
+        let live = get(&format!("{}/health/live", service.url));
+        assert!(
+            live.is_some_and(|(status, _)| status == 200),
+            "{} is not alive",
+            service.name
+        );
+    }
+    drop(stopped);
+    for scene in &mut scenes {
+        scene.ledger.sign_of_life("all partitions served again", SOON * 2);
+    }
+    services.iter_mut().for_each(Service::assert_running);
+    scenes.into_iter().for_each(Scene::balance);
+}

@@ -1,0 +1,55 @@
+//! What every test stands on.
+
+mod command;
+mod flags;
+mod http;
+mod kafka;
+mod ledger;
+mod load;
+mod proxy;
+mod service;
+mod stack;
+mod topics;
+mod unleash;
+
+use std::time::{Duration, Instant};
+
+pub use command::flagstream;
+pub use flags::{Flag, Flags};
+pub use http::get;
+pub use kafka::{Received, Sender, Tap};
+pub use ledger::Ledger;
+pub use load::Load;
+pub use proxy::{Mood, Proxy};
+pub use service::{Group, Service};
+pub use stack::{Stack, is_long};
+pub use topics::Topics;
+pub use unleash::{Admin, rollout};
+
+/// Longest wait for something that normally takes well under a second. The machine may be busy.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Looks until `found` has something, and fails with `what` when `limit` has passed.
+pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Looks until `condition` holds, and fails with `what` when `limit` has passed.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, limit, || condition().then_some(()));
+}
+
+/// A folder of the test's own, removed at its end.
+pub fn temporary_folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("flagstream-it-")
+        .tempdir()
+        .unwrap()
+}

@@ -1,0 +1,96 @@
+//! Where the real services are, and stopping them.
+
+use std::process::Command;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The addresses that `scripts/stack` gives.
+#[derive(Debug)]
+pub struct Stack {
+    pub kafka: String,
+    pub unleash: Unleash,
+    script: String,
+    folder: String,
+}
+
+#[derive(Debug)]
+pub struct Unleash {
+    pub url: String,
+    pub development_token: String,
+    pub admin_token: String,
+}
+
+/// Held by a test while it needs every service up.
+pub type Together = RwLockReadGuard<'static, ()>;
+/// Held by a test while it stops services that all share.
+pub type Alone = RwLockWriteGuard<'static, ()>;
+
+static IN_USE: RwLock<()> = RwLock::new(());
+
+impl Stack {
+    /// The services, shared with other tests. Keep the guard until the end of the test.
+    pub fn together() -> (&'static Self, Together) {
+        (Self::get(), IN_USE.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The services, for a test that disturbs them: waits until no other test uses them.
+    pub fn alone() -> (&'static Self, Alone) {
+        (
+            Self::get(),
+            IN_USE.write().unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    fn get() -> &'static Self {
+        static STACK: OnceLock<Stack> = OnceLock::new();
+        STACK.get_or_init(|| Self {
+            kafka: variable("KAFKA"),
+            unleash: Unleash {
+                url: variable("UNLEASH_URL"),
+                development_token: variable("UNLEASH_CLIENT_TOKEN"),
+                admin_token: variable("UNLEASH_ADMIN_TOKEN"),
+            },
+            script: variable("STACK"),
+            folder: variable("STACK_DIR"),
+        })
+    }
+
+    /// Stops a service; it is started again when the guard goes, whatever happens until then.
+    pub fn stop(&'static self, service: &'static str, _alone: &Alone) -> Stopped {
+        self.script(&["stop", service]);
+        Stopped { stack: self, service }
+    }
+
+    fn script(&self, arguments: &[&str]) {
+        let status = Command::new(&self.script)
+            .args(arguments)
+            .args(["--dir", &self.folder])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{} {arguments:?}: {status}", self.script);
+    }
+}
+
+/// A service that is down until this goes.
+#[derive(Debug)]
+pub struct Stopped {
+    stack: &'static Stack,
+    service: &'static str,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.stack.script(&["start", self.service]);
+    }
+}
+
+/// Whether the long form of the fault tests is wanted.
+pub fn is_long() -> bool {
+    std::env::var("FLAGSTREAM_TEST_LONG").is_ok_and(|value| value == "1")
+}
+
+fn variable(name: &str) -> String {
+    let name = format!("FLAGSTREAM_TEST_{name}");
+    std::env::var(&name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need real services around them; run scripts/test")
+    })
+}

@@ -1,0 +1,118 @@
+//! Topics of one test's own.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
+use super::http::block_on;
+use super::{Stack, flagstream};
+
+/// Names that no other test uses, for all topics, for groups, and for whatever else is shared.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    pub prefix: String,
+    pub partitions: i32,
+    pub requests: String,
+    pub events: String,
+    pub changes: String,
+    pub definitions: String,
+    pub updates: String,
+    pub dead_letters: String,
+    pub conversions: String,
+    /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
+    pub replies: String,
+    pub kafka: String,
+}
+
+impl Topics {
+    /// Names only.
+    pub fn named(stack: &Stack) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("it-{:08x}-{number}", rand::random::<u32>());
+        let name = |role: &str| format!("{prefix}-{role}");
+        Self {
+            // One for each worker of three instances.
+            partitions: 6,
+            requests: name("requests"),
+            events: name("events"),
+            changes: name("changes"),
+            definitions: name("definitions"),
+            updates: name("updates"),
+            dead_letters: name("dead-letters"),
+            conversions: name("conversions"),
+            replies: name("replies"),
+            kafka: stack.kafka.clone(),
+            prefix,
+        }
+    }
+
+    /// Topics made by `flagstream topics apply`.
+    pub fn apply(stack: &Stack, folder: &Path) -> Self {
+        let topics = Self::named(stack);
+        let output = flagstream(folder, &["topics", "apply"], topics.settings());
+        assert!(
+            output.status.success(),
+            "topics apply: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        topics
+    }
+
+    /// The environment variables that make flagstream use these topics.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        [
+            ("KAFKA_BOOTSTRAP_SERVERS", self.kafka.clone()),
+            ("FLAGSTREAM_TOPICS__REQUESTS", self.requests.clone()),
+            ("FEATURE_FLAG_KAFKA_TOPIC", self.events.clone()),
+            ("FLAGSTREAM_TOPICS__CHANGES", self.changes.clone()),
+            ("FLAGSTREAM_TOPICS__DEFINITIONS", self.definitions.clone()),
+            ("FLAGSTREAM_TOPICS__UPDATES", self.updates.clone()),
+            ("FLAGSTREAM_TOPICS__DEAD_LETTERS", self.dead_letters.clone()),
+            ("FLAGSTREAM_TOPICS__CONVERSIONS", self.conversions.clone()),
+            ("FLAGSTREAM_TOPICS__PARTITIONS", self.partitions.to_string()),
+            ("FLAGSTREAM_KAFKA__GROUP_ID", self.prefix.clone()),
+            ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", self.replies.clone()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// Makes a topic that may be replied to.
+    pub fn reply_topic(&self, name: &str) -> String {
+        let topic = format!("{}-{name}", self.replies);
+        self.create(&topic, 1);
+        topic
+    }
+
+    pub fn create(&self, topic: &str, partitions: i32) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = block_on(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
+        for result in made {
+            result.unwrap();
+        }
+    }
+
+    /// Sets the largest record (batch, as compressed) that a topic takes.
+    pub fn limit_record(&self, topic: &str, bytes: usize) {
+        let bytes = bytes.to_string();
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let set = block_on(self.admin().alter_configs([&config], &AdminOptions::new())).unwrap();
+        for result in set {
+            result.unwrap();
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.kafka)
+            .create()
+            .unwrap()
+    }
+}

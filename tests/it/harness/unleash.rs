@@ -1,0 +1,158 @@
+//! Unleash's Admin API, as far as tests need it. Unleash is shared: every flag's name begins with its test's prefix.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::http::{block_on, client};
+use super::{SOON, Stack, wait_until};
+
+const ENVIRONMENT: &str = "development";
+
+/// Makes and changes flags of one test, in environment `development`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    url: String,
+    token: String,
+    client_token: String,
+    prefix: String,
+}
+
+impl Admin {
+    pub fn new(stack: &Stack, prefix: &str) -> Self {
+        Self {
+            url: stack.unleash.url.clone(),
+            client_token: stack.unleash.development_token.clone(),
+            token: stack.unleash.admin_token.clone(),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The full name of a flag (or segment) of this test.
+    pub fn name(&self, flag: &str) -> String {
+        format!("{}-{flag}", self.prefix)
+    }
+
+    /// A flag that is on, with this strategy; returns when clients get it so.
+    pub fn create(&self, flag: &str, strategy: &Value) {
+        self.create_all(&[(flag.to_owned(), strategy.clone())]);
+    }
+
+    /// The same for many flags at once.
+    pub fn create_all(&self, flags: &[(String, Value)]) {
+        block_on(async {
+            for some in flags.chunks(16) {
+                let mut made = tokio::task::JoinSet::new();
+                for (flag, strategy) in some {
+                    let (admin, flag, strategy) = (self.clone(), flag.clone(), strategy.clone());
+                    made.spawn(async move { admin.create_now(&flag, &strategy).await });
+                }
+                made.join_all().await;
+            }
+        });
+        wait_until("Unleash serves the new flags", SOON, || {
+            let served = self.served();
+            let is_on = |name: &str| {
+                served
+                    .iter()
+                    .any(|flag| flag["name"] == name && flag["enabled"] == true)
+            };
+            flags.iter().all(|(flag, _)| is_on(&self.name(flag)))
+        });
+    }
+
+    /// What Unleash gives to its clients now.
+    pub fn served(&self) -> Vec<Value> {
+        block_on(async {
+            let url = format!("{}/api/client/features", self.url);
+            let request = client().get(url).header("authorization", &self.client_token);
+            let response = request.send().await.unwrap().error_for_status().unwrap();
+            let mut body: Value = response.json().await.unwrap();
+            body["features"].as_array_mut().map(std::mem::take).unwrap()
+        })
+    }
+
+    async fn create_now(&self, flag: &str, strategy: &Value) {
+        let name = self.name(flag);
+        let body = json!({"name": name, "type": "release"});
+        self.call(Method::POST, "/projects/default/features", &body).await;
+        self.call(Method::POST, &self.in_environment(flag, "/strategies"), strategy)
+            .await;
+        self.call(Method::POST, &self.in_environment(flag, "/on"), &Value::Null)
+            .await;
+    }
+
+    pub fn turn_on(&self, flag: &str) {
+        block_on(self.call(Method::POST, &self.in_environment(flag, "/on"), &Value::Null));
+    }
+
+    pub fn turn_off(&self, flag: &str) {
+        block_on(self.call(Method::POST, &self.in_environment(flag, "/off"), &Value::Null));
+    }
+
+    /// Sets the variants of the flag in its environment.
+    pub fn set_variants(&self, flag: &str, variants: &Value) {
+        block_on(self.call(Method::PUT, &self.in_environment(flag, "/variants"), variants));
+    }
+
+    pub fn archive(&self, flag: &str) {
+        let path = format!("/projects/default/features/{}", self.name(flag));
+        block_on(self.call(Method::DELETE, &path, &Value::Null));
+    }
+
+    /// Makes a segment; returns its id.
+    pub fn create_segment(&self, segment: &str, constraints: &Value) -> u64 {
+        let body = json!({"name": self.name(segment), "constraints": constraints});
+        let made = block_on(self.call(Method::POST, "/segments", &body));
+        made["id"].as_u64().unwrap()
+    }
+
+    pub fn change_segment(&self, id: u64, segment: &str, constraints: &Value) {
+        let body = json!({"name": self.name(segment), "constraints": constraints});
+        block_on(self.call(Method::PUT, &format!("/segments/{id}"), &body));
+    }
+
+    /// Reads anything below `/api/admin`; `None` where there is nothing.
+    pub fn read(&self, path: &str) -> Option<Value> {
+        block_on(async {
+            let request = client()
+                .get(format!("{}/api/admin{path}", self.url))
+                .header("authorization", &self.token);
+            let response = request.send().await.unwrap();
+            match response.status().as_u16() {
+                404 => None,
+                _ => Some(response.error_for_status().unwrap().json().await.unwrap()),
+            }
+        })
+    }
+
+    fn in_environment(&self, flag: &str, rest: &str) -> String {
+        format!(
+            "/projects/default/features/{}/environments/{ENVIRONMENT}{rest}",
+            self.name(flag)
+        )
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        let mut request = client()
+            .request(method.clone(), format!("{}/api/admin{path}", self.url))
+            .header("authorization", &self.token);
+        if !body.is_null() {
+            request = request.json(body);
+        } else if method == Method::POST {
+            request = request.json(&json!({}));
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{method} {path}: {status}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+}
+
+/// A strategy for everybody, or for those whom the constraints name.
+pub fn rollout(constraints: &Value) -> Value {
+    json!({
+        "name": "flexibleRollout", "constraints": constraints, "segments": [],
+        "parameters": {"rollout": "100", "stickiness": "default", "groupId": "it"},
+    })
+}

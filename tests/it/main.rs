@@ -1,0 +1,16 @@
+//! Everything from the outside: the binary as child processes, real Kafka and real Unleash around it.
+//!
+//! `scripts/test` starts the services and tells where they are (`FLAGSTREAM_TEST_…`). Tests share them and run
+//! side by side, so each has topics, a consumer group and flag names of its own; the few that stop a service wait
+//! until they are alone ([`harness::Stack::alone`]). A test waits for a condition with a deadline, never for a time,
+//! and believes in an absence only after a sign of life: Kafka's order within a partition is what makes that proof.
+//!
+//! `FLAGSTREAM_TEST_LONG=1` runs the fault tests longer and harder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod harness;
+
+mod faults;
+mod feeder;
+mod pipeline;
+mod spec;
