@@ -203,7 +203,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_MESSAGES", "delivery.batch_max_messages", Text("10000"),
       "Most requests in a batch; 1 to 1000000."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_BYTES", "delivery.batch_max_bytes", Text("4MiB"),
-      "Most bytes of requests in a batch; `64KiB` to `256MiB`."),
+      "Most bytes of results in a batch; `64KiB` to `256MiB`."),
     s("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "delivery.session_timeout", Text("6s"),
       "After how long a dead member's partitions are given to others; `1s` to `30m` (the broker allows from `6s` unless told otherwise)."),
     s("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "delivery.transaction_timeout", Text("5s"),
