@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, Origin, Usage};
-use crate::health::Registry;
+use crate::health::{Registry, Reporter};
 use crate::http::{self, Server, Surface};
 use crate::kafka::topics;
 use crate::metrics::Metrics;
@@ -26,6 +26,9 @@ use crate::store::{Reader, Store};
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How exact `/health` is about since when a part is as it is.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A part of the service that can run in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,15 @@ impl FromStr for Role {
     }
 }
 
+/// Whether the topics are fit before the parts that need them start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topics {
+    /// They are compared with what is needed, until they fit.
+    LookedAfter,
+    /// They were made a moment ago. (The embedded broker cannot say how.)
+    Made,
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct App {
@@ -74,13 +86,18 @@ pub struct App {
 /// Runs the service until a signal or until a part fails, and stops it in order.
 pub async fn run(config: Arc<Config>, roles: &[Role]) -> anyhow::Result<()> {
     let origins = feed::unleash_origins(&config)?;
-    let app = App::start(config, roles, origins).await?;
+    let app = App::start(config, roles, origins, Topics::LookedAfter).await?;
     app.run_until(shutdown::signalled()).await
 }
 
 impl App {
     /// Starts the parts of `roles`, with `origins` as the feeder's sources.
-    pub async fn start(config: Arc<Config>, roles: &[Role], origins: Vec<Origin>) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: Arc<Config>,
+        roles: &[Role],
+        origins: Vec<Origin>,
+        topics: Topics,
+    ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
         let mut app = Self {
             parts: Parts {
@@ -88,15 +105,18 @@ impl App {
                 metrics: Metrics::new(),
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
+                health: Reporter::detached(),
                 config,
             },
             health,
             supervisor: Supervisor::default(),
         };
         app.register();
+        app.parts.store.serve(origins.iter().map(Origin::environment));
         let servers = app.bind().await?;
+        app.start_health();
         app.start_store();
-        let fit = app.start_topics();
+        let fit = app.start_topics(topics);
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins, fit.clone());
@@ -159,6 +179,20 @@ impl App {
         Ok(servers)
     }
 
+    fn start_health(&mut self) {
+        let health = Arc::clone(&self.health);
+        self.supervisor
+            .start(Stage::Base, "health", |shutdown| async move {
+                let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
+                loop {
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        _ = ticks.tick() => health.observe(),
+                    }
+                }
+            });
+    }
+
     fn start_store(&mut self) {
         let Parts {
             config,
@@ -172,10 +206,14 @@ impl App {
             });
     }
 
-    fn start_topics(&mut self) -> topics::Fit {
+    fn start_topics(&mut self, topics: Topics) -> topics::Fit {
         let health = self.health.reporter("kafka", false);
         let config = Arc::clone(&self.parts.config);
-        let (sender, fit) = watch::channel(false);
+        let (sender, fit) = watch::channel(topics == Topics::Made);
+        if topics == Topics::Made {
+            health.up();
+            return fit;
+        }
         let look = |shutdown| async move { topics::look_after(&config, &health, sender, shutdown).await };
         self.supervisor.start(Stage::Base, "kafka", look);
         fit
@@ -216,7 +254,8 @@ impl App {
 
     fn start_evaluator(&mut self, fit: topics::Fit) {
         let parts = self.parts.clone();
-        let health = self.health.reporter("evaluator", true);
+        // Not required: with Kafka away this process still answers what does not come through Kafka.
+        let health = self.health.reporter("evaluator", false);
         health.starting("waits for kafka and its topics");
         self.supervisor
             .start(Stage::Intake, "evaluator", |shutdown| async move {
@@ -225,10 +264,10 @@ impl App {
                 }
                 let parts = Parts {
                     shutdown: shutdown.clone(),
+                    health,
                     ..parts
                 };
                 let evaluator = Evaluator::start(&parts)?;
-                health.up();
                 run_threads(evaluator, shutdown).await
             });
     }
@@ -253,3 +292,6 @@ impl Threads for Reader {
         Self::join(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl Registry {
 
     /// A part that reports by itself; until it does, it is starting.
     pub fn reporter(&self, name: &'static str, required_for_ready: bool) -> Reporter {
-        let reporter = Reporter(Arc::new(Mutex::new(Report::new(State::Starting))));
+        let reporter = Reporter::detached();
         let report = Arc::clone(&reporter.0);
         self.probe(name, required_for_ready, move || lock(&report).clone());
         reporter
@@ -112,6 +112,14 @@ impl Registry {
     /// Tells where this process can be reached.
     pub fn address(&self, name: &'static str, address: impl fmt::Display) {
         lock(&self.addresses).insert(name, address.to_string());
+    }
+
+    /// Looks at all parts, so that `since` is right also where nobody asks. Meant for every second or so.
+    pub fn observe(&self) {
+        let now = Utc::now();
+        lock(&self.parts).values_mut().for_each(|entry| {
+            entry.look(now);
+        });
     }
 
     /// From now on not ready: the process drains.
@@ -204,6 +212,11 @@ impl Report {
 }
 
 impl Reporter {
+    /// Reports that nobody reads.
+    pub fn detached() -> Self {
+        Self(Arc::new(Mutex::new(Report::new(State::Starting))))
+    }
+
     pub fn set(&self, report: Report) {
         *lock(&self.0) = report;
     }

@@ -8,8 +8,17 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Libraries whose `info` is about themselves; a filter that names one of them decides for it.
-const QUIET: &[&str] = &["rdkafka", "librdkafka", "hyper", "hyper_util", "h2", "reqwest"];
+/// Libraries that say too much of themselves; a filter that names one of them decides for it.
+const QUIET: &[(&str, &str)] = &[
+    ("librdkafka", "warn"),
+    ("rdkafka", "warn"),
+    // Repeats, at every reconnect, what librdkafka's own lines and our clients' errors say already.
+    ("rdkafka::client", "off"),
+    ("hyper", "warn"),
+    ("hyper_util", "warn"),
+    ("h2", "warn"),
+    ("reqwest", "warn"),
+];
 
 /// From here on `tracing` (and `log`, for libraries) writes to stderr. Once per process.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
@@ -37,8 +46,8 @@ pub fn init_for_command() -> anyhow::Result<()> {
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     let mut filter = EnvFilter::builder().parse(text).context("FLAGSTREAM_LOG")?;
     // Whoever asks for all of `debug` means ours; for a library's, its name is in the filter.
-    for library in QUIET.iter().filter(|library| !names(text, library)) {
-        let level = if text.trim() == "off" { "off" } else { "warn" };
+    for (library, level) in QUIET.iter().filter(|(library, _)| !names(text, library)) {
+        let level = if text.trim() == "off" { "off" } else { *level };
         filter = filter.add_directive(format!("{library}={level}").parse()?);
     }
     Ok(filter)

@@ -17,6 +17,7 @@ use crate::evaluate::answer::{Respond, Responder};
 use crate::evaluate::worker::Worker;
 use crate::feed::usage::Usage;
 use crate::flag::Snapshot;
+use crate::health::Reporter;
 use crate::kafka::client;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -191,6 +192,7 @@ impl Bench {
             metrics: Arc::clone(&metrics),
             usage: Arc::new(Usage::default()),
             shutdown: shutdown.clone(),
+            health: Reporter::detached(),
         };
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
             Loop::Full => spawn(&parts, index, Responder::new(parts.clone())),

@@ -1,8 +1,8 @@
-//! `flagstream config`: the configuration in force.
+//! `flagstream config`: the configuration in force, and what can be configured.
 
 use std::process::ExitCode;
 
-use crate::config::{Profile, SettingInForce};
+use crate::config::{Profile, SettingInForce, markdown};
 
 use super::{Global, Output, print};
 
@@ -10,10 +10,16 @@ use super::{Global, Output, print};
 pub enum Command {
     /// Every setting, secrets masked, and where its value came from
     Show,
+    /// The table of settings in docs/operations.md
+    #[command(hide = true)]
+    Table,
 }
 
 pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
-    let Command::Show = command;
+    if let Command::Table = command {
+        print::line(markdown().trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let loaded = global.load(Profile::Service)?;
     match global.output {
         Output::Json => print::line(&serde_json::to_string_pretty(&loaded.settings)?)?,

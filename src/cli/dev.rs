@@ -1,6 +1,6 @@
 //! `flagstream dev`: everything embedded in one process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::config::{Config, Profile};
-use crate::dev::{Broker, Running, embed, sample, trickle};
+use crate::dev::{self, Broker, embed, sample, trickle};
+use crate::evaluate::Parts;
 use crate::kafka::follow::{Follower, Start};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, signalled};
 
 use super::{Global, Output, UsageError, print, render};
 
 /// How late a stop may be noticed.
 const STEP: Duration = Duration::from_millis(50);
-/// How often the parts are looked after.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,33 +47,30 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = Arc::new(config);
     let flags = flag_file(args.flags.clone(), &config.state_dir)?;
     broker.create_topics(&config)?;
-    let running = Running::start(Arc::clone(&config), flags.clone())?;
-    let served = serve(&args, global.output, &config, &flags, &running).await;
-    let stopped = running.stop().await;
-    served.and(stopped)?;
+    let app = dev::start(Arc::clone(&config), flags.clone()).await?;
+    let parts = app.parts.clone();
+    app.run_until(serve(&args, global.output, &parts, &flags)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// From the first flag to Ctrl-C.
-async fn serve(
-    args: &Args,
-    output: Output,
-    config: &Arc<Config>,
-    flags: &std::path::Path,
-    running: &Running,
-) -> anyhow::Result<()> {
+async fn serve(args: &Args, output: Output, parts: &Parts, flags: &Path) -> anyhow::Result<()> {
+    let Parts { config, shutdown, .. } = parts;
     tokio::select! {
-        ready = running.ready() => ready?,
-        stop = stop_signal() => return stop,
+        ready = dev::ready(&parts.store) => ready?,
+        stop = signalled() => return stop,
     }
     for line in banner(config, flags) {
         print::line(&line)?;
     }
-    let shutdown = running.parts.shutdown.clone();
-    let printer = (!args.quiet).then(|| {
+    if !args.quiet {
         let (config, shutdown) = (Arc::clone(config), shutdown.clone());
-        tokio::task::spawn_blocking(move || print_events(&config, output, &shutdown))
-    });
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = print_events(&config, output, &shutdown) {
+                tracing::warn!("events are not printed: {error:#}");
+            }
+        });
+    }
     let samples = async {
         if args.rate > 0.0 {
             trickle::run(config, args.rate, shutdown.clone()).await?;
@@ -82,19 +78,13 @@ async fn serve(
         shutdown.cancelled().await;
         anyhow::Ok(())
     };
-    let ended = tokio::select! {
-        stop = stop_signal() => stop,
-        failed = failure(running) => failed,
+    tokio::select! {
+        stop = signalled() => stop,
         sampled = samples => sampled,
-    };
-    shutdown.cancel();
-    if let Some(printer) = printer {
-        printer.await??;
     }
-    ended
 }
 
-fn flag_file(given: Option<PathBuf>, state_dir: &std::path::Path) -> anyhow::Result<PathBuf> {
+fn flag_file(given: Option<PathBuf>, state_dir: &Path) -> anyhow::Result<PathBuf> {
     let Some(path) = given else {
         let written = sample::write(state_dir);
         return written.with_context(|| format!("sample flags cannot be written to {}", state_dir.display()));
@@ -104,7 +94,7 @@ fn flag_file(given: Option<PathBuf>, state_dir: &std::path::Path) -> anyhow::Res
     Ok(path)
 }
 
-fn banner(config: &Config, flags: &std::path::Path) -> Vec<String> {
+fn banner(config: &Config, flags: &Path) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
     let environment = &config.unleash.default_environment;
     vec![
@@ -148,26 +138,4 @@ fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow:
         }
     }
     Ok(())
-}
-
-async fn stop_signal() -> anyhow::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted?,
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
-}
-
-async fn failure(running: &Running) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-    loop {
-        ticks.tick().await;
-        anyhow::ensure!(!running.has_failed(), "a part of the service has stopped");
-    }
 }

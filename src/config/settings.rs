@@ -203,7 +203,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_MESSAGES", "delivery.batch_max_messages", Text("10000"),
       "Most requests in a batch; 1 to 1000000."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_BYTES", "delivery.batch_max_bytes", Text("4MiB"),
-      "Most bytes of requests in a batch; `64KiB` to `256MiB`."),
+      "Most bytes of results in a batch; `64KiB` to `256MiB`."),
     s("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "delivery.session_timeout", Text("6s"),
       "After how long a dead member's partitions are given to others; `1s` to `30m` (the broker allows from `6s` unless told otherwise)."),
     s("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "delivery.transaction_timeout", Text("5s"),
@@ -212,8 +212,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Prefixes of topics that a request may name in `reply-to`, never our own; several with commas, `none` for no replies."),
 
     s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
-    s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("the HTTP listener serves them"),
-      "Address of a listener of its own for health and metrics."),
+    s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("`FLAGSTREAM_HTTP__LISTEN`"),
+      "Address of a listener of its own for metrics, and for health beside the HTTP listener."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 

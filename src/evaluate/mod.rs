@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::config::Config;
+use crate::health::Reporter;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -47,6 +48,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<crate::feed::usage::Usage>,
     pub shutdown: Shutdown,
+    pub health: Reporter,
 }
 
 /// The running workers.

@@ -75,6 +75,8 @@ pub struct Session<'s> {
     /// The requests topic, as librdkafka wants it.
     requests: CString,
     lag_told: Instant,
+    /// Health was told that this session works.
+    well: bool,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
 }
@@ -142,6 +144,7 @@ impl<'s> Session<'s> {
             pace,
             requests: CString::new(topics.requests.as_str()).unwrap_or_default(),
             lag_told: Instant::now(),
+            well: false,
             unconfirmed: None,
         }
     }
@@ -257,6 +260,9 @@ impl<'s> Session<'s> {
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
         self.observe(took);
+        if !std::mem::replace(&mut self.well, true) {
+            self.parts.health.up();
+        }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
         self.memory.amendments.committed(self.batch.positions());

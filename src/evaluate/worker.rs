@@ -42,7 +42,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Moves the process's gauge by what has changed for this worker.
+    /// Moves the process's gauge by what has changed for this worker; whether anything has.
     pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
         if assigned != self.assigned {
             let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -87,6 +87,11 @@ impl Worker {
             };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            if !error.is_refusal() {
+                self.parts
+                    .health
+                    .degraded(format!("worker {}: {error}", self.index));
+            }
             if error.ends_consumer() {
                 consumer = None;
                 memory.tell_assigned(0, &self.parts.metrics);

@@ -66,11 +66,11 @@ impl Topics {
     }
 
     /// Partition counts of all topics there are.
-    pub async fn partitions(&self) -> Result<BTreeMap<String, i32>, TopicsError> {
+    pub async fn partitions(&self, patience: Duration) -> Result<BTreeMap<String, i32>, TopicsError> {
         let admin = Arc::clone(&self.admin);
         // All topics: a question for one by its name may create it.
         let asked = tokio::task::spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, CALL_TIMEOUT)?;
+            let metadata = admin.inner().fetch_metadata(None, patience)?;
             let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
             let count = |topic: &rdkafka::metadata::MetadataTopic| {
                 let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
@@ -119,7 +119,7 @@ impl Topics {
     }
 
     async fn find(&self, needs: &[Need]) -> Result<BTreeMap<String, Found>, TopicsError> {
-        let partitions = self.partitions().await?;
+        let partitions = self.partitions(CALL_TIMEOUT).await?;
         let there: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
         let there: Vec<&str> = there
             .into_iter()

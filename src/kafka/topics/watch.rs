@@ -14,7 +14,9 @@ use super::{Topics, TopicsError, unfit};
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Between looks while all is well.
-const CALM_PAUSE: Duration = Duration::from_secs(15);
+const CALM_PAUSE: Duration = Duration::from_secs(5);
+/// For one answer. A broker that is slower than this has troubles of its own.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether the topics were once found fit for the service.
 pub type Fit = watch::Receiver<bool>;
@@ -61,7 +63,7 @@ pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
 
 async fn look(topics: &Topics, config: &Config) -> Result<(), String> {
     let partitions = topics
-        .partitions()
+        .partitions(LOOK_TIMEOUT)
         .await
         .map_err(|error: TopicsError| error.to_string())?;
     unfit(&config.topics, |name| partitions.get(name).copied()).map_or(Ok(()), Err)
