@@ -10,7 +10,9 @@
 
 mod harness;
 
+mod commands;
 mod faults;
 mod feeder;
 mod pipeline;
 mod spec;
+mod store;

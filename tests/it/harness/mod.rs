@@ -14,14 +14,14 @@ mod unleash;
 
 use std::time::{Duration, Instant};
 
-pub use command::flagstream;
+pub use command::{binary as command, flagstream};
 pub use flags::{Flag, Flags};
 pub use http::get;
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
 pub use proxy::{Mood, Proxy};
-pub use service::{Group, Service};
+pub use service::{Group, Service, free_port};
 pub use stack::{Stack, is_long};
 pub use topics::Topics;
 pub use unleash::{Admin, rollout};

@@ -17,7 +17,7 @@ use super::{SOON, Topics, temporary_folder, wait_until};
 const LOG_TAIL_BYTES: usize = 12_000;
 
 /// The instances of one test: settings that all share, a folder, and the topics.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Group {
     /// Kept by its services too: a log must outlive whatever fails.
     pub folder: Arc<tempfile::TempDir>,
@@ -70,6 +70,7 @@ impl Group {
             name: name.to_owned(),
             settings,
             folder: Arc::clone(&self.folder),
+            _topics: self.topics.clone(),
             log: self.folder.path().join(format!("{name}.log")),
             url: format!("http://127.0.0.1:{port}"),
             child: None,
@@ -84,6 +85,8 @@ pub struct Service {
     pub url: String,
     settings: Vec<(String, String)>,
     folder: Arc<tempfile::TempDir>,
+    /// Not deleted while it runs.
+    _topics: Topics,
     log: PathBuf,
     child: Option<Child>,
 }

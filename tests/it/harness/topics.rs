@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -25,6 +27,24 @@ pub struct Topics {
     /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
     pub replies: String,
     pub kafka: String,
+    made: Arc<Made>,
+}
+
+/// Topics to be deleted when nobody needs them any more: a broker with thousands of partitions is a slow one.
+#[derive(Debug)]
+struct Made {
+    kafka: String,
+    topics: Mutex<Vec<String>>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let topics = self.topics.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
+        // What does not work here does no harm.
+        let _ = block_on(admin(&self.kafka).delete_topics(&topics, &options));
+    }
 }
 
 impl Topics {
@@ -46,6 +66,10 @@ impl Topics {
             conversions: name("conversions"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
+            made: Arc::new(Made {
+                kafka: stack.kafka.clone(),
+                topics: Mutex::default(),
+            }),
             prefix,
         }
     }
@@ -53,6 +77,7 @@ impl Topics {
     /// Topics made by `flagstream topics apply`.
     pub fn apply(stack: &Stack, folder: &Path) -> Self {
         let topics = Self::named(stack);
+        topics.will_be_made();
         let output = flagstream(folder, &["topics", "apply"], topics.settings());
         assert!(
             output.status.success(),
@@ -62,6 +87,20 @@ impl Topics {
             String::from_utf8_lossy(&output.stderr),
         );
         topics
+    }
+
+    /// For topics that `flagstream topics apply` makes.
+    pub fn will_be_made(&self) {
+        let all = [
+            &self.requests,
+            &self.events,
+            &self.changes,
+            &self.definitions,
+            &self.updates,
+            &self.dead_letters,
+            &self.conversions,
+        ];
+        self.made.topics.lock().unwrap().extend(all.map(String::clone));
     }
 
     /// The environment variables that make flagstream use these topics.
@@ -92,8 +131,9 @@ impl Topics {
     }
 
     pub fn create(&self, topic: &str, partitions: i32) {
+        self.made.topics.lock().unwrap().push(topic.to_owned());
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let made = block_on(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
+        let made = block_on(admin(&self.kafka).create_topics([&new], &AdminOptions::new())).unwrap();
         for result in made {
             result.unwrap();
         }
@@ -103,16 +143,16 @@ impl Topics {
     pub fn limit_record(&self, topic: &str, bytes: usize) {
         let bytes = bytes.to_string();
         let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
-        let set = block_on(self.admin().alter_configs([&config], &AdminOptions::new())).unwrap();
+        let set = block_on(admin(&self.kafka).alter_configs([&config], &AdminOptions::new())).unwrap();
         for result in set {
             result.unwrap();
         }
     }
+}
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka)
-            .create()
-            .unwrap()
-    }
+fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .create()
+        .unwrap()
 }
