@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use command::{binary as command, flagstream};
 pub use flags::{Flag, Flags};
-pub use http::get;
+pub use http::{block_on, client, get};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
@@ -24,7 +24,7 @@ pub use proxy::{Mood, Proxy};
 pub use service::{Group, Service, free_port};
 pub use stack::{Stack, is_long};
 pub use topics::Topics;
-pub use unleash::{Admin, rollout};
+pub use unleash::{Admin, FlagSpec, rollout};
 
 /// Longest wait for something that normally takes well under a second. The machine may be busy.
 pub const SOON: Duration = Duration::from_secs(30);

@@ -222,8 +222,13 @@ async fn filtered(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> 
 }
 
 async fn features(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> bool) -> Value {
-    let request = client().get(format!("{}/api/client/features", shared.upstream));
-    let request = request.header("authorization", headers.get("authorization").unwrap());
+    // What the client says about itself decides on the form of the answer.
+    let mut headers = headers.clone();
+    for name in ["host", "if-none-match", "accept-encoding"] {
+        headers.remove(name);
+    }
+    let url = format!("{}/api/client/features", shared.upstream);
+    let request = client().get(url).headers(headers);
     let mut body: Value = request.send().await.unwrap().json().await.unwrap();
     let flags = body["features"].take();
     let own = flags.as_array().unwrap().iter().filter(|flag| {

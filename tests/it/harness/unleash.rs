@@ -17,6 +17,16 @@ pub struct Admin {
     prefix: String,
 }
 
+/// A flag with everything that it may have.
+#[derive(Debug, Clone)]
+pub struct FlagSpec {
+    pub name: String,
+    pub strategies: Vec<Value>,
+    pub variants: Option<Value>,
+    pub dependencies: Vec<Value>,
+    pub on: bool,
+}
+
 impl Admin {
     pub fn new(stack: &Stack, prefix: &str) -> Self {
         Self {
@@ -69,6 +79,38 @@ impl Admin {
             let mut body: Value = response.json().await.unwrap();
             body["features"].as_array_mut().map(std::mem::take).unwrap()
         })
+    }
+
+    /// Makes one flag in all its parts at once: any of its strategies, variants and dependencies, on or off.
+    pub fn make_all(&self, flags: &[FlagSpec]) {
+        block_on(async {
+            for some in flags.chunks(16) {
+                let mut made = tokio::task::JoinSet::new();
+                for flag in some {
+                    let (admin, flag) = (self.clone(), flag.clone());
+                    made.spawn(async move { admin.make_now(&flag).await });
+                }
+                made.join_all().await;
+            }
+        });
+    }
+
+    async fn make_now(&self, flag: &FlagSpec) {
+        let body = json!({"name": self.name(&flag.name), "type": "release"});
+        self.call(Method::POST, "/projects/default/features", &body).await;
+        for strategy in &flag.strategies {
+            self.call(Method::POST, &self.in_environment(&flag.name, "/strategies"), strategy).await;
+        }
+        if let Some(variants) = &flag.variants {
+            self.call(Method::PUT, &self.in_environment(&flag.name, "/variants"), variants).await;
+        }
+        for dependency in &flag.dependencies {
+            let path = format!("/projects/default/features/{}/dependencies", self.name(&flag.name));
+            self.call(Method::POST, &path, dependency).await;
+        }
+        if flag.on {
+            self.call(Method::POST, &self.in_environment(&flag.name, "/on"), &Value::Null).await;
+        }
     }
 
     async fn create_now(&self, flag: &str, strategy: &Value) {
