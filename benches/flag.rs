@@ -1,12 +1,7 @@
 //! The evaluation core: cost of an evaluation, of a change among 10,000 flags, and of readers during changes.
 //!
 //! `cargo bench --bench flag`; the ratios and the memory are printed before criterion's own figures.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    missing_debug_implementations
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -70,18 +65,13 @@ fn context(user: &str) -> EvaluationContext<'_> {
     }
 }
 
-const MOMENT: Moment<'static> = Moment {
-    now: "2026-01-15T10:30:00Z",
-    hostname: "bench",
-    app_name: "flagstream",
-};
+const MOMENT: Moment<'static> =
+    Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "flagstream" };
 
 /// One lookup, evaluation and answer.
 fn ask(snapshot: &Snapshot, flag: &str, user: &str) -> bool {
     let flags = snapshot.environment(ENVIRONMENT).unwrap();
-    let lookup = flags
-        .evaluate(flag, &context(user), &MOMENT)
-        .map_or(Lookup::NotFound, Lookup::Found);
+    let lookup = flags.evaluate(flag, &context(user), &MOMENT).map_or(Lookup::NotFound, Lookup::Found);
     let default = DefaultValue::String("light".into());
     black_box(answer(flag, lookup, ValueType::String, Some(&default))).enabled
 }
@@ -111,10 +101,7 @@ fn figures() {
     let one = cost(&snapshot(1), 1);
     for flags in [1, 100, 1_000, FLAGS] {
         let cost = cost(&snapshot(flags), flags);
-        println!(
-            "evaluate, {flags:>6} flags: {cost:.0} ns, {:.2} of one flag's",
-            cost / one
-        );
+        println!("evaluate, {flags:>6} flags: {cost:.0} ns, {:.2} of one flag's", cost / one);
     }
     change(&large);
     readers(large);
@@ -143,21 +130,14 @@ fn change(large: &Snapshot) {
 /// Latency of readers beside a writer that compiles and swaps in a new snapshot at each pause.
 fn readers(large: Snapshot) {
     let store = ArcSwap::from_pointee(large);
-    for pause in [
-        Duration::from_millis(100),
-        Duration::from_millis(10),
-        Duration::from_micros(500),
-    ] {
+    for pause in [Duration::from_millis(100), Duration::from_millis(10), Duration::from_micros(500)] {
         // Right before, twice: other work on the machine changes the baseline.
         latencies(&store);
         let quiet = latencies(&store);
         let (busy, swaps) = beside_a_writer(&store, pause);
         println!("readers while {swaps} snapshots were swapped in, one each {pause:?}:");
         for quantile in [0.5, 0.99, 0.999] {
-            let (quiet, busy) = (
-                quiet.value_at_quantile(quantile),
-                busy.value_at_quantile(quantile),
-            );
+            let (quiet, busy) = (quiet.value_at_quantile(quantile), busy.value_at_quantile(quantile));
             let (percent, ratio) = (quantile * 100.0, busy as f64 / quiet as f64);
             println!("  p{percent}: {quiet} ns without, {busy} ns with, ratio {ratio:.2}");
         }
@@ -198,8 +178,7 @@ fn latencies(store: &ArcSwap<Snapshot>) -> Histogram<u64> {
 fn resident_kib() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0)
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn criteria(criterion: &mut Criterion) {
@@ -211,11 +190,7 @@ fn criteria(criterion: &mut Criterion) {
     let flags = snapshot.environment(ENVIRONMENT).unwrap();
     let asking = context("user-456");
     criterion.bench_function("evaluate, context given", |bencher| {
-        bencher.iter(|| {
-            flags
-                .evaluate(black_box("checkout-flag-77"), &asking, &MOMENT)
-                .is_some()
-        });
+        bencher.iter(|| flags.evaluate(black_box("checkout-flag-77"), &asking, &MOMENT).is_some());
     });
     criterion.bench_function("look a flag up", |bencher| {
         bencher.iter(|| flags.get(black_box("checkout-flag-77")).is_some());

@@ -125,8 +125,7 @@ impl App {
             app.start_evaluator(fit);
         }
         for (name, server) in servers {
-            app.supervisor
-                .start(Stage::Base, name, |shutdown| server.run(shutdown));
+            app.supervisor.start(Stage::Base, name, |shutdown| server.run(shutdown));
         }
         Ok(app)
     }
@@ -150,22 +149,15 @@ impl App {
     fn register(&self) {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
-        self.health
-            .address("kafka", &self.parts.config.kafka.bootstrap_servers);
+        self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
     }
 
     /// First of all, so that a taken port ends the start before it has begun.
     async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let surface = Surface {
-            health: Arc::clone(&self.health),
-            metrics: Arc::clone(&self.parts.metrics),
-        };
+        let surface = Surface { health: Arc::clone(&self.health), metrics: Arc::clone(&self.parts.metrics) };
         let HttpConfig { listen, admin_listen } = self.parts.config.http;
         let router = http::router(surface.clone(), admin_listen.is_none());
-        let mut servers = vec![(
-            "http",
-            Server::bind("FLAGSTREAM_HTTP__LISTEN", listen, router).await?,
-        )];
+        let mut servers = vec![("http", Server::bind("FLAGSTREAM_HTTP__LISTEN", listen, router).await?)];
         if let Some(address) = admin_listen {
             let router = http::admin_router(surface);
             let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", address, router).await?;
@@ -181,29 +173,22 @@ impl App {
 
     fn start_health(&mut self) {
         let health = Arc::clone(&self.health);
-        self.supervisor
-            .start(Stage::Base, "health", |shutdown| async move {
-                let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
-                loop {
-                    tokio::select! {
-                        () = shutdown.cancelled() => return Ok(()),
-                        _ = ticks.tick() => health.observe(),
-                    }
+        self.supervisor.start(Stage::Base, "health", |shutdown| async move {
+            let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    _ = ticks.tick() => health.observe(),
                 }
-            });
+            }
+        });
     }
 
     fn start_store(&mut self) {
-        let Parts {
-            config,
-            store,
-            metrics,
-            ..
-        } = self.parts.clone();
-        self.supervisor
-            .start(Stage::Base, "store", |shutdown| async move {
-                run_threads(Reader::start(config, store, metrics, shutdown.clone())?, shutdown).await
-            });
+        let Parts { config, store, metrics, .. } = self.parts.clone();
+        self.supervisor.start(Stage::Base, "store", |shutdown| async move {
+            run_threads(Reader::start(config, store, metrics, shutdown.clone())?, shutdown).await
+        });
     }
 
     fn start_topics(&mut self, topics: Topics) -> topics::Fit {
@@ -220,36 +205,27 @@ impl App {
     }
 
     fn start_usage(&mut self) {
-        let Parts {
-            config,
-            usage,
-            metrics,
-            ..
-        } = self.parts.clone();
-        self.supervisor
-            .start(Stage::Base, "usage", |shutdown| async move {
-                feed::report_usage(config, usage, metrics, shutdown.clone()).await?;
-                // Nothing to report to is no reason to end.
-                shutdown.cancelled().await;
-                Ok(())
-            });
+        let Parts { config, usage, metrics, .. } = self.parts.clone();
+        self.supervisor.start(Stage::Base, "usage", |shutdown| async move {
+            feed::report_usage(config, usage, metrics, shutdown.clone()).await?;
+            // Nothing to report to is no reason to end.
+            shutdown.cancelled().await;
+            Ok(())
+        });
     }
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
         let Parts { config, metrics, .. } = self.parts.clone();
         let feeder = Feeder::new(config, metrics, origins);
         let (view, sources) = (feeder.health(), feeder.health());
-        self.health
-            .probe("feeder", false, move || probes::feeder(&view.load()));
-        self.health
-            .probe("unleash", false, move || probes::unleash(&sources.load()));
-        self.supervisor
-            .start(Stage::Intake, "feeder", |shutdown| async move {
-                if topics::wait_until_fit(fit, &shutdown).await {
-                    feeder.run(shutdown).await?;
-                }
-                Ok(())
-            });
+        self.health.probe("feeder", false, move || probes::feeder(&view.load()));
+        self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
+        self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
+            if topics::wait_until_fit(fit, &shutdown).await {
+                feeder.run(shutdown).await?;
+            }
+            Ok(())
+        });
     }
 
     fn start_evaluator(&mut self, fit: topics::Fit) {
@@ -257,19 +233,14 @@ impl App {
         // Not required: with Kafka away this process still answers what does not come through Kafka.
         let health = self.health.reporter("evaluator", false);
         health.starting("waits for kafka and its topics");
-        self.supervisor
-            .start(Stage::Intake, "evaluator", |shutdown| async move {
-                if !topics::wait_until_fit(fit, &shutdown).await {
-                    return Ok(());
-                }
-                let parts = Parts {
-                    shutdown: shutdown.clone(),
-                    health,
-                    ..parts
-                };
-                let evaluator = Evaluator::start(&parts)?;
-                run_threads(evaluator, shutdown).await
-            });
+        self.supervisor.start(Stage::Intake, "evaluator", |shutdown| async move {
+            if !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
+            let evaluator = Evaluator::start(&parts)?;
+            run_threads(evaluator, shutdown).await
+        });
     }
 }
 

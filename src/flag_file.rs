@@ -47,19 +47,11 @@ pub fn load(path: &Path, environment: &str) -> Result<FlagFile, FlagFileError> {
     let read = || -> io::Result<(String, u64)> {
         let modified = std::fs::metadata(path)?.modified()?;
         let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok((
-            std::fs::read_to_string(path)?,
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-        ))
+        Ok((std::fs::read_to_string(path)?, u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     };
-    let (text, version) = read().map_err(|error| FlagFileError::Io {
-        path: path.to_owned(),
-        error,
-    })?;
-    parse(&text, environment, version).map_err(|message| FlagFileError::Format {
-        path: path.to_owned(),
-        message,
-    })
+    let (text, version) = read().map_err(|error| FlagFileError::Io { path: path.to_owned(), error })?;
+    parse(&text, environment, version)
+        .map_err(|message| FlagFileError::Format { path: path.to_owned(), message })
 }
 
 fn parse(text: &str, environment: &str, version: u64) -> Result<FlagFile, String> {
@@ -109,9 +101,6 @@ mod tests {
         for text in ["", "[]", "{}", "{\"features\":3}"] {
             assert!(parse(text, "e", 9).is_err(), "{text}");
         }
-        assert!(matches!(
-            load(Path::new("/not/there"), "e"),
-            Err(FlagFileError::Io { .. })
-        ));
+        assert!(matches!(load(Path::new("/not/there"), "e"), Err(FlagFileError::Io { .. })));
     }
 }

@@ -80,10 +80,7 @@ pub struct Reporter(Arc<Mutex<Report>>);
 
 impl Registry {
     pub fn new(instance: impl Into<String>) -> Self {
-        Self {
-            instance: instance.into(),
-            ..Self::default()
-        }
+        Self { instance: instance.into(), ..Self::default() }
     }
 
     /// A part that reports by itself; until it does, it is starting.
@@ -101,11 +98,7 @@ impl Registry {
         required_for_ready: bool,
         probe: impl Fn() -> Report + Send + Sync + 'static,
     ) {
-        let entry = Entry {
-            probe: Box::new(probe),
-            required: required_for_ready,
-            last: None,
-        };
+        let entry = Entry { probe: Box::new(probe), required: required_for_ready, last: None };
         lock(&self.parts).insert(name, entry);
     }
 
@@ -141,10 +134,7 @@ impl Registry {
         let ready = self.is_ready();
         let now = Utc::now();
         let mut parts = lock(&self.parts);
-        let parts: BTreeMap<_, _> = parts
-            .iter_mut()
-            .map(|(name, entry)| (*name, entry.look(now)))
-            .collect();
+        let parts: BTreeMap<_, _> = parts.iter_mut().map(|(name, entry)| (*name, entry.look(now))).collect();
         Overview {
             status: overall(parts.values()),
             ready,
@@ -164,11 +154,7 @@ impl Entry {
             _ => now,
         };
         self.last = Some((report.state, since));
-        PartHealth {
-            report,
-            since,
-            required_for_ready: self.required,
-        }
+        PartHealth { report, since, required_for_ready: self.required }
     }
 }
 
@@ -187,27 +173,17 @@ fn overall<'p>(parts: impl Iterator<Item = &'p PartHealth> + Clone) -> State {
 
 impl Report {
     pub fn new(state: State) -> Self {
-        Self {
-            state,
-            detail: None,
-            more: None,
-        }
+        Self { state, detail: None, more: None }
     }
 
     #[must_use]
     pub fn detail(self, detail: impl fmt::Display) -> Self {
-        Self {
-            detail: Some(detail.to_string()),
-            ..self
-        }
+        Self { detail: Some(detail.to_string()), ..self }
     }
 
     #[must_use]
     pub fn more(self, more: impl Serialize) -> Self {
-        Self {
-            more: serde_json::to_value(more).ok(),
-            ..self
-        }
+        Self { more: serde_json::to_value(more).ok(), ..self }
     }
 }
 
@@ -241,9 +217,7 @@ impl Reporter {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("instance", &self.instance)
-            .finish_non_exhaustive()
+        f.debug_struct("Registry").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
 
@@ -290,14 +264,8 @@ mod tests {
         assert_eq!(second.status, State::Down);
         assert!(second.parts["store"].since >= first.parts["store"].since);
         store.down("still gone");
-        assert_eq!(
-            registry.overview().parts["store"].since,
-            second.parts["store"].since
-        );
-        assert_eq!(
-            registry.overview().parts["feeder"].since,
-            first.parts["feeder"].since
-        );
+        assert_eq!(registry.overview().parts["store"].since, second.parts["store"].since);
+        assert_eq!(registry.overview().parts["feeder"].since, first.parts["feeder"].since);
         let json = serde_json::to_value(registry.overview()).unwrap_or_default();
         assert_eq!(json["parts"]["store"]["detail"], "still gone");
         assert_eq!(json["parts"]["feeder"]["more"][0], 1);

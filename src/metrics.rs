@@ -74,11 +74,7 @@ impl Metrics {
             events_published.clone(),
         );
         let dead_letters = Family::default();
-        registry.register(
-            "dead_letters",
-            "Records sent to the dead-letter topic",
-            dead_letters.clone(),
-        );
+        registry.register("dead_letters", "Records sent to the dead-letter topic", dead_letters.clone());
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
@@ -137,9 +133,7 @@ pub struct Propagation(pub Histogram);
 
 impl Default for Propagation {
     fn default() -> Self {
-        Self(Histogram::new([
-            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-        ]))
+        Self(Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]))
     }
 }
 
@@ -147,21 +141,9 @@ impl FeedMetrics {
     fn register(registry: &mut Registry) -> Self {
         let feed = Self::default();
         registry.register("leader", "1 where this instance leads", feed.leader.clone());
-        registry.register(
-            "terms_ended",
-            "Ends of a leader's term, by reason",
-            feed.terms_ended.clone(),
-        );
-        registry.register(
-            "polls",
-            "Looks at a source, by what came of it",
-            feed.polls.clone(),
-        );
-        registry.register(
-            "hints",
-            "Records on the changes topic, by how they were read",
-            feed.hints.clone(),
-        );
+        registry.register("terms_ended", "Ends of a leader's term, by reason", feed.terms_ended.clone());
+        registry.register("polls", "Looks at a source, by what came of it", feed.polls.clone());
+        registry.register("hints", "Records on the changes topic, by how they were read", feed.hints.clone());
         registry.register("changes", "Changes published, by kind", feed.changes.clone());
         registry.register(
             "flags_refused",
@@ -193,11 +175,7 @@ impl StoreMetrics {
         let store = Self::default();
         registry.register("version", "Highest version in force", store.version.clone());
         registry.register("flags", "Flags in force", store.flags.clone());
-        registry.register(
-            "refused",
-            "Records whose definition is refused",
-            store.refused.clone(),
-        );
+        registry.register("refused", "Records whose definition is refused", store.refused.clone());
         let help = "Records of the definitions topic, by what came of them";
         registry.register("records", help, store.records.clone());
         registry.register("saves", "Snapshots written to disk", store.saves.clone());
@@ -209,15 +187,12 @@ impl StoreMetrics {
 
     /// What is in force now.
     pub fn note(&self, snapshot: &Snapshot, refused: usize) {
-        self.version
-            .set(i64::try_from(snapshot.version()).unwrap_or(i64::MAX));
+        self.version.set(i64::try_from(snapshot.version()).unwrap_or(i64::MAX));
         self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
         for (environment, flags) in snapshot.environments() {
             let environment = Arc::clone(environment);
             let flags = i64::try_from(flags.len()).unwrap_or(i64::MAX);
-            self.flags
-                .get_or_create(&EnvironmentLabels { environment })
-                .set(flags);
+            self.flags.get_or_create(&EnvironmentLabels { environment }).set(flags);
         }
     }
 }
@@ -275,10 +250,7 @@ mod tests {
         let names = names(&Metrics::new().registry);
         assert!(names.contains(&"flagstream_evaluate_lag".to_owned()), "{names:?}");
         for name in names {
-            assert!(
-                documentation.contains(&format!("`{name}")),
-                "docs/operations.md lacks {name}"
-            );
+            assert!(documentation.contains(&format!("`{name}")), "docs/operations.md lacks {name}");
         }
     }
 }

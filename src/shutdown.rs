@@ -53,12 +53,7 @@ impl Supervisor {
     {
         let shutdown = Shutdown::new();
         let task = tokio::spawn(part(shutdown.clone()));
-        self.parts.push(Part {
-            name,
-            stage,
-            shutdown,
-            task,
-        });
+        self.parts.push(Part { name, stage, shutdown, task });
     }
 
     /// Waits until a part ends that was not asked to, and says which and why. It is then no longer among the parts.
@@ -152,10 +147,7 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {

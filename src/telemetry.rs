@@ -37,10 +37,7 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
 pub fn init_for_command() -> anyhow::Result<()> {
     let filter = std::env::var("FLAGSTREAM_LOG").ok();
     let filter = filter.filter(|filter| EnvFilter::builder().parse(filter).is_ok());
-    init(&LogConfig {
-        filter: filter.unwrap_or_else(|| "warn".to_owned()),
-        format: LogFormat::Text,
-    })
+    init(&LogConfig { filter: filter.unwrap_or_else(|| "warn".to_owned()), format: LogFormat::Text })
 }
 
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
@@ -56,10 +53,7 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
 fn names(filter: &str, target: &str) -> bool {
     filter.split(',').any(|directive| {
         let named = directive.split(['=', '[']).next().unwrap_or_default().trim();
-        named == target
-            || named
-                .strip_prefix(target)
-                .is_some_and(|rest| rest.starts_with("::"))
+        named == target || named.strip_prefix(target).is_some_and(|rest| rest.starts_with("::"))
     })
 }
 

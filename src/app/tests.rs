@@ -13,10 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker without topics, and the configuration to use it.
 fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
-    let variables = [
-        ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"),
-        ("FLAGSTREAM_INSTANCE", "test"),
-    ];
+    let variables = [("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"), ("FLAGSTREAM_INSTANCE", "test")];
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
     let mut config = load_from(None, variables, Profile::Dev)?.config;
     let broker = Broker::start()?;
@@ -45,25 +42,11 @@ async fn waits_for_topics_gets_ready_and_stops_in_order() -> anyhow::Result<()> 
     let folder = tempfile::tempdir()?;
     let (broker, config) = scene(folder.path())?;
     let topics = config.clone();
-    let app = App::start(
-        Arc::new(config),
-        Role::BUILT,
-        vec![origin(folder.path())?],
-        Topics::LookedAfter,
-    )
-    .await?;
+    let app =
+        App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?], Topics::LookedAfter).await?;
     let (health, store) = (Arc::clone(&app.health), Arc::clone(&app.parts.store));
-    let kafka = || {
-        health
-            .overview()
-            .parts
-            .get("kafka")
-            .map(|part| part.report.clone())
-    };
-    until("missing topics are told", || {
-        kafka().is_some_and(|kafka| kafka.state == State::Down)
-    })
-    .await;
+    let kafka = || health.overview().parts.get("kafka").map(|part| part.report.clone());
+    until("missing topics are told", || kafka().is_some_and(|kafka| kafka.state == State::Down)).await;
     let detail = kafka().and_then(|kafka| kafka.detail).unwrap_or_default();
     assert!(detail.contains("flagstream topics apply"), "{detail}");
     assert!(!health.is_ready());
@@ -86,9 +69,7 @@ async fn a_taken_port_ends_the_start() -> anyhow::Result<()> {
     let (_broker, mut config) = scene(folder.path())?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     config.http.listen = taken.local_addr()?;
-    let error = App::start(Arc::new(config), Role::BUILT, Vec::new(), Topics::LookedAfter)
-        .await
-        .err();
+    let error = App::start(Arc::new(config), Role::BUILT, Vec::new(), Topics::LookedAfter).await.err();
     let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())

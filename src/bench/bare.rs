@@ -28,9 +28,7 @@ pub struct Bare {
 impl Bare {
     /// Real events of real evaluations of the load's requests.
     pub fn new(snapshot: &Snapshot, flags: usize, topic: &str) -> Self {
-        let events = (0..EVENTS)
-            .filter_map(|number| event(snapshot, number, flags, topic))
-            .collect();
+        let events = (0..EVENTS).filter_map(|number| event(snapshot, number, flags, topic)).collect();
         Self { events, next: 0 }
     }
 }
@@ -56,15 +54,10 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
     let (_, body) = load::request(number, flags, 0);
     let request = Request::decode(body.as_bytes()).ok()?;
     let ask = request.asks.as_slice().first()?;
-    let moment = Moment {
-        now: "2026-01-15T10:30:00Z",
-        hostname: "bench",
-        app_name: "bench",
-    };
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "bench" };
     let served = snapshot.environment(load::ENVIRONMENT)?;
-    let lookup = served
-        .evaluate(&ask.flag, &request.context, &moment)
-        .map_or(Lookup::NotFound, Lookup::Found);
+    let lookup =
+        served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
     let frame = EventFrame {
         event_id: "019bc0e7-8ab0-8000-8000-000000000000",
         request_id: request.request_id.as_deref(),
@@ -73,24 +66,12 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         environment: load::ENVIRONMENT,
         context: &request.context_json,
         evaluated_at: "2026-01-15T10:30:00.012345Z",
-        source: EventSource::Kafka {
-            topic,
-            partition: 0,
-            offset: 500_000,
-            index: 0,
-        },
+        source: EventSource::Kafka { topic, partition: 0, offset: 500_000, index: 0 },
     };
     let mut written = Vec::new();
-    write_event(
-        &mut written,
-        &frame,
-        ask,
-        &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
-    );
+    write_event(&mut written, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));
     // The stamp stands in front here, where the loop finds it; the length stays the same.
     let stamped = format!("{{\"request_id\":\"{:020}\"", 0);
-    written
-        .get_mut(..stamped.len())?
-        .copy_from_slice(stamped.as_bytes());
+    written.get_mut(..stamped.len())?.copy_from_slice(stamped.as_bytes());
     Some(written)
 }

@@ -87,25 +87,16 @@ pub async fn run(args: &LatencyArgs, config: Config) -> anyhow::Result<LatencyRe
         .filter_map(|((rate, index), histograms)| Some(row(arms.get(*index)?, *rate, histograms)))
         .collect();
     let ratios = rows.chunks(2).filter_map(|pair| match pair {
-        [bare, full] => Some((
-            format!("p99 at {}/s, {} / {}", full.rate, full.arm, bare.arm),
-            full.p99 / bare.p99,
-        )),
+        [bare, full] => {
+            Some((format!("p99 at {}/s, {} / {}", full.rate, full.arm, bare.arm), full.p99 / bare.p99))
+        }
         _ => None,
     });
-    Ok(LatencyReport {
-        ratios: ratios.collect(),
-        rows,
-    })
+    Ok(LatencyReport { ratios: ratios.collect(), rows })
 }
 
 fn row(arm: &Arm, rate: u64, histograms: &[Histogram<u64>]) -> LatencyRow {
-    let over = |quantile| {
-        histograms
-            .iter()
-            .map(|histogram| millis(histogram, quantile))
-            .collect::<Vec<_>>()
-    };
+    let over = |quantile| histograms.iter().map(|histogram| millis(histogram, quantile)).collect::<Vec<_>>();
     let p99_rounds = over(0.99);
     LatencyRow {
         arm: arm.name(),
@@ -129,9 +120,7 @@ fn measure(bench: &mut Bench, arm: Arm, rate: u64, duration: Duration) -> anyhow
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
         let done = Arc::clone(&done);
-        std::thread::Builder::new()
-            .name("bench-reader".into())
-            .spawn(move || read(&consumer, &done))?
+        std::thread::Builder::new().name("bench-reader".into()).spawn(move || read(&consumer, &done))?
     };
     let sent = send_at(bench, rate, duration + WARM_UP);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -146,11 +135,7 @@ fn measure(bench: &mut Bench, arm: Arm, rate: u64, duration: Duration) -> anyhow
     running.stop();
     let sent = sent?;
     // "latest" may miss what was sent before the group had formed.
-    ensure!(
-        committed * 10 >= sent * 5,
-        "{}: only {committed} of {sent} requests answered",
-        arm.name()
-    );
+    ensure!(committed * 10 >= sent * 5, "{}: only {committed} of {sent} requests answered", arm.name());
     Ok(histogram)
 }
 
@@ -207,14 +192,9 @@ fn read(consumer: &BaseConsumer, done: &AtomicBool) -> anyhow::Result<Histogram<
 
 fn stamp(event: &[u8]) -> Option<u64> {
     let at = event.windows(STAMP.len()).position(|window| window == STAMP)? + STAMP.len();
-    std::str::from_utf8(event.get(at..at + STAMP_LENGTH)?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(event.get(at..at + STAMP_LENGTH)?).ok()?.parse().ok()
 }
 
 fn micros_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

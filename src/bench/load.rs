@@ -42,9 +42,7 @@ pub fn snapshot(count: usize) -> Result<Snapshot, CompileError> {
         let text = definition(number).to_string();
         CompiledFlag::compile(ENVIRONMENT, 1_768_473_000_000 + number as u64, &text).map(Arc::new)
     });
-    let changes = flags
-        .map(|flag| flag.map(FlagChange::Set))
-        .collect::<Result<Vec<_>, _>>()?;
+    let changes = flags.map(|flag| flag.map(FlagChange::Set)).collect::<Result<Vec<_>, _>>()?;
     Ok(Snapshot::default().with(changes))
 }
 

@@ -42,11 +42,7 @@ pub struct Arm {
 
 impl Arm {
     pub fn name(&self) -> String {
-        let what = if self.what == Loop::Bare {
-            "bare loop"
-        } else {
-            "flagstream"
-        };
+        let what = if self.what == Loop::Bare { "bare loop" } else { "flagstream" };
         let mode = match self.mode {
             DeliveryMode::Transactional => "transactional",
             DeliveryMode::AtLeastOnce => "at_least_once",
@@ -84,13 +80,7 @@ impl Bench {
         config.topics.events = format!("{run}-events");
         config.topics.dead_letters = format!("{run}-dead-letters");
         config.topics.partitions = partitions;
-        let bench = Self {
-            snapshot: load::snapshot(flags)?,
-            config,
-            flags,
-            run,
-            arms: 0,
-        };
+        let bench = Self { snapshot: load::snapshot(flags)?, config, flags, run, arms: 0 };
         bench.create_topics().await?;
         Ok(bench)
     }
@@ -99,11 +89,7 @@ impl Bench {
         let topics = &self.config.topics;
         let names = [&topics.requests, &topics.events, &topics.dead_letters];
         let new = |name| {
-            NewTopic::new(
-                name,
-                topics.partitions,
-                TopicReplication::Fixed(topics.replication.unwrap_or(1)),
-            )
+            NewTopic::new(name, topics.partitions, TopicReplication::Fixed(topics.replication.unwrap_or(1)))
         };
         let new: Vec<_> = names.into_iter().map(|name| new(name)).collect();
         let results = self.admin()?.create_topics(&new, &AdminOptions::new()).await?;
@@ -116,11 +102,7 @@ impl Bench {
     /// Deletes the run's topics.
     pub async fn clean_up(&self) -> anyhow::Result<()> {
         let topics = &self.config.topics;
-        let names = [
-            topics.requests.as_str(),
-            topics.events.as_str(),
-            topics.dead_letters.as_str(),
-        ];
+        let names = [topics.requests.as_str(), topics.events.as_str(), topics.dead_letters.as_str()];
         self.admin()?.delete_topics(&names, &AdminOptions::new()).await?;
         Ok(())
     }
@@ -131,9 +113,7 @@ impl Bench {
         for number in 0..count {
             self.send(&producer, number, 0)?;
         }
-        producer
-            .flush(Duration::from_secs(60))
-            .context("requests not delivered")
+        producer.flush(Duration::from_secs(60)).context("requests not delivered")
     }
 
     pub fn request_producer(
@@ -157,15 +137,10 @@ impl Bench {
         stamp: u64,
     ) -> anyhow::Result<()> {
         let (key, body) = load::request(number, self.flags, stamp);
-        let mut record = BaseRecord::to(&self.config.topics.requests)
-            .key(&key)
-            .payload(&body);
+        let mut record = BaseRecord::to(&self.config.topics.requests).key(&key).payload(&body);
         while let Err((error, again)) = producer.send(record) {
             let full = rdkafka::types::RDKafkaErrorCode::QueueFull;
-            ensure!(
-                error.rdkafka_error_code() == Some(full),
-                "request not sent: {error}"
-            );
+            ensure!(error.rdkafka_error_code() == Some(full), "request not sent: {error}");
             std::thread::park_timeout(Duration::from_millis(1));
             record = again;
         }
@@ -178,10 +153,7 @@ impl Bench {
         let mut config = self.config.clone();
         config.delivery.mode = arm.mode;
         config.kafka.group_id = format!("{}-{}", self.run, self.arms);
-        config
-            .kafka
-            .client
-            .insert("auto.offset.reset".to_owned(), crate::config::Secret::new(from));
+        config.kafka.client.insert("auto.offset.reset".to_owned(), crate::config::Secret::new(from));
         let store = Arc::new(Store::default());
         store.replace(self.snapshot.clone());
         let metrics = Metrics::new();
@@ -196,18 +168,12 @@ impl Bench {
         };
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
             Loop::Full => spawn(&parts, index, Responder::new(parts.clone())),
-            Loop::Bare => spawn(
-                &parts,
-                index,
-                Bare::new(&self.snapshot, self.flags, &self.config.topics.requests),
-            ),
+            Loop::Bare => {
+                spawn(&parts, index, Bare::new(&self.snapshot, self.flags, &self.config.topics.requests))
+            }
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
-        Ok(Running {
-            metrics,
-            shutdown,
-            workers,
-        })
+        Ok(Running { metrics, shutdown, workers })
     }
 
     pub fn client(&self, role: &str) -> ClientConfig {
@@ -235,7 +201,5 @@ impl Running {
 
 fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {
     let worker = Worker::new(parts.clone(), index);
-    std::thread::Builder::new()
-        .name(format!("bench-{index}"))
-        .spawn(move || worker.run_with(responder))
+    std::thread::Builder::new().name(format!("bench-{index}")).spawn(move || worker.run_with(responder))
 }

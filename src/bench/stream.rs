@@ -28,22 +28,10 @@ pub struct StreamArgs {
 }
 
 const ARMS: [Arm; 4] = [
-    Arm {
-        what: Loop::Bare,
-        mode: DeliveryMode::Transactional,
-    },
-    Arm {
-        what: Loop::Full,
-        mode: DeliveryMode::Transactional,
-    },
-    Arm {
-        what: Loop::Bare,
-        mode: DeliveryMode::AtLeastOnce,
-    },
-    Arm {
-        what: Loop::Full,
-        mode: DeliveryMode::AtLeastOnce,
-    },
+    Arm { what: Loop::Bare, mode: DeliveryMode::Transactional },
+    Arm { what: Loop::Full, mode: DeliveryMode::Transactional },
+    Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce },
+    Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce },
 ];
 
 /// Requests per second of each arm and round, and the ratios of their medians.
@@ -77,21 +65,12 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
     for round in 0..args.rounds.max(1) {
         for (arm, rates) in ARMS.iter().zip(&mut rates) {
             let rate = measure(&mut bench, *arm, args.requests)?;
-            tracing::info!(
-                round,
-                arm = arm.name(),
-                requests_per_second = rate.0.round(),
-                "measured"
-            );
+            tracing::info!(round, arm = arm.name(), requests_per_second = rate.0.round(), "measured");
             rates.push(rate);
         }
     }
     bench.clean_up().await?;
-    let arms: Vec<_> = ARMS
-        .iter()
-        .zip(&rates)
-        .map(|(arm, rates)| report(*arm, rates))
-        .collect();
+    let arms: Vec<_> = ARMS.iter().zip(&rates).map(|(arm, rates)| report(*arm, rates)).collect();
     let ratios = ratios(&arms);
     Ok(StreamReport {
         requests: args.requests,
@@ -116,11 +95,7 @@ fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f
         if let (Some((since, at)), true) = (first, committed >= requests) {
             break (requests - at) as f64 / since.elapsed().as_secs_f64();
         }
-        ensure!(
-            started.elapsed() < PATIENCE,
-            "{}: {committed} of {requests} after {PATIENCE:?}",
-            arm.name()
-        );
+        ensure!(started.elapsed() < PATIENCE, "{}: {committed} of {requests} after {PATIENCE:?}", arm.name());
         std::thread::park_timeout(Duration::from_millis(2));
     };
     let cpu = (cpu_seconds() - cpu) * 1e6 / requests as f64;
@@ -140,13 +115,7 @@ fn report(arm: Arm, rates: &[(f64, f64)]) -> ArmReport {
 }
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
-    let [
-        bare_transactional,
-        transactional,
-        bare_at_least_once,
-        at_least_once,
-    ] = arms
-    else {
+    let [bare_transactional, transactional, bare_at_least_once, at_least_once] = arms else {
         return Vec::new();
     };
     vec![
@@ -158,10 +127,7 @@ fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
             "at_least_once: flagstream / bare loop".to_owned(),
             at_least_once.median / bare_at_least_once.median,
         ),
-        (
-            "flagstream: transactional / at_least_once".to_owned(),
-            transactional.median / at_least_once.median,
-        ),
+        ("flagstream: transactional / at_least_once".to_owned(), transactional.median / at_least_once.median),
     ]
 }
 

@@ -47,10 +47,7 @@ pub fn body(
         put("flag_names", Some(json!(flags)));
         let each = || flags.iter().cloned();
         let defaults: Map<_, _> = each().zip(defaults).collect();
-        put(
-            "default_values",
-            Some(defaults).filter(|map| !map.is_empty()).map(Value::Object),
-        );
+        put("default_values", Some(defaults).filter(|map| !map.is_empty()).map(Value::Object));
         let types = options.value_type.as_deref();
         let types = types.map(|asked| each().map(|flag| (flag, asked.into())).collect());
         put("value_types", types.map(Value::Object));
@@ -66,10 +63,7 @@ pub fn body(
 }
 
 fn defaults(flags: usize, given: &[String]) -> Result<Vec<Value>, UsageError> {
-    let parsed: Vec<Value> = given
-        .iter()
-        .map(|text| parse("--default", text))
-        .collect::<Result<_, _>>()?;
+    let parsed: Vec<Value> = given.iter().map(|text| parse("--default", text)).collect::<Result<_, _>>()?;
     match parsed.as_slice() {
         [] => Ok(parsed),
         [one] => Ok(vec![one.clone(); flags]),
@@ -83,11 +77,7 @@ fn defaults(flags: usize, given: &[String]) -> Result<Vec<Value>, UsageError> {
 
 fn parse(option: &str, text: &str) -> Result<Value, UsageError> {
     serde_json::from_str(text).map_err(|error| {
-        let hint = if option == "--default" {
-            r#" (a text needs its quotes: '"light"')"#
-        } else {
-            ""
-        };
+        let hint = if option == "--default" { r#" (a text needs its quotes: '"light"')"# } else { "" };
         UsageError(format!("{option} {text}: not JSON: {error}{hint}"))
     })
 }
@@ -120,10 +110,7 @@ mod tests {
         assert_eq!(many["default_values"], json!({"a": 5, "b": true}));
         let same = body(&flags(&["a", "b"]), &options(&["5"]), "e").unwrap();
         assert_eq!(same["default_values"], json!({"a": 5, "b": 5}));
-        let typed = Options {
-            value_type: Some("float".to_owned()),
-            ..options(&[])
-        };
+        let typed = Options { value_type: Some("float".to_owned()), ..options(&[]) };
         let typed = body(&flags(&["a", "b"]), &typed, "e").unwrap();
         assert_eq!(typed["value_types"], json!({"a": "float", "b": "float"}));
     }
@@ -134,15 +121,9 @@ mod tests {
         assert!(message(&flags(&["a"]), &options(&["light"])).contains("--default light"));
         assert!(message(&flags(&["a", "b", "c"]), &options(&["1", "2"])).contains("2 for 3 flags"));
         assert!(message(&flags(&[""]), &options(&[])).contains("flag_name"));
-        let context = Options {
-            context: Some("[]".to_owned()),
-            ..options(&[])
-        };
+        let context = Options { context: Some("[]".to_owned()), ..options(&[]) };
         assert!(message(&flags(&["a"]), &context).contains("context"));
-        let typed = Options {
-            value_type: Some("text".to_owned()),
-            ..options(&[])
-        };
+        let typed = Options { value_type: Some("text".to_owned()), ..options(&[]) };
         assert!(message(&flags(&["a"]), &typed).contains("value_type"));
     }
 }

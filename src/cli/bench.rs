@@ -38,24 +38,13 @@ fn stream_text(report: &StreamReport) -> String {
             "{} requests, {} flags, {} partitions, {} workers",
             report.requests, report.flags, report.partitions, report.workers
         ),
-        format!(
-            "{:28} {:>12} {:>14}  rounds",
-            "arm", "requests/s", "own µs/request"
-        ),
+        format!("{:28} {:>12} {:>14}  rounds", "arm", "requests/s", "own µs/request"),
     ];
     lines.extend(report.arms.iter().map(|arm| {
         let (median, cpu) = (arm.median, arm.cpu_microseconds_per_request);
-        format!(
-            "{:28} {median:>12.0} {cpu:>14.2}  {:?}",
-            arm.arm, arm.requests_per_second
-        )
+        format!("{:28} {median:>12.0} {cpu:>14.2}  {:?}", arm.arm, arm.requests_per_second)
     }));
-    lines.extend(
-        report
-            .ratios
-            .iter()
-            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
-    );
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
     lines.join("\n")
 }
 
@@ -66,16 +55,8 @@ fn latency_text(report: &LatencyReport) -> String {
     )];
     lines.extend(report.rows.iter().map(|row| {
         let (p50, p99, p999) = (row.p50, row.p99, row.p999);
-        format!(
-            "{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}",
-            row.arm, row.rate, row.p99_rounds
-        )
+        format!("{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}", row.arm, row.rate, row.p99_rounds)
     }));
-    lines.extend(
-        report
-            .ratios
-            .iter()
-            .map(|(name, ratio)| format!("{name}: {ratio:.2}")),
-    );
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
     lines.join("\n")
 }

@@ -34,12 +34,7 @@ pub struct Args {
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if !(0.0..=trickle::MAX_RATE).contains(&args.rate) {
-        return Err(UsageError(format!(
-            "--rate {}: expected 0 to {}",
-            args.rate,
-            trickle::MAX_RATE
-        ))
-        .into());
+        return Err(UsageError(format!("--rate {}: expected 0 to {}", args.rate, trickle::MAX_RATE)).into());
     }
     let mut config = global.load(Profile::Dev)?.config;
     let broker = Broker::start().context("the embedded broker does not start")?;
@@ -101,10 +96,7 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
         format!("http http://{}", config.http.listen),
         format!("kafka {kafka}"),
         "database none (audit rows come with the sink)".to_owned(),
-        format!(
-            "flags {} (environment {environment}; edit it: changes are announced)",
-            flags.display()
-        ),
+        format!("flags {} (environment {environment}; edit it: changes are announced)", flags.display()),
         String::new(),
         "For development only: the broker keeps nothing after a stop and has no transaction isolation."
             .to_owned(),
@@ -112,10 +104,7 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
         format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}"),
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
-        format!(
-            "  flagstream evaluate premium-features --user user-7 --flags {}",
-            flags.display()
-        ),
+        format!("  flagstream evaluate premium-features --user user-7 --flags {}", flags.display()),
         String::new(),
     ]
 }

@@ -66,11 +66,7 @@ fn evaluate(
         Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
         gethostname::gethostname().to_string_lossy().into_owned(),
     );
-    let moment = Moment {
-        now: &now,
-        hostname: &hostname,
-        app_name,
-    };
+    let moment = Moment { now: &now, hostname: &hostname, app_name };
     let environment = request.environment.as_deref().unwrap_or_default();
     let lookup = match snapshot.environment(environment) {
         None => Lookup::NotReady(environment.into()),
@@ -96,14 +92,8 @@ fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
 
 fn text(flag: &str, result: &str) -> serde_json::Result<String> {
     let result: Value = serde_json::from_str(result)?;
-    let value = result
-        .get("typed_value")
-        .map(Value::to_string)
-        .unwrap_or_default();
-    Ok(render::printable(&format!(
-        "{flag} = {value}  {}",
-        render::outcome(&result)
-    )))
+    let value = result.get("typed_value").map(Value::to_string).unwrap_or_default();
+    Ok(render::printable(&format!("{flag} = {value}  {}", render::outcome(&result))))
 }
 
 #[allow(clippy::unwrap_used)]
@@ -144,22 +134,12 @@ mod tests {
         );
         assert_eq!(read(sample("premium-features", "{}", None))["reason"], "DEFAULT");
         assert_eq!(
-            read(sample(
-                "premium-features",
-                r#"{"subscription_tier":"gold"}"#,
-                None
-            ))["value"],
+            read(sample("premium-features", r#"{"subscription_tier":"gold"}"#, None))["value"],
             "true"
         );
         let unknown = read(sample("unknown", "{}", Some("\"x\"")));
-        assert_eq!(
-            (&unknown["value"], &unknown["error_code"]),
-            (&"x".into(), &"FLAG_NOT_FOUND".into())
-        );
+        assert_eq!((&unknown["value"], &unknown["error_code"]), (&"x".into(), &"FLAG_NOT_FOUND".into()));
         let mismatch = read(sample("theme-variant", "{}", Some("5")));
-        assert_eq!(
-            (&mismatch["typed_value"], &mismatch["reason"]),
-            (&5.into(), &"ERROR".into())
-        );
+        assert_eq!((&mismatch["typed_value"], &mismatch["reason"]), (&5.into(), &"ERROR".into()));
     }
 }

@@ -24,12 +24,7 @@ use crate::telemetry;
 
 /// Evaluates feature flags where the events already are: in Kafka.
 #[derive(Debug, Parser)]
-#[command(
-    name = "flagstream",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "flagstream", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -115,11 +110,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The exit code that an error of [`dispatch`] means.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() || error.is::<UsageError>() {
-        ExitCode::from(2)
-    } else {
-        ExitCode::FAILURE
-    }
+    if error.is::<ConfigError>() || error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]
@@ -142,14 +133,8 @@ mod tests {
     #[test]
     fn configuration_and_usage_errors_are_exit_code_2() {
         let usage = anyhow::Error::new(UsageError("one or the other".into()));
-        assert_eq!(
-            format!("{:?}", exit_code(&usage)),
-            format!("{:?}", ExitCode::from(2))
-        );
+        assert_eq!(format!("{:?}", exit_code(&usage)), format!("{:?}", ExitCode::from(2)));
         let other = anyhow::anyhow!("broken");
-        assert_eq!(
-            format!("{:?}", exit_code(&other)),
-            format!("{:?}", ExitCode::FAILURE)
-        );
+        assert_eq!(format!("{:?}", exit_code(&other)), format!("{:?}", ExitCode::FAILURE));
     }
 }

@@ -45,9 +45,7 @@ pub fn line(record: &impl Message) -> String {
 pub fn json_line(record: &impl Message) -> serde_json::Result<String> {
     let key = record.key().map(std::str::from_utf8);
     let hex = |text: Option<&Result<&str, Utf8Error>>, bytes: Option<&[u8]>| {
-        text.is_some_and(|text| text.is_err())
-            .then(|| bytes.map(hex::encode))
-            .flatten()
+        text.is_some_and(|text| text.is_err()).then(|| bytes.map(hex::encode)).flatten()
     };
     let value = record.payload().map(std::str::from_utf8);
     serde_json::to_string(&JsonLine {
@@ -71,9 +69,7 @@ pub fn content(record: &impl Message) -> String {
         let version = header("version").map(|version| format!(" (version {version})"));
         return format!("deleted{}", version.unwrap_or_default());
     };
-    let body = serde_json::from_slice::<Value>(payload)
-        .ok()
-        .filter(Value::is_object);
+    let body = serde_json::from_slice::<Value>(payload).ok().filter(Value::is_object);
     if let Some(code) = header(dead::ERROR_CODE) {
         return dead_letter(code, &header, payload);
     }
@@ -108,9 +104,7 @@ pub fn printable(text: &str) -> String {
 fn event(body: &Value) -> String {
     let flag = text(body, "flag_name");
     if text(body, "event_type") != "FEATURE_FLAG_EVALUATED" {
-        let kind = text(body, "event_type")
-            .replace("FEATURE_FLAG_", "")
-            .to_lowercase();
+        let kind = text(body, "event_type").replace("FEATURE_FLAG_", "").to_lowercase();
         let (environment, version) = (text(body, "environment"), text(body, "version"));
         return format!("{environment}/{flag} {kind}, version {version}");
     }
@@ -134,40 +128,24 @@ pub fn outcome(answer: &Value) -> String {
 
 fn definition(body: &Value) -> String {
     let inner = body.get("definition").map(Value::to_string).unwrap_or_default();
-    format!(
-        "version {} from {}: {inner}",
-        text(body, "version"),
-        text(body, "source")
-    )
+    format!("version {} from {}: {inner}", text(body, "version"), text(body, "source"))
 }
 
 fn request<'h>(body: &Value, header: &impl Fn(&str) -> Option<&'h str>) -> String {
     let flags = body.get("flag_names").or(body.get("flag_name"));
     let flags = match flags {
-        Some(Value::Array(flags)) => flags
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join(", "),
+        Some(Value::Array(flags)) => flags.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
         flags => flags.map(plain).unwrap_or_default().into_owned(),
     };
-    let context = body
-        .get("context")
-        .map(|context| format!(" {context}"))
-        .unwrap_or_default();
-    let reply = header("reply-to")
-        .map(|topic| format!(" -> {topic}"))
-        .unwrap_or_default();
+    let context = body.get("context").map(|context| format!(" {context}")).unwrap_or_default();
+    let reply = header("reply-to").map(|topic| format!(" -> {topic}")).unwrap_or_default();
     format!("{flags}? for {}{context}{reply}", text(body, "user_id"))
 }
 
 fn dead_letter<'h>(code: &str, header: &impl Fn(&str) -> Option<&'h str>, payload: &[u8]) -> String {
     let part = |name| header(name).unwrap_or("?");
-    let (topic, partition, offset) = (
-        part(dead::SOURCE_TOPIC),
-        part(dead::SOURCE_PARTITION),
-        part(dead::SOURCE_OFFSET),
-    );
+    let (topic, partition, offset) =
+        (part(dead::SOURCE_TOPIC), part(dead::SOURCE_PARTITION), part(dead::SOURCE_OFFSET));
     let (message, body) = (part(dead::ERROR_MESSAGE), String::from_utf8_lossy(payload));
     format!("{code} from {topic} {partition}/{offset}: {message}: {body}")
 }
@@ -187,9 +165,7 @@ fn plain(value: &Value) -> Cow<'_, str> {
 fn headers(record: &impl Message) -> Map<String, Value> {
     let headers = record.headers().into_iter().flat_map(Headers::iter);
     let read = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
-    headers
-        .map(|header| (header.key.to_owned(), read(header.value).into()))
-        .collect()
+    headers.map(|header| (header.key.to_owned(), read(header.value).into())).collect()
 }
 
 /// JSON as it is, on one line; any other text as a JSON string.

@@ -50,10 +50,7 @@ struct Sent {
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
-    let environment = args
-        .environment
-        .as_deref()
-        .unwrap_or(&config.unleash.default_environment);
+    let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
     let mut body = ask::body(&args.flags, &args.options, environment)?;
     let request_id = uuid::Uuid::now_v7().to_string();
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
@@ -107,28 +104,15 @@ async fn send(
     }
     if let Some(reply_to) = reply_to {
         let headers = [("reply-to", reply_to), ("correlation-id", &request_id)];
-        let headers = headers
-            .into_iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            });
+        let headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
         record = record.headers(headers);
     }
-    let delivered = producer
-        .send(record, SEND_TIMEOUT)
-        .await
-        .map_err(|(error, _)| error);
+    let delivered = producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error);
     let delivered =
         delivered.with_context(|| format!("topic {topic} at {}", config.kafka.bootstrap_servers))?;
-    Ok(Sent {
-        request_id,
-        topic: topic.clone(),
-        partition: delivered.partition,
-        offset: delivered.offset,
-    })
+    Ok(Sent { request_id, topic: topic.clone(), partition: delivered.partition, offset: delivered.offset })
 }
 
 /// The first topic that may be replied to, unless one is named.
@@ -181,12 +165,7 @@ fn wait(
 }
 
 fn sent_line(sent: &Sent, output: Output) -> String {
-    let Sent {
-        request_id,
-        topic,
-        partition,
-        offset,
-    } = sent;
+    let Sent { request_id, topic, partition, offset } = sent;
     match output {
         Output::Text => format!("request {request_id} is at {topic} {partition}/{offset}"),
         Output::Json => {

@@ -43,11 +43,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyhow::Result<()> {
     let topic = by_role(&config.topics, &args.topic);
-    let start = if args.from_beginning {
-        Start::Beginning
-    } else {
-        Start::End
-    };
+    let start = if args.from_beginning { Start::Beginning } else { Start::End };
     let follower = Follower::open(config, "tail", topic, start)?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_cancelled() {

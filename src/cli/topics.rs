@@ -32,11 +32,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         }
     }
     let well = reports.iter().all(|report| report.left.is_empty());
-    Ok(if well {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn text(report: &TopicReport) -> Vec<String> {
@@ -64,17 +60,10 @@ mod tests {
 
     #[test]
     fn every_topic_gets_at_least_a_line() {
-        let report = |done, left| TopicReport {
-            topic: "t".to_owned(),
-            done,
-            left,
-        };
+        let report = |done, left| TopicReport { topic: "t".to_owned(), done, left };
         assert_eq!(text(&report(vec![], vec![])), ["t: as needed"]);
         assert_eq!(text(&report(vec![Difference::Missing], vec![])), ["t: created"]);
-        assert_eq!(
-            text(&report(vec![], vec![Difference::Missing])),
-            ["t: does not exist"]
-        );
+        assert_eq!(text(&report(vec![], vec![Difference::Missing])), ["t: does not exist"]);
         let partitions = Difference::Partitions { needed: 12, found: 3 };
         assert!(
             text(&report(vec![], vec![partitions]))[0].starts_with("t: has 3 partitions instead of 12; keys")

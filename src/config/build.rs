@@ -54,10 +54,7 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
     let admin_listen = values.optional("http.admin_listen", parse::address);
     let (listen, admin_listen) = (listen?, admin_listen?);
     if admin_listen == Some(listen) && listen.port() != 0 {
-        return values.refuse(
-            "http.admin_listen",
-            "is the address of FLAGSTREAM_HTTP__LISTEN too",
-        );
+        return values.refuse("http.admin_listen", "is the address of FLAGSTREAM_HTTP__LISTEN too");
     }
     Some(HttpConfig { listen, admin_listen })
 }
@@ -68,14 +65,9 @@ fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
     }
     let port = http?.listen.port();
     if port == 0 {
-        return values.refuse(
-            "instance",
-            "must be set when the HTTP port is chosen by the system (0)",
-        );
+        return values.refuse("instance", "must be set when the HTTP port is chosen by the system (0)");
     }
-    let host = gethostname::gethostname()
-        .to_string_lossy()
-        .replace(|c| !parse::is_plain(c), "-");
+    let host = gethostname::gethostname().to_string_lossy().replace(|c| !parse::is_plain(c), "-");
     let host: String = host.trim_start_matches('.').chars().take(90).collect();
     let instance = format!("{}-{port}", if host.is_empty() { "localhost" } else { &host });
     values.computed("instance", &instance);
@@ -86,11 +78,7 @@ fn kafka(values: &mut Values) -> Option<KafkaConfig> {
     let bootstrap_servers = values.required("kafka.bootstrap_servers", parse::servers);
     let group_id = values.required("kafka.group_id", parse::group);
     let client = client_properties(values);
-    Some(KafkaConfig {
-        bootstrap_servers: bootstrap_servers?,
-        group_id: group_id?,
-        client: client?,
-    })
+    Some(KafkaConfig { bootstrap_servers: bootstrap_servers?, group_id: group_id?, client: client? })
 }
 
 fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
@@ -114,33 +102,22 @@ fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
 }
 
 fn delivery(values: &mut Values) -> Option<DeliveryConfig> {
-    let modes = [
-        ("transactional", DeliveryMode::Transactional),
-        ("at_least_once", DeliveryMode::AtLeastOnce),
-    ];
+    let modes =
+        [("transactional", DeliveryMode::Transactional), ("at_least_once", DeliveryMode::AtLeastOnce)];
     let mode = values.required("delivery.mode", |text| parse::word(text, &modes));
     let workers = workers(values);
-    let batch_max = values.required("delivery.batch_max", |text| {
-        parse::duration(text, Duration::from_millis(1)..=5 * SECOND)
-    });
-    let messages = values.required("delivery.batch_max_messages", |text| {
-        parse::number(text, 1..=1_000_000)
-    });
-    let bytes = values.required("delivery.batch_max_bytes", |text| {
-        parse::bytes(text, 64 << 10..=256 << 20)
-    });
-    let session = values.required("delivery.session_timeout", |text| {
-        parse::duration(text, SECOND..=1_800 * SECOND)
-    });
-    let transaction = values.required("delivery.transaction_timeout", |text| {
-        parse::duration(text, SECOND..=900 * SECOND)
-    });
+    let batch_max = values
+        .required("delivery.batch_max", |text| parse::duration(text, Duration::from_millis(1)..=5 * SECOND));
+    let messages = values.required("delivery.batch_max_messages", |text| parse::number(text, 1..=1_000_000));
+    let bytes = values.required("delivery.batch_max_bytes", |text| parse::bytes(text, 64 << 10..=256 << 20));
+    let session =
+        values.required("delivery.session_timeout", |text| parse::duration(text, SECOND..=1_800 * SECOND));
+    let transaction =
+        values.required("delivery.transaction_timeout", |text| parse::duration(text, SECOND..=900 * SECOND));
     let (batch_max, transaction_timeout) = (batch_max?, transaction?);
     if transaction_timeout <= batch_max {
-        return values.refuse(
-            "delivery.transaction_timeout",
-            "must be longer than FLAGSTREAM_DELIVERY__BATCH_MAX",
-        );
+        return values
+            .refuse("delivery.transaction_timeout", "must be longer than FLAGSTREAM_DELIVERY__BATCH_MAX");
     }
     Some(DeliveryConfig {
         mode: mode?,
@@ -166,10 +143,7 @@ fn log(values: &mut Values) -> Option<LogConfig> {
     let filter = values.required("log.filter", parse::log_filter);
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = values.required("log.format", |text| parse::word(text, &formats));
-    Some(LogConfig {
-        filter: filter?,
-        format: format?,
-    })
+    Some(LogConfig { filter: filter?, format: format? })
 }
 
 /// Refuses every format that is not built, so that nothing is silently written in another one.
@@ -178,9 +152,8 @@ fn formats(values: &mut Values) -> Option<()> {
     let outputs = ["format.events", "format.updates", "format.replies"];
     let inputs = inputs.map(|path| values.required(path, |text| built(text, "json", &["avro", "auto"])));
     let outputs = outputs.map(|path| values.required(path, |text| built(text, "json", &["avro"])));
-    let subjects = values.required("format.subjects", |text| {
-        built(text, "topic", &["record", "topic_record"])
-    });
+    let subjects =
+        values.required("format.subjects", |text| built(text, "topic", &["record", "topic_record"]));
     inputs.into_iter().chain(outputs).chain([subjects]).collect()
 }
 
@@ -197,22 +170,13 @@ fn database(values: &mut Values) -> Option<DatabaseConfig> {
     let url = values.optional("database.url", |text| parse::url(text, &schemes));
     let migrate = values.required("database.migrate", parse::flag);
     let days = values.required("audit.retention_days", |text| parse::number(text, 1..=36_500));
-    Some(DatabaseConfig {
-        url: url?.map(Secret::new),
-        migrate: migrate?,
-        audit_retention_days: days?,
-    })
+    Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate?, audit_retention_days: days? })
 }
 
 fn redis(values: &mut Values) -> Option<RedisConfig> {
     let url = values.optional("redis.url", |text| parse::url(text, &["redis", "rediss"]));
-    let cache_ttl = values.required("redis.cache_ttl", |text| {
-        parse::duration(text, SECOND..=365 * DAY)
-    });
-    Some(RedisConfig {
-        url: url?.map(Secret::new),
-        cache_ttl: cache_ttl?,
-    })
+    let cache_ttl = values.required("redis.cache_ttl", |text| parse::duration(text, SECOND..=365 * DAY));
+    Some(RedisConfig { url: url?.map(Secret::new), cache_ttl: cache_ttl? })
 }
 
 fn auth(values: &mut Values) -> Option<AuthConfig> {
@@ -221,20 +185,11 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
         token if token.len() < 16 => Err("expected at least 16 characters".into()),
         token => Ok(token),
     });
-    Some(AuthConfig {
-        anonymous_scopes: scopes?,
-        bootstrap_token: token?.map(Secret::new),
-    })
+    Some(AuthConfig { anonymous_scopes: scopes?, bootstrap_token: token?.map(Secret::new) })
 }
 
 fn api(values: &mut Values) -> Option<ApiConfig> {
-    let words = [
-        ("spool", Durability::Spool),
-        ("memory", Durability::Memory),
-        ("sync", Durability::Sync),
-    ];
+    let words = [("spool", Durability::Spool), ("memory", Durability::Memory), ("sync", Durability::Sync)];
     let durability = values.required("api.durability", |text| parse::word(text, &words));
-    Some(ApiConfig {
-        durability: durability?,
-    })
+    Some(ApiConfig { durability: durability? })
 }

@@ -12,16 +12,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("group.id", "set FLAGSTREAM_KAFKA__GROUP_ID"),
     ("group.instance.id", "it is made of FLAGSTREAM_INSTANCE"),
     ("group.protocol", "rebalances are handled by assignor"),
-    (
-        "partition.assignment.strategy",
-        "rebalances are handled by assignor",
-    ),
+    ("partition.assignment.strategy", "rebalances are handled by assignor"),
     ("session.timeout.ms", "set FLAGSTREAM_DELIVERY__SESSION_TIMEOUT"),
     ("transactional.id", "it is made of FLAGSTREAM_INSTANCE"),
-    (
-        "transaction.timeout.ms",
-        "set FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT",
-    ),
+    ("transaction.timeout.ms", "set FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT"),
     ("enable.idempotence", EXACTLY_ONCE),
     ("enable.gapless.guarantee", EXACTLY_ONCE),
     ("acks", EXACTLY_ONCE),
@@ -39,10 +33,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("auto.offset.reset", EXACTLY_ONCE),
     ("enable.partition.eof", "the end of a topic is found with it"),
     ("delivery.report.only.error", "deliveries are counted with it"),
-    (
-        "partitioner",
-        "a user's results stay in the partition of the user's requests",
-    ),
+    ("partitioner", "a user's results stay in the partition of the user's requests"),
     ("allow.auto.create.topics", "a reply must not create a topic"),
 ];
 

@@ -19,15 +19,10 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, va
             (Some(_), Ok(text)) if text.is_empty() => {}
             (Some(setting), Ok(text)) => {
                 let (raw, origin) = (Raw::One(text), Origin::Environment(name.clone()));
-                match name
-                    .strip_prefix(setting.variable)
-                    .filter(|_| setting.mask == Mask::Group)
-                {
+                match name.strip_prefix(setting.variable).filter(|_| setting.mask == Mask::Group) {
                     Some("") => values.problem(format!("{name}: unknown setting")),
                     Some(rest) => {
-                        values
-                            .client
-                            .insert(client::property_of(rest), Value { raw, origin });
+                        values.client.insert(client::property_of(rest), Value { raw, origin });
                     }
                     None => values.put(setting, raw, origin),
                 }
@@ -49,9 +44,7 @@ fn is_service_link(name: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") {
         return true;
     }
-    let port = name
-        .split_once("_PORT_")
-        .map(|(_, rest)| rest.split('_').collect::<Vec<_>>());
+    let port = name.split_once("_PORT_").map(|(_, rest)| rest.split('_').collect::<Vec<_>>());
     matches!(port.as_deref(), Some([number, "TCP" | "UDP" | "SCTP", rest @ ..])
         if number.bytes().all(|b| b.is_ascii_digit()) && matches!(rest, [] | ["ADDR" | "PORT" | "PROTO"]))
 }
@@ -74,12 +67,7 @@ mod tests {
         ] {
             assert!(is_foreign(name), "{name}");
         }
-        for name in [
-            "FLAGSTREAM_LOGS",
-            "FLAGSTREAM_HTTP__PORT",
-            "FLAGSTREAM_PORT_X_TCP",
-            "FLAGSTREAM_",
-        ] {
+        for name in ["FLAGSTREAM_LOGS", "FLAGSTREAM_HTTP__PORT", "FLAGSTREAM_PORT_X_TCP", "FLAGSTREAM_"] {
             assert!(!is_foreign(name), "{name}");
         }
     }

@@ -21,9 +21,7 @@ pub(super) fn read(path: &Path, text: &str, values: &mut Values) {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let line = reader.line(error.span().map_or(0, |span| span.start));
-        reader
-            .values
-            .problem(format!("{}:{line}: {}", reader.file, error.message()));
+        reader.values.problem(format!("{}:{line}: {}", reader.file, error.message()));
     }
     // What a broken file seems to say is not worth reporting on.
     if errors.is_empty() {
@@ -44,10 +42,7 @@ impl Reader<'_> {
     }
 
     fn origin(&self, offset: usize) -> Origin {
-        Origin::File {
-            file: self.file.clone(),
-            line: self.line(offset),
-        }
+        Origin::File { file: self.file.clone(), line: self.line(offset) }
     }
 
     fn problem(&mut self, offset: usize, problem: String) {
@@ -58,11 +53,8 @@ impl Reader<'_> {
     fn table(&mut self, path: &str, table: &Table<'_>) {
         for (key, item) in table {
             let key_offset = key.span().start;
-            let path = if path.is_empty() {
-                key.get_ref().to_string()
-            } else {
-                format!("{path}.{}", key.get_ref())
-            };
+            let path =
+                if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
             self.item(&path, key_offset, item);
         }
     }
@@ -96,10 +88,7 @@ impl Reader<'_> {
     fn environments(&mut self, item: &Item<'_>) {
         let offset = item.span().start;
         let Some(entries) = item.get_ref().as_array() else {
-            return self.problem(
-                offset,
-                format!("{ENVIRONMENTS}: expected `[[{ENVIRONMENTS}]]` entries"),
-            );
+            return self.problem(offset, format!("{ENVIRONMENTS}: expected `[[{ENVIRONMENTS}]]` entries"));
         };
         for entry in entries.iter() {
             let offset = entry.span().start;
@@ -107,11 +96,7 @@ impl Reader<'_> {
                 self.problem(offset, format!("{ENVIRONMENTS}: expected `name` and `token`"));
                 continue;
             };
-            let mut found = EnvironmentEntry {
-                name: None,
-                token: None,
-                origin: self.origin(offset),
-            };
+            let mut found = EnvironmentEntry { name: None, token: None, origin: self.origin(offset) };
             for (key, value) in table {
                 let text = value.get_ref().as_str().map(str::to_owned);
                 match (key.get_ref().as_ref(), text) {
@@ -143,11 +128,9 @@ fn is_section(path: &str) -> bool {
 /// Scalars as the text they were written as, arrays of scalars as a list; `None` for anything deeper.
 fn raw(value: &DeValue<'_>) -> Option<Raw> {
     match value {
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| scalar(item.get_ref()))
-            .collect::<Option<_>>()
-            .map(Raw::Many),
+        DeValue::Array(items) => {
+            items.iter().map(|item| scalar(item.get_ref())).collect::<Option<_>>().map(Raw::Many)
+        }
         value => scalar(value).map(Raw::One),
     }
 }
@@ -166,18 +149,12 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 /// The same key in another section, which is the usual mistake, or one that differs by little.
 fn suggestion(path: &str) -> String {
     let last = path.rsplit('.').next().unwrap_or(path);
-    let squeezed = |text: &str| {
-        text.replace(['_', '-'], "")
-            .to_ascii_lowercase()
-            .trim_end_matches('s')
-            .to_owned()
-    };
+    let squeezed =
+        |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase().trim_end_matches('s').to_owned();
     let alike = |known: &str| {
         let known_last = known.rsplit('.').next().unwrap_or(known);
         squeezed(known_last) == squeezed(last) || squeezed(known) == squeezed(path)
     };
     let known = settings::SETTINGS.iter().find(|setting| alike(setting.path));
-    known
-        .map(|setting| format!("; did you mean `{}`?", setting.path))
-        .unwrap_or_default()
+    known.map(|setting| format!("; did you mean `{}`?", setting.path)).unwrap_or_default()
 }

@@ -77,12 +77,7 @@ mod tests {
 
     #[test]
     fn secrets_among_librdkafka_properties_are_known() {
-        for name in [
-            "sasl.password",
-            "ssl.key.password",
-            "ssl.key.pem",
-            "sasl.oauthbearer.client.secret",
-        ] {
+        for name in ["sasl.password", "ssl.key.password", "ssl.key.pem", "sasl.oauthbearer.client.secret"] {
             assert!(secret_name(name), "{name}");
         }
         for name in [

@@ -70,11 +70,7 @@ pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError
     let text = file.map(std::fs::read_to_string).transpose();
     match (file, text) {
         (Some(path), Err(error)) => Err(ConfigError(vec![format!("{}: {error}", path.display())])),
-        (file, text) => load_from(
-            file.zip(text.ok().flatten().as_deref()),
-            std::env::vars_os(),
-            profile,
-        ),
+        (file, text) => load_from(file.zip(text.ok().flatten().as_deref()), std::env::vars_os(), profile),
     }
 }
 
@@ -91,11 +87,7 @@ pub fn load_from(
     environment::read(variables, &mut values);
     let config = build::config(&mut values);
     let config = values.finish(config)?;
-    Ok(Loaded {
-        settings: show::in_force(&values),
-        notices: show::notices(&config, &values),
-        config,
-    })
+    Ok(Loaded { settings: show::in_force(&values), notices: show::notices(&config, &values), config })
 }
 
 /// Everything that can be configured. Fields that later roles use are parsed and validated already.

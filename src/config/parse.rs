@@ -38,13 +38,7 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
 
 pub(super) fn number<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Parsed<T> {
     let number = text.trim().parse().ok().filter(|n| range.contains(n));
-    number.ok_or_else(|| {
-        format!(
-            "expected a whole number from {} to {}",
-            range.start(),
-            range.end()
-        )
-    })
+    number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
 }
 
 /// `15` and `15s` are seconds; `500ms`, `2m`, `1h` and `7d` work too.
@@ -58,14 +52,8 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Du
         "d" => Some(86_400_000),
         _ => None,
     };
-    let millis = digits
-        .parse::<u64>()
-        .ok()
-        .zip(millis_per_unit)
-        .and_then(|(n, unit)| n.checked_mul(unit));
-    let duration = millis
-        .map(Duration::from_millis)
-        .filter(|duration| range.contains(duration));
+    let millis = digits.parse::<u64>().ok().zip(millis_per_unit).and_then(|(n, unit)| n.checked_mul(unit));
+    let duration = millis.map(Duration::from_millis).filter(|duration| range.contains(duration));
     duration.ok_or_else(|| {
         let (from, to) = (duration_text(*range.start()), duration_text(*range.end()));
         format!("expected a duration such as `15`, `15s` or `500ms`, from {from} to {to}")
@@ -90,11 +78,7 @@ pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Parsed<usize> {
         "MiB" => Some(1 << 20),
         _ => None,
     };
-    let bytes = digits
-        .parse::<usize>()
-        .ok()
-        .zip(factor)
-        .and_then(|(n, factor)| n.checked_mul(factor));
+    let bytes = digits.parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
     bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
         let (from, to) = (range.start(), range.end());
         format!("expected bytes such as `65536`, `64KiB` or `4MiB`, from {from} to {to}")
@@ -109,18 +93,14 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
-    text.trim()
-        .parse()
-        .map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
+    text.trim().parse().map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
 }
 
 /// `host:port`, several with commas.
 pub(super) fn servers(text: &str) -> Parsed<String> {
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
     let valid = |server: &&str| {
-        let port = server
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()));
+        let port = server.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
         matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(char::is_whitespace))
     };
     if servers.iter().all(valid) {
@@ -157,9 +137,7 @@ fn plain(name: &str, longest: usize) -> Parsed<String> {
     if !name.is_empty() && name.len() <= longest && name.chars().all(is_plain) {
         return Ok(name.to_owned());
     }
-    Err(format!(
-        "expected 1 to {longest} characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`"
-    ))
+    Err(format!("expected 1 to {longest} characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`"))
 }
 
 /// What names of topics and instances consist of.
@@ -191,9 +169,7 @@ pub(super) fn token(text: &str) -> Parsed<String> {
 /// A URL with one of `schemes` (`http`, …).
 pub(super) fn url(text: &str, schemes: &[&str]) -> Parsed<String> {
     let text = text.trim();
-    let scheme = text
-        .split_once(':')
-        .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+    let scheme = text.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
     let known = matches!(&scheme, Some((s, rest)) if schemes.contains(&s.as_str()) && !rest.trim_matches('/').is_empty());
     if known && !text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         Ok(text.to_owned())
@@ -212,25 +188,16 @@ pub(super) fn unleash_url(text: &str) -> Parsed<String> {
         return Err(expected());
     }
     let base = url.as_str().trim_end_matches('/');
-    Ok(base
-        .strip_suffix("/api")
-        .unwrap_or(base)
-        .trim_end_matches('/')
-        .to_owned())
+    Ok(base.strip_suffix("/api").unwrap_or(base).trim_end_matches('/').to_owned())
 }
 
 /// A log filter. A bare word that is no level is refused: as a target's name it would silence everything else.
 pub(super) fn log_filter(text: &str) -> Parsed<String> {
-    let bare = text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.contains(['=', '[', ']', '{', '}']));
+    let bare = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']', '{', '}']));
     for part in bare {
         part.parse::<LevelFilter>()
             .map_err(|_| "expected `error`, `warn`, `info`, `debug`, `trace`, `off`, or `target=level`")?;
     }
-    EnvFilter::builder()
-        .parse(text)
-        .map_err(|error| error.to_string())?;
+    EnvFilter::builder().parse(text).map_err(|error| error.to_string())?;
     Ok(text.trim().to_owned())
 }

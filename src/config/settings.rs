@@ -43,22 +43,11 @@ pub(super) struct Setting {
 
 impl Setting {
     const fn new(variable: &'static str, path: &'static str, default: Fallback, doc: &'static str) -> Self {
-        Self {
-            variable,
-            path,
-            default,
-            dev_default: None,
-            mask: Mask::Open,
-            used: true,
-            doc,
-        }
+        Self { variable, path, default, dev_default: None, mask: Mask::Open, used: true, doc }
     }
 
     const fn dev(self, default: &'static str) -> Self {
-        Self {
-            dev_default: Some(default),
-            ..self
-        }
+        Self { dev_default: Some(default), ..self }
     }
 
     const fn mask(self, mask: Mask) -> Self {
@@ -72,11 +61,7 @@ impl Setting {
 
     /// The name an operator knows it by.
     pub(super) fn name(&self) -> &'static str {
-        if self.variable.is_empty() {
-            self.path
-        } else {
-            self.variable
-        }
+        if self.variable.is_empty() { self.path } else { self.variable }
     }
 
     /// Its row in the documentation.
@@ -91,19 +76,9 @@ impl Setting {
             Unset(meaning) => format!("– ({meaning})"),
             Computed(rule) => rule.to_owned(),
         };
-        let dev = self
-            .dev_default
-            .map(|text| format!(" (`dev`: `{text}`)"))
-            .unwrap_or_default();
-        let later = if self.used {
-            ""
-        } else {
-            " *Checked, not used yet.*"
-        };
-        format!(
-            "| {variable} | `{}` | {default}{dev} | {}{later} |",
-            self.path, self.doc
-        )
+        let dev = self.dev_default.map(|text| format!(" (`dev`: `{text}`)")).unwrap_or_default();
+        let later = if self.used { "" } else { " *Checked, not used yet.*" };
+        format!("| {variable} | `{}` | {default}{dev} | {}{later} |", self.path, self.doc)
     }
 }
 
@@ -114,9 +89,7 @@ pub(super) fn at(path: &str) -> Option<&'static Setting> {
 
 /// The setting of an environment variable (groups are found by their prefix).
 pub(super) fn of_variable(variable: &str) -> Option<&'static Setting> {
-    let single = SETTINGS
-        .iter()
-        .find(|s| s.mask != Mask::Group && s.variable == variable);
+    let single = SETTINGS.iter().find(|s| s.mask != Mask::Group && s.variable == variable);
     single.or_else(|| {
         SETTINGS
             .iter()

@@ -32,9 +32,7 @@ pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
                     variable: setting.variable.to_owned(),
                     path: path.to_owned(),
                     value: value.map(|value| mask::shown(mask, &value.raw.text())),
-                    origin: value
-                        .map_or(Origin::Default, |value| value.origin.clone())
-                        .to_string(),
+                    origin: value.map_or(Origin::Default, |value| value.origin.clone()).to_string(),
                 });
             }
         }
@@ -44,18 +42,11 @@ pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
 
 fn client(values: &Values) -> impl Iterator<Item = SettingInForce> {
     values.client.iter().map(|(property, value)| {
-        let mask = if mask::secret_name(property) {
-            Mask::Secret
-        } else {
-            Mask::Open
-        };
+        let mask = if mask::secret_name(property) { Mask::Secret } else { Mask::Open };
         SettingInForce {
             variable: match &value.origin {
                 Origin::Environment(variable) => variable.clone(),
-                _ => format!(
-                    "FLAGSTREAM_KAFKA__CLIENT__{}",
-                    property.to_ascii_uppercase().replace('.', "_")
-                ),
+                _ => format!("FLAGSTREAM_KAFKA__CLIENT__{}", property.to_ascii_uppercase().replace('.', "_")),
             },
             path: format!("kafka.client.\"{property}\""),
             value: Some(mask::shown(mask, &value.raw.text())),
@@ -67,10 +58,7 @@ fn client(values: &Values) -> impl Iterator<Item = SettingInForce> {
 fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
     values.environments.iter().map(|entry| SettingInForce {
         variable: String::new(),
-        path: format!(
-            "unleash.environments.{}",
-            entry.name.as_deref().unwrap_or_default()
-        ),
+        path: format!("unleash.environments.{}", entry.name.as_deref().unwrap_or_default()),
         value: Some(mask::shown(Mask::Secret, "")),
         origin: entry.origin.to_string(),
     })
@@ -79,17 +67,11 @@ fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
 /// What is set but has no effect, or looks like a mistake.
 pub(super) fn notices(config: &Config, values: &Values) -> Vec<String> {
     let mut notices = Vec::new();
-    for setting in SETTINGS
-        .iter()
-        .filter(|setting| !setting.used && values.is_set(setting.path))
-    {
+    for setting in SETTINGS.iter().filter(|setting| !setting.used && values.is_set(setting.path)) {
         let harmless = matches!(setting.default, Fallback::Text(text)
             if values.set.get(setting.path).is_some_and(|value| value.raw.text() == text));
         if !harmless {
-            notices.push(format!(
-                "{} is set, but the part that reads it is not built yet",
-                setting.name()
-            ));
+            notices.push(format!("{} is set, but the part that reads it is not built yet", setting.name()));
         }
     }
     let served = &config.unleash.environments;
@@ -98,9 +80,7 @@ pub(super) fn notices(config: &Config, values: &Values) -> Vec<String> {
             unleash::environment_of(&environment.token).filter(|named| *named != environment.name)
         {
             let name = &environment.name;
-            notices.push(format!(
-                "the Unleash token of environment `{name}` names environment `{named}`"
-            ));
+            notices.push(format!("the Unleash token of environment `{name}` names environment `{named}`"));
         }
     }
     let default = &config.unleash.default_environment;

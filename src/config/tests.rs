@@ -10,20 +10,12 @@ use super::settings::{Mask, SETTINGS};
 use super::*;
 
 fn from(file: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
-    let variables = variables
-        .iter()
-        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    load_from(
-        Some((Path::new("flagstream.toml"), file)),
-        variables,
-        Profile::Service,
-    )
+    let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    load_from(Some((Path::new("flagstream.toml"), file)), variables, Profile::Service)
 }
 
 fn problems(file: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    from(file, variables)
-        .map(|_| Vec::new())
-        .unwrap_or_else(|ConfigError(problems)| problems)
+    from(file, variables).map(|_| Vec::new()).unwrap_or_else(|ConfigError(problems)| problems)
 }
 
 fn config(file: &str, variables: &[(&str, &str)]) -> Config {
@@ -59,10 +51,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.unleash.metrics_interval, Some(Duration::from_secs(60)));
     assert_eq!(config.unleash.instance_id, config.instance);
     assert!(config.instance.ends_with("-8082"), "{}", config.instance);
-    assert_eq!(
-        config.state_dir,
-        Path::new("./.flagstream").join(&config.instance)
-    );
+    assert_eq!(config.state_dir, Path::new("./.flagstream").join(&config.instance));
 }
 
 #[test]
@@ -76,22 +65,13 @@ fn environment_wins_over_file_wins_over_default() {
     let file = "[kafka]\nbootstrap_servers = \"file:1\"\ngroup_id = \"from-file\"\n";
     let loaded = from(file, &[("KAFKA_BOOTSTRAP_SERVERS", "env:2")]).ok();
     let loaded = loaded.as_ref();
-    assert_eq!(
-        loaded.map(|l| l.config.kafka.bootstrap_servers.as_str()),
-        Some("env:2")
-    );
-    assert_eq!(
-        loaded.map(|l| l.config.kafka.group_id.as_str()),
-        Some("from-file")
-    );
+    assert_eq!(loaded.map(|l| l.config.kafka.bootstrap_servers.as_str()), Some("env:2"));
+    assert_eq!(loaded.map(|l| l.config.kafka.group_id.as_str()), Some("from-file"));
     let origin = |path: &str| {
         let setting = loaded.and_then(|l| l.settings.iter().find(|s| s.path == path));
         setting.map(|s| s.origin.clone()).unwrap_or_default()
     };
-    assert_eq!(
-        origin("kafka.bootstrap_servers"),
-        "environment (KAFKA_BOOTSTRAP_SERVERS)"
-    );
+    assert_eq!(origin("kafka.bootstrap_servers"), "environment (KAFKA_BOOTSTRAP_SERVERS)");
     assert_eq!(origin("kafka.group_id"), "flagstream.toml:3");
     assert_eq!(origin("topics.requests"), "default");
 }
@@ -119,10 +99,7 @@ fn every_problem_is_told_at_once_and_named() {
         "FLAGSTREAM_KAFKA__CLIENT__ENABLE_IDEMPOTENCE: `enable.idempotence` cannot be changed",
         "FLAGSTREAM_FORMAT__EVENTS: only `json` is built yet",
     ] {
-        assert!(
-            found.iter().any(|problem| problem.starts_with(expected)),
-            "{expected} is not in {found:#?}"
-        );
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
     }
     assert_eq!(found.len(), 8, "{found:#?}");
 }
@@ -153,14 +130,8 @@ fn each_bad_value_names_its_setting() {
         ("FLAGSTREAM_DELIVERY__WORKERS", "0"),
         ("FLAGSTREAM_DELIVERY__BATCH_MAX", "1m"),
         ("FLAGSTREAM_DELIVERY__BATCH_MAX_BYTES", "4MB"),
-        (
-            "FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT",
-            "99999999999999999999s",
-        ),
-        (
-            "FLAGSTREAM_REPLY__ALLOWED_PREFIXES",
-            "feature-flag-re,feature-flag-upd",
-        ),
+        ("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "99999999999999999999s"),
+        ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "feature-flag-re,feature-flag-upd"),
         ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "__consumer"),
         ("FLAGSTREAM_HTTP__LISTEN", "8082"),
         ("FLAGSTREAM_HTTP__ADMIN_LISTEN", "0.0.0.0:8082"),
@@ -182,14 +153,9 @@ fn each_bad_value_names_its_setting() {
     ] {
         only_problem(&[(variable, value)], variable);
     }
-    only_problem(
-        &[("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0")],
-        "FLAGSTREAM_INSTANCE",
-    );
-    let timeouts = [
-        ("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "1s"),
-        ("FLAGSTREAM_DELIVERY__BATCH_MAX", "2s"),
-    ];
+    only_problem(&[("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0")], "FLAGSTREAM_INSTANCE");
+    let timeouts =
+        [("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "1s"), ("FLAGSTREAM_DELIVERY__BATCH_MAX", "2s")];
     only_problem(&timeouts, "FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT");
 }
 
@@ -203,14 +169,8 @@ fn whole_files_that_are_wrong() {
             "[topics]\nrequests = [\"a\", \"b\"]\n",
             "flagstream.toml:2: topics.requests (FLAGSTREAM_TOPICS__REQUESTS): expected one",
         ),
-        (
-            "[topics]\nrequests = [[1]]\n",
-            "flagstream.toml:2: topics.requests: expected a value",
-        ),
-        (
-            "[unleash]\nenvironments = 3\n",
-            "flagstream.toml:2: unleash.environments: expected",
-        ),
+        ("[topics]\nrequests = [[1]]\n", "flagstream.toml:2: topics.requests: expected a value"),
+        ("[unleash]\nenvironments = 3\n", "flagstream.toml:2: unleash.environments: expected"),
         (
             "[unleash]\nenvironments = [{ name = \"a\" }]\n",
             "flagstream.toml:2: unleash.environments.token: must be set",
@@ -219,10 +179,7 @@ fn whole_files_that_are_wrong() {
             "[unleash]\nenvironments = [{ name = 1, token = \"t\" }]\n",
             "flagstream.toml:2: unleash.environments.name: expected",
         ),
-        (
-            "[http]\nlisten_address = \"x\"\n",
-            "flagstream.toml:2: unknown key `http.listen_address`",
-        ),
+        ("[http]\nlisten_address = \"x\"\n", "flagstream.toml:2: unknown key `http.listen_address`"),
         (
             "[http]\ngroup_id = \"x\"\n",
             "flagstream.toml:2: unknown key `http.group_id`; did you mean `kafka.group_id`?",
@@ -238,26 +195,12 @@ fn whole_files_that_are_wrong() {
 
 #[test]
 fn unleash_needs_a_token_and_takes_several_environments() {
-    for url in [
-        "http://u:4242",
-        "http://u:4242/",
-        "http://u:4242/api",
-        "http://u:4242/api///",
-    ] {
-        let config = config(
-            "",
-            &[("UNLEASH_URL", url), ("UNLEASH_API_TOKEN", "*:development.t")],
-        );
+    for url in ["http://u:4242", "http://u:4242/", "http://u:4242/api", "http://u:4242/api///"] {
+        let config = config("", &[("UNLEASH_URL", url), ("UNLEASH_API_TOKEN", "*:development.t")]);
         assert_eq!(config.unleash.url.as_deref(), Some("http://u:4242"));
         assert_eq!(config.unleash.environments.len(), 1);
     }
-    let behind_a_path = config(
-        "",
-        &[
-            ("UNLEASH_URL", "https://h/unleash/api/"),
-            ("UNLEASH_API_TOKEN", "t"),
-        ],
-    );
+    let behind_a_path = config("", &[("UNLEASH_URL", "https://h/unleash/api/"), ("UNLEASH_API_TOKEN", "t")]);
     assert_eq!(behind_a_path.unleash.url.as_deref(), Some("https://h/unleash"));
     only_problem(&[("UNLEASH_URL", "http://u")], "UNLEASH_API_TOKEN");
     only_problem(&[("UNLEASH_API_TOKEN", "t")], "UNLEASH_URL");
@@ -265,76 +208,39 @@ fn unleash_needs_a_token_and_takes_several_environments() {
     let file = "[[unleash.environments]]\nname = \"production\"\ntoken = \"*:production.t\"\n\
                 [[unleash.environments]]\nname = \"staging\"\ntoken = \"*:staging.t\"\n";
     let several = config(file, &[("UNLEASH_URL", "http://u"), ("UNLEASH_API_TOKEN", "t")]);
-    let names: Vec<_> = several
-        .unleash
-        .environments
-        .iter()
-        .map(|e| e.name.as_str())
-        .collect();
+    let names: Vec<_> = several.unleash.environments.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["development", "production", "staging"]);
-    let twice = [
-        ("UNLEASH_URL", "http://u"),
-        ("UNLEASH_API_TOKEN", "t"),
-        ("UNLEASH_ENVIRONMENT", "staging"),
-    ];
-    assert!(
-        problems(file, &twice)
-            .iter()
-            .any(|problem| problem.contains("`staging` has a token already"))
-    );
+    let twice = [("UNLEASH_URL", "http://u"), ("UNLEASH_API_TOKEN", "t"), ("UNLEASH_ENVIRONMENT", "staging")];
+    assert!(problems(file, &twice).iter().any(|problem| problem.contains("`staging` has a token already")));
 }
 
 #[test]
 fn librdkafka_properties_from_both_sides() {
     let file = "[kafka.client]\n\"security.protocol\" = \"PLAINTEXT\"\nsasl.username = \"file\"\nsocket.timeout.ms = 5000\n";
-    let config = config(
-        file,
-        &[("FLAGSTREAM_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")],
-    );
-    let client: Vec<_> = config
-        .kafka
-        .client
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.expose()))
-        .collect();
-    let expected = [
-        ("sasl.username", "file"),
-        ("security.protocol", "SASL_PLAINTEXT"),
-        ("socket.timeout.ms", "5000"),
-    ];
+    let config = config(file, &[("FLAGSTREAM_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")]);
+    let client: Vec<_> =
+        config.kafka.client.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let expected =
+        [("sasl.username", "file"), ("security.protocol", "SASL_PLAINTEXT"), ("socket.timeout.ms", "5000")];
     assert_eq!(client, expected);
 }
 
 #[test]
 fn durations_lists_and_empty_variables() {
-    for (text, expected) in [
-        ("15", 15_000),
-        ("15s", 15_000),
-        ("500ms", 500),
-        ("2m", 120_000),
-        ("1h", 3_600_000),
-    ] {
+    for (text, expected) in
+        [("15", 15_000), ("15s", 15_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)]
+    {
         let config = config("", &[("UNLEASH_REFRESH_INTERVAL", text)]);
         assert_eq!(config.unleash.refresh_interval, Duration::from_millis(expected));
     }
     let list = |file: &str, text: &str| {
-        config(file, &[("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", text)])
-            .reply
-            .allowed_prefixes
+        config(file, &[("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", text)]).reply.allowed_prefixes
     };
     assert_eq!(list("", "a, b"), ["a", "b"]);
     assert!(list("", "none").is_empty());
-    assert_eq!(
-        list("[reply]\nallowed_prefixes = [\"x\", \"y\"]\n", ""),
-        ["x", "y"]
-    );
+    assert_eq!(list("[reply]\nallowed_prefixes = [\"x\", \"y\"]\n", ""), ["x", "y"]);
     assert!(list("[reply]\nallowed_prefixes = []\n", "").is_empty());
-    assert_eq!(
-        config("", &[("UNLEASH_DISABLE_METRICS", "true")])
-            .unleash
-            .metrics_interval,
-        None
-    );
+    assert_eq!(config("", &[("UNLEASH_DISABLE_METRICS", "true")]).unleash.metrics_interval, None);
 }
 
 #[test]
@@ -356,73 +262,40 @@ fn secrets_are_shown_nowhere() {
     let loaded = from(&file, &variables).ok();
     assert!(loaded.is_some());
     // `url` of Unleash goes into requests as it is; everything printable must not hold the secret.
-    let shown = loaded
-        .map(|loaded| format!("{:?} {:?}", loaded.settings, loaded.notices))
-        .unwrap_or_default();
+    let shown =
+        loaded.map(|loaded| format!("{:?} {:?}", loaded.settings, loaded.notices)).unwrap_or_default();
     assert!(shown.contains("***") && !shown.contains(SECRET), "{shown}");
-    for variable in SETTINGS
-        .iter()
-        .filter(|s| matches!(s.mask, Mask::Secret | Mask::Url))
-        .map(|s| s.variable)
+    for variable in SETTINGS.iter().filter(|s| matches!(s.mask, Mask::Secret | Mask::Url)).map(|s| s.variable)
     {
         let wrong = problems("", &[(variable, "hunter2 hunter2")]);
-        assert!(
-            !wrong.is_empty() && !format!("{wrong:?}").contains("hunter2"),
-            "{variable}: {wrong:?}"
-        );
+        assert!(!wrong.is_empty() && !format!("{wrong:?}").contains("hunter2"), "{variable}: {wrong:?}");
     }
 }
 
 #[test]
 fn what_is_not_built_yet_is_not_silently_ignored() {
-    let loaded = from(
-        "",
-        &[
-            ("DATABASE_URL", "postgres://db/x"),
-            ("FEATURE_FLAG_CACHE_TTL", "300s"),
-        ],
-    );
+    let loaded = from("", &[("DATABASE_URL", "postgres://db/x"), ("FEATURE_FLAG_CACHE_TTL", "300s")]);
     let notices = loaded.map(|loaded| loaded.notices).unwrap_or_default();
-    assert_eq!(
-        notices,
-        ["DATABASE_URL is set, but the part that reads it is not built yet"]
-    );
+    assert_eq!(notices, ["DATABASE_URL is set, but the part that reads it is not built yet"]);
 }
 
 #[test]
 fn a_token_of_another_environment_is_noticed() {
-    let loaded = from(
-        "",
-        &[
-            ("UNLEASH_URL", "http://u"),
-            ("UNLEASH_API_TOKEN", "*:production.x"),
-        ],
-    );
+    let loaded = from("", &[("UNLEASH_URL", "http://u"), ("UNLEASH_API_TOKEN", "*:production.x")]);
     let notices = loaded.map(|loaded| loaded.notices.join("\n")).unwrap_or_default();
-    assert!(
-        notices.contains("`development`") && notices.contains("`production`"),
-        "{notices}"
-    );
+    assert!(notices.contains("`development`") && notices.contains("`production`"), "{notices}");
 }
 
 #[test]
 fn settings_are_told_apart() {
     for setting in SETTINGS {
-        assert_eq!(
-            SETTINGS.iter().filter(|other| other.path == setting.path).count(),
-            1,
-            "{}",
-            setting.path
-        );
+        assert_eq!(SETTINGS.iter().filter(|other| other.path == setting.path).count(), 1, "{}", setting.path);
     }
     // A value of every setting is in force after loading, or it has no default.
     let shown = from("", &[]).map(|loaded| loaded.settings).unwrap_or_default();
     for setting in SETTINGS.iter().filter(|s| s.mask != Mask::Group) {
         let unset = matches!(setting.default, settings::Fallback::Unset(_));
-        let value = shown
-            .iter()
-            .find(|s| s.path == setting.path)
-            .and_then(|s| s.value.as_ref());
+        let value = shown.iter().find(|s| s.path == setting.path).and_then(|s| s.value.as_ref());
         assert_eq!(value.is_none(), unset, "{} is not read", setting.path);
     }
 }
@@ -431,20 +304,13 @@ fn settings_are_told_apart() {
 fn the_documentation_has_the_table() {
     let documentation = include_str!("../../docs/operations.md");
     for row in markdown().lines() {
-        assert!(
-            documentation.contains(row),
-            "docs/operations.md lacks this row:\n{row}"
-        );
+        assert!(documentation.contains(row), "docs/operations.md lacks this row:\n{row}");
     }
 }
 
 fn variable() -> impl Strategy<Value = String> {
     let known = prop::sample::select(SETTINGS.iter().map(|s| s.variable.to_owned()).collect::<Vec<_>>());
-    prop_oneof![
-        known,
-        "FLAGSTREAM_[A-Z_]{0,20}",
-        "FLAGSTREAM_KAFKA__CLIENT__[A-Z_]{0,20}"
-    ]
+    prop_oneof![known, "FLAGSTREAM_[A-Z_]{0,20}", "FLAGSTREAM_KAFKA__CLIENT__[A-Z_]{0,20}"]
 }
 
 fn document() -> impl Strategy<Value = String> {
@@ -457,10 +323,7 @@ fn document() -> impl Strategy<Value = String> {
         "[ -~]{0,12}"
     ];
     let line = (path, value).prop_map(|(path, value)| format!("{path} = {value}\n"));
-    prop_oneof![
-        prop::collection::vec(line, 0..6).prop_map(|lines| lines.concat()),
-        any::<String>()
-    ]
+    prop_oneof![prop::collection::vec(line, 0..6).prop_map(|lines| lines.concat()), any::<String>()]
 }
 
 proptest! {

@@ -49,23 +49,11 @@ pub(super) fn reply(values: &mut Values, topics: Option<&TopicsConfig>) -> Optio
     let path = "reply.allowed_prefixes";
     let allowed_prefixes = values.list(path, parse::topic)?;
     // Kafka's own topics must not be written either.
-    let internal = [
-        "__consumer_offsets",
-        "__transaction_state",
-        "__share_group_state",
-        "__cluster_metadata",
-    ];
+    let internal = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
     let mut allowed = Some(());
     for prefix in &allowed_prefixes {
-        let ours = topics
-            .map(TopicsConfig::names)
-            .into_iter()
-            .flatten()
-            .map(|(_, name)| name);
-        for name in ours
-            .chain(internal)
-            .filter(|name| name.starts_with(prefix.as_str()))
-        {
+        let ours = topics.map(TopicsConfig::names).into_iter().flatten().map(|(_, name)| name);
+        for name in ours.chain(internal).filter(|name| name.starts_with(prefix.as_str())) {
             allowed = values.refuse(path, format!("`{prefix}` allows replies to `{name}`"));
         }
     }

@@ -54,10 +54,7 @@ fn environments(values: &mut Values, default: Option<&str>) -> Option<Vec<Unleas
     let token = values.optional("unleash.api_token", parse::token)?;
     let mut environments = Vec::new();
     if let (Some(token), Some(default)) = (token, default) {
-        environments.push(UnleashEnvironment {
-            name: default.to_owned(),
-            token: Secret::new(token),
-        });
+        environments.push(UnleashEnvironment { name: default.to_owned(), token: Secret::new(token) });
     }
     let mut problems = Vec::new();
     for entry in &values.environments {
@@ -65,20 +62,14 @@ fn environments(values: &mut Values, default: Option<&str>) -> Option<Vec<Unleas
             let parsed = text.as_deref().map_or_else(|| Err("must be set".into()), parse);
             parsed.map_err(|problem| format!("{}: unleash.environments.{name}: {problem}", entry.origin))
         };
-        match (
-            part("name", &entry.name, parse::environment),
-            part("token", &entry.token, parse::token),
-        ) {
+        match (part("name", &entry.name, parse::environment), part("token", &entry.token, parse::token)) {
             (Ok(name), Ok(_)) if environments.iter().any(|known| known.name == name) => {
-                problems.push(format!(
-                    "{}: unleash.environments: `{name}` has a token already",
-                    entry.origin
-                ));
+                problems
+                    .push(format!("{}: unleash.environments: `{name}` has a token already", entry.origin));
             }
-            (Ok(name), Ok(token)) => environments.push(UnleashEnvironment {
-                name,
-                token: Secret::new(token),
-            }),
+            (Ok(name), Ok(token)) => {
+                environments.push(UnleashEnvironment { name, token: Secret::new(token) })
+            }
             (name, token) => problems.extend(name.err().into_iter().chain(token.err())),
         }
     }

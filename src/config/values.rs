@@ -70,10 +70,7 @@ pub(super) struct Values {
 
 impl Values {
     pub(super) fn new(dev: bool) -> Self {
-        Self {
-            dev,
-            ..Self::default()
-        }
+        Self { dev, ..Self::default() }
     }
 
     pub(super) fn put(&mut self, setting: &'static Setting, raw: Raw, origin: Origin) {
@@ -88,11 +85,10 @@ impl Values {
     /// The value at `path` is wrong. `None` makes `return values.refuse(…)` short where a value was expected.
     pub(super) fn refuse<T>(&mut self, path: &str, problem: impl fmt::Display) -> Option<T> {
         let name = settings::at(path).map_or(path, |setting| setting.name());
-        self.problems
-            .push(match self.set.get(path).map(|value| &value.origin) {
-                Some(Origin::File { file, line }) => format!("{file}:{line}: {path} ({name}): {problem}"),
-                _ => format!("{name}: {problem}"),
-            });
+        self.problems.push(match self.set.get(path).map(|value| &value.origin) {
+            Some(Origin::File { file, line }) => format!("{file}:{line}: {path} ({name}): {problem}"),
+            _ => format!("{name}: {problem}"),
+        });
         None
     }
 
@@ -118,11 +114,7 @@ impl Values {
             Err(problem) => {
                 let mask = settings::at(path).map_or(Mask::Secret, |setting| setting.mask);
                 // A wrong secret is a secret still.
-                let quoted = if mask == Mask::Open {
-                    format!(", not `{text}`")
-                } else {
-                    String::new()
-                };
+                let quoted = if mask == Mask::Open { format!(", not `{text}`") } else { String::new() };
                 self.refuse(path, format!("{problem}{quoted}"))
             }
         }
@@ -177,20 +169,12 @@ impl Values {
 
     /// Notes what a default came out as.
     pub(super) fn computed(&mut self, path: &'static str, text: impl Into<String>) {
-        self.set.insert(
-            path,
-            Value {
-                raw: Raw::One(text.into()),
-                origin: Origin::Default,
-            },
-        );
+        self.set.insert(path, Value { raw: Raw::One(text.into()), origin: Origin::Default });
     }
 
     /// Whether somebody set this (a default is not set).
     pub(super) fn is_set(&self, path: &str) -> bool {
-        self.set
-            .get(path)
-            .is_some_and(|value| value.origin != Origin::Default)
+        self.set.get(path).is_some_and(|value| value.origin != Origin::Default)
     }
 
     /// `built`, or everything that is wrong.

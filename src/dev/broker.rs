@@ -25,9 +25,8 @@ struct Host;
 impl Broker {
     /// Starts the broker on a free port of the loopback interface.
     pub fn start() -> KafkaResult<Self> {
-        let client: BaseProducer<Host> = ClientConfig::new()
-            .set("test.mock.num.brokers", "1")
-            .create_with_context(Host)?;
+        let client: BaseProducer<Host> =
+            ClientConfig::new().set("test.mock.num.brokers", "1").create_with_context(Host)?;
         let broker = Self { client };
         // A new group would otherwise wait three seconds for more members.
         let cluster = unsafe { sys::rd_kafka_handle_mock_cluster(broker.client.client().native_ptr()) };
@@ -41,9 +40,7 @@ impl Broker {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         let cluster = self.client.client().mock_cluster();
-        cluster
-            .map(|cluster| cluster.bootstrap_servers())
-            .unwrap_or_default()
+        cluster.map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
     }
 
     /// Creates the topics of `config`, and one for replies per prefix that is allowed.
@@ -53,20 +50,11 @@ impl Broker {
         };
         let topics = &config.topics;
         let single = [&topics.changes, &topics.definitions, &topics.updates];
-        let many = [
-            &topics.requests,
-            &topics.events,
-            &topics.dead_letters,
-            &topics.conversions,
-        ];
+        let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
         let single = single.into_iter().map(|topic| (topic, 1));
-        let many = many
-            .into_iter()
-            .chain(&config.reply.allowed_prefixes)
-            .map(|topic| (topic, topics.partitions));
-        single
-            .chain(many)
-            .try_for_each(|(topic, partitions)| cluster.create_topic(topic, partitions, 1))
+        let many =
+            many.into_iter().chain(&config.reply.allowed_prefixes).map(|topic| (topic, topics.partitions));
+        single.chain(many).try_for_each(|(topic, partitions)| cluster.create_topic(topic, partitions, 1))
     }
 }
 
@@ -87,8 +75,6 @@ impl ProducerContext for Host {
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker")
-            .field("address", &self.address())
-            .finish()
+        f.debug_struct("Broker").field("address", &self.address()).finish()
     }
 }

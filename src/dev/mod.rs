@@ -41,11 +41,7 @@ pub async fn start(config: Arc<Config>, flags: PathBuf) -> anyhow::Result<App> {
 pub async fn ready(store: &Store) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     let ready = store.wait_until_ready(deadline).await && store.wait_for_version(1, deadline).await;
-    anyhow::ensure!(
-        ready,
-        "no flags within {READY_TIMEOUT:?}: {:?}",
-        store.standing().trouble
-    );
+    anyhow::ensure!(ready, "no flags within {READY_TIMEOUT:?}: {:?}", store.standing().trouble);
     Ok(())
 }
 

@@ -50,18 +50,12 @@ mod tests {
         let snapshot = crate::flag_file::load(&path, "development").unwrap().snapshot;
         let flags = snapshot.environment("development").unwrap();
         assert_eq!(flags.len(), ASKS.len());
-        let moment = Moment {
-            now: "2026-01-15T10:30:00Z",
-            hostname: "",
-            app_name: "",
-        };
+        let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "", app_name: "" };
         for (flag, default) in ASKS {
             let body = format!(r#"{{"flag_name":"{flag}","user_id":"u","default_value":{default}}}"#);
             let request = Request::decode(body.as_bytes()).unwrap();
             let ask = request.asks.as_slice().first().unwrap();
-            let outcome = flags
-                .evaluate(flag, &EvaluationContext::default(), &moment)
-                .unwrap();
+            let outcome = flags.evaluate(flag, &EvaluationContext::default(), &moment).unwrap();
             let answer = crate::flag::value::answer(
                 flag,
                 Lookup::Found(outcome),

@@ -59,13 +59,8 @@ fn sample(random: &mut impl Rng) -> (String, String) {
     let default = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     if random.random_ratio(1, MANY_EVERY) {
         let asks: Vec<_> = ASKS.choose_multiple(random, MANY_COUNT).collect();
-        members.insert(
-            "flag_names".to_owned(),
-            asks.iter().map(|(flag, _)| *flag).collect(),
-        );
-        let defaults = asks
-            .iter()
-            .map(|(flag, text)| ((*flag).to_owned(), default(text)));
+        members.insert("flag_names".to_owned(), asks.iter().map(|(flag, _)| *flag).collect());
+        let defaults = asks.iter().map(|(flag, text)| ((*flag).to_owned(), default(text)));
         members.insert("default_values".to_owned(), Value::Object(defaults.collect()));
     } else if let Some((flag, text)) = ASKS.choose(random) {
         members.insert("flag_name".to_owned(), (*flag).into());

@@ -44,16 +44,8 @@ impl Amendments {
 
     pub fn event_refusal(&self, place: Place, index: u32, bytes: usize) -> Option<RefusalCode> {
         let known = || self.events.get(&(place, index)).copied();
-        let too_large = || {
-            self.refused_size()
-                .filter(|limit| bytes >= *limit)
-                .map(|_| RefusalCode::TooLarge)
-        };
-        if self.events.is_empty() && self.refused_size.is_none() {
-            None
-        } else {
-            known().or_else(too_large)
-        }
+        let too_large = || self.refused_size().filter(|limit| bytes >= *limit).map(|_| RefusalCode::TooLarge);
+        if self.events.is_empty() && self.refused_size.is_none() { None } else { known().or_else(too_large) }
     }
 
     pub fn is_bodiless(&self, place: Place) -> bool {
@@ -67,9 +59,7 @@ impl Amendments {
     /// Forgets what lies before the committed `positions`.
     pub fn committed(&mut self, positions: &[(i32, i64)]) {
         let open = |place: &Place| {
-            !positions
-                .iter()
-                .any(|(partition, next)| place.partition == *partition && place.offset < *next)
+            !positions.iter().any(|(partition, next)| place.partition == *partition && place.offset < *next)
         };
         self.events.retain(|(place, _), _| open(place));
         self.bodiless.retain(open);
@@ -77,9 +67,7 @@ impl Amendments {
     }
 
     fn refused_size(&self) -> Option<usize> {
-        self.refused_size
-            .filter(|(_, learned)| learned.elapsed() < REFUSED_SIZE_TTL)
-            .map(|(bytes, _)| bytes)
+        self.refused_size.filter(|(_, learned)| learned.elapsed() < REFUSED_SIZE_TTL).map(|(bytes, _)| bytes)
     }
 }
 
@@ -87,10 +75,7 @@ impl Amendments {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place {
-        partition: 1,
-        offset: 7,
-    };
+    const PLACE: Place = Place { partition: 1, offset: 7 };
 
     #[test]
     fn amendments_last_until_their_record_is_committed() {
@@ -113,10 +98,7 @@ mod tests {
         amendments.learn_refused_size(2_000);
         amendments.learn_refused_size(1_000);
         amendments.learn_refused_size(3_000);
-        assert_eq!(
-            amendments.event_refusal(PLACE, 0, 1_000),
-            Some(RefusalCode::TooLarge)
-        );
+        assert_eq!(amendments.event_refusal(PLACE, 0, 1_000), Some(RefusalCode::TooLarge));
         assert_eq!(amendments.event_refusal(PLACE, 0, 999), None);
     }
 }

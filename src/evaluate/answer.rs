@@ -63,11 +63,7 @@ impl Responder {
             now: String::new(),
             parts,
         };
-        Self {
-            scene,
-            event: Vec::with_capacity(1024),
-            reply: ReplyWriter::default(),
-        }
+        Self { scene, event: Vec::with_capacity(1024), reply: ReplyWriter::default() }
     }
 }
 
@@ -104,20 +100,11 @@ impl Respond for Responder {
                 index,
                 record.timestamp_ms(),
             );
-            write_event(
-                event,
-                &scene.event_frame(&request, &served, record, index, &id),
-                ask,
-                &answer,
-            );
+            write_event(event, &scene.event_frame(&request, &served, record, index, &id), ask, &answer);
             if outbox.event(record, index, headers.passed_on.as_ref(), event)? {
                 outbox.tally.answer(served.flags.map(|(name, _)| name), &answer);
             }
-            let repeated = || {
-                asks.iter()
-                    .take(index as usize)
-                    .any(|earlier| earlier.flag == ask.flag)
-            };
+            let repeated = || asks.iter().take(index as usize).any(|earlier| earlier.flag == ask.flag);
             if headers.reply_to.is_some() && !repeated() {
                 reply.result(&ask.flag, &answer);
             }
@@ -132,10 +119,7 @@ impl Respond for Responder {
 impl Scene {
     fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
-        Served {
-            name,
-            flags: self.snapshot.environment_entry(name),
-        }
+        Served { name, flags: self.snapshot.environment_entry(name) }
     }
 
     fn evaluate<'a>(
@@ -146,11 +130,7 @@ impl Scene {
         outbox: &mut Outbox<'_>,
     ) -> Answer<'a> {
         let app_name = &self.parts.config.unleash.app_name;
-        let moment = Moment {
-            now: &self.now,
-            hostname: &self.hostname,
-            app_name,
-        };
+        let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
         let lookup = match served.flags {
             None => Lookup::NotReady(served.name.into()),
             Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
@@ -223,24 +203,12 @@ impl<'r> Headers<'r> {
             return Self::default();
         }
         let correlation_id = record.header(c"correlation-id");
-        let known = [
-            ("correlation-id", correlation_id),
-            ("traceparent", record.header(c"traceparent")),
-        ];
-        let passed_on = known
-            .into_iter()
-            .fold(None, |headers: Option<OwnedHeaders>, (key, value)| {
-                let Some(value) = value else { return headers };
-                Some(headers.unwrap_or_default().insert(Header {
-                    key,
-                    value: Some(value),
-                }))
-            });
-        Self {
-            reply_to: reply_to(record, outbox),
-            correlation_id,
-            passed_on,
-        }
+        let known = [("correlation-id", correlation_id), ("traceparent", record.header(c"traceparent"))];
+        let passed_on = known.into_iter().fold(None, |headers: Option<OwnedHeaders>, (key, value)| {
+            let Some(value) = value else { return headers };
+            Some(headers.unwrap_or_default().insert(Header { key, value: Some(value) }))
+        });
+        Self { reply_to: reply_to(record, outbox), correlation_id, passed_on }
     }
 }
 
@@ -248,24 +216,13 @@ impl<'r> Headers<'r> {
 fn reply_to<'r>(record: &Record<'r>, outbox: &mut Outbox<'_>) -> Option<&'r str> {
     let topic = record.header(c"reply-to")?;
     let refused = outbox.amendments.is_unanswered(place(record));
-    let usable = if refused {
-        Err("refused")
-    } else {
-        outbox.reply_topics.check(topic)
-    };
-    usable
-        .map_err(|reason| outbox.drop_reply(place(record), topic, reason))
-        .ok()
-        .map(|()| topic)
+    let usable = if refused { Err("refused") } else { outbox.reply_topics.check(topic) };
+    usable.map_err(|reason| outbox.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
 }
 
 /// What every event of the request repeats.
 fn echoed_bytes(request: &Request<'_>) -> usize {
-    let texts = [
-        &request.request_id,
-        &request.context.user_id,
-        &request.context.session_id,
-    ];
+    let texts = [&request.request_id, &request.context.user_id, &request.context.session_id];
     let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
     request.context_json.len() + request.environment.as_ref().map_or(0, |name| name.len()) + texts
 }

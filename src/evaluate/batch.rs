@@ -79,11 +79,7 @@ impl Batch {
         }
         self.records += 1;
         self.oldest_ms = self.oldest_ms.min(timestamp_ms.cast_unsigned());
-        match self
-            .positions
-            .iter_mut()
-            .find(|(partition, _)| *partition == place.partition)
-        {
+        match self.positions.iter_mut().find(|(partition, _)| *partition == place.partition) {
             Some((_, next)) => *next = place.offset + 1,
             None => self.positions.push((place.partition, place.offset + 1)),
         }

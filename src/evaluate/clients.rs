@@ -21,11 +21,7 @@ const START: Duration = Duration::from_secs(5);
 pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
-    let mut config = client::base(
-        &parts.config.kafka,
-        &parts.config.instance,
-        &format!("evaluator-{index}"),
-    );
+    let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
     config
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
@@ -40,10 +36,9 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
     }
     match delivery.mode {
         DeliveryMode::Transactional => {
-            config.set("transactional.id", name).set(
-                "transaction.timeout.ms",
-                delivery.transaction_timeout.as_millis().to_string(),
-            );
+            config
+                .set("transactional.id", name)
+                .set("transaction.timeout.ms", delivery.transaction_timeout.as_millis().to_string());
         }
         DeliveryMode::AtLeastOnce => {
             // A gap ends the producer, so that no result overtakes one that failed.
@@ -53,10 +48,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
     let producer =
         ReportingProducer::create(&config, &parts.config.topics.events).map_err(SessionError::Producer)?;
     if delivery.mode == DeliveryMode::Transactional {
-        producer
-            .inner()
-            .init_transactions(START)
-            .map_err(SessionError::Producer)?;
+        producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
     }
     Ok(producer)
 }
@@ -64,20 +56,13 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
 /// A static member of the evaluators' group.
 pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
     let session_timeout = parts.config.delivery.session_timeout;
-    let mut config = client::base(
-        &parts.config.kafka,
-        &parts.config.instance,
-        &format!("evaluator-{index}"),
-    );
+    let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
     config
         .set("group.id", format!("{}-evaluator", parts.config.kafka.group_id))
         .set("group.instance.id", member_name(parts, index))
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session_timeout.as_millis().to_string())
-        .set(
-            "heartbeat.interval.ms",
-            (session_timeout / 4).as_millis().min(1_000).to_string(),
-        )
+        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
@@ -97,9 +82,7 @@ pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError>
     consumer.serve().map_err(SessionError::Consumer)?;
     let inner = consumer.inner();
     let assigned = inner.assignment().map_err(SessionError::Consumer)?;
-    let committed = inner
-        .committed_offsets(assigned, STEP)
-        .map_err(SessionError::Consumer)?;
+    let committed = inner.committed_offsets(assigned, STEP).map_err(SessionError::Consumer)?;
     let mut targets = TopicPartitionList::new();
     for element in committed.elements_for_topic(topic) {
         // Without an answer there is no offset either, and that is not the start of the partition.
@@ -108,14 +91,10 @@ pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError>
             Offset::Offset(offset) => Offset::Offset(offset),
             _ => Offset::Beginning,
         };
-        targets
-            .add_partition_offset(topic, element.partition(), offset)
-            .map_err(SessionError::Consumer)?;
+        targets.add_partition_offset(topic, element.partition(), offset).map_err(SessionError::Consumer)?;
     }
     if targets.count() > 0 {
-        let sought = inner
-            .seek_partitions(targets, STEP)
-            .map_err(SessionError::Consumer)?;
+        let sought = inner.seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
         for element in sought.elements() {
             element.error().map_err(SessionError::Consumer)?;
         }
@@ -125,8 +104,5 @@ pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError>
 
 /// Stable over restarts and different for every worker of every instance: a new life fences the old one.
 fn member_name(parts: &Parts, index: usize) -> String {
-    format!(
-        "{}-evaluator-{}-{index}",
-        parts.config.kafka.group_id, parts.config.instance
-    )
+    format!("{}-evaluator-{}-{index}", parts.config.kafka.group_id, parts.config.instance)
 }

@@ -62,13 +62,9 @@ impl Evaluator {
     pub fn start(parts: &Parts) -> io::Result<Self> {
         let workers = (0..parts.config.delivery.workers).map(|index| {
             let worker = Worker::new(parts.clone(), index);
-            std::thread::Builder::new()
-                .name(format!("evaluate-{index}"))
-                .spawn(move || worker.run())
+            std::thread::Builder::new().name(format!("evaluate-{index}")).spawn(move || worker.run())
         });
-        Ok(Self {
-            workers: workers.collect::<io::Result<_>>()?,
-        })
+        Ok(Self { workers: workers.collect::<io::Result<_>>()? })
     }
 
     /// Whether a worker ended although nobody asked it to.

@@ -44,14 +44,7 @@ impl Outbox<'_> {
             self.dead_letter(record, &Refusal { code, message }, Some(index))?;
             return Ok(false);
         }
-        let ticket = self.batch.ticket(
-            place,
-            Sent::Event {
-                index,
-                bytes: body.len(),
-            },
-            body.len(),
-        );
+        let ticket = self.batch.ticket(place, Sent::Event { index, bytes: body.len() }, body.len());
         let partition = record.partition();
         match headers {
             None => self.producer.send(partition, record.key(), body, ticket)?,
@@ -89,15 +82,9 @@ impl Outbox<'_> {
             "dead letter: {}",
             letter.message
         );
-        let headers = letter
-            .headers()
-            .into_iter()
-            .fold(record.headers(), |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(&value),
-                })
-            });
+        let headers = letter.headers().into_iter().fold(record.headers(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(&value) })
+        });
         let body = if body_omitted { &[] } else { record.payload() };
         let ticket = self.batch.ticket(place, Sent::DeadLetter, body.len());
         let mut dead = BaseRecord::with_opaque_to(&self.topics.dead_letters, ticket).headers(headers);
@@ -117,38 +104,19 @@ impl Outbox<'_> {
     ) -> KafkaResult<()> {
         let mut headers = OwnedHeaders::new();
         if let Some(value) = correlation_id {
-            headers = headers.insert(Header {
-                key: "correlation-id",
-                value: Some(value),
-            });
+            headers = headers.insert(Header { key: "correlation-id", value: Some(value) });
         }
         if let Some(value) = record.header(c"traceparent") {
-            headers = headers.insert(Header {
-                key: "traceparent",
-                value: Some(value),
-            });
+            headers = headers.insert(Header { key: "traceparent", value: Some(value) });
         }
-        let sent = Sent::Reply {
-            topic: self.batch.reply_topic(topic),
-        };
+        let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
         let ticket = self.batch.ticket(place(record), sent, body.len());
-        self.send(
-            BaseRecord::with_opaque_to(topic, ticket),
-            record.key(),
-            body,
-            headers,
-        )
+        self.send(BaseRecord::with_opaque_to(topic, ticket), record.key(), body, headers)
     }
 
     /// Counts a reply that is not sent. The request's events are not affected.
     pub fn drop_reply(&self, place: Place, topic: &str, reason: &'static str) {
-        self.metrics
-            .dropped
-            .get_or_create(&DropLabels {
-                what: "reply",
-                reason,
-            })
-            .inc();
+        self.metrics.dropped.get_or_create(&DropLabels { what: "reply", reason }).inc();
         tracing::warn!(
             partition = place.partition,
             offset = place.offset,
@@ -175,17 +143,11 @@ impl Outbox<'_> {
 
 /// Where a record stands in the requests topic.
 pub fn place(record: &Record<'_>) -> Place {
-    Place {
-        partition: record.partition(),
-        offset: record.offset(),
-    }
+    Place { partition: record.partition(), offset: record.offset() }
 }
 
 /// The refusal of a request whose results would be larger than we are willing to hold.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
     let message = format!("request: expected results of at most {limit} bytes, they would take {bytes}");
-    Refusal {
-        code: RefusalCode::TooLarge,
-        message,
-    }
+    Refusal { code: RefusalCode::TooLarge, message }
 }

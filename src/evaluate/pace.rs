@@ -18,20 +18,12 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(max_open: Duration) -> Self {
-        Self {
-            max_open,
-            commit: MIN_OPEN,
-            backlog: false,
-        }
+        Self { max_open, commit: MIN_OPEN, backlog: false }
     }
 
     /// When a batch opened at `opened` should be committed.
     pub fn deadline(&self, opened: Instant) -> Instant {
-        let open = if self.backlog {
-            self.max_open
-        } else {
-            self.commit * OPEN_PER_COMMIT
-        };
+        let open = if self.backlog { self.max_open } else { self.commit * OPEN_PER_COMMIT };
         opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open)
     }
 

@@ -1,7 +1,7 @@
 //! Which topics may be replied to: those with an allowed prefix that exist.
 //!
 //! A reply that cannot be delivered would take its whole transaction down, so existence is asked for first.
-//! What is known is kept for a while, and for at most [`MAX_TOPICS_COUNT`] topics: strangers choose the names.
+//! What is known is kept for a while, and for at most `MAX_TOPICS_COUNT` topics: strangers choose the names.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,29 +29,19 @@ pub struct ReplyTopics {
 
 impl std::fmt::Debug for ReplyTopics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyTopics")
-            .field("known", &self.known.len())
-            .finish_non_exhaustive()
+        f.debug_struct("ReplyTopics").field("known", &self.known.len()).finish_non_exhaustive()
     }
 }
 
 impl ReplyTopics {
     /// `own` topics are never replied to, whatever the prefixes say.
     pub fn new(allowed_prefixes: Vec<String>, own: Vec<String>, exists: Exists) -> Self {
-        Self {
-            allowed_prefixes,
-            own,
-            known: AHashMap::new(),
-            exists,
-        }
+        Self { allowed_prefixes, own, known: AHashMap::new(), exists }
     }
 
     /// Whether a reply may be sent to `topic`, or the reason why not.
     pub fn check(&mut self, topic: &str) -> Result<(), &'static str> {
-        let allowed = self
-            .allowed_prefixes
-            .iter()
-            .any(|prefix| topic.starts_with(prefix.as_str()));
+        let allowed = self.allowed_prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str()));
         if !allowed || self.own.iter().any(|own| own == topic) || !is_topic_name(topic) {
             return Err("topic_not_allowed");
         }
@@ -80,8 +70,7 @@ impl ReplyTopics {
         if self.known.len() >= MAX_TOPICS_COUNT {
             self.known.clear();
         }
-        self.known
-            .insert(topic.to_owned(), (usable, Instant::now() + ttl));
+        self.known.insert(topic.to_owned(), (usable, Instant::now() + ttl));
         usable
     }
 }
@@ -111,14 +100,7 @@ mod tests {
     #[test]
     fn only_allowed_names_are_asked_for() {
         let (mut topics, asked) = topics(Some(true));
-        for name in [
-            "events",
-            "replies-own",
-            "replies/x",
-            "replies x",
-            "",
-            &"replies".repeat(40),
-        ] {
+        for name in ["events", "replies-own", "replies/x", "replies x", "", &"replies".repeat(40)] {
             assert_eq!(topics.check(name), Err("topic_not_allowed"), "{name}");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 0);

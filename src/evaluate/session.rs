@@ -154,8 +154,7 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
-            self.memory
-                .tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+            self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -198,12 +197,8 @@ impl<'s> Session<'s> {
                 metrics: &self.parts.metrics,
             };
             for record in fetched.records() {
-                responder
-                    .respond(&record, &mut outbox)
-                    .map_err(SessionError::Producer)?;
-                outbox
-                    .batch
-                    .advance(super::outbox::place(&record), record.timestamp_ms());
+                responder.respond(&record, &mut outbox).map_err(SessionError::Producer)?;
+                outbox.batch.advance(super::outbox::place(&record), record.timestamp_ms());
             }
             self.batch.busy += busy.elapsed();
             patience = deadline.saturating_duration_since(Instant::now());
@@ -216,11 +211,7 @@ impl<'s> Session<'s> {
 
     fn is_full(&self) -> bool {
         let delivery = &self.parts.config.delivery;
-        let records = if self.memory.careful {
-            CAREFUL_RECORDS
-        } else {
-            delivery.batch_max_messages
-        };
+        let records = if self.memory.careful { CAREFUL_RECORDS } else { delivery.batch_max_messages };
         self.batch.records >= records || self.batch.bytes >= delivery.batch_max_bytes
     }
 
@@ -232,9 +223,7 @@ impl<'s> Session<'s> {
             DeliveryMode::Transactional => {
                 let producer = self.producer.inner();
                 let Some(group) = self.consumer.inner().group_metadata() else {
-                    return Err(SessionError::Consumer(KafkaError::ConsumerCommit(
-                        RDKafkaErrorCode::State,
-                    )));
+                    return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
                 };
                 // Before the drain, so that the two round trips overlap.
                 let sent = producer.send_offsets_to_transaction(&offsets, &group, STEP);
@@ -246,10 +235,7 @@ impl<'s> Session<'s> {
             }
             DeliveryMode::AtLeastOnce => {
                 self.drain()?;
-                self.consumer
-                    .inner()
-                    .commit(&offsets, CommitMode::Async)
-                    .map_err(SessionError::Commit)?;
+                self.consumer.inner().commit(&offsets, CommitMode::Async).map_err(SessionError::Commit)?;
                 self.unconfirmed = Some(offsets);
             }
         }
@@ -268,29 +254,20 @@ impl<'s> Session<'s> {
         self.memory.amendments.committed(self.batch.positions());
         self.tally.commit(&self.parts.metrics, &self.parts.usage);
         for code in self.batch.dead_letters.drain(..) {
-            self.parts
-                .metrics
-                .dead_letters
-                .get_or_create(&CodeLabels { code: code.as_str() })
-                .inc();
+            self.parts.metrics.dead_letters.get_or_create(&CodeLabels { code: code.as_str() }).inc();
         }
     }
 
     fn observe(&mut self, commit: Duration) {
         let metrics = &self.parts.metrics.evaluate;
-        metrics
-            .batches
-            .get_or_create(&BatchLabels { outcome: "committed" })
-            .inc();
+        metrics.batches.get_or_create(&BatchLabels { outcome: "committed" }).inc();
         metrics.commit.observe(commit);
         metrics.batch.observe(self.batch.opened.elapsed());
         metrics
             .evaluation
             .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
         let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
-        metrics
-            .latency
-            .observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
+        metrics.latency.observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
         if self.lag_told.elapsed() < LAG_INTERVAL {
             return;
         }
@@ -299,9 +276,7 @@ impl<'s> Session<'s> {
             if let Some(high) = self.consumer.high_watermark(&self.requests, *partition) {
                 metrics
                     .lag
-                    .get_or_create(&PartitionLabels {
-                        partition: *partition,
-                    })
+                    .get_or_create(&PartitionLabels { partition: *partition })
                     .set((high - next).max(0));
             }
         }
@@ -322,17 +297,11 @@ impl<'s> Session<'s> {
         let failures = self.producer.take_failures();
         if let Some(refused) = failures.iter().find(|failure| is_refusal(failure.code)) {
             self.amend(&failures);
-            return Err(SessionError::Refused {
-                count: failures.len(),
-                first: refused.code,
-            });
+            return Err(SessionError::Refused { count: failures.len(), first: refused.code });
         }
         self.drop_refused_replies(&failures, acknowledged);
         match failures.first() {
-            Some(first) => Err(SessionError::Undelivered {
-                count: failures.len(),
-                first: first.code,
-            }),
+            Some(first) => Err(SessionError::Undelivered { count: failures.len(), first: first.code }),
             None if !acknowledged => Err(SessionError::Unacknowledged),
             None => Ok(()),
         }
@@ -351,11 +320,7 @@ impl<'s> Session<'s> {
             match sent {
                 Sent::Event { index, bytes } => {
                     let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
-                    let code = if too_large {
-                        RefusalCode::TooLarge
-                    } else {
-                        RefusalCode::Refused
-                    };
+                    let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
                     if too_large {
                         self.memory.amendments.learn_refused_size(bytes);
                     }
@@ -398,10 +363,7 @@ impl<'s> Session<'s> {
 
 fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), SessionError> {
     match mode {
-        DeliveryMode::Transactional => producer
-            .inner()
-            .begin_transaction()
-            .map_err(SessionError::Producer),
+        DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),
     }
 }

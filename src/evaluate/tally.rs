@@ -33,49 +33,32 @@ struct FlagCounts {
 impl Tally {
     /// Counts one answer under its environment and reason.
     pub fn answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
-        let slot = REASONS
-            .iter()
-            .position(|reason| *reason == answer.reason)
-            .unwrap_or_default();
+        let slot = REASONS.iter().position(|reason| *reason == answer.reason).unwrap_or_default();
         let label = environment.map_or(UNSERVED, |name| name);
-        let known = self
-            .environments
-            .iter_mut()
-            .position(|(name, _)| &**name == label);
+        let known = self.environments.iter_mut().position(|(name, _)| &**name == label);
         let index = known.unwrap_or_else(|| {
             self.environments.push((label.into(), Default::default()));
             self.environments.len() - 1
         });
-        if let Some(count) = self
-            .environments
-            .get_mut(index)
-            .and_then(|(_, counts)| counts.get_mut(slot))
-        {
+        if let Some(count) = self.environments.get_mut(index).and_then(|(_, counts)| counts.get_mut(slot)) {
             *count += 1;
         }
     }
 
     /// Counts yes, no and the variant for Unleash's metrics.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) {
-        let counts = self
-            .flags
-            .entry(Arc::as_ptr(outcome.flag) as usize)
-            .or_insert_with(|| FlagCounts {
-                flag: Arc::clone(outcome.flag),
-                yes: 0,
-                no: 0,
-                variants: Vec::new(),
-            });
+        let counts = self.flags.entry(Arc::as_ptr(outcome.flag) as usize).or_insert_with(|| FlagCounts {
+            flag: Arc::clone(outcome.flag),
+            yes: 0,
+            no: 0,
+            variants: Vec::new(),
+        });
         counts.yes += u64::from(outcome.enabled);
         counts.no += u64::from(!outcome.enabled);
         let Some((_, variant)) = outcome.variant else {
             return;
         };
-        match counts
-            .variants
-            .iter_mut()
-            .find(|(name, _)| Arc::ptr_eq(name, &variant.name))
-        {
+        match counts.variants.iter_mut().find(|(name, _)| Arc::ptr_eq(name, &variant.name)) {
             Some((_, count)) => *count += 1,
             None => counts.variants.push((Arc::clone(&variant.name), 1)),
         }
@@ -92,28 +75,16 @@ impl Tally {
         for (environment, counts) in self.environments.drain(..) {
             for (reason, count) in REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
                 let reason = reason.as_str();
-                let labels = EvaluationLabels {
-                    path: "stream",
-                    reason,
-                    environment: Arc::clone(&environment),
-                };
+                let labels =
+                    EvaluationLabels { path: "stream", reason, environment: Arc::clone(&environment) };
                 metrics.evaluations.get_or_create(&labels).inc_by(count);
             }
             let published = counts.iter().sum();
-            metrics
-                .events_published
-                .get_or_create(&EnvironmentLabels { environment })
-                .inc_by(published);
+            metrics.events_published.get_or_create(&EnvironmentLabels { environment }).inc_by(published);
         }
         for (_, counts) in self.flags.drain() {
             let variants = counts.variants.iter().map(|(name, count)| (&**name, *count));
-            usage.merge(
-                &counts.flag.environment,
-                &counts.flag.name,
-                counts.yes,
-                counts.no,
-                variants,
-            );
+            usage.merge(&counts.flag.environment, &counts.flag.name, counts.yes, counts.no, variants);
         }
     }
 }

@@ -46,10 +46,7 @@ impl Memory {
     pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
         if assigned != self.assigned {
             let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
-            metrics
-                .evaluate
-                .partitions
-                .inc_by(signed(assigned) - signed(self.assigned));
+            metrics.evaluate.partitions.inc_by(signed(assigned) - signed(self.assigned));
             self.assigned = assigned;
         }
     }
@@ -82,15 +79,11 @@ impl Worker {
                 Err(error) => error,
             };
             memory.failures += 1;
-            let outcome = BatchLabels {
-                outcome: if error.is_fenced() { "fenced" } else { "aborted" },
-            };
+            let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
             if !error.is_refusal() {
-                self.parts
-                    .health
-                    .degraded(format!("worker {}: {error}", self.index));
+                self.parts.health.degraded(format!("worker {}: {error}", self.index));
             }
             if error.ends_consumer() {
                 consumer = None;

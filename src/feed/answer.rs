@@ -95,10 +95,7 @@ impl Answer {
         let features: Vec<&RawValue> = serde_json::from_str(features.get())
             .map_err(|error| AnswerError::NoFeatures(error.to_string()))?;
 
-        let mut answer = Self {
-            segments: read_segments(segments)?,
-            ..Self::default()
-        };
+        let mut answer = Self { segments: read_segments(segments)?, ..Self::default() };
         answer.take(&features, segments.map_or("", RawValue::get));
         Ok(answer)
     }
@@ -123,8 +120,7 @@ impl Answer {
         doubled.sort();
         doubled.dedup();
         // Which of the two is meant can't be known.
-        self.features
-            .retain(|feature| doubled.binary_search(&feature.name).is_err());
+        self.features.retain(|feature| doubled.binary_search(&feature.name).is_err());
         let twice = |flag| Refused::new(flag, "it is in the answer more than once");
         self.refused.extend(doubled.into_iter().map(twice));
     }
@@ -172,11 +168,7 @@ mod tests {
     }
 
     fn names(answer: &Answer) -> Vec<&str> {
-        answer
-            .features
-            .iter()
-            .map(|feature| feature.name.as_str())
-            .collect()
+        answer.features.iter().map(|feature| feature.name.as_str()).collect()
     }
 
     #[test]
@@ -207,10 +199,7 @@ mod tests {
         for (body, reason) in cases {
             assert_eq!(read(body).unwrap_err().reason(), reason, "{body}");
         }
-        assert_eq!(
-            Answer::read(b"{\"features\":[\"\xff\"]}").unwrap_err().reason(),
-            "not_json"
-        );
+        assert_eq!(Answer::read(b"{\"features\":[\"\xff\"]}").unwrap_err().reason(), "not_json");
     }
 
     #[test]
@@ -225,11 +214,7 @@ mod tests {
         let body = r#"{"features":[{"name":"a"},{"name":"b"},{"name":"a","enabled":true},{"name":"a"}]}"#;
         let answer = read(body).unwrap();
         assert_eq!(names(&answer), ["b"]);
-        let refused: Vec<_> = answer
-            .refused
-            .iter()
-            .map(|refused| refused.flag.as_str())
-            .collect();
+        let refused: Vec<_> = answer.refused.iter().map(|refused| refused.flag.as_str()).collect();
         assert_eq!(refused, ["a"]);
     }
 

@@ -50,10 +50,7 @@ impl ConsumerContext for Reader {}
 /// transaction of a former leader either committed or aborted, and no further one can come.
 pub fn read(config: &Config) -> Result<State, ReadError> {
     let topic = &config.topics.definitions;
-    let failed = |error| ReadError::Kafka {
-        topic: topic.clone(),
-        error,
-    };
+    let failed = |error| ReadError::Kafka { topic: topic.clone(), error };
     let consumer = open(config, topic).map_err(failed)?;
     let mut state = State::default();
     let mut heard = Instant::now();
@@ -110,11 +107,7 @@ fn lasting(error: &KafkaError) -> bool {
 }
 
 fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
-    let version = message
-        .payload()
-        .is_none()
-        .then(|| header_version(message))
-        .flatten();
+    let version = message.payload().is_none().then(|| header_version(message)).flatten();
     if let Err(error) = state.apply(message.key().unwrap_or_default(), message.payload(), version) {
         let (topic, offset) = (message.topic(), message.offset());
         warn!(topic, offset, %error, "a definition cannot be read: it counts as absent");

@@ -50,12 +50,7 @@ impl Desk {
     pub fn open(config: Arc<Config>) -> Result<Self, PublishError> {
         let publisher = Publisher::open(&config)?;
         let state = read(&config)?;
-        Ok(Self {
-            config,
-            publisher,
-            state,
-            refusals: BTreeMap::new(),
-        })
+        Ok(Self { config, publisher, state, refusals: BTreeMap::new() })
     }
 
     /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
@@ -112,10 +107,7 @@ impl Desk {
     }
 
     pub fn refused(&self, environment: &str) -> impl Iterator<Item = &Refused> {
-        self.refusals
-            .get(environment)
-            .into_iter()
-            .flat_map(Refusals::iter)
+        self.refusals.get(environment).into_iter().flat_map(Refusals::iter)
     }
 
     fn transaction(
@@ -126,10 +118,7 @@ impl Desk {
     ) -> Result<(), (PublishError, Vec<Versioned>)> {
         let now = Utc::now();
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        let version = |planned| Versioned {
-            version: self.state.next_version(now_ms),
-            planned,
-        };
+        let version = |planned| Versioned { version: self.state.next_version(now_ms), planned };
         let batch: Vec<Versioned> = batch.into_iter().map(version).collect();
         let records = batch.iter().map(|change| self.records(change, stamp, now));
         let records: Vec<Record<'_>> = match records.collect::<Result<Vec<_>, _>>() {
@@ -154,23 +143,11 @@ impl Desk {
         let topics = &self.config.topics;
         let key = key_of(&stamp.environment, &planned.flag);
         let invalidation = change(planned, *version, stamp, now);
-        let event = Change {
-            previous_version: None,
-            ..invalidation.clone()
-        };
-        let record = |topic, body, version| Record {
-            topic,
-            key: key.clone(),
-            body,
-            version,
-        };
+        let event = Change { previous_version: None, ..invalidation.clone() };
+        let record = |topic, body, version| Record { topic, key: key.clone(), body, version };
         let tombstone = planned.content.is_none().then_some(*version);
         Ok([
-            record(
-                &topics.definitions,
-                definition(planned, *version, stamp)?,
-                tombstone,
-            ),
+            record(&topics.definitions, definition(planned, *version, stamp)?, tombstone),
             record(&topics.events, Some(serde_json::to_vec(&event)?), None),
             record(&topics.updates, Some(serde_json::to_vec(&invalidation)?), None),
         ])
@@ -182,12 +159,7 @@ impl Desk {
             match planned.content {
                 None => drop(environment.remove(&planned.flag)),
                 Some(Content { checksum, digest, .. }) => {
-                    let known = Known {
-                        version,
-                        checksum,
-                        source: stamp.source,
-                        digest: Some(digest),
-                    };
+                    let known = Known { version, checksum, source: stamp.source, digest: Some(digest) };
                     environment.insert(planned.flag, known);
                 }
             }
@@ -235,10 +207,7 @@ fn batches(changes: Vec<Planned>) -> Vec<Vec<Planned>> {
     let mut batches: Vec<Vec<Planned>> = Vec::new();
     let mut bytes = 0;
     for planned in changes {
-        let size = planned
-            .content
-            .as_ref()
-            .map_or(0, |content| content.definition.get().len());
+        let size = planned.content.as_ref().map_or(0, |content| content.definition.get().len());
         bytes += size;
         match batches.last_mut() {
             Some(batch) if batch.len() < TRANSACTION_CHANGES_MAX && bytes <= TRANSACTION_BYTES_MAX => {
@@ -299,23 +268,12 @@ mod tests {
     fn transactions_are_bounded_by_count_and_bytes() {
         let planned = |bytes: usize| {
             let definition = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
-            let content = Content {
-                definition,
-                checksum: String::new(),
-                digest: [0; 32],
-            };
-            Planned {
-                flag: "a".to_owned(),
-                previous_version: None,
-                content: Some(content),
-            }
+            let content = Content { definition, checksum: String::new(), digest: [0; 32] };
+            Planned { flag: "a".to_owned(), previous_version: None, content: Some(content) }
         };
         let sizes = |changes: Vec<Planned>| batches(changes).iter().map(Vec::len).collect::<Vec<_>>();
         assert!(sizes(Vec::new()).is_empty());
-        assert_eq!(
-            sizes((0..2_500).map(|_| planned(10)).collect()),
-            [1_000, 1_000, 500]
-        );
+        assert_eq!(sizes((0..2_500).map(|_| planned(10)).collect()), [1_000, 1_000, 500]);
         assert_eq!(sizes((0..20).map(|_| planned(900_000)).collect()), [9, 9, 2]);
     }
 }

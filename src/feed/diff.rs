@@ -68,10 +68,7 @@ pub fn diff(
     source: Source,
     refusals: &Refusals,
 ) -> Diff {
-    let mut diff = Diff {
-        refused: answer.refused.clone(),
-        ..Diff::default()
-    };
+    let mut diff = Diff { refused: answer.refused.clone(), ..Diff::default() };
     for feature in &answer.features {
         let old = known.get(&feature.name);
         if old.is_some_and(|old| old.source == source && old.digest == Some(feature.digest)) {
@@ -125,11 +122,7 @@ impl Diff {
         for (flag, old) in known {
             if old.source == source && !present.contains(flag.as_str()) {
                 let previous_version = Some(old.version);
-                self.changes.push(Planned {
-                    flag: flag.clone(),
-                    previous_version,
-                    content: None,
-                });
+                self.changes.push(Planned { flag: flag.clone(), previous_version, content: None });
             }
         }
     }
@@ -148,11 +141,7 @@ fn content(
     CompiledFlag::compile(environment, 0, &canonical).map_err(refuse)?;
     let checksum = definition::checksum(&canonical);
     let definition = RawValue::from_string(canonical).map_err(|error| error.to_string())?;
-    Ok(Content {
-        definition,
-        checksum,
-        digest,
-    })
+    Ok(Content { definition, checksum, digest })
 }
 
 #[cfg(test)]

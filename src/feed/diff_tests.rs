@@ -14,13 +14,8 @@ fn diff_of(known: &Environment, answer: &Answer) -> Diff {
 
 fn changes(diff: &Diff) -> Vec<(&str, ChangeKind, Option<u64>)> {
     let change = |change: &'_ Planned| (change.kind(), change.previous_version);
-    let named = diff
-        .changes
-        .iter()
-        .map(|planned| (planned.flag.as_str(), change(planned)));
-    named
-        .map(|(flag, (kind, previous))| (flag, kind, previous))
-        .collect()
+    let named = diff.changes.iter().map(|planned| (planned.flag.as_str(), change(planned)));
+    named.map(|(flag, (kind, previous))| (flag, kind, previous)).collect()
 }
 
 fn refused(diff: &Diff) -> Vec<&str> {
@@ -32,31 +27,15 @@ fn known(features: &[String], source: Source) -> Environment {
     let diff = diff_of(&Environment::new(), &answer(features));
     let force = |change: Planned| {
         let Content { checksum, digest, .. } = change.content?;
-        Some((
-            change.flag,
-            Known {
-                version: 7,
-                checksum,
-                source,
-                digest: Some(digest),
-            },
-        ))
+        Some((change.flag, Known { version: 7, checksum, source, digest: Some(digest) }))
     };
     diff.changes.into_iter().filter_map(force).collect()
 }
 
 #[test]
 fn created_updated_deleted_unchanged() {
-    let old = [
-        feature("same", "true"),
-        feature("changed", "true"),
-        feature("gone", "true"),
-    ];
-    let new = [
-        feature("same", "true"),
-        feature("changed", "false"),
-        feature("new", "true"),
-    ];
+    let old = [feature("same", "true"), feature("changed", "true"), feature("gone", "true")];
+    let new = [feature("same", "true"), feature("changed", "false"), feature("new", "true")];
     let diff = diff_of(&known(&old, Source::Unleash), &answer(&new));
     let expected = [
         ("changed", ChangeKind::Updated, Some(7)),
@@ -85,23 +64,12 @@ fn another_spelling_is_the_same_definition() {
 
 #[test]
 fn a_bad_feature_is_refused_by_name_and_its_last_good_version_stays() {
-    let known = known(
-        &[feature("bad", "true"), feature("good", "true")],
-        Source::Unleash,
-    );
-    let new = answer(&[
-        feature("bad", "\"perhaps\""),
-        feature("good", "false"),
-        feature("worse", "{}"),
-    ]);
+    let known = known(&[feature("bad", "true"), feature("good", "true")], Source::Unleash);
+    let new = answer(&[feature("bad", "\"perhaps\""), feature("good", "false"), feature("worse", "{}")]);
     let diff = diff_of(&known, &new);
     assert_eq!(changes(&diff), [("good", ChangeKind::Updated, Some(7))]);
     assert_eq!(refused(&diff), ["bad", "worse"]);
-    assert!(
-        diff.refused[0].reason.starts_with("enabled"),
-        "{:?}",
-        diff.refused
-    );
+    assert!(diff.refused[0].reason.starts_with("enabled"), "{:?}", diff.refused);
 
     let mut refusals = Refusals::default();
     assert_eq!(refusals.replace(diff.refused).len(), 2);
@@ -113,24 +81,16 @@ fn a_bad_feature_is_refused_by_name_and_its_last_good_version_stays() {
 #[test]
 fn a_feature_named_twice_or_without_a_name_deletes_nothing() {
     let known = known(&[feature("a", "true"), feature("b", "true")], Source::Unleash);
-    let doubled = diff_of(
-        &known,
-        &answer(&[feature("a", "false"), feature("a", "true"), feature("b", "true")]),
-    );
+    let doubled =
+        diff_of(&known, &answer(&[feature("a", "false"), feature("a", "true"), feature("b", "true")]));
     assert_eq!((changes(&doubled), refused(&doubled)), (vec![], vec!["a"]));
-    let unnamed = diff_of(
-        &known,
-        &answer(&[r#"{"enabled":true}"#.to_owned(), feature("b", "true")]),
-    );
+    let unnamed = diff_of(&known, &answer(&[r#"{"enabled":true}"#.to_owned(), feature("b", "true")]));
     assert!(unnamed.changes.is_empty(), "the one without a name may be `a`");
 }
 
 #[test]
 fn local_flags_are_neither_deleted_nor_in_the_way() {
-    let known = known(
-        &[feature("only-local", "true"), feature("both", "true")],
-        Source::Local,
-    );
+    let known = known(&[feature("only-local", "true"), feature("both", "true")], Source::Local);
     let diff = diff_of(&known, &answer(&[feature("both", "true")]));
     assert_eq!(changes(&diff), [("both", ChangeKind::Updated, Some(7))]);
 }
@@ -151,17 +111,9 @@ fn a_changed_segment_changes_each_flag_that_uses_it() {
     let mut environment = Environment::new();
     for change in first.changes {
         let Content { checksum, digest, .. } = change.content.unwrap();
-        let known = Known {
-            version: 7,
-            checksum,
-            source: Source::Unleash,
-            digest: Some(digest),
-        };
+        let known = Known { version: 7, checksum, source: Source::Unleash, digest: Some(digest) };
         environment.insert(change.flag, known);
     }
     assert!(diff_of(&environment, &body("free")).changes.is_empty());
-    assert_eq!(
-        changes(&diff_of(&environment, &body("paid"))),
-        [("user", ChangeKind::Updated, Some(7))]
-    );
+    assert_eq!(changes(&diff_of(&environment, &body("paid"))), [("user", ChangeKind::Updated, Some(7))]);
 }

@@ -63,17 +63,14 @@ impl ConsumerContext for Assignment {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(partitions) = rebalance {
             let elements = partitions.elements();
-            self.leads
-                .send_replace(elements.iter().any(|element| element.partition() == PARTITION));
+            self.leads.send_replace(elements.iter().any(|element| element.partition() == PARTITION));
         }
     }
 }
 
 impl std::fmt::Debug for Election {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Election")
-            .field("leads", &*self.leads.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Election").field("leads", &*self.leads.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -96,14 +93,8 @@ impl Election {
             .create_with_context(Assignment { leads: sender })
             .context("the feeder's consumer cannot be made")?;
         let topic = config.topics.changes.clone();
-        consumer
-            .subscribe(&[&topic])
-            .with_context(|| format!("cannot subscribe to {topic}"))?;
-        Ok(Self {
-            consumer,
-            leads,
-            topic,
-        })
+        consumer.subscribe(&[&topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
+        Ok(Self { consumer, leads, topic })
     }
 
     pub fn leads(&self) -> bool {
@@ -113,10 +104,7 @@ impl Election {
     /// Waits for the next hint. Must be awaited most of the time: rebalances happen in here.
     pub async fn recv(&self) -> Result<Received, KafkaError> {
         let message = self.consumer.recv().await?;
-        Ok(Received {
-            reading: hint::read(message.payload()),
-            offset: message.offset(),
-        })
+        Ok(Received { reading: hint::read(message.payload()), offset: message.offset() })
     }
 
     /// Returns when leadership is no longer what it was thought to be; at once, if it already isn't.
@@ -129,10 +117,7 @@ impl Election {
     /// For the transaction that handles all hints before `offset`.
     pub fn handled(&self, offset: i64) -> Option<Handled> {
         let group: ConsumerGroupMetadata = self.consumer.group_metadata()?;
-        Some(Handled {
-            offsets: self.offsets(offset)?,
-            group,
-        })
+        Some(Handled { offsets: self.offsets(offset)?, group })
     }
 
     /// Commits hints that led to no transaction. Losing this does no harm.
@@ -146,9 +131,7 @@ impl Election {
 
     fn offsets(&self, offset: i64) -> Option<TopicPartitionList> {
         let mut offsets = TopicPartitionList::new();
-        offsets
-            .add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))
-            .ok()?;
+        offsets.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset)).ok()?;
         Some(offsets)
     }
 }

@@ -33,12 +33,7 @@ struct Stamp {
 
 impl FileOrigin {
     pub fn new(environment: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self {
-            environment: environment.into(),
-            path: path.into(),
-            accepted: None,
-            offered: None,
-        }
+        Self { environment: environment.into(), path: path.into(), accepted: None, offered: None }
     }
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {
@@ -46,11 +41,7 @@ impl FileOrigin {
         let modified = metadata.modified()?;
         // Taken before the file is read: what is written meanwhile makes a new stamp.
         let settled = modified.elapsed().is_ok_and(|age| age >= SETTLED_AFTER);
-        let stamp = Stamp {
-            modified,
-            bytes: metadata.len(),
-            settled,
-        };
+        let stamp = Stamp { modified, bytes: metadata.len(), settled };
         if stamp.settled && self.accepted == Some(stamp) {
             return Ok(Seen::Unchanged);
         }

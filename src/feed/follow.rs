@@ -37,15 +37,8 @@ struct Pending {
 impl Follow {
     /// `environments`, in the order by which they are addressed.
     pub fn new(environments: impl Iterator<Item = String>) -> Self {
-        let followed = |environment| Followed {
-            environment,
-            pending: None,
-        };
-        Self {
-            environments: environments.map(followed).collect(),
-            next_offset: None,
-            handed_out: None,
-        }
+        let followed = |environment| Followed { environment, pending: None };
+        Self { environments: environments.map(followed).collect(), next_offset: None, handed_out: None }
     }
 
     /// Notes a hint. Returns the places of the environments to look at now: none if it is for another.
@@ -89,10 +82,7 @@ impl Follow {
     /// The offset before which all hints are done, if it is further than what was committed. Looks are noted before
     /// what they found is published, so that this offset may go into the same transaction.
     pub fn handled(&self) -> Option<i64> {
-        let pending = self
-            .environments
-            .iter()
-            .filter_map(|followed| followed.pending.as_ref());
+        let pending = self.environments.iter().filter_map(|followed| followed.pending.as_ref());
         let lowest = pending.map(|pending| pending.lowest_offset).min();
         let handled = lowest.or(self.next_offset)?;
         (self.handed_out.is_none_or(|before| handled > before)).then_some(handled)
@@ -134,10 +124,7 @@ mod tests {
     }
 
     fn hint(environment: Option<&str>, flag: Option<&str>) -> Hint {
-        Hint {
-            environment: environment.map(str::to_owned),
-            flag: flag.map(str::to_owned),
-        }
+        Hint { environment: environment.map(str::to_owned), flag: flag.map(str::to_owned) }
     }
 
     fn looked(follow: &mut Follow, place: usize, changed: &[&str], now: Instant) -> bool {
@@ -150,10 +137,7 @@ mod tests {
         assert_eq!(follow.hint(&hint(Some("dev"), Some("a")), 7, now), [DEV]);
         assert!(looked(&mut follow, DEV, &[], now), "nothing changed yet");
         assert!(looked(&mut follow, DEV, &["b"], now), "another flag changed");
-        assert!(
-            !looked(&mut follow, PROD, &[], now),
-            "nobody asked about this environment"
-        );
+        assert!(!looked(&mut follow, PROD, &[], now), "nobody asked about this environment");
         assert_eq!(follow.handled(), Some(7), "a successor must see the hint");
         assert!(!looked(&mut follow, DEV, &["a"], now));
         assert_eq!(follow.handled(), Some(8));
@@ -166,11 +150,7 @@ mod tests {
         let (mut follow, now) = (follow(), Instant::now());
         assert_eq!(follow.hint(&hint(None, None), 0, now), [DEV, PROD]);
         assert!(!looked(&mut follow, DEV, &["b"], now));
-        assert_eq!(
-            follow.handled(),
-            Some(0),
-            "the other environment is still to be looked at"
-        );
+        assert_eq!(follow.handled(), Some(0), "the other environment is still to be looked at");
         assert!(!looked(&mut follow, PROD, &["b"], now));
         assert_eq!(follow.handled(), Some(1));
     }
@@ -191,10 +171,7 @@ mod tests {
             follow.hint(&hint(Some("dev"), Some(&format!("flag-{n}"))), n as i64, now);
         }
         let pending = follow.environments[DEV].pending.as_ref().unwrap();
-        assert_eq!(
-            (pending.flags.len(), pending.anything),
-            (FOLLOWED_FLAGS_MAX, true)
-        );
+        assert_eq!((pending.flags.len(), pending.anything), (FOLLOWED_FLAGS_MAX, true));
     }
 
     #[test]

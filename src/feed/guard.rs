@@ -42,10 +42,7 @@ impl DeletionGuard {
                 agreed
             }
             _ => {
-                self.held = Some(Held {
-                    deletions,
-                    since: now,
-                });
+                self.held = Some(Held { deletions, since: now });
                 false
             }
         }
@@ -83,14 +80,8 @@ mod tests {
         let (mut guard, start) = (DeletionGuard::default(), Instant::now());
         let later = start + AGREEMENT_AFTER;
         assert!(!admits(&mut guard, 20, &names(0..20), start));
-        assert!(
-            !admits(&mut guard, 20, &names(0..15), later),
-            "a different answer starts anew"
-        );
-        assert!(
-            !admits(&mut guard, 20, &names(0..15), later + AGREEMENT_AFTER / 2),
-            "too soon"
-        );
+        assert!(!admits(&mut guard, 20, &names(0..15), later), "a different answer starts anew");
+        assert!(!admits(&mut guard, 20, &names(0..15), later + AGREEMENT_AFTER / 2), "too soon");
         assert!(admits(&mut guard, 20, &names(0..15), later + AGREEMENT_AFTER));
     }
 
@@ -101,11 +92,6 @@ mod tests {
         guard.reset();
         assert!(!admits(&mut guard, 20, &names(0..20), start + AGREEMENT_AFTER));
         assert!(admits(&mut guard, 20, &[], start + AGREEMENT_AFTER));
-        assert!(!admits(
-            &mut guard,
-            20,
-            &names(0..20),
-            start + 2 * AGREEMENT_AFTER
-        ));
+        assert!(!admits(&mut guard, 20, &names(0..20), start + 2 * AGREEMENT_AFTER));
     }
 }

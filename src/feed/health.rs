@@ -85,11 +85,7 @@ impl EnvironmentHealth {
         let before = self.error.take();
         let same = before.as_ref().is_some_and(|before| before.reason == reason);
         let since = before.filter(|_| same).map_or(now, |before| before.since);
-        self.error = Some(SourceError {
-            reason,
-            message,
-            since,
-        });
+        self.error = Some(SourceError { reason, message, since });
         !same
     }
 

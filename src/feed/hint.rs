@@ -68,10 +68,7 @@ pub fn read(body: Option<&[u8]>) -> Reading {
     };
     Reading::Understood(Hint {
         // Unleash writes `*` or nothing for a change in all environments.
-        environment: body
-            .environment
-            .filter(|name| !matches!(name.as_ref(), "" | "*"))
-            .map(Cow::into_owned),
+        environment: body.environment.filter(|name| !matches!(name.as_ref(), "" | "*")).map(Cow::into_owned),
         flag: flag.filter(|name| !name.is_empty()).map(Cow::into_owned),
     })
 }
@@ -99,10 +96,7 @@ mod tests {
             understood(r#"{"event_type":"FEATURE_FLAG_DELETED","environment":"dev"}"#),
             (some("dev"), None)
         );
-        assert_eq!(
-            understood(r#"{"event_type":"FEATURE_FLAG_CREATED"}"#),
-            (None, None)
-        );
+        assert_eq!(understood(r#"{"event_type":"FEATURE_FLAG_CREATED"}"#), (None, None));
     }
 
     #[test]
@@ -138,10 +132,7 @@ mod tests {
 
     #[test]
     fn large_bodies_are_not_read() {
-        let body = format!(
-            r#"{{"event_type":"FEATURE_FLAG_UPDATED","x":"{}"}}"#,
-            "y".repeat(HINT_BYTES_MAX)
-        );
+        let body = format!(r#"{{"event_type":"FEATURE_FLAG_UPDATED","x":"{}"}}"#, "y".repeat(HINT_BYTES_MAX));
         assert_eq!(read(Some(body.as_bytes())), Reading::TooLarge);
     }
 }

@@ -50,13 +50,9 @@ impl LookError {
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",
             Self::BrokeOff(_) => "truncated",
-            Self::Status {
-                status: 401 | 403, ..
-            } => "unauthorised",
+            Self::Status { status: 401 | 403, .. } => "unauthorised",
             Self::Status { status: 429, .. } => "rate_limited",
-            Self::Status {
-                status: 500..=599, ..
-            } => "server_error",
+            Self::Status { status: 500..=599, .. } => "server_error",
             Self::Status { .. } => "unexpected_status",
             Self::TooLarge { .. } => "too_large",
             Self::Answer(error) => error.reason(),
@@ -77,8 +73,6 @@ impl LookError {
 pub async fn read(body: Vec<u8>) -> Result<Seen, LookError> {
     let received_at = Utc::now();
     let reading = tokio::task::spawn_blocking(move || Answer::read(&body));
-    let answer = reading
-        .await
-        .map_err(|error| LookError::Internal(error.to_string()))??;
+    let answer = reading.await.map_err(|error| LookError::Internal(error.to_string()))??;
     Ok(Seen::Answer { answer, received_at })
 }

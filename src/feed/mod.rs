@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every instance runs a [`Feeder`], one of them leads: the owner of the single partition of the changes topic
-//! ([`election`]). A leader's [`term`] starts by fencing its predecessor and reading the definitions in force;
+//! (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in force;
 //! after any failure whose outcome is unknown it starts again from there.
 
 mod answer;
@@ -92,12 +92,7 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 impl Feeder {
     /// At most one origin per environment.
     pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
-        Self {
-            config,
-            metrics,
-            health: HealthView::default(),
-            origins,
-        }
+        Self { config, metrics, health: HealthView::default(), origins }
     }
 
     pub fn health(&self) -> HealthView {
@@ -139,8 +134,7 @@ impl Feeder {
             self.set_role(Role::Follower);
             match self.after(ended, failures) {
                 Next::Stay if election.leads() => {
-                    self.pause_in_group(election, &mut follow, *failures, shutdown)
-                        .await;
+                    self.pause_in_group(election, &mut follow, *failures, shutdown).await;
                 }
                 Next::Stay => follow = self.follow(),
                 other => return other,
@@ -164,11 +158,7 @@ impl Feeder {
                 },
             }
         }
-        if shutdown.is_cancelled() {
-            Next::Stop
-        } else {
-            Next::Stay
-        }
+        if shutdown.is_cancelled() { Next::Stop } else { Next::Stay }
     }
 
     async fn term(

@@ -34,8 +34,7 @@ impl Feeder {
         if self.health.load().failure.as_deref() != Some(message) {
             warn!(reason, message, "the feeder's term has failed");
         }
-        self.health
-            .update(|health| health.failure = Some(message.to_owned()));
+        self.health.update(|health| health.failure = Some(message.to_owned()));
         self.count_term(reason);
     }
 
@@ -54,13 +53,9 @@ impl Feeder {
     pub(super) fn note_held(&self, origin: &Origin, deletions: usize, flags: usize) {
         let environment = origin.environment();
         if self.health.environment(environment).held_deletions == 0 {
-            warn!(
-                environment,
-                deletions, flags, "answer held: it lacks most flags, a second one must agree"
-            );
+            warn!(environment, deletions, flags, "answer held: it lacks most flags, a second one must agree");
         }
-        self.health
-            .edit(environment, |health| health.held_deletions = deletions);
+        self.health.edit(environment, |health| health.held_deletions = deletions);
         self.count_poll(origin, "held");
     }
 
@@ -82,16 +77,9 @@ impl Feeder {
         });
         if let Some(error) = recovered {
             let since = error.since.to_rfc3339();
-            info!(
-                environment,
-                reason = error.reason,
-                since,
-                "the source answers again"
-            );
+            info!(environment, reason = error.reason, since, "the source answers again");
         }
-        let labels = EnvironmentLabels {
-            environment: Arc::from(environment),
-        };
+        let labels = EnvironmentLabels { environment: Arc::from(environment) };
         self.metrics
             .feed
             .flags_refused
@@ -110,12 +98,7 @@ impl Feeder {
         }
         if !kinds.is_empty() {
             self.metrics.feed.propagation.0.observe(seconds);
-            info!(
-                environment = origin.environment(),
-                changes = kinds.len(),
-                seconds,
-                "changes published"
-            );
+            info!(environment = origin.environment(), changes = kinds.len(), seconds, "changes published");
         }
     }
 
@@ -136,49 +119,24 @@ impl Feeder {
             }
         };
         let places = follow.hint(&hint, offset, Instant::now());
-        self.count_hint(if places.is_empty() {
-            "other_environment"
-        } else {
-            outcome
-        });
-        debug!(
-            environment = hint.environment,
-            flag = hint.flag,
-            offset,
-            outcome,
-            "hint"
-        );
+        self.count_hint(if places.is_empty() { "other_environment" } else { outcome });
+        debug!(environment = hint.environment, flag = hint.flag, offset, outcome, "hint");
         places
     }
 
     fn count_hint(&self, outcome: &'static str) {
-        self.metrics
-            .feed
-            .hints
-            .get_or_create(&OutcomeLabels { outcome })
-            .inc();
+        self.metrics.feed.hints.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     pub(super) fn count_term(&self, outcome: &'static str) {
-        self.metrics
-            .feed
-            .terms_ended
-            .get_or_create(&OutcomeLabels { outcome })
-            .inc();
+        self.metrics.feed.terms_ended.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     fn count_poll(&self, origin: &Origin, outcome: &'static str) {
-        self.metrics
-            .feed
-            .polls
-            .get_or_create(&self.labels(origin, outcome))
-            .inc();
+        self.metrics.feed.polls.get_or_create(&self.labels(origin, outcome)).inc();
     }
 
     fn labels(&self, origin: &Origin, outcome: &'static str) -> FeedLabels {
-        FeedLabels {
-            environment: Arc::from(origin.environment()),
-            outcome,
-        }
+        FeedLabels { environment: Arc::from(origin.environment()), outcome }
     }
 }

@@ -50,47 +50,28 @@ impl Pace {
     pub fn after(&mut self, looked: Looked) -> Wait {
         let Looked::Failed { retry_after } = looked else {
             self.failures = 0;
-            return if looked == Looked::Following {
-                follow()
-            } else {
-                self.regular()
-            };
+            return if looked == Looked::Following { follow() } else { self.regular() };
         };
         self.failures = self.failures.saturating_add(1);
-        let at_least = retry_after
-            .unwrap_or_default()
-            .min(RETRY_AFTER_MAX)
-            .max(BACKOFF_MIN);
-        Wait {
-            at_least,
-            at_most: backoff(self.failures).max(at_least),
-        }
+        let at_least = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX).max(BACKOFF_MIN);
+        Wait { at_least, at_most: backoff(self.failures).max(at_least) }
     }
 
     fn regular(&self) -> Wait {
         let at_most = self.refresh.mul_f64(rand::rng().random_range(0.9..1.1));
-        Wait {
-            at_least: LOOK_GAP_MIN.min(at_most),
-            at_most,
-        }
+        Wait { at_least: LOOK_GAP_MIN.min(at_most), at_most }
     }
 }
 
 fn follow() -> Wait {
     let gap = rand::rng().random_range(FOLLOW_GAP_MIN..FOLLOW_GAP_MAX);
-    Wait {
-        at_least: gap,
-        at_most: gap,
-    }
+    Wait { at_least: gap, at_most: gap }
 }
 
 /// Doubles with every failure in a row; half of it is jitter, so that many pollers don't come in step.
 pub fn backoff(failures: u32) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled
-        .min(BACKOFF_MAX)
-        .mul_f64(rand::rng().random_range(0.5..1.0))
-        .max(BACKOFF_MIN)
+    doubled.min(BACKOFF_MAX).mul_f64(rand::rng().random_range(0.5..1.0)).max(BACKOFF_MIN)
 }
 
 /// The header `Retry-After`: seconds, or an HTTP date.
@@ -113,14 +94,8 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_768_473_000); // 2026-01-15T10:30:00Z
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after(" 0 ", now), Some(Duration::ZERO));
-        assert_eq!(
-            retry_after("Thu, 15 Jan 2026 10:30:30 GMT", now),
-            Some(Duration::from_secs(30))
-        );
-        assert_eq!(
-            retry_after("Thu, 15 Jan 2026 10:00:00 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(retry_after("Thu, 15 Jan 2026 10:30:30 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("Thu, 15 Jan 2026 10:00:00 GMT", now), Some(Duration::ZERO));
         for bad in ["", "soon", "-1", "1.5", "2026-01-15T10:30:30Z"] {
             assert_eq!(retry_after(bad, now), None, "{bad}");
         }
@@ -131,19 +106,9 @@ mod tests {
         let mut pace = Pace::new(Duration::from_secs(15));
         let failed = Looked::Failed { retry_after: None };
         let waits: Vec<_> = (0..40).map(|_| pace.after(failed)).collect();
-        assert_eq!(
-            waits[0],
-            Wait {
-                at_least: BACKOFF_MIN,
-                at_most: BACKOFF_MIN
-            }
-        );
+        assert_eq!(waits[0], Wait { at_least: BACKOFF_MIN, at_most: BACKOFF_MIN });
         assert!(waits[4].at_most >= Duration::from_secs(4), "{:?}", waits[4]);
-        assert!(
-            waits
-                .iter()
-                .all(|wait| wait.at_most <= BACKOFF_MAX && wait.at_least == BACKOFF_MIN)
-        );
+        assert!(waits.iter().all(|wait| wait.at_most <= BACKOFF_MAX && wait.at_least == BACKOFF_MIN));
         pace.after(Looked::Fine);
         assert_eq!(pace.after(failed), waits[0]);
     }
@@ -151,11 +116,8 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_within_reason() {
         let mut pace = Pace::new(Duration::from_secs(15));
-        let mut after = |seconds| {
-            pace.after(Looked::Failed {
-                retry_after: Some(Duration::from_secs(seconds)),
-            })
-        };
+        let mut after =
+            |seconds| pace.after(Looked::Failed { retry_after: Some(Duration::from_secs(seconds)) });
         assert_eq!(after(30).at_least, Duration::from_secs(30));
         assert_eq!(after(1_000_000).at_least, RETRY_AFTER_MAX);
         assert_eq!(after(0).at_least, BACKOFF_MIN);

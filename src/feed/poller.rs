@@ -50,11 +50,7 @@ impl Pollers {
             wakes.push(Arc::clone(&wake));
             tasks.spawn(poll(place, origin, pace, sender.clone(), wake));
         }
-        Self {
-            looks,
-            wakes,
-            _tasks: tasks,
-        }
+        Self { looks, wakes, _tasks: tasks }
     }
 
     /// The next look. Never returns if there is nothing to look at.
@@ -84,11 +80,7 @@ async fn poll(
         let result = origin.look().await;
         let failed = result.as_ref().err().map(LookError::retry_after);
         let (sender, verdict) = oneshot::channel();
-        let look = Look {
-            place,
-            result,
-            verdict: sender,
-        };
+        let look = Look { place, result, verdict: sender };
         if looks.send(look).await.is_err() {
             return;
         }

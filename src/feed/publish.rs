@@ -83,10 +83,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            self.failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((key, error.clone()));
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((key, error.clone()));
         }
     }
 }
@@ -104,30 +101,18 @@ impl Publisher {
         settings
             // The same for all instances. Owning the partition of the changes topic would be no fence.
             .set("transactional.id", format!("{}-feeder", config.kafka.group_id))
-            .set(
-                "transaction.timeout.ms",
-                TRANSACTION_TIMEOUT.as_millis().to_string(),
-            )
+            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "0")
             .set("batch.size", BATCH_BYTES_MAX);
         let producer: BaseProducer<Deliveries> = settings
             .create_with_context(Deliveries::default())
-            .map_err(|error| PublishError::Kafka {
-                step: "create the producer",
-                error,
-            })?;
+            .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
         let publisher = Self { producer };
-        publisher.step("init_transactions", |producer| {
-            producer.init_transactions(CALL_TIMEOUT)
-        })?;
+        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
         // Known topics spare the first transaction the wait for metadata; a missing one is found before the term.
-        for topic in [
-            &config.topics.definitions,
-            &config.topics.events,
-            &config.topics.updates,
-        ] {
+        for topic in [&config.topics.definitions, &config.topics.events, &config.topics.updates] {
             publisher.find(topic)?;
         }
         Ok(publisher)
@@ -135,12 +120,7 @@ impl Publisher {
 
     /// Publishes all of `records` and the offsets, or nothing.
     pub fn transaction(&self, records: &[Record<'_>], handled: Option<&Handled>) -> Result<(), PublishError> {
-        self.producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.step("begin_transaction", Producer::begin_transaction)?;
         for record in records {
             self.send(record)?;
@@ -151,19 +131,13 @@ impl Publisher {
             })?;
         }
         self.drain()?;
-        self.step("commit_transaction", |producer| {
-            producer.commit_transaction(CALL_TIMEOUT)
-        })
+        self.step("commit_transaction", |producer| producer.commit_transaction(CALL_TIMEOUT))
     }
 
     fn find(&self, topic: &str) -> Result<(), PublishError> {
         let metadata = self.producer.client().fetch_metadata(Some(topic), CALL_TIMEOUT);
         let metadata = metadata.map_err(|error| self.refuse("find the topics", error))?;
-        match metadata
-            .topics()
-            .iter()
-            .any(|found| found.name() == topic && !found.partitions().is_empty())
-        {
+        match metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
             true => Ok(()),
             false => Err(PublishError::Other(format!("topic {topic} does not exist"))),
         }
@@ -174,23 +148,13 @@ impl Publisher {
         outgoing.payload = record.body.as_deref();
         if let Some(version) = record.version {
             let version = version.to_string();
-            let header = Header {
-                key: "version",
-                value: Some(&version),
-            };
+            let header = Header { key: "version", value: Some(&version) };
             outgoing = outgoing.headers(OwnedHeaders::new().insert(header));
         }
-        self.producer
-            .send(outgoing)
-            .map_err(|(error, _)| match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    PublishError::TooLarge(vec![record.key.clone()])
-                }
-                _ => PublishError::Kafka {
-                    step: "produce",
-                    error,
-                },
-            })
+        self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge(vec![record.key.clone()]),
+            _ => PublishError::Kafka { step: "produce", error },
+        })
     }
 
     /// Waits for all deliveries. Without this `commit_transaction` would wait for them itself, in steps of 100 ms.
@@ -212,11 +176,8 @@ impl Publisher {
         let failed = std::mem::take(&mut *context.failed.lock().unwrap_or_else(PoisonError::into_inner));
         let is_large =
             |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-        let large: Vec<String> = failed
-            .iter()
-            .filter(|(_, error)| is_large(error))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let large: Vec<String> =
+            failed.iter().filter(|(_, error)| is_large(error)).map(|(key, _)| key.clone()).collect();
         if !large.is_empty() {
             return Some(PublishError::TooLarge(large));
         }
@@ -234,10 +195,7 @@ impl Publisher {
 
     fn refuse(&self, step: &'static str, error: KafkaError) -> PublishError {
         let fatal = self.producer.client().fatal_error();
-        let code = fatal
-            .as_ref()
-            .map(|(code, _)| *code)
-            .or_else(|| error.rdkafka_error_code());
+        let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code());
         let fenced = matches!(
             code,
             Some(

@@ -24,27 +24,18 @@ pub struct Refusals {
 
 impl Refused {
     pub fn new(flag: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            flag: flag.into(),
-            reason: reason.into(),
-            digest: None,
-        }
+        Self { flag: flag.into(), reason: reason.into(), digest: None }
     }
 
     pub fn of(flag: impl Into<String>, reason: impl Into<String>, digest: Digest) -> Self {
-        Self {
-            digest: Some(digest),
-            ..Self::new(flag, reason)
-        }
+        Self { digest: Some(digest), ..Self::new(flag, reason) }
     }
 }
 
 impl Refusals {
     /// Why exactly this definition of `flag` was refused before, if it was.
     pub fn of(&self, flag: &str, digest: &Digest) -> Option<&Refused> {
-        self.by_flag
-            .get(flag)
-            .filter(|refused| refused.digest.as_ref() == Some(digest))
+        self.by_flag.get(flag).filter(|refused| refused.digest.as_ref() == Some(digest))
     }
 
     /// `refused` is all there is now. Returns what is new among it.
@@ -52,10 +43,7 @@ impl Refusals {
         let before = std::mem::take(&mut self.by_flag);
         let is_new = |now: &&Refused| before.get(&now.flag).is_none_or(|old| old.reason != now.reason);
         let news = refused.iter().filter(is_new).cloned().collect();
-        self.by_flag = refused
-            .into_iter()
-            .map(|refused| (refused.flag.clone(), refused))
-            .collect();
+        self.by_flag = refused.into_iter().map(|refused| (refused.flag.clone(), refused)).collect();
         news
     }
 
@@ -80,12 +68,7 @@ mod tests {
         assert!(refusals.replace(vec![bad.clone()]).is_empty());
         assert_eq!(refusals.of("a", &[1; 32]), Some(&bad));
         assert_eq!(refusals.of("a", &[2; 32]), None);
-        assert_eq!(
-            refusals
-                .replace(vec![Refused::of("a", "too large", [2; 32])])
-                .len(),
-            1
-        );
+        assert_eq!(refusals.replace(vec![Refused::of("a", "too large", [2; 32])]).len(), 1);
         assert!(refusals.replace(Vec::new()).is_empty());
         assert_eq!(refusals.iter().count(), 0);
     }

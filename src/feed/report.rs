@@ -105,15 +105,8 @@ impl Reporter {
                 self.report().await;
             }
         }
-        if interval.is_some()
-            && tokio::time::timeout(LAST_REPORT_MAX, self.report())
-                .await
-                .is_err()
-        {
-            debug!(
-                environment = self.environment.name,
-                "the last usage could not be reported in time"
-            );
+        if interval.is_some() && tokio::time::timeout(LAST_REPORT_MAX, self.report()).await.is_err() {
+            debug!(environment = self.environment.name, "the last usage could not be reported in time");
         }
     }
 
@@ -177,14 +170,8 @@ impl Reporter {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<(), (Option<StatusCode>, String)> {
-        let request = self
-            .client
-            .request(Method::POST, path, &self.environment.token)
-            .json(body);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| (None, unleash::chain(error)))?;
+        let request = self.client.request(Method::POST, path, &self.environment.token).json(body);
+        let response = request.send().await.map_err(|error| (None, unleash::chain(error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err((Some(status), format!("status {status}")));
@@ -199,21 +186,14 @@ impl Reporter {
     fn note(&mut self, what: &'static str, error: String) {
         if self.failure.as_ref() != Some(&error) {
             let environment = &self.environment.name;
-            warn!(
-                environment,
-                what, error, "Unleash does not take the report: it is tried again"
-            );
+            warn!(environment, what, error, "Unleash does not take the report: it is tried again");
             self.failure = Some(error);
         }
     }
 
     fn count(&self, outcome: &'static str) {
         let environment = Arc::from(self.environment.name.as_str());
-        self.metrics
-            .feed
-            .usage_reports
-            .get_or_create(&FeedLabels { environment, outcome })
-            .inc();
+        self.metrics.feed.usage_reports.get_or_create(&FeedLabels { environment, outcome }).inc();
     }
 
     fn count_dropped(&self, bucket: &Bucket) {
@@ -224,10 +204,7 @@ impl Reporter {
 
     fn drop_count(&self, reason: &'static str, evaluations: u64) {
         if evaluations > 0 {
-            let labels = DropLabels {
-                what: "usage",
-                reason,
-            };
+            let labels = DropLabels { what: "usage", reason };
             self.metrics.dropped.get_or_create(&labels).inc_by(evaluations);
         }
     }
@@ -249,11 +226,7 @@ fn parts(bucket: Bucket) -> Vec<Bucket> {
             _ => {
                 bytes = size;
                 let flags = [(flag, counts)].into();
-                parts.push(Bucket {
-                    since: bucket.since,
-                    flags,
-                    ..Bucket::default()
-                });
+                parts.push(Bucket { since: bucket.since, flags, ..Bucket::default() });
             }
         }
     }

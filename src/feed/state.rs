@@ -66,18 +66,8 @@ impl State {
             BadRecord(format!("{environment}/{flag}: not a definition: {error}"))
         })?;
         self.highest = self.highest.max(definition.version);
-        let Definition {
-            version,
-            checksum,
-            source,
-            ..
-        } = definition;
-        let known = Known {
-            version,
-            checksum,
-            source,
-            digest: None,
-        };
+        let Definition { version, checksum, source, .. } = definition;
+        let known = Known { version, checksum, source, digest: None };
         self.environment_mut(environment).insert(flag.to_owned(), known);
         Ok(())
     }
@@ -90,12 +80,8 @@ pub fn key_of(environment: &str, flag: &str) -> String {
 
 fn parse_key(key: &[u8]) -> Result<(&str, &str), BadRecord> {
     let text = std::str::from_utf8(key).ok();
-    text.and_then(|text| text.split_once('/')).ok_or_else(|| {
-        BadRecord(format!(
-            "key {:?} is not environment/flag",
-            String::from_utf8_lossy(key)
-        ))
-    })
+    text.and_then(|text| text.split_once('/'))
+        .ok_or_else(|| BadRecord(format!("key {:?} is not environment/flag", String::from_utf8_lossy(key))))
 }
 
 #[cfg(test)]
@@ -104,10 +90,7 @@ mod tests {
 
     /// How many flags there are, and the highest version.
     fn sums(state: &State) -> (usize, u64) {
-        (
-            state.environments.values().map(BTreeMap::len).sum(),
-            state.highest,
-        )
+        (state.environments.values().map(BTreeMap::len).sum(), state.highest)
     }
 
     fn body(version: u64) -> Vec<u8> {
@@ -118,9 +101,7 @@ mod tests {
     #[test]
     fn versions_grow_whatever_the_clock_says() {
         let mut state = State::default();
-        let given: Vec<u64> = [1000, 1000, 999, 5, 2000]
-            .map(|now| state.next_version(now))
-            .into();
+        let given: Vec<u64> = [1000, 1000, 999, 5, 2000].map(|now| state.next_version(now)).into();
         assert_eq!(given, [1000, 1001, 1002, 1003, 2000]);
     }
 

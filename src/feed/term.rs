@@ -73,14 +73,7 @@ impl<'t> Term<'t> {
         let desk = tokio::task::spawn_blocking(move || Desk::open(config)).await??;
         let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
         let guards = feeder.origins.iter().map(|_| DeletionGuard::default()).collect();
-        Ok(Self {
-            feeder,
-            election,
-            follow,
-            desk: Arc::new(Mutex::new(desk)),
-            guards,
-            pollers,
-        })
+        Ok(Self { feeder, election, follow, desk: Arc::new(Mutex::new(desk)), guards, pollers })
     }
 
     /// Leads until the partition is lost. A look is judged to its end before anything else happens.
@@ -112,11 +105,7 @@ impl<'t> Term<'t> {
         let Some(origin) = self.feeder.origins.get(look.place) else {
             return Ok(());
         };
-        let Look {
-            place,
-            result,
-            verdict,
-        } = look;
+        let Look { place, result, verdict } = look;
         let (accepted, following) = match result {
             Err(error) => {
                 self.reset_guard(place);
@@ -157,10 +146,7 @@ impl<'t> Term<'t> {
         let (diff, flags, news) = comparing.await?;
         for refused in news {
             let (environment, flag, reason) = (origin.environment(), refused.flag, refused.reason);
-            warn!(
-                environment,
-                flag, reason, "flag refused: its last good version stays in force"
-            );
+            warn!(environment, flag, reason, "flag refused: its last good version stays in force");
         }
         let deletions = diff.deletions().count();
         let guard = self.guards.get_mut(place);
@@ -192,14 +178,10 @@ impl<'t> Term<'t> {
             }
             self.feeder.note_published(origin, &kinds, Utc::now() - seen_at);
         }
-        self.feeder.note_success(
-            origin,
-            if kinds.is_empty() { "same" } else { "changed" },
-            |health| {
-                health.flags = flags;
-                health.set_refused(refused.iter());
-            },
-        );
+        self.feeder.note_success(origin, if kinds.is_empty() { "same" } else { "changed" }, |health| {
+            health.flags = flags;
+            health.set_refused(refused.iter());
+        });
         Ok(published)
     }
 

@@ -85,13 +85,7 @@ impl Client {
 
 impl UnleashOrigin {
     pub fn new(client: Arc<Client>, UnleashEnvironment { name, token }: UnleashEnvironment) -> Self {
-        Self {
-            client,
-            environment: name,
-            token,
-            etag: None,
-            offered: None,
-        }
+        Self { client, environment: name, token, etag: None, offered: None }
     }
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {
@@ -123,11 +117,7 @@ impl UnleashOrigin {
 fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<HeaderMap> {
     let named = [
         ("unleash-appname", config.app_name.as_str(), "UNLEASH_APP_NAME"),
-        (
-            "unleash-instanceid",
-            config.instance_id.as_str(),
-            "UNLEASH_INSTANCE_ID",
-        ),
+        ("unleash-instanceid", config.instance_id.as_str(), "UNLEASH_INSTANCE_ID"),
         ("unleash-connection-id", connection_id, ""),
         ("unleash-sdk", SDK, ""),
         ("unleash-client-spec", CLIENT_SPEC, ""),
@@ -163,18 +153,9 @@ async fn refuse_status(response: Response) -> LookError {
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| pace::retry_after(value, SystemTime::now()));
-    let body = read_body(response, ERROR_CHARS_MAX * 100)
-        .await
-        .unwrap_or_default();
-    let start = String::from_utf8_lossy(&body)
-        .chars()
-        .take(ERROR_CHARS_MAX)
-        .collect();
-    LookError::Status {
-        status,
-        start,
-        retry_after,
-    }
+    let body = read_body(response, ERROR_CHARS_MAX * 100).await.unwrap_or_default();
+    let start = String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect();
+    LookError::Status { status, start, retry_after }
 }
 
 fn refuse_request(error: reqwest::Error) -> LookError {
@@ -239,10 +220,7 @@ mod tests {
         let page = "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 6\r\n\r\n<html>";
         let error = refuse_status(response(page).await).await;
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
-        assert_eq!(
-            (error.reason(), error.to_string()),
-            ("server_error", "status 503: <html>".to_owned())
-        );
+        assert_eq!((error.reason(), error.to_string()), ("server_error", "status 503: <html>".to_owned()));
     }
 
     #[tokio::test]

@@ -46,13 +46,8 @@ pub struct Dropped {
 impl Usage {
     /// `environments` are those whose usage is reported; none where reporting is disabled.
     pub fn new(environments: impl IntoIterator<Item = String>) -> Self {
-        let buckets = environments
-            .into_iter()
-            .map(|name| (name, Bucket::default()))
-            .collect();
-        Self {
-            buckets: Mutex::new(buckets),
-        }
+        let buckets = environments.into_iter().map(|name| (name, Bucket::default())).collect();
+        Self { buckets: Mutex::new(buckets) }
     }
 
     /// Adds counts. Meant for about once a second per worker, not for each evaluation.
@@ -74,10 +69,7 @@ impl Usage {
     /// Takes what was collected, to be reported.
     pub(super) fn take(&self, environment: &str) -> Bucket {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets
-            .get_mut(environment)
-            .map(std::mem::take)
-            .unwrap_or_default()
+        buckets.get_mut(environment).map(std::mem::take).unwrap_or_default()
     }
 
     /// Gives back what could not be reported: it goes with the next report, unless it is too old by then.
@@ -172,26 +164,11 @@ mod tests {
         for n in 0..FLAGS_MAX + 7 {
             usage.merge("dev", &format!("flag-{n}"), 1, 1, std::iter::empty());
         }
-        let variants: Vec<String> = (0..VARIANTS_PER_FLAG_MAX + 3)
-            .map(|n| format!("variant-{n}"))
-            .collect();
-        usage.merge(
-            "dev",
-            "flag-0",
-            0,
-            0,
-            variants.iter().map(|name| (name.as_str(), 1)),
-        );
+        let variants: Vec<String> = (0..VARIANTS_PER_FLAG_MAX + 3).map(|n| format!("variant-{n}")).collect();
+        usage.merge("dev", "flag-0", 0, 0, variants.iter().map(|name| (name.as_str(), 1)));
         let bucket = usage.take("dev");
         assert_eq!(bucket.flags.len(), FLAGS_MAX);
-        assert_eq!(
-            bucket.dropped,
-            Dropped {
-                too_many_flags: 14,
-                too_many_variants: 3,
-                too_old: 0
-            }
-        );
+        assert_eq!(bucket.dropped, Dropped { too_many_flags: 14, too_many_variants: 3, too_old: 0 });
 
         let later = Utc::now() + TimeDelta::hours(KEPT_HOURS_MAX + 1);
         let evaluations = bucket.evaluations();

@@ -81,11 +81,7 @@ impl CompiledFlag {
                 field: format!("strategies[{index}]"),
                 message,
             })?;
-            strategies.push(StrategyRule {
-                condition,
-                group: rule::group(strategy),
-                variants: set,
-            });
+            strategies.push(StrategyRule { condition, group: rule::group(strategy), variants: set });
         }
         Ok(Self {
             name: feature.name.as_str().into(),
@@ -95,12 +91,7 @@ impl CompiledFlag {
             strategies: strategies.into(),
             variants: variants.into(),
             own,
-            dependencies: feature
-                .dependencies
-                .iter()
-                .flatten()
-                .map(Dependency::of)
-                .collect(),
+            dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
             properties: names.finish(),
         })
     }
@@ -115,9 +106,7 @@ impl CompiledFlag {
 
     /// The names of the flags it depends on.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.dependencies
-            .iter()
-            .map(|dependency| dependency.parent.as_ref())
+        self.dependencies.iter().map(|dependency| dependency.parent.as_ref())
     }
 
     /// Whether it is switched on in its environment, whatever the context.
@@ -131,12 +120,7 @@ impl Dependency {
         Self {
             parent: dependency.feature.as_str().into(),
             enabled: dependency.enabled.unwrap_or(true),
-            variants: dependency
-                .variants
-                .iter()
-                .flatten()
-                .map(|name| name.as_str().into())
-                .collect(),
+            variants: dependency.variants.iter().flatten().map(|name| name.as_str().into()).collect(),
         }
     }
 }

@@ -20,11 +20,7 @@ pub struct EvaluationContext<'a> {
 impl<'a> EvaluationContext<'a> {
     /// The property of this name, or `None`.
     pub fn property(&self, name: &str) -> Option<&str> {
-        self.properties
-            .iter()
-            .rev()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_ref())
+        self.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 }
 

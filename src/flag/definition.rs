@@ -69,19 +69,13 @@ fn parse(definition: &str) -> Result<Value, CompileError> {
 fn within_size(definition: &str) -> Result<(), CompileError> {
     match definition.len() {
         0..=MAX_DEFINITION_BYTES => Ok(()),
-        bytes => Err(nameless(format!(
-            "{bytes} bytes, at most {MAX_DEFINITION_BYTES} are allowed"
-        ))),
+        bytes => Err(nameless(format!("{bytes} bytes, at most {MAX_DEFINITION_BYTES} are allowed"))),
     }
 }
 
 /// A refusal before the flag's name is known.
 fn nameless(message: String) -> CompileError {
-    CompileError {
-        flag: "?".to_owned(),
-        field: "definition".to_owned(),
-        message,
-    }
+    CompileError { flag: "?".to_owned(), field: "definition".to_owned(), message }
 }
 
 /// Levels of nesting; the JSON parser's own limit of 128 bounds the recursion.

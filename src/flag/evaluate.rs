@@ -52,11 +52,7 @@ impl EnvironmentFlags {
         moment: &Moment<'_>,
     ) -> Option<Outcome<'s>> {
         let flag = self.get(flag)?;
-        let asked = Asked {
-            context,
-            moment,
-            environment: self.name(),
-        };
+        let asked = Asked { context, moment, environment: self.name() };
         let matched = if flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)
         } else {
@@ -78,10 +74,7 @@ impl EnvironmentFlags {
 
     /// Parents have no parents themselves: one that names some (a cycle always does) allows nothing.
     fn parent_allows(&self, dependency: &Dependency, child: &CompiledFlag, asked: Asked<'_>) -> bool {
-        let Some(parent) = self
-            .get(&dependency.parent)
-            .filter(|flag| flag.dependencies.is_empty())
-        else {
+        let Some(parent) = self.get(&dependency.parent).filter(|flag| flag.dependencies.is_empty()) else {
             return false;
         };
         // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.

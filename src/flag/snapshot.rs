@@ -33,11 +33,7 @@ pub struct EnvironmentFlags {
 #[derive(Debug)]
 pub enum FlagChange {
     Set(Arc<CompiledFlag>),
-    Remove {
-        environment: Arc<str>,
-        name: Arc<str>,
-        version: u64,
-    },
+    Remove { environment: Arc<str>, name: Arc<str>, version: u64 },
 }
 
 impl Snapshot {
@@ -72,11 +68,7 @@ impl Snapshot {
                         Arc::make_mut(flags).set(flag);
                     }
                 }
-                FlagChange::Remove {
-                    environment,
-                    name,
-                    version,
-                } => {
+                FlagChange::Remove { environment, name, version } => {
                     next.version = next.version.max(version);
                     if let Some(flags) = next.served(environment) {
                         Arc::make_mut(flags).remove(&name);
@@ -101,8 +93,7 @@ impl Snapshot {
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {
-        self.environments
-            .binary_search_by(|(other, _)| other.as_ref().cmp(name))
+        self.environments.binary_search_by(|(other, _)| other.as_ref().cmp(name))
     }
 
     /// The flags of this environment, which is served from now on. Always there.
@@ -126,12 +117,7 @@ impl EnvironmentFlags {
     fn named(name: Arc<str>) -> Self {
         let hasher = ahash::RandomState::new();
         let empty = Arc::new(Shard::with_hasher(hasher.clone()));
-        Self {
-            name,
-            shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
-            hasher,
-            len: 0,
-        }
+        Self { name, shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(), hasher, len: 0 }
     }
 
     /// The environment's name.

@@ -27,24 +27,16 @@ async fn ready(State(surface): State<Surface>) -> Response {
         false => {
             let overview = surface.health.overview();
             let waits = overview.parts.iter().filter(|(_, part)| part.required_for_ready);
-            let parts: serde_json::Map<_, _> = waits
-                .map(|(name, part)| ((*name).to_owned(), json!(part.report)))
-                .collect();
-            fresh(
-                StatusCode::SERVICE_UNAVAILABLE,
-                json!({"status": "not ready", "parts": parts}),
-            )
+            let parts: serde_json::Map<_, _> =
+                waits.map(|(name, part)| ((*name).to_owned(), json!(part.report))).collect();
+            fresh(StatusCode::SERVICE_UNAVAILABLE, json!({"status": "not ready", "parts": parts}))
         }
     }
 }
 
 async fn overview(State(surface): State<Surface>) -> Response {
     let overview = surface.health.overview();
-    let status = if overview.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if overview.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     fresh(status, json!(overview))
 }
 

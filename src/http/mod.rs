@@ -37,11 +37,7 @@ pub struct Surface {
 /// The routes of the main listener; `with_metrics` where they have no listener of their own.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let router = health::routes();
-    let router = if with_metrics {
-        router.route("/metrics", get(metrics))
-    } else {
-        router
-    };
+    let router = if with_metrics { router.route("/metrics", get(metrics)) } else { router };
     finish(router, surface)
 }
 

@@ -33,11 +33,7 @@ struct Body<'p> {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Display) -> Self {
-        Self {
-            status,
-            detail: detail.to_string(),
-            errors: Vec::new(),
-        }
+        Self { status, detail: detail.to_string(), errors: Vec::new() }
     }
 }
 

@@ -13,26 +13,16 @@ use super::*;
 use crate::shutdown::Shutdown;
 
 fn surface() -> Surface {
-    Surface {
-        health: Arc::new(Registry::new("test-1")),
-        metrics: Metrics::new(),
-    }
+    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new() }
 }
 
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
     let request = Request::builder().method(method).uri(path).body(Body::empty())?;
     let response = router.oneshot(request).await?;
-    let content_type = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .map(|value| value.to_str());
+    let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str());
     let content_type = content_type.transpose()?.unwrap_or_default().to_owned();
     let status = response.status();
-    Ok((
-        status,
-        content_type,
-        to_bytes(response.into_body(), MAX_BODY_BYTES).await?.into(),
-    ))
+    Ok((status, content_type, to_bytes(response.into_body(), MAX_BODY_BYTES).await?.into()))
 }
 
 #[tokio::test]
@@ -47,22 +37,13 @@ async fn health_follows_the_parts() -> anyhow::Result<()> {
     let (ready, _, body) = ask(router.clone(), Method::GET, "/health/ready").await?;
     assert_eq!(ready, StatusCode::SERVICE_UNAVAILABLE);
     let body: Value = serde_json::from_slice(&body)?;
-    assert_eq!(
-        body["parts"]["store"]["detail"],
-        "reading feature-flag-definitions"
-    );
+    assert_eq!(body["parts"]["store"]["detail"], "reading feature-flag-definitions");
 
     store.up();
-    assert_eq!(
-        ask(router.clone(), Method::GET, "/health/ready").await?.0,
-        StatusCode::OK
-    );
+    assert_eq!(ask(router.clone(), Method::GET, "/health/ready").await?.0, StatusCode::OK);
     let (status, content_type, body) = ask(router, Method::GET, "/health").await?;
     let body: Value = serde_json::from_slice(&body)?;
-    assert_eq!(
-        (status, content_type.as_str()),
-        (StatusCode::OK, "application/json")
-    );
+    assert_eq!((status, content_type.as_str()), (StatusCode::OK, "application/json"));
     assert_eq!(body["instance"], "test-1");
     assert_eq!(body["parts"]["store"]["state"], "up");
     assert_eq!(body["parts"]["store"]["required_for_ready"], true);
@@ -78,16 +59,11 @@ async fn what_is_not_there_is_a_problem() -> anyhow::Result<()> {
     ] {
         let (status, content_type, body) = ask(router(surface(), true), method, path).await?;
         let body: Value = serde_json::from_slice(&body)?;
-        assert_eq!(
-            (status, content_type.as_str()),
-            (expected, "application/problem+json")
-        );
+        assert_eq!((status, content_type.as_str()), (expected, "application/problem+json"));
         assert_eq!(body["status"], expected.as_u16());
         assert!(body["title"].is_string() && body["detail"].is_string() && body["type"].is_string());
     }
-    let answer = router(surface(), true)
-        .oneshot(Request::post("/health").body(Body::empty())?)
-        .await?;
+    let answer = router(surface(), true).oneshot(Request::post("/health").body(Body::empty())?).await?;
     assert!(answer.headers().contains_key(header::ALLOW));
     Ok(())
 }
@@ -110,10 +86,7 @@ async fn a_taken_address_is_named() -> anyhow::Result<()> {
     let address = first.address()?;
     let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address, router(surface(), true)).await;
     let error = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
-    assert!(
-        error.contains(&address.to_string()) && error.contains("FLAGSTREAM_HTTP__LISTEN"),
-        "{error}"
-    );
+    assert!(error.contains(&address.to_string()) && error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
 }
 

@@ -62,9 +62,7 @@ impl std::fmt::Debug for BatchConsumer {
 
 impl std::fmt::Debug for Forwarding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forwarding")
-            .field("assigned", &self.assigned)
-            .finish_non_exhaustive()
+        f.debug_struct("Forwarding").field("assigned", &self.assigned).finish_non_exhaustive()
     }
 }
 
@@ -75,11 +73,7 @@ impl BatchConsumer {
         let queue = OwnQueue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
         let _ = consumer.context().queue.set(queue.0 as usize);
         consumer.subscribe(&[topic])?;
-        Ok(Self {
-            queue,
-            buffer: Vec::with_capacity(max_records),
-            consumer: Arc::new(consumer),
-        })
+        Ok(Self { queue, buffer: Vec::with_capacity(max_records), consumer: Arc::new(consumer) })
     }
 
     /// The crate's consumer: positions, offsets, group metadata.
@@ -92,10 +86,7 @@ impl BatchConsumer {
     pub fn topic_exists(&self) -> impl Fn(&str) -> Option<bool> + Send + Sync + 'static {
         let consumer = Arc::clone(&self.consumer);
         move |topic| {
-            let metadata = consumer
-                .client()
-                .fetch_metadata(Some(topic), METADATA_TIMEOUT)
-                .ok()?;
+            let metadata = consumer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).ok()?;
             Some(
                 metadata
                     .topics()
@@ -149,9 +140,7 @@ impl BatchConsumer {
             }
         }
         debug_assert_eq!(filled, self.buffer.len());
-        Fetched {
-            messages: &self.buffer,
-        }
+        Fetched { messages: &self.buffer }
     }
 
     fn take(&mut self, patience: Duration, limit: usize) -> usize {
@@ -200,11 +189,9 @@ impl ConsumerContext for Forwarding {
                 tracing::info!(partitions = partitions.count(), "partitions assigned");
             }
             Rebalance::Revoke(partitions) => {
-                let _ = self
-                    .assigned
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |assigned| {
-                        Some(assigned.saturating_sub(partitions.count()))
-                    });
+                let _ = self.assigned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |assigned| {
+                    Some(assigned.saturating_sub(partitions.count()))
+                });
                 tracing::info!(partitions = partitions.count(), "partitions revoked");
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
@@ -246,10 +233,7 @@ impl<'c> Fetched<'c> {
         self.messages.iter().filter_map(|message| {
             let raw = unsafe { &**message };
             if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Some(Record {
-                    raw,
-                    _owner: PhantomData,
-                });
+                return Some(Record { raw, _owner: PhantomData });
             }
             let error = RDKafkaErrorCode::from(raw.err);
             tracing::warn!(partition = raw.partition, offset = raw.offset, %error, "fetch error");
@@ -338,9 +322,5 @@ impl<'c> Record<'c> {
 
 /// librdkafka's memory, alive as long as the fetch it came from.
 fn slice<'c, T>(start: *const T, length: usize) -> &'c [u8] {
-    if start.is_null() {
-        &[]
-    } else {
-        unsafe { std::slice::from_raw_parts(start.cast(), length) }
-    }
+    if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start.cast(), length) } }
 }

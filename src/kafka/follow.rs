@@ -70,13 +70,8 @@ impl Follower {
                 .add_partition_offset(topic, partition, offset)
                 .map_err(|error| failed(topic, error))?;
         }
-        consumer
-            .assign(&assignment)
-            .map_err(|error| failed(topic, error))?;
-        Ok(Self {
-            consumer,
-            topic: topic.to_owned(),
-        })
+        consumer.assign(&assignment).map_err(|error| failed(topic, error))?;
+        Ok(Self { consumer, topic: topic.to_owned() })
     }
 
     /// The next record; `None` if none came within `patience`.
@@ -101,22 +96,13 @@ impl Follower {
 }
 
 fn partitions(config: &Config, consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Vec<i32>, FollowError> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), CALL_TIMEOUT)
-        .map_err(|error| FollowError::Unreachable {
-            servers: config.kafka.bootstrap_servers.clone(),
-            error,
-        })?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| {
+        FollowError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), error }
+    })?;
     let known = metadata.topics().iter().find(|known| known.name() == topic);
     let partitions: Vec<i32> = known
         .filter(|known| known.error().is_none())
-        .map(|known| {
-            known
-                .partitions()
-                .iter()
-                .map(|partition| partition.id())
-                .collect()
-        })
+        .map(|known| known.partitions().iter().map(|partition| partition.id()).collect())
         .unwrap_or_default();
     if partitions.is_empty() {
         let topic = topic.to_owned();
@@ -146,10 +132,7 @@ fn is_lasting(error: &KafkaError) -> bool {
 }
 
 fn failed(topic: &str, error: KafkaError) -> FollowError {
-    FollowError::Kafka {
-        topic: topic.to_owned(),
-        error,
-    }
+    FollowError::Kafka { topic: topic.to_owned(), error }
 }
 
 impl ClientContext for Quiet {
@@ -162,8 +145,6 @@ impl ConsumerContext for Quiet {}
 
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        f.debug_struct("Follower").field("topic", &self.topic).finish_non_exhaustive()
     }
 }

@@ -51,21 +51,12 @@ impl ReportingProducer {
         let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
         let name = CString::new(topic)?;
         let lane = unsafe {
-            sys::rd_kafka_topic_new(
-                producer.client().native_ptr(),
-                name.as_ptr(),
-                std::ptr::null_mut(),
-            )
+            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
         };
         if lane.is_null() {
-            return Err(KafkaError::ClientCreation(format!(
-                "cannot produce to topic {topic}"
-            )));
+            return Err(KafkaError::ClientCreation(format!("cannot produce to topic {topic}")));
         }
-        Ok(Self {
-            lane: Lane(lane),
-            producer,
-        })
+        Ok(Self { lane: Lane(lane), producer })
     }
 
     pub fn inner(&self) -> &BaseProducer<Failures> {
@@ -88,11 +79,7 @@ impl ReportingProducer {
                     ticket as *mut _,
                 )
             };
-            if sent == 0 {
-                Ok(())
-            } else {
-                Err(unsafe { sys::rd_kafka_last_error() }.into())
-            }
+            if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
         })
     }
 
@@ -144,21 +131,12 @@ impl ReportingProducer {
     /// What failed since the last call.
     pub fn take_failures(&self) -> Vec<Failure> {
         let failures = self.producer.context();
-        failures
-            .records
-            .lock()
-            .map(|mut records| std::mem::take(&mut *records))
-            .unwrap_or_default()
+        failures.records.lock().map(|mut records| std::mem::take(&mut *records)).unwrap_or_default()
     }
 
     /// The error that ended this producer, if one did.
     pub fn fatal(&self) -> Option<RDKafkaErrorCode> {
-        self.producer
-            .context()
-            .client
-            .lock()
-            .ok()
-            .and_then(|fatal| *fatal)
+        self.producer.context().client.lock().ok().and_then(|fatal| *fatal)
     }
 
     fn when_there_is_room(&self, mut send: impl FnMut() -> Result<(), RDKafkaErrorCode>) -> KafkaResult<()> {

@@ -75,20 +75,15 @@ pub struct FoundConfig {
 /// All topics, in the order in which data flows through them.
 pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
     let keep = |retention: Duration| {
-        vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", retention.as_millis().to_string()),
-        ]
+        vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.as_millis().to_string())]
     };
     let roomy = |mut config: Vec<(&'static str, String)>| {
         config.insert(1, ("max.message.bytes", ECHO_BYTES.to_string()));
         config
     };
     // Tombstones must outlive the longest time an instance takes to read the topic from its beginning.
-    let definitions = roomy(vec![
-        ("cleanup.policy", "compact".to_owned()),
-        ("min.compaction.lag.ms", "0".to_owned()),
-    ]);
+    let definitions =
+        roomy(vec![("cleanup.policy", "compact".to_owned()), ("min.compaction.lag.ms", "0".to_owned())]);
     let need = |name: &str, partitions, config| Need {
         name: name.to_owned(),
         partitions,
@@ -102,11 +97,7 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.definitions, 1, definitions),
         need(&topics.events, n, roomy(keep(retention))),
         need(&topics.updates, 1, keep(retention)),
-        need(
-            &topics.dead_letters,
-            n,
-            roomy(keep(topics.dead_letters_retention)),
-        ),
+        need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
         need(&topics.conversions, n, keep(retention)),
     ]
 }
@@ -116,10 +107,8 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
     let Some(found) = found else {
         return vec![Difference::Missing];
     };
-    let partitions = (found.partitions != need.partitions).then_some(Difference::Partitions {
-        needed: need.partitions,
-        found: found.partitions,
-    });
+    let partitions = (found.partitions != need.partitions)
+        .then_some(Difference::Partitions { needed: need.partitions, found: found.partitions });
     let config = need.config.iter().filter_map(|(name, needed)| {
         let entry = found.config.iter().find(|entry| entry.name == *name);
         let value = entry.and_then(|entry| entry.value.clone());
@@ -136,15 +125,10 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 /// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
     let names = topics.names().map(|(_, name)| name);
-    let missing: Vec<_> = names
-        .into_iter()
-        .filter(|name| partitions(name).is_none())
-        .collect();
+    let missing: Vec<_> = names.into_iter().filter(|name| partitions(name).is_none()).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        return Some(format!(
-            "missing topics: {missing}; create them with `flagstream topics apply`"
-        ));
+        return Some(format!("missing topics: {missing}; create them with `flagstream topics apply`"));
     }
     let (requests, events) = (partitions(&topics.requests), partitions(&topics.events));
     if requests != events {

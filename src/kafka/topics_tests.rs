@@ -17,10 +17,7 @@ fn as_needed(need: &Need) -> Found {
         value: Some(value.clone()),
         own: true,
     });
-    Found {
-        partitions: need.partitions,
-        config: config.collect(),
-    }
+    Found { partitions: need.partitions, config: config.collect() }
 }
 
 #[test]
@@ -34,23 +31,11 @@ fn every_topic_has_its_needs() {
     }
     let value = |topic: &str, name: &str| {
         let need = need(topic)?;
-        need.config
-            .into_iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, value)| value)
+        need.config.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value)
     };
-    assert_eq!(
-        value(&topics.definitions, "cleanup.policy").as_deref(),
-        Some("compact")
-    );
-    assert_eq!(
-        value(&topics.events, "max.message.bytes").as_deref(),
-        Some("2097152")
-    );
-    assert_eq!(
-        value(&topics.dead_letters, "retention.ms").as_deref(),
-        Some("2592000000")
-    );
+    assert_eq!(value(&topics.definitions, "cleanup.policy").as_deref(), Some("compact"));
+    assert_eq!(value(&topics.events, "max.message.bytes").as_deref(), Some("2097152"));
+    assert_eq!(value(&topics.dead_letters, "retention.ms").as_deref(), Some("2592000000"));
     let partitions = |name: &str| need(name).map(|need| need.partitions);
     assert_eq!(partitions(&topics.requests), partitions(&topics.events));
     for single in [&topics.changes, &topics.definitions, &topics.updates] {
@@ -68,10 +53,7 @@ fn differences_are_told() {
         if let Some(entry) = found.config.first_mut() {
             entry.value = Some("other".to_owned());
         }
-        let told: Vec<_> = differences(&need, Some(&found))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let told: Vec<_> = differences(&need, Some(&found)).iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("partitions instead of"), "{told:?}");
         assert!(told[1].contains("is other instead of"), "{told:?}");
@@ -90,10 +72,7 @@ fn topics_that_cannot_serve_are_told_with_what_to_do() {
     };
     assert_eq!(unfit(&topics, |name| count(name, 12, 1)), None);
     let uneven = unfit(&topics, |name| count(name, 6, 1)).unwrap_or_default();
-    assert!(
-        uneven.contains("12 partitions") && uneven.contains("has 6"),
-        "{uneven}"
-    );
+    assert!(uneven.contains("12 partitions") && uneven.contains("has 6"), "{uneven}");
     let spread = unfit(&topics, |name| count(name, 12, 2)).unwrap_or_default();
     assert!(spread.contains(&topics.definitions), "{spread}");
 }

@@ -36,10 +36,7 @@ impl DeadLetter<'_> {
             (header::SOURCE_OFFSET, self.offset.to_string()),
         ];
         headers.extend(self.index.map(|index| (header::SOURCE_INDEX, index.to_string())));
-        headers.extend(
-            self.body_omitted
-                .then(|| (header::BODY_OMITTED, "true".to_owned())),
-        );
+        headers.extend(self.body_omitted.then(|| (header::BODY_OMITTED, "true".to_owned())));
         headers
     }
 }

@@ -8,12 +8,7 @@ use super::request::Ask;
 /// Where the evaluation was asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum EventSource<'a> {
-    Kafka {
-        topic: &'a str,
-        partition: i32,
-        offset: i64,
-        index: u32,
-    },
+    Kafka { topic: &'a str, partition: i32, offset: i64, index: u32 },
     Api(&'a str),
 }
 
@@ -66,11 +61,7 @@ pub(crate) fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
 
 /// The members that events and replies share: from `enabled` to `flag_version`.
 pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    let enabled: &[u8] = if answer.enabled {
-        br#","enabled":true"#
-    } else {
-        br#","enabled":false"#
-    };
+    let enabled: &[u8] = if answer.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
     member(out, "variant", answer.variant);
     plain_member(out, "reason", Some(answer.reason.as_str()));
@@ -96,12 +87,7 @@ fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
 
 fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     match source {
-        EventSource::Kafka {
-            topic,
-            partition,
-            offset,
-            index,
-        } => {
+        EventSource::Kafka { topic, partition, offset, index } => {
             // Kafka's topic names need no escaping.
             out.extend_from_slice(br#"{"topic":""#);
             out.extend_from_slice(topic.as_bytes());

@@ -45,12 +45,7 @@ pub struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Scans `text`; objects and lists may be nested `max_depth` levels deep.
     pub fn new(text: &'a str, max_depth: usize) -> Self {
-        Self {
-            text,
-            at: 0,
-            depth: 0,
-            max_depth,
-        }
+        Self { text, at: 0, depth: 0, max_depth }
     }
 
     /// Opens the object that must stand here.
@@ -122,10 +117,7 @@ impl<'a> Scanner<'a> {
             Kind::Object => self.skip_object()?,
             Kind::Array => self.skip_array()?,
         }
-        Ok(Span {
-            kind,
-            text: self.text.get(start..self.at).unwrap_or_default(),
-        })
+        Ok(Span { kind, text: self.text.get(start..self.at).unwrap_or_default() })
     }
 
     /// Consumes the string that must stand here.
@@ -148,14 +140,11 @@ impl<'a> Scanner<'a> {
         if escaped {
             let quoted = self.text.get(start..self.at).unwrap_or_default();
             let decoded = serde_json::from_str::<String>(quoted);
-            return decoded.map(Cow::Owned).map_err(|_| JsonError::Syntax {
-                expected: "valid escapes in the string",
-                at: start,
-            });
+            return decoded
+                .map(Cow::Owned)
+                .map_err(|_| JsonError::Syntax { expected: "valid escapes in the string", at: start });
         }
-        Ok(Cow::Borrowed(
-            self.text.get(start + 1..self.at - 1).unwrap_or_default(),
-        ))
+        Ok(Cow::Borrowed(self.text.get(start + 1..self.at - 1).unwrap_or_default()))
     }
 
     /// What has not been consumed yet.
@@ -166,11 +155,7 @@ impl<'a> Scanner<'a> {
     /// Nothing but white space may follow.
     pub fn end(&mut self) -> Result<(), JsonError> {
         self.skip_space();
-        if self.at == self.text.len() {
-            Ok(())
-        } else {
-            Err(self.syntax("the end of the text"))
-        }
+        if self.at == self.text.len() { Ok(()) } else { Err(self.syntax("the end of the text")) }
     }
 
     fn skip_object(&mut self) -> Result<(), JsonError> {
@@ -211,11 +196,7 @@ impl<'a> Scanner<'a> {
         while matches!(self.byte(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at == start {
-            Err(self.syntax("a digit"))
-        } else {
-            Ok(())
-        }
+        if self.at == start { Err(self.syntax("a digit")) } else { Ok(()) }
     }
 
     fn literal(&mut self, word: &'static str) -> Result<(), JsonError> {
@@ -229,10 +210,7 @@ impl<'a> Scanner<'a> {
 
     fn enter(&mut self, open: u8, expected: &'static str) -> Result<(), JsonError> {
         if self.depth == self.max_depth {
-            return Err(JsonError::TooDeep {
-                limit: self.max_depth,
-                at: self.at,
-            });
+            return Err(JsonError::TooDeep { limit: self.max_depth, at: self.at });
         }
         self.expect(open, expected)?;
         self.depth += 1;
@@ -256,18 +234,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), JsonError> {
-        if self.take(byte) {
-            Ok(())
-        } else {
-            Err(self.syntax(expected))
-        }
+        if self.take(byte) { Ok(()) } else { Err(self.syntax(expected)) }
     }
 
     fn syntax(&self, expected: &'static str) -> JsonError {
-        JsonError::Syntax {
-            expected,
-            at: self.at.min(self.text.len()),
-        }
+        JsonError::Syntax { expected, at: self.at.min(self.text.len()) }
     }
 }
 
@@ -282,9 +253,7 @@ impl<'a> Span<'a> {
 
     /// The decoded text of a string; `None` for every other kind.
     pub fn as_string(&self) -> Option<Cow<'a, str>> {
-        (self.kind == Kind::String)
-            .then(|| Scanner::new(self.text, 1).string().ok())
-            .flatten()
+        (self.kind == Kind::String).then(|| Scanner::new(self.text, 1).string().ok()).flatten()
     }
 
     /// The text without white space between tokens.

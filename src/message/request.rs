@@ -68,16 +68,10 @@ impl<'a> Request<'a> {
     /// Decodes the value of a record.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Refusal> {
         if payload.is_empty() {
-            return Err(refuse(
-                RefusalCode::Empty,
-                "expected a JSON object, got an empty value".into(),
-            ));
+            return Err(refuse(RefusalCode::Empty, "expected a JSON object, got an empty value".into()));
         }
         if payload.len() > MAX_REQUEST_BYTES {
-            let message = format!(
-                "expected at most {MAX_REQUEST_BYTES} bytes, got {}",
-                payload.len()
-            );
+            let message = format!("expected at most {MAX_REQUEST_BYTES} bytes, got {}", payload.len());
             return Err(refuse(RefusalCode::TooLarge, message));
         }
         let text = std::str::from_utf8(payload).map_err(|error| {
@@ -94,12 +88,7 @@ impl<'a> Ask<'a> {
     fn new(flag: Cow<'a, str>, default: Option<Span<'a>>, value_type: Option<ValueType>) -> Self {
         let parsed = default.and_then(default_of);
         let value_type = value_type.unwrap_or_else(|| ValueType::of_default(parsed.as_ref()));
-        Self {
-            flag,
-            default: parsed,
-            default_json: default.map(|span| span.text),
-            value_type,
-        }
+        Self { flag, default: parsed, default_json: default.map(|span| span.text), value_type }
     }
 }
 

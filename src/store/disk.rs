@@ -64,9 +64,7 @@ struct Body<'b> {
 
 impl Disk {
     pub fn new(state_dir: &Path) -> Self {
-        Self {
-            path: state_dir.join("snapshot"),
-        }
+        Self { path: state_dir.join("snapshot") }
     }
 
     pub fn path(&self) -> &Path {
@@ -105,9 +103,7 @@ impl Disk {
     fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // One byte more than allowed, so that `decode` sees that it is too much.
-        File::open(&self.path)?
-            .take(MAX_FILE_BYTES + 1)
-            .read_to_end(&mut bytes)?;
+        File::open(&self.path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
@@ -115,9 +111,8 @@ impl Disk {
 /// The whole file.
 pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
     let values = snapshot.saved.values.iter();
-    let definitions: Vec<&RawValue> = values
-        .map(|value| serde_json::from_slice(value))
-        .collect::<Result<_, _>>()?;
+    let definitions: Vec<&RawValue> =
+        values.map(|value| serde_json::from_slice(value)).collect::<Result<_, _>>()?;
     // In one buffer: with thousands of flags a second copy would be most of this process's memory.
     let mut file = head(&[0; 32]).into_bytes();
     let start = file.len();
@@ -156,24 +151,14 @@ pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
     }
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if body.count != body.definitions.len() {
-        return Err(format!(
-            "{} definitions, expected {}",
-            body.definitions.len(),
-            body.count
-        ));
+        return Err(format!("{} definitions, expected {}", body.definitions.len(), body.count));
     }
-    let values = body
-        .definitions
-        .iter()
-        .map(|value| Arc::from(value.get().as_bytes()));
+    let values = body.definitions.iter().map(|value| Arc::from(value.get().as_bytes()));
     Ok(DiskSnapshot {
         saved_at: body.saved_at,
         topic: body.topic,
         offset: body.offset,
-        saved: Saved {
-            values: values.collect(),
-            removed: body.removed,
-        },
+        saved: Saved { values: values.collect(), removed: body.removed },
     })
 }
 

@@ -106,11 +106,7 @@ impl Keeper {
                 "refused"
             }
         };
-        self.metrics
-            .store
-            .records
-            .get_or_create(&OutcomeLabels { outcome })
-            .inc();
+        self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Puts in force what was taken, in one swap.
@@ -136,10 +132,7 @@ impl Keeper {
             self.sweep();
         } else if unseen > 0 {
             let topic = &self.topic;
-            warn!(
-                topic,
-                unseen, "the topic lacks most of the flags in force: they are kept"
-            );
+            warn!(topic, unseen, "the topic lacks most of the flags in force: they are kept");
             self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
         }
         self.flush();
@@ -186,8 +179,7 @@ impl Keeper {
         if lasting {
             self.trust_disk(&trouble);
         }
-        self.store
-            .set_standing(|standing| standing.trouble = Some(trouble));
+        self.store.set_standing(|standing| standing.trouble = Some(trouble));
     }
 
     /// What is to be done now and then.
@@ -211,19 +203,11 @@ impl Keeper {
         if swept.is_empty() {
             return;
         }
-        info!(
-            topic = self.topic,
-            flags = swept.len(),
-            "flags that are no longer in the topic are removed"
-        );
+        info!(topic = self.topic, flags = swept.len(), "flags that are no longer in the topic are removed");
         for change in swept {
-            if let FlagChange::Remove {
-                environment, name, ..
-            } = &change
-            {
+            if let FlagChange::Remove { environment, name, .. } = &change {
                 debug!(%environment, flag = %name, "removed");
-                self.pending
-                    .insert(format!("{environment}/{name}").into(), change);
+                self.pending.insert(format!("{environment}/{name}").into(), change);
             }
         }
         self.unsaved = true;
@@ -233,9 +217,7 @@ impl Keeper {
     fn note_sums(&self) {
         let refused = self.ledger.refused();
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
-        let shown = shown
-            .map(|(key, refused)| (key.to_string(), refused.message.clone()))
-            .collect();
+        let shown = shown.map(|(key, refused)| (key.to_string(), refused.message.clone())).collect();
         self.metrics.store.note(&self.store.load(), refused.len());
         self.store.set_standing(|standing| {
             standing.offset = self.offset;

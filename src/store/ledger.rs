@@ -104,11 +104,7 @@ impl Ledger {
             Err(error) => return Verdict::Refused("?".to_owned(), Refusal::Body(error)),
         };
         let key = format!("{}/{}", definition.environment, definition.flag_name);
-        self.take(&Record {
-            key: Some(key.as_bytes()),
-            value: Some(value),
-            version: None,
-        })
+        self.take(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
     /// The topic is read from its beginning: from here on it shows anew which flags there are.
@@ -118,10 +114,7 @@ impl Ledger {
 
     /// How many flags the current reading has not shown.
     pub fn unseen(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|entry| entry.seen != self.reading)
-            .count()
+        self.entries.values().filter(|entry| entry.seen != self.reading).count()
     }
 
     /// Removes what the current reading has not shown.
@@ -138,16 +131,8 @@ impl Ledger {
 
     pub fn saved(&self) -> Saved {
         Saved {
-            values: self
-                .entries
-                .values()
-                .map(|entry| Arc::clone(&entry.value))
-                .collect(),
-            removed: self
-                .removed
-                .iter()
-                .map(|(key, version)| (key.to_string(), *version))
-                .collect(),
+            values: self.entries.values().map(|entry| Arc::clone(&entry.value)).collect(),
+            removed: self.removed.iter().map(|(key, version)| (key.to_string(), *version)).collect(),
         }
     }
 
@@ -160,11 +145,7 @@ impl Ledger {
     fn set(&mut self, key: &Key<'_>, value: &[u8]) -> Result<Verdict, Refusal> {
         let definition = decode(key, value)?;
         let version = definition.version;
-        if self
-            .removed
-            .get(key.text)
-            .is_some_and(|removed| *removed >= version)
-        {
+        if self.removed.get(key.text).is_some_and(|removed| *removed >= version) {
             return Ok(Verdict::Stale);
         }
         match self.entries.get(key.text) {
@@ -176,11 +157,7 @@ impl Ledger {
             _ => {}
         }
         let flag = compile(key, &definition)?;
-        let entry = Entry {
-            version,
-            value: value.into(),
-            seen: self.reading,
-        };
+        let entry = Entry { version, value: value.into(), seen: self.reading };
         self.entries.insert(key.text.into(), entry);
         self.removed.remove(key.text);
         self.refused.remove(key.text);
@@ -209,8 +186,7 @@ impl Ledger {
         if self.refused.len() < MAX_REFUSED_COUNT || self.refused.contains_key(key.as_str()) {
             let message = refusal.to_string().chars().take(MAX_MESSAGE_CHARS).collect();
             let seen = self.reading;
-            self.refused
-                .insert(key.as_str().into(), Refused { message, seen });
+            self.refused.insert(key.as_str().into(), Refused { message, seen });
         }
         Verdict::Refused(key, refusal)
     }
@@ -228,11 +204,7 @@ impl Ledger {
 }
 
 fn removal(key: &Key<'_>, version: u64) -> FlagChange {
-    FlagChange::Remove {
-        environment: key.environment.into(),
-        name: key.flag.into(),
-        version,
-    }
+    FlagChange::Remove { environment: key.environment.into(), name: key.flag.into(), version }
 }
 
 #[cfg(test)]

@@ -42,13 +42,11 @@ impl Reader {
         store.serve(environments.map(|environment| environment.name.as_str()));
         let disk = Disk::new(&config.state_dir);
         let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.topics.definitions)?;
-        let thread = std::thread::Builder::new()
-            .name("store-reader".to_owned())
-            .spawn(move || {
-                keeper.load(&disk);
-                run(&config, &mut keeper, &shutdown);
-                keeper.finish();
-            })?;
+        let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
+            keeper.load(&disk);
+            run(&config, &mut keeper, &shutdown);
+            keeper.finish();
+        })?;
         Ok(Self { thread })
     }
 

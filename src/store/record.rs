@@ -44,28 +44,20 @@ pub enum Refusal {
 impl<'r> Key<'r> {
     pub fn parse(key: Option<&'r [u8]>) -> Result<Self, Refusal> {
         let text = key.and_then(|key| std::str::from_utf8(key).ok());
-        let (text, (environment, flag)) = text
-            .and_then(|text| Some((text, text.split_once('/')?)))
-            .ok_or(Refusal::Key)?;
+        let (text, (environment, flag)) =
+            text.and_then(|text| Some((text, text.split_once('/')?))).ok_or(Refusal::Key)?;
         let well_sized = |name: &str| (1..=MAX_NAME_BYTES).contains(&name.len());
         if !well_sized(environment) || !well_sized(flag) {
             return Err(Refusal::Key);
         }
-        Ok(Self {
-            text,
-            environment,
-            flag,
-        })
+        Ok(Self { text, environment, flag })
     }
 
     fn check(&self, environment: &str, flag: &str) -> Result<(), Refusal> {
         if self.environment == environment && self.flag == flag {
             return Ok(());
         }
-        Err(Refusal::Name {
-            key: self.text.to_owned(),
-            body: format!("{environment}/{flag}"),
-        })
+        Err(Refusal::Name { key: self.text.to_owned(), body: format!("{environment}/{flag}") })
     }
 }
 

@@ -33,12 +33,7 @@ impl Saver {
         let thread = std::thread::Builder::new()
             .name("store-saver".to_owned())
             .spawn(move || write_all(&disk, &received, &writing, &metrics))?;
-        Ok(Self {
-            jobs,
-            thread,
-            busy,
-            last: None,
-        })
+        Ok(Self { jobs, thread, busy, last: None })
     }
 
     /// Whether it is time for another save.
@@ -71,11 +66,7 @@ fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metr
         let saved = disk.save(&snapshot);
         busy.store(false, Ordering::Release);
         let outcome = if saved.is_ok() { "ok" } else { "failed" };
-        metrics
-            .store
-            .saves
-            .get_or_create(&OutcomeLabels { outcome })
-            .inc();
+        metrics.store.saves.get_or_create(&OutcomeLabels { outcome }).inc();
         match saved {
             Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
             // Once: a full disk would fill the log too.

@@ -189,10 +189,7 @@ impl ClientContext for Contact {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let partitions = statistics
-            .topics
-            .values()
-            .filter_map(|topic| topic.partitions.get(&PARTITION));
+        let partitions = statistics.topics.values().filter_map(|topic| topic.partitions.get(&PARTITION));
         let leaders = partitions.map(|partition| partition.broker);
         let heard = leaders
             .filter_map(|leader| statistics.brokers.values().find(|broker| broker.nodeid == leader))
@@ -200,8 +197,7 @@ impl ClientContext for Contact {
             .map(|broker| Duration::from_micros(broker.rxidle.unsigned_abs()))
             .find(|idle| *idle < MAX_IDLE);
         if heard.is_some() {
-            self.millis
-                .store(Utc::now().timestamp_millis(), Ordering::Relaxed);
+            self.millis.store(Utc::now().timestamp_millis(), Ordering::Relaxed);
         }
     }
 }
@@ -210,8 +206,6 @@ impl ConsumerContext for Contact {}
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("topic", &self.topic).finish_non_exhaustive()
     }
 }

@@ -20,6 +20,5 @@ pub(super) fn value(key: &str, version: u64, enabled: bool) -> Vec<u8> {
 /// A value that is a definition, of a flag that cannot be compiled.
 pub(super) fn uncompilable(key: &str, version: u64) -> Vec<u8> {
     let text = String::from_utf8(value(key, version, true)).unwrap();
-    text.replace(r#""strategies":[]"#, r#""strategies":7"#)
-        .into_bytes()
+    text.replace(r#""strategies":[]"#, r#""strategies":7"#).into_bytes()
 }

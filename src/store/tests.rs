@@ -7,9 +7,7 @@ use crate::flag::CompiledFlag;
 
 fn set(name: &str, version: u64) -> FlagChange {
     let definition = serde_json::json!({ "name": name, "enabled": true }).to_string();
-    FlagChange::Set(Arc::new(
-        CompiledFlag::compile("e", version, &definition).unwrap(),
-    ))
+    FlagChange::Set(Arc::new(CompiledFlag::compile("e", version, &definition).unwrap()))
 }
 
 fn soon() -> Instant {
@@ -29,10 +27,7 @@ async fn a_waiter_wakes_when_its_version_is_in_force() {
     assert!(!waiter.is_finished());
     store.apply([set("b", 7), set("c", 6)]);
     assert_eq!(waiter.await.unwrap(), (true, 7));
-    assert!(
-        store.wait_for_version(6, Instant::now()).await,
-        "in force already"
-    );
+    assert!(store.wait_for_version(6, Instant::now()).await, "in force already");
 }
 
 #[tokio::test]

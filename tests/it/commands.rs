@@ -32,16 +32,9 @@ impl Running {
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Self {
-            child,
-            lines,
-            seen: Vec::new(),
-        }
+        Self { child, lines, seen: Vec::new() }
     }
 
     /// The first line that contains `text`, printed already or yet to come.
@@ -53,8 +46,7 @@ impl Running {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
-            self.seen
-                .push(line.unwrap_or_else(|_| panic!("no line with {text:?} in {:#?}", self.seen)));
+            self.seen.push(line.unwrap_or_else(|_| panic!("no line with {text:?} in {:#?}", self.seen)));
         }
     }
 }
@@ -67,9 +59,7 @@ impl Drop for Running {
 }
 
 fn settings<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-    pairs
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 fn stdout(output: &Output) -> String {
@@ -97,11 +87,7 @@ fn dev_is_ready_soon_in_an_empty_folder() {
     let folder = temporary_folder();
     let listen = format!("127.0.0.1:{}", free_port());
     let started = Instant::now();
-    let mut dev = Running::start(
-        folder.path(),
-        &["dev"],
-        settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]),
-    );
+    let mut dev = Running::start(folder.path(), &["dev"], settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]));
     let kafka = dev.line("kafka 127.0.0.1:").replace("kafka ", "");
     let took = started.elapsed();
     println!("ready after {took:?}");
@@ -124,28 +110,14 @@ fn dev_is_ready_soon_in_an_empty_folder() {
         br#"{"request_id":"from-outside","flag_name":"theme-variant","default_value":"light","user_id":"user-1"}"#,
         None,
     );
-    let event = Tap::open(&kafka, "feature-flag-events").wait("the event", SOON, |event| {
-        event.json()["request_id"] == "from-outside"
-    });
+    let event = Tap::open(&kafka, "feature-flag-events")
+        .wait("the event", SOON, |event| event.json()["request_id"] == "from-outside");
     assert_eq!(event.position.0, asked.0);
     assert_eq!(event.json()["error_code"], Value::Null, "a sample flag");
 
-    let request = [
-        "request",
-        "theme-variant",
-        "--user",
-        "u",
-        "--default",
-        "\"light\"",
-        "--wait",
-        "--output",
-        "json",
-    ];
-    let output = flagstream(
-        folder.path(),
-        &request,
-        settings([("KAFKA_BOOTSTRAP_SERVERS", &kafka)]),
-    );
+    let request =
+        ["request", "theme-variant", "--user", "u", "--default", "\"light\"", "--wait", "--output", "json"];
+    let output = flagstream(folder.path(), &request, settings([("KAFKA_BOOTSTRAP_SERVERS", &kafka)]));
     assert!(output.status.success(), "{}", stderr(&output));
     let reply: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(reply["results"]["theme-variant"]["value"].is_string(), "{reply}");
@@ -158,18 +130,10 @@ fn dev_announces_a_changed_flag_file() {
     std::fs::write(&file, sample_flags("blue")).unwrap();
     let listen = format!("127.0.0.1:{}", free_port());
     let arguments = ["dev", "--flags", "flags.json", "--quiet", "--rate", "0"];
-    let mut dev = Running::start(
-        folder.path(),
-        &arguments,
-        settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]),
-    );
+    let mut dev = Running::start(folder.path(), &arguments, settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]));
     let kafka = dev.line("kafka 127.0.0.1:").replace("kafka ", "");
     let mut updates = Tap::open(&kafka, "feature-flag-updates");
-    let created = updates
-        .wait("its creation", SOON, |update| {
-            update.json()["flag_name"] == "theme"
-        })
-        .json();
+    let created = updates.wait("its creation", SOON, |update| update.json()["flag_name"] == "theme").json();
     assert_eq!(created["event_type"], "FEATURE_FLAG_CREATED");
 
     // A file that is broken for a while does no harm.
@@ -182,12 +146,7 @@ fn dev_announces_a_changed_flag_file() {
         .json();
     assert_eq!(updated["event_type"], "FEATURE_FLAG_UPDATED");
     assert_eq!(updated["previous_version"], created["version"]);
-    assert!(
-        updates
-            .seen
-            .iter()
-            .all(|update| update.json()["event_type"] != "FEATURE_FLAG_DELETED")
-    );
+    assert!(updates.seen.iter().all(|update| update.json()["event_type"] != "FEATURE_FLAG_DELETED"));
 }
 
 #[test]
@@ -209,23 +168,11 @@ fn a_bad_configuration_names_the_setting_and_ends_with_2() {
         }
     }
     // A URL needs a token.
-    let output = flagstream(
-        folder.path(),
-        &["run"],
-        settings([("UNLEASH_URL", "http://localhost:4242")]),
-    );
+    let output = flagstream(folder.path(), &["run"], settings([("UNLEASH_URL", "http://localhost:4242")]));
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("UNLEASH_API_TOKEN"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("UNLEASH_API_TOKEN"), "{}", stderr(&output));
     // The file is named as well, and what is wrong with it.
-    std::fs::write(
-        folder.path().join("flagstream.toml"),
-        "[kafka]\nno_such_thing = 1\n",
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("flagstream.toml"), "[kafka]\nno_such_thing = 1\n").unwrap();
     let output = flagstream(folder.path(), &["run"], settings([]));
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no_such_thing") && stderr(&output).contains("flagstream.toml"));
@@ -253,11 +200,8 @@ fn config_show_masks_secrets_and_tells_where_values_come_from() {
     let text = flagstream(folder.path(), &["config", "show"], settings(environment));
     assert!(text.status.success(), "{}", stderr(&text));
     let text = stdout(&text);
-    let line = |path: &str| {
-        text.lines()
-            .find(|line| line.starts_with(path))
-            .unwrap_or_else(|| panic!("{text}"))
-    };
+    let line =
+        |path: &str| text.lines().find(|line| line.starts_with(path)).unwrap_or_else(|| panic!("{text}"));
     assert!(
         line("topics.requests").contains("from-file") && line("topics.requests").contains("flagstream.toml")
     );
@@ -266,11 +210,7 @@ fn config_show_masks_secrets_and_tells_where_values_come_from() {
     assert!(line("topics.partitions").contains("12") && line("topics.partitions").contains("default"));
     assert!(line("unleash.api_token").contains("***"), "{text}");
     assert!(!text.contains("very-secret"), "{text}");
-    let all = flagstream(
-        folder.path(),
-        &["config", "show", "--output", "json"],
-        settings(environment),
-    );
+    let all = flagstream(folder.path(), &["config", "show", "--output", "json"], settings(environment));
     assert!(serde_json::from_str::<Value>(&stdout(&all)).is_ok() && !stdout(&all).contains("very-secret"));
 }
 
@@ -283,13 +223,9 @@ fn topics_are_checked_and_applied() {
     let check = || flagstream(folder.path(), &["topics", "check"], topics.settings());
     let missing = check();
     assert_eq!(missing.status.code(), Some(1), "{}", stdout(&missing));
-    for topic in [
-        &topics.requests,
-        &topics.events,
-        &topics.definitions,
-        &topics.updates,
-        &topics.dead_letters,
-    ] {
+    for topic in
+        [&topics.requests, &topics.events, &topics.definitions, &topics.updates, &topics.dead_letters]
+    {
         assert!(stdout(&missing).contains(topic.as_str()), "{}", stdout(&missing));
     }
     // One was made by hand, and not as needed.
@@ -297,9 +233,7 @@ fn topics_are_checked_and_applied() {
     let unfit = check();
     assert_eq!(unfit.status.code(), Some(1));
     let text = stdout(&unfit);
-    let line = text
-        .lines()
-        .find(|line| line.contains(&topics.events) && line.contains("partition"));
+    let line = text.lines().find(|line| line.contains(&topics.events) && line.contains("partition"));
     assert!(line.is_some(), "{text}");
     // The service does not run on topics that do not fit, and says why.
     let applied = flagstream(folder.path(), &["topics", "apply"], topics.settings());
@@ -308,26 +242,14 @@ fn topics_are_checked_and_applied() {
     let fresh = Topics::named(stack);
     fresh.will_be_made();
     let applied = flagstream(folder.path(), &["topics", "apply"], fresh.settings());
-    assert!(
-        applied.status.success(),
-        "{}{}",
-        stdout(&applied),
-        stderr(&applied)
-    );
-    let well = flagstream(
-        folder.path(),
-        &["topics", "check", "--output", "json"],
-        fresh.settings(),
-    );
+    assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
+    let well = flagstream(folder.path(), &["topics", "check", "--output", "json"], fresh.settings());
     assert_eq!(well.status.code(), Some(0), "{}", stdout(&well));
     assert!(serde_json::from_str::<Value>(&stdout(&well)).is_ok());
     let again = flagstream(folder.path(), &["topics", "apply"], fresh.settings());
     assert!(again.status.success(), "applied twice: {}", stderr(&again));
 
-    let nowhere = [(
-        "KAFKA_BOOTSTRAP_SERVERS".to_owned(),
-        format!("127.0.0.1:{}", free_port()),
-    )];
+    let nowhere = [("KAFKA_BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{}", free_port()))];
     let nobody = flagstream(folder.path(), &["topics", "check"], nowhere);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(stderr(&nobody).contains("127.0.0.1"), "{}", stderr(&nobody));
@@ -347,23 +269,13 @@ fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
         all.extend(arguments);
         flagstream(group.folder.path(), &all, group.topics.settings())
     };
-    let context = [
-        "theme",
-        "--context",
-        r#"{"tier": "premium"}"#,
-        "--default",
-        "\"light\"",
-    ];
+    let context = ["theme", "--context", r#"{"tier": "premium"}"#, "--default", "\"light\""];
     let asked = request(&[&context[..], &["--wait", "--output", "json"]].concat());
     assert!(asked.status.success(), "{}", stderr(&asked));
     let reply: Value = serde_json::from_str(&stdout(&asked)).unwrap();
     assert_eq!(reply["results"]["theme"]["value"], "dark", "{reply}");
     let text = request(&[&context[..], &["--wait"]].concat());
-    assert!(
-        stdout(&text).contains("theme") && stdout(&text).contains("dark"),
-        "{}",
-        stdout(&text)
-    );
+    assert!(stdout(&text).contains("theme") && stdout(&text).contains("dark"), "{}", stdout(&text));
     let many = request(&["theme", "unknown", "--wait", "--output", "json"]);
     let reply: Value = serde_json::from_str(&stdout(&many)).unwrap();
     assert_eq!(reply["results"].as_object().unwrap().len(), 2, "{reply}");
@@ -376,16 +288,9 @@ fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
         stdout(&output)
     };
     let events = tail(&["-n", "5", "--output", "json"]);
-    let events: Vec<Value> = events
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 5);
-    assert!(
-        events
-            .iter()
-            .all(|event| event.to_string().contains("FEATURE_FLAG_EVALUATED"))
-    );
+    assert!(events.iter().all(|event| event.to_string().contains("FEATURE_FLAG_EVALUATED")));
     assert!(tail(&["--topic", "requests", "-n", "1"]).contains("theme"));
     assert!(tail(&["--topic", &group.topics.definitions, "-n", "1"]).contains("theme"));
 
@@ -399,12 +304,7 @@ fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
         &["request", "theme", "--user", "u", "--wait", "--timeout", "0.5"],
         silent.settings(),
     );
-    assert_eq!(
-        unanswered.status.code(),
-        Some(1),
-        "nobody answers: {}",
-        stderr(&unanswered)
-    );
+    assert_eq!(unanswered.status.code(), Some(1), "nobody answers: {}", stderr(&unanswered));
 }
 
 #[test]
@@ -416,15 +316,7 @@ fn evaluate_reads_a_file_of_flags() {
         let all = [&["evaluate", "--user", "u"], arguments].concat();
         flagstream(folder.path(), &all, settings([]))
     };
-    let output = evaluate(&[
-        "theme",
-        "--default",
-        "\"light\"",
-        "--flags",
-        "flags.json",
-        "--output",
-        "json",
-    ]);
+    let output = evaluate(&["theme", "--default", "\"light\"", "--flags", "flags.json", "--output", "json"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let result: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(
@@ -433,11 +325,7 @@ fn evaluate_reads_a_file_of_flags() {
         "{result}"
     );
     let output = evaluate(&["dark", "--flags", "flags.json"]);
-    assert!(
-        output.status.success() && stdout(&output).contains("false"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(output.status.success() && stdout(&output).contains("false"), "{}", stdout(&output));
     let output = evaluate(&["unknown", "--flags", "flags.json", "--output", "json"]);
     let result: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(result["error_code"], "FLAG_NOT_FOUND", "{result}");

@@ -9,15 +9,20 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Admin, FlagSpec, Group, Proxy, SOON, Sender, Stack, Tap, block_on, client, is_long, rollout, temporary_folder,
+    Admin, FlagSpec, Group, Proxy, SOON, Sender, Stack, Tap, block_on, client, is_long, rollout,
+    temporary_folder,
 };
 
 const FLAGS: usize = 210;
 const CONTEXTS: usize = 50;
 const REGIONS: [&str; 5] = ["north", "south", "East", "west-1", "west-2"];
 const VERSIONS: [&str; 6] = ["1.0.0", "1.2.3", "1.2.3-beta.1", "2.0.0-rc.1", "2.0.0", "10.1.0"];
-const DATES: [&str; 4] =
-    ["2001-01-01T00:00:00.000Z", "2024-02-29T12:00:00.000Z", "2024-03-01T00:00:00.000Z", "2099-12-31T23:59:59.000Z"];
+const DATES: [&str; 4] = [
+    "2001-01-01T00:00:00.000Z",
+    "2024-02-29T12:00:00.000Z",
+    "2024-03-01T00:00:00.000Z",
+    "2099-12-31T23:59:59.000Z",
+];
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.1.17", "192.168.7.9", "2001:db8::7"];
 
 /// What one SDK says about one flag for one context: on, variant, the variant's payload.
@@ -59,7 +64,9 @@ fn compare(stack: &Stack, mut chance: StdRng) {
             match (theirs == ours, excuse) {
                 (true, _) => {}
                 (false, Some(_)) => excluded += 1,
-                (false, None) => mismatches.push(format!("{flag:#?}\n{context}\nnode {theirs:?}, flagstream {ours:?}")),
+                (false, None) => {
+                    mismatches.push(format!("{flag:#?}\n{context}\nnode {theirs:?}, flagstream {ours:?}"))
+                }
             }
         }
     }
@@ -143,7 +150,8 @@ fn strategy(chance: &mut StdRng, segments: &[u64]) -> Value {
             ("flexibleRollout", json!({"rollout": rollout, "groupId": group, "stickiness": stickiness}))
         }
     };
-    let constraints: Vec<_> = (0..*[0, 0, 1, 1, 2].choose(chance).unwrap()).map(|_| constraint(chance)).collect();
+    let constraints: Vec<_> =
+        (0..*[0, 0, 1, 1, 2].choose(chance).unwrap()).map(|_| constraint(chance)).collect();
     let chosen: Vec<_> = segments.iter().filter(|_| chance.random_bool(0.06)).collect();
     let mut strategy = json!({
         "name": name, "parameters": parameters, "constraints": constraints, "segments": chosen,
@@ -179,22 +187,9 @@ fn variants(chance: &mut StdRng, stickiness: Option<&str>) -> Value {
     json!(all)
 }
 
-fn constraint(chance: &mut StdRng) -> Value {
-    let inverted = chance.random_bool(0.2);
-    let case = chance.random_bool(0.5);
-    let mut some = |from: &[&str]| -> Vec<String> {
-        let count = chance.random_range(1..=2);
-        from.choose_multiple(chance, count).map(|&text| text.to_owned()).collect()
-    };
-    let (name, operator, values, value) = match rand::random_range(0..0x1_0000) % 1 {
-        _ => ("region", "IN", some(&REGIONS), None::<String>),
-    };
-    let _ = (name, operator, &values, &value);
-    pick(chance, inverted, case)
-}
-
 /// A constraint on a field of the contexts, with an operator that fits it.
-fn pick(chance: &mut StdRng, inverted: bool, case: bool) -> Value {
+fn constraint(chance: &mut StdRng) -> Value {
+    let (inverted, case) = (chance.random_bool(0.2), chance.random_bool(0.5));
     let one_of = |chance: &mut StdRng, all: &[&str]| (*all.choose(chance).unwrap()).to_owned();
     let several = |chance: &mut StdRng, all: &[&str]| -> Vec<String> {
         let count = chance.random_range(1..=2);
@@ -231,7 +226,8 @@ fn pick(chance: &mut StdRng, inverted: bool, case: bool) -> Value {
         }
         _ => {
             let operator = one_of(chance, &["IN", "NOT_IN"]);
-            let users: Vec<_> = (0..CONTEXTS).filter(|_| chance.random_bool(0.3)).map(|n| format!("user-{n}")).collect();
+            let users: Vec<_> =
+                (0..CONTEXTS).filter(|_| chance.random_bool(0.3)).map(|n| format!("user-{n}")).collect();
             with(json!({"contextName": "userId", "operator": operator, "values": users}))
         }
     }

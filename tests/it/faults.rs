@@ -39,13 +39,7 @@ impl Scene {
         flags.set("production", theme.variant("dark", Some(("string", "dark"))));
         let reply_to = group.topics.reply_topic("load");
         let ledger = Ledger::open(&group.topics, &reply_to);
-        Self {
-            mode,
-            group,
-            reply_to,
-            ledger,
-            load: None,
-        }
+        Self { mode, group, reply_to, ledger, load: None }
     }
 
     /// Members are given up, and their transactions aborted, after two seconds.
@@ -85,9 +79,7 @@ fn published(service: &Service) -> f64 {
 
 fn wait_until_at_work(service: &Service) {
     let before = published(service);
-    wait_until(&format!("{} at work", service.name), SOON, || {
-        published(service) > before
-    });
+    wait_until(&format!("{} at work", service.name), SOON, || published(service) > before);
 }
 
 #[test]
@@ -106,10 +98,7 @@ fn kills_at_random_moments(mode: Mode) {
     println!("seed {seed}");
     let mut chance = StdRng::seed_from_u64(seed);
     let mut scene = Scene::new(stack, mode).impatient();
-    let mut services: Vec<_> = ["a", "b", "c"]
-        .iter()
-        .map(|name| scene.group.start(name))
-        .collect();
+    let mut services: Vec<_> = ["a", "b", "c"].iter().map(|name| scene.group.start(name)).collect();
     scene.load(if is_long() { 4_000 } else { 1_500 });
     scene.ledger.sign_of_life("all partitions served", SOON);
     let kills = if is_long() { 60 } else { 11 };
@@ -189,9 +178,7 @@ fn members_come_and_go(mode: Mode) {
         wait_until_at_work(&third);
         assert!(second.stop().0.success());
         assert!(third.stop().0.success());
-        scene
-            .ledger
-            .sign_of_life("all partitions served by one again", SOON);
+        scene.ledger.sign_of_life("all partitions served by one again", SOON);
     }
     wait_until_at_work(&first);
     scene.balance();
@@ -262,11 +249,7 @@ fn the_broker_is_stopped_and_comes_back() {
     for service in &mut services {
         service.assert_running();
         let live = get(&format!("{}/health/live", service.url));
-        assert!(
-            live.is_some_and(|(status, _)| status == 200),
-            "{} is not alive",
-            service.name
-        );
+        assert!(live.is_some_and(|(status, _)| status == 200), "{} is not alive", service.name);
     }
     drop(stopped);
     for scene in &mut scenes {

@@ -75,11 +75,8 @@ impl Feed {
     /// Until the invalidation of this version is there, and with it everything of the same transaction.
     fn announced(&mut self, version: u64) -> Value {
         let fits = |record: &Received| record.json()["version"] == version;
-        self.events
-            .wait(&format!("change event of version {version}"), SOON, fits);
-        self.updates
-            .wait(&format!("invalidation of version {version}"), SOON, fits)
-            .json()
+        self.events.wait(&format!("change event of version {version}"), SOON, fits);
+        self.updates.wait(&format!("invalidation of version {version}"), SOON, fits).json()
     }
 
     /// Definitions, change events and invalidations of the flag tell the same story: it begins with its creation, each
@@ -87,12 +84,7 @@ impl Feed {
     fn assert_consistent(&mut self, flag: &str) -> Vec<Change> {
         let (name, key) = (self.admin.name(flag), self.key(flag));
         // All three are read as far as one of them was.
-        let last = self
-            .updates
-            .seen
-            .iter()
-            .rfind(|record| record.json()["flag_name"] == name)
-            .map(version);
+        let last = self.updates.seen.iter().rfind(|record| record.json()["flag_name"] == name).map(version);
         if let Some(last) = last {
             self.definitions.wait("the last definition", SOON, |record| {
                 record.key.as_deref() == Some(&key) && version(record) == last
@@ -113,10 +105,7 @@ impl Feed {
                 .collect()
         };
         let change = |body: &Value| -> Change {
-            (
-                body["event_type"].as_str().unwrap().to_owned(),
-                body["version"].as_u64().unwrap(),
-            )
+            (body["event_type"].as_str().unwrap().to_owned(), body["version"].as_u64().unwrap())
         };
         let updates = of_flag(&self.updates);
         let told: Vec<_> = updates.iter().map(change).collect();
@@ -128,28 +117,17 @@ impl Feed {
         let mut previous = Value::Null;
         for update in &updates {
             let kind = update["event_type"].as_str().unwrap();
-            assert_eq!(
-                kind == "FEATURE_FLAG_CREATED",
-                previous.is_null(),
-                "{update} after {previous}"
-            );
+            assert_eq!(kind == "FEATURE_FLAG_CREATED", previous.is_null(), "{update} after {previous}");
             if !previous.is_null() {
                 assert_eq!(update["previous_version"], previous, "{update}");
-                assert!(
-                    update["version"].as_u64() > previous.as_u64(),
-                    "{update} after {previous}"
-                );
+                assert!(update["version"].as_u64() > previous.as_u64(), "{update} after {previous}");
             }
             assert_eq!(update["environment"], "development");
             let seen: chrono::DateTime<chrono::Utc> = update["changed_at"].as_str().unwrap().parse().unwrap();
             let published: chrono::DateTime<chrono::Utc> =
                 update["published_at"].as_str().unwrap().parse().unwrap();
             assert!(seen <= published, "{update}");
-            previous = if kind == "FEATURE_FLAG_DELETED" {
-                Value::Null
-            } else {
-                update["version"].clone()
-            };
+            previous = if kind == "FEATURE_FLAG_DELETED" { Value::Null } else { update["version"].clone() };
         }
         assert_eq!(
             defined,
@@ -163,15 +141,10 @@ impl Feed {
     fn evaluated(&mut self, flag: &str, version: u64, members: &Value) -> Value {
         let name = self.admin.name(flag);
         let mut request = json!({"flag_name": name, "user_id": "user-1"});
-        request
-            .as_object_mut()
-            .unwrap()
-            .extend(members.as_object().unwrap().clone());
+        request.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         let body = request.to_string();
         wait_for(&format!("{name} evaluated at version {version}"), SOON, || {
-            let asked = self
-                .sender
-                .send(&self.group.topics.requests, Some(0), None, body.as_bytes(), None);
+            let asked = self.sender.send(&self.group.topics.requests, Some(0), None, body.as_bytes(), None);
             let event = self.events.wait("its event", SOON, |event| {
                 let body = event.json();
                 body["source"]["partition"] == asked.0 && body["source"]["offset"] == asked.1
@@ -183,13 +156,7 @@ impl Feed {
 
     fn hint(&self, body: &Value) {
         let key = body["flag_name"].as_str().map(str::as_bytes);
-        self.sender.send(
-            &self.group.topics.changes,
-            None,
-            key,
-            body.to_string().as_bytes(),
-            None,
-        );
+        self.sender.send(&self.group.topics.changes, None, key, body.to_string().as_bytes(), None);
     }
 }
 
@@ -221,10 +188,7 @@ fn a_flags_life_is_told_from_creation_to_archive() {
     assert_eq!(announcement["actor"], "unleash");
     assert_eq!(feed.evaluated("life", created, &json!({}))["typed_value"], true);
     let now = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap();
-    assert!(
-        (now - 60_000..now + 60_000).contains(&created),
-        "versions begin with the time: {created}"
-    );
+    assert!((now - 60_000..now + 60_000).contains(&created), "versions begin with the time: {created}");
 
     feed.admin.turn_off("life");
     let changed = feed.defined("turned off", "life", |flag| flag["enabled"] == false);
@@ -238,14 +202,7 @@ fn a_flags_life_is_told_from_creation_to_archive() {
         feed.evaluated("life", 0, &json!({}))["error_code"] == "FLAG_NOT_FOUND"
     });
     let told = feed.assert_consistent("life");
-    assert_eq!(
-        kinds(&told),
-        [
-            "FEATURE_FLAG_CREATED",
-            "FEATURE_FLAG_UPDATED",
-            "FEATURE_FLAG_DELETED"
-        ]
-    );
+    assert_eq!(kinds(&told), ["FEATURE_FLAG_CREATED", "FEATURE_FLAG_UPDATED", "FEATURE_FLAG_DELETED"]);
 }
 
 #[test]
@@ -259,9 +216,7 @@ fn a_segments_change_is_a_change_of_the_flags_that_use_it() {
     feed.admin.create("with-segment", &strategy);
     feed.admin.create("without", &rollout(&json!([])));
     let _service = feed.group.start("one");
-    let first = feed.defined("inlined", "with-segment", |flag| {
-        flag.to_string().contains("west")
-    });
+    let first = feed.defined("inlined", "with-segment", |flag| flag.to_string().contains("west"));
     feed.defined("the other", "without", |_| true);
     let west = json!({"context": {"region": "west"}});
     let east = json!({"context": {"region": "east"}});
@@ -269,20 +224,13 @@ fn a_segments_change_is_a_change_of_the_flags_that_use_it() {
     assert_eq!(feed.evaluated("with-segment", first, &east)["typed_value"], false);
 
     feed.admin.change_segment(segment, "coast", &constraint("east"));
-    let second = feed.defined("the new segment inlined", "with-segment", |flag| {
-        flag.to_string().contains("east")
-    });
+    let second =
+        feed.defined("the new segment inlined", "with-segment", |flag| flag.to_string().contains("east"));
     assert_eq!(feed.announced(second)["event_type"], "FEATURE_FLAG_UPDATED");
-    assert_eq!(
-        feed.evaluated("with-segment", second, &west)["typed_value"],
-        false
-    );
+    assert_eq!(feed.evaluated("with-segment", second, &west)["typed_value"], false);
     assert_eq!(feed.evaluated("with-segment", second, &east)["typed_value"], true);
     feed.assert_consistent("with-segment");
-    assert_eq!(
-        kinds(&feed.assert_consistent("without")),
-        ["FEATURE_FLAG_CREATED"]
-    );
+    assert_eq!(kinds(&feed.assert_consistent("without")), ["FEATURE_FLAG_CREATED"]);
 }
 
 #[test]
@@ -299,25 +247,17 @@ fn variants_of_both_kinds_come_through() {
     strategy["variants"] = variant("of-strategy", "dark");
     feed.admin.create("strategy-variant", &strategy);
     feed.admin.create("flag-variant", &rollout(&json!([])));
-    feed.admin
-        .set_variants("flag-variant", &variant("of-flag", "bright"));
+    feed.admin.set_variants("flag-variant", &variant("of-flag", "bright"));
     let _service = feed.group.start("one");
-    for (flag, name, value) in [
-        ("strategy-variant", "of-strategy", "dark"),
-        ("flag-variant", "of-flag", "bright"),
-    ] {
+    for (flag, name, value) in
+        [("strategy-variant", "of-strategy", "dark"), ("flag-variant", "of-flag", "bright")]
+    {
         let version = feed.defined("with variant", flag, |flag| flag.to_string().contains(name));
         let event = feed.evaluated(flag, version, &json!({"default_value": "light"}));
-        assert_eq!(
-            (&event["variant"], &event["typed_value"]),
-            (&json!(name), &json!(value))
-        );
+        assert_eq!((&event["variant"], &event["typed_value"]), (&json!(name), &json!(value)));
     }
-    feed.admin
-        .set_variants("flag-variant", &variant("of-flag", "brighter"));
-    let version = feed.defined("changed", "flag-variant", |flag| {
-        flag.to_string().contains("brighter")
-    });
+    feed.admin.set_variants("flag-variant", &variant("of-flag", "brighter"));
+    let version = feed.defined("changed", "flag-variant", |flag| flag.to_string().contains("brighter"));
     let event = feed.evaluated("flag-variant", version, &json!({"default_value": "light"}));
     assert_eq!(event["typed_value"], "brighter");
     feed.assert_consistent("flag-variant");
@@ -394,11 +334,7 @@ fn another_leads_when_the_leader_is_killed() {
         feed.evaluated("handed-on", version, &json!({}));
     }
     let told = feed.assert_consistent("handed-on");
-    let expected = [
-        "FEATURE_FLAG_CREATED",
-        "FEATURE_FLAG_UPDATED",
-        "FEATURE_FLAG_UPDATED",
-    ];
+    let expected = ["FEATURE_FLAG_CREATED", "FEATURE_FLAG_UPDATED", "FEATURE_FLAG_UPDATED"];
     assert_eq!(kinds(&told), expected, "none is told twice: {told:?}");
 }
 
@@ -406,17 +342,12 @@ fn another_leads_when_the_leader_is_killed() {
 fn nothing_that_unleash_may_answer_wipes_flags() {
     let (stack, _together) = Stack::together();
     let mut feed = Feed::new(stack, "200ms");
-    let flags: Vec<_> = (0..24)
-        .map(|number| (format!("kept-{number}"), rollout(&json!([]))))
-        .collect();
+    let flags: Vec<_> = (0..24).map(|number| (format!("kept-{number}"), rollout(&json!([])))).collect();
     feed.admin.create_all(&flags);
     let service = feed.group.start("one");
     let mut versions = BTreeMap::new();
     for (flag, _) in &flags {
-        versions.insert(
-            flag.clone(),
-            feed.defined("created", flag, |flag| flag["enabled"] == true),
-        );
+        versions.insert(flag.clone(), feed.defined("created", flag, |flag| flag["enabled"] == true));
     }
     let moods = [
         (Mood::Down, 2),
@@ -456,25 +387,16 @@ fn nothing_that_unleash_may_answer_wipes_flags() {
                 "name": name, "weight": 1000, "weightType": "variable", "stickiness": "default",
             }]),
         );
-        let version = feed.defined(&format!("seen after {mood:?}"), "kept-0", |flag| {
-            flag.to_string().contains(&name)
-        });
+        let version =
+            feed.defined(&format!("seen after {mood:?}"), "kept-0", |flag| flag.to_string().contains(&name));
         feed.announced(version);
         versions.insert("kept-0".to_owned(), version);
     }
     for (flag, _) in &flags[1..] {
-        assert_eq!(
-            kinds(&feed.assert_consistent(flag)),
-            ["FEATURE_FLAG_CREATED"],
-            "{flag}"
-        );
+        assert_eq!(kinds(&feed.assert_consistent(flag)), ["FEATURE_FLAG_CREATED"], "{flag}");
         let key = feed.key(flag);
         assert_eq!(
-            feed.definitions
-                .seen
-                .iter()
-                .filter(|record| record.key.as_deref() == Some(&key))
-                .count(),
+            feed.definitions.seen.iter().filter(|record| record.key.as_deref() == Some(&key)).count(),
             1
         );
     }
@@ -485,27 +407,15 @@ fn nothing_that_unleash_may_answer_wipes_flags() {
     feed.deleted("kept-9");
     feed.proxy.set(Mood::Good);
     feed.updates.until("created anew", SOON, |seen| {
-        let created = seen
-            .iter()
-            .filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED")
-            .count();
+        let created =
+            seen.iter().filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED").count();
         created == 24 + 18
     });
     feed.events.until("and told", SOON, |seen| {
-        seen.iter()
-            .filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED")
-            .count()
-            == 24 + 18
+        seen.iter().filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED").count() == 24 + 18
     });
     let told = feed.assert_consistent("kept-9");
-    assert_eq!(
-        kinds(&told),
-        [
-            "FEATURE_FLAG_CREATED",
-            "FEATURE_FLAG_DELETED",
-            "FEATURE_FLAG_CREATED"
-        ]
-    );
+    assert_eq!(kinds(&told), ["FEATURE_FLAG_CREATED", "FEATURE_FLAG_DELETED", "FEATURE_FLAG_CREATED"]);
 }
 
 #[test]
@@ -529,19 +439,13 @@ fn unleash_learns_who_asks_and_how_often() {
     let path = format!("/client-metrics/features/{}/raw", feed.admin.name("counted"));
     let prefix = feed.group.topics.prefix.clone();
     let sum = |metrics: &Value, member: &str| -> u64 {
-        let rows = metrics["data"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|row| row["appName"] == prefix.as_str());
+        let rows = metrics["data"].as_array().unwrap().iter().filter(|row| row["appName"] == prefix.as_str());
         rows.map(|row| row[member].as_u64().unwrap()).sum()
     };
     let name = feed.admin.name("counted");
     let evaluated = |enabled: bool| {
         let events = feed.events.seen.iter().map(Received::json);
-        let count = events
-            .filter(|event| event["flag_name"] == name && event["enabled"] == enabled)
-            .count();
+        let count = events.filter(|event| event["flag_name"] == name && event["enabled"] == enabled).count();
         u64::try_from(count).unwrap()
     };
     let expected = (evaluated(true), evaluated(false));
@@ -551,8 +455,6 @@ fn unleash_learns_who_asks_and_how_often() {
         (sum(&metrics, "yes"), sum(&metrics, "no")) == expected
     });
     wait_until("Unleash knows the application", SOON * 2, || {
-        feed.admin
-            .read(&format!("/metrics/applications/{prefix}"))
-            .is_some()
+        feed.admin.read(&format!("/metrics/applications/{prefix}")).is_some()
     });
 }

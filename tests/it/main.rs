@@ -11,6 +11,7 @@
 mod harness;
 
 mod commands;
+mod differential;
 mod faults;
 mod feeder;
 mod pipeline;

@@ -55,10 +55,7 @@ impl Pipeline {
         headers: &[(&str, &str)],
     ) -> (i32, i64) {
         let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header {
-                key,
-                value: Some(*value),
-            })
+            headers.insert(Header { key, value: Some(*value) })
         });
         let requests = &self.group.topics.requests;
         self.sender.send(requests, partition, key, body, Some(headers))
@@ -67,8 +64,7 @@ impl Pipeline {
     /// The event of a request's flag number `index`.
     fn event(&mut self, asked: (i32, i64), index: u64) -> Received {
         let what = format!("event of {asked:?}, {index}");
-        self.events
-            .wait(&what, SOON, |event| event.source() == (asked.0, asked.1, index))
+        self.events.wait(&what, SOON, |event| event.source() == (asked.0, asked.1, index))
     }
 
     fn answer(&mut self, request: &Value) -> Value {
@@ -78,11 +74,10 @@ impl Pipeline {
 
     fn dead_letter(&mut self, asked: (i32, i64)) -> Received {
         let (partition, offset) = (asked.0.to_string(), asked.1.to_string());
-        self.dead_letters
-            .wait(&format!("dead letter of {asked:?}"), SOON, |letter| {
-                letter.header("source-partition") == Some(&partition)
-                    && letter.header("source-offset") == Some(&offset)
-            })
+        self.dead_letters.wait(&format!("dead letter of {asked:?}"), SOON, |letter| {
+            letter.header("source-partition") == Some(&partition)
+                && letter.header("source-offset") == Some(&offset)
+        })
     }
 }
 
@@ -104,35 +99,17 @@ fn set_flags(topics: &Topics) -> BTreeMap<&'static str, u64> {
                 .variant("dark", Some(("string", "dark"))),
         ),
         ("limit", Flag::on("limit").variant("five", Some(("number", "5")))),
-        (
-            "limit-float",
-            Flag::on("limit-float").variant("five", Some(("number", "5.0"))),
-        ),
-        (
-            "ratio",
-            Flag::on("ratio").variant("more", Some(("number", "5.5"))),
-        ),
+        ("limit-float", Flag::on("limit-float").variant("five", Some(("number", "5.0")))),
+        ("ratio", Flag::on("ratio").variant("more", Some(("number", "5.5")))),
         (
             "settings",
             Flag::on("settings").variant("blue", Some(("json", r#"{"colour": "blue", "size": [1, 2]}"#))),
         ),
-        (
-            "wrapped",
-            Flag::on("wrapped").variant("inner", Some(("json", r#"{"value": "inside"}"#))),
-        ),
-        (
-            "text-number",
-            Flag::on("text-number").variant("t", Some(("string", "42"))),
-        ),
-        (
-            "text-json",
-            Flag::on("text-json").variant("t", Some(("string", r#"{"a": 1}"#))),
-        ),
+        ("wrapped", Flag::on("wrapped").variant("inner", Some(("json", r#"{"value": "inside"}"#)))),
+        ("text-number", Flag::on("text-number").variant("t", Some(("string", "42")))),
+        ("text-json", Flag::on("text-json").variant("t", Some(("string", r#"{"a": 1}"#)))),
         ("bare", Flag::on("bare").variant("name-only", None)),
-        (
-            "off-variant",
-            Flag::off("off-variant").variant("never", Some(("string", "never"))),
-        ),
+        ("off-variant", Flag::off("off-variant").variant("never", Some(("string", "never")))),
     ];
     for (name, flag) in all {
         versions.insert(name, flags.set("production", flag));
@@ -167,11 +144,7 @@ fn an_event_says_everything_about_its_request() {
     let (partition, offset) = pipeline.ask(&request);
     let event = pipeline.event((partition, offset), 0);
     assert_eq!(event.position.0, partition, "the partition of the request");
-    assert_eq!(
-        event.key.as_deref(),
-        Some(&b"user-456"[..]),
-        "the key of the request"
-    );
+    assert_eq!(event.key.as_deref(), Some(&b"user-456"[..]), "the key of the request");
 
     let mut body = event.json();
     let members = body.as_object_mut().unwrap();
@@ -180,11 +153,7 @@ fn an_event_says_everything_about_its_request() {
     assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
     let at = members.remove("evaluated_at").unwrap();
     let at = at.as_str().unwrap();
-    assert_eq!(
-        at.len(),
-        "2026-01-15T10:30:00.012345Z".len(),
-        "microseconds, UTC: {at}"
-    );
+    assert_eq!(at.len(), "2026-01-15T10:30:00.012345Z".len(), "microseconds, UTC: {at}");
     let age = chrono::Utc::now() - at.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     assert!((0..60).contains(&age.num_seconds()), "evaluated at {at}");
     let expected = json!({
@@ -217,60 +186,12 @@ fn values_types_and_reasons_are_those_of_the_table() {
     let none = Value::Null;
     // request, typed value, its text, enabled, variant, reason, error code
     let table = [
-        (
-            request("on"),
-            json!(true),
-            "true",
-            true,
-            none.clone(),
-            yes,
-            none.clone(),
-        ),
-        (
-            default("on", json!(false)),
-            json!(true),
-            "true",
-            true,
-            none.clone(),
-            yes,
-            none.clone(),
-        ),
-        (
-            request("west"),
-            json!(true),
-            "true",
-            true,
-            none.clone(),
-            yes,
-            none.clone(),
-        ),
-        (
-            request("off"),
-            json!(false),
-            "false",
-            false,
-            none.clone(),
-            no,
-            none.clone(),
-        ),
-        (
-            default("off", json!(true)),
-            json!(false),
-            "false",
-            false,
-            none.clone(),
-            no,
-            none.clone(),
-        ),
-        (
-            request("adult"),
-            json!(false),
-            "false",
-            false,
-            none.clone(),
-            no,
-            none.clone(),
-        ),
+        (request("on"), json!(true), "true", true, none.clone(), yes, none.clone()),
+        (default("on", json!(false)), json!(true), "true", true, none.clone(), yes, none.clone()),
+        (request("west"), json!(true), "true", true, none.clone(), yes, none.clone()),
+        (request("off"), json!(false), "false", false, none.clone(), no, none.clone()),
+        (default("off", json!(true)), json!(false), "false", false, none.clone(), no, none.clone()),
+        (request("adult"), json!(false), "false", false, none.clone(), no, none.clone()),
         (
             default("theme-variant", json!("light")),
             json!("dark"),
@@ -280,24 +201,8 @@ fn values_types_and_reasons_are_those_of_the_table() {
             yes,
             none.clone(),
         ),
-        (
-            typed("theme-variant", "string"),
-            json!("dark"),
-            "dark",
-            true,
-            json!("dark"),
-            yes,
-            none.clone(),
-        ),
-        (
-            request("theme-variant"),
-            json!(true),
-            "true",
-            true,
-            json!("dark"),
-            yes,
-            none.clone(),
-        ),
+        (typed("theme-variant", "string"), json!("dark"), "dark", true, json!("dark"), yes, none.clone()),
+        (request("theme-variant"), json!(true), "true", true, json!("dark"), yes, none.clone()),
         (
             default("off-variant", json!("light")),
             json!("light"),
@@ -307,15 +212,7 @@ fn values_types_and_reasons_are_those_of_the_table() {
             no,
             none.clone(),
         ),
-        (
-            default("on", json!("light")),
-            json!("light"),
-            "light",
-            true,
-            none.clone(),
-            no,
-            none.clone(),
-        ),
+        (default("on", json!("light")), json!("light"), "light", true, none.clone(), no, none.clone()),
         (
             default("bare", json!("light")),
             json!("name-only"),
@@ -334,78 +231,14 @@ fn values_types_and_reasons_are_those_of_the_table() {
             yes,
             none.clone(),
         ),
-        (
-            default("limit", json!(1)),
-            json!(5),
-            "5",
-            true,
-            json!("five"),
-            yes,
-            none.clone(),
-        ),
-        (
-            typed("limit", "integer"),
-            json!(5),
-            "5",
-            true,
-            json!("five"),
-            yes,
-            none.clone(),
-        ),
-        (
-            typed("limit", "number"),
-            json!(5),
-            "5",
-            true,
-            json!("five"),
-            yes,
-            none.clone(),
-        ),
-        (
-            both("ratio", "integer", json!(1)),
-            json!(1),
-            "1",
-            true,
-            json!("more"),
-            "ERROR",
-            mismatch.clone(),
-        ),
-        (
-            default("ratio", json!(1)),
-            json!(5.5),
-            "5.5",
-            true,
-            json!("more"),
-            yes,
-            none.clone(),
-        ),
-        (
-            typed("ratio", "float"),
-            json!(5.5),
-            "5.5",
-            true,
-            json!("more"),
-            yes,
-            none.clone(),
-        ),
-        (
-            default("text-number", json!(1)),
-            json!(42),
-            "42",
-            true,
-            json!("t"),
-            yes,
-            none.clone(),
-        ),
-        (
-            default("theme-variant", json!(1)),
-            json!(1),
-            "1",
-            true,
-            json!("dark"),
-            "ERROR",
-            mismatch.clone(),
-        ),
+        (default("limit", json!(1)), json!(5), "5", true, json!("five"), yes, none.clone()),
+        (typed("limit", "integer"), json!(5), "5", true, json!("five"), yes, none.clone()),
+        (typed("limit", "number"), json!(5), "5", true, json!("five"), yes, none.clone()),
+        (both("ratio", "integer", json!(1)), json!(1), "1", true, json!("more"), "ERROR", mismatch.clone()),
+        (default("ratio", json!(1)), json!(5.5), "5.5", true, json!("more"), yes, none.clone()),
+        (typed("ratio", "float"), json!(5.5), "5.5", true, json!("more"), yes, none.clone()),
+        (default("text-number", json!(1)), json!(42), "42", true, json!("t"), yes, none.clone()),
+        (default("theme-variant", json!(1)), json!(1), "1", true, json!("dark"), "ERROR", mismatch.clone()),
         (
             default("settings", json!({"colour": "red"})),
             json!({"colour": "blue", "size": [1, 2]}),
@@ -415,15 +248,7 @@ fn values_types_and_reasons_are_those_of_the_table() {
             yes,
             none.clone(),
         ),
-        (
-            default("text-json", json!({})),
-            json!({"a": 1}),
-            r#"{"a":1}"#,
-            true,
-            json!("t"),
-            yes,
-            none.clone(),
-        ),
+        (default("text-json", json!({})), json!({"a": 1}), r#"{"a":1}"#, true, json!("t"), yes, none.clone()),
         (
             default("theme-variant", json!({"a": "b"})),
             json!({"a": "b"}),
@@ -433,24 +258,8 @@ fn values_types_and_reasons_are_those_of_the_table() {
             "ERROR",
             mismatch.clone(),
         ),
-        (
-            request("nobody-made-it"),
-            json!(false),
-            "false",
-            false,
-            none.clone(),
-            no,
-            not_found.clone(),
-        ),
-        (
-            default("nobody-made-it", json!("x")),
-            json!("x"),
-            "x",
-            false,
-            none.clone(),
-            no,
-            not_found.clone(),
-        ),
+        (request("nobody-made-it"), json!(false), "false", false, none.clone(), no, not_found.clone()),
+        (default("nobody-made-it", json!("x")), json!("x"), "x", false, none.clone(), no, not_found.clone()),
         (
             default("nobody-made-it", json!(true)),
             json!(true),
@@ -472,22 +281,11 @@ fn values_types_and_reasons_are_those_of_the_table() {
             &event["reason"],
             &event["error_code"],
         ];
-        let expected = [
-            &value,
-            &json!(text),
-            &json!(enabled),
-            &variant,
-            &json!(reason),
-            &code,
-        ];
+        let expected = [&value, &json!(text), &json!(enabled), &variant, &json!(reason), &code];
         assert_eq!(got, expected, "{request}\n{event}");
         assert_eq!(event["error_message"].is_string(), code.is_string(), "{event}");
         let flag = request["flag_name"].as_str().unwrap();
-        assert_eq!(
-            event["flag_version"],
-            json!(pipeline.versions.get(flag)),
-            "{event}"
-        );
+        assert_eq!(event["flag_version"], json!(pipeline.versions.get(flag)), "{event}");
         assert_eq!(event["default_value"], request["default_value"], "{event}");
     }
     // Integers may be written as `5.0`.
@@ -529,21 +327,12 @@ fn many_flags_are_answered_in_the_order_asked() {
     });
     let asked = pipeline.ask(&request);
     let last = pipeline.event(asked, 5);
-    let events: Vec<_> = pipeline
-        .events
-        .seen
-        .iter()
-        .filter(|event| event.source().1 == asked.1)
-        .collect();
+    let events: Vec<_> = pipeline.events.seen.iter().filter(|event| event.source().1 == asked.1).collect();
     let told: Vec<_> = events
         .iter()
         .map(|event| {
             let body = event.json();
-            (
-                body["source"]["index"].clone(),
-                body["flag_name"].clone(),
-                body["typed_value"].clone(),
-            )
+            (body["source"]["index"].clone(), body["flag_name"].clone(), body["typed_value"].clone())
         })
         .collect();
     let expected = [
@@ -560,15 +349,8 @@ fn many_flags_are_answered_in_the_order_asked() {
         .map(|(index, (flag, value))| (json!(index), json!(flag), value))
         .collect();
     assert_eq!(told, expected);
-    assert!(
-        events
-            .iter()
-            .all(|event| event.json()["evaluated_at"] == last.json()["evaluated_at"])
-    );
-    let mut ids: Vec<_> = events
-        .iter()
-        .map(|event| event.json()["event_id"].to_string())
-        .collect();
+    assert!(events.iter().all(|event| event.json()["evaluated_at"] == last.json()["evaluated_at"]));
+    let mut ids: Vec<_> = events.iter().map(|event| event.json()["event_id"].to_string()).collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 6, "each event has an id of its own");
@@ -581,11 +363,7 @@ fn a_reply_holds_all_results_and_headers_are_passed_on() {
     let topic = pipeline.group.topics.reply_topic("checkout");
     let mut replies = Tap::open(&stack.kafka, &topic);
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let headers = [
-        ("reply-to", topic.as_str()),
-        ("correlation-id", "c-17"),
-        ("traceparent", traceparent),
-    ];
+    let headers = [("reply-to", topic.as_str()), ("correlation-id", "c-17"), ("traceparent", traceparent)];
     let asked = pipeline.ask_with(
         &json!({
             "request_id": "r-7", "flag_names": ["theme-variant", "limit", "nobody-made-it"],
@@ -639,37 +417,17 @@ fn a_reply_that_cannot_be_sent_is_dropped_and_counted() {
     let other = format!("{}-elsewhere", topics.prefix);
     topics.create(&other, 1);
     let missing = format!("{}-missing", topics.replies);
-    for topic in [
-        &other,
-        &topics.requests,
-        &topics.events,
-        &missing,
-        &missing,
-        &"no topic!".to_owned(),
-    ] {
+    for topic in [&other, &topics.requests, &topics.events, &missing, &missing, &"no topic!".to_owned()] {
         let asked = pipeline.ask_with(&request("on"), &[("reply-to", topic)]);
-        assert_eq!(
-            pipeline.event(asked, 0).json()["typed_value"],
-            true,
-            "evaluated as usual"
-        );
+        assert_eq!(pipeline.event(asked, 0).json()["typed_value"], true, "evaluated as usual");
     }
     wait_until("six dropped replies counted", SOON, || {
-        pipeline
-            .service
-            .metrics()
-            .sum("flagstream_dropped_total", &[("what", "reply")])
-            >= 6.0
+        pipeline.service.metrics().sum("flagstream_dropped_total", &[("what", "reply")]) >= 6.0
     });
     let counted = pipeline.service.metrics();
-    let unknown = counted.sum(
-        "flagstream_dropped_total",
-        &[("what", "reply"), ("reason", "topic_unknown")],
-    );
-    let refused = counted.sum(
-        "flagstream_dropped_total",
-        &[("what", "reply"), ("reason", "topic_not_allowed")],
-    );
+    let unknown = counted.sum("flagstream_dropped_total", &[("what", "reply"), ("reason", "topic_unknown")]);
+    let refused =
+        counted.sum("flagstream_dropped_total", &[("what", "reply"), ("reason", "topic_not_allowed")]);
     assert_eq!((unknown, refused), (2.0, 4.0));
 
     // A topic that exists gets its reply all the same: nothing of the above hangs.
@@ -706,109 +464,40 @@ fn bad_input_becomes_a_dead_letter_that_names_the_field() {
         (br#""on""#.into(), "INVALID_FIELD", "an object"),
         (br#"{"flag_name":5}"#.into(), "INVALID_FIELD", "flag_name"),
         (br#"{"flag_names":"on"}"#.into(), "INVALID_FIELD", "flag_names"),
-        (
-            br#"{"flag_names":["on",5]}"#.into(),
-            "INVALID_FIELD",
-            "flag_names[1]",
-        ),
-        (
-            br#"{"flag_name":"on","context":[]}"#.into(),
-            "INVALID_FIELD",
-            "context",
-        ),
-        (
-            br#"{"flag_name":"on","user_id":{}}"#.into(),
-            "INVALID_FIELD",
-            "user_id",
-        ),
-        (
-            br#"{"flag_name":"on","session_id":[]}"#.into(),
-            "INVALID_FIELD",
-            "session_id",
-        ),
-        (
-            br#"{"flag_name":"on","environment":1}"#.into(),
-            "INVALID_FIELD",
-            "environment",
-        ),
-        (
-            br#"{"flag_name":"on","request_id":{}}"#.into(),
-            "INVALID_FIELD",
-            "request_id",
-        ),
-        (
-            br#"{"flag_name":"on","value_type":"text"}"#.into(),
-            "INVALID_FIELD",
-            "value_type",
-        ),
-        (
-            br#"{"flag_names":["on"],"value_types":{"on":"text"}}"#.into(),
-            "INVALID_FIELD",
-            "value_types.on",
-        ),
-        (
-            br#"{"flag_names":["on"],"default_values":[]}"#.into(),
-            "INVALID_FIELD",
-            "default_values",
-        ),
+        (br#"{"flag_names":["on",5]}"#.into(), "INVALID_FIELD", "flag_names[1]"),
+        (br#"{"flag_name":"on","context":[]}"#.into(), "INVALID_FIELD", "context"),
+        (br#"{"flag_name":"on","user_id":{}}"#.into(), "INVALID_FIELD", "user_id"),
+        (br#"{"flag_name":"on","session_id":[]}"#.into(), "INVALID_FIELD", "session_id"),
+        (br#"{"flag_name":"on","environment":1}"#.into(), "INVALID_FIELD", "environment"),
+        (br#"{"flag_name":"on","request_id":{}}"#.into(), "INVALID_FIELD", "request_id"),
+        (br#"{"flag_name":"on","value_type":"text"}"#.into(), "INVALID_FIELD", "value_type"),
+        (br#"{"flag_names":["on"],"value_types":{"on":"text"}}"#.into(), "INVALID_FIELD", "value_types.on"),
+        (br#"{"flag_names":["on"],"default_values":[]}"#.into(), "INVALID_FIELD", "default_values"),
         (br#"{"user_id":"u"}"#.into(), "MISSING_FIELD", "flag_name"),
         (br#"{"flag_names":[]}"#.into(), "MISSING_FIELD", "flag_names"),
-        (
-            br#"{"flag_name":"on","flag_names":["on"]}"#.into(),
-            "CONFLICTING_FIELDS",
-            "flag_names",
-        ),
+        (br#"{"flag_name":"on","flag_names":["on"]}"#.into(), "CONFLICTING_FIELDS", "flag_names"),
         (br#"{"flag_name":""}"#.into(), "INVALID_FIELD", "flag_name"),
-        (
-            br#"{"flag_names":["on",""]}"#.into(),
-            "INVALID_FIELD",
-            "flag_names[1]",
-        ),
+        (br#"{"flag_names":["on",""]}"#.into(), "INVALID_FIELD", "flag_names[1]"),
         (long(256).into(), "INVALID_FIELD", "flag_name"),
         (flags(1_001).into(), "TOO_MANY_FLAGS", "flag_names"),
         (deep(31).into(), "TOO_DEEP", "32"),
-        (
-            br#"{"flag_name":"on","flag_name":"off"}"#.into(),
-            "DUPLICATE_FIELD",
-            "flag_name",
-        ),
-        (
-            br#"{"flag_name":"on","mine":1,"mine":1}"#.into(),
-            "DUPLICATE_FIELD",
-            "mine",
-        ),
+        (br#"{"flag_name":"on","flag_name":"off"}"#.into(), "DUPLICATE_FIELD", "flag_name"),
+        (br#"{"flag_name":"on","mine":1,"mine":1}"#.into(), "DUPLICATE_FIELD", "mine"),
     ];
     let headers = [("correlation-id", "c-1"), ("x-mine", "kept")];
-    let asked: Vec<_> = cases
-        .iter()
-        .map(|(body, ..)| pipeline.send(Some(2), Some(b"user-9"), body, &headers))
-        .collect();
+    let asked: Vec<_> =
+        cases.iter().map(|(body, ..)| pipeline.send(Some(2), Some(b"user-9"), body, &headers)).collect();
     for ((body, code, field), asked) in cases.iter().zip(&asked) {
         let letter = pipeline.dead_letter(*asked);
         let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
-        assert_eq!(
-            letter.header("error-code"),
-            Some(*code),
-            "{text}: {:?}",
-            letter.header("error-message")
-        );
+        assert_eq!(letter.header("error-code"), Some(*code), "{text}: {:?}", letter.header("error-message"));
         let message = letter.header("error-message").unwrap();
-        assert!(
-            message.contains(field) && !message.is_empty(),
-            "{text}: {message}"
-        );
-        assert_eq!(
-            letter.payload.as_deref().unwrap_or_default(),
-            body,
-            "the original bytes"
-        );
+        assert!(message.contains(field) && !message.is_empty(), "{text}: {message}");
+        assert_eq!(letter.payload.as_deref().unwrap_or_default(), body, "the original bytes");
         assert_eq!(letter.key.as_deref(), Some(&b"user-9"[..]), "the original key");
         assert_eq!(letter.header("correlation-id"), Some("c-1"));
         assert_eq!(letter.header("x-mine"), Some("kept"));
-        assert_eq!(
-            letter.header("source-topic"),
-            Some(pipeline.group.topics.requests.as_str())
-        );
+        assert_eq!(letter.header("source-topic"), Some(pipeline.group.topics.requests.as_str()));
         assert_eq!(letter.header("body-omitted"), None);
     }
 
@@ -819,18 +508,9 @@ fn bad_input_becomes_a_dead_letter_that_names_the_field() {
     }
     // Nothing of what was refused became an event as well, and none is a dead letter twice.
     let refused: Vec<_> = asked.iter().map(|(_, offset)| *offset).collect();
-    assert!(
-        pipeline
-            .events
-            .seen
-            .iter()
-            .all(|event| !refused.contains(&event.source().1))
-    );
+    assert!(pipeline.events.seen.iter().all(|event| !refused.contains(&event.source().1)));
     assert_eq!(pipeline.dead_letters.seen.len(), refused.len());
-    let counted = pipeline
-        .service
-        .metrics()
-        .sum("flagstream_dead_letters_total", &[]);
+    let counted = pipeline.service.metrics().sum("flagstream_dead_letters_total", &[]);
     assert_eq!(counted, refused.len() as f64);
 }
 
@@ -839,18 +519,13 @@ fn a_tombstone_and_a_request_over_the_limit_are_dead_letters() {
     let (stack, _together) = Stack::together();
     let mut pipeline = Pipeline::start(stack);
     let requests = pipeline.group.topics.requests.clone();
-    let tombstone = pipeline
-        .sender
-        .tombstone(&requests, b"user-1", OwnedHeaders::new());
+    let tombstone = pipeline.sender.tombstone(&requests, b"user-1", OwnedHeaders::new());
     let letter = pipeline.dead_letter(tombstone);
     assert_eq!(letter.header("error-code"), Some("EMPTY"));
     assert_eq!(letter.payload.unwrap_or_default(), b"");
 
     pipeline.group.topics.limit_record(&requests, 4 << 20);
-    pipeline
-        .group
-        .topics
-        .limit_record(&pipeline.group.topics.dead_letters, 4 << 20);
+    pipeline.group.topics.limit_record(&pipeline.group.topics.dead_letters, 4 << 20);
     let padded = |bytes: usize| {
         let mut body = json!({"flag_name": "on", "environment": "production", "user_id": "u"}).to_string();
         body.push_str(&" ".repeat(bytes - body.len()));
@@ -906,12 +581,7 @@ fn a_result_too_large_for_its_topic_becomes_a_dead_letter(mode: &str) {
     assert_eq!(letter.key.as_deref(), Some(&b"user-456"[..]));
 
     // At-least-once had to send again what it had sent around the refused ones.
-    let mut offsets: Vec<_> = pipeline
-        .events
-        .seen
-        .iter()
-        .map(|event| event.source().1)
-        .collect();
+    let mut offsets: Vec<_> = pipeline.events.seen.iter().map(|event| event.source().1).collect();
     let mut letters: Vec<_> = pipeline
         .dead_letters
         .seen
@@ -931,9 +601,7 @@ fn a_result_too_large_for_its_topic_becomes_a_dead_letter(mode: &str) {
 /// Text that no compression makes much smaller.
 fn noise(bytes: usize) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    (0..bytes)
-        .map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())]))
-        .collect()
+    (0..bytes).map(|_| char::from(alphabet[rand::random_range(0..alphabet.len())])).collect()
 }
 
 #[test]
@@ -946,43 +614,25 @@ fn numbers_booleans_lists_and_null_in_a_context_are_taken_as_text() {
         request["environment"] = json!("production");
         pipeline.answer(&request)
     };
-    let event = ask(
-        "adult",
-        json!({"user_id": 17, "session_id": true, "context": {"age": 18}}),
-    );
+    let event = ask("adult", json!({"user_id": 17, "session_id": true, "context": {"age": 18}}));
     assert_eq!(event["user_id"], "17");
     assert_eq!(event["session_id"], "true");
     assert_eq!(event["typed_value"], true, "{event}");
     assert_eq!(event["context"], json!({"age": 18}), "echoed as it was asked");
     let event = ask("adult", json!({"user_id": null, "context": {"age": null}}));
-    assert_eq!(
-        (&event["typed_value"], &event["user_id"]),
-        (&json!(false), &Value::Null)
-    );
+    assert_eq!((&event["typed_value"], &event["user_id"]), (&json!(false), &Value::Null));
     let event = ask("listed", json!({"context": {"teams": ["a", "b"]}}));
     assert_eq!(event["typed_value"], true, "{event}");
     let event = ask("on", json!({"user_id": "outer", "context": {"userId": "inner"}}));
     assert_eq!(event["user_id"], "outer");
     let event = ask("on", json!({"context": {"userId": "inner", "sessionId": "s"}}));
-    assert_eq!(
-        (&event["user_id"], &event["session_id"]),
-        (&json!("inner"), &json!("s"))
-    );
+    assert_eq!((&event["user_id"], &event["session_id"]), (&json!("inner"), &json!("s")));
     // Seed 002's fields stand beside `user_id`.
-    let event = ask(
-        "beta",
-        json!({"user_id": "u", "group_id": "beta", "device_type": "phone"}),
-    );
+    let event = ask("beta", json!({"user_id": "u", "group_id": "beta", "device_type": "phone"}));
     assert_eq!(event["typed_value"], true, "{event}");
-    assert_eq!(
-        event["context"],
-        json!({"group_id": "beta", "device_type": "phone"})
-    );
+    assert_eq!(event["context"], json!({"group_id": "beta", "device_type": "phone"}));
     let event = ask("west", json!({"user_id": "u", "context": null}));
-    assert_eq!(
-        (&event["typed_value"], &event["context"]),
-        (&json!(false), &json!({}))
-    );
+    assert_eq!((&event["typed_value"], &event["context"]), (&json!(false), &json!({})));
 }
 
 #[test]
@@ -1023,20 +673,14 @@ fn a_changed_definition_is_in_force_and_a_broken_one_is_not() {
     let version = flags.set("production", Flag::off("west"));
     in_force(&mut pipeline, version, "west");
     let event = pipeline.answer(&request("on"));
-    assert_eq!(
-        event["typed_value"], false,
-        "the last good version stays in force: {event}"
-    );
+    assert_eq!(event["typed_value"], false, "the last good version stays in force: {event}");
     assert_ne!(event["error_code"], "FLAG_NOT_FOUND");
 
     flags.remove("production", "off");
     let version = flags.set("production", Flag::on("west"));
     in_force(&mut pipeline, version, "west");
     assert_eq!(pipeline.answer(&request("off"))["error_code"], "FLAG_NOT_FOUND");
-    assert!(
-        pipeline.service.log().contains("constraints[0]"),
-        "refused, and said where"
-    );
+    assert!(pipeline.service.log().contains("constraints[0]"), "refused, and said where");
 }
 
 #[test]
@@ -1048,13 +692,7 @@ fn evaluated_and_published_agree() {
     });
     let mut foreign = request("on");
     foreign["environment"] = json!("staging");
-    let requests = [
-        request("on"),
-        request("off"),
-        many,
-        foreign,
-        json!({"user_id": "u"}),
-    ];
+    let requests = [request("on"), request("off"), many, foreign, json!({"user_id": "u"})];
     let (mut last, rounds) = ((0, 0), 40);
     for round in 0..rounds * requests.len() {
         let body = requests[round % requests.len()].to_string();
@@ -1062,35 +700,18 @@ fn evaluated_and_published_agree() {
     }
     assert!(last.1 > 0);
     let expected = rounds * 7;
-    pipeline
-        .events
-        .until("all events", SOON, |seen| seen.len() >= expected);
+    pipeline.events.until("all events", SOON, |seen| seen.len() >= expected);
     wait_until("counted when committed", Duration::from_secs(5), || {
         let metrics = pipeline.service.metrics();
         metrics.sum("flagstream_events_published_total", &[]) >= expected as f64
     });
     let metrics = pipeline.service.metrics();
     assert_eq!(pipeline.events.seen.len(), expected);
-    assert_eq!(
-        metrics.sum("flagstream_events_published_total", &[]),
-        expected as f64
-    );
+    assert_eq!(metrics.sum("flagstream_events_published_total", &[]), expected as f64);
     assert_eq!(metrics.sum("flagstream_evaluations_total", &[]), expected as f64);
     let matches = [("reason", "TARGETING_MATCH"), ("environment", "production")];
-    assert_eq!(
-        metrics.sum("flagstream_evaluations_total", &matches),
-        (rounds * 3) as f64
-    );
-    assert_eq!(
-        metrics.sum("flagstream_evaluations_total", &[("reason", "ERROR")]),
-        rounds as f64
-    );
-    assert_eq!(
-        metrics.sum("flagstream_evaluations_total", &[("path", "stream")]),
-        expected as f64
-    );
-    assert_eq!(
-        metrics.sum("flagstream_dead_letters_total", &[("code", "MISSING_FIELD")]),
-        rounds as f64
-    );
+    assert_eq!(metrics.sum("flagstream_evaluations_total", &matches), (rounds * 3) as f64);
+    assert_eq!(metrics.sum("flagstream_evaluations_total", &[("reason", "ERROR")]), rounds as f64);
+    assert_eq!(metrics.sum("flagstream_evaluations_total", &[("path", "stream")]), expected as f64);
+    assert_eq!(metrics.sum("flagstream_dead_letters_total", &[("code", "MISSING_FIELD")]), rounds as f64);
 }

@@ -29,38 +29,27 @@ fn every_suite_of_the_client_specification_passes() {
                 let answer = check(&snapshot, test);
                 if answer != test["expectedResult"] {
                     let description = test["description"].as_str().unwrap_or_default();
-                    failures.push(format!(
-                        "{file}: {description}\n    {answer}, not {}",
-                        test["expectedResult"]
-                    ));
+                    failures
+                        .push(format!("{file}: {description}\n    {answer}, not {}", test["expectedResult"]));
                 }
             }
         }
     }
     println!("{cases} cases in {} suites", index.len());
-    assert!(
-        failures.is_empty(),
-        "{} of {cases} fail:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {cases} fail:\n{}", failures.len(), failures.join("\n"));
     assert!(cases >= 250, "only {cases} cases: has the specification moved?");
 }
 
 type Check = fn(&Snapshot, &Value) -> Value;
 
 fn enabled(snapshot: &Snapshot, test: &Value) -> Value {
-    evaluate(snapshot, test, |outcome| {
-        outcome.is_some_and(|outcome| outcome.enabled).into()
-    })
+    evaluate(snapshot, test, |outcome| outcome.is_some_and(|outcome| outcome.enabled).into())
 }
 
 fn variant(snapshot: &Snapshot, test: &Value) -> Value {
     evaluate(snapshot, test, |outcome| {
         let on = outcome.is_some_and(|outcome| outcome.enabled);
-        let variant = outcome
-            .and_then(|outcome| outcome.variant)
-            .map(|(_, variant)| variant);
+        let variant = outcome.and_then(|outcome| outcome.variant).map(|(_, variant)| variant);
         let name = variant.map_or("disabled", |variant| &variant.name);
         let mut answer = json!({ "name": name, "enabled": variant.is_some(), "feature_enabled": on });
         if let Some(payload) = variant.and_then(|variant| variant.payload.as_ref()) {
@@ -71,11 +60,7 @@ fn variant(snapshot: &Snapshot, test: &Value) -> Value {
 }
 
 fn evaluate(snapshot: &Snapshot, test: &Value, read: impl Fn(Option<Outcome<'_>>) -> Value) -> Value {
-    let moment = Moment {
-        now: "2026-01-15T10:30:00Z",
-        hostname: "test-host",
-        app_name: "spec",
-    };
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "test-host", app_name: "spec" };
     let flag = test["toggleName"].as_str().unwrap();
     let flags = snapshot.environment(environment_of(test)).unwrap();
     read(flags.evaluate(flag, &context(&test["context"]), &moment))
@@ -112,12 +97,7 @@ fn context(context: &Value) -> EvaluationContext<'static> {
 /// applied one after the other.
 fn snapshot(suite: &Value) -> Snapshot {
     let tests = ["tests", "variantTests"].map(|kind| suite[kind].as_array());
-    let environments: BTreeSet<&str> = tests
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(environment_of)
-        .collect();
+    let environments: BTreeSet<&str> = tests.into_iter().flatten().flatten().map(environment_of).collect();
     let state = &suite["state"];
     let hydration =
         json!([{ "type": "hydration", "features": state["features"], "segments": state["segments"] }]);
@@ -133,9 +113,7 @@ fn snapshot(suite: &Value) -> Snapshot {
                 name: name.as_str().into(),
                 version,
             });
-            let sets = features
-                .values()
-                .filter_map(|feature| set(environment, version, feature, &known));
+            let sets = features.values().filter_map(|feature| set(environment, version, feature, &known));
             snapshot = snapshot.with(removals.chain(sets));
         }
         assert_eq!(snapshot.version(), version);
@@ -154,16 +132,8 @@ fn apply(
     match event["type"].as_str().unwrap() {
         "hydration" => {
             let list = |key: &str| event[key].as_array().cloned().unwrap_or_default();
-            features.extend(
-                list("features")
-                    .into_iter()
-                    .map(|feature| (name(&feature), feature)),
-            );
-            segments.extend(
-                list("segments")
-                    .into_iter()
-                    .map(|segment| (id(&segment), segment)),
-            );
+            features.extend(list("features").into_iter().map(|feature| (name(&feature), feature)));
+            segments.extend(list("segments").into_iter().map(|segment| (id(&segment), segment)));
         }
         "feature-updated" => drop(features.insert(name(&event["feature"]), event["feature"].clone())),
         "segment-updated" => drop(segments.insert(id(&event["segment"]), event["segment"].clone())),
@@ -198,9 +168,7 @@ fn specifications() -> PathBuf {
     );
     let root = PathBuf::from(root);
     let candidates = [root.join("node_modules"), root.clone()];
-    let folder = candidates
-        .iter()
-        .map(|folder| folder.join("@unleash/client-specification/specifications"));
+    let folder = candidates.iter().map(|folder| folder.join("@unleash/client-specification/specifications"));
     let found: Vec<PathBuf> = folder.filter(|folder| folder.is_dir()).collect();
     let found = found.first().cloned();
     found.unwrap_or_else(|| panic!("no @unleash/client-specification in {}", root.display()))

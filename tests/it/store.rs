@@ -19,17 +19,10 @@ fn stopped_with_snapshot(stack: &Stack) -> (Group, PathBuf) {
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    fs::read_dir(folder)
-        .ok()?
-        .filter_map(Result::ok)
-        .find_map(|entry| {
-            let path = entry.path();
-            if path.is_dir() {
-                find(&path, name)
-            } else {
-                path.ends_with(name).then_some(path)
-            }
-        })
+    fs::read_dir(folder).ok()?.filter_map(Result::ok).find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) }
+    })
 }
 
 fn ready(service: &Service) -> Option<u16> {
@@ -49,10 +42,7 @@ fn an_instance_without_kafka_starts_from_its_snapshot() {
     let metrics = service.metrics();
     assert_eq!(metrics.sum("flagstream_store_flags", &[]), 1.0);
     let (_, health) = get(&format!("{}/health", service.url)).unwrap();
-    assert!(
-        health.contains("disk"),
-        "it says where its flags are from: {health}"
-    );
+    assert!(health.contains("disk"), "it says where its flags are from: {health}");
     let (status, _) = service.stop();
     assert!(status.success(), "{status}");
 }
@@ -64,9 +54,7 @@ fn an_instance_without_kafka_and_without_snapshot_lives_and_is_not_ready() {
     let mut service = group.prepare("one");
     service.spawn();
     let live = format!("{}/health/live", service.url);
-    wait_until("alive", SOON, || {
-        get(&live).is_some_and(|(status, _)| status == 200)
-    });
+    wait_until("alive", SOON, || get(&live).is_some_and(|(status, _)| status == 200));
     assert_eq!(ready(&service), Some(503));
     let (status, _) = service.stop();
     assert!(status.success(), "{status}");
@@ -81,26 +69,14 @@ fn a_damaged_snapshot_is_ignored() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     let kafka = group.topics.kafka.clone();
-    for damaged in [
-        whole[..whole.len() / 2].to_vec(),
-        flipped,
-        Vec::new(),
-        b"{}".to_vec(),
-    ] {
+    for damaged in [whole[..whole.len() / 2].to_vec(), flipped, Vec::new(), b"{}".to_vec()] {
         fs::write(&snapshot, &damaged).unwrap();
         let lonely = group.clone().set("KAFKA_BOOTSTRAP_SERVERS", nowhere());
         let mut service = lonely.prepare("one");
         service.spawn();
         wait_until("alive", SOON, || ready(&service).is_some());
-        wait_until("the damage is logged", SOON, || {
-            service.log().contains("snapshot")
-        });
-        assert_eq!(
-            ready(&service),
-            Some(503),
-            "ready with a damaged snapshot of {} bytes",
-            damaged.len()
-        );
+        wait_until("the damage is logged", SOON, || service.log().contains("snapshot"));
+        assert_eq!(ready(&service), Some(503), "ready with a damaged snapshot of {} bytes", damaged.len());
         service.kill();
     }
     // With Kafka it starts as if there were none, and writes a good one.

@@ -6,10 +6,7 @@ use super::*;
 
 fn record(key: Option<&str>, payload: Option<&[u8]>, headers: &[(&str, &str)]) -> OwnedMessage {
     let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-        headers.insert(Header {
-            key,
-            value: Some(*value),
-        })
+        headers.insert(Header { key, value: Some(*value) })
     });
     OwnedMessage::new(
         payload.map(<[u8]>::to_vec),
@@ -30,10 +27,7 @@ fn content_of(payload: &str) -> String {
 fn every_kind_has_its_line() {
     let evaluated = r#"{"event_type":"FEATURE_FLAG_EVALUATED","flag_name":"theme","user_id":"u-1","typed_value":"dark",
         "variant":"dark","reason":"TARGETING_MATCH","error_code":null}"#;
-    assert_eq!(
-        content_of(evaluated),
-        "theme = dark for u-1  TARGETING_MATCH, variant dark"
-    );
+    assert_eq!(content_of(evaluated), "theme = dark for u-1  TARGETING_MATCH, variant dark");
     let failed = r#"{"event_type":"FEATURE_FLAG_EVALUATED","flag_name":"n","user_id":null,"typed_value":5,
         "reason":"ERROR","error_code":"TYPE_MISMATCH","error_message":"no"}"#;
     assert_eq!(content_of(failed), "n = 5  ERROR, TYPE_MISMATCH: no");
@@ -43,15 +37,9 @@ fn every_kind_has_its_line() {
         r#"{"environment":"e","flag_name":"a","source":"file","version":7,"checksum":"c","definition":{}}"#;
     assert_eq!(content_of(definition), "version 7 from file: {}");
     assert_eq!(content_of(r#"{"flag_name":"a","user_id":"u"}"#), "a? for u");
-    assert_eq!(
-        content_of(r#"{"flag_names":["a","b"],"user_id":5}"#),
-        "a, b? for 5"
-    );
+    assert_eq!(content_of(r#"{"flag_names":["a","b"],"user_id":5}"#), "a, b? for 5");
     assert_eq!(content_of("no json"), "no json");
-    assert_eq!(
-        content(&record(None, None, &[("version", "8")])),
-        "deleted (version 8)"
-    );
+    assert_eq!(content(&record(None, None, &[("version", "8")])), "deleted (version 8)");
 }
 
 #[test]
@@ -64,10 +52,7 @@ fn a_dead_letter_says_why_and_from_where() {
         (dead::SOURCE_OFFSET, "17"),
     ];
     let line = line(&record(Some("k"), Some(b"{"), &headers));
-    assert!(
-        line.ends_with("NOT_JSON from requests 2/17: expected a value: {"),
-        "{line}"
-    );
+    assert!(line.ends_with("NOT_JSON from requests 2/17: expected a value: {"), "{line}");
     assert!(line.contains("3/99 k"), "{line}");
 }
 
@@ -86,15 +71,9 @@ fn json_lines_are_lossless() {
         (line, value)
     };
     let (text, line) = read(&record(None, Some(b"{ \"b\": 1.50,\n \"a\": 2 }"), &[("h", "v")]));
-    assert!(
-        text.contains(r#""value":{"b":1.50,"a":2}"#) && !text.contains('\n'),
-        "{text}"
-    );
+    assert!(text.contains(r#""value":{"b":1.50,"a":2}"#) && !text.contains('\n'), "{text}");
     assert_eq!((&line["key"], &line["headers"]["h"]), (&Value::Null, &"v".into()));
-    assert_eq!(
-        (&line["partition"], &line["timestamp"]),
-        (&3.into(), &1_768_473_000_123_i64.into())
-    );
+    assert_eq!((&line["partition"], &line["timestamp"]), (&3.into(), &1_768_473_000_123_i64.into()));
     let (_, line) = read(&record(Some("k"), Some(b"\xff\x00"), &[]));
     assert_eq!((&line["key"], &line["value_hex"]), (&"k".into(), &"ff00".into()));
     let (_, line) = read(&record(Some("k"), None, &[]));

@@ -12,13 +12,7 @@ use super::{EnvironmentHealth, Role};
 use world::{Running, World, flag, until};
 
 fn environment(running: &Running) -> EnvironmentHealth {
-    running
-        .health
-        .load()
-        .environments
-        .get("dev")
-        .cloned()
-        .unwrap_or_default()
+    running.health.load().environments.get("dev").cloned().unwrap_or_default()
 }
 
 fn reason(running: &Running) -> Option<&'static str> {
@@ -75,10 +69,7 @@ async fn a_hint_brings_a_change_long_before_the_refresh() {
     let updates = world.records("updates", 3).await;
     let took = seen.elapsed();
     assert_eq!(field(&updates[2], "event_type"), "FEATURE_FLAG_UPDATED");
-    assert_eq!(
-        field(&updates[2], "previous_version"),
-        field(&updates[0], "version")
-    );
+    assert_eq!(field(&updates[2], "previous_version"), field(&updates[0], "version"));
     let events = world.records("events", 3).await;
     assert!(field(&events[2], "previous_version").is_null());
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -88,10 +79,7 @@ async fn a_hint_brings_a_change_long_before_the_refresh() {
     world.hint(HINT).await;
     let definitions = world.records("definitions", 4).await;
     assert_eq!(definitions[3], ("dev/a".to_owned(), None), "a tombstone");
-    assert!(
-        world.unleash.script().requests <= requests + 3,
-        "the first hint was done with"
-    );
+    assert!(world.unleash.script().requests <= requests + 3, "the first hint was done with");
     running.stop().await;
 }
 
@@ -121,9 +109,7 @@ async fn an_answer_that_is_not_a_whole_list_changes_nothing_and_shows_in_health(
         world.unleash.serve(&good);
         until("well again", || reason(&running).is_none()).await;
     }
-    world
-        .unleash
-        .serve(&[flag("a", true), flag("sign-of-life", true)]);
+    world.unleash.serve(&[flag("a", true), flag("sign-of-life", true)]);
     let updates = world.records("updates", 2).await;
     assert_eq!(updates[1].0, "dev/sign-of-life");
     running.stop().await;
@@ -164,10 +150,7 @@ async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
     assert_eq!(updates[2].0, "dev/b");
     until("listed", || environment(&running).refused_total == 1).await;
     let refused = &environment(&running).refused[0];
-    assert!(
-        refused.flag == "a" && refused.reason.contains("constraints"),
-        "{refused:?}"
-    );
+    assert!(refused.flag == "a" && refused.reason.contains("constraints"), "{refused:?}");
     assert_eq!(environment(&running).flags, 2);
     running.stop().await;
 }
@@ -176,20 +159,14 @@ async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
 async fn retry_after_is_honoured_even_when_a_hint_comes() {
     let mut world = World::new().await;
     world.refresh = Duration::from_millis(50);
-    world
-        .unleash
-        .answer(429, "", vec![(header::RETRY_AFTER, "2".to_owned())]);
+    world.unleash.answer(429, "", vec![(header::RETRY_AFTER, "2".to_owned())]);
     let running = world.feed("one");
     until("refused", || reason(&running) == Some("rate_limited")).await;
     let start = Instant::now();
     world.unleash.serve(&[flag("a", true)]);
     world.hint(HINT).await;
     synced(&running, 1).await;
-    assert!(
-        start.elapsed() > Duration::from_millis(1500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
     running.stop().await;
 }
 
@@ -205,10 +182,7 @@ async fn a_restarted_leader_goes_on_where_it_was() {
     let running = world.feed("one");
     let updates = world.records("updates", 3).await;
     assert_eq!(updates[2].0, "dev/b");
-    assert_eq!(
-        field(&updates[2], "previous_version"),
-        field(&updates[1], "version")
-    );
+    assert_eq!(field(&updates[2], "previous_version"), field(&updates[1], "version"));
     synced(&running, 2).await;
     running.stop().await;
 }
@@ -227,9 +201,7 @@ async fn a_fenced_leader_steps_down_and_stands_again() {
     until("stepped down", || running.terms_ended("fenced") == 1).await;
     until("leads again", || running.health.load().role == Role::Leader).await;
     assert_eq!(running.health.load().failure, None);
-    world
-        .unleash
-        .serve(&[flag("a", false), flag("sign-of-life", true)]);
+    world.unleash.serve(&[flag("a", false), flag("sign-of-life", true)]);
     synced(&running, 2).await;
     running.stop().await;
 }

@@ -61,11 +61,7 @@ impl World {
         for topic in ["changes", "definitions", "events", "updates"] {
             cluster.create_topic(topic, 1, 1).unwrap();
         }
-        Self {
-            cluster,
-            unleash: Unleash::start().await,
-            refresh: NEVER,
-        }
+        Self { cluster, unleash: Unleash::start().await, refresh: NEVER }
     }
 
     pub fn config(&self, instance: &str) -> Config {
@@ -76,10 +72,7 @@ impl World {
         config.topics = topics(config.topics);
         config.unleash = UnleashConfig {
             url: Some(format!("http://{}", self.unleash.address)),
-            environments: vec![UnleashEnvironment {
-                name: "dev".to_owned(),
-                token: Secret::new("token"),
-            }],
+            environments: vec![UnleashEnvironment { name: "dev".to_owned(), token: Secret::new("token") }],
             default_environment: "dev".to_owned(),
             instance_id: instance.to_owned(),
             refresh_interval: self.refresh,
@@ -97,12 +90,7 @@ impl World {
         let feeder = Feeder::new(config, Arc::clone(&metrics), origins);
         let (health, shutdown) = (feeder.health(), Shutdown::new());
         let task = tokio::spawn(feeder.run(shutdown.clone()));
-        Running {
-            health,
-            metrics,
-            shutdown,
-            task,
-        }
+        Running { health, metrics, shutdown, task }
     }
 
     /// Produces a record to the changes topic.
@@ -114,23 +102,16 @@ impl World {
             .send(BaseRecord::<[u8], str>::to("changes").payload(body))
             .map_err(|(error, _)| error)
             .unwrap();
-        tokio::task::spawn_blocking(move || producer.flush(PATIENCE))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.unwrap().unwrap();
     }
 
     /// The first `count` records of a topic: key and body.
     pub async fn records(&self, topic: &'static str, count: usize) -> Vec<(String, Option<Value>)> {
         let mut config = rdkafka::ClientConfig::new();
-        config
-            .set("bootstrap.servers", self.cluster.bootstrap_servers())
-            .set("group.id", "test");
+        config.set("bootstrap.servers", self.cluster.bootstrap_servers()).set("group.id", "test");
         let consumer: BaseConsumer = config.create().unwrap();
         let mut partitions = TopicPartitionList::new();
-        partitions
-            .add_partition_offset(topic, 0, Offset::Beginning)
-            .unwrap();
+        partitions.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&partitions).unwrap();
         let reading = move || {
             let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
@@ -144,12 +125,7 @@ impl World {
                     continue;
                 };
                 let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
-                records.push((
-                    key,
-                    message
-                        .payload()
-                        .map(|body| serde_json::from_slice(body).unwrap()),
-                ));
+                records.push((key, message.payload().map(|body| serde_json::from_slice(body).unwrap())));
             }
             records
         };
@@ -158,24 +134,9 @@ impl World {
 }
 
 fn topics(defaults: TopicsConfig) -> TopicsConfig {
-    let [
-        requests,
-        events,
-        changes,
-        definitions,
-        updates,
-        dead_letters,
-        conversions,
-    ] = [
-        "requests",
-        "events",
-        "changes",
-        "definitions",
-        "updates",
-        "dead-letters",
-        "conversions",
-    ]
-    .map(str::to_owned);
+    let [requests, events, changes, definitions, updates, dead_letters, conversions] =
+        ["requests", "events", "changes", "definitions", "updates", "dead-letters", "conversions"]
+            .map(str::to_owned);
     TopicsConfig {
         requests,
         events,
@@ -193,9 +154,8 @@ fn topics(defaults: TopicsConfig) -> TopicsConfig {
 impl Unleash {
     async fn start() -> Self {
         let script = Arc::new(Mutex::new(Script::default()));
-        let app = axum::Router::new()
-            .route("/api/client/features", get(features))
-            .with_state(Arc::clone(&script));
+        let app =
+            axum::Router::new().route("/api/client/features", get(features)).with_state(Arc::clone(&script));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -205,21 +165,12 @@ impl Unleash {
     }
 
     pub fn serve(&self, features: &[Value]) {
-        self.answer(
-            200,
-            &json!({"version": 2, "features": features}).to_string(),
-            Vec::new(),
-        );
+        self.answer(200, &json!({"version": 2, "features": features}).to_string(), Vec::new());
     }
 
     pub fn answer(&self, status: u16, body: &str, headers: Vec<(header::HeaderName, String)>) {
         let mut script = self.script.lock().unwrap();
-        *script = Script {
-            status,
-            headers,
-            body: body.to_owned(),
-            ..script.clone()
-        };
+        *script = Script { status, headers, body: body.to_owned(), ..script.clone() };
     }
 
     pub fn script(&self) -> Script {
@@ -232,11 +183,7 @@ async fn features(State(script): State<Arc<Mutex<Script>>>, headers: HeaderMap) 
     script.requests += 1;
     assert_eq!(headers.get(header::AUTHORIZATION).unwrap(), "token");
     let etag = format!("\"{:x}\"", crc(&script.body));
-    if script.status == 200
-        && headers
-            .get(header::IF_NONE_MATCH)
-            .is_some_and(|seen| *seen == *etag)
-    {
+    if script.status == 200 && headers.get(header::IF_NONE_MATCH).is_some_and(|seen| *seen == *etag) {
         script.not_modified += 1;
         return StatusCode::NOT_MODIFIED.into_response();
     }
@@ -249,17 +196,12 @@ async fn features(State(script): State<Arc<Mutex<Script>>>, headers: HeaderMap) 
 }
 
 fn crc(text: &str) -> u64 {
-    text.bytes()
-        .fold(5381, |hash: u64, byte| hash.wrapping_mul(33) ^ u64::from(byte))
+    text.bytes().fold(5381, |hash: u64, byte| hash.wrapping_mul(33) ^ u64::from(byte))
 }
 
 impl Running {
     pub fn terms_ended(&self, outcome: &'static str) -> u64 {
-        self.metrics
-            .feed
-            .terms_ended
-            .get_or_create(&OutcomeLabels { outcome })
-            .get()
+        self.metrics.feed.terms_ended.get_or_create(&OutcomeLabels { outcome }).get()
     }
 
     pub async fn stop(self) {

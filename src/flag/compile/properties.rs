@@ -69,9 +69,7 @@ impl Properties {
 
     /// Pairs of the name in the context and the number in the rules.
     pub(crate) fn in_map(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.in_map
-            .iter()
-            .map(|(name, number)| (name.as_ref(), number.as_ref()))
+        self.in_map.iter().map(|(name, number)| (name.as_ref(), number.as_ref()))
     }
 }
 
@@ -96,20 +94,14 @@ impl PropertyNames {
         if let Some((_, number)) = in_map.iter().find(|(known, _)| known.as_ref() == name) {
             return number.to_string();
         }
-        let fields = FIELDS
-            .iter()
-            .zip(in_fields)
-            .zip(&self.taken)
-            .filter(|(_, taken)| !**taken);
+        let fields = FIELDS.iter().zip(in_fields).zip(&self.taken).filter(|(_, taken)| !**taken);
         for ((field, property), _) in fields {
             if property.get_or_insert_with(|| name.into()).as_ref() == name {
                 return (*field).to_owned();
             }
         }
         let number = in_map.len();
-        let text = NUMBERS
-            .get(number)
-            .map_or_else(|| number.to_string().into(), |text| Cow::Borrowed(*text));
+        let text = NUMBERS.get(number).map_or_else(|| number.to_string().into(), |text| Cow::Borrowed(*text));
         in_map.push((name.into(), text));
         number.to_string()
     }
@@ -120,7 +112,5 @@ fn reads(strategy: &Strategy, field: &str) -> bool {
     let mut constraints = strategy.constraints.iter().flatten();
     strategy.name == field
         || constraints.any(|constraint| constraint.context_name == field)
-        || ["stickiness", "property"]
-            .iter()
-            .any(|name| parameter(strategy, name) == Some(field))
+        || ["stickiness", "property"].iter().any(|name| parameter(strategy, name) == Some(field))
 }

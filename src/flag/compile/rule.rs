@@ -37,11 +37,7 @@ pub(crate) enum Condition {
 
 /// Compiles one strategy; `Err` says why that can't be done.
 pub(super) fn compile(strategy: &Strategy, names: &mut PropertyNames) -> Result<Condition, String> {
-    if strategy
-        .segments
-        .as_ref()
-        .is_some_and(|missing| !missing.is_empty())
-    {
+    if strategy.segments.as_ref().is_some_and(|missing| !missing.is_empty()) {
         return Ok(Condition::Never);
     }
     let Some(mut plain) = translate(strategy, names) else {
@@ -142,14 +138,8 @@ fn one_of(context_name: &str, operator: Operator, values: &str) -> Constraint {
 /// The engine puts these into the rule unescaped. No host has a name that ends with a backslash: dropping it is
 /// the same as never matching it.
 fn host_names(names: &str) -> String {
-    let names = names
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.ends_with('\\'));
-    names
-        .map(|name| name.replace('"', "\\\""))
-        .collect::<Vec<_>>()
-        .join(",")
+    let names = names.split(',').map(str::trim).filter(|name| !name.ends_with('\\'));
+    names.map(|name| name.replace('"', "\\\"")).collect::<Vec<_>>().join(",")
 }
 
 /// Rewrites a constraint so that the rule's text holds its values literally.
@@ -197,11 +187,7 @@ fn as_regex(constraint: &mut Constraint) -> Result<(), String> {
     let values = constraint.values.take().unwrap_or_default();
     let literals: Vec<String> = values.iter().map(|value| regex::escape(value)).collect();
     let expression = format!("{start}(?:{}){end}", literals.join("|"));
-    if regex::RegexBuilder::new(&expression)
-        .size_limit(MAX_REGEX_BYTES)
-        .build()
-        .is_err()
-    {
+    if regex::RegexBuilder::new(&expression).size_limit(MAX_REGEX_BYTES).build().is_err() {
         return Err("too many values beside one that ends with a backslash".to_owned());
     }
     constraint.operator = Operator::RegexMatch;

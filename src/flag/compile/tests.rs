@@ -38,10 +38,7 @@ fn constrained(constraint: Value) -> Value {
 }
 
 fn user(id: &str) -> EvaluationContext<'_> {
-    EvaluationContext {
-        user_id: Some(id.into()),
-        ..EvaluationContext::default()
-    }
+    EvaluationContext { user_id: Some(id.into()), ..EvaluationContext::default() }
 }
 
 fn property<'a>(name: &'a str, value: &'a str) -> EvaluationContext<'a> {
@@ -58,11 +55,7 @@ fn is_on(definition: &Value, context: &EvaluationContext<'_>) -> bool {
 fn on_host(definition: &Value, context: &EvaluationContext<'_>, hostname: &str) -> bool {
     let flag = CompiledFlag::compile("production", 1, &definition.to_string()).unwrap();
     let snapshot = Snapshot::default().with([FlagChange::Set(Arc::new(flag))]);
-    let moment = Moment {
-        now: "2026-01-15T10:30:00Z",
-        hostname,
-        app_name: "app",
-    };
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname, app_name: "app" };
     let flags = snapshot.environment("production").unwrap();
     flags.evaluate("f", context, &moment).unwrap().enabled
 }
@@ -86,21 +79,12 @@ fn names_and_values_of_constraints_are_taken_literally() {
                     "{here}"
                 );
                 assert!(!is_on(&constraint(false), &user(value)), "{here}");
-                assert!(
-                    !is_on(&constraint(true), &property(name, value)),
-                    "{here}, inverted"
-                );
+                assert!(!is_on(&constraint(true), &property(name, value)), "{here}, inverted");
                 assert!(is_on(&constraint(true), &user(value)), "{here}, inverted");
             }
             let not_in = constrained(json!({ "contextName": name, "operator": "NOT_IN", "values": [value] }));
-            assert!(
-                !is_on(&not_in, &property(name, value)),
-                "{name:?} NOT_IN {value:?}"
-            );
-            assert!(
-                is_on(&not_in, &property(name, "another")),
-                "{name:?} NOT_IN {value:?}"
-            );
+            assert!(!is_on(&not_in, &property(name, value)), "{name:?} NOT_IN {value:?}");
+            assert!(is_on(&not_in, &property(name, "another")), "{name:?} NOT_IN {value:?}");
         }
     }
 }
@@ -116,19 +100,12 @@ fn a_rollouts_group_and_stickiness_are_taken_literally() {
             for id in 0..50 {
                 let id = id.to_string();
                 let expected = normalized_hash(group, &id, 100, 0).unwrap() <= 50;
-                assert_eq!(
-                    is_on(&strategies(json!([strategy])), &user(&id)),
-                    expected,
-                    "{group:?} {id}"
-                );
+                assert_eq!(is_on(&strategies(json!([strategy])), &user(&id)), expected, "{group:?} {id}");
             }
         }
         let sticky =
             json!([{ "name": "flexibleRollout", "parameters": { "rollout": 100, "stickiness": group } }]);
-        assert!(
-            is_on(&strategies(sticky.clone()), &property(group, "x")),
-            "{group:?}"
-        );
+        assert!(is_on(&strategies(sticky.clone()), &property(group, "x")), "{group:?}");
         assert!(!is_on(&strategies(sticky), &user("x")), "{group:?}");
     }
 }
@@ -146,16 +123,9 @@ fn lists_in_parameters_are_taken_literally() {
         let hosts = with("applicationHostname", "hostNames");
         assert!(on_host(&hosts, &user("x"), "TWO"), "{text:?}");
         assert!(!on_host(&hosts, &user("x"), "three"), "{text:?}");
-        assert_eq!(
-            on_host(&hosts, &user("x"), text),
-            !text.ends_with('\\'),
-            "{text:?}"
-        );
+        assert_eq!(on_host(&hosts, &user("x"), text), !text.ends_with('\\'), "{text:?}");
         let custom = json!([{ "name": "customProperty", "parameters": { "property": text, "values": ["gold", text] } }]);
-        assert!(
-            is_on(&strategies(custom.clone()), &property(text, text)),
-            "{text:?}"
-        );
+        assert!(is_on(&strategies(custom.clone()), &property(text, text)), "{text:?}");
         assert!(!is_on(&strategies(custom), &property(text, "silver")), "{text:?}");
     }
 }
@@ -178,10 +148,7 @@ fn a_regular_expression_keeps_its_meaning() {
 
 #[test]
 fn a_list_as_long_as_a_definition_may_be_is_compiled() {
-    let ids = (0..120_000)
-        .map(|id| id.to_string())
-        .collect::<Vec<_>>()
-        .join(",");
+    let ids = (0..120_000).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
     let definition = strategies(json!([{ "name": "userWithId", "parameters": { "userIds": ids } }]));
     assert!(is_on(&definition, &user("119999")));
     assert!(!is_on(&definition, &user("120000")));
@@ -192,10 +159,7 @@ fn a_list_as_long_as_a_definition_may_be_is_compiled() {
 fn any_number_of_properties_can_be_read() {
     for fields in [&[][..], &["environment", "appName", "remoteAddress"]] {
         let properties: Vec<String> = (0..20).map(|number| format!("p{number}")).collect();
-        let names = fields
-            .iter()
-            .copied()
-            .chain(properties.iter().map(String::as_str));
+        let names = fields.iter().copied().chain(properties.iter().map(String::as_str));
         let constraints: Vec<Value> = names
             .map(|name| json!({ "contextName": name, "operator": "IN", "values": [name, "production", "app"] }))
             .collect();
@@ -227,10 +191,7 @@ fn a_strategy_that_cannot_match_leaves_the_others_working() {
         json!({ "name": "remoteAddress", "parameters": { "IPs": "no address" } }),
     ] {
         assert!(!is_on(&strategies(json!([never])), &user("u")), "{never}");
-        assert!(
-            is_on(&strategies(json!([never, { "name": "default" }])), &user("u")),
-            "{never}"
-        );
+        assert!(is_on(&strategies(json!([never, { "name": "default" }])), &user("u")), "{never}");
     }
     assert!(is_on(&strategies(json!([])), &user("u")));
     assert!(is_on(&strategies(Value::Null), &user("u")));
@@ -240,28 +201,17 @@ fn a_strategy_that_cannot_match_leaves_the_others_working() {
 fn the_seeds_own_strategies_are_evaluated() {
     let tiers = json!([{ "name": "customProperty",
         "parameters": { "property": "subscription_tier", "values": "premium, gold" } }]);
-    assert!(is_on(
-        &strategies(tiers.clone()),
-        &property("subscription_tier", "gold")
-    ));
+    assert!(is_on(&strategies(tiers.clone()), &property("subscription_tier", "gold")));
     assert!(!is_on(&strategies(tiers), &property("subscription_tier", "free")));
     let gradual = strategies(json!([{ "name": "gradualRollout",
         "parameters": { "percentage": 25, "groupId": "new-feature" } }]));
-    let on = (0..1_000)
-        .filter(|id| is_on(&gradual, &user(&id.to_string())))
-        .count();
+    let on = (0..1_000).filter(|id| is_on(&gradual, &user(&id.to_string()))).count();
     assert!((200..300).contains(&on), "{on} of 1000");
 }
 
 #[test]
 fn empty_lists_match_nothing() {
-    for operator in [
-        "IN",
-        "STR_CONTAINS",
-        "STR_STARTS_WITH",
-        "STR_ENDS_WITH",
-        "IN_CIDR",
-    ] {
+    for operator in ["IN", "STR_CONTAINS", "STR_STARTS_WITH", "STR_ENDS_WITH", "IN_CIDR"] {
         for values in [json!([]), Value::Null] {
             let constraint = |inverted| {
                 constrained(

@@ -119,11 +119,7 @@ impl Override {
     fn of(definition: &client_features::Override) -> Self {
         Self {
             field: ContextField::of(&definition.context_name),
-            values: definition
-                .values
-                .iter()
-                .map(|value| value.as_str().into())
-                .collect(),
+            values: definition.values.iter().map(|value| value.as_str().into()).collect(),
         }
     }
 }

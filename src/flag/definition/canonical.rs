@@ -7,12 +7,7 @@ use super::parse;
 use crate::flag::CompileError;
 
 /// Members of a feature that change without the flag having been changed.
-const VOLATILE: [&str; 4] = [
-    "lastSeenAt",
-    "lastSeenAtForEnvironments",
-    "last_seen_at",
-    "createdAt",
-];
+const VOLATILE: [&str; 4] = ["lastSeenAt", "lastSeenAtForEnvironments", "last_seen_at", "createdAt"];
 
 /// The definition as compact JSON with sorted members, without the volatile ones (`lastSeenAt`, `createdAt`). All
 /// others count, whether evaluation reads them or not: readers of the definitions topic may.

@@ -86,10 +86,7 @@ fn version(text: &str) -> Result<String, String> {
     }
     match semver::Version::parse(text) {
         Ok(version) => Ok(version.to_string()),
-        Err(_) => Err(format!(
-            "expected a semantic version, not {:?}",
-            shorten(text, 100)
-        )),
+        Err(_) => Err(format!("expected a semantic version, not {:?}", shorten(text, 100))),
     }
 }
 
@@ -100,9 +97,9 @@ fn regex(constraint: &Constraint) -> Result<(), String> {
         .size_limit(MAX_REGEX_BYTES)
         .build();
     match compiled {
-        Err(regex::Error::CompiledTooBig(_)) => Err(format!(
-            "takes more than {MAX_REGEX_BYTES} bytes as a compiled regular expression"
-        )),
+        Err(regex::Error::CompiledTooBig(_)) => {
+            Err(format!("takes more than {MAX_REGEX_BYTES} bytes as a compiled regular expression"))
+        }
         _ => Ok(()),
     }
 }

@@ -46,9 +46,8 @@ fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
     Ok(Strategy {
         name,
         sort_order: None,
-        segments: place.list("segments", MAX_CONSTRAINTS_PER_STRATEGY, |id| {
-            segment_id(id).map(known_or_not)
-        })?,
+        segments: place
+            .list("segments", MAX_CONSTRAINTS_PER_STRATEGY, |id| segment_id(id).map(known_or_not))?,
         constraints: place.list("constraints", MAX_CONSTRAINTS_PER_STRATEGY, constraint::read)?,
         parameters: Some(parameters),
         variants: place.list("variants", MAX_VARIANTS, strategy_variant)?,
@@ -81,10 +80,7 @@ fn parameters(strategy: &Place<'_>) -> Result<HashMap<String, String>, Refusal> 
     for (name, value) in members {
         let text = match value {
             Value::Null => continue,
-            Value::Array(_) => place
-                .texts(name, MAX_VALUES_PER_CONSTRAINT)?
-                .unwrap_or_default()
-                .join(","),
+            Value::Array(_) => place.texts(name, MAX_VALUES_PER_CONSTRAINT)?.unwrap_or_default().join(","),
             _ => place.required_text(name)?,
         };
         parameters.insert(name.clone(), text);
@@ -127,9 +123,7 @@ fn variant(place: &Place<'_>) -> Result<Variant, Refusal> {
         overrides: place.list("overrides", MAX_OVERRIDES_PER_VARIANT, |place| {
             Ok(Override {
                 context_name: place.required_name("contextName")?,
-                values: place
-                    .texts("values", MAX_VALUES_PER_CONSTRAINT)?
-                    .unwrap_or_default(),
+                values: place.texts("values", MAX_VALUES_PER_CONSTRAINT)?.unwrap_or_default(),
             })
         })?,
     })
@@ -166,10 +160,7 @@ fn payload(variant: &Place<'_>) -> Result<Option<Payload>, Refusal> {
         Some(json @ (Value::Object(_) | Value::Array(_))) => json.to_string(),
         _ => place.optional_text("value")?.unwrap_or_default(),
     };
-    Ok(Some(Payload {
-        payload_type: place.required_name("type")?,
-        value,
-    }))
+    Ok(Some(Payload { payload_type: place.required_name("type")?, value }))
 }
 
 fn dependency(place: &Place<'_>) -> Result<FeatureDependency, Refusal> {

@@ -40,38 +40,23 @@ impl Refusal {
 
 impl<'p> Place<'p> {
     pub(super) fn root(value: &'p Value) -> Self {
-        Self {
-            value,
-            above: None,
-            step: Step::Root,
-        }
+        Self { value, above: None, step: Step::Root }
     }
 
     /// The member of this name; `null` is absent.
     pub(super) fn member<'c>(&'c self, name: &'c str) -> Option<Place<'c>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
-        Some(Place {
-            value,
-            above: Some(self),
-            step: Step::Member(name),
-        })
+        Some(Place { value, above: Some(self), step: Step::Member(name) })
     }
 
     pub(super) fn refuse(&self, message: impl Into<String>) -> Refusal {
         let mut field = String::new();
         self.write_path(&mut field);
-        Refusal {
-            field,
-            message: message.into(),
-        }
+        Refusal { field, message: message.into() }
     }
 
     pub(super) fn refuse_member(&self, name: &str, message: impl Into<String>) -> Refusal {
-        let place = Place {
-            value: &Value::Null,
-            above: Some(self),
-            step: Step::Member(name),
-        };
+        let place = Place { value: &Value::Null, above: Some(self), step: Step::Member(name) };
         place.refuse(message)
     }
 
@@ -90,8 +75,7 @@ impl<'p> Place<'p> {
     }
 
     pub(super) fn required_text(&self, name: &str) -> Result<String, Refusal> {
-        self.optional_text(name)?
-            .ok_or_else(|| self.refuse_member(name, "is required"))
+        self.optional_text(name)?.ok_or_else(|| self.refuse_member(name, "is required"))
     }
 
     /// A name: neither empty nor longer than [`super::MAX_NAME_BYTES`].
@@ -109,12 +93,7 @@ impl<'p> Place<'p> {
 
     pub(super) fn optional_boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
         self.member(name)
-            .map(|place| {
-                place
-                    .value
-                    .as_bool()
-                    .ok_or_else(|| place.refuse("expected true or false"))
-            })
+            .map(|place| place.value.as_bool().ok_or_else(|| place.refuse("expected true or false")))
             .transpose()
     }
 
@@ -128,18 +107,11 @@ impl<'p> Place<'p> {
         let Some(list) = self.member(name) else {
             return Ok(None);
         };
-        let items = list
-            .value
-            .as_array()
-            .ok_or_else(|| list.refuse("expected a list"))?;
+        let items = list.value.as_array().ok_or_else(|| list.refuse("expected a list"))?;
         if items.len() > limit {
             return Err(list.refuse(format!("{} items, at most {limit} are allowed", items.len())));
         }
-        let item = |(index, value)| Place {
-            value,
-            above: Some(&list),
-            step: Step::Item(index),
-        };
+        let item = |(index, value)| Place { value, above: Some(&list), step: Step::Item(index) };
         items
             .iter()
             .enumerate()

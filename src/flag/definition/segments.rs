@@ -27,16 +27,12 @@ impl Segments {
 
     fn read_list(holder: &Place<'_>) -> Result<Self, Refusal> {
         let read = |segment: &Place<'_>| {
-            let id = segment
-                .member("id")
-                .ok_or_else(|| segment.refuse_member("id", "is required"))?;
+            let id = segment.member("id").ok_or_else(|| segment.refuse_member("id", "is required"))?;
             let constraints = segment.list("constraints", usize::MAX, |place| Ok(place.value.clone()))?;
             Ok((feature::segment_id(&id)?, constraints.unwrap_or_default()))
         };
         let segments = holder.list("segments", usize::MAX, read)?.unwrap_or_default();
-        Ok(Self {
-            constraints: segments.into_iter().collect(),
-        })
+        Ok(Self { constraints: segments.into_iter().collect() })
     }
 }
 
@@ -67,9 +63,8 @@ fn inline(strategy: &mut Value, segments: &Segments) {
     };
     let mut found = Vec::new();
     ids.retain(|id| {
-        let constraints = feature::segment_id(&Place::root(id))
-            .ok()
-            .and_then(|id| segments.constraints.get(&id));
+        let constraints =
+            feature::segment_id(&Place::root(id)).ok().and_then(|id| segments.constraints.get(&id));
         found.extend(constraints.into_iter().flatten().cloned());
         constraints.is_none()
     });

@@ -12,10 +12,7 @@ fn strategy(member: &str, value: Value) -> Value {
 }
 
 fn constraint(operator: &str, value: Value) -> Value {
-    strategy(
-        "constraints",
-        json!([{ "contextName": "p", "operator": operator, "value": value }]),
-    )
+    strategy("constraints", json!([{ "contextName": "p", "operator": operator, "value": value }]))
 }
 
 fn refusal(definition: &Value) -> (String, String) {
@@ -33,12 +30,7 @@ fn what_does_not_change_the_meaning_is_tolerated() {
     assert!(feature.enabled);
     let parameters = feature.strategies.unwrap()[0].parameters.clone().unwrap();
     let expected = [("rollout", "25"), ("sticky", "true"), ("list", "a,1")];
-    assert_eq!(
-        parameters,
-        expected
-            .map(|(name, text)| (name.to_owned(), text.to_owned()))
-            .into()
-    );
+    assert_eq!(parameters, expected.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
 }
 
 #[test]
@@ -47,11 +39,7 @@ fn values_are_brought_into_the_engines_notation() {
         ("NUM_EQ", json!(5), "5"),
         ("NUM_GT", json!(" .5 "), "0.5"),
         ("NUM_LT", json!("1e3"), "1000"),
-        (
-            "DATE_AFTER",
-            json!("2022-01-22T14:00:00+02:00"),
-            "2022-01-22T12:00:00.000Z",
-        ),
+        ("DATE_AFTER", json!("2022-01-22T14:00:00+02:00"), "2022-01-22T12:00:00.000Z"),
         ("SEMVER_EQ", json!("1.2.3-rc.1+b"), "1.2.3-rc.1+b"),
         ("SEMVER_EQ", json!("v1.2.3"), "v1.2.3"),
     ] {
@@ -71,39 +59,15 @@ fn refusals_name_the_path() {
         (json!({ "name": long, "enabled": true }), "name"),
         (json!({ "name": "f" }), "enabled"),
         (json!({ "name": "f", "enabled": "yes" }), "enabled"),
-        (
-            json!({ "name": "f", "enabled": true, "strategies": {} }),
-            "strategies",
-        ),
-        (
-            json!({ "name": "f", "enabled": true, "strategies": [{}, 5] }),
-            "strategies[0].name",
-        ),
-        (
-            strategy("parameters", json!({ "rollout": "101" })),
-            "strategies[0].parameters.rollout",
-        ),
-        (
-            strategy("parameters", json!({ "rollout": 33.3 })),
-            "strategies[0].parameters.rollout",
-        ),
-        (
-            strategy("parameters", json!({ "x": {} })),
-            "strategies[0].parameters.x",
-        ),
-        (
-            strategy("parameters", json!({ "x": [[]] })),
-            "strategies[0].parameters.x[0]",
-        ),
+        (json!({ "name": "f", "enabled": true, "strategies": {} }), "strategies"),
+        (json!({ "name": "f", "enabled": true, "strategies": [{}, 5] }), "strategies[0].name"),
+        (strategy("parameters", json!({ "rollout": "101" })), "strategies[0].parameters.rollout"),
+        (strategy("parameters", json!({ "rollout": 33.3 })), "strategies[0].parameters.rollout"),
+        (strategy("parameters", json!({ "x": {} })), "strategies[0].parameters.x"),
+        (strategy("parameters", json!({ "x": [[]] })), "strategies[0].parameters.x[0]"),
         (strategy("segments", json!(["one"])), "strategies[0].segments[0]"),
-        (
-            strategy("variants", json!([{ "name": "v", "weight": -1 }])),
-            "strategies[0].variants[0].weight",
-        ),
-        (
-            constraint("SOUNDS_LIKE", json!("x")),
-            "strategies[0].constraints[0].operator",
-        ),
+        (strategy("variants", json!([{ "name": "v", "weight": -1 }])), "strategies[0].variants[0].weight"),
+        (constraint("SOUNDS_LIKE", json!("x")), "strategies[0].constraints[0].operator"),
         (constraint("NUM_EQ", json!("5 or true")), value),
         (constraint("NUM_EQ", json!("NaN")), value),
         (constraint("NUM_EQ", Value::Null), value),
@@ -112,20 +76,14 @@ fn refusals_name_the_path() {
         (constraint("SEMVER_GT", json!("1.2")), value),
         (constraint("REGEX", json!("(\\pL{100}){100}")), value),
         (
-            strategy(
-                "constraints",
-                json!([{ "contextName": "p", "operator": "IN", "values": [{}] }]),
-            ),
+            strategy("constraints", json!([{ "contextName": "p", "operator": "IN", "values": [{}] }])),
             "strategies[0].constraints[0].values[0]",
         ),
         (
             json!({ "name": "f", "enabled": true, "variants": [{ "name": "v", "weight": 1, "payload": { "value": "x" } }] }),
             "variants[0].payload.type",
         ),
-        (
-            json!({ "name": "f", "enabled": true, "dependencies": [{}] }),
-            "dependencies[0].feature",
-        ),
+        (json!({ "name": "f", "enabled": true, "dependencies": [{}] }), "dependencies[0].feature"),
     ];
     for (definition, path) in cases {
         assert_eq!(refusal(&definition).0, path, "{definition}");
@@ -140,10 +98,7 @@ fn limits_are_those_of_the_whole_definition() {
     assert_eq!(refusal(&large).0, "definition");
     let nested = (0..40).fold(json!(1), |inner, _| json!([inner]));
     let (field, message) = refusal(&json!({ "name": "f", "enabled": true, "x": nested }));
-    assert_eq!(
-        (field.as_str(), message.as_str()),
-        ("definition", "nested deeper than 32 levels")
-    );
+    assert_eq!((field.as_str(), message.as_str()), ("definition", "nested deeper than 32 levels"));
     for text in ["", "null", "[]", "{", "\u{0}", &"[".repeat(100_000)] {
         assert_eq!(read(text).unwrap_err().field, "definition");
     }
@@ -156,10 +111,7 @@ fn canonical_text_is_one_for_one_meaning() {
             .unwrap();
     assert_eq!(one, r#"{"a":"é","b":[1,{"a":2,"z":1}],"name":"f"}"#);
     assert_eq!(canonical(&one).unwrap(), one);
-    assert_eq!(
-        checksum("{}"),
-        "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    );
+    assert_eq!(checksum("{}"), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }
 
 #[test]
@@ -167,26 +119,17 @@ fn segments_are_put_into_the_strategies() {
     let segments = json!([{ "id": 1, "name": "s", "constraints": [{ "contextName": "a" }] }, { "id": 2, "constraints": [] }]);
     let segments = Segments::read(&segments).unwrap();
     let inline = |strategy: Value| {
-        let text = inline_segments(
-            &json!({ "name": "f", "strategies": [strategy] }).to_string(),
-            &segments,
-        )
-        .unwrap();
+        let text = inline_segments(&json!({ "name": "f", "strategies": [strategy] }).to_string(), &segments)
+            .unwrap();
         serde_json::from_str::<Value>(&text).unwrap()["strategies"][0].clone()
     };
-    assert_eq!(
-        inline(json!({ "segments": [1, 2] })),
-        json!({ "constraints": [{ "contextName": "a" }] })
-    );
+    assert_eq!(inline(json!({ "segments": [1, 2] })), json!({ "constraints": [{ "contextName": "a" }] }));
     assert_eq!(
         inline(json!({ "segments": ["1", 9], "constraints": [{ "contextName": "b" }] })),
         json!({ "segments": [9], "constraints": [{ "contextName": "b" }, { "contextName": "a" }] })
     );
     assert_eq!(inline(json!({ "segments": [] })), json!({}));
-    assert_eq!(
-        Segments::read(&json!([{ "constraints": [] }])).unwrap_err().field,
-        "segments[0].id"
-    );
+    assert_eq!(Segments::read(&json!([{ "constraints": [] }])).unwrap_err().field, "segments[0].id");
     assert!(Segments::read(&Value::Null).is_ok());
 }
 

@@ -40,11 +40,7 @@ fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
         return None;
     }
     let value = match &set.stickiness {
-        Stickiness::UserOrSession => asked
-            .context
-            .user_id
-            .as_deref()
-            .or(asked.context.session_id.as_deref()),
+        Stickiness::UserOrSession => asked.context.user_id.as_deref().or(asked.context.session_id.as_deref()),
         Stickiness::Field(field) => asked.field(field),
     };
     let Some(value) = value else {

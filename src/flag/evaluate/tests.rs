@@ -22,27 +22,17 @@ fn snapshot(features: &[Value]) -> Snapshot {
 /// Whether it is on, and the name of the variant.
 fn evaluate(features: &[Value], flag: &str, context: &EvaluationContext<'_>) -> (bool, Option<String>) {
     let snapshot = snapshot(features);
-    let moment = Moment {
-        now: NOW,
-        hostname: "host",
-        app_name: "app",
-    };
+    let moment = Moment { now: NOW, hostname: "host", app_name: "app" };
     let flags = snapshot.environment("production").unwrap();
     let outcome = flags.evaluate(flag, context, &moment).unwrap();
     if let Some((position, variant)) = outcome.variant {
         assert_eq!(outcome.flag.variants()[position].name, variant.name);
     }
-    (
-        outcome.enabled,
-        outcome.variant.map(|(_, variant)| variant.name.to_string()),
-    )
+    (outcome.enabled, outcome.variant.map(|(_, variant)| variant.name.to_string()))
 }
 
 fn user(id: &str) -> EvaluationContext<'_> {
-    EvaluationContext {
-        user_id: Some(id.into()),
-        ..EvaluationContext::default()
-    }
+    EvaluationContext { user_id: Some(id.into()), ..EvaluationContext::default() }
 }
 
 #[test]
@@ -57,14 +47,8 @@ fn the_strategy_that_matches_chooses_the_variants() {
     assert_eq!(variant("b"), (true, Some("two".to_owned())));
     assert_eq!(variant("c"), (true, Some("own".to_owned())));
     assert_eq!(variant("d"), (false, None));
-    let session = EvaluationContext {
-        session_id: Some("s".into()),
-        ..user("c")
-    };
-    assert_eq!(
-        evaluate(&features, "f", &session),
-        (true, Some("special".to_owned()))
-    );
+    let session = EvaluationContext { session_id: Some("s".into()), ..user("c") };
+    assert_eq!(evaluate(&features, "f", &session), (true, Some("special".to_owned())));
 }
 
 #[test]
@@ -73,33 +57,23 @@ fn variants_without_weight_are_never_drawn() {
         json!({ "name": "f", "enabled": true, "variants": [{ "name": "v", "weight": 0 }, { "name": "w" }] }),
     ];
     assert_eq!(evaluate(&features, "f", &user("a")), (true, None));
-    assert_eq!(
-        evaluate(&features, "f", &EvaluationContext::default()),
-        (true, None)
-    );
+    assert_eq!(evaluate(&features, "f", &EvaluationContext::default()), (true, None));
 }
 
 #[test]
 fn a_draw_without_a_value_is_random() {
-    let variants: Vec<Value> = (0..2)
-        .map(|name| json!({ "name": name, "weight": 500, "stickiness": "plan" }))
-        .collect();
+    let variants: Vec<Value> =
+        (0..2).map(|name| json!({ "name": name, "weight": 500, "stickiness": "plan" })).collect();
     let features = [json!({ "name": "f", "enabled": true, "variants": variants })];
-    let drawn: Vec<_> = (0..200)
-        .map(|_| evaluate(&features, "f", &user("a")).1.unwrap())
-        .collect();
+    let drawn: Vec<_> = (0..200).map(|_| evaluate(&features, "f", &user("a")).1.unwrap()).collect();
     assert!(drawn.iter().any(|name| name == "0") && drawn.iter().any(|name| name == "1"));
 }
 
 #[test]
 fn a_cycle_of_dependencies_is_off() {
     let depending = |name: &str, parent: &str| json!({ "name": name, "enabled": true, "dependencies": [{ "feature": parent }] });
-    let features = [
-        depending("self", "self"),
-        depending("a", "b"),
-        depending("b", "a"),
-        depending("orphan", "nobody"),
-    ];
+    let features =
+        [depending("self", "self"), depending("a", "b"), depending("b", "a"), depending("orphan", "nobody")];
     for name in ["self", "a", "b", "orphan"] {
         assert_eq!(evaluate(&features, name, &user("u")), (false, None), "{name}");
     }
@@ -115,15 +89,10 @@ fn a_parents_rollout_without_a_group_is_drawn_for_the_child() {
     ];
     let engine = EngineState::initial_state(DateTime::UNIX_EPOCH);
     let state = json!({ "version": 2, "features": features });
-    engine.take_state(UpdateMessage::FullResponse(
-        serde_json::from_value(state).unwrap(),
-    ));
+    engine.take_state(UpdateMessage::FullResponse(serde_json::from_value(state).unwrap()));
     for id in 0..100 {
         let id = id.to_string();
-        let theirs = Context {
-            user_id: Some(id.clone()),
-            ..Context::default()
-        };
+        let theirs = Context { user_id: Some(id.clone()), ..Context::default() };
         for name in ["parent", "child"] {
             assert_eq!(
                 evaluate(&features, name, &user(&id)).0,
@@ -136,24 +105,18 @@ fn a_parents_rollout_without_a_group_is_drawn_for_the_child() {
 
 #[test]
 fn the_clock_is_the_callers() {
-    let features = [
-        json!({ "name": "f", "enabled": true, "strategies": [{ "name": "default", "constraints": [
-        { "contextName": "currentTime", "operator": "DATE_AFTER", "value": "2026-01-15T10:29:59Z" }] }] }),
-    ];
+    let features =
+        [json!({ "name": "f", "enabled": true, "strategies": [{ "name": "default", "constraints": [
+        { "contextName": "currentTime", "operator": "DATE_AFTER", "value": "2026-01-15T10:29:59Z" }] }] })];
     assert!(evaluate(&features, "f", &user("u")).0);
-    let past = EvaluationContext {
-        current_time: Some("2020-01-01T00:00:00Z".into()),
-        ..user("u")
-    };
+    let past = EvaluationContext { current_time: Some("2020-01-01T00:00:00Z".into()), ..user("u") };
     assert!(!evaluate(&features, "f", &past).0);
 }
 
 /// What stands in contexts and in definitions, so that they meet.
 fn word() -> impl Strategy<Value = String> {
-    proptest::sample::select(vec![
-        "a", "b", "ab", "", "7", "8.5", "1.2.3", "10.0.0.1", NOW, "Ä",
-    ])
-    .prop_map(str::to_owned)
+    proptest::sample::select(vec!["a", "b", "ab", "", "7", "8.5", "1.2.3", "10.0.0.1", NOW, "Ä"])
+        .prop_map(str::to_owned)
 }
 
 fn field() -> impl Strategy<Value = &'static str> {
@@ -174,14 +137,7 @@ fn field() -> impl Strategy<Value = &'static str> {
 }
 
 fn constraint() -> impl Strategy<Value = Value> {
-    let lists = [
-        "IN",
-        "NOT_IN",
-        "STR_CONTAINS",
-        "STR_STARTS_WITH",
-        "STR_ENDS_WITH",
-        "IN_CIDR",
-    ];
+    let lists = ["IN", "NOT_IN", "STR_CONTAINS", "STR_STARTS_WITH", "STR_ENDS_WITH", "IN_CIDR"];
     let singles = vec![
         ("NUM_EQ", "7"),
         ("NUM_GT", "7.5"),
@@ -198,10 +154,7 @@ fn constraint() -> impl Strategy<Value = Value> {
         ("REGEX", "("),
         ("REGEX", ""),
     ];
-    let list = (
-        proptest::sample::select(lists.to_vec()),
-        proptest::collection::vec(word(), 1..4),
-    )
+    let list = (proptest::sample::select(lists.to_vec()), proptest::collection::vec(word(), 1..4))
         .prop_map(|(operator, values)| json!({ "operator": operator, "values": values }));
     let single = proptest::sample::select(singles)
         .prop_map(|(operator, value)| json!({ "operator": operator, "value": value }));
@@ -256,10 +209,8 @@ fn strategy() -> impl Strategy<Value = Value> {
 
 fn feature(name: &'static str) -> impl Strategy<Value = Value> {
     let parents = proptest::sample::select(vec!["f0", "f1", "f2", "nobody"]);
-    let expected = proptest::option::of(proptest::collection::vec(
-        proptest::sample::select(vec!["v0", "v1"]),
-        0..2,
-    ));
+    let expected =
+        proptest::option::of(proptest::collection::vec(proptest::sample::select(vec!["v0", "v1"]), 0..2));
     let dependency = (parents, proptest::option::of(any::<bool>()), expected).prop_map(|(feature, enabled, variants)| {
         json!({ "feature": feature, "enabled": enabled, "variants": variants })
     });

@@ -15,11 +15,7 @@ fn set(environment: &str, name: &str, version: u64) -> FlagChange {
 }
 
 fn remove(environment: &str, name: &str, version: u64) -> FlagChange {
-    FlagChange::Remove {
-        environment: environment.into(),
-        name: name.into(),
-        version,
-    }
+    FlagChange::Remove { environment: environment.into(), name: name.into(), version }
 }
 
 #[test]
@@ -38,23 +34,12 @@ fn a_change_leaves_the_former_snapshot_as_it_was() {
     let one = Snapshot::default().with([set("e", "a", 5), set("e", "b", 3)]);
     let two = one.with([set("e", "a", 7), remove("e", "b", 8), remove("other", "x", 6)]);
     assert_eq!((one.version(), two.version()), (5, 8));
-    let version = |snapshot: &Snapshot, name| {
-        snapshot
-            .environment("e")
-            .unwrap()
-            .get(name)
-            .map(|flag| flag.version)
-    };
+    let version =
+        |snapshot: &Snapshot, name| snapshot.environment("e").unwrap().get(name).map(|flag| flag.version);
     assert_eq!((version(&one, "a"), version(&one, "b")), (Some(5), Some(3)));
     assert_eq!((version(&two, "a"), version(&two, "b")), (Some(7), None));
     assert!(two.environment("other").unwrap().is_empty());
-    assert_eq!(
-        one.with([remove("e", "a", 9), remove("e", "b", 9)])
-            .environment("e")
-            .unwrap()
-            .len(),
-        0
-    );
+    assert_eq!(one.with([remove("e", "a", 9), remove("e", "b", 9)]).environment("e").unwrap().len(), 0);
 }
 
 #[test]

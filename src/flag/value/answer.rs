@@ -61,36 +61,23 @@ fn found<'a>(flag: &str, outcome: &Outcome<'a>, asked: ValueType, fallback: Answ
     let value = match (asked, outcome.enabled, outcome.variant) {
         (ValueType::Boolean, true, _) => Some(Value::Boolean(true)),
         (ValueType::Boolean, false, _) => {
-            return Answer {
-                value: Value::Boolean(false),
-                ..fallback
-            };
+            return Answer { value: Value::Boolean(false), ..fallback };
         }
         (_, true, Some((_, variant))) => convert(variant, asked),
         _ => return fallback,
     };
     match (value, outcome.variant) {
-        (Some(value), _) => Answer {
-            value,
-            reason: Reason::TargetingMatch,
-            ..fallback
-        },
-        (None, Some((_, variant))) => fallback.error(
-            ErrorCode::TypeMismatch,
-            Cow::Owned(mismatch(flag, variant, asked)),
-        ),
+        (Some(value), _) => Answer { value, reason: Reason::TargetingMatch, ..fallback },
+        (None, Some((_, variant))) => {
+            fallback.error(ErrorCode::TypeMismatch, Cow::Owned(mismatch(flag, variant, asked)))
+        }
         (None, None) => fallback,
     }
 }
 
 impl<'a> Answer<'a> {
     fn error(self, code: ErrorCode, message: Cow<'a, str>) -> Self {
-        Self {
-            reason: Reason::Error,
-            error_code: Some(code),
-            error_message: Some(message),
-            ..self
-        }
+        Self { reason: Reason::Error, error_code: Some(code), error_message: Some(message), ..self }
     }
 }
 
@@ -116,11 +103,7 @@ fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
         Some(payload) => {
             let kind = shorten(&payload.kind, MAX_ECHO_BYTES);
             let text = shorten(&payload.text, MAX_ECHO_BYTES);
-            let cut = if text.len() < payload.text.len() {
-                "…"
-            } else {
-                ""
-            };
+            let cut = if text.len() < payload.text.len() { "…" } else { "" };
             format!("a payload of type {kind}: {text}{cut}")
         }
     };

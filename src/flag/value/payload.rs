@@ -42,14 +42,10 @@ impl Payload {
         let source = member.or(document.as_deref()).unwrap_or(text);
         let inner = json::string(source);
         let number = Number::parse(inner.as_deref().unwrap_or(source));
-        let object = [
-            inner.as_deref().and_then(json::compact),
-            member.map(str::to_owned),
-            document.clone(),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|candidate| json::is_object_or_list(candidate));
+        let object = [inner.as_deref().and_then(json::compact), member.map(str::to_owned), document.clone()]
+            .into_iter()
+            .flatten()
+            .find(|candidate| json::is_object_or_list(candidate));
         let natural = match (kind, &document, &number) {
             ("json", Some(document), _) => json::value(member.unwrap_or(document)),
             ("number", _, Some(number)) => Value::Number(number.text.to_string().into()),
@@ -93,16 +89,8 @@ impl Number {
             Ok(_) => text.to_owned(),
             Err(_) => number.to_string(),
         };
-        let float = if text.contains(['.', 'e', 'E']) {
-            text.clone()
-        } else {
-            format!("{text}.0")
-        };
-        Some(Self {
-            integer: integer(&text, number),
-            text: text.into(),
-            float: float.into(),
-        })
+        let float = if text.contains(['.', 'e', 'E']) { text.clone() } else { format!("{text}.0") };
+        Some(Self { integer: integer(&text, number), text: text.into(), float: float.into() })
     }
 }
 

@@ -9,11 +9,7 @@ use serde_json::{Value as Json, json};
 use super::{Answer, DefaultValue, ErrorCode, Lookup, Reason, Value, ValueType, answer};
 use crate::flag::{CompiledFlag, EvaluationContext, FlagChange, Moment, Outcome, Snapshot};
 
-const MOMENT: Moment<'static> = Moment {
-    now: "2026-01-15T10:30:00Z",
-    hostname: "host",
-    app_name: "app",
-};
+const MOMENT: Moment<'static> = Moment { now: "2026-01-15T10:30:00Z", hostname: "host", app_name: "app" };
 
 /// A snapshot with one flag, `f`, that has one variant, `blue`.
 fn snapshot(enabled: bool, variants: Json) -> Snapshot {
@@ -28,9 +24,7 @@ fn variant(payload: &Json) -> Json {
 
 fn found(snapshot: &Snapshot) -> Outcome<'_> {
     let flags = snapshot.environment("e").unwrap();
-    flags
-        .evaluate("f", &EvaluationContext::default(), &MOMENT)
-        .unwrap()
+    flags.evaluate("f", &EvaluationContext::default(), &MOMENT).unwrap()
 }
 
 fn default_value(text: &str) -> DefaultValue<'_> {
@@ -69,11 +63,7 @@ fn vectors() {
     for case in cases {
         let case: Case = serde_json::from_str(&case.to_string()).unwrap();
         let name = &case.name;
-        let variants = if case.state == "no-variants" {
-            json!([])
-        } else {
-            variant(&case.payload)
-        };
+        let variants = if case.state == "no-variants" { json!([]) } else { variant(&case.payload) };
         let snapshot = snapshot(case.state != "off", variants);
         let lookup = match case.state.as_str() {
             "unknown" => Lookup::NotFound,
@@ -88,16 +78,8 @@ fn vectors() {
         let answer = answer("f", lookup, asked, default.as_ref());
         assert_eq!(written(&answer.value), case.value, "{name}");
         assert_eq!(answer.reason.as_str(), case.reason, "{name}");
-        assert_eq!(
-            answer.error_code.map(ErrorCode::as_str),
-            case.error_code.as_deref(),
-            "{name}"
-        );
-        assert_eq!(
-            answer.error_message.is_some(),
-            case.error_code.is_some(),
-            "{name}"
-        );
+        assert_eq!(answer.error_code.map(ErrorCode::as_str), case.error_code.as_deref(), "{name}");
+        assert_eq!(answer.error_message.is_some(), case.error_code.is_some(), "{name}");
         if let Some(text) = case.text {
             assert_eq!(answer.value.as_text(), text, "{name}");
         }
@@ -123,16 +105,10 @@ fn an_answer_says_which_variant_and_version() {
 #[test]
 fn a_failure_of_the_engine_answers_the_default() {
     let snapshot = snapshot(true, json!([]));
-    let outcome = Outcome {
-        failure: Some("it broke"),
-        ..found(&snapshot)
-    };
+    let outcome = Outcome { failure: Some("it broke"), ..found(&snapshot) };
     let default = DefaultValue::Boolean(true);
     let answer = answer("f", Lookup::Found(outcome), ValueType::Boolean, Some(&default));
-    assert_eq!(
-        (answer.value, answer.reason),
-        (Value::Boolean(true), Reason::Error)
-    );
+    assert_eq!((answer.value, answer.reason), (Value::Boolean(true), Reason::Error));
     assert_eq!(
         (answer.error_code, answer.error_message),
         (Some(ErrorCode::General), Some("it broke".into()))

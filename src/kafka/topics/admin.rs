@@ -109,11 +109,7 @@ impl Topics {
                 (Some(found), false) => self.alter(need, found).await?,
                 (Some(_), true) => {}
             }
-            reports.push(TopicReport {
-                topic: need.name.clone(),
-                done,
-                left,
-            });
+            reports.push(TopicReport { topic: need.name.clone(), done, left });
         }
         Ok(reports)
     }
@@ -121,10 +117,7 @@ impl Topics {
     async fn find(&self, needs: &[Need]) -> Result<BTreeMap<String, Found>, TopicsError> {
         let partitions = self.partitions(CALL_TIMEOUT).await?;
         let there: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
-        let there: Vec<&str> = there
-            .into_iter()
-            .filter(|name| partitions.contains_key(*name))
-            .collect();
+        let there: Vec<&str> = there.into_iter().filter(|name| partitions.contains_key(*name)).collect();
         let mut found = BTreeMap::new();
         if there.is_empty() {
             return Ok(found);
@@ -147,10 +140,10 @@ impl Topics {
         // -1: the broker's default.
         let replication = TopicReplication::Fixed(need.replication.unwrap_or(-1));
         let config = need.config.iter();
-        let topic = config.fold(
-            NewTopic::new(&need.name, need.partitions, replication),
-            |topic, (name, value)| topic.set(name, value),
-        );
+        let topic = config
+            .fold(NewTopic::new(&need.name, need.partitions, replication), |topic, (name, value)| {
+                topic.set(name, value)
+            });
         let results = self.admin.create_topics([&topic], &options()).await;
         for result in results.map_err(|error| self.unreachable(error))? {
             match result {
@@ -164,16 +157,13 @@ impl Topics {
     /// Sets what we need. Kafka takes a topic's settings as a whole here: what others set on it goes along.
     async fn alter(&self, need: &Need, found: &Found) -> Result<(), TopicsError> {
         let ours = |name: &str| need.config.iter().any(|(our, _)| *our == name);
-        let kept = found
-            .config
-            .iter()
-            .filter(|entry| entry.own && !ours(&entry.name));
+        let kept = found.config.iter().filter(|entry| entry.own && !ours(&entry.name));
         let kept = kept.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
         let all = kept.chain(need.config.iter().map(|(name, value)| (*name, value.as_str())));
-        let change = all.fold(
-            AlterConfig::new(ResourceSpecifier::Topic(&need.name)),
-            |change, (name, value)| change.set(name, value),
-        );
+        let change = all
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(&need.name)), |change, (name, value)| {
+                change.set(name, value)
+            });
         let results = self.admin.alter_configs([&change], &options()).await;
         for result in results.map_err(|error| self.unreachable(error))? {
             result.map_err(|(_, code)| refused(&need.name, code))?;
@@ -182,17 +172,12 @@ impl Topics {
     }
 
     fn unreachable(&self, error: KafkaError) -> TopicsError {
-        TopicsError::Unreachable {
-            servers: self.servers.clone(),
-            error,
-        }
+        TopicsError::Unreachable { servers: self.servers.clone(), error }
     }
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(CALL_TIMEOUT))
-        .operation_timeout(Some(CALL_TIMEOUT))
+    AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT))
 }
 
 fn config_of(resource: &ConfigResource) -> Vec<FoundConfig> {
@@ -217,8 +202,6 @@ impl ClientContext for Logged {
 
 impl std::fmt::Debug for Topics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Topics")
-            .field("servers", &self.servers)
-            .finish_non_exhaustive()
+        f.debug_struct("Topics").field("servers", &self.servers).finish_non_exhaustive()
     }
 }

@@ -62,10 +62,7 @@ pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
 }
 
 async fn look(topics: &Topics, config: &Config) -> Result<(), String> {
-    let partitions = topics
-        .partitions(LOOK_TIMEOUT)
-        .await
-        .map_err(|error: TopicsError| error.to_string())?;
+    let partitions = topics.partitions(LOOK_TIMEOUT).await.map_err(|error: TopicsError| error.to_string())?;
     unfit(&config.topics, |name| partitions.get(name).copied()).map_or(Ok(()), Err)
 }
 

@@ -57,53 +57,24 @@ impl<'a> Fields<'a> {
 
     fn field(&mut self, key: Cow<'a, str>, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
         match key.as_ref() {
-            "request_id" => self
-                .once(0, &key)
-                .and(scalar(scanner, &key))
-                .map(|v| self.request_id = v),
-            "flag_name" => self
-                .once(1, &key)
-                .and(string(scanner, &key))
-                .map(|v| self.flag_name = v),
-            "flag_names" => self
-                .once(2, &key)
-                .and(strings(scanner, &key))
-                .map(|v| self.flag_names = v),
-            "user_id" => self
-                .once(3, &key)
-                .and(scalar(scanner, &key))
-                .map(|v| self.user_id = v),
-            "session_id" => self
-                .once(4, &key)
-                .and(scalar(scanner, &key))
-                .map(|v| self.session_id = v),
+            "request_id" => self.once(0, &key).and(scalar(scanner, &key)).map(|v| self.request_id = v),
+            "flag_name" => self.once(1, &key).and(string(scanner, &key)).map(|v| self.flag_name = v),
+            "flag_names" => self.once(2, &key).and(strings(scanner, &key)).map(|v| self.flag_names = v),
+            "user_id" => self.once(3, &key).and(scalar(scanner, &key)).map(|v| self.user_id = v),
+            "session_id" => self.once(4, &key).and(scalar(scanner, &key)).map(|v| self.session_id = v),
             "context" => self.once(5, &key).and_then(|()| self.context(scanner)),
-            "default_value" => self
-                .once(6, &key)
-                .and(present(scanner))
-                .map(|v| self.default_value = v),
-            "default_values" => self
-                .once(7, &key)
-                .and(members(scanner, &key))
-                .map(|v| self.default_values = v),
+            "default_value" => self.once(6, &key).and(present(scanner)).map(|v| self.default_value = v),
+            "default_values" => {
+                self.once(7, &key).and(members(scanner, &key)).map(|v| self.default_values = v)
+            }
             "value_type" => self
                 .once(8, &key)
                 .and(string(scanner, &key))
                 .and_then(|text| self.value_type(text.as_deref())),
-            "value_types" => self
-                .once(9, &key)
-                .and(members(scanner, &key))
-                .and_then(|v| self.value_types(v)),
-            "environment" => self
-                .once(10, &key)
-                .and(string(scanner, &key))
-                .map(|v| self.environment = v),
+            "value_types" => self.once(9, &key).and(members(scanner, &key)).and_then(|v| self.value_types(v)),
+            "environment" => self.once(10, &key).and(string(scanner, &key)).map(|v| self.environment = v),
             "requested_at" => self.once(11, &key).and(string(scanner, &key)).map(drop),
-            other => match CONTEXT_FIELDS
-                .iter()
-                .zip(12u32..)
-                .find(|(name, _)| **name == other)
-            {
+            other => match CONTEXT_FIELDS.iter().zip(12u32..).find(|(name, _)| **name == other) {
                 Some((name, bit)) => self.once(bit, &key).and(present(scanner)).map(|span| {
                     self.beside.extend(span.map(|span| (*name, span)));
                 }),
@@ -118,10 +89,7 @@ impl<'a> Fields<'a> {
     fn once(&mut self, bit: u32, key: &str) -> Result<(), Refusal> {
         let mask = 1 << bit;
         if self.seen & mask != 0 {
-            return Err(refuse(
-                RefusalCode::DuplicateField,
-                format!("{key}: expected once, got twice"),
-            ));
+            return Err(refuse(RefusalCode::DuplicateField, format!("{key}: expected once, got twice")));
         }
         self.seen |= mask;
         Ok(())
@@ -134,10 +102,7 @@ impl<'a> Fields<'a> {
             _ => None,
         });
         match repeated {
-            Some(key) => Err(refuse(
-                RefusalCode::DuplicateField,
-                format!("{key}: expected once, got twice"),
-            )),
+            Some(key) => Err(refuse(RefusalCode::DuplicateField, format!("{key}: expected once, got twice"))),
             None => Ok(()),
         }
     }
@@ -151,9 +116,7 @@ impl<'a> Fields<'a> {
         let Some(members) = members else { return Ok(()) };
         let typed = members.into_iter().map(|(flag, span)| {
             let field = || format!("value_types.{}", shorten(&flag));
-            let text = span
-                .as_string()
-                .ok_or_else(|| expected(&field(), "a text", span.kind))?;
+            let text = span.as_string().ok_or_else(|| expected(&field(), "a text", span.kind))?;
             let kind = value_type(&field(), &text)?;
             Ok((flag, kind))
         });
@@ -181,10 +144,7 @@ impl<'a> Fields<'a> {
         }
         let length = start.len() - scanner.rest().len();
         let text = start.get(..length).unwrap_or_default();
-        self.context = Some(Span {
-            kind: Kind::Object,
-            text,
-        });
+        self.context = Some(Span { kind: Kind::Object, text });
         Ok(())
     }
 
@@ -196,9 +156,7 @@ impl<'a> Fields<'a> {
         context.session_id = self.session_id.or(context.session_id);
         for (name, span) in self.beside {
             let text = text_of(span).filter(|_| context.property(name).is_none());
-            context
-                .properties
-                .extend(text.map(|text| (Cow::Borrowed(name), text)));
+            context.properties.extend(text.map(|text| (Cow::Borrowed(name), text)));
         }
         Ok(Request {
             request_id: self.request_id,
@@ -226,11 +184,7 @@ impl<'a> Fields<'a> {
         };
         let added = String::from_utf8_lossy(&added);
         let empty = open.trim_end() == "{";
-        let added = if empty {
-            added.trim_start_matches(',')
-        } else {
-            &added
-        };
+        let added = if empty { added.trim_start_matches(',') } else { &added };
         Cow::Owned(format!("{open}{added}}}"))
     }
 
@@ -272,10 +226,7 @@ impl<'a> Fields<'a> {
         let types: ahash::AHashMap<_, _> = self.value_types.take().into_iter().flatten().collect();
         let asks = flags.into_iter().enumerate().map(|(index, flag)| {
             check_flag_name(&format!("flag_names[{index}]"), &flag)?;
-            let default = defaults
-                .get(&flag)
-                .copied()
-                .filter(|span| span.kind != Kind::Null);
+            let default = defaults.get(&flag).copied().filter(|span| span.kind != Kind::Null);
             let value_type = types.get(&flag).copied();
             Ok(Ask::new(flag, default, value_type))
         });

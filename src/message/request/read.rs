@@ -23,10 +23,9 @@ pub(super) fn string<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Optio
 /// A text; a number or a boolean is taken as its JSON text.
 pub(super) fn scalar<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
     match scanner.peek().map_err(not_json)? {
-        Kind::Number | Kind::Boolean => scanner
-            .value()
-            .map(|span| Some(Cow::Borrowed(span.text)))
-            .map_err(not_json),
+        Kind::Number | Kind::Boolean => {
+            scanner.value().map(|span| Some(Cow::Borrowed(span.text))).map_err(not_json)
+        }
         _ => string(scanner, field),
     }
 }

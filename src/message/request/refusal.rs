@@ -51,10 +51,7 @@ impl RefusalCode {
 pub(super) fn value_type(field: &str, text: &str) -> Result<ValueType, Refusal> {
     text.parse().map_err(|_| {
         let expected = "boolean, string, integer, float, number or object";
-        refuse(
-            RefusalCode::InvalidField,
-            format!("{field}: expected {expected}, got \"{}\"", shorten(text)),
-        )
+        refuse(RefusalCode::InvalidField, format!("{field}: expected {expected}, got \"{}\"", shorten(text)))
     })
 }
 
@@ -62,10 +59,7 @@ pub(super) fn check_flag_name(field: &str, flag: &str) -> Result<(), Refusal> {
     if (1..=MAX_FLAG_NAME_BYTES).contains(&flag.len()) {
         return Ok(());
     }
-    let message = format!(
-        "{field}: expected 1 to {MAX_FLAG_NAME_BYTES} bytes, got {}",
-        flag.len()
-    );
+    let message = format!("{field}: expected 1 to {MAX_FLAG_NAME_BYTES} bytes, got {}", flag.len());
     Err(refuse(RefusalCode::InvalidField, message))
 }
 
@@ -78,17 +72,11 @@ pub(super) fn not_json(error: JsonError) -> Refusal {
 }
 
 pub(super) fn expected(field: &str, expected: &str, got: Kind) -> Refusal {
-    refuse(
-        RefusalCode::InvalidField,
-        format!("{field}: expected {expected}, got {}", kind_name(got)),
-    )
+    refuse(RefusalCode::InvalidField, format!("{field}: expected {expected}, got {}", kind_name(got)))
 }
 
 pub(super) fn conflict(one: &str, other: &str) -> Refusal {
-    refuse(
-        RefusalCode::ConflictingFields,
-        format!("{one}: expected without {other}, got both"),
-    )
+    refuse(RefusalCode::ConflictingFields, format!("{one}: expected without {other}, got both"))
 }
 
 pub(super) fn refuse(code: RefusalCode, message: String) -> Refusal {

@@ -11,9 +11,7 @@ fn sample() -> DiskSnapshot {
         topic: "definitions".to_owned(),
         offset: 42,
         saved: Saved {
-            values: ["e/a", "e/b/c", "other/ü"]
-                .map(|key| value(key, 7, true).into())
-                .to_vec(),
+            values: ["e/a", "e/b/c", "other/ü"].map(|key| value(key, 7, true).into()).to_vec(),
             removed: [("e/gone".to_owned(), 6)].into(),
         },
     }
@@ -28,10 +26,7 @@ fn what_is_saved_is_loaded_again() {
     disk.save(&saved).unwrap();
     disk.save(&saved).unwrap();
     let loaded = disk.load().unwrap().unwrap();
-    assert_eq!(
-        (loaded.saved_at, loaded.offset, &loaded.topic),
-        (saved.saved_at, 42, &saved.topic)
-    );
+    assert_eq!((loaded.saved_at, loaded.offset, &loaded.topic), (saved.saved_at, 42, &saved.topic));
     assert_eq!(loaded.saved.values, saved.saved.values);
     assert_eq!(loaded.saved.removed, saved.saved.removed);
     let files = fs::read_dir(disk.path().parent().unwrap()).unwrap().count();
@@ -62,11 +57,7 @@ fn a_damaged_file_is_put_aside_and_not_believed() {
         fs::write(disk.path(), bytes).unwrap();
         assert!(matches!(disk.load(), Err(DiskError::Damaged(_))), "{case}");
         assert!(disk.load().unwrap().is_none(), "{case}");
-        assert_eq!(
-            fs::read(folder.path().join("snapshot.damaged")).unwrap(),
-            bytes,
-            "{case}"
-        );
+        assert_eq!(fs::read(folder.path().join("snapshot.damaged")).unwrap(), bytes, "{case}");
     }
 }
 

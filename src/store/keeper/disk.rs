@@ -50,11 +50,7 @@ impl Keeper {
             return;
         }
         let age = standing.age(Utc::now()).unwrap_or_default();
-        warn!(
-            why,
-            age_seconds = age.as_secs(),
-            "flags from the snapshot on disk are in force"
-        );
+        warn!(why, age_seconds = age.as_secs(), "flags from the snapshot on disk are in force");
         self.store.set_standing(|standing| standing.ready = true);
     }
 

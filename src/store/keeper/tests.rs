@@ -24,12 +24,7 @@ impl Scene {
         let mut keeper =
             Keeper::new(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
         keeper.load(&disk);
-        Self {
-            _folder: folder,
-            disk,
-            store,
-            keeper,
-        }
+        Self { _folder: folder, disk, store, keeper }
     }
 
     fn set(&mut self, key: &str, version: u64) {
@@ -37,11 +32,7 @@ impl Scene {
     }
 
     fn take(&mut self, key: &str, value: &[u8]) {
-        let record = Record {
-            key: Some(key.as_bytes()),
-            value: Some(value),
-            version: None,
-        };
+        let record = Record { key: Some(key.as_bytes()), value: Some(value), version: None };
         self.keeper.take(&record, 0, None);
     }
 
@@ -57,10 +48,7 @@ fn filled(disk: &Disk, count: usize) {
         saved_at: Utc::now() - chrono::TimeDelta::hours(3),
         topic: "definitions".to_owned(),
         offset: 9,
-        saved: crate::store::ledger::Saved {
-            values: values.collect(),
-            ..Default::default()
-        },
+        saved: crate::store::ledger::Saved { values: values.collect(), ..Default::default() },
     };
     disk.save(&snapshot).unwrap();
 }
@@ -76,10 +64,7 @@ fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
     scene.keeper.reached_end();
     assert_eq!((scene.flags(), scene.store.is_ready()), (2, true));
     let standing = scene.store.standing();
-    assert_eq!(
-        (standing.origin, standing.flags, standing.offset),
-        (Origin::Kafka, 2, 1)
-    );
+    assert_eq!((standing.origin, standing.flags, standing.offset), (Origin::Kafka, 2, 1));
     scene.set("e/c", 7);
     assert_eq!(scene.flags(), 2);
     scene.keeper.flush();
@@ -182,17 +167,7 @@ fn a_silent_broker_is_told_and_forgiven() {
     scene.keeper.reached_end();
     let heard = Utc::now() - chrono::TimeDelta::seconds(60);
     scene.keeper.contact(heard);
-    assert!(
-        scene
-            .store
-            .standing()
-            .trouble
-            .as_ref()
-            .unwrap()
-            .contains("no answer")
-    );
-    scene
-        .keeper
-        .contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
+    assert!(scene.store.standing().trouble.as_ref().unwrap().contains("no answer"));
+    scene.keeper.contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
     assert_eq!(scene.store.standing().trouble, None);
 }

@@ -14,11 +14,7 @@ fn take(
     value: Option<&[u8]>,
     version: Option<u64>,
 ) -> char {
-    let record = Record {
-        key: Some(key.as_bytes()),
-        value,
-        version,
-    };
+    let record = Record { key: Some(key.as_bytes()), value, version };
     match ledger.take(&record) {
         Verdict::Changed(change) => {
             *snapshot = snapshot.with([change]);
@@ -31,46 +27,20 @@ fn take(
 }
 
 fn version_of(snapshot: &Snapshot, environment: &str, flag: &str) -> Option<u64> {
-    snapshot
-        .environment(environment)?
-        .get(flag)
-        .map(|flag| flag.version)
+    snapshot.environment(environment)?.get(flag).map(|flag| flag.version)
 }
 
 #[test]
 fn a_higher_version_replaces_a_lower_one_and_never_the_other_way_round() {
     let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
-    let mut set = |version, on| {
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/a/b",
-            Some(&value("e/a/b", version, on)),
-            None,
-        )
-    };
-    let verdicts: String = [
-        set(5, true),
-        set(5, true),
-        set(4, false),
-        set(7, false),
-        set(5, true),
-    ]
-    .iter()
-    .collect();
+    let mut set =
+        |version, on| take(&mut ledger, &mut snapshot, "e/a/b", Some(&value("e/a/b", version, on)), None);
+    let verdicts: String =
+        [set(5, true), set(5, true), set(4, false), set(7, false), set(5, true)].iter().collect();
     assert_eq!(verdicts, "c=oco");
     assert_eq!(version_of(&snapshot, "e", "a/b"), Some(7));
     // The same version with another text: what stands in the topic wins.
-    assert_eq!(
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/a/b",
-            Some(&value("e/a/b", 7, true)),
-            None
-        ),
-        'c'
-    );
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a/b", Some(&value("e/a/b", 7, true)), None), 'c');
 }
 
 #[test]
@@ -92,48 +62,15 @@ fn a_deleted_flag_does_not_come_back_with_an_older_record() {
 #[test]
 fn what_is_refused_is_named_and_leaves_the_last_good_version_in_force() {
     let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
-    take(
-        &mut ledger,
-        &mut snapshot,
-        "e/a",
-        Some(&value("e/a", 5, true)),
-        None,
-    );
-    let bad: [&[u8]; 5] = [
-        b"",
-        b"{}",
-        b"\xff",
-        &uncompilable("e/a", 9),
-        &value("e/other", 9, true),
-    ];
+    take(&mut ledger, &mut snapshot, "e/a", Some(&value("e/a", 5, true)), None);
+    let bad: [&[u8]; 5] = [b"", b"{}", b"\xff", &uncompilable("e/a", 9), &value("e/other", 9, true)];
     for value in bad {
         assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(value), None), 'r');
-        assert_eq!(
-            ledger.refused().keys().map(AsRef::as_ref).collect::<Vec<&str>>(),
-            ["e/a"]
-        );
+        assert_eq!(ledger.refused().keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["e/a"]);
     }
     assert_eq!(version_of(&snapshot, "e", "a"), Some(5));
-    assert_eq!(
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/b",
-            Some(&value("e/b", 6, true)),
-            None
-        ),
-        'c'
-    );
-    assert_eq!(
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/a",
-            Some(&value("e/a", 10, true)),
-            None
-        ),
-        'c'
-    );
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/b", Some(&value("e/b", 6, true)), None), 'c');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&value("e/a", 10, true)), None), 'c');
     assert!(ledger.refused().is_empty());
 }
 
@@ -142,16 +79,7 @@ fn a_flag_cannot_take_the_place_of_another() {
     let text = String::from_utf8(value("e/a", 5, true)).unwrap();
     let disguised = text.replace(r#""name":"a""#, r#""name":"b""#);
     let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
-    assert_eq!(
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/a",
-            Some(disguised.as_bytes()),
-            None
-        ),
-        'r'
-    );
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(disguised.as_bytes()), None), 'r');
 }
 
 #[test]
@@ -174,32 +102,15 @@ fn a_reading_sweeps_what_it_did_not_show() {
     }
     ledger.begin_reading();
     assert_eq!(ledger.unseen(), 3);
-    take(
-        &mut ledger,
-        &mut snapshot,
-        "e/kept",
-        Some(&value("e/kept", 5, true)),
-        None,
-    );
+    take(&mut ledger, &mut snapshot, "e/kept", Some(&value("e/kept", 5, true)), None);
     take(&mut ledger, &mut snapshot, "e/broken", Some(b"{}"), None);
     assert_eq!(ledger.unseen(), 1);
     snapshot = snapshot.with(ledger.sweep());
-    let left: Vec<_> = ["gone", "kept", "broken"]
-        .map(|flag| version_of(&snapshot, "e", flag))
-        .into();
+    let left: Vec<_> = ["gone", "kept", "broken"].map(|flag| version_of(&snapshot, "e", flag)).into();
     assert_eq!(left, [None, Some(5), Some(5)]);
     assert_eq!(ledger.refused().len(), 1, "still broken in the topic");
     // Whoever restores the topic may use the version that was in force.
-    assert_eq!(
-        take(
-            &mut ledger,
-            &mut snapshot,
-            "e/gone",
-            Some(&value("e/gone", 5, true)),
-            None
-        ),
-        'c'
-    );
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/gone", Some(&value("e/gone", 5, true)), None), 'c');
 }
 
 proptest! {

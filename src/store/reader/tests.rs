@@ -36,11 +36,7 @@ impl Scene {
             .set("linger.ms", "0")
             .create()
             .unwrap();
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            cluster,
-            producer,
-        }
+        Self { folder: tempfile::tempdir().unwrap(), cluster, producer }
     }
 
     fn start(&self) -> Running {
@@ -49,18 +45,9 @@ impl Scene {
         crate::dev::embed(&mut config, self.cluster.bootstrap_servers());
         config.state_dir = self.folder.path().to_owned();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
-        let reader = Reader::start(
-            Arc::new(config),
-            Arc::clone(&store),
-            Arc::clone(&metrics),
-            shutdown.clone(),
-        );
-        Running {
-            store,
-            metrics,
-            shutdown,
-            reader: reader.unwrap(),
-        }
+        let reader =
+            Reader::start(Arc::new(config), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
+        Running { store, metrics, shutdown, reader: reader.unwrap() }
     }
 
     fn set(&self, key: &str, version: u64) {
@@ -89,10 +76,7 @@ impl Running {
 }
 
 fn has(store: &Store, flag: &str) -> bool {
-    store
-        .load()
-        .environment("e")
-        .is_some_and(|flags| flags.get(flag).is_some())
+    store.load().environment("e").is_some_and(|flags| flags.get(flag).is_some())
 }
 
 #[test]
@@ -108,15 +92,8 @@ fn the_whole_topic_is_read_and_then_followed() {
     scene.set("e/c/d", 4);
     running.until("a live change", |store| has(store, "c/d"));
     scene.send(BaseRecord::to(TOPIC).key("e/broken").payload(&b"{".to_vec()));
-    let version = Header {
-        key: "version",
-        value: Some("5"),
-    };
-    scene.send(
-        BaseRecord::to(TOPIC)
-            .key("e/a")
-            .headers(OwnedHeaders::new().insert(version)),
-    );
+    let version = Header { key: "version", value: Some("5") };
+    scene.send(BaseRecord::to(TOPIC).key("e/a").headers(OwnedHeaders::new().insert(version)));
     running.until("a tombstone", |store| !has(store, "a"));
     assert_eq!(running.store.version(), 5);
     assert_eq!(running.store.standing().refused_total, 1);
@@ -148,9 +125,7 @@ fn without_kafka_the_snapshot_of_the_last_run_is_served_and_kafka_wins_when_it_i
     assert!(has(&running.store, "a"));
     assert_eq!(running.store.standing().origin, Origin::Disk);
     scene.cluster.broker_up(-1).unwrap();
-    running.until("read from Kafka", |store| {
-        store.standing().origin == Origin::Kafka
-    });
+    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
     scene.set("e/a", 2);
     running.until("followed", |store| store.version() == 2);
     running.stop();
@@ -177,22 +152,13 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
     let scene = Scene::new();
     scene.set("e/kept", 1);
     let saved = Saved {
-        values: ["e/kept", "e/gone"]
-            .map(|key| value(key, 1, true).into())
-            .to_vec(),
+        values: ["e/kept", "e/gone"].map(|key| value(key, 1, true).into()).to_vec(),
         ..Default::default()
     };
-    let snapshot = DiskSnapshot {
-        saved_at: chrono::Utc::now(),
-        topic: TOPIC.to_owned(),
-        offset: 0,
-        saved,
-    };
+    let snapshot = DiskSnapshot { saved_at: chrono::Utc::now(), topic: TOPIC.to_owned(), offset: 0, saved };
     Disk::new(scene.folder.path()).save(&snapshot).unwrap();
     let running = scene.start();
-    running.until("read from Kafka", |store| {
-        store.standing().origin == Origin::Kafka
-    });
+    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
     assert!(has(&running.store, "kept") && !has(&running.store, "gone"));
     running.stop();
 }
@@ -241,9 +207,6 @@ fn latency_of_a_change_and_of_a_load() {
         let change = crate::flag::FlagChange::Set(Arc::new(flag));
         running.store.apply([change]);
     }
-    println!(
-        "compile and swap among {flags}: {:?} each",
-        changed.elapsed() / 1_000
-    );
+    println!("compile and swap among {flags}: {:?} each", changed.elapsed() / 1_000);
     running.stop();
 }

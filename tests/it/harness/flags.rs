@@ -21,10 +21,7 @@ impl Flag {
             "project": "default", "strategies": [{"name": "default", "parameters": {}, "constraints": []}],
             "variants": [],
         });
-        Self {
-            name: name.to_owned(),
-            body,
-        }
+        Self { name: name.to_owned(), body }
     }
 
     /// Off for everybody.
@@ -71,11 +68,7 @@ pub struct Flags<'t> {
 
 impl<'t> Flags<'t> {
     pub fn new(topics: &'t Topics) -> Self {
-        Self {
-            topics,
-            sender: Sender::new(&topics.kafka),
-            version: 1_768_473_000_000,
-        }
+        Self { topics, sender: Sender::new(&topics.kafka), version: 1_768_473_000_000 }
     }
 
     /// Puts a flag in force; returns its version.
@@ -88,13 +81,7 @@ impl<'t> Flags<'t> {
         });
         let key = format!("{environment}/{}", flag.name);
         let text = body.to_string();
-        self.sender.send(
-            &self.topics.definitions,
-            Some(0),
-            Some(key.as_bytes()),
-            text.as_bytes(),
-            None,
-        );
+        self.sender.send(&self.topics.definitions, Some(0), Some(key.as_bytes()), text.as_bytes(), None);
         self.version
     }
 
@@ -103,12 +90,8 @@ impl<'t> Flags<'t> {
         self.version += 1;
         let key = format!("{environment}/{flag}");
         let version = self.version.to_string();
-        let headers = OwnedHeaders::new().insert(Header {
-            key: "version",
-            value: Some(&version),
-        });
-        self.sender
-            .tombstone(&self.topics.definitions, key.as_bytes(), headers);
+        let headers = OwnedHeaders::new().insert(Header { key: "version", value: Some(&version) });
+        self.sender.tombstone(&self.topics.definitions, key.as_bytes(), headers);
         self.version
     }
 }

@@ -19,11 +19,7 @@ pub fn runtime() -> &'static Runtime {
 pub fn client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
-        reqwest::Client::builder()
-            .timeout(Duration::from_secs(10))
-            .no_proxy()
-            .build()
-            .unwrap()
+        reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().unwrap()
     })
 }
 
@@ -55,9 +51,7 @@ impl Metrics {
             .filter_map(|line| line.rsplit_once(' '))
             .filter(|(series, _)| series.split('{').next() == Some(name))
             .filter(|(series, _)| {
-                labels
-                    .iter()
-                    .all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")))
+                labels.iter().all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")))
             })
             .map(|(_, value)| value.parse::<f64>().unwrap())
             .sum()

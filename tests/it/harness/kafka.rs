@@ -107,11 +107,7 @@ impl Received {
         let source = &body["source"];
         let partition = source["partition"].as_i64().unwrap();
         let index = source["index"].as_u64().unwrap();
-        (
-            i32::try_from(partition).unwrap(),
-            source["offset"].as_i64().unwrap(),
-            index,
-        )
+        (i32::try_from(partition).unwrap(), source["offset"].as_i64().unwrap(), index)
     }
 }
 
@@ -125,20 +121,13 @@ pub struct Tap {
 
 impl std::fmt::Debug for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tap")
-            .field("topic", &self.topic)
-            .field("seen", &self.seen.len())
-            .finish()
+        f.debug_struct("Tap").field("topic", &self.topic).field("seen", &self.seen.len()).finish()
     }
 }
 
 impl Tap {
     pub fn open(kafka: &str, topic: &str) -> Self {
-        Self {
-            consumer: consumer(kafka, &[topic]),
-            topic: topic.to_owned(),
-            seen: Vec::new(),
-        }
+        Self { consumer: consumer(kafka, &[topic]), topic: topic.to_owned(), seen: Vec::new() }
     }
 
     /// The first record that fits, read already or yet to come.
@@ -201,8 +190,7 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
     let mut all = TopicPartitionList::new();
     for topic in topics {
         for partition in 0..partitions(&consumer, topic) {
-            all.add_partition_offset(topic, partition, Offset::Beginning)
-                .unwrap();
+            all.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         }
     }
     consumer.assign(&all).unwrap();
@@ -229,9 +217,7 @@ fn is_passing(code: rdkafka::types::RDKafkaErrorCode) -> bool {
 /// Waits for the topic: one that was just made is not known at once.
 fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
     let count = wait_for(&format!("topic {topic}"), SOON, || {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), Duration::from_secs(10))
-            .ok()?;
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
         let topic = metadata.topics().first()?;
         (topic.error().is_none() && !topic.partitions().is_empty()).then(|| topic.partitions().len())
     });

@@ -67,9 +67,7 @@ struct Request {
 
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger")
-            .field("reached", &self.reached)
-            .finish_non_exhaustive()
+        f.debug_struct("Ledger").field("reached", &self.reached).finish_non_exhaustive()
     }
 }
 
@@ -93,9 +91,7 @@ impl Ledger {
     /// and everything asked before is answered. Returns how long that took.
     pub fn sign_of_life(&mut self, what: &str, limit: Duration) -> Duration {
         let started = Instant::now();
-        let asked: Vec<_> = (0..self.topics.partitions)
-            .map(|partition| self.ask(partition))
-            .collect();
+        let asked: Vec<_> = (0..self.topics.partitions).map(|partition| self.ask(partition)).collect();
         let deadline = started + limit;
         while let Some((partition, offset)) = asked.iter().find(|(p, o)| self.reached.get(p) < Some(o)) {
             assert!(
@@ -131,11 +127,7 @@ impl Ledger {
         let dropped = self.events.values().map(Vec::len).sum::<usize>() - deduplicated.len();
         assert_eq!(dropped, 0, "events out of order");
         self.compare(&asked, &deduplicated);
-        assert_eq!(
-            self.dead_letters.len(),
-            asked.dead_letters.len(),
-            "dead letters twice"
-        );
+        assert_eq!(self.dead_letters.len(), asked.dead_letters.len(), "dead letters twice");
         assert_eq!(self.replies.len(), asked.replies.len(), "replies twice");
         self.report("exactly once", &asked);
     }
@@ -209,10 +201,7 @@ impl Ledger {
     fn doubled(&self) -> Vec<Coordinate> {
         let mut all: Vec<_> = self.events.values().flatten().copied().collect();
         all.sort_unstable();
-        all.windows(2)
-            .filter(|pair| pair[0] == pair[1])
-            .map(|pair| pair[0])
-            .collect()
+        all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
     }
 
     /// How far everybody is, for a failure that needs to be understood.
@@ -229,9 +218,7 @@ impl Ledger {
         let (all, committed) = (reader("read_uncommitted"), reader("read_committed"));
         let limit = Duration::from_secs(5);
         let end = |reader: &BaseConsumer, topic: &str, partition| {
-            reader
-                .fetch_watermarks(topic, partition, limit)
-                .map(|(_, end)| end)
+            reader.fetch_watermarks(topic, partition, limit).map(|(_, end)| end)
         };
         let mut requests = TopicPartitionList::new();
         requests.add_partition_range(&topics.requests, 0, topics.partitions - 1);
@@ -257,15 +244,9 @@ impl Ledger {
         let mut lines = Vec::new();
         for (partition, coordinates) in &self.events {
             let found = coordinates.iter().zip(&self.origins[partition]);
-            lines.extend(
-                found
-                    .filter(|(coordinate, _)| **coordinate == wanted)
-                    .map(|(_, (offset, at))| {
-                        format!(
-                            "{wanted:?} stands at offset {offset} of events-{partition}, evaluated at {at}"
-                        )
-                    }),
-            );
+            lines.extend(found.filter(|(coordinate, _)| **coordinate == wanted).map(|(_, (offset, at))| {
+                format!("{wanted:?} stands at offset {offset} of events-{partition}, evaluated at {at}")
+            }));
         }
         lines.join("\n")
     }
@@ -286,17 +267,8 @@ impl Ledger {
     fn ask(&self, partition: i32) -> (i32, i64) {
         let id = format!("sign-of-life-{:016x}", rand::random::<u64>());
         let body = format!(r#"{{"request_id":"{id}","flag_name":"theme","environment":"production"}}"#);
-        let headers = OwnedHeaders::new().insert(Header {
-            key: "reply-to",
-            value: Some(&self.reply_to),
-        });
-        self.sender.send(
-            &self.topics.requests,
-            Some(partition),
-            None,
-            body.as_bytes(),
-            Some(headers),
-        )
+        let headers = OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(&self.reply_to) });
+        self.sender.send(&self.topics.requests, Some(partition), None, body.as_bytes(), Some(headers))
     }
 
     fn read(&mut self, patience: Duration) {
@@ -324,10 +296,8 @@ impl Ledger {
                     source.index,
                 ));
             } else if message.topic() == self.topics.dead_letters {
-                self.dead_letters.push((
-                    number(&message, "source-partition"),
-                    number(&message, "source-offset"),
-                ));
+                self.dead_letters
+                    .push((number(&message, "source-partition"), number(&message, "source-offset")));
             } else {
                 let reply: Request = serde_json::from_slice(message.payload().unwrap()).unwrap();
                 self.replies.push(reply.request_id.unwrap());
@@ -374,12 +344,8 @@ impl Asked {
             (None, Some(flags)) => flags.len(),
             _ => panic!("not a request of the load: {request:?}"),
         };
-        self.events
-            .extend((0u32..).take(count).map(|index| (partition, offset, index)));
-        if message
-            .headers()
-            .is_some_and(|headers| headers.iter().any(|header| header.key == "reply-to"))
-        {
+        self.events.extend((0u32..).take(count).map(|index| (partition, offset, index)));
+        if message.headers().is_some_and(|headers| headers.iter().any(|header| header.key == "reply-to")) {
             self.replies.insert(request.request_id.unwrap());
         }
     }
@@ -388,10 +354,7 @@ impl Asked {
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(message: &impl Message, header: &str) -> T {
     let headers = message.headers().unwrap();
     let header = headers.iter().find(|known| known.key == header).unwrap();
-    std::str::from_utf8(header.value.unwrap())
-        .unwrap()
-        .parse()
-        .unwrap()
+    std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap()
 }
 
 fn first<T>(all: &[T]) -> &[T] {

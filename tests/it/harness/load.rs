@@ -29,10 +29,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (topics, reply_to, stopped) = (topics.clone(), reply_to.to_owned(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || run(&topics, &reply_to, rate, &stopped));
-        Self {
-            stop,
-            thread: Some(thread),
-        }
+        Self { stop, thread: Some(thread) }
     }
 
     /// Waits until everything sent is in Kafka; how many requests that were.
@@ -79,10 +76,8 @@ fn send(producer: &BaseProducer, topics: &Topics, reply_to: &str, number: u64) {
         .key(&key)
         .payload(&body);
     if number % 23 == 5 {
-        record = record.headers(OwnedHeaders::new().insert(Header {
-            key: "reply-to",
-            value: Some(reply_to),
-        }));
+        record =
+            record.headers(OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(reply_to) }));
     }
     while let Err((error, back)) = producer.send(record) {
         assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));

@@ -48,8 +48,5 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 
 /// A folder of the test's own, removed at its end.
 pub fn temporary_folder() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("flagstream-it-")
-        .tempdir()
-        .unwrap()
+    tempfile::Builder::new().prefix("flagstream-it-").tempdir().unwrap()
 }

@@ -110,10 +110,7 @@ impl Proxy {
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let door = Door {
-            listener,
-            shared: Arc::clone(&shared),
-        };
+        let door = Door { listener, shared: Arc::clone(&shared) };
         let until = gone.clone().cancelled_owned();
         runtime().spawn(async move {
             tokio::select! {
@@ -148,9 +145,7 @@ impl Drop for Proxy {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let mut response = respond(&shared, request).await;
     // Each request comes through the door.
-    response
-        .headers_mut()
-        .insert("connection", HeaderValue::from_static("close"));
+    response.headers_mut().insert("connection", HeaderValue::from_static("close"));
     response
 }
 
@@ -208,17 +203,10 @@ fn json_text(text: String) -> Response {
 async fn filtered(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> bool) -> Response {
     let body = features(shared, headers, keep).await.to_string();
     let etag = format!("\"{:x}\"", hash(&body));
-    if headers
-        .get("if-none-match")
-        .is_some_and(|known| known.as_bytes() == etag.as_bytes())
-    {
+    if headers.get("if-none-match").is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, [("etag", etag)]).into_response();
     }
-    (
-        [("content-type", "application/json".to_owned()), ("etag", etag)],
-        body,
-    )
-        .into_response()
+    ([("content-type", "application/json".to_owned()), ("etag", etag)], body).into_response()
 }
 
 async fn features(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> bool) -> Value {
@@ -231,16 +219,13 @@ async fn features(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> 
     let request = client().get(url).headers(headers);
     let mut body: Value = request.send().await.unwrap().json().await.unwrap();
     let flags = body["features"].take();
-    let own = flags.as_array().unwrap().iter().filter(|flag| {
-        flag["name"]
-            .as_str()
-            .is_some_and(|name| name.starts_with(&shared.prefix))
-    });
-    let kept: Vec<_> = own
-        .enumerate()
-        .filter(|(index, _)| keep(*index))
-        .map(|(_, flag)| flag.clone())
-        .collect();
+    let own = flags
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|flag| flag["name"].as_str().is_some_and(|name| name.starts_with(&shared.prefix)));
+    let kept: Vec<_> =
+        own.enumerate().filter(|(index, _)| keep(*index)).map(|(_, flag)| flag.clone()).collect();
     body["features"] = json!(kept);
     // It tells of changes of other tests' flags.
     body["meta"] = Value::Null;
@@ -251,10 +236,8 @@ async fn pass_on(shared: &Shared, parts: axum::http::request::Parts, body: Bytes
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut headers = parts.headers;
     headers.remove("host");
-    let request = client()
-        .request(parts.method, format!("{}{path}", shared.upstream))
-        .headers(headers)
-        .body(body);
+    let request =
+        client().request(parts.method, format!("{}{path}", shared.upstream)).headers(headers).body(body);
     let response = request.send().await.unwrap();
     let status = response.status();
     (status, response.bytes().await.unwrap()).into_response()

@@ -31,11 +31,7 @@ impl Group {
         let folder = Arc::new(temporary_folder());
         let topics = Topics::apply(stack, folder.path());
         let settings = topics.settings();
-        Self {
-            folder,
-            topics,
-            settings,
-        }
+        Self { folder, topics, settings }
     }
 
     /// Sets a variable for instances started from now on.
@@ -60,10 +56,7 @@ impl Group {
         settings.extend([
             ("FLAGSTREAM_INSTANCE".to_owned(), name.to_owned()),
             ("FLAGSTREAM_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
-            (
-                "FLAGSTREAM_STATE_DIR".to_owned(),
-                self.folder.path().join("state").display().to_string(),
-            ),
+            ("FLAGSTREAM_STATE_DIR".to_owned(), self.folder.path().join("state").display().to_string()),
             ("FLAGSTREAM_LOG".to_owned(), "info".to_owned()),
         ]);
         Service {
@@ -141,12 +134,7 @@ impl Service {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        assert_eq!(
-            status.signal(),
-            Some(libc::SIGKILL),
-            "{} had ended before: {status}",
-            self.name
-        );
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{} had ended before: {status}", self.name);
     }
 
     /// SIGSTOP.
@@ -200,23 +188,14 @@ impl Drop for Service {
         }
         if std::thread::panicking() {
             let whole = keep(&self.log);
-            eprintln!(
-                "---- {}; all of it in {} ----\n{}",
-                self.name,
-                whole.display(),
-                tail(&self.log)
-            );
+            eprintln!("---- {}; all of it in {} ----\n{}", self.name, whole.display(), tail(&self.log));
         }
     }
 }
 
 /// Puts a log where it survives the test.
 fn keep(log: &Path) -> PathBuf {
-    let folder = log
-        .parent()
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy();
+    let folder = log.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let name = log.file_name().unwrap_or_default().to_string_lossy();
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}-{name}"));
     let _ = fs::copy(log, &kept);

@@ -8,6 +8,8 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 pub struct Stack {
     pub kafka: String,
     pub unleash: Unleash,
+    /// The folder that holds what the tests need from npm.
+    pub node_modules: String,
     script: String,
     folder: String,
 }
@@ -34,10 +36,7 @@ impl Stack {
 
     /// The services, for a test that disturbs them: waits until no other test uses them.
     pub fn alone() -> (&'static Self, Alone) {
-        (
-            Self::get(),
-            IN_USE.write().unwrap_or_else(PoisonError::into_inner),
-        )
+        (Self::get(), IN_USE.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn get() -> &'static Self {
@@ -49,6 +48,7 @@ impl Stack {
                 development_token: variable("UNLEASH_CLIENT_TOKEN"),
                 admin_token: variable("UNLEASH_ADMIN_TOKEN"),
             },
+            node_modules: variable("NODE_MODULES"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })
@@ -61,11 +61,8 @@ impl Stack {
     }
 
     fn script(&self, arguments: &[&str]) {
-        let status = Command::new(&self.script)
-            .args(arguments)
-            .args(["--dir", &self.folder])
-            .status()
-            .unwrap();
+        let status =
+            Command::new(&self.script).args(arguments).args(["--dir", &self.folder]).status().unwrap();
         assert!(status.success(), "{} {arguments:?}: {status}", self.script);
     }
 }

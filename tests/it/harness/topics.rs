@@ -66,10 +66,7 @@ impl Topics {
             conversions: name("conversions"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
-            made: Arc::new(Made {
-                kafka: stack.kafka.clone(),
-                topics: Mutex::default(),
-            }),
+            made: Arc::new(Made { kafka: stack.kafka.clone(), topics: Mutex::default() }),
             prefix,
         }
     }
@@ -151,8 +148,5 @@ impl Topics {
 }
 
 fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", kafka)
-        .create()
-        .unwrap()
+    ClientConfig::new().set("bootstrap.servers", kafka).create().unwrap()
 }

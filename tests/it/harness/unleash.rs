@@ -61,11 +61,8 @@ impl Admin {
         });
         wait_until("Unleash serves the new flags", SOON, || {
             let served = self.served();
-            let is_on = |name: &str| {
-                served
-                    .iter()
-                    .any(|flag| flag["name"] == name && flag["enabled"] == true)
-            };
+            let is_on =
+                |name: &str| served.iter().any(|flag| flag["name"] == name && flag["enabled"] == true);
             flags.iter().all(|(flag, _)| is_on(&self.name(flag)))
         });
     }
@@ -117,10 +114,8 @@ impl Admin {
         let name = self.name(flag);
         let body = json!({"name": name, "type": "release"});
         self.call(Method::POST, "/projects/default/features", &body).await;
-        self.call(Method::POST, &self.in_environment(flag, "/strategies"), strategy)
-            .await;
-        self.call(Method::POST, &self.in_environment(flag, "/on"), &Value::Null)
-            .await;
+        self.call(Method::POST, &self.in_environment(flag, "/strategies"), strategy).await;
+        self.call(Method::POST, &self.in_environment(flag, "/on"), &Value::Null).await;
     }
 
     pub fn turn_on(&self, flag: &str) {
@@ -156,9 +151,8 @@ impl Admin {
     /// Reads anything below `/api/admin`; `None` where there is nothing.
     pub fn read(&self, path: &str) -> Option<Value> {
         block_on(async {
-            let request = client()
-                .get(format!("{}/api/admin{path}", self.url))
-                .header("authorization", &self.token);
+            let request =
+                client().get(format!("{}/api/admin{path}", self.url)).header("authorization", &self.token);
             let response = request.send().await.unwrap();
             match response.status().as_u16() {
                 404 => None,
@@ -168,10 +162,7 @@ impl Admin {
     }
 
     fn in_environment(&self, flag: &str, rest: &str) -> String {
-        format!(
-            "/projects/default/features/{}/environments/{ENVIRONMENT}{rest}",
-            self.name(flag)
-        )
+        format!("/projects/default/features/{}/environments/{ENVIRONMENT}{rest}", self.name(flag))
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
