@@ -24,6 +24,7 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 use super::bare::Bare;
+use super::gate::{Gate, Gated};
 use super::load;
 
 /// The two loops that are compared.
@@ -55,6 +56,7 @@ impl Arm {
 #[derive(Debug)]
 pub struct Running {
     pub metrics: Arc<Metrics>,
+    pub gate: Gate,
     shutdown: Shutdown,
     workers: Vec<JoinHandle<()>>,
 }
@@ -92,7 +94,7 @@ impl Bench {
             NewTopic::new(name, topics.partitions, TopicReplication::Fixed(topics.replication.unwrap_or(1)))
         };
         let new: Vec<_> = names.into_iter().map(|name| new(name)).collect();
-        let results = self.admin()?.create_topics(&new, &AdminOptions::new()).await?;
+        let results = self.admin()?.create_topics(&new, &patient()).await?;
         for result in results {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
@@ -100,11 +102,13 @@ impl Bench {
     }
 
     /// Deletes the run's topics.
-    pub async fn clean_up(&self) -> anyhow::Result<()> {
+    pub async fn clean_up(&self) {
         let topics = &self.config.topics;
         let names = [topics.requests.as_str(), topics.events.as_str(), topics.dead_letters.as_str()];
-        self.admin()?.delete_topics(&names, &AdminOptions::new()).await?;
-        Ok(())
+        let deleted = async { anyhow::Ok(self.admin()?.delete_topics(&names, &patient()).await?) };
+        if let Err(error) = deleted.await {
+            tracing::warn!(%error, ?names, "topics of this run not deleted");
+        }
     }
 
     /// Produces `count` requests and waits until Kafka has them.
@@ -147,7 +151,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the workers of one arm, in a consumer group of their own.
+    /// Starts the workers of one arm, in a consumer group of their own, from the topic's `latest` or, sparing what
+    /// waits there until all have partitions, its `earliest` record.
     pub fn start(&mut self, arm: Arm, from: &str) -> anyhow::Result<Running> {
         self.arms += 1;
         let mut config = self.config.clone();
@@ -166,14 +171,17 @@ impl Bench {
             shutdown: shutdown.clone(),
             health: Reporter::detached(),
         };
+        let gate = Gate::new(parts.config.delivery.workers, from == "earliest");
+        let requests = &self.config.topics.requests;
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
-            Loop::Full => spawn(&parts, index, Responder::new(parts.clone())),
+            Loop::Full => spawn(&parts, index, Gated::new(Responder::new(parts.clone()), gate.clone())),
             Loop::Bare => {
-                spawn(&parts, index, Bare::new(&self.snapshot, self.flags, &self.config.topics.requests))
+                let bare = Bare::new(&self.snapshot, self.flags, requests);
+                spawn(&parts, index, Gated::new(bare, gate.clone()))
             }
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
-        Ok(Running { metrics, shutdown, workers })
+        Ok(Running { metrics, gate, shutdown, workers })
     }
 
     pub fn client(&self, role: &str) -> ClientConfig {
@@ -197,6 +205,12 @@ impl Running {
             let _ = worker.join();
         }
     }
+}
+
+/// After a million records a broker may take its time.
+fn patient() -> AdminOptions {
+    let patience = Some(Duration::from_secs(30));
+    AdminOptions::new().request_timeout(patience).operation_timeout(patience)
 }
 
 fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {
