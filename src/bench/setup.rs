@@ -5,11 +5,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::{Config, DeliveryMode};
 use crate::evaluate::Parts;
@@ -27,11 +28,23 @@ use super::bare::Bare;
 use super::gate::{Gate, Gated};
 use super::load;
 
+/// How long Kafka may take for an answer: after millions of records it may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The two loops that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
     Bare,
     Full,
+}
+
+/// Where an arm begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With all requests, sparing them until every worker has partitions.
+    Backlog,
+    /// With the next request.
+    End,
 }
 
 /// One arm of a run.
@@ -151,14 +164,15 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the workers of one arm, in a consumer group of their own, from the topic's `latest` or, sparing what
-    /// waits there until all have partitions, its `earliest` record.
-    pub fn start(&mut self, arm: Arm, from: &str) -> anyhow::Result<Running> {
+    /// Starts the workers of one arm, in a consumer group of their own.
+    pub fn start(&mut self, arm: Arm, from: From) -> anyhow::Result<Running> {
         self.arms += 1;
         let mut config = self.config.clone();
         config.delivery.mode = arm.mode;
         config.kafka.group_id = format!("{}-{}", self.run, self.arms);
-        config.kafka.client.insert("auto.offset.reset".to_owned(), crate::config::Secret::new(from));
+        if from == From::End {
+            self.commit_end(&format!("{}-evaluator", config.kafka.group_id))?;
+        }
         let store = Arc::new(Store::default());
         store.replace(self.snapshot.clone());
         let metrics = Metrics::new();
@@ -171,7 +185,7 @@ impl Bench {
             shutdown: shutdown.clone(),
             health: Reporter::detached(),
         };
-        let gate = Gate::new(parts.config.delivery.workers, from == "earliest");
+        let gate = Gate::new(parts.config.delivery.workers, from == From::Backlog);
         let requests = &self.config.topics.requests;
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
             Loop::Full => spawn(&parts, index, Gated::new(Responder::new(parts.clone()), gate.clone())),
@@ -182,6 +196,18 @@ impl Bench {
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
         Ok(Running { metrics, gate, shutdown, workers })
+    }
+
+    /// Puts a group behind everything that was ever sent.
+    fn commit_end(&self, group: &str) -> anyhow::Result<()> {
+        let consumer: BaseConsumer = self.client("offsets").set("group.id", group).create()?;
+        let topic = &self.config.topics.requests;
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..self.config.topics.partitions {
+            let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+            ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
+        }
+        Ok(consumer.commit(&ends, CommitMode::Sync)?)
     }
 
     pub fn client(&self, role: &str) -> ClientConfig {
@@ -207,10 +233,8 @@ impl Running {
     }
 }
 
-/// After a million records a broker may take its time.
 fn patient() -> AdminOptions {
-    let patience = Some(Duration::from_secs(30));
-    AdminOptions::new().request_timeout(patience).operation_timeout(patience)
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
 fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {

@@ -6,7 +6,7 @@ use anyhow::ensure;
 
 use crate::config::{Config, DeliveryMode};
 
-use super::setup::{Arm, Bench, Loop};
+use super::setup::{Arm, Bench, From, Loop};
 
 /// Longest wait for one arm.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -88,7 +88,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
 
 /// Requests per second from the gate's opening to the last commit, and CPU time per request.
 fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f64)> {
-    let running = bench.start(arm, "earliest")?;
+    let running = bench.start(arm, From::Backlog)?;
     let started = Instant::now();
     let mut from = None;
     let measured = loop {

@@ -171,7 +171,7 @@ pub(super) static SETTINGS: &[Setting] = &[
       "`transactional` (exactly once) or `at_least_once` (lowest latency)."),
     s("FLAGSTREAM_DELIVERY__WORKERS", "delivery.workers", Computed("the cores, at most 2"),
       "Request workers of this process, each with its own consumer and producer; 1 to 64."),
-    s("FLAGSTREAM_DELIVERY__BATCH_MAX", "delivery.batch_max", Text("100ms"),
+    s("FLAGSTREAM_DELIVERY__BATCH_MAX", "delivery.batch_max", Text("200ms"),
       "Longest time a batch stays open under load; `1ms` to `5s`."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_MESSAGES", "delivery.batch_max_messages", Text("100000"),
       "Most requests in a batch; 1 to 1000000."),
