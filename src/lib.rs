@@ -35,6 +35,7 @@ pub mod flag_file;
 
 pub mod bench;
 
+pub mod database;
 pub mod kafka;
 
 pub mod config;

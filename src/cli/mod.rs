@@ -7,6 +7,7 @@ pub mod bench;
 pub mod config;
 pub mod dev;
 pub mod evaluate;
+pub mod migrate;
 mod print;
 mod render;
 pub mod request;
@@ -58,6 +59,8 @@ pub enum Command {
     /// Create the topics, or say how they differ from what is needed
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Bring the database up to date
+    Migrate,
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -100,6 +103,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, global).await,
         Command::Dev(args) => dev::run(args, global).await,
         Command::Topics(command) => topics::run(command, global).await,
+        Command::Migrate => migrate::run(global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

@@ -199,9 +199,9 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_FORMAT__SUBJECTS", "format.subjects", Text("topic"), "`topic`; `record` and `topic_record` are not built yet."),
     s("SCHEMA_REGISTRY_URL", "schema_registry.url", Unset("no registry"), "Schema registry of Avro messages.").mask(Mask::Url).later(),
 
-    s("DATABASE_URL", "database.url", Unset("no database"), "`postgres://…` or `sqlite:…`.").mask(Mask::Url).later(),
-    s("FLAGSTREAM_DATABASE__MIGRATE", "database.migrate", Text("true"), "Whether `run` brings the database up to date.").later(),
-    s("FLAGSTREAM_AUDIT__RETENTION_DAYS", "audit.retention_days", Text("90"), "Days that evaluations are kept; 1 to 36500.").later(),
+    s("DATABASE_URL", "database.url", Unset("no database"), "`postgres://…`, `sqlite:FILE` or `sqlite::memory:`.").mask(Mask::Url),
+    s("FLAGSTREAM_DATABASE__MIGRATE", "database.migrate", Text("true"), "Whether `run` brings the database up to date."),
+    s("FLAGSTREAM_AUDIT__RETENTION_DAYS", "audit.retention_days", Text("90"), "Days that evaluations are kept; 1 to 36500."),
     s("REDIS_URL", "redis.url", Unset("no Redis"), "`redis://…` or `rediss://…`.").mask(Mask::Url).later(),
     s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "How long a cached evaluation lives; from `1s`.").later(),
     s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
