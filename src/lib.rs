@@ -28,6 +28,8 @@ pub mod store;
 
 pub mod evaluate;
 
+pub mod audit;
+
 pub mod http;
 
 pub mod dev;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::values::Values;
 use super::{
-    ApiConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability, HttpConfig,
-    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, topics, unleash,
+    ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, topics,
+    unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let reply = topics::reply(values, topics.as_ref());
     let log = log(values);
     let formats = formats(values);
-    let (database, redis) = (database(values), redis(values));
+    let (database, audit, redis) = (database(values), audit(values), redis(values));
     let (auth, api) = (auth(values), api(values));
     let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
     formats?;
@@ -42,6 +43,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         http: http?,
         log: log?,
         database: database?,
+        audit: audit?,
         redis: redis?,
         auth: auth?,
         api: api?,
@@ -169,8 +171,22 @@ fn database(values: &mut Values) -> Option<DatabaseConfig> {
     let schemes = ["postgres", "postgresql", "sqlite"];
     let url = values.optional("database.url", |text| parse::url(text, &schemes));
     let migrate = values.required("database.migrate", parse::flag);
+    Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate? })
+}
+
+fn audit(values: &mut Values) -> Option<AuditConfig> {
     let days = values.required("audit.retention_days", |text| parse::number(text, 1..=36_500));
-    Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate?, audit_retention_days: days? })
+    let batch_max = values
+        .required("audit.batch_max", |text| parse::duration(text, Duration::from_millis(1)..=10 * SECOND));
+    let rows = values.required("audit.batch_max_rows", |text| parse::number(text, 1..=1_000_000));
+    let bytes = values.required("audit.batch_max_bytes", |text| parse::bytes(text, 64 << 10..=256 << 20));
+    Some(AuditConfig {
+        retention_days: days?,
+        batch_max: batch_max?,
+        batch_max_rows: rows?,
+        batch_max_bytes: bytes?,
+        log_id: None,
+    })
 }
 
 fn redis(values: &mut Values) -> Option<RedisConfig> {

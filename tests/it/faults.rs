@@ -69,7 +69,7 @@ impl Scene {
         match self.mode {
             Mode::Transactional => self.ledger.assert_exactly_once(),
             Mode::AtLeastOnce => self.ledger.assert_last_pair_suffices(),
-        }
+        };
     }
 }
 
