@@ -135,6 +135,12 @@ impl Service {
         }
     }
 
+    /// `/health`, whole.
+    pub fn health(&self) -> serde_json::Value {
+        let (_, body) = get(&format!("{}/health", self.url)).expect("nobody answers /health");
+        serde_json::from_str(&body).unwrap()
+    }
+
     pub fn metrics(&self) -> Metrics {
         Metrics::read(&self.url)
     }
