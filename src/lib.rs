@@ -26,6 +26,8 @@ pub mod feed;
 
 pub mod store;
 
+pub mod privacy;
+
 pub mod evaluate;
 
 pub mod audit;

@@ -1,10 +1,10 @@
 //! Records on their way into the database: what is written together, or not at all.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ahash::AHashMap;
 use rdkafka::message::OwnedHeaders;
 use uuid::Uuid;
 
@@ -81,8 +81,11 @@ pub struct Refusal {
 pub struct Flags {
     environments: Vec<Arc<str>>,
     flags: Vec<(usize, Arc<str>)>,
-    known: HashMap<Arc<str>, (usize, HashMap<Arc<str>, usize, ahash::RandomState>), ahash::RandomState>,
+    known: AHashMap<Arc<str>, (usize, Numbers)>,
 }
+
+/// The numbers of an environment's flags.
+type Numbers = AHashMap<Arc<str>, usize>;
 
 /// What a batch adds to a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +257,7 @@ impl Flags {
         let shared: Arc<str> = name.into();
         self.environments.push(Arc::clone(&shared));
         let index = self.environments.len() - 1;
-        self.known.insert(shared, (index, HashMap::default()));
+        self.known.insert(shared, (index, AHashMap::default()));
         index
     }
 

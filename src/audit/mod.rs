@@ -17,6 +17,7 @@
 
 pub mod batch;
 pub mod definition;
+pub mod erase;
 pub mod evaluation;
 pub mod letters;
 pub mod position;

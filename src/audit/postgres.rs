@@ -12,7 +12,7 @@
 //! Rows that others wait for are locked last and for as short as can be: a process that is frozen in the middle of
 //! its `COPY` holds up nobody.
 
-mod copy;
+pub mod copy;
 mod house;
 
 use std::ops::Range;

@@ -3,7 +3,6 @@
 //! Whatever is wrong with the database, the batch waits: the reader holds one more, and reads no further. What is
 //! wrong with a record is found out by halving its batch.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,8 +169,9 @@ impl<R: Rows> Writer<R> {
     /// Finds the entries that the database refuses. `false`: there are none.
     async fn narrow(&mut self, batch: &mut Batch) -> Result<bool, DatabaseError> {
         let mut found = false;
-        let mut suspects: Vec<Range<usize>> = vec![0..batch.entries.len()];
-        while let Some(range) = suspects.pop() {
+        let mut suspects = vec![(0, batch.entries.len())];
+        while let Some((from, to)) = suspects.pop() {
+            let range = from..to;
             let error = match self.rows.probe(batch, range.clone()).await {
                 Ok(()) => continue,
                 Err(error) if error.is_about_data() => error,
@@ -179,8 +179,8 @@ impl<R: Rows> Writer<R> {
             };
             if range.len() > 1 {
                 let middle = range.start + range.len() / 2;
-                suspects.push(middle..range.end);
-                suspects.push(range.start..middle);
+                suspects.push((middle, range.end));
+                suspects.push((range.start, middle));
             } else if let Some(entry) = batch.entries.get_mut(range.start) {
                 let (partition, offset) = (entry.partition, entry.offset);
                 tracing::warn!(partition, offset, %error, "the database refuses a record");

@@ -5,4 +5,5 @@ pub mod bare;
 pub mod latency;
 pub mod load;
 pub mod setup;
+pub mod sink;
 pub mod stream;

@@ -6,6 +6,7 @@ mod ask;
 pub mod bench;
 pub mod config;
 pub mod dev;
+pub mod erase;
 pub mod evaluate;
 pub mod migrate;
 mod print;
@@ -61,6 +62,8 @@ pub enum Command {
     Topics(topics::Command),
     /// Bring the database up to date
     Migrate,
+    /// Remove or anonymise what is kept of a user
+    Erase(erase::Args),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -104,6 +107,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(args, global).await,
         Command::Topics(command) => topics::run(command, global).await,
         Command::Migrate => migrate::run(global).await,
+        Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

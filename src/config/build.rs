@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    HttpConfig, KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, client, parse, topics,
-    unleash,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, client, parse,
+    topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +28,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let log = log(values);
     let formats = formats(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
+    let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
     let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
     formats?;
@@ -44,6 +45,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         log: log?,
         database: database?,
         audit: audit?,
+        privacy: privacy?,
         redis: redis?,
         auth: auth?,
         api: api?,
@@ -187,6 +189,32 @@ fn audit(values: &mut Values) -> Option<AuditConfig> {
         batch_max_bytes: bytes?,
         log_id: None,
     })
+}
+
+fn privacy(values: &mut Values) -> Option<PrivacyConfig> {
+    let drop = values.list("privacy.drop_attributes", attribute);
+    let hash = values.list("privacy.hash_attributes", attribute);
+    let users =
+        values.required("privacy.user_ids", |text| parse::word(text, &[("keep", false), ("hash", true)]));
+    let key = values.optional("privacy.hash_key", |text| match parse::text(text)? {
+        key if key.len() < 16 => Err("expected at least 16 bytes".into()),
+        key => Ok(Secret::new(key)),
+    });
+    let (hash_attributes, hash_user_ids, hash_key) = (hash?, users?, key?);
+    if hash_key.is_none() && (hash_user_ids || !hash_attributes.is_empty()) {
+        return values.refuse("privacy.hash_key", "must be set where something is hashed");
+    }
+    Some(PrivacyConfig { drop_attributes: drop?, hash_attributes, hash_user_ids, hash_key })
+}
+
+/// An attribute's name. Users' ids have a setting of their own.
+fn attribute(text: &str) -> parse::Parsed<String> {
+    match parse::text(text)? {
+        name if name == "userId" || name == "user_id" => {
+            Err("user ids are kept or hashed by FLAGSTREAM_PRIVACY__USER_IDS".into())
+        }
+        name => Ok(name),
+    }
 }
 
 fn redis(values: &mut Values) -> Option<RedisConfig> {

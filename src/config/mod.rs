@@ -105,6 +105,7 @@ pub struct Config {
     pub log: LogConfig,
     pub database: DatabaseConfig,
     pub audit: AuditConfig,
+    pub privacy: PrivacyConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
     pub api: ApiConfig,
@@ -233,6 +234,16 @@ pub struct AuditConfig {
     pub batch_max_bytes: usize,
     /// In place of the topics' own ids, which the embedded broker does not tell: one for each of its lives.
     pub log_id: Option<String>,
+}
+
+/// What is not written as it was asked.
+#[derive(Debug, Clone)]
+pub struct PrivacyConfig {
+    pub drop_attributes: Vec<String>,
+    pub hash_attributes: Vec<String>,
+    pub hash_user_ids: bool,
+    /// There is one wherever something is hashed.
+    pub hash_key: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]

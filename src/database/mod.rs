@@ -8,6 +8,7 @@ mod migrate;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -41,7 +42,7 @@ pub enum Database {
 #[derive(Clone)]
 pub struct PostgresDatabase {
     pub pool: PgPool,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
 }
 
 /// SQLite, in a file or in memory.
@@ -65,7 +66,7 @@ impl Database {
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone());
-        Ok(Self::Postgres(PostgresDatabase { pool, options }))
+        Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }
 
     /// Brings the tables up to date. Any number of processes may do so at once: the first does it, the others wait.
@@ -80,7 +81,7 @@ impl Database {
 impl PostgresDatabase {
     /// A connection of one's own, outside of the pool.
     pub async fn connect(&self) -> Result<PgConnection, DatabaseError> {
-        let connecting = PgConnection::connect_with(&self.options);
+        let connecting = PgConnection::connect_with(self.options.as_ref());
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(DatabaseError::Silent(CONNECT_TIMEOUT)),
