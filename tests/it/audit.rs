@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
@@ -490,4 +491,63 @@ fn dev_is_killed_and_starts_again_with_its_rows() {
         before = after;
         assert_eq!(count("count(DISTINCT event_id)"), before, "rows twice");
     }
+}
+
+#[test]
+fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    scene.group = scene
+        .group
+        .set("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "email")
+        .set("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", "phone,session_id")
+        .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
+        .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a key of sixteen");
+    let _service = scene.group.start("a");
+    let topics = scene.group.topics.clone();
+    let sender = Sender::new(&topics.kafka);
+    let secrets = ["ann-secret", "mail-secret", "phone-secret", "session-secret"];
+    let body = json!({"request_id": "r-1", "flag_name": "theme", "default_value": "light", "user_id": secrets[0],
+        "session_id": secrets[3], "environment": "production", "context": {"email": secrets[1], "phone": secrets[2],
+        "subscription_tier": "premium", "userId": secrets[0]}});
+    let headers = OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(&scene.reply_to) });
+    let ask = |headers| {
+        let (key, body) = (secrets[0].as_bytes(), body.to_string());
+        sender.send(&topics.requests, None, Some(key), body.as_bytes(), headers)
+    };
+    ask(Some(headers));
+    let mut events = Tap::open(&topics.kafka, &topics.events);
+    let event = events.wait("the event", SOON, |_| true);
+    let reply = Tap::open(&topics.kafka, &scene.reply_to).wait("the reply", SOON, |_| true);
+    // Evaluated on what was asked, the dropped and the hashed included.
+    assert_eq!(event.json()["variant"], "dark");
+    scene.wait_for_rows("the row");
+    let rows: Vec<(String,)> = scene.database.rows("SELECT e::text FROM feature_flag_evaluations e");
+    for secret in secrets {
+        for received in [&event, &reply] {
+            let text = String::from_utf8_lossy(received.payload.as_deref().unwrap());
+            assert!(!text.contains(secret), "{text}");
+            assert_ne!(received.key.as_deref(), Some(secret.as_bytes()));
+        }
+        assert!(rows.iter().all(|(row,)| !row.contains(secret)), "{rows:?}");
+    }
+    assert_eq!(event.json()["user_id"], event.json()["context"]["userId"]);
+    assert_eq!(event.json()["context"]["phone"].as_str().map(str::len), Some(32));
+
+    ask(None);
+    wait_until("the second row", SOON, || scene.database.audited() == 2);
+    let erase = |arguments: &[&str]| {
+        let arguments = [&["erase", "--output", "json", "--user", secrets[0]], arguments].concat();
+        let output = flagstream(scene.group.folder.path(), &arguments, scene.group.settings());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(erase(&["--anonymise"]), json!({"rows": 2}));
+    let kept = "SELECT count(*) FROM feature_flag_evaluations WHERE user_id IS NULL AND context = '{}'";
+    assert_eq!(scene.database.number(kept), Some(2));
+    ask(None);
+    wait_until("the third row", SOON, || scene.database.audited() == 3);
+    assert_eq!(erase(&[]), json!({"rows": 1}));
+    assert_eq!(erase(&[]), json!({"rows": 0}));
+    assert_eq!(scene.database.audited(), 2);
 }

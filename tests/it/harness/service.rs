@@ -41,6 +41,11 @@ impl Group {
         self
     }
 
+    /// The variables of its instances.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
     /// An instance that is ready.
     pub fn start(&self, name: &str) -> Service {
         let mut service = self.prepare(name);
