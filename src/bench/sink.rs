@@ -97,7 +97,7 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> an
         tracing::info!(round, raw = ?raw_rates.last(), sink = ?sink_rates.last(), "measured");
     }
     drop(raw);
-    bench.clean_up().await?;
+    bench.clean_up().await;
     let (history, questions) = match args.history {
         0 => (0, Vec::new()),
         rows => questions::ask(own, rows).await?,
