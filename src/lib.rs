@@ -11,11 +11,14 @@
 //!  feature-flag-definitions ──► store (immutable snapshot, atomic swap)
 //!                                 │
 //!  feature-flag-evaluation-requests ─► evaluate ─► feature-flag-events (EVALUATED), replies, dead letters
+//!                                                    │
+//!                                                    └─► audit ─► Postgres (one row per event)
 //! ```
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`evaluate`] answers requests, [`http`] tells how all this is doing.
+//! them from Kafka into memory, [`evaluate`] answers requests
+//! and writes of them what [`privacy`] allows, [`audit`] keeps what was answered, [`http`] tells how all this is doing.
 //! [`kafka`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
