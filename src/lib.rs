@@ -17,9 +17,9 @@
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`evaluate`] answers requests
-//! and writes of them what [`privacy`] allows, [`audit`] keeps what was answered, [`http`] tells how all this is doing.
-//! [`kafka`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
+//! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
+//! [`audit`] keeps what was answered, [`http`] tells how all this is doing.
+//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
 

@@ -28,7 +28,7 @@ use super::writer::{Order, Report};
 /// How long an idle reader waits for records before it looks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
 /// For one question to Kafka.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two attempts to find out where to read.
 const PAUSE: Duration = Duration::from_millis(200);
 const LAG_INTERVAL: Duration = Duration::from_secs(1);

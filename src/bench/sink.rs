@@ -3,6 +3,7 @@
 //! The table is that of the migrations, with all its indexes, in a database of the run's own. What is measured of the
 //! sink is the whole way from Kafka to the commit.
 
+mod lag;
 mod postgres;
 mod questions;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::audit::rows::Rows;
 use crate::audit::{Parts, Sink};
@@ -20,13 +22,14 @@ use crate::flag::{Moment, Snapshot};
 use crate::health::Reporter;
 use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
 use crate::message::request::Request;
-use crate::metrics::Metrics;
+use crate::metrics::{EnvironmentLabels, Metrics};
 use crate::shutdown::{Shutdown, Threads};
 
 use super::load;
 use super::setup::Bench;
 use super::stream::median;
 
+pub use lag::Lag;
 pub use questions::Question;
 
 /// Longest wait for one arm.
@@ -59,6 +62,8 @@ pub struct SinkReport {
     pub arms: Vec<ArmReport>,
     /// The sink's median by the raw one.
     pub ratio: f64,
+    /// At half of the sink's median.
+    pub lag: Lag,
     /// Rows in the table when it was asked.
     pub history: i64,
     pub questions: Vec<Question>,
@@ -85,7 +90,7 @@ pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> 
 
 async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> anyhow::Result<SinkReport> {
     config.database.url = Some(Secret::new(own.url.clone()));
-    let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
+    let bench = Bench::prepare(config, args.flags, args.partitions).await?;
     tracing::info!(rows = args.rows, "producing events");
     let raw = produce(&bench, args)?;
     let (mut raw_rates, mut sink_rates) = (Vec::new(), Vec::new());
@@ -93,18 +98,21 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> an
         own.empty().await?;
         raw_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
         own.empty().await?;
-        sink_rates.push(sink(&mut bench, own, args.rows, round).await?);
+        sink_rates.push(sink(&bench, own, args.rows, round).await?);
         tracing::info!(round, raw = ?raw_rates.last(), sink = ?sink_rates.last(), "measured");
     }
     drop(raw);
+    let arms = vec![report("raw COPY BINARY", &raw_rates), report("flagstream sink", &sink_rates)];
+    own.empty().await?;
+    let half = arms.last().map_or(0.0, |arm| arm.median / 2.0) as u64;
+    let lag = tokio::task::block_in_place(|| lag::measure(&bench, own, args, half))?;
     bench.clean_up().await;
     let (history, questions) = match args.history {
         0 => (0, Vec::new()),
         rows => questions::ask(own, rows).await?,
     };
-    let arms = vec![report("raw COPY BINARY", &raw_rates), report("flagstream sink", &sink_rates)];
     let ratio = arms.iter().map(|arm| arm.median).rev().reduce(|sink, raw| sink / raw).unwrap_or(f64::NAN);
-    Ok(SinkReport { rows: args.rows, partitions: args.partitions, arms, ratio, history, questions })
+    Ok(SinkReport { rows: args.rows, partitions: args.partitions, arms, ratio, lag, history, questions })
 }
 
 /// Rows per second, and microseconds of Postgres's CPU per row.
@@ -172,24 +180,11 @@ fn event(
 }
 
 /// From the first commit seen to the last.
-async fn sink(bench: &mut Bench, own: &postgres::Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
-    let mut config = bench.config.clone();
-    config.kafka.group_id = format!("{}-{round}", config.kafka.group_id);
-    let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-    let parts = Parts {
-        config: Arc::new(config),
-        database: Database::Postgres(own.database.clone()),
-        metrics: Arc::clone(&metrics),
-        shutdown: shutdown.clone(),
-        health: Reporter::detached(),
-        definitions_health: Reporter::detached(),
-    };
-    let environment = crate::metrics::EnvironmentLabels { environment: load::ENVIRONMENT.into() };
-    let written = metrics.audit.rows.get_or_create(&environment).clone();
-    let running = Sink::start(&parts)?;
+async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
+    let running = start(bench, own, &round.to_string())?;
     let (mut first, started) = (None, Instant::now());
     let rate = loop {
-        let count = written.get();
+        let count = running.written();
         if first.is_none() && count > 0 {
             first = Some((Instant::now(), count, own.cpu_seconds()));
         }
@@ -202,9 +197,44 @@ async fn sink(bench: &mut Bench, own: &postgres::Own, rows: u64, round: usize) -
         ensure!(started.elapsed() < PATIENCE, "sink: {count} of {rows} after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
-    shutdown.cancel();
-    tokio::task::spawn_blocking(move || running.join()).await?;
+    tokio::task::block_in_place(|| running.stop());
     Ok(rate)
+}
+
+/// A sink at work.
+struct Running {
+    sink: Sink,
+    shutdown: Shutdown,
+    written: Counter,
+}
+
+/// In a group of its own.
+fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
+    let mut config = bench.config.clone();
+    config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
+    let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+    let parts = Parts {
+        config: Arc::new(config),
+        database: Database::Postgres(own.database.clone()),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+        health: Reporter::detached(),
+        definitions_health: Reporter::detached(),
+    };
+    let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
+    let written = metrics.audit.rows.get_or_create(&environment).clone();
+    Ok(Running { sink: Sink::start(&parts)?, shutdown, written })
+}
+
+impl Running {
+    fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    fn stop(self) {
+        self.shutdown.cancel();
+        self.sink.join();
+    }
 }
 
 fn report(arm: &'static str, rates: &[Rate]) -> ArmReport {

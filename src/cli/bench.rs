@@ -75,6 +75,8 @@ fn sink_text(report: &SinkReport) -> String {
         format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
     }));
     lines.push(format!("flagstream sink / raw COPY BINARY: {:.2}", report.ratio));
+    let (rate, p50, p99) = (report.lag.rows_per_second, report.lag.p50_ms, report.lag.p99_ms);
+    lines.push(format!("event to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
     lines.extend(report.questions.iter().map(|question| {
         let (p50, p99) = (question.p50_ms, question.p99_ms);
         format!("{} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", question.question, report.history)

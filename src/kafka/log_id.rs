@@ -49,7 +49,7 @@ pub fn log_id<C: ClientContext>(
         let queue = Queue(sys::rd_kafka_queue_new(handle));
         sys::rd_kafka_DescribeTopics(handle, topics.0, options.0, queue.0);
         // A little longer than the request, so that its own timeout is what is heard.
-        let event = Event(sys::rd_kafka_queue_poll(queue.0, millis.saturating_add(1_000)));
+        let event = Event(sys::rd_kafka_queue_poll(queue.0, millis.saturating_add(500)));
         if event.0.is_null() {
             return Err(silent());
         }
