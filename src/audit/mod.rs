@@ -204,22 +204,8 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
 
 /// A static member of the sinks' group.
 fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, KafkaError> {
-    let session_timeout = config.delivery.session_timeout;
-    let mut settings = client::base(&config.kafka, &config.instance, role);
-    settings
-        .set("group.id", format!("{}-{role}", config.kafka.group_id))
-        .set("group.instance.id", format!("{}-{role}-{}", config.kafka.group_id, config.instance))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session_timeout.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "50")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.message.max.bytes", "2097152")
-        .set("queued.max.messages.kbytes", "16384")
-        .set("allow.auto.create.topics", "false");
+    let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
+    let mut settings = client::member(config, role, role, &name);
+    settings.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "16384");
     BatchConsumer::subscribe(&settings, topic, FETCH_RECORDS)
 }

@@ -4,7 +4,8 @@
 //! asked for and sought. What Kafka has committed for the group is for display only. While the writer is at work the
 //! next batch is filled; when that is full too, nothing more is fetched.
 
-use std::collections::BTreeMap;
+mod standing;
+
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -24,6 +25,8 @@ use crate::shutdown::Shutdown;
 use super::batch::Batch;
 use super::position::{Log, Position};
 use super::writer::{Order, Report};
+
+use self::standing::Standing;
 
 /// How long an idle reader waits for records before it looks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
@@ -53,21 +56,6 @@ pub struct Reader<T> {
     pub shutdown: Shutdown,
     /// Whether it tells lag and partitions.
     pub tells: bool,
-}
-
-/// What the reader knows at the moment.
-#[derive(Debug, Default)]
-struct Standing {
-    log: Option<Log>,
-    positions: BTreeMap<i32, Position>,
-    /// Whether the positions are those of the present assignment, and of the database.
-    sure: bool,
-    rebalances: usize,
-    /// What the writer has: nothing, a question, or a batch.
-    waiting: bool,
-    batch: Box<Batch>,
-    /// Used batches, whose memory serves again.
-    spare: Option<Box<Batch>>,
 }
 
 /// What ends a reader; a new one begins from the database's positions.
@@ -297,18 +285,5 @@ impl<T: Take> Reader<T> {
         {
             self.show(&batch);
         }
-    }
-}
-
-impl Standing {
-    /// Nothing that was read is certain any more.
-    fn doubt(&mut self) {
-        self.sure = false;
-        self.positions.clear();
-        self.batch.clear();
-    }
-
-    fn is_full(&self, limits: &AuditConfig) -> bool {
-        self.batch.entries.len() >= limits.batch_max_rows || self.batch.size_bytes() >= limits.batch_max_bytes
     }
 }

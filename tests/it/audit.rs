@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::harness::{
-    Database, Flag, Flags, Group, Ledger, Load, SOON, Sender, Service, Stack, Tap, block_on, command,
-    flagstream, free_port, is_long, temporary_folder, wait_until,
+    Database, Flags, Group, Ledger, Load, SOON, Sender, Service, Stack, Tap, block_on, command, flagstream,
+    free_port, is_long, temporary_folder, wait_until,
 };
 
 /// Evaluators and sinks under load, the books of events, and the database.
@@ -31,11 +31,7 @@ impl Scene {
             .set("DATABASE_URL", &database.url)
             .set("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "2s")
             .set("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "2s");
-        let mut flags = Flags::new(&group.topics);
-        flags.set("production", Flag::on("on"));
-        flags.set("production", Flag::off("off"));
-        let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
-        flags.set("production", theme.variant("dark", Some(("string", "dark"))));
+        Flags::new(&group.topics).set_load();
         let reply_to = group.topics.reply_topic("load");
         let ledger = Ledger::open(&group.topics, &reply_to);
         Self { group, database, ledger, load: None, reply_to, at_least_once: false }
