@@ -102,6 +102,9 @@ impl<T: Take> Reader<T> {
         }
         let assigned = self.consumer.inner().assignment()?;
         let partitions: Vec<i32> = assigned.elements().iter().map(|element| element.partition()).collect();
+        if self.tells {
+            self.metrics.audit.partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
+        }
         if partitions.is_empty() {
             std::thread::park_timeout(IDLE);
             return Ok(());

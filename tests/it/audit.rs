@@ -84,6 +84,17 @@ impl Scene {
     }
 }
 
+/// Evaluated = published = audited, of services that were never restarted.
+fn assert_counters_agree(services: &[Service], database: &Database) {
+    let rows = database.audited() as f64;
+    wait_until("audited as counted", SOON, || sum(services, "flagstream_audit_rows_total") >= rows);
+    for metric in
+        ["flagstream_evaluations_total", "flagstream_events_published_total", "flagstream_audit_rows_total"]
+    {
+        assert_eq!(sum(services, metric), rows, "{metric}");
+    }
+}
+
 fn sum(services: &[Service], metric: &str) -> f64 {
     services.iter().map(|service| service.metrics().sum(metric, &[])).sum()
 }
@@ -97,13 +108,7 @@ fn evaluated_published_and_audited_agree() {
     scene.wait_for_rows("rows are written");
     scene.run_for(Duration::from_secs(3));
     let database = scene.balance();
-    let rows = database.audited() as f64;
-    wait_until("audited as counted", SOON, || sum(&services, "flagstream_audit_rows_total") >= rows);
-    for metric in
-        ["flagstream_evaluations_total", "flagstream_events_published_total", "flagstream_audit_rows_total"]
-    {
-        assert_eq!(sum(&services, metric), rows, "{metric}");
-    }
+    assert_counters_agree(&services, &database);
     let versions: Vec<(String, i64, String)> =
         database.rows("SELECT name, version, checksum FROM feature_flag_versions ORDER BY name");
     assert_eq!(versions.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["off", "on", "theme"]);
@@ -194,7 +199,7 @@ fn connections_are_terminated_at_random_moments() {
     let (stack, _together) = Stack::together();
     let mut chance = StdRng::seed_from_u64(rand::random());
     let mut scene = Scene::new(stack);
-    let _services = [scene.group.start("a"), scene.group.start("b")];
+    let services = [scene.group.start("a"), scene.group.start("b")];
     scene.load(1_500);
     scene.wait_for_rows("rows are written");
     let terminate = format!(
@@ -204,6 +209,35 @@ fn connections_are_terminated_at_random_moments() {
     for _ in 0..if is_long() { 300 } else { 25 } {
         scene.run_for(Duration::from_millis(chance.random_range(0..250)));
         scene.database.administer(&terminate);
+    }
+    let database = scene.balance();
+    assert_counters_agree(&services, &database);
+    let found = services.iter().map(|service| {
+        service.metrics().sum("flagstream_audit_batches_total", &[("outcome", "found_committed")])
+    });
+    println!("{} commits were not confirmed", found.sum::<f64>());
+}
+
+#[test]
+fn a_frozen_sink_that_wakes_up_writes_nothing_twice() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    let _evaluator = scene.start("evaluator", "evaluator,api");
+    let sinks = ["a", "b"].map(|name| scene.start(name, "sink"));
+    scene.load(1_500);
+    let written = |sink: &Service| sink.metrics().sum("flagstream_audit_rows_total", &[]);
+    for round in 0..if is_long() { 20 } else { 2 } {
+        let (frozen, other) = (&sinks[round % 2], &sinks[(round + 1) % 2]);
+        let before = written(frozen);
+        wait_until("at work", SOON, || written(frozen) > before);
+        frozen.freeze();
+        wait_until("the other took over", SOON, || {
+            scene.ledger.progress();
+            other.metrics().sum("flagstream_audit_partitions", &[]) == 6.0
+        });
+        let before = written(other);
+        wait_until("the other writes", SOON, || written(other) > before);
+        frozen.thaw();
     }
     scene.balance();
 }
@@ -276,6 +310,14 @@ fn the_sink_waits_says_why_and_goes_on_alone() {
         wait_until("it waits: no table", SOON, || paused(&service, "schema"));
         scene.database.run("ALTER TABLE moved RENAME TO feature_flag_evaluations");
         scene.wait_for_rows("the table is back");
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                scene.database.run("BEGIN; LOCK TABLE feature_flag_evaluations; SELECT pg_sleep(15); COMMIT");
+            });
+            wait_until("it waits: somebody holds the table", SOON, || paused(&service, "blocked"));
+        });
+        scene.wait_for_rows("the table is free");
     }
     assert!(!paused(&service, "read_only"));
     scene.balance();
