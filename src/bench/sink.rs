@@ -93,16 +93,25 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> an
     let bench = Bench::prepare(config, args.flags, args.partitions).await?;
     tracing::info!(rows = args.rows, "producing events");
     let raw = produce(&bench, args)?;
-    let (mut raw_rates, mut sink_rates) = (Vec::new(), Vec::new());
+    let (mut bare_rates, mut raw_rates, mut sink_rates) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.rounds.max(1) {
+        // What the questions' indexes cost.
         own.empty().await?;
+        own.without_indexes().await?;
+        bare_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
+        own.empty().await?;
+        own.with_indexes().await?;
         raw_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
         own.empty().await?;
         sink_rates.push(sink(&bench, own, args.rows, round).await?);
         tracing::info!(round, raw = ?raw_rates.last(), sink = ?sink_rates.last(), "measured");
     }
     drop(raw);
-    let arms = vec![report("raw COPY BINARY", &raw_rates), report("flagstream sink", &sink_rates)];
+    let arms = vec![
+        report("raw COPY, only the key", &bare_rates),
+        report("raw COPY BINARY", &raw_rates),
+        report("flagstream sink", &sink_rates),
+    ];
     own.empty().await?;
     let half = arms.last().map_or(0.0, |arm| arm.median / 2.0) as u64;
     let lag = tokio::task::block_in_place(|| lag::measure(&bench, own, args, half))?;
@@ -111,7 +120,10 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> an
         0 => (0, Vec::new()),
         rows => questions::ask(own, rows).await?,
     };
-    let ratio = arms.iter().map(|arm| arm.median).rev().reduce(|sink, raw| sink / raw).unwrap_or(f64::NAN);
+    let ratio = match arms.as_slice() {
+        [_, raw, sink] => sink.median / raw.median,
+        _ => f64::NAN,
+    };
     Ok(SinkReport { rows: args.rows, partitions: args.partitions, arms, ratio, lag, history, questions })
 }
 

@@ -50,6 +50,23 @@ impl Own {
         Ok(connection.close().await?)
     }
 
+    /// Leaves the table its key only.
+    pub(super) async fn without_indexes(&self) -> anyhow::Result<()> {
+        let drop = "DROP INDEX feature_flag_evaluations_flag; DROP INDEX feature_flag_evaluations_user";
+        sqlx::raw_sql(drop).execute(&self.database.pool).await?;
+        Ok(())
+    }
+
+    /// Those of the migrations again, on an empty table.
+    pub(super) async fn with_indexes(&self) -> anyhow::Result<()> {
+        let make = "CREATE INDEX feature_flag_evaluations_flag
+                ON feature_flag_evaluations (flag_name, environment, evaluated_at);
+            CREATE INDEX feature_flag_evaluations_user
+                ON feature_flag_evaluations (hashtextextended(user_id, 0), evaluated_at) WHERE user_id IS NOT NULL";
+        sqlx::raw_sql(make).execute(&self.database.pool).await?;
+        Ok(())
+    }
+
     pub(super) async fn drop(self) -> anyhow::Result<()> {
         self.database.pool.close().await;
         let mut connection = self.server.connect().await?;
