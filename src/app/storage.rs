@@ -17,6 +17,8 @@ use super::App;
 
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks whether the database is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether the tables were once found up to date.
 pub(super) type Migrated = watch::Receiver<bool>;
@@ -37,12 +39,10 @@ impl App {
         let migrate = self.parts.config.database.migrate;
         self.supervisor.start(Stage::Base, "database", move |shutdown| async move {
             if migrate {
-                look_after(&database, &health, &shutdown).await;
-            } else {
-                health.up();
+                bring_up_to_date(&database, &health, &shutdown).await;
             }
             migrated.send_replace(true);
-            shutdown.cancelled().await;
+            look_after(&database, &health, &shutdown).await;
             Ok(())
         });
         watched
@@ -78,8 +78,26 @@ impl App {
     }
 }
 
-/// Migrates, until it works or `shutdown`.
+/// Tells whether it answers, until `shutdown`.
 async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown) {
+    loop {
+        let answered = tokio::select! {
+            () = shutdown.cancelled() => return,
+            answered = database.ping() => answered,
+        };
+        match answered {
+            Ok(()) => health.up(),
+            Err(error) => health.down(error),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+    }
+}
+
+/// Migrates, until it works or `shutdown`.
+async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shutdown) {
     let (mut pause, mut told) = (MIN_PAUSE, None);
     loop {
         let migrated = tokio::select! {
@@ -89,7 +107,7 @@ async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown)
         let error = match migrated {
             Ok(migrated) => {
                 tracing::info!(%database, version = migrated.version, applied = migrated.applied, "database is up to date");
-                return health.up();
+                return;
             }
             Err(error) => error.to_string(),
         };

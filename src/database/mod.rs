@@ -69,6 +69,15 @@ impl Database {
         Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }
 
+    /// Asks for an answer, whatever it is.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        match self {
+            Self::Postgres(postgres) => sqlx::raw_sql("SELECT 1").execute(&postgres.pool).await.map(drop),
+            Self::Sqlite(sqlite) => sqlx::raw_sql("SELECT 1").execute(&sqlite.pool).await.map(drop),
+        }
+        .map_err(DatabaseError::from)
+    }
+
     /// Brings the tables up to date. Any number of processes may do so at once: the first does it, the others wait.
     pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
         match self {
