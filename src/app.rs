@@ -1,11 +1,12 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator
-//!  stop    feeder, evaluator (finish, commit, leave the group) ─► kafka, store, usage, http
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator; database: is it migrated? ─► sink
+//!  stop    feeder, evaluator (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
 //! ```
 
 mod probes;
+mod storage;
 
 use std::future::Future;
 use std::str::FromStr;
@@ -49,7 +50,7 @@ impl Role {
         ("api", Self::Api),
     ];
     /// What `run` runs unless told otherwise.
-    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Api];
+    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Api];
 }
 
 impl FromStr for Role {
@@ -111,15 +112,20 @@ impl App {
             health,
             supervisor: Supervisor::default(),
         };
+        let database = storage::open(&app.parts.config)?;
         app.register();
         app.parts.store.serve(origins.iter().map(Origin::environment));
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
+        let database = database.map(|database| (database.clone(), app.start_database(database)));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins, fit.clone());
+        }
+        if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
+            app.start_sink(database, migrated, fit.clone());
         }
         if roles.contains(&Role::Evaluator) {
             app.start_evaluator(fit);

@@ -1,5 +1,6 @@
 //! All metrics of the process, by name, in one place.
 
+mod audit;
 mod evaluate;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
+pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +54,7 @@ pub struct Metrics {
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
     pub evaluate: EvaluateMetrics,
+    pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
 }
@@ -78,12 +81,14 @@ impl Metrics {
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         Arc::new(Self {
             evaluate,
+            audit,
             registry,
             requests,
             evaluations,

@@ -6,4 +6,5 @@ mod gate;
 pub mod latency;
 pub mod load;
 pub mod setup;
+pub mod sink;
 pub mod stream;

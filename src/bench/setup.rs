@@ -94,6 +94,7 @@ impl Bench {
         config.topics.requests = format!("{run}-requests");
         config.topics.events = format!("{run}-events");
         config.topics.dead_letters = format!("{run}-dead-letters");
+        config.topics.definitions = format!("{run}-definitions");
         config.topics.partitions = partitions;
         let bench = Self { snapshot: load::snapshot(flags)?, config, flags, run, arms: 0 };
         bench.create_topics().await?;
@@ -102,11 +103,12 @@ impl Bench {
 
     async fn create_topics(&self) -> anyhow::Result<()> {
         let topics = &self.config.topics;
-        let names = [&topics.requests, &topics.events, &topics.dead_letters];
-        let new = |name| {
-            NewTopic::new(name, topics.partitions, TopicReplication::Fixed(topics.replication.unwrap_or(1)))
-        };
-        let new: Vec<_> = names.into_iter().map(|name| new(name)).collect();
+        let many = [&topics.requests, &topics.events, &topics.dead_letters];
+        let many = many.into_iter().map(|name| (name, topics.partitions));
+        let replication = || TopicReplication::Fixed(topics.replication.unwrap_or(1));
+        let all = many.chain([(&topics.definitions, 1)]);
+        let new: Vec<_> =
+            all.map(|(name, partitions)| NewTopic::new(name, partitions, replication())).collect();
         let results = self.admin()?.create_topics(&new, &patient()).await?;
         for result in results {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
@@ -117,7 +119,8 @@ impl Bench {
     /// Deletes the run's topics.
     pub async fn clean_up(&self) {
         let topics = &self.config.topics;
-        let names = [topics.requests.as_str(), topics.events.as_str(), topics.dead_letters.as_str()];
+        let names = [&topics.requests, &topics.events, &topics.dead_letters, &topics.definitions];
+        let names = names.map(String::as_str);
         let deleted = async { anyhow::Ok(self.admin()?.delete_topics(&names, &patient()).await?) };
         if let Err(error) = deleted.await {
             tracing::warn!(%error, ?names, "topics of this run not deleted");
@@ -154,7 +157,30 @@ impl Bench {
         stamp: u64,
     ) -> anyhow::Result<()> {
         let (key, body) = load::request(number, self.flags, stamp);
-        let mut record = BaseRecord::to(&self.config.topics.requests).key(&key).payload(&body);
+        self.produce_record(
+            producer,
+            BaseRecord::to(&self.config.topics.requests).key(key.as_str()).payload(body.as_bytes()),
+        )
+    }
+
+    /// Sends a record to a partition of any topic.
+    pub fn send_to(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
+        self.produce_record(producer, BaseRecord::to(topic).partition(partition).key(key).payload(body))
+    }
+
+    /// Waits while the producer's queue is full.
+    fn produce_record(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        mut record: BaseRecord<'_, str, [u8]>,
+    ) -> anyhow::Result<()> {
         while let Err((error, again)) = producer.send(record) {
             let full = rdkafka::types::RDKafkaErrorCode::QueueFull;
             ensure!(error.rdkafka_error_code() == Some(full), "request not sent: {error}");

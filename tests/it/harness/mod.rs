@@ -1,6 +1,7 @@
 //! What every test stands on.
 
 mod command;
+mod database;
 mod flags;
 mod http;
 mod kafka;
@@ -15,6 +16,7 @@ mod unleash;
 use std::time::{Duration, Instant};
 
 pub use command::{binary as command, flagstream};
+pub use database::Database;
 pub use flags::{Flag, Flags};
 pub use http::{block_on, client, get};
 pub use kafka::{Received, Sender, Tap};
