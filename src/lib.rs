@@ -15,7 +15,8 @@
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`evaluate`] answers requests, [`http`] tells how all this is doing.
+//! them from Kafka into memory, [`evaluate`] answers requests, [`warm`] keeps the answers in Redis, [`http`] tells
+//! how all this is doing.
 //! [`kafka`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
@@ -27,6 +28,8 @@ pub mod feed;
 pub mod store;
 
 pub mod evaluate;
+
+pub mod warm;
 
 pub mod http;
 

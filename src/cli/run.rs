@@ -25,6 +25,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     let config = Arc::new(loaded.config);
+    if config.redis.url.is_none() && args.roles.iter().any(|role| role.trim() == "warmer") {
+        return Err(UsageError("--roles: role warmer needs REDIS_URL".to_owned()).into());
+    }
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, instance = config.instance, ?roles, "starting");
     app::run(config, &roles).await?;
@@ -51,9 +54,9 @@ mod tests {
 
     #[test]
     fn roles_are_those_built_unless_named() {
-        assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Api]));
+        assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Warmer, Role::Api]));
         assert_eq!(parsed(&["feeder", " api"]), Ok(vec![Role::Feeder, Role::Api]));
-        for unbuilt in ["sink", "warmer"] {
+        for unbuilt in ["sink"] {
             assert_eq!(
                 parsed(&["feeder", unbuilt]),
                 Err(format!("--roles: role {unbuilt} is not built yet"))

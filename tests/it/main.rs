@@ -17,3 +17,4 @@ mod feeder;
 mod pipeline;
 mod spec;
 mod store;
+mod warm;

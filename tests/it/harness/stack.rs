@@ -7,6 +7,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 #[derive(Debug)]
 pub struct Stack {
     pub kafka: String,
+    pub redis: String,
     pub unleash: Unleash,
     /// The folder that holds what the tests need from npm.
     pub node_modules: String,
@@ -43,6 +44,7 @@ impl Stack {
         static STACK: OnceLock<Stack> = OnceLock::new();
         STACK.get_or_init(|| Self {
             kafka: variable("KAFKA"),
+            redis: variable("REDIS_URL"),
             unleash: Unleash {
                 url: variable("UNLEASH_URL"),
                 development_token: variable("UNLEASH_CLIENT_TOKEN"),
