@@ -6,3 +6,4 @@ pub mod latency;
 pub mod load;
 pub mod setup;
 pub mod stream;
+pub mod warm;

@@ -115,6 +115,11 @@ impl Client {
         Self { shared: Arc::new(Shared { client, patience, direct, state, connecting }) }
     }
 
+    /// Connects, if need be.
+    pub async fn ready(&self) -> Result<(), Trouble> {
+        self.link().await.map(drop)
+    }
+
     /// What the last attempt met with; `None` if all is well, or nothing was tried.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shared.state().trouble.clone()

@@ -9,7 +9,7 @@ use super::Subject;
 
 /// An evaluation, or any other event.
 #[derive(Debug, Deserialize)]
-pub(super) struct Event<'a> {
+pub(crate) struct Event<'a> {
     #[serde(borrow)]
     event_type: Cow<'a, str>,
     #[serde(borrow)]
@@ -18,23 +18,23 @@ pub(super) struct Event<'a> {
     environment: Cow<'a, str>,
     user_id: Option<String>,
     session_id: Option<String>,
-    pub(super) flag_version: Option<u64>,
+    pub(crate) flag_version: Option<u64>,
     #[serde(borrow)]
     context: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    pub(super) evaluated_at: Cow<'a, str>,
+    pub(crate) evaluated_at: Cow<'a, str>,
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(payload).ok()
     }
 
-    pub(super) fn is_evaluation(&self) -> bool {
+    pub(crate) fn is_evaluation(&self) -> bool {
         self.event_type == "FEATURE_FLAG_EVALUATED"
     }
 
-    pub(super) fn subject(&self) -> Subject<'_> {
+    pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
             environment: &self.environment,
             flag: &self.flag_name,

@@ -41,28 +41,28 @@ pub struct Keys {
 
 /// What is written for a subject.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) place: String,
-    pub(super) keys: Keys,
-    pub(super) value: Vec<u8>,
-    pub(super) plain_value: Vec<u8>,
-    pub(super) basis: u64,
+pub(crate) struct Entry {
+    pub(crate) place: String,
+    pub(crate) keys: Keys,
+    pub(crate) value: Vec<u8>,
+    pub(crate) plain_value: Vec<u8>,
+    pub(crate) basis: u64,
     /// Never [`Steady::No`].
-    pub(super) steady: Steady,
+    pub(crate) steady: Steady,
     /// How the key is listed for its flag.
-    pub(super) member: Vec<u8>,
+    pub(crate) member: Vec<u8>,
 }
 
 /// When and where an entry is evaluated.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scene<'s> {
-    pub(super) snapshot: &'s Snapshot,
-    pub(super) moment: Moment<'s>,
-    pub(super) now_ms: i64,
+pub(crate) struct Scene<'s> {
+    pub(crate) snapshot: &'s Snapshot,
+    pub(crate) moment: Moment<'s>,
+    pub(crate) now_ms: i64,
 }
 
 /// Why there is nothing to keep.
-pub(super) type Reason = &'static str;
+pub(crate) type Reason = &'static str;
 
 impl<'a> Subject<'a> {
     /// Where the subject's outcome stands; `None` if the context isn't the JSON of an object, or too long.
@@ -86,7 +86,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Evaluates the subject, and makes what is to be written.
-    pub(super) fn entry(&self, scene: &Scene<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
+    pub(crate) fn entry(&self, scene: &Scene<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
         let flags = scene.snapshot.environment(self.environment).ok_or("unserved")?;
         let mut context = request::context(self.context).map_err(|_| "context")?;
         let keys = self.keys_with(&context).ok_or("long_key")?;
@@ -147,13 +147,13 @@ fn is_empty_object(text: &str) -> bool {
 
 /// A listed key.
 #[derive(Debug)]
-pub(super) enum Member<'a> {
+pub(crate) enum Member<'a> {
     Subject { user: Option<String>, session: Option<String>, context: &'a str },
     Key(String),
 }
 
 impl<'a> Member<'a> {
-    pub(super) fn read(member: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(member: &'a [u8]) -> Option<Self> {
         if let Ok((user, session, context)) =
             serde_json::from_slice::<(Option<String>, Option<String>, &'a RawValue)>(member)
         {
@@ -164,13 +164,13 @@ impl<'a> Member<'a> {
 }
 
 /// The present as evaluation and values have it.
-pub(super) struct Clock {
-    pub(super) text: String,
-    pub(super) ms: i64,
+pub(crate) struct Clock {
+    pub(crate) text: String,
+    pub(crate) ms: i64,
 }
 
 impl Clock {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self::at(Utc::now())
     }
 

@@ -41,7 +41,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Reads invalidations and carries them out; one thread.
 #[derive(Debug)]
-pub(super) struct Sweeper {
+pub(crate) struct Sweeper {
     parts: Parts,
     runtime: Handle,
     client: Client,
@@ -68,7 +68,7 @@ struct Sweep {
 }
 
 impl Sweeper {
-    pub(super) fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
+    pub(crate) fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
         let index = Index::new(longest_life(parts.config.redis.cache_ttl));
         Self {
             floor_life: index.chunk_life(),
@@ -81,7 +81,7 @@ impl Sweeper {
     }
 
     /// Carries out changes until shutdown.
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         while !self.parts.shutdown.is_cancelled() {
             if !self.parts.store.is_ready() {
                 std::thread::park_timeout(STEP);
@@ -131,11 +131,14 @@ impl Sweeper {
             let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
             self.runtime.block_on(self.parts.store.wait_for_version(version, deadline));
         }
+        changes.iter().for_each(|change| self.add_change(change));
+    }
+
+    /// The store has it by now.
+    pub(crate) fn add_change(&mut self, change: &Change) {
         let snapshot = self.parts.store.load_full();
-        for change in changes {
-            for flag in dependents(&snapshot, &change).chain([change.flag_name.clone()]) {
-                self.add(&snapshot, &change, &flag);
-            }
+        for flag in dependents(&snapshot, change).chain([change.flag_name.clone()]) {
+            self.add(&snapshot, change, &flag);
         }
     }
 
@@ -176,8 +179,12 @@ impl Sweeper {
         });
     }
 
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sweeps.is_empty()
+    }
+
     /// One page of the next sweep. New ones come first, to be announced.
-    fn step(&mut self) -> Result<(), Trouble> {
+    pub(crate) fn step(&mut self) -> Result<(), Trouble> {
         let Some(mut sweep) = self.sweeps.pop_front() else {
             return Ok(());
         };

@@ -33,7 +33,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// How often Redis is asked whether it still has everything.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two rebuilds: one reads the events of a whole life of values.
-const REBUILD_PAUSE: Duration = Duration::from_secs(10);
+const REBUILD_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reads events, writes outcomes; one thread.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     hostname: String,
     probed: Option<Instant>,
     rebuilt: Option<Instant>,
-    rebuild: bool,
+    wants_rebuild: bool,
 }
 
 /// What a fetch came to.
@@ -71,7 +71,7 @@ impl Worker {
             ttl,
             probed: None,
             rebuilt: None,
-            rebuild: false,
+            wants_rebuild: false,
         }
     }
 
@@ -104,10 +104,7 @@ impl Worker {
         while !self.parts.shutdown.is_cancelled() {
             consumer.serve()?;
             self.probe();
-            if std::mem::take(&mut self.rebuild) {
-                let partitions = clients::assigned(&consumer)?;
-                clients::seek_to(&consumer, &topic, Clock::now().ms - self.ttl_ms(), &partitions)?;
-            }
+            self.rebuild(&consumer, &topic)?;
             let mut batch = Batch::default();
             let mut done = Vec::new();
             for record in consumer.fetch(STEP).records() {
@@ -227,11 +224,10 @@ impl Worker {
             metrics.drop_counted("warm_write", reason, count);
             self.parts.health.degraded(format!("Redis: {reason}"));
         }
-        self.rebuild |= written.lost;
+        self.wants_rebuild |= written.lost;
         for (place, floor) in written.outdated {
             self.catch_up(entries, &place, floor);
         }
-        self.note_rebuild();
     }
 
     /// The flag has changed since these were evaluated, and the change may not have found them.
@@ -264,24 +260,27 @@ impl Worker {
         match self.runtime.block_on(self.writer.has_lost_all()) {
             Ok(lost) => {
                 self.parts.health.up();
-                self.rebuild |= lost;
-                self.note_rebuild();
+                self.wants_rebuild |= lost;
             }
             Err(trouble) => self.parts.health.degraded(trouble),
         }
     }
 
-    fn note_rebuild(&mut self) {
-        if !self.rebuild {
-            return;
+    /// Reads the events of a whole life of values again, if Redis has lost them.
+    fn rebuild(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), KafkaError> {
+        if !self.wants_rebuild || self.rebuilt.is_some_and(|at| at.elapsed() < REBUILD_PAUSE) {
+            return Ok(());
         }
-        if self.rebuilt.is_some_and(|at| at.elapsed() < REBUILD_PAUSE) {
-            self.rebuild = false;
-            return;
+        let partitions = clients::assigned(consumer)?;
+        if partitions.is_empty() {
+            return Ok(());
         }
         tracing::info!("Redis has nothing of the warm view: the last evaluations are written again");
+        clients::seek_to(consumer, topic, Clock::now().ms - self.ttl_ms(), &partitions)?;
+        self.wants_rebuild = false;
         self.rebuilt = Some(Instant::now());
         self.parts.metrics.warm.rebuilds.inc();
+        Ok(())
     }
 
     fn ttl_ms(&self) -> i64 {

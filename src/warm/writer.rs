@@ -44,21 +44,21 @@ const MARKER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Written {
-    pub(super) values: u64,
+pub(crate) struct Written {
+    pub(crate) values: u64,
     /// Newer ones were there.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// Given up, by why.
-    pub(super) given_up: Vec<(&'static str, u64)>,
+    pub(crate) given_up: Vec<(&'static str, u64)>,
     /// Flags that have changed since the entries were evaluated, with their floors.
-    pub(super) outdated: AHashMap<String, u64>,
+    pub(crate) outdated: AHashMap<String, u64>,
     /// Redis had lost what was written before.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// One warmer's way to write.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     client: Client,
     ttl: Duration,
     index: Index,
@@ -83,7 +83,7 @@ struct Plan<'e> {
 }
 
 impl Writer {
-    pub(super) fn new(client: Client, ttl: Duration) -> Self {
+    pub(crate) fn new(client: Client, ttl: Duration) -> Self {
         Self {
             index: Index::new(longest_life(ttl)),
             client,
@@ -96,12 +96,12 @@ impl Writer {
     }
 
     /// Whether the same was written a moment ago.
-    pub(super) fn is_repeat(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_repeat(&self, entry: &Entry) -> bool {
         self.recent.contains(&self.write_hash(entry))
     }
 
     /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
-    pub(super) async fn has_lost_all(&mut self) -> Result<bool, Trouble> {
+    pub(crate) async fn has_lost_all(&mut self) -> Result<bool, Trouble> {
         let link = self.client.link().await?;
         let mut get = redis::cmd("GETEX");
         get.arg(key::MARKER).arg("PX").arg(millis(MARKER_LIFE));
@@ -123,13 +123,13 @@ impl Writer {
     }
 
     /// Forgets what Redis is thought to have.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.index.forget();
         self.recent.clear();
     }
 
     /// Writes all entries. After an error they are best written again; nothing of that does harm.
-    pub(super) async fn write(&mut self, entries: &[Entry]) -> Result<Written, Trouble> {
+    pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<Written, Trouble> {
         self.turn();
         let mut lost = false;
         for _ in 0..ATTEMPTS_MAX {
@@ -325,7 +325,7 @@ impl Writer {
 }
 
 /// How long a value may live.
-pub(super) fn longest_life(ttl: Duration) -> Duration {
+pub(crate) fn longest_life(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 + JITTER)
 }
 
@@ -339,7 +339,7 @@ fn lowest(entries: &[Entry]) -> AHashMap<&str, u64> {
     lowest
 }
 
-pub(super) fn command(name: &str, key: &str) -> Cmd {
+pub(crate) fn command(name: &str, key: &str) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
     command
@@ -350,7 +350,7 @@ fn text(reply: Option<Value>) -> Option<String> {
 }
 
 /// A number that Redis keeps as text; 0 if it isn't there, `None` if it is something else.
-pub(super) fn number(reply: &Value) -> Option<u64> {
+pub(crate) fn number(reply: &Value) -> Option<u64> {
     match reply {
         Value::Nil => Some(0),
         Value::Int(number) => u64::try_from(*number).ok(),
@@ -359,7 +359,7 @@ pub(super) fn number(reply: &Value) -> Option<u64> {
     }
 }
 
-pub(super) fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use command::{binary as command, flagstream};
 pub use flags::{Flag, Flags};
-pub use http::{block_on, client, get};
+pub use http::{block_on, client, get, runtime};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
