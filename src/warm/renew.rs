@@ -30,8 +30,8 @@ pub(super) struct Swept {
     removed: u64,
 }
 
-/// What becomes of a flag's listed keys. What cannot be evaluated now, or not for long, is removed. `version`: of
-/// the change, for flags that are gone.
+/// What becomes of a flag's listed keys, which are to be based on `version` at least. What cannot be evaluated now, or
+/// not for long, is removed.
 pub(super) fn page<'m>(
     scene: &Scene<'_>,
     place: &str,
@@ -58,7 +58,7 @@ pub(super) fn page<'m>(
 
 fn renew(subject: &Subject<'_>, scene: &Scene<'_>, version: u64, at: &str, renewals: &mut Vec<Renewal>) {
     match subject.entry(scene, at) {
-        Ok(entry) if entry.steady == Steady::Always => {
+        Ok(entry) if entry.steady == Steady::Always && entry.basis >= version => {
             let version = entry.basis;
             let plain = entry.keys.plain.map(|key| Renewal { key, version, value: Some(entry.plain_value) });
             renewals.push(Renewal { key: entry.keys.evaluation, version, value: Some(entry.value) });

@@ -7,7 +7,8 @@
 //! One warmer of the group does this, from the updates topic. Done twice it does no harm, so progress is committed
 //! when nothing is under way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -34,8 +35,6 @@ const FETCH_RECORDS: usize = 256;
 const STEP: Duration = Duration::from_millis(20);
 /// Members read, evaluated and renewed at a time.
 const PAGE_MEMBERS: usize = 512;
-/// How long a change may wait for the store. One that is refused there never comes.
-const VERSION_PATIENCE: Duration = Duration::from_secs(5);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -48,6 +47,8 @@ pub(crate) struct Sweeper {
     hostname: String,
     /// How long a floor must hold: as long as anything that it forbids may live.
     floor_life: Duration,
+    /// The latest change of each flag that the store does not have yet, by place, and since when it is waited for.
+    waiting: BTreeMap<String, (Change, Instant)>,
     sweeps: VecDeque<Sweep>,
 }
 
@@ -76,6 +77,7 @@ impl Sweeper {
             parts,
             runtime,
             client,
+            waiting: BTreeMap::new(),
             sweeps: VecDeque::new(),
         }
     }
@@ -100,7 +102,8 @@ impl Sweeper {
         let mut backoff = MIN_BACKOFF;
         while !self.parts.shutdown.is_cancelled() {
             consumer.serve()?;
-            let patience = if self.sweeps.is_empty() { STEP } else { Duration::ZERO };
+            let idle = self.sweeps.is_empty() && self.waiting.is_empty();
+            let patience = if idle { STEP } else { Duration::ZERO };
             self.take(&mut consumer, patience, &mut progress);
             match self.step() {
                 Ok(()) => backoff = MIN_BACKOFF,
@@ -110,28 +113,50 @@ impl Sweeper {
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
-            if self.sweeps.is_empty() {
+            if self.sweeps.is_empty() && self.waiting.is_empty() {
                 progress.commit(&consumer)?;
             }
         }
-        if self.sweeps.is_empty() {
+        if self.sweeps.is_empty() && self.waiting.is_empty() {
             progress.finish(&consumer);
         }
         Ok(())
     }
 
     fn take(&mut self, consumer: &mut BatchConsumer, patience: Duration, progress: &mut Progress) {
-        let mut changes = Vec::new();
         for record in consumer.fetch(patience).records() {
             progress.done(record.partition(), record.offset());
-            changes.extend(self.read(&record));
+            if let Some(change) = self.read(&record) {
+                let place = key::place(&change.environment, &change.flag_name);
+                self.waiting.insert(place, (change, Instant::now()));
+            }
         }
-        if let Some(version) = changes.iter().map(|change| change.version).max() {
-            // Definitions are applied in the order of their versions: with the last one all are there.
-            let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
-            self.runtime.block_on(self.parts.store.wait_for_version(version, deadline));
+        self.admit();
+    }
+
+    /// Definitions are applied in the order of their versions: a change whose version is reached is in force here.
+    fn admit(&mut self) {
+        let Some(lowest) = self.waiting.values().map(|(change, _)| change.version).min() else {
+            return;
+        };
+        if self.sweeps.is_empty() {
+            let deadline = tokio::time::Instant::now() + STEP;
+            self.runtime.block_on(self.parts.store.wait_for_version(lowest, deadline));
         }
-        changes.iter().for_each(|change| self.add_change(change));
+        let reached = self.parts.store.version();
+        let (life, metrics) = (self.floor_life, Arc::clone(&self.parts.metrics));
+        let mut admitted = Vec::new();
+        self.waiting.retain(|_, (change, since)| {
+            if change.version <= reached {
+                admitted.push(change.clone());
+                return false;
+            }
+            // Its definition is refused, or the store is far behind; whatever it is about has ended by now.
+            let late = since.elapsed() > life;
+            metrics.drop_counted("warm_sweep", "no_definition", u64::from(late));
+            !late
+        });
+        admitted.iter().for_each(|change| self.add_change(change));
     }
 
     /// The store has it by now.

@@ -2,6 +2,7 @@
 
 mod changes;
 mod faults;
+mod servers;
 mod stale;
 
 use serde_json::{Value, json};
