@@ -28,6 +28,8 @@ pub mod store;
 
 pub mod evaluate;
 
+pub mod publish;
+
 pub mod http;
 
 pub mod dev;

@@ -1,6 +1,7 @@
 //! All metrics of the process, by name, in one place.
 
 mod evaluate;
+mod publish;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::flag::Snapshot;
 
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+pub use publish::PublishMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -54,6 +56,7 @@ pub struct Metrics {
     pub evaluate: EvaluateMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
+    pub publish: PublishMetrics,
 }
 
 impl Metrics {
@@ -82,8 +85,10 @@ impl Metrics {
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
+        let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
+            publish,
             registry,
             requests,
             evaluations,

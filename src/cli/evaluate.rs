@@ -69,7 +69,7 @@ fn evaluate(
     let moment = Moment { now: &now, hostname: &hostname, app_name };
     let environment = request.environment.as_deref().unwrap_or_default();
     let lookup = match snapshot.environment(environment) {
-        None => Lookup::NotReady(environment.into()),
+        None => Lookup::unserved(environment),
         Some(flags) => match flags.evaluate(flag, &request.context, &moment) {
             None => Lookup::NotFound,
             Some(outcome) => Lookup::Found(outcome),

@@ -191,5 +191,12 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
 fn api(values: &mut Values) -> Option<ApiConfig> {
     let words = [("spool", Durability::Spool), ("memory", Durability::Memory), ("sync", Durability::Sync)];
     let durability = values.required("api.durability", |text| parse::word(text, &words));
-    Some(ApiConfig { durability: durability? })
+    let spool_max_bytes =
+        values.required("api.spool_max_bytes", |text| parse::bytes(text, 1 << 20..=1 << 40));
+    let origins = values.list("api.cors_origins", parse::origin);
+    Some(ApiConfig {
+        durability: durability?,
+        spool_max_bytes: spool_max_bytes? as u64,
+        cors_origins: origins?,
+    })
 }

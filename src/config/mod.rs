@@ -258,6 +258,10 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     pub durability: Durability,
+    /// What the spool on disk may take.
+    pub spool_max_bytes: u64,
+    /// Origins of browsers that may call; none: no CORS.
+    pub cors_origins: Vec<String>,
 }
 
 /// What an HTTP answer waits for before it is given.

@@ -165,7 +165,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("UNLEASH_METRICS_INTERVAL", "unleash.metrics_interval", Text("60s"), "Time between two metrics reports to Unleash; from `1s`."),
     s("UNLEASH_DISABLE_METRICS", "unleash.disable_metrics", Text("false"), "`true`: Unleash gets no metrics."),
     s("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", "unleash.webhook_secret", Unset("the webhook route is off"),
-      "Secret of the webhook route.").mask(Mask::Secret).later(),
+      "Secret that Unleash sends in the header `Authorization` of its webhook.").mask(Mask::Secret),
 
     s("FLAGSTREAM_DELIVERY__MODE", "delivery.mode", Text("transactional"),
       "`transactional` (exactly once) or `at_least_once` (lowest latency)."),
@@ -205,7 +205,11 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("REDIS_URL", "redis.url", Unset("no Redis"), "`redis://…` or `rediss://…`.").mask(Mask::Url).later(),
     s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "How long a cached evaluation lives; from `1s`.").later(),
     s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
-      "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin").later(),
+      "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin"),
     s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret).later(),
-    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "`spool`, `memory` or `sync`.").later(),
+    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "What holds an HTTP evaluation's event until Kafka has it: `memory`, `spool` (memory, then a folder on disk), or the caller (`sync`: the answer waits for Kafka)."),
+    s("FLAGSTREAM_API__SPOOL_MAX_BYTES", "api.spool_max_bytes", Text("4GiB"),
+      "Most bytes of the spool; `1MiB` to `1024GiB`."),
+    s("FLAGSTREAM_API__CORS_ORIGINS", "api.cors_origins", Text("none"),
+      "Origins of browsers that may call (`https://app.example.com`, several with commas, `*` for any); `none` for no CORS."),
 ];

@@ -132,7 +132,7 @@ impl Scene {
         let app_name = &self.parts.config.unleash.app_name;
         let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
         let lookup = match served.flags {
-            None => Lookup::NotReady(served.name.into()),
+            None => Lookup::unserved(served.name),
             Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
                 None => Lookup::NotFound,
                 Some(outcome) => {

@@ -89,6 +89,13 @@ pub enum Lookup<'a> {
     Found(Outcome<'a>),
 }
 
+impl<'a> Lookup<'a> {
+    /// This deployment has no environment of this name.
+    pub fn unserved(environment: &str) -> Self {
+        Self::NotReady(Cow::Owned(format!("the environment {environment} is not served here")))
+    }
+}
+
 /// A type that isn't one of those that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of boolean, string, integer, float, number, object")]

@@ -1,9 +1,15 @@
-//! The HTTP surface: health, readiness and metrics.
+//! The HTTP surface: health and metrics of every process, and the routes of the `api` role.
 //!
 //! One file per surface; every error is a [`Problem`]. [`server`] holds what is the same for all: limits of time
 //! and size, and a stop that lets answers finish.
 
+pub mod api;
+mod call;
+mod caller;
+mod counts;
+mod evaluate;
 pub mod health;
+mod input;
 pub mod problem;
 pub mod server;
 
@@ -19,6 +25,8 @@ use axum::routing::get;
 use crate::health::Registry;
 use crate::metrics::Metrics;
 
+pub use api::Api;
+pub use caller::Caller;
 pub use problem::Problem;
 pub use server::Server;
 
@@ -32,18 +40,43 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Surface {
     pub health: Arc<Registry>,
     pub metrics: Arc<Metrics>,
+    /// The routes of the `api` role; without them only health and metrics are served.
+    pub api: Option<Arc<Api>>,
 }
 
 /// The routes of the main listener; `with_metrics` where they have no listener of their own.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let router = health::routes();
     let router = if with_metrics { router.route("/metrics", get(metrics)) } else { router };
+    let router = match &surface.api {
+        Some(api) => router.merge(api_routes(Arc::clone(api))),
+        None => router,
+    };
     finish(router, surface)
+}
+
+/// The routes of the `api` role, one file per surface.
+fn api_routes<S>(api: Arc<Api>) -> Router<S> {
+    Router::new()
+        .merge(evaluate::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
+        .with_state(api)
+}
+
+/// A call beyond what can be answered at once is told to come again.
+async fn within_limits(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match api.calls.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => {
+            let detail = format!("{} calls are being answered already", api::MAX_CALLS);
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response()
+        }
+    }
 }
 
 /// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
 pub fn admin_router(surface: Surface) -> Router {
-    router(surface, true)
+    router(Surface { api: None, ..surface }, true)
 }
 
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
@@ -64,6 +97,9 @@ async fn within_time(request: Request, next: Next) -> Response {
 }
 
 async fn metrics(State(surface): State<Surface>) -> Response {
+    if let Some(api) = &surface.api {
+        api.flush_counts();
+    }
     match surface.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),

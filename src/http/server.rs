@@ -29,19 +29,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of the listener (out of file handles, say): trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound listener with its routes.
+/// A bound listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    router: Router,
 }
 
 impl Server {
     /// Binds `address`; the error names it and the setting it came from.
-    pub async fn bind(setting: &str, address: SocketAddr, router: Router) -> anyhow::Result<Self> {
+    pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
-        Ok(Self { listener, router })
+        Ok(Self { listener })
     }
 
     /// The address in use, with the port that the system chose for port 0.
@@ -49,8 +48,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`, then lets answers under way finish.
-    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+    /// Serves `router` until `shutdown`, then lets answers under way finish.
+    pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
         let (graceful, builder) = (GracefulShutdown::new(), builder());
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
@@ -59,7 +58,7 @@ impl Server {
                 accepted = accept(&self.listener, &connections) => accepted,
             };
             match accepted {
-                Ok((stream, permit)) => serve(&builder, &graceful, stream, permit, self.router.clone()),
+                Ok((stream, permit)) => serve(&builder, &graceful, stream, permit, router.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

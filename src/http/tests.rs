@@ -13,7 +13,7 @@ use super::*;
 use crate::shutdown::Shutdown;
 
 fn surface() -> Surface {
-    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new() }
+    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new(), api: None }
 }
 
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
@@ -82,9 +82,9 @@ async fn metrics_move_to_the_listener_for_operators() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_taken_address_is_named() -> anyhow::Result<()> {
-    let first = Server::bind("A", "127.0.0.1:0".parse()?, router(surface(), true)).await?;
+    let first = Server::bind("A", "127.0.0.1:0".parse()?).await?;
     let address = first.address()?;
-    let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address, router(surface(), true)).await;
+    let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address).await;
     let error = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains(&address.to_string()) && error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
@@ -99,9 +99,9 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
         "done"
     };
     let routes = Router::new().route("/slow", get(slow));
-    let server = Server::bind("A", "127.0.0.1:0".parse()?, routes).await?;
+    let server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
     let (address, shutdown) = (server.address()?, Shutdown::new());
-    let serving = tokio::spawn(server.run(shutdown.clone()));
+    let serving = tokio::spawn(server.run(routes, shutdown.clone()));
 
     let mut idle = TcpStream::connect(address).await?;
     let mut busy = TcpStream::connect(address).await?;

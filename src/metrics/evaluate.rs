@@ -22,7 +22,7 @@ pub struct BatchLabels {
 
 /// A histogram of durations, in seconds.
 #[derive(Debug, Clone)]
-pub struct Seconds(Histogram);
+pub struct Seconds(pub(super) Histogram);
 
 impl Seconds {
     pub(super) fn new(buckets: impl IntoIterator<Item = f64>) -> Self {
@@ -54,9 +54,9 @@ pub struct EvaluateMetrics {
 /// 0.25 µs to 262 ms, by fours.
 const NARROW: (f64, f64, u16) = (0.000_000_25, 4.0, 11);
 /// 0.5 ms to 16 s, by twos.
-const WIDE: (f64, f64, u16) = (0.000_5, 2.0, 16);
+pub(super) const WIDE: (f64, f64, u16) = (0.000_5, 2.0, 16);
 
-fn buckets((start, factor, count): (f64, f64, u16)) -> impl Iterator<Item = f64> {
+pub(super) fn buckets((start, factor, count): (f64, f64, u16)) -> impl Iterator<Item = f64> {
     prometheus_client::metrics::histogram::exponential_buckets(start, factor, count)
 }
 
