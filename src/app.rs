@@ -26,7 +26,7 @@ use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
 
 /// For all parts together, from the signal to the end of the process.
-const STOP_DEADLINE: Duration = Duration::from_secs(8);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 const HTTP: &str = "http";
 const HTTP_ADMIN: &str = "http-admin";

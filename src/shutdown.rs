@@ -86,8 +86,8 @@ impl Supervisor {
             stage.iter().for_each(|part| part.shutdown.cancel());
             // Intake that hangs must not cost the others their end.
             let until = match stage.first().map(|part| part.stage) {
-                Some(Stage::Intake) => begun + deadline * 3 / 6,
-                Some(Stage::Base) => begun + deadline * 4 / 6,
+                Some(Stage::Intake) => begun + deadline * 6 / 10,
+                Some(Stage::Base) => begun + deadline * 7 / 10,
                 _ => begun + deadline,
             };
             for part in stage {

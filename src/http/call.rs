@@ -58,12 +58,7 @@ pub(super) struct Trail<'t> {
 }
 
 impl<'c> Call<'c> {
-    pub(super) fn begin(
-        api: &'c Api,
-        snapshot: &'c Snapshot,
-        path: Path,
-        environment: &'c str,
-    ) -> Self {
+    pub(super) fn begin(api: &'c Api, snapshot: &'c Snapshot, path: Path, environment: &'c str) -> Self {
         let now: DateTime<Utc> = Utc::now();
         Self {
             api,
@@ -92,7 +87,12 @@ impl<'c> Call<'c> {
     }
 
     /// Answers one flag for one subject, and writes the event.
-    pub(super) fn answer(&self, subject: &Subject<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
+    pub(super) fn answer(
+        &self,
+        subject: &Subject<'_>,
+        ask: &'c Ask<'_>,
+        trail: &mut Trail<'_>,
+    ) -> Answered<'c> {
         let (answer, outcome) = self.evaluate(subject, ask);
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {

@@ -12,7 +12,7 @@ use axum::routing::post;
 
 use crate::config::Scope;
 use crate::flag::ValueType;
-use crate::message::request::{Ask, Asked, Query, Subject, flag_names};
+use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::publish::Parcel;
 
 use super::Problem;
@@ -54,7 +54,7 @@ async fn single(
     let query = Query::one(&input.body, of).map_err(refused)?;
     wait_for_version(api, query.min_version.max(input.min_version()?)).await?;
     let (body, parcel, version) = answered(api, input, &query, |call, trail| {
-        let (Asked::These(asks), [subject]) = (&query.asked, query.subjects.as_slice()) else {
+        let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
             return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
         };
@@ -86,8 +86,8 @@ async fn bulk(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Resu
         let subjects = query.subjects.as_slice();
         check_size(asks.len(), subjects)?;
         Ok(match &query.subjects {
-            crate::message::request::Subjects::One(subject) => body::bulk(call, subject, asks, trail),
-            crate::message::request::Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
+            Subjects::One(subject) => body::bulk(call, subject, asks, trail),
+            Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
         })
     })?;
     finish(&api, body, parcel, version).await

@@ -113,7 +113,9 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let is_json = essence.eq_ignore_ascii_case("application/json")
-        || (essence.len() > 17 && essence.to_ascii_lowercase().starts_with("application/") && essence.ends_with("+json"));
+        || (essence.len() > 17
+            && essence.to_ascii_lowercase().starts_with("application/")
+            && essence.ends_with("+json"));
     if is_json {
         return Ok(());
     }

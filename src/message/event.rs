@@ -194,7 +194,9 @@ mod tests {
     #[test]
     fn call_ids_are_uuids_of_version_7_in_the_order_of_their_call() {
         let ids: Vec<_> = (0..5_000)
-            .map(|index| String::from_utf8(call_event_id(1_768_473_000_123, u64::MAX, index).to_vec()).unwrap())
+            .map(|index| {
+                String::from_utf8(call_event_id(1_768_473_000_123, u64::MAX, index).to_vec()).unwrap()
+            })
             .collect();
         assert!(ids.is_sorted_by(|a, b| a < b));
         for id in &ids {

@@ -33,14 +33,7 @@ impl Flight {
     /// Adds a parcel of which nothing is handed over yet.
     pub fn add(&mut self, entry: Entry, on_disk: Option<Position>) {
         self.bytes += entry.parcel.size();
-        self.sent.push_back(Sent {
-            entry,
-            at: Instant::now(),
-            on_disk,
-            handed: 0,
-            settled: 0,
-            refused: 0,
-        });
+        self.sent.push_back(Sent { entry, at: Instant::now(), on_disk, handed: 0, settled: 0, refused: 0 });
     }
 
     pub fn bytes(&self) -> usize {

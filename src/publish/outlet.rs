@@ -80,11 +80,15 @@ impl Outlet {
 
     /// What stands for an event that the topic does not take.
     pub fn send_dead_letter(&self, refused: &Refused, code: &str) {
-        let message = format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
+        let message =
+            format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
         let id = event_id(&refused.value);
-        let headers = [("error-code", code), ("error-message", &message), ("event-id", id), ("body-omitted", "true")]
-            .into_iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let headers =
+            [("error-code", code), ("error-message", &message), ("event-id", id), ("body-omitted", "true")]
+                .into_iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header { key, value: Some(value) })
+                });
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, UNCOUNTED).headers(headers);
         record.key = refused.key.as_deref();
@@ -145,7 +149,8 @@ impl ClientContext for Deliveries {
         {
             reports.broken = Some(code);
         }
-        tracing::warn!(%error, reason, "producer error");
+        // What is lasting is told by the worker, what is passing by librdkafka.
+        tracing::debug!(%error, reason, "producer error");
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -54,7 +54,10 @@ impl Shelf {
         self.filled = true;
         for sent in flight.iter_mut().filter(|sent| sent.on_disk.is_none()) {
             match self.spool.append(&sent.entry.parcel) {
-                Ok(position) => sent.on_disk = Some(position),
+                Ok(position) => {
+                    sent.on_disk = Some(position);
+                    self.metrics.publish.spooled.inc_by(sent.entry.parcel.len().into());
+                }
                 // What is missing on disk is still on its way; the rest of it stays in memory.
                 Err(error) => return self.trouble(&error),
             }

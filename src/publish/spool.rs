@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::Parcel;
 use self::files::Files;
+use super::Parcel;
 
 /// A segment is closed when it has grown to this.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -51,7 +51,10 @@ pub enum SpoolError {
 pub enum Next {
     Parcel(Parcel, Position),
     /// The rest of a segment cannot be read; it is skipped.
-    Damaged { segment: u64, bytes: u64 },
+    Damaged {
+        segment: u64,
+        bytes: u64,
+    },
     /// There is nothing more.
     End,
 }

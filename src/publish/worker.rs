@@ -250,7 +250,8 @@ impl Worker {
             shelf.keep(&self.flight);
         }
         let unstored = self.flight.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
-        let lost: u32 = unstored.chain(self.queue.take(usize::MAX)).map(|Entry { parcel, .. }| parcel.len()).sum();
+        let lost: u32 =
+            unstored.chain(self.queue.take(usize::MAX)).map(|Entry { parcel, .. }| parcel.len()).sum();
         if lost > 0 {
             tracing::error!(events = lost, "dropped: kafka did not take them before the end");
             super::count_dropped(&self.metrics, "stopped", lost);

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod api;
 mod commands;
 mod differential;
 mod faults;

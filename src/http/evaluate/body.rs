@@ -21,7 +21,12 @@ pub(super) fn write_one(out: &mut Vec<u8>, call: &Call<'_>, ask: &Ask<'_>, answe
 }
 
 /// Many flags for one subject.
-pub(super) fn bulk(call: &Call<'_>, subject: &Subject<'_>, asks: &[Ask<'_>], trail: &mut Trail<'_>) -> Vec<u8> {
+pub(super) fn bulk(
+    call: &Call<'_>,
+    subject: &Subject<'_>,
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(ONE_BYTES + asks.len() * RESULT_BYTES);
     out.extend_from_slice(br#"{"results":"#);
     write_results(&mut out, call, subject, asks, trail);
@@ -59,7 +64,12 @@ pub(super) fn contexts(
 }
 
 /// Results by flag and nothing around them.
-pub(super) fn batch(call: &Call<'_>, subject: &Subject<'_>, asks: &[Ask<'_>], trail: &mut Trail<'_>) -> Vec<u8> {
+pub(super) fn batch(
+    call: &Call<'_>,
+    subject: &Subject<'_>,
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(asks.len() * RESULT_BYTES);
     write_results(&mut out, call, subject, asks, trail);
     out

@@ -55,7 +55,11 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads a whole text; `more` is asked about keys that are not a request's.
-    pub(super) fn read(text: &'a str, more: &mut More<'_, 'a>, problems: &mut Problems) -> Result<Self, Refusal> {
+    pub(super) fn read(
+        text: &'a str,
+        more: &mut More<'_, 'a>,
+        problems: &mut Problems,
+    ) -> Result<Self, Refusal> {
         let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
         let kind = scanner.peek().map_err(not_json)?;
         if kind != Kind::Object {

@@ -31,9 +31,14 @@ impl Files {
     pub(super) fn segments(&self) -> io::Result<Vec<(u64, u64)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            let (path, bytes) = { let entry = entry?; (entry.path(), entry.metadata()?.len()) };
+            let (path, bytes) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?.len())
+            };
             let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            if let (Some(number), Some(SUFFIX)) = (number, path.extension().and_then(|suffix| suffix.to_str())) {
+            if let (Some(number), Some(SUFFIX)) =
+                (number, path.extension().and_then(|suffix| suffix.to_str()))
+            {
                 found.push((number, bytes));
             }
         }

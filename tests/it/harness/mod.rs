@@ -1,5 +1,6 @@
 //! What every test stands on.
 
+mod callers;
 mod command;
 mod flags;
 mod http;
@@ -14,9 +15,10 @@ mod unleash;
 
 use std::time::{Duration, Instant};
 
+pub use callers::Callers;
 pub use command::{binary as command, flagstream};
 pub use flags::{Flag, Flags};
-pub use http::{block_on, client, get};
+pub use http::{Answer, block_on, call, client, get, post};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
