@@ -1,6 +1,7 @@
 //! All metrics of the process, by name, in one place.
 
 mod evaluate;
+mod http;
 mod publish;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use prometheus_client::registry::Registry;
 use crate::flag::Snapshot;
 
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+pub use http::HttpMetrics;
 pub use publish::PublishMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +59,7 @@ pub struct Metrics {
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub publish: PublishMetrics,
+    pub http: HttpMetrics,
 }
 
 impl Metrics {
@@ -85,10 +88,12 @@ impl Metrics {
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
+        let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
             publish,
+            http,
             registry,
             requests,
             evaluations,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::Outcome;
 
-pub use answer::answer;
+pub use answer::{answer, natural_answer};
 pub use payload::Payload;
 
 /// The type asked for.

@@ -12,9 +12,12 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 use super::counts::Counts;
+use super::webhook::Hints;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
 pub const MAX_CALLS: usize = 1_024;
+/// Open streams of changes.
+pub const MAX_LISTENERS: usize = 8_000;
 
 /// Everything that a call needs, built once.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Api {
     pub shutdown: Shutdown,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
+    pub(super) listeners: Arc<Semaphore>,
+    pub(super) hints: Hints,
     pub(super) hostname: String,
 }
 
@@ -48,6 +53,8 @@ impl Api {
             shutdown,
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            hints: Hints::default(),
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::evaluate::tally::{Tally, UNSERVED};
-use crate::flag::value::{Lookup, answer};
+use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, call_event_id, write_event};
 use crate::message::request::{Ask, Subject};
@@ -127,6 +127,10 @@ impl<'c> Call<'c> {
             (None, Some(_), None) => Lookup::NotFound,
             (Some(outcome), ..) => Lookup::Found(outcome),
         };
-        (answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()), outcome)
+        let answer = match self.path {
+            Path::Rest => answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
+            Path::Ofrep => natural_answer(&ask.flag, lookup),
+        };
+        (answer, outcome)
     }
 }

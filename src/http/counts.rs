@@ -35,9 +35,16 @@ pub(super) struct Counts([Mutex<[Tally; Path::ALL.len()]>; PLACES]);
 
 impl Counts {
     /// Counts what a call evaluated.
-    pub(super) fn count<T>(&self, path: Path, count: impl FnOnce(&mut Tally) -> T) -> Option<T> {
-        let mut place = self.0.get(place())?.lock().unwrap_or_else(PoisonError::into_inner);
-        place.get_mut(path as usize).map(count)
+    pub(super) fn count<T>(&self, path: Path, count: impl FnOnce(&mut Tally) -> T) -> T {
+        let Some(place) = self.0.get(place()) else {
+            return count(&mut Tally::default());
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let [rest, ofrep] = &mut *place;
+        count(match path {
+            Path::Rest => rest,
+            Path::Ofrep => ofrep,
+        })
     }
 
     pub(super) fn flush(&self, metrics: &Metrics, usage: &Usage) {

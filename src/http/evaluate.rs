@@ -2,6 +2,7 @@
 
 mod body;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
@@ -23,6 +24,8 @@ use super::counts::Path;
 use super::input::{Input, json_answer, refused, wait_for_version};
 use super::problem::FieldError;
 
+/// For callers that can set neither body nor query, such as OpenFeature's providers.
+const ENVIRONMENT_HEADER: &str = "flags-environment";
 /// Flags times contexts of one call.
 pub const MAX_ANSWERS: usize = 20_000;
 /// What a call's events may repeat of its contexts.
@@ -103,9 +106,9 @@ async fn batch(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Res
     subject.context.session_id = input.parameter("session_id");
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     check_size(asks.len(), std::slice::from_ref(&subject))?;
-    let environment = input.parameter("environment");
+    let environment = environment_of(&api, &input, None);
     let (body, parcel, version) =
-        in_call(&api, environment.as_deref(), |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
+        in_call(&api, &environment, |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
     finish(&api, body, parcel, version).await
 }
 
@@ -115,24 +118,30 @@ fn answered(
     query: &Query<'_>,
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, Parcel, u64), Problem> {
-    let in_query = if query.environment.is_none() { input.parameter("environment") } else { None };
-    in_call(api, query.environment.as_deref().or(in_query.as_deref()), answer)
+    in_call(api, &environment_of(api, input, query.environment.as_deref()), answer)
+}
+
+/// The environment that the body, the query or a header names, else the default one.
+pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option<&'i str>) -> Cow<'i, str> {
+    let given = in_body.map(Cow::Borrowed).or_else(|| input.parameter("environment"));
+    given
+        .or_else(|| input.header(ENVIRONMENT_HEADER).map(Cow::Borrowed))
+        .unwrap_or(Cow::Borrowed(&api.config.unleash.default_environment))
 }
 
 /// Everything that happens on one snapshot.
 fn in_call(
     api: &Arc<Api>,
-    environment: Option<&str>,
+    environment: &str,
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, Parcel, u64), Problem> {
     let snapshot = api.store.load();
-    let environment = environment.unwrap_or(&api.config.unleash.default_environment);
     let call = Call::begin(api, &snapshot, Path::Rest, environment);
     let answered = api.counts.count(Path::Rest, |tally| {
         let mut trail = call.trail(tally, 1);
         answer(&call, &mut trail).map(|body| (body, trail.parcel))
     });
-    let (body, parcel) = answered.unwrap_or_else(|| Ok((Vec::new(), Parcel::new("".into()))))?;
+    let (body, parcel) = answered?;
     Ok((body, parcel, call.flags_version))
 }
 
@@ -142,7 +151,7 @@ async fn finish(api: &Api, body: Vec<u8>, parcel: Parcel, version: u64) -> Resul
     Ok(json_answer(body, version))
 }
 
-fn check_size(asks: usize, subjects: &[Subject<'_>]) -> Result<(), Problem> {
+pub(super) fn check_size(asks: usize, subjects: &[Subject<'_>]) -> Result<(), Problem> {
     let answers = asks.saturating_mul(subjects.len());
     if answers > MAX_ANSWERS {
         let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");

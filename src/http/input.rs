@@ -51,9 +51,7 @@ impl<S: Send + Sync> FromRequest<S> for Input {
 impl Input {
     /// The last value of a parameter of the query; an empty one is none.
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut pairs = form_urlencoded::parse(self.query.as_deref()?.as_bytes());
-        let last = pairs.by_ref().filter(|(key, _)| key == name).last();
-        last.map(|(_, value)| value).filter(|value| !value.is_empty())
+        last_parameter(self.query.as_deref(), name)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -76,6 +74,13 @@ impl Input {
         }
         if errors.is_empty() { Ok(highest) } else { Err(Problem::of_fields(StatusCode::BAD_REQUEST, errors)) }
     }
+}
+
+/// The last value of a parameter; an empty one is none.
+pub fn last_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, str>> {
+    let pairs = form_urlencoded::parse(query?.as_bytes());
+    let last = pairs.filter(|(key, _)| key == name).last();
+    last.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
 /// Waits until a version is in force, within bounds.

@@ -6,12 +6,15 @@
 pub mod api;
 mod call;
 mod caller;
+mod changes;
 mod counts;
 mod evaluate;
 pub mod health;
 mod input;
+mod ofrep;
 pub mod problem;
 pub mod server;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -59,6 +62,9 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .merge(evaluate::routes())
+        .merge(ofrep::routes())
+        .merge(changes::routes())
+        .merge(webhook::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
         .with_state(api)
 }

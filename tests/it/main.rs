@@ -15,6 +15,7 @@ mod commands;
 mod differential;
 mod faults;
 mod feeder;
+mod ofrep;
 mod pipeline;
 mod spec;
 mod store;
