@@ -22,6 +22,9 @@ use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, json_answer, refused, wait_for_version};
+use super::openapi::schema::{
+    BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult, ProblemDetails,
+};
 use super::problem::FieldError;
 
 /// For callers that can set neither body nor query, such as OpenFeature's providers.
@@ -39,11 +42,63 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/feature-flags/evaluate/batch", post(batch))
 }
 
-async fn one(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Result<Response, Problem> {
+/// Evaluates one flag.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = EvaluateRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = EvaluateAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
     single(&api, &caller, &input, None).await
 }
 
-async fn boolean(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Result<Response, Problem> {
+/// Evaluates one flag as a boolean.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/boolean",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = EvaluateRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = EvaluateAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn boolean(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
     single(&api, &caller, &input, Some(ValueType::Boolean)).await
 }
 
@@ -70,7 +125,33 @@ async fn single(
     finish(api, body, parcel, version).await
 }
 
-async fn bulk(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Result<Response, Problem> {
+/// Evaluates many flags, for one user or many contexts, all from one snapshot.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/bulk",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = BulkRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = BulkAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn bulk(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let query = Query::many(&input.body).map_err(refused)?;
     wait_for_version(&api, query.min_version.max(input.min_version()?)).await?;
@@ -96,8 +177,35 @@ async fn bulk(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Resu
     finish(&api, body, parcel, version).await
 }
 
-/// A list of names and nothing else: whom for stands in the query.
-async fn batch(State(api): State<Arc<Api>>, caller: Caller, input: Input) -> Result<Response, Problem> {
+/// Evaluates the flags of a bare list; whom for stands in the query.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/batch",
+    tag = "evaluation",
+    params(
+        ("user_id" = Option<String>, Query, description = "The targeting key"),
+        ("session_id" = Option<String>, Query, description = "The session"),
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = Vec<String>,
+    responses(
+        (status = 200, description = "Evaluated", body = BTreeMap<String, EvaluationResult>),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn batch(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let names = flag_names(&input.body).map_err(refused)?;
     wait_for_version(&api, input.min_version()?).await?;

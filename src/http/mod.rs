@@ -12,18 +12,24 @@ mod evaluate;
 pub mod health;
 mod input;
 mod ofrep;
+mod openapi;
 pub mod problem;
 pub mod server;
 mod webhook;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::health::Registry;
 use crate::metrics::Metrics;
@@ -35,6 +41,9 @@ pub use server::Server;
 
 /// A body larger than this is refused with 413.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// For how long a browser need not ask again what it may do.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3_600);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -60,13 +69,37 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 
 /// The routes of the `api` role, one file per surface.
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
-    Router::new()
+    let cors = cors(&api.config.api.cors_origins);
+    let router = Router::new()
         .merge(evaluate::routes())
         .merge(ofrep::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
-        .with_state(api)
+        .merge(openapi::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(api)
+}
+
+/// What pages of these origins may do; nothing where there are none.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let any = origins.iter().any(|origin| origin == "*");
+    let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
+    let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
+    let (sent, seen) = (["if-flags-version", "flags-environment", "last-event-id"], ["flags-version"]);
+    let sent = sent.map(HeaderName::from_static).into_iter();
+    let seen = seen.map(HeaderName::from_static).into_iter();
+    (!origins.is_empty()).then(|| {
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers(Vec::from_iter(sent.chain([CONTENT_TYPE, AUTHORIZATION, IF_NONE_MATCH, IF_MATCH])))
+            .expose_headers(Vec::from_iter(seen.chain([ETAG, RETRY_AFTER])))
+            .max_age(CORS_MAX_AGE)
+    })
 }
 
 /// A call beyond what can be answered at once is told to come again.
@@ -107,7 +140,7 @@ async fn metrics(State(surface): State<Surface>) -> Response {
         api.flush_counts();
     }
     match surface.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }
 }

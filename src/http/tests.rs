@@ -19,7 +19,7 @@ fn surface() -> Surface {
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
     let request = Request::builder().method(method).uri(path).body(Body::empty())?;
     let response = router.oneshot(request).await?;
-    let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str());
+    let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str());
     let content_type = content_type.transpose()?.unwrap_or_default().to_owned();
     let status = response.status();
     Ok((status, content_type, to_bytes(response.into_body(), MAX_BODY_BYTES).await?.into()))

@@ -20,6 +20,7 @@ use super::Problem;
 use super::api::Api;
 use super::caller::{bearer, same};
 use super::input::Input;
+use super::openapi::schema::ProblemDetails;
 
 /// For Kafka to take a hint; Unleash tries again on an error.
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
@@ -38,7 +39,24 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/api/v1/unleash/webhook", post(webhook))
 }
 
-async fn webhook(
+/// Takes what Unleash tells: a change made there is in force soon.
+#[utoipa::path(
+    post,
+    path = "/api/v1/unleash/webhook",
+    tag = "changes",
+    params(("Authorization" = String, Header, description = "The secret, bare or after `Bearer`")),
+    request_body = Map<String, Value>,
+    responses(
+        (status = 202, description = "Passed on"),
+        (status = 400, description = "Not JSON", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "Not the secret", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "The webhook is off", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Kafka does not take it", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn webhook(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
     input: Input,

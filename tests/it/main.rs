@@ -11,6 +11,7 @@
 mod harness;
 
 mod api;
+mod changes;
 mod commands;
 mod differential;
 mod faults;

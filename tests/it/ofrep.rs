@@ -147,7 +147,9 @@ fn the_official_web_provider_hears_of_changes() {
     wait_until("the provider listens", SOON, listening);
     let mut flags = Flags::new(&scene.group.topics);
     // Above all versions so far.
-    (0..100).for_each(|_| drop(flags.set("production", Flag::on("filler"))));
+    for _ in 0..100 {
+        flags.set("production", Flag::on("filler"));
+    }
     flags.set("production", Flag::on("late"));
     let deadline = std::time::Instant::now() + SOON;
     let changed = std::iter::from_fn(|| told.recv_timeout(deadline - std::time::Instant::now()).ok())
@@ -251,7 +253,9 @@ fn all_flags_come_with_a_tag_that_spares_the_next_answer() {
     assert_eq!(other.status, 200, "another context has other answers");
 
     let mut flags = Flags::new(&scene.group.topics);
-    (0..12).for_each(|_| drop(flags.set("development", Flag::on("elsewhere"))));
+    for _ in 0..12 {
+        flags.set("development", Flag::on("elsewhere"));
+    }
     let version = flags.set("development", Flag::on("elsewhere"));
     let notified = format!("{ALL}?flagConfigEtag=v{version}");
     let unchanged = scene.post(&notified, &[("if-none-match", &tag)], &body);
