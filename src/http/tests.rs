@@ -64,7 +64,7 @@ async fn what_is_not_there_is_a_problem() -> anyhow::Result<()> {
         assert!(body["title"].is_string() && body["detail"].is_string() && body["type"].is_string());
     }
     let answer = router(surface(), true).oneshot(Request::post("/health").body(Body::empty())?).await?;
-    assert!(answer.headers().contains_key(header::ALLOW));
+    assert!(answer.headers().contains_key(axum::http::header::ALLOW));
     Ok(())
 }
 

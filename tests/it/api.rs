@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Callers, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long, post,
+    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long, post,
     wait_until,
 };
 
@@ -20,6 +20,7 @@ struct Scene {
     group: Group,
     service: Service,
     events: Tap,
+    contract: Contract,
     /// Of the last flag.
     version: u64,
 }
@@ -40,11 +41,14 @@ impl Scene {
             })
         });
         let events = Tap::open(&group.topics.kafka, &group.topics.events);
-        Self { service, events, version, group }
+        let contract = Contract::of(&service.url);
+        Self { service, events, contract, version, group }
     }
 
     fn post(&self, path: &str, body: &Value) -> Answer {
-        post(&format!("{}{path}", self.service.url), body)
+        let answer = post(&format!("{}{path}", self.service.url), body);
+        self.contract.check("POST", path.split('?').next().unwrap(), &answer);
+        answer
     }
 
     /// A call that is answered.
@@ -298,6 +302,7 @@ fn bad_input_is_refused_with_every_field_that_is_wrong() {
     for (path, content_type, body, status, fields) in table {
         let url = format!("{}{path}", scene.service.url);
         let answer = call("POST", &url, &[("content-type", content_type)], body.as_bytes());
+        scene.contract.check("POST", path, &answer);
         let what = body.chars().take(200).collect::<String>();
         assert_eq!(answer.status, status, "{path} {what}: {answer:?}");
         assert_eq!(answer.header("content-type"), "application/problem+json");

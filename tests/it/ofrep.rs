@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Flag, Flags, Group, SOON, Service, Stack, Tap, call, get, wait_until};
+use crate::harness::{Answer, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, call, get, wait_until};
 
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 const ALL: &str = "/ofrep/v1/evaluate/flags";
@@ -14,6 +14,7 @@ const ALL: &str = "/ofrep/v1/evaluate/flags";
 struct Scene {
     group: Group,
     service: Service,
+    contract: Contract,
 }
 
 impl Scene {
@@ -42,13 +43,18 @@ impl Scene {
         let service = group.start("one");
         let metrics = || service.metrics().sum("flagstream_store_version", &[]);
         wait_until("all flags in force", SOON, || metrics() > version as f64);
-        Self { group, service }
+        let contract = Contract::of(&service.url);
+        Self { group, service, contract }
     }
 
     fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let mut all = vec![("content-type", "application/json"), ("flags-environment", "production")];
         all.extend(headers);
-        call("POST", &format!("{}{path}", self.service.url), &all, body.to_string().as_bytes())
+        let answer = call("POST", &format!("{}{path}", self.service.url), &all, body.to_string().as_bytes());
+        let path = path.split('?').next().unwrap();
+        let template = if path == ALL { ALL } else { "/ofrep/v1/evaluate/flags/{key}" };
+        self.contract.check("POST", template, &answer);
+        answer
     }
 
     fn one(&self, key: &str, context: Value) -> Answer {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod command;
+mod contract;
 mod flags;
 mod http;
 mod kafka;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use callers::Callers;
 pub use command::{binary as command, flagstream};
+pub use contract::Contract;
 pub use flags::{Flag, Flags};
 pub use http::{Answer, block_on, call, client, get, post};
 pub use kafka::{Received, Sender, Tap};
