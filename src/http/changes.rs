@@ -183,11 +183,13 @@ impl Listener {
                 self.api.metrics.dropped.get_or_create(&labels).inc();
                 return None;
             };
-            let mine = found.iter().filter(|change| self.wants(change));
+            let mut mine = found.iter().filter(|change| self.wants(change));
             self.ready = match self.dialect {
                 Dialect::Own => mine.map(|change| tell(change)).collect(),
                 // One look finds all of them.
-                Dialect::OpenFeature => mine.last().map(|last| refetch(last.version)).into_iter().collect(),
+                Dialect::OpenFeature => {
+                    mine.next_back().map(|last| refetch(last.version)).into_iter().collect()
+                }
             };
         }
     }

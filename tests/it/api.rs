@@ -1,13 +1,14 @@
 //! Evaluation over HTTP: what callers are told, and the events that say so.
 
 use std::collections::{BTreeSet, HashSet};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long, post,
-    wait_until,
+    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long,
+    post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -170,6 +171,31 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
         assert_eq!(result["enabled"], json!(false), "{flag}");
         let (key, event) = scene.event(result);
         assert_eq!((key.as_deref(), &event["environment"]), (Some("user123"), &json!("development")));
+    }
+}
+
+/// Services cannot tell an unknown flag from one that is off by `enabled` alone; the Node client's `||` takes its
+/// default for both.
+#[test]
+fn clients_of_services_in_python_and_node_work() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    let script = |name: &str| format!("{}/tests/it/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut python = Command::new("python3");
+    python.arg(script("clients.py")).env("PYTHONPATH", &stack.python_path);
+    let mut node = Command::new("node");
+    node.arg(script("clients.mjs"));
+    let batch = json!({"on": true, "off": false, "theme": true, "unknown": false});
+    for (mut command, unknown, user) in [(python, false, "user 1&2"), (node, true, "user123")] {
+        let output = command.arg(&scene.service.url).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said, json!({"on": true, "off": false, "unknown": unknown, "batch": batch}));
+        let of_theme = |event: &crate::harness::Received| {
+            let body = event.json();
+            body["flag_name"] == "theme" && body["user_id"] == user
+        };
+        scene.events.wait("its events", SOON, of_theme);
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::mpsc;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, call, get, wait_until};
+use crate::harness::{
+    Answer, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, call, get, wait_until,
+};
 
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 const ALL: &str = "/ofrep/v1/evaluate/flags";

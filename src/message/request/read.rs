@@ -44,9 +44,8 @@ pub(super) fn strings<'a>(
     scanner: &mut Scanner<'a>,
     field: &str,
 ) -> Result<Option<Vec<Cow<'a, str>>>, Refusal> {
-    match scanner.peek().map_err(not_json)? {
-        Kind::Null => return scanner.value().map(|_| None).map_err(not_json),
-        _ => {}
+    if scanner.peek().map_err(not_json)? == Kind::Null {
+        return scanner.value().map(|_| None).map_err(not_json);
     }
     string_list(scanner, field).map(Some)
 }

@@ -19,11 +19,16 @@ impl Contract {
         let response = &responses[answer.status.to_string()];
         assert!(response.is_object(), "{method} {path} {}: not in the document: {answer:?}", answer.status);
         let Some(content) = response["content"].as_object() else {
-            assert_eq!(answer.body, "", "{method} {path} {}: a body that is not in the document", answer.status);
+            assert_eq!(
+                answer.body, "",
+                "{method} {path} {}: a body that is not in the document",
+                answer.status
+            );
             return;
         };
         let media = answer.header("content-type").split(';').next().unwrap();
-        let schema = &content.get(media).unwrap_or_else(|| panic!("{method} {path}: {media}: {answer:?}"))["schema"];
+        let schema =
+            &content.get(media).unwrap_or_else(|| panic!("{method} {path}: {media}: {answer:?}"))["schema"];
         let root = json!({"allOf": [schema], "components": self.0["components"]});
         let validator = jsonschema::validator_for(&root).unwrap();
         let body = answer.json();
