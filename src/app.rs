@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::config::{Config, HttpConfig};
@@ -159,10 +160,13 @@ impl App {
 
     /// First of all, so that a taken port ends the start before it has begun.
     async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let HttpConfig { listen, admin_listen } = self.parts.config.http;
-        let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?)];
+        let HttpConfig { listen, admin_listen, tls } = &self.parts.config.http;
+        let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
+        if let (Some(tls), Some((_, server))) = (tls, servers.first_mut()) {
+            server.encrypt(tls).context("FLAGSTREAM_HTTP__TLS_…")?;
+        }
         if let Some(address) = admin_listen {
-            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", address).await?;
+            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", *address).await?;
             servers.push((HTTP_ADMIN, server));
         }
         for (name, server) in &servers {

@@ -200,6 +200,16 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// A listener of its own for health and metrics.
     pub admin_listen: Option<SocketAddr>,
+    /// For `listen`; the listener for operators stays without.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Files in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificate, then those that vouch for it.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Debug, Clone)]

@@ -187,6 +187,9 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
     s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("`FLAGSTREAM_HTTP__LISTEN`"),
       "Address of a listener of its own for metrics, and for health beside the HTTP listener."),
+    s("FLAGSTREAM_HTTP__TLS_CERTIFICATE", "http.tls_certificate", Unset("no TLS"),
+      "File of the certificate (PEM, with those that vouch for it) of the HTTP listener."),
+    s("FLAGSTREAM_HTTP__TLS_KEY", "http.tls_key", Unset("no TLS"), "File of its private key (PEM)."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 

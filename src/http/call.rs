@@ -57,6 +57,13 @@ pub(super) struct Trail<'t> {
     index: u32,
 }
 
+impl Trail<'_> {
+    /// Makes room for the events of so many answers.
+    pub(super) fn reserve(&mut self, answers: usize) {
+        self.parcel.reserve(answers * EVENT_BYTES);
+    }
+}
+
 impl<'c> Call<'c> {
     pub(super) fn begin(api: &'c Api, snapshot: &'c Snapshot, path: Path, environment: &'c str) -> Self {
         let now: DateTime<Utc> = Utc::now();
@@ -79,11 +86,10 @@ impl<'c> Call<'c> {
         flags.map(|(_, flags)| flags.as_ref())
     }
 
-    /// A trail for about `count` answers.
-    pub(super) fn trail<'t>(&self, tally: &'t mut Tally, count: usize) -> Trail<'t> {
+    pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
         // Strangers choose the names of environments that are not served.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
-        Trail { parcel: Parcel::with_capacity(label, count * EVENT_BYTES), tally, index: 0 }
+        Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
     /// Answers one flag for one subject, and writes the event.

@@ -169,6 +169,7 @@ pub(super) async fn bulk(
         };
         let subjects = query.subjects.as_slice();
         check_size(asks.len(), subjects)?;
+        trail.reserve(asks.len() * subjects.len());
         Ok(match &query.subjects {
             Subjects::One(subject) => body::bulk(call, subject, asks, trail),
             Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
@@ -246,7 +247,7 @@ fn in_call(
     let snapshot = api.store.load();
     let call = Call::begin(api, &snapshot, Path::Rest, environment);
     let answered = api.counts.count(Path::Rest, |tally| {
-        let mut trail = call.trail(tally, 1);
+        let mut trail = call.trail(tally);
         answer(&call, &mut trail).map(|body| (body, trail.parcel))
     });
     let (body, parcel) = answered?;

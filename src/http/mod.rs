@@ -15,6 +15,7 @@ mod ofrep;
 mod openapi;
 pub mod problem;
 pub mod server;
+mod tls;
 mod webhook;
 
 use std::sync::Arc;

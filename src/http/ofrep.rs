@@ -91,7 +91,7 @@ async fn answer_one(
         let (snapshot, environment) = (api.store.load(), environment_of(api, &input, None));
         let call = Call::begin(api, &snapshot, Path::Ofrep, &environment);
         let (result, parcel) = api.counts.count(Path::Ofrep, |tally| {
-            let mut trail = call.trail(tally, 1);
+            let mut trail = call.trail(tally);
             let answered = call.answer(&subject, &ask, &mut trail);
             let mut out = Vec::with_capacity(body::ONE_BYTES);
             let failure = body::write(&mut out, key, &answered);
@@ -177,7 +177,8 @@ fn evaluate_all(
     check_size(names.len(), std::slice::from_ref(subject))?;
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
-        let mut trail = call.trail(tally, asks.len());
+        let mut trail = call.trail(tally);
+        trail.reserve(asks.len());
         let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
         for ask in &asks {
             let answered = call.answer(subject, ask, &mut trail);

@@ -116,3 +116,56 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
     assert!(TcpStream::connect(address).await.is_err());
     Ok(())
 }
+
+/// Certificate and key of `localhost`, in files.
+#[cfg(feature = "tls")]
+fn certificate(folder: &std::path::Path) -> anyhow::Result<crate::config::TlsConfig> {
+    use openssl::{asn1::Asn1Time, ec, hash::MessageDigest, nid::Nid, pkey::PKey, x509};
+
+    let group = ec::EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    let key = PKey::from_ec_key(ec::EcKey::generate(&group)?)?;
+    let mut name = x509::X509NameBuilder::new()?;
+    name.append_entry_by_text("CN", "localhost")?;
+    let name = name.build();
+    let mut builder = x509::X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
+    builder.set_not_after(Asn1Time::days_from_now(2)?.as_ref())?;
+    let mut alternative = x509::extension::SubjectAlternativeName::new();
+    alternative.dns("localhost");
+    let alternative = alternative.build(&builder.x509v3_context(None, None))?;
+    builder.append_extension(alternative)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    let files =
+        crate::config::TlsConfig { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
+    std::fs::write(&files.certificate, builder.build().to_pem()?)?;
+    std::fs::write(&files.key, key.private_key_to_pem_pkcs8()?)?;
+    Ok(files)
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn an_encrypted_listener_speaks_tls_only() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let files = certificate(folder.path())?;
+    let mut server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
+    let swapped = crate::config::TlsConfig { certificate: files.key.clone(), key: files.key.clone() };
+    let error = server.encrypt(&swapped).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(error.contains("key.pem: no certificate"), "{error}");
+    server.encrypt(&files)?;
+    let (address, shutdown) = (server.address()?, Shutdown::new());
+    let serving = tokio::spawn(server.run(router(surface(), true), shutdown.clone()));
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(&files.certificate)?)?;
+    let client = reqwest::Client::builder().add_root_certificate(trusted).no_proxy();
+    let client = client.resolve("localhost", address).build()?;
+    let answer = client.get(format!("https://localhost:{}/health/live", address.port())).send().await?;
+    assert_eq!(answer.status(), 200);
+    let plain = reqwest::Client::builder().no_proxy().build()?;
+    assert!(plain.get(format!("http://{address}/health/live")).send().await.is_err());
+    shutdown.cancel();
+    serving.await??;
+    Ok(())
+}

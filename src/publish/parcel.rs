@@ -25,6 +25,11 @@ impl Parcel {
         Self { environment, records: 0, bytes: Vec::with_capacity(bytes) }
     }
 
+    /// Makes room for more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds a record whose value `write` appends to the buffer it is given.
     pub fn record(&mut self, key: Option<&[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
         let length = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));

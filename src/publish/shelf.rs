@@ -67,10 +67,10 @@ impl Shelf {
         self.in_use = true;
     }
 
-    /// Moves what waits in memory to the disk.
-    pub(super) fn store(&mut self, queue: &Queue) {
+    /// Moves what waits in memory to the disk. `false` if that does not work at the moment.
+    pub(super) fn store(&mut self, queue: &Queue) -> bool {
         if self.is_paused() {
-            return;
+            return false;
         }
         let mut entries = queue.take(STORE_BYTES).into_iter();
         while let Some(entry) = entries.next() {
@@ -79,11 +79,13 @@ impl Shelf {
                 Err(error) => {
                     queue.set_spool_is_full(matches!(error, SpoolError::Full));
                     queue.put_back(std::iter::once(entry).chain(entries));
-                    return self.trouble(&error);
+                    self.trouble(&error);
+                    return false;
                 }
             };
         }
         queue.set_spool_is_full(false);
+        true
     }
 
     /// Takes from the disk what there is room for.

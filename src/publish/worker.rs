@@ -82,7 +82,8 @@ impl Worker {
             self.collect();
             self.keep_house();
             if self.flight.is_empty() {
-                self.queue.wait(IDLE);
+                // What waits although nothing is on its way waits for the disk.
+                if self.queue.bytes() > 0 { std::thread::sleep(STEP) } else { self.queue.wait(IDLE) }
             }
         }
         self.put_away();
@@ -245,7 +246,7 @@ impl Worker {
         if let Some(shelf) = &mut self.shelf {
             if !self.flight.is_empty() || self.queue.bytes() > 0 {
                 shelf.begin(&mut self.flight);
-                shelf.store(&self.queue);
+                while shelf.store(&self.queue) && self.queue.bytes() > 0 {}
             }
             shelf.keep(&self.flight);
         }
