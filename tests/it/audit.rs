@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::harness::{
     Database, Flags, Group, Ledger, Load, SOON, Sender, Service, Stack, Tap, block_on, command, flagstream,
-    free_port, is_long, temporary_folder, wait_until,
+    free_port, is_long, post, temporary_folder, wait_until,
 };
 
 /// Evaluators and sinks under load, the books of events, and the database.
@@ -541,7 +541,7 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
         .set("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", "phone,session_id")
         .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
         .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a key of sixteen");
-    let _service = scene.group.start("a");
+    let service = scene.group.start("a");
     let topics = scene.group.topics.clone();
     let sender = Sender::new(&topics.kafka);
     let secrets = ["ann-secret", "mail-secret", "phone-secret", "session-secret"];
@@ -588,4 +588,15 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
     assert_eq!(erase(&[]), json!({"rows": 1, "keys": 0}));
     assert_eq!(erase(&[]), json!({"rows": 0, "keys": 0}));
     assert_eq!(scene.database.audited(), 2);
+
+    // Over HTTP too: the answer is for what was asked, the event says less.
+    let mut call = body.clone();
+    call["context"]["session_id"] = json!(secrets[3]);
+    let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &call);
+    assert_eq!(answer.json()["variant"], "dark", "{answer:?}");
+    let event = events.wait("the event of the call", SOON, |event| event.json()["source"]["api"] == "rest");
+    let text = String::from_utf8_lossy(event.payload.as_deref().unwrap());
+    let shown = secrets.into_iter().find(|secret| text.contains(secret));
+    assert_eq!(shown, None, "{text}");
+    assert_ne!(event.key.as_deref(), Some(secrets[0].as_bytes()));
 }
