@@ -219,8 +219,9 @@ mod tests {
     use crate::database::Database;
 
     fn batch(from: i64, to: i64) -> Batch {
-        let moved = Move { partition: 1, from, to, sources: Default::default() };
-        Batch { moves: vec![moved], ..Batch::default() }
+        let mut batch = Batch::default();
+        batch.moves.push(Move { partition: 1, from, to, sources: Default::default() });
+        batch
     }
 
     #[tokio::test]
