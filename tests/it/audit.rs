@@ -559,7 +559,7 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
     let reply = Tap::open(&topics.kafka, &scene.reply_to).wait("the reply", SOON, |_| true);
     // Evaluated on what was asked, the dropped and the hashed included.
     assert_eq!(event.json()["variant"], "dark");
-    scene.wait_for_rows("the row");
+    wait_until("the row", SOON, || scene.database.audited() == 1);
     let rows: Vec<(String,)> = scene.database.rows("SELECT e::text FROM feature_flag_evaluations e");
     for secret in secrets {
         for received in [&event, &reply] {
