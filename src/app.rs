@@ -1,8 +1,9 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator; database: is it migrated? ─► sink
-//!  stop    feeder, evaluator (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer;
+//!          database: is it migrated? ─► sink
+//!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
 //! ```
 
 mod probes;
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::{Config, HttpConfig};
@@ -24,6 +26,7 @@ use crate::kafka::topics;
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
+use crate::warm::Warmer;
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -50,7 +53,7 @@ impl Role {
         ("api", Self::Api),
     ];
     /// What `run` runs unless told otherwise.
-    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Api];
+    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 
 impl FromStr for Role {
@@ -128,7 +131,10 @@ impl App {
             app.start_sink(database, migrated, fit.clone());
         }
         if roles.contains(&Role::Evaluator) {
-            app.start_evaluator(fit);
+            app.start_evaluator(fit.clone());
+        }
+        if roles.contains(&Role::Warmer) {
+            app.start_warmer(fit);
         }
         for (name, server) in servers {
             app.supervisor.start(Stage::Base, name, |shutdown| server.run(shutdown));
@@ -247,6 +253,34 @@ impl App {
             let evaluator = Evaluator::start(&parts)?;
             run_threads(evaluator, shutdown).await
         });
+    }
+
+    fn start_warmer(&mut self, fit: topics::Fit) {
+        let parts = self.parts.clone();
+        let Some(url) = parts.config.redis.url.clone() else {
+            tracing::info!("no warm view: REDIS_URL is not set");
+            return;
+        };
+        let health = self.health.reporter("warmer", false);
+        health.starting("waits for kafka and its topics");
+        self.supervisor.start(Stage::Intake, "warmer", |shutdown| async move {
+            if !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
+            let warmer = Warmer::start(&parts, url.expose(), &Handle::current())?;
+            run_threads(warmer, shutdown).await
+        });
+    }
+}
+
+impl Threads for Warmer {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn join(self) -> bool {
+        Self::join(self)
     }
 }
 

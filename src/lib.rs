@@ -18,7 +18,7 @@
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
 //! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
-//! [`audit`] keeps what was answered, [`http`] tells how all this is doing.
+//! [`audit`] keeps what was answered, [`warm`] keeps it at hand in Redis, [`http`] tells how all this is doing.
 //! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
@@ -34,6 +34,8 @@ pub mod privacy;
 pub mod evaluate;
 
 pub mod audit;
+
+pub mod warm;
 
 pub mod http;
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod evaluate;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,6 +21,7 @@ use crate::flag::Snapshot;
 
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+pub use warm::WarmMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -57,6 +59,7 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
+    pub warm: WarmMetrics,
 }
 
 impl Metrics {
@@ -86,6 +89,7 @@ impl Metrics {
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
+        let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         Arc::new(Self {
             evaluate,
             audit,
@@ -97,7 +101,15 @@ impl Metrics {
             dropped,
             feed,
             store,
+            warm,
         })
+    }
+
+    /// Counts what was dropped.
+    pub fn drop_counted(&self, what: &'static str, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped.get_or_create(&DropLabels { what, reason }).inc_by(count);
+        }
     }
 
     /// All metrics in the text format of OpenMetrics, which Prometheus reads.

@@ -54,7 +54,7 @@ impl Privacy {
     /// `None` if everything is written as it is.
     pub fn of(config: &PrivacyConfig) -> Option<Arc<Self>> {
         let PrivacyConfig { drop_attributes, hash_attributes, hash_user_ids, hash_key } = config;
-        if drop_attributes.is_empty() && hash_attributes.is_empty() && !hash_user_ids {
+        if !config.hides_anything() {
             return None;
         }
         // A key of any length is one.

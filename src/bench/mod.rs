@@ -8,3 +8,4 @@ pub mod load;
 pub mod setup;
 pub mod sink;
 pub mod stream;
+pub mod warm;

@@ -10,6 +10,7 @@ use crate::audit::erase::{self, Erasure};
 use crate::config::Config;
 use crate::database::Database;
 use crate::privacy::Privacy;
+use crate::warm;
 
 use super::{Global, Output, UsageError, print};
 
@@ -27,23 +28,34 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     rows: u64,
+    keys: u64,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
-    let url = config.database.url.as_ref();
-    let url = url.ok_or_else(|| UsageError("erase: DATABASE_URL is not set".to_owned()))?;
-    let database = Database::open(url, "flagstream-erase")?;
-    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
-    let users = written_as(&config, &args.user);
-    let rows = erase::rows(&database, &users, how).await.with_context(|| format!("{database}"))?;
-    let report = Report { rows };
+    if config.database.url.is_none() && config.redis.url.is_none() {
+        return Err(UsageError("erase: neither DATABASE_URL nor REDIS_URL is set".to_owned()).into());
+    }
+    let report = Report { rows: rows(&args, &config).await?, keys: keys(&args, &config).await? };
     let done = if args.anonymise { "anonymised" } else { "removed" };
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&report)?,
-        Output::Text => format!("{} rows {done}", report.rows),
+        Output::Text => format!("{} rows {done}, {} keys removed", report.rows, report.keys),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn rows(args: &Args, config: &Config) -> anyhow::Result<u64> {
+    let Some(url) = &config.database.url else { return Ok(0) };
+    let database = Database::open(url, "flagstream-erase")?;
+    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
+    let users = written_as(config, &args.user);
+    erase::rows(&database, &users, how).await.with_context(|| format!("{database}"))
+}
+
+async fn keys(args: &Args, config: &Config) -> anyhow::Result<u64> {
+    let Some(url) = &config.redis.url else { return Ok(0) };
+    Ok(warm::erase(url.expose(), &args.user).await?)
 }
 
 /// The texts that a user's id is written as: itself, and its hash, whatever the setting was at the time.

@@ -246,6 +246,13 @@ pub struct PrivacyConfig {
     pub hash_key: Option<Secret>,
 }
 
+impl PrivacyConfig {
+    /// Whether anything that is asked is written otherwise than it came.
+    pub fn hides_anything(&self) -> bool {
+        self.hash_user_ids || !(self.drop_attributes.is_empty() && self.hash_attributes.is_empty())
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
     pub url: Option<Secret>,

@@ -25,6 +25,7 @@ pub fn embed(config: &mut Config, address: String) {
     config.topics.partitions = PARTITIONS;
     config.topics.replication = Some(1);
     config.unleash.url = None;
+    config.redis.url = None;
     config.unleash.environments.clear();
     config.delivery.workers = 1;
     // A Postgres that is configured is one for real, and no place for samples.

@@ -16,6 +16,7 @@ use super::json::{Kind, Span};
 use self::fields::Fields;
 use self::refusal::refuse;
 
+pub use self::fields::context;
 pub use self::refusal::{Refusal, RefusalCode};
 
 /// Longest request, in bytes.

@@ -18,3 +18,4 @@ mod feeder;
 mod pipeline;
 mod spec;
 mod store;
+mod warm;

@@ -9,6 +9,7 @@ pub struct Stack {
     pub kafka: String,
     /// A database of the cluster's owner, from which others are made.
     pub postgres: String,
+    pub redis: String,
     pub unleash: Unleash,
     /// The folder that holds what the tests need from npm.
     pub node_modules: String,
@@ -46,6 +47,7 @@ impl Stack {
         STACK.get_or_init(|| Self {
             kafka: variable("KAFKA"),
             postgres: variable("DATABASE_URL"),
+            redis: variable("REDIS_URL"),
             unleash: Unleash {
                 url: variable("UNLEASH_URL"),
                 development_token: variable("UNLEASH_CLIENT_TOKEN"),
