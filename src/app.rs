@@ -1,9 +1,10 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer;
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer, http;
 //!          database: is it migrated? ─► sink
 //!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
+//!          ─► publisher (drain)
 //! ```
 
 mod probes;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -21,18 +23,24 @@ use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, Origin, Usage};
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Server, Surface};
+use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
 use crate::metrics::Metrics;
+use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
 use crate::warm::Warmer;
 
 /// For all parts together, from the signal to the end of the process.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+const HTTP: &str = "http";
+const HTTP_ADMIN: &str = "http-admin";
 
 /// How exact `/health` is about since when a part is as it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+/// How late counters of calls over HTTP are.
+const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A part of the service that can run in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +144,8 @@ impl App {
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit);
         }
-        for (name, server) in servers {
-            app.supervisor.start(Stage::Base, name, |shutdown| server.run(shutdown));
-        }
+        let api = if roles.contains(&Role::Api) { Some(app.start_api()?) } else { None };
+        app.serve(servers, api);
         Ok(app)
     }
 
@@ -166,14 +173,14 @@ impl App {
 
     /// First of all, so that a taken port ends the start before it has begun.
     async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let surface = Surface { health: Arc::clone(&self.health), metrics: Arc::clone(&self.parts.metrics) };
-        let HttpConfig { listen, admin_listen } = self.parts.config.http;
-        let router = http::router(surface.clone(), admin_listen.is_none());
-        let mut servers = vec![("http", Server::bind("FLAGSTREAM_HTTP__LISTEN", listen, router).await?)];
+        let HttpConfig { listen, admin_listen, tls } = &self.parts.config.http;
+        let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
+        if let (Some(tls), Some((_, server))) = (tls, servers.first_mut()) {
+            server.encrypt(tls).context("FLAGSTREAM_HTTP__TLS_…")?;
+        }
         if let Some(address) = admin_listen {
-            let router = http::admin_router(surface);
-            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", address, router).await?;
-            servers.push(("http-admin", server));
+            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", *address).await?;
+            servers.push((HTTP_ADMIN, server));
         }
         for (name, server) in &servers {
             let address = server.address()?;
@@ -181,6 +188,44 @@ impl App {
             self.health.address(name, address);
         }
         Ok(servers)
+    }
+
+    /// Last of all: whoever asks finds everything built.
+    fn serve(&mut self, servers: Vec<(&'static str, Server)>, api: Option<Arc<Api>>) {
+        let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
+        let surface = Surface { health, metrics, api };
+        let with_metrics = self.parts.config.http.admin_listen.is_none();
+        for (name, server) in servers {
+            let router = match name {
+                HTTP => http::router(surface.clone(), with_metrics),
+                _ => http::admin_router(surface.clone()),
+            };
+            self.supervisor.start(Stage::Base, name, |shutdown| server.run(router, shutdown));
+        }
+    }
+
+    /// What the routes of the `api` role need.
+    fn start_api(&mut self) -> anyhow::Result<Arc<Api>> {
+        let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
+        let scopes = &config.auth.anonymous_scopes;
+        tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
+        let health = self.health.reporter("publisher", false);
+        let (publisher, publishing) = Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health)?;
+        self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
+        let api = Api::new(config, store, metrics, usage, publisher, shutdown);
+        let counting = Arc::clone(&api);
+        self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
+            let mut ticks = tokio::time::interval(COUNT_INTERVAL);
+            while !shutdown.is_cancelled() {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    _ = ticks.tick() => {}
+                }
+                counting.flush_counts();
+            }
+            Ok(())
+        });
+        Ok(api)
     }
 
     fn start_health(&mut self) {
@@ -275,6 +320,16 @@ impl App {
 }
 
 impl Threads for Warmer {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn join(self) -> bool {
+        Self::join(self)
+    }
+}
+
+impl Threads for Publishing {
     fn has_failed(&self) -> bool {
         Self::has_failed(self)
     }

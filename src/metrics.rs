@@ -2,6 +2,8 @@
 
 mod audit;
 mod evaluate;
+mod http;
+mod publish;
 mod warm;
 
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::flag::Snapshot;
 
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+pub use http::HttpMetrics;
+pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +64,8 @@ pub struct Metrics {
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub warm: WarmMetrics,
+    pub publish: PublishMetrics,
+    pub http: HttpMetrics,
 }
 
 impl Metrics {
@@ -90,9 +96,13 @@ impl Metrics {
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
+        let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
+        let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
             audit,
+            publish,
+            http,
             registry,
             requests,
             evaluations,

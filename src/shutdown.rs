@@ -21,6 +21,8 @@ pub enum Stage {
     Intake,
     /// What intake needs until its end, and what tells how it is doing.
     Base,
+    /// Sends what all others have left.
+    Outlet,
 }
 
 /// A part that runs on threads of its own.
@@ -84,7 +86,8 @@ impl Supervisor {
             stage.iter().for_each(|part| part.shutdown.cancel());
             // Intake that hangs must not cost the others their end.
             let until = match stage.first().map(|part| part.stage) {
-                Some(Stage::Intake) => begun + deadline * 4 / 5,
+                Some(Stage::Intake) => begun + deadline * 6 / 10,
+                Some(Stage::Base) => begun + deadline * 7 / 10,
                 _ => begun + deadline,
             };
             for part in stage {

@@ -3,6 +3,7 @@
 
 pub mod bare;
 mod gate;
+pub mod http;
 pub mod latency;
 pub mod load;
 pub mod setup;

@@ -58,7 +58,7 @@ pub fn body(
     put("context", context.transpose()?);
     put("environment", Some(environment.into()));
     let text = Value::Object(body.clone()).to_string();
-    Request::decode(text.as_bytes()).map_err(|refusal| UsageError(refusal.message))?;
+    Request::decode(text.as_bytes()).map_err(|refusal| UsageError(refusal.text()))?;
     Ok(body)
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
@@ -19,6 +20,11 @@ pub enum Command {
     Sink(SinkArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
+    /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
+    Http(HttpArgs),
+    /// The server that `http` measures
+    #[command(hide = true)]
+    HttpServer(ServerArgs),
 }
 
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
@@ -26,6 +32,8 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     match command {
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
+        Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
+        Command::HttpServer(args) => http::serve(&args, config).await,
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
     }?;
@@ -53,6 +61,25 @@ fn stream_text(report: &StreamReport) -> String {
         format!("{:28} {median:>12.0} {cpu:>14.2}  {:?}", arm.arm, arm.requests_per_second)
     }));
     lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn http_text(report: &HttpReport) -> String {
+    let mut lines = vec![
+        format!("{} flags, {} connections", report.flags, report.connections),
+        format!("{:28} {:>9} {:>14} {:>12}  rounds", "arm", "bytes", "answers/CPU s", "answers/s"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (bytes, median, rate) = (arm.answer_bytes, arm.median, arm.answers_per_second);
+        format!("{:28} {bytes:>9} {median:>14.0} {rate:>12.0}  {:?}", arm.arm, arm.answers_per_cpu_second)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    let half = &report.half_load;
+    lines.push(format!(
+        "one flag at {:.0}/s: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+        half.rate, half.p50, half.p99, half.p999
+    ));
+    lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
     lines.join("\n")
 }
 

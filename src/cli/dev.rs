@@ -91,10 +91,11 @@ fn flag_file(given: Option<PathBuf>, state_dir: &Path) -> anyhow::Result<PathBuf
 
 fn banner(config: &Config, flags: &Path) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
+    let http = format!("http://{}", config.http.listen);
     let environment = &config.unleash.default_environment;
     let (database, look) = database(config);
     vec![
-        format!("http http://{}", config.http.listen),
+        format!("http {http}"),
         format!("kafka {kafka}"),
         database,
         format!("flags {} (environment {environment}; edit it: changes are announced)", flags.display()),
@@ -102,10 +103,13 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
         "For development only: the broker keeps nothing after a stop and has no transaction isolation."
             .to_owned(),
         "Next, in another terminal:".to_owned(),
+        format!("  curl -s {http}/api/v1/feature-flags/evaluate -H 'Content-Type: application/json' \\"),
+        "    -d '{\"flag_name\": \"theme-variant\", \"user_id\": \"user-456\", \"default_value\": \"light\"}'".to_owned(),
+        format!("  curl -sN {http}/api/v1/changes   # and every other call: {http}/docs"),
         format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}"),
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
-        format!("  flagstream evaluate premium-features --user user-7 --flags {}", flags.display()),
+        "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
         look,
         String::new(),
     ]

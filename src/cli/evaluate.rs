@@ -1,12 +1,15 @@
-//! `flagstream evaluate`: evaluates a flag of a file, as the service would.
+//! `flagstream evaluate`: asks a running service, or evaluates a flag of a file as the service would.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
+use crate::config::Config;
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, Moment, Snapshot};
 use crate::flag_file;
@@ -14,7 +17,10 @@ use crate::message::event::{member, write_result};
 use crate::message::json::write_string;
 use crate::message::request::Request;
 
-use super::{Global, Output, UsageError, ask, print, render};
+use super::{Global, Output, ask, print, render};
+
+/// For a service to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,35 +28,73 @@ pub struct Args {
     pub flag: String,
     #[command(flatten)]
     pub options: ask::Options,
-    /// Environment of the flags in the file (default: UNLEASH_ENVIRONMENT)
+    /// Environment (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
     pub environment: Option<String>,
-    /// A file of flags in the format of Unleash's client API
-    #[arg(long, value_name = "FILE")]
+    /// A file of flags in the format of Unleash's client API, evaluated here
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub flags: Option<PathBuf>,
+    /// The service to ask (default: on this machine, at the port of FLAGSTREAM_HTTP__LISTEN)
+    #[arg(long)]
+    pub url: Option<String>,
+    /// A token for the service
+    #[arg(long, env = "FLAGSTREAM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let Some(path) = &args.flags else {
-        let message = "--flags FILE is required: evaluating against a running service is not built yet \
-                       (`flagstream request --wait` asks one through Kafka)";
-        return Err(UsageError(message.to_owned()).into());
-    };
-    let config = global.load_config()?.unleash;
-    let environment = args.environment.as_deref().unwrap_or(&config.default_environment);
+    let config = global.load_config()?;
+    let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
     let body = ask::body(std::slice::from_ref(&args.flag), &args.options, environment)?;
-    let file = flag_file::load(path, environment)?;
-    for (name, error) in &file.refused {
-        eprintln!("flagstream: refused: {error}");
-        anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
-    }
-    let result = evaluate(&args.flag, body, &file.snapshot, &config.app_name)?;
+    let result = match &args.flags {
+        Some(path) => {
+            let file = flag_file::load(path, environment)?;
+            for (name, error) in &file.refused {
+                eprintln!("flagstream: refused: {error}");
+                anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
+            }
+            evaluate(&args.flag, body, &file.snapshot, &config.unleash.app_name)?
+        }
+        None => ask_service(&args, &config, &body).await?,
+    };
     let line = match global.output {
         Output::Json => result,
         Output::Text => text(&args.flag, &result)?,
     };
     print::line(&line)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The answer of a running service, as it gave it.
+async fn ask_service(args: &Args, config: &Config, body: &Map<String, Value>) -> anyhow::Result<String> {
+    let base = match &args.url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", reachable(config.http.listen)),
+    };
+    let client = reqwest::Client::builder().timeout(ANSWER_PATIENCE).build()?;
+    let mut request = client.post(format!("{base}/api/v1/feature-flags/evaluate")).json(body);
+    if let Some(token) = &args.token {
+        request = request.bearer_auth(token);
+    }
+    let response = request.send().await.with_context(|| format!("no answer from {base}"))?;
+    let status = response.status();
+    let answer = response.text().await?;
+    if !status.is_success() {
+        let problem: Value = serde_json::from_str(&answer).unwrap_or_default();
+        let detail = problem.get("detail").and_then(Value::as_str).unwrap_or("not flagstream's answer");
+        anyhow::bail!("{base}: {status}: {detail}");
+    }
+    Ok(answer)
+}
+
+/// Where a listener on all addresses is found on this machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 fn evaluate(
@@ -69,7 +113,7 @@ fn evaluate(
     let moment = Moment { now: &now, hostname: &hostname, app_name };
     let environment = request.environment.as_deref().unwrap_or_default();
     let lookup = match snapshot.environment(environment) {
-        None => Lookup::NotReady(environment.into()),
+        None => Lookup::unserved(environment),
         Some(flags) => match flags.evaluate(flag, &request.context, &moment) {
             None => Lookup::NotFound,
             Some(outcome) => Lookup::Found(outcome),
@@ -92,7 +136,9 @@ fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
 
 fn text(flag: &str, result: &str) -> serde_json::Result<String> {
     let result: Value = serde_json::from_str(result)?;
-    let value = result.get("typed_value").map(Value::to_string).unwrap_or_default();
+    // The value of a file's flag stands there as an event has it, that of a service's as its type.
+    let value =
+        result.get("typed_value").or_else(|| result.get("value")).map(Value::to_string).unwrap_or_default();
     Ok(render::printable(&format!("{flag} = {value}  {}", render::outcome(&result))))
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, client, parse,
-    topics, unleash,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, TlsConfig,
+    client, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,11 +56,21 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
 fn http(values: &mut Values) -> Option<HttpConfig> {
     let listen = values.required("http.listen", parse::address);
     let admin_listen = values.optional("http.admin_listen", parse::address);
+    let certificate = values.optional("http.tls_certificate", parse::text);
+    let key = values.optional("http.tls_key", parse::text);
     let (listen, admin_listen) = (listen?, admin_listen?);
+    let tls = match (certificate?, key?) {
+        (Some(certificate), Some(key)) => {
+            Some(TlsConfig { certificate: certificate.into(), key: key.into() })
+        }
+        (None, None) => None,
+        (Some(_), None) => return values.refuse("http.tls_key", "is needed with a certificate"),
+        (None, Some(_)) => return values.refuse("http.tls_certificate", "is needed with a key"),
+    };
     if admin_listen == Some(listen) && listen.port() != 0 {
         return values.refuse("http.admin_listen", "is the address of FLAGSTREAM_HTTP__LISTEN too");
     }
-    Some(HttpConfig { listen, admin_listen })
+    Some(HttpConfig { listen, admin_listen, tls })
 }
 
 fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
@@ -235,5 +245,12 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
 fn api(values: &mut Values) -> Option<ApiConfig> {
     let words = [("spool", Durability::Spool), ("memory", Durability::Memory), ("sync", Durability::Sync)];
     let durability = values.required("api.durability", |text| parse::word(text, &words));
-    Some(ApiConfig { durability: durability? })
+    let spool_max_bytes =
+        values.required("api.spool_max_bytes", |text| parse::bytes(text, 1 << 20..=1 << 40));
+    let origins = values.list("api.cors_origins", parse::origin);
+    Some(ApiConfig {
+        durability: durability?,
+        spool_max_bytes: spool_max_bytes? as u64,
+        cors_origins: origins?,
+    })
 }

@@ -202,6 +202,16 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// A listener of its own for health and metrics.
     pub admin_listen: Option<SocketAddr>,
+    /// For `listen`; the listener for operators stays without.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Files in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificate, then those that vouch for it.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Debug, Clone)]
@@ -288,6 +298,10 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     pub durability: Durability,
+    /// What the spool on disk may take.
+    pub spool_max_bytes: u64,
+    /// Origins of browsers that may call; none: no CORS.
+    pub cors_origins: Vec<String>,
 }
 
 /// What an HTTP answer waits for before it is given.

@@ -76,6 +76,7 @@ pub(super) fn bytes(text: &str, range: RangeInclusive<usize>) -> Parsed<usize> {
         "" | "B" => Some(1),
         "KiB" => Some(1 << 10),
         "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
         _ => None,
     };
     let bytes = digits.parse::<usize>().ok().zip(factor).and_then(|(n, factor)| n.checked_mul(factor));
@@ -177,6 +178,16 @@ pub(super) fn url(text: &str, schemes: &[&str]) -> Parsed<String> {
         let schemes: Vec<_> = schemes.iter().map(|s| format!("`{s}:…`")).collect();
         Err(format!("expected a URL, {}", schemes.join(" or ")))
     }
+}
+
+/// The origin of a web page, or `*`.
+pub(super) fn origin(text: &str) -> Parsed<String> {
+    let text = text.trim();
+    let parsed = reqwest::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+    if text == "*" || parsed.as_deref() == Some(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected an origin such as `https://app.example.com`, or `*`".into())
 }
 
 /// Unleash's base URL, without a trailing `/api`.

@@ -165,7 +165,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("UNLEASH_METRICS_INTERVAL", "unleash.metrics_interval", Text("60s"), "Time between two metrics reports to Unleash; from `1s`."),
     s("UNLEASH_DISABLE_METRICS", "unleash.disable_metrics", Text("false"), "`true`: Unleash gets no metrics."),
     s("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", "unleash.webhook_secret", Unset("the webhook route is off"),
-      "Secret of the webhook route.").mask(Mask::Secret).later(),
+      "Secret that Unleash sends in the header `Authorization` of its webhook.").mask(Mask::Secret),
 
     s("FLAGSTREAM_DELIVERY__MODE", "delivery.mode", Text("transactional"),
       "`transactional` (exactly once) or `at_least_once` (lowest latency)."),
@@ -187,6 +187,9 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
     s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("`FLAGSTREAM_HTTP__LISTEN`"),
       "Address of a listener of its own for metrics, and for health beside the HTTP listener."),
+    s("FLAGSTREAM_HTTP__TLS_CERTIFICATE", "http.tls_certificate", Unset("no TLS"),
+      "File of the certificate (PEM, with those that vouch for it) of the HTTP listener."),
+    s("FLAGSTREAM_HTTP__TLS_KEY", "http.tls_key", Unset("no TLS"), "File of its private key (PEM)."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 
@@ -212,7 +215,11 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("REDIS_URL", "redis.url", Unset("no Redis"), "The warm view's Redis (6.2 or newer), one server or any node of a cluster: `redis://…`, with TLS `rediss://…`.").mask(Mask::Url),
     s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "How long a value in Redis lives, 10 % more or less; from `1s`."),
     s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
-      "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin").later(),
+      "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin"),
     s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret).later(),
-    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "`spool`, `memory` or `sync`.").later(),
+    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "What holds an HTTP evaluation's event until Kafka has it: `memory`, `spool` (memory, then a folder on disk), or the caller (`sync`: the answer waits for Kafka)."),
+    s("FLAGSTREAM_API__SPOOL_MAX_BYTES", "api.spool_max_bytes", Text("4GiB"),
+      "Most bytes of the spool; `1MiB` to `1024GiB`."),
+    s("FLAGSTREAM_API__CORS_ORIGINS", "api.cors_origins", Text("none"),
+      "Origins of browsers that may call (`https://app.example.com`, several with commas, `*` for any); `none` for no CORS."),
 ];

@@ -137,9 +137,10 @@ impl Scene {
 
     /// What may be written of a request, and the key of what is written.
     fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
+        let (context, json) = (&request.context, &request.context_json);
         match &self.privacy {
-            None => (Shown::of(request), record.key().map(Cow::Borrowed)),
-            Some(privacy) => (privacy.show(request), record.key().map(|key| privacy.key(key))),
+            None => (Shown::of(context, json), record.key().map(Cow::Borrowed)),
+            Some(privacy) => (privacy.show(context, json), record.key().map(|key| privacy.key(key))),
         }
     }
 
@@ -153,7 +154,7 @@ impl Scene {
         let app_name = &self.parts.config.unleash.app_name;
         let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
         let lookup = match served.flags {
-            None => Lookup::NotReady(served.name.into()),
+            None => Lookup::unserved(served.name),
             Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
                 None => Lookup::NotFound,
                 Some(outcome) => {

@@ -41,8 +41,9 @@ impl Outbox<'_> {
     ) -> KafkaResult<bool> {
         let place = place(record);
         if let Some(code) = self.amendments.event_refusal(place, index, body.len()) {
-            let message = format!("event {index}: refused by the broker, {} bytes", body.len());
-            self.dead_letter(record, &Refusal { code, message }, Some(index))?;
+            let field = format!("event {index}");
+            let message = format!("refused by the broker, {} bytes", body.len());
+            self.dead_letter(record, &Refusal { code, field, message, wrong_type: false }, Some(index))?;
             return Ok(false);
         }
         let ticket = self.batch.ticket(place, Sent::Event { index, bytes: body.len() }, body.len());
@@ -66,9 +67,10 @@ impl Outbox<'_> {
     ) -> KafkaResult<()> {
         let place = place(record);
         let body_omitted = self.amendments.is_bodiless(place);
+        let message = refusal.text();
         let letter = DeadLetter {
             code: refusal.code.as_str(),
-            message: &refusal.message,
+            message: &message,
             topic: &self.topics.requests,
             partition: place.partition,
             offset: place.offset,
@@ -150,6 +152,6 @@ pub fn place(record: &Record<'_>) -> Place {
 
 /// The refusal of a request whose results would be larger than we are willing to hold.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
-    let message = format!("request: expected results of at most {limit} bytes, they would take {bytes}");
-    Refusal { code: RefusalCode::TooLarge, message }
+    let message = format!("expected results of at most {limit} bytes, they would take {bytes}");
+    Refusal { code: RefusalCode::TooLarge, field: "request".into(), message, wrong_type: false }
 }

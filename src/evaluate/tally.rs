@@ -12,7 +12,7 @@ use crate::flag::{Answer, CompiledFlag, Outcome, Reason};
 use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
 /// The label of all environments that this deployment does not serve: strangers choose their names.
-const UNSERVED: &str = "(unserved)";
+pub const UNSERVED: &str = "(unserved)";
 const REASONS: [Reason; 3] = [Reason::TargetingMatch, Reason::Default, Reason::Error];
 
 /// The counts of one batch.
@@ -72,15 +72,21 @@ impl Tally {
 
     /// Adds a committed batch to the process's metrics and to what is reported to Unleash.
     pub fn commit(&mut self, metrics: &Metrics, usage: &Usage) {
+        for (environment, counts) in &self.environments {
+            let labels = EnvironmentLabels { environment: Arc::clone(environment) };
+            metrics.events_published.get_or_create(&labels).inc_by(counts.iter().sum());
+        }
+        self.count("stream", metrics, usage);
+    }
+
+    /// Adds what was evaluated for callers of `path`; whether it is published is counted elsewhere.
+    pub fn count(&mut self, path: &'static str, metrics: &Metrics, usage: &Usage) {
         for (environment, counts) in self.environments.drain(..) {
             for (reason, count) in REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
                 let reason = reason.as_str();
-                let labels =
-                    EvaluationLabels { path: "stream", reason, environment: Arc::clone(&environment) };
+                let labels = EvaluationLabels { path, reason, environment: Arc::clone(&environment) };
                 metrics.evaluations.get_or_create(&labels).inc_by(count);
             }
-            let published = counts.iter().sum();
-            metrics.events_published.get_or_create(&EnvironmentLabels { environment }).inc_by(published);
         }
         for (_, counts) in self.flags.drain() {
             let variants = counts.variants.iter().map(|(name, count)| (&**name, *count));

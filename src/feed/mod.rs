@@ -19,7 +19,7 @@ mod file;
 mod follow;
 mod guard;
 mod health;
-mod hint;
+pub mod hint;
 mod look;
 mod notes;
 mod origin;

@@ -115,6 +115,12 @@ impl CompiledFlag {
         self.dependencies.iter().map(|dependency| dependency.parent.as_ref())
     }
 
+    /// Whether it is on for everyone whenever it is switched on.
+    pub fn is_unconditional(&self) -> bool {
+        let always = |strategy: &StrategyRule| matches!(strategy.condition, Condition::Always);
+        self.dependencies.is_empty() && (self.strategies.is_empty() || self.strategies.iter().any(always))
+    }
+
     /// Whether it is switched on in its environment, whatever the context.
     pub fn is_switched_on(&self) -> bool {
         self.switched_on

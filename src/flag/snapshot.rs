@@ -30,7 +30,7 @@ pub struct EnvironmentFlags {
 }
 
 /// One step from a snapshot to the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum FlagChange {
     Set(Arc<CompiledFlag>),
     Remove { environment: Arc<str>, name: Arc<str>, version: u64 },

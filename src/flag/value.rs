@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::Outcome;
 
-pub use answer::answer;
+pub use answer::{answer, natural_answer};
 pub use payload::Payload;
 
 /// The type asked for.
@@ -98,6 +98,13 @@ pub struct Kept<'a> {
     /// The variant's name and payload.
     pub variant: Option<(&'a str, Option<&'a Payload>)>,
     pub flag_version: u64,
+}
+
+impl<'a> Lookup<'a> {
+    /// This deployment has no environment of this name.
+    pub fn unserved(environment: &str) -> Self {
+        Self::NotReady(Cow::Owned(format!("the environment {environment} is not served here")))
+    }
 }
 
 /// A type that isn't one of those that can be asked for.

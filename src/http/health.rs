@@ -17,11 +17,14 @@ pub(super) fn routes() -> Router<Surface> {
 }
 
 /// Answers as long as the process can; never depends on anything outside.
-async fn live() -> Response {
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>)))]
+pub(super) async fn live() -> Response {
     fresh(StatusCode::OK, json!({"status": "up"}))
 }
 
-async fn ready(State(surface): State<Surface>) -> Response {
+/// Whether this process should get traffic.
+#[utoipa::path(get, path = "/health/ready", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+pub(super) async fn ready(State(surface): State<Surface>) -> Response {
     match surface.health.is_ready() {
         true => fresh(StatusCode::OK, json!({"status": "ready"})),
         false => {
@@ -34,7 +37,9 @@ async fn ready(State(surface): State<Surface>) -> Response {
     }
 }
 
-async fn overview(State(surface): State<Surface>) -> Response {
+/// How each part is doing.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+pub(super) async fn overview(State(surface): State<Surface>) -> Response {
     let overview = surface.health.overview();
     let status = if overview.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     fresh(status, json!(overview))

@@ -1,29 +1,50 @@
-//! The HTTP surface: health, readiness and metrics.
+//! The HTTP surface: health and metrics of every process, and the routes of the `api` role.
 //!
 //! One file per surface; every error is a [`Problem`]. [`server`] holds what is the same for all: limits of time
 //! and size, and a stop that lets answers finish.
 
+pub mod api;
+mod call;
+mod caller;
+mod changes;
+mod counts;
+mod evaluate;
 pub mod health;
+mod input;
+mod ofrep;
+mod openapi;
 pub mod problem;
 pub mod server;
+mod tls;
+mod webhook;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::health::Registry;
 use crate::metrics::Metrics;
 
+pub use api::Api;
+pub use caller::Caller;
 pub use problem::Problem;
 pub use server::Server;
 
 /// A body larger than this is refused with 413.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// For how long a browser need not ask again what it may do.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3_600);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -32,18 +53,70 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Surface {
     pub health: Arc<Registry>,
     pub metrics: Arc<Metrics>,
+    /// The routes of the `api` role; without them only health and metrics are served.
+    pub api: Option<Arc<Api>>,
 }
 
 /// The routes of the main listener; `with_metrics` where they have no listener of their own.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let router = health::routes();
     let router = if with_metrics { router.route("/metrics", get(metrics)) } else { router };
+    let router = match &surface.api {
+        Some(api) => router.merge(api_routes(Arc::clone(api))),
+        None => router,
+    };
     finish(router, surface)
+}
+
+/// The routes of the `api` role, one file per surface.
+fn api_routes<S>(api: Arc<Api>) -> Router<S> {
+    let cors = cors(&api.config.api.cors_origins);
+    let router = Router::new()
+        .merge(evaluate::routes())
+        .merge(ofrep::routes())
+        .merge(changes::routes())
+        .merge(webhook::routes())
+        .merge(openapi::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(api)
+}
+
+/// What pages of these origins may do; nothing where there are none.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let any = origins.iter().any(|origin| origin == "*");
+    let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
+    let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
+    let (sent, seen) = (["if-flags-version", "flags-environment", "last-event-id"], ["flags-version"]);
+    let sent = sent.map(HeaderName::from_static).into_iter();
+    let seen = seen.map(HeaderName::from_static).into_iter();
+    (!origins.is_empty()).then(|| {
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers(Vec::from_iter(sent.chain([CONTENT_TYPE, AUTHORIZATION, IF_NONE_MATCH, IF_MATCH])))
+            .expose_headers(Vec::from_iter(seen.chain([ETAG, RETRY_AFTER])))
+            .max_age(CORS_MAX_AGE)
+    })
+}
+
+/// A call beyond what can be answered at once is told to come again.
+async fn within_limits(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match api.calls.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => {
+            let detail = format!("{} calls are being answered already", api::MAX_CALLS);
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response()
+        }
+    }
 }
 
 /// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
 pub fn admin_router(surface: Surface) -> Router {
-    router(surface, true)
+    router(Surface { api: None, ..surface }, true)
 }
 
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
@@ -64,8 +137,11 @@ async fn within_time(request: Request, next: Next) -> Response {
 }
 
 async fn metrics(State(surface): State<Surface>) -> Response {
+    if let Some(api) = &surface.api {
+        api.flush_counts();
+    }
     match surface.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }
 }

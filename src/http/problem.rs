@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ pub struct Problem {
     pub detail: String,
     /// What is wrong with which field of the input.
     pub errors: Vec<FieldError>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,7 +34,35 @@ struct Body<'p> {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Display) -> Self {
-        Self { status, detail: detail.to_string(), errors: Vec::new() }
+        Self { status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new() }
+    }
+
+    /// Bad input, field by field.
+    pub fn of_fields(status: StatusCode, errors: Vec<FieldError>) -> Self {
+        let first = errors.first().map(|error| format!("{}: {}", error.field, error.message));
+        let more = match errors.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Self { errors, ..Self::new(status, first.unwrap_or_default() + &more) }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// It may be different in so many seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        self.header(header::RETRY_AFTER, seconds.into())
+    }
+}
+
+impl FieldError {
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), message: message.into() }
     }
 }
 
@@ -47,9 +76,11 @@ impl IntoResponse for Problem {
             errors: &self.errors,
         };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        match serde_json::to_vec(&body) {
+        let mut response = match serde_json::to_vec(&body) {
             Ok(body) => (self.status, content_type, body).into_response(),
             Err(_) => self.status.into_response(),
-        }
+        };
+        response.headers_mut().extend(self.headers);
+        response
     }
 }

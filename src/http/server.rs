@@ -9,12 +9,17 @@ use anyhow::Context;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
+use crate::config::TlsConfig;
 use crate::shutdown::Shutdown;
+
+use super::tls::Tls;
 
 /// Connections beyond this wait in the system's queue.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -29,19 +34,25 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of the listener (out of file handles, say): trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound listener with its routes.
+/// A bound listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    router: Router,
+    tls: Option<Tls>,
 }
 
 impl Server {
     /// Binds `address`; the error names it and the setting it came from.
-    pub async fn bind(setting: &str, address: SocketAddr, router: Router) -> anyhow::Result<Self> {
+    pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
-        Ok(Self { listener, router })
+        Ok(Self { listener, tls: None })
+    }
+
+    /// From now on TLS only.
+    pub fn encrypt(&mut self, config: &TlsConfig) -> anyhow::Result<()> {
+        self.tls = Some(Tls::load(config)?);
+        Ok(())
     }
 
     /// The address in use, with the port that the system chose for port 0.
@@ -49,9 +60,9 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`, then lets answers under way finish.
-    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let (graceful, builder) = (GracefulShutdown::new(), builder());
+    /// Serves `router` until `shutdown`, then lets answers under way finish.
+    pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
+        let (graceful, builder) = (GracefulShutdown::new(), Arc::new(builder()));
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
@@ -59,7 +70,15 @@ impl Server {
                 accepted = accept(&self.listener, &connections) => accepted,
             };
             match accepted {
-                Ok((stream, permit)) => serve(&builder, &graceful, stream, permit, self.router.clone()),
+                Ok((stream, permit)) => {
+                    let connection = Connection {
+                        builder: Arc::clone(&builder),
+                        watcher: graceful.watcher(),
+                        router: router.clone(),
+                        _permit: permit,
+                    };
+                    tokio::spawn(connection.serve(stream, self.tls.clone()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -67,7 +86,7 @@ impl Server {
             }
         }
         drop(self.listener);
-        if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!("answers under way were given up");
         }
         Ok(())
@@ -102,20 +121,29 @@ async fn accept(
     Ok((stream, permit))
 }
 
-fn serve(
-    builder: &auto::Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
+/// What serving one connection takes.
+struct Connection {
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    watcher: Watcher,
     router: Router,
-) {
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let connection = graceful.watch(connection.into_owned());
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>) {
+        let Some(tls) = tls else { return self.serve_on(stream).await };
+        match timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_on(stream).await,
+            Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error:#}"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn serve_on(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let service = TowerToHyperService::new(self.router);
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(permit);
-    });
+    }
 }

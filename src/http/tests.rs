@@ -13,13 +13,13 @@ use super::*;
 use crate::shutdown::Shutdown;
 
 fn surface() -> Surface {
-    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new() }
+    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new(), api: None }
 }
 
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
     let request = Request::builder().method(method).uri(path).body(Body::empty())?;
     let response = router.oneshot(request).await?;
-    let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str());
+    let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str());
     let content_type = content_type.transpose()?.unwrap_or_default().to_owned();
     let status = response.status();
     Ok((status, content_type, to_bytes(response.into_body(), MAX_BODY_BYTES).await?.into()))
@@ -64,7 +64,7 @@ async fn what_is_not_there_is_a_problem() -> anyhow::Result<()> {
         assert!(body["title"].is_string() && body["detail"].is_string() && body["type"].is_string());
     }
     let answer = router(surface(), true).oneshot(Request::post("/health").body(Body::empty())?).await?;
-    assert!(answer.headers().contains_key(header::ALLOW));
+    assert!(answer.headers().contains_key(axum::http::header::ALLOW));
     Ok(())
 }
 
@@ -82,9 +82,9 @@ async fn metrics_move_to_the_listener_for_operators() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_taken_address_is_named() -> anyhow::Result<()> {
-    let first = Server::bind("A", "127.0.0.1:0".parse()?, router(surface(), true)).await?;
+    let first = Server::bind("A", "127.0.0.1:0".parse()?).await?;
     let address = first.address()?;
-    let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address, router(surface(), true)).await;
+    let second = Server::bind("FLAGSTREAM_HTTP__LISTEN", address).await;
     let error = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains(&address.to_string()) && error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
@@ -99,9 +99,9 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
         "done"
     };
     let routes = Router::new().route("/slow", get(slow));
-    let server = Server::bind("A", "127.0.0.1:0".parse()?, routes).await?;
+    let server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
     let (address, shutdown) = (server.address()?, Shutdown::new());
-    let serving = tokio::spawn(server.run(shutdown.clone()));
+    let serving = tokio::spawn(server.run(routes, shutdown.clone()));
 
     let mut idle = TcpStream::connect(address).await?;
     let mut busy = TcpStream::connect(address).await?;
@@ -114,5 +114,58 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
     assert_eq!(idle.read(&mut [0; 8]).await.unwrap_or(0), 0);
     serving.await??;
     assert!(TcpStream::connect(address).await.is_err());
+    Ok(())
+}
+
+/// Certificate and key of `localhost`, in files.
+#[cfg(feature = "tls")]
+fn certificate(folder: &std::path::Path) -> anyhow::Result<crate::config::TlsConfig> {
+    use openssl::{asn1::Asn1Time, ec, hash::MessageDigest, nid::Nid, pkey::PKey, x509};
+
+    let group = ec::EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    let key = PKey::from_ec_key(ec::EcKey::generate(&group)?)?;
+    let mut name = x509::X509NameBuilder::new()?;
+    name.append_entry_by_text("CN", "localhost")?;
+    let name = name.build();
+    let mut builder = x509::X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
+    builder.set_not_after(Asn1Time::days_from_now(2)?.as_ref())?;
+    let mut alternative = x509::extension::SubjectAlternativeName::new();
+    alternative.dns("localhost");
+    let alternative = alternative.build(&builder.x509v3_context(None, None))?;
+    builder.append_extension(alternative)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    let files =
+        crate::config::TlsConfig { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
+    std::fs::write(&files.certificate, builder.build().to_pem()?)?;
+    std::fs::write(&files.key, key.private_key_to_pem_pkcs8()?)?;
+    Ok(files)
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn an_encrypted_listener_speaks_tls_only() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let files = certificate(folder.path())?;
+    let mut server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
+    let swapped = crate::config::TlsConfig { certificate: files.key.clone(), key: files.key.clone() };
+    let error = server.encrypt(&swapped).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(error.contains("key.pem: no certificate"), "{error}");
+    server.encrypt(&files)?;
+    let (address, shutdown) = (server.address()?, Shutdown::new());
+    let serving = tokio::spawn(server.run(router(surface(), true), shutdown.clone()));
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(&files.certificate)?)?;
+    let client = reqwest::Client::builder().add_root_certificate(trusted).no_proxy();
+    let client = client.resolve("localhost", address).build()?;
+    let answer = client.get(format!("https://localhost:{}/health/live", address.port())).send().await?;
+    assert_eq!(answer.status(), 200);
+    let plain = reqwest::Client::builder().no_proxy().build()?;
+    assert!(plain.get(format!("http://{address}/health/live")).send().await.is_err());
+    shutdown.cancel();
+    serving.await??;
     Ok(())
 }

@@ -34,10 +34,49 @@ pub struct ReportingProducer {
     producer: BaseProducer<Failures>,
 }
 
-struct Lane(*mut sys::rd_kafka_topic_t);
+/// The way to one topic, without looking it up for each record.
+pub(crate) struct Lane(*mut sys::rd_kafka_topic_t);
 
 // librdkafka's handles may be used from any thread.
 unsafe impl Send for Lane {}
+
+impl Lane {
+    /// Must be dropped before `producer`.
+    pub(crate) fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
+        let name = CString::new(topic)?;
+        let lane = unsafe {
+            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
+        };
+        if lane.is_null() {
+            return Err(KafkaError::ClientCreation(format!("cannot produce to topic {topic}")));
+        }
+        Ok(Self(lane))
+    }
+
+    /// Hands a record over; it is copied. `ticket` comes back as the delivery's opaque.
+    pub(crate) fn send(
+        &self,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: &[u8],
+        ticket: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+        let sent = unsafe {
+            sys::rd_kafka_produce(
+                self.0,
+                partition,
+                sys::RD_KAFKA_MSG_F_COPY,
+                value.as_ptr().cast_mut().cast(),
+                value.len(),
+                key.cast(),
+                key_length,
+                ticket as *mut _,
+            )
+        };
+        if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
+    }
+}
 
 impl std::fmt::Debug for ReportingProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,14 +88,7 @@ impl ReportingProducer {
     /// A producer whose fast lane leads to `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
-        let name = CString::new(topic)?;
-        let lane = unsafe {
-            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
-        };
-        if lane.is_null() {
-            return Err(KafkaError::ClientCreation(format!("cannot produce to topic {topic}")));
-        }
-        Ok(Self { lane: Lane(lane), producer })
+        Ok(Self { lane: Lane::open(&producer, topic)?, producer })
     }
 
     pub fn inner(&self) -> &BaseProducer<Failures> {
@@ -65,22 +97,7 @@ impl ReportingProducer {
 
     /// Sends a record without headers down the fast lane; waits while the queue is full.
     pub fn send(&self, partition: i32, key: Option<&[u8]>, value: &[u8], ticket: usize) -> KafkaResult<()> {
-        self.when_there_is_room(|| {
-            let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
-            let sent = unsafe {
-                sys::rd_kafka_produce(
-                    self.lane.0,
-                    partition,
-                    sys::RD_KAFKA_MSG_F_COPY,
-                    value.as_ptr().cast_mut().cast(),
-                    value.len(),
-                    key.cast(),
-                    key_length,
-                    ticket as *mut _,
-                )
-            };
-            if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
-        })
+        self.when_there_is_room(|| self.lane.send(partition, key, value, ticket))
     }
 
     /// Sends any record; waits while the queue is full.

@@ -60,7 +60,7 @@ pub(crate) fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
 }
 
 /// The members that events and replies share: from `enabled` to `flag_version`.
-pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let enabled: &[u8] = if answer.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
     member(out, "variant", answer.variant);
@@ -135,7 +135,7 @@ fn begin_member(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b"\":");
 }
 
-pub(super) fn write_integer(out: &mut Vec<u8>, integer: impl itoa::Integer) {
+pub(crate) fn write_integer(out: &mut Vec<u8>, integer: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
 }
 
@@ -162,6 +162,18 @@ pub fn stream_event_id(
     text
 }
 
+/// The id of an event of a call over HTTP: a UUID of version 7 (RFC 9562) in the order of a call's answers.
+///
+/// 48 bits of the call's time, 20 bits of the answer's index, and 54 random bits that all answers of a call share.
+pub fn call_event_id(time_ms: u64, random: u64, index: u32) -> [u8; 36] {
+    let index = u64::from(index);
+    let high = (time_ms & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | index >> 8 & 0xFFF;
+    let low = 0x8000_0000_0000_0000 | (index & 0xFF) << 54 | random >> 10;
+    let mut text = [0; 36];
+    uuid::Uuid::from_u64_pair(high, low).hyphenated().encode_lower(&mut text);
+    text
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -177,6 +189,23 @@ mod tests {
         assert_eq!(parsed.get_variant(), uuid::Variant::RFC4122);
         assert_eq!(id(1, 2, 3), id(1, 2, 3));
         assert!(id(9, 999, 1_768_473_000_123) < id(1, 0, 1_768_473_000_124));
+    }
+
+    #[test]
+    fn call_ids_are_uuids_of_version_7_in_the_order_of_their_call() {
+        let ids: Vec<_> = (0..5_000)
+            .map(|index| {
+                String::from_utf8(call_event_id(1_768_473_000_123, u64::MAX, index).to_vec()).unwrap()
+            })
+            .collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        for id in &ids {
+            let id = uuid::Uuid::parse_str(id).unwrap();
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+            assert_eq!(id.get_timestamp().map(|at| at.to_unix().0), Some(1_768_473_000));
+        }
+        let next = String::from_utf8(call_event_id(1_768_473_000_124, 0, 0).to_vec()).unwrap();
+        assert!(ids.iter().all(|id| *id < next));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Span<'a> {
 }
 
 /// A position in a JSON text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scanner<'a> {
     text: &'a str,
     at: usize,

@@ -4,6 +4,7 @@
 //! becomes the `error-code` and `error-message` of a dead letter. An unknown flag or environment is not wrong.
 
 mod fields;
+mod query;
 mod read;
 mod refusal;
 
@@ -14,9 +15,10 @@ use crate::flag::{DefaultValue, EvaluationContext, ValueType};
 use super::json::{Kind, Span};
 
 use self::fields::Fields;
-use self::refusal::refuse;
+use self::refusal::{Problems, refuse};
 
 pub use self::fields::context;
+pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};
 
 /// Longest request, in bytes.
@@ -69,24 +71,26 @@ impl<'a> Request<'a> {
     /// Decodes the value of a record.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Refusal> {
         if payload.is_empty() {
-            return Err(refuse(RefusalCode::Empty, "expected a JSON object, got an empty value".into()));
+            return Err(refuse(RefusalCode::Empty, "", "expected a JSON object, got an empty value".into()));
         }
         if payload.len() > MAX_REQUEST_BYTES {
             let message = format!("expected at most {MAX_REQUEST_BYTES} bytes, got {}", payload.len());
-            return Err(refuse(RefusalCode::TooLarge, message));
+            return Err(refuse(RefusalCode::TooLarge, "", message));
         }
-        let text = std::str::from_utf8(payload).map_err(|error| {
-            refuse(
-                RefusalCode::NotUtf8,
-                format!("expected UTF-8, got an invalid byte at {}", error.valid_up_to()),
-            )
-        })?;
-        Fields::read(text)?.into_request()
+        let mut problems = Problems::first();
+        Fields::read(text(payload)?, &mut |_, _| None, &mut problems)?.into_request()
     }
 }
 
+fn text(payload: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(payload).map_err(|error| {
+        let message = format!("expected UTF-8, got an invalid byte at {}", error.valid_up_to());
+        refuse(RefusalCode::NotUtf8, "", message)
+    })
+}
+
 impl<'a> Ask<'a> {
-    fn new(flag: Cow<'a, str>, default: Option<Span<'a>>, value_type: Option<ValueType>) -> Self {
+    pub(crate) fn new(flag: Cow<'a, str>, default: Option<Span<'a>>, value_type: Option<ValueType>) -> Self {
         let parsed = default.and_then(default_of);
         let value_type = value_type.unwrap_or_else(|| ValueType::of_default(parsed.as_ref()));
         Self { flag, default: parsed, default_json: default.map(|span| span.text), value_type }

@@ -12,6 +12,7 @@
 //! start from when Kafka is unreachable. What is in force never expires: its age is told, by
 //! [`Standing`] and as a metric.
 
+pub mod changes;
 pub mod disk;
 mod keeper;
 pub mod ledger;
@@ -33,6 +34,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::flag::{FlagChange, Snapshot};
 
+use changes::Changes;
+
 pub use reader::Reader;
 pub use standing::{Origin, Standing};
 
@@ -45,6 +48,7 @@ pub struct Store {
     version: watch::Sender<u64>,
     ready: AtomicBool,
     standing: watch::Sender<Arc<Standing>>,
+    changes: Changes,
 }
 
 impl Default for Store {
@@ -55,6 +59,7 @@ impl Default for Store {
             version: watch::Sender::new(0),
             ready: AtomicBool::new(false),
             standing: watch::Sender::default(),
+            changes: Changes::default(),
         }
     }
 }
@@ -102,6 +107,11 @@ impl Store {
         self.version.subscribe()
     }
 
+    /// What changes from now on, and the latest of what has changed.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     /// How the store is doing.
     pub fn standing(&self) -> Arc<Standing> {
         Arc::clone(&self.standing.borrow())
@@ -109,7 +119,14 @@ impl Store {
 
     /// Puts `changes` in force, all at once.
     pub fn apply(&self, changes: impl IntoIterator<Item = FlagChange>) {
-        self.update(|snapshot| snapshot.with(changes));
+        let changes: Vec<_> = changes.into_iter().collect();
+        // What there was before the store was ready is no change.
+        let before = self.is_ready().then(|| Arc::clone(&self.load()));
+        self.update(|snapshot| snapshot.with(changes.iter().cloned()));
+        match before {
+            Some(before) => self.changes.add(&before, &changes),
+            None => self.changes.begin_at(self.version()),
+        }
     }
 
     /// Serves `environments` even while they have no flag.
@@ -120,6 +137,7 @@ impl Store {
     /// Puts a whole snapshot in force and calls the store ready.
     pub fn replace(&self, snapshot: Snapshot) {
         self.update(|_| snapshot);
+        self.changes.begin_at(self.version());
         self.set_standing(|standing| standing.ready = true);
     }
 

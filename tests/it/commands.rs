@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Flag, Flags, Group, SOON, Sender, Stack, Tap, Topics, command, flagstream, free_port, get,
+    Flag, Flags, Group, SOON, Sender, Stack, Tap, Topics, command, flagstream, free_port, get, post,
     temporary_folder,
 };
 
@@ -121,6 +121,20 @@ fn dev_is_ready_soon_in_an_empty_folder() {
     assert!(output.status.success(), "{}", stderr(&output));
     let reply: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(reply["results"]["theme-variant"]["value"].is_string(), "{reply}");
+
+    // The same over HTTP: the call that is shown, and the command, which finds the service by its configuration.
+    let shown = json!({"flag_name": "theme-variant", "user_id": "user-456", "default_value": "light"});
+    let answer = post(&format!("http://{listen}/api/v1/feature-flags/evaluate"), &shown);
+    assert_eq!((answer.status, &answer.json()["reason"]), (200, &json!("TARGETING_MATCH")), "{answer:?}");
+    Tap::open(&kafka, "feature-flag-events")
+        .wait("its event", SOON, |event| event.json()["event_id"] == answer.json()["event_id"]);
+    let evaluate = ["evaluate", "max-retries", "--user", "u", "--default", "3"];
+    let output = flagstream(folder.path(), &evaluate, settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]));
+    assert_eq!(stdout(&output), "max-retries = 5  TARGETING_MATCH, variant five\n", "{}", stderr(&output));
+    let nobody = ["evaluate", "max-retries", "--user", "u", "--url", "http://127.0.0.1:9"];
+    let output = flagstream(folder.path(), &nobody, settings([]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("http://127.0.0.1:9"), "{}", stderr(&output));
 }
 
 #[test]

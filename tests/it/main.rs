@@ -10,11 +10,14 @@
 
 mod harness;
 
+mod api;
 mod audit;
+mod changes;
 mod commands;
 mod differential;
 mod faults;
 mod feeder;
+mod ofrep;
 mod pipeline;
 mod spec;
 mod store;

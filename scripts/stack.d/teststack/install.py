@@ -76,6 +76,17 @@ def node_home():
     return _npm("node")
 
 
+def python_home():
+    """The folder of the Python packages that tests use."""
+    requirements = HERE / "python" / "requirements.txt"
+
+    def fetch(folder):
+        need("pip3")
+        _quiet(["pip3", "install", "--quiet", "--no-deps", "--no-compile", "--target", folder, "-r", requirements])
+
+    return _cached("python", [requirements], fetch)
+
+
 def _npm(name):
     source = HERE / name
     files = [source / "package.json", source / "package-lock.json"]
@@ -137,6 +148,7 @@ PACKAGES = {
     "mvn": "maven",
     "node": "nodejs",
     "npm": "npm",
+    "pip3": "python3-pip",
     "redis-server": "redis-server",
     "postgres": "postgresql",
 }
@@ -196,9 +208,11 @@ def install_native():
     kafka_jars()
     unleash_home()
     node_home()
+    python_home()
 
 
 def install_for_containers():
     """With containers only the packages that tests use themselves are needed."""
     need("node")
     node_home()
+    python_home()

@@ -82,6 +82,7 @@ class Stack:
             "FLAGSTREAM_TEST_STACK_DIR": str(self.dir),
             "FLAGSTREAM_TEST_STACK": str(install.HERE.parent / "stack"),
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
+            "FLAGSTREAM_TEST_PYTHON_PATH": str(install.python_home()),
         }
 
     def _lay_out(self, backend):

@@ -44,6 +44,30 @@ pub fn answer<'a>(
     }
 }
 
+/// The answer for `flag` where neither a type nor a default is given, as OpenFeature's protocol has it.
+///
+/// With a variant, its payload decides (its name, where it has none). A flag without variants is boolean. A flag with
+/// variants of which none is chosen has no value: the caller's default, which stays with the caller, is.
+pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
+    let chosen = match &lookup {
+        Lookup::Found(outcome) if !outcome.flag.variants().is_empty() => Some(outcome.variant),
+        _ => None,
+    };
+    let as_boolean = answer(flag, lookup, ValueType::Boolean, None);
+    match chosen {
+        _ if as_boolean.error_code.is_some() => as_boolean,
+        None => as_boolean,
+        Some(None) => Answer { value: Value::Null, reason: Reason::Default, ..as_boolean },
+        Some(Some((_, variant))) => {
+            let value = match &variant.payload {
+                Some(payload) => payload.natural(),
+                None => Value::String(Cow::Borrowed(&variant.name)),
+            };
+            Answer { value, reason: Reason::TargetingMatch, ..as_boolean }
+        }
+    }
+}
+
 fn fallback<'a>(asked: ValueType, default: Option<&DefaultValue<'a>>) -> Value<'a> {
     match (default, asked) {
         (Some(default), _) => Value::from(default),

@@ -6,11 +6,32 @@ use crate::flag::{EvaluationContext, ValueType};
 use crate::message::json::{JsonError, Kind, Scanner, Span, write_string};
 
 use super::read::{members, present, scalar, string, strings};
-use super::refusal::{check_flag_name, conflict, expected, kind_name, not_json, refuse, shorten, value_type};
-use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, Request};
+use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse, shorten, value_type};
+use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, Request, Subject};
 
 /// Seed 002's names of an evaluation context, taken beside `user_id` too; they become properties.
 const CONTEXT_FIELDS: [&str; 4] = ["group_id", "geographic_region", "device_type", "user_segment"];
+
+/// Takes the value of a key that is not a request's, or leaves it alone.
+pub(super) type More<'m, 'a> = dyn FnMut(&str, &mut Scanner<'a>) -> Option<Result<(), Refusal>> + 'm;
+
+/// What is expected of flags: defaults and types.
+#[derive(Debug, Default)]
+pub(super) struct Expectations<'a> {
+    defaults: ahash::AHashMap<Cow<'a, str>, Span<'a>>,
+    types: ahash::AHashMap<Cow<'a, str>, ValueType>,
+}
+
+impl<'a> Expectations<'a> {
+    pub(super) fn ask<'f>(&self, flag: Cow<'f, str>) -> Ask<'f>
+    where
+        'a: 'f,
+    {
+        let default = self.defaults.get(&*flag).copied().filter(|span| span.kind != Kind::Null);
+        let value_type = self.types.get(&*flag).copied();
+        Ask::new(flag, default, value_type)
+    }
+}
 
 /// The top-level fields as they stand.
 #[derive(Debug, Default)]
@@ -33,29 +54,51 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, Refusal> {
+    /// Reads a whole text; `more` is asked about keys that are not a request's.
+    pub(super) fn read(
+        text: &'a str,
+        more: &mut More<'_, 'a>,
+        problems: &mut Problems,
+    ) -> Result<Self, Refusal> {
         let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
         let kind = scanner.peek().map_err(not_json)?;
         if kind != Kind::Object {
             // `null and void` begins like a value, but is none.
             scanner.value().and_then(|_| scanner.end()).map_err(not_json)?;
-            return Err(refuse(
-                RefusalCode::InvalidField,
-                format!("request: expected an object, got {}", kind_name(kind)),
-            ));
+            return Err(expected("request", "an object", kind));
         }
+        let fields = Self::object(&mut scanner, more, problems)?;
+        scanner.end().map_err(not_json)?;
+        Ok(fields)
+    }
+
+    /// Reads the object that stands here.
+    pub(super) fn object(
+        scanner: &mut Scanner<'a>,
+        more: &mut More<'_, 'a>,
+        problems: &mut Problems,
+    ) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         scanner.begin_object().map_err(not_json)?;
         let mut first = true;
         while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
-            fields.field(key, &mut scanner)?;
+            let value = scanner.clone();
+            if let Err(refusal) = fields.field(key, scanner, more) {
+                problems.note(refusal)?;
+                *scanner = value;
+                scanner.value().map_err(not_json)?;
+            }
         }
-        scanner.end().map_err(not_json)?;
-        fields.refuse_repeated_unknown()?;
+        problems.take(fields.refuse_repeated_unknown())?;
         Ok(fields)
     }
 
-    fn field(&mut self, key: Cow<'a, str>, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
+    fn field(
+        &mut self,
+        key: Cow<'a, str>,
+        scanner: &mut Scanner<'a>,
+        more: &mut More<'_, 'a>,
+    ) -> Result<(), Refusal> {
         match key.as_ref() {
             "request_id" => self.once(0, &key).and(scalar(scanner, &key)).map(|v| self.request_id = v),
             "flag_name" => self.once(1, &key).and(string(scanner, &key)).map(|v| self.flag_name = v),
@@ -79,8 +122,9 @@ impl<'a> Fields<'a> {
                     self.beside.extend(span.map(|span| (*name, span)));
                 }),
                 None => {
+                    let taken = more(&key, scanner);
                     self.unknown.push(key);
-                    scanner.value().map(drop).map_err(not_json)
+                    taken.unwrap_or_else(|| scanner.value().map(drop).map_err(not_json))
                 }
             },
         }
@@ -89,7 +133,7 @@ impl<'a> Fields<'a> {
     fn once(&mut self, bit: u32, key: &str) -> Result<(), Refusal> {
         let mask = 1 << bit;
         if self.seen & mask != 0 {
-            return Err(refuse(RefusalCode::DuplicateField, format!("{key}: expected once, got twice")));
+            return Err(twice(key));
         }
         self.seen |= mask;
         Ok(())
@@ -102,7 +146,7 @@ impl<'a> Fields<'a> {
             _ => None,
         });
         match repeated {
-            Some(key) => Err(refuse(RefusalCode::DuplicateField, format!("{key}: expected once, got twice"))),
+            Some(key) => Err(twice(&key)),
             None => Ok(()),
         }
     }
@@ -125,7 +169,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One pass over the context: its text for the echo, its entries for the engine.
-    fn context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
+    pub(super) fn context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
         let kind = scanner.peek().map_err(not_json)?;
         if kind == Kind::Null {
             return scanner.value().map(drop).map_err(not_json);
@@ -143,6 +187,13 @@ impl<'a> Fields<'a> {
 
     pub(super) fn into_request(mut self) -> Result<Request<'a>, Refusal> {
         let asks = self.asks()?;
+        let (request_id, environment) = self.take_names();
+        let Subject { context, context_json } = self.into_subject();
+        Ok(Request { request_id, environment, asks, context, context_json })
+    }
+
+    /// Whom the answers are for.
+    pub(super) fn into_subject(self) -> Subject<'a> {
         let context_json = self.context_json();
         let mut context = self.in_context;
         context.user_id = self.user_id.or(context.user_id);
@@ -151,13 +202,44 @@ impl<'a> Fields<'a> {
             let text = text_of(span).filter(|_| context.property(name).is_none());
             context.properties.extend(text.map(|text| (Cow::Borrowed(name), text)));
         }
-        Ok(Request {
-            request_id: self.request_id,
-            environment: self.environment,
-            asks,
-            context,
-            context_json,
-        })
+        Subject { context, context_json }
+    }
+
+    pub(super) fn take_names(&mut self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>) {
+        (self.request_id.take(), self.environment.take())
+    }
+
+    pub(super) fn names_no_flag(&self) -> bool {
+        self.flag_name.is_none()
+    }
+
+    pub(super) fn names_nothing(&self) -> bool {
+        self.flag_name.is_none() && self.flag_names.is_none()
+    }
+
+    /// The answer is of this type, whatever the default: one of another type is refused.
+    pub(super) fn expect_type(&mut self, of: ValueType, problems: &mut Problems) -> Result<(), Refusal> {
+        let default = self.default_value.filter(|default| default.kind != Kind::Boolean);
+        if let Some(default) = default.filter(|_| of == ValueType::Boolean) {
+            problems.note(expected("default_value", "a boolean", default.kind))?;
+        }
+        if let Some(asked) = self.value_type.filter(|asked| *asked != of) {
+            let message = format!("expected {} or none here, got {}", of.as_str(), asked.as_str());
+            problems.note(refuse(RefusalCode::InvalidField, "value_type", message))?;
+        }
+        self.value_type = Some(of);
+        Ok(())
+    }
+
+    /// A field that says whom the answers are for, if one stands there.
+    pub(super) fn subject_field(&self) -> Option<&'static str> {
+        let given = [
+            ("user_id", self.user_id.is_some()),
+            ("session_id", self.session_id.is_some()),
+            ("context", self.context.is_some()),
+        ];
+        let given = given.into_iter().find_map(|(name, given)| given.then_some(name));
+        given.or(self.beside.first().map(|(name, _)| *name))
     }
 
     /// The context with what stood beside it, so that the event holds all that evaluation saw.
@@ -181,13 +263,13 @@ impl<'a> Fields<'a> {
         Cow::Owned(format!("{open}{added}}}"))
     }
 
-    fn asks(&mut self) -> Result<Asks<'a>, Refusal> {
+    pub(super) fn asks(&mut self) -> Result<Asks<'a>, Refusal> {
         match (self.flag_name.take(), self.flag_names.take()) {
             (Some(_), Some(_)) => Err(conflict("flag_name", "flag_names")),
-            (None, None) => Err(refuse(
-                RefusalCode::MissingField,
-                "flag_name: expected a text, or flag_names with a list of texts".into(),
-            )),
+            (None, None) => {
+                let message = "expected a text, or flag_names with a list of texts";
+                Err(refuse(RefusalCode::MissingField, "flag_name", message.into()))
+            }
             (Some(flag), None) => self.one(flag).map(Asks::One),
             (None, Some(flags)) => self.many(flags).map(Asks::Many),
         }
@@ -206,8 +288,8 @@ impl<'a> Fields<'a> {
 
     fn many(&mut self, flags: Vec<Cow<'a, str>>) -> Result<Vec<Ask<'a>>, Refusal> {
         if flags.is_empty() {
-            let message = "flag_names: expected at least one flag, got an empty list";
-            return Err(refuse(RefusalCode::MissingField, message.into()));
+            let message = "expected at least one flag, got an empty list";
+            return Err(refuse(RefusalCode::MissingField, "flag_names", message.into()));
         }
         if self.default_value.is_some() {
             return Err(conflict("flag_names", "default_value"));
@@ -215,16 +297,27 @@ impl<'a> Fields<'a> {
         if self.value_type.is_some() {
             return Err(conflict("flag_names", "value_type"));
         }
-        let defaults: ahash::AHashMap<_, _> = self.default_values.take().into_iter().flatten().collect();
-        let types: ahash::AHashMap<_, _> = self.value_types.take().into_iter().flatten().collect();
+        let expectations = self.expectations();
         let asks = flags.into_iter().enumerate().map(|(index, flag)| {
-            check_flag_name(&format!("flag_names[{index}]"), &flag)?;
-            let default = defaults.get(&flag).copied().filter(|span| span.kind != Kind::Null);
-            let value_type = types.get(&flag).copied();
-            Ok(Ask::new(flag, default, value_type))
+            if check_flag_name("", &flag).is_err() {
+                check_flag_name(&format!("flag_names[{index}]"), &flag)?;
+            }
+            Ok(expectations.ask(flag))
         });
         asks.collect()
     }
+
+    /// Defaults and types by flag.
+    pub(super) fn expectations(&mut self) -> Expectations<'a> {
+        Expectations {
+            defaults: self.default_values.take().into_iter().flatten().collect(),
+            types: self.value_types.take().into_iter().flatten().collect(),
+        }
+    }
+}
+
+fn twice(key: &str) -> Refusal {
+    refuse(RefusalCode::DuplicateField, key, "expected once, got twice".into())
 }
 
 /// What evaluation sees of a context's JSON text, such as an event echoes.

@@ -30,28 +30,44 @@ pub(super) fn scalar<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Optio
     }
 }
 
+/// A whole number, not negative.
+pub(super) fn version<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Option<u64>, Refusal> {
+    let span = scanner.value().map_err(not_json)?;
+    match (span.kind, span.text.parse()) {
+        (Kind::Null, _) => Ok(None),
+        (Kind::Number, Ok(number)) => Ok(Some(number)),
+        (kind, _) => Err(expected(field, "a whole number from 0", kind)),
+    }
+}
+
 pub(super) fn strings<'a>(
     scanner: &mut Scanner<'a>,
     field: &str,
 ) -> Result<Option<Vec<Cow<'a, str>>>, Refusal> {
-    match scanner.peek().map_err(not_json)? {
-        Kind::Array => {}
-        Kind::Null => return scanner.value().map(|_| None).map_err(not_json),
-        other => return Err(expected(field, "a list of texts", other)),
+    if scanner.peek().map_err(not_json)? == Kind::Null {
+        return scanner.value().map(|_| None).map_err(not_json);
+    }
+    string_list(scanner, field).map(Some)
+}
+
+pub(super) fn string_list<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let kind = scanner.peek().map_err(not_json)?;
+    if kind != Kind::Array {
+        return Err(expected(field, "a list of texts", kind));
     }
     scanner.begin_array().map_err(not_json)?;
     let (mut texts, mut first) = (Vec::new(), true);
     while scanner.next_element(&mut first).map_err(not_json)? {
         if texts.len() == MAX_FLAGS_COUNT {
-            let message = format!("{field}: expected at most {MAX_FLAGS_COUNT} flags, got more");
-            return Err(refuse(RefusalCode::TooManyFlags, message));
+            let message = format!("expected at most {MAX_FLAGS_COUNT} flags, got more");
+            return Err(refuse(RefusalCode::TooManyFlags, field, message));
         }
         match scanner.peek().map_err(not_json)? {
             Kind::String => texts.push(scanner.string().map_err(not_json)?),
             other => return Err(expected(&format!("{field}[{}]", texts.len()), "a text", other)),
         }
     }
-    Ok(Some(texts))
+    Ok(texts)
 }
 
 pub(super) type Members<'a> = Vec<(Cow<'a, str>, Span<'a>)>;

@@ -5,12 +5,42 @@ use crate::message::json::{JsonError, Kind};
 
 use super::MAX_FLAG_NAME_BYTES;
 
-/// Why a request is refused; the code is stable, the message is for a person.
+/// Why a request is refused; the code is stable, the texts are for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}", code = code.as_str())]
+#[error("{code}: {text}", code = code.as_str(), text = self.text())]
 pub struct Refusal {
     pub code: RefusalCode,
+    /// Which field is wrong; empty where it is the request as a whole.
+    pub field: String,
+    /// What was expected of it.
     pub message: String,
+    /// The value is of another type than the field's, as opposed to one that makes no sense.
+    pub wrong_type: bool,
+}
+
+impl Refusal {
+    /// Field and message in one sentence.
+    pub fn text(&self) -> String {
+        if self.field.is_empty() { self.message.clone() } else { format!("{}: {}", self.field, self.message) }
+    }
+
+    /// Nothing of the text after it can be read.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(
+            self.code,
+            RefusalCode::TooManyFlags
+                | RefusalCode::MissingField
+                | RefusalCode::InvalidField
+                | RefusalCode::DuplicateField
+                | RefusalCode::ConflictingFields
+        )
+    }
+
+    /// The same, of a field further inside.
+    pub(super) fn within(self, outer: &str) -> Self {
+        let field = if self.field.is_empty() { outer.to_owned() } else { format!("{outer}.{}", self.field) };
+        Self { field, ..self }
+    }
 }
 
 /// The `error-code` of a dead letter.
@@ -48,10 +78,70 @@ impl RefusalCode {
     }
 }
 
+/// What becomes of what is wrong with a request.
+#[derive(Debug)]
+pub(super) struct Problems {
+    found: Vec<Refusal>,
+    collect: bool,
+}
+
+impl Problems {
+    /// The first problem ends the reading.
+    pub(super) fn first() -> Self {
+        Self { found: Vec::new(), collect: false }
+    }
+
+    /// All problems are collected.
+    pub(super) fn all() -> Self {
+        Self { found: Vec::new(), collect: true }
+    }
+
+    /// Takes note of a problem; it comes back where the reading cannot go on.
+    pub(super) fn note(&mut self, refusal: Refusal) -> Result<(), Refusal> {
+        if !self.collect || refusal.is_final() {
+            return Err(refusal);
+        }
+        self.found.push(refusal);
+        Ok(())
+    }
+
+    /// The value, or a note of what is wrong with it.
+    pub(super) fn take<T>(&mut self, value: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
+        match value {
+            Ok(value) => Ok(Some(value)),
+            Err(refusal) => self.note(refusal).map(|()| None),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Whether something is wrong with this field.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.found.iter().any(|refusal| {
+            refusal.field.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        })
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.found.extend(other.found);
+    }
+
+    /// Takes the problems of what stands at `place`.
+    pub(super) fn extend_within(&mut self, other: Self, place: &str) {
+        self.found.extend(other.found.into_iter().map(|refusal| refusal.within(place)));
+    }
+
+    pub(super) fn into_found(self) -> Vec<Refusal> {
+        self.found
+    }
+}
+
 pub(super) fn value_type(field: &str, text: &str) -> Result<ValueType, Refusal> {
     text.parse().map_err(|_| {
         let expected = "boolean, string, integer, float, number or object";
-        refuse(RefusalCode::InvalidField, format!("{field}: expected {expected}, got \"{}\"", shorten(text)))
+        refuse(RefusalCode::InvalidField, field, format!("expected {expected}, got \"{}\"", shorten(text)))
     })
 }
 
@@ -59,8 +149,8 @@ pub(super) fn check_flag_name(field: &str, flag: &str) -> Result<(), Refusal> {
     if (1..=MAX_FLAG_NAME_BYTES).contains(&flag.len()) {
         return Ok(());
     }
-    let message = format!("{field}: expected 1 to {MAX_FLAG_NAME_BYTES} bytes, got {}", flag.len());
-    Err(refuse(RefusalCode::InvalidField, message))
+    let message = format!("expected 1 to {MAX_FLAG_NAME_BYTES} bytes, got {}", flag.len());
+    Err(refuse(RefusalCode::InvalidField, field, message))
 }
 
 pub(super) fn not_json(error: JsonError) -> Refusal {
@@ -68,19 +158,20 @@ pub(super) fn not_json(error: JsonError) -> Refusal {
         JsonError::Syntax { .. } => RefusalCode::NotJson,
         JsonError::TooDeep { .. } => RefusalCode::TooDeep,
     };
-    refuse(code, error.to_string())
+    refuse(code, "", error.to_string())
 }
 
 pub(super) fn expected(field: &str, expected: &str, got: Kind) -> Refusal {
-    refuse(RefusalCode::InvalidField, format!("{field}: expected {expected}, got {}", kind_name(got)))
+    let message = format!("expected {expected}, got {}", kind_name(got));
+    Refusal { wrong_type: true, ..refuse(RefusalCode::InvalidField, field, message) }
 }
 
 pub(super) fn conflict(one: &str, other: &str) -> Refusal {
-    refuse(RefusalCode::ConflictingFields, format!("{one}: expected without {other}, got both"))
+    refuse(RefusalCode::ConflictingFields, one, format!("expected without {other}, got both"))
 }
 
-pub(super) fn refuse(code: RefusalCode, message: String) -> Refusal {
-    Refusal { code, message }
+pub(super) fn refuse(code: RefusalCode, field: &str, message: String) -> Refusal {
+    Refusal { code, field: field.to_owned(), message, wrong_type: false }
 }
 
 pub(super) fn kind_name(kind: Kind) -> &'static str {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 /// Runs a future to its end: tests are plain threads.
@@ -56,4 +57,42 @@ impl Metrics {
             .map(|(_, value)| value.parse::<f64>().unwrap())
             .sum()
     }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// One call with any headers and any body.
+pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    block_on(async {
+        let method = method.parse().unwrap();
+        let request = client().request(method, url).body(body.to_vec());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await.unwrap();
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.text().await.unwrap(),
+        }
+    })
+}
+
+/// Posts JSON.
+pub fn post(url: &str, body: &Value) -> Answer {
+    call("POST", url, &[("content-type", "application/json")], body.to_string().as_bytes())
 }

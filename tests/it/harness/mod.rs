@@ -1,6 +1,8 @@
 //! What every test stands on.
 
+mod callers;
 mod command;
+mod contract;
 mod database;
 mod flags;
 mod http;
@@ -17,10 +19,12 @@ mod unleash;
 
 use std::time::{Duration, Instant};
 
+pub use callers::Callers;
 pub use command::{binary as command, flagstream};
+pub use contract::Contract;
 pub use database::Database;
 pub use flags::{Flag, Flags};
-pub use http::{block_on, client, get, runtime};
+pub use http::{Answer, block_on, call, client, get, post, runtime};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;

@@ -13,6 +13,8 @@ pub struct Stack {
     pub unleash: Unleash,
     /// The folder that holds what the tests need from npm.
     pub node_modules: String,
+    /// The folder of what the tests need from PyPI.
+    pub python_path: String,
     script: String,
     folder: String,
 }
@@ -54,6 +56,7 @@ impl Stack {
                 admin_token: variable("UNLEASH_ADMIN_TOKEN"),
             },
             node_modules: variable("NODE_MODULES"),
+            python_path: variable("PYTHON_PATH"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })

@@ -1,0 +1,67 @@
+//! The server of `bench http`: the routes and the publisher of the service, with flags made up on the spot.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::post;
+use tower::ServiceExt;
+
+use crate::bench::load;
+use crate::config::Config;
+use crate::feed::Usage;
+use crate::health::{Registry, Reporter};
+use crate::http::{self, Api, Surface};
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+use super::client::body;
+use super::{Arm, client};
+
+/// What the child process is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServerArgs {
+    #[arg(long)]
+    pub flags: usize,
+}
+
+/// Serves until it is killed; prints its address first.
+pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
+    let (config, metrics, store) = (Arc::new(config), Metrics::new(), Arc::new(Store::default()));
+    store.replace(load::snapshot(args.flags)?);
+    let shutdown = Shutdown::new();
+    let (publisher, publishing) =
+        Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached())?;
+    let usage = Arc::new(Usage::default());
+    let (listen, own) = (config.http.listen, Arc::clone(&metrics));
+    let api = Api::new(config, store, own, usage, publisher, shutdown.clone());
+    let health = Arc::new(Registry::new("bench"));
+    let router = http::router(Surface { health, metrics, api: Some(api) }, true);
+    let router = router.clone().merge(fixed(&router, args.flags).await?);
+    let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
+    println!("{}", server.address()?);
+    server.run(router, shutdown).await?;
+    publishing.join();
+    Ok(())
+}
+
+/// Routes that answer with what the real ones answered once, and nothing done for it.
+async fn fixed(router: &Router, flags: usize) -> anyhow::Result<Router> {
+    let mut fixed = Router::new();
+    for (arm, real) in [(Arm::FixedOne, Arm::One), (Arm::FixedAll, Arm::All)] {
+        let request = Request::post(client::path(real))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body(real, 0, flags)))?;
+        let answer = router.clone().oneshot(request).await?;
+        anyhow::ensure!(answer.status().is_success(), "{}: {}", real.name(), answer.status());
+        let answer: Bytes = to_bytes(answer.into_body(), usize::MAX).await.context("an answer")?;
+        let respond = move |_: Bytes| async move { ([(CONTENT_TYPE, "application/json")], answer) };
+        fixed = fixed.route(client::path(arm), post(respond));
+    }
+    Ok(fixed)
+}

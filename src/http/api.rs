@@ -1,0 +1,70 @@
+//! What the routes of the `api` role share.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::feed::Usage;
+use crate::metrics::Metrics;
+use crate::privacy::Privacy;
+use crate::publish::Publisher;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+use super::counts::Counts;
+use super::webhook::Hints;
+
+/// Calls being answered at once; beyond them 503, not a growing queue.
+pub const MAX_CALLS: usize = 1_024;
+/// Open streams of changes.
+pub const MAX_LISTENERS: usize = 8_000;
+
+/// Everything that a call needs, built once.
+#[derive(Debug)]
+pub struct Api {
+    pub config: Arc<Config>,
+    pub store: Arc<Store>,
+    pub metrics: Arc<Metrics>,
+    pub usage: Arc<Usage>,
+    pub publisher: Arc<Publisher>,
+    pub shutdown: Shutdown,
+    pub(super) counts: Counts,
+    pub(super) calls: Semaphore,
+    pub(super) listeners: Arc<Semaphore>,
+    pub(super) hints: Hints,
+    pub(super) hostname: String,
+    /// Absent if everything is written as it is.
+    pub(super) privacy: Option<Arc<Privacy>>,
+}
+
+impl Api {
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        usage: Arc<Usage>,
+        publisher: Arc<Publisher>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            privacy: Privacy::of(&config.privacy),
+            config,
+            store,
+            metrics,
+            usage,
+            publisher,
+            shutdown,
+            counts: Counts::default(),
+            calls: Semaphore::new(MAX_CALLS),
+            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            hints: Hints::default(),
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+        })
+    }
+
+    /// Adds what was counted since the last time to the metrics. Meant for a few times a second.
+    pub fn flush_counts(&self) {
+        self.counts.flush(&self.metrics, &self.usage);
+    }
+}

@@ -1,0 +1,154 @@
+//! One call: all its answers come from one snapshot and one moment, and each becomes an event.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::evaluate::tally::{Tally, UNSERVED};
+use crate::flag::value::{Lookup, answer, natural_answer};
+use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
+use crate::message::event::{EventFrame, EventSource, call_event_id, write_event};
+use crate::message::request::{Ask, Subject};
+use crate::privacy::Shown;
+use crate::publish::Parcel;
+
+use super::api::Api;
+use super::counts::Path;
+
+/// Room for an event without a large context.
+const EVENT_BYTES: usize = 640;
+
+/// The snapshot and the moment of one call.
+#[derive(Debug)]
+pub(super) struct Call<'c> {
+    api: &'c Api,
+    pub(super) path: Path,
+    pub(super) environment: &'c str,
+    flags: Option<(&'c Arc<str>, &'c Arc<EnvironmentFlags>)>,
+    pub(super) flags_version: u64,
+    not_ready: Option<&'static str>,
+    time_ms: u64,
+    /// RFC 3339, UTC, microseconds.
+    pub(super) now: String,
+    /// Makes this call's event ids differ from those of all others.
+    random: u64,
+}
+
+/// Whom answers are for, and what may be written of them.
+#[derive(Debug)]
+pub(super) struct Asker<'s> {
+    subject: &'s Subject<'s>,
+    shown: Shown<'s>,
+}
+
+/// The answer for one flag and one subject.
+#[derive(Debug)]
+pub(super) struct Answered<'c> {
+    pub(super) answer: Answer<'c>,
+    /// Absent for an unknown flag or environment.
+    pub(super) outcome: Option<Outcome<'c>>,
+    event_id: [u8; 36],
+}
+
+impl Answered<'_> {
+    pub(super) fn event_id(&self) -> &str {
+        // Hyphenated hex digits are ASCII.
+        std::str::from_utf8(&self.event_id).unwrap_or_default()
+    }
+}
+
+/// What answers leave behind: their events, and their counts.
+#[derive(Debug)]
+pub(super) struct Trail<'t> {
+    pub(super) parcel: Parcel,
+    tally: &'t mut Tally,
+    index: u32,
+}
+
+impl Trail<'_> {
+    /// Makes room for the events of so many answers.
+    pub(super) fn reserve(&mut self, answers: usize) {
+        self.parcel.reserve(answers * EVENT_BYTES);
+    }
+}
+
+impl<'c> Call<'c> {
+    pub(super) fn begin(api: &'c Api, snapshot: &'c Snapshot, path: Path, environment: &'c str) -> Self {
+        let now: DateTime<Utc> = Utc::now();
+        Self {
+            api,
+            path,
+            environment,
+            flags: snapshot.environment_entry(environment),
+            flags_version: snapshot.version(),
+            not_ready: (!api.store.is_ready()).then_some("the flags are not loaded yet"),
+            time_ms: now.timestamp_millis().unsigned_abs(),
+            now: now.to_rfc3339_opts(SecondsFormat::Micros, true),
+            random: rand::random(),
+        }
+    }
+
+    /// All flags of the environment; none before they are loaded.
+    pub(super) fn all_flags(&self) -> Option<&'c EnvironmentFlags> {
+        let flags = self.flags.filter(|_| self.not_ready.is_none());
+        flags.map(|(_, flags)| flags.as_ref())
+    }
+
+    pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
+        // Strangers choose the names of environments that are not served.
+        let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
+        Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
+    }
+
+    pub(super) fn asker<'s>(&self, subject: &'s Subject<'_>) -> Asker<'s> {
+        let (context, json) = (&subject.context, &subject.context_json);
+        let shown = match &self.api.privacy {
+            None => Shown::of(context, json),
+            Some(privacy) => privacy.show(context, json),
+        };
+        Asker { subject, shown }
+    }
+
+    /// Answers one flag for one subject, and writes the event.
+    pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
+        let (answer, outcome) = self.evaluate(asker.subject, ask);
+        trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
+        if let Some(outcome) = &outcome {
+            trail.tally.outcome(outcome);
+        }
+        let event_id = call_event_id(self.time_ms, self.random, trail.index);
+        trail.index += 1;
+        let answered = Answered { answer, outcome, event_id };
+        let user = asker.shown.user_id.as_deref();
+        let frame = EventFrame {
+            event_id: answered.event_id(),
+            request_id: None,
+            user_id: user,
+            session_id: asker.shown.session_id.as_deref(),
+            environment: self.environment,
+            context: &asker.shown.context,
+            evaluated_at: &self.now,
+            source: EventSource::Api(self.path.as_str()),
+        };
+        let write = |out: &mut Vec<u8>| write_event(out, &frame, ask, &answered.answer);
+        trail.parcel.record(user.map(str::as_bytes), write);
+        answered
+    }
+
+    fn evaluate(&self, subject: &Subject<'_>, ask: &'c Ask<'_>) -> (Answer<'c>, Option<Outcome<'c>>) {
+        let app_name = &self.api.config.unleash.app_name;
+        let moment = Moment { now: &self.now, hostname: &self.api.hostname, app_name };
+        let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, &subject.context, &moment));
+        let lookup = match (outcome, self.flags, self.not_ready) {
+            (_, _, Some(why)) => Lookup::NotReady(why.into()),
+            (_, None, None) => Lookup::unserved(self.environment),
+            (None, Some(_), None) => Lookup::NotFound,
+            (Some(outcome), ..) => Lookup::Found(outcome),
+        };
+        let answer = match self.path {
+            Path::Rest => answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
+            Path::Ofrep => natural_answer(&ask.flag, lookup),
+        };
+        (answer, outcome)
+    }
+}

@@ -1,0 +1,232 @@
+//! `GET /api/v1/changes`, and the same for OpenFeature's providers: versioned changes as server-sent events.
+//!
+//! A listener holds a place in the ring that all share ([`crate::store::changes`]). The id of an event is a version:
+//! who comes back with it as `Last-Event-ID` gets what came since, or is told to look at everything.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::config::Scope;
+use crate::message::change::ChangeKind;
+use crate::metrics::DropLabels;
+use crate::store::changes::{Changed, Follower};
+
+use super::Problem;
+use super::api::{Api, MAX_LISTENERS};
+use super::caller::Caller;
+use super::input::last_parameter;
+use super::openapi::schema::ProblemDetails;
+
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// When a listener whose connection broke should come back.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new().route("/api/v1/changes", get(changes)).route(OFREP_STREAM, get(openfeature))
+}
+
+/// Where OpenFeature's providers hear that they should evaluate again.
+pub(super) const OFREP_STREAM: &str = "/ofrep/v1/changes";
+
+/// How changes are told.
+#[derive(Debug, Clone, Copy)]
+enum Dialect {
+    Own,
+    OpenFeature,
+}
+
+#[derive(Serialize)]
+struct Told<'c> {
+    event_type: ChangeKind,
+    flag_name: &'c str,
+    environment: &'c str,
+    version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_version: Option<u64>,
+}
+
+/// One open stream.
+struct Listener {
+    api: Arc<Api>,
+    dialect: Dialect,
+    /// `None`: all of them.
+    environment: Option<String>,
+    follower: Follower,
+    /// Events that are ready.
+    ready: VecDeque<Event>,
+    _place: Place,
+}
+
+/// One of so many places for listeners, given back when the stream ends.
+struct Place {
+    open: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// Follows changes of flags.
+#[utoipa::path(
+    get,
+    path = "/api/v1/changes",
+    tag = "changes",
+    params(
+        ("environment" = Option<String>, Query, description = "Changes of this one only"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received")
+    ),
+    responses(
+        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Too many listeners", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn changes(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    listen(api, Dialect::Own, query.as_deref(), &headers)
+}
+
+/// Tells providers when to evaluate again.
+#[utoipa::path(
+    get,
+    path = "/ofrep/v1/changes",
+    tag = "openfeature",
+    params(
+        ("environment" = Option<String>, Query, description = "Changes of this one only"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received")
+    ),
+    responses(
+        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Too many listeners", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn openfeature(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Evaluate)?;
+    listen(api, Dialect::OpenFeature, query.as_deref(), &headers)
+}
+
+fn listen(
+    api: Arc<Api>,
+    dialect: Dialect,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let Ok(permit) = Arc::clone(&api.listeners).try_acquire_owned() else {
+        let detail = format!("{MAX_LISTENERS} listeners are connected already");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
+    };
+    let place = Place { open: api.metrics.http.listeners.clone(), _permit: permit };
+    place.open.inc();
+    let environment = last_parameter(query, "environment").map(std::borrow::Cow::into_owned);
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    let changes = api.store.changes();
+    let (follower, first) = match last.map(|version| changes.follow_after(version)) {
+        Some(Ok(follower)) => (follower, None),
+        Some(Err(_)) => (changes.follow(), Some(dialect.reset(api.store.version()))),
+        // Nothing is told by it, but who is cut off before the first change knows where it was.
+        None => (changes.follow(), Some(Event::default().id(api.store.version().to_string()))),
+    };
+    let ready = first.map(|event| event.retry(RETRY)).into_iter().collect();
+    let listener = Listener { api, dialect, environment, follower, ready, _place: place };
+    let events = stream::unfold(listener, Listener::next);
+    let mut response =
+        Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    // Proxies that collect answers would keep events from their listeners.
+    response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+impl Listener {
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some((Ok(event), self));
+            }
+            let Self { api, follower, .. } = &mut self;
+            let found = tokio::select! {
+                () = api.shutdown.cancelled() => return None,
+                found = follower.next(api.store.changes()) => found,
+            };
+            let Ok(found) = found else {
+                // It comes back, and is then told to look at everything.
+                let labels = DropLabels { what: "listener", reason: "slow" };
+                self.api.metrics.dropped.get_or_create(&labels).inc();
+                return None;
+            };
+            let mut mine = found.iter().filter(|change| self.wants(change));
+            self.ready = match self.dialect {
+                Dialect::Own => mine.map(|change| tell(change)).collect(),
+                // One look finds all of them.
+                Dialect::OpenFeature => {
+                    mine.next_back().map(|last| refetch(last.version)).into_iter().collect()
+                }
+            };
+        }
+    }
+
+    fn wants(&self, change: &Changed) -> bool {
+        self.environment.as_deref().is_none_or(|wanted| wanted == &*change.environment)
+    }
+}
+
+impl Dialect {
+    /// Anything may be different from what the listener knows.
+    fn reset(self, version: u64) -> Event {
+        match self {
+            Self::Own => {
+                let data = format!(r#"{{"event_type":"RESET","version":{version}}}"#);
+                Event::default().id(version.to_string()).data(data)
+            }
+            Self::OpenFeature => refetch(version),
+        }
+    }
+}
+
+fn tell(change: &Changed) -> Event {
+    let told = Told {
+        event_type: change.kind,
+        flag_name: &change.flag,
+        environment: &change.environment,
+        version: change.version,
+        previous_version: change.previous_version,
+    };
+    let data = serde_json::to_string(&told).unwrap_or_default();
+    Event::default().id(change.version.to_string()).data(data)
+}
+
+fn refetch(version: u64) -> Event {
+    // Versions are milliseconds, or a little ahead of them.
+    let seconds = version / 1_000;
+    let data = format!(r#"{{"type":"refetchEvaluation","etag":"v{version}","lastModified":{seconds}}}"#);
+    Event::default().id(version.to_string()).event("message").data(data)
+}

@@ -1,0 +1,71 @@
+//! Counting calls without contention: each thread counts in a place of its own, which is emptied now and then.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::evaluate::tally::Tally;
+use crate::feed::Usage;
+use crate::metrics::Metrics;
+
+/// More threads than this share places.
+const PLACES: usize = 16;
+
+/// Whom a call came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    Rest,
+    Ofrep,
+}
+
+impl Path {
+    const ALL: [Self; 2] = [Self::Rest, Self::Ofrep];
+
+    /// As events and metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Ofrep => "ofrep",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts([Mutex<[Tally; Path::ALL.len()]>; PLACES]);
+
+impl Counts {
+    /// Counts what a call evaluated.
+    pub(super) fn count<T>(&self, path: Path, count: impl FnOnce(&mut Tally) -> T) -> T {
+        let Some(place) = self.0.get(place()) else {
+            return count(&mut Tally::default());
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let [rest, ofrep] = &mut *place;
+        count(match path {
+            Path::Rest => rest,
+            Path::Ofrep => ofrep,
+        })
+    }
+
+    pub(super) fn flush(&self, metrics: &Metrics, usage: &Usage) {
+        for place in &self.0 {
+            let taken = std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner));
+            for (path, mut tally) in Path::ALL.into_iter().zip(taken) {
+                tally.count(path.as_str(), metrics, usage);
+            }
+        }
+    }
+}
+
+/// The place of this thread.
+fn place() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    PLACE.with(|place| {
+        let index = place.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed) % PLACES);
+        place.set(Some(index));
+        index
+    })
+}

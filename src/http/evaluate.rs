@@ -1,0 +1,279 @@
+//! `/api/v1/feature-flags/evaluate…`: one flag, a boolean, many flags for one or many contexts, and a bare list.
+
+mod body;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::post;
+
+use crate::config::Scope;
+use crate::flag::ValueType;
+use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
+use crate::publish::Parcel;
+
+use super::Problem;
+use super::api::Api;
+use super::call::{Call, Trail};
+use super::caller::Caller;
+use super::counts::Path;
+use super::input::{Input, json_answer, refused, wait_for_version};
+use super::openapi::schema::{
+    BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult, ProblemDetails,
+};
+use super::problem::FieldError;
+
+/// For callers that can set neither body nor query, such as OpenFeature's providers.
+const ENVIRONMENT_HEADER: &str = "flags-environment";
+/// Flags times contexts of one call.
+pub const MAX_ANSWERS: usize = 20_000;
+/// What a call's events may repeat of its contexts.
+const MAX_ECHO_BYTES: usize = 16 << 20;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/api/v1/feature-flags/evaluate", post(one))
+        .route("/api/v1/feature-flags/evaluate/boolean", post(boolean))
+        .route("/api/v1/feature-flags/evaluate/bulk", post(bulk))
+        .route("/api/v1/feature-flags/evaluate/batch", post(batch))
+}
+
+/// Evaluates one flag.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = EvaluateRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = EvaluateAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    single(&api, &caller, &input, None).await
+}
+
+/// Evaluates one flag as a boolean.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/boolean",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = EvaluateRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = EvaluateAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn boolean(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    single(&api, &caller, &input, Some(ValueType::Boolean)).await
+}
+
+async fn single(
+    api: &Arc<Api>,
+    caller: &Caller,
+    input: &Input,
+    of: Option<ValueType>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Evaluate)?;
+    let query = Query::one(&input.body, of).map_err(refused)?;
+    wait_for_version(api, query.min_version.max(input.min_version()?)).await?;
+    let (body, parcel, version) = answered(api, input, &query, |call, trail| {
+        let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
+            let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
+            return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
+        };
+        let (asker, mut body) = (call.asker(subject), Vec::with_capacity(body::ONE_BYTES));
+        for ask in asks.as_slice() {
+            body::write_one(&mut body, call, ask, &call.answer(&asker, ask, trail));
+        }
+        Ok(body)
+    })?;
+    finish(api, body, parcel, version).await
+}
+
+/// Evaluates many flags, for one user or many contexts, all from one snapshot.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/bulk",
+    tag = "evaluation",
+    params(
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = BulkRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = BulkAnswer),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn bulk(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Evaluate)?;
+    let query = Query::many(&input.body).map_err(refused)?;
+    wait_for_version(&api, query.min_version.max(input.min_version()?)).await?;
+    let (body, parcel, version) = answered(&api, &input, &query, |call, trail| {
+        let all: Vec<Ask<'_>>;
+        let asks = match &query.asked {
+            Asked::These(asks) => asks.as_slice(),
+            Asked::All(flags) => {
+                let mut names: Vec<&str> =
+                    call.all_flags().into_iter().flat_map(|f| f.iter()).map(|flag| &*flag.name).collect();
+                names.sort_unstable();
+                all = names.into_iter().map(|name| flags.ask(name)).collect();
+                &all
+            }
+        };
+        let subjects = query.subjects.as_slice();
+        check_size(asks.len(), subjects)?;
+        trail.reserve(asks.len() * subjects.len());
+        Ok(match &query.subjects {
+            Subjects::One(subject) => body::bulk(call, subject, asks, trail),
+            Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
+        })
+    })?;
+    finish(&api, body, parcel, version).await
+}
+
+/// Evaluates the flags of a bare list; whom for stands in the query.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/evaluate/batch",
+    tag = "evaluation",
+    params(
+        ("user_id" = Option<String>, Query, description = "The targeting key"),
+        ("session_id" = Option<String>, Query, description = "The session"),
+        ("environment" = Option<String>, Query, description = "Where the body names none"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = Vec<String>,
+    responses(
+        (status = 200, description = "Evaluated", body = BTreeMap<String, EvaluationResult>),
+        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn batch(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Evaluate)?;
+    let names = flag_names(&input.body).map_err(refused)?;
+    wait_for_version(&api, input.min_version()?).await?;
+    let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
+    subject.context.user_id = input.parameter("user_id");
+    subject.context.session_id = input.parameter("session_id");
+    let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
+    check_size(asks.len(), std::slice::from_ref(&subject))?;
+    let environment = environment_of(&api, &input, None);
+    let (body, parcel, version) =
+        in_call(&api, &environment, |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
+    finish(&api, body, parcel, version).await
+}
+
+fn answered(
+    api: &Arc<Api>,
+    input: &Input,
+    query: &Query<'_>,
+    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
+) -> Result<(Vec<u8>, Parcel, u64), Problem> {
+    in_call(api, &environment_of(api, input, query.environment.as_deref()), answer)
+}
+
+/// The environment that the body, the query or a header names, else the default one.
+pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option<&'i str>) -> Cow<'i, str> {
+    let given = in_body.map(Cow::Borrowed).or_else(|| input.parameter("environment"));
+    given
+        .or_else(|| input.header(ENVIRONMENT_HEADER).map(Cow::Borrowed))
+        .unwrap_or(Cow::Borrowed(&api.config.unleash.default_environment))
+}
+
+/// Everything that happens on one snapshot.
+fn in_call(
+    api: &Arc<Api>,
+    environment: &str,
+    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
+) -> Result<(Vec<u8>, Parcel, u64), Problem> {
+    let snapshot = api.store.load();
+    let call = Call::begin(api, &snapshot, Path::Rest, environment);
+    let answered = api.counts.count(Path::Rest, |tally| {
+        let mut trail = call.trail(tally);
+        answer(&call, &mut trail).map(|body| (body, trail.parcel))
+    });
+    let (body, parcel) = answered?;
+    Ok((body, parcel, call.flags_version))
+}
+
+async fn finish(api: &Api, body: Vec<u8>, parcel: Parcel, version: u64) -> Result<Response, Problem> {
+    let published = api.publisher.publish(parcel).await;
+    published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
+    Ok(json_answer(body, version))
+}
+
+pub(super) fn check_size(asks: usize, subjects: &[Subject<'_>]) -> Result<(), Problem> {
+    let answers = asks.saturating_mul(subjects.len());
+    if answers > MAX_ANSWERS {
+        let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");
+        let error = FieldError::new("flag_names", message);
+        return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]));
+    }
+    let contexts: usize = subjects.iter().map(|subject| subject.context_json.len()).sum();
+    let echoed = contexts.saturating_mul(asks);
+    if echoed > MAX_ECHO_BYTES {
+        let detail = format!(
+            "each event repeats its context: that would take {echoed} bytes, at most {MAX_ECHO_BYTES} are allowed"
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(())
+}

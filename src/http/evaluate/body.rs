@@ -1,0 +1,113 @@
+//! Answers as JSON, written straight into the body.
+
+use crate::message::event::{member, write_answer, write_integer};
+use crate::message::json::write_string;
+use crate::message::request::{Ask, Subject};
+
+use crate::http::call::{Answered, Call, Trail};
+
+/// Room for the answer to one flag.
+pub(super) const ONE_BYTES: usize = 448;
+const RESULT_BYTES: usize = 256;
+
+/// The answer to a call for one flag.
+pub(super) fn write_one(out: &mut Vec<u8>, call: &Call<'_>, ask: &Ask<'_>, answered: &Answered<'_>) {
+    out.extend_from_slice(br#"{"flag_name":"#);
+    write_string(out, &ask.flag);
+    out.push(b',');
+    write_result(out, answered);
+    write_frame(out, call);
+    out.push(b'}');
+}
+
+/// Many flags for one subject.
+pub(super) fn bulk(
+    call: &Call<'_>,
+    subject: &Subject<'_>,
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ONE_BYTES + asks.len() * RESULT_BYTES);
+    out.extend_from_slice(br#"{"results":"#);
+    write_results(&mut out, call, subject, asks, trail);
+    write_frame(&mut out, call);
+    out.push(b'}');
+    out
+}
+
+/// Many flags for many subjects, in the order in which these were given.
+pub(super) fn contexts(
+    call: &Call<'_>,
+    subjects: &[Subject<'_>],
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ONE_BYTES + asks.len() * subjects.len() * RESULT_BYTES);
+    out.extend_from_slice(br#"{"contexts":["#);
+    for (index, subject) in subjects.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"user_id":"#);
+        match &subject.context.user_id {
+            Some(user) => write_string(&mut out, user),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(br#","results":"#);
+        write_results(&mut out, call, subject, asks, trail);
+        out.push(b'}');
+    }
+    out.push(b']');
+    write_frame(&mut out, call);
+    out.push(b'}');
+    out
+}
+
+/// Results by flag and nothing around them.
+pub(super) fn batch(
+    call: &Call<'_>,
+    subject: &Subject<'_>,
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(asks.len() * RESULT_BYTES);
+    write_results(&mut out, call, subject, asks, trail);
+    out
+}
+
+fn write_results(
+    out: &mut Vec<u8>,
+    call: &Call<'_>,
+    subject: &Subject<'_>,
+    asks: &[Ask<'_>],
+    trail: &mut Trail<'_>,
+) {
+    let asker = call.asker(subject);
+    out.push(b'{');
+    for (index, ask) in asks.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, &ask.flag);
+        out.extend_from_slice(b":{");
+        write_result(out, &call.answer(&asker, ask, trail));
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
+/// The members that are the answer: from `value` to `event_id`.
+fn write_result(out: &mut Vec<u8>, answered: &Answered<'_>) {
+    out.extend_from_slice(br#""value":"#);
+    answered.answer.value.write_json(out);
+    write_answer(out, &answered.answer);
+    member(out, "event_id", Some(answered.event_id()));
+}
+
+/// What all answers of a call have in common.
+fn write_frame(out: &mut Vec<u8>, call: &Call<'_>) {
+    member(out, "environment", Some(call.environment));
+    out.extend_from_slice(br#","flags_version":"#);
+    write_integer(out, call.flags_version);
+    member(out, "evaluated_at", Some(&call.now));
+}

@@ -1,0 +1,244 @@
+//! OpenFeature's remote evaluation protocol (OFREP 0.3): one flag, and all flags with an `ETag`.
+//!
+//! Neither type nor default is sent: a variant's payload decides what the value is, and without a variant it is
+//! boolean. Errors have the protocol's own form.
+
+mod body;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::post;
+
+use crate::config::Scope;
+use crate::flag::ErrorCode;
+use crate::message::request::{Ask, MAX_FLAG_NAME_BYTES, Refusal, Subject};
+use crate::publish::Parcel;
+
+use super::api::Api;
+use super::call::Call;
+use super::caller::Caller;
+use super::counts::Path;
+use super::evaluate::{check_size, environment_of};
+use super::input::{Input, json_answer, wait_for_version};
+use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
+use super::problem::Problem;
+
+use body::Failure;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/ofrep/v1/evaluate/flags", post(all))
+        // Some providers do not encode the slashes of a key.
+        .route("/ofrep/v1/evaluate/flags/{*key}", post(one))
+}
+
+/// Evaluates one flag.
+#[utoipa::path(
+    post,
+    path = "/ofrep/v1/evaluate/flags/{key}",
+    tag = "openfeature",
+    params(
+        ("key" = String, Path, description = "The flag", min_length = 1),
+        ("environment" = Option<String>, Query, description = "Else the header's, else the default one"),
+        ("Flags-Environment" = Option<String>, Header, description = "The environment"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = OfrepRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = OfrepSuccess),
+        (status = 404, description = "The environment has no such flag", body = OfrepFailure),
+        (status = 400, description = "Not JSON, or a context that is none", body = OfrepFailure),
+        (status = 401, description = "A token is needed, or is not known", body = OfrepFailure),
+        (status = 403, description = "The token does not allow it", body = OfrepFailure),
+        (status = 413, description = "Too large", body = OfrepFailure),
+        (status = 415, description = "Not application/json", body = OfrepFailure),
+        (status = 422, description = "More flags than one call may ask for", body = OfrepFailure),
+        (status = 503, description = "No flags are loaded yet, or the version is not in force", body = OfrepFailure),
+    )
+)]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    UrlPath(key): UrlPath<String>,
+    caller: Result<Caller, Problem>,
+    input: Result<Input, Problem>,
+) -> Response {
+    answer_one(&api, &key, caller, input).await.unwrap_or_else(|failure| failure.into_response(Some(&key)))
+}
+
+async fn answer_one(
+    api: &Arc<Api>,
+    key: &str,
+    caller: Result<Caller, Problem>,
+    input: Result<Input, Problem>,
+) -> Result<Response, Failure> {
+    caller?.may(Scope::Evaluate)?;
+    let input = input?;
+    let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
+    if key.len() > MAX_FLAG_NAME_BYTES {
+        let details = format!("expected a key of at most {MAX_FLAG_NAME_BYTES} bytes, got {}", key.len());
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "GENERAL", details));
+    }
+    wait_for_version(api, input.min_version()?).await?;
+    let ask = Ask::new(key.into(), None, None);
+    let (result, parcel, version) = {
+        let (snapshot, environment) = (api.store.load(), environment_of(api, &input, None));
+        let call = Call::begin(api, &snapshot, Path::Ofrep, &environment);
+        let (result, parcel) = api.counts.count(Path::Ofrep, |tally| {
+            let mut trail = call.trail(tally);
+            let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
+            let mut out = Vec::with_capacity(body::ONE_BYTES);
+            let failure = body::write(&mut out, key, &answered);
+            (failure.map_or(Ok(out), Err), trail.parcel)
+        });
+        (result, parcel, call.flags_version)
+    };
+    publish(api, parcel).await?;
+    Ok(json_answer(result?, version))
+}
+
+/// Evaluates all flags of the environment.
+#[utoipa::path(
+    post,
+    path = "/ofrep/v1/evaluate/flags",
+    tag = "openfeature",
+    params(
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
+        ("flagConfigEtag" = Option<String>, Query, description = "From a change notification"),
+        ("environment" = Option<String>, Query, description = "Else the header's, else the default one"),
+        ("Flags-Environment" = Option<String>, Header, description = "The environment"),
+        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
+        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+    ),
+    request_body = OfrepRequest,
+    responses(
+        (status = 200, description = "Evaluated", body = OfrepAll, headers(("ETag" = String))),
+        (status = 304, description = "As in the answer of that ETag"),
+        (status = 400, description = "Not JSON, or a context that is none", body = OfrepFailure),
+        (status = 401, description = "A token is needed, or is not known", body = OfrepFailure),
+        (status = 403, description = "The token does not allow it", body = OfrepFailure),
+        (status = 413, description = "Too large", body = OfrepFailure),
+        (status = 415, description = "Not application/json", body = OfrepFailure),
+        (status = 422, description = "More flags than one call may ask for", body = OfrepFailure),
+        (status = 503, description = "No flags are loaded yet, or the version is not in force", body = OfrepFailure),
+    )
+)]
+pub(super) async fn all(
+    State(api): State<Arc<Api>>,
+    caller: Result<Caller, Problem>,
+    input: Result<Input, Problem>,
+) -> Response {
+    answer_all(&api, caller, input).await.unwrap_or_else(|failure| failure.into_response(None))
+}
+
+async fn answer_all(
+    api: &Arc<Api>,
+    caller: Result<Caller, Problem>,
+    input: Result<Input, Problem>,
+) -> Result<Response, Failure> {
+    caller?.may(Scope::Evaluate)?;
+    let input = input?;
+    let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
+    wait_for_version(api, input.min_version()?.max(notified_version(&input))).await?;
+    let environment = environment_of(api, &input, None);
+    let (flags, parcel, version) = evaluate_all(api, &environment, &subject)?;
+    publish(api, parcel).await?;
+    // Of the flags alone: the version around them changes with flags that are none of this environment's.
+    let etag = etag(&flags);
+    if input.header(IF_NONE_MATCH.as_str()).is_some_and(|known| matches(known, &etag)) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        set_etag(&mut response, &etag);
+        return Ok(response);
+    }
+    let mut response = json_answer(body::around(&flags, &environment, version), version);
+    set_etag(&mut response, &etag);
+    Ok(response)
+}
+
+fn evaluate_all(
+    api: &Arc<Api>,
+    environment: &str,
+    subject: &Subject<'_>,
+) -> Result<(Vec<u8>, Parcel, u64), Failure> {
+    let snapshot = api.store.load();
+    let call = Call::begin(api, &snapshot, Path::Ofrep, environment);
+    let Some(flags) = call.all_flags() else {
+        return Err(Failure::not_ready(format!("no flags of environment {environment} are loaded here")));
+    };
+    let mut names: Vec<&str> = flags.iter().map(|flag| &*flag.name).collect();
+    names.sort_unstable();
+    check_size(names.len(), std::slice::from_ref(subject))?;
+    let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
+    let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
+        let mut trail = call.trail(tally);
+        trail.reserve(asks.len());
+        let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
+        let asker = call.asker(subject);
+        for ask in &asks {
+            let answered = call.answer(&asker, ask, &mut trail);
+            if !out.is_empty() {
+                out.push(b',');
+            }
+            let before = out.len();
+            if let Some(failure) = body::write(&mut out, &ask.flag, &answered) {
+                out.truncate(before);
+                failure.write(&mut out, Some(&ask.flag));
+            }
+        }
+        (out, trail.parcel)
+    });
+    Ok((flags, parcel, call.flags_version))
+}
+
+async fn publish(api: &Api, parcel: Parcel) -> Result<(), Failure> {
+    let unrecorded = |error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1).into();
+    api.publisher.publish(parcel).await.map_err(unrecorded)
+}
+
+/// The version that a change notification named: who was told of it must not get anything older.
+fn notified_version(input: &Input) -> Option<u64> {
+    input.parameter("flagConfigEtag")?.trim_matches('"').strip_prefix('v')?.parse().ok()
+}
+
+fn refused(refusal: &Refusal) -> Failure {
+    let code = if refusal.field == "context" { "INVALID_CONTEXT" } else { "PARSE_ERROR" };
+    Failure::new(StatusCode::BAD_REQUEST, code, refusal.text())
+}
+
+fn etag(flags: &[u8]) -> String {
+    let mut rest = flags;
+    // Reading from a slice cannot fail.
+    format!("W/\"{:032x}\"", murmur3::murmur3_x64_128(&mut rest, 0).unwrap_or_default())
+}
+
+/// Whether the caller has this already (RFC 9110, 13.1.2: weakly compared).
+fn matches(known: &str, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    known.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}
+
+fn set_etag(response: &mut Response, etag: &str) {
+    if let Ok(value) = HeaderValue::try_from(etag) {
+        response.headers_mut().insert(ETAG, value);
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let code = match problem.status {
+            StatusCode::SERVICE_UNAVAILABLE => ErrorCode::ProviderNotReady.as_str(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorCode::General.as_str(),
+            _ => "PARSE_ERROR",
+        };
+        let mut failure = Self::new(problem.status, code, problem.detail);
+        failure.headers = problem.headers;
+        failure
+    }
+}

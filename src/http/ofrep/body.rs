@@ -1,0 +1,125 @@
+//! Answers and errors in the form of OpenFeature's protocol.
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+
+use crate::flag::{ErrorCode, Outcome, Value};
+use crate::http::call::Answered;
+use crate::http::changes::OFREP_STREAM;
+use crate::message::event::{member, write_integer};
+use crate::message::json::write_string;
+
+/// Room for one flag.
+pub(super) const ONE_BYTES: usize = 192;
+/// A provider whose user is away closes its stream after so long.
+const INACTIVITY_SECONDS: u32 = 120;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    code: &'static str,
+    details: String,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Writes the answer for one flag, unless it is an error.
+pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Option<Failure> {
+    let answer = &answered.answer;
+    let Some(outcome) = answered.outcome.as_ref().filter(|_| answer.error_code.is_none()) else {
+        return Some(Failure::of(key, answer.error_code, answer.error_message.as_deref()));
+    };
+    out.extend_from_slice(br#"{"key":"#);
+    write_string(out, key);
+    // A flag with variants that is off has no value: the caller's default is.
+    if answer.value != Value::Null {
+        out.extend_from_slice(br#","value":"#);
+        answer.value.write_json(out);
+    }
+    member(out, "reason", Some(reason(outcome)));
+    let name = if outcome.enabled { "enabled" } else { "disabled" };
+    member(out, "variant", Some(answer.variant.unwrap_or(name)));
+    out.extend_from_slice(br#","metadata":{"version":"#);
+    write_integer(out, outcome.flag.version);
+    out.extend_from_slice(b"}}");
+    None
+}
+
+/// OpenFeature's reasons.
+fn reason(outcome: &Outcome<'_>) -> &'static str {
+    match outcome.variant {
+        _ if !outcome.flag.is_switched_on() => "DISABLED",
+        _ if !outcome.enabled => "DEFAULT",
+        Some(_) if outcome.flag.variants().len() > 1 => "SPLIT",
+        _ if outcome.flag.is_unconditional() => "STATIC",
+        _ => "TARGETING_MATCH",
+    }
+}
+
+/// The whole answer for all flags.
+pub(super) fn around(flags: &[u8], environment: &str, version: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(flags.len() + 256);
+    out.extend_from_slice(br#"{"flags":["#);
+    out.extend_from_slice(flags);
+    out.extend_from_slice(br#"],"metadata":{"version":"#);
+    write_integer(&mut out, version);
+    out.extend_from_slice(br#"},"eventStreams":[{"type":"sse","endpoint":{"requestUri":"#);
+    let query =
+        form_urlencoded::Serializer::new(String::new()).append_pair("environment", environment).finish();
+    write_string(&mut out, &format!("{OFREP_STREAM}?{query}"));
+    out.extend_from_slice(br#"},"inactivityDelaySec":"#);
+    write_integer(&mut out, INACTIVITY_SECONDS);
+    out.extend_from_slice(b"}]}");
+    out
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, code: &'static str, details: impl Into<String>) -> Self {
+        Self { status, code, details: details.into(), headers: Vec::new() }
+    }
+
+    pub(super) fn not_ready(details: impl Into<String>) -> Self {
+        let retry_after = (axum::http::header::RETRY_AFTER, HeaderValue::from(1));
+        let code = ErrorCode::ProviderNotReady.as_str();
+        let failure = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, details);
+        Self { headers: vec![retry_after], ..failure }
+    }
+
+    fn of(key: &str, code: Option<ErrorCode>, message: Option<&str>) -> Self {
+        let message = message.unwrap_or_default();
+        match code {
+            Some(ErrorCode::FlagNotFound) => Self::new(
+                StatusCode::NOT_FOUND,
+                ErrorCode::FlagNotFound.as_str(),
+                format!("{key}: {message}"),
+            ),
+            Some(ErrorCode::ProviderNotReady) => Self::not_ready(message),
+            _ => Self::new(StatusCode::BAD_REQUEST, ErrorCode::General.as_str(), message),
+        }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>, key: Option<&str>) {
+        out.push(b'{');
+        if let Some(key) = key {
+            out.extend_from_slice(br#""key":"#);
+            write_string(out, key);
+            out.push(b',');
+        }
+        out.extend_from_slice(br#""errorCode":"#);
+        write_string(out, self.code);
+        member(out, "errorDetails", Some(&self.details));
+        out.push(b'}');
+    }
+
+    pub(super) fn into_response(self, key: Option<&str>) -> Response {
+        let mut out = Vec::new();
+        self.write(&mut out, key);
+        let mut response = Response::new(Body::from(out));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}

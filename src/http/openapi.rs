@@ -1,0 +1,85 @@
+//! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
+
+pub(super) mod schema;
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Path;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa_swagger_ui::Config;
+
+use super::Problem;
+use super::api::Api;
+use super::{changes, evaluate, health, ofrep, webhook};
+
+const DOCUMENT: &str = "/openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "flagstream",
+        description = "Feature flags, evaluated. Every evaluation becomes an event in Kafka.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        evaluate::one,
+        evaluate::boolean,
+        evaluate::bulk,
+        evaluate::batch,
+        ofrep::one,
+        ofrep::all,
+        changes::changes,
+        changes::openfeature,
+        webhook::webhook,
+        health::overview,
+        health::live,
+        health::ready
+    ),
+    tags(
+        (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
+        (name = "changes", description = "What changes, as it happens"),
+        (name = "health", description = "How this process is doing")
+    )
+)]
+struct Document;
+
+static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+    // A document of ours always serializes.
+    Document::openapi().to_json().unwrap_or_default().into()
+});
+
+static VIEWER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::new([DOCUMENT])));
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route(DOCUMENT, get(document))
+        .route("/docs", get(async || Redirect::permanent("/docs/")))
+        .route("/docs/", get(async || viewer("")))
+        .route("/docs/{*file}", get(async |Path(file): Path<String>| viewer(&file)))
+}
+
+async fn document() -> Response {
+    ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response()
+}
+
+fn viewer(file: &str) -> Response {
+    let found = utoipa_swagger_ui::serve(file, Arc::clone(&VIEWER)).ok().flatten();
+    let Some(found) = found else {
+        return Problem::new(StatusCode::NOT_FOUND, "no such file").into_response();
+    };
+    let mut response = Response::new(Body::from(found.bytes.into_owned()));
+    if let Ok(content_type) = HeaderValue::try_from(found.content_type) {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    if found.gzpipped {
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}

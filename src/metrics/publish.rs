@@ -1,0 +1,38 @@
+//! Metrics of events on their way from the synchronous path to Kafka. `flagstream_publish_…`.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Seconds;
+use super::evaluate::{WIDE, buckets};
+
+#[derive(Debug)]
+pub struct PublishMetrics {
+    /// In memory, waiting or on its way.
+    pub queue_bytes: Gauge,
+    pub spool_bytes: Gauge,
+    /// Events that went to disk before Kafka took them.
+    pub spooled: Counter,
+    /// From handing events over to Kafka's acknowledgement.
+    pub latency: Seconds,
+}
+
+impl PublishMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            queue_bytes: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            spooled: Counter::default(),
+            latency: Seconds::new(buckets(WIDE)),
+        };
+        let help = "Events in memory that Kafka does not have yet";
+        registry.register("queue_bytes", help, metrics.queue_bytes.clone());
+        registry.register("spool_bytes", "Events on disk", metrics.spool_bytes.clone());
+        let help = "Events that went to disk before Kafka took them";
+        registry.register("spooled_events", help, metrics.spooled.clone());
+        let help = "From handing a call's events to the producer to Kafka's acknowledgement";
+        registry.register("latency_seconds", help, metrics.latency.0.clone());
+        metrics
+    }
+}

@@ -1,0 +1,131 @@
+//! Events of the synchronous path on their way to Kafka: nobody waits for it, and nothing is lost silently.
+//!
+//! ```text
+//!  call ─► parcel ─► queue (memory, bounded) ─► worker ─► producer (idempotent) ─► feature-flag-events
+//!                                                 │  ▲
+//!                        Kafka does not keep up:  ▼  │  in order
+//!                                               spool (disk, bounded)
+//! ```
+//!
+//! A call leaves its events in the [`queue`] and answers. One thread ([`worker`]) hands them to the producer and keeps
+//! each until Kafka has it. While Kafka takes them within a second, nothing touches the disk; else everything that is
+//! not acknowledged goes to the [`spool`], from where it is sent once Kafka is back, also by the next process. What
+//! can be lost by `kill -9` is what is younger than that second and not acknowledged. An event may arrive twice (after
+//! a kill, or where a producer had to be replaced); its `event_id` is the same.
+
+mod flight;
+mod outlet;
+mod parcel;
+pub mod queue;
+mod shelf;
+mod spool;
+mod worker;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::config::{Config, Durability};
+use crate::health::Reporter;
+use crate::metrics::{DropLabels, Metrics};
+
+pub use parcel::Parcel;
+
+use queue::{Entry, Full, Queue};
+use shelf::Shelf;
+use spool::Spool;
+use worker::Worker;
+
+/// How long an answer waits for Kafka with `FLAGSTREAM_API__DURABILITY=sync`.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where calls leave their events.
+#[derive(Debug)]
+pub struct Publisher {
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    durability: Durability,
+}
+
+/// Kafka does not have the events, and the caller wanted to be sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the evaluation could not be recorded")]
+pub struct NotRecorded;
+
+/// The running worker.
+#[derive(Debug)]
+pub struct Publishing {
+    queue: Arc<Queue>,
+    thread: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Starts the worker; it first sends what a former process left on disk.
+    pub fn start(
+        config: Arc<Config>,
+        metrics: Arc<Metrics>,
+        health: Reporter,
+    ) -> anyhow::Result<(Arc<Self>, Publishing)> {
+        let queue = Arc::new(Queue::default());
+        let durability = config.api.durability;
+        let shelf = match durability {
+            Durability::Spool => {
+                let folder = config.state_dir.join("spool");
+                let spool = Spool::open(&folder, config.api.spool_max_bytes);
+                let spool = spool.with_context(|| format!("the spool in {}", folder.display()))?;
+                Some(Shelf::new(spool, Arc::clone(&metrics)))
+            }
+            Durability::Memory | Durability::Sync => None,
+        };
+        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf)
+            .context("the producer of events")?;
+        let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(move || worker.run())?;
+        let publisher = Arc::new(Self { queue: Arc::clone(&queue), metrics, durability });
+        Ok((publisher, Publishing { queue, thread }))
+    }
+
+    /// Leaves the events of a call. With `sync` durability it waits until Kafka has them; else it never waits, and
+    /// what does not fit is counted.
+    pub async fn publish(&self, parcel: Parcel) -> Result<(), NotRecorded> {
+        if parcel.is_empty() {
+            return Ok(());
+        }
+        let events = parcel.len();
+        if self.durability != Durability::Sync {
+            if let Err(Full(reason)) = self.queue.push(Entry { parcel, delivered: None }) {
+                count_dropped(&self.metrics, reason, events);
+            }
+            return Ok(());
+        }
+        let (delivered, waiting) = oneshot::channel();
+        if let Err(Full(reason)) = self.queue.push(Entry { parcel, delivered: Some(delivered) }) {
+            count_dropped(&self.metrics, reason, events);
+            return Err(NotRecorded);
+        }
+        match timeout(SYNC_PATIENCE, waiting).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(NotRecorded),
+        }
+    }
+}
+
+fn count_dropped(metrics: &Metrics, reason: &'static str, events: u32) {
+    metrics.dropped.get_or_create(&DropLabels { what: "event", reason }).inc_by(events.into());
+}
+
+impl Publishing {
+    /// Whether the worker ended although nobody asked it to.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until everything is in Kafka or on disk. `false` if the worker panicked.
+    pub fn join(self) -> bool {
+        self.queue.close();
+        self.thread.join().is_ok()
+    }
+}

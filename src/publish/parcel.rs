@@ -1,0 +1,129 @@
+//! The events of one call, as they wait: in one buffer, in the same form in memory and on disk.
+
+use std::sync::Arc;
+
+/// Stands for "no key" where a key's length is written.
+const NO_KEY: u32 = u32::MAX;
+const LENGTH_BYTES: usize = 4;
+
+/// Records for one topic, in their order; none of them is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// Under which they are counted.
+    pub environment: Arc<str>,
+    records: u32,
+    bytes: Vec<u8>,
+}
+
+impl Parcel {
+    pub fn new(environment: Arc<str>) -> Self {
+        Self { environment, records: 0, bytes: Vec::new() }
+    }
+
+    /// With room for some records.
+    pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
+        Self { environment, records: 0, bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Makes room for more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Adds a record whose value `write` appends to the buffer it is given.
+    pub fn record(&mut self, key: Option<&[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
+        let length = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        let value_length = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        self.bytes.extend_from_slice(key.unwrap_or_default());
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        // A call's events are bounded far below 4 GiB.
+        let length = u32::try_from(self.bytes.len() - start).unwrap_or_default();
+        if let Some(place) = self.bytes.get_mut(value_length..value_length + LENGTH_BYTES) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
+        self.records += 1;
+    }
+
+    /// How many records.
+    pub fn len(&self) -> u32 {
+        self.records
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// The memory it takes.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.environment.len()
+    }
+
+    /// Key and value of each record.
+    pub fn records(&self) -> impl Iterator<Item = (Option<&[u8]>, &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || take_record(&mut rest))
+    }
+
+    /// Appends it in the form of [`Parcel::from_bytes`].
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let name = u16::try_from(self.environment.len()).unwrap_or_default();
+        out.extend_from_slice(&self.records.to_le_bytes());
+        out.extend_from_slice(&name.to_le_bytes());
+        out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
+        out.extend_from_slice(&self.bytes);
+    }
+
+    /// Reads what [`Parcel::write`] wrote; `None` if it is something else.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (records, rest) = bytes.split_first_chunk::<4>()?;
+        let (name, rest) = rest.split_first_chunk::<2>()?;
+        let (name, bytes) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
+        let records = u32::from_le_bytes(*records);
+        let parcel =
+            Self { environment: std::str::from_utf8(name).ok()?.into(), records, bytes: bytes.to_vec() };
+        (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
+    }
+}
+
+fn take_record<'p>(rest: &mut &'p [u8]) -> Option<(Option<&'p [u8]>, &'p [u8])> {
+    let (key_length, after) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+    let (value_length, after) = after.split_first_chunk::<LENGTH_BYTES>()?;
+    let key_length = u32::from_le_bytes(*key_length);
+    let (key, after) = match key_length {
+        NO_KEY => (None, after),
+        length => {
+            let (key, after) = after.split_at_checked(length as usize)?;
+            (Some(key), after)
+        }
+    };
+    let (value, after) = after.split_at_checked(u32::from_le_bytes(*value_length) as usize)?;
+    *rest = after;
+    Some((key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parcel_holds_its_records_and_survives_its_bytes() {
+        let mut parcel = Parcel::new("production".into());
+        parcel.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
+        parcel.record(None, |out| out.extend_from_slice(b"two"));
+        parcel.record(Some(b""), |out| out.extend_from_slice(b"three"));
+        let records: Vec<_> = parcel.records().collect();
+        let expected: [(Option<&[u8]>, &[u8]); 3] =
+            [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
+        assert_eq!(records, expected);
+
+        let mut bytes = Vec::new();
+        parcel.write(&mut bytes);
+        assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
+        for end in 0..bytes.len() {
+            assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! When and how the spool is used: while Kafka does not keep up, everything goes through it, in order.
+
+use std::time::{Duration, Instant};
+
+use std::sync::Arc;
+
+use crate::metrics::Metrics;
+
+use super::flight::Flight;
+use super::queue::{Entry, Queue};
+use super::spool::{Next, Position, Spool, SpoolError};
+
+/// Most that is moved from memory to disk before Kafka is looked after again.
+const STORE_BYTES: usize = 8 << 20;
+/// Kafka takes events again once none waits longer than this.
+const HEALTHY_AGE: Duration = Duration::from_millis(500);
+/// After an error of the disk it is left alone for so long.
+const DISK_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(super) struct Shelf {
+    spool: Spool,
+    metrics: Arc<Metrics>,
+    /// New events go behind those on disk.
+    in_use: bool,
+    /// There may be something on disk.
+    filled: bool,
+    pause_until: Option<Instant>,
+}
+
+impl Shelf {
+    /// A spool with what a former process left there.
+    pub(super) fn new(spool: Spool, metrics: Arc<Metrics>) -> Self {
+        let left = spool.bytes() > 0;
+        if left {
+            tracing::info!(bytes = spool.bytes(), "events of a former run are on disk, they are sent first");
+        }
+        Self { spool, metrics, in_use: left, filled: left, pause_until: None }
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.spool.bytes()
+    }
+
+    /// From now on everything goes to the disk; what is on its way gets a copy there.
+    pub(super) fn begin(&mut self, flight: &mut Flight) {
+        if self.in_use || self.is_paused() {
+            return;
+        }
+        self.filled = true;
+        for sent in flight.iter_mut().filter(|sent| sent.on_disk.is_none()) {
+            match self.spool.append(&sent.entry.parcel) {
+                Ok(position) => {
+                    sent.on_disk = Some(position);
+                    self.metrics.publish.spooled.inc_by(sent.entry.parcel.len().into());
+                }
+                // What is missing on disk is still on its way; the rest of it stays in memory.
+                Err(error) => return self.trouble(&error),
+            }
+        }
+        tracing::warn!("kafka does not keep up: events go to disk");
+        self.spool.skip_to_end();
+        self.in_use = true;
+    }
+
+    /// Moves what waits in memory to the disk. `false` if that does not work at the moment.
+    pub(super) fn store(&mut self, queue: &Queue) -> bool {
+        if self.is_paused() {
+            return false;
+        }
+        let mut entries = queue.take(STORE_BYTES).into_iter();
+        while let Some(entry) = entries.next() {
+            match self.spool.append(&entry.parcel) {
+                Ok(_) => self.metrics.publish.spooled.inc_by(entry.parcel.len().into()),
+                Err(error) => {
+                    queue.set_spool_is_full(matches!(error, SpoolError::Full));
+                    queue.put_back(std::iter::once(entry).chain(entries));
+                    self.trouble(&error);
+                    return false;
+                }
+            };
+        }
+        queue.set_spool_is_full(false);
+        true
+    }
+
+    /// Takes from the disk what there is room for.
+    pub(super) fn load(&mut self, flight: &mut Flight, room: usize) {
+        while flight.bytes() < room {
+            match self.spool.next() {
+                Ok(Next::Parcel(parcel, position)) => {
+                    flight.add(Entry { parcel, delivered: None }, Some(position));
+                }
+                Ok(Next::Damaged { segment, bytes }) => {
+                    tracing::error!(segment, bytes, "the end of a segment of the spool is damaged: skipped");
+                    super::count_dropped(&self.metrics, "spool_damaged", 1);
+                }
+                Ok(Next::End) => return,
+                Err(error) => return self.trouble(&error.into()),
+            }
+        }
+    }
+
+    /// Kafka has a parcel, and everything before it.
+    pub(super) fn acknowledge(&mut self, position: Option<Position>, flight: &Flight) {
+        if let Some(Err(error)) = position.map(|position| self.spool.acknowledge(position)) {
+            self.trouble(&error.into());
+        }
+        self.end(flight);
+    }
+
+    /// What is to be done now and then.
+    pub(super) fn keep(&mut self, flight: &Flight) {
+        if !self.filled {
+            return;
+        }
+        if let Err(error) = self.spool.sync() {
+            self.trouble(&error.into());
+        }
+        self.end(flight);
+    }
+
+    /// Back to memory, once all was read and Kafka takes it; nothing on disk, once Kafka has it.
+    fn end(&mut self, flight: &Flight) {
+        if self.in_use && self.spool.is_read() && flight.age() < HEALTHY_AGE {
+            self.in_use = false;
+            tracing::info!("kafka keeps up again: all events on disk are on their way");
+        }
+        // Those on disk were sent before all others.
+        let acknowledged = flight.first().is_none_or(|first| first.on_disk.is_none());
+        if self.filled && !self.in_use && acknowledged {
+            match self.spool.clear() {
+                Ok(()) => self.filled = false,
+                Err(error) => self.trouble(&error.into()),
+            }
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.pause_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn trouble(&mut self, error: &SpoolError) {
+        if !self.is_paused() {
+            tracing::error!(%error, "events cannot go to disk");
+        }
+        self.pause_until = Some(Instant::now() + DISK_PAUSE);
+    }
+}

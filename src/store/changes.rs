@@ -1,0 +1,201 @@
+//! The latest changes of flags in force, for whoever follows them: one bounded ring that all listeners share.
+//!
+//! A listener has a place in the ring and no queue of its own. Who falls behind the ring's end has missed changes,
+//! and is told so.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::flag::{FlagChange, Snapshot};
+use crate::message::change::ChangeKind;
+
+/// So many changes can be asked for again.
+pub const KEPT_CHANGES: usize = 10_000;
+
+/// One change that came into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    pub kind: ChangeKind,
+    pub environment: Arc<str>,
+    pub flag: Arc<str>,
+    pub version: u64,
+    pub previous_version: Option<u64>,
+}
+
+/// Changes were missed: everything may be different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missed;
+
+#[derive(Debug)]
+pub struct Changes {
+    ring: Mutex<Ring>,
+    /// The place behind the last change.
+    end: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Arc<Changed>>,
+    /// The place of the first one kept.
+    first: u64,
+    /// Changes up to this version are not kept.
+    floor: u64,
+}
+
+/// A listener's place.
+#[derive(Debug)]
+pub struct Follower {
+    next: u64,
+    end: watch::Receiver<u64>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { ring: Mutex::default(), end: watch::Sender::new(0) }
+    }
+}
+
+impl Changes {
+    /// Follows from now on.
+    pub fn follow(&self) -> Follower {
+        let end = self.end.subscribe();
+        let next = *end.borrow();
+        Follower { next, end }
+    }
+
+    /// Follows from behind `version`, if all changes since then are kept.
+    pub fn follow_after(&self, version: u64) -> Result<Follower, Missed> {
+        let end = self.end.subscribe();
+        let ring = self.lock();
+        if version < ring.floor {
+            return Err(Missed);
+        }
+        let known = ring.kept.partition_point(|change| change.version <= version);
+        Ok(Follower { next: ring.first + known as u64, end })
+    }
+
+    /// What is different after `changes` were put in force on `before`.
+    pub(super) fn add(&self, before: &Snapshot, changes: &[FlagChange]) {
+        let mut changed: Vec<_> = changes.iter().filter_map(|change| changed(before, change)).collect();
+        changed.sort_unstable_by_key(|change| change.version);
+        if changed.is_empty() {
+            return;
+        }
+        let mut ring = self.lock();
+        ring.kept.extend(changed.into_iter().map(Arc::new));
+        while ring.kept.len() > KEPT_CHANGES {
+            if let Some(oldest) = ring.kept.pop_front() {
+                ring.floor = ring.floor.max(oldest.version);
+                ring.first += 1;
+            }
+        }
+        let end = ring.first + ring.kept.len() as u64;
+        drop(ring);
+        self.end.send_replace(end);
+    }
+
+    /// What was in force before following began cannot be asked for.
+    pub(super) fn begin_at(&self, version: u64) {
+        let mut ring = self.lock();
+        ring.floor = ring.floor.max(version);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    /// Waits for changes. They come in the order of their versions.
+    pub async fn next(&mut self, changes: &Changes) -> Result<Vec<Arc<Changed>>, Missed> {
+        let next = self.next;
+        // The sender lives as long as the changes do.
+        if self.end.wait_for(|end| *end > next).await.is_err() {
+            return std::future::pending().await;
+        }
+        let ring = changes.lock();
+        let skipped = self.next.checked_sub(ring.first).ok_or(Missed)?;
+        let found: Vec<_> =
+            ring.kept.iter().skip(usize::try_from(skipped).unwrap_or(usize::MAX)).cloned().collect();
+        self.next = ring.first + ring.kept.len() as u64;
+        Ok(found)
+    }
+}
+
+fn changed(before: &Snapshot, change: &FlagChange) -> Option<Changed> {
+    let (environment, flag, version, removed) = match change {
+        FlagChange::Set(flag) => (&flag.environment, &flag.name, flag.version, false),
+        FlagChange::Remove { environment, name, version } => (environment, name, *version, true),
+    };
+    let previous = before.environment(environment).and_then(|flags| flags.get(flag)).map(|flag| flag.version);
+    let kind = match (removed, previous) {
+        (true, None) => return None,
+        (true, Some(_)) => ChangeKind::Deleted,
+        (false, None) => ChangeKind::Created,
+        (false, Some(_)) => ChangeKind::Updated,
+    };
+    Some(Changed {
+        kind,
+        environment: Arc::clone(environment),
+        flag: Arc::clone(flag),
+        version,
+        previous_version: previous,
+    })
+}
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removed(version: u64) -> FlagChange {
+        FlagChange::Remove { environment: "e".into(), name: "f".into(), version }
+    }
+
+    fn set(version: u64) -> FlagChange {
+        let definition = r#"{"name":"f","enabled":true}"#;
+        FlagChange::Set(Arc::new(crate::flag::CompiledFlag::compile("e", version, definition).unwrap()))
+    }
+
+    fn kinds(found: &[Arc<Changed>]) -> Vec<(ChangeKind, u64, Option<u64>)> {
+        found.iter().map(|change| (change.kind, change.version, change.previous_version)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_life_is_followed_and_can_be_asked_for_again() {
+        let changes = Changes::default();
+        changes.begin_at(10);
+        let mut follower = changes.follow();
+        let mut snapshot = Snapshot::default();
+        for change in [set(11), set(12), removed(13), removed(14)] {
+            changes.add(&snapshot, std::slice::from_ref(&change));
+            snapshot = snapshot.with([change]);
+        }
+        let life = [
+            (ChangeKind::Created, 11, None),
+            (ChangeKind::Updated, 12, Some(11)),
+            (ChangeKind::Deleted, 13, Some(12)),
+        ];
+        assert_eq!(kinds(&follower.next(&changes).await.unwrap()), life);
+        let mut again = changes.follow_after(11).unwrap();
+        assert_eq!(kinds(&again.next(&changes).await.unwrap()), life.get(1..).unwrap());
+        assert!(changes.follow_after(10).is_ok());
+        assert_eq!(changes.follow_after(9).err(), Some(Missed));
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_has_missed_something() {
+        let changes = Changes::default();
+        let mut slow = changes.follow();
+        let before = Snapshot::default();
+        for version in 1..=KEPT_CHANGES as u64 + 1 {
+            changes.add(&before, &[set(version)]);
+        }
+        assert_eq!(slow.next(&changes).await.err(), Some(Missed));
+        assert_eq!(changes.follow_after(0).err(), Some(Missed));
+        let mut follower = changes.follow_after(1).unwrap();
+        assert_eq!(follower.next(&changes).await.unwrap().len(), KEPT_CHANGES);
+    }
+}

@@ -1,0 +1,559 @@
+//! Evaluation over HTTP: what callers are told, and the events that say so.
+
+use std::collections::{BTreeSet, HashSet};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long,
+    post, wait_until,
+};
+
+const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
+const BOOLEAN: &str = "/api/v1/feature-flags/evaluate/boolean";
+const BULK: &str = "/api/v1/feature-flags/evaluate/bulk";
+const BATCH: &str = "/api/v1/feature-flags/evaluate/batch";
+
+/// One instance with flags.
+struct Scene {
+    group: Group,
+    service: Service,
+    events: Tap,
+    contract: Contract,
+    /// Of the last flag.
+    version: u64,
+}
+
+impl Scene {
+    fn start(stack: &Stack) -> Self {
+        Self::start_with(Group::new(stack))
+    }
+
+    fn start_with(group: Group) -> Self {
+        let version = set_flags(&group.topics);
+        let service = group.start("one");
+        let url = format!("{}/health", service.url);
+        wait_until("all flags in force", SOON, || {
+            get(&url).is_some_and(|(_, body)| {
+                let health: Value = serde_json::from_str(&body).unwrap();
+                health["parts"]["store"]["more"]["flags"].as_u64() >= Some(FLAGS)
+            })
+        });
+        let events = Tap::open(&group.topics.kafka, &group.topics.events);
+        let contract = Contract::of(&service.url);
+        Self { service, events, contract, version, group }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Answer {
+        let answer = post(&format!("{}{path}", self.service.url), body);
+        self.contract.check("POST", path.split('?').next().unwrap(), &answer);
+        answer
+    }
+
+    /// A call that is answered.
+    fn ask(&self, path: &str, body: &Value) -> Value {
+        let answer = self.post(path, body);
+        assert_eq!(answer.status, 200, "{body}: {answer:?}");
+        assert_eq!(answer.header("flags-version"), self.version.to_string(), "{answer:?}");
+        answer.json()
+    }
+
+    /// The event of an answer, with its key.
+    fn event(&mut self, answer: &Value) -> (Option<String>, Value) {
+        let id = answer["event_id"].as_str().unwrap();
+        let received = self.events.wait(&format!("event {id}"), SOON, |event| event.json()["event_id"] == id);
+        (received.key.as_ref().map(|key| String::from_utf8(key.clone()).unwrap()), received.json())
+    }
+}
+
+const FLAGS: u64 = 9;
+const ODD_NAME: &str = "a/b%2F c?d#é🚩";
+
+fn set_flags(topics: &Topics) -> u64 {
+    let mut flags = Flags::new(topics);
+    let premium = |flag: Flag| flag.where_in("subscription_tier", &["premium"]);
+    let all = [
+        ("production", premium(Flag::on("theme-variant")).variant("dark", Some(("string", "dark")))),
+        ("production", Flag::on("theme").variant("dark", Some(("string", "dark")))),
+        ("production", Flag::on("max-retries").variant("five", Some(("json", r#"{"value": 5}"#)))),
+        ("production", Flag::on("on")),
+        ("production", Flag::off("off")),
+        ("production", Flag::on(ODD_NAME)),
+        ("production", Flag::on(&"n".repeat(255))),
+        ("development", Flag::on("new-ui-enabled").where_in("region", &["us-west"])),
+        ("development", Flag::off("dark-mode")),
+    ];
+    assert_eq!(all.len() as u64, FLAGS);
+    all.into_iter().map(|(environment, flag)| flags.set(environment, flag)).max().unwrap()
+}
+
+/// Takes out what is different in every answer, after a look at it.
+fn settled(mut answer: Value) -> Value {
+    let members = answer.as_object_mut().unwrap();
+    if let Some(id) = members.remove("event_id") {
+        let id = uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
+    if let Some(at) = members.remove("evaluated_at") {
+        let at: chrono::DateTime<chrono::Utc> = at.as_str().unwrap().parse().unwrap();
+        assert!((chrono::Utc::now() - at).num_seconds() < 60);
+    }
+    if let Some(results) = members.get_mut("results").and_then(Value::as_object_mut) {
+        for result in results.values_mut() {
+            *result = settled(result.take());
+        }
+    }
+    answer
+}
+
+#[test]
+fn the_examples_of_the_contract_are_answered_and_recorded() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    let version = scene.version;
+    let request = json!({"flag_name": "new-ui-enabled", "user_id": "user-123",
+        "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": false,
+        "environment": "development"});
+    let expected = json!({"flag_name": "new-ui-enabled", "value": true, "enabled": true, "variant": null,
+        "reason": "TARGETING_MATCH", "error_code": null, "error_message": null, "flag_version": version - 1,
+        "environment": "development", "flags_version": version});
+    for path in [EVALUATE, BOOLEAN] {
+        let answer = scene.ask(path, &request);
+        let (key, mut event) = scene.event(&answer);
+        assert_eq!(event["event_id"], answer["event_id"]);
+        assert_eq!(event["evaluated_at"], answer["evaluated_at"]);
+        assert_eq!(settled(answer), expected, "{path}");
+        assert_eq!(key.as_deref(), Some("user-123"));
+        event.as_object_mut().unwrap().retain(|name, _| name != "event_id" && name != "evaluated_at");
+        assert_eq!(
+            event,
+            json!({"event_type": "FEATURE_FLAG_EVALUATED", "request_id": null, "flag_name": "new-ui-enabled",
+                "user_id": "user-123", "session_id": null, "environment": "development", "value": "true",
+                "typed_value": true, "enabled": true, "variant": null, "reason": "TARGETING_MATCH",
+                "error_code": null, "error_message": null, "flag_version": version - 1,
+                "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": false,
+                "source": {"api": "rest"}})
+        );
+    }
+
+    let theme = json!({"flag_name": "theme-variant", "user_id": "user-456", "default_value": "light",
+        "environment": "production"});
+    let answer = scene.ask(EVALUATE, &theme);
+    assert_eq!((&answer["value"], &answer["reason"]), (&json!("light"), &json!("DEFAULT")));
+    let mut premium = theme;
+    premium["context"] = json!({"subscription_tier": "premium"});
+    let answer = scene.ask(EVALUATE, &premium);
+    assert_eq!((&answer["value"], &answer["variant"]), (&json!("dark"), &json!("dark")));
+
+    let bulk = json!({"flag_names": ["new-ui-enabled", "dark-mode", "premium-features", "dark-mode"],
+        "user_id": "user-789", "environment": "development"});
+    let answer = scene.ask(BULK, &bulk);
+    let results = answer["results"].as_object().unwrap();
+    assert_eq!(results.len(), 3, "a name that is repeated counts once: {results:?}");
+    for (flag, code) in
+        [("new-ui-enabled", None), ("dark-mode", None), ("premium-features", Some("FLAG_NOT_FOUND"))]
+    {
+        let result = &results[flag];
+        assert_eq!((&result["value"], &result["reason"]), (&json!(false), &json!("DEFAULT")), "{flag}");
+        assert_eq!((&result["enabled"], &result["error_code"]), (&json!(false), &json!(code)), "{flag}");
+        assert_eq!(scene.event(result).1["flag_name"], flag);
+    }
+
+    // The query of a client in Python, and the body of a client in Node.
+    let answer = scene
+        .post(&format!("{BATCH}?user_id=user123&environment=development"), &json!(["new_ui", "dark-mode"]));
+    let answer = answer.json();
+    let flags: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(flags, ["dark-mode", "new_ui"], "nothing but flags: {answer}");
+    for (flag, result) in answer.as_object().unwrap() {
+        assert_eq!(result["enabled"], json!(false), "{flag}");
+        let (key, event) = scene.event(result);
+        assert_eq!((key.as_deref(), &event["environment"]), (Some("user123"), &json!("development")));
+    }
+}
+
+/// Services cannot tell an unknown flag from one that is off by `enabled` alone; the Node client's `||` takes its
+/// default for both.
+#[test]
+fn clients_of_services_in_python_and_node_work() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    let script = |name: &str| format!("{}/tests/it/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut python = Command::new("python3");
+    python.arg(script("clients.py")).env("PYTHONPATH", &stack.python_path);
+    let mut node = Command::new("node");
+    node.arg(script("clients.mjs"));
+    let batch = json!({"on": true, "off": false, "theme": true, "unknown": false});
+    for (mut command, unknown, user) in [(python, false, "user 1&2"), (node, true, "user123")] {
+        let output = command.arg(&scene.service.url).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said, json!({"on": true, "off": false, "unknown": unknown, "batch": batch}));
+        let of_theme = |event: &crate::harness::Received| {
+            let body = event.json();
+            body["flag_name"] == "theme" && body["user_id"] == user
+        };
+        scene.events.wait("its events", SOON, of_theme);
+    }
+}
+
+#[test]
+fn types_and_values_are_those_of_the_table() {
+    let (stack, _together) = Stack::together();
+    let scene = Scene::start(stack);
+    let table = [
+        (json!({"flag_name": "max-retries", "default_value": 3}), json!(5), "TARGETING_MATCH", None),
+        (json!({"flag_name": "max-retries", "value_type": "integer"}), json!(5), "TARGETING_MATCH", None),
+        (json!({"flag_name": "max-retries"}), json!(true), "TARGETING_MATCH", None),
+        (json!({"flag_name": "theme", "default_value": 3}), json!(3), "ERROR", Some("TYPE_MISMATCH")),
+        (json!({"flag_name": "off", "default_value": "x"}), json!("x"), "DEFAULT", None),
+        (json!({"flag_name": "off", "default_value": true}), json!(false), "DEFAULT", None),
+        (
+            json!({"flag_name": "nobody-made-it", "default_value": {"a": [1]}}),
+            json!({"a": [1]}),
+            "DEFAULT",
+            Some("FLAG_NOT_FOUND"),
+        ),
+        (
+            json!({"flag_name": "on", "environment": "elsewhere"}),
+            json!(false),
+            "ERROR",
+            Some("PROVIDER_NOT_READY"),
+        ),
+        (json!({"flag_name": ODD_NAME}), json!(true), "TARGETING_MATCH", None),
+        (json!({"flag_name": "n".repeat(255)}), json!(true), "TARGETING_MATCH", None),
+        // Unknown fields are ignored; null is absent; a user may be a number.
+        (
+            json!({"flag_name": "on", "colour": [1], "default_value": null, "user_id": 7}),
+            json!(true),
+            "TARGETING_MATCH",
+            None,
+        ),
+    ];
+    for (mut request, value, reason, code) in table {
+        if request.get("environment").is_none() {
+            request["environment"] = json!("production");
+        }
+        let answer = scene.ask(EVALUATE, &request);
+        let got = (&answer["value"], &answer["reason"], &answer["error_code"]);
+        assert_eq!(got, (&value, &json!(reason), &json!(code)), "{request}: {answer}");
+    }
+    let answer = scene.ask(EVALUATE, &json!({"flag_name": "on", "environment": "elsewhere"}));
+    assert!(answer["error_message"].as_str().unwrap().contains("elsewhere"), "{answer}");
+}
+
+#[test]
+fn many_contexts_and_all_flags_come_from_one_snapshot() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    let request = json!({"environment": "production", "default_values": {"theme-variant": "light"}, "contexts": [
+        {"user_id": "user-1", "context": {"subscription_tier": "premium"}},
+        {"user_id": "user-2", "session_id": "s", "group_id": "beta"}]});
+    let answer = scene.ask(BULK, &request);
+    let contexts = answer["contexts"].as_array().unwrap();
+    let users: Vec<_> = contexts.iter().map(|context| context["user_id"].as_str().unwrap()).collect();
+    assert_eq!(users, ["user-1", "user-2"]);
+    let theme: Vec<_> =
+        contexts.iter().map(|context| &context["results"]["theme-variant"]["value"]).collect();
+    assert_eq!(theme, [&json!("dark"), &json!("light")]);
+    for context in contexts {
+        assert_eq!(context["results"].as_object().unwrap().len(), 7, "all flags of the environment");
+    }
+    let (_, event) = scene.event(&contexts[1]["results"]["on"]);
+    assert_eq!((&event["session_id"], &event["context"]), (&json!("s"), &json!({"group_id": "beta"})));
+    assert_eq!(answer["flags_version"], scene.version);
+}
+
+#[test]
+fn bad_input_is_refused_with_every_field_that_is_wrong() {
+    let (stack, _together) = Stack::together();
+    let scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate"));
+    let json_type = "application/json";
+    let long = format!(r#"{{"flag_name":"{}"}}"#, "n".repeat(256));
+    let large = format!(r#"{{"flag_name":"on","context":{{"a":"{}"}}}}"#, "x".repeat(1 << 20));
+    let deep = format!(
+        r#"{{"flag_name":"on","context":{}{}}}"#,
+        r#"{"a":"#.repeat(40),
+        "1".to_owned() + &"}".repeat(40)
+    );
+    let many = json!({"flag_names": (0..1_001).map(|n| format!("f{n}")).collect::<Vec<_>>()}).to_string();
+    let product = json!({"flag_names": (0..1_000).map(|n| format!("f{n}")).collect::<Vec<_>>(),
+        "contexts": vec![json!({}); 21]})
+    .to_string();
+    let table: Vec<(&str, &str, &str, u16, &[&str])> = vec![
+        (EVALUATE, json_type, "", 400, &["body"]),
+        (EVALUATE, json_type, "{", 400, &["body"]),
+        (EVALUATE, json_type, "[]", 400, &["request"]),
+        (EVALUATE, json_type, &deep, 400, &["body"]),
+        (
+            EVALUATE,
+            json_type,
+            r#"{"flag_name":5,"user_id":[],"context":"x","environment":7}"#,
+            400,
+            &["flag_name", "user_id", "context", "environment"],
+        ),
+        (EVALUATE, json_type, r#"{"flag_name":"on","min_version":-1}"#, 400, &["min_version"]),
+        (EVALUATE, json_type, "{}", 422, &["flag_name"]),
+        (EVALUATE, json_type, r#"{"flag_names":["on"]}"#, 422, &["flag_name"]),
+        (EVALUATE, json_type, r#"{"flag_name":""}"#, 422, &["flag_name"]),
+        (EVALUATE, json_type, &long, 422, &["flag_name"]),
+        (EVALUATE, json_type, r#"{"flag_name":"on","value_type":"text"}"#, 422, &["value_type"]),
+        (EVALUATE, json_type, r#"{"flag_name":"on","flag_name":"on"}"#, 422, &["flag_name"]),
+        (EVALUATE, json_type, r#"{"flag_name":"on","contexts":[{}]}"#, 422, &["contexts"]),
+        (BOOLEAN, json_type, r#"{"flag_name":"on","default_value":"x"}"#, 400, &["default_value"]),
+        (BOOLEAN, json_type, r#"{"flag_name":"on","value_type":"string"}"#, 422, &["value_type"]),
+        (BULK, json_type, r#"{"flag_names":[]}"#, 422, &["flag_names"]),
+        (BULK, json_type, r#"{"flag_names":["on",5]}"#, 400, &["flag_names[1]"]),
+        (BULK, json_type, r#"{"flag_names":["on",""]}"#, 422, &["flag_names[1]"]),
+        (BULK, json_type, &many, 422, &["flag_names"]),
+        (BULK, json_type, &product, 422, &["flag_names"]),
+        (
+            BULK,
+            json_type,
+            r#"{"contexts":[{"user_id":{}},5,{"context":[]}]}"#,
+            400,
+            &["contexts[0].user_id", "contexts[1]", "contexts[2].context"],
+        ),
+        (BULK, json_type, r#"{"contexts":[],"flag_names":["on"]}"#, 422, &["contexts"]),
+        (BULK, json_type, r#"{"contexts":[{}],"user_id":"u"}"#, 422, &["contexts"]),
+        (BATCH, json_type, r#"{"a":1}"#, 400, &["flag_names"]),
+        (BATCH, json_type, "[]", 422, &["flag_names"]),
+        (BATCH, json_type, r#"["on",""]"#, 422, &["flag_names[1]"]),
+        (EVALUATE, json_type, &large, 413, &[]),
+        (EVALUATE, "text/plain", r#"{"flag_name":"on"}"#, 415, &[]),
+        (EVALUATE, "application/x-www-form-urlencoded", r#"{"flag_name":"on"}"#, 415, &[]),
+    ];
+    for (path, content_type, body, status, fields) in table {
+        let url = format!("{}{path}", scene.service.url);
+        let answer = call("POST", &url, &[("content-type", content_type)], body.as_bytes());
+        scene.contract.check("POST", path, &answer);
+        let what = body.chars().take(200).collect::<String>();
+        assert_eq!(answer.status, status, "{path} {what}: {answer:?}");
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        let problem = answer.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        let named: Vec<_> = problem["errors"].as_array().into_iter().flatten().collect();
+        let names: BTreeSet<_> = named.iter().map(|error| error["field"].as_str().unwrap()).collect();
+        assert_eq!(names, fields.iter().copied().collect(), "{path} {what}: {problem}");
+        assert!(
+            named.iter().all(|error| error["message"].as_str().is_some_and(|text| text.contains("expected"))
+                || error["message"].as_str().unwrap().contains("levels")),
+            "{problem}"
+        );
+    }
+    for (url, status) in [(EVALUATE, 405), ("/api/v1/nowhere", 404)] {
+        let answer = call("GET", &format!("{}{url}", scene.service.url), &[], b"");
+        assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"));
+    }
+}
+
+#[test]
+fn a_version_is_waited_for_within_bounds() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    let request = json!({"flag_name": "on", "environment": "production", "min_version": scene.version});
+    scene.ask(EVALUATE, &request);
+    let url = format!("{}{EVALUATE}", scene.service.url);
+    let ahead = (scene.version + 1_000_000).to_string();
+    let json_type = ("content-type", "application/json");
+    let in_query = format!("{url}?min_version={ahead}");
+    let body = br#"{"flag_name":"on","environment":"production"}"#;
+    for (url, headers) in
+        [(&url, vec![json_type, ("if-flags-version", &ahead)]), (&in_query, vec![json_type])]
+    {
+        let answer = call("POST", url, &headers, body);
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{answer:?}");
+    }
+    let wrong = call("POST", &url, &[json_type, ("if-flags-version", "soon")], body);
+    assert_eq!((wrong.status, &wrong.json()["errors"][0]["field"]), (400, &json!("if-flags-version")));
+
+    // A flag that is put in force while a call waits for it.
+    let waiting = std::thread::spawn({
+        let url = url.clone();
+        let request =
+            json!({"flag_name": "late", "environment": "production", "min_version": scene.version + 1});
+        move || post(&url, &request)
+    });
+    let mut flags = Flags::new(&scene.group.topics);
+    while flags.set("production", Flag::on("late")) <= scene.version {}
+    scene.version += 1;
+    let answer = waiting.join().unwrap();
+    assert_eq!((answer.status, &answer.json()["value"]), (200, &json!(true)), "{answer:?}");
+}
+
+#[test]
+fn without_the_scope_nothing_is_evaluated() {
+    let (stack, _together) = Stack::together();
+    let group = Group::new(stack)
+        .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
+        .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-for-the-test");
+    let scene = Scene::start_with(group);
+    let url = format!("{}{EVALUATE}", scene.service.url);
+    let with = |token: Option<&str>| {
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(token.map(|token| ("authorization", token)));
+        call("POST", &url, &headers, br#"{"flag_name":"on","environment":"production"}"#)
+    };
+    let anonymous = with(None);
+    assert_eq!(anonymous.status, 401);
+    assert!(anonymous.header("www-authenticate").starts_with("Bearer"), "{anonymous:?}");
+    assert!(with(Some("Bearer guess")).header("www-authenticate").contains("invalid_token"));
+    assert_eq!(with(Some("Bearer a-token-for-the-test")).json()["value"], json!(true));
+}
+
+#[test]
+fn an_event_that_is_too_large_becomes_a_dead_letter_and_its_neighbours_do_not() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::start(stack);
+    scene.group.topics.limit_record(&scene.group.topics.events, 20_000);
+    let ask = |context: &str| json!({"flag_name": "on", "environment": "production", "user_id": "u", "context": {"a": context}});
+    let small: Vec<_> = (0..20).map(|n| scene.ask(EVALUATE, &ask(&n.to_string()))).collect();
+    // It does not compress.
+    let noise: String = (0..40_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
+    let large = scene.ask(EVALUATE, &ask(&noise));
+    let after = scene.ask(EVALUATE, &ask("after"));
+    for answer in small.iter().chain([&after]) {
+        scene.event(answer);
+    }
+    let mut dead_letters = Tap::open(&scene.group.topics.kafka, &scene.group.topics.dead_letters);
+    let letter = dead_letters
+        .wait("the dead letter", SOON, |letter| letter.header("event-id") == large["event_id"].as_str());
+    assert_eq!(
+        (letter.header("error-code"), letter.header("body-omitted")),
+        (Some("TOO_LARGE"), Some("true"))
+    );
+    assert_eq!((letter.key.as_deref(), &letter.payload), (Some(&b"u"[..]), &None));
+    wait_until("counted", SOON, || {
+        let metrics = scene.service.metrics();
+        metrics.sum("flagstream_dead_letters_total", &[("code", "TOO_LARGE")]) == 1.0
+            && metrics.sum("flagstream_events_published_total", &[]) == 21.0
+            && metrics.sum("flagstream_evaluations_total", &[("path", "rest")]) == 22.0
+    });
+}
+
+/// Reads until all of these ids are events; how many records there are of them.
+fn wait_for_events(events: &mut Tap, ids: &[String]) -> usize {
+    let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    assert_eq!(wanted.len(), ids.len(), "every answer has an event id of its own");
+    let (mut missing, mut looked_at, mut found) = (wanted.clone(), 0, 0);
+    events.until("an event of every answer", SOON * 4, |seen| {
+        for event in &seen[looked_at..] {
+            let body = event.json();
+            let id = body["event_id"].as_str().unwrap();
+            missing.remove(id);
+            found += usize::from(wanted.contains(id));
+        }
+        looked_at = seen.len();
+        missing.is_empty()
+    });
+    found
+}
+
+#[test]
+fn answers_equal_events_though_kafka_goes_away_and_comes_back() {
+    let (stack, alone) = Stack::alone();
+    let mut scene = Scene::start(stack);
+    let callers = Callers::start(&scene.service.url, 4);
+    wait_until("calls are answered", SOON, || callers.answered() > 200);
+    let stopped = stack.stop("kafka", &alone);
+    let before = callers.answered();
+    wait_until("events on disk", SOON, || {
+        scene.service.metrics().sum("flagstream_publish_spooled_events_total", &[]) > 2_000.0
+    });
+    if is_long() {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    wait_until("answered throughout", SOON, || callers.answered() > before + 500);
+    let health = get(&format!("{}/health", scene.service.url)).unwrap().1;
+    assert!(health.contains("kafka has not taken events"), "{health}");
+    drop(stopped);
+    let back = callers.answered();
+    wait_until("calls after the outage", SOON, || callers.answered() > back + 200);
+    let said = callers.stop();
+    assert_eq!(said.failures, Vec::<String>::new());
+    assert!(said.slowest < Duration::from_secs(2), "{:?}", said.slowest);
+    let found = wait_for_events(&mut scene.events, &said.event_ids);
+    assert_eq!(found, said.event_ids.len(), "each once");
+    let count = said.event_ids.len() as f64;
+    wait_until("counters agree, the disk is empty", SOON, || {
+        let metrics = scene.service.metrics();
+        metrics.sum("flagstream_evaluations_total", &[("path", "rest")]) == count
+            && metrics.sum("flagstream_events_published_total", &[]) == count
+            && metrics.sum("flagstream_publish_spool_bytes", &[]) == 0.0
+    });
+    let metrics = scene.service.metrics();
+    assert_eq!(metrics.sum("flagstream_dropped_total", &[("what", "event")]), 0.0);
+    assert!(scene.service.stop().0.success());
+}
+
+#[test]
+fn what_is_on_disk_survives_a_kill() {
+    let (stack, alone) = Stack::alone();
+    let mut scene = Scene::start(stack);
+    let stopped = stack.stop("kafka", &alone);
+    let callers = Callers::start(&scene.service.url, 4);
+    wait_until("calls are answered", SOON, || callers.answered() > 2_000);
+    let said = callers.stop();
+    assert_eq!(said.failures, Vec::<String>::new());
+    let answered = said.event_ids.len() as f64;
+    wait_until("all events on disk", SOON, || {
+        let metrics = scene.service.metrics();
+        metrics.sum("flagstream_publish_spooled_events_total", &[]) >= answered
+    });
+    scene.service.kill();
+    drop(stopped);
+    scene.service.spawn();
+    scene.service.wait_until_ready();
+    wait_for_events(&mut scene.events, &said.event_ids);
+
+    // The end of a tidy stop is not waited for either, if Kafka is away.
+    let stopped = stack.stop("kafka", &alone);
+    let answers: Vec<_> = (0..50)
+        .map(|_| scene.ask(EVALUATE, &json!({"flag_name": "on", "environment": "production"})))
+        .collect();
+    let (status, took) = scene.service.stop();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(11), "{took:?}");
+    drop(stopped);
+    scene.service.spawn();
+    scene.service.wait_until_ready();
+    let ids: Vec<_> = answers.iter().map(|answer| answer["event_id"].as_str().unwrap().to_owned()).collect();
+    wait_for_events(&mut scene.events, &ids);
+}
+
+#[test]
+fn with_sync_durability_an_answer_is_in_kafka() {
+    let (stack, alone) = Stack::alone();
+    let mut scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "sync"));
+    let request = json!({"flag_name": "on", "environment": "production"});
+    let answer = scene.ask(EVALUATE, &request);
+    let published = scene.service.metrics().sum("flagstream_events_published_total", &[]);
+    assert_eq!(published, 1.0, "before the answer");
+    scene.event(&answer);
+    let stopped = stack.stop("kafka", &alone);
+    let refused = scene.post(EVALUATE, &request);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{refused:?}");
+    drop(stopped);
+    wait_until("answered again", SOON, || scene.post(EVALUATE, &request).status == 200);
+}
+
+#[test]
+fn with_memory_durability_what_is_lost_is_counted() {
+    let (stack, alone) = Stack::alone();
+    let mut scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "memory"));
+    let request = json!({"flag_name": "on", "environment": "production"});
+    scene.ask(EVALUATE, &request);
+    let stopped = stack.stop("kafka", &alone);
+    scene.ask(EVALUATE, &request);
+    let (status, _) = scene.service.stop();
+    assert!(status.success(), "{status}");
+    assert!(
+        scene.service.log().contains("dropped: kafka did not take them before the end"),
+        "{}",
+        scene.service.log()
+    );
+    drop(stopped);
+}

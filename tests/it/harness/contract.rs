@@ -1,0 +1,38 @@
+//! The API's document, and whether answers are as it says.
+
+use serde_json::{Value, json};
+
+use super::http::{Answer, call};
+
+/// The document that a service serves.
+#[derive(Debug, Clone)]
+pub struct Contract(Value);
+
+impl Contract {
+    pub fn of(url: &str) -> Self {
+        Self(call("GET", &format!("{url}/openapi.json"), &[], b"").json())
+    }
+
+    /// Fails unless the document has this answer: its status, its type, its body. `path` as the document has it.
+    pub fn check(&self, method: &str, path: &str, answer: &Answer) {
+        let responses = &self.0["paths"][path][method.to_lowercase()]["responses"];
+        let response = &responses[answer.status.to_string()];
+        assert!(response.is_object(), "{method} {path} {}: not in the document: {answer:?}", answer.status);
+        let Some(content) = response["content"].as_object() else {
+            assert_eq!(
+                answer.body, "",
+                "{method} {path} {}: a body that is not in the document",
+                answer.status
+            );
+            return;
+        };
+        let media = answer.header("content-type").split(';').next().unwrap();
+        let schema =
+            &content.get(media).unwrap_or_else(|| panic!("{method} {path}: {media}: {answer:?}"))["schema"];
+        let root = json!({"allOf": [schema], "components": self.0["components"]});
+        let validator = jsonschema::validator_for(&root).unwrap();
+        let body = answer.json();
+        let errors: Vec<_> = validator.iter_errors(&body).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{method} {path} {}: {errors:?}\n{body:#}", answer.status);
+    }
+}
