@@ -209,3 +209,42 @@ fn time(time: DateTime<Utc>) -> String {
 fn micros(micros: i64) -> String {
     time(DateTime::from_timestamp_micros(micros).unwrap_or_default())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::batch::Move;
+    use super::*;
+    use crate::config::Secret;
+    use crate::database::Database;
+
+    fn batch(from: i64, to: i64) -> Batch {
+        let mut batch = Batch::default();
+        batch.moves.push(Move { partition: 1, from, to, sources: Default::default() });
+        batch
+    }
+
+    #[tokio::test]
+    async fn positions_move_only_from_where_a_batch_began() {
+        let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
+        database.migrate().await.unwrap();
+        let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
+        let mut rows = SqliteRows::new(sqlite);
+        let log = Log { topic: "events".to_owned(), id: "one".to_owned() };
+        let stands = async |rows: &mut SqliteRows, log: &Log| {
+            rows.positions(log, &[1]).await.unwrap().first().unwrap().next_offset
+        };
+        assert_eq!(stands(&mut rows, &log).await, 0);
+        let first = batch(0, 5);
+        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Committed);
+        // Its commit was not confirmed, so it comes again.
+        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Before);
+        // Another sink that still stands at the beginning.
+        assert_eq!(rows.write(&log, &batch(0, 3)).await.unwrap(), Written::Conflict);
+        assert_eq!(rows.write(&log, &batch(5, 6)).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Conflict);
+        assert_eq!(stands(&mut rows, &log).await, 6);
+        // The topic was made anew.
+        assert_eq!(stands(&mut rows, &Log { id: "two".to_owned(), ..log }).await, 0);
+    }
+}

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-/// Largest exponent of ten, either way, of a number that stays one: that of a double.
-const MAX_EXPONENT: u32 = 308;
+/// Largest exponent of ten, either way, of a number that stays one: every double has a smaller one.
+const MAX_EXPONENT: u32 = 400;
 /// Most bytes of a number that stays one.
 const MAX_NUMBER_BYTES: usize = 1_000;
 
@@ -114,7 +114,7 @@ mod tests {
             (r#"{"a":"x\u0000y"}"#, r#"{"a":"x\ufffdy"}"#),
             (r#"{"\u0000":1}"#, r#"{"\ufffd":1}"#),
             (r#"["\u0000\\\u0000","\ud83d\ude00"]"#, r#"["\ufffd\\\ufffd","\ud83d\ude00"]"#),
-            (r#"{"n":1e131072,"m":-1E+309,"o":1e-400}"#, r#"{"n":"1e131072","m":"-1E+309","o":"1e-400"}"#),
+            (r#"{"n":1e131072,"m":-1E+401,"o":1e-500}"#, r#"{"n":"1e131072","m":"-1E+401","o":"1e-500"}"#),
             (&format!("[{long}]"), &format!("[\"{long}\"]")),
         ];
         for (given, expected) in cases {

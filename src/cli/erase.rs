@@ -55,7 +55,11 @@ async fn rows(args: &Args, config: &Config) -> anyhow::Result<u64> {
 
 async fn keys(args: &Args, config: &Config) -> anyhow::Result<u64> {
     let Some(url) = &config.redis.url else { return Ok(0) };
-    Ok(warm::erase(url.expose(), &args.user).await?)
+    let mut erased = 0;
+    for user in written_as(config, &args.user) {
+        erased += warm::erase(url.expose(), &user).await?;
+    }
+    Ok(erased)
 }
 
 /// The texts that a user's id is written as: itself, and its hash, whatever the setting was at the time.

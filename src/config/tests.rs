@@ -44,8 +44,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.topics.partitions, config.topics.replication), (12, None));
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8082");
     assert_eq!(config.delivery.mode, DeliveryMode::Transactional);
-    assert_eq!(config.delivery.batch_max, Duration::from_millis(100));
-    assert_eq!(config.delivery.batch_max_bytes, 4 << 20);
+    assert_eq!(config.delivery.batch_max, Duration::from_millis(200));
+    assert_eq!(config.delivery.batch_max_bytes, 32 << 20);
     assert_eq!(config.reply.allowed_prefixes, ["feature-flag-replies"]);
     assert_eq!(config.unleash.refresh_interval, Duration::from_secs(15));
     assert_eq!(config.unleash.metrics_interval, Some(Duration::from_secs(60)));
@@ -274,9 +274,9 @@ fn secrets_are_shown_nowhere() {
 
 #[test]
 fn what_is_not_built_yet_is_not_silently_ignored() {
-    let loaded = from("", &[("DATABASE_URL", "postgres://db/x"), ("FEATURE_FLAG_CACHE_TTL", "300s")]);
+    let loaded = from("", &[("SCHEMA_REGISTRY_URL", "http://registry"), ("FEATURE_FLAG_CACHE_TTL", "300s")]);
     let notices = loaded.map(|loaded| loaded.notices).unwrap_or_default();
-    assert_eq!(notices, ["DATABASE_URL is set, but the part that reads it is not built yet"]);
+    assert_eq!(notices, ["SCHEMA_REGISTRY_URL is set, but the part that reads it is not built yet"]);
 }
 
 #[test]

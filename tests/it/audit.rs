@@ -195,6 +195,30 @@ fn two_sinks_on_the_same_partitions_write_each_row_once() {
 }
 
 #[test]
+fn a_restored_database_is_filled_again_from_kafka() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    let _evaluator = scene.start("evaluator", "evaluator,api");
+    let mut sink = scene.start("a", "sink");
+    scene.load(1_000);
+    scene.wait_for_rows("rows are written");
+    scene.load.take().unwrap().stop();
+    let events = std::mem::replace(&mut scene.ledger, Ledger::open(&scene.group.topics, &scene.reply_to))
+        .assert_exactly_once();
+    scene.database.assert_audited(&events, SOON);
+    sink.stop();
+    // Kafka's committed offsets are far ahead of it now.
+    scene
+        .database
+        .run("TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_versions, sink_offsets");
+    sink.spawn();
+    sink.wait_until_ready();
+    scene.database.assert_audited(&events, SOON);
+    let versions = "SELECT count(*) FROM feature_flag_versions";
+    wait_until("the definitions too", SOON, || scene.database.number(versions) == Some(3));
+}
+
+#[test]
 fn connections_are_terminated_at_random_moments() {
     let (stack, _together) = Stack::together();
     let mut chance = StdRng::seed_from_u64(rand::random());
@@ -559,7 +583,7 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
     let reply = Tap::open(&topics.kafka, &scene.reply_to).wait("the reply", SOON, |_| true);
     // Evaluated on what was asked, the dropped and the hashed included.
     assert_eq!(event.json()["variant"], "dark");
-    scene.wait_for_rows("the row");
+    wait_until("the row", SOON, || scene.database.audited() == 1);
     let rows: Vec<(String,)> = scene.database.rows("SELECT e::text FROM feature_flag_evaluations e");
     for secret in secrets {
         for received in [&event, &reply] {

@@ -85,7 +85,8 @@ async fn make(transaction: &mut Transaction<'_, Postgres>, day: NaiveDate) -> Re
     let (table, next) = (table(day), day + Days::new(1));
     // Only dates are filled in.
     let statements = format!(
-        "CREATE TABLE IF NOT EXISTS {table} (LIKE feature_flag_evaluations INCLUDING DEFAULTS INCLUDING STORAGE);
+        "CREATE TABLE IF NOT EXISTS {table} (LIKE feature_flag_evaluations INCLUDING DEFAULTS INCLUDING CONSTRAINTS
+            INCLUDING STORAGE);
          DO $$ BEGIN IF to_regclass('feature_flag_evaluations_other') IS NOT NULL THEN
             WITH moved AS (DELETE FROM feature_flag_evaluations_other
                 WHERE evaluated_at >= '{day} 00:00:00+00' AND evaluated_at < '{next} 00:00:00+00' RETURNING *)
@@ -108,7 +109,7 @@ async fn make_other(transaction: &mut Transaction<'_, Postgres>) -> Result<(), D
         return Ok(());
     }
     let make = "CREATE TABLE IF NOT EXISTS feature_flag_evaluations_other (LIKE feature_flag_evaluations
-            INCLUDING DEFAULTS INCLUDING STORAGE);
+            INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE);
         ALTER TABLE feature_flag_evaluations ATTACH PARTITION feature_flag_evaluations_other DEFAULT";
     sqlx::raw_sql(make).execute(&mut **transaction).await?;
     Ok(())
