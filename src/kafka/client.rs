@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config::KafkaConfig;
+use crate::config::{Config, KafkaConfig};
 
 /// The settings that every client of this process shares; `role` becomes part of the client id.
 pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
@@ -19,6 +19,28 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
         config.set(name, value.expose());
     }
     config
+}
+
+/// A static member of the group `{group_id}-{suffix}`, which reads committed records and commits by itself.
+pub fn member(config: &Config, role: &str, suffix: &str, member: &str) -> ClientConfig {
+    let session_timeout = config.delivery.session_timeout;
+    let mut settings = base(&config.kafka, &config.instance, role);
+    settings
+        .set("group.id", format!("{}-{suffix}", config.kafka.group_id))
+        .set("group.instance.id", member)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "20")
+        // The default of a second would leave a partition that ran dry alone for as long.
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "2097152")
+        .set("allow.auto.create.topics", "false");
+    settings
 }
 
 /// librdkafka's own log lines, as ours.

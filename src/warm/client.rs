@@ -10,11 +10,12 @@ use rand::Rng;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::script::{self, Script};
+use super::trouble::{Trouble, ends_connection};
 
 /// For connecting, greeting and loading scripts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,36 +23,6 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Commands that are under way at once in a cluster, where each goes to its own node.
 const CLUSTER_COMMANDS_MAX: usize = 256;
-
-/// Why Redis did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Trouble {
-    #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
-    Resting(Duration),
-    #[error("Redis does not answer within {0:?}")]
-    Slow(Duration),
-    #[error("Redis cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("Redis has no memory left: {0}")]
-    Full(String),
-    #[error("Redis refuses: {0}")]
-    Refused(String),
-    #[error("Redis answers what makes no sense: {0}")]
-    Nonsense(String),
-}
-
-impl Trouble {
-    /// For metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Resting(_) | Self::Unreachable(_) => "unreachable",
-            Self::Slow(_) => "slow",
-            Self::Full(_) => "full",
-            Self::Refused(_) => "refused",
-            Self::Nonsense(_) => "nonsense",
-        }
-    }
-}
 
 /// A client; clones share its connection.
 #[derive(Debug, Clone)]
@@ -144,7 +115,7 @@ impl Client {
                 state.link = Some(link.clone());
                 Ok(link)
             }
-            Ok(Err(error)) => Err(self.shared.failed(None, trouble_of(&error))),
+            Ok(Err(error)) => Err(self.shared.failed(None, Trouble::of(&error))),
             Err(_) => Err(self.shared.failed(None, Trouble::Slow(CONNECT_TIMEOUT))),
         }
     }
@@ -158,7 +129,7 @@ impl Client {
         let patience = self.shared.patience;
         let replies = match timeout(patience, link.way.clone().send(commands)).await {
             Ok(Ok(replies)) => replies,
-            Ok(Err(error)) => return Err(self.shared.failed(Some(link), trouble_of(&error))),
+            Ok(Err(error)) => return Err(self.shared.failed(Some(link), Trouble::of(&error))),
             Err(_) => return Err(self.shared.failed(Some(link), Trouble::Slow(patience))),
         };
         if replies.len() != count {
@@ -206,7 +177,7 @@ impl Client {
                 _ => redis::ConnectionAddr::Tcp(host, port),
             };
             let client =
-                redis::Client::open(info.clone().set_addr(address)).map_err(|error| trouble_of(&error))?;
+                redis::Client::open(info.clone().set_addr(address)).map_err(|error| Trouble::of(&error))?;
             Ok(Self::of(client, self.shared.patience, true))
         });
         clients.collect()
@@ -339,51 +310,6 @@ async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<
         if let Some(place) = replies.get_mut(index) {
             *place = reply?;
         }
-    }
-}
-
-/// The trouble that a reply tells of, if it is an error.
-pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
-    match reply {
-        Value::ServerError(error) => {
-            let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-            Some(if is_full(&text) { Trouble::Full(text) } else { Trouble::Refused(text) })
-        }
-        _ => None,
-    }
-}
-
-/// Errors after which another server, or the same with its scripts loaded, may do better.
-fn ends_connection(reply: &Value) -> Option<Trouble> {
-    let Value::ServerError(error) = reply else { return None };
-    let passing = matches!(
-        error.kind(),
-        Some(
-            ServerErrorKind::NoScript
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::Moved
-        )
-    );
-    passing.then(|| Trouble::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
-}
-
-fn is_full(text: &str) -> bool {
-    text.contains("OOM")
-}
-
-fn trouble_of(error: &RedisError) -> Trouble {
-    let text = error.to_string();
-    match error.kind() {
-        _ if is_full(&text) => Trouble::Full(text),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Trouble::Nonsense(text),
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::Server(_)
-        | ErrorKind::InvalidClientConfig
-        | ErrorKind::Extension => Trouble::Refused(text),
-        _ => Trouble::Unreachable(text),
     }
 }
 

@@ -21,20 +21,21 @@ use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::change::Change;
 
-use super::client::{Client, Trouble, refusal};
+use super::client::Client;
 use super::clients::{self, Progress};
 use super::index::Index;
 use super::key;
 use super::renew;
 use super::script::Script;
 use super::subject::{Clock, Scene};
+use super::trouble::{Trouble, refusal};
 use super::writer::{command, longest_life, millis, number};
 
 const FETCH_RECORDS: usize = 256;
 /// How late a stop, and a change while nothing is under way, may be noticed.
 const STEP: Duration = Duration::from_millis(20);
-/// Members read, evaluated and renewed at a time.
-const PAGE_MEMBERS: usize = 512;
+/// Members read, evaluated and renewed at a time: Redis may work on all of them without looking at others.
+const PAGE_MEMBERS: usize = 128;
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 

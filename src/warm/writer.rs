@@ -7,30 +7,28 @@
 //! ```
 //!
 //! A change raises the floor first and reads the list then ([`sweep`](super::sweep)). So either the change finds
-//! the key, or the writer finds the floor above what it has written, and renews it. One server takes all three in
-//! one pipeline, in order; in a cluster each step waits for the one before.
+//! the key, or the writer finds the floor above what it has written, and renews it. Each step waits for the one
+//! before; the second is several pipelines at once.
 
 use std::time::{Duration, Instant};
 
 use ahash::{AHashMap, AHashSet, RandomState};
-use rand::Rng;
 use redis::{Cmd, Value};
 
 use crate::flag::Steady;
 
-use super::client::{Client, Link, Trouble, refusal};
+use super::client::{Client, Link};
 use super::index::Index;
 use super::key;
+use super::put::{Put, Putting};
 use super::script::Script;
 use super::subject::Entry;
+use super::trouble::{Trouble, refusal};
 
-/// Values in one call: some tenth of a millisecond of Redis's time.
-const CALL_KEYS_MAX: usize = 64;
-const CALL_BYTES_MAX: usize = 128 * 1_024;
 /// Members listed in one call.
 const CALL_MEMBERS_MAX: usize = 512;
 /// Values live this much longer or shorter, so that they don't all end at once.
-const JITTER: f64 = 0.1;
+pub(super) const JITTER: f64 = 0.1;
 /// Repeats within this part of a value's life need no write.
 const REPEAT_SHARE: u32 = 10;
 const REPEAT_MAX: Duration = Duration::from_secs(30);
@@ -70,15 +68,14 @@ pub(crate) struct Writer {
     marker: Option<String>,
 }
 
-/// The commands of a batch, step by step.
+/// The first and the last step of a batch.
 #[derive(Default)]
-struct Plan<'e> {
-    steps: [Vec<Cmd>; 3],
-    /// Keys that the first step lists, once Redis has confirmed it.
-    listing: Vec<u64>,
-    /// What stands behind each call of the second step.
-    calls: Vec<Vec<&'e str>>,
-    /// What stands behind the pairs of the third step.
+struct Frame<'e> {
+    listing: Vec<Cmd>,
+    /// Keys that this lists, once Redis has confirmed it.
+    listed: AHashSet<u64>,
+    checks: Vec<Cmd>,
+    /// What stands behind the pairs of checks.
     flags: Vec<&'e str>,
 }
 
@@ -134,14 +131,13 @@ impl Writer {
         let mut lost = false;
         for _ in 0..ATTEMPTS_MAX {
             let link = self.client.link().await?;
-            let plan = self.plan(&link, entries);
-            let listing = plan.listing.clone();
-            let done = self.carry_out(&link, plan, entries).await;
-            match done {
+            let mut frame = self.frame(&link, entries);
+            let listed = std::mem::take(&mut frame.listed);
+            match self.carry_out(&link, frame, &listed, entries).await {
                 Ok(Some(mut written)) => {
                     written.lost = lost;
                     if written.given_up.is_empty() {
-                        self.index.listed(listing);
+                        self.index.listed(listed);
                         self.remember(entries);
                     } else {
                         self.forget();
@@ -181,115 +177,78 @@ impl Writer {
         self.hasher.hash_one((&entry.keys.evaluation, entry.basis))
     }
 
-    fn plan<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Plan<'e> {
-        let mut plan = Plan::default();
+    fn frame<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Frame<'e> {
+        let mut frame = Frame::default();
         let mut flags: AHashMap<&str, Vec<&Entry>> = AHashMap::new();
         for entry in entries {
             flags.entry(&entry.place).or_default().push(entry);
         }
         for (place, entries) in flags {
-            self.plan_listing(link, &mut plan, place, &entries);
-            plan.flags.push(place);
+            self.list(link, &mut frame, place, &entries);
+            frame.flags.push(place);
             let chunk = self.index.open_chunk(place);
-            plan.steps[2].push(command("GET", &key::floor(place)));
-            plan.steps[2].push(chunk.map_or_else(|| redis::cmd("PING"), |chunk| command("EXISTS", chunk)));
+            frame.checks.push(command("GET", &key::floor(place)));
+            frame.checks.push(chunk.map_or_else(|| redis::cmd("PING"), |chunk| command("EXISTS", chunk)));
         }
-        self.plan_values(link, &mut plan, entries);
-        plan
+        frame
     }
 
-    fn plan_listing(&mut self, link: &Link, plan: &mut Plan<'_>, place: &str, entries: &[&Entry]) {
-        let hashed = entries.iter().map(|entry| (self.hasher.hash_one(&entry.keys.evaluation), *entry));
+    fn list(&mut self, link: &Link, frame: &mut Frame<'_>, place: &str, entries: &[&Entry]) {
+        let hashed = entries.iter().map(|entry| (self.key_hash(entry), *entry));
         let new: Vec<_> = hashed.filter(|(hash, _)| !self.index.is_listed(*hash)).collect();
         for members in new.chunks(CALL_MEMBERS_MAX) {
             let target = self.index.place(place, members.len());
-            let mut call = link.call(Script::List, 2);
-            call.arg(&target.chunk).arg(key::registry(place));
-            call.arg(now_ms()).arg(millis(self.index.chunk_life())).arg(u8::from(target.is_new));
+            let mut call = if target.is_new {
+                let mut call = link.call(Script::List, 2);
+                call.arg(&target.chunk).arg(key::registry(place));
+                call.arg(now_ms()).arg(millis(self.index.chunk_life()));
+                call
+            } else {
+                command("RPUSHX", &target.chunk)
+            };
             for (hash, entry) in members {
-                call.arg(&entry.member);
-                plan.listing.push(*hash);
+                call.arg(entry.member.as_slice());
+                frame.listed.insert(*hash);
             }
-            plan.steps[0].push(call);
+            frame.listing.push(call);
         }
     }
 
-    fn plan_values<'e>(&self, link: &Link, plan: &mut Plan<'e>, entries: &'e [Entry]) {
-        let values = entries.iter().flat_map(|entry| {
-            let plain = entry.keys.plain.as_deref().map(|key| (key, &entry.plain_value, entry));
-            std::iter::once((entry.keys.evaluation.as_str(), &entry.value, entry)).chain(plain)
-        });
-        let keys_max = if link.is_cluster() { 1 } else { CALL_KEYS_MAX };
-        let (mut open, mut bytes) = (Vec::new(), 0);
-        for value in values {
-            if open.len() == keys_max || bytes > CALL_BYTES_MAX {
-                self.plan_call(link, plan, &open);
-                (open, bytes) = (Vec::new(), 0);
-            }
-            bytes += value.1.len();
-            open.push(value);
-        }
-        if !open.is_empty() {
-            self.plan_call(link, plan, &open);
-        }
-    }
-
-    fn plan_call<'e>(&self, link: &Link, plan: &mut Plan<'e>, values: &[(&'e str, &Vec<u8>, &Entry)]) {
-        let mut call = link.call(Script::Write, values.len());
-        for (key, _, _) in values {
-            call.arg(*key);
-        }
-        for (_, value, entry) in values {
-            call.arg(entry.basis).arg(self.life(entry)).arg(value.as_slice());
-        }
-        plan.steps[1].push(call);
-        plan.calls.push(values.iter().map(|(key, _, _)| *key).collect());
-    }
-
-    /// Milliseconds; negative: the moment of its end, which holds however late the command is carried out.
-    fn life(&self, entry: &Entry) -> i64 {
-        let life = millis(self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER))).max(1);
-        match entry.steady {
-            Steady::Until(end) if end < now_ms() + life => -end,
-            _ => life,
-        }
+    fn key_hash(&self, entry: &Entry) -> u64 {
+        self.hasher.hash_one(&entry.keys.evaluation)
     }
 
     /// `None` if Redis has lost chunks that it had.
     async fn carry_out(
         &self,
         link: &Link,
-        plan: Plan<'_>,
+        frame: Frame<'_>,
+        listed: &AHashSet<u64>,
         entries: &[Entry],
     ) -> Result<Option<Written>, Trouble> {
-        let Plan { steps, calls, flags, .. } = plan;
-        let [listing, values, checks] = steps;
-        let (listings, puts) = (listing.len(), values.len());
-        let mut replies = if link.is_cluster() {
-            let mut replies = self.client.send(link, listing).await?;
-            replies.extend(self.client.send(link, values).await?);
-            replies.extend(self.client.send(link, checks).await?);
-            replies
-        } else {
-            self.client.send(link, listing.into_iter().chain(values).chain(checks).collect()).await?
-        };
-        let checked = replies.split_off(listings + puts);
-        let put = replies.split_off(listings);
-        let unlisted = replies.iter().find_map(refusal);
-        if unlisted.is_none() && replies.iter().any(|reply| *reply == Value::Int(0)) {
+        let replies = self.client.send(link, frame.listing).await?;
+        let mut written = Written::default();
+        if let Some(trouble) = replies.iter().find_map(refusal) {
+            // What cannot be listed is not written: no change would find it.
+            let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+            written.given_up.push((trouble.reason(), count));
+            return Ok(Some(written));
+        }
+        if replies.contains(&Value::Int(0)) {
             return Ok(None);
         }
-        let mut written = Written::default();
-        for (reply, keys) in put.iter().zip(&calls) {
-            self.count(link, reply, keys.len(), &mut written)?;
-        }
-        if let Some(trouble) = unlisted {
-            self.take_back(link, entries).await?;
-            let count = std::mem::take(&mut written.values);
-            written.given_up.push((trouble.reason(), count));
-        }
-        let bases: AHashMap<&str, u64> = lowest(entries);
-        for (pair, place) in checked.chunks(2).zip(flags) {
+        let puts = entries.iter().flat_map(|entry| {
+            let is_new = listed.contains(&self.key_hash(entry));
+            let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, is_new };
+            let plain = entry.keys.plain.as_deref();
+            let plain = plain.map(|key| Put { key, value: &entry.plain_value, ..full });
+            std::iter::once(full).chain(plain)
+        });
+        let putting = Putting { client: &self.client, link, ttl: self.ttl };
+        putting.put(puts, &mut written).await?;
+        let checked = self.client.send(link, frame.checks).await?;
+        let bases = lowest(entries);
+        for (pair, place) in checked.chunks(2).zip(frame.flags) {
             let [floor, chunk] = pair else { continue };
             if *chunk == Value::Int(0) {
                 return Ok(None);
@@ -300,27 +259,6 @@ impl Writer {
             }
         }
         Ok(Some(written))
-    }
-
-    fn count(&self, link: &Link, reply: &Value, keys: usize, written: &mut Written) -> Result<(), Trouble> {
-        let keys = u64::try_from(keys).unwrap_or(u64::MAX);
-        match (reply, refusal(reply)) {
-            (_, Some(trouble)) => written.given_up.push((trouble.reason(), keys)),
-            (Value::Int(refused), None) => {
-                let refused = u64::try_from(*refused).unwrap_or(0).min(keys);
-                written.refused += refused;
-                written.values += keys - refused;
-            }
-            _ => return Err(self.client.nonsense(link, "a script answers no number")),
-        }
-        Ok(())
-    }
-
-    /// Removes values that could not be listed: no change would find them.
-    async fn take_back(&self, link: &Link, entries: &[Entry]) -> Result<(), Trouble> {
-        let keys = entries.iter().flat_map(|entry| [Some(&entry.keys.evaluation), entry.keys.plain.as_ref()]);
-        let commands = keys.flatten().map(|key| command("UNLINK", key)).collect();
-        self.client.send(link, commands).await.map(drop)
     }
 }
 
@@ -363,6 +301,6 @@ pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
