@@ -7,22 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
-use tokio::task::JoinSet;
+use redis::{Cmd, RedisError, Value};
 use tokio::time::timeout;
 
-use super::script::{self, Script};
+use super::script::Script;
 use super::trouble::{Trouble, ends_connection};
+use super::way::Way;
 
 /// For connecting, greeting and loading scripts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// Commands that are under way at once in a cluster, where each goes to its own node.
-const CLUSTER_COMMANDS_MAX: usize = 256;
 
 /// A client; clones share its connection.
 #[derive(Debug, Clone)]
@@ -55,12 +50,6 @@ pub(super) struct Link {
     number: u64,
     way: Way,
     hashes: Arc<[String]>,
-}
-
-#[derive(Clone)]
-enum Way {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
 }
 
 impl std::fmt::Debug for Shared {
@@ -107,7 +96,7 @@ impl Client {
         if let Some(link) = self.shared.present()? {
             return Ok(link);
         }
-        match timeout(CONNECT_TIMEOUT, self.shared.connect()).await {
+        match timeout(CONNECT_TIMEOUT, Way::open(&self.shared.client, self.shared.direct)).await {
             Ok(Ok((way, hashes))) => {
                 let mut state = self.shared.state();
                 state.made += 1;
@@ -211,27 +200,6 @@ impl Shared {
         if rest.is_zero() { Ok(None) } else { Err(Trouble::Resting(rest)) }
     }
 
-    async fn connect(&self) -> Result<(Way, Arc<[String]>), RedisError> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let mut one = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut info = redis::cmd("INFO");
-        info.arg("cluster");
-        // Who may not ask is no cluster's client.
-        let info: String = info.query_async(&mut one).await.unwrap_or_default();
-        if !self.direct && info.contains("cluster_enabled:1") {
-            let seeds = [self.client.get_connection_info().clone()];
-            let cluster =
-                ClusterClient::builder(seeds).connection_timeout(CONNECT_TIMEOUT).retries(2).build()?;
-            return Ok((Way::Cluster(cluster.get_async_connection().await?), Arc::default()));
-        }
-        let mut loading = Pipeline::new();
-        for text in script::ALL {
-            loading.cmd("SCRIPT").arg("LOAD").arg(text);
-        }
-        let hashes: Vec<String> = loading.query_async(&mut one).await?;
-        Ok((Way::One(one), hashes.into()))
-    }
-
     /// Ends the connection, and lets nobody make another for a while.
     fn failed(&self, link: Option<&Link>, trouble: Trouble) -> Trouble {
         let mut state = self.state();
@@ -252,7 +220,7 @@ impl Shared {
 
 impl Link {
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.way, Way::Cluster(_))
+        self.way.is_cluster()
     }
 
     /// Calls a script; its arguments follow.
@@ -272,44 +240,6 @@ impl Link {
         };
         command.arg(keys);
         command
-    }
-}
-
-impl Way {
-    async fn send(self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
-        match self {
-            Self::One(mut connection) => {
-                let count = commands.len();
-                let mut pipeline = Pipeline::with_capacity(count);
-                for command in commands {
-                    pipeline.add_command(command);
-                }
-                connection.send_packed_commands(&pipeline, 0, count).await
-            }
-            Self::Cluster(connection) => each(&connection, commands).await,
-        }
-    }
-}
-
-/// Sends commands of any slots side by side.
-async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
-    let mut replies = vec![Value::Nil; commands.len()];
-    let mut under_way = JoinSet::new();
-    let mut commands = commands.into_iter().enumerate();
-    loop {
-        while under_way.len() < CLUSTER_COMMANDS_MAX
-            && let Some((index, command)) = commands.next()
-        {
-            let mut connection = connection.clone();
-            under_way.spawn(async move { (index, connection.req_packed_command(&command).await) });
-        }
-        let Some(done) = under_way.join_next().await else {
-            return Ok(replies);
-        };
-        let Ok((index, reply)) = done else { continue };
-        if let Some(place) = replies.get_mut(index) {
-            *place = reply?;
-        }
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) mod subject;
 pub(crate) mod sweep;
 mod trouble;
 mod value;
+mod way;
 mod worker;
 pub(crate) mod writer;
 
