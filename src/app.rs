@@ -1,11 +1,12 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer
-//!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► kafka, store, usage, http
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer; database: is it migrated? ─► sink
+//!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
 //! ```
 
 mod probes;
+mod storage;
 
 use std::future::Future;
 use std::str::FromStr;
@@ -51,7 +52,7 @@ impl Role {
         ("api", Self::Api),
     ];
     /// What `run` runs unless told otherwise.
-    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Warmer, Self::Api];
+    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 
 impl FromStr for Role {
@@ -61,8 +62,7 @@ impl FromStr for Role {
         let known = Self::NAMES.iter().find(|(known, _)| *known == name);
         let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
         match known {
-            Some((_, role)) if Self::BUILT.contains(role) => Ok(*role),
-            Some(_) => Err(format!("role {name} is not built yet")),
+            Some((_, role)) => Ok(*role),
             None => Err(format!("unknown role {name}; there are {}", names.join(", "))),
         }
     }
@@ -113,15 +113,20 @@ impl App {
             health,
             supervisor: Supervisor::default(),
         };
+        let database = storage::open(&app.parts.config)?;
         app.register();
         app.parts.store.serve(origins.iter().map(Origin::environment));
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
+        let database = database.map(|database| (database.clone(), app.start_database(database)));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins, fit.clone());
+        }
+        if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
+            app.start_sink(database, migrated, fit.clone());
         }
         if roles.contains(&Role::Evaluator) {
             app.start_evaluator(fit.clone());

@@ -1,5 +1,6 @@
 //! All metrics of the process, by name, in one place.
 
+mod audit;
 mod evaluate;
 mod warm;
 
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
+pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use warm::WarmMetrics;
 
@@ -54,6 +56,7 @@ pub struct Metrics {
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
     pub evaluate: EvaluateMetrics,
+    pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub warm: WarmMetrics,
@@ -81,6 +84,7 @@ impl Metrics {
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
@@ -88,6 +92,7 @@ impl Metrics {
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         Arc::new(Self {
             evaluate,
+            audit,
             registry,
             requests,
             evaluations,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
+use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
 use crate::bench::warm::{self, WarmArgs, WarmReport};
 
@@ -14,6 +15,8 @@ pub enum Command {
     Stream(StreamArgs),
     /// Time from a request's timestamp to its result at a steady rate, beside a bare loop
     Latency(LatencyArgs),
+    /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
+    Sink(SinkArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
 }
@@ -22,6 +25,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     let config = global.load_config()?;
     match command {
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
+        Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
     }?;
@@ -62,6 +66,25 @@ fn latency_text(report: &LatencyReport) -> String {
         format!("{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}", row.arm, row.rate, row.p99_rounds)
     }));
     lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn sink_text(report: &SinkReport) -> String {
+    let mut lines = vec![
+        format!("{} rows, {} partitions", report.rows, report.partitions),
+        format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
+        format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
+    }));
+    lines.push(format!("flagstream sink / raw COPY BINARY: {:.2}", report.ratio));
+    let (rate, p50, p99) = (report.lag.rows_per_second, report.lag.p50_ms, report.lag.p99_ms);
+    lines.push(format!("event to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+    lines.extend(report.questions.iter().map(|question| {
+        let (p50, p99) = (question.p50_ms, question.p99_ms);
+        format!("{} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", question.question, report.history)
+    }));
     lines.join("\n")
 }
 

@@ -55,9 +55,9 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
 
 /// A static member of the evaluators' group.
 pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
-    let role = format!("evaluator-{index}");
-    let mut config = client::member(&parts.config, &role, "evaluator", &member_name(parts, index));
-    config.set("queued.max.messages.kbytes", "65536");
+    let client = format!("evaluator-{index}");
+    let mut config = client::member(&parts.config, "evaluator", &client, &member_name(parts, index));
+    config.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "65536");
     BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
         .map_err(SessionError::Consumer)
 }

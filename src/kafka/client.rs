@@ -21,13 +21,13 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
     config
 }
 
-/// A static member of the group `{group_id}-{suffix}`, which reads committed records and commits by itself.
-pub fn member(config: &Config, role: &str, suffix: &str, member: &str) -> ClientConfig {
+/// A static member of a role's group, which reads committed records from where the application says.
+pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientConfig {
     let session_timeout = config.delivery.session_timeout;
-    let mut settings = base(&config.kafka, &config.instance, role);
+    let mut settings = base(&config.kafka, &config.instance, client);
     settings
-        .set("group.id", format!("{}-{suffix}", config.kafka.group_id))
-        .set("group.instance.id", member)
+        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+        .set("group.instance.id", name)
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
@@ -35,7 +35,6 @@ pub fn member(config: &Config, role: &str, suffix: &str, member: &str) -> Client
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "20")
         // The default of a second would leave a partition that ran dry alone for as long.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")

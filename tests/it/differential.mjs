@@ -32,8 +32,8 @@ const results = {};
 for (const { name } of features.features) {
   results[name] = contexts.map((context) => {
     const variant = unleash.getVariant(name, context);
-    const chosen = variant.feature_enabled && variant.enabled;
-    return [unleash.isEnabled(name, context), chosen ? variant.name : null, (chosen && variant.payload?.value) ?? null];
+    const chosen = variant.feature_enabled && variant.enabled ? variant : undefined;
+    return [unleash.isEnabled(name, context), chosen?.name ?? null, chosen?.payload?.value ?? null];
   });
 }
 process.stdout.write(JSON.stringify(results), () => process.exit(0));

@@ -100,6 +100,7 @@ fn excuse(flag: &FlagSpec) -> Option<&'static str> {
 }
 
 fn make_flags(admin: &Admin, chance: &mut StdRng) -> Vec<FlagSpec> {
+    admin.define_strategies(&["gradualRolloutUserId", "gradualRolloutSessionId"]);
     let segments: Vec<u64> = (0..6)
         .map(|number| {
             let constraints = json!([constraint(chance), constraint(chance)]);

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod audit;
 mod commands;
 mod differential;
 mod faults;

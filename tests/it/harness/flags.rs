@@ -116,6 +116,14 @@ impl<'t> Flags<'t> {
         version
     }
 
+    /// The flags that [`super::Load`] asks for.
+    pub fn set_load(&mut self) {
+        self.set("production", Flag::on("on"));
+        self.set("production", Flag::off("off"));
+        let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
+        self.set("production", theme.variant("dark", Some(("string", "dark"))));
+    }
+
     /// Takes a flag away; returns the version of that.
     pub fn remove(&mut self, environment: &str, flag: &str) -> u64 {
         self.version += 1;

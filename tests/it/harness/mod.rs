@@ -1,6 +1,7 @@
 //! What every test stands on.
 
 mod command;
+mod database;
 mod flags;
 mod http;
 mod kafka;
@@ -17,6 +18,7 @@ mod unleash;
 use std::time::{Duration, Instant};
 
 pub use command::{binary as command, flagstream};
+pub use database::Database;
 pub use flags::{Flag, Flags};
 pub use http::{block_on, client, get, runtime};
 pub use kafka::{Received, Sender, Tap};

@@ -1,6 +1,6 @@
 //! Unleash's Admin API, as far as tests need it. Unleash is shared: every flag's name begins with its test's prefix.
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::http::{block_on, client};
@@ -92,6 +92,17 @@ impl Admin {
         });
     }
 
+    /// Makes strategies known that SDKs have and Unleash no longer ships; others may have done so before.
+    pub fn define_strategies(&self, names: &[&str]) {
+        block_on(async {
+            for name in names {
+                let body = json!({"name": name, "parameters": []});
+                let (status, text) = self.ask(Method::POST, "/strategies", &body).await;
+                assert!(status.is_success() || status == StatusCode::CONFLICT, "{name}: {status}: {text}");
+            }
+        });
+    }
+
     async fn make_now(&self, flag: &FlagSpec) {
         let body = json!({"name": self.name(&flag.name), "type": "release"});
         self.call(Method::POST, "/projects/default/features", &body).await;
@@ -166,6 +177,12 @@ impl Admin {
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        let (status, text) = self.ask(method.clone(), path, body).await;
+        assert!(status.is_success(), "{method} {path}: {status}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: &Value) -> (StatusCode, String) {
         let mut request = client()
             .request(method.clone(), format!("{}/api/admin{path}", self.url))
             .header("authorization", &self.token);
@@ -175,10 +192,7 @@ impl Admin {
             request = request.json(&json!({}));
         }
         let response = request.send().await.unwrap();
-        let status = response.status();
-        let text = response.text().await.unwrap();
-        assert!(status.is_success(), "{method} {path}: {status}: {text}");
-        serde_json::from_str(&text).unwrap_or(Value::Null)
+        (response.status(), response.text().await.unwrap())
     }
 }
 
