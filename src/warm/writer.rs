@@ -68,15 +68,22 @@ pub(crate) struct Writer {
     marker: Option<String>,
 }
 
-/// The first and the last step of a batch.
-#[derive(Default)]
+/// The first and the last step of a batch, and what both are about.
 struct Frame<'e> {
+    /// Of each entry's key.
+    hashes: Vec<u64>,
+    /// Which entries are listed now, and were hardly written before.
+    is_new: Vec<bool>,
     listing: Vec<Cmd>,
-    /// Keys that this lists, once Redis has confirmed it.
-    listed: AHashSet<u64>,
     checks: Vec<Cmd>,
-    /// What stands behind the pairs of checks.
-    flags: Vec<&'e str>,
+    /// Place and lowest version of the flags behind the pairs of checks.
+    flags: Vec<(&'e str, u64)>,
+}
+
+/// A flag's entries in a batch.
+struct Group<'e> {
+    lowest: u64,
+    entries: Vec<(usize, &'e Entry)>,
 }
 
 impl Writer {
@@ -94,7 +101,7 @@ impl Writer {
 
     /// Whether the same was written a moment ago.
     pub(crate) fn is_repeat(&self, entry: &Entry) -> bool {
-        self.recent.contains(&self.write_hash(entry))
+        self.recent.contains(&of_version(self.key_hash(entry), entry.basis))
     }
 
     /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
@@ -132,13 +139,12 @@ impl Writer {
         for _ in 0..ATTEMPTS_MAX {
             let link = self.client.link().await?;
             let mut frame = self.frame(&link, entries);
-            let listed = std::mem::take(&mut frame.listed);
-            match self.carry_out(&link, frame, &listed, entries).await {
+            let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
+            match self.carry_out(&link, (listing, checks), &frame, entries).await {
                 Ok(Some(mut written)) => {
                     written.lost = lost;
                     if written.given_up.is_empty() {
-                        self.index.listed(listed);
-                        self.remember(entries);
+                        self.remember(entries, frame.hashes);
                     } else {
                         self.forget();
                     }
@@ -167,25 +173,27 @@ impl Writer {
         }
     }
 
-    fn remember(&mut self, entries: &[Entry]) {
-        let lasting = entries.iter().filter(|entry| entry.steady == Steady::Always);
-        let hashes: Vec<u64> = lasting.map(|entry| self.write_hash(entry)).collect();
-        self.recent.extend(hashes);
-    }
-
-    fn write_hash(&self, entry: &Entry) -> u64 {
-        self.hasher.hash_one((&entry.keys.evaluation, entry.basis))
+    fn remember(&mut self, entries: &[Entry], hashes: Vec<u64>) {
+        let hashed = entries.iter().zip(&hashes);
+        let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
+        self.recent.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));
+        self.index.listed(hashes);
     }
 
     fn frame<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Frame<'e> {
-        let mut frame = Frame::default();
-        let mut flags: AHashMap<&str, Vec<&Entry>> = AHashMap::new();
-        for entry in entries {
-            flags.entry(&entry.place).or_default().push(entry);
+        let hashes: Vec<u64> = entries.iter().map(|entry| self.key_hash(entry)).collect();
+        let is_new = hashes.iter().map(|hash| !self.index.is_listed(*hash)).collect();
+        let mut frame = Frame { hashes, is_new, listing: Vec::new(), checks: Vec::new(), flags: Vec::new() };
+        let mut flags: AHashMap<&str, Group<'_>> = AHashMap::new();
+        for (number, entry) in entries.iter().enumerate() {
+            let new = || Group { lowest: entry.basis, entries: Vec::new() };
+            let group = flags.entry(&entry.place).or_insert_with(new);
+            group.lowest = group.lowest.min(entry.basis);
+            group.entries.push((number, entry));
         }
-        for (place, entries) in flags {
-            self.list(link, &mut frame, place, &entries);
-            frame.flags.push(place);
+        for (place, group) in flags {
+            self.list(link, &mut frame, place, &group.entries);
+            frame.flags.push((place, group.lowest));
             let chunk = self.index.open_chunk(place);
             frame.checks.push(command("GET", &key::floor(place)));
             frame.checks.push(chunk.map_or_else(|| redis::cmd("PING"), |chunk| command("EXISTS", chunk)));
@@ -193,9 +201,9 @@ impl Writer {
         frame
     }
 
-    fn list(&mut self, link: &Link, frame: &mut Frame<'_>, place: &str, entries: &[&Entry]) {
-        let hashed = entries.iter().map(|entry| (self.key_hash(entry), *entry));
-        let new: Vec<_> = hashed.filter(|(hash, _)| !self.index.is_listed(*hash)).collect();
+    fn list(&mut self, link: &Link, frame: &mut Frame<'_>, place: &str, entries: &[(usize, &Entry)]) {
+        let is_new = |number: &usize| frame.is_new.get(*number).copied().unwrap_or(true);
+        let new: Vec<_> = entries.iter().filter(|(number, _)| is_new(number)).collect();
         for members in new.chunks(CALL_MEMBERS_MAX) {
             let target = self.index.place(place, members.len());
             let mut call = if target.is_new {
@@ -206,9 +214,8 @@ impl Writer {
             } else {
                 command("RPUSHX", &target.chunk)
             };
-            for (hash, entry) in members {
+            for (_, entry) in members {
                 call.arg(entry.member.as_slice());
-                frame.listed.insert(*hash);
             }
             frame.listing.push(call);
         }
@@ -222,11 +229,11 @@ impl Writer {
     async fn carry_out(
         &self,
         link: &Link,
-        frame: Frame<'_>,
-        listed: &AHashSet<u64>,
+        (listing, checks): (Vec<Cmd>, Vec<Cmd>),
+        frame: &Frame<'_>,
         entries: &[Entry],
     ) -> Result<Option<Written>, Trouble> {
-        let replies = self.client.send(link, frame.listing).await?;
+        let replies = self.client.send(link, listing).await?;
         let mut written = Written::default();
         if let Some(trouble) = replies.iter().find_map(refusal) {
             // What cannot be listed is not written: no change would find it.
@@ -237,8 +244,8 @@ impl Writer {
         if replies.contains(&Value::Int(0)) {
             return Ok(None);
         }
-        let puts = entries.iter().flat_map(|entry| {
-            let is_new = listed.contains(&self.key_hash(entry));
+        let puts = entries.iter().zip(&frame.is_new).flat_map(|(entry, is_new)| {
+            let is_new = *is_new;
             let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, is_new };
             let plain = entry.keys.plain.as_deref();
             let plain = plain.map(|key| Put { key, value: &entry.plain_value, ..full });
@@ -246,16 +253,15 @@ impl Writer {
         });
         let putting = Putting { client: &self.client, link, ttl: self.ttl };
         putting.put(puts, &mut written).await?;
-        let checked = self.client.send(link, frame.checks).await?;
-        let bases = lowest(entries);
-        for (pair, place) in checked.chunks(2).zip(frame.flags) {
+        let checked = self.client.send(link, checks).await?;
+        for (pair, (place, lowest)) in checked.chunks(2).zip(&frame.flags) {
             let [floor, chunk] = pair else { continue };
             if *chunk == Value::Int(0) {
                 return Ok(None);
             }
             let floor = number(floor).ok_or_else(|| self.client.nonsense(link, "a floor is no number"))?;
-            if bases.get(place).is_some_and(|basis| *basis < floor) {
-                written.outdated.insert(place.to_owned(), floor);
+            if *lowest < floor {
+                written.outdated.insert((*place).to_owned(), floor);
             }
         }
         Ok(Some(written))
@@ -267,14 +273,9 @@ pub(crate) fn longest_life(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 + JITTER)
 }
 
-/// The lowest version of each flag.
-fn lowest(entries: &[Entry]) -> AHashMap<&str, u64> {
-    let mut lowest: AHashMap<&str, u64> = AHashMap::new();
-    for entry in entries {
-        let basis = lowest.entry(&entry.place).or_insert(entry.basis);
-        *basis = entry.basis.min(*basis);
-    }
-    lowest
+/// The hash of a key in one version.
+fn of_version(hash: u64, basis: u64) -> u64 {
+    hash ^ basis.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 pub(crate) fn command(name: &str, key: &str) -> Cmd {
