@@ -71,8 +71,7 @@ impl FromStr for Role {
         let known = Self::NAMES.iter().find(|(known, _)| *known == name);
         let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
         match known {
-            Some((_, role)) if Self::BUILT.contains(role) => Ok(*role),
-            Some(_) => Err(format!("role {name} is not built yet")),
+            Some((_, role)) => Ok(*role),
             None => Err(format!("unknown role {name}; there are {}", names.join(", "))),
         }
     }

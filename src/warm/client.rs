@@ -7,51 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
-use tokio::task::JoinSet;
+use redis::{Cmd, RedisError, Value};
 use tokio::time::timeout;
 
-use super::script::{self, Script};
+use super::script::Script;
+use super::trouble::{Trouble, ends_connection};
+use super::way::Way;
 
 /// For connecting, greeting and loading scripts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// Commands that are under way at once in a cluster, where each goes to its own node.
-const CLUSTER_COMMANDS_MAX: usize = 256;
-
-/// Why Redis did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Trouble {
-    #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
-    Resting(Duration),
-    #[error("Redis does not answer within {0:?}")]
-    Slow(Duration),
-    #[error("Redis cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("Redis has no memory left: {0}")]
-    Full(String),
-    #[error("Redis refuses: {0}")]
-    Refused(String),
-    #[error("Redis answers what makes no sense: {0}")]
-    Nonsense(String),
-}
-
-impl Trouble {
-    /// For metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Resting(_) | Self::Unreachable(_) => "unreachable",
-            Self::Slow(_) => "slow",
-            Self::Full(_) => "full",
-            Self::Refused(_) => "refused",
-            Self::Nonsense(_) => "nonsense",
-        }
-    }
-}
 
 /// A client; clones share its connection.
 #[derive(Debug, Clone)]
@@ -84,12 +50,6 @@ pub(super) struct Link {
     number: u64,
     way: Way,
     hashes: Arc<[String]>,
-}
-
-#[derive(Clone)]
-enum Way {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
 }
 
 impl std::fmt::Debug for Shared {
@@ -136,7 +96,7 @@ impl Client {
         if let Some(link) = self.shared.present()? {
             return Ok(link);
         }
-        match timeout(CONNECT_TIMEOUT, self.shared.connect()).await {
+        match timeout(CONNECT_TIMEOUT, Way::open(&self.shared.client, self.shared.direct)).await {
             Ok(Ok((way, hashes))) => {
                 let mut state = self.shared.state();
                 state.made += 1;
@@ -144,7 +104,7 @@ impl Client {
                 state.link = Some(link.clone());
                 Ok(link)
             }
-            Ok(Err(error)) => Err(self.shared.failed(None, trouble_of(&error))),
+            Ok(Err(error)) => Err(self.shared.failed(None, Trouble::of(&error))),
             Err(_) => Err(self.shared.failed(None, Trouble::Slow(CONNECT_TIMEOUT))),
         }
     }
@@ -158,7 +118,7 @@ impl Client {
         let patience = self.shared.patience;
         let replies = match timeout(patience, link.way.clone().send(commands)).await {
             Ok(Ok(replies)) => replies,
-            Ok(Err(error)) => return Err(self.shared.failed(Some(link), trouble_of(&error))),
+            Ok(Err(error)) => return Err(self.shared.failed(Some(link), Trouble::of(&error))),
             Err(_) => return Err(self.shared.failed(Some(link), Trouble::Slow(patience))),
         };
         if replies.len() != count {
@@ -206,7 +166,7 @@ impl Client {
                 _ => redis::ConnectionAddr::Tcp(host, port),
             };
             let client =
-                redis::Client::open(info.clone().set_addr(address)).map_err(|error| trouble_of(&error))?;
+                redis::Client::open(info.clone().set_addr(address)).map_err(|error| Trouble::of(&error))?;
             Ok(Self::of(client, self.shared.patience, true))
         });
         clients.collect()
@@ -240,27 +200,6 @@ impl Shared {
         if rest.is_zero() { Ok(None) } else { Err(Trouble::Resting(rest)) }
     }
 
-    async fn connect(&self) -> Result<(Way, Arc<[String]>), RedisError> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let mut one = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut info = redis::cmd("INFO");
-        info.arg("cluster");
-        // Who may not ask is no cluster's client.
-        let info: String = info.query_async(&mut one).await.unwrap_or_default();
-        if !self.direct && info.contains("cluster_enabled:1") {
-            let seeds = [self.client.get_connection_info().clone()];
-            let cluster =
-                ClusterClient::builder(seeds).connection_timeout(CONNECT_TIMEOUT).retries(2).build()?;
-            return Ok((Way::Cluster(cluster.get_async_connection().await?), Arc::default()));
-        }
-        let mut loading = Pipeline::new();
-        for text in script::ALL {
-            loading.cmd("SCRIPT").arg("LOAD").arg(text);
-        }
-        let hashes: Vec<String> = loading.query_async(&mut one).await?;
-        Ok((Way::One(one), hashes.into()))
-    }
-
     /// Ends the connection, and lets nobody make another for a while.
     fn failed(&self, link: Option<&Link>, trouble: Trouble) -> Trouble {
         let mut state = self.state();
@@ -281,7 +220,7 @@ impl Shared {
 
 impl Link {
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.way, Way::Cluster(_))
+        self.way.is_cluster()
     }
 
     /// Calls a script; its arguments follow.
@@ -301,89 +240,6 @@ impl Link {
         };
         command.arg(keys);
         command
-    }
-}
-
-impl Way {
-    async fn send(self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
-        match self {
-            Self::One(mut connection) => {
-                let count = commands.len();
-                let mut pipeline = Pipeline::with_capacity(count);
-                for command in commands {
-                    pipeline.add_command(command);
-                }
-                connection.send_packed_commands(&pipeline, 0, count).await
-            }
-            Self::Cluster(connection) => each(&connection, commands).await,
-        }
-    }
-}
-
-/// Sends commands of any slots side by side.
-async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
-    let mut replies = vec![Value::Nil; commands.len()];
-    let mut under_way = JoinSet::new();
-    let mut commands = commands.into_iter().enumerate();
-    loop {
-        while under_way.len() < CLUSTER_COMMANDS_MAX
-            && let Some((index, command)) = commands.next()
-        {
-            let mut connection = connection.clone();
-            under_way.spawn(async move { (index, connection.req_packed_command(&command).await) });
-        }
-        let Some(done) = under_way.join_next().await else {
-            return Ok(replies);
-        };
-        let Ok((index, reply)) = done else { continue };
-        if let Some(place) = replies.get_mut(index) {
-            *place = reply?;
-        }
-    }
-}
-
-/// The trouble that a reply tells of, if it is an error.
-pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
-    match reply {
-        Value::ServerError(error) => {
-            let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-            Some(if is_full(&text) { Trouble::Full(text) } else { Trouble::Refused(text) })
-        }
-        _ => None,
-    }
-}
-
-/// Errors after which another server, or the same with its scripts loaded, may do better.
-fn ends_connection(reply: &Value) -> Option<Trouble> {
-    let Value::ServerError(error) = reply else { return None };
-    let passing = matches!(
-        error.kind(),
-        Some(
-            ServerErrorKind::NoScript
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::Moved
-        )
-    );
-    passing.then(|| Trouble::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
-}
-
-fn is_full(text: &str) -> bool {
-    text.contains("OOM")
-}
-
-fn trouble_of(error: &RedisError) -> Trouble {
-    let text = error.to_string();
-    match error.kind() {
-        _ if is_full(&text) => Trouble::Full(text),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Trouble::Nonsense(text),
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::Server(_)
-        | ErrorKind::InvalidClientConfig
-        | ErrorKind::Extension => Trouble::Refused(text),
-        _ => Trouble::Unreachable(text),
     }
 }
 

@@ -17,28 +17,10 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A static member of the group `{group}-{role}`.
 pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -> KafkaResult<BatchConsumer> {
-    let (config, session_timeout) = (&parts.config, parts.config.delivery.session_timeout);
-    let group = format!("{}-{role}", config.kafka.group_id);
-    let mut settings = client::base(&config.kafka, &config.instance, role);
-    settings
-        .set("group.id", &group)
-        .set("group.instance.id", format!("{group}-{}", config.instance))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session_timeout.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "20")
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.message.max.bytes", "2097152")
-        .set("queued.max.messages.kbytes", "16384")
-        .set("allow.auto.create.topics", "false");
-    // The same client settings as everywhere, over these.
-    for (name, value) in &config.kafka.client {
-        settings.set(name, value.expose());
-    }
+    let config = &parts.config;
+    let member = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
+    let mut settings = client::member(config, role, role, &member);
+    settings.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "16384");
     BatchConsumer::subscribe(&settings, topic, records)
 }
 

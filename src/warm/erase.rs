@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, Value};
 
-use super::client::{Client, Trouble, refusal};
+use super::client::Client;
 use super::key;
+use super::trouble::{Trouble, refusal};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys that Redis looks at in one call: well below a millisecond.

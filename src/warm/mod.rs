@@ -10,10 +10,10 @@
 //!  reader ◄── value and floor: is it at least as new as what is in force?
 //! ```
 //!
-//! A value carries the version of the definitions that it was computed from ([`value`]). Three things keep it from
-//! being stale: Redis itself refuses an older value over a newer one ([`script`]); readers compare with the flags in
+//! A value carries the version of the definitions that it was computed from ([`Warm`]). Three things keep it from
+//! being stale: Redis itself refuses an older value over a newer one (`script`); readers compare with the flags in
 //! force and with the flag's floor, which costs the same for one key and for a million ([`reader`]); and a change
-//! finds all raw keys of its flag in lists, without a scan ([`writer`], [`index`], [`sweep`]).
+//! finds all raw keys of its flag in lists, without a scan (`writer`, `index`, `sweep`).
 //!
 //! Redis in trouble costs the view, and nobody else: the warmer has its own consumers, holds one batch, and waits.
 
@@ -24,12 +24,15 @@ mod erase;
 pub(crate) mod event;
 mod index;
 pub mod key;
+mod put;
 pub mod reader;
 mod renew;
 mod script;
 pub(crate) mod subject;
 pub(crate) mod sweep;
+mod trouble;
 mod value;
+mod way;
 mod worker;
 pub(crate) mod writer;
 
@@ -49,6 +52,7 @@ pub use context_hash::context_hash;
 pub use erase::{EraseError, erase};
 pub use reader::{Miss, Read, Reader};
 pub use subject::{Keys, Subject};
+pub use trouble::Trouble;
 pub use value::Warm;
 
 /// How long Redis may take for a batch.

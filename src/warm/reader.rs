@@ -9,7 +9,8 @@ use crate::config::Config;
 use crate::metrics::{Metrics, WarmMetrics};
 use crate::store::Store;
 
-use super::client::{Client, Trouble};
+use super::client::Client;
+use super::trouble::Trouble;
 use super::writer::{command, number};
 use super::{Subject, Warm, key};
 
@@ -27,7 +28,7 @@ pub struct Reader {
 /// What a read came to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Read {
-    Hit(Warm),
+    Hit(Box<Warm>),
     Miss(Miss),
 }
 
@@ -58,7 +59,7 @@ impl Miss {
 impl Read {
     pub fn hit(self) -> Option<Warm> {
         match self {
-            Self::Hit(warm) => Some(warm),
+            Self::Hit(warm) => Some(*warm),
             Self::Miss(_) => None,
         }
     }
@@ -153,7 +154,7 @@ fn judge(value: Option<Value>, oldest: u64) -> Read {
     match value {
         None | Some(Value::Nil) => Read::Miss(Miss::Absent),
         Some(Value::BulkString(value)) => match Warm::read(&value) {
-            Some(warm) if warm.basis >= oldest => Read::Hit(warm),
+            Some(warm) if warm.basis >= oldest => Read::Hit(Box::new(warm)),
             Some(_) => Read::Miss(Miss::Stale),
             None => Read::Miss(Miss::Unreadable),
         },

@@ -5,10 +5,11 @@ use redis::{Cmd, Value};
 use crate::flag::Steady;
 use crate::metrics::{Metrics, WarmMetrics};
 
-use super::client::{Client, Link, Trouble, refusal};
+use super::client::{Client, Link};
 use super::key;
 use super::script::Script;
 use super::subject::{Member, Scene, Subject};
+use super::trouble::{Trouble, refusal};
 
 /// Keys in one call: some tenth of a millisecond of Redis's time.
 const CALL_KEYS_MAX: usize = 64;

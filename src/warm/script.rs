@@ -30,21 +30,24 @@ impl Script {
     }
 }
 
-/// Puts values where there is none that is newer; answers how many were refused. For each key: its version, its
-/// life in milliseconds (negative: the moment of its end), its value. What has no version at its beginning is not
-/// ours, and older than anything.
+/// Puts values where there is none that is newer; answers how many were refused. First whether the keys are likely to
+/// be new: then one command for each is enough. For each key: its version, its life in milliseconds (negative: the
+/// moment of its end), its value. What has no version at its beginning is not ours, and older than anything.
 const WRITE: &str = r#"
-local refused = 0
-for i, key in ipairs(KEYS) do
-  local at = 3 * i - 2
-  local old = redis.call('GETRANGE', key, 0, 47)
-  local kept = tonumber(string.match(old, '^{"%l+_version":(%d+)'))
-  if kept and kept > tonumber(ARGV[at]) then
-    refused = refused + 1
-  elseif string.byte(ARGV[at + 1]) == 45 then
-    redis.call('SET', key, ARGV[at + 2], 'PXAT', string.sub(ARGV[at + 1], 2))
-  else
-    redis.call('SET', key, ARGV[at + 2], 'PX', ARGV[at + 1])
+local call, is_new, refused = redis.call, ARGV[1] == '1', 0
+for i = 1, #KEYS do
+  local at, key = 3 * i - 1, KEYS[i]
+  local life, value, unit = ARGV[at + 1], ARGV[at + 2], 'PX'
+  if string.byte(life) == 45 then
+    life, unit = string.sub(life, 2), 'PXAT'
+  end
+  if not (is_new and call('SET', key, value, 'NX', unit, life)) then
+    local kept = tonumber(string.match(call('GETRANGE', key, 0, 47), '^{"%l+_version":(%d+)'))
+    if kept and kept > tonumber(ARGV[at]) then
+      refused = refused + 1
+    else
+      call('SET', key, value, unit, life)
+    end
   end
 end
 return refused
@@ -72,19 +75,15 @@ end
 return changed
 "#;
 
-/// Lists members in a chunk; answers how many it has, or 0 if it should be there and is not. Keys: chunk, registry of
-/// the flag's chunks; then: now, the chunk's life, whether it is new, members.
+/// Begins a chunk with some members; answers how many it has. Keys: chunk, registry of the flag's chunks; then: now,
+/// the chunk's life, members.
 const LIST: &str = r#"
 local now, life = tonumber(ARGV[1]), tonumber(ARGV[2])
-if ARGV[3] == '1' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-  redis.call('ZADD', KEYS[2], now + life, KEYS[1])
-  redis.call('PEXPIRE', KEYS[2], life)
-elseif redis.call('EXISTS', KEYS[1]) == 0 then
-  return 0
-end
-local length = redis.call('RPUSH', KEYS[1], unpack(ARGV, 4))
-if ARGV[3] == '1' then redis.call('PEXPIRE', KEYS[1], life) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], now + life, KEYS[1])
+redis.call('PEXPIRE', KEYS[2], life)
+local length = redis.call('RPUSH', KEYS[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], life)
 return length
 "#;
 

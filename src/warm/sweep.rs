@@ -7,13 +7,14 @@
 //! One warmer of the group does this, from the updates topic. Done twice it does no harm, so progress is committed
 //! when nothing is under way.
 
+mod ask;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use rdkafka::error::KafkaError;
-use redis::Value;
 use tokio::runtime::Handle;
 
 use crate::evaluate::Parts;
@@ -21,20 +22,21 @@ use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::change::Change;
 
-use super::client::{Client, Trouble, refusal};
+use super::client::Client;
 use super::clients::{self, Progress};
 use super::index::Index;
 use super::key;
 use super::renew;
-use super::script::Script;
 use super::subject::{Clock, Scene};
-use super::writer::{command, longest_life, millis, number};
+use super::trouble::Trouble;
+use super::writer::{longest_life, millis};
+use ask::{announce, chunks, members};
 
 const FETCH_RECORDS: usize = 256;
 /// How late a stop, and a change while nothing is under way, may be noticed.
 const STEP: Duration = Duration::from_millis(20);
-/// Members read, evaluated and renewed at a time.
-const PAGE_MEMBERS: usize = 512;
+/// Members read, evaluated and renewed at a time: Redis may work on all of them without looking at others.
+const PAGE_MEMBERS: usize = 128;
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -228,14 +230,14 @@ impl Sweeper {
     /// Whether the sweep is done.
     fn advance(&self, sweep: &mut Sweep) -> Result<bool, Trouble> {
         if !sweep.announced {
-            self.runtime.block_on(self.announce(sweep))?;
+            self.runtime.block_on(announce(&self.client, &self.parts.metrics, sweep, self.floor_life))?;
             sweep.announced = true;
             self.note(&self.parts.metrics.warm.announced, sweep);
             return Ok(false);
         }
         let Some(chunks) = &mut sweep.chunks else {
             // Only now, with the floor raised: what is listed later is looked after by who lists it.
-            sweep.chunks = Some(self.runtime.block_on(self.chunks(sweep))?);
+            sweep.chunks = Some(self.runtime.block_on(chunks(&self.client, sweep))?);
             return Ok(false);
         };
         let Some(chunk) = chunks.front() else {
@@ -245,7 +247,7 @@ impl Sweeper {
             }
             return Ok(true);
         };
-        let members = self.runtime.block_on(self.members(chunk, sweep.offset))?;
+        let members = self.runtime.block_on(members(&self.client, chunk, sweep.offset, PAGE_MEMBERS))?;
         let clock = Clock::now();
         let snapshot = self.parts.store.load();
         let app_name = &self.parts.config.unleash.app_name;
@@ -261,60 +263,6 @@ impl Sweeper {
             sweep.offset += members.len();
         }
         Ok(false)
-    }
-
-    /// Raises the floor.
-    async fn announce(&self, sweep: &Sweep) -> Result<(), Trouble> {
-        let link = self.client.link().await?;
-        let mut raise = link.call(Script::Raise, 1);
-        raise.arg(key::floor(&sweep.place)).arg(sweep.version).arg(millis(self.floor_life));
-        let raised = self.client.send(&link, vec![raise]).await?;
-        match raised.first() {
-            // Without memory for the floor readers go by their stores alone; the sweep removes what it can.
-            Some(reply) if matches!(refusal(reply), Some(Trouble::Full(_))) => {
-                self.parts.metrics.drop_counted("warm_floor", "full", 1);
-            }
-            Some(reply) if refusal(reply).is_some() => {
-                return Err(refusal(reply).unwrap_or_else(|| self.client.nonsense(&link, "no reply")));
-            }
-            reply => {
-                let floor = reply.and_then(number);
-                floor
-                    .filter(|floor| *floor >= sweep.version)
-                    .ok_or_else(|| self.client.nonsense(&link, "a floor that was raised is low"))?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn chunks(&self, sweep: &Sweep) -> Result<VecDeque<String>, Trouble> {
-        let link = self.client.link().await?;
-        let mut list = command("ZRANGE", &key::registry(&sweep.place));
-        list.arg(0).arg(-1);
-        let reply = self.client.send(&link, vec![list]).await?.into_iter().next().unwrap_or_default();
-        if let Some(trouble) = refusal(&reply) {
-            return Err(trouble);
-        }
-        let chunks: Option<Vec<String>> = redis::from_redis_value(reply).ok();
-        chunks.map(VecDeque::from).ok_or_else(|| self.client.nonsense(&link, "a list was expected"))
-    }
-
-    async fn members(&self, chunk: &str, offset: usize) -> Result<Vec<Vec<u8>>, Trouble> {
-        let link = self.client.link().await?;
-        let mut range = command("LRANGE", chunk);
-        range.arg(offset).arg(offset + PAGE_MEMBERS - 1);
-        let reply = self.client.send(&link, vec![range]).await?.into_iter().next().unwrap_or_default();
-        match (refusal(&reply), reply) {
-            (Some(trouble), _) => Err(trouble),
-            (None, Value::Array(members)) => {
-                let bytes = members.into_iter().map(|member| match member {
-                    Value::BulkString(bytes) => Some(bytes),
-                    _ => None,
-                });
-                bytes.collect::<Option<_>>().ok_or_else(|| self.client.nonsense(&link, "a member is no text"))
-            }
-            _ => Err(self.client.nonsense(&link, "a list was expected")),
-        }
     }
 
     /// When all values that a sweep is about have ended by themselves, it has nothing to do any more.

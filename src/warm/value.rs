@@ -109,3 +109,7 @@ fn begin(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64) {
     let enabled: &[u8] = if outcome.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
 }
+
+#[cfg(test)]
+#[path = "value/tests.rs"]
+mod tests;

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     probed: Option<Instant>,
     rebuilt: Option<Instant>,
     wants_rebuild: bool,
+    /// The highest version that the store was waited for in vain: nobody waits for it again.
+    missing: u64,
 }
 
 /// What a fetch came to.
@@ -72,6 +74,7 @@ impl Worker {
             probed: None,
             rebuilt: None,
             wants_rebuild: false,
+            missing: 0,
         }
     }
 
@@ -130,7 +133,7 @@ impl Worker {
     }
 
     /// Adds the record's outcome to the batch, in place of an earlier one for the same key.
-    fn take(&self, record: &Record<'_>, batch: &mut Batch) {
+    fn take(&mut self, record: &Record<'_>, batch: &mut Batch) {
         let taken = self.entry(record);
         let entry = match taken {
             Ok(entry) if self.writer.is_repeat(&entry) => Err("repeated"),
@@ -159,7 +162,7 @@ impl Worker {
         }
     }
 
-    fn entry(&self, record: &Record<'_>) -> Result<Entry, Reason> {
+    fn entry(&mut self, record: &Record<'_>) -> Result<Entry, Reason> {
         let clock = Clock::now();
         if record.timestamp_ms() < clock.ms - self.ttl_ms() {
             return Err("old");
@@ -171,7 +174,9 @@ impl Worker {
         let version = event.flag_version.ok_or("no_flag")?;
         if self.parts.store.version() < version {
             let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
-            if !self.runtime.block_on(self.parts.store.wait_for_version(version, deadline)) {
+            let in_vain = version <= self.missing;
+            if in_vain || !self.runtime.block_on(self.parts.store.wait_for_version(version, deadline)) {
+                self.missing = self.missing.max(version);
                 return Err("ahead");
             }
         }

@@ -7,30 +7,28 @@
 //! ```
 //!
 //! A change raises the floor first and reads the list then ([`sweep`](super::sweep)). So either the change finds
-//! the key, or the writer finds the floor above what it has written, and renews it. One server takes all three in
-//! one pipeline, in order; in a cluster each step waits for the one before.
+//! the key, or the writer finds the floor above what it has written, and renews it. Each step waits for the one
+//! before; the second is several pipelines at once.
 
 use std::time::{Duration, Instant};
 
 use ahash::{AHashMap, AHashSet, RandomState};
-use rand::Rng;
 use redis::{Cmd, Value};
 
 use crate::flag::Steady;
 
-use super::client::{Client, Link, Trouble, refusal};
+use super::client::{Client, Link};
 use super::index::Index;
 use super::key;
+use super::put::{Put, Putting};
 use super::script::Script;
 use super::subject::Entry;
+use super::trouble::{Trouble, refusal};
 
-/// Values in one call: some tenth of a millisecond of Redis's time.
-const CALL_KEYS_MAX: usize = 64;
-const CALL_BYTES_MAX: usize = 128 * 1_024;
 /// Members listed in one call.
 const CALL_MEMBERS_MAX: usize = 512;
 /// Values live this much longer or shorter, so that they don't all end at once.
-const JITTER: f64 = 0.1;
+pub(super) const JITTER: f64 = 0.1;
 /// Repeats within this part of a value's life need no write.
 const REPEAT_SHARE: u32 = 10;
 const REPEAT_MAX: Duration = Duration::from_secs(30);
@@ -70,16 +68,22 @@ pub(crate) struct Writer {
     marker: Option<String>,
 }
 
-/// The commands of a batch, step by step.
-#[derive(Default)]
-struct Plan<'e> {
-    steps: [Vec<Cmd>; 3],
-    /// Keys that the first step lists, once Redis has confirmed it.
-    listing: Vec<u64>,
-    /// What stands behind each call of the second step.
-    calls: Vec<Vec<&'e str>>,
-    /// What stands behind the pairs of the third step.
-    flags: Vec<&'e str>,
+/// The first and the last step of a batch, and what both are about.
+struct Frame<'e> {
+    /// Of each entry's key.
+    hashes: Vec<u64>,
+    /// Which entries are listed now, and were hardly written before.
+    is_new: Vec<bool>,
+    listing: Vec<Cmd>,
+    checks: Vec<Cmd>,
+    /// Place and lowest version of the flags behind the pairs of checks.
+    flags: Vec<(&'e str, u64)>,
+}
+
+/// A flag's entries in a batch.
+struct Group<'e> {
+    lowest: u64,
+    entries: Vec<(usize, &'e Entry)>,
 }
 
 impl Writer {
@@ -97,7 +101,7 @@ impl Writer {
 
     /// Whether the same was written a moment ago.
     pub(crate) fn is_repeat(&self, entry: &Entry) -> bool {
-        self.recent.contains(&self.write_hash(entry))
+        self.recent.contains(&of_version(self.key_hash(entry), entry.basis))
     }
 
     /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
@@ -134,15 +138,13 @@ impl Writer {
         let mut lost = false;
         for _ in 0..ATTEMPTS_MAX {
             let link = self.client.link().await?;
-            let plan = self.plan(&link, entries);
-            let listing = plan.listing.clone();
-            let done = self.carry_out(&link, plan, entries).await;
-            match done {
+            let mut frame = self.frame(&link, entries);
+            let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
+            match self.carry_out(&link, (listing, checks), &frame, entries).await {
                 Ok(Some(mut written)) => {
                     written.lost = lost;
                     if written.given_up.is_empty() {
-                        self.index.listed(listing);
-                        self.remember(entries);
+                        self.remember(entries, frame.hashes);
                     } else {
                         self.forget();
                     }
@@ -171,156 +173,98 @@ impl Writer {
         }
     }
 
-    fn remember(&mut self, entries: &[Entry]) {
-        let lasting = entries.iter().filter(|entry| entry.steady == Steady::Always);
-        let hashes: Vec<u64> = lasting.map(|entry| self.write_hash(entry)).collect();
-        self.recent.extend(hashes);
+    fn remember(&mut self, entries: &[Entry], hashes: Vec<u64>) {
+        let hashed = entries.iter().zip(&hashes);
+        let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
+        self.recent.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));
+        self.index.listed(hashes);
     }
 
-    fn write_hash(&self, entry: &Entry) -> u64 {
-        self.hasher.hash_one((&entry.keys.evaluation, entry.basis))
-    }
-
-    fn plan<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Plan<'e> {
-        let mut plan = Plan::default();
-        let mut flags: AHashMap<&str, Vec<&Entry>> = AHashMap::new();
-        for entry in entries {
-            flags.entry(&entry.place).or_default().push(entry);
+    fn frame<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Frame<'e> {
+        let hashes: Vec<u64> = entries.iter().map(|entry| self.key_hash(entry)).collect();
+        let is_new = hashes.iter().map(|hash| !self.index.is_listed(*hash)).collect();
+        let mut frame = Frame { hashes, is_new, listing: Vec::new(), checks: Vec::new(), flags: Vec::new() };
+        let mut flags: AHashMap<&str, Group<'_>> = AHashMap::new();
+        for (number, entry) in entries.iter().enumerate() {
+            let new = || Group { lowest: entry.basis, entries: Vec::new() };
+            let group = flags.entry(&entry.place).or_insert_with(new);
+            group.lowest = group.lowest.min(entry.basis);
+            group.entries.push((number, entry));
         }
-        for (place, entries) in flags {
-            self.plan_listing(link, &mut plan, place, &entries);
-            plan.flags.push(place);
+        for (place, group) in flags {
+            self.list(link, &mut frame, place, &group.entries);
+            frame.flags.push((place, group.lowest));
             let chunk = self.index.open_chunk(place);
-            plan.steps[2].push(command("GET", &key::floor(place)));
-            plan.steps[2].push(chunk.map_or_else(|| redis::cmd("PING"), |chunk| command("EXISTS", chunk)));
+            frame.checks.push(command("GET", &key::floor(place)));
+            frame.checks.push(chunk.map_or_else(|| redis::cmd("PING"), |chunk| command("EXISTS", chunk)));
         }
-        self.plan_values(link, &mut plan, entries);
-        plan
+        frame
     }
 
-    fn plan_listing(&mut self, link: &Link, plan: &mut Plan<'_>, place: &str, entries: &[&Entry]) {
-        let hashed = entries.iter().map(|entry| (self.hasher.hash_one(&entry.keys.evaluation), *entry));
-        let new: Vec<_> = hashed.filter(|(hash, _)| !self.index.is_listed(*hash)).collect();
+    fn list(&mut self, link: &Link, frame: &mut Frame<'_>, place: &str, entries: &[(usize, &Entry)]) {
+        let is_new = |number: &usize| frame.is_new.get(*number).copied().unwrap_or(true);
+        let new: Vec<_> = entries.iter().filter(|(number, _)| is_new(number)).collect();
         for members in new.chunks(CALL_MEMBERS_MAX) {
             let target = self.index.place(place, members.len());
-            let mut call = link.call(Script::List, 2);
-            call.arg(&target.chunk).arg(key::registry(place));
-            call.arg(now_ms()).arg(millis(self.index.chunk_life())).arg(u8::from(target.is_new));
-            for (hash, entry) in members {
-                call.arg(&entry.member);
-                plan.listing.push(*hash);
+            let mut call = if target.is_new {
+                let mut call = link.call(Script::List, 2);
+                call.arg(&target.chunk).arg(key::registry(place));
+                call.arg(now_ms()).arg(millis(self.index.chunk_life()));
+                call
+            } else {
+                command("RPUSHX", &target.chunk)
+            };
+            for (_, entry) in members {
+                call.arg(entry.member.as_slice());
             }
-            plan.steps[0].push(call);
+            frame.listing.push(call);
         }
     }
 
-    fn plan_values<'e>(&self, link: &Link, plan: &mut Plan<'e>, entries: &'e [Entry]) {
-        let values = entries.iter().flat_map(|entry| {
-            let plain = entry.keys.plain.as_deref().map(|key| (key, &entry.plain_value, entry));
-            std::iter::once((entry.keys.evaluation.as_str(), &entry.value, entry)).chain(plain)
-        });
-        let keys_max = if link.is_cluster() { 1 } else { CALL_KEYS_MAX };
-        let (mut open, mut bytes) = (Vec::new(), 0);
-        for value in values {
-            if open.len() == keys_max || bytes > CALL_BYTES_MAX {
-                self.plan_call(link, plan, &open);
-                (open, bytes) = (Vec::new(), 0);
-            }
-            bytes += value.1.len();
-            open.push(value);
-        }
-        if !open.is_empty() {
-            self.plan_call(link, plan, &open);
-        }
-    }
-
-    fn plan_call<'e>(&self, link: &Link, plan: &mut Plan<'e>, values: &[(&'e str, &Vec<u8>, &Entry)]) {
-        let mut call = link.call(Script::Write, values.len());
-        for (key, _, _) in values {
-            call.arg(*key);
-        }
-        for (_, value, entry) in values {
-            call.arg(entry.basis).arg(self.life(entry)).arg(value.as_slice());
-        }
-        plan.steps[1].push(call);
-        plan.calls.push(values.iter().map(|(key, _, _)| *key).collect());
-    }
-
-    /// Milliseconds; negative: the moment of its end, which holds however late the command is carried out.
-    fn life(&self, entry: &Entry) -> i64 {
-        let life = millis(self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER))).max(1);
-        match entry.steady {
-            Steady::Until(end) if end < now_ms() + life => -end,
-            _ => life,
-        }
+    fn key_hash(&self, entry: &Entry) -> u64 {
+        self.hasher.hash_one(&entry.keys.evaluation)
     }
 
     /// `None` if Redis has lost chunks that it had.
     async fn carry_out(
         &self,
         link: &Link,
-        plan: Plan<'_>,
+        (listing, checks): (Vec<Cmd>, Vec<Cmd>),
+        frame: &Frame<'_>,
         entries: &[Entry],
     ) -> Result<Option<Written>, Trouble> {
-        let Plan { steps, calls, flags, .. } = plan;
-        let [listing, values, checks] = steps;
-        let (listings, puts) = (listing.len(), values.len());
-        let mut replies = if link.is_cluster() {
-            let mut replies = self.client.send(link, listing).await?;
-            replies.extend(self.client.send(link, values).await?);
-            replies.extend(self.client.send(link, checks).await?);
-            replies
-        } else {
-            self.client.send(link, listing.into_iter().chain(values).chain(checks).collect()).await?
-        };
-        let checked = replies.split_off(listings + puts);
-        let put = replies.split_off(listings);
-        let unlisted = replies.iter().find_map(refusal);
-        if unlisted.is_none() && replies.iter().any(|reply| *reply == Value::Int(0)) {
+        let replies = self.client.send(link, listing).await?;
+        let mut written = Written::default();
+        if let Some(trouble) = replies.iter().find_map(refusal) {
+            // What cannot be listed is not written: no change would find it.
+            let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+            written.given_up.push((trouble.reason(), count));
+            return Ok(Some(written));
+        }
+        if replies.contains(&Value::Int(0)) {
             return Ok(None);
         }
-        let mut written = Written::default();
-        for (reply, keys) in put.iter().zip(&calls) {
-            self.count(link, reply, keys.len(), &mut written)?;
-        }
-        if let Some(trouble) = unlisted {
-            self.take_back(link, entries).await?;
-            let count = std::mem::take(&mut written.values);
-            written.given_up.push((trouble.reason(), count));
-        }
-        let bases: AHashMap<&str, u64> = lowest(entries);
-        for (pair, place) in checked.chunks(2).zip(flags) {
+        let puts = entries.iter().zip(&frame.is_new).flat_map(|(entry, is_new)| {
+            let is_new = *is_new;
+            let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, is_new };
+            let plain = entry.keys.plain.as_deref();
+            let plain = plain.map(|key| Put { key, value: &entry.plain_value, ..full });
+            std::iter::once(full).chain(plain)
+        });
+        let putting = Putting { client: &self.client, link, ttl: self.ttl };
+        putting.put(puts, &mut written).await?;
+        let checked = self.client.send(link, checks).await?;
+        for (pair, (place, lowest)) in checked.chunks(2).zip(&frame.flags) {
             let [floor, chunk] = pair else { continue };
             if *chunk == Value::Int(0) {
                 return Ok(None);
             }
             let floor = number(floor).ok_or_else(|| self.client.nonsense(link, "a floor is no number"))?;
-            if bases.get(place).is_some_and(|basis| *basis < floor) {
-                written.outdated.insert(place.to_owned(), floor);
+            if *lowest < floor {
+                written.outdated.insert((*place).to_owned(), floor);
             }
         }
         Ok(Some(written))
-    }
-
-    fn count(&self, link: &Link, reply: &Value, keys: usize, written: &mut Written) -> Result<(), Trouble> {
-        let keys = u64::try_from(keys).unwrap_or(u64::MAX);
-        match (reply, refusal(reply)) {
-            (_, Some(trouble)) => written.given_up.push((trouble.reason(), keys)),
-            (Value::Int(refused), None) => {
-                let refused = u64::try_from(*refused).unwrap_or(0).min(keys);
-                written.refused += refused;
-                written.values += keys - refused;
-            }
-            _ => return Err(self.client.nonsense(link, "a script answers no number")),
-        }
-        Ok(())
-    }
-
-    /// Removes values that could not be listed: no change would find them.
-    async fn take_back(&self, link: &Link, entries: &[Entry]) -> Result<(), Trouble> {
-        let keys = entries.iter().flat_map(|entry| [Some(&entry.keys.evaluation), entry.keys.plain.as_ref()]);
-        let commands = keys.flatten().map(|key| command("UNLINK", key)).collect();
-        self.client.send(link, commands).await.map(drop)
     }
 }
 
@@ -329,14 +273,9 @@ pub(crate) fn longest_life(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 + JITTER)
 }
 
-/// The lowest version of each flag.
-fn lowest(entries: &[Entry]) -> AHashMap<&str, u64> {
-    let mut lowest: AHashMap<&str, u64> = AHashMap::new();
-    for entry in entries {
-        let basis = lowest.entry(&entry.place).or_insert(entry.basis);
-        *basis = entry.basis.min(*basis);
-    }
-    lowest
+/// The hash of a key in one version.
+fn of_version(hash: u64, basis: u64) -> u64 {
+    hash ^ basis.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 pub(crate) fn command(name: &str, key: &str) -> Cmd {
@@ -363,6 +302,6 @@ pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }

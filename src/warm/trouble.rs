@@ -1,0 +1,80 @@
+//! What may be wrong with Redis, in the words of health and metrics.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+/// Why Redis did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
+    Resting(Duration),
+    #[error("Redis does not answer within {0:?}")]
+    Slow(Duration),
+    #[error("Redis cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("Redis has no memory left: {0}")]
+    Full(String),
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+    #[error("Redis answers what makes no sense: {0}")]
+    Nonsense(String),
+}
+
+impl Trouble {
+    pub(super) fn of(error: &RedisError) -> Self {
+        let text = error.to_string();
+        match error.kind() {
+            _ if is_full(&text) => Self::Full(text),
+            ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Self::Nonsense(text),
+            ErrorKind::AuthenticationFailed
+            | ErrorKind::Server(_)
+            | ErrorKind::InvalidClientConfig
+            | ErrorKind::Extension => Self::Refused(text),
+            _ => Self::Unreachable(text),
+        }
+    }
+
+    /// For metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Resting(_) | Self::Unreachable(_) => "unreachable",
+            Self::Slow(_) => "slow",
+            Self::Full(_) => "full",
+            Self::Refused(_) => "refused",
+            Self::Nonsense(_) => "nonsense",
+        }
+    }
+}
+
+/// The trouble that a reply tells of, if it is an error.
+pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
+    match reply {
+        Value::ServerError(error) => {
+            let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
+            Some(if is_full(&text) { Trouble::Full(text) } else { Trouble::Refused(text) })
+        }
+        _ => None,
+    }
+}
+
+/// Errors after which another server, or the same with its scripts loaded, may do better.
+pub(super) fn ends_connection(reply: &Value) -> Option<Trouble> {
+    let Value::ServerError(error) = reply else { return None };
+    let passing = matches!(
+        error.kind(),
+        Some(
+            ServerErrorKind::NoScript
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::Moved
+        )
+    );
+    passing.then(|| Trouble::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
+}
+
+fn is_full(text: &str) -> bool {
+    text.contains("OOM")
+}
