@@ -1,11 +1,14 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, http
-//!  stop    feeder, evaluator (finish, commit, leave the group) ─► kafka, store, usage, http ─► publisher (drain)
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer; http
+//!          database: is it migrated? ─► sink
+//!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
+//!          ─► publisher (drain)
 //! ```
 
 mod probes;
+mod storage;
 
 use std::future::Future;
 use std::str::FromStr;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::{Config, HttpConfig};
@@ -25,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
+use crate::warm::Warmer;
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -56,7 +61,7 @@ impl Role {
         ("api", Self::Api),
     ];
     /// What `run` runs unless told otherwise.
-    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Api];
+    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 
 impl FromStr for Role {
@@ -118,18 +123,26 @@ impl App {
             health,
             supervisor: Supervisor::default(),
         };
+        let database = storage::open(&app.parts.config)?;
         app.register();
         app.parts.store.serve(origins.iter().map(Origin::environment));
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
+        let database = database.map(|database| (database.clone(), app.start_database(database)));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins, fit.clone());
         }
+        if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
+            app.start_sink(database, migrated, fit.clone());
+        }
         if roles.contains(&Role::Evaluator) {
-            app.start_evaluator(fit);
+            app.start_evaluator(fit.clone());
+        }
+        if roles.contains(&Role::Warmer) {
+            app.start_warmer(fit);
         }
         let api = if roles.contains(&Role::Api) { Some(app.start_api()?) } else { None };
         app.serve(servers, api);
@@ -285,6 +298,34 @@ impl App {
             let evaluator = Evaluator::start(&parts)?;
             run_threads(evaluator, shutdown).await
         });
+    }
+
+    fn start_warmer(&mut self, fit: topics::Fit) {
+        let parts = self.parts.clone();
+        let Some(url) = parts.config.redis.url.clone() else {
+            tracing::info!("no warm view: REDIS_URL is not set");
+            return;
+        };
+        let health = self.health.reporter("warmer", false);
+        health.starting("waits for kafka and its topics");
+        self.supervisor.start(Stage::Intake, "warmer", |shutdown| async move {
+            if !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
+            let warmer = Warmer::start(&parts, url.expose(), &Handle::current())?;
+            run_threads(warmer, shutdown).await
+        });
+    }
+}
+
+impl Threads for Warmer {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn join(self) -> bool {
+        Self::join(self)
     }
 }
 

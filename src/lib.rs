@@ -11,12 +11,15 @@
 //!  feature-flag-definitions ──► store (immutable snapshot, atomic swap)
 //!                                 │
 //!  feature-flag-evaluation-requests ─► evaluate ─► feature-flag-events (EVALUATED), replies, dead letters
+//!                                                    │
+//!                                                    └─► audit ─► Postgres (one row per event)
 //! ```
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`evaluate`] answers requests, [`http`] tells how all this is doing.
-//! [`kafka`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
+//! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
+//! [`audit`] keeps what was answered, [`warm`] keeps it at hand in Redis, [`http`] tells how all this is doing.
+//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
 
@@ -26,7 +29,13 @@ pub mod feed;
 
 pub mod store;
 
+pub mod privacy;
+
 pub mod evaluate;
+
+pub mod audit;
+
+pub mod warm;
 
 pub mod publish;
 
@@ -37,6 +46,7 @@ pub mod flag_file;
 
 pub mod bench;
 
+pub mod database;
 pub mod kafka;
 
 pub mod config;

@@ -1,8 +1,10 @@
 //! All metrics of the process, by name, in one place.
 
+mod audit;
 mod evaluate;
 mod http;
 mod publish;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,9 +21,11 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
+pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use http::HttpMetrics;
 pub use publish::PublishMetrics;
+pub use warm::WarmMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -56,10 +60,12 @@ pub struct Metrics {
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
     pub evaluate: EvaluateMetrics,
+    pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
+    pub warm: WarmMetrics,
 }
 
 impl Metrics {
@@ -84,16 +90,19 @@ impl Metrics {
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
+        let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         Arc::new(Self {
             evaluate,
             publish,
             http,
+            audit,
             registry,
             requests,
             evaluations,
@@ -102,7 +111,15 @@ impl Metrics {
             dropped,
             feed,
             store,
+            warm,
         })
+    }
+
+    /// Counts what was dropped.
+    pub fn drop_counted(&self, what: &'static str, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped.get_or_create(&DropLabels { what, reason }).inc_by(count);
+        }
     }
 
     /// All metrics in the text format of OpenMetrics, which Prometheus reads.

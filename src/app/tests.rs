@@ -19,6 +19,7 @@ fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
     let broker = Broker::start()?;
     embed(&mut config, broker.address());
     config.state_dir = folder.join("state");
+    config.database.url = Some(crate::config::Secret::new("sqlite::memory:"));
     Ok((broker, config))
 }
 

@@ -46,7 +46,7 @@ impl Respond for Bare {
         if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
             to.copy_from_slice(from);
         }
-        outbox.event(record, 0, None, event).map(drop)
+        outbox.event(record, record.key(), 0, None, event).map(drop)
     }
 }
 

@@ -2,8 +2,11 @@
 //! loop in the same run, so that the result is a ratio and does not depend on the machine.
 
 pub mod bare;
+mod gate;
 pub mod http;
 pub mod latency;
 pub mod load;
 pub mod setup;
+pub mod sink;
 pub mod stream;
+pub mod warm;

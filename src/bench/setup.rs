@@ -5,11 +5,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::{Config, DeliveryMode};
 use crate::evaluate::Parts;
@@ -24,13 +25,26 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 use super::bare::Bare;
+use super::gate::{Gate, Gated};
 use super::load;
+
+/// How long Kafka may take for an answer: after millions of records it may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The two loops that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
     Bare,
     Full,
+}
+
+/// Where an arm begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With all requests, sparing them until every worker has partitions.
+    Backlog,
+    /// With the next request.
+    End,
 }
 
 /// One arm of a run.
@@ -55,6 +69,7 @@ impl Arm {
 #[derive(Debug)]
 pub struct Running {
     pub metrics: Arc<Metrics>,
+    pub gate: Gate,
     shutdown: Shutdown,
     workers: Vec<JoinHandle<()>>,
 }
@@ -79,6 +94,7 @@ impl Bench {
         config.topics.requests = format!("{run}-requests");
         config.topics.events = format!("{run}-events");
         config.topics.dead_letters = format!("{run}-dead-letters");
+        config.topics.definitions = format!("{run}-definitions");
         config.topics.partitions = partitions;
         let bench = Self { snapshot: load::snapshot(flags)?, config, flags, run, arms: 0 };
         bench.create_topics().await?;
@@ -87,12 +103,13 @@ impl Bench {
 
     async fn create_topics(&self) -> anyhow::Result<()> {
         let topics = &self.config.topics;
-        let names = [&topics.requests, &topics.events, &topics.dead_letters];
-        let new = |name| {
-            NewTopic::new(name, topics.partitions, TopicReplication::Fixed(topics.replication.unwrap_or(1)))
-        };
-        let new: Vec<_> = names.into_iter().map(|name| new(name)).collect();
-        let results = self.admin()?.create_topics(&new, &AdminOptions::new()).await?;
+        let many = [&topics.requests, &topics.events, &topics.dead_letters];
+        let many = many.into_iter().map(|name| (name, topics.partitions));
+        let replication = || TopicReplication::Fixed(topics.replication.unwrap_or(1));
+        let all = many.chain([(&topics.definitions, 1)]);
+        let new: Vec<_> =
+            all.map(|(name, partitions)| NewTopic::new(name, partitions, replication())).collect();
+        let results = self.admin()?.create_topics(&new, &patient()).await?;
         for result in results {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
@@ -100,11 +117,14 @@ impl Bench {
     }
 
     /// Deletes the run's topics.
-    pub async fn clean_up(&self) -> anyhow::Result<()> {
+    pub async fn clean_up(&self) {
         let topics = &self.config.topics;
-        let names = [topics.requests.as_str(), topics.events.as_str(), topics.dead_letters.as_str()];
-        self.admin()?.delete_topics(&names, &AdminOptions::new()).await?;
-        Ok(())
+        let names = [&topics.requests, &topics.events, &topics.dead_letters, &topics.definitions];
+        let names = names.map(String::as_str);
+        let deleted = async { anyhow::Ok(self.admin()?.delete_topics(&names, &patient()).await?) };
+        if let Err(error) = deleted.await {
+            tracing::warn!(%error, ?names, "topics of this run not deleted");
+        }
     }
 
     /// Produces `count` requests and waits until Kafka has them.
@@ -137,7 +157,30 @@ impl Bench {
         stamp: u64,
     ) -> anyhow::Result<()> {
         let (key, body) = load::request(number, self.flags, stamp);
-        let mut record = BaseRecord::to(&self.config.topics.requests).key(&key).payload(&body);
+        self.produce_record(
+            producer,
+            BaseRecord::to(&self.config.topics.requests).key(key.as_str()).payload(body.as_bytes()),
+        )
+    }
+
+    /// Sends a record to a partition of any topic.
+    pub fn send_to(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        body: &[u8],
+    ) -> anyhow::Result<()> {
+        self.produce_record(producer, BaseRecord::to(topic).partition(partition).key(key).payload(body))
+    }
+
+    /// Waits while the producer's queue is full.
+    fn produce_record(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        mut record: BaseRecord<'_, str, [u8]>,
+    ) -> anyhow::Result<()> {
         while let Err((error, again)) = producer.send(record) {
             let full = rdkafka::types::RDKafkaErrorCode::QueueFull;
             ensure!(error.rdkafka_error_code() == Some(full), "request not sent: {error}");
@@ -148,12 +191,14 @@ impl Bench {
     }
 
     /// Starts the workers of one arm, in a consumer group of their own.
-    pub fn start(&mut self, arm: Arm, from: &str) -> anyhow::Result<Running> {
+    pub fn start(&mut self, arm: Arm, from: From) -> anyhow::Result<Running> {
         self.arms += 1;
         let mut config = self.config.clone();
         config.delivery.mode = arm.mode;
         config.kafka.group_id = format!("{}-{}", self.run, self.arms);
-        config.kafka.client.insert("auto.offset.reset".to_owned(), crate::config::Secret::new(from));
+        if from == From::End {
+            self.commit_end(&format!("{}-evaluator", config.kafka.group_id))?;
+        }
         let store = Arc::new(Store::default());
         store.replace(self.snapshot.clone());
         let metrics = Metrics::new();
@@ -166,14 +211,29 @@ impl Bench {
             shutdown: shutdown.clone(),
             health: Reporter::detached(),
         };
+        let gate = Gate::new(parts.config.delivery.workers, from == From::Backlog);
+        let requests = &self.config.topics.requests;
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
-            Loop::Full => spawn(&parts, index, Responder::new(parts.clone())),
+            Loop::Full => spawn(&parts, index, Gated::new(Responder::new(parts.clone()), gate.clone())),
             Loop::Bare => {
-                spawn(&parts, index, Bare::new(&self.snapshot, self.flags, &self.config.topics.requests))
+                let bare = Bare::new(&self.snapshot, self.flags, requests);
+                spawn(&parts, index, Gated::new(bare, gate.clone()))
             }
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
-        Ok(Running { metrics, shutdown, workers })
+        Ok(Running { metrics, gate, shutdown, workers })
+    }
+
+    /// Puts a group behind everything that was ever sent.
+    fn commit_end(&self, group: &str) -> anyhow::Result<()> {
+        let consumer: BaseConsumer = self.client("offsets").set("group.id", group).create()?;
+        let topic = &self.config.topics.requests;
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..self.config.topics.partitions {
+            let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+            ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
+        }
+        Ok(consumer.commit(&ends, CommitMode::Sync)?)
     }
 
     pub fn client(&self, role: &str) -> ClientConfig {
@@ -197,6 +257,10 @@ impl Running {
             let _ = worker.join();
         }
     }
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
 fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {

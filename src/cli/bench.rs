@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
+use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
+use crate::bench::warm::{self, WarmArgs, WarmReport};
 
 use super::{Global, Output};
 
@@ -19,6 +21,10 @@ pub enum Command {
     /// The server that `http` measures
     #[command(hide = true)]
     HttpServer(ServerArgs),
+    /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
+    Sink(SinkArgs),
+    /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
+    Warm(WarmArgs),
 }
 
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
@@ -27,7 +33,9 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
+        Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
+        Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -85,5 +93,51 @@ fn latency_text(report: &LatencyReport) -> String {
         format!("{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}", row.arm, row.rate, row.p99_rounds)
     }));
     lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn sink_text(report: &SinkReport) -> String {
+    let mut lines = vec![
+        format!("{} rows, {} partitions", report.rows, report.partitions),
+        format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
+        format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
+    }));
+    lines.push(format!("flagstream sink / raw COPY BINARY: {:.2}", report.ratio));
+    let (rate, p50, p99) = (report.lag.rows_per_second, report.lag.p50_ms, report.lag.p99_ms);
+    lines.push(format!("event to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+    lines.extend(report.questions.iter().map(|question| {
+        let (p50, p99) = (question.p50_ms, question.p99_ms);
+        format!("{} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", question.question, report.history)
+    }));
+    lines.join("\n")
+}
+
+fn warm_text(report: &WarmReport) -> String {
+    let mut lines =
+        vec![format!("{} values", report.values), format!("{:28} {:>12}  rounds", "arm", "values/s")];
+    lines.extend(report.arms.iter().map(|arm| {
+        let median = arm.median;
+        format!("{:28} {median:>12.0}  {:?}", arm.arm, arm.values_per_second)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    if let Some(change) = &report.change {
+        lines.extend([
+            format!("one flag changed among {} keys", change.keys),
+            format!("  seen by a reader with the new definition after {:.3} ms", change.seen_here_ms),
+            format!("  seen by a reader without it after {:.3} ms", change.seen_elsewhere_ms),
+            format!(
+                "  last raw key right after {:.2} s ({:.0} keys/s)",
+                change.last_raw_key_seconds, change.keys_per_second
+            ),
+            format!(
+                "  PING meanwhile: p99 {:.3} ms, longest {:.3} ms",
+                change.ping_p99_ms, change.longest_ping_ms
+            ),
+            format!("  LATENCY LATEST (from 1 ms): {:?}", change.latency_events),
+        ]);
+    }
     lines.join("\n")
 }

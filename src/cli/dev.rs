@@ -93,10 +93,11 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
     let http = format!("http://{}", config.http.listen);
     let environment = &config.unleash.default_environment;
+    let (database, look) = database(config);
     vec![
         format!("http {http}"),
         format!("kafka {kafka}"),
-        "database none (audit rows come with the sink)".to_owned(),
+        database,
         format!("flags {} (environment {environment}; edit it: changes are announced)", flags.display()),
         String::new(),
         "For development only: the broker keeps nothing after a stop and has no transaction isolation."
@@ -109,8 +110,23 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
         "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
+        look,
         String::new(),
     ]
+}
+
+/// Where the audit trail is, and how to look at it.
+fn database(config: &Config) -> (String, String) {
+    let url = config.database.url.as_ref().map_or("", |url| url.expose());
+    let look = "select evaluated_at, flag_name, user_id, evaluation_reason from feature_flag_evaluations \
+        order by id desc limit 5";
+    match url.strip_prefix("sqlite:") {
+        Some(file) if !file.contains(":memory:") => {
+            let file = file.trim_start_matches("//");
+            (format!("database {file} (every evaluation is a row)"), format!("  sqlite3 {file} '{look}'"))
+        }
+        _ => ("database in memory (every evaluation is a row, gone after a stop)".to_owned(), String::new()),
+    }
 }
 
 /// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.

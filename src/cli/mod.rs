@@ -6,7 +6,9 @@ mod ask;
 pub mod bench;
 pub mod config;
 pub mod dev;
+pub mod erase;
 pub mod evaluate;
+pub mod migrate;
 mod print;
 mod render;
 pub mod request;
@@ -58,6 +60,10 @@ pub enum Command {
     /// Create the topics, or say how they differ from what is needed
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Bring the database up to date
+    Migrate,
+    /// Remove or anonymise what is kept of a user
+    Erase(erase::Args),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -100,6 +106,8 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, global).await,
         Command::Dev(args) => dev::run(args, global).await,
         Command::Topics(command) => topics::run(command, global).await,
+        Command::Migrate => migrate::run(global).await,
+        Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

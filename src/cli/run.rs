@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::app::{self, Role};
-use crate::config::Profile;
+use crate::config::{Config, Profile};
 use crate::telemetry;
 
 use super::{Global, UsageError};
@@ -25,6 +25,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         tracing::warn!("{notice}");
     }
     let config = Arc::new(loaded.config);
+    let roles = possible(roles, &args.roles, &config)?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, instance = config.instance, ?roles, "starting");
     app::run(config, &roles).await?;
@@ -40,6 +41,35 @@ fn roles(names: &[String]) -> Result<Vec<Role>, UsageError> {
     roles.map_err(|error| UsageError(format!("--roles: {error}")))
 }
 
+/// The roles that can work with this configuration. One that was asked for by name must.
+fn possible(roles: Vec<Role>, named: &[String], config: &Config) -> Result<Vec<Role>, UsageError> {
+    let mut possible = Vec::with_capacity(roles.len());
+    for role in roles {
+        match (lacking(role, config), named.is_empty()) {
+            (None, _) => possible.push(role),
+            (Some(why), true) => tracing::info!("{why}"),
+            (Some(why), false) => return Err(UsageError(format!("--roles: {why}"))),
+        }
+    }
+    Ok(possible)
+}
+
+fn lacking(role: Role, config: &Config) -> Option<&'static str> {
+    match role {
+        Role::Sink if config.database.url.is_none() => {
+            Some("the sink needs DATABASE_URL: evaluations are not audited")
+        }
+        Role::Warmer if config.redis.url.is_none() => {
+            Some("the warmer needs REDIS_URL: there is no warm view")
+        }
+        // A changed flag is evaluated again for each key, from what the events said.
+        Role::Warmer if config.privacy.hides_anything() => Some(
+            "the warmer needs whole events, and FLAGSTREAM_PRIVACY__… hides some of them: there is no warm view",
+        ),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,14 +81,9 @@ mod tests {
 
     #[test]
     fn roles_are_those_built_unless_named() {
-        assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Api]));
         assert_eq!(parsed(&["feeder", " api"]), Ok(vec![Role::Feeder, Role::Api]));
-        for unbuilt in ["sink", "warmer"] {
-            assert_eq!(
-                parsed(&["feeder", unbuilt]),
-                Err(format!("--roles: role {unbuilt} is not built yet"))
-            );
-        }
+        assert_eq!(parsed(&["sink"]), Ok(vec![Role::Sink]));
+        assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Sink, Role::Warmer, Role::Api]));
         assert!(parsed(&["evalutor"]).is_err_and(|error| error.contains("evaluator, feeder, sink")));
     }
 }

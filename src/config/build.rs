@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::values::Values;
 use super::{
-    ApiConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability, HttpConfig,
-    KafkaConfig, LogConfig, LogFormat, RedisConfig, Scope, Secret, TlsConfig, client, parse, topics, unleash,
+    ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, TlsConfig, client,
+    parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,7 +27,8 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let reply = topics::reply(values, topics.as_ref());
     let log = log(values);
     let formats = formats(values);
-    let (database, redis) = (database(values), redis(values));
+    let (database, audit, redis) = (database(values), audit(values), redis(values));
+    let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
     let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
     formats?;
@@ -42,6 +44,8 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         http: http?,
         log: log?,
         database: database?,
+        audit: audit?,
+        privacy: privacy?,
         redis: redis?,
         auth: auth?,
         api: api?,
@@ -179,8 +183,48 @@ fn database(values: &mut Values) -> Option<DatabaseConfig> {
     let schemes = ["postgres", "postgresql", "sqlite"];
     let url = values.optional("database.url", |text| parse::url(text, &schemes));
     let migrate = values.required("database.migrate", parse::flag);
+    Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate? })
+}
+
+fn audit(values: &mut Values) -> Option<AuditConfig> {
     let days = values.required("audit.retention_days", |text| parse::number(text, 1..=36_500));
-    Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate?, audit_retention_days: days? })
+    let batch_max = values
+        .required("audit.batch_max", |text| parse::duration(text, Duration::from_millis(1)..=10 * SECOND));
+    let rows = values.required("audit.batch_max_rows", |text| parse::number(text, 1..=1_000_000));
+    let bytes = values.required("audit.batch_max_bytes", |text| parse::bytes(text, 64 << 10..=256 << 20));
+    Some(AuditConfig {
+        retention_days: days?,
+        batch_max: batch_max?,
+        batch_max_rows: rows?,
+        batch_max_bytes: bytes?,
+        log_id: None,
+    })
+}
+
+fn privacy(values: &mut Values) -> Option<PrivacyConfig> {
+    let drop = values.list("privacy.drop_attributes", attribute);
+    let hash = values.list("privacy.hash_attributes", attribute);
+    let users =
+        values.required("privacy.user_ids", |text| parse::word(text, &[("keep", false), ("hash", true)]));
+    let key = values.optional("privacy.hash_key", |text| match parse::text(text)? {
+        key if key.len() < 16 => Err("expected at least 16 bytes".into()),
+        key => Ok(Secret::new(key)),
+    });
+    let (hash_attributes, hash_user_ids, hash_key) = (hash?, users?, key?);
+    if hash_key.is_none() && (hash_user_ids || !hash_attributes.is_empty()) {
+        return values.refuse("privacy.hash_key", "must be set where something is hashed");
+    }
+    Some(PrivacyConfig { drop_attributes: drop?, hash_attributes, hash_user_ids, hash_key })
+}
+
+/// An attribute's name. Users' ids have a setting of their own.
+fn attribute(text: &str) -> parse::Parsed<String> {
+    match parse::text(text)? {
+        name if name == "userId" || name == "user_id" => {
+            Err("user ids are kept or hashed by FLAGSTREAM_PRIVACY__USER_IDS".into())
+        }
+        name => Ok(name),
+    }
 }
 
 fn redis(values: &mut Values) -> Option<RedisConfig> {

@@ -104,6 +104,8 @@ pub struct Config {
     pub http: HttpConfig,
     pub log: LogConfig,
     pub database: DatabaseConfig,
+    pub audit: AuditConfig,
+    pub privacy: PrivacyConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
     pub api: ApiConfig,
@@ -230,7 +232,35 @@ pub struct DatabaseConfig {
     pub url: Option<Secret>,
     /// Whether `run` brings the schema up to date.
     pub migrate: bool,
-    pub audit_retention_days: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    pub retention_days: u32,
+    /// Longest time a batch stays open.
+    pub batch_max: Duration,
+    pub batch_max_rows: usize,
+    /// Of its events, and again of the rows that they become.
+    pub batch_max_bytes: usize,
+    /// In place of the topics' own ids, which the embedded broker does not tell: one for each of its lives.
+    pub log_id: Option<String>,
+}
+
+/// What is not written as it was asked.
+#[derive(Debug, Clone)]
+pub struct PrivacyConfig {
+    pub drop_attributes: Vec<String>,
+    pub hash_attributes: Vec<String>,
+    pub hash_user_ids: bool,
+    /// There is one wherever something is hashed.
+    pub hash_key: Option<Secret>,
+}
+
+impl PrivacyConfig {
+    /// Whether anything that is asked is written otherwise than it came.
+    pub fn hides_anything(&self) -> bool {
+        self.hash_user_ids || !(self.drop_attributes.is_empty() && self.hash_attributes.is_empty())
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! From one record to its results: decode, evaluate on one snapshot, encode, send.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{SecondsFormat, Utc};
@@ -12,6 +13,7 @@ use crate::kafka::consumer::Record;
 use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
 use crate::message::request::{Ask, Request};
+use crate::privacy::{Privacy, Shown};
 
 use super::Parts;
 use super::outbox::{Outbox, place, results_too_large};
@@ -42,6 +44,8 @@ struct Scene {
     parts: Parts,
     hostname: String,
     topic_hash: u32,
+    /// `None`: what was asked is written as it is.
+    privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
     now: String,
 }
@@ -59,6 +63,7 @@ impl Responder {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             // Reading from a slice cannot fail.
             topic_hash: murmur3::murmur3_32(&mut topic, 0).unwrap_or_default(),
+            privacy: Privacy::of(&parts.config.privacy),
             snapshot: Arc::default(),
             now: String::new(),
             parts,
@@ -86,7 +91,8 @@ impl Respond for Responder {
         }
         let served = scene.serve(request.environment.as_deref());
         let headers = Headers::of(record, outbox);
-        let frame = scene.reply_frame(&request, &served, &headers);
+        let (shown, key) = scene.show(&request, record);
+        let frame = scene.reply_frame(&request, &shown, &served, &headers);
         if headers.reply_to.is_some() {
             reply.begin(&frame);
         }
@@ -100,8 +106,13 @@ impl Respond for Responder {
                 index,
                 record.timestamp_ms(),
             );
-            write_event(event, &scene.event_frame(&request, &served, record, index, &id), ask, &answer);
-            if outbox.event(record, index, headers.passed_on.as_ref(), event)? {
+            write_event(
+                event,
+                &scene.event_frame(&request, &shown, &served, record, index, &id),
+                ask,
+                &answer,
+            );
+            if outbox.event(record, key.as_deref(), index, headers.passed_on.as_ref(), event)? {
                 outbox.tally.answer(served.flags.map(|(name, _)| name), &answer);
             }
             let repeated = || asks.iter().take(index as usize).any(|earlier| earlier.flag == ask.flag);
@@ -110,7 +121,9 @@ impl Respond for Responder {
             }
         }
         match headers.reply_to {
-            Some(topic) => outbox.reply(record, topic, headers.correlation_id, reply.finish(&frame)),
+            Some(topic) => {
+                outbox.reply(record, key.as_deref(), topic, headers.correlation_id, reply.finish(&frame))
+            }
             None => Ok(()),
         }
     }
@@ -120,6 +133,14 @@ impl Scene {
     fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
         Served { name, flags: self.snapshot.environment_entry(name) }
+    }
+
+    /// What may be written of a request, and the key of what is written.
+    fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
+        match &self.privacy {
+            None => (Shown::of(request), record.key().map(Cow::Borrowed)),
+            Some(privacy) => (privacy.show(request), record.key().map(|key| privacy.key(key))),
+        }
     }
 
     fn evaluate<'a>(
@@ -147,6 +168,7 @@ impl Scene {
     fn event_frame<'a>(
         &'a self,
         request: &'a Request<'_>,
+        shown: &'a Shown<'_>,
         served: &Served<'a>,
         record: &Record<'_>,
         index: u32,
@@ -156,10 +178,10 @@ impl Scene {
             // Hyphenated hex digits are ASCII.
             event_id: std::str::from_utf8(id).unwrap_or_default(),
             request_id: request.request_id.as_deref(),
-            user_id: request.context.user_id.as_deref(),
-            session_id: request.context.session_id.as_deref(),
+            user_id: shown.user_id.as_deref(),
+            session_id: shown.session_id.as_deref(),
             environment: served.name,
-            context: &request.context_json,
+            context: &shown.context,
             evaluated_at: &self.now,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
@@ -173,13 +195,14 @@ impl Scene {
     fn reply_frame<'a>(
         &'a self,
         request: &'a Request<'_>,
+        shown: &'a Shown<'_>,
         served: &Served<'a>,
         headers: &Headers<'a>,
     ) -> ReplyFrame<'a> {
         ReplyFrame {
             request_id: request.request_id.as_deref(),
             correlation_id: headers.correlation_id,
-            user_id: request.context.user_id.as_deref(),
+            user_id: shown.user_id.as_deref(),
             environment: served.name,
             flags_version: self.snapshot.version(),
             evaluated_at: &self.now,

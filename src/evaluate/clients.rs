@@ -55,24 +55,9 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
 
 /// A static member of the evaluators' group.
 pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
-    let session_timeout = parts.config.delivery.session_timeout;
-    let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
-    config
-        .set("group.id", format!("{}-evaluator", parts.config.kafka.group_id))
-        .set("group.instance.id", member_name(parts, index))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", session_timeout.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "20")
-        // The default of a second would leave a partition that ran dry alone for as long.
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.message.max.bytes", "2097152")
-        .set("queued.max.messages.kbytes", "65536")
-        .set("allow.auto.create.topics", "false");
+    let client = format!("evaluator-{index}");
+    let mut config = client::member(&parts.config, "evaluator", &client, &member_name(parts, index));
+    config.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "65536");
     BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
         .map_err(SessionError::Consumer)
 }

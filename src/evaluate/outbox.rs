@@ -29,11 +29,12 @@ pub struct Outbox<'b> {
 }
 
 impl Outbox<'_> {
-    /// Sends one event to the partition its request came from, under the request's key. `Ok(false)` if the
+    /// Sends one event to the partition its request came from, under `key`: the request's, unless privacy hides it. `Ok(false)` if the
     /// broker is known to refuse it; a dead letter then stands in its place.
     pub fn event(
         &mut self,
         record: &Record<'_>,
+        key: Option<&[u8]>,
         index: u32,
         headers: Option<&OwnedHeaders>,
         body: &[u8],
@@ -48,10 +49,10 @@ impl Outbox<'_> {
         let ticket = self.batch.ticket(place, Sent::Event { index, bytes: body.len() }, body.len());
         let partition = record.partition();
         match headers {
-            None => self.producer.send(partition, record.key(), body, ticket)?,
+            None => self.producer.send(partition, key, body, ticket)?,
             Some(headers) => {
                 let event = BaseRecord::with_opaque_to(&self.topics.events, ticket).partition(partition);
-                self.send(event, record.key(), body, headers.clone())?;
+                self.send(event, key, body, headers.clone())?;
             }
         }
         Ok(true)
@@ -100,6 +101,7 @@ impl Outbox<'_> {
     pub fn reply(
         &mut self,
         record: &Record<'_>,
+        key: Option<&[u8]>,
         topic: &str,
         correlation_id: Option<&str>,
         body: &[u8],
@@ -113,7 +115,7 @@ impl Outbox<'_> {
         }
         let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
         let ticket = self.batch.ticket(place(record), sent, body.len());
-        self.send(BaseRecord::with_opaque_to(topic, ticket), record.key(), body, headers)
+        self.send(BaseRecord::with_opaque_to(topic, ticket), key, body, headers)
     }
 
     /// Counts a reply that is not sent. The request's events are not affected.

@@ -10,7 +10,7 @@
 //! (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in force;
 //! after any failure whose outcome is unknown it starts again from there.
 
-mod answer;
+pub mod answer;
 mod definitions;
 mod desk;
 mod diff;

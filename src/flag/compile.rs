@@ -12,10 +12,11 @@ use unleash_types::client_features::{ClientFeature, FeatureDependency};
 pub use variant::{Payload, Variant};
 
 pub(super) use properties::{ContextField, Properties};
-pub(super) use rule::{Condition, StrategyRule};
+pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
 
 use super::definition;
+use super::steady::Dependence;
 use properties::PropertyNames;
 
 /// A flag ready to be evaluated.
@@ -34,6 +35,8 @@ pub struct CompiledFlag {
     pub(super) dependencies: Box<[Dependency]>,
     /// Those that the rules read.
     pub(super) properties: Properties,
+    /// What else the outcome depends on.
+    pub(super) dependence: Dependence,
 }
 
 /// What a flag asks of another.
@@ -83,6 +86,8 @@ impl CompiledFlag {
             })?;
             strategies.push(StrategyRule { condition, group: rule::group(strategy), variants: set });
         }
+        let sets = std::iter::once(&own).chain(strategies.iter().map(|strategy| &strategy.variants));
+        let dependence = Dependence::of(feature, sets);
         Ok(Self {
             name: feature.name.as_str().into(),
             environment: environment.into(),
@@ -93,6 +98,7 @@ impl CompiledFlag {
             own,
             dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
             properties: names.finish(),
+            dependence,
         })
     }
 

@@ -87,6 +87,17 @@ pub enum Lookup<'a> {
     /// The environment is served, the flag is not there.
     NotFound,
     Found(Outcome<'a>),
+    /// Not looked up in a snapshot, but kept from an earlier look.
+    Kept(Kept<'a>),
+}
+
+/// An outcome without its flag: all that an answer is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept<'a> {
+    pub enabled: bool,
+    /// The variant's name and payload.
+    pub variant: Option<(&'a str, Option<&'a Payload>)>,
+    pub flag_version: u64,
 }
 
 impl<'a> Lookup<'a> {

@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config::KafkaConfig;
+use crate::config::{Config, KafkaConfig};
 
 /// The settings that every client of this process shares; `role` becomes part of the client id.
 pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
@@ -19,6 +19,27 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
         config.set(name, value.expose());
     }
     config
+}
+
+/// A static member of a role's group, which reads committed records from where the application says.
+pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientConfig {
+    let session_timeout = config.delivery.session_timeout;
+    let mut settings = base(&config.kafka, &config.instance, client);
+    settings
+        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+        .set("group.instance.id", name)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        // The default of a second would leave a partition that ran dry alone for as long.
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "2097152")
+        .set("allow.auto.create.topics", "false");
+    settings
 }
 
 /// librdkafka's own log lines, as ours.

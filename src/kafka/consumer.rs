@@ -36,6 +36,7 @@ unsafe impl Send for BatchConsumer {}
 pub struct Forwarding {
     queue: OnceLock<usize>,
     assigned: AtomicUsize,
+    rebalances: AtomicUsize,
     closing: AtomicBool,
 }
 
@@ -111,6 +112,11 @@ impl BatchConsumer {
         self.consumer.context().assigned.load(Ordering::Relaxed)
     }
 
+    /// How often partitions came or went.
+    pub fn rebalances(&self) -> usize {
+        self.consumer.context().rebalances.load(Ordering::Relaxed)
+    }
+
     /// Serves rebalances and errors without waiting. An error is returned if the consumer is beyond repair.
     pub fn serve(&self) -> KafkaResult<()> {
         while let Some(polled) = self.consumer.poll(Duration::ZERO) {
@@ -180,6 +186,7 @@ impl ClientContext for Forwarding {
 
 impl ConsumerContext for Forwarding {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {
             Rebalance::Assign(partitions) => {
                 for element in partitions.elements() {

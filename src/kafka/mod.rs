@@ -3,5 +3,6 @@
 pub mod client;
 pub mod consumer;
 pub mod follow;
+pub mod log_id;
 pub mod producer;
 pub mod topics;

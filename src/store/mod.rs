@@ -70,6 +70,11 @@ impl Store {
         self.snapshot.load()
     }
 
+    /// The same, for longer than a moment.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
     /// The highest version applied; 0 when nothing was ever loaded.
     pub fn version(&self) -> u64 {
         self.load().version()

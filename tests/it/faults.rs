@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::harness::{Flag, Flags, Group, Ledger, Load, SOON, Service, Stack, get, is_long, wait_until};
+use crate::harness::{Flags, Group, Ledger, Load, SOON, Service, Stack, get, is_long, wait_until};
 
 /// The modes of delivery, by their setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,7 @@ impl Scene {
             Mode::AtLeastOnce => "at_least_once",
         };
         let group = Group::new(stack).set("FLAGSTREAM_DELIVERY__MODE", setting);
-        let mut flags = Flags::new(&group.topics);
-        flags.set("production", Flag::on("on"));
-        flags.set("production", Flag::off("off"));
-        let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
-        flags.set("production", theme.variant("dark", Some(("string", "dark"))));
+        Flags::new(&group.topics).set_load();
         let reply_to = group.topics.reply_topic("load");
         let ledger = Ledger::open(&group.topics, &reply_to);
         Self { mode, group, reply_to, ledger, load: None }
@@ -69,7 +65,7 @@ impl Scene {
         match self.mode {
             Mode::Transactional => self.ledger.assert_exactly_once(),
             Mode::AtLeastOnce => self.ledger.assert_last_pair_suffices(),
-        }
+        };
     }
 }
 

@@ -11,6 +11,7 @@
 mod harness;
 
 mod api;
+mod audit;
 mod changes;
 mod commands;
 mod differential;
@@ -20,3 +21,4 @@ mod ofrep;
 mod pipeline;
 mod spec;
 mod store;
+mod warm;

@@ -104,7 +104,7 @@ fn translate(strategy: &Strategy, names: &mut PropertyNames) -> Option<Strategy>
     }
 }
 
-pub(super) fn parameter<'s>(strategy: &'s Strategy, name: &str) -> Option<&'s str> {
+pub(crate) fn parameter<'s>(strategy: &'s Strategy, name: &str) -> Option<&'s str> {
     strategy.parameters.as_ref()?.get(name).map(String::as_str)
 }
 

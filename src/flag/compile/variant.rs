@@ -37,7 +37,7 @@ pub(crate) struct VariantSet {
 }
 
 /// Whose value decides the draw; without a value it is random.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stickiness {
     /// `default`: the user, else the session.
     UserOrSession,

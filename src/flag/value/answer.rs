@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::payload::NotInteger;
-use super::{Answer, DefaultValue, ErrorCode, Lookup, Reason, Value, ValueType};
+use super::{Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Value, ValueType};
+use crate::flag::Outcome;
 use crate::flag::definition::shorten;
-use crate::flag::{Outcome, Variant};
 
 /// How much of a flag's content an error message repeats.
 const MAX_ECHO_BYTES: usize = 80;
@@ -36,7 +36,11 @@ pub fn answer<'a>(
             error_message: Some(Cow::Borrowed("the environment has no flag of this name")),
             ..fallback
         },
-        Lookup::Found(outcome) => found(flag, &outcome, asked, fallback),
+        Lookup::Found(outcome @ Outcome { failure: Some(failure), .. }) => {
+            fallback.of(&Kept::from(&outcome)).error(ErrorCode::General, Cow::Borrowed(failure))
+        }
+        Lookup::Found(outcome) => found(flag, &Kept::from(&outcome), asked, fallback),
+        Lookup::Kept(kept) => found(flag, &kept, asked, fallback),
     }
 }
 
@@ -72,43 +76,52 @@ fn fallback<'a>(asked: ValueType, default: Option<&DefaultValue<'a>>) -> Value<'
     }
 }
 
-fn found<'a>(flag: &str, outcome: &Outcome<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
-    let fallback = Answer {
-        enabled: outcome.enabled,
-        variant: outcome.variant.map(|(_, variant)| variant.name.as_ref()),
-        flag_version: Some(outcome.flag.version),
-        ..fallback
-    };
-    if let Some(failure) = outcome.failure {
-        return fallback.error(ErrorCode::General, Cow::Borrowed(failure));
-    }
-    let value = match (asked, outcome.enabled, outcome.variant) {
+fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
+    let fallback = fallback.of(kept);
+    let value = match (asked, kept.enabled, &kept.variant) {
         (ValueType::Boolean, true, _) => Some(Value::Boolean(true)),
         (ValueType::Boolean, false, _) => {
             return Answer { value: Value::Boolean(false), ..fallback };
         }
-        (_, true, Some((_, variant))) => convert(variant, asked),
+        (_, true, Some((name, payload))) => convert(name, *payload, asked),
         _ => return fallback,
     };
-    match (value, outcome.variant) {
+    match (value, &kept.variant) {
         (Some(value), _) => Answer { value, reason: Reason::TargetingMatch, ..fallback },
-        (None, Some((_, variant))) => {
-            fallback.error(ErrorCode::TypeMismatch, Cow::Owned(mismatch(flag, variant, asked)))
+        (None, Some((name, payload))) => {
+            fallback.error(ErrorCode::TypeMismatch, Cow::Owned(mismatch(flag, name, *payload, asked)))
         }
         (None, None) => fallback,
     }
 }
 
 impl<'a> Answer<'a> {
+    /// With what is the same whatever was asked for.
+    fn of(self, kept: &Kept<'a>) -> Self {
+        Self {
+            enabled: kept.enabled,
+            variant: kept.variant.map(|(name, _)| name),
+            flag_version: Some(kept.flag_version),
+            ..self
+        }
+    }
+
     fn error(self, code: ErrorCode, message: Cow<'a, str>) -> Self {
         Self { reason: Reason::Error, error_code: Some(code), error_message: Some(message), ..self }
     }
 }
 
+impl<'a> From<&Outcome<'a>> for Kept<'a> {
+    fn from(outcome: &Outcome<'a>) -> Self {
+        let variant = outcome.variant.map(|(_, variant)| (variant.name.as_ref(), variant.payload.as_ref()));
+        Self { enabled: outcome.enabled, variant, flag_version: outcome.flag.version }
+    }
+}
+
 /// The variant's value as what was asked for.
-fn convert(variant: &Variant, asked: ValueType) -> Option<Value<'_>> {
-    let Some(payload) = &variant.payload else {
-        return (asked == ValueType::String).then_some(Value::String(Cow::Borrowed(&variant.name)));
+fn convert<'a>(name: &'a str, payload: Option<&'a Payload>, asked: ValueType) -> Option<Value<'a>> {
+    let Some(payload) = payload else {
+        return (asked == ValueType::String).then_some(Value::String(Cow::Borrowed(name)));
     };
     let number = |text| Value::Number(Cow::Borrowed(text));
     match asked {
@@ -121,8 +134,8 @@ fn convert(variant: &Variant, asked: ValueType) -> Option<Value<'_>> {
     }
 }
 
-fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
-    let there = match &variant.payload {
+fn mismatch(flag: &str, variant: &str, payload: Option<&Payload>, asked: ValueType) -> String {
+    let there = match payload {
         None => "no payload".to_owned(),
         Some(payload) => {
             let kind = shorten(&payload.kind, MAX_ECHO_BYTES);
@@ -131,7 +144,7 @@ fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
             format!("a payload of type {kind}: {text}{cut}")
         }
     };
-    let why = match variant.payload.as_ref().and_then(|payload| payload.number()) {
+    let why = match payload.and_then(Payload::number) {
         Some(number) if asked == ValueType::Integer && number.integer == Err(NotInteger::TooLarge) => {
             " (an integer has 64 bits)"
         }
@@ -141,6 +154,6 @@ fn mismatch(flag: &str, variant: &Variant, asked: ValueType) -> String {
         "{asked} asked of flag {flag}, whose variant {name} has {there}{why}",
         asked = asked.as_str(),
         flag = shorten(flag, MAX_ECHO_BYTES),
-        name = shorten(&variant.name, MAX_ECHO_BYTES),
+        name = shorten(variant, MAX_ECHO_BYTES),
     )
 }

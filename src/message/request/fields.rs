@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::flag::{EvaluationContext, ValueType};
-use crate::message::json::{Kind, Scanner, Span, write_string};
+use crate::message::json::{JsonError, Kind, Scanner, Span, write_string};
 
 use super::read::{members, present, scalar, string, strings};
 use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse, shorten, value_type};
@@ -178,14 +178,7 @@ impl<'a> Fields<'a> {
             return Err(expected("context", "an object", kind));
         }
         let start = scanner.rest();
-        scanner.begin_object().map_err(not_json)?;
-        let mut first = true;
-        while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
-            let value = scanner.value().map_err(not_json)?;
-            if let Some(text) = text_of(value) {
-                enter(&mut self.in_context, key, text);
-            }
-        }
+        read_context(scanner, &mut self.in_context).map_err(not_json)?;
         let length = start.len() - scanner.rest().len();
         let text = start.get(..length).unwrap_or_default();
         self.context = Some(Span { kind: Kind::Object, text });
@@ -325,6 +318,26 @@ impl<'a> Fields<'a> {
 
 fn twice(key: &str) -> Refusal {
     refuse(RefusalCode::DuplicateField, key, "expected once, got twice".into())
+}
+
+/// What evaluation sees of a context's JSON text, such as an event echoes.
+pub fn context(text: &str) -> Result<EvaluationContext<'_>, JsonError> {
+    let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
+    let mut context = EvaluationContext::default();
+    read_context(&mut scanner, &mut context)?;
+    scanner.end()?;
+    Ok(context)
+}
+
+fn read_context<'a>(scanner: &mut Scanner<'a>, context: &mut EvaluationContext<'a>) -> Result<(), JsonError> {
+    scanner.begin_object()?;
+    let mut first = true;
+    while let Some(key) = scanner.next_key(&mut first)? {
+        if let Some(text) = text_of(scanner.value()?) {
+            enter(context, key, text);
+        }
+    }
+    Ok(())
 }
 
 /// A value as the engine's operators see it: text as it is, numbers and booleans as their JSON text, lists

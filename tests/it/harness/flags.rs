@@ -71,6 +71,12 @@ impl<'t> Flags<'t> {
         Self { topics, sender: Sender::new(&topics.kafka), version: 1_768_473_000_000 }
     }
 
+    /// With versions that are later than those of others.
+    pub fn later(mut self, by: u64) -> Self {
+        self.version += by;
+        self
+    }
+
     /// Puts a flag in force; returns its version.
     pub fn set(&mut self, environment: &str, flag: Flag) -> u64 {
         self.version += 1;
@@ -83,6 +89,39 @@ impl<'t> Flags<'t> {
         let text = body.to_string();
         self.sender.send(&self.topics.definitions, Some(0), Some(key.as_bytes()), text.as_bytes(), None);
         self.version
+    }
+
+    /// The flags that [`super::Load`] asks for.
+    pub fn set_load(&mut self) {
+        self.set("production", Flag::on("on"));
+        self.set("production", Flag::off("off"));
+        let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
+        self.set("production", theme.variant("dark", Some(("string", "dark"))));
+    }
+
+    /// Invalidates what was answered with earlier versions, as the feeder would.
+    pub fn announce(&self, environment: &str, flag: &str, version: u64) {
+        let now = chrono::Utc::now().to_rfc3339();
+        let body = json!({
+            "event_type": "FEATURE_FLAG_UPDATED", "flag_name": flag, "environment": environment, "version": version,
+            "changed_at": now, "published_at": now, "actor": "test",
+        });
+        let key = format!("{environment}/{flag}");
+        self.sender.send(
+            &self.topics.updates,
+            Some(0),
+            Some(key.as_bytes()),
+            body.to_string().as_bytes(),
+            None,
+        );
+    }
+
+    /// Sets a flag and announces it.
+    pub fn change(&mut self, environment: &str, flag: Flag) -> u64 {
+        let name = flag.name.clone();
+        let version = self.set(environment, flag);
+        self.announce(environment, &name, version);
+        version
     }
 
     /// Takes a flag away; returns the version of that.

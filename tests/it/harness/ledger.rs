@@ -16,7 +16,7 @@ use super::{SOON, Sender, Topics};
 const SHOWN: usize = 10;
 
 /// Where a result came from: partition, offset, and index among the request's flags.
-type Coordinate = (i32, i64, u32);
+pub type Coordinate = (i32, i64, u32);
 
 /// Reads results from the beginning of their topics, and keeps where each came from.
 pub struct Ledger {
@@ -112,7 +112,8 @@ impl Ledger {
     }
 
     /// Once the load has stopped: each request has each of its outcomes exactly once, in the order of its partition.
-    pub fn assert_exactly_once(mut self) {
+    /// Where the events came from.
+    pub fn assert_exactly_once(mut self) -> Vec<Coordinate> {
         let asked = self.settle();
         let doubled = self.doubled();
         assert!(
@@ -130,15 +131,17 @@ impl Ledger {
         assert_eq!(self.dead_letters.len(), asked.dead_letters.len(), "dead letters twice");
         assert_eq!(self.replies.len(), asked.replies.len(), "replies twice");
         self.report("exactly once", &asked);
+        deduplicated
     }
 
     /// Once the load has stopped: a reader that keeps the last (offset, index) per source partition, and nothing
     /// else, has each event exactly once and in order.
-    pub fn assert_last_pair_suffices(mut self) {
+    pub fn assert_last_pair_suffices(mut self) -> Vec<Coordinate> {
         let asked = self.settle();
         let deduplicated = self.deduplicated();
         self.compare(&asked, &deduplicated);
         self.report("at least once", &asked);
+        deduplicated
     }
 
     fn report(&self, what: &str, asked: &Asked) {

@@ -41,6 +41,11 @@ impl Group {
         self
     }
 
+    /// The variables of its instances.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
     /// An instance that is ready.
     pub fn start(&self, name: &str) -> Service {
         let mut service = self.prepare(name);
@@ -66,6 +71,7 @@ impl Group {
             _topics: self.topics.clone(),
             log: self.folder.path().join(format!("{name}.log")),
             url: format!("http://127.0.0.1:{port}"),
+            roles: None,
             child: None,
         }
     }
@@ -81,10 +87,18 @@ pub struct Service {
     /// Not deleted while it runs.
     _topics: Topics,
     log: PathBuf,
+    /// `None`: all.
+    roles: Option<String>,
     child: Option<Child>,
 }
 
 impl Service {
+    /// Only these roles, from the next start on.
+    pub fn roles(mut self, roles: &str) -> Self {
+        self.roles = Some(roles.to_owned());
+        self
+    }
+
     /// Starts the process, without waiting for anything.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -92,6 +106,7 @@ impl Service {
         let mut command = binary(self.folder.path());
         command
             .arg("run")
+            .args(self.roles.iter().flat_map(|roles| ["--roles", roles]))
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -123,6 +138,12 @@ impl Service {
         if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
             panic!("{} ended by itself: {status}", self.name);
         }
+    }
+
+    /// `/health`, whole.
+    pub fn health(&self) -> serde_json::Value {
+        let (_, body) = get(&format!("{}/health", self.url)).expect("nobody answers /health");
+        serde_json::from_str(&body).unwrap()
     }
 
     pub fn metrics(&self) -> Metrics {

@@ -7,6 +7,9 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 #[derive(Debug)]
 pub struct Stack {
     pub kafka: String,
+    /// A database of the cluster's owner, from which others are made.
+    pub postgres: String,
+    pub redis: String,
     pub unleash: Unleash,
     /// The folder that holds what the tests need from npm.
     pub node_modules: String,
@@ -45,6 +48,8 @@ impl Stack {
         static STACK: OnceLock<Stack> = OnceLock::new();
         STACK.get_or_init(|| Self {
             kafka: variable("KAFKA"),
+            postgres: variable("DATABASE_URL"),
+            redis: variable("REDIS_URL"),
             unleash: Unleash {
                 url: variable("UNLEASH_URL"),
                 development_token: variable("UNLEASH_CLIENT_TOKEN"),

@@ -1,0 +1,126 @@
+//! The database and what writes to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+use crate::audit::{self, Sink};
+use crate::config::Config;
+use crate::database::Database;
+use crate::health::Reporter;
+use crate::kafka::topics;
+use crate::shutdown::{Shutdown, Stage, run_threads};
+
+use super::App;
+
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks whether the database is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Whether the tables were once found up to date.
+pub(super) type Migrated = watch::Receiver<bool>;
+
+/// The database of `config`; `None` without one.
+pub(super) fn open(config: &Config) -> anyhow::Result<Option<Database>> {
+    let name = format!("flagstream-{}", config.instance);
+    let open = |url| Database::open(url, &name);
+    Ok(config.database.url.as_ref().map(open).transpose()?)
+}
+
+impl App {
+    /// Brings the tables up to date, as soon as the database can be reached.
+    pub(super) fn start_database(&mut self, database: Database) -> Migrated {
+        let (migrated, watched) = watch::channel(false);
+        let health = self.health.reporter("database", false);
+        self.health.address("database", &database);
+        let migrate = self.parts.config.database.migrate;
+        self.supervisor.start(Stage::Base, "database", move |shutdown| async move {
+            if migrate {
+                bring_up_to_date(&database, &health, &shutdown).await;
+            }
+            migrated.send_replace(true);
+            look_after(&database, &health, &shutdown).await;
+            Ok(())
+        });
+        watched
+    }
+
+    pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
+        let health = self.health.reporter("sink", false);
+        let definitions_health = self.health.reporter("sink-definitions", false);
+        health.starting("waits for the database and kafka");
+        definitions_health.starting("waits for the database and kafka");
+        let (config, metrics) = (Arc::clone(&self.parts.config), Arc::clone(&self.parts.metrics));
+        // It takes no requests in, and what it has not written is written later.
+        self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
+            let ready = async { migrated.wait_for(|migrated| *migrated).await.is_ok() };
+            let ready = tokio::select! {
+                () = shutdown.cancelled() => false,
+                ready = ready => ready,
+            };
+            if !ready || !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let shutdown_of_parts = shutdown.clone();
+            let parts = audit::Parts {
+                config,
+                database,
+                metrics,
+                shutdown: shutdown_of_parts,
+                health,
+                definitions_health,
+            };
+            run_threads(Sink::start(&parts).context("sink")?, shutdown).await
+        });
+    }
+}
+
+/// Tells whether it answers, until `shutdown`.
+async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown) {
+    loop {
+        let answered = tokio::select! {
+            () = shutdown.cancelled() => return,
+            answered = database.ping() => answered,
+        };
+        match answered {
+            Ok(()) => health.up(),
+            Err(error) => health.down(error),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+    }
+}
+
+/// Migrates, until it works or `shutdown`.
+async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shutdown) {
+    let (mut pause, mut told) = (MIN_PAUSE, None);
+    loop {
+        let migrated = tokio::select! {
+            () = shutdown.cancelled() => return,
+            migrated = database.migrate() => migrated,
+        };
+        let error = match migrated {
+            Ok(migrated) => {
+                tracing::info!(%database, version = migrated.version, applied = migrated.applied, "database is up to date");
+                return;
+            }
+            Err(error) => error.to_string(),
+        };
+        // The same again is one line only, however long it lasts.
+        if told.as_ref() != Some(&error) {
+            tracing::error!(%database, "database is not migrated: {error}");
+        }
+        health.down(format!("is not migrated: {error}"));
+        told = Some(error);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}

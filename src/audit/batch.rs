@@ -1,0 +1,278 @@
+//! Records on their way into the database: what is written together, or not at all.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ahash::AHashMap;
+use rdkafka::message::OwnedHeaders;
+use uuid::Uuid;
+
+use crate::kafka::consumer::Record;
+
+use super::definition::FlagVersion;
+use super::evaluation::Evaluation;
+use super::position::{Position, Sources};
+
+/// One batch. The bytes of the records are kept until it is written: one that cannot be is given back as it came.
+#[derive(Debug)]
+pub struct Batch {
+    /// By which a batch is known again whose commit was not confirmed.
+    pub id: Uuid,
+    pub moves: Vec<Move>,
+    pub entries: Vec<Entry>,
+    /// Rows as the database takes them, one after the other.
+    pub encoded: Vec<u8>,
+    pub flags: Flags,
+    /// Events that were taken before.
+    pub repeated: u64,
+    /// When the first record came.
+    pub opened: Instant,
+    bytes: Vec<u8>,
+}
+
+/// How a partition's position changes.
+#[derive(Debug, Clone)]
+pub struct Move {
+    pub partition: i32,
+    pub from: i64,
+    pub to: i64,
+    pub sources: Sources,
+}
+
+/// One record.
+#[derive(Debug)]
+pub struct Entry {
+    pub partition: i32,
+    pub offset: i64,
+    pub content: Content,
+    /// Set once it is known that it cannot be written.
+    pub refusal: Option<Refusal>,
+    headers: Option<Box<OwnedHeaders>>,
+    /// `None`: a null key.
+    key: Option<Range<usize>>,
+    payload: Option<Range<usize>>,
+}
+
+/// What a record is to the database.
+#[derive(Debug)]
+pub enum Content {
+    Evaluation {
+        row: Range<usize>,
+        flag: usize,
+        environment: usize,
+        counts: bool,
+        evaluated_at: i64,
+    },
+    Definition(Box<FlagVersion>),
+    /// Not to be read.
+    Nothing,
+}
+
+/// Why a record is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// The flags and environments of a batch, each once.
+#[derive(Debug, Default)]
+pub struct Flags {
+    environments: Vec<Arc<str>>,
+    flags: Vec<(usize, Arc<str>)>,
+    known: AHashMap<Arc<str>, (usize, Numbers)>,
+}
+
+/// The numbers of an environment's flags.
+type Numbers = AHashMap<Arc<str>, usize>;
+
+/// What a batch adds to a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    pub environment: Arc<str>,
+    pub flag: Arc<str>,
+    pub evaluations: i64,
+    /// Microseconds since 1970.
+    pub last_evaluated_at: i64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            moves: Vec::new(),
+            entries: Vec::new(),
+            encoded: Vec::new(),
+            flags: Flags::default(),
+            repeated: 0,
+            opened: Instant::now(),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to be told to the database.
+    pub fn is_empty(&self) -> bool {
+        self.moves.is_empty()
+    }
+
+    /// What it holds in memory.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len() + self.encoded.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Empties it for another use; its memory is kept.
+    pub fn clear(&mut self) {
+        self.id = Uuid::now_v7();
+        self.moves.clear();
+        self.entries.clear();
+        self.encoded.clear();
+        self.flags.clear();
+        self.repeated = 0;
+        self.bytes.clear();
+    }
+
+    /// The record was looked at: `position` is where its partition now stands.
+    pub fn advance(&mut self, position: &Position, from: i64) {
+        if self.moves.is_empty() {
+            self.opened = Instant::now();
+        }
+        match self.moves.iter_mut().find(|moved| moved.partition == position.partition) {
+            Some(moved) => moved.to = position.next_offset,
+            None => self.moves.push(Move {
+                partition: position.partition,
+                from,
+                to: position.next_offset,
+                sources: Sources::default(),
+            }),
+        }
+    }
+
+    /// Enters the record as `content`.
+    pub fn enter(&mut self, record: &Record<'_>, content: Content, refusal: Option<Refusal>) {
+        let key = record.key().map(|key| self.keep(key));
+        let payload = (!record.is_null()).then(|| self.keep(record.payload()));
+        let headers = record.has_headers().then(|| Box::new(record.headers()));
+        let (partition, offset) = (record.partition(), record.offset());
+        self.entries.push(Entry { partition, offset, content, refusal, headers, key, payload });
+    }
+
+    /// Enters an evaluation that `encode` writes as a row.
+    pub fn evaluation(
+        &mut self,
+        record: &Record<'_>,
+        evaluation: &Evaluation<'_>,
+        encode: impl FnOnce(&Evaluation<'_>, &mut Vec<u8>),
+    ) {
+        let start = self.encoded.len();
+        encode(evaluation, &mut self.encoded);
+        let (environment, flag) = self.flags.index(&evaluation.environment, &evaluation.flag_name);
+        let served = evaluation.error_code.as_deref() != Some("PROVIDER_NOT_READY");
+        let environment = if served { environment } else { self.flags.environment(super::UNSERVED) };
+        let content = Content::Evaluation {
+            row: start..self.encoded.len(),
+            flag,
+            environment,
+            counts: evaluation.counts(),
+            evaluated_at: evaluation.evaluated_at,
+        };
+        self.enter(record, content, None);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// The entries that are to be written.
+    pub fn accepted(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.refusal.is_none())
+    }
+
+    /// What the accepted evaluations among `entries` add to each flag, in the order of environment and name: every
+    /// sink locks the flags in this order.
+    pub fn counts(&self, entries: &[Entry]) -> Vec<Count> {
+        let mut counts: Vec<(i64, i64)> = vec![(0, i64::MIN); self.flags.flags.len()];
+        for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
+            if let Content::Evaluation { flag, counts: true, evaluated_at, .. } = entry.content
+                && let Some((count, last)) = counts.get_mut(flag)
+            {
+                *count += 1;
+                *last = (*last).max(evaluated_at);
+            }
+        }
+        let counted = self.flags.flags.iter().zip(counts).filter(|(_, (count, _))| *count > 0);
+        let mut counts: Vec<_> = counted
+            .map(|((environment, flag), (evaluations, last_evaluated_at))| Count {
+                environment: self.flags.environments.get(*environment).cloned().unwrap_or_default(),
+                flag: Arc::clone(flag),
+                evaluations,
+                last_evaluated_at,
+            })
+            .collect();
+        counts.sort_by(|a, b| (&a.environment, &a.flag).cmp(&(&b.environment, &b.flag)));
+        counts
+    }
+
+    /// Rows to be written, by environment as metrics know it.
+    pub fn rows_by_environment(&self) -> Vec<(Arc<str>, u64)> {
+        let mut rows = vec![0; self.flags.environments.len()];
+        for entry in self.accepted() {
+            if let Content::Evaluation { environment, .. } = entry.content
+                && let Some(rows) = rows.get_mut(environment)
+            {
+                *rows += 1;
+            }
+        }
+        self.flags.environments.iter().cloned().zip(rows).filter(|(_, rows)| *rows > 0).collect()
+    }
+
+    pub fn payload(&self, entry: &Entry) -> Option<&[u8]> {
+        self.bytes.get(entry.payload.clone()?)
+    }
+
+    pub fn key(&self, entry: &Entry) -> Option<&[u8]> {
+        self.bytes.get(entry.key.clone()?)
+    }
+
+    pub fn headers(&self, entry: &Entry) -> OwnedHeaders {
+        entry.headers.as_deref().cloned().unwrap_or_default()
+    }
+}
+
+impl Flags {
+    fn clear(&mut self) {
+        self.environments.clear();
+        self.flags.clear();
+        self.known.clear();
+    }
+
+    fn environment(&mut self, name: &str) -> usize {
+        if let Some((index, _)) = self.known.get(name) {
+            return *index;
+        }
+        let shared: Arc<str> = name.into();
+        self.environments.push(Arc::clone(&shared));
+        let index = self.environments.len() - 1;
+        self.known.insert(shared, (index, AHashMap::default()));
+        index
+    }
+
+    /// The numbers of an environment and of a flag in it.
+    fn index(&mut self, environment: &str, flag: &str) -> (usize, usize) {
+        let index = self.environment(environment);
+        let Some((_, flags)) = self.known.get_mut(environment) else {
+            return (index, 0);
+        };
+        if let Some(known) = flags.get(flag) {
+            return (index, *known);
+        }
+        let shared: Arc<str> = flag.into();
+        self.flags.push((index, Arc::clone(&shared)));
+        flags.insert(shared, self.flags.len() - 1);
+        (index, self.flags.len() - 1)
+    }
+}

@@ -1,0 +1,68 @@
+//! Removes a user from the audit trail.
+//!
+//! Rows only. Evaluations that are in Kafka, and no rows yet, become rows afterwards; `evaluation_count` counts what
+//! was evaluated, whoever asked, and stays.
+
+use sqlx::AssertSqlSafe;
+
+use crate::database::{Database, DatabaseError};
+
+/// Rows of one statement: more would hold locks for longer than a sink should wait.
+const ROWS_PER_STATEMENT: i64 = 10_000;
+
+/// What becomes of a user's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erasure {
+    Remove,
+    /// The evaluation stays, nothing in it tells of whom.
+    Anonymise,
+}
+
+/// Erases all rows of a user; `users` are the texts that this user is written as. How many rows that were.
+pub async fn rows(database: &Database, users: &[String], how: Erasure) -> Result<u64, DatabaseError> {
+    let mut erased = 0;
+    for user in users {
+        loop {
+            let some = match database {
+                Database::Postgres(postgres) => {
+                    let query =
+                        sqlx::query(AssertSqlSafe(in_postgres(how))).bind(user).bind(ROWS_PER_STATEMENT);
+                    query.execute(&postgres.pool).await?.rows_affected()
+                }
+                Database::Sqlite(sqlite) => {
+                    let query = sqlx::query(in_sqlite(how)).bind(user);
+                    query.execute(&sqlite.pool).await?.rows_affected()
+                }
+            };
+            erased += some;
+            if some == 0 {
+                break;
+            }
+        }
+    }
+    Ok(erased)
+}
+
+fn in_postgres(how: Erasure) -> String {
+    let change = match how {
+        Erasure::Remove => "DELETE FROM feature_flag_evaluations",
+        Erasure::Anonymise => {
+            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}'"
+        }
+    };
+    // The condition is that of the index on users.
+    format!(
+        "{change} WHERE (evaluated_at, id) IN (SELECT evaluated_at, id FROM feature_flag_evaluations
+            WHERE hashtextextended(user_id, 0) = hashtextextended($1, 0) AND user_id = $1 LIMIT $2)"
+    )
+}
+
+fn in_sqlite(how: Erasure) -> &'static str {
+    match how {
+        Erasure::Remove => "DELETE FROM feature_flag_evaluations WHERE user_id = $1",
+        Erasure::Anonymise => {
+            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}'
+                WHERE user_id = $1"
+        }
+    }
+}

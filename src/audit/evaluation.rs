@@ -1,0 +1,235 @@
+//! One evaluation, read from its event and ready to become a row.
+
+mod fields;
+
+use std::borrow::Cow;
+
+use chrono::DateTime;
+use uuid::Uuid;
+
+use crate::message::json::{Kind, Scanner, Span};
+
+use super::storable;
+
+use self::fields::{boolean, missing, number, present, short, source, text};
+
+/// Deepest nesting of an event: that of a request, and the event around it.
+const MAX_DEPTH_LEVELS: usize = crate::message::request::MAX_DEPTH_LEVELS + 4;
+/// Longest name of a flag or an environment in a row, in bytes: an index must be able to hold it.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// What a row says. Texts are borrowed from the event where they need no change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation<'a> {
+    pub event_id: Uuid,
+    pub request_id: Option<Cow<'a, str>>,
+    pub flag_name: Cow<'a, str>,
+    pub user_id: Option<Cow<'a, str>>,
+    pub session_id: Option<Cow<'a, str>>,
+    pub environment: Cow<'a, str>,
+    /// For booleans.
+    pub result: Option<bool>,
+    /// JSON text, for every other type.
+    pub evaluated_value: Option<Cow<'a, str>>,
+    pub enabled: bool,
+    pub variant: Option<Cow<'a, str>>,
+    pub reason: Cow<'a, str>,
+    pub error_code: Option<Cow<'a, str>>,
+    pub error_message: Option<Cow<'a, str>>,
+    pub flag_version: Option<i64>,
+    /// JSON text.
+    pub context: Cow<'a, str>,
+    /// JSON text.
+    pub default_value: Option<Cow<'a, str>>,
+    /// Microseconds since 1970.
+    pub evaluated_at: i64,
+    pub source: Source<'a>,
+    /// Something is written differently from the event, as a database cannot hold it.
+    pub amended: bool,
+}
+
+/// Where the evaluation was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source<'a> {
+    Kafka { topic: Cow<'a, str>, partition: i32, offset: i64, index: i32 },
+    Api(Cow<'a, str>),
+    Unknown,
+}
+
+/// What a record of the events topic is.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Evaluated(Box<Evaluation<'a>>),
+    /// A change of a flag, or a kind of event that is not ours to keep.
+    Other,
+}
+
+/// Why an event cannot become a row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+/// The members as they stand.
+#[derive(Debug, Default)]
+struct Members<'a> {
+    event_type: Option<Cow<'a, str>>,
+    event_id: Option<Cow<'a, str>>,
+    request_id: Option<Cow<'a, str>>,
+    flag_name: Option<Cow<'a, str>>,
+    user_id: Option<Cow<'a, str>>,
+    session_id: Option<Cow<'a, str>>,
+    environment: Option<Cow<'a, str>>,
+    typed_value: Option<Span<'a>>,
+    enabled: Option<bool>,
+    variant: Option<Cow<'a, str>>,
+    reason: Option<Cow<'a, str>>,
+    error_code: Option<Cow<'a, str>>,
+    error_message: Option<Cow<'a, str>>,
+    flag_version: Option<i64>,
+    context: Option<Span<'a>>,
+    default_value: Option<Span<'a>>,
+    evaluated_at: Option<Cow<'a, str>>,
+    source: Option<Source<'a>>,
+}
+
+impl<'a> Event<'a> {
+    /// Reads the value of a record of the events topic.
+    pub fn read(payload: &'a [u8]) -> Result<Self, Unreadable> {
+        let text = std::str::from_utf8(payload).map_err(|error| {
+            Unreadable(format!("expected UTF-8, got an invalid byte at {}", error.valid_up_to()))
+        })?;
+        let members = Members::read(text)?;
+        match members.event_type.as_deref() {
+            Some("FEATURE_FLAG_EVALUATED") => {
+                members.into_evaluation().map(|row| Self::Evaluated(Box::new(row)))
+            }
+            Some(_) => Ok(Self::Other),
+            None => Err(missing("event_type")),
+        }
+    }
+}
+
+impl Evaluation<'_> {
+    /// When the request was made, as its event's id tells (milliseconds since 1970).
+    pub fn requested_ms(&self) -> i64 {
+        i64::try_from(self.event_id.as_u128() >> 80).unwrap_or_default()
+    }
+
+    /// Whether it counts for a flag: unknown flags are not counted anywhere.
+    pub fn counts(&self) -> bool {
+        self.flag_version.is_some()
+    }
+}
+
+impl<'a> Members<'a> {
+    fn read(text: &'a str) -> Result<Self, Unreadable> {
+        let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
+        let mut members = Self::default();
+        let mut first = true;
+        let broken = |error: crate::message::json::JsonError| Unreadable(format!("not an event: {error}"));
+        scanner.begin_object().map_err(broken)?;
+        while let Some(key) = scanner.next_key(&mut first).map_err(broken)? {
+            let span = scanner.value().map_err(broken)?;
+            members.enter(&key, span)?;
+        }
+        scanner.end().map_err(broken)?;
+        Ok(members)
+    }
+
+    fn enter(&mut self, key: &str, span: Span<'a>) -> Result<(), Unreadable> {
+        match key {
+            "event_type" => self.event_type = text(key, span)?,
+            "event_id" => self.event_id = text(key, span)?,
+            "request_id" => self.request_id = text(key, span)?,
+            "flag_name" => self.flag_name = text(key, span)?,
+            "user_id" => self.user_id = text(key, span)?,
+            "session_id" => self.session_id = text(key, span)?,
+            "environment" => self.environment = text(key, span)?,
+            "typed_value" => self.typed_value = present(span),
+            "enabled" => self.enabled = boolean(key, span)?,
+            "variant" => self.variant = text(key, span)?,
+            "reason" => self.reason = text(key, span)?,
+            "error_code" => self.error_code = text(key, span)?,
+            "error_message" => self.error_message = text(key, span)?,
+            "flag_version" => self.flag_version = number(key, span)?,
+            "context" => self.context = present(span),
+            "default_value" => self.default_value = present(span),
+            "evaluated_at" => self.evaluated_at = text(key, span)?,
+            "source" => self.source = Some(source(span)?),
+            // Of a later version of this software.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn into_evaluation(self) -> Result<Evaluation<'a>, Unreadable> {
+        let id = self.event_id.ok_or_else(|| missing("event_id"))?;
+        let event_id =
+            id.parse().map_err(|_| Unreadable(format!("event_id: expected a UUID, got {}", short(&id))))?;
+        let at = self.evaluated_at.ok_or_else(|| missing("evaluated_at"))?;
+        let evaluated_at = DateTime::parse_from_rfc3339(&at).map_err(|_| {
+            Unreadable(format!("evaluated_at: expected a time of RFC 3339, got {}", short(&at)))
+        })?;
+        let (result, evaluated_value) = match self.typed_value {
+            Some(Span { kind: Kind::Boolean, text }) => (Some(text == "true"), None),
+            Some(span) => (None, Some(Cow::Borrowed(span.text))),
+            None => (None, None),
+        };
+        let mut row = Evaluation {
+            event_id,
+            request_id: self.request_id,
+            flag_name: self.flag_name.ok_or_else(|| missing("flag_name"))?,
+            user_id: self.user_id,
+            session_id: self.session_id,
+            environment: self.environment.ok_or_else(|| missing("environment"))?,
+            result,
+            evaluated_value,
+            enabled: self.enabled.ok_or_else(|| missing("enabled"))?,
+            variant: self.variant,
+            reason: self.reason.ok_or_else(|| missing("reason"))?,
+            error_code: self.error_code,
+            error_message: self.error_message,
+            flag_version: self.flag_version,
+            context: self.context.map_or(Cow::Borrowed("{}"), |span| Cow::Borrowed(span.text)),
+            default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
+            evaluated_at: evaluated_at.timestamp_micros(),
+            source: self.source.unwrap_or(Source::Unknown),
+            amended: false,
+        };
+        row.make_storable();
+        Ok(row)
+    }
+}
+
+impl Evaluation<'_> {
+    /// Changes what a database cannot hold, and notes that it did.
+    fn make_storable(&mut self) {
+        let names = [&mut self.flag_name, &mut self.environment];
+        let mut amended = names.into_iter().fold(false, |amended, name| {
+            storable::clip(name, MAX_NAME_BYTES) | storable::text(name) | amended
+        });
+        let texts = [
+            &mut self.request_id,
+            &mut self.user_id,
+            &mut self.session_id,
+            &mut self.variant,
+            &mut self.error_code,
+            &mut self.error_message,
+        ];
+        let source = match &mut self.source {
+            Source::Kafka { topic: text, .. } | Source::Api(text) => Some(text),
+            Source::Unknown => None,
+        };
+        for text in texts.into_iter().flatten().chain(source).chain([&mut self.reason]) {
+            amended |= storable::text(text);
+        }
+        let values = [&mut self.evaluated_value, &mut self.default_value];
+        for json in values.into_iter().flatten().chain([&mut self.context]) {
+            amended |= storable::json(json);
+        }
+        self.amended = amended;
+    }
+}
+
+#[cfg(test)]
+mod tests;

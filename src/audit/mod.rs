@@ -1,0 +1,211 @@
+//! The audit sink: every evaluation becomes one row, whatever crashes.
+//!
+//! ```text
+//!  feature-flag-events ──► reader (thread) ── batch ──► writer (task) ──► one transaction of the database:
+//!     read_committed        decode, encode    one in      retry until       rows, counts per flag, and the
+//!                           ▲                 flight      it is there       positions in the topic, moved only
+//!                           │                               │               from where the batch began
+//!                           └── positions after rebalance ──┤
+//!                               and conflict                └──► feature-flag-dead-letters (what cannot be a row)
+//! ```
+//!
+//! The database says where the sink stands, and nothing else does: a batch that is written twice, by a successor, by
+//! a process thought dead, or after a commit that nobody confirmed, finds the positions moved and changes nothing.
+//! A repetition within the topic is known by its source ([`position::Sources`]).
+//!
+//! A second lane of the same kind brings the definitions topic into `feature_flags` and `feature_flag_versions`.
+
+pub mod batch;
+pub mod definition;
+pub mod erase;
+pub mod evaluation;
+pub mod letters;
+pub mod position;
+pub mod postgres;
+pub mod reader;
+pub mod rows;
+pub mod sqlite;
+mod storable;
+mod take;
+pub mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::health::Reporter;
+use crate::kafka::client;
+use crate::kafka::consumer::BatchConsumer;
+use crate::metrics::Metrics;
+use crate::shutdown::{Shutdown, Threads};
+
+use self::letters::Letters;
+use self::postgres::PostgresRows;
+use self::reader::{Reader, ReaderError, Take};
+use self::rows::Rows;
+use self::sqlite::SqliteRows;
+use self::take::{Definitions, Evaluations};
+use self::writer::Writer;
+
+/// Stands for any environment that this deployment does not serve, as in the evaluator's metrics.
+const UNSERVED: &str = "(unserved)";
+/// Most records out of one fetch: a batch is full at once, or larger by these.
+const FETCH_RECORDS: usize = 512;
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What the sink needs.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub database: Database,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: Shutdown,
+    pub health: Reporter,
+    /// Of the lane of definitions.
+    pub definitions_health: Reporter,
+}
+
+/// The running sink.
+#[derive(Debug)]
+pub struct Sink {
+    lanes: Vec<JoinHandle<()>>,
+}
+
+impl Sink {
+    /// Starts a thread per lane; they run until the shutdown token is cancelled. Within a runtime, on which the
+    /// database is written.
+    pub fn start(parts: &Parts) -> io::Result<Self> {
+        let lanes = match &parts.database {
+            Database::Postgres(database) => {
+                let database = database.clone();
+                start_lanes(parts, move || PostgresRows::new(database.clone()))?
+            }
+            Database::Sqlite(database) => {
+                let database = database.clone();
+                start_lanes(parts, move || SqliteRows::new(database.clone()))?
+            }
+        };
+        Ok(Self { lanes })
+    }
+}
+
+impl Threads for Sink {
+    fn has_failed(&self) -> bool {
+        self.lanes.iter().any(JoinHandle::is_finished)
+    }
+
+    fn join(self) -> bool {
+        let ended: Vec<_> = self.lanes.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
+    }
+}
+
+/// One topic on its way into the database.
+struct Lane<M> {
+    parts: Parts,
+    topic: String,
+    /// In the names of the consumer group and its members.
+    role: &'static str,
+    what: &'static str,
+    rows: M,
+    runtime: Handle,
+    is_main: bool,
+}
+
+fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
+    parts: &Parts,
+    rows: M,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let topics = &parts.config.topics;
+    let lane = |topic: &str, role, what, health: &Reporter, is_main| Lane {
+        parts: Parts { health: health.clone(), ..parts.clone() },
+        topic: topic.to_owned(),
+        role,
+        what,
+        rows: rows.clone(),
+        runtime: Handle::current(),
+        is_main,
+    };
+    let evaluations = lane(&topics.events, "sink", "evaluations", &parts.health, true);
+    let health = &parts.definitions_health;
+    let definitions = lane(&topics.definitions, "sink-definitions", "definitions", health, false);
+    let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(run)
+    };
+    Ok(vec![
+        start("sink", Box::new(move || evaluations.run(Evaluations::<R>::default)))?,
+        start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
+    ])
+}
+
+impl<R: Rows, M: Fn() -> R> Lane<M> {
+    /// Whatever is wrong with a session ends it; the next one begins where the database says.
+    fn run<T: Take>(self, take: impl Fn() -> T) {
+        let mut backoff = MIN_BACKOFF;
+        while !self.parts.shutdown.is_cancelled() {
+            let started = Instant::now();
+            let Err(error) = self.session(take()) else { return };
+            tracing::warn!(what = self.what, %error, "the audit sink starts again from its positions");
+            self.parts.health.degraded(&error);
+            if started.elapsed() > MAX_BACKOFF {
+                backoff = MIN_BACKOFF;
+            }
+            let until = Instant::now() + backoff;
+            while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    fn session<T: Take>(&self, take: T) -> Result<(), ReaderError> {
+        let Parts { config, metrics, shutdown, health, .. } = &self.parts;
+        let (orders, ordered) = mpsc::channel(1);
+        let (report, reports) = std::sync::mpsc::channel();
+        let writer = Writer {
+            rows: (self.rows)(),
+            letters: Letters::new(Arc::clone(config), &self.topic),
+            metrics: Arc::clone(metrics),
+            health: health.clone(),
+            shutdown: shutdown.clone(),
+            what: self.what,
+            retention_days: self.is_main.then_some(config.audit.retention_days),
+            paused: None,
+        };
+        let writer = self.runtime.spawn(writer.run(ordered, report));
+        let consumer = consumer(config, self.role, &self.topic);
+        let ended = consumer.map_err(ReaderError::from).and_then(|consumer| {
+            let mut reader = Reader {
+                consumer,
+                topic: self.topic.clone(),
+                take,
+                limits: config.audit.clone(),
+                orders,
+                reports,
+                metrics: Arc::clone(metrics),
+                shutdown: shutdown.clone(),
+                tells: self.is_main,
+            };
+            reader.run()
+        });
+        // What it may still be writing is written whole, or not at all.
+        writer.abort();
+        ended
+    }
+}
+
+/// A static member of the sinks' group.
+fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, KafkaError> {
+    let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
+    let mut settings = client::member(config, role, role, &name);
+    settings.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "16384");
+    BatchConsumer::subscribe(&settings, topic, FETCH_RECORDS)
+}

@@ -1,0 +1,244 @@
+//! The audit trail in Postgres.
+//!
+//! ```text
+//!  BEGIN
+//!    are the positions where the batch says?          a look, so that a batch of the past costs no COPY
+//!    COPY feature_flag_evaluations … BINARY
+//!    the positions again, FOR UPDATE                  now nobody else can move them
+//!    UPDATE sink_offsets, feature_flags               in a fixed order, so that sinks never wait in a circle
+//!  COMMIT
+//! ```
+//!
+//! Rows that others wait for are locked last and for as short as can be: a process that is frozen in the middle of
+//! its `COPY` holds up nobody.
+
+pub mod copy;
+mod flags;
+mod house;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use chrono::Utc;
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
+
+use crate::database::{DatabaseError, PostgresDatabase};
+
+use super::batch::{Batch, Content, Entry};
+use super::evaluation::Evaluation;
+use super::position::{Log, Position, Sources};
+use super::rows::{Rows, Written};
+
+use self::flags::{count, define};
+
+pub use house::AHEAD_DAYS;
+
+/// How long Postgres may take for a batch before its connection is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same in Postgres, a little earlier, so that a lost client's work ends too.
+const SETTINGS: &str = "SET statement_timeout = '50s'; SET lock_timeout = '10s'; \
+    SET idle_in_transaction_session_timeout = '10s'; SET TIME ZONE 'UTC'";
+/// Most bytes that are handed to the connection at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Postgres, by one connection of the sink's own.
+#[derive(Debug)]
+pub struct PostgresRows {
+    database: PostgresDatabase,
+    /// `None`: to be made anew. After any error there is no telling what state the old one is in.
+    connection: Option<PgConnection>,
+}
+
+/// A row of `sink_offsets`.
+type Standing = (i32, i64, String, Option<String>);
+
+impl PostgresRows {
+    pub fn new(database: PostgresDatabase) -> Self {
+        Self { database, connection: None }
+    }
+
+    async fn connection(&mut self) -> Result<&mut PgConnection, DatabaseError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = self.database.connect().await?;
+                sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Does something with the connection, in time; after an error the connection is not used again.
+    async fn with<T>(
+        &mut self,
+        what: impl AsyncFnOnce(&mut PgConnection) -> Result<T, DatabaseError> + Send,
+    ) -> Result<T, DatabaseError> {
+        let done = tokio::time::timeout(WRITE_TIMEOUT, async {
+            let connection = self.connection().await?;
+            what(connection).await
+        });
+        let done = done.await.unwrap_or(Err(DatabaseError::Silent(WRITE_TIMEOUT)));
+        if done.is_err() {
+            self.connection = None;
+        }
+        done
+    }
+}
+
+impl Rows for PostgresRows {
+    fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
+        copy::row(evaluation, out);
+    }
+
+    async fn positions(&mut self, log: &Log, partitions: &[i32]) -> Result<Vec<Position>, DatabaseError> {
+        let enter = "INSERT INTO sink_offsets (topic, log_id, partition, next_offset)
+            SELECT $1, $2, partition, 0 FROM unnest($3::int[]) AS partition ORDER BY partition
+            ON CONFLICT DO NOTHING";
+        let standing = self.with(async |connection| {
+            let entered = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partitions);
+            entered.execute(&mut *connection).await?;
+            standing(connection, log, partitions, false).await
+        });
+        let position = |(partition, next_offset, sources, _): Standing| {
+            let sources =
+                serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
+            Ok(Position { partition, next_offset, sources })
+        };
+        standing.await?.into_iter().map(position).collect()
+    }
+
+    async fn write(&mut self, log: &Log, batch: &Batch) -> Result<Written, DatabaseError> {
+        self.with(async |connection| {
+            let mut transaction = connection.begin().await?;
+            let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
+            let before = standing(&mut transaction, log, &partitions, false).await?;
+            if let Some(written) = compare(&before, batch) {
+                transaction.rollback().await?;
+                return Ok(written);
+            }
+            enter(&mut transaction, batch, &batch.entries).await?;
+            let before = standing(&mut transaction, log, &partitions, true).await?;
+            if let Some(written) = compare(&before, batch) {
+                transaction.rollback().await?;
+                return Ok(written);
+            }
+            advance(&mut transaction, log, batch).await?;
+            count(&mut transaction, batch, &batch.entries).await?;
+            transaction.commit().await?;
+            Ok(Written::Committed)
+        })
+        .await
+    }
+
+    async fn probe(&mut self, batch: &Batch, entries: Range<usize>) -> Result<(), DatabaseError> {
+        self.with(async |connection| {
+            let entries = batch.entries.get(entries).unwrap_or_default();
+            let mut transaction = connection.begin().await?;
+            enter(&mut transaction, batch, entries).await?;
+            count(&mut transaction, batch, entries).await?;
+            Ok(transaction.rollback().await?)
+        })
+        .await
+    }
+
+    async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
+        self.with(async |connection| house::keep(connection, retention_days, Utc::now().date_naive()).await)
+            .await
+    }
+}
+
+async fn standing(
+    connection: &mut PgConnection,
+    log: &Log,
+    partitions: &[i32],
+    lock: bool,
+) -> Result<Vec<Standing>, DatabaseError> {
+    let look = "SELECT partition, next_offset, sources::text, batch_id::text FROM sink_offsets
+        WHERE topic = $1 AND log_id = $2 AND partition = ANY($3) ORDER BY partition";
+    let hold = "SELECT partition, next_offset, sources::text, batch_id::text FROM sink_offsets
+        WHERE topic = $1 AND log_id = $2 AND partition = ANY($3) ORDER BY partition FOR UPDATE";
+    let query = sqlx::query_as(if lock { hold } else { look });
+    Ok(query.bind(&log.topic).bind(&log.id).bind(partitions).fetch_all(connection).await?)
+}
+
+/// How the batch has ended already, if it has.
+fn compare(standing: &[Standing], batch: &Batch) -> Option<Written> {
+    let id = batch.id.to_string();
+    if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
+        return Some(Written::Before);
+    }
+    let unmoved = batch.moves.iter().all(|moved| {
+        standing.iter().any(|(partition, next, ..)| *partition == moved.partition && *next == moved.from)
+    });
+    (!unmoved).then_some(Written::Conflict)
+}
+
+/// Writes the accepted ones among `entries`.
+async fn enter(
+    transaction: &mut Transaction<'_, Postgres>,
+    batch: &Batch,
+    entries: &[Entry],
+) -> Result<(), DatabaseError> {
+    let mut rows = runs(entries).peekable();
+    if rows.peek().is_some() {
+        let mut copy = transaction.copy_in_raw(copy::STATEMENT).await?;
+        copy.send(copy::HEADER).await?;
+        for run in rows {
+            for chunk in batch.encoded.get(run).unwrap_or_default().chunks(CHUNK_BYTES) {
+                copy.send(chunk).await?;
+            }
+        }
+        copy.send(copy::TRAILER).await?;
+        copy.finish().await?;
+    }
+    for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
+        if let Content::Definition(version) = &entry.content {
+            define(transaction, version).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The encoded rows of the accepted entries, in pieces as large as can be.
+fn runs(entries: &[Entry]) -> impl Iterator<Item = Range<usize>> {
+    let mut rows =
+        entries.iter().filter(|entry| entry.refusal.is_none()).filter_map(|entry| match &entry.content {
+            Content::Evaluation { row, .. } => Some(row.clone()),
+            _ => None,
+        });
+    let mut open = rows.next();
+    std::iter::from_fn(move || {
+        let mut run = open.take()?;
+        for row in rows.by_ref() {
+            if row.start != run.end {
+                open = Some(row);
+                break;
+            }
+            run.end = row.end;
+        }
+        Some(run)
+    })
+}
+
+async fn advance(
+    transaction: &mut Transaction<'_, Postgres>,
+    log: &Log,
+    batch: &Batch,
+) -> Result<(), DatabaseError> {
+    let update = "UPDATE sink_offsets AS o SET next_offset = m.next_offset, sources = m.sources::jsonb,
+            batch_id = $6::uuid, updated_at = now()
+        FROM unnest($3::int[], $4::bigint[], $5::text[]) AS m (partition, next_offset, sources)
+        WHERE o.topic = $1 AND o.log_id = $2 AND o.partition = m.partition";
+    let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
+    let offsets: Vec<i64> = batch.moves.iter().map(|moved| moved.to).collect();
+    let sources: Vec<String> = batch.moves.iter().map(|moved| text_of(&moved.sources)).collect();
+    let query =
+        sqlx::query(update).bind(&log.topic).bind(&log.id).bind(partitions).bind(offsets).bind(sources);
+    query.bind(batch.id.to_string()).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+fn text_of(sources: &Sources) -> String {
+    serde_json::to_string(sources).unwrap_or_else(|_| "[]".to_owned())
+}

@@ -1,0 +1,73 @@
+//! The flag cache: counts, and what definitions say.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, Transaction};
+
+use crate::database::DatabaseError;
+
+use super::super::batch::{Batch, Entry};
+use super::super::definition::FlagVersion;
+
+/// Adds what a batch counted, flag by flag in the order that every sink keeps.
+pub(super) async fn count(
+    transaction: &mut Transaction<'_, Postgres>,
+    batch: &Batch,
+    entries: &[Entry],
+) -> Result<(), DatabaseError> {
+    let upsert = "INSERT INTO feature_flags AS f (environment, name, evaluation_count, last_evaluated_at)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
+        ON CONFLICT (name, environment) DO UPDATE SET
+            evaluation_count = f.evaluation_count + excluded.evaluation_count,
+            last_evaluated_at = greatest(f.last_evaluated_at, excluded.last_evaluated_at)";
+    let counts = batch.counts(entries);
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let environments: Vec<&str> = counts.iter().map(|count| &*count.environment).collect();
+    let flags: Vec<&str> = counts.iter().map(|count| &*count.flag).collect();
+    let evaluations: Vec<i64> = counts.iter().map(|count| count.evaluations).collect();
+    let last = counts.iter().map(|count| DateTime::from_timestamp_micros(count.last_evaluated_at));
+    let last: Vec<Option<DateTime<Utc>>> = last.collect();
+    let query = sqlx::query(upsert).bind(environments).bind(flags).bind(evaluations).bind(last);
+    query.execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Records the version, and brings the flag up to it unless a newer one was there before.
+pub(super) async fn define(
+    transaction: &mut Transaction<'_, Postgres>,
+    version: &FlagVersion,
+) -> Result<(), DatabaseError> {
+    let record = "INSERT INTO feature_flag_versions
+            (environment, name, version, definition, checksum, source, actor, in_force_at)
+        VALUES ($1, $2, $3, $4::jsonb, $5, $6, $6, $7) ON CONFLICT DO NOTHING";
+    let defined = version.defined.as_ref();
+    let in_force_at = DateTime::from_timestamp_millis(version.in_force_ms).unwrap_or_default();
+    let query = sqlx::query(record).bind(&version.environment).bind(&version.name).bind(version.version);
+    let query = query.bind(defined.map(|defined| &defined.definition));
+    let query =
+        query.bind(defined.map(|defined| &defined.checksum)).bind(defined.map(|defined| defined.source));
+    query.bind(in_force_at).execute(&mut **transaction).await?;
+    let Some(defined) = defined else {
+        let delete =
+            "UPDATE feature_flags SET is_enabled = false, version = $3, deleted_at = $4, updated_at = now(),
+                last_synced_at = now()
+            WHERE environment = $1 AND name = $2 AND (version IS NULL OR version < $3)";
+        let query = sqlx::query(delete).bind(&version.environment).bind(&version.name).bind(version.version);
+        query.bind(in_force_at).execute(&mut **transaction).await?;
+        return Ok(());
+    };
+    let upsert = "INSERT INTO feature_flags AS f (environment, name, version, is_enabled, description,
+            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at)
+        VALUES ($1, $2, $3, $4, $5, $6, to_jsonb($7::text[]), $8, CASE $8 WHEN 'unleash' THEN $2 END, now())
+        ON CONFLICT (name, environment) DO UPDATE SET version = excluded.version,
+            is_enabled = excluded.is_enabled, description = excluded.description,
+            rollout_percentage = excluded.rollout_percentage, target_users = excluded.target_users,
+            source = excluded.source, unleash_flag_name = excluded.unleash_flag_name,
+            last_synced_at = excluded.last_synced_at, updated_at = now(), deleted_at = NULL
+        WHERE f.version IS NULL OR f.version < excluded.version";
+    let query = sqlx::query(upsert).bind(&version.environment).bind(&version.name).bind(version.version);
+    let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
+    query.bind(&defined.target_users).bind(defined.source).execute(&mut **transaction).await?;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Day partitions: made ahead, dropped when they are old.
+
+use chrono::{Days, NaiveDate};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+
+use crate::database::DatabaseError;
+
+/// Days for which there is a partition before they begin.
+pub const AHEAD_DAYS: u64 = 3;
+/// Days back for which there is a partition: Kafka keeps events for a week, unless told otherwise.
+const BACK_DAYS: u32 = 8;
+/// How long the parent table is waited for. Everybody else waits behind us meanwhile.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
+/// Rows of no partition that are deleted at once.
+const DELETE_ROWS: i64 = 10_000;
+
+/// Brings the partitions into the state that `today` asks for. One process at a time does; the others need not wait.
+pub async fn keep(
+    connection: &mut PgConnection,
+    retention_days: u32,
+    today: NaiveDate,
+) -> Result<(), DatabaseError> {
+    let oldest = back(today, retention_days);
+    let mut missing = Vec::new();
+    {
+        let existing = existing(connection).await?;
+        let mut day = back(today, retention_days.min(BACK_DAYS));
+        while day <= today + Days::new(AHEAD_DAYS) {
+            if !existing.contains(&day) {
+                missing.push(day);
+            }
+            day = day + Days::new(1);
+        }
+        for day in existing.into_iter().filter(|day| *day < oldest) {
+            alone(connection, async |transaction| drop_day(transaction, day).await).await?;
+            tracing::info!(%day, "evaluations of a day dropped");
+        }
+    }
+    for day in missing {
+        alone(connection, async |transaction| make(transaction, day).await).await?;
+    }
+    alone(connection, async |transaction| make_other(transaction).await).await?;
+    let delete = "DELETE FROM feature_flag_evaluations_other WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM feature_flag_evaluations_other WHERE evaluated_at < $1 LIMIT $2))";
+    let oldest = oldest.and_time(chrono::NaiveTime::MIN).and_utc();
+    while sqlx::query(delete).bind(oldest).bind(DELETE_ROWS).execute(&mut *connection).await?.rows_affected()
+        > 0
+    {}
+    Ok(())
+}
+
+fn back(today: NaiveDate, days: u32) -> NaiveDate {
+    today.checked_sub_days(Days::new(u64::from(days))).unwrap_or(NaiveDate::MIN)
+}
+
+fn table(day: NaiveDate) -> String {
+    day.format("feature_flag_evaluations_%Y%m%d").to_string()
+}
+
+async fn existing(connection: &mut PgConnection) -> Result<Vec<NaiveDate>, DatabaseError> {
+    let query = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'feature_flag_evaluations'::regclass";
+    let names: Vec<String> = sqlx::query_scalar(query).fetch_all(connection).await?;
+    let day = |name: &String| NaiveDate::parse_from_str(name, "feature_flag_evaluations_%Y%m%d").ok();
+    Ok(names.iter().filter_map(day).collect())
+}
+
+/// One change of the tables, unless another process is at it.
+async fn alone(
+    connection: &mut PgConnection,
+    change: impl AsyncFnOnce(&mut Transaction<'_, Postgres>) -> Result<(), DatabaseError> + Send,
+) -> Result<(), DatabaseError> {
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('flagstream-partitions', 0))";
+    if sqlx::query_scalar::<_, bool>(lock).fetch_one(&mut *transaction).await? {
+        change(&mut transaction).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Made beside the parent and then attached, which stops neither readers nor writers. Rows of that day that came
+/// before it are moved into it.
+async fn make(transaction: &mut Transaction<'_, Postgres>, day: NaiveDate) -> Result<(), DatabaseError> {
+    let (table, next) = (table(day), day + Days::new(1));
+    // Only dates are filled in.
+    let statements = format!(
+        "CREATE TABLE IF NOT EXISTS {table} (LIKE feature_flag_evaluations INCLUDING DEFAULTS INCLUDING STORAGE);
+         DO $$ BEGIN IF to_regclass('feature_flag_evaluations_other') IS NOT NULL THEN
+            WITH moved AS (DELETE FROM feature_flag_evaluations_other
+                WHERE evaluated_at >= '{day} 00:00:00+00' AND evaluated_at < '{next} 00:00:00+00' RETURNING *)
+            INSERT INTO {table} SELECT * FROM moved; END IF; END $$;
+         ALTER TABLE feature_flag_evaluations ATTACH PARTITION {table}
+            FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"
+    );
+    let attached = "SELECT EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass($1))";
+    if sqlx::query_scalar::<_, bool>(attached).bind(&table).fetch_one(&mut **transaction).await? {
+        return Ok(());
+    }
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+async fn make_other(transaction: &mut Transaction<'_, Postgres>) -> Result<(), DatabaseError> {
+    let there = "SELECT EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass($1))";
+    let other = "feature_flag_evaluations_other";
+    if sqlx::query_scalar::<_, bool>(there).bind(other).fetch_one(&mut **transaction).await? {
+        return Ok(());
+    }
+    let make = "CREATE TABLE IF NOT EXISTS feature_flag_evaluations_other (LIKE feature_flag_evaluations
+            INCLUDING DEFAULTS INCLUDING STORAGE);
+        ALTER TABLE feature_flag_evaluations ATTACH PARTITION feature_flag_evaluations_other DEFAULT";
+    sqlx::raw_sql(make).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+async fn drop_day(transaction: &mut Transaction<'_, Postgres>, day: NaiveDate) -> Result<(), DatabaseError> {
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE IF EXISTS {}", table(day))))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}

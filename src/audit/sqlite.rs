@@ -1,0 +1,211 @@
+//! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
+
+use std::ops::Range;
+
+use chrono::{DateTime, Days, SecondsFormat, Utc};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Sqlite, Transaction};
+
+use crate::database::{DatabaseError, SqliteDatabase};
+
+use super::batch::{Batch, Content, Entry};
+use super::definition::FlagVersion;
+use super::evaluation::{Evaluation, Event, Source};
+use super::position::{Log, Position};
+use super::rows::{Rows, Written};
+
+/// SQLite. Its rows are read from the events again when they are written.
+#[derive(Debug)]
+pub struct SqliteRows {
+    database: SqliteDatabase,
+}
+
+/// A row of `sink_offsets`.
+type Standing = (i32, i64, String, Option<String>);
+
+impl SqliteRows {
+    pub fn new(database: SqliteDatabase) -> Self {
+        Self { database }
+    }
+}
+
+impl Rows for SqliteRows {
+    fn encode(_: &Evaluation<'_>, _: &mut Vec<u8>) {}
+
+    async fn positions(&mut self, log: &Log, partitions: &[i32]) -> Result<Vec<Position>, DatabaseError> {
+        let mut transaction = self.begin().await?;
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let enter =
+                "INSERT INTO sink_offsets (topic, log_id, partition, next_offset) VALUES ($1, $2, $3, 0)
+                ON CONFLICT DO NOTHING";
+            let query = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partition);
+            query.execute(&mut *transaction).await?;
+            for (partition, next_offset, sources, _) in standing(&mut transaction, log, *partition).await? {
+                let sources =
+                    serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
+                positions.push(Position { partition, next_offset, sources });
+            }
+        }
+        transaction.commit().await?;
+        Ok(positions)
+    }
+
+    async fn write(&mut self, log: &Log, batch: &Batch) -> Result<Written, DatabaseError> {
+        let mut transaction = self.begin().await?;
+        let id = batch.id.to_string();
+        for moved in &batch.moves {
+            let standing = standing(&mut transaction, log, moved.partition).await?;
+            if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
+                return Ok(Written::Before);
+            }
+            if !standing.iter().any(|(_, next, ..)| *next == moved.from) {
+                return Ok(Written::Conflict);
+            }
+            let update =
+                "UPDATE sink_offsets SET next_offset = $4, sources = $5, batch_id = $6, updated_at = $7
+                WHERE topic = $1 AND log_id = $2 AND partition = $3";
+            let query =
+                sqlx::query(update).bind(&log.topic).bind(&log.id).bind(moved.partition).bind(moved.to);
+            let sources = serde_json::to_string(&moved.sources).unwrap_or_else(|_| "[]".to_owned());
+            query.bind(sources).bind(&id).bind(time(Utc::now())).execute(&mut *transaction).await?;
+        }
+        enter(&mut transaction, batch, &batch.entries).await?;
+        transaction.commit().await?;
+        Ok(Written::Committed)
+    }
+
+    async fn probe(&mut self, batch: &Batch, entries: Range<usize>) -> Result<(), DatabaseError> {
+        let mut transaction = self.begin().await?;
+        enter(&mut transaction, batch, batch.entries.get(entries).unwrap_or_default()).await?;
+        Ok(transaction.rollback().await?)
+    }
+
+    async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
+        let oldest = Utc::now().checked_sub_days(Days::new(u64::from(retention_days)));
+        let delete = "DELETE FROM feature_flag_evaluations WHERE evaluated_at < $1";
+        let query = sqlx::query(delete).bind(time(oldest.unwrap_or_default()));
+        query.execute(&self.database.pool).await?;
+        Ok(())
+    }
+}
+
+impl SqliteRows {
+    /// The right to write at once: a reader that becomes a writer later may find that it cannot.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, DatabaseError> {
+        Ok(self.database.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+async fn standing(
+    connection: &mut SqliteConnection,
+    log: &Log,
+    partition: i32,
+) -> Result<Vec<Standing>, DatabaseError> {
+    let query = "SELECT partition, next_offset, sources, batch_id FROM sink_offsets
+        WHERE topic = $1 AND log_id = $2 AND partition = $3";
+    let query = sqlx::query_as(query).bind(&log.topic).bind(&log.id).bind(partition);
+    Ok(query.fetch_all(connection).await?)
+}
+
+async fn enter(
+    connection: &mut SqliteConnection,
+    batch: &Batch,
+    entries: &[Entry],
+) -> Result<(), DatabaseError> {
+    for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
+        match &entry.content {
+            Content::Evaluation { .. } => {
+                let payload = batch.payload(entry).unwrap_or_default();
+                // It was read before.
+                if let Ok(Event::Evaluated(evaluation)) = Event::read(payload) {
+                    insert(connection, &evaluation).await?;
+                }
+            }
+            Content::Definition(version) => define(connection, version).await?,
+            Content::Nothing => {}
+        }
+    }
+    for count in batch.counts(entries) {
+        let upsert = "INSERT INTO feature_flags (environment, name, evaluation_count, last_evaluated_at)
+            VALUES ($1, $2, $3, $4) ON CONFLICT (name, environment) DO UPDATE SET
+                evaluation_count = evaluation_count + excluded.evaluation_count,
+                last_evaluated_at = max(coalesce(last_evaluated_at, ''), excluded.last_evaluated_at)";
+        let query = sqlx::query(upsert).bind(&*count.environment).bind(&*count.flag).bind(count.evaluations);
+        query.bind(micros(count.last_evaluated_at)).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Result<(), DatabaseError> {
+    let insert = "INSERT INTO feature_flag_evaluations (flag_name, user_id, context, result, variant,
+            evaluated_value, environment, evaluated_at, evaluation_reason, event_id, request_id, session_id, enabled,
+            default_value, error_code, error_message, flag_version, source_topic, source_partition, source_offset,
+            source_index, source_api, amended)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+            $23)";
+    let query = sqlx::query(insert).bind(&*row.flag_name).bind(row.user_id.as_deref()).bind(&*row.context);
+    let query = query.bind(row.result).bind(row.variant.as_deref()).bind(row.evaluated_value.as_deref());
+    let query = query.bind(&*row.environment).bind(micros(row.evaluated_at)).bind(&*row.reason);
+    let query = query.bind(row.event_id.to_string()).bind(row.request_id.as_deref());
+    let query = query.bind(row.session_id.as_deref()).bind(row.enabled).bind(row.default_value.as_deref());
+    let query =
+        query.bind(row.error_code.as_deref()).bind(row.error_message.as_deref()).bind(row.flag_version);
+    let (topic, partition, offset, index, api) = match &row.source {
+        Source::Kafka { topic, partition, offset, index } => {
+            (Some(&**topic), Some(*partition), Some(*offset), Some(*index), None)
+        }
+        Source::Api(api) => (None, None, None, None, Some(&**api)),
+        Source::Unknown => (None, None, None, None, None),
+    };
+    let query = query.bind(topic).bind(partition).bind(offset).bind(index).bind(api).bind(row.amended);
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Records the version, and brings the flag up to it unless a newer one was there before.
+async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Result<(), DatabaseError> {
+    let record = "INSERT INTO feature_flag_versions
+            (environment, name, version, definition, checksum, source, actor, in_force_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING";
+    let defined = version.defined.as_ref();
+    let now = time(Utc::now());
+    let in_force_at = time(DateTime::from_timestamp_millis(version.in_force_ms).unwrap_or_default());
+    let query = sqlx::query(record).bind(&version.environment).bind(&version.name).bind(version.version);
+    let query = query.bind(defined.map(|defined| &defined.definition));
+    let query =
+        query.bind(defined.map(|defined| &defined.checksum)).bind(defined.map(|defined| defined.source));
+    query.bind(&in_force_at).execute(&mut *connection).await?;
+    let Some(defined) = defined else {
+        let delete =
+            "UPDATE feature_flags SET is_enabled = 0, version = $3, deleted_at = $4, updated_at = $5,
+                last_synced_at = $5
+            WHERE environment = $1 AND name = $2 AND (version IS NULL OR version < $3)";
+        let query = sqlx::query(delete).bind(&version.environment).bind(&version.name).bind(version.version);
+        query.bind(in_force_at).bind(now).execute(connection).await?;
+        return Ok(());
+    };
+    let upsert = "INSERT INTO feature_flags (environment, name, version, is_enabled, description,
+            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE $8 WHEN 'unleash' THEN $2 END, $9)
+        ON CONFLICT (name, environment) DO UPDATE SET version = excluded.version,
+            is_enabled = excluded.is_enabled, description = excluded.description,
+            rollout_percentage = excluded.rollout_percentage, target_users = excluded.target_users,
+            source = excluded.source, unleash_flag_name = excluded.unleash_flag_name,
+            last_synced_at = excluded.last_synced_at, updated_at = excluded.last_synced_at, deleted_at = NULL
+        WHERE feature_flags.version IS NULL OR feature_flags.version < excluded.version";
+    let users = serde_json::to_string(&defined.target_users).unwrap_or_else(|_| "[]".to_owned());
+    let query = sqlx::query(upsert).bind(&version.environment).bind(&version.name).bind(version.version);
+    let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
+    query.bind(users).bind(defined.source).bind(now).execute(connection).await?;
+    Ok(())
+}
+
+/// As the tables hold times: texts in the order of the times they are.
+fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn micros(micros: i64) -> String {
+    time(DateTime::from_timestamp_micros(micros).unwrap_or_default())
+}

@@ -1,0 +1,55 @@
+//! What becomes of a record: a row, a version of a flag, a dead letter, or nothing.
+
+use std::marker::PhantomData;
+
+use crate::kafka::consumer::Record;
+
+use super::batch::{Batch, Content, Refusal};
+use super::definition::FlagVersion;
+use super::evaluation::{Event, Unreadable};
+use super::position::Position;
+use super::reader::Take;
+use super::rows::Rows;
+
+/// Of the events topic.
+#[derive(Debug)]
+pub(super) struct Evaluations<R>(PhantomData<fn() -> R>);
+
+/// Of the definitions topic.
+#[derive(Debug)]
+pub(super) struct Definitions;
+
+impl<R> Default for Evaluations<R> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R: Rows> Take for Evaluations<R> {
+    fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch) {
+        match Event::read(record.payload()) {
+            Ok(Event::Evaluated(evaluation)) if position.sources.take(&evaluation) => {
+                batch.evaluation(record, &evaluation, R::encode);
+            }
+            Ok(Event::Evaluated(_)) => batch.repeated += 1,
+            Ok(Event::Other) => {}
+            Err(error) => refuse(batch, record, error, "INVALID_EVENT"),
+        }
+    }
+}
+
+impl Take for Definitions {
+    fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
+        let value = (!record.is_null()).then(|| record.payload());
+        match FlagVersion::read(record.key(), value, record.header(c"version"), record.timestamp_ms()) {
+            Ok(version) => batch.enter(record, Content::Definition(Box::new(version)), None),
+            Err(error) => refuse(batch, record, error, "INVALID_DEFINITION"),
+        }
+    }
+}
+
+fn refuse(batch: &mut Batch, record: &Record<'_>, error: Unreadable, code: &'static str) {
+    let (partition, offset) = (record.partition(), record.offset());
+    tracing::warn!(partition, offset, %error, "a record cannot be read");
+    batch.enter(record, Content::Nothing, Some(Refusal { code, message: error.0 }));
+}

@@ -1,0 +1,270 @@
+//! Writes batches, one after the other, until each is in the database or known to be there already.
+//!
+//! Whatever is wrong with the database, the batch waits: the reader holds one more, and reads no further. What is
+//! wrong with a record is found out by halving its batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::database::{DatabaseError, Trouble};
+use crate::health::Reporter;
+use crate::metrics::{AuditBatchLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
+use crate::shutdown::Shutdown;
+
+use super::batch::{Batch, Content, Refusal};
+use super::letters::{LetterError, Letters};
+use super::position::{Log, Position};
+use super::rows::{Rows, Written};
+
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Between two looks after partitions and retention.
+const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
+/// After one that failed.
+const HOUSE_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the reader wants.
+#[derive(Debug)]
+pub enum Order {
+    Position(Log, Vec<i32>),
+    Write(Log, Box<Batch>),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Report {
+    Positions(Vec<Position>),
+    Written(Box<Batch>),
+    /// Another sink was there first: the positions must be asked for again.
+    Conflict(Box<Batch>),
+}
+
+/// The database's side of the sink.
+#[derive(Debug)]
+pub struct Writer<R> {
+    pub rows: R,
+    pub letters: Letters,
+    pub metrics: Arc<Metrics>,
+    pub health: Reporter,
+    pub shutdown: Shutdown,
+    /// What it writes, in the words of the metrics.
+    pub what: &'static str,
+    /// `None`: another writer looks after the tables.
+    pub retention_days: Option<u32>,
+    /// Why it waits, if it does.
+    pub paused: Option<&'static str>,
+}
+
+/// Why a batch waits.
+#[derive(Debug, thiserror::Error)]
+enum Pause {
+    #[error("{0}")]
+    Database(#[from] DatabaseError),
+    #[error("{0}")]
+    Letters(#[from] LetterError),
+}
+
+impl Pause {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Database(error) => error.trouble().as_str(),
+            Self::Letters(_) => "dead_letters",
+        }
+    }
+}
+
+impl<R: Rows> Writer<R> {
+    /// Serves the reader until it is gone or `shutdown`.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, reports: std::sync::mpsc::Sender<Report>) {
+        let mut house_due = Instant::now();
+        loop {
+            if house_due <= Instant::now() {
+                house_due = Instant::now() + self.keep_house().await;
+            }
+            let order = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(house_due) => continue,
+                order = orders.recv() => order,
+            };
+            let report = match order {
+                Some(Order::Position(log, partitions)) => self.position(&log, &partitions).await,
+                Some(Order::Write(log, batch)) => self.write(&log, batch).await,
+                None => return,
+            };
+            // No report: shutdown came first. The batch is read again.
+            if report.is_none_or(|report| reports.send(report).is_err()) {
+                return;
+            }
+        }
+    }
+
+    async fn position(&mut self, log: &Log, partitions: &[i32]) -> Option<Report> {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            match self.rows.positions(log, partitions).await {
+                Ok(positions) => {
+                    self.well();
+                    return Some(Report::Positions(positions));
+                }
+                Err(error) => self.pause(&error.into(), &mut backoff).await?,
+            }
+        }
+    }
+
+    async fn write(&mut self, log: &Log, mut batch: Box<Batch>) -> Option<Report> {
+        let mut backoff = MIN_BACKOFF;
+        let mut letters_sent = false;
+        loop {
+            let started = Instant::now();
+            let pause = match self.attempt(log, &batch, &mut letters_sent).await {
+                Ok(Written::Conflict) => {
+                    self.outcome("conflict");
+                    tracing::info!(topic = log.topic, "positions were moved by another sink, read again");
+                    return Some(Report::Conflict(batch));
+                }
+                Ok(written) => {
+                    self.committed(&batch, written, started.elapsed());
+                    return Some(Report::Written(batch));
+                }
+                Err(Pause::Database(error)) if error.is_about_data() => match self.narrow(&mut batch).await {
+                    Ok(true) => {
+                        letters_sent = false;
+                        continue;
+                    }
+                    // None of them alone is the reason.
+                    Ok(false) => Pause::Database(error),
+                    Err(error) => error.into(),
+                },
+                Err(pause) => pause,
+            };
+            self.outcome("failed");
+            if matches!(&pause, Pause::Database(error) if error.trouble() == Trouble::NoPartition) {
+                self.keep_house().await;
+            }
+            self.pause(&pause, &mut backoff).await?;
+        }
+    }
+
+    async fn attempt(&mut self, log: &Log, batch: &Batch, letters_sent: &mut bool) -> Result<Written, Pause> {
+        let refused = batch.entries.iter().any(|entry| entry.refusal.is_some());
+        if refused && !*letters_sent {
+            // Not for a batch that another sink has taken: it has sent these letters too.
+            let partitions: Vec<_> = batch.moves.iter().map(|moved| moved.partition).collect();
+            let positions = self.rows.positions(log, &partitions).await?;
+            let stands = |partition, at| {
+                positions.iter().any(|known| known.partition == partition && known.next_offset == at)
+            };
+            if batch.moves.iter().all(|moved| stands(moved.partition, moved.from)) {
+                tokio::task::block_in_place(|| self.letters.send(batch))?;
+                *letters_sent = true;
+            }
+        }
+        Ok(self.rows.write(log, batch).await?)
+    }
+
+    /// Finds the entries that the database refuses. `false`: there are none.
+    async fn narrow(&mut self, batch: &mut Batch) -> Result<bool, DatabaseError> {
+        let mut found = false;
+        let mut suspects = vec![(0, batch.entries.len())];
+        while let Some((from, to)) = suspects.pop() {
+            let range = from..to;
+            let error = match self.rows.probe(batch, range.clone()).await {
+                Ok(()) => continue,
+                Err(error) if error.is_about_data() => error,
+                Err(error) => return Err(error),
+            };
+            if range.len() > 1 {
+                let middle = range.start + range.len() / 2;
+                suspects.push((middle, range.end));
+                suspects.push((range.start, middle));
+            } else if let Some(entry) = batch.entries.get_mut(range.start) {
+                let (partition, offset) = (entry.partition, entry.offset);
+                tracing::warn!(partition, offset, %error, "the database refuses a record");
+                let message = format!("the database refuses it: {error}");
+                entry.refusal = Some(Refusal { code: "ROW_REFUSED", message });
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    fn committed(&mut self, batch: &Batch, written: Written, took: Duration) {
+        self.well();
+        self.outcome(if written == Written::Before { "found_committed" } else { "committed" });
+        let audit = &self.metrics.audit;
+        audit.write.observe(took);
+        for (environment, rows) in batch.rows_by_environment() {
+            audit.rows.get_or_create(&EnvironmentLabels { environment }).inc_by(rows);
+        }
+        audit.repeated.inc_by(batch.repeated);
+        for refusal in batch.entries.iter().filter_map(|entry| entry.refusal.as_ref()) {
+            self.metrics.dead_letters.get_or_create(&CodeLabels { code: refusal.code }).inc();
+        }
+        let evaluated_at = |content: &Content| match content {
+            Content::Evaluation { evaluated_at, .. } => Some(*evaluated_at),
+            _ => None,
+        };
+        if let Some(first) = batch.accepted().find_map(|entry| evaluated_at(&entry.content)) {
+            let waited = chrono::Utc::now().timestamp_micros().saturating_sub(first);
+            audit.latency.observe(Duration::from_micros(u64::try_from(waited).unwrap_or_default()));
+        }
+    }
+
+    /// Returns when it is due again.
+    async fn keep_house(&mut self) -> Duration {
+        let Some(days) = self.retention_days else {
+            return HOUSE_INTERVAL;
+        };
+        match self.rows.keep_house(days).await {
+            Ok(()) => HOUSE_INTERVAL,
+            Err(error) => {
+                self.outcome("house_failed");
+                tracing::warn!(%error, "partitions and retention are not looked after");
+                HOUSE_PAUSE
+            }
+        }
+    }
+
+    fn outcome(&self, outcome: &'static str) {
+        self.metrics.audit.batches.get_or_create(&AuditBatchLabels { outcome }).inc();
+    }
+
+    fn well(&mut self) {
+        if self.paused.is_some() {
+            tracing::info!(what = self.what, "the audit sink goes on");
+        }
+        self.note(None);
+        self.health.up();
+    }
+
+    fn note(&mut self, reason: Option<&'static str>) {
+        let gauge = |reason, value| {
+            let labels = PausedLabels { what: self.what, reason };
+            self.metrics.audit.paused.get_or_create(&labels).set(value);
+        };
+        self.paused.into_iter().for_each(|before| gauge(before, 0));
+        reason.into_iter().for_each(|reason| gauge(reason, 1));
+        self.paused = reason;
+    }
+
+    /// Says why, and waits. `None`: shutdown came first.
+    async fn pause(&mut self, pause: &Pause, backoff: &mut Duration) -> Option<()> {
+        // The same again is one line only, however long it lasts.
+        if self.paused != Some(pause.reason()) {
+            tracing::warn!(what = self.what, reason = pause.reason(), "the audit sink waits: {pause}");
+        }
+        self.note(Some(pause.reason()));
+        self.health.down(format!("waits ({}): {pause}", pause.reason()));
+        let jitter = rand::rng().random_range(0.5..1.0);
+        let wait = tokio::time::sleep(backoff.mul_f64(jitter));
+        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+        tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            () = wait => Some(()),
+        }
+    }
+}

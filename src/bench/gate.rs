@@ -1,0 +1,65 @@
+//! The moment from which a run counts: every worker of the arm has had records.
+//!
+//! A group's first member is given all partitions and hands half of them over seconds later. A backlog is answered
+//! faster than that, so without a gate some runs would measure one worker, others two.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rdkafka::error::KafkaResult;
+
+use crate::evaluate::answer::Respond;
+use crate::evaluate::outbox::Outbox;
+use crate::kafka::consumer::Record;
+
+/// Pause before each fetch's records while a backlog waits for the gate.
+const SPARING: Duration = Duration::from_millis(100);
+
+/// Open as soon as all workers have begun.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    missing: Arc<AtomicUsize>,
+    /// Whether to answer slowly until it opens.
+    sparing: bool,
+}
+
+/// A worker's response behind the gate.
+#[derive(Debug)]
+pub struct Gated<R> {
+    inner: R,
+    gate: Gate,
+    has_begun: bool,
+}
+
+impl Gate {
+    pub fn new(workers: usize, sparing: bool) -> Self {
+        Self { missing: Arc::new(AtomicUsize::new(workers)), sparing }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == 0
+    }
+}
+
+impl<R: Respond> Gated<R> {
+    pub fn new(inner: R, gate: Gate) -> Self {
+        Self { inner, gate, has_begun: false }
+    }
+}
+
+impl<R: Respond> Respond for Gated<R> {
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.gate.missing.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.gate.sparing && !self.gate.is_open() {
+            std::thread::park_timeout(SPARING);
+        }
+        self.inner.begin();
+    }
+
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
+        self.inner.respond(record, outbox)
+    }
+}

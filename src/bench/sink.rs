@@ -1,0 +1,269 @@
+//! `bench sink`: the audit sink against a raw `COPY … BINARY` of the same rows into the same table, in one run.
+//!
+//! The table is that of the migrations, with all its indexes, in a database of the run's own. What is measured of the
+//! sink is the whole way from Kafka to the commit.
+
+mod lag;
+mod postgres;
+mod questions;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use prometheus_client::metrics::counter::Counter;
+
+use crate::audit::rows::Rows;
+use crate::audit::{Parts, Sink};
+use crate::config::{Config, Secret};
+use crate::database::{Database, PostgresDatabase};
+use crate::flag::value::{Lookup, answer};
+use crate::flag::{Moment, Snapshot};
+use crate::health::Reporter;
+use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
+use crate::message::request::Request;
+use crate::metrics::{EnvironmentLabels, Metrics};
+use crate::shutdown::{Shutdown, Threads};
+
+use super::load;
+use super::setup::Bench;
+use super::stream::median;
+
+pub use lag::Lag;
+pub use questions::Question;
+
+/// Longest wait for one arm.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SinkArgs {
+    /// Evaluations that are written by each arm
+    #[arg(long, default_value_t = 500_000)]
+    pub rows: u64,
+    /// Different flags
+    #[arg(long, default_value_t = 50)]
+    pub flags: usize,
+    #[arg(long, default_value_t = 4)]
+    pub partitions: i32,
+    /// Both arms run this often, in turn; the median counts
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Rows in the table when it is asked questions; 0 asks none
+    #[arg(long, default_value_t = 2_000_000)]
+    pub history: u64,
+}
+
+/// Rows per second of each arm and round, and how long questions take.
+#[derive(Debug, serde::Serialize)]
+pub struct SinkReport {
+    pub rows: u64,
+    pub partitions: i32,
+    pub arms: Vec<ArmReport>,
+    /// The sink's median by the raw one.
+    pub ratio: f64,
+    /// At half of the sink's median.
+    pub lag: Lag,
+    /// Rows in the table when it was asked.
+    pub history: i64,
+    pub questions: Vec<Question>,
+}
+
+#[derive(Debug, serde::Serialize)]
+pub struct ArmReport {
+    pub arm: &'static str,
+    pub rows_per_second: Vec<f64>,
+    pub median: f64,
+    /// Of Postgres alone; `None` where it is not on this machine.
+    pub postgres_microseconds_per_row: Option<f64>,
+}
+
+/// Runs the benchmark on the configured Kafka and Postgres.
+pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> {
+    ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
+    let server = config.database.url.clone().context("DATABASE_URL is not set")?;
+    let own = postgres::Own::create(&server).await?;
+    let measured = measure(args, config, &own).await;
+    own.drop().await?;
+    measured
+}
+
+async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> anyhow::Result<SinkReport> {
+    config.database.url = Some(Secret::new(own.url.clone()));
+    let bench = Bench::prepare(config, args.flags, args.partitions).await?;
+    tracing::info!(rows = args.rows, "producing events");
+    let raw = produce(&bench, args)?;
+    let (mut bare_rates, mut raw_rates, mut sink_rates) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..args.rounds.max(1) {
+        // What the questions' indexes cost.
+        own.empty().await?;
+        own.without_indexes().await?;
+        bare_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
+        own.empty().await?;
+        own.with_indexes().await?;
+        raw_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
+        own.empty().await?;
+        sink_rates.push(sink(&bench, own, args.rows, round).await?);
+        tracing::info!(round, raw = ?raw_rates.last(), sink = ?sink_rates.last(), "measured");
+    }
+    drop(raw);
+    let arms = vec![
+        report("raw COPY, only the key", &bare_rates),
+        report("raw COPY BINARY", &raw_rates),
+        report("flagstream sink", &sink_rates),
+    ];
+    own.empty().await?;
+    let half = arms.last().map_or(0.0, |arm| arm.median / 2.0) as u64;
+    let lag = tokio::task::block_in_place(|| lag::measure(&bench, own, args, half))?;
+    bench.clean_up().await;
+    let (history, questions) = match args.history {
+        0 => (0, Vec::new()),
+        rows => questions::ask(own, rows).await?,
+    };
+    let ratio = match arms.as_slice() {
+        [_, raw, sink] => sink.median / raw.median,
+        _ => f64::NAN,
+    };
+    Ok(SinkReport { rows: args.rows, partitions: args.partitions, arms, ratio, lag, history, questions })
+}
+
+/// Rows per second, and microseconds of Postgres's CPU per row.
+type Rate = (f64, Option<f64>);
+
+/// Events of real evaluations into Kafka; the same as encoded rows.
+fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
+    let producer = bench.request_producer(5)?;
+    let topics = &bench.config.topics;
+    let began = chrono::Utc::now() - chrono::Duration::hours(1);
+    let mut chunks: Vec<Vec<u8>> = Vec::new();
+    for number in 0..args.rows {
+        let partition = i32::try_from(number % args.partitions.unsigned_abs() as u64)?;
+        let offset = i64::try_from(number / args.partitions.unsigned_abs() as u64)?;
+        // A millisecond in time for each few events, as at full load.
+        let at = began + chrono::Duration::microseconds(i64::try_from(number * 10)?);
+        let (key, event) =
+            event(&bench.snapshot, number, args.flags, &topics.requests, (partition, offset), at)
+                .context("no event")?;
+        if number % bench.config.audit.batch_max_rows as u64 == 0 {
+            chunks.push(Vec::new());
+        }
+        if let (Some(chunk), Ok(crate::audit::evaluation::Event::Evaluated(row))) =
+            (chunks.last_mut(), crate::audit::evaluation::Event::read(&event))
+        {
+            crate::audit::postgres::PostgresRows::encode(&row, chunk);
+        }
+        bench.send_to(&producer, &topics.events, partition, &key, &event)?;
+    }
+    rdkafka::producer::Producer::flush(&producer, Duration::from_secs(120))
+        .context("events not delivered")?;
+    Ok(chunks)
+}
+
+fn event(
+    snapshot: &Snapshot,
+    number: u64,
+    flags: usize,
+    topic: &str,
+    (partition, offset): (i32, i64),
+    at: chrono::DateTime<chrono::Utc>,
+) -> Option<(String, Vec<u8>)> {
+    let (key, body) = load::request(number, flags, number);
+    let request = Request::decode(body.as_bytes()).ok()?;
+    let ask = request.asks.as_slice().first()?;
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "bench" };
+    let served = snapshot.environment(load::ENVIRONMENT)?;
+    let lookup =
+        served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
+    let answer = answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref());
+    let id = stream_event_id(7, partition, offset, 0, at.timestamp_millis());
+    let frame = EventFrame {
+        event_id: std::str::from_utf8(&id).ok()?,
+        request_id: request.request_id.as_deref(),
+        user_id: request.context.user_id.as_deref(),
+        session_id: request.context.session_id.as_deref(),
+        environment: load::ENVIRONMENT,
+        context: &request.context_json,
+        evaluated_at: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        source: EventSource::Kafka { topic, partition, offset, index: 0 },
+    };
+    let mut event = Vec::with_capacity(1024);
+    write_event(&mut event, &frame, ask, &answer);
+    Some((key, event))
+}
+
+/// From the first commit seen to the last.
+async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
+    let running = start(bench, own, &round.to_string())?;
+    let (mut first, started) = (None, Instant::now());
+    let rate = loop {
+        let count = running.written();
+        if first.is_none() && count > 0 {
+            first = Some((Instant::now(), count, own.cpu_seconds()));
+        }
+        if let (Some((since, at, cpu)), true) = (first, count >= rows) {
+            let done = rows - at;
+            let rate = done as f64 / since.elapsed().as_secs_f64();
+            let cpu = own.cpu_seconds().zip(cpu).map(|(now, then)| (now - then) * 1e6 / done as f64);
+            break (rate, cpu);
+        }
+        ensure!(started.elapsed() < PATIENCE, "sink: {count} of {rows} after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    tokio::task::block_in_place(|| running.stop());
+    Ok(rate)
+}
+
+/// A sink at work.
+struct Running {
+    sink: Sink,
+    shutdown: Shutdown,
+    written: Counter,
+}
+
+/// In a group of its own.
+fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
+    let mut config = bench.config.clone();
+    config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
+    let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+    let parts = Parts {
+        config: Arc::new(config),
+        database: Database::Postgres(own.database.clone()),
+        metrics: Arc::clone(&metrics),
+        shutdown: shutdown.clone(),
+        health: Reporter::detached(),
+        definitions_health: Reporter::detached(),
+    };
+    let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
+    let written = metrics.audit.rows.get_or_create(&environment).clone();
+    Ok(Running { sink: Sink::start(&parts)?, shutdown, written })
+}
+
+impl Running {
+    fn written(&self) -> u64 {
+        self.written.get()
+    }
+
+    fn stop(self) {
+        self.shutdown.cancel();
+        self.sink.join();
+    }
+}
+
+fn report(arm: &'static str, rates: &[Rate]) -> ArmReport {
+    let rows_per_second: Vec<f64> = rates.iter().map(|(rate, _)| rate.round()).collect();
+    let cpu: Option<Vec<f64>> = rates.iter().map(|(_, cpu)| *cpu).collect();
+    ArmReport {
+        arm,
+        median: median(&rows_per_second),
+        rows_per_second,
+        postgres_microseconds_per_row: cpu.map(|cpu| median(&cpu)),
+    }
+}
+
+/// Kept for the parts of this module.
+fn of(database: &Database) -> anyhow::Result<PostgresDatabase> {
+    match database {
+        Database::Postgres(postgres) => Ok(postgres.clone()),
+        Database::Sqlite(_) => anyhow::bail!("DATABASE_URL: expected Postgres, as SQLite has no COPY"),
+    }
+}

@@ -1,0 +1,136 @@
+//! A database of the run's own, and the raw arm.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::audit::postgres::{PostgresRows, copy};
+use crate::audit::rows::Rows;
+use crate::config::Secret;
+use crate::database::{Database, PostgresDatabase};
+
+use super::{Rate, of};
+
+/// Dropped at the end of the run.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) url: String,
+    pub(super) database: PostgresDatabase,
+    server: PostgresDatabase,
+    name: String,
+    /// Of the process that has all others of this Postgres as its children, if that is on this machine.
+    postmaster: Option<i32>,
+}
+
+impl Own {
+    /// Makes a database beside the one that `server` names, with the tables in it.
+    pub(super) async fn create(server: &Secret) -> anyhow::Result<Self> {
+        let name = format!("flagstream_bench_{}", uuid::Uuid::now_v7().simple());
+        let (base, rest) =
+            server.expose().rsplit_once('/').context("DATABASE_URL: expected a database's name")?;
+        let query = rest.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+        let url = format!("{base}/{name}{query}");
+        let server = of(&Database::open(server, "flagstream-bench")?)?;
+        let mut connection = server.connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+        let opened = Database::open(&Secret::new(url.clone()), "flagstream-bench")?;
+        opened.migrate().await?;
+        let database = of(&opened)?;
+        PostgresRows::new(database.clone()).keep_house(90).await?;
+        Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
+    }
+
+    /// As it was made.
+    pub(super) async fn empty(&self) -> anyhow::Result<()> {
+        let mut connection = self.database.connect().await?;
+        let empty = "TRUNCATE feature_flag_evaluations, feature_flags, sink_offsets; CHECKPOINT";
+        sqlx::raw_sql(empty).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Leaves the table its key only.
+    pub(super) async fn without_indexes(&self) -> anyhow::Result<()> {
+        let drop = "DROP INDEX feature_flag_evaluations_flag; DROP INDEX feature_flag_evaluations_user";
+        sqlx::raw_sql(drop).execute(&self.database.pool).await?;
+        Ok(())
+    }
+
+    /// Those of the migrations again, on an empty table.
+    pub(super) async fn with_indexes(&self) -> anyhow::Result<()> {
+        let make = "CREATE INDEX feature_flag_evaluations_flag
+                ON feature_flag_evaluations (flag_name, environment, evaluated_at);
+            CREATE INDEX feature_flag_evaluations_user
+                ON feature_flag_evaluations (hashtextextended(user_id, 0), evaluated_at) WHERE user_id IS NOT NULL";
+        sqlx::raw_sql(make).execute(&self.database.pool).await?;
+        Ok(())
+    }
+
+    pub(super) async fn drop(self) -> anyhow::Result<()> {
+        self.database.pool.close().await;
+        let mut connection = self.server.connect().await?;
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// What all processes of this Postgres have used so far.
+    pub(super) fn cpu_seconds(&self) -> Option<f64> {
+        let postmaster = self.postmaster?;
+        let processes = std::fs::read_dir("/proc").ok()?;
+        let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let children = pids.filter_map(stat).filter(|stat| stat.parent == postmaster);
+        // The dead ones are counted by their parent.
+        let ticks = children.map(|stat| stat.own_ticks).sum::<f64>() + stat(postmaster)?.waited_ticks;
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Some(ticks / per_second as f64)
+    }
+}
+
+/// Writes the rows as fast as one connection can: a transaction per chunk.
+pub(super) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
+    let mut connection = own.database.connect().await?;
+    let (started, cpu) = (Instant::now(), own.cpu_seconds());
+    let mut rows = 0;
+    for chunk in chunks {
+        rows += write(&mut connection, chunk).await?;
+    }
+    anyhow::ensure!(rows > 0 && chunk_rows > 0, "no rows");
+    let rate = rows as f64 / started.elapsed().as_secs_f64();
+    let cpu = own.cpu_seconds().zip(cpu).map(|(now, then)| (now - then) * 1e6 / rows as f64);
+    connection.close().await?;
+    Ok((rate, cpu))
+}
+
+async fn write(connection: &mut PgConnection, chunk: &[u8]) -> anyhow::Result<u64> {
+    let mut transaction = connection.begin().await?;
+    let mut copy = transaction.copy_in_raw(copy::STATEMENT).await?;
+    copy.send(copy::HEADER).await?;
+    for part in chunk.chunks(256 << 10) {
+        copy.send(part).await?;
+    }
+    copy.send(copy::TRAILER).await?;
+    let rows = copy.finish().await?;
+    transaction.commit().await?;
+    Ok(rows)
+}
+
+struct Stat {
+    parent: i32,
+    own_ticks: f64,
+    waited_ticks: f64,
+}
+
+/// Of `/proc/PID/stat`.
+fn stat(pid: i32) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        own_ticks: number(11)? + number(12)?,
+        waited_ticks: number(13)? + number(14)?,
+    })
+}

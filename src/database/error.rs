@@ -1,0 +1,146 @@
+//! What can be wrong with a database, sorted by what there is to do about it.
+
+use std::time::Duration;
+
+use sqlx::migrate::MigrateError;
+
+/// Why something asked of the database was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("DATABASE_URL: {0}")]
+    Url(sqlx::Error),
+    #[error("the database does not answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("{0}")]
+    Migrate(#[from] MigrateError),
+    #[error("{0}")]
+    Sql(#[from] sqlx::Error),
+}
+
+/// What is the matter, from the error's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Gone, refusing, shutting down, or not answering.
+    Unreachable,
+    /// It answers but takes no writes: a standby, or set to read-only.
+    ReadOnly,
+    /// No disk, memory or connection left.
+    Full,
+    /// Somebody holds a lock for too long, or a statement took too long.
+    Blocked,
+    /// No partition takes the row.
+    NoPartition,
+    /// The tables are not there, or not ours to write.
+    Schema,
+    /// It will not take this data, whenever it is asked.
+    Data,
+    Other,
+}
+
+impl Trouble {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::ReadOnly => "read_only",
+            Self::Full => "full",
+            Self::Blocked => "blocked",
+            Self::NoPartition => "no_partition",
+            Self::Schema => "schema",
+            Self::Data => "data",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl DatabaseError {
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Silent(_) => Trouble::Unreachable,
+            Self::Url(_) | Self::Migrate(_) => Trouble::Schema,
+            Self::Sql(error) => trouble(error),
+        }
+    }
+
+    /// Whether it is no use to come back with the same data.
+    pub fn is_about_data(&self) -> bool {
+        self.trouble() == Trouble::Data
+    }
+}
+
+fn trouble(error: &sqlx::Error) -> Trouble {
+    match error {
+        sqlx::Error::Database(database) => {
+            // Postgres tells a row without a partition as a check violation without a constraint.
+            let code = database.code().unwrap_or_default();
+            match code.as_ref() {
+                "23514" if database.constraint().is_none() => Trouble::NoPartition,
+                code if code.len() == 5 => of_sqlstate(code),
+                code => of_sqlite(code),
+            }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            Trouble::Unreachable
+        }
+        // A connection that died in the middle of an answer.
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Trouble::Unreachable,
+        _ => Trouble::Other,
+    }
+}
+
+/// Classes and codes of Postgres's appendix A.
+fn of_sqlstate(code: &str) -> Trouble {
+    match code {
+        "25006" => Trouble::ReadOnly,
+        "57014" | "55P03" | "40P01" | "40001" | "25P03" => Trouble::Blocked,
+        // A wrong password, or no such database: it is there, but not for us.
+        _ => match code.get(..2) {
+            Some("08" | "57") => Trouble::Unreachable,
+            Some("53") => Trouble::Full,
+            Some("22" | "23" | "54") => Trouble::Data,
+            Some("42" | "28" | "3D" | "3F") => Trouble::Schema,
+            _ => Trouble::Other,
+        },
+    }
+}
+
+/// SQLite's result codes.
+fn of_sqlite(code: &str) -> Trouble {
+    // The extended code holds the primary one in its low byte.
+    match code.parse::<u32>().map(|code| code & 0xFF) {
+        Ok(5 | 6) => Trouble::Blocked,
+        Ok(8) => Trouble::ReadOnly,
+        Ok(7 | 13) => Trouble::Full,
+        Ok(10 | 14) => Trouble::Unreachable,
+        Ok(18..=20) => Trouble::Data,
+        Ok(1) => Trouble::Schema,
+        _ => Trouble::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_say_what_there_is_to_do() {
+        let cases = [
+            ("57P01", Trouble::Unreachable),
+            ("08006", Trouble::Unreachable),
+            ("53100", Trouble::Full),
+            ("53300", Trouble::Full),
+            ("25006", Trouble::ReadOnly),
+            ("57014", Trouble::Blocked),
+            ("22P05", Trouble::Data),
+            ("54000", Trouble::Data),
+            ("23502", Trouble::Data),
+            ("42P01", Trouble::Schema),
+            ("XX000", Trouble::Other),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(of_sqlstate(code), expected, "{code}");
+        }
+        assert_eq!(of_sqlite("2067"), Trouble::Data);
+        assert_eq!(of_sqlite("5"), Trouble::Blocked);
+        assert_eq!(of_sqlite("13"), Trouble::Full);
+    }
+}

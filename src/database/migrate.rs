@@ -1,0 +1,90 @@
+//! Brings the tables up to date: the numbered files of `migrations/`, built into the binary.
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Connection, SqlSafeStr};
+
+use super::{DatabaseError, PostgresDatabase};
+
+/// Number, name and text; a new file is entered here.
+type Files = &'static [(i64, &'static str, &'static str)];
+
+const POSTGRES: Files = &[(1, "audit", include_str!("../../migrations/postgres/0001_audit.sql"))];
+
+const SQLITE: Files = &[(1, "audit", include_str!("../../migrations/sqlite/0001_audit.sql"))];
+
+/// What a migration came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Migrated {
+    /// The number of the newest migration that this binary has.
+    pub version: i64,
+    /// How many were applied now; those that another process applied meanwhile count as well.
+    pub applied: usize,
+}
+
+pub(super) async fn postgres(database: &PostgresDatabase) -> Result<Migrated, DatabaseError> {
+    // A connection of its own: a failure leaves the advisory lock with it, and both go together.
+    let mut connection = database.connect().await?;
+    let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    // Without the table nothing was applied yet.
+    let before = sqlx::query_scalar::<_, i64>(count).fetch_one(&mut connection).await.unwrap_or(0);
+    let migrator = migrator(POSTGRES);
+    migrator.run_direct(None, &mut connection, false).await?;
+    let after: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await?;
+    let _ = connection.close().await;
+    Ok(migrated(POSTGRES, before, after))
+}
+
+pub(super) async fn sqlite(pool: &SqlitePool) -> Result<Migrated, DatabaseError> {
+    let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    let before = sqlx::query_scalar::<_, i64>(count).fetch_one(pool).await.unwrap_or(0);
+    migrator(SQLITE).run(pool).await?;
+    let after: i64 = sqlx::query_scalar(count).fetch_one(pool).await?;
+    Ok(migrated(SQLITE, before, after))
+}
+
+fn migrated(files: Files, before: i64, after: i64) -> Migrated {
+    let version = files.iter().map(|(version, ..)| *version).max().unwrap_or_default();
+    Migrated { version, applied: usize::try_from(after - before).unwrap_or_default() }
+}
+
+fn migrator(files: Files) -> Migrator {
+    let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+    };
+    let mut migrator = Migrator::with_migrations(files.iter().map(migration).collect());
+    // An older binary runs beside a newer one while they are exchanged.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_built_in() {
+        for (folder, files) in [("postgres", POSTGRES), ("sqlite", SQLITE)] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let mut found: Vec<_> = std::fs::read_dir(path)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            let built: Vec<_> =
+                files.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect();
+            assert_eq!(found, built, "{folder}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sqlite_is_migrated_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("test.db").display());
+        let database = super::super::Database::open(&crate::config::Secret::new(url), "test").unwrap();
+        let first = database.migrate().await.unwrap();
+        assert_eq!(first, Migrated { version: 1, applied: 1 });
+        assert_eq!(database.migrate().await.unwrap().applied, 0);
+    }
+}

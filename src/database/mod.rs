@@ -1,0 +1,177 @@
+//! The database: Postgres, or SQLite in the embedded mode.
+//!
+//! [`Database::open`] reaches for nothing: connections are made when they are needed, so that a process starts, and
+//! evaluates, while its database is away. What is in the tables is in `migrations/`.
+
+mod error;
+mod migrate;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Connection, PgConnection};
+
+use crate::config::Secret;
+
+pub use error::{DatabaseError, Trouble};
+pub use migrate::Migrated;
+
+/// Connections that the process holds for questions; the sink has its own.
+const MAX_CONNECTIONS: u32 = 8;
+/// How long a question waits for one of them.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new connection to Postgres may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long SQLite waits for another writer.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database that is connected to when it is needed. Clones share its connections.
+#[derive(Clone)]
+pub enum Database {
+    Postgres(PostgresDatabase),
+    Sqlite(SqliteDatabase),
+}
+
+/// Postgres: a pool for questions, and how to make connections outside of it.
+#[derive(Clone)]
+pub struct PostgresDatabase {
+    pub pool: PgPool,
+    options: Arc<PgConnectOptions>,
+}
+
+/// SQLite, in a file or in memory.
+#[derive(Clone)]
+pub struct SqliteDatabase {
+    pub pool: SqlitePool,
+    /// `None`: in memory.
+    file: Option<String>,
+}
+
+impl Database {
+    /// The database at `url` (`postgres://…`, `sqlite:FILE` or `sqlite::memory:`); `name` is told to Postgres.
+    pub fn open(url: &Secret, name: &str) -> Result<Self, DatabaseError> {
+        let text = url.expose();
+        if text.starts_with("sqlite:") {
+            return sqlite(text).map(Self::Sqlite).map_err(DatabaseError::Url);
+        }
+        let options: PgConnectOptions = text.parse().map_err(DatabaseError::Url)?;
+        let options = options.application_name(name);
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.clone());
+        Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
+    }
+
+    /// Asks for an answer, whatever it is.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        match self {
+            Self::Postgres(postgres) => sqlx::raw_sql("SELECT 1").execute(&postgres.pool).await.map(drop),
+            Self::Sqlite(sqlite) => sqlx::raw_sql("SELECT 1").execute(&sqlite.pool).await.map(drop),
+        }
+        .map_err(DatabaseError::from)
+    }
+
+    /// Brings the tables up to date. Any number of processes may do so at once: the first does it, the others wait.
+    pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
+        match self {
+            Self::Postgres(postgres) => migrate::postgres(postgres).await,
+            Self::Sqlite(sqlite) => migrate::sqlite(&sqlite.pool).await,
+        }
+    }
+}
+
+impl PostgresDatabase {
+    /// A connection of one's own, outside of the pool.
+    pub async fn connect(&self) -> Result<PgConnection, DatabaseError> {
+        let connecting = PgConnection::connect_with(self.options.as_ref());
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(DatabaseError::Silent(CONNECT_TIMEOUT)),
+        }
+    }
+}
+
+fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {
+    let options: SqliteConnectOptions = url.parse()?;
+    let options = options.busy_timeout(BUSY_TIMEOUT).create_if_missing(true);
+    let memory = url.contains(":memory:");
+    let (options, pool) = if memory {
+        // Gone with its connection: there is one, and it stays.
+        let pool = SqlitePoolOptions::new().max_connections(1).min_connections(1);
+        (options, pool.idle_timeout(None).max_lifetime(None))
+    } else {
+        let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal);
+        (options, SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS))
+    };
+    let file = (!memory).then(|| options.get_filename().display().to_string());
+    Ok(SqliteDatabase { pool: pool.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options), file })
+}
+
+impl SqliteDatabase {
+    /// The file, unless it is in memory.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref().map(Path::new)
+    }
+}
+
+/// Where it is, without secrets.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(PostgresDatabase { options, .. }) => {
+                let name = options.get_database().unwrap_or(options.get_username());
+                write!(f, "postgres://{}:{}/{name}", options.get_host(), options.get_port())
+            }
+            Self::Sqlite(SqliteDatabase { file: Some(file), .. }) => write!(f, "sqlite:{file}"),
+            Self::Sqlite(SqliteDatabase { file: None, .. }) => f.write_str("sqlite::memory:"),
+        }
+    }
+}
+
+impl fmt::Debug for PostgresDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The options hold the password.
+        write!(f, "{:?}", Database::Postgres(self.clone()))
+    }
+}
+
+impl fmt::Debug for SqliteDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteDatabase").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({self})")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn its_address_is_told_without_secrets() {
+        let open = |url: &str| Database::open(&Secret::new(url), "test").unwrap();
+        let postgres = open("postgres://ann:hidden@db.example.com:5433/flags?sslmode=require");
+        assert_eq!(postgres.to_string(), "postgres://db.example.com:5433/flags");
+        assert!(!format!("{postgres:?}").contains("hidden"));
+        assert_eq!(open("sqlite:./dev.db").to_string(), "sqlite:./dev.db");
+        assert_eq!(open("sqlite::memory:").to_string(), "sqlite::memory:");
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_an_error_that_names_the_setting() {
+        let error = Database::open(&Secret::new("postgres://host:notaport/db"), "test").unwrap_err();
+        assert!(error.to_string().starts_with("DATABASE_URL"), "{error}");
+    }
+}

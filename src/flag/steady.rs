@@ -1,0 +1,197 @@
+//! How long an outcome stays what it is while no definition changes: what a cache has to know.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use unleash_types::client_features::{ClientFeature, Constraint, Operator, Strategy};
+
+use super::compile::{ContextField, Stickiness, VariantSet, parameter};
+use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
+
+/// So near to a date the outcome is anybody's guess: it may lie on either side.
+const NEAR_MS: i64 = 2;
+
+/// For how long a context's outcome holds, as far as the definitions in force say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steady {
+    /// Until a definition changes.
+    Always,
+    /// Until this moment, in milliseconds since 1970.
+    Until(i64),
+    /// The next evaluation may differ, or another machine's: why.
+    No(&'static str),
+}
+
+/// What a flag's outcome depends on beside its definition and the context.
+#[derive(Debug, Default)]
+pub(super) struct Dependence {
+    /// Draws that are random for a context without the value they are made for.
+    draws: Box<[Draw]>,
+    clock: Clock,
+    on_host: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Draw {
+    Random,
+    For(Stickiness),
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Clock {
+    #[default]
+    None,
+    /// At these moments the outcome may change, in milliseconds since 1970, ascending.
+    At(Box<[i64]>),
+    /// The time is compared as a text.
+    Always,
+}
+
+impl Snapshot {
+    /// The highest version that an outcome of this flag is based on: its own, or that of a flag it depends on.
+    ///
+    /// Of a parent that is not there it is unknown since when: then any change counts. So it grows whenever the
+    /// outcome may change, and whoever compares it never takes an outcome for newer than it is.
+    pub fn basis(&self, environment: &EnvironmentFlags, flag: &CompiledFlag) -> u64 {
+        let parents = flag.parents();
+        let versions = parents.map(|parent| environment.get(parent).map_or(self.version(), |it| it.version));
+        versions.max().unwrap_or(0).max(flag.version)
+    }
+}
+
+impl EnvironmentFlags {
+    /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, holds.
+    pub fn steady(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+        if !flag.is_switched_on() {
+            return Steady::Always;
+        }
+        let parents = flag.parents().filter_map(|parent| self.get(parent)).map(Arc::as_ref);
+        let all = std::iter::once(flag).chain(parents);
+        all.map(|flag| flag.dependence.steady(context, now_ms)).fold(Steady::Always, Steady::and)
+    }
+}
+
+impl Steady {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No(why), _) | (_, Self::No(why)) => Self::No(why),
+            (Self::Until(a), Self::Until(b)) => Self::Until(a.min(b)),
+            (Self::Until(moment), Self::Always) | (Self::Always, Self::Until(moment)) => Self::Until(moment),
+            (Self::Always, Self::Always) => Self::Always,
+        }
+    }
+}
+
+impl Dependence {
+    pub(super) fn of<'v>(feature: &ClientFeature, sets: impl Iterator<Item = &'v VariantSet>) -> Self {
+        let strategies = feature.strategies.as_deref().unwrap_or_default();
+        let rollouts = strategies.iter().filter_map(rollout_draw);
+        let variants = sets.filter(|set| set.count > 1).map(|set| Draw::For(set.stickiness.clone()));
+        let mut draws: Vec<Draw> = Vec::new();
+        for draw in rollouts.chain(variants) {
+            if !draws.contains(&draw) {
+                draws.push(draw);
+            }
+        }
+        Self {
+            draws: draws.into(),
+            clock: Clock::of(feature, strategies),
+            on_host: strategies.iter().any(|strategy| strategy.name == "applicationHostname"),
+        }
+    }
+
+    fn steady(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+        if self.on_host {
+            return Steady::No("host");
+        }
+        if self.draws.iter().any(|draw| draw.is_random_for(context)) {
+            return Steady::No("random");
+        }
+        // A context that brings its own time does not see the clock.
+        if context.current_time.is_some() {
+            return Steady::Always;
+        }
+        match &self.clock {
+            Clock::None => Steady::Always,
+            Clock::Always => Steady::No("clock"),
+            Clock::At(moments) if moments.iter().any(|at| (at - now_ms).abs() <= NEAR_MS) => {
+                Steady::No("clock")
+            }
+            Clock::At(moments) => {
+                let next = moments.iter().find(|at| **at > now_ms);
+                next.map_or(Steady::Always, |at| Steady::Until(*at))
+            }
+        }
+    }
+}
+
+impl Draw {
+    fn is_random_for(&self, context: &EvaluationContext<'_>) -> bool {
+        match self {
+            Self::Random => true,
+            Self::For(Stickiness::UserOrSession) => context.user_id.is_none() && context.session_id.is_none(),
+            Self::For(Stickiness::Field(field)) => match field {
+                ContextField::UserId => context.user_id.is_none(),
+                ContextField::SessionId => context.session_id.is_none(),
+                ContextField::RemoteAddress => context.remote_address.is_none(),
+                ContextField::Property(name) => context.property(name).is_none(),
+                // Always there.
+                ContextField::Environment | ContextField::AppName | ContextField::CurrentTime => false,
+            },
+        }
+    }
+}
+
+/// Only the default stickiness falls back to chance; everybody's and nobody's rollout need no draw.
+fn rollout_draw(strategy: &Strategy) -> Option<Draw> {
+    let partial = |name: &str| {
+        let percentage = parameter(strategy, name).and_then(|text| text.parse::<f64>().ok());
+        percentage.is_none_or(|percentage| percentage > 0.0 && percentage < 100.0)
+    };
+    match strategy.name.as_str() {
+        "gradualRolloutRandom" => partial("percentage").then_some(Draw::Random),
+        "gradualRollout" => partial("percentage").then_some(Draw::For(Stickiness::UserOrSession)),
+        "flexibleRollout" if partial("rollout") => match parameter(strategy, "stickiness") {
+            Some("random") => Some(Draw::Random),
+            None | Some("default") => Some(Draw::For(Stickiness::UserOrSession)),
+            Some(_) => None,
+        },
+        _ => None,
+    }
+}
+
+impl Clock {
+    fn of(feature: &ClientFeature, strategies: &[Strategy]) -> Self {
+        let by_name = |name: &str| name == "currentTime";
+        let sticky = strategies.iter().any(|strategy| parameter(strategy, "stickiness").is_some_and(by_name));
+        let overrides =
+            feature.variants.iter().flatten().flat_map(|variant| variant.overrides.iter().flatten());
+        let constraints = strategies.iter().flat_map(|strategy| strategy.constraints.iter().flatten());
+        let constraints: Vec<_> = constraints.filter(|it| by_name(&it.context_name)).collect();
+        let custom = strategies.iter().any(|strategy| parameter(strategy, "property").is_some_and(by_name));
+        if sticky || custom || overrides.into_iter().any(|it| by_name(&it.context_name)) {
+            return Self::Always;
+        }
+        let moments: Option<Vec<i64>> = constraints.into_iter().map(moment).collect();
+        match moments {
+            None => Self::Always,
+            Some(moments) if moments.is_empty() => Self::None,
+            Some(mut moments) => {
+                moments.sort_unstable();
+                moments.dedup();
+                Self::At(moments.into())
+            }
+        }
+    }
+}
+
+/// When the constraint changes its mind; `None` if it does not compare dates.
+fn moment(constraint: &Constraint) -> Option<i64> {
+    let dates = matches!(constraint.operator, Operator::DateAfter | Operator::DateBefore);
+    let value = constraint.value.as_deref().filter(|_| dates)?;
+    Some(DateTime::parse_from_rfc3339(value).ok()?.timestamp_millis())
+}
+
+#[cfg(test)]
+#[path = "steady/tests.rs"]
+mod tests;

@@ -1,0 +1,59 @@
+//! Metrics of the warm view. `flagstream_warm_…`.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::{OutcomeLabels, Seconds};
+
+#[derive(Debug)]
+pub struct WarmMetrics {
+    /// `hit`; all others are misses: `absent`, `stale`, `unreadable`, `unavailable`.
+    pub reads: Family<OutcomeLabels, Counter>,
+    /// `written`, `refused` (a newer value was there).
+    pub writes: Family<OutcomeLabels, Counter>,
+    /// Evaluations that need no write, by why.
+    pub passed_over: Family<OutcomeLabels, Counter>,
+    /// Keys after a change: `renewed`, `removed`.
+    pub swept: Family<OutcomeLabels, Counter>,
+    /// Times that Redis had lost what was written, and the last evaluations were written again.
+    pub rebuilds: Counter,
+    /// From an invalidation's publication until readers see it.
+    pub announced: Seconds,
+    /// From an invalidation's publication until the last raw key is right.
+    pub finished: Seconds,
+}
+
+impl WarmMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reads: Family::default(),
+            writes: Family::default(),
+            passed_over: Family::default(),
+            swept: Family::default(),
+            rebuilds: Counter::default(),
+            announced: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)),
+            finished: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)),
+        };
+        registry.register("reads", "Reads of the warm view, by what came of them", metrics.reads.clone());
+        registry.register("writes", "Values sent to Redis, by what came of them", metrics.writes.clone());
+        let help = "Evaluations that are not written, by why";
+        registry.register("passed_over", help, metrics.passed_over.clone());
+        let help = "Keys brought up to date after a change, by how";
+        registry.register("swept", help, metrics.swept.clone());
+        let help = "Times that Redis had lost the view";
+        registry.register("rebuilds", help, metrics.rebuilds.clone());
+        let help = "From an invalidation's publication until readers see it";
+        registry.register("announced_seconds", help, metrics.announced.0.clone());
+        let help = "From an invalidation's publication until the last raw key is right";
+        registry.register("finished_seconds", help, metrics.finished.0.clone());
+        metrics
+    }
+
+    /// Adds to one outcome of a family.
+    pub fn add(family: &Family<OutcomeLabels, Counter>, outcome: &'static str, count: u64) {
+        if count > 0 {
+            family.get_or_create(&OutcomeLabels { outcome }).inc_by(count);
+        }
+    }
+}

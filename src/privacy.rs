@@ -1,0 +1,198 @@
+//! What leaves the process of those who ask: attributes are dropped or replaced by a keyed hash, user ids kept or hashed.
+//!
+//! Flags are evaluated on what was asked; this is about what is written afterwards: events, replies, and with them rows,
+//! Redis and whoever reads them. The same text under the same key has the same hash, so counting and joining go on to
+//! work. Dead letters are given back as they came.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::config::PrivacyConfig;
+use crate::message::json::{Kind, Scanner, write_string};
+use crate::message::request::{MAX_DEPTH_LEVELS, Request};
+
+/// Bytes of the hash that are written, each as two hex digits.
+const HASH_BYTES: usize = 16;
+/// The members of a context that hold a user's id.
+const USER_ATTRIBUTES: [&str; 2] = ["userId", "user_id"];
+/// Those that hold a session's, which stands beside the context as well.
+const SESSION_ATTRIBUTES: [&str; 2] = ["sessionId", "session_id"];
+
+/// The rules of this deployment.
+pub struct Privacy {
+    dropped: HashSet<String>,
+    hashed: HashSet<String>,
+    hash_users: bool,
+    mac: Option<Hmac<Sha256>>,
+}
+
+/// What may be written of a request.
+#[derive(Debug)]
+pub struct Shown<'r> {
+    pub user_id: Option<Cow<'r, str>>,
+    pub session_id: Option<Cow<'r, str>>,
+    /// JSON text.
+    pub context: Cow<'r, str>,
+}
+
+impl<'r> Shown<'r> {
+    /// All of it, without rules.
+    pub fn of(request: &'r Request<'_>) -> Self {
+        Self {
+            user_id: request.context.user_id.as_deref().map(Cow::Borrowed),
+            session_id: request.context.session_id.as_deref().map(Cow::Borrowed),
+            context: Cow::Borrowed(&request.context_json),
+        }
+    }
+}
+
+impl Privacy {
+    /// `None` if everything is written as it is.
+    pub fn of(config: &PrivacyConfig) -> Option<Arc<Self>> {
+        let PrivacyConfig { drop_attributes, hash_attributes, hash_user_ids, hash_key } = config;
+        if !config.hides_anything() {
+            return None;
+        }
+        // A key of any length is one.
+        let mac = hash_key.as_ref().and_then(|key| Hmac::new_from_slice(key.expose().as_bytes()).ok());
+        Some(Arc::new(Self {
+            dropped: drop_attributes.iter().cloned().collect(),
+            hashed: hash_attributes.iter().cloned().collect(),
+            hash_users: *hash_user_ids,
+            mac,
+        }))
+    }
+
+    /// What may be written of a request.
+    pub fn show<'r>(&self, request: &'r Request<'_>) -> Shown<'r> {
+        let all = Shown::of(request);
+        Shown {
+            user_id: all.user_id.map(|id| self.user(id)),
+            session_id: all.session_id.and_then(|id| self.session(id)),
+            context: self.context(&request.context_json),
+        }
+    }
+
+    /// A user's id as it is written.
+    pub fn user<'t>(&self, id: Cow<'t, str>) -> Cow<'t, str> {
+        if self.hash_users { Cow::Owned(self.hash(id.as_bytes())) } else { id }
+    }
+
+    /// A record's key, which is a user's id as a rule.
+    pub fn key<'t>(&self, key: &'t [u8]) -> Cow<'t, [u8]> {
+        if self.hash_users { Cow::Owned(self.hash(key).into_bytes()) } else { Cow::Borrowed(key) }
+    }
+
+    fn session<'t>(&self, id: Cow<'t, str>) -> Option<Cow<'t, str>> {
+        let listed = |list: &HashSet<String>| SESSION_ATTRIBUTES.iter().any(|name| list.contains(*name));
+        if listed(&self.dropped) {
+            return None;
+        }
+        Some(if listed(&self.hashed) { Cow::Owned(self.hash(id.as_bytes())) } else { id })
+    }
+
+    /// A context's JSON text as it is written; anything else than an object is left as it is.
+    pub fn context<'t>(&self, json: &'t str) -> Cow<'t, str> {
+        if json == "{}" {
+            return Cow::Borrowed(json);
+        }
+        // The request was read before, with this depth.
+        self.rewrite(json).map_or(Cow::Borrowed(json), Cow::Owned)
+    }
+
+    fn rewrite(&self, json: &str) -> Option<String> {
+        let mut scanner = Scanner::new(json, MAX_DEPTH_LEVELS);
+        scanner.begin_object().ok()?;
+        let (mut out, mut first) = (b"{".to_vec(), true);
+        while let Some(name) = scanner.next_key(&mut first).ok()? {
+            let value = scanner.value().ok()?;
+            if self.dropped.contains(name.as_ref()) {
+                continue;
+            }
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            write_string(&mut out, &name);
+            out.push(b':');
+            let is_user = self.hash_users && USER_ATTRIBUTES.contains(&name.as_ref());
+            match value.kind {
+                Kind::Null => out.extend_from_slice(b"null"),
+                _ if is_user || self.hashed.contains(name.as_ref()) => {
+                    let text = value.as_string().unwrap_or_else(|| value.compact());
+                    write_string(&mut out, &self.hash(text.as_bytes()));
+                }
+                _ => out.extend_from_slice(value.text.as_bytes()),
+            }
+        }
+        out.push(b'}');
+        String::from_utf8(out).ok()
+    }
+
+    /// Hex digits; without a key, which the configuration does not allow, nothing of the text.
+    fn hash(&self, text: &[u8]) -> String {
+        let digest = self.mac.clone().map(|mac| mac.chain_update(text).finalize().into_bytes());
+        digest.and_then(|digest| digest.get(..HASH_BYTES).map(hex::encode)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Privacy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Privacy")
+            .field("dropped", &self.dropped)
+            .field("hashed", &self.hashed)
+            .field("hash_users", &self.hash_users)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn privacy(drop: &[&str], hash: &[&str], hash_user_ids: bool) -> Arc<Privacy> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Privacy::of(&PrivacyConfig {
+            drop_attributes: names(drop),
+            hash_attributes: names(hash),
+            hash_user_ids,
+            hash_key: Some(Secret::new("a key of sixteen")),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn attributes_are_dropped_or_hashed_and_the_rest_stays_as_written() {
+        let privacy = privacy(&["email", "sessionId"], &["phone"], true);
+        let body = r#"{"flag_name":"a","user_id":"ann","session_id":"s-1","context":
+            {"email":"a@b.c", "n":1.50 ,"phone":"123","userId":"ann","email":null,"deep":{"email":1}}}"#;
+        let request = Request::decode(body.as_bytes()).unwrap();
+        let shown = privacy.show(&request);
+        // HMAC-SHA256 of "ann" and "123" under this key, as Python's hmac computes it.
+        let (ann, phone) = ("51cd6b73821c72359666197598a53f62", "4fa38e338cdcfc7335533c7051be0a62");
+        assert_eq!(shown.user_id.as_deref(), Some(ann));
+        assert_eq!(shown.session_id, None);
+        assert_eq!(
+            shown.context,
+            format!(r#"{{"n":1.50,"phone":"{phone}","userId":"{ann}","deep":{{"email":1}}}}"#)
+        );
+        assert_eq!(privacy.key(b"ann"), ann.as_bytes());
+        assert!(!format!("{privacy:?}").contains("sixteen"));
+    }
+
+    #[test]
+    fn without_rules_there_is_nothing_to_do() {
+        let none = PrivacyConfig {
+            drop_attributes: vec![],
+            hash_attributes: vec![],
+            hash_user_ids: false,
+            hash_key: None,
+        };
+        assert!(Privacy::of(&none).is_none());
+    }
+}

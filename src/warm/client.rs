@@ -1,0 +1,412 @@
+//! The way to Redis: one server or a cluster, plain or TLS. Nobody waits long for it.
+//!
+//! A trouble ends the connection; the next one is made after a pause, and until then every call fails at once. So
+//! Redis away costs its users one timeout now and then, and nothing else.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::script::{self, Script};
+
+/// For connecting, greeting and loading scripts.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Commands that are under way at once in a cluster, where each goes to its own node.
+const CLUSTER_COMMANDS_MAX: usize = 256;
+
+/// Why Redis did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
+    Resting(Duration),
+    #[error("Redis does not answer within {0:?}")]
+    Slow(Duration),
+    #[error("Redis cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("Redis has no memory left: {0}")]
+    Full(String),
+    #[error("Redis refuses: {0}")]
+    Refused(String),
+    #[error("Redis answers what makes no sense: {0}")]
+    Nonsense(String),
+}
+
+impl Trouble {
+    /// For metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Resting(_) | Self::Unreachable(_) => "unreachable",
+            Self::Slow(_) => "slow",
+            Self::Full(_) => "full",
+            Self::Refused(_) => "refused",
+            Self::Nonsense(_) => "nonsense",
+        }
+    }
+}
+
+/// A client; clones share its connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: redis::Client,
+    patience: Duration,
+    /// One node, even of a cluster.
+    direct: bool,
+    state: Mutex<State>,
+    /// One connects, the others fail meanwhile.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Link>,
+    made: u64,
+    failures: u32,
+    not_before: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+/// A connection.
+#[derive(Clone)]
+pub(super) struct Link {
+    number: u64,
+    way: Way,
+    hashes: Arc<[String]>,
+}
+
+#[derive(Clone)]
+enum Way {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// For `redis://…` or `rediss://…`, without connecting; an answer may take `patience`.
+    pub fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+        Ok(Self::of(redis::Client::open(url)?, patience, false))
+    }
+
+    fn of(client: redis::Client, patience: Duration, direct: bool) -> Self {
+        let (state, connecting) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { shared: Arc::new(Shared { client, patience, direct, state, connecting }) }
+    }
+
+    /// Connects, if need be.
+    pub async fn ready(&self) -> Result<(), Trouble> {
+        self.link().await.map(drop)
+    }
+
+    /// What the last attempt met with; `None` if all is well, or nothing was tried.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.state().trouble.clone()
+    }
+
+    /// The connection, made if there is none.
+    pub(super) async fn link(&self) -> Result<Link, Trouble> {
+        if let Some(link) = self.shared.present()? {
+            return Ok(link);
+        }
+        let Ok(_connecting) = self.shared.connecting.try_lock() else {
+            return Err(Trouble::Resting(MIN_BACKOFF));
+        };
+        if let Some(link) = self.shared.present()? {
+            return Ok(link);
+        }
+        match timeout(CONNECT_TIMEOUT, self.shared.connect()).await {
+            Ok(Ok((way, hashes))) => {
+                let mut state = self.shared.state();
+                state.made += 1;
+                let link = Link { number: state.made, way, hashes };
+                state.link = Some(link.clone());
+                Ok(link)
+            }
+            Ok(Err(error)) => Err(self.shared.failed(None, trouble_of(&error))),
+            Err(_) => Err(self.shared.failed(None, Trouble::Slow(CONNECT_TIMEOUT))),
+        }
+    }
+
+    /// One reply for each command, in order. An error reply that does not tell of the connection is a reply.
+    pub(super) async fn send(&self, link: &Link, commands: Vec<Cmd>) -> Result<Vec<Value>, Trouble> {
+        let count = commands.len();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let patience = self.shared.patience;
+        let replies = match timeout(patience, link.way.clone().send(commands)).await {
+            Ok(Ok(replies)) => replies,
+            Ok(Err(error)) => return Err(self.shared.failed(Some(link), trouble_of(&error))),
+            Err(_) => return Err(self.shared.failed(Some(link), Trouble::Slow(patience))),
+        };
+        if replies.len() != count {
+            let message = format!("{} replies to {count} commands", replies.len());
+            return Err(self.shared.failed(Some(link), Trouble::Nonsense(message)));
+        }
+        if let Some(trouble) = replies.iter().find_map(ends_connection) {
+            return Err(self.shared.failed(Some(link), trouble));
+        }
+        let mut state = self.shared.state();
+        state.failures = 0;
+        state.trouble = None;
+        Ok(replies)
+    }
+
+    /// An answer was not of the kind it should be: this connection cannot be trusted.
+    pub(super) fn nonsense(&self, link: &Link, what: &str) -> Trouble {
+        self.shared.failed(Some(link), Trouble::Nonsense(what.to_owned()))
+    }
+
+    /// The masters of a cluster, each as a client of its own; just this one where there is no cluster.
+    pub(super) async fn masters(&self) -> Result<Vec<Self>, Trouble> {
+        let link = self.link().await?;
+        if !link.is_cluster() {
+            return Ok(vec![self.clone()]);
+        }
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("NODES");
+        let replies = self.send(&link, vec![command]).await?;
+        let text: String = replies
+            .into_iter()
+            .next()
+            .and_then(|reply| redis::from_redis_value(reply).ok())
+            .unwrap_or_default();
+        let info = self.shared.client.get_connection_info();
+        let masters = text.lines().filter_map(master_address);
+        let clients = masters.map(|(host, port)| {
+            let address = match info.addr() {
+                redis::ConnectionAddr::TcpTls { insecure, tls_params, .. } => redis::ConnectionAddr::TcpTls {
+                    host,
+                    port,
+                    insecure: *insecure,
+                    tls_params: tls_params.clone(),
+                },
+                _ => redis::ConnectionAddr::Tcp(host, port),
+            };
+            let client =
+                redis::Client::open(info.clone().set_addr(address)).map_err(|error| trouble_of(&error))?;
+            Ok(Self::of(client, self.shared.patience, true))
+        });
+        clients.collect()
+    }
+}
+
+/// `id host:port@bus,name flags …`; `None` for a replica or a node that is gone.
+fn master_address(line: &str) -> Option<(String, u16)> {
+    let mut fields = line.split(' ');
+    let address = fields.nth(1)?.split(['@', ',']).next()?;
+    let flags = fields.next()?;
+    let is_master =
+        flags.split(',').any(|flag| flag == "master") && !flags.contains("fail") && !flags.contains("noaddr");
+    let (host, port) = address.rsplit_once(':')?;
+    is_master.then_some((host.to_owned(), port.parse().ok()?))
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection there is, or how long there will be none.
+    fn present(&self) -> Result<Option<Link>, Trouble> {
+        let state = self.state();
+        if let Some(link) = &state.link {
+            return Ok(Some(link.clone()));
+        }
+        let rest =
+            state.not_before.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default();
+        if rest.is_zero() { Ok(None) } else { Err(Trouble::Resting(rest)) }
+    }
+
+    async fn connect(&self) -> Result<(Way, Arc<[String]>), RedisError> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let mut one = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut info = redis::cmd("INFO");
+        info.arg("cluster");
+        // Who may not ask is no cluster's client.
+        let info: String = info.query_async(&mut one).await.unwrap_or_default();
+        if !self.direct && info.contains("cluster_enabled:1") {
+            let seeds = [self.client.get_connection_info().clone()];
+            let cluster =
+                ClusterClient::builder(seeds).connection_timeout(CONNECT_TIMEOUT).retries(2).build()?;
+            return Ok((Way::Cluster(cluster.get_async_connection().await?), Arc::default()));
+        }
+        let mut loading = Pipeline::new();
+        for text in script::ALL {
+            loading.cmd("SCRIPT").arg("LOAD").arg(text);
+        }
+        let hashes: Vec<String> = loading.query_async(&mut one).await?;
+        Ok((Way::One(one), hashes.into()))
+    }
+
+    /// Ends the connection, and lets nobody make another for a while.
+    fn failed(&self, link: Option<&Link>, trouble: Trouble) -> Trouble {
+        let mut state = self.state();
+        // Only the first to fail on a connection: the others come late.
+        if link.map(|link| link.number) == state.link.as_ref().map(|link| link.number) {
+            state.link = None;
+            let backoff = MIN_BACKOFF.saturating_mul(1 << state.failures.min(10)).min(MAX_BACKOFF);
+            state.failures += 1;
+            state.not_before = Some(Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
+            if state.trouble.is_none() {
+                tracing::warn!(%trouble, "Redis fails");
+            }
+        }
+        state.trouble = Some(trouble.clone());
+        trouble
+    }
+}
+
+impl Link {
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.way, Way::Cluster(_))
+    }
+
+    /// Calls a script; its arguments follow.
+    pub(super) fn call(&self, script: Script, keys: usize) -> Cmd {
+        let mut command = match self.hashes.get(script.index()) {
+            Some(hash) => {
+                let mut command = redis::cmd("EVALSHA");
+                command.arg(hash);
+                command
+            }
+            // In a cluster there is no telling which nodes have the script.
+            None => {
+                let mut command = redis::cmd("EVAL");
+                command.arg(script.text());
+                command
+            }
+        };
+        command.arg(keys);
+        command
+    }
+}
+
+impl Way {
+    async fn send(self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
+        match self {
+            Self::One(mut connection) => {
+                let count = commands.len();
+                let mut pipeline = Pipeline::with_capacity(count);
+                for command in commands {
+                    pipeline.add_command(command);
+                }
+                connection.send_packed_commands(&pipeline, 0, count).await
+            }
+            Self::Cluster(connection) => each(&connection, commands).await,
+        }
+    }
+}
+
+/// Sends commands of any slots side by side.
+async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
+    let mut replies = vec![Value::Nil; commands.len()];
+    let mut under_way = JoinSet::new();
+    let mut commands = commands.into_iter().enumerate();
+    loop {
+        while under_way.len() < CLUSTER_COMMANDS_MAX
+            && let Some((index, command)) = commands.next()
+        {
+            let mut connection = connection.clone();
+            under_way.spawn(async move { (index, connection.req_packed_command(&command).await) });
+        }
+        let Some(done) = under_way.join_next().await else {
+            return Ok(replies);
+        };
+        let Ok((index, reply)) = done else { continue };
+        if let Some(place) = replies.get_mut(index) {
+            *place = reply?;
+        }
+    }
+}
+
+/// The trouble that a reply tells of, if it is an error.
+pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
+    match reply {
+        Value::ServerError(error) => {
+            let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
+            Some(if is_full(&text) { Trouble::Full(text) } else { Trouble::Refused(text) })
+        }
+        _ => None,
+    }
+}
+
+/// Errors after which another server, or the same with its scripts loaded, may do better.
+fn ends_connection(reply: &Value) -> Option<Trouble> {
+    let Value::ServerError(error) = reply else { return None };
+    let passing = matches!(
+        error.kind(),
+        Some(
+            ServerErrorKind::NoScript
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::Moved
+        )
+    );
+    passing.then(|| Trouble::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
+}
+
+fn is_full(text: &str) -> bool {
+    text.contains("OOM")
+}
+
+fn trouble_of(error: &RedisError) -> Trouble {
+    let text = error.to_string();
+    match error.kind() {
+        _ if is_full(&text) => Trouble::Full(text),
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Trouble::Nonsense(text),
+        ErrorKind::AuthenticationFailed
+        | ErrorKind::Server(_)
+        | ErrorKind::InvalidClientConfig
+        | ErrorKind::Extension => Trouble::Refused(text),
+        _ => Trouble::Unreachable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masters_are_told_from_replicas() {
+        let line = |flags: &str| format!("07c3 10.0.0.1:6379@16379,name {flags} - 0 1 1 connected 0-5460");
+        assert_eq!(master_address(&line("myself,master")), Some(("10.0.0.1".to_owned(), 6379)));
+        for flags in ["slave", "master,fail", "master,noaddr"] {
+            assert_eq!(master_address(&line(flags)), None, "{flags}");
+        }
+        assert_eq!(master_address(""), None);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_redis_that_is_away() {
+        let client =
+            Client::new("redis://127.0.0.1:1", Duration::from_secs(1)).unwrap_or_else(|_| unreachable!());
+        assert!(matches!(client.link().await, Err(Trouble::Unreachable(_))));
+        assert!(matches!(client.link().await, Err(Trouble::Resting(_))));
+        assert!(client.trouble().is_some());
+    }
+}

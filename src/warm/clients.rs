@@ -1,0 +1,129 @@
+//! The warmer's consumers.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::evaluate::Parts;
+use crate::kafka::client;
+use crate::kafka::consumer::BatchConsumer;
+
+/// For one question to the broker.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A static member of the group `{group}-{role}`.
+pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -> KafkaResult<BatchConsumer> {
+    let (config, session_timeout) = (&parts.config, parts.config.delivery.session_timeout);
+    let group = format!("{}-{role}", config.kafka.group_id);
+    let mut settings = client::base(&config.kafka, &config.instance, role);
+    settings
+        .set("group.id", &group)
+        .set("group.instance.id", format!("{group}-{}", config.instance))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "20")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.message.max.bytes", "2097152")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("allow.auto.create.topics", "false");
+    // The same client settings as everywhere, over these.
+    for (name, value) in &config.kafka.client {
+        settings.set(name, value.expose());
+    }
+    BatchConsumer::subscribe(&settings, topic, records)
+}
+
+/// Sets every assigned partition to where it stood at a moment, if that is behind `from` (or whatever there is).
+pub(super) fn seek_to(
+    consumer: &BatchConsumer,
+    topic: &str,
+    at_ms: i64,
+    partitions: &[i32],
+) -> KafkaResult<()> {
+    let mut moments = TopicPartitionList::new();
+    for partition in partitions {
+        moments.add_partition_offset(topic, *partition, Offset::Offset(at_ms))?;
+    }
+    let inner = consumer.inner();
+    let found = inner.offsets_for_times(moments, CALL_TIMEOUT)?;
+    let mut targets = TopicPartitionList::new();
+    for element in found.elements() {
+        element.error()?;
+        targets.add_partition_offset(topic, element.partition(), element.offset())?;
+    }
+    if targets.count() == 0 {
+        return Ok(());
+    }
+    for element in inner.seek_partitions(targets, CALL_TIMEOUT)?.elements() {
+        element.error()?;
+    }
+    Ok(())
+}
+
+/// The partitions that this consumer reads.
+pub(super) fn assigned(consumer: &BatchConsumer) -> KafkaResult<Vec<i32>> {
+    Ok(consumer.inner().assignment()?.elements().iter().map(|element| element.partition()).collect())
+}
+
+/// What is done, and what of it is committed. Records may be taken twice: nothing here minds.
+#[derive(Debug)]
+pub(super) struct Progress {
+    topic: String,
+    next: BTreeMap<i32, i64>,
+    committed_at: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(topic: &str) -> Self {
+        Self { topic: topic.to_owned(), next: BTreeMap::new(), committed_at: Instant::now() }
+    }
+
+    /// A record is done.
+    pub(super) fn done(&mut self, partition: i32, offset: i64) {
+        self.next.insert(partition, offset + 1);
+    }
+
+    /// Commits now and then.
+    pub(super) fn commit(&mut self, consumer: &BatchConsumer) -> KafkaResult<()> {
+        if self.committed_at.elapsed() < COMMIT_INTERVAL {
+            return Ok(());
+        }
+        self.commit_with(consumer, CommitMode::Async)
+    }
+
+    /// Commits at the end.
+    pub(super) fn finish(&mut self, consumer: &BatchConsumer) {
+        if let Err(error) = self.commit_with(consumer, CommitMode::Sync) {
+            tracing::debug!(topic = self.topic, %error, "progress is not committed");
+        }
+    }
+
+    fn commit_with(&mut self, consumer: &BatchConsumer, mode: CommitMode) -> KafkaResult<()> {
+        self.committed_at = Instant::now();
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in std::mem::take(&mut self.next) {
+            offsets.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        }
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        match consumer.inner().commit(&offsets, mode) {
+            // The partition is another's now, who reads it from the last commit.
+            Err(KafkaError::ConsumerCommit(
+                RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::UnknownMemberId,
+            )) => Ok(()),
+            committed => committed,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Reads the warm view, and takes nothing that is older than what is known to be in force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{RedisError, Value};
+
+use crate::config::Config;
+use crate::metrics::{Metrics, WarmMetrics};
+use crate::store::Store;
+
+use super::client::{Client, Trouble};
+use super::writer::{command, number};
+use super::{Subject, Warm, key};
+
+/// An answer that takes longer is not worth waiting for: evaluating takes microseconds.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Reads outcomes; clones share a connection.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    client: Client,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a read came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Read {
+    Hit(Warm),
+    Miss(Miss),
+}
+
+/// Why there is no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// No value, or none that can be: an unknown flag, too long a key.
+    Absent,
+    /// A value from before a change.
+    Stale,
+    /// A value that isn't one of ours.
+    Unreadable,
+    /// Redis does not answer.
+    Unavailable,
+}
+
+impl Miss {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Stale => "stale",
+            Self::Unreadable => "unreadable",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Read {
+    pub fn hit(self) -> Option<Warm> {
+        match self {
+            Self::Hit(warm) => Some(warm),
+            Self::Miss(_) => None,
+        }
+    }
+}
+
+impl Reader {
+    /// `None` without a `REDIS_URL`. Nothing is connected yet.
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Self>, RedisError> {
+        let Some(url) = &config.redis.url else { return Ok(None) };
+        let client = Client::new(url.expose(), PATIENCE)?;
+        Ok(Some(Self { client, store, metrics }))
+    }
+
+    /// How the connection is doing: `None` if well, as far as is known.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.client.trouble()
+    }
+
+    /// One outcome.
+    pub async fn read(&self, subject: &Subject<'_>, min_version: u64) -> Read {
+        let mut reads = self.read_many(std::slice::from_ref(subject), min_version).await;
+        reads.pop().unwrap_or(Read::Miss(Miss::Unavailable))
+    }
+
+    /// Outcomes in the order asked, in one round trip. None is older than
+    ///
+    /// - the flag's definition in force here, and those of the flags it depends on;
+    /// - the last change that a warmer has announced, whether or not it has come here;
+    /// - `min_version`, while the store here has not reached that.
+    pub async fn read_many(&self, subjects: &[Subject<'_>], min_version: u64) -> Vec<Read> {
+        let reads = self.ask(subjects, min_version).await.unwrap_or_else(|trouble| {
+            tracing::debug!(%trouble, "the warm view is not read");
+            vec![Read::Miss(Miss::Unavailable); subjects.len()]
+        });
+        for read in &reads {
+            let outcome = match read {
+                Read::Hit(_) => "hit",
+                Read::Miss(miss) => miss.as_str(),
+            };
+            WarmMetrics::add(&self.metrics.warm.reads, outcome, 1);
+        }
+        reads
+    }
+
+    async fn ask(&self, subjects: &[Subject<'_>], min_version: u64) -> Result<Vec<Read>, Trouble> {
+        let link = self.client.link().await?;
+        let keys: Vec<_> = subjects.iter().map(Subject::keys).collect();
+        let mut commands = Vec::with_capacity(subjects.len() * 2);
+        for (subject, keys) in subjects.iter().zip(&keys) {
+            if let Some(keys) = keys {
+                commands.push(command("GET", &keys.evaluation));
+                commands.push(command("GET", &key::floor(&key::place(subject.environment, subject.flag))));
+            }
+        }
+        let mut replies = self.client.send(&link, commands).await?.into_iter();
+        let mut reads = Vec::with_capacity(subjects.len());
+        for (subject, keys) in subjects.iter().zip(&keys) {
+            if keys.is_none() {
+                reads.push(Read::Miss(Miss::Absent));
+                continue;
+            }
+            let (value, floor) = (replies.next(), replies.next());
+            let floor = floor.as_ref().and_then(number);
+            let floor = floor.ok_or_else(|| self.client.nonsense(&link, "a floor is no number"))?;
+            // Asked after Redis has answered: what came into force meanwhile counts.
+            reads.push(match self.oldest(subject, min_version) {
+                Some(oldest) => judge(value, oldest.max(floor)),
+                None => Read::Miss(Miss::Absent),
+            });
+        }
+        Ok(reads)
+    }
+
+    /// The oldest version that an outcome may be based on; `None` if the flag is known not to be there.
+    fn oldest(&self, subject: &Subject<'_>, min_version: u64) -> Option<u64> {
+        let snapshot = self.store.load();
+        let min_version = if snapshot.version() < min_version { min_version } else { 0 };
+        let known = snapshot.environment(subject.environment);
+        match known.and_then(|flags| Some((flags, flags.get(subject.flag)?))) {
+            Some((flags, flag)) => Some(snapshot.basis(flags, flag).max(min_version)),
+            None if self.store.is_ready() => None,
+            None => Some(min_version),
+        }
+    }
+}
+
+fn judge(value: Option<Value>, oldest: u64) -> Read {
+    match value {
+        None | Some(Value::Nil) => Read::Miss(Miss::Absent),
+        Some(Value::BulkString(value)) => match Warm::read(&value) {
+            Some(warm) if warm.basis >= oldest => Read::Hit(warm),
+            Some(_) => Read::Miss(Miss::Stale),
+            None => Read::Miss(Miss::Unreadable),
+        },
+        Some(_) => Read::Miss(Miss::Unreadable),
+    }
+}

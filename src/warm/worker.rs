@@ -1,0 +1,296 @@
+//! From the events topic into Redis: whatever is evaluated, by stream or by HTTP, stands in the warm view.
+//!
+//! An event says who asked; the outcome is evaluated anew, from the flags in force here. So a value always says what
+//! its key's subject gets, and all that follows from it; and one way of writing serves changes too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use rdkafka::error::KafkaError;
+use tokio::runtime::Handle;
+
+use crate::evaluate::Parts;
+use crate::flag::Moment;
+use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::metrics::WarmMetrics;
+
+use super::client::Client;
+use super::clients::{self, Progress};
+use super::event::Event;
+use super::renew;
+use super::subject::{Clock, Entry, Reason, Scene};
+use super::writer::{Writer, Written};
+
+/// Records of one fetch, which are written together.
+const FETCH_RECORDS: usize = 2_048;
+/// How late a stop may be noticed.
+const STEP: Duration = Duration::from_millis(20);
+/// How long an event may wait until the store has the version that it was evaluated with.
+const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// How often Redis is asked whether it still has everything.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two rebuilds: one reads the events of a whole life of values.
+const REBUILD_PAUSE: Duration = Duration::from_secs(5);
+
+/// Reads events, writes outcomes; one thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    parts: Parts,
+    runtime: Handle,
+    client: Client,
+    writer: Writer,
+    ttl: Duration,
+    hostname: String,
+    probed: Option<Instant>,
+    rebuilt: Option<Instant>,
+    wants_rebuild: bool,
+}
+
+/// What a fetch came to.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    places: AHashMap<String, usize>,
+    passed_over: AHashMap<Reason, u64>,
+    /// Partitions whose records are too old to matter.
+    old: Vec<i32>,
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
+        let ttl = parts.config.redis.cache_ttl;
+        Self {
+            writer: Writer::new(client.clone(), ttl),
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            parts,
+            runtime,
+            client,
+            ttl,
+            probed: None,
+            rebuilt: None,
+            wants_rebuild: false,
+        }
+    }
+
+    /// Keeps the view warm until shutdown.
+    pub(super) fn run(mut self) {
+        let mut backoff = MIN_BACKOFF;
+        while !self.parts.shutdown.is_cancelled() {
+            if !self.parts.store.is_ready() {
+                self.parts.health.starting("waits for the flags");
+                std::thread::park_timeout(STEP);
+                continue;
+            }
+            let started = Instant::now();
+            let Err(error) = self.session() else { break };
+            tracing::warn!(%error, "the warmer starts again from its last commit");
+            self.parts.health.degraded(&error);
+            backoff = if started.elapsed() > 2 * MAX_BACKOFF {
+                MIN_BACKOFF
+            } else {
+                (backoff * 2).min(MAX_BACKOFF)
+            };
+            self.pause(backoff);
+        }
+    }
+
+    fn session(&mut self) -> Result<(), KafkaError> {
+        let topic = self.parts.config.topics.events.clone();
+        let mut consumer = clients::consumer(&self.parts, "warmer", &topic, FETCH_RECORDS)?;
+        let mut progress = Progress::new(&topic);
+        while !self.parts.shutdown.is_cancelled() {
+            consumer.serve()?;
+            self.probe();
+            self.rebuild(&consumer, &topic)?;
+            let mut batch = Batch::default();
+            let mut done = Vec::new();
+            for record in consumer.fetch(STEP).records() {
+                self.take(&record, &mut batch);
+                done.push((record.partition(), record.offset()));
+            }
+            if !batch.old.is_empty() {
+                batch.old.sort_unstable();
+                batch.old.dedup();
+                clients::seek_to(&consumer, &topic, Clock::now().ms - self.ttl_ms(), &batch.old)?;
+            }
+            for (reason, count) in batch.passed_over {
+                WarmMetrics::add(&self.parts.metrics.warm.passed_over, reason, count);
+            }
+            if !self.deliver(&consumer, &batch.entries)? {
+                break;
+            }
+            done.into_iter().for_each(|(partition, offset)| progress.done(partition, offset));
+            progress.commit(&consumer)?;
+        }
+        progress.finish(&consumer);
+        Ok(())
+    }
+
+    /// Adds the record's outcome to the batch, in place of an earlier one for the same key.
+    fn take(&self, record: &Record<'_>, batch: &mut Batch) {
+        let taken = self.entry(record);
+        let entry = match taken {
+            Ok(entry) if self.writer.is_repeat(&entry) => Err("repeated"),
+            taken => taken,
+        };
+        match entry {
+            Ok(entry) => match batch.places.get(&entry.keys.evaluation) {
+                Some(place) => {
+                    *batch.passed_over.entry("repeated").or_default() += 1;
+                    if let Some(earlier) = batch.entries.get_mut(*place) {
+                        *earlier = entry;
+                    }
+                }
+                None => {
+                    batch.places.insert(entry.keys.evaluation.clone(), batch.entries.len());
+                    batch.entries.push(entry);
+                }
+            },
+            Err("change") => {}
+            Err(reason) => {
+                if reason == "old" {
+                    batch.old.push(record.partition());
+                }
+                *batch.passed_over.entry(reason).or_default() += 1;
+            }
+        }
+    }
+
+    fn entry(&self, record: &Record<'_>) -> Result<Entry, Reason> {
+        let clock = Clock::now();
+        if record.timestamp_ms() < clock.ms - self.ttl_ms() {
+            return Err("old");
+        }
+        let event = Event::read(record.payload()).ok_or("unreadable")?;
+        if !event.is_evaluation() {
+            return Err("change");
+        }
+        let version = event.flag_version.ok_or("no_flag")?;
+        if self.parts.store.version() < version {
+            let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
+            if !self.runtime.block_on(self.parts.store.wait_for_version(version, deadline)) {
+                return Err("ahead");
+            }
+        }
+        let snapshot = self.parts.store.load();
+        let moment = self.moment(&clock);
+        let scene = Scene { snapshot: &snapshot, moment, now_ms: clock.ms };
+        event.subject().entry(&scene, &event.evaluated_at)
+    }
+
+    fn moment<'m>(&'m self, clock: &'m Clock) -> Moment<'m> {
+        let app_name = &self.parts.config.unleash.app_name;
+        Moment { now: &clock.text, hostname: &self.hostname, app_name }
+    }
+
+    /// Writes, and tries again while Redis is in trouble, up to the life of a value; `false` at shutdown.
+    fn deliver(&mut self, consumer: &BatchConsumer, entries: &[Entry]) -> Result<bool, KafkaError> {
+        let begun = Instant::now();
+        let mut backoff = MIN_BACKOFF;
+        while !entries.is_empty() {
+            let trouble = match self.runtime.block_on(self.writer.write(entries)) {
+                Ok(written) => {
+                    self.parts.health.up();
+                    self.written(entries, written);
+                    break;
+                }
+                Err(trouble) => trouble,
+            };
+            self.parts.health.degraded(&trouble);
+            if begun.elapsed() > self.ttl {
+                let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+                self.parts.metrics.drop_counted("warm_write", trouble.reason(), count);
+                break;
+            }
+            self.pause(backoff);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            if self.parts.shutdown.is_cancelled() {
+                return Ok(false);
+            }
+            // Whatever Redis does, this stays a member of its group.
+            consumer.serve()?;
+        }
+        Ok(true)
+    }
+
+    fn written(&mut self, entries: &[Entry], written: Written) {
+        let metrics = Arc::clone(&self.parts.metrics);
+        WarmMetrics::add(&metrics.warm.writes, "written", written.values);
+        WarmMetrics::add(&metrics.warm.writes, "refused", written.refused);
+        for (reason, count) in written.given_up {
+            metrics.drop_counted("warm_write", reason, count);
+            self.parts.health.degraded(format!("Redis: {reason}"));
+        }
+        self.wants_rebuild |= written.lost;
+        for (place, floor) in written.outdated {
+            self.catch_up(entries, &place, floor);
+        }
+    }
+
+    /// The flag has changed since these were evaluated, and the change may not have found them.
+    fn catch_up(&mut self, entries: &[Entry], place: &str, floor: u64) {
+        let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
+        self.runtime.block_on(self.parts.store.wait_for_version(floor, deadline));
+        let members =
+            entries.iter().filter(|entry| entry.place == place).map(|entry| entry.member.as_slice());
+        let clock = Clock::now();
+        let snapshot = self.parts.store.load();
+        let scene = Scene { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
+        let work = renew::page(&scene, place, floor, members, &clock.text);
+        let renewed = self.runtime.block_on(renew::apply(&self.client, &work));
+        match renewed {
+            Ok(swept) => swept.count(&self.parts.metrics),
+            // They are written again at the next evaluation, and until then readers see the floor.
+            Err(trouble) => {
+                let count = u64::try_from(work.len()).unwrap_or(u64::MAX);
+                self.parts.metrics.drop_counted("warm_renewal", trouble.reason(), count);
+            }
+        }
+    }
+
+    /// Asks now and then whether Redis still has what was written.
+    fn probe(&mut self) {
+        if self.probed.is_some_and(|at| at.elapsed() < PROBE_INTERVAL) {
+            return;
+        }
+        self.probed = Some(Instant::now());
+        match self.runtime.block_on(self.writer.has_lost_all()) {
+            Ok(lost) => {
+                self.parts.health.up();
+                self.wants_rebuild |= lost;
+            }
+            Err(trouble) => self.parts.health.degraded(trouble),
+        }
+    }
+
+    /// Reads the events of a whole life of values again, if Redis has lost them.
+    fn rebuild(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), KafkaError> {
+        if !self.wants_rebuild || self.rebuilt.is_some_and(|at| at.elapsed() < REBUILD_PAUSE) {
+            return Ok(());
+        }
+        let partitions = clients::assigned(consumer)?;
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        tracing::info!("Redis has nothing of the warm view: the last evaluations are written again");
+        clients::seek_to(consumer, topic, Clock::now().ms - self.ttl_ms(), &partitions)?;
+        self.wants_rebuild = false;
+        self.rebuilt = Some(Instant::now());
+        self.parts.metrics.warm.rebuilds.inc();
+        Ok(())
+    }
+
+    fn ttl_ms(&self) -> i64 {
+        i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn pause(&self, backoff: Duration) {
+        let until = Instant::now() + backoff;
+        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
+            std::thread::park_timeout(STEP);
+        }
+    }
+}
