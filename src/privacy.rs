@@ -12,13 +12,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::config::PrivacyConfig;
+use crate::flag::EvaluationContext;
 use crate::message::json::{Kind, Scanner, write_string};
-use crate::message::request::{MAX_DEPTH_LEVELS, Request};
+use crate::message::request::MAX_DEPTH_LEVELS;
 
 /// Bytes of the hash that are written, each as two hex digits.
 const HASH_BYTES: usize = 16;
 /// The members of a context that hold a user's id.
-const USER_ATTRIBUTES: [&str; 2] = ["userId", "user_id"];
+const USER_ATTRIBUTES: [&str; 3] = ["userId", "user_id", "targetingKey"];
 /// Those that hold a session's, which stands beside the context as well.
 const SESSION_ATTRIBUTES: [&str; 2] = ["sessionId", "session_id"];
 
@@ -41,11 +42,11 @@ pub struct Shown<'r> {
 
 impl<'r> Shown<'r> {
     /// All of it, without rules.
-    pub fn of(request: &'r Request<'_>) -> Self {
+    pub fn of(context: &'r EvaluationContext<'_>, json: &'r str) -> Self {
         Self {
-            user_id: request.context.user_id.as_deref().map(Cow::Borrowed),
-            session_id: request.context.session_id.as_deref().map(Cow::Borrowed),
-            context: Cow::Borrowed(&request.context_json),
+            user_id: context.user_id.as_deref().map(Cow::Borrowed),
+            session_id: context.session_id.as_deref().map(Cow::Borrowed),
+            context: Cow::Borrowed(json),
         }
     }
 }
@@ -67,13 +68,13 @@ impl Privacy {
         }))
     }
 
-    /// What may be written of a request.
-    pub fn show<'r>(&self, request: &'r Request<'_>) -> Shown<'r> {
-        let all = Shown::of(request);
+    /// What may be written of a context, which has this JSON text.
+    pub fn show<'r>(&self, context: &'r EvaluationContext<'_>, json: &'r str) -> Shown<'r> {
+        let all = Shown::of(context, json);
         Shown {
             user_id: all.user_id.map(|id| self.user(id)),
             session_id: all.session_id.and_then(|id| self.session(id)),
-            context: self.context(&request.context_json),
+            context: self.context(json),
         }
     }
 
@@ -154,6 +155,7 @@ impl std::fmt::Debug for Privacy {
 mod tests {
     use super::*;
     use crate::config::Secret;
+    use crate::message::request::Request;
 
     fn privacy(drop: &[&str], hash: &[&str], hash_user_ids: bool) -> Arc<Privacy> {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -172,7 +174,7 @@ mod tests {
         let body = r#"{"flag_name":"a","user_id":"ann","session_id":"s-1","context":
             {"email":"a@b.c", "n":1.50 ,"phone":"123","userId":"ann","email":null,"deep":{"email":1}}}"#;
         let request = Request::decode(body.as_bytes()).unwrap();
-        let shown = privacy.show(&request);
+        let shown = privacy.show(&request.context, &request.context_json);
         // HMAC-SHA256 of "ann" and "123" under this key, as Python's hmac computes it.
         let (ann, phone) = ("51cd6b73821c72359666197598a53f62", "4fa38e338cdcfc7335533c7051be0a62");
         assert_eq!(shown.user_id.as_deref(), Some(ann));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, TlsConfig, client,
-    parse, topics, unleash,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, TlsConfig,
+    client, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

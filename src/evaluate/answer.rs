@@ -138,8 +138,11 @@ impl Scene {
     /// What may be written of a request, and the key of what is written.
     fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
         match &self.privacy {
-            None => (Shown::of(request), record.key().map(Cow::Borrowed)),
-            Some(privacy) => (privacy.show(request), record.key().map(|key| privacy.key(key))),
+            None => (Shown::of(&request.context, &request.context_json), record.key().map(Cow::Borrowed)),
+            Some(privacy) => (
+                privacy.show(&request.context, &request.context_json),
+                record.key().map(|key| privacy.key(key)),
+            ),
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::feed::Usage;
 use crate::metrics::Metrics;
+use crate::privacy::Privacy;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -33,6 +34,7 @@ pub struct Api {
     pub(super) listeners: Arc<Semaphore>,
     pub(super) hints: Hints,
     pub(super) hostname: String,
+    pub(super) privacy: Option<Arc<Privacy>>,
 }
 
 impl Api {
@@ -45,6 +47,7 @@ impl Api {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self {
+            privacy: Privacy::of(&config.privacy),
             config,
             store,
             metrics,

@@ -9,6 +9,7 @@ use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, call_event_id, write_event};
 use crate::message::request::{Ask, Subject};
+use crate::privacy::Shown;
 use crate::publish::Parcel;
 
 use super::api::Api;
@@ -31,6 +32,13 @@ pub(super) struct Call<'c> {
     pub(super) now: String,
     /// Makes this call's event ids differ from those of all others.
     random: u64,
+}
+
+/// Whom answers are for, and what may be written of them.
+#[derive(Debug)]
+pub(super) struct Asking<'s> {
+    subject: &'s Subject<'s>,
+    shown: Shown<'s>,
 }
 
 /// The answer for one flag and one subject.
@@ -92,14 +100,23 @@ impl<'c> Call<'c> {
         Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
+    /// Whom the next answers are for.
+    pub(super) fn asking<'s>(&self, subject: &'s Subject<'s>) -> Asking<'s> {
+        let shown = match &self.api.privacy {
+            None => Shown::of(&subject.context, &subject.context_json),
+            Some(privacy) => privacy.show(&subject.context, &subject.context_json),
+        };
+        Asking { subject, shown }
+    }
+
     /// Answers one flag for one subject, and writes the event.
     pub(super) fn answer(
         &self,
-        subject: &Subject<'_>,
+        asking: &Asking<'_>,
         ask: &'c Ask<'_>,
         trail: &mut Trail<'_>,
     ) -> Answered<'c> {
-        let (answer, outcome) = self.evaluate(subject, ask);
+        let (answer, outcome) = self.evaluate(asking.subject, ask);
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
             trail.tally.outcome(outcome);
@@ -107,14 +124,14 @@ impl<'c> Call<'c> {
         let event_id = call_event_id(self.time_ms, self.random, trail.index);
         trail.index += 1;
         let answered = Answered { answer, outcome, event_id };
-        let user = subject.context.user_id.as_deref();
+        let user = asking.shown.user_id.as_deref();
         let frame = EventFrame {
             event_id: answered.event_id(),
             request_id: None,
             user_id: user,
-            session_id: subject.context.session_id.as_deref(),
+            session_id: asking.shown.session_id.as_deref(),
             environment: self.environment,
-            context: &subject.context_json,
+            context: &asking.shown.context,
             evaluated_at: &self.now,
             source: EventSource::Api(self.path.as_str()),
         };

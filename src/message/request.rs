@@ -17,8 +17,8 @@ use super::json::{Kind, Span};
 use self::fields::Fields;
 use self::refusal::{Problems, refuse};
 
-pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::fields::context;
+pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};
 
 /// Longest request, in bytes.
