@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Durability};
 use crate::health::Reporter;
+use crate::kafka::topics::Fit;
 use crate::metrics::{DropLabels, Metrics};
 
 pub use parcel::Parcel;
@@ -69,6 +70,7 @@ impl Publisher {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         health: Reporter,
+        fit: Fit,
     ) -> anyhow::Result<(Arc<Self>, Publishing)> {
         let queue = Arc::new(Queue::default());
         let durability = config.api.durability;
@@ -81,8 +83,7 @@ impl Publisher {
             }
             Durability::Memory | Durability::Sync => None,
         };
-        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf)
-            .context("the producer of events")?;
+        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf, fit);
         let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(move || worker.run())?;
         let publisher = Arc::new(Self { queue: Arc::clone(&queue), metrics, durability });
         Ok((publisher, Publishing { queue, thread }))

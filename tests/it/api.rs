@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long,
-    post, wait_until,
+    Answer, Callers, Contract, Database, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get,
+    is_long, post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -455,7 +455,8 @@ fn wait_for_events(events: &mut Tap, ids: &[String]) -> usize {
 #[test]
 fn answers_equal_events_though_kafka_goes_away_and_comes_back() {
     let (stack, alone) = Stack::alone();
-    let mut scene = Scene::start(stack);
+    let database = Database::create(stack);
+    let mut scene = Scene::start_with(Group::new(stack).set("DATABASE_URL", &database.url));
     let callers = Callers::start(&scene.service.url, 4);
     wait_until("calls are answered", SOON, || callers.answered() > 200);
     let stopped = stack.stop("kafka", &alone);
@@ -486,6 +487,12 @@ fn answers_equal_events_though_kafka_goes_away_and_comes_back() {
     });
     let metrics = scene.service.metrics();
     assert_eq!(metrics.sum("flagstream_dropped_total", &[("what", "event")]), 0.0);
+    let answered = i64::try_from(said.event_ids.len()).unwrap();
+    wait_until("all audited", SOON * 2, || database.audited() >= answered);
+    let rows: Vec<(String,)> = database.rows("SELECT event_id::text FROM feature_flag_evaluations");
+    let rows: Vec<String> = rows.into_iter().map(|(id,)| id).collect();
+    assert_eq!(rows.len(), said.event_ids.len(), "each once");
+    assert_eq!(HashSet::<&String>::from_iter(&rows), HashSet::from_iter(&said.event_ids));
     assert!(scene.service.stop().0.success());
 }
 
