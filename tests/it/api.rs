@@ -405,6 +405,30 @@ fn without_the_scope_nothing_is_evaluated() {
 }
 
 #[test]
+fn what_privacy_hides_is_evaluated_and_not_written() {
+    let (stack, _together) = Stack::together();
+    let group = Group::new(stack)
+        .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
+        .set("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "subscription_tier")
+        .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a-key-of-this-test");
+    let mut scene = Scene::start_with(group);
+    let request = json!({"flag_name": "theme-variant", "user_id": "ann", "environment": "production",
+        "default_value": "light", "context": {"subscription_tier": "premium", "region": "us-west"}});
+    let answer = scene.ask(EVALUATE, &request);
+    assert_eq!(answer["value"], "dark");
+    let (key, event) = scene.event(&answer);
+    assert_eq!(event["context"], json!({"region": "us-west"}));
+    assert_eq!(event["user_id"].as_str(), key.as_deref());
+    assert!(key.is_some_and(|key| key.len() == 32 && key != "ann"), "{event}");
+    let body = json!({"context": {"targetingKey": "ann", "subscription_tier": "premium"}});
+    let url = format!("{}/ofrep/v1/evaluate/flags/theme-variant?environment=production", scene.service.url);
+    assert_eq!(post(&url, &body).json()["value"], "dark");
+    let event = scene.events.wait("its event", SOON, |event| event.json()["source"]["api"] == "ofrep").json();
+    assert_eq!(event["context"]["targetingKey"], event["user_id"]);
+    assert!(!event.to_string().contains("ann"), "{event}");
+}
+
+#[test]
 fn an_event_that_is_too_large_becomes_a_dead_letter_and_its_neighbours_do_not() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::start(stack);
