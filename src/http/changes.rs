@@ -28,7 +28,7 @@ use super::Problem;
 use super::api::{Api, MAX_LISTENERS};
 use super::caller::Caller;
 use super::input::last_parameter;
-use super::openapi::schema::{Stream, StreamHeaders, StreamQuery};
+use super::openapi::calls::{Stream, StreamHeaders, StreamQuery};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// When a listener whose connection broke should come back.

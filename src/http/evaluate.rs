@@ -22,10 +22,8 @@ use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, json_answer, refused, wait_for_version};
-use super::openapi::schema::{
-    BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationHeaders, EvaluationProblems,
-    EvaluationQuery, EvaluationResult,
-};
+use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
+use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 use super::problem::FieldError;
 
 /// For callers that can set neither body nor query, such as OpenFeature's providers.

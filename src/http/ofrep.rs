@@ -26,9 +26,8 @@ use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::{check_size, environment_of};
 use super::input::{Input, json_answer, wait_for_version};
-use super::openapi::schema::{
-    EvaluationHeaders, EvaluationQuery, OfrepAll, OfrepFailure, OfrepProblems, OfrepRequest, OfrepSuccess,
-};
+use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
+use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
 
 use body::Failure;
