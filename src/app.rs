@@ -1,7 +1,7 @@
 //! Builds every part once; owns the order of start and stop.
 //!
 //! ```text
-//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer; http
+//!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer, http;
 //!          database: is it migrated? ─► sink
 //!  stop    feeder, evaluator, warmer (finish, commit, leave the group) ─► sink, database, kafka, store, usage, http
 //!          ─► publisher (drain)

@@ -11,14 +11,16 @@
 //!  feature-flag-definitions ──► store (immutable snapshot, atomic swap)
 //!                                 │
 //!  feature-flag-evaluation-requests ─► evaluate ─► feature-flag-events (EVALUATED), replies, dead letters
-//!                                                    │
-//!                                                    └─► audit ─► Postgres (one row per event)
+//!                                 │                              │
+//!                  REST, OFREP ─► http ─► publish ─► the same topic ├─► audit ─► Postgres (one row per event)
+//!                                                                   └─► warm ──► Redis
 //! ```
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
 //! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
-//! [`audit`] keeps what was answered, [`warm`] keeps it at hand in Redis, [`http`] tells how all this is doing.
+//! [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
+//! answered, [`warm`] keeps it at hand in Redis.
 //! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
 pub mod message;
@@ -35,9 +37,9 @@ pub mod evaluate;
 
 pub mod audit;
 
-pub mod warm;
-
 pub mod publish;
+
+pub mod warm;
 
 pub mod http;
 

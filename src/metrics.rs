@@ -63,9 +63,9 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
+    pub warm: WarmMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
-    pub warm: WarmMetrics,
 }
 
 impl Metrics {
@@ -95,14 +95,14 @@ impl Metrics {
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
+        let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
-        let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         Arc::new(Self {
             evaluate,
+            audit,
             publish,
             http,
-            audit,
             registry,
             requests,
             evaluations,

@@ -68,7 +68,7 @@ impl Privacy {
         }))
     }
 
-    /// What may be written of a context, which has this JSON text.
+    /// What may be written of a request with this context; `json` is its text.
     pub fn show<'r>(&self, context: &'r EvaluationContext<'_>, json: &'r str) -> Shown<'r> {
         let all = Shown::of(context, json);
         Shown {

@@ -16,24 +16,24 @@ pub enum Command {
     Stream(StreamArgs),
     /// Time from a request's timestamp to its result at a steady rate, beside a bare loop
     Latency(LatencyArgs),
+    /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
+    Sink(SinkArgs),
+    /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
+    Warm(WarmArgs),
     /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
     Http(HttpArgs),
     /// The server that `http` measures
     #[command(hide = true)]
     HttpServer(ServerArgs),
-    /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
-    Sink(SinkArgs),
-    /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
-    Warm(WarmArgs),
 }
 
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     match command {
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
+        Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
-        Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
     }?;

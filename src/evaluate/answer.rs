@@ -137,12 +137,10 @@ impl Scene {
 
     /// What may be written of a request, and the key of what is written.
     fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
+        let (context, json) = (&request.context, &request.context_json);
         match &self.privacy {
-            None => (Shown::of(&request.context, &request.context_json), record.key().map(Cow::Borrowed)),
-            Some(privacy) => (
-                privacy.show(&request.context, &request.context_json),
-                record.key().map(|key| privacy.key(key)),
-            ),
+            None => (Shown::of(context, json), record.key().map(Cow::Borrowed)),
+            Some(privacy) => (privacy.show(context, json), record.key().map(|key| privacy.key(key))),
         }
     }
 

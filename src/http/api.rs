@@ -34,6 +34,7 @@ pub struct Api {
     pub(super) listeners: Arc<Semaphore>,
     pub(super) hints: Hints,
     pub(super) hostname: String,
+    /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
 }
 

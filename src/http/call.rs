@@ -36,7 +36,7 @@ pub(super) struct Call<'c> {
 
 /// Whom answers are for, and what may be written of them.
 #[derive(Debug)]
-pub(super) struct Asking<'s> {
+pub(super) struct Asker<'s> {
     subject: &'s Subject<'s>,
     shown: Shown<'s>,
 }
@@ -100,23 +100,18 @@ impl<'c> Call<'c> {
         Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
-    /// Whom the next answers are for.
-    pub(super) fn asking<'s>(&self, subject: &'s Subject<'s>) -> Asking<'s> {
+    pub(super) fn asker<'s>(&self, subject: &'s Subject<'_>) -> Asker<'s> {
+        let (context, json) = (&subject.context, &subject.context_json);
         let shown = match &self.api.privacy {
-            None => Shown::of(&subject.context, &subject.context_json),
-            Some(privacy) => privacy.show(&subject.context, &subject.context_json),
+            None => Shown::of(context, json),
+            Some(privacy) => privacy.show(context, json),
         };
-        Asking { subject, shown }
+        Asker { subject, shown }
     }
 
     /// Answers one flag for one subject, and writes the event.
-    pub(super) fn answer(
-        &self,
-        asking: &Asking<'_>,
-        ask: &'c Ask<'_>,
-        trail: &mut Trail<'_>,
-    ) -> Answered<'c> {
-        let (answer, outcome) = self.evaluate(asking.subject, ask);
+    pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
+        let (answer, outcome) = self.evaluate(asker.subject, ask);
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
             trail.tally.outcome(outcome);
@@ -124,14 +119,14 @@ impl<'c> Call<'c> {
         let event_id = call_event_id(self.time_ms, self.random, trail.index);
         trail.index += 1;
         let answered = Answered { answer, outcome, event_id };
-        let user = asking.shown.user_id.as_deref();
+        let user = asker.shown.user_id.as_deref();
         let frame = EventFrame {
             event_id: answered.event_id(),
             request_id: None,
             user_id: user,
-            session_id: asking.shown.session_id.as_deref(),
+            session_id: asker.shown.session_id.as_deref(),
             environment: self.environment,
-            context: &asking.shown.context,
+            context: &asker.shown.context,
             evaluated_at: &self.now,
             source: EventSource::Api(self.path.as_str()),
         };

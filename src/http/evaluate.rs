@@ -101,9 +101,9 @@ async fn single(
             let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
             return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
         };
-        let (asking, mut body) = (call.asking(subject), Vec::with_capacity(body::ONE_BYTES));
+        let (asker, mut body) = (call.asker(subject), Vec::with_capacity(body::ONE_BYTES));
         for ask in asks.as_slice() {
-            body::write_one(&mut body, call, ask, &call.answer(&asking, ask, trail));
+            body::write_one(&mut body, call, ask, &call.answer(&asker, ask, trail));
         }
         Ok(body)
     })?;

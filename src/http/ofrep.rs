@@ -85,7 +85,7 @@ async fn answer_one(
         let call = Call::begin(api, &snapshot, Path::Ofrep, &environment);
         let (result, parcel) = api.counts.count(Path::Ofrep, |tally| {
             let mut trail = call.trail(tally);
-            let answered = call.answer(&call.asking(&subject), &ask, &mut trail);
+            let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
             let mut out = Vec::with_capacity(body::ONE_BYTES);
             let failure = body::write(&mut out, key, &answered);
             (failure.map_or(Ok(out), Err), trail.parcel)
@@ -164,9 +164,10 @@ fn evaluate_all(
     let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
         let mut trail = call.trail(tally);
         trail.reserve(asks.len());
-        let (asking, mut out) = (call.asking(subject), Vec::with_capacity(asks.len() * body::ONE_BYTES));
+        let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
+        let asker = call.asker(subject);
         for ask in &asks {
-            let answered = call.answer(&asking, ask, &mut trail);
+            let answered = call.answer(&asker, ask, &mut trail);
             if !out.is_empty() {
                 out.push(b',');
             }

@@ -82,7 +82,7 @@ fn write_results(
     asks: &[Ask<'_>],
     trail: &mut Trail<'_>,
 ) {
-    let asking = call.asking(subject);
+    let asker = call.asker(subject);
     out.push(b'{');
     for (index, ask) in asks.iter().enumerate() {
         if index > 0 {
@@ -90,7 +90,7 @@ fn write_results(
         }
         write_string(out, &ask.flag);
         out.extend_from_slice(b":{");
-        write_result(out, &call.answer(&asking, ask, trail));
+        write_result(out, &call.answer(&asker, ask, trail));
         out.push(b'}');
     }
     out.push(b'}');
