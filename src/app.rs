@@ -141,9 +141,9 @@ impl App {
             app.start_evaluator(fit.clone());
         }
         if roles.contains(&Role::Warmer) {
-            app.start_warmer(fit);
+            app.start_warmer(fit.clone());
         }
-        let api = if roles.contains(&Role::Api) { Some(app.start_api()?) } else { None };
+        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit)?) } else { None };
         app.serve(servers, api);
         Ok(app)
     }
@@ -204,12 +204,13 @@ impl App {
     }
 
     /// What the routes of the `api` role need.
-    fn start_api(&mut self) -> anyhow::Result<Arc<Api>> {
+    fn start_api(&mut self, fit: topics::Fit) -> anyhow::Result<Arc<Api>> {
         let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
-        let (publisher, publishing) = Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health)?;
+        let (publisher, publishing) =
+            Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
         let api = Api::new(config, store, metrics, usage, publisher, shutdown);
         let counting = Arc::clone(&api);

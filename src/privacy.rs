@@ -19,7 +19,7 @@ use crate::message::request::MAX_DEPTH_LEVELS;
 /// Bytes of the hash that are written, each as two hex digits.
 const HASH_BYTES: usize = 16;
 /// The members of a context that hold a user's id.
-const USER_ATTRIBUTES: [&str; 2] = ["userId", "user_id"];
+const USER_ATTRIBUTES: [&str; 3] = ["userId", "user_id", "targetingKey"];
 /// Those that hold a session's, which stands beside the context as well.
 const SESSION_ATTRIBUTES: [&str; 2] = ["sessionId", "session_id"];
 

@@ -28,7 +28,7 @@ use super::Problem;
 use super::api::{Api, MAX_LISTENERS};
 use super::caller::Caller;
 use super::input::last_parameter;
-use super::openapi::schema::ProblemDetails;
+use super::openapi::calls::{Stream, StreamHeaders, StreamQuery};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// When a listener whose connection broke should come back.
@@ -87,16 +87,8 @@ impl Drop for Place {
     get,
     path = "/api/v1/changes",
     tag = "changes",
-    params(
-        ("environment" = Option<String>, Query, description = "Changes of this one only"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received")
-    ),
-    responses(
-        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Too many listeners", body = ProblemDetails, content_type = "application/problem+json")
-    )
+    params(StreamQuery, StreamHeaders),
+    responses(Stream)
 )]
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
@@ -113,16 +105,8 @@ pub(super) async fn changes(
     get,
     path = "/ofrep/v1/changes",
     tag = "openfeature",
-    params(
-        ("environment" = Option<String>, Query, description = "Changes of this one only"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received")
-    ),
-    responses(
-        (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Too many listeners", body = ProblemDetails, content_type = "application/problem+json")
-    )
+    params(StreamQuery, StreamHeaders),
+    responses(Stream)
 )]
 pub(super) async fn openfeature(
     State(api): State<Arc<Api>>,

@@ -22,9 +22,8 @@ use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, json_answer, refused, wait_for_version};
-use super::openapi::schema::{
-    BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult, ProblemDetails,
-};
+use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
+use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 use super::problem::FieldError;
 
 /// For callers that can set neither body nor query, such as OpenFeature's providers.
@@ -48,20 +47,13 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     path = "/api/v1/feature-flags/evaluate",
     tag = "evaluation",
     params(
-        ("environment" = Option<String>, Query, description = "Where the body names none"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = EvaluateRequest,
     responses(
         (status = 200, description = "Evaluated", body = EvaluateAnswer),
-        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(super) async fn one(
@@ -78,20 +70,13 @@ pub(super) async fn one(
     path = "/api/v1/feature-flags/evaluate/boolean",
     tag = "evaluation",
     params(
-        ("environment" = Option<String>, Query, description = "Where the body names none"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = EvaluateRequest,
     responses(
         (status = 200, description = "Evaluated", body = EvaluateAnswer),
-        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(super) async fn boolean(
@@ -131,20 +116,13 @@ async fn single(
     path = "/api/v1/feature-flags/evaluate/bulk",
     tag = "evaluation",
     params(
-        ("environment" = Option<String>, Query, description = "Where the body names none"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = BulkRequest,
     responses(
         (status = 200, description = "Evaluated", body = BulkAnswer),
-        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(super) async fn bulk(
@@ -186,20 +164,13 @@ pub(super) async fn bulk(
     params(
         ("user_id" = Option<String>, Query, description = "The targeting key"),
         ("session_id" = Option<String>, Query, description = "The session"),
-        ("environment" = Option<String>, Query, description = "Where the body names none"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = Vec<String>,
     responses(
         (status = 200, description = "Evaluated", body = BTreeMap<String, EvaluationResult>),
-        (status = 400, description = "Not JSON, or a field of another type", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "A token is needed, or is not known", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "The token does not allow it", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 422, description = "Understood, but not meaningful", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Not now: the version is not in force yet, or too many calls", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(super) async fn batch(

@@ -61,28 +61,28 @@ pub struct Surface {
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let router = health::routes();
     let router = if with_metrics { router.route("/metrics", get(metrics)) } else { router };
-    let router = match &surface.api {
-        Some(api) => router.merge(api_routes(Arc::clone(api))),
-        None => router,
+    let Some(api) = surface.api.clone() else {
+        return finish(router, surface);
     };
-    finish(router, surface)
+    let cors = cors(&api.config.api.cors_origins);
+    let router = finish(router.merge(api_routes(api)), surface);
+    // Around all others: what a browser asks before a call is no call of any route.
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
 }
 
 /// The routes of the `api` role, one file per surface.
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
-    let cors = cors(&api.config.api.cors_origins);
-    let router = Router::new()
+    Router::new()
         .merge(evaluate::routes())
         .merge(ofrep::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(openapi::routes())
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits));
-    let router = match cors {
-        Some(cors) => router.layer(cors),
-        None => router,
-    };
-    router.with_state(api)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
+        .with_state(api)
 }
 
 /// What pages of these origins may do; nothing where there are none.

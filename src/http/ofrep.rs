@@ -26,6 +26,7 @@ use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::{check_size, environment_of};
 use super::input::{Input, json_answer, wait_for_version};
+use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
 
@@ -45,22 +46,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     tag = "openfeature",
     params(
         ("key" = String, Path, description = "The flag", min_length = 1),
-        ("environment" = Option<String>, Query, description = "Else the header's, else the default one"),
-        ("Flags-Environment" = Option<String>, Header, description = "The environment"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = OfrepRequest,
     responses(
         (status = 200, description = "Evaluated", body = OfrepSuccess),
         (status = 404, description = "The environment has no such flag", body = OfrepFailure),
-        (status = 400, description = "Not JSON, or a context that is none", body = OfrepFailure),
-        (status = 401, description = "A token is needed, or is not known", body = OfrepFailure),
-        (status = 403, description = "The token does not allow it", body = OfrepFailure),
-        (status = 413, description = "Too large", body = OfrepFailure),
-        (status = 415, description = "Not application/json", body = OfrepFailure),
-        (status = 422, description = "More flags than one call may ask for", body = OfrepFailure),
-        (status = 503, description = "No flags are loaded yet, or the version is not in force", body = OfrepFailure),
+        OfrepProblems
     )
 )]
 pub(super) async fn one(
@@ -111,22 +104,14 @@ async fn answer_one(
     params(
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
         ("flagConfigEtag" = Option<String>, Query, description = "From a change notification"),
-        ("environment" = Option<String>, Query, description = "Else the header's, else the default one"),
-        ("Flags-Environment" = Option<String>, Header, description = "The environment"),
-        ("min_version" = Option<u64>, Query, description = "Wait until this version is in force"),
-        ("If-Flags-Version" = Option<u64>, Header, description = "The same as `min_version`"),
+        EvaluationQuery,
+        EvaluationHeaders
     ),
     request_body = OfrepRequest,
     responses(
         (status = 200, description = "Evaluated", body = OfrepAll, headers(("ETag" = String))),
         (status = 304, description = "As in the answer of that ETag"),
-        (status = 400, description = "Not JSON, or a context that is none", body = OfrepFailure),
-        (status = 401, description = "A token is needed, or is not known", body = OfrepFailure),
-        (status = 403, description = "The token does not allow it", body = OfrepFailure),
-        (status = 413, description = "Too large", body = OfrepFailure),
-        (status = 415, description = "Not application/json", body = OfrepFailure),
-        (status = 422, description = "More flags than one call may ask for", body = OfrepFailure),
-        (status = 503, description = "No flags are loaded yet, or the version is not in force", body = OfrepFailure),
+        OfrepProblems
     )
 )]
 pub(super) async fn all(

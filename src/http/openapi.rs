@@ -1,5 +1,6 @@
 //! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
 
+pub(super) mod calls;
 pub(super) mod schema;
 
 use std::sync::{Arc, LazyLock};

@@ -7,9 +7,9 @@
 //!                                               spool (disk, bounded)
 //! ```
 //!
-//! A call leaves its events in the [`queue`] and answers. One thread ([`worker`]) hands them to the producer and keeps
+//! A call leaves its events in the `queue` and answers. One thread (`worker`) hands them to the producer and keeps
 //! each until Kafka has it. While Kafka takes them within a second, nothing touches the disk; else everything that is
-//! not acknowledged goes to the [`spool`], from where it is sent once Kafka is back, also by the next process. What
+//! not acknowledged goes to the `spool`, from where it is sent once Kafka is back, also by the next process. What
 //! can be lost by `kill -9` is what is younger than that second and not acknowledged. An event may arrive twice (after
 //! a kill, or where a producer had to be replaced); its `event_id` is the same.
 
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Durability};
 use crate::health::Reporter;
+use crate::kafka::topics::Fit;
 use crate::metrics::{DropLabels, Metrics};
 
 pub use parcel::Parcel;
@@ -69,6 +70,7 @@ impl Publisher {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         health: Reporter,
+        fit: Fit,
     ) -> anyhow::Result<(Arc<Self>, Publishing)> {
         let queue = Arc::new(Queue::default());
         let durability = config.api.durability;
@@ -81,8 +83,7 @@ impl Publisher {
             }
             Durability::Memory | Durability::Sync => None,
         };
-        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf)
-            .context("the producer of events")?;
+        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf, fit);
         let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(move || worker.run())?;
         let publisher = Arc::new(Self { queue: Arc::clone(&queue), metrics, durability });
         Ok((publisher, Publishing { queue, thread }))

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::kafka::producer::is_refusal;
+use crate::kafka::topics::Fit;
 use crate::message::request::RefusalCode;
 use crate::metrics::{CodeLabels, EnvironmentLabels, Metrics};
 
@@ -36,7 +37,9 @@ pub(super) struct Worker {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub health: Reporter,
-    outlet: Outlet,
+    /// Whether the topics are as they must be. A producer that opened before would make the broker create them.
+    fit: Fit,
+    outlet: Option<Outlet>,
     flight: Flight,
     shelf: Option<Shelf>,
     /// Refused in company, to be tried alone.
@@ -56,10 +59,12 @@ impl Worker {
         metrics: Arc<Metrics>,
         health: Reporter,
         shelf: Option<Shelf>,
-    ) -> KafkaResult<Self> {
+        fit: Fit,
+    ) -> Self {
         health.up();
-        Ok(Self {
-            outlet: Outlet::create(&config)?,
+        Self {
+            fit,
+            outlet: None,
             queue,
             config,
             metrics,
@@ -71,7 +76,7 @@ impl Worker {
             pause_until: None,
             house_kept: Instant::now(),
             closing: None,
-        })
+        }
     }
 
     /// Runs until the queue is closed and empty, or until waiting for Kafka is no more use.
@@ -123,13 +128,18 @@ impl Worker {
         if paused || self.alone || !self.suspects.is_empty() {
             return;
         }
+        if self.outlet.is_none() && *self.fit.borrow() {
+            self.open();
+        }
         if let Err(code) = self.hand_over_unhanded() {
             self.renew(code);
         }
     }
 
     fn hand_over_unhanded(&mut self) -> Result<(), RDKafkaErrorCode> {
-        let Self { flight, outlet, suspects, .. } = self;
+        let Self { flight, outlet: Some(outlet), suspects, .. } = self else {
+            return Ok(());
+        };
         for (ticket, sent) in flight.unhanded() {
             let Sent { entry, handed, .. } = sent;
             for (key, value) in entry.parcel.records().skip(*handed as usize) {
@@ -153,7 +163,10 @@ impl Worker {
     /// Takes note of what came back.
     fn collect(&mut self) {
         let patience = if self.flight.is_empty() { Duration::ZERO } else { STEP };
-        let reports = self.outlet.poll(patience);
+        let Some(outlet) = &self.outlet else {
+            return std::thread::sleep(patience);
+        };
+        let reports = outlet.poll(patience);
         for (ticket, records) in reports.delivered {
             self.flight.settle(ticket, records, false);
         }
@@ -163,7 +176,7 @@ impl Worker {
         if let Some(code) = reports.broken {
             return self.renew(code);
         }
-        if self.outlet.in_flight() == 0 {
+        if self.outlet.as_ref().is_some_and(|outlet| outlet.in_flight() == 0) {
             self.try_next_alone();
         }
         while let Some(sent) = self.flight.take_settled() {
@@ -174,8 +187,10 @@ impl Worker {
     /// A broker refuses a batch as a whole: which record it does not take shows when each is sent alone.
     fn try_next_alone(&mut self) {
         self.alone = false;
-        let Some(suspect) = self.suspects.pop_front() else { return };
-        match self.outlet.send(suspect.key.as_deref(), &suspect.value, suspect.ticket) {
+        let (Some(outlet), Some(suspect)) = (&self.outlet, self.suspects.pop_front()) else {
+            return;
+        };
+        match outlet.send(suspect.key.as_deref(), &suspect.value, suspect.ticket) {
             Ok(true) => self.alone = true,
             Ok(false) => self.suspects.push_front(suspect),
             Err(code) if is_refusal(code) => self.bury(&suspect),
@@ -189,7 +204,9 @@ impl Worker {
             RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
         );
         let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused }.as_str();
-        self.outlet.send_dead_letter(refused, code);
+        if let Some(outlet) = &self.outlet {
+            outlet.send_dead_letter(refused, code);
+        }
         self.metrics.dead_letters.get_or_create(&CodeLabels { code }).inc();
         self.flight.settle(refused.ticket, 1, true);
     }
@@ -211,14 +228,21 @@ impl Worker {
     /// Replaces the producer; everything that is on its way is sent again.
     fn renew(&mut self, code: RDKafkaErrorCode) {
         tracing::warn!(%code, "the producer of events is replaced, what is on its way is sent again");
-        match Outlet::create(&self.config) {
-            Ok(outlet) => self.outlet = outlet,
-            Err(error) => tracing::error!(%error, "the producer of events cannot be replaced yet"),
-        }
+        self.outlet = None;
         self.flight.begin_anew();
         self.suspects.clear();
         self.alone = false;
         self.pause_until = Some(Instant::now() + RENEW_PAUSE);
+    }
+
+    fn open(&mut self) {
+        match Outlet::create(&self.config) {
+            Ok(outlet) => self.outlet = Some(outlet),
+            Err(error) => {
+                tracing::error!(%error, "there is no producer of events yet");
+                self.pause_until = Some(Instant::now() + RENEW_PAUSE);
+            }
+        }
     }
 
     fn keep_house(&mut self) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Callers, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get, is_long,
-    post, wait_until,
+    Answer, Callers, Contract, Database, Flag, Flags, Group, SOON, Service, Stack, Tap, Topics, call, get,
+    is_long, post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -405,6 +405,30 @@ fn without_the_scope_nothing_is_evaluated() {
 }
 
 #[test]
+fn what_privacy_hides_is_evaluated_and_not_written() {
+    let (stack, _together) = Stack::together();
+    let group = Group::new(stack)
+        .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
+        .set("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "subscription_tier")
+        .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a-key-of-this-test");
+    let mut scene = Scene::start_with(group);
+    let request = json!({"flag_name": "theme-variant", "user_id": "ann", "environment": "production",
+        "default_value": "light", "context": {"subscription_tier": "premium", "region": "us-west"}});
+    let answer = scene.ask(EVALUATE, &request);
+    assert_eq!(answer["value"], "dark");
+    let (key, event) = scene.event(&answer);
+    assert_eq!(event["context"], json!({"region": "us-west"}));
+    assert_eq!(event["user_id"].as_str(), key.as_deref());
+    assert!(key.is_some_and(|key| key.len() == 32 && key != "ann"), "{event}");
+    let body = json!({"context": {"targetingKey": "ann", "subscription_tier": "premium"}});
+    let url = format!("{}/ofrep/v1/evaluate/flags/theme-variant?environment=production", scene.service.url);
+    assert_eq!(post(&url, &body).json()["value"], "dark");
+    let event = scene.events.wait("its event", SOON, |event| event.json()["source"]["api"] == "ofrep").json();
+    assert_eq!(event["context"]["targetingKey"], event["user_id"]);
+    assert!(!event.to_string().contains("ann"), "{event}");
+}
+
+#[test]
 fn an_event_that_is_too_large_becomes_a_dead_letter_and_its_neighbours_do_not() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::start(stack);
@@ -455,7 +479,8 @@ fn wait_for_events(events: &mut Tap, ids: &[String]) -> usize {
 #[test]
 fn answers_equal_events_though_kafka_goes_away_and_comes_back() {
     let (stack, alone) = Stack::alone();
-    let mut scene = Scene::start(stack);
+    let database = Database::create(stack);
+    let mut scene = Scene::start_with(Group::new(stack).set("DATABASE_URL", &database.url));
     let callers = Callers::start(&scene.service.url, 4);
     wait_until("calls are answered", SOON, || callers.answered() > 200);
     let stopped = stack.stop("kafka", &alone);
@@ -486,6 +511,12 @@ fn answers_equal_events_though_kafka_goes_away_and_comes_back() {
     });
     let metrics = scene.service.metrics();
     assert_eq!(metrics.sum("flagstream_dropped_total", &[("what", "event")]), 0.0);
+    let answered = i64::try_from(said.event_ids.len()).unwrap();
+    wait_until("all audited", SOON * 2, || database.audited() >= answered);
+    let rows: Vec<(String,)> = database.rows("SELECT event_id::text FROM feature_flag_evaluations");
+    let rows: Vec<String> = rows.into_iter().map(|(id,)| id).collect();
+    assert_eq!(rows.len(), said.event_ids.len(), "each once");
+    assert_eq!(HashSet::<&String>::from_iter(&rows), HashSet::from_iter(&said.event_ids));
     assert!(scene.service.stop().0.success());
 }
 

@@ -112,7 +112,6 @@ fn the_official_server_providers_agree() {
     assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
     let said: Value = serde_json::from_slice(&node.stdout).unwrap();
     check_details(&said);
-    assert_eq!(said["odd"]["value"], true);
 
     let python = Command::new("python3")
         .args([&script("ofrep_client.py"), &scene.service.url])

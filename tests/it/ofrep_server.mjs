@@ -22,7 +22,6 @@ const asked = {
   split: client.getStringDetails('split', 'none', context),
   bare: client.getStringDetails('bare', 'none', context),
   offVariant: client.getStringDetails('off-variant', 'mine', context),
-  odd: client.getBooleanDetails('a/b%2F c?d#é🚩', false, context),
   unknown: client.getBooleanDetails('nobody-made-it', true, context),
   mismatch: client.getNumberDetails('theme', 7, context),
 };

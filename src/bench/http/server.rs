@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::bench::load;
@@ -35,8 +36,9 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (config, metrics, store) = (Arc::new(config), Metrics::new(), Arc::new(Store::default()));
     store.replace(load::snapshot(args.flags)?);
     let shutdown = Shutdown::new();
+    let (_made, fit) = watch::channel(true);
     let (publisher, publishing) =
-        Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached())?;
+        Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
     let usage = Arc::new(Usage::default());
     let (listen, own) = (config.http.listen, Arc::clone(&metrics));
     let api = Api::new(config, store, own, usage, publisher, shutdown.clone());

@@ -1,0 +1,121 @@
+//! What calls have in common, as the document describes it: parameters, and why there is no answer.
+#![allow(dead_code)]
+
+use utoipa::{IntoParams, IntoResponses};
+
+use super::schema::{OfrepFailure, ProblemDetails};
+
+/// Why a call of ours is not answered.
+#[derive(IntoResponses)]
+pub enum EvaluationProblems {
+    #[response(
+        status = 400,
+        description = "Not JSON, or a field of another type",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(
+        status = 401,
+        description = "A token is needed, or is not known",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(ProblemDetails),
+    #[response(
+        status = 403,
+        description = "The token does not allow it",
+        content_type = "application/problem+json"
+    )]
+    Forbidden(ProblemDetails),
+    #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
+    TooLarge(ProblemDetails),
+    #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
+    OtherType(ProblemDetails),
+    #[response(
+        status = 422,
+        description = "Understood, but not meaningful",
+        content_type = "application/problem+json"
+    )]
+    NotMeaningful(ProblemDetails),
+    #[response(
+        status = 503,
+        description = "Not now: the version is not in force yet, or too many calls",
+        content_type = "application/problem+json"
+    )]
+    NotNow(ProblemDetails),
+}
+
+/// Why a call of OpenFeature's protocol is not answered.
+#[derive(IntoResponses)]
+pub enum OfrepProblems {
+    #[response(status = 400, description = "Not JSON, or a context that is none")]
+    BadRequest(OfrepFailure),
+    #[response(status = 401, description = "A token is needed, or is not known")]
+    Unauthorized(OfrepFailure),
+    #[response(status = 403, description = "The token does not allow it")]
+    Forbidden(OfrepFailure),
+    #[response(status = 413, description = "Too large")]
+    TooLarge(OfrepFailure),
+    #[response(status = 415, description = "Not application/json")]
+    OtherType(OfrepFailure),
+    #[response(status = 422, description = "More flags than one call may ask for")]
+    NotMeaningful(OfrepFailure),
+    #[response(status = 503, description = "No flags are loaded yet, or the version is not in force")]
+    NotNow(OfrepFailure),
+}
+
+/// What comes of listening.
+#[derive(IntoResponses)]
+pub enum Stream {
+    #[response(status = 200, description = "Server-sent events", content_type = "text/event-stream")]
+    Events(String),
+    #[response(
+        status = 401,
+        description = "A token is needed, or is not known",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(ProblemDetails),
+    #[response(
+        status = 403,
+        description = "The token does not allow it",
+        content_type = "application/problem+json"
+    )]
+    Forbidden(ProblemDetails),
+    #[response(status = 503, description = "Too many listeners", content_type = "application/problem+json")]
+    NotNow(ProblemDetails),
+}
+
+/// Beside the body of an evaluation.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EvaluationQuery {
+    /// Where the body names none.
+    environment: Option<String>,
+    /// Wait until this version is in force.
+    min_version: Option<u64>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct EvaluationHeaders {
+    /// The same as `min_version`.
+    #[param(rename = "If-Flags-Version")]
+    if_flags_version: Option<u64>,
+    /// Where neither body nor query names an environment.
+    #[param(rename = "Flags-Environment")]
+    flags_environment: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StreamQuery {
+    /// Changes of this one only.
+    environment: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct StreamHeaders {
+    /// The last event that was received.
+    #[param(rename = "Last-Event-ID")]
+    last_event_id: Option<String>,
+}
