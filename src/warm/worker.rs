@@ -180,6 +180,10 @@ impl Worker {
                 return Err("ahead");
             }
         }
+        // What a hash of a user gets is not what the user gets.
+        if self.parts.config.privacy.hash_user_ids && event.subject().user.is_some() {
+            return Err("private");
+        }
         let snapshot = self.parts.store.load();
         let moment = self.moment(&clock);
         let scene = Scene { snapshot: &snapshot, moment, now_ms: clock.ms };
