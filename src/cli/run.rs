@@ -62,10 +62,6 @@ fn lacking(role: Role, config: &Config) -> Option<&'static str> {
         Role::Warmer if config.redis.url.is_none() => {
             Some("the warmer needs REDIS_URL: there is no warm view")
         }
-        // A changed flag is evaluated again for each key, from what the events said.
-        Role::Warmer if config.privacy.hides_anything() => Some(
-            "the warmer needs whole events, and FLAGSTREAM_PRIVACY__… hides some of them: there is no warm view",
-        ),
         _ => None,
     }
 }
