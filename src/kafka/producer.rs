@@ -13,6 +13,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
+/// Between two looks at what is still in flight.
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// A record that was not delivered, by the ticket it was sent with.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure {
@@ -135,9 +138,16 @@ impl ReportingProducer {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-            self.producer.poll(Duration::from_millis(1));
+            self.wait_a_little();
         }
         true
+    }
+
+    /// Serves what has come and gives the core to those who are waited for.
+    fn wait_a_little(&self) {
+        // The crate's own wait would spin: it rounds what is left of a millisecond down to nothing.
+        self.producer.poll(Duration::ZERO);
+        std::thread::park_timeout(PAUSE);
     }
 
     fn has_failures(&self) -> bool {
@@ -161,7 +171,7 @@ impl ReportingProducer {
             match send() {
                 Ok(()) => return Ok(()),
                 Err(RDKafkaErrorCode::QueueFull) => {
-                    self.producer.poll(Duration::from_millis(1));
+                    self.wait_a_little();
                     if let Some(code) = self.fatal() {
                         return Err(KafkaError::MessageProduction(code));
                     }
