@@ -216,7 +216,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "How long a value in Redis lives, 10 % more or less; from `1s`."),
     s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
       "Scopes of callers without a token: of `evaluate`, `read`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin"),
-    s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret).later(),
+    s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret),
     s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "What holds an HTTP evaluation's event until Kafka has it: `memory`, `spool` (memory, then a folder on disk), or the caller (`sync`: the answer waits for Kafka)."),
     s("FLAGSTREAM_API__SPOOL_MAX_BYTES", "api.spool_max_bytes", Text("4GiB"),
       "Most bytes of the spool; `1MiB` to `1024GiB`."),
