@@ -219,13 +219,16 @@ async fn features(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> 
     let request = client().get(url).headers(headers);
     let mut body: Value = request.send().await.unwrap().json().await.unwrap();
     let flags = body["features"].take();
-    let own = flags
+    let mut own: Vec<_> = flags
         .as_array()
         .unwrap()
         .iter()
-        .filter(|flag| flag["name"].as_str().is_some_and(|name| name.starts_with(&shared.prefix)));
+        .filter(|flag| flag["name"].as_str().is_some_and(|name| name.starts_with(&shared.prefix)))
+        .collect();
+    // Unleash lists them in any order, and in another one after a change.
+    own.sort_by_key(|flag| flag["name"].as_str());
     let kept: Vec<_> =
-        own.enumerate().filter(|(index, _)| keep(*index)).map(|(_, flag)| flag.clone()).collect();
+        own.into_iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, flag)| flag.clone()).collect();
     body["features"] = json!(kept);
     // It tells of changes of other tests' flags.
     body["meta"] = Value::Null;
