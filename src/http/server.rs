@@ -1,12 +1,14 @@
 //! Listening, with limits: how many connections, how long a header, an idle connection and a stop may take.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -15,10 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tower::ServiceExt;
 
 use crate::config::TlsConfig;
 use crate::shutdown::Shutdown;
 
+use super::caller::Peer;
 use super::tls::Tls;
 
 /// Connections beyond this wait in the system's queue.
@@ -70,8 +74,9 @@ impl Server {
                 accepted = accept(&self.listener, &connections) => accepted,
             };
             match accepted {
-                Ok((stream, permit)) => {
+                Ok((stream, peer, permit)) => {
                     let connection = Connection {
+                        peer: Peer(peer),
                         builder: Arc::clone(&builder),
                         watcher: graceful.watcher(),
                         router: router.clone(),
@@ -112,19 +117,20 @@ fn builder() -> auto::Builder<TokioExecutor> {
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(connections).acquire_owned().await;
     let permit = permit.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     // Small answers must not wait for an acknowledgement of the ones before.
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    Ok((stream, peer.ip(), permit))
 }
 
 /// What serving one connection takes.
 struct Connection {
     builder: Arc<auto::Builder<TokioExecutor>>,
     watcher: Watcher,
+    peer: Peer,
     router: Router,
     _permit: OwnedSemaphorePermit,
 }
@@ -140,7 +146,12 @@ impl Connection {
     }
 
     async fn serve_on(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let service = TowerToHyperService::new(self.router);
+        let peer = self.peer;
+        let service = self.router.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended early");
