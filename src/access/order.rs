@@ -74,7 +74,7 @@ fn parse_scopes(names: &[&str]) -> Result<Vec<Scope>, String> {
     let expected = || format!("expected some of {}", known.join(", "));
     let mut scopes = Vec::new();
     for name in names {
-        let scope = Scope::of_name(name).ok_or_else(|| format!("{}, not `{name}`", expected()))?;
+        let scope = Scope::of_name(name.trim()).ok_or_else(|| format!("{}, not `{name}`", expected()))?;
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }

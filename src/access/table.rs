@@ -1,6 +1,7 @@
 //! The table of tokens, in Postgres and in SQLite: what is written and read is the same text in both.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
 
 use crate::database::{Database, DatabaseError, Trouble};
 
@@ -69,6 +70,23 @@ impl Entered {
             (None, Some(expires_at)) if expires_at <= Utc::now() => "expired",
             _ => "active",
         }
+    }
+
+    /// As programs get it.
+    pub fn json(&self) -> Value {
+        let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
+        let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+        json!({
+            "id": self.id.to_string(),
+            "name": self.name,
+            "scopes": scopes,
+            "environments": self.grant.environments.names(),
+            "state": self.state(),
+            "created_at": time(self.created_at),
+            "expires_at": self.expires_at.map(time),
+            "revoked_at": self.revoked_at.map(time),
+            "last_used_at": self.last_used_at.map(time),
+        })
     }
 }
 

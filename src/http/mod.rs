@@ -16,6 +16,7 @@ mod openapi;
 pub mod problem;
 pub mod server;
 mod tls;
+mod tokens;
 mod webhook;
 
 use std::sync::Arc;
@@ -80,6 +81,7 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
         .merge(ofrep::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
+        .merge(tokens::routes())
         .merge(openapi::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
         .with_state(api)
