@@ -25,7 +25,7 @@ use crate::flag::Snapshot;
 pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
-pub use http::HttpMetrics;
+pub use http::{HttpMetrics, RefusedLabels};
 pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
 

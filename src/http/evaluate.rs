@@ -109,7 +109,7 @@ async fn single(
         }
         Ok(body)
     })?;
-    finish(api, body, parcel, version).await
+    finish(api, input, body, parcel, version).await
 }
 
 /// Evaluates many flags, for one user or many contexts, all from one snapshot.
@@ -157,7 +157,7 @@ pub(super) async fn bulk(
             Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
         })
     })?;
-    finish(&api, body, parcel, version).await
+    finish(&api, &input, body, parcel, version).await
 }
 
 /// Evaluates the flags of a bare list; whom for stands in the query.
@@ -194,7 +194,7 @@ pub(super) async fn batch(
     check_size(asks.len(), std::slice::from_ref(&subject))?;
     let (body, parcel, version) =
         in_call(&api, &environment, |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
-    finish(&api, body, parcel, version).await
+    finish(&api, &input, body, parcel, version).await
 }
 
 /// The environment that the body, the query or a header names, else the default one.
@@ -221,8 +221,14 @@ fn in_call(
     Ok((body, parcel, call.flags_version))
 }
 
-async fn finish(api: &Api, body: Vec<u8>, parcel: Parcel, version: u64) -> Result<Response, Problem> {
-    let published = api.publisher.publish(parcel).await;
+async fn finish(
+    api: &Api,
+    input: &Input,
+    body: Vec<u8>,
+    parcel: Parcel,
+    version: u64,
+) -> Result<Response, Problem> {
+    let published = api.publisher.publish(parcel.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     Ok(json_answer(body, version))
 }

@@ -34,7 +34,7 @@ use axum::routing::get;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::health::Registry;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RefusedLabels};
 
 pub use api::Api;
 pub use caller::Caller;
@@ -108,12 +108,21 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 /// A call beyond what can be answered at once is told to come again.
 async fn within_limits(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     match api.calls.try_acquire() {
-        Ok(_permit) => next.run(request).await,
+        Ok(_permit) => counted(&api, next.run(request).await),
         Err(_) => {
             let detail = format!("{} calls are being answered already", api::MAX_CALLS);
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response()
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+            counted(&api, problem.into_response())
         }
     }
+}
+
+/// Counts what was refused for who asked, how often, or when.
+fn counted(api: &Api, response: Response) -> Response {
+    if let Some(labels) = RefusedLabels::of(response.status().as_u16()) {
+        api.metrics.http.refused.get_or_create(&labels).inc();
+    }
+    response
 }
 
 /// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
@@ -128,8 +137,22 @@ fn finish(router: Router<Surface>, surface: Surface) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::map_response(as_problem))
         .layer(middleware::from_fn(within_time))
         .with_state(surface)
+}
+
+/// An error that the router itself found, such as a path that is no UTF-8, looks like all others.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let text =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if text && (status.is_client_error() || status.is_server_error()) {
+        let detail =
+            if status.is_client_error() { "the path or a parameter cannot be read" } else { "failed" };
+        return Problem::new(status, detail).into_response();
+    }
+    response
 }
 
 /// An answer that takes too long is given up.

@@ -95,7 +95,7 @@ async fn answer_one(
         });
         (result, parcel, call.flags_version)
     };
-    publish(api, parcel).await?;
+    publish(api, &input, parcel).await?;
     Ok(json_answer(result?, version))
 }
 
@@ -138,7 +138,7 @@ async fn answer_all(
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     wait_for_version(api, input.min_version()?.max(notified_version(&input))).await?;
     let (flags, parcel, version) = evaluate_all(api, &environment, &subject)?;
-    publish(api, parcel).await?;
+    publish(api, &input, parcel).await?;
     // Of the flags alone: the version around them changes with flags that are none of this environment's.
     let etag = etag(&flags);
     if input.header(IF_NONE_MATCH.as_str()).is_some_and(|known| matches(known, &etag)) {
@@ -187,9 +187,9 @@ fn evaluate_all(
     Ok((flags, parcel, call.flags_version))
 }
 
-async fn publish(api: &Api, parcel: Parcel) -> Result<(), Failure> {
+async fn publish(api: &Api, input: &Input, parcel: Parcel) -> Result<(), Failure> {
     let unrecorded = |error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1).into();
-    api.publisher.publish(parcel).await.map_err(unrecorded)
+    api.publisher.publish(parcel.traced(input.trace())).await.map_err(unrecorded)
 }
 
 /// The version that a change notification named: who was told of it must not get anything older.
