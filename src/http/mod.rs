@@ -92,7 +92,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let (sent, seen) = (["if-flags-version", "flags-environment", "last-event-id"], ["flags-version"]);
+    let (sent, seen) =
+        (["if-flags-version", "flags-environment", "last-event-id", "traceparent"], ["flags-version"]);
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
     (!origins.is_empty()).then(|| {
@@ -131,6 +132,10 @@ pub fn admin_router(surface: Surface) -> Router {
 }
 
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
+    finish_within(server::ANSWER_TIMEOUT, router, surface)
+}
+
+fn finish_within(limit: Duration, router: Router<Surface>, surface: Surface) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
@@ -138,7 +143,7 @@ fn finish(router: Router<Surface>, surface: Surface) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(as_problem))
-        .layer(middleware::from_fn(within_time))
+        .layer(middleware::from_fn(move |request, next| within_time(limit, request, next)))
         .with_state(surface)
 }
 
@@ -156,8 +161,8 @@ async fn as_problem(response: Response) -> Response {
 }
 
 /// An answer that takes too long is given up.
-async fn within_time(request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(server::ANSWER_TIMEOUT, next.run(request)).await;
+async fn within_time(limit: Duration, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(limit, next.run(request)).await;
     answer.unwrap_or_else(|_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time").into_response())
 }
 
