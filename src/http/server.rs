@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use crate::config::TlsConfig;
@@ -33,16 +35,22 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a peer to take something of what it is sent: who reads nothing would hold its connection for ever.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// At shutdown, for answers under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of the listener (out of file handles, say): trying at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that ends when its peer reads nothing for too long.
+pub(super) type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
 
 /// A bound listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     tls: Option<Tls>,
+    pub(super) write_timeout: Duration,
 }
 
 impl Server {
@@ -50,7 +58,7 @@ impl Server {
     pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
-        Ok(Self { listener, tls: None })
+        Ok(Self { listener, tls: None, write_timeout: WRITE_TIMEOUT })
     }
 
     /// From now on TLS only.
@@ -82,7 +90,9 @@ impl Server {
                         router: router.clone(),
                         _permit: permit,
                     };
-                    tokio::spawn(connection.serve(stream, self.tls.clone()));
+                    let mut stream = TimeoutStream::new(stream);
+                    stream.set_write_timeout(Some(self.write_timeout));
+                    tokio::spawn(connection.serve(Box::pin(stream), self.tls.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -136,7 +146,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, tls: Option<Tls>) {
+    async fn serve(self, stream: Stream, tls: Option<Tls>) {
         let Some(tls) = tls else { return self.serve_on(stream).await };
         match timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.serve_on(stream).await,

@@ -4,8 +4,10 @@ use utoipa::Modify;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema, Type};
 
+const SCHEME: &str = "token";
 const PROBLEM: &str = "application/problem+json";
 /// Routes that do not ask who calls.
 const OPEN_TAGS: [&str; 1] = ["health"];
@@ -14,6 +16,10 @@ pub(super) struct Everywhere;
 
 impl Modify for Everywhere {
     fn modify(&self, document: &mut OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let bearer = bearer.description(Some("An API token, or the bootstrap token")).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(bearer));
         for item in document.paths.paths.values_mut() {
             let operations = [
                 &mut item.get,
@@ -33,6 +39,9 @@ fn complete(operation: &mut Operation) {
     if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
         return;
     }
+    // Without one, what `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` allows.
+    let token = SecurityRequirement::new(SCHEME, Vec::<String>::new());
+    operation.security.get_or_insert_with(|| vec![token, SecurityRequirement::default()]);
     add(operation, 401, "A token is needed, or is not known");
     add(operation, 403, "The token does not have the scope, or is not for the environment");
     add(operation, 429, "Too many calls in a second");

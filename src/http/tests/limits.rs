@@ -98,3 +98,28 @@ async fn a_listener_that_falls_behind_is_dropped_and_counted() {
     assert_eq!(api.metrics.http.listeners.get(), 0);
     assert!(publishing.join());
 }
+
+#[tokio::test]
+async fn who_reads_nothing_is_given_up() {
+    // More than the system's buffers hold.
+    let endless = get(async || {
+        Body::from_stream(futures_util::stream::repeat_with(|| {
+            Ok::<_, std::convert::Infallible>(vec![b'x'; 1 << 20])
+        }))
+    });
+    let mut server = Server::bind("A", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    server.write_timeout = Duration::from_millis(200);
+    let (address, shutdown) = (server.address().unwrap(), Shutdown::new());
+    let serving = tokio::spawn(server.run(Router::new().route("/endless", endless), shutdown.clone()));
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    peer.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // Writable again and again until the other side has closed: only an error ends this.
+    let closed = async {
+        while peer.write_all(b"\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.unwrap();
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+}
