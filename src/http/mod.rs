@@ -9,6 +9,7 @@ mod caller;
 mod changes;
 mod counts;
 mod evaluate;
+pub mod handles;
 pub mod health;
 mod input;
 mod ofrep;

@@ -25,6 +25,7 @@ use crate::config::TlsConfig;
 use crate::shutdown::Shutdown;
 
 use super::caller::Peer;
+use super::handles;
 use super::tls::Tls;
 
 /// Connections beyond this wait in the system's queue.
@@ -74,6 +75,7 @@ impl Server {
 
     /// Serves `router` until `shutdown`, then lets answers under way finish.
     pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
+        handles::raise_for(MAX_CONNECTIONS);
         let (graceful, builder) = (GracefulShutdown::new(), Arc::new(builder()));
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
