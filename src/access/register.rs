@@ -34,6 +34,7 @@ pub const LOOK_PAUSE: Duration = Duration::from_millis(100);
 pub const WAITING_CALLS_MAX: usize = 64;
 /// How long each of them does.
 const WAITING_PATIENCE: Duration = Duration::from_secs(3);
+const DAY: Duration = Duration::from_secs(86_400);
 /// Tokens that were not found; forgotten when the table changes.
 pub const ABSENT_TOKENS_MAX: usize = 4_096;
 
@@ -132,6 +133,11 @@ impl Register {
         })
     }
 
+    /// The table is not there yet: until there was a look, calls with a token are not kept waiting for one.
+    pub fn cannot_look_yet(&self) {
+        self.looks.send_modify(|looks| looks.failing = looks.ended == 0);
+    }
+
     /// Waits until this token, as it was found, counts no more.
     pub async fn until_void(&self, entry: &Arc<Entry>) {
         let mut changes = self.changes.subscribe();
@@ -143,10 +149,8 @@ impl Register {
                 return;
             }
             let left = entry.valid.expires_at.map(|at| (at - Utc::now()).to_std().unwrap_or_default());
-            match left {
-                Some(left) => drop(timeout(left, changes.changed()).await),
-                None => drop(changes.changed().await),
-            }
+            // Timers do not reach as far as tokens may.
+            let _ = timeout(left.unwrap_or(DAY).min(DAY), changes.changed()).await;
         }
     }
 
