@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::message::sequence::Sequence;
+
 use super::Parcel;
 
 /// What waits in memory, at most.
@@ -19,8 +21,10 @@ pub struct Entry {
     pub delivered: Option<oneshot::Sender<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
+    /// The name of this process's events.
+    stream: u64,
     inner: Mutex<Inner>,
     arrived: Condvar,
     /// Told by the worker: why there is no room here.
@@ -31,6 +35,8 @@ pub struct Queue {
 struct Inner {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Events that came so far.
+    numbered: u64,
     /// The worker sleeps: waking it costs a system call, and mostly it does not.
     asleep: bool,
     closed: bool,
@@ -40,9 +46,20 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full(pub &'static str);
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            stream: rand::random(),
+            inner: Mutex::default(),
+            arrived: Condvar::default(),
+            spool_is_full: AtomicBool::default(),
+        }
+    }
+}
+
 impl Queue {
-    /// Leaves a parcel. Never waits.
-    pub fn push(&self, entry: Entry) -> Result<(), Full> {
+    /// Leaves a parcel, and numbers its events in the order in which they go on from here. Never waits.
+    pub fn push(&self, mut entry: Entry) -> Result<(), Full> {
         let mut inner = self.lock();
         let bytes = inner.bytes + entry.parcel.size();
         if inner.closed {
@@ -53,6 +70,8 @@ impl Queue {
             return Err(Full(if spool_is_full { "spool_full" } else { "queue_full" }));
         }
         inner.bytes = bytes;
+        entry.parcel.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });
+        inner.numbered += u64::from(entry.parcel.len());
         inner.entries.push_back(entry);
         if std::mem::take(&mut inner.asleep) {
             drop(inner);

@@ -45,7 +45,8 @@ impl Own {
     /// As it was made.
     pub(super) async fn empty(&self) -> anyhow::Result<()> {
         let mut connection = self.database.connect().await?;
-        let empty = "TRUNCATE feature_flag_evaluations, feature_flags, sink_offsets; CHECKPOINT";
+        let empty =
+            "TRUNCATE feature_flag_evaluations, feature_flags, sink_offsets, sink_streams; CHECKPOINT";
         sqlx::raw_sql(empty).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
