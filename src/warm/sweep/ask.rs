@@ -57,7 +57,7 @@ pub(super) async fn chunks(client: &Client, sweep: &Sweep) -> Result<VecDeque<St
 }
 
 /// Some members of a chunk.
-pub(super) async fn members(
+pub(in crate::warm) async fn members(
     client: &Client,
     chunk: &str,
     offset: usize,
