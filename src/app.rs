@@ -19,6 +19,7 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::access::Register;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, Origin, Usage};
@@ -130,6 +131,8 @@ impl App {
         app.start_store();
         let fit = app.start_topics(topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
+        let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
+        let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins, fit.clone());
@@ -143,7 +146,7 @@ impl App {
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit.clone());
         }
-        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit)?) } else { None };
+        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit, tokens)?) } else { None };
         app.serve(servers, api);
         Ok(app)
     }
@@ -204,7 +207,7 @@ impl App {
     }
 
     /// What the routes of the `api` role need.
-    fn start_api(&mut self, fit: topics::Fit) -> anyhow::Result<Arc<Api>> {
+    fn start_api(&mut self, fit: topics::Fit, tokens: Option<Arc<Register>>) -> anyhow::Result<Arc<Api>> {
         let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
@@ -212,7 +215,7 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let api = Api::new(config, store, metrics, usage, publisher, shutdown);
+        let api = Api::new(config, store, metrics, usage, publisher, shutdown, tokens);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);

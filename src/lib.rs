@@ -41,6 +41,8 @@ pub mod publish;
 
 pub mod warm;
 
+pub mod access;
+
 pub mod http;
 
 pub mod dev;

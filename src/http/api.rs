@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::access::Register;
 use crate::config::Config;
 use crate::feed::Usage;
 use crate::metrics::Metrics;
@@ -12,6 +13,7 @@ use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
+use super::caller::Gate;
 use super::counts::Counts;
 use super::webhook::Hints;
 
@@ -29,6 +31,7 @@ pub struct Api {
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
     pub shutdown: Shutdown,
+    pub(super) gate: Gate,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
@@ -46,8 +49,10 @@ impl Api {
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
         shutdown: Shutdown,
+        tokens: Option<Arc<Register>>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
             store,
