@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::feed::Usage;
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
@@ -13,7 +14,6 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 use super::counts::Counts;
-use super::webhook::Hints;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
 pub const MAX_CALLS: usize = 1_024;
@@ -29,10 +29,10 @@ pub struct Api {
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
     pub shutdown: Shutdown,
+    pub manager: Manager,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
-    pub(super) hints: Hints,
     pub(super) hostname: String,
     /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
@@ -46,6 +46,7 @@ impl Api {
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
         shutdown: Shutdown,
+        manager: Manager,
     ) -> Arc<Self> {
         Arc::new(Self {
             privacy: Privacy::of(&config.privacy),
@@ -58,7 +59,7 @@ impl Api {
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            hints: Hints::default(),
+            manager,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })
     }

@@ -11,6 +11,7 @@ mod counts;
 mod evaluate;
 pub mod health;
 mod input;
+mod manage;
 mod ofrep;
 mod openapi;
 pub mod problem;
@@ -77,6 +78,7 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .merge(evaluate::routes())
+        .merge(manage::routes())
         .merge(ofrep::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
@@ -90,7 +92,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let (sent, seen) = (["if-flags-version", "flags-environment", "last-event-id"], ["flags-version"]);
+    let (sent, seen) =
+        (["if-flags-version", "flags-environment", "last-event-id", "x-change-reason"], ["flags-version"]);
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
     (!origins.is_empty()).then(|| {

@@ -17,7 +17,7 @@ use utoipa_swagger_ui::Config;
 
 use super::Problem;
 use super::api::Api;
-use super::{changes, evaluate, health, ofrep, webhook};
+use super::{changes, evaluate, health, manage, ofrep, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -33,6 +33,14 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::boolean,
         evaluate::bulk,
         evaluate::batch,
+        manage::list,
+        manage::one,
+        manage::create,
+        manage::update,
+        manage::delete,
+        manage::sync,
+        manage::history,
+        manage::changes,
         ofrep::one,
         ofrep::all,
         changes::changes,
@@ -44,6 +52,7 @@ const DOCUMENT: &str = "/openapi.json";
     ),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "health", description = "How this process is doing")
