@@ -1,6 +1,7 @@
 //! Local flags over HTTP: every call, each bad input, and that what was answered is in force everywhere.
 
 mod elsewhere;
+mod examples;
 mod faults;
 
 use serde_json::{Value, json};

@@ -181,13 +181,13 @@ fn a_source_that_cannot_be_looked_at_is_told_and_evaluation_goes_on() {
 }
 
 /// `flagstream dev`, until it goes.
-struct Dev {
+pub struct Dev {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Dev {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let child = command(folder)
             .args(["dev", "--quiet", "--rate", "0"])
