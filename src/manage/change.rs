@@ -73,9 +73,7 @@ impl Manager {
         by: By<'_>,
     ) -> Result<Done, ManageError> {
         let records = self.records()?;
-        if let Standing::Elsewhere(..) = self.known_standing(environment, name)? {
-            return Err(ManageError::Exists);
-        }
+        self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;
         let wanted = wanted(environment, name, ChangeKind::Created, by);
         let written = records.change(wanted, |before| match before {
