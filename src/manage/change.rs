@@ -134,11 +134,11 @@ impl Manager {
             Written::Left(error) => return Err(error),
             Written::Done { revision, before, .. } => (revision, before),
         };
-        self.hint(wanted).await;
         // That it is not in force says that it is gone only if it was in force before, or never could be.
         let was = before.as_ref().is_some_and(|before| seen.has(before.revision));
         let gone = was || matches!(seen, Standing::Elsewhere(..));
-        let in_force = gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await;
+        let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
+        let ((), in_force) = tokio::join!(self.hint(wanted), away);
         Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
     }
 
@@ -152,10 +152,11 @@ impl Manager {
     /// Tells the leader, and waits until the revision is in force here.
     async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
         let Wanted { environment, name, .. } = wanted;
-        if !self.standing(environment, name).has(revision) {
-            self.hint(wanted).await;
-        }
-        let in_force = self.wait_until(environment, name, |now| now.has(revision)).await;
+        let in_force = self.wait_until(environment, name, |now| now.has(revision));
+        let in_force = match self.standing(environment, name).has(revision) {
+            true => true,
+            false => tokio::join!(self.hint(wanted), in_force).1,
+        };
         Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force }
     }
 
