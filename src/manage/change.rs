@@ -135,7 +135,7 @@ impl Manager {
             Written::Done { revision, before, .. } => (revision, before),
         };
         // That it is not in force says that it is gone only if it was in force before, or never could be.
-        let was = before.as_ref().is_some_and(|before| seen.has(before.revision));
+        let was = before.is_some_and(|before| seen.has(before));
         let gone = was || matches!(seen, Standing::Elsewhere(..));
         let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
         let ((), in_force) = tokio::join!(self.hint(wanted), away);
