@@ -59,7 +59,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
-    let environment = ask.parameter("environment");
+    let environment = ask.any_environment()?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let page = api.manager.list(environment.as_deref(), limit, offset).await.map_err(problem)?;
     answer(StatusCode::OK, &page)

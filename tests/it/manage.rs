@@ -304,7 +304,13 @@ fn odd_names_work_in_paths_and_bad_ones_are_refused() {
     }
     let broken = call("GET", &format!("{}{FLAGS}/%FF?environment=development", service.url), &[], b"");
     assert_eq!((broken.status, refused(&broken)), (400, vec!["name".to_owned()]));
-    assert_eq!(scene.show(&service, &"n".repeat(300)).status, 404);
+    for name in ["\0", &"n".repeat(300)] {
+        assert_eq!(scene.show(&service, name).status, 404);
+        assert_eq!(scene.update(&service, name, &json!({})).status, 404);
+        assert_eq!(scene.delete(&service, name).status, 404);
+    }
+    let nowhere = scene.ask(&service, "GET", &format!("{FLAGS}?environment=%00"), &[], &Value::Null);
+    assert_eq!((nowhere.status, refused(&nowhere)), (422, vec!["environment".to_owned()]));
 }
 
 #[test]
