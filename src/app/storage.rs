@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
+use crate::access::Register;
 use crate::audit::{self, Sink};
 use crate::config::Config;
 use crate::database::Database;
@@ -46,6 +47,22 @@ impl App {
             Ok(())
         });
         watched
+    }
+
+    /// What API tokens there are, as soon as the tables are up to date.
+    pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<Register> {
+        let health = self.health.reporter("tokens", false);
+        health.starting("waits for the database");
+        let register = Register::new(database, &self.parts.config.auth);
+        let (running, metrics) = (Arc::clone(&register), self.parts.metrics.access.clone());
+        self.supervisor.start(Stage::Base, "tokens", move |shutdown| async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = migrated.wait_for(|migrated| *migrated) => {}
+            }
+            running.run(shutdown, health, metrics).await
+        });
+        register
     }
 
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::access::Register;
 use crate::config::Config;
 use crate::feed::Usage;
 use crate::manage::Manager;
@@ -13,6 +14,7 @@ use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
+use super::caller::Gate;
 use super::counts::Counts;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
@@ -30,6 +32,7 @@ pub struct Api {
     pub publisher: Arc<Publisher>,
     pub shutdown: Shutdown,
     pub manager: Manager,
+    pub(super) gate: Gate,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
@@ -46,9 +49,11 @@ impl Api {
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
         shutdown: Shutdown,
+        tokens: Option<Arc<Register>>,
         manager: Manager,
     ) -> Arc<Self> {
         Arc::new(Self {
+            gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
             store,

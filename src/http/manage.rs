@@ -14,8 +14,8 @@ use axum::routing::get;
 use serde::Serialize;
 
 use crate::config::Scope;
-use crate::flag::local::Invalid;
-use crate::manage::{Asked, Done, ManageError, Shown};
+use crate::flag::local::{self, Invalid};
+use crate::manage::{Asked, By, Done, ManageError, Shown};
 
 use super::Problem;
 use super::api::Api;
@@ -60,8 +60,15 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
+    let environments = match &environment {
+        Some(environment) => {
+            caller.may_in(Scope::Read, environment)?;
+            Some(vec![environment.as_str()])
+        }
+        None => caller.environments(),
+    };
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
-    let page = api.manager.list(environment.as_deref(), limit, offset).await.map_err(problem)?;
+    let page = api.manager.list(environments.as_deref(), limit, offset).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
 
@@ -84,6 +91,7 @@ pub(super) async fn one(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Read, &environment)?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
 }
@@ -108,7 +116,12 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let reason = ask::reason(&input)?;
-    let done = api.manager.create(&input.body, ask::by(&caller, reason.as_deref())).await.map_err(problem)?;
+    let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
+    let (name, environment, flag) = new;
+    caller.may_in(Scope::Write, &environment)?;
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
     let (name, environment) = (ask::encoded(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
@@ -138,9 +151,12 @@ pub(super) async fn update(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let environment = ask::environment(input.parameter("environment"))?;
+    caller.may_in(Scope::Write, &environment)?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
-    let updating = api.manager.update(asked, &input.body, ask::by(&caller, reason.as_deref()));
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let updating = api.manager.update(asked, &input.body, by);
     let done = updating.await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
 }
@@ -165,10 +181,13 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.may(Scope::Delete)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Delete, &environment)?;
     let (expected, reason) = (ask::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
-    let deleting = api.manager.delete(asked, shadowed, ask::by(&caller, reason.as_deref()));
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let deleting = api.manager.delete(asked, shadowed, by);
     let done = deleting.await.map_err(problem)?;
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
@@ -187,6 +206,7 @@ pub(super) async fn delete(
 pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Write, &environment)?;
     let synced = api.manager.sync(&environment).await.map_err(problem)?;
     answer(StatusCode::OK, &synced)
 }
@@ -207,6 +227,7 @@ pub(super) async fn history(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
     let history = api.manager.history(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &history)
 }
@@ -227,6 +248,7 @@ pub(super) async fn changes(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
     let changes = api.manager.changes(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &changes)
 }

@@ -57,21 +57,15 @@ impl Expected {
 }
 
 impl Manager {
-    /// Makes a local flag of a body like `{"name": …, "environment": …, "is_enabled": …}`.
-    pub async fn create(&self, body: &[u8], by: By<'_>) -> Result<Done, ManageError> {
-        let (name, environment, flag) = local::created(body).map_err(ManageError::Invalid)?;
-        check(&name, &environment, &flag)?;
-        self.create_flag(&environment, &name, flag, by).await
-    }
-
-    /// Makes a local flag that was checked before.
-    pub async fn create_flag(
+    /// Makes a local flag, as [`local::created`] has read it.
+    pub async fn create(
         &self,
         environment: &str,
         name: &str,
         flag: LocalFlag,
         by: By<'_>,
     ) -> Result<Done, ManageError> {
+        check(name, environment, &flag)?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
@@ -14,6 +14,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use crate::config::{Config, Durability};
 use crate::kafka::client;
 use crate::kafka::producer::{Lane, is_refusal};
+use crate::message::trace::{TRACEPARENT, Traceparent};
 
 /// Any partition: the key decides, or chance where there is none.
 const BY_KEY: i32 = -1;
@@ -25,6 +26,7 @@ const UNCOUNTED: usize = usize::MAX;
 pub struct Refused {
     pub ticket: usize,
     pub code: RDKafkaErrorCode,
+    pub trace: Option<Traceparent>,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
 }
@@ -49,6 +51,7 @@ pub struct Outlet {
     // Dropped before the producer that made it.
     lane: Lane,
     producer: BaseProducer<Deliveries>,
+    events: String,
     dead_letters: String,
 }
 
@@ -65,17 +68,46 @@ impl Outlet {
         Ok(Self {
             lane: Lane::open(&producer, &config.topics.events)?,
             producer,
+            events: config.topics.events.clone(),
             dead_letters: config.topics.dead_letters.clone(),
         })
     }
 
     /// Hands an event over. `Ok(false)`: there is no room at the moment.
-    pub fn send(&self, key: Option<&[u8]>, value: &[u8], ticket: usize) -> Result<bool, RDKafkaErrorCode> {
-        match self.lane.send(BY_KEY, key, value, ticket) {
+    pub fn send(
+        &self,
+        key: Option<&[u8]>,
+        value: &[u8],
+        trace: Option<Traceparent>,
+        ticket: usize,
+    ) -> Result<bool, RDKafkaErrorCode> {
+        let sent = match trace {
+            None => self.lane.send(BY_KEY, key, value, ticket),
+            Some(trace) => self.send_traced(key, value, &trace, ticket),
+        };
+        match sent {
             Ok(()) => Ok(true),
             Err(RDKafkaErrorCode::QueueFull) => Ok(false),
             Err(code) => Err(code),
         }
+    }
+
+    /// The fast lane takes no headers.
+    fn send_traced(
+        &self,
+        key: Option<&[u8]>,
+        value: &[u8],
+        trace: &Traceparent,
+        ticket: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let header = Header { key: TRACEPARENT, value: Some(trace.as_bytes()) };
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(&self.events, ticket).headers(OwnedHeaders::new().insert(header));
+        (record.key, record.payload) = (key, Some(value));
+        self.producer.send(record).map_err(|(error, _)| match error {
+            KafkaError::MessageProduction(code) => code,
+            _ => RDKafkaErrorCode::Fail,
+        })
     }
 
     /// What stands for an event that the topic does not take.
@@ -83,12 +115,15 @@ impl Outlet {
         let message =
             format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
         let id = event_id(&refused.value);
-        let headers =
+        let mut headers =
             [("error-code", code), ("error-message", &message), ("event-id", id), ("body-omitted", "true")]
                 .into_iter()
                 .fold(OwnedHeaders::new(), |headers, (key, value)| {
                     headers.insert(Header { key, value: Some(value) })
                 });
+        if let Some(trace) = &refused.trace {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
+        }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, UNCOUNTED).headers(headers);
         record.key = refused.key.as_deref();
@@ -131,6 +166,10 @@ fn client_config(config: &Config) -> ClientConfig {
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "500000");
     client
+}
+
+fn trace_of(headers: &BorrowedHeaders) -> Option<Traceparent> {
+    headers.iter().find(|header| header.key == TRACEPARENT).and_then(|found| Traceparent::parse(found.value?))
 }
 
 /// Of an event as `message::event` writes it.
@@ -178,6 +217,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
                     reports.refused.push(Refused {
                         ticket,
                         code,
+                        trace: message.headers().and_then(trace_of),
                         key: message.key().map(<[u8]>::to_vec),
                         value: message.payload().unwrap_or_default().to_vec(),
                     });

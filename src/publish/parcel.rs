@@ -2,27 +2,40 @@
 
 use std::sync::Arc;
 
+use crate::message::trace::Traceparent;
+
 /// Stands for "no key" where a key's length is written.
 const NO_KEY: u32 = u32::MAX;
 const LENGTH_BYTES: usize = 4;
+/// Set in the length of the environment's name: a traceparent follows the name.
+const TRACED: u16 = 1 << 15;
+const TRACE_BYTES: usize = 55;
 
 /// Records for one topic, in their order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
     /// Under which they are counted.
     pub environment: Arc<str>,
+    /// The trace that the call is part of; its records take it along.
+    pub trace: Option<Traceparent>,
     records: u32,
     bytes: Vec<u8>,
 }
 
 impl Parcel {
     pub fn new(environment: Arc<str>) -> Self {
-        Self { environment, records: 0, bytes: Vec::new() }
+        Self { environment, trace: None, records: 0, bytes: Vec::new() }
     }
 
     /// With room for some records.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
-        Self { environment, records: 0, bytes: Vec::with_capacity(bytes) }
+        Self { environment, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// The same as part of a trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<Traceparent>) -> Self {
+        Self { trace, ..self }
     }
 
     /// Makes room for more.
@@ -69,10 +82,12 @@ impl Parcel {
 
     /// Appends it in the form of [`Parcel::from_bytes`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let name = u16::try_from(self.environment.len()).unwrap_or_default();
+        let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
+        let traced = if self.trace.is_some() { TRACED } else { 0 };
         out.extend_from_slice(&self.records.to_le_bytes());
-        out.extend_from_slice(&name.to_le_bytes());
+        out.extend_from_slice(&(name | traced).to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
+        out.extend_from_slice(self.trace.as_ref().map(Traceparent::as_bytes).unwrap_or_default());
         out.extend_from_slice(&self.bytes);
     }
 
@@ -80,11 +95,17 @@ impl Parcel {
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (records, rest) = bytes.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_first_chunk::<2>()?;
-        let (name, bytes) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
-        let records = u32::from_le_bytes(*records);
-        let parcel =
-            Self { environment: std::str::from_utf8(name).ok()?.into(), records, bytes: bytes.to_vec() };
-        (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
+        let name = u16::from_le_bytes(*name);
+        let (environment, rest) = rest.split_at_checked(usize::from(name & !TRACED))?;
+        let traced = if name & TRACED == 0 { 0 } else { TRACE_BYTES };
+        let (trace, bytes) = rest.split_at_checked(traced)?;
+        let parcel = Self {
+            environment: std::str::from_utf8(environment).ok()?.into(),
+            trace: Traceparent::parse(trace),
+            records: u32::from_le_bytes(*records),
+            bytes: bytes.to_vec(),
+        };
+        (parcel.records().count() == usize::try_from(parcel.records).ok()?).then_some(parcel)
     }
 }
 
@@ -114,16 +135,21 @@ mod tests {
         parcel.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
         parcel.record(None, |out| out.extend_from_slice(b"two"));
         parcel.record(Some(b""), |out| out.extend_from_slice(b"three"));
+        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = parcel.clone().traced(Traceparent::parse(header));
+        assert!(traced.trace.is_some());
         let records: Vec<_> = parcel.records().collect();
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
 
-        let mut bytes = Vec::new();
-        parcel.write(&mut bytes);
-        assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
-        for end in 0..bytes.len() {
-            assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+        for parcel in [parcel, traced] {
+            let mut bytes = Vec::new();
+            parcel.write(&mut bytes);
+            assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
+            for end in 0..bytes.len() {
+                assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+            }
         }
     }
 }

@@ -143,12 +143,13 @@ impl Worker {
         for (ticket, sent) in flight.unhanded() {
             let Sent { entry, handed, .. } = sent;
             for (key, value) in entry.parcel.records().skip(*handed as usize) {
-                match outlet.send(key, value, ticket) {
+                match outlet.send(key, value, entry.parcel.trace, ticket) {
                     Ok(true) => {}
                     Ok(false) => return Ok(()),
                     Err(code) if is_refusal(code) => suspects.push_back(Refused {
                         ticket,
                         code,
+                        trace: entry.parcel.trace,
                         key: key.map(<[u8]>::to_vec),
                         value: value.to_vec(),
                     }),
@@ -190,7 +191,7 @@ impl Worker {
         let (Some(outlet), Some(suspect)) = (&self.outlet, self.suspects.pop_front()) else {
             return;
         };
-        match outlet.send(suspect.key.as_deref(), &suspect.value, suspect.ticket) {
+        match outlet.send(suspect.key.as_deref(), &suspect.value, suspect.trace, suspect.ticket) {
             Ok(true) => self.alone = true,
             Ok(false) => self.suspects.push_front(suspect),
             Err(code) if is_refusal(code) => self.bury(&suspect),

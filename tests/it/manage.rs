@@ -566,7 +566,7 @@ fn callers_need_the_scope_of_what_they_do() {
     }
     let admin = [("authorization", "Bearer a-token-of-the-admin")];
     let made = scene.ask(&service, "POST", FLAGS, &admin, &new_flag("f"));
-    assert_eq!((made.status, &made.json()["updated_by"]), (201, &json!("bootstrap")));
+    assert_eq!((made.status, &made.json()["updated_by"]), (201, &json!("bootstrap-token")));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let usage = Arc::new(Usage::default());
     let (listen, own) = (config.http.listen, Arc::clone(&metrics));
     let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
-    let api = Api::new(config, store, own, usage, publisher, shutdown.clone(), manager);
+    let api = Api::new(config, store, own, usage, publisher, shutdown.clone(), None, manager);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);

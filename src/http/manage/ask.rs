@@ -9,10 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 
 use crate::flag::local::check_environment;
 use crate::http::Problem;
-use crate::http::caller::Caller;
 use crate::http::input::{Input, last_parameter};
 use crate::http::problem::FieldError;
-use crate::manage::{By, Expected};
+use crate::manage::Expected;
 
 /// Why a change is made.
 const REASON_HEADER: &str = "x-change-reason";
@@ -171,10 +170,6 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
     };
     let error = FieldError::new("X-Change-Reason", message);
     Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
-}
-
-pub(super) fn by<'b>(caller: &'b Caller, reason: Option<&'b str>) -> By<'b> {
-    By { actor: caller.name(), reason }
 }
 
 /// For a path or a query.
