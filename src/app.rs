@@ -237,8 +237,8 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), records, origins);
-        let api = Api::new(config, store, metrics, usage, publisher, shutdown, tokens, manager);
+        let manager = Manager::new(Arc::clone(&config), store, records, origins);
+        let api = Api::new(config, metrics, usage, publisher, shutdown, tokens, manager);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);

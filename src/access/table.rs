@@ -265,7 +265,7 @@ mod tests {
             (valid_one.id, &valid_one.grant, valid_one.expires_at),
             (made.id, &made.grant, made.expires_at)
         );
-        assert_eq!(list(&database, None, 10).await.unwrap(), [made.clone()]);
+        assert_eq!(list(&database, None, 10).await.unwrap(), std::slice::from_ref(&made));
 
         let noted = revision(&database).await.unwrap();
         let at = now();

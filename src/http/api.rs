@@ -44,7 +44,6 @@ pub struct Api {
 impl Api {
     pub fn new(
         config: Arc<Config>,
-        store: Arc<Store>,
         metrics: Arc<Metrics>,
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
@@ -56,7 +55,7 @@ impl Api {
             gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
-            store,
+            store: manager.store(),
             metrics,
             usage,
             publisher,

@@ -2,6 +2,7 @@
 
 mod ask;
 mod doc;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -14,14 +15,15 @@ use axum::routing::get;
 use serde::Serialize;
 
 use crate::config::Scope;
-use crate::flag::local::{self, Invalid};
+use crate::flag::local;
 use crate::manage::{Asked, By, Done, ManageError, Shown};
 
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
 use super::input::Input;
-use super::problem::FieldError;
+
+pub(super) use refusal::problem;
 
 use ask::{Ask, FlagName};
 use doc::{
@@ -276,44 +278,4 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
-}
-
-/// Nothing of what went wrong inside is told, but what the caller can do something about.
-pub(super) fn problem(error: ManageError) -> Problem {
-    let status = match &error {
-        ManageError::Invalid(invalid) => return invalid_fields(invalid),
-        ManageError::Unknown => StatusCode::NOT_FOUND,
-        ManageError::Exists | ManageError::Elsewhere { .. } => StatusCode::CONFLICT,
-        ManageError::Stale(revision) => {
-            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, &error);
-            let tag = HeaderValue::try_from(format!("\"{revision}\""));
-            return tag.into_iter().fold(problem, |problem, tag| problem.header(ETAG, tag));
-        }
-        ManageError::NoSource(_) => {
-            let field = FieldError::new("environment", error.to_string());
-            return Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![field]);
-        }
-        ManageError::Source(error) => {
-            let detail = format!("the source of flags gives no answer to believe ({})", error.reason());
-            return Problem::new(StatusCode::BAD_GATEWAY, detail).retry_after(1);
-        }
-        ManageError::NoDatabase => StatusCode::SERVICE_UNAVAILABLE,
-        ManageError::Database(_) => {
-            let detail = "the database does not answer; whether a change was made before is not known";
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
-        }
-        ManageError::NotReady | ManageError::Late(_) => {
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
-        }
-    };
-    Problem::new(status, error)
-}
-
-fn invalid_fields(invalid: &[Invalid]) -> Problem {
-    let status = match invalid.iter().any(|invalid| invalid.malformed) {
-        true => StatusCode::BAD_REQUEST,
-        false => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    let errors = invalid.iter().map(|invalid| FieldError::new(&invalid.field, invalid.message.clone()));
-    Problem::of_fields(status, errors.collect())
 }

@@ -28,8 +28,8 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit).unwrap();
     let usage = Arc::new(Usage::default());
-    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
-    let api = Api::new(config, store, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None, manager);
+    let manager = Manager::new(Arc::clone(&config), store, None, Vec::new());
+    let api = Api::new(config, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None, manager);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)
 }
