@@ -570,6 +570,48 @@ fn callers_need_the_scope_of_what_they_do() {
 }
 
 #[test]
+fn a_token_sees_and_changes_its_environments_only() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack)
+        .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
+        .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-of-the-admin");
+    let service = scene.start("one");
+    leads(&service);
+    let admin = [("authorization", "Bearer a-token-of-the-admin")];
+    for environment in ["development", "production", "staging"] {
+        let flag = json!({"name": "f", "environment": environment});
+        assert_eq!(scene.ask(&service, "POST", FLAGS, &admin, &flag).status, 201);
+    }
+    let wanted = json!({"name": "team", "scopes": ["read", "write", "delete"], "environments": ["development", "staging"]});
+    let headers = [admin[0], ("content-type", "application/json")];
+    let url = format!("{}/api/v1/tokens", service.url);
+    let token = call("POST", &url, &headers, wanted.to_string().as_bytes()).json();
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+    let theirs = [("authorization", bearer.as_str())];
+    let list = scene.ask(&service, "GET", FLAGS, &theirs, &Value::Null).json();
+    let seen: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|flag| flag["environment"].clone()).collect();
+    assert_eq!((seen, &list["total"]), (vec![json!("development"), json!("staging")], &json!(2)));
+    let elsewhere = format!("{FLAGS}/f?environment=production");
+    for (method, path, body) in [
+        ("GET", format!("{FLAGS}?environment=production"), Value::Null),
+        ("GET", elsewhere.clone(), Value::Null),
+        ("GET", format!("{FLAGS}/f/history?environment=production"), Value::Null),
+        ("GET", format!("{FLAGS}/f/changes?environment=production"), Value::Null),
+        ("POST", FLAGS.to_owned(), json!({"name": "g", "environment": "production"})),
+        ("PUT", elsewhere.clone(), json!({"is_enabled": true})),
+        ("DELETE", elsewhere.clone(), Value::Null),
+        ("POST", format!("{FLAGS}/sync?environment=production"), Value::Null),
+    ] {
+        assert_eq!(scene.ask(&service, method, &path, &theirs, &body).status, 403, "{method} {path}");
+    }
+    let changed = scene.ask(&service, "PUT", &path("f"), &theirs, &json!({"is_enabled": true}));
+    assert_eq!(changed.status, 200);
+    let name = changed.json()["updated_by"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("token:") && name.ends_with(":team"), "{name}");
+}
+
+#[test]
 fn without_a_database_there_are_no_local_flags() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::new(stack);
