@@ -59,6 +59,10 @@ impl Input {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(axum::http::HeaderValue::as_bytes)
+    }
+
     /// The trace that the call is part of.
     pub fn trace(&self) -> Option<Traceparent> {
         Traceparent::parse(self.headers.get(TRACEPARENT)?.as_bytes())

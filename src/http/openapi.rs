@@ -19,7 +19,7 @@ use utoipa_swagger_ui::Config;
 use self::everywhere::Everywhere;
 use super::Problem;
 use super::api::Api;
-use super::{changes, evaluate, health, ofrep, tokens, webhook};
+use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -35,6 +35,14 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::boolean,
         evaluate::bulk,
         evaluate::batch,
+        manage::list,
+        manage::one,
+        manage::create,
+        manage::update,
+        manage::delete,
+        manage::sync,
+        manage::history,
+        manage::changes,
         ofrep::one,
         ofrep::all,
         changes::changes,
@@ -50,6 +58,7 @@ const DOCUMENT: &str = "/openapi.json";
     modifiers(&Everywhere),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "tokens", description = "Who may call; needs the scope `admin`"),

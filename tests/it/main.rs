@@ -18,6 +18,7 @@ mod commands;
 mod differential;
 mod faults;
 mod feeder;
+mod manage;
 mod ofrep;
 mod pipeline;
 mod spec;

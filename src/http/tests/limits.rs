@@ -8,6 +8,7 @@ use crate::config::{Profile, load_from};
 use crate::feed::Usage;
 use crate::flag::{CompiledFlag, FlagChange};
 use crate::health::Reporter;
+use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::publish::{Publisher, Publishing};
 use crate::store::Store;
@@ -27,7 +28,8 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit).unwrap();
     let usage = Arc::new(Usage::default());
-    let api = Api::new(config, store, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None);
+    let manager = Manager::new(Arc::clone(&config), store, None, Vec::new());
+    let api = Api::new(config, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None, manager);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)
 }
