@@ -19,12 +19,15 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::access::Register;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
-use crate::feed::{self, Feeder, Origin, Usage};
+use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
+use crate::manage::{Manager, Records};
+use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
@@ -124,15 +127,20 @@ impl App {
         };
         let database = storage::open(&app.parts.config)?;
         app.register();
-        app.parts.store.serve(origins.iter().map(Origin::environment));
+        app.serve_environments(&origins, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
+        let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
+        let elsewhere = origins.clone();
+        let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
+        let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
+        let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
-            app.start_feeder(origins, fit.clone());
+            app.start_feeder(origins.collect(), fit.clone());
         }
         if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
             app.start_sink(database, migrated, fit.clone());
@@ -143,7 +151,10 @@ impl App {
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit.clone());
         }
-        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit)?) } else { None };
+        let api = match roles.contains(&Role::Api) {
+            true => Some(app.start_api(fit, tokens, records, elsewhere)?),
+            false => None,
+        };
         app.serve(servers, api);
         Ok(app)
     }
@@ -168,6 +179,14 @@ impl App {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
+    }
+
+    /// Served even while they have no flag: those that are asked about, and where there are only local flags the
+    /// default one.
+    fn serve_environments(&self, origins: &[Origin], local: bool) {
+        let default = &self.parts.config.unleash.default_environment;
+        let default = (local && origins.is_empty()).then_some(default.as_str());
+        self.parts.store.serve(origins.iter().filter_map(Origin::environment).chain(default));
     }
 
     /// First of all, so that a taken port ends the start before it has begun.
@@ -204,7 +223,13 @@ impl App {
     }
 
     /// What the routes of the `api` role need.
-    fn start_api(&mut self, fit: topics::Fit) -> anyhow::Result<Arc<Api>> {
+    fn start_api(
+        &mut self,
+        fit: topics::Fit,
+        tokens: Option<Arc<Register>>,
+        records: Option<Records>,
+        origins: Vec<Origin>,
+    ) -> anyhow::Result<Arc<Api>> {
         let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
@@ -212,7 +237,8 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let api = Api::new(config, store, metrics, usage, publisher, shutdown);
+        let manager = Manager::new(Arc::clone(&config), store, records, origins);
+        let api = Api::new(config, metrics, usage, publisher, shutdown, tokens, manager);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);
@@ -273,10 +299,14 @@ impl App {
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
         let Parts { config, metrics, .. } = self.parts.clone();
+        let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
         let feeder = Feeder::new(config, metrics, origins);
-        let (view, sources) = (feeder.health(), feeder.health());
+        let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
+        if has_local {
+            self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
+        }
         self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
             if topics::wait_until_fit(fit, &shutdown).await {
                 feeder.run(shutdown).await?;

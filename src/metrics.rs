@@ -1,5 +1,6 @@
 //! All metrics of the process, by name, in one place.
 
+mod access;
 mod audit;
 mod evaluate;
 mod http;
@@ -21,9 +22,10 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
+pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
-pub use http::HttpMetrics;
+pub use http::{HttpMetrics, RefusedLabels};
 pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
 
@@ -66,6 +68,7 @@ pub struct Metrics {
     pub warm: WarmMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
+    pub access: AccessMetrics,
 }
 
 impl Metrics {
@@ -97,12 +100,14 @@ impl Metrics {
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
+        let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
             audit,
             publish,
             http,
+            access,
             registry,
             requests,
             evaluations,

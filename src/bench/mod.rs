@@ -5,6 +5,7 @@ pub mod bare;
 mod gate;
 pub mod http;
 pub mod latency;
+pub mod listeners;
 pub mod load;
 pub mod setup;
 pub mod sink;

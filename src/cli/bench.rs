@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
+use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
 use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
@@ -25,7 +26,9 @@ pub enum Command {
     Trouble(TroubleArgs),
     /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
     Http(HttpArgs),
-    /// The server that `http` measures
+    /// Memory of the server for each idle listener of changes
+    Listeners(ListenersArgs),
+    /// The server that `http` and `listeners` measure
     #[command(hide = true)]
     HttpServer(ServerArgs),
 }
@@ -36,6 +39,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
+        Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
@@ -85,6 +89,17 @@ fn http_text(report: &HttpReport) -> String {
     ));
     lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
     lines.join("\n")
+}
+
+fn listeners_text(report: &ListenersReport) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (before, connected, later) =
+        (mib(report.before_bytes), mib(report.connected_bytes), mib(report.later_bytes));
+    format!(
+        "{} listeners: {before:.1} MiB before, {connected:.1} MiB connected, {later:.1} MiB later: {:.1} KiB each",
+        report.listeners,
+        report.bytes_per_listener / 1_024.0
+    )
 }
 
 fn latency_text(report: &LatencyReport) -> String {

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::access::Register;
 use crate::config::Config;
 use crate::feed::Usage;
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
+use super::caller::Gate;
 use super::counts::Counts;
-use super::webhook::Hints;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
 pub const MAX_CALLS: usize = 1_024;
@@ -29,10 +31,11 @@ pub struct Api {
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
     pub shutdown: Shutdown,
+    pub manager: Manager,
+    pub(super) gate: Gate,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
-    pub(super) hints: Hints,
     pub(super) hostname: String,
     /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
@@ -41,16 +44,18 @@ pub struct Api {
 impl Api {
     pub fn new(
         config: Arc<Config>,
-        store: Arc<Store>,
         metrics: Arc<Metrics>,
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
         shutdown: Shutdown,
+        tokens: Option<Arc<Register>>,
+        manager: Manager,
     ) -> Arc<Self> {
         Arc::new(Self {
+            gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
-            store,
+            store: manager.store(),
             metrics,
             usage,
             publisher,
@@ -58,7 +63,7 @@ impl Api {
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            hints: Hints::default(),
+            manager,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })
     }

@@ -95,8 +95,10 @@ async fn single(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let query = Query::one(&input.body, of).map_err(refused)?;
+    let environment = environment_of(api, input, query.environment.as_deref());
+    caller.may_in(Scope::Evaluate, &environment)?;
     wait_for_version(api, query.min_version.max(input.min_version()?)).await?;
-    let (body, parcel, version) = answered(api, input, &query, |call, trail| {
+    let (body, parcel, version) = in_call(api, &environment, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
             return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
@@ -107,7 +109,7 @@ async fn single(
         }
         Ok(body)
     })?;
-    finish(api, body, parcel, version).await
+    finish(api, input, body, parcel, version).await
 }
 
 /// Evaluates many flags, for one user or many contexts, all from one snapshot.
@@ -132,8 +134,10 @@ pub(super) async fn bulk(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let query = Query::many(&input.body).map_err(refused)?;
+    let environment = environment_of(&api, &input, query.environment.as_deref());
+    caller.may_in(Scope::Evaluate, &environment)?;
     wait_for_version(&api, query.min_version.max(input.min_version()?)).await?;
-    let (body, parcel, version) = answered(&api, &input, &query, |call, trail| {
+    let (body, parcel, version) = in_call(&api, &environment, |call, trail| {
         let all: Vec<Ask<'_>>;
         let asks = match &query.asked {
             Asked::These(asks) => asks.as_slice(),
@@ -153,7 +157,7 @@ pub(super) async fn bulk(
             Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
         })
     })?;
-    finish(&api, body, parcel, version).await
+    finish(&api, &input, body, parcel, version).await
 }
 
 /// Evaluates the flags of a bare list; whom for stands in the query.
@@ -180,25 +184,17 @@ pub(super) async fn batch(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let names = flag_names(&input.body).map_err(refused)?;
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
     wait_for_version(&api, input.min_version()?).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = input.parameter("user_id");
     subject.context.session_id = input.parameter("session_id");
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     check_size(asks.len(), std::slice::from_ref(&subject))?;
-    let environment = environment_of(&api, &input, None);
     let (body, parcel, version) =
         in_call(&api, &environment, |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
-    finish(&api, body, parcel, version).await
-}
-
-fn answered(
-    api: &Arc<Api>,
-    input: &Input,
-    query: &Query<'_>,
-    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
-) -> Result<(Vec<u8>, Parcel, u64), Problem> {
-    in_call(api, &environment_of(api, input, query.environment.as_deref()), answer)
+    finish(&api, &input, body, parcel, version).await
 }
 
 /// The environment that the body, the query or a header names, else the default one.
@@ -225,8 +221,14 @@ fn in_call(
     Ok((body, parcel, call.flags_version))
 }
 
-async fn finish(api: &Api, body: Vec<u8>, parcel: Parcel, version: u64) -> Result<Response, Problem> {
-    let published = api.publisher.publish(parcel).await;
+async fn finish(
+    api: &Api,
+    input: &Input,
+    body: Vec<u8>,
+    parcel: Parcel,
+    version: u64,
+) -> Result<Response, Problem> {
+    let published = api.publisher.publish(parcel.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     Ok(json_answer(body, version))
 }

@@ -1,6 +1,7 @@
 //! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
 
 pub(super) mod calls;
+mod everywhere;
 pub(super) mod schema;
 
 use std::sync::{Arc, LazyLock};
@@ -15,9 +16,10 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use self::everywhere::Everywhere;
 use super::Problem;
 use super::api::Api;
-use super::{changes, evaluate, health, ofrep, webhook};
+use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -33,19 +35,33 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::boolean,
         evaluate::bulk,
         evaluate::batch,
+        manage::list,
+        manage::one,
+        manage::create,
+        manage::update,
+        manage::delete,
+        manage::sync,
+        manage::history,
+        manage::changes,
         ofrep::one,
         ofrep::all,
         changes::changes,
         changes::openfeature,
         webhook::webhook,
+        tokens::create,
+        tokens::list,
+        tokens::revoke,
         health::overview,
         health::live,
         health::ready
     ),
+    modifiers(&Everywhere),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
         (name = "changes", description = "What changes, as it happens"),
+        (name = "tokens", description = "Who may call; needs the scope `admin`"),
         (name = "health", description = "How this process is doing")
     )
 )]

@@ -13,7 +13,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
-/// Between two looks at what is still in flight.
+/// How long one wait for acknowledgements takes at most.
+const FLUSH_MS: i32 = 10;
+/// Between two looks for room in the queue.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// A record that was not delivered, by the ticket it was sent with.
@@ -82,10 +84,10 @@ impl Lane {
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
     }
 
-    /// The same with one header.
+    /// The same with headers.
     pub(crate) fn send_with(
         &self,
-        (name, header): (&CStr, &[u8]),
+        headers: &[(&CStr, &[u8])],
         partition: i32,
         key: Option<&[u8]>,
         value: &[u8],
@@ -93,9 +95,14 @@ impl Lane {
     ) -> Result<(), RDKafkaErrorCode> {
         use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
-        // A list of tags, each with what it stands for, in C's types.
-        let sent = unsafe {
-            sys::rd_kafka_producev(
+        // A list of tags, each with what it stands for, in C's types. The headers are librdkafka's if it takes them.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(headers.len());
+            for (name, header) in headers {
+                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
+                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
+            }
+            let sent = sys::rd_kafka_producev(
                 self.client,
                 Field::RD_KAFKA_VTYPE_RKT,
                 self.topic,
@@ -109,18 +116,17 @@ impl Lane {
                 Field::RD_KAFKA_VTYPE_KEY,
                 key,
                 key_length,
-                Field::RD_KAFKA_VTYPE_HEADER,
-                name.as_ptr(),
-                header.as_ptr(),
-                header.len(),
                 Field::RD_KAFKA_VTYPE_OPAQUE,
                 ticket as *mut std::ffi::c_void,
+                Field::RD_KAFKA_VTYPE_HEADERS,
+                list,
                 Field::RD_KAFKA_VTYPE_END,
-            )
-        };
-        match sent {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            code => Err(code.into()),
+            );
+            if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Ok(());
+            }
+            sys::rd_kafka_headers_destroy(list);
+            Err(sent.into())
         }
     }
 }
@@ -167,22 +173,23 @@ impl ReportingProducer {
 
     /// Waits until everything sent is delivered or has failed. `false` if `patience` ran out.
     ///
-    /// Not `flush`: that one works in steps of 100 ms.
+    /// Not the crate's `flush`: that one works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut purged = false;
-        // Sends what still waits for company.
-        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), 0) };
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 return false;
             }
+            // Sends what still waits for company, and returns as soon as nothing is in flight. What failed stays
+            // in flight until it is heard of, so the wait is a short one.
+            unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) };
+            self.producer.poll(Duration::ZERO);
             // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
             if !purged && self.has_failures() {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-            self.wait_a_little();
         }
         true
     }

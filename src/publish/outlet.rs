@@ -1,11 +1,12 @@
 //! The producer: what Kafka has, what it refused, and what must be sent again.
 
+use std::ffi::CStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
@@ -16,6 +17,7 @@ use crate::kafka::client;
 use crate::kafka::producer::{Lane, is_refusal};
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
+use crate::message::trace::{TRACEPARENT, Traceparent};
 
 use super::flight::Sent;
 use super::queue::Entry;
@@ -26,6 +28,8 @@ const BY_KEY: i32 = -1;
 const KEYLESS_RUN: u64 = 256;
 /// The ticket of a dead letter.
 pub const LETTER: usize = usize::MAX;
+/// As librdkafka takes it.
+const TRACE_HEADER: &CStr = c"traceparent";
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -34,6 +38,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 pub struct Refused {
     pub ticket: usize,
     pub code: RDKafkaErrorCode,
+    pub trace: Option<Traceparent>,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
 }
@@ -112,12 +117,12 @@ impl Outlet {
     pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> Handed {
         let Sent { entry: Entry { parcel, .. }, handed, suspect, .. } = sent;
         for ((key, value), index) in parcel.records().zip(0..).skip(*handed as usize) {
-            match self.send((key, value), parcel.sequence(index), ticket) {
+            match self.send((key, value), parcel.sequence(index), parcel.trace, ticket) {
                 Ok(true) => *handed += 1,
                 Ok(false) => return Handed::NoRoom,
                 Err(code) if is_refusal(code) => {
                     let (key, value) = (key.map(<[u8]>::to_vec), value.to_vec());
-                    return Handed::Refused(Refused { ticket, code, key, value });
+                    return Handed::Refused(Refused { ticket, code, trace: parcel.trace, key, value });
                 }
                 Err(code) => return Handed::Broken(code),
             }
@@ -135,17 +140,27 @@ impl Outlet {
         &self,
         (key, value): (Option<&[u8]>, &[u8]),
         sequence: Option<Sequence>,
+        trace: Option<Traceparent>,
         ticket: usize,
     ) -> Result<bool, RDKafkaErrorCode> {
-        let Some(sequence) = sequence else {
-            return room(self.lane.send(BY_KEY, key, value, ticket));
+        let partition = match (key, sequence) {
+            (None, Some(Sequence { number, .. })) => {
+                i32::try_from(number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
+            }
+            _ => BY_KEY,
         };
-        let partition = match key {
-            Some(_) => BY_KEY,
-            None => i32::try_from(sequence.number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY),
-        };
-        let header = sequence.text();
-        room(self.lane.send_with((HEADER, header.as_bytes()), partition, key, value, ticket))
+        let text = sequence.map(Sequence::text);
+        let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
+        let trace = trace.as_ref().map(|trace| (TRACE_HEADER, trace.as_bytes()));
+        match (sequence, trace) {
+            (None, None) => room(self.lane.send(partition, key, value, ticket)),
+            (Some(one), None) | (None, Some(one)) => {
+                room(self.lane.send_with(&[one], partition, key, value, ticket))
+            }
+            (Some(one), Some(other)) => {
+                room(self.lane.send_with(&[one, other], partition, key, value, ticket))
+            }
+        }
     }
 
     /// What stands for an event that the topic does not take. `Ok(false)`: there is no room at the moment.
@@ -158,9 +173,12 @@ impl Outlet {
             ("event-id", event_id(&refused.value)),
             ("body-omitted", "true"),
         ];
-        let headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        let mut headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });
+        if let Some(trace) = &refused.trace {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
+        }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, LETTER).headers(headers);
         record.key = refused.key.as_deref();
@@ -217,6 +235,10 @@ fn room(sent: Result<(), RDKafkaErrorCode>) -> Result<bool, RDKafkaErrorCode> {
     }
 }
 
+fn trace_of(headers: &BorrowedHeaders) -> Option<Traceparent> {
+    headers.iter().find(|header| header.key == TRACEPARENT).and_then(|found| Traceparent::parse(found.value?))
+}
+
 /// Of an event as `message::event` writes it.
 fn event_id(event: &[u8]) -> &str {
     const BEFORE: &[u8] = br#""event_id":""#;
@@ -259,6 +281,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
                     reports.refused.push(Refused {
                         ticket,
                         code,
+                        trace: message.headers().and_then(trace_of),
                         key: message.key().map(<[u8]>::to_vec),
                         value: message.payload().unwrap_or_default().to_vec(),
                     });

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod access;
 mod api;
 mod audit;
 mod changes;
@@ -17,6 +18,7 @@ mod commands;
 mod differential;
 mod faults;
 mod feeder;
+mod manage;
 mod ofrep;
 mod pipeline;
 mod spec;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Surface};
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
@@ -41,7 +42,8 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
     let usage = Arc::new(Usage::default());
     let (listen, own) = (config.http.listen, Arc::clone(&metrics));
-    let api = Api::new(config, store, own, usage, publisher, shutdown.clone());
+    let manager = Manager::new(Arc::clone(&config), store, None, Vec::new());
+    let api = Api::new(config, own, usage, publisher, shutdown.clone(), None, manager);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);
