@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
-use crate::warm::Warmer;
+use crate::warm::{View, Warmer};
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -212,7 +212,8 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let api = Api::new(config, store, metrics, usage, publisher, shutdown);
+        let view = self.start_view()?;
+        let api = Api::new(config, store, metrics, usage, publisher, view, shutdown);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);
@@ -226,6 +227,22 @@ impl App {
             Ok(())
         });
         Ok(api)
+    }
+
+    /// What the API reads of Redis, and what the edge API keeps there.
+    fn start_view(&mut self) -> anyhow::Result<Option<View>> {
+        let Parts { config, store, metrics, .. } = &self.parts;
+        let opened = View::open(config, store, metrics).context("REDIS_URL")?;
+        let Some((view, keeper)) = opened else { return Ok(None) };
+        let (asked, connecting) = (view.clone(), view.clone());
+        self.health.probe("redis", false, move || probes::redis(asked.trouble()));
+        self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
+            connecting.reader.connect().await;
+            // What it does with borrowed entries cannot move from thread to thread.
+            let runtime = Handle::current();
+            Ok(tokio::task::spawn_blocking(move || runtime.block_on(keeper.run(shutdown))).await?)
+        });
+        Ok(Some(view))
     }
 
     fn start_health(&mut self) {

@@ -1,6 +1,7 @@
 //! All metrics of the process, by name, in one place.
 
 mod audit;
+mod edge;
 mod evaluate;
 mod http;
 mod publish;
@@ -22,6 +23,7 @@ use prometheus_client::registry::Registry;
 use crate::flag::Snapshot;
 
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
+pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use http::HttpMetrics;
 pub use publish::PublishMetrics;
@@ -64,6 +66,7 @@ pub struct Metrics {
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub warm: WarmMetrics,
+    pub edge: EdgeMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
 }
@@ -96,11 +99,13 @@ impl Metrics {
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
+        let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
             audit,
+            edge,
             publish,
             http,
             registry,

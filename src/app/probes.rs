@@ -3,6 +3,7 @@
 use crate::feed;
 use crate::health::{Report, State};
 use crate::store::Store;
+use crate::warm::Trouble;
 
 pub(super) fn store(store: &Store) -> Report {
     let standing = store.standing();
@@ -40,4 +41,12 @@ pub(super) fn unleash(health: &feed::Health) -> Report {
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
     };
     report.more(&health.environments)
+}
+
+/// What the API has of Redis.
+pub(super) fn redis(trouble: Option<Trouble>) -> Report {
+    match trouble {
+        None => Report::new(State::Up),
+        Some(trouble) => Report::new(State::Degraded).detail(trouble),
+    }
 }

@@ -11,6 +11,7 @@ use crate::privacy::Privacy;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::warm::View;
 
 use super::counts::Counts;
 use super::webhook::Hints;
@@ -28,6 +29,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
+    /// Absent without a Redis.
+    pub view: Option<View>,
     pub shutdown: Shutdown,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
@@ -45,6 +48,7 @@ impl Api {
         metrics: Arc<Metrics>,
         usage: Arc<Usage>,
         publisher: Arc<Publisher>,
+        view: Option<View>,
         shutdown: Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -54,6 +58,7 @@ impl Api {
             metrics,
             usage,
             publisher,
+            view,
             shutdown,
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),

@@ -8,9 +8,11 @@ mod call;
 mod caller;
 mod changes;
 mod counts;
+mod edge;
 mod evaluate;
 pub mod health;
 mod input;
+mod kept;
 mod ofrep;
 mod openapi;
 pub mod problem;
@@ -78,6 +80,7 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .merge(evaluate::routes())
         .merge(ofrep::routes())
+        .merge(edge::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(openapi::routes())

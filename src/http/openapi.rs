@@ -1,6 +1,7 @@
 //! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
 
 pub(super) mod calls;
+pub(super) mod edge;
 pub(super) mod schema;
 
 use std::sync::{Arc, LazyLock};
@@ -17,6 +18,7 @@ use utoipa_swagger_ui::Config;
 
 use super::Problem;
 use super::api::Api;
+use super::edge as edge_routes;
 use super::{changes, evaluate, health, ofrep, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
@@ -35,6 +37,11 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::batch,
         ofrep::one,
         ofrep::all,
+        edge_routes::check,
+        edge_routes::flag,
+        edge_routes::list,
+        edge_routes::clear,
+        edge_routes::stats,
         changes::changes,
         changes::openfeature,
         webhook::webhook,
@@ -45,6 +52,7 @@ const DOCUMENT: &str = "/openapi.json";
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
+        (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "health", description = "How this process is doing")
     )

@@ -18,6 +18,7 @@ use redis::{Cmd, Value};
 use crate::flag::Steady;
 
 use super::client::{Client, Link};
+use super::edge::DATA_LIFE;
 use super::index::Index;
 use super::key;
 use super::put::{Put, Putting};
@@ -268,9 +269,9 @@ impl Writer {
     }
 }
 
-/// How long a value may live.
+/// How long a value may live, the edge's included.
 pub(crate) fn longest_life(ttl: Duration) -> Duration {
-    ttl.mul_f64(1.0 + JITTER)
+    ttl.mul_f64(1.0 + JITTER).max(DATA_LIFE)
 }
 
 /// The hash of a key in one version.

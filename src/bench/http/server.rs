@@ -41,7 +41,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
     let usage = Arc::new(Usage::default());
     let (listen, own) = (config.http.listen, Arc::clone(&metrics));
-    let api = Api::new(config, store, own, usage, publisher, shutdown.clone());
+    let api = Api::new(config, store, own, usage, publisher, None, shutdown.clone());
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);
