@@ -15,6 +15,7 @@ mod audit;
 mod changes;
 mod commands;
 mod differential;
+mod edge;
 mod faults;
 mod feeder;
 mod ofrep;
