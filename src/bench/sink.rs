@@ -4,7 +4,7 @@
 //! sink is the whole way from Kafka to the commit.
 
 mod lag;
-mod postgres;
+pub(super) mod postgres;
 mod questions;
 
 use std::sync::Arc;
@@ -214,14 +214,14 @@ async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> an
 }
 
 /// A sink at work.
-struct Running {
+pub(super) struct Running {
     sink: Sink,
     shutdown: Shutdown,
     written: Counter,
 }
 
 /// In a group of its own.
-fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
+pub(super) fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
@@ -239,11 +239,11 @@ fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Runni
 }
 
 impl Running {
-    fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.written.get()
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.shutdown.cancel();
         self.sink.join();
     }

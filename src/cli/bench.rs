@@ -20,7 +20,8 @@ pub enum Command {
     Sink(SinkArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
-    /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
+    /// Answers per CPU second over HTTP, everything published (and audited, with a database), beside the same server
+    /// answering a fixed body and beside Unleash Edge
     Http(HttpArgs),
     /// The server that `http` measures
     #[command(hide = true)]
@@ -80,6 +81,8 @@ fn http_text(report: &HttpReport) -> String {
         half.rate, half.p50, half.p99, half.p999
     ));
     lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
+    lines.extend(report.audited.map(|rows| format!("{rows} rows in Postgres")));
+    lines.push(format!("memory at most {} MiB", report.peak_memory_bytes >> 20));
     lines.join("\n")
 }
 

@@ -27,15 +27,24 @@ fn rollout(name: &str, percentage: &str) -> Flag {
         "description": "a demo", "strategies": [{"name": "flexibleRollout", "parameters": parameters}]}))
 }
 
+/// Instances whose callers may read without a token.
+fn readable(stack: &Stack) -> Group {
+    Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")
+}
+
 impl Scene {
     fn start(stack: &Stack) -> Self {
         let redis = Redis::database(stack);
         let url = redis.url.clone();
-        Self::start_at(Group::new(stack), redis, &url)
+        Self::start_at(readable(stack), redis, &url)
     }
 
     /// With another way to the same database.
     fn start_at(group: Group, redis: Redis, url: &str) -> Self {
+        Self::start_as(group, redis, url, "evaluator,feeder,warmer,api")
+    }
+
+    fn start_as(group: Group, redis: Redis, url: &str, roles: &str) -> Self {
         let group = group.set("REDIS_URL", url).set("UNLEASH_ENVIRONMENT", ENVIRONMENT);
         let mut flags = Flags::new(&group.topics);
         let demo = [
@@ -48,7 +57,9 @@ impl Scene {
             Flag::on("a/b c%é"),
         ];
         let version = demo.map(|flag| flags.set(ENVIRONMENT, flag)).into_iter().max().unwrap();
-        let service = group.start("one");
+        let mut service = group.prepare("one").roles(roles);
+        service.spawn();
+        service.wait_until_ready();
         let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
         wait_until("all flags in force", SOON, in_force);
         let events = Tap::open(&group.topics.kafka, &group.topics.events);
@@ -273,7 +284,7 @@ fn without_redis_everything_is_answered_from_memory() {
     let redis = Redis::database(stack);
     let door = Door::to(&redis);
     let url = door.url.clone();
-    let scene = Scene::start_at(Group::new(stack), redis, &url);
+    let scene = Scene::start_at(readable(stack), redis, &url);
     let path = "/flags/new_checkout_flow/check?user_id=user123";
     let enabled = scene.hit(path)["enabled"].clone();
     for way in [Way::Shut, Way::Slow, Way::Garbled] {

@@ -34,7 +34,7 @@ pub struct ServerArgs {
 /// Serves until it is killed; prints its address first.
 pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (config, metrics, store) = (Arc::new(config), Metrics::new(), Arc::new(Store::default()));
-    store.replace(load::snapshot(args.flags)?);
+    store.replace(load::snapshot_of(args.flags, load::targeted)?);
     let shutdown = Shutdown::new();
     let (_made, fit) = watch::channel(true);
     let (publisher, publishing) =
@@ -56,14 +56,14 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
 async fn fixed(router: &Router, flags: usize) -> anyhow::Result<Router> {
     let mut fixed = Router::new();
     for (arm, real) in [(Arm::FixedOne, Arm::One), (Arm::FixedAll, Arm::All)] {
-        let request = Request::post(client::path(real))
+        let request = Request::post(client::path(real, 0, flags))
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(body(real, 0, flags)))?;
         let answer = router.clone().oneshot(request).await?;
         anyhow::ensure!(answer.status().is_success(), "{}: {}", real.name(), answer.status());
         let answer: Bytes = to_bytes(answer.into_body(), usize::MAX).await.context("an answer")?;
         let respond = move |_: Bytes| async move { ([(CONTENT_TYPE, "application/json")], answer) };
-        fixed = fixed.route(client::path(arm), post(respond));
+        fixed = fixed.route(&client::path(arm, 0, flags), post(respond));
     }
     Ok(fixed)
 }

@@ -14,7 +14,7 @@ use super::{Rate, of};
 
 /// Dropped at the end of the run.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(in crate::bench) struct Own {
     pub(super) url: String,
     pub(super) database: PostgresDatabase,
     server: PostgresDatabase,
@@ -25,7 +25,7 @@ pub(super) struct Own {
 
 impl Own {
     /// Makes a database beside the one that `server` names, with the tables in it.
-    pub(super) async fn create(server: &Secret) -> anyhow::Result<Self> {
+    pub(in crate::bench) async fn create(server: &Secret) -> anyhow::Result<Self> {
         let name = format!("flagstream_bench_{}", uuid::Uuid::now_v7().simple());
         let (base, rest) =
             server.expose().rsplit_once('/').context("DATABASE_URL: expected a database's name")?;
@@ -67,7 +67,7 @@ impl Own {
         Ok(())
     }
 
-    pub(super) async fn drop(self) -> anyhow::Result<()> {
+    pub(in crate::bench) async fn drop(self) -> anyhow::Result<()> {
         self.database.pool.close().await;
         let mut connection = self.server.connect().await?;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);

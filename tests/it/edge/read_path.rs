@@ -38,7 +38,8 @@ fn redis_first_takes_what_is_not_older_than_memory() {
     let door = Door::to(&redis);
     let url = door.url.clone();
     let group = Group::new(stack).set("FLAGSTREAM_EVALUATION__READ_PATH", "redis_first");
-    let mut scene = Scene::start_at(group, redis, &url);
+    // No warmer: what is planted stays.
+    let mut scene = Scene::start_as(group, redis, &url, "api");
     let version = ask(&scene.service, "themed", "u0")["flag_version"].as_u64().unwrap();
 
     scene.redis.set(&key("themed", "u1"), &planted(version));
