@@ -21,10 +21,11 @@ use tokio::sync::watch;
 
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
-use crate::feed::{self, Feeder, Origin, Usage};
+use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
+use crate::manage::{Manager, Records};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
@@ -124,15 +125,18 @@ impl App {
         };
         let database = storage::open(&app.parts.config)?;
         app.register();
-        app.parts.store.serve(origins.iter().map(Origin::environment));
+        app.serve_environments(&origins, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
+        let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
+        let elsewhere = origins.clone();
+        let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
-            app.start_feeder(origins, fit.clone());
+            app.start_feeder(origins.collect(), fit.clone());
         }
         if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
             app.start_sink(database, migrated, fit.clone());
@@ -143,7 +147,10 @@ impl App {
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit.clone());
         }
-        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit)?) } else { None };
+        let api = match roles.contains(&Role::Api) {
+            true => Some(app.start_api(fit, records, elsewhere)?),
+            false => None,
+        };
         app.serve(servers, api);
         Ok(app)
     }
@@ -168,6 +175,14 @@ impl App {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
+    }
+
+    /// Served even while they have no flag: those that are asked about, and where there are only local flags the
+    /// default one.
+    fn serve_environments(&self, origins: &[Origin], local: bool) {
+        let default = &self.parts.config.unleash.default_environment;
+        let default = (local && origins.is_empty()).then_some(default.as_str());
+        self.parts.store.serve(origins.iter().filter_map(Origin::environment).chain(default));
     }
 
     /// First of all, so that a taken port ends the start before it has begun.
@@ -204,16 +219,22 @@ impl App {
     }
 
     /// What the routes of the `api` role need.
-    fn start_api(&mut self, fit: topics::Fit) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
+    fn start_api(
+        &mut self,
+        fit: topics::Fit,
+        records: Option<Records>,
+        origins: Vec<Origin>,
+    ) -> anyhow::Result<Arc<Api>> {
+        let Parts { config, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
+        let manager = Manager::new(Arc::clone(&config), store, records, origins);
         let view = self.start_view()?;
-        let api = Api::new(config, store, metrics, usage, publisher, view, shutdown);
+        let api = Api::new(self.parts.clone(), publisher, manager, view);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);

@@ -167,7 +167,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
 async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Result<(), DatabaseError> {
     let record = "INSERT INTO feature_flag_versions
             (environment, name, version, definition, checksum, source, actor, in_force_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING";
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     let defined = version.defined.as_ref();
     let now = time(Utc::now());
     let in_force_at = time(DateTime::from_timestamp_millis(version.in_force_ms).unwrap_or_default());
@@ -175,7 +175,7 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
     let query = query.bind(defined.map(|defined| &defined.definition));
     let query =
         query.bind(defined.map(|defined| &defined.checksum)).bind(defined.map(|defined| defined.source));
-    query.bind(&in_force_at).execute(&mut *connection).await?;
+    query.bind(&version.actor).bind(&in_force_at).execute(&mut *connection).await?;
     let Some(defined) = defined else {
         let delete =
             "UPDATE feature_flags SET is_enabled = 0, version = $3, deleted_at = $4, updated_at = $5,
@@ -186,18 +186,23 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
         return Ok(());
     };
     let upsert = "INSERT INTO feature_flags (environment, name, version, is_enabled, description,
-            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE $8 WHEN 'unleash' THEN $2 END, $9)
+            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at, type, project, owner)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE $8 WHEN 'unleash' THEN $2 END, $9, $10, $11,
+            $12)
         ON CONFLICT (name, environment) DO UPDATE SET version = excluded.version,
-            is_enabled = excluded.is_enabled, description = excluded.description,
+            is_enabled = excluded.is_enabled, description = coalesce(excluded.description, CASE excluded.source
+                WHEN 'unleash' THEN feature_flags.description END),
             rollout_percentage = excluded.rollout_percentage, target_users = excluded.target_users,
+            type = excluded.type, project = excluded.project,
+            owner = coalesce(excluded.owner, CASE excluded.source WHEN 'unleash' THEN feature_flags.owner END),
             source = excluded.source, unleash_flag_name = excluded.unleash_flag_name,
             last_synced_at = excluded.last_synced_at, updated_at = excluded.last_synced_at, deleted_at = NULL
         WHERE feature_flags.version IS NULL OR feature_flags.version < excluded.version";
     let users = serde_json::to_string(&defined.target_users).unwrap_or_else(|_| "[]".to_owned());
     let query = sqlx::query(upsert).bind(&version.environment).bind(&version.name).bind(version.version);
     let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
-    query.bind(users).bind(defined.source).bind(now).execute(connection).await?;
+    let query = query.bind(users).bind(defined.source).bind(now);
+    query.bind(&defined.r#type).bind(&defined.project).bind(&defined.owner).execute(connection).await?;
     Ok(())
 }
 

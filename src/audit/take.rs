@@ -41,7 +41,8 @@ impl<R: Rows> Take for Evaluations<R> {
 impl Take for Definitions {
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let value = (!record.is_null()).then(|| record.payload());
-        match FlagVersion::read(record.key(), value, record.header(c"version"), record.timestamp_ms()) {
+        let (version, actor) = (record.header(c"version"), record.header(c"actor"));
+        match FlagVersion::read(record.key(), value, version, actor, record.timestamp_ms()) {
             Ok(version) => batch.enter(record, Content::Definition(Box::new(version)), None),
             Err(error) => refuse(batch, record, error, "INVALID_DEFINITION"),
         }

@@ -9,9 +9,15 @@ use super::{DatabaseError, PostgresDatabase};
 /// Number, name and text; a new file is entered here.
 type Files = &'static [(i64, &'static str, &'static str)];
 
-const POSTGRES: Files = &[(1, "audit", include_str!("../../migrations/postgres/0001_audit.sql"))];
+const POSTGRES: Files = &[
+    (1, "audit", include_str!("../../migrations/postgres/0001_audit.sql")),
+    (20, "local_flags", include_str!("../../migrations/postgres/0020_local_flags.sql")),
+];
 
-const SQLITE: Files = &[(1, "audit", include_str!("../../migrations/sqlite/0001_audit.sql"))];
+const SQLITE: Files = &[
+    (1, "audit", include_str!("../../migrations/sqlite/0001_audit.sql")),
+    (20, "local_flags", include_str!("../../migrations/sqlite/0020_local_flags.sql")),
+];
 
 /// What a migration came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -84,7 +90,7 @@ mod tests {
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let database = super::super::Database::open(&crate::config::Secret::new(url), "test").unwrap();
         let first = database.migrate().await.unwrap();
-        assert_eq!(first, Migrated { version: 1, applied: 1 });
+        assert_eq!(first, Migrated { version: 20, applied: SQLITE.len() });
         assert_eq!(database.migrate().await.unwrap().applied, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! A flag file in the format of Unleash's `/api/client/features`, watched for changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncReadExt;
@@ -34,6 +34,10 @@ struct Stamp {
 impl FileOrigin {
     pub fn new(environment: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { environment: environment.into(), path: path.into(), accepted: None, offered: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {

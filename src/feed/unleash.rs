@@ -88,6 +88,11 @@ impl UnleashOrigin {
         Self { client, environment: name, token, etag: None, offered: None }
     }
 
+    /// Unleash's address, as people use it.
+    pub fn base(&self) -> &str {
+        &self.client.base
+    }
+
     pub async fn look(&mut self) -> Result<Seen, LookError> {
         let mut request = self.client.request(Method::GET, "features", &self.token);
         if let Some(etag) = &self.etag {

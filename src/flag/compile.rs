@@ -17,6 +17,8 @@ pub(super) use properties::{ContextField, Properties};
 pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
 
+use crate::message::definition::Source;
+
 use super::definition;
 use super::steady::Dependence;
 use properties::PropertyNames;
@@ -27,6 +29,8 @@ pub struct CompiledFlag {
     pub environment: Arc<str>,
     /// The version of the definition it was compiled from.
     pub version: u64,
+    /// Of a flag from the definitions topic.
+    pub provenance: Option<Provenance>,
     /// Switched on in its environment; whom for, the strategies say.
     pub(super) switched_on: bool,
     pub(super) strategies: Box<[StrategyRule]>,
@@ -40,6 +44,15 @@ pub struct CompiledFlag {
     /// What else the outcome depends on.
     pub(super) dependence: Dependence,
     summary: Summary,
+}
+
+/// Where a definition comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    pub source: Source,
+    pub checksum: Box<str>,
+    /// Of the local flag that it was made from.
+    pub revision: Option<i64>,
 }
 
 /// What a flag asks of another.
@@ -95,6 +108,7 @@ impl CompiledFlag {
             name: feature.name.as_str().into(),
             environment: environment.into(),
             version,
+            provenance: None,
             switched_on: feature.enabled,
             strategies: strategies.into(),
             variants: variants.into(),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::evaluate::Parts;
 use crate::feed::Usage;
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
@@ -14,7 +16,6 @@ use crate::store::Store;
 use crate::warm::View;
 
 use super::counts::Counts;
-use super::webhook::Hints;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
 pub const MAX_CALLS: usize = 1_024;
@@ -32,25 +33,18 @@ pub struct Api {
     /// Absent without a Redis.
     pub view: Option<View>,
     pub shutdown: Shutdown,
+    pub manager: Manager,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
-    pub(super) hints: Hints,
     pub(super) hostname: String,
     /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
 }
 
 impl Api {
-    pub fn new(
-        config: Arc<Config>,
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        usage: Arc<Usage>,
-        publisher: Arc<Publisher>,
-        view: Option<View>,
-        shutdown: Shutdown,
-    ) -> Arc<Self> {
+    pub fn new(parts: Parts, publisher: Arc<Publisher>, manager: Manager, view: Option<View>) -> Arc<Self> {
+        let Parts { config, store, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
             privacy: Privacy::of(&config.privacy),
             config,
@@ -63,7 +57,7 @@ impl Api {
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            hints: Hints::default(),
+            manager,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })
     }

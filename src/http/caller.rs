@@ -34,6 +34,11 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, format!("the token does not have the scope {name}")))
     }
 
+    /// Who changes are put down to.
+    pub fn name(&self) -> &str {
+        if self.anonymous { "anonymous" } else { "bootstrap" }
+    }
+
     fn identify(auth: &AuthConfig, headers: &HeaderMap) -> Result<Self, Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(Self { scopes: auth.anonymous_scopes.clone(), anonymous: true });

@@ -88,6 +88,10 @@ impl Input {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(axum::http::HeaderValue::as_bytes)
+    }
+
     /// The highest version asked for in the query and the header.
     pub fn min_version(&self) -> Result<Option<u64>, Problem> {
         let given = [

@@ -13,6 +13,7 @@ mod evaluate;
 pub mod health;
 mod input;
 mod kept;
+mod manage;
 mod ofrep;
 mod openapi;
 pub mod problem;
@@ -79,6 +80,7 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .merge(evaluate::routes())
+        .merge(manage::routes())
         .merge(ofrep::routes())
         .merge(edge::routes())
         .merge(changes::routes())
@@ -93,7 +95,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let (sent, seen) = (["if-flags-version", "flags-environment", "last-event-id"], ["flags-version"]);
+    let (sent, seen) =
+        (["if-flags-version", "flags-environment", "last-event-id", "x-change-reason"], ["flags-version"]);
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
     (!origins.is_empty()).then(|| {

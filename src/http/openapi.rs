@@ -19,7 +19,7 @@ use utoipa_swagger_ui::Config;
 use super::Problem;
 use super::api::Api;
 use super::edge as edge_routes;
-use super::{changes, evaluate, health, ofrep, webhook};
+use super::{changes, evaluate, health, manage, ofrep, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -35,6 +35,14 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::boolean,
         evaluate::bulk,
         evaluate::batch,
+        manage::list,
+        manage::one,
+        manage::create,
+        manage::update,
+        manage::delete,
+        manage::sync,
+        manage::history,
+        manage::changes,
         ofrep::one,
         ofrep::all,
         edge_routes::check,
@@ -51,6 +59,7 @@ const DOCUMENT: &str = "/openapi.json";
     ),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
         (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),

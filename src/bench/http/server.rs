@@ -13,9 +13,11 @@ use tower::ServiceExt;
 
 use crate::bench::load;
 use crate::config::Config;
+use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Surface};
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
@@ -39,9 +41,12 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (_made, fit) = watch::channel(true);
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
-    let usage = Arc::new(Usage::default());
-    let (listen, own) = (config.http.listen, Arc::clone(&metrics));
-    let api = Api::new(config, store, own, usage, publisher, None, shutdown.clone());
+    let listen = config.http.listen;
+    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let (usage, health) = (Arc::new(Usage::default()), Reporter::detached());
+    let parts =
+        Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };
+    let api = Api::new(parts, publisher, manager, None);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);
