@@ -5,6 +5,7 @@
 
 mod body;
 mod cache;
+mod update;
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 
 use crate::config::Scope;
 use crate::message::request::{Ask, Subject};
@@ -33,12 +34,14 @@ use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
 use body::Said;
 
 pub(super) use cache::{__path_clear, __path_stats};
+pub(super) use update::__path_update;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/flags", get(list))
         .route("/flags/{name}", get(flag))
         .route("/flags/{name}/check", get(check))
+        .route("/flags/{name}/update", post(update::update))
         .route("/flags/{name}/cache", delete(cache::clear))
         .route("/cache/stats", get(cache::stats))
 }

@@ -24,9 +24,10 @@ use super::input::Input;
 use super::problem::FieldError;
 
 use ask::{Ask, FlagName};
+pub(super) use doc::WriteProblems;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,
-    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer, WriteProblems,
+    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
 };
 
 const FLAGS: &str = "/api/v1/feature-flags";

@@ -48,6 +48,7 @@ const DOCUMENT: &str = "/openapi.json";
         edge_routes::check,
         edge_routes::flag,
         edge_routes::list,
+        edge_routes::update,
         edge_routes::clear,
         edge_routes::stats,
         changes::changes,

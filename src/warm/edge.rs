@@ -72,8 +72,8 @@ pub struct Asked {
 pub struct Found {
     /// The value asked for; none that is too old.
     pub value: Option<Vec<u8>>,
-    /// With [`Layer::Endpoint`]: what the flag is.
-    pub flag_data: Option<Box<RawValue>>,
+    /// With [`Layer::Endpoint`]: what the flag is, and of which version.
+    pub flag_data: Option<(u64, Box<RawValue>)>,
 }
 
 /// Reads the layers and has them written; clones share everything.
@@ -192,7 +192,10 @@ impl Edge {
             return Ok((Found::default(), Some(Miss::Absent)));
         };
         let flag_data = fresh(data, self.own_version(asked).max(floor)).ok();
-        let flag_data = flag_data.and_then(|data| Some(frame(&data)?.flag_data?.to_owned()));
+        let flag_data = flag_data.and_then(|data| {
+            let frame = frame(&data)?;
+            Some((frame.basis(), frame.flag_data?.to_owned()))
+        });
         Ok(match fresh(value, least) {
             Ok(value) => (Found { value: Some(value), flag_data }, None),
             Err(miss) => (Found { value: None, flag_data }, Some(miss)),

@@ -2,6 +2,7 @@
 
 mod read_path;
 mod stale;
+mod update;
 
 use serde_json::{Value, json};
 

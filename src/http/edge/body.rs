@@ -1,9 +1,11 @@
 //! Answers of the edge API, as JSON.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::flag::{ErrorCode, Snapshot};
+use crate::flag::{CompiledFlag, ErrorCode, Snapshot};
 use crate::http::call::{Answered, Call};
 use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
@@ -63,15 +65,32 @@ pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>,
 fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, found: &Found) {
     let with_hit = found.value.as_deref().filter(|_| is_hit);
     let with_hit = with_hit.and_then(|value| serde_json::from_slice::<KeptFlag<'_>>(value).ok()?.flag_data);
-    let in_force = || call.all_flags().and_then(|flags| flags.get(&asked.flag));
-    if let Some(data) = with_hit.or(found.flag_data.as_deref()) {
+    let in_force = call.all_flags().and_then(|flags| flags.get(&asked.flag));
+    // It was read before this call's snapshot was taken.
+    let alone = found.flag_data.as_ref();
+    let alone = alone.filter(|(version, _)| in_force.is_none_or(|flag| *version >= flag.version));
+    if let Some(data) = with_hit.or(alone.map(|(_, data)| data.as_ref())) {
         out.extend_from_slice(br#""flag_data":"#);
         out.extend_from_slice(data.get().as_bytes());
-    } else if let Some(flag) = in_force() {
+    } else if let Some(flag) = in_force {
         write_flag_data(out, flag);
     } else {
         out.extend_from_slice(br#""flag_data":null"#);
     }
+}
+
+/// What a flag is after a change.
+pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment: &str) -> Vec<u8> {
+    let mut out = br#"{"flag_name":"#.to_vec();
+    write_string(&mut out, name);
+    out.push(b',');
+    match flag {
+        Some(flag) => write_flag_data(&mut out, flag),
+        None => out.extend_from_slice(br#""flag_data":null"#),
+    }
+    member(&mut out, "environment", Some(environment));
+    out.push(b'}');
+    out
 }
 
 /// The list of an environment's flags.

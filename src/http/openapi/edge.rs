@@ -45,6 +45,17 @@ pub struct EdgeFlag {
     flag_data: Option<FlagData>,
 }
 
+/// A flag after a change.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct EdgeUpdated {
+    flag_name: String,
+    /// As it is in force here.
+    #[schema(required)]
+    flag_data: Option<FlagData>,
+    environment: String,
+}
+
 /// What a flag is, whoever asks.
 #[derive(ToSchema)]
 #[allow(dead_code)]
