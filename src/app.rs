@@ -26,6 +26,7 @@ use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
 use crate::manage::{Manager, Records};
+use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
@@ -311,10 +312,14 @@ impl App {
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
         let Parts { config, metrics, .. } = self.parts.clone();
+        let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
         let feeder = Feeder::new(config, metrics, origins);
-        let (view, sources) = (feeder.health(), feeder.health());
+        let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
+        if has_local {
+            self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
+        }
         self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
             if topics::wait_until_fit(fit, &shutdown).await {
                 feeder.run(shutdown).await?;

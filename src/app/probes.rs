@@ -1,5 +1,7 @@
 //! How parts that are asked are doing, in the words of `/health`.
 
+use std::collections::BTreeMap;
+
 use crate::feed;
 use crate::health::{Report, State};
 use crate::store::Store;
@@ -27,20 +29,30 @@ pub(super) fn feeder(health: &feed::Health) -> Report {
 
 /// The sources of flags, as the leader sees them.
 pub(super) fn unleash(health: &feed::Health) -> Report {
+    sources(health, |name| name != feed::EVERYWHERE)
+}
+
+/// The local flags, as the leader sees them.
+pub(super) fn local_flags(health: &feed::Health) -> Report {
+    sources(health, |name| name == feed::EVERYWHERE)
+}
+
+fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
     if health.role == feed::Role::Follower {
         return Report::new(State::Up).detail("not asked by this instance: it does not lead");
     }
-    let failing = health.environments.iter().filter_map(|(name, environment)| {
+    let meant: BTreeMap<_, _> = health.environments.iter().filter(|(name, _)| are_meant(name)).collect();
+    let failing = meant.iter().filter_map(|(name, environment)| {
         let error = environment.error.as_ref()?;
         Some(format!("{name}: {}", error.message))
     });
     let failing: Vec<_> = failing.collect();
     let report = match failing.len() {
         0 => Report::new(State::Up),
-        all if all == health.environments.len() => Report::new(State::Down).detail(failing.join("; ")),
+        all if all == meant.len() => Report::new(State::Down).detail(failing.join("; ")),
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
     };
-    report.more(&health.environments)
+    report.more(&meant)
 }
 
 /// What the API has of Redis.

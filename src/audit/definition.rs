@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn read(feature: &serde_json::Value) -> Result<FlagVersion, Unreadable> {
+    fn read(feature: &Value) -> Result<FlagVersion, Unreadable> {
         let body = json!({"environment": "production", "flag_name": "a/b", "source": "unleash", "version": 7,
             "checksum": "c", "definition": feature});
         FlagVersion::read(Some(b"production/a/b"), Some(body.to_string().as_bytes()), None, None, 5)

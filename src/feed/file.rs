@@ -82,10 +82,11 @@ mod tests {
         match origin.look().await.unwrap() {
             Seen::Unchanged => None,
             Seen::Answer { answer, .. } => Some(answer.features.len()),
+            Seen::Local { .. } => panic!("no local flags here"),
         }
     }
 
-    fn write(path: &std::path::Path, body: &str, age: Duration) {
+    fn write(path: &Path, body: &str, age: Duration) {
         std::fs::write(path, body).unwrap();
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();

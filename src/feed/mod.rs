@@ -11,6 +11,7 @@
 //! (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in force;
 //! after any failure whose outcome is unknown it starts again from there.
 
+mod admin;
 pub mod answer;
 mod definitions;
 mod desk;
@@ -48,6 +49,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
+pub use admin::AdminFlag;
 pub use file::FileOrigin;
 pub use health::{EnvironmentHealth, Health, HealthView, Role, SourceError};
 pub use hints::Hints;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::feed::answer::Answer;
-use crate::feed::{Origin, Seen};
+use crate::feed::{AdminFlag, Origin, Seen};
 use crate::flag::definition::{checksum, inline_segments};
 use crate::flag::{CompiledFlag, Snapshot};
 use crate::message::definition::Source;
@@ -25,9 +25,9 @@ pub struct Synced {
 
 /// What the source has, as it will be in force.
 pub(super) struct Expected {
-    source: Source,
+    pub(super) source: Source,
     /// Name and checksum.
-    flags: Vec<(String, String)>,
+    pub(super) flags: Vec<(String, String)>,
     refused: HashSet<String>,
 }
 
@@ -50,13 +50,23 @@ impl Manager {
         let expected = tokio::task::spawn_blocking(move || expect(&name, source, &answer)).await;
         let expected = expected.map_err(|error| ManageError::Late(error.to_string()))?;
         self.bring_in_force(environment, &expected).await?;
-        let admin = self.note_synced(environment, &expected).await?;
+        let told = self.told(&origin).await?;
+        let admin = told.is_some();
+        self.note_synced(environment, &expected, told.unwrap_or_default()).await?;
         Ok(Synced {
             synced_count: expected.flags.len(),
             environment: environment.to_owned(),
             refused_count: expected.refused.len(),
             admin,
         })
+    }
+
+    /// What Unleash's Admin API says about its flags; `None` without a token for it.
+    async fn told(&self, origin: &Origin) -> Result<Option<Vec<AdminFlag>>, ManageError> {
+        match (origin, &self.config.unleash.admin_token) {
+            (Origin::Unleash(unleash), Some(token)) => Ok(Some(unleash.admin_flags(token).await?)),
+            _ => Ok(None),
+        }
     }
 
     async fn bring_in_force(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {

@@ -18,6 +18,7 @@ mod differential;
 mod edge;
 mod faults;
 mod feeder;
+mod manage;
 mod ofrep;
 mod pipeline;
 mod spec;

@@ -107,10 +107,10 @@ fn what_is_no_object_or_lacks_its_name_is_refused() {
 fn names_that_can_be_told_in_a_path() {
     let longest = "n".repeat(255);
     for name in ["a", "a/b%2F c?d#é🚩", "sync", "...", longest.as_str()] {
-        assert_eq!(read::check_name(name), Ok(()), "{name}");
+        assert_eq!(check_name(name), Ok(()), "{name}");
     }
     for name in ["", ".", "..", " a", "a\n", "a\u{7f}", &"n".repeat(256)] {
-        assert!(read::check_name(name).is_err(), "{name:?}");
+        assert!(check_name(name).is_err(), "{name:?}");
     }
 }
 
