@@ -108,13 +108,18 @@ fn sink_text(report: &SinkReport) -> String {
         let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
         format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
     }));
-    lines.push(format!("flagstream sink / raw COPY BINARY: {:.2}", report.ratio));
-    let (rate, p50, p99) = (report.lag.rows_per_second, report.lag.p50_ms, report.lag.p99_ms);
-    lines.push(format!("event to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
-    lines.extend(report.questions.iter().map(|question| {
+    lines.push(format!("flagstream sink / raw COPY, all of them: {:.2}", report.ratio));
+    lines.push(format!("requests to rows, a backlog: {:.0} rows/s", report.pipeline.rows_per_second));
+    for (what, lag) in [("event", &report.lag), ("request", &report.pipeline.lag)] {
+        let (rate, p50, p99) = (lag.rows_per_second, lag.p50_ms, lag.p99_ms);
+        lines.push(format!("{what} to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+    }
+    for question in &report.questions {
         let (p50, p99) = (question.p50_ms, question.p99_ms);
-        format!("{} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", question.question, report.history)
-    }));
+        let what = question.question;
+        lines.push(format!("{what} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", report.history));
+        lines.extend(question.plan.iter().map(|line| format!("    {line}")));
+    }
     lines.join("\n")
 }
 

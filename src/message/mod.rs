@@ -7,3 +7,4 @@ pub mod event;
 pub mod json;
 pub mod reply;
 pub mod request;
+pub mod sequence;

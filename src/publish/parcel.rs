@@ -2,27 +2,33 @@
 
 use std::sync::Arc;
 
+use crate::message::sequence::Sequence;
+
 /// Stands for "no key" where a key's length is written.
 const NO_KEY: u32 = u32::MAX;
 const LENGTH_BYTES: usize = 4;
+/// Set beside the number of records where a place follows.
+const HAS_PLACE: u32 = 1 << 31;
 
 /// Records for one topic, in their order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
     /// Under which they are counted.
     pub environment: Arc<str>,
+    /// Where its first record stands; given by the queue.
+    pub(super) place: Option<Sequence>,
     records: u32,
     bytes: Vec<u8>,
 }
 
 impl Parcel {
     pub fn new(environment: Arc<str>) -> Self {
-        Self { environment, records: 0, bytes: Vec::new() }
+        Self::with_capacity(environment, 0)
     }
 
     /// With room for some records.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
-        Self { environment, records: 0, bytes: Vec::with_capacity(bytes) }
+        Self { environment, place: None, records: 0, bytes: Vec::with_capacity(bytes) }
     }
 
     /// Makes room for more.
@@ -61,6 +67,11 @@ impl Parcel {
         self.bytes.len() + self.environment.len()
     }
 
+    /// Where a record of it stands.
+    pub(super) fn sequence(&self, record: u32) -> Option<Sequence> {
+        self.place.map(|place| Sequence { number: place.number + u64::from(record), ..place })
+    }
+
     /// Key and value of each record.
     pub fn records(&self) -> impl Iterator<Item = (Option<&[u8]>, &[u8])> {
         let mut rest = self.bytes.as_slice();
@@ -70,7 +81,11 @@ impl Parcel {
     /// Appends it in the form of [`Parcel::from_bytes`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = u16::try_from(self.environment.len()).unwrap_or_default();
-        out.extend_from_slice(&self.records.to_le_bytes());
+        let flags = if self.place.is_some() { HAS_PLACE } else { 0 };
+        out.extend_from_slice(&(self.records | flags).to_le_bytes());
+        for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out.extend_from_slice(&name.to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
         out.extend_from_slice(&self.bytes);
@@ -78,12 +93,21 @@ impl Parcel {
 
     /// Reads what [`Parcel::write`] wrote; `None` if it is something else.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (records, rest) = bytes.split_first_chunk::<4>()?;
+        let (records, mut rest) = bytes.split_first_chunk::<4>()?;
+        let records = u32::from_le_bytes(*records);
+        let mut place = None;
+        if records & HAS_PLACE != 0 {
+            let (stream, after) = rest.split_first_chunk::<8>()?;
+            let (number, after) = after.split_first_chunk::<8>()?;
+            let (stream, number) = (u64::from_le_bytes(*stream), u64::from_le_bytes(*number));
+            place = Some(Sequence { stream, number });
+            rest = after;
+        }
+        let records = records & !HAS_PLACE;
         let (name, rest) = rest.split_first_chunk::<2>()?;
         let (name, bytes) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
-        let records = u32::from_le_bytes(*records);
-        let parcel =
-            Self { environment: std::str::from_utf8(name).ok()?.into(), records, bytes: bytes.to_vec() };
+        let environment = std::str::from_utf8(name).ok()?.into();
+        let parcel = Self { environment, place, records, bytes: bytes.to_vec() };
         (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
     }
 }
@@ -118,12 +142,14 @@ mod tests {
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
-
-        let mut bytes = Vec::new();
-        parcel.write(&mut bytes);
-        assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
-        for end in 0..bytes.len() {
-            assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+        for place in [None, Some(Sequence { stream: 7, number: u64::MAX })] {
+            let parcel = Parcel { place, ..parcel.clone() };
+            let mut bytes = Vec::new();
+            parcel.write(&mut bytes);
+            assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
+            for end in 0..bytes.len() {
+                assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod key;
 mod put;
 pub mod reader;
 mod renew;
+mod repeats;
 mod script;
 pub(crate) mod subject;
 pub(crate) mod sweep;
