@@ -27,7 +27,8 @@ use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
-use super::input::{Bodiless, Input, Named, json_answer, wait_for_version};
+use super::input::{Bodiless, Input, json_answer, wait_for_version};
+use super::manage::FlagName;
 use super::openapi::calls::{EdgeProblems, EdgeQuery, EvaluationHeaders};
 use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
 
@@ -61,7 +62,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn check(
     State(api): State<Arc<Api>>,
-    Named(name): Named,
+    FlagName(name): FlagName,
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
@@ -84,7 +85,7 @@ pub(super) async fn check(
 )]
 pub(super) async fn flag(
     State(api): State<Arc<Api>>,
-    Named(name): Named,
+    FlagName(name): FlagName,
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {

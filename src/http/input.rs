@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -59,22 +59,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().map(str::to_owned);
         Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query }))
-    }
-}
-
-/// The flag that a path names.
-#[derive(Debug)]
-pub struct Named(pub String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let name = Path::<String>::from_request_parts(parts, state).await;
-        name.map(|Path(name)| Self(name)).map_err(|_| {
-            let error = FieldError::new("name", "expected percent-encoded UTF-8");
-            Problem::of_fields(StatusCode::BAD_REQUEST, vec![error])
-        })
     }
 }
 

@@ -23,7 +23,8 @@ use super::caller::Caller;
 use super::input::Input;
 use super::problem::FieldError;
 
-use ask::{Ask, FlagName};
+use ask::Ask;
+pub(super) use ask::FlagName;
 pub(super) use doc::WriteProblems;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,

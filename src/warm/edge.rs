@@ -11,6 +11,7 @@
 //! compares that with the flags in force and with the flag's floor. A list has a place of its own, of no flag, which
 //! every change of its environment sweeps.
 
+mod asked;
 mod entry;
 mod keeper;
 
@@ -35,11 +36,10 @@ use super::sweep::ask::{chunks, members};
 use super::trouble::{Trouble, refusal};
 use super::writer::{command, number};
 
+pub use asked::{Asked, CHECK_LIFE, ENDPOINT_LIFE, Layer};
 pub use entry::{write_flag_data, write_flags};
 pub use keeper::Keeper;
 
-pub const CHECK_LIFE: Duration = Duration::from_secs(30);
-pub const ENDPOINT_LIFE: Duration = Duration::from_secs(60);
 pub const DATA_LIFE: Duration = Duration::from_secs(300);
 
 /// What a miss may wait for its value to be kept, so that the next call finds it.
@@ -48,24 +48,6 @@ const KEEP_PATIENCE: Duration = Duration::from_millis(20);
 const QUEUE_VALUES_MAX: usize = 1_024;
 /// Listed keys looked at in one call.
 const PAGE_MEMBERS: usize = 512;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
-    Check,
-    Endpoint,
-    List,
-}
-
-/// Whom and what for.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    pub layer: Layer,
-    pub environment: String,
-    /// Empty for a list.
-    pub flag: String,
-    pub user: Option<String>,
-}
 
 /// What Redis has.
 #[derive(Debug, Default)]
@@ -105,35 +87,6 @@ struct Frame<'v> {
     basis_version: Option<u64>,
     #[serde(borrow)]
     flag_data: Option<&'v RawValue>,
-}
-
-impl Layer {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Check => "check",
-            Self::Endpoint => "endpoint",
-            Self::List => "list",
-        }
-    }
-
-    pub fn life(self) -> Duration {
-        if self == Self::Check { CHECK_LIFE } else { ENDPOINT_LIFE }
-    }
-}
-
-impl Asked {
-    fn key(&self) -> String {
-        let user = self.user.as_deref().unwrap_or_default();
-        match self.layer {
-            Layer::Check => key::check(&self.environment, &self.flag, user),
-            Layer::Endpoint => key::endpoint(&self.environment, &self.flag, user),
-            Layer::List => key::list(&self.environment),
-        }
-    }
-
-    fn place(&self) -> String {
-        key::place(&self.environment, &self.flag)
-    }
 }
 
 impl Frame<'_> {
@@ -306,14 +259,5 @@ mod tests {
         assert_eq!(fresh(value("true"), 0), Err(Miss::Unreadable));
         assert_eq!(fresh(value("{}"), 1), Err(Miss::Stale), "of no version");
         assert_eq!(fresh(Some(Value::Nil), 0), Err(Miss::Absent));
-    }
-
-    #[test]
-    fn keys_are_those_of_the_contract() {
-        let of = |layer| Asked { layer, environment: "e:1".into(), flag: "f".into(), user: Some("u".into()) };
-        assert_eq!(of(Layer::Check).key(), "flag_check:e%3A1:f:u");
-        assert_eq!(of(Layer::Endpoint).key(), "flag_endpoint:e%3A1:f:u");
-        assert_eq!(of(Layer::List).key(), "flag_endpoint:e%3A1");
-        assert!(key::is_of_edge(&key::data("e", "f")) && !key::is_of_edge("feature_flag:eval:e:f:u:0"));
     }
 }

@@ -11,7 +11,8 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
-use crate::http::input::{Bodiless, Named};
+use crate::http::input::Bodiless;
+use crate::http::manage::FlagName;
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
 use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
@@ -26,7 +27,7 @@ use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 )]
 pub(in crate::http) async fn clear(
     State(api): State<Arc<Api>>,
-    Named(name): Named,
+    FlagName(name): FlagName,
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Json<CacheCleared>, Problem> {

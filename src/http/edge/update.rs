@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Map, Value};
 
 use crate::config::Scope;
@@ -12,8 +12,8 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
-use crate::http::input::{Bodiless, Input, Named};
-use crate::http::manage;
+use crate::http::input::{Bodiless, Input, json_answer};
+use crate::http::manage::{self, FlagName};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
 use crate::http::problem::FieldError;
@@ -40,7 +40,7 @@ use super::body;
 )]
 pub(in crate::http) async fn update(
     State(api): State<Arc<Api>>,
-    Named(name): Named,
+    FlagName(name): FlagName,
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
@@ -56,7 +56,7 @@ pub(in crate::http) async fn update(
         body::updated(flags.and_then(|flags| flags.get(&name)), &name, &environment)
     };
     let status = if done.in_force { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut answer = crate::http::input::json_answer(body, api.store.version()).into_response();
+    let mut answer = json_answer(body, api.store.version());
     *answer.status_mut() = status;
     Ok(answer)
 }
