@@ -18,6 +18,10 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
     for (name, value) in &kafka.client {
         config.set(name, value.expose());
     }
+    // What is asked for with `debug` must not be filtered before our own logging sees it.
+    if kafka.client.keys().any(|name| name == "debug") {
+        config.set_log_level(RDKafkaLogLevel::Debug);
+    }
     config
 }
 

@@ -22,8 +22,10 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A consumer in a group, with its own queue.
 pub struct BatchConsumer {
-    // Dropped before the consumer whose partitions it serves.
-    queue: OwnQueue,
+    // Both dropped before the consumer that they belong to.
+    queue: QueueRef,
+    /// The crate's: everything but records.
+    events: QueueRef,
     buffer: Vec<*mut sys::rd_kafka_message_t>,
     consumer: Arc<BaseConsumer<Forwarding>>,
 }
@@ -40,7 +42,8 @@ pub struct Forwarding {
     closing: AtomicBool,
 }
 
-struct OwnQueue(*mut sys::rd_kafka_queue_t);
+/// A reference to a queue of librdkafka's.
+struct QueueRef(*mut sys::rd_kafka_queue_t);
 
 /// The records of one fetch; they are given back to librdkafka when this is dropped.
 #[derive(Debug)]
@@ -71,10 +74,11 @@ impl BatchConsumer {
     /// Joins the group and subscribes to `topic`; at most `max_records` come out of one fetch.
     pub fn subscribe(config: &ClientConfig, topic: &str, max_records: usize) -> KafkaResult<Self> {
         let consumer: BaseConsumer<Forwarding> = config.create_with_context(Forwarding::default())?;
-        let queue = OwnQueue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
+        let queue = QueueRef(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
+        let events = QueueRef(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) });
         let _ = consumer.context().queue.set(queue.0 as usize);
         consumer.subscribe(&[topic])?;
-        Ok(Self { queue, buffer: Vec::with_capacity(max_records), consumer: Arc::new(consumer) })
+        Ok(Self { queue, events, buffer: Vec::with_capacity(max_records), consumer: Arc::new(consumer) })
     }
 
     /// The crate's consumer: positions, offsets, group metadata.
@@ -117,18 +121,23 @@ impl BatchConsumer {
         self.consumer.context().rebalances.load(Ordering::Relaxed)
     }
 
-    /// Serves rebalances and errors without waiting. An error is returned if the consumer is beyond repair.
+    /// Serves the rebalances, errors and log lines that are waiting. An error is returned if the consumer is beyond
+    /// repair.
     pub fn serve(&self) -> KafkaResult<()> {
-        while let Some(polled) = self.consumer.poll(Duration::ZERO) {
-            match polled {
+        // One poll takes one event, and its `None` does not say whether there was one. Were only one taken between
+        // two batches, a rebalance would never end: while it is under way every commit is refused, and every
+        // refusal is a log line in front of the rebalance's own events.
+        for _ in 0..self.events.len().max(1) {
+            match self.consumer.poll(Duration::ZERO) {
                 // Every partition is forwarded before its first fetch, so no record arrives here.
-                Ok(record) => {
+                Some(Ok(record)) => {
                     let (partition, offset) = (record.partition(), record.offset());
                     tracing::error!(partition, offset, "record on the wrong queue");
                     return Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State));
                 }
-                Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(error),
-                Err(error) => tracing::warn!(%error, "consumer error"),
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                Some(Err(error)) => tracing::warn!(%error, "consumer error"),
+                None => {}
             }
         }
         Ok(())
@@ -165,7 +174,13 @@ impl BatchConsumer {
     }
 }
 
-impl Drop for OwnQueue {
+impl QueueRef {
+    fn len(&self) -> usize {
+        unsafe { sys::rd_kafka_queue_length(self.0) }
+    }
+}
+
+impl Drop for QueueRef {
     fn drop(&mut self) {
         unsafe { sys::rd_kafka_queue_destroy(self.0) };
     }
@@ -331,3 +346,8 @@ impl<'c> Record<'c> {
 fn slice<'c, T>(start: *const T, length: usize) -> &'c [u8] {
     if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start.cast(), length) } }
 }
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+#[path = "consumer_tests.rs"]
+mod tests;

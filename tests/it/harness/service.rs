@@ -57,12 +57,12 @@ impl Group {
     /// An instance that was not started yet.
     pub fn prepare(&self, name: &str) -> Service {
         let port = free_port();
-        let mut settings = self.settings.clone();
+        let mut settings = vec![("FLAGSTREAM_LOG".to_owned(), "info".to_owned())];
+        settings.extend(self.settings());
         settings.extend([
             ("FLAGSTREAM_INSTANCE".to_owned(), name.to_owned()),
             ("FLAGSTREAM_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")),
             ("FLAGSTREAM_STATE_DIR".to_owned(), self.folder.path().join("state").display().to_string()),
-            ("FLAGSTREAM_LOG".to_owned(), "info".to_owned()),
         ]);
         Service {
             name: name.to_owned(),
