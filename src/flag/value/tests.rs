@@ -145,7 +145,7 @@ fn without_a_type_the_payload_decides() {
         ("string", "{\"value\": 1}", json!("{\"value\": 1}")),
         ("csv", "a,b", json!("a,b")),
     ] {
-        let payload = super::Payload::parse(kind, text);
+        let payload = Payload::parse(kind, text);
         assert_eq!(written(&payload.natural()), expected, "{kind} {text}");
     }
 }
