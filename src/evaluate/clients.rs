@@ -26,7 +26,9 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
         .set("compression.type", "lz4")
-        .set("linger.ms", "5")
+        // Requests go out when they are full, or at the end of a batch, which flushes. A linger that ends while a
+        // partition's request is in flight would make librdkafka spin until it is acknowledged.
+        .set("linger.ms", "100")
         // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
         .set("message.max.bytes", "8388608")
         .set("queue.buffering.max.kbytes", "262144")

@@ -353,9 +353,9 @@ impl<'s> Session<'s> {
 
     /// At-least-once commits without waiting, but not the last time. The member stays in the group, so that
     /// its restart does not cost a rebalance.
-    fn leave(&self) {
-        let Some(offsets) = &self.unconfirmed else { return };
-        if let Err(error) = self.consumer.inner().commit(offsets, CommitMode::Sync) {
+    fn leave(&mut self) {
+        let Some(offsets) = self.unconfirmed.take() else { return };
+        if let Err(error) = self.consumer.commit_last(offsets) {
             tracing::warn!(%error, "last commit not confirmed; what it covered may be answered again");
         }
     }

@@ -5,33 +5,40 @@
 //! so a rebalance is served only when [`BatchConsumer::serve`] is called, which is between batches.
 
 use std::ffi::{CStr, CString};
-use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::{ClientConfig, ClientContext, Message as _};
+use rdkafka::{ClientConfig, ClientContext, Message as _, TopicPartitionList};
 use rdkafka_sys as sys;
 
+pub use super::record::{Fetched, Record};
+
+/// How long the group may take to confirm a last commit, and to let a member go.
+const FAREWELL: Duration = Duration::from_millis(700);
 /// How long the broker may take to say whether a topic exists.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A consumer in a group, with its own queue.
 pub struct BatchConsumer {
-    // Both dropped before the consumer that they belong to.
-    queue: QueueRef,
-    /// The crate's: everything but records.
-    events: QueueRef,
+    handles: ManuallyDrop<Handles>,
     buffer: Vec<*mut sys::rd_kafka_message_t>,
-    consumer: Arc<BaseConsumer<Forwarding>>,
 }
 
 // The raw pointers in `buffer` are only alive inside `fetch`'s result, which borrows the consumer mutably.
 unsafe impl Send for BatchConsumer {}
+
+struct Handles {
+    // Both dropped before the consumer that they belong to.
+    queue: QueueRef,
+    /// The crate's: everything but records.
+    events: QueueRef,
+    consumer: Arc<BaseConsumer<Forwarding>>,
+}
 
 /// Forwards each newly assigned partition to the queue, before fetching starts.
 #[derive(Default)]
@@ -45,18 +52,8 @@ pub struct Forwarding {
 /// A reference to a queue of librdkafka's.
 struct QueueRef(*mut sys::rd_kafka_queue_t);
 
-/// The records of one fetch; they are given back to librdkafka when this is dropped.
-#[derive(Debug)]
-pub struct Fetched<'c> {
-    messages: &'c [*mut sys::rd_kafka_message_t],
-}
-
-/// One record, in librdkafka's memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Record<'c> {
-    raw: &'c sys::rd_kafka_message_t,
-    _owner: PhantomData<&'c ()>,
-}
+// librdkafka's handles may be used from any thread.
+unsafe impl Send for QueueRef {}
 
 impl std::fmt::Debug for BatchConsumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -78,18 +75,26 @@ impl BatchConsumer {
         let events = QueueRef(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) });
         let _ = consumer.context().queue.set(queue.0 as usize);
         consumer.subscribe(&[topic])?;
-        Ok(Self { queue, events, buffer: Vec::with_capacity(max_records), consumer: Arc::new(consumer) })
+        let handles = Handles { queue, events, consumer: Arc::new(consumer) };
+        Ok(Self { handles: ManuallyDrop::new(handles), buffer: Vec::with_capacity(max_records) })
     }
 
     /// The crate's consumer: positions, offsets, group metadata.
     pub fn inner(&self) -> &BaseConsumer<Forwarding> {
-        &self.consumer
+        &self.handles.consumer
+    }
+
+    /// Commits before the end, and waits for the answer for a short while only.
+    pub fn commit_last(&self, offsets: TopicPartitionList) -> KafkaResult<()> {
+        let consumer = Arc::clone(&self.handles.consumer);
+        bounded(move || consumer.commit(&offsets, CommitMode::Sync))
+            .unwrap_or(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)))
     }
 
     /// Asks the broker whether a topic exists; `None` if it does not answer in time. Through a consumer, because
     /// a producer's question may create the topic.
     pub fn topic_exists(&self) -> impl Fn(&str) -> Option<bool> + Send + Sync + 'static {
-        let consumer = Arc::clone(&self.consumer);
+        let consumer = Arc::clone(&self.handles.consumer);
         move |topic| {
             let metadata = consumer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).ok()?;
             Some(
@@ -104,7 +109,7 @@ impl BatchConsumer {
     /// How far the partition reaches, as far as this consumer has heard.
     pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
         let (mut low, mut high) = (0, 0);
-        let client = self.consumer.client().native_ptr();
+        let client = self.handles.consumer.client().native_ptr();
         let known = unsafe {
             sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high)
         };
@@ -113,12 +118,12 @@ impl BatchConsumer {
 
     /// How many partitions are assigned.
     pub fn assigned(&self) -> usize {
-        self.consumer.context().assigned.load(Ordering::Relaxed)
+        self.handles.consumer.context().assigned.load(Ordering::Relaxed)
     }
 
     /// How often partitions came or went.
     pub fn rebalances(&self) -> usize {
-        self.consumer.context().rebalances.load(Ordering::Relaxed)
+        self.handles.consumer.context().rebalances.load(Ordering::Relaxed)
     }
 
     /// Serves the rebalances, errors and log lines that are waiting. An error is returned if the consumer is beyond
@@ -127,8 +132,8 @@ impl BatchConsumer {
         // One poll takes one event, and its `None` does not say whether there was one. Were only one taken between
         // two batches, a rebalance would never end: while it is under way every commit is refused, and every
         // refusal is a log line in front of the rebalance's own events.
-        for _ in 0..self.events.len().max(1) {
-            match self.consumer.poll(Duration::ZERO) {
+        for _ in 0..self.handles.events.len().max(1) {
+            match self.handles.consumer.poll(Duration::ZERO) {
                 // Every partition is forwarded before its first fetch, so no record arrives here.
                 Some(Ok(record)) => {
                     let (partition, offset) = (record.partition(), record.offset());
@@ -165,7 +170,7 @@ impl BatchConsumer {
         // At least a millisecond where waiting was asked for: zero would spin.
         let millis = if patience.is_zero() { 0 } else { millis.max(1) };
         let taken = unsafe {
-            sys::rd_kafka_consume_batch_queue(self.queue.0, millis, spare.as_mut_ptr().cast(), limit)
+            sys::rd_kafka_consume_batch_queue(self.handles.queue.0, millis, spare.as_mut_ptr().cast(), limit)
         };
         let taken = usize::try_from(taken).unwrap_or(0).min(limit);
         // librdkafka has written `taken` pointers behind the current length.
@@ -189,8 +194,24 @@ impl Drop for QueueRef {
 impl Drop for BatchConsumer {
     fn drop(&mut self) {
         // Closing the consumer may still serve an assignment, when the queue is gone.
-        self.consumer.context().closing.store(true, Ordering::Release);
+        self.handles.consumer.context().closing.store(true, Ordering::Release);
+        // SAFETY: nothing uses the handles after this.
+        let handles = unsafe { ManuallyDrop::take(&mut self.handles) };
+        if bounded(move || drop(handles)).is_none() {
+            tracing::warn!("the group takes its time to let a member go: not waited for");
+        }
     }
+}
+
+/// What `work` returns, unless that takes too long: librdkafka waits for a group that is between two generations
+/// without a limit. The work then goes on by itself.
+fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, outcome) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("farewell".to_owned());
+    let spawned = thread.spawn(move || {
+        let _ = done.send(work());
+    });
+    spawned.ok().and_then(|_| outcome.recv_timeout(FAREWELL).ok())
 }
 
 impl ClientContext for Forwarding {
@@ -239,112 +260,6 @@ impl Forwarding {
             }
         }
     }
-}
-
-impl<'c> Fetched<'c> {
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// The records in order; what librdkafka reports in place of a record is logged and left out.
-    pub fn records(&self) -> impl Iterator<Item = Record<'c>> + use<'c> {
-        self.messages.iter().filter_map(|message| {
-            let raw = unsafe { &**message };
-            if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Some(Record { raw, _owner: PhantomData });
-            }
-            let error = RDKafkaErrorCode::from(raw.err);
-            tracing::warn!(partition = raw.partition, offset = raw.offset, %error, "fetch error");
-            None
-        })
-    }
-}
-
-impl Drop for Fetched<'_> {
-    fn drop(&mut self) {
-        for message in self.messages {
-            unsafe { sys::rd_kafka_message_destroy(*message) };
-        }
-    }
-}
-
-impl<'c> Record<'c> {
-    pub fn partition(&self) -> i32 {
-        self.raw.partition
-    }
-
-    pub fn offset(&self) -> i64 {
-        self.raw.offset
-    }
-
-    /// Milliseconds since 1970; 0 where the record has none.
-    pub fn timestamp_ms(&self) -> i64 {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        unsafe { sys::rd_kafka_message_timestamp(self.raw, &mut kind) }.max(0)
-    }
-
-    pub fn payload(&self) -> &'c [u8] {
-        slice(self.raw.payload, self.raw.len)
-    }
-
-    /// `None` for a null key, which is not the same as an empty one.
-    pub fn key(&self) -> Option<&'c [u8]> {
-        (!self.raw.key.is_null()).then(|| slice(self.raw.key, self.raw.key_len))
-    }
-
-    /// A null value: a tombstone.
-    pub fn is_null(&self) -> bool {
-        self.raw.payload.is_null()
-    }
-
-    pub fn has_headers(&self) -> bool {
-        self.raw_headers().is_some()
-    }
-
-    /// The last header of this name, if it is UTF-8.
-    pub fn header(&self, name: &CStr) -> Option<&'c str> {
-        let headers = self.raw_headers()?;
-        let (mut value, mut size) = (std::ptr::null(), 0);
-        let found = unsafe { sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut size) };
-        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
-            .then(|| std::str::from_utf8(slice(value, size)).ok())
-            .flatten()
-    }
-
-    /// All headers, copied.
-    pub fn headers(&self) -> OwnedHeaders {
-        let mut owned = OwnedHeaders::new();
-        let Some(headers) = self.raw_headers() else {
-            return owned;
-        };
-        for index in 0.. {
-            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
-            let found =
-                unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
-            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                break;
-            }
-            let key = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-            let value = (!value.is_null()).then(|| slice(value, size));
-            owned = owned.insert(Header { key: &key, value });
-        }
-        owned
-    }
-
-    fn raw_headers(&self) -> Option<*mut sys::rd_kafka_headers_t> {
-        let mut headers = std::ptr::null_mut();
-        let found = unsafe { sys::rd_kafka_message_headers(self.raw, &mut headers) };
-        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(headers)
-    }
-}
-
-/// librdkafka's memory, alive as long as the fetch it came from.
-fn slice<'c, T>(start: *const T, length: usize) -> &'c [u8] {
-    if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start.cast(), length) } }
 }
 
 #[allow(clippy::unwrap_used)]

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use rdkafka::consumer::CommitMode;
+use rdkafka::Offset;
 use rdkafka::mocking::MockCluster;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::*;
 
@@ -42,7 +41,7 @@ fn no_rebalance_waits_behind_log_lines() {
         offsets.add_partition_offset(TOPIC, 7, Offset::Offset(1)).unwrap();
         consumer.inner().commit(&offsets, CommitMode::Async).unwrap();
     }
-    wait_until("a log line for every commit", || consumer.events.len() >= COMMITS);
+    wait_until("a log line for every commit", || consumer.handles.events.len() >= COMMITS);
     consumer.serve().unwrap();
-    assert_eq!(consumer.events.len(), 0);
+    assert_eq!(consumer.handles.events.len(), 0);
 }

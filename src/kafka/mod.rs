@@ -5,4 +5,5 @@ pub mod consumer;
 pub mod follow;
 pub mod log_id;
 pub mod producer;
+mod record;
 pub mod topics;

@@ -13,7 +13,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
-/// Between two looks at what is still in flight.
+/// How long one wait for acknowledgements takes at most.
+const FLUSH_MS: i32 = 10;
+/// Between two looks for room in the queue.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// A record that was not delivered, by the ticket it was sent with.
@@ -167,22 +169,23 @@ impl ReportingProducer {
 
     /// Waits until everything sent is delivered or has failed. `false` if `patience` ran out.
     ///
-    /// Not `flush`: that one works in steps of 100 ms.
+    /// Not the crate's `flush`: that one works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut purged = false;
-        // Sends what still waits for company.
-        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), 0) };
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 return false;
             }
+            // Sends what still waits for company, and returns as soon as nothing is in flight. What failed stays
+            // in flight until it is heard of, so the wait is a short one.
+            unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) };
+            self.producer.poll(Duration::ZERO);
             // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
             if !purged && self.has_failures() {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-            self.wait_a_little();
         }
         true
     }

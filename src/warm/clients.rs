@@ -79,17 +79,18 @@ impl Progress {
         if self.committed_at.elapsed() < COMMIT_INTERVAL {
             return Ok(());
         }
-        self.commit_with(consumer, CommitMode::Async)
+        self.commit_with(|offsets| consumer.inner().commit(&offsets, CommitMode::Async))
     }
 
     /// Commits at the end.
     pub(super) fn finish(&mut self, consumer: &BatchConsumer) {
-        if let Err(error) = self.commit_with(consumer, CommitMode::Sync) {
+        let finished = self.commit_with(|offsets| consumer.commit_last(offsets));
+        if let Err(error) = finished {
             tracing::debug!(topic = self.topic, %error, "progress is not committed");
         }
     }
 
-    fn commit_with(&mut self, consumer: &BatchConsumer, mode: CommitMode) -> KafkaResult<()> {
+    fn commit_with(&mut self, commit: impl FnOnce(TopicPartitionList) -> KafkaResult<()>) -> KafkaResult<()> {
         self.committed_at = Instant::now();
         let mut offsets = TopicPartitionList::new();
         for (partition, offset) in std::mem::take(&mut self.next) {
@@ -98,7 +99,7 @@ impl Progress {
         if offsets.count() == 0 {
             return Ok(());
         }
-        match consumer.inner().commit(&offsets, mode) {
+        match commit(offsets) {
             // The partition is another's now, who reads it from the last commit.
             Err(KafkaError::ConsumerCommit(
                 RDKafkaErrorCode::RebalanceInProgress

@@ -1,0 +1,127 @@
+//! Records as librdkafka hands them out: in its own memory, given back when the fetch is dropped.
+
+use std::ffi::CStr;
+use std::marker::PhantomData;
+
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka_sys as sys;
+
+/// The records of one fetch; they are given back to librdkafka when this is dropped.
+#[derive(Debug)]
+pub struct Fetched<'c> {
+    pub(super) messages: &'c [*mut sys::rd_kafka_message_t],
+}
+
+/// One record, in librdkafka's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'c> {
+    raw: &'c sys::rd_kafka_message_t,
+    _owner: PhantomData<&'c ()>,
+}
+
+impl<'c> Fetched<'c> {
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The records in order; what librdkafka reports in place of a record is logged and left out.
+    pub fn records(&self) -> impl Iterator<Item = Record<'c>> + use<'c> {
+        self.messages.iter().filter_map(|message| {
+            let raw = unsafe { &**message };
+            if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Some(Record { raw, _owner: PhantomData });
+            }
+            let error = RDKafkaErrorCode::from(raw.err);
+            tracing::warn!(partition = raw.partition, offset = raw.offset, %error, "fetch error");
+            None
+        })
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        for message in self.messages {
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+        }
+    }
+}
+
+impl<'c> Record<'c> {
+    pub fn partition(&self) -> i32 {
+        self.raw.partition
+    }
+
+    pub fn offset(&self) -> i64 {
+        self.raw.offset
+    }
+
+    /// Milliseconds since 1970; 0 where the record has none.
+    pub fn timestamp_ms(&self) -> i64 {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        unsafe { sys::rd_kafka_message_timestamp(self.raw, &mut kind) }.max(0)
+    }
+
+    pub fn payload(&self) -> &'c [u8] {
+        slice(self.raw.payload, self.raw.len)
+    }
+
+    /// `None` for a null key, which is not the same as an empty one.
+    pub fn key(&self) -> Option<&'c [u8]> {
+        (!self.raw.key.is_null()).then(|| slice(self.raw.key, self.raw.key_len))
+    }
+
+    /// A null value: a tombstone.
+    pub fn is_null(&self) -> bool {
+        self.raw.payload.is_null()
+    }
+
+    pub fn has_headers(&self) -> bool {
+        self.raw_headers().is_some()
+    }
+
+    /// The last header of this name, if it is UTF-8.
+    pub fn header(&self, name: &CStr) -> Option<&'c str> {
+        let headers = self.raw_headers()?;
+        let (mut value, mut size) = (std::ptr::null(), 0);
+        let found = unsafe { sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut size) };
+        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
+            .then(|| std::str::from_utf8(slice(value, size)).ok())
+            .flatten()
+    }
+
+    /// All headers, copied.
+    pub fn headers(&self) -> OwnedHeaders {
+        let mut owned = OwnedHeaders::new();
+        let Some(headers) = self.raw_headers() else {
+            return owned;
+        };
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+            let found =
+                unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
+            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                break;
+            }
+            let key = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+            let value = (!value.is_null()).then(|| slice(value, size));
+            owned = owned.insert(Header { key: &key, value });
+        }
+        owned
+    }
+
+    fn raw_headers(&self) -> Option<*mut sys::rd_kafka_headers_t> {
+        let mut headers = std::ptr::null_mut();
+        let found = unsafe { sys::rd_kafka_message_headers(self.raw, &mut headers) };
+        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(headers)
+    }
+}
+
+/// librdkafka's memory, alive as long as the fetch it came from.
+fn slice<'c, T>(start: *const T, length: usize) -> &'c [u8] {
+    if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start.cast(), length) } }
+}
