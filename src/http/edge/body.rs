@@ -66,9 +66,10 @@ fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, fo
     let with_hit = found.value.as_deref().filter(|_| is_hit);
     let with_hit = with_hit.and_then(|value| serde_json::from_slice::<KeptFlag<'_>>(value).ok()?.flag_data);
     let in_force = call.all_flags().and_then(|flags| flags.get(&asked.flag));
-    // It was read before this call's snapshot was taken.
+    // It was read before this call's snapshot was taken, or another instance is ahead: beside an answer of this one it
+    // must be of the same version.
     let alone = found.flag_data.as_ref();
-    let alone = alone.filter(|(version, _)| in_force.is_none_or(|flag| *version >= flag.version));
+    let alone = alone.filter(|(version, _)| in_force.is_none_or(|flag| *version == flag.version));
     if let Some(data) = with_hit.or(alone.map(|(_, data)| data.as_ref())) {
         out.extend_from_slice(br#""flag_data":"#);
         out.extend_from_slice(data.get().as_bytes());
