@@ -344,7 +344,7 @@ fn bad_input_is_refused_with_every_field_that_is_wrong() {
             "{problem}"
         );
     }
-    for (url, status) in [(EVALUATE, 405), ("/api/v1/nowhere", 404)] {
+    for (url, status) in [(BULK, 405), ("/api/v1/nowhere", 404)] {
         let answer = call("GET", &format!("{}{url}", scene.service.url), &[], b"");
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"));
     }
