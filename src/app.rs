@@ -19,6 +19,7 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::access::Register;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
@@ -135,6 +136,8 @@ impl App {
         let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
         let elsewhere = origins.clone();
         let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
+        let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
+        let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
             app.start_feeder(origins.collect(), fit.clone());
@@ -149,7 +152,7 @@ impl App {
             app.start_warmer(fit.clone());
         }
         let api = match roles.contains(&Role::Api) {
-            true => Some(app.start_api(fit, records, elsewhere)?),
+            true => Some(app.start_api(fit, tokens, records, elsewhere)?),
             false => None,
         };
         app.serve(servers, api);
@@ -223,6 +226,7 @@ impl App {
     fn start_api(
         &mut self,
         fit: topics::Fit,
+        tokens: Option<Arc<Register>>,
         records: Option<Records>,
         origins: Vec<Origin>,
     ) -> anyhow::Result<Arc<Api>> {
@@ -235,7 +239,7 @@ impl App {
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
         let manager = Manager::new(Arc::clone(&config), store, records, origins);
         let view = self.start_view()?;
-        let api = Api::new(self.parts.clone(), publisher, manager, view);
+        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);

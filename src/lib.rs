@@ -41,6 +41,7 @@ pub mod publish;
 
 pub mod warm;
 
+pub mod access;
 pub mod manage;
 
 pub mod http;

@@ -1,5 +1,6 @@
 //! All metrics of the process, by name, in one place.
 
+mod access;
 mod audit;
 mod edge;
 mod evaluate;
@@ -22,10 +23,11 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
+pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
-pub use http::HttpMetrics;
+pub use http::{HttpMetrics, RefusedLabels};
 pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
 
@@ -69,6 +71,7 @@ pub struct Metrics {
     pub edge: EdgeMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
+    pub access: AccessMetrics,
 }
 
 impl Metrics {
@@ -101,6 +104,7 @@ impl Metrics {
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
         let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
+        let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
@@ -108,6 +112,7 @@ impl Metrics {
             edge,
             publish,
             http,
+            access,
             registry,
             requests,
             evaluations,

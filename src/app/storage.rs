@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use crate::access::Register;
 use crate::audit::{self, Sink};
 use crate::config::Config;
 use crate::database::Database;
@@ -19,6 +21,9 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Between two looks whether the database is there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Calls with tokens wait so long at a start; a database that is there is migrated within it.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether the tables were once found up to date.
 pub(super) type Migrated = watch::Receiver<bool>;
@@ -48,6 +53,29 @@ impl App {
         watched
     }
 
+    /// What API tokens there are, as soon as the tables are up to date.
+    pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<Register> {
+        let health = self.health.reporter("tokens", false);
+        health.starting("waits for the database");
+        let register = Register::new(database, &self.parts.config.auth);
+        let (running, metrics) = (Arc::clone(&register), self.parts.metrics.access.clone());
+        self.supervisor.start(Stage::Base, "tokens", move |shutdown| async move {
+            let soon = timeout(MIGRATION_PATIENCE, until_migrated(&mut migrated, &shutdown)).await;
+            let ready = match soon {
+                Ok(ready) => ready,
+                Err(_) => {
+                    running.cannot_look_yet();
+                    until_migrated(&mut migrated, &shutdown).await
+                }
+            };
+            if !ready {
+                return Ok(());
+            }
+            running.run(shutdown, health, metrics).await
+        });
+        register
+    }
+
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
         let health = self.health.reporter("sink", false);
         let definitions_health = self.health.reporter("sink-definitions", false);
@@ -56,12 +84,9 @@ impl App {
         let (config, metrics) = (Arc::clone(&self.parts.config), Arc::clone(&self.parts.metrics));
         // It takes no requests in, and what it has not written is written later.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
-            let ready = async { migrated.wait_for(|migrated| *migrated).await.is_ok() };
-            let ready = tokio::select! {
-                () = shutdown.cancelled() => false,
-                ready = ready => ready,
-            };
-            if !ready || !topics::wait_until_fit(fit, &shutdown).await {
+            if !until_migrated(&mut migrated, &shutdown).await
+                || !topics::wait_until_fit(fit, &shutdown).await
+            {
                 return Ok(());
             }
             let shutdown_of_parts = shutdown.clone();
@@ -75,6 +100,14 @@ impl App {
             };
             run_threads(Sink::start(&parts).context("sink")?, shutdown).await
         });
+    }
+}
+
+/// `false` where `shutdown` comes first.
+async fn until_migrated(migrated: &mut Migrated, shutdown: &Shutdown) -> bool {
+    tokio::select! {
+        () = shutdown.cancelled() => false,
+        migrated = migrated.wait_for(|migrated| *migrated) => migrated.is_ok(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod edge;
 mod gate;
 pub mod http;
 pub mod latency;
+pub mod listeners;
 pub mod load;
 pub mod setup;
 pub mod sink;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
+use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
 use crate::bench::warm::{self, WarmArgs, WarmReport};
@@ -27,7 +28,9 @@ pub enum Command {
     /// The edge API of a running service under short questions, while flags change; fails unless most answers are hits,
     /// and quick
     Edge(EdgeArgs),
-    /// The server that `http` measures
+    /// Memory of the server for each idle listener of changes
+    Listeners(ListenersArgs),
+    /// The server that `http` and `listeners` measure
     #[command(hide = true)]
     HttpServer(ServerArgs),
 }
@@ -38,6 +41,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
+        Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
         Command::Edge(args) => {
             let report = edge::run(&args).await?;
@@ -110,6 +114,17 @@ fn edge_text(report: &EdgeReport) -> String {
         if report.met { "met" } else { "not met: over 80 % hits, p95 under 200 ms, no failure" }.to_owned(),
     );
     lines.join("\n")
+}
+
+fn listeners_text(report: &ListenersReport) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (before, connected, later) =
+        (mib(report.before_bytes), mib(report.connected_bytes), mib(report.later_bytes));
+    format!(
+        "{} listeners: {before:.1} MiB before, {connected:.1} MiB connected, {later:.1} MiB later: {:.1} KiB each",
+        report.listeners,
+        report.bytes_per_listener / 1_024.0
+    )
 }
 
 fn latency_text(report: &LatencyReport) -> String {

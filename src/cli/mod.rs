@@ -14,6 +14,7 @@ mod render;
 pub mod request;
 pub mod run;
 pub mod tail;
+pub mod token;
 pub mod topics;
 
 use std::path::PathBuf;
@@ -62,6 +63,9 @@ pub enum Command {
     Topics(topics::Command),
     /// Bring the database up to date
     Migrate,
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
     /// Look at the configuration
@@ -107,6 +111,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(args, global).await,
         Command::Topics(command) => topics::run(command, global).await,
         Command::Migrate => migrate::run(global).await,
+        Command::Token(command) => token::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,

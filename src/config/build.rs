@@ -3,6 +3,7 @@
 //! Each reads all its values before it gives up on one of them, so that one start tells everything that is wrong.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -247,7 +248,20 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
         token if token.len() < 16 => Err("expected at least 16 characters".into()),
         token => Ok(token),
     });
-    Some(AuthConfig { anonymous_scopes: scopes?, bootstrap_token: token?.map(Secret::new) })
+    let max_age = values
+        .required("auth.tokens_max_age", |text| parse::duration(text, Duration::from_secs(10)..=365 * DAY));
+    let rate = |text: &str| {
+        parse::number(text, NonZeroU32::MIN..=NonZeroU32::new(1_000_000).unwrap_or(NonZeroU32::MAX))
+    };
+    let token_rate = values.optional("auth.token_calls_per_second", rate);
+    let anonymous_rate = values.optional("auth.anonymous_calls_per_second", rate);
+    Some(AuthConfig {
+        anonymous_scopes: scopes?,
+        bootstrap_token: token?.map(Secret::new),
+        tokens_max_age: max_age?,
+        token_calls_per_second: token_rate?,
+        anonymous_calls_per_second: anonymous_rate?,
+    })
 }
 
 fn api(values: &mut Values) -> Option<ApiConfig> {

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -289,6 +290,12 @@ pub struct AuthConfig {
     /// What callers without a token may do.
     pub anonymous_scopes: Vec<Scope>,
     pub bootstrap_token: Option<Secret>,
+    /// How long tokens that are known count while the database cannot be asked.
+    pub tokens_max_age: Duration,
+    /// Of one token, in one instance; `None`: as many as there are.
+    pub token_calls_per_second: Option<NonZeroU32>,
+    /// The same of one address without a token.
+    pub anonymous_calls_per_second: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,6 +315,24 @@ impl Scope {
         ("delete", Self::Delete),
         ("admin", Self::Admin),
     ];
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| *name)
+    }
+
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, scope)| *scope)
+    }
+}
+
+/// A duration as settings are written (`90d`); the error says what was expected.
+pub fn lifetime(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+    parse::duration(text, range)
+}
+
+/// An environment's name as settings take it; the error says what was expected.
+pub fn environment_name(text: &str) -> Result<String, String> {
+    parse::environment(text)
 }
 
 #[derive(Debug, Clone)]

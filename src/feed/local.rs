@@ -1,5 +1,6 @@
 //! Local flags, from the database: one look for all environments.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -37,10 +38,10 @@ impl LocalOrigin {
             return Ok(Seen::Unchanged);
         }
         let received_at = Utc::now();
-        let mut answers = std::collections::BTreeMap::<String, Answer>::new();
-        for row in self.records.all().await? {
-            add(answers.entry(row.environment.clone()).or_default(), row);
-        }
+        let rows = self.records.all().await?;
+        // Away from the threads that wait for sockets: thousands of flags take their time.
+        let reading = tokio::task::spawn_blocking(move || read(rows));
+        let answers = reading.await.map_err(|error| LookError::Internal(error.to_string()))?;
         self.offered = Some(mark);
         Ok(Seen::Local { answers, received_at })
     }
@@ -53,6 +54,14 @@ impl LocalOrigin {
             self.accepted = Some(mark);
         }
     }
+}
+
+fn read(rows: Vec<LocalRow>) -> BTreeMap<String, Answer> {
+    let mut answers = BTreeMap::<String, Answer>::new();
+    for row in rows {
+        add(answers.entry(row.environment.clone()).or_default(), row);
+    }
+    answers
 }
 
 fn add(answer: &mut Answer, row: LocalRow) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::access::Register;
 use crate::config::Config;
 use crate::evaluate::Parts;
 use crate::feed::Usage;
@@ -15,6 +16,7 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::warm::View;
 
+use super::caller::Gate;
 use super::counts::Counts;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
@@ -34,6 +36,7 @@ pub struct Api {
     pub view: Option<View>,
     pub shutdown: Shutdown,
     pub manager: Manager,
+    pub(super) gate: Gate,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
@@ -43,12 +46,19 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn new(parts: Parts, publisher: Arc<Publisher>, manager: Manager, view: Option<View>) -> Arc<Self> {
-        let Parts { config, store, metrics, usage, shutdown, .. } = parts;
+    pub fn new(
+        parts: Parts,
+        publisher: Arc<Publisher>,
+        tokens: Option<Arc<Register>>,
+        manager: Manager,
+        view: Option<View>,
+    ) -> Arc<Self> {
+        let Parts { config, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
+            gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
-            store,
+            store: manager.store(),
             metrics,
             usage,
             publisher,

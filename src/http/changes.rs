@@ -3,8 +3,11 @@
 //! A listener holds a place in the ring that all share ([`crate::store::changes`]). The id of an event is a version:
 //! who comes back with it as `Last-Event-ID` gets what came since, or is told to look at everything.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,8 +64,11 @@ struct Told<'c> {
 /// One open stream.
 struct Listener {
     api: Arc<Api>,
+    caller: Caller,
+    /// Ends when the caller may listen no more.
+    void: Pin<Box<dyn Future<Output = ()> + Send>>,
     dialect: Dialect,
-    /// `None`: all of them.
+    /// `None`: all that the caller sees.
     environment: Option<String>,
     follower: Follower,
     /// Events that are ready.
@@ -96,8 +102,7 @@ pub(super) async fn changes(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    listen(api, Dialect::Own, query.as_deref(), &headers)
+    listen(api, caller, Dialect::Own, query.as_deref(), &headers)
 }
 
 /// Tells providers when to evaluate again.
@@ -114,23 +119,27 @@ pub(super) async fn openfeature(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Evaluate)?;
-    listen(api, Dialect::OpenFeature, query.as_deref(), &headers)
+    listen(api, caller, Dialect::OpenFeature, query.as_deref(), &headers)
 }
 
 fn listen(
     api: Arc<Api>,
+    caller: Caller,
     dialect: Dialect,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    caller.may(dialect.scope())?;
+    let environment = last_parameter(query, "environment").map(Cow::into_owned);
+    if let Some(environment) = &environment {
+        caller.may_in(dialect.scope(), environment)?;
+    }
     let Ok(permit) = Arc::clone(&api.listeners).try_acquire_owned() else {
         let detail = format!("{MAX_LISTENERS} listeners are connected already");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
     };
     let place = Place { open: api.metrics.http.listeners.clone(), _permit: permit };
     place.open.inc();
-    let environment = last_parameter(query, "environment").map(std::borrow::Cow::into_owned);
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
     let changes = api.store.changes();
     let (follower, first) = match last.map(|version| changes.follow_after(version)) {
@@ -140,7 +149,8 @@ fn listen(
         None => (changes.follow(), Some(Event::default().id(api.store.version().to_string()))),
     };
     let ready = first.map(|event| event.retry(RETRY)).into_iter().collect();
-    let listener = Listener { api, dialect, environment, follower, ready, _place: place };
+    let void = Box::pin(caller.clone().until_void());
+    let listener = Listener { api, caller, void, dialect, environment, follower, ready, _place: place };
     let events = stream::unfold(listener, Listener::next);
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
@@ -156,9 +166,10 @@ impl Listener {
             if let Some(event) = self.ready.pop_front() {
                 return Some((Ok(event), self));
             }
-            let Self { api, follower, .. } = &mut self;
+            let Self { api, follower, void, .. } = &mut self;
             let found = tokio::select! {
                 () = api.shutdown.cancelled() => return None,
+                () = void => return None,
                 found = follower.next(api.store.changes()) => found,
             };
             let Ok(found) = found else {
@@ -179,11 +190,21 @@ impl Listener {
     }
 
     fn wants(&self, change: &Changed) -> bool {
-        self.environment.as_deref().is_none_or(|wanted| wanted == &*change.environment)
+        match self.environment.as_deref() {
+            Some(wanted) => wanted == &*change.environment,
+            None => self.caller.sees(&change.environment),
+        }
     }
 }
 
 impl Dialect {
+    fn scope(self) -> Scope {
+        match self {
+            Self::Own => Scope::Read,
+            Self::OpenFeature => Scope::Evaluate,
+        }
+    }
+
     /// Anything may be different from what the listener knows.
     fn reset(self, version: u64) -> Event {
         match self {

@@ -66,8 +66,9 @@ pub(super) async fn check(
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Evaluate)?;
-    evaluate(&api, Layer::Check, name, &input).await
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
+    evaluate(&api, Layer::Check, &environment, name, &input).await
 }
 
 /// What a flag is, and whether it is on for a user.
@@ -89,8 +90,9 @@ pub(super) async fn flag(
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    evaluate(&api, Layer::Endpoint, name, &input).await
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Read, &environment)?;
+    evaluate(&api, Layer::Endpoint, &environment, name, &input).await
 }
 
 /// All flags of the environment.
@@ -106,10 +108,10 @@ pub(super) async fn list(
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
+    let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Read, &environment)?;
     let min_version = input.min_version()?;
     wait_for_version(&api, min_version).await?;
-    let environment = environment_of(&api, &input, None).into_owned();
     let asked = Asked { layer: Layer::List, environment, flag: String::new(), user: None };
     let found = look(&api, &asked, min_version).await;
     if let Some((body, version)) = found.value.as_deref().and_then(|kept| body::kept_list(kept, &asked)) {
@@ -127,15 +129,21 @@ pub(super) async fn list(
     Ok(json_answer(body, version))
 }
 
-async fn evaluate(api: &Arc<Api>, layer: Layer, flag: String, input: &Input) -> Result<Response, Problem> {
+async fn evaluate(
+    api: &Arc<Api>,
+    layer: Layer,
+    environment: &str,
+    flag: String,
+    input: &Input,
+) -> Result<Response, Problem> {
     let min_version = input.min_version()?;
     wait_for_version(api, min_version).await?;
-    let environment = environment_of(api, input, None).into_owned();
+    let environment = environment.to_owned();
     let user = input.parameter("user_id").map(String::from);
     let asked = Asked { layer, environment, flag, user };
     let found = look(api, &asked, min_version).await;
     let (said, parcel) = answer(api, &asked, &found);
-    let published = api.publisher.publish(parcel).await;
+    let published = api.publisher.publish(parcel.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     if said.is_unknown {
         let detail = format!("environment {} has no flag {}", asked.environment, asked.flag);

@@ -97,9 +97,11 @@ async fn single(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let query = Query::one(&input.body, of).map_err(refused)?;
+    let environment = environment_of(api, input, query.environment.as_deref());
+    caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     wait_for_version(api, min_version).await?;
-    let (body, parcel, version) = answered(api, input, &query, min_version, |call, trail| {
+    let (body, parcel, version) = answered(api, &environment, &query, min_version, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
             return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
@@ -111,7 +113,7 @@ async fn single(
         Ok(body)
     })
     .await?;
-    finish(api, body, parcel, version).await
+    finish(api, input, body, parcel, version).await
 }
 
 /// Evaluates many flags, for one user or many contexts, all from one snapshot.
@@ -136,9 +138,11 @@ pub(super) async fn bulk(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let query = Query::many(&input.body).map_err(refused)?;
+    let environment = environment_of(&api, &input, query.environment.as_deref());
+    caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     wait_for_version(&api, min_version).await?;
-    let (body, parcel, version) = answered(&api, &input, &query, min_version, |call, trail| {
+    let (body, parcel, version) = answered(&api, &environment, &query, min_version, |call, trail| {
         let all: Vec<Ask<'_>>;
         let asks = match &query.asked {
             Asked::These(asks) => asks.as_slice(),
@@ -159,7 +163,7 @@ pub(super) async fn bulk(
         })
     })
     .await?;
-    finish(&api, body, parcel, version).await
+    finish(&api, &input, body, parcel, version).await
 }
 
 /// Evaluates the flags of a bare list; whom for stands in the query.
@@ -186,6 +190,8 @@ pub(super) async fn batch(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Evaluate)?;
     let names = flag_names(&input.body).map_err(refused)?;
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = input.min_version()?;
     wait_for_version(&api, min_version).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
@@ -193,31 +199,29 @@ pub(super) async fn batch(
     subject.context.session_id = input.parameter("session_id");
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     check_size(asks.len(), std::slice::from_ref(&subject))?;
-    let environment = environment_of(&api, &input, None);
     let subjects = std::slice::from_ref(&subject);
     let kept = kept(&api, When::ReadPath, &environment, subjects, &asks, min_version).await;
     let answer = |call: &Call<'_>, trail: &mut Trail<'_>| Ok(body::batch(call, &subject, &asks, trail));
     let (body, parcel, version) = in_call(&api, &environment, &kept, answer)?;
-    finish(&api, body, parcel, version).await
+    finish(&api, &input, body, parcel, version).await
 }
 
 async fn answered(
     api: &Arc<Api>,
-    input: &Input,
+    environment: &str,
     query: &Query<'_>,
     min_version: Option<u64>,
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, Parcel, u64), Problem> {
-    let environment = environment_of(api, input, query.environment.as_deref());
     let kept = match &query.asked {
         Asked::These(asks) => {
             let subjects = query.subjects.as_slice();
-            kept(api, When::ReadPath, &environment, subjects, asks.as_slice(), min_version).await
+            kept(api, When::ReadPath, environment, subjects, asks.as_slice(), min_version).await
         }
         // Only memory knows which flags there are.
         Asked::All(_) => Vec::new(),
     };
-    in_call(api, &environment, &kept, answer)
+    in_call(api, environment, &kept, answer)
 }
 
 /// The environment that the body, the query or a header names, else the default one.
@@ -245,8 +249,14 @@ fn in_call(
     Ok((body, parcel, call.flags_version))
 }
 
-async fn finish(api: &Api, body: Vec<u8>, parcel: Parcel, version: u64) -> Result<Response, Problem> {
-    let published = api.publisher.publish(parcel).await;
+async fn finish(
+    api: &Api,
+    input: &Input,
+    body: Vec<u8>,
+    parcel: Parcel,
+    version: u64,
+) -> Result<Response, Problem> {
+    let published = api.publisher.publish(parcel.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     Ok(json_answer(body, version))
 }

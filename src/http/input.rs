@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::message::request::{Refusal, RefusalCode};
+use crate::message::trace::{TRACEPARENT, Traceparent};
 
 use super::api::Api;
 use super::problem::{FieldError, Problem};
@@ -74,6 +75,11 @@ impl Input {
 
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
         self.headers.get(name).map(axum::http::HeaderValue::as_bytes)
+    }
+
+    /// The trace that the call is part of.
+    pub fn trace(&self) -> Option<Traceparent> {
+        Traceparent::parse(self.headers.get(TRACEPARENT)?.as_bytes())
     }
 
     /// The highest version asked for in the query and the header.

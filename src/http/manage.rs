@@ -2,6 +2,7 @@
 
 mod ask;
 mod doc;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -14,14 +15,15 @@ use axum::routing::get;
 use serde::Serialize;
 
 use crate::config::Scope;
-use crate::flag::local::Invalid;
-use crate::manage::{Asked, Done, ManageError, Shown};
+use crate::flag::local;
+use crate::manage::{Asked, By, Done, ManageError, Shown};
 
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
 use super::input::Input;
-use super::problem::FieldError;
+
+pub(super) use refusal::problem;
 
 use ask::Ask;
 pub(super) use ask::FlagName;
@@ -61,9 +63,16 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
-    let environment = ask.parameter("environment");
+    let environment = ask.any_environment()?;
+    let environments = match &environment {
+        Some(environment) => {
+            caller.may_in(Scope::Read, environment)?;
+            Some(vec![environment.as_str()])
+        }
+        None => caller.environments(),
+    };
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
-    let page = api.manager.list(environment.as_deref(), limit, offset).await.map_err(problem)?;
+    let page = api.manager.list(environments.as_deref(), limit, offset).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
 
@@ -86,6 +95,7 @@ pub(super) async fn one(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Read, &environment)?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
 }
@@ -110,7 +120,12 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let reason = ask::reason(&input)?;
-    let done = api.manager.create(&input.body, ask::by(&caller, reason.as_deref())).await.map_err(problem)?;
+    let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
+    let (name, environment, flag) = new;
+    caller.may_in(Scope::Write, &environment)?;
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
     let (name, environment) = (ask::encoded(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
@@ -140,9 +155,12 @@ pub(super) async fn update(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let environment = ask::environment(input.parameter("environment"))?;
+    caller.may_in(Scope::Write, &environment)?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
-    let updating = api.manager.update(asked, &input.body, ask::by(&caller, reason.as_deref()));
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let updating = api.manager.update(asked, &input.body, by);
     let done = updating.await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
 }
@@ -167,10 +185,13 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.may(Scope::Delete)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Delete, &environment)?;
     let (expected, reason) = (ask::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
-    let deleting = api.manager.delete(asked, shadowed, ask::by(&caller, reason.as_deref()));
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let deleting = api.manager.delete(asked, shadowed, by);
     let done = deleting.await.map_err(problem)?;
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
@@ -189,6 +210,7 @@ pub(super) async fn delete(
 pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
     let environment = ask.environment()?;
+    caller.may_in(Scope::Write, &environment)?;
     let synced = api.manager.sync(&environment).await.map_err(problem)?;
     answer(StatusCode::OK, &synced)
 }
@@ -209,6 +231,7 @@ pub(super) async fn history(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
     let history = api.manager.history(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &history)
 }
@@ -229,6 +252,7 @@ pub(super) async fn changes(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
     let changes = api.manager.changes(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &changes)
 }
@@ -256,44 +280,4 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
-}
-
-/// Nothing of what went wrong inside is told, but what the caller can do something about.
-pub(super) fn problem(error: ManageError) -> Problem {
-    let status = match &error {
-        ManageError::Invalid(invalid) => return invalid_fields(invalid),
-        ManageError::Unknown => StatusCode::NOT_FOUND,
-        ManageError::Exists | ManageError::Elsewhere { .. } => StatusCode::CONFLICT,
-        ManageError::Stale(revision) => {
-            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, &error);
-            let tag = HeaderValue::try_from(format!("\"{revision}\""));
-            return tag.into_iter().fold(problem, |problem, tag| problem.header(ETAG, tag));
-        }
-        ManageError::NoSource(_) => {
-            let field = FieldError::new("environment", error.to_string());
-            return Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![field]);
-        }
-        ManageError::Source(error) => {
-            let detail = format!("the source of flags gives no answer to believe ({})", error.reason());
-            return Problem::new(StatusCode::BAD_GATEWAY, detail).retry_after(1);
-        }
-        ManageError::NoDatabase => StatusCode::SERVICE_UNAVAILABLE,
-        ManageError::Database(_) => {
-            let detail = "the database does not answer; whether a change was made before is not known";
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
-        }
-        ManageError::NotReady | ManageError::Late(_) => {
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
-        }
-    };
-    Problem::new(status, error)
-}
-
-fn invalid_fields(invalid: &[Invalid]) -> Problem {
-    let status = match invalid.iter().any(|invalid| invalid.malformed) {
-        true => StatusCode::BAD_REQUEST,
-        false => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    let errors = invalid.iter().map(|invalid| FieldError::new(&invalid.field, invalid.message.clone()));
-    Problem::of_fields(status, errors.collect())
 }

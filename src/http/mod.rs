@@ -10,6 +10,7 @@ mod changes;
 mod counts;
 mod edge;
 mod evaluate;
+pub mod handles;
 pub mod health;
 mod input;
 mod kept;
@@ -19,6 +20,7 @@ mod openapi;
 pub mod problem;
 pub mod server;
 mod tls;
+mod tokens;
 mod webhook;
 
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use axum::routing::get;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::health::Registry;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RefusedLabels};
 
 pub use api::Api;
 pub use caller::Caller;
@@ -85,6 +87,7 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
         .merge(edge::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
+        .merge(tokens::routes())
         .merge(openapi::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
         .with_state(api)
@@ -95,8 +98,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let (sent, seen) =
-        (["if-flags-version", "flags-environment", "last-event-id", "x-change-reason"], ["flags-version"]);
+    let sent = ["if-flags-version", "flags-environment", "last-event-id", "traceparent", "x-change-reason"];
+    let seen = ["flags-version"];
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
     (!origins.is_empty()).then(|| {
@@ -112,12 +115,21 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 /// A call beyond what can be answered at once is told to come again.
 async fn within_limits(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     match api.calls.try_acquire() {
-        Ok(_permit) => next.run(request).await,
+        Ok(_permit) => counted(&api, next.run(request).await),
         Err(_) => {
             let detail = format!("{} calls are being answered already", api::MAX_CALLS);
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response()
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+            counted(&api, problem.into_response())
         }
     }
+}
+
+/// Counts what was refused for who asked, how often, or when.
+fn counted(api: &Api, response: Response) -> Response {
+    if let Some(labels) = RefusedLabels::of(response.status().as_u16()) {
+        api.metrics.http.refused.get_or_create(&labels).inc();
+    }
+    response
 }
 
 /// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
@@ -126,19 +138,37 @@ pub fn admin_router(surface: Surface) -> Router {
 }
 
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
+    finish_within(server::ANSWER_TIMEOUT, router, surface)
+}
+
+fn finish_within(limit: Duration, router: Router<Surface>, surface: Surface) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(within_time))
+        .layer(middleware::map_response(as_problem))
+        .layer(middleware::from_fn(move |request, next| within_time(limit, request, next)))
         .with_state(surface)
 }
 
+/// An error that the router itself found, such as a path that is no UTF-8, looks like all others.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let text =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if text && (status.is_client_error() || status.is_server_error()) {
+        let detail =
+            if status.is_client_error() { "the path or a parameter cannot be read" } else { "failed" };
+        return Problem::new(status, detail).into_response();
+    }
+    response
+}
+
 /// An answer that takes too long is given up.
-async fn within_time(request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(server::ANSWER_TIMEOUT, next.run(request)).await;
+async fn within_time(limit: Duration, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(limit, next.run(request)).await;
     answer.unwrap_or_else(|_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time").into_response())
 }
 

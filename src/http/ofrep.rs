@@ -72,8 +72,11 @@ async fn answer_one(
     caller: Result<Caller, Problem>,
     input: Result<Input, Problem>,
 ) -> Result<Response, Failure> {
-    caller?.may(Scope::Evaluate)?;
+    let caller = caller?;
+    caller.may(Scope::Evaluate)?;
     let input = input?;
+    let environment = environment_of(api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     if key.len() > MAX_FLAG_NAME_BYTES {
         let details = format!("expected a key of at most {MAX_FLAG_NAME_BYTES} bytes, got {}", key.len());
@@ -96,7 +99,7 @@ async fn answer_one(
         });
         (result, parcel, call.flags_version)
     };
-    publish(api, parcel).await?;
+    publish(api, &input, parcel).await?;
     Ok(json_answer(result?, version))
 }
 
@@ -131,13 +134,15 @@ async fn answer_all(
     caller: Result<Caller, Problem>,
     input: Result<Input, Problem>,
 ) -> Result<Response, Failure> {
-    caller?.may(Scope::Evaluate)?;
+    let caller = caller?;
+    caller.may(Scope::Evaluate)?;
     let input = input?;
+    let environment = environment_of(api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     wait_for_version(api, input.min_version()?.max(notified_version(&input))).await?;
-    let environment = environment_of(api, &input, None);
     let (flags, parcel, version) = evaluate_all(api, &environment, &subject)?;
-    publish(api, parcel).await?;
+    publish(api, &input, parcel).await?;
     // Of the flags alone: the version around them changes with flags that are none of this environment's.
     let etag = etag(&flags);
     if input.header(IF_NONE_MATCH.as_str()).is_some_and(|known| matches(known, &etag)) {
@@ -186,9 +191,9 @@ fn evaluate_all(
     Ok((flags, parcel, call.flags_version))
 }
 
-async fn publish(api: &Api, parcel: Parcel) -> Result<(), Failure> {
+async fn publish(api: &Api, input: &Input, parcel: Parcel) -> Result<(), Failure> {
     let unrecorded = |error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1).into();
-    api.publisher.publish(parcel).await.map_err(unrecorded)
+    api.publisher.publish(parcel.traced(input.trace())).await.map_err(unrecorded)
 }
 
 /// The version that a change notification named: who was told of it must not get anything older.

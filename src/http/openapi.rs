@@ -2,6 +2,7 @@
 
 pub(super) mod calls;
 pub(super) mod edge;
+mod everywhere;
 pub(super) mod schema;
 
 use std::sync::{Arc, LazyLock};
@@ -16,10 +17,11 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use self::everywhere::Everywhere;
 use super::Problem;
 use super::api::Api;
 use super::edge as edge_routes;
-use super::{changes, evaluate, health, manage, ofrep, webhook};
+use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -54,16 +56,21 @@ const DOCUMENT: &str = "/openapi.json";
         changes::changes,
         changes::openfeature,
         webhook::webhook,
+        tokens::create,
+        tokens::list,
+        tokens::revoke,
         health::overview,
         health::live,
         health::ready
     ),
+    modifiers(&Everywhere),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
         (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
         (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),
+        (name = "tokens", description = "Who may call; needs the scope `admin`"),
         (name = "health", description = "How this process is doing")
     )
 )]

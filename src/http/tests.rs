@@ -1,5 +1,7 @@
 //! The routes by calls, the server by real sockets.
 
+mod limits;
+
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};

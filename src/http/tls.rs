@@ -11,10 +11,10 @@ mod with_openssl {
 
     use anyhow::Context;
     use openssl::ssl::{AlpnError, Ssl, SslAcceptor, SslFiletype, SslMethod, select_next_proto};
-    use tokio::net::TcpStream;
     use tokio_openssl::SslStream;
 
     use crate::config::TlsConfig;
+    use crate::http::server::Stream;
 
     /// The protocols that we speak, best first, each after its length.
     const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
@@ -48,7 +48,7 @@ mod with_openssl {
         }
 
         /// The handshake.
-        pub async fn accept(&self, stream: TcpStream) -> anyhow::Result<SslStream<TcpStream>> {
+        pub async fn accept(&self, stream: Stream) -> anyhow::Result<SslStream<Stream>> {
             let mut stream = SslStream::new(Ssl::new(self.0.context())?, stream)?;
             Pin::new(&mut stream).accept().await?;
             Ok(stream)
@@ -58,9 +58,8 @@ mod with_openssl {
 
 #[cfg(not(feature = "tls"))]
 mod without {
-    use tokio::net::TcpStream;
-
     use crate::config::TlsConfig;
+    use crate::http::server::Stream;
 
     /// Of a build without TLS; there is none of it.
     #[derive(Debug, Clone)]
@@ -71,7 +70,7 @@ mod without {
             anyhow::bail!("this build has no TLS (feature `tls`)")
         }
 
-        pub async fn accept(&self, _: TcpStream) -> anyhow::Result<TcpStream> {
+        pub async fn accept(&self, _: Stream) -> anyhow::Result<Stream> {
             match *self {}
         }
     }

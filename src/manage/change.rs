@@ -57,25 +57,17 @@ impl Expected {
 }
 
 impl Manager {
-    /// Makes a local flag of a body like `{"name": …, "environment": …, "is_enabled": …}`.
-    pub async fn create(&self, body: &[u8], by: By<'_>) -> Result<Done, ManageError> {
-        let (name, environment, flag) = local::created(body).map_err(ManageError::Invalid)?;
-        check(&name, &environment, &flag)?;
-        self.create_flag(&environment, &name, flag, by).await
-    }
-
-    /// Makes a local flag that was checked before.
-    pub async fn create_flag(
+    /// Makes a local flag, as [`local::created`] has read it.
+    pub async fn create(
         &self,
         environment: &str,
         name: &str,
         flag: LocalFlag,
         by: By<'_>,
     ) -> Result<Done, ManageError> {
+        check(name, environment, &flag)?;
         let records = self.records()?;
-        if let Standing::Elsewhere(..) = self.known_standing(environment, name)? {
-            return Err(ManageError::Exists);
-        }
+        self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;
         let wanted = wanted(environment, name, ChangeKind::Created, by);
         let written = records.change(wanted, |before| match before {
@@ -136,11 +128,11 @@ impl Manager {
             Written::Left(error) => return Err(error),
             Written::Done { revision, before, .. } => (revision, before),
         };
-        self.hint(wanted).await;
         // That it is not in force says that it is gone only if it was in force before, or never could be.
-        let was = before.as_ref().is_some_and(|before| seen.has(before.revision));
+        let was = before.is_some_and(|before| seen.has(before));
         let gone = was || matches!(seen, Standing::Elsewhere(..));
-        let in_force = gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await;
+        let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
+        let ((), in_force) = tokio::join!(self.hint(wanted), away);
         Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
     }
 
@@ -154,10 +146,11 @@ impl Manager {
     /// Tells the leader, and waits until the revision is in force here.
     async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
         let Wanted { environment, name, .. } = wanted;
-        if !self.standing(environment, name).has(revision) {
-            self.hint(wanted).await;
-        }
-        let in_force = self.wait_until(environment, name, |now| now.has(revision)).await;
+        let in_force = self.wait_until(environment, name, |now| now.has(revision));
+        let in_force = match self.standing(environment, name).has(revision) {
+            true => true,
+            false => tokio::join!(self.hint(wanted), in_force).1,
+        };
         Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force }
     }
 

@@ -20,7 +20,7 @@ pub enum ManageError {
     Unknown,
     #[error("there is a flag of this name in this environment already")]
     Exists,
-    #[error("the flag is managed in {place}, and changed there only{hint}")]
+    #[error("a flag of this name is managed in {place}, and changed there only{hint}")]
     Elsewhere { place: String, hint: &'static str },
     #[error("the flag is at revision {0} by now")]
     Stale(i64),

@@ -19,19 +19,22 @@ pub struct Page {
 const ONE: &str = view!("WHERE f.environment = $1 AND f.name = $2");
 /// Those that are in the cache, or local and not deleted.
 const SOME: &str = view!(
-    "WHERE ($1::text IS NULL OR f.environment = $1)
+    "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
         AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
             OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
                 AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))
-    ORDER BY f.name, f.environment LIMIT $2 OFFSET $3"
+    ORDER BY f.name, f.environment LIMIT $3 OFFSET $4"
 );
 const COUNT: &str = "SELECT count(*)
     FROM feature_flags f LEFT JOIN local_flags l ON l.environment = f.environment AND l.name = f.name
-    WHERE ($1::text IS NULL OR f.environment = $1)
+    WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
         AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
             OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
                 AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))";
 const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+/// Between names of environments, which have no control characters: neither database takes a list in the same way.
+const BETWEEN: &str = "\n";
 
 impl Manager {
     /// One flag, wherever it is managed.
@@ -53,18 +56,22 @@ impl Manager {
         found.and_then(|view| self.show(view)).ok_or(ManageError::Unknown)
     }
 
-    /// Flags of one environment, or of all.
+    /// Flags of some environments, or of all.
     pub async fn list(
         &self,
-        environment: Option<&str>,
+        environments: Option<&[&str]>,
         limit: u32,
         offset: u32,
     ) -> Result<Page, ManageError> {
         let database = &self.records()?.database;
+        let among = environments.map(among);
         let (views, total): (Vec<View>, i64) = on_pool!(database, |pool, sql| {
-            let rows =
-                sqlx::query_as(sql(SOME)).bind(environment).bind(i64::from(limit)).bind(i64::from(offset));
-            let total = sqlx::query_scalar(sql(COUNT)).bind(environment);
+            let rows = sqlx::query_as(sql(SOME))
+                .bind(&among)
+                .bind(BETWEEN)
+                .bind(i64::from(limit))
+                .bind(i64::from(offset));
+            let total = sqlx::query_scalar(sql(COUNT)).bind(&among).bind(BETWEEN);
             (rows.fetch_all(pool).await?, total.fetch_one(pool).await?)
         });
         let items = views.into_iter().filter_map(|view| self.show(view)).collect();
@@ -77,4 +84,9 @@ impl Manager {
             sqlx::query_as(sql(ONE)).bind(environment).bind(name).fetch_optional(pool).await?
         }))
     }
+}
+
+/// Each name between two separators.
+fn among(names: &[&str]) -> String {
+    names.iter().flat_map(|name| [BETWEEN, name, BETWEEN]).collect()
 }

@@ -59,6 +59,11 @@ impl Manager {
         Self { config, store, records, hints, origins }
     }
 
+    /// The store that its calls wait for.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
     fn records(&self) -> Result<&Records, ManageError> {
         self.records.as_ref().ok_or(ManageError::NoDatabase)
     }

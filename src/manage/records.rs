@@ -60,11 +60,10 @@ pub enum Decision<E> {
 /// What came of it.
 #[derive(Debug)]
 pub enum Written<E> {
-    /// As it stands now, or stood before it was deleted.
+    /// The flag's revision now, and the one that it had.
     Done {
         revision: i64,
-        before: Option<Local>,
-        after: Option<Local>,
+        before: Option<i64>,
     },
     Left(E),
 }
@@ -180,15 +179,7 @@ impl Records {
                             .execute(&mut *transaction)
                             .await?;
                     }
-                    let created_at = before.as_ref().map_or(now, |before| before.created_at);
-                    let after = flag.map(|flag| Local {
-                        flag,
-                        revision,
-                        actor: actor.to_owned(),
-                        created_at,
-                        updated_at: now,
-                    });
-                    Written::Done { revision, before, after }
+                    Written::Done { revision, before: before.map(|before| before.revision) }
                 }
             }
         }))

@@ -70,20 +70,25 @@ impl Manager {
     }
 
     async fn bring_in_force(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {
+        if missing(&self.store.load(), environment, expected).is_none() {
+            return Ok(());
+        }
+        let hint = async {
+            if let Err(error) = self.hints.everything(environment).await {
+                tracing::warn!(environment, %error, "the hint of a sync could not be sent");
+            }
+        };
+        tokio::join!(hint, self.wait_for(environment, expected)).1
+    }
+
+    async fn wait_for(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {
         let deadline = Instant::now() + IN_FORCE_PATIENCE;
         let mut versions = self.store.versions();
-        let mut told = false;
         loop {
             versions.mark_unchanged();
             let Some(missing) = missing(&self.store.load(), environment, expected) else {
                 return Ok(());
             };
-            if !told {
-                told = true;
-                if let Err(error) = self.hints.everything(environment).await {
-                    tracing::warn!(environment, %error, "the hint of a sync could not be sent");
-                }
-            }
             if !matches!(timeout_at(deadline, versions.changed()).await, Ok(Ok(()))) {
                 return Err(ManageError::Late(missing));
             }

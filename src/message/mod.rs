@@ -8,3 +8,4 @@ pub mod json;
 pub mod reply;
 pub mod request;
 pub mod sequence;
+pub mod trace;

@@ -1,10 +1,34 @@
 //! Metrics of the HTTP surface. `flagstream_http_…`.
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    pub status: &'static str,
+}
+
+impl RefusedLabels {
+    /// `None` for a status that is no refusal.
+    pub fn of(status: u16) -> Option<Self> {
+        let status = match status {
+            401 => "401",
+            403 => "403",
+            429 => "429",
+            503 => "503",
+            _ => return None,
+        };
+        Some(Self { status })
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct HttpMetrics {
+    /// Calls refused for who asked, how often, or when.
+    pub refused: Family<RefusedLabels, Counter>,
     /// Open streams of changes.
     pub listeners: Gauge,
 }
@@ -13,6 +37,11 @@ impl HttpMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("listeners", "Open streams of changes", metrics.listeners.clone());
+        registry.register(
+            "refused",
+            "Calls refused for who asked, how often, or when",
+            metrics.refused.clone(),
+        );
         metrics
     }
 }

@@ -120,7 +120,7 @@ impl Publisher {
         while full.may_pass() {
             // Listened for before the next try: room that comes between the two is not missed.
             let taken = self.queue.taken();
-            full = match self.queue.push(full.entry) {
+            full = match self.queue.push(*full.entry) {
                 Ok(()) => return true,
                 Err(full) => full,
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
@@ -16,6 +16,7 @@ use crate::kafka::client;
 use crate::kafka::producer::{Lane, is_refusal};
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
+use crate::message::trace::{TRACEPARENT, Traceparent};
 
 use super::flight::Sent;
 use super::queue::Entry;
@@ -26,6 +27,8 @@ const BY_KEY: i32 = -1;
 const KEYLESS_RUN: u64 = 256;
 /// The ticket of a dead letter.
 pub const LETTER: usize = usize::MAX;
+/// Answers of the broker taken at one look.
+const POLLS_MAX: usize = 64;
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -34,6 +37,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 pub struct Refused {
     pub ticket: usize,
     pub code: RDKafkaErrorCode,
+    pub trace: Option<Traceparent>,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
 }
@@ -71,6 +75,17 @@ pub struct Reports {
     pub broken: Option<RDKafkaErrorCode>,
 }
 
+impl Reports {
+    /// Adds what came; `false` if that was nothing.
+    fn take(&mut self, came: Self) -> bool {
+        let some = !came.delivered.is_empty() || !came.refused.is_empty() || came.broken.is_some();
+        self.delivered.extend(came.delivered);
+        self.refused.extend(came.refused);
+        self.broken = self.broken.take().or(came.broken);
+        some
+    }
+}
+
 /// Hears of every record.
 #[derive(Debug, Default)]
 pub struct Deliveries(Mutex<Reports>);
@@ -81,6 +96,7 @@ pub struct Outlet {
     lane: Lane,
     producer: BaseProducer<Deliveries>,
     partitions: u64,
+    events: String,
     dead_letters: String,
 }
 
@@ -104,6 +120,7 @@ impl Outlet {
             lane: Lane::open(&producer, topic)?,
             producer,
             partitions: partitions as u64,
+            events: topic.to_owned(),
             dead_letters: config.topics.dead_letters.clone(),
         })
     }
@@ -112,12 +129,12 @@ impl Outlet {
     pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> Handed {
         let Sent { entry: Entry { parcel, .. }, handed, suspect, .. } = sent;
         for ((key, value), index) in parcel.records().zip(0..).skip(*handed as usize) {
-            match self.send((key, value), parcel.sequence(index), ticket) {
+            match self.send((key, value), parcel.sequence(index), parcel.trace, ticket) {
                 Ok(true) => *handed += 1,
                 Ok(false) => return Handed::NoRoom,
                 Err(code) if is_refusal(code) => {
                     let (key, value) = (key.map(<[u8]>::to_vec), value.to_vec());
-                    return Handed::Refused(Refused { ticket, code, key, value });
+                    return Handed::Refused(Refused { ticket, code, trace: parcel.trace, key, value });
                 }
                 Err(code) => return Handed::Broken(code),
             }
@@ -135,17 +152,45 @@ impl Outlet {
         &self,
         (key, value): (Option<&[u8]>, &[u8]),
         sequence: Option<Sequence>,
+        trace: Option<Traceparent>,
         ticket: usize,
     ) -> Result<bool, RDKafkaErrorCode> {
-        let Some(sequence) = sequence else {
-            return room(self.lane.send(BY_KEY, key, value, ticket));
+        let partition = match (key, sequence) {
+            (None, Some(sequence)) => {
+                i32::try_from(sequence.number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
+            }
+            _ => BY_KEY,
         };
-        let partition = match key {
-            Some(_) => BY_KEY,
-            None => i32::try_from(sequence.number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY),
-        };
-        let header = sequence.text();
-        room(self.lane.send_with((HEADER, header.as_bytes()), partition, key, value, ticket))
+        let number = sequence.map(|sequence| sequence.text());
+        let number = number.as_ref().map(|number| number.as_bytes());
+        room(match (number, trace) {
+            (None, None) => self.lane.send(partition, key, value, ticket),
+            (Some(number), None) => self.lane.send_with((HEADER, number), partition, key, value, ticket),
+            (number, Some(trace)) => self.send_traced((key, value), partition, number, &trace, ticket),
+        })
+    }
+
+    /// The fast lane takes one header.
+    fn send_traced(
+        &self,
+        (key, value): (Option<&[u8]>, &[u8]),
+        partition: i32,
+        number: Option<&[u8]>,
+        trace: &Traceparent,
+        ticket: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let mut headers = OwnedHeaders::new();
+        if let (Some(number), Ok(name)) = (number, HEADER.to_str()) {
+            headers = headers.insert(Header { key: name, value: Some(number) });
+        }
+        headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(&self.events, ticket).headers(headers);
+        (record.key, record.payload) = (key, Some(value));
+        record.partition = (partition != BY_KEY).then_some(partition);
+        self.producer
+            .send(record)
+            .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
     /// What stands for an event that the topic does not take. `Ok(false)`: there is no room at the moment.
@@ -158,9 +203,12 @@ impl Outlet {
             ("event-id", event_id(&refused.value)),
             ("body-omitted", "true"),
         ];
-        let headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        let mut headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });
+        if let Some(trace) = &refused.trace {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
+        }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, LETTER).headers(headers);
         record.key = refused.key.as_deref();
@@ -172,9 +220,21 @@ impl Outlet {
     }
 
     /// Serves what came back, waiting for it up to `patience`.
+    ///
+    /// The crate's own wait is not used: it rounds what is left of a millisecond down to nothing, and spins over it.
     pub fn poll(&self, patience: Duration) -> Reports {
-        self.producer.poll(patience);
-        self.producer.context().0.lock().map(|mut reports| std::mem::take(&mut *reports)).unwrap_or_default()
+        if !patience.is_zero() {
+            std::thread::sleep(patience);
+        }
+        let mut reports = Reports::default();
+        for _ in 0..POLLS_MAX {
+            self.producer.poll(Duration::ZERO);
+            let came = self.producer.context().0.lock().map(|mut came| std::mem::take(&mut *came));
+            if !came.is_ok_and(|came| reports.take(came)) {
+                break;
+            }
+        }
+        reports
     }
 
     /// How many records are on their way.
@@ -215,6 +275,10 @@ fn room(sent: Result<(), RDKafkaErrorCode>) -> Result<bool, RDKafkaErrorCode> {
         Err(RDKafkaErrorCode::QueueFull) => Ok(false),
         Err(code) => Err(code),
     }
+}
+
+fn trace_of(headers: &BorrowedHeaders) -> Option<Traceparent> {
+    headers.iter().find(|header| header.key == TRACEPARENT).and_then(|found| Traceparent::parse(found.value?))
 }
 
 /// Of an event as `message::event` writes it.
@@ -259,6 +323,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
                     reports.refused.push(Refused {
                         ticket,
                         code,
+                        trace: message.headers().and_then(trace_of),
                         key: message.key().map(<[u8]>::to_vec),
                         value: message.payload().unwrap_or_default().to_vec(),
                     });

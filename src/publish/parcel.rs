@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use crate::message::sequence::Sequence;
+use crate::message::trace::Traceparent;
 
 /// Stands for "no key" where a key's length is written.
 const NO_KEY: u32 = u32::MAX;
 const LENGTH_BYTES: usize = 4;
 /// Set beside the number of records where a place follows.
 const HAS_PLACE: u32 = 1 << 31;
+/// Set in the length of the environment's name: a traceparent follows the name.
+const TRACED: u16 = 1 << 15;
+const TRACE_BYTES: usize = 55;
 
 /// Records for one topic, in their order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct Parcel {
     pub environment: Arc<str>,
     /// Where its first record stands; given by the queue.
     pub(super) place: Option<Sequence>,
+    /// The trace that the call is part of; its records take it along.
+    pub trace: Option<Traceparent>,
     records: u32,
     bytes: Vec<u8>,
 }
@@ -28,7 +34,13 @@ impl Parcel {
 
     /// With room for some records.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
-        Self { environment, place: None, records: 0, bytes: Vec::with_capacity(bytes) }
+        Self { environment, place: None, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// The same as part of a trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<Traceparent>) -> Self {
+        Self { trace, ..self }
     }
 
     /// Makes room for more.
@@ -80,14 +92,16 @@ impl Parcel {
 
     /// Appends it in the form of [`Parcel::from_bytes`].
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let name = u16::try_from(self.environment.len()).unwrap_or_default();
+        let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
+        let traced = if self.trace.is_some() { TRACED } else { 0 };
         let flags = if self.place.is_some() { HAS_PLACE } else { 0 };
         out.extend_from_slice(&(self.records | flags).to_le_bytes());
         for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&name.to_le_bytes());
+        out.extend_from_slice(&(name | traced).to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
+        out.extend_from_slice(self.trace.as_ref().map(Traceparent::as_bytes).unwrap_or_default());
         out.extend_from_slice(&self.bytes);
     }
 
@@ -105,9 +119,12 @@ impl Parcel {
         }
         let records = records & !HAS_PLACE;
         let (name, rest) = rest.split_first_chunk::<2>()?;
-        let (name, bytes) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
-        let environment = std::str::from_utf8(name).ok()?.into();
-        let parcel = Self { environment, place, records, bytes: bytes.to_vec() };
+        let name = u16::from_le_bytes(*name);
+        let (environment, rest) = rest.split_at_checked(usize::from(name & !TRACED))?;
+        let traced = if name & TRACED == 0 { 0 } else { TRACE_BYTES };
+        let (trace, bytes) = rest.split_at_checked(traced)?;
+        let (environment, trace) = (std::str::from_utf8(environment).ok()?.into(), Traceparent::parse(trace));
+        let parcel = Self { environment, place, trace, records, bytes: bytes.to_vec() };
         (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
     }
 }
@@ -142,8 +159,12 @@ mod tests {
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
-        for place in [None, Some(Sequence { stream: 7, number: u64::MAX })] {
-            let parcel = Parcel { place, ..parcel.clone() };
+        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = parcel.clone().traced(Traceparent::parse(header));
+        assert!(traced.trace.is_some());
+        let place = Some(Sequence { stream: 7, number: u64::MAX });
+        let placed = [parcel.clone(), traced.clone()].map(|parcel| Parcel { place, ..parcel });
+        for parcel in [parcel, traced].into_iter().chain(placed) {
             let mut bytes = Vec::new();
             parcel.write(&mut bytes);
             assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));

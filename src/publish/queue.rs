@@ -49,7 +49,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Full {
     pub reason: &'static str,
-    pub entry: Entry,
+    pub entry: Box<Entry>,
 }
 
 impl Full {
@@ -79,11 +79,14 @@ impl Queue {
         let mut inner = self.lock();
         let bytes = inner.bytes + entry.parcel.size();
         if inner.closed {
-            return Err(Full { reason: "stopped", entry });
+            return Err(Full { reason: "stopped", entry: Box::new(entry) });
         }
         if bytes > QUEUE_BYTES {
             let spool_is_full = self.spool_is_full.load(Ordering::Relaxed);
-            return Err(Full { reason: if spool_is_full { "spool_full" } else { QUEUE_FULL }, entry });
+            return Err(Full {
+                reason: if spool_is_full { "spool_full" } else { QUEUE_FULL },
+                entry: Box::new(entry),
+            });
         }
         inner.bytes = bytes;
         entry.parcel.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });

@@ -1,6 +1,7 @@
 //! Local flags over HTTP: every call, each bad input, and that what was answered is in force everywhere.
 
 mod elsewhere;
+mod examples;
 mod faults;
 
 use serde_json::{Value, json};
@@ -303,7 +304,13 @@ fn odd_names_work_in_paths_and_bad_ones_are_refused() {
     }
     let broken = call("GET", &format!("{}{FLAGS}/%FF?environment=development", service.url), &[], b"");
     assert_eq!((broken.status, refused(&broken)), (400, vec!["name".to_owned()]));
-    assert_eq!(scene.show(&service, &"n".repeat(300)).status, 404);
+    for name in ["\0", &"n".repeat(300)] {
+        assert_eq!(scene.show(&service, name).status, 404);
+        assert_eq!(scene.update(&service, name, &json!({})).status, 404);
+        assert_eq!(scene.delete(&service, name).status, 404);
+    }
+    let nowhere = scene.ask(&service, "GET", &format!("{FLAGS}?environment=%00"), &[], &Value::Null);
+    assert_eq!((nowhere.status, refused(&nowhere)), (422, vec!["environment".to_owned()]));
 }
 
 #[test]
@@ -559,7 +566,49 @@ fn callers_need_the_scope_of_what_they_do() {
     }
     let admin = [("authorization", "Bearer a-token-of-the-admin")];
     let made = scene.ask(&service, "POST", FLAGS, &admin, &new_flag("f"));
-    assert_eq!((made.status, &made.json()["updated_by"]), (201, &json!("bootstrap")));
+    assert_eq!((made.status, &made.json()["updated_by"]), (201, &json!("bootstrap-token")));
+}
+
+#[test]
+fn a_token_sees_and_changes_its_environments_only() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack)
+        .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
+        .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-of-the-admin");
+    let service = scene.start("one");
+    leads(&service);
+    let admin = [("authorization", "Bearer a-token-of-the-admin")];
+    for environment in ["development", "production", "staging"] {
+        let flag = json!({"name": "f", "environment": environment});
+        assert_eq!(scene.ask(&service, "POST", FLAGS, &admin, &flag).status, 201);
+    }
+    let wanted = json!({"name": "team", "scopes": ["read", "write", "delete"], "environments": ["development", "staging"]});
+    let headers = [admin[0], ("content-type", "application/json")];
+    let url = format!("{}/api/v1/tokens", service.url);
+    let token = call("POST", &url, &headers, wanted.to_string().as_bytes()).json();
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+    let theirs = [("authorization", bearer.as_str())];
+    let list = scene.ask(&service, "GET", FLAGS, &theirs, &Value::Null).json();
+    let seen: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|flag| flag["environment"].clone()).collect();
+    assert_eq!((seen, &list["total"]), (vec![json!("development"), json!("staging")], &json!(2)));
+    let elsewhere = format!("{FLAGS}/f?environment=production");
+    for (method, path, body) in [
+        ("GET", format!("{FLAGS}?environment=production"), Value::Null),
+        ("GET", elsewhere.clone(), Value::Null),
+        ("GET", format!("{FLAGS}/f/history?environment=production"), Value::Null),
+        ("GET", format!("{FLAGS}/f/changes?environment=production"), Value::Null),
+        ("POST", FLAGS.to_owned(), json!({"name": "g", "environment": "production"})),
+        ("PUT", elsewhere.clone(), json!({"is_enabled": true})),
+        ("DELETE", elsewhere.clone(), Value::Null),
+        ("POST", format!("{FLAGS}/sync?environment=production"), Value::Null),
+    ] {
+        assert_eq!(scene.ask(&service, method, &path, &theirs, &body).status, 403, "{method} {path}");
+    }
+    let changed = scene.ask(&service, "PUT", &path("f"), &theirs, &json!({"is_enabled": true}));
+    assert_eq!(changed.status, 200);
+    let name = changed.json()["updated_by"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("token:") && name.ends_with(":team"), "{name}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (usage, health) = (Arc::new(Usage::default()), Reporter::detached());
     let parts =
         Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };
-    let api = Api::new(parts, publisher, manager, None);
+    let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);

@@ -85,6 +85,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
 
 pub fn check_environment(name: &str) -> Result<(), String> {
     let fine = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
+    if name == "*" {
+        return Err("expected the name of one environment".to_owned());
+    }
     if (1..=MAX_ENVIRONMENT_BYTES).contains(&name.len()) && name.chars().all(fine) {
         return Ok(());
     }

@@ -31,8 +31,8 @@ pub(in crate::http) async fn clear(
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Json<CacheCleared>, Problem> {
-    caller.may(Scope::Write)?;
     let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Write, &environment)?;
     let known = {
         let snapshot = api.store.load();
         snapshot.environment(&environment).is_some_and(|flags| flags.get(&name).is_some())

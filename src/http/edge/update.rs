@@ -44,11 +44,12 @@ pub(in crate::http) async fn update(
     caller: Caller,
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
     let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Write, &environment)?;
     let change = change(&input)?;
     let asked = Asked { environment: &environment, name: &name, expected: &Expected::Any };
-    let by = By { actor: caller.name(), reason: None };
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: None };
     let done = api.manager.update(asked, change.to_string().as_bytes(), by).await.map_err(manage::problem)?;
     let body = {
         let snapshot = api.store.load();

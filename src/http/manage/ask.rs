@@ -9,10 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 
 use crate::flag::local::check_environment;
 use crate::http::Problem;
-use crate::http::caller::Caller;
 use crate::http::input::{Input, last_parameter};
 use crate::http::problem::FieldError;
-use crate::manage::{By, Expected};
+use crate::manage::Expected;
 
 /// Why a change is made.
 const REASON_HEADER: &str = "x-change-reason";
@@ -45,6 +44,10 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let fixed = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
         match Option::<Path<String>>::from_request_parts(parts, state).await {
+            // No database could even be asked for it.
+            Ok(Some(Path(name))) if name.contains('\0') => {
+                Err(Problem::new(StatusCode::NOT_FOUND, "no flag has such a name"))
+            }
             Ok(Some(Path(name))) => Ok(Self(name)),
             Ok(None) => Ok(Self(fixed)),
             Err(_) => {
@@ -66,6 +69,11 @@ impl Ask {
 
     pub(super) fn environment(&self) -> Result<String, Problem> {
         environment(self.parameter("environment"))
+    }
+
+    /// Absent: all of them.
+    pub(super) fn any_environment(&self) -> Result<Option<String>, Problem> {
+        self.parameter("environment").map(|name| environment(Some(name))).transpose()
     }
 
     pub(super) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
@@ -162,10 +170,6 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
     };
     let error = FieldError::new("X-Change-Reason", message);
     Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
-}
-
-pub(super) fn by<'b>(caller: &'b Caller, reason: Option<&'b str>) -> By<'b> {
-    By { actor: caller.name(), reason }
 }
 
 /// For a path or a query.

@@ -44,6 +44,27 @@ pub enum EvaluationProblems {
     NotNow(ProblemDetails),
 }
 
+/// Why a call that changes something is not done; what is true of all calls is added to it.
+#[derive(IntoResponses)]
+pub enum ManagementProblems {
+    #[response(
+        status = 400,
+        description = "Not JSON, or a field of another type",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
+    TooLarge(ProblemDetails),
+    #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
+    OtherType(ProblemDetails),
+    #[response(
+        status = 422,
+        description = "Understood, but not meaningful, or an unknown field",
+        content_type = "application/problem+json"
+    )]
+    NotMeaningful(ProblemDetails),
+}
+
 /// Why a call of OpenFeature's protocol is not answered.
 #[derive(IntoResponses)]
 pub enum OfrepProblems {
@@ -59,6 +80,8 @@ pub enum OfrepProblems {
     OtherType(OfrepFailure),
     #[response(status = 422, description = "More flags than one call may ask for")]
     NotMeaningful(OfrepFailure),
+    #[response(status = 429, description = "Too many calls in a second")]
+    TooMany(OfrepFailure),
     #[response(status = 503, description = "No flags are loaded yet, or the version is not in force")]
     NotNow(OfrepFailure),
 }

@@ -161,6 +161,76 @@ pub struct FieldProblem {
     message: String,
 }
 
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ScopeName {
+    Evaluate,
+    Read,
+    Write,
+    Delete,
+    Admin,
+}
+
+/// A token that shall be made.
+#[derive(ToSchema)]
+pub struct TokenRequest {
+    #[schema(min_length = 1, max_length = 100, example = "shop")]
+    name: String,
+    #[schema(min_items = 1)]
+    scopes: Vec<ScopeName>,
+    /// Names, or `*` alone for all.
+    #[schema(min_items = 1, max_items = 100, example = json!(["production"]))]
+    environments: Vec<String>,
+    /// Absent: it does not expire.
+    #[schema(example = "90d", pattern = "^[0-9]+(ms|s|m|h|d)?$")]
+    expires_in: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum TokenState {
+    Active,
+    Revoked,
+    Expired,
+}
+
+/// A token without its secret.
+#[derive(ToSchema)]
+pub struct TokenDetails {
+    id: String,
+    name: String,
+    scopes: Vec<ScopeName>,
+    environments: Vec<String>,
+    state: TokenState,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    #[schema(required, format = DateTime)]
+    revoked_at: Option<String>,
+    /// Noted once a minute.
+    #[schema(required, format = DateTime)]
+    last_used_at: Option<String>,
+}
+
+/// A new token.
+#[derive(ToSchema)]
+pub struct TokenMade {
+    /// For the header `Authorization: Bearer …`; shown this once.
+    token: String,
+    #[schema(inline)]
+    #[serde(flatten)]
+    details: TokenDetails,
+}
+
+#[derive(ToSchema)]
+pub struct TokenList {
+    tokens: Vec<TokenDetails>,
+    /// The `after` of the next page; null at the end.
+    #[schema(required)]
+    next: Option<String>,
+}
+
 /// A call of OpenFeature's protocol.
 #[derive(ToSchema)]
 pub struct OfrepRequest {

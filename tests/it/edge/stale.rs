@@ -33,7 +33,7 @@ fn read(url: &str, in_force: &AtomicU64, stop: &AtomicBool, reader: usize) -> Se
         let version = answer["flag_version"].as_u64().unwrap();
         assert!(version >= oldest, "{version} after {oldest}: {answer}");
         // Every second version is off.
-        assert_eq!(answer["enabled"], json!(version % 2 == 0), "{answer}");
+        assert_eq!(answer["enabled"], json!(version.is_multiple_of(2)), "{answer}");
         if check.is_empty() {
             assert_eq!(answer["flag_data"]["enabled"], answer["enabled"], "{answer}");
         }
@@ -56,7 +56,7 @@ fn read(url: &str, in_force: &AtomicU64, stop: &AtomicBool, reader: usize) -> Se
 fn set_changing(flags: &mut Flags<'_>, version: u64) -> u64 {
     // The next version decides what it says.
     let next = version + 1;
-    let flag = if next % 2 == 0 { Flag::on("changing") } else { Flag::off("changing") };
+    let flag = if next.is_multiple_of(2) { Flag::on("changing") } else { Flag::off("changing") };
     flags.change(ENVIRONMENT, flag)
 }
 

@@ -1,0 +1,140 @@
+//! What a token may do, and where.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Scope, environment_name};
+
+/// Stands for all environments, those to come included.
+const EVERYWHERE: &str = "*";
+
+/// Scopes, and the environments in which they count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub scopes: Vec<Scope>,
+    pub environments: Environments,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Environments {
+    All,
+    Listed(BTreeSet<String>),
+}
+
+impl Grant {
+    pub fn new(scopes: Vec<Scope>, environments: Environments) -> Self {
+        Self { scopes, environments }
+    }
+
+    /// `admin` implies all other scopes.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+
+    /// As the table has them.
+    pub(super) fn scope_names(&self) -> String {
+        let names: Vec<_> = self.scopes.iter().map(|scope| scope.name()).collect();
+        names.join(",")
+    }
+
+    /// From the table; a scope that this binary does not know allows nothing.
+    pub(super) fn read(scopes: &str, environments: Option<&str>) -> Self {
+        let scopes = scopes.split(',').filter_map(Scope::of_name).collect();
+        // What cannot be read is for no environment.
+        let listed = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        Self {
+            scopes,
+            environments: environments.map_or(Environments::All, |t| Environments::Listed(listed(t))),
+        }
+    }
+}
+
+impl Environments {
+    /// From names as users give them; `*` alone is all. The error says what was expected.
+    pub fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, String> {
+        let mut listed = BTreeSet::new();
+        for name in names {
+            listed.insert(environment_name(name)?);
+        }
+        match (listed.contains(EVERYWHERE), listed.len()) {
+            (true, 1) => Ok(Self::All),
+            (true, _) => Err("expected `*` alone, or names without it".to_owned()),
+            (false, 0) => Err("expected at least one environment, or `*` for all".to_owned()),
+            (false, _) => Ok(Self::Listed(listed)),
+        }
+    }
+
+    pub fn contains(&self, environment: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(listed) => listed.contains(environment),
+        }
+    }
+
+    /// The first of them that `other` does not contain; `*` where all would have to be.
+    pub fn beyond<'e>(&'e self, other: &Self) -> Option<&'e str> {
+        match (self, other) {
+            (_, Self::All) => None,
+            (Self::All, Self::Listed(_)) => Some(EVERYWHERE),
+            (Self::Listed(mine), Self::Listed(_)) => {
+                mine.iter().map(String::as_str).find(|name| !other.contains(name))
+            }
+        }
+    }
+
+    /// As users give them.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::All => vec![EVERYWHERE],
+            Self::Listed(listed) => listed.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// As the table has them: nothing stands for all.
+    pub(super) fn stored(&self) -> Option<String> {
+        match self {
+            Self::All => None,
+            Self::Listed(listed) => Some(serde_json::to_string(listed).unwrap_or_else(|_| "[]".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn of(names: &[&str]) -> Environments {
+        Environments::of_names(names.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn environments_are_named_or_all() {
+        assert_eq!(of(&["*"]), Environments::All);
+        assert!(of(&["*"]).contains("anything"));
+        let two = of(&["production", "development", "production"]);
+        assert_eq!(two.names(), ["development", "production"]);
+        assert!(two.contains("production") && !two.contains("staging") && !two.contains("*"));
+        for wrong in [&[][..], &["*", "production"], &[""], &["a/b"], &["a\nb"]] {
+            assert!(Environments::of_names(wrong.iter().copied()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_granted_beyond_what_one_has() {
+        assert_eq!(of(&["a"]).beyond(&of(&["a", "b"])), None);
+        assert_eq!(of(&["a", "c"]).beyond(&of(&["a", "b"])), Some("c"));
+        assert_eq!(of(&["*"]).beyond(&of(&["a"])), Some("*"));
+        assert_eq!(of(&["*"]).beyond(&of(&["*"])), None);
+    }
+
+    #[test]
+    fn the_table_is_read_as_it_was_written_and_doubt_allows_nothing() {
+        for environments in [of(&["*"]), of(&["a\"b", "ü"])] {
+            let grant = Grant::new(vec![Scope::Evaluate, Scope::Delete], environments);
+            assert_eq!(Grant::read(&grant.scope_names(), grant.environments.stored().as_deref()), grant);
+        }
+        let odd = Grant::read("evaluate,fly", Some("production"));
+        assert_eq!(odd.scopes, [Scope::Evaluate]);
+        assert!(!odd.environments.contains("production"));
+    }
+}

@@ -1,0 +1,117 @@
+//! A token that somebody wants, checked: from the command line and over HTTP by the same rules.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::config::{Scope, lifetime};
+
+use super::{Environments, Grant};
+
+const NAME_CHARS_MAX: usize = 100;
+const ENVIRONMENTS_MAX: usize = 100;
+/// Ten years.
+pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(3_650 * 86_400);
+pub const EXPIRES_IN_MIN: Duration = Duration::from_secs(1);
+
+/// What a new token shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    pub name: String,
+    pub grant: Grant,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What is wrong with which part of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderProblem {
+    pub field: &'static str,
+    pub message: String,
+}
+
+impl Order {
+    /// The order, or everything that is wrong with it.
+    pub fn check(
+        name: &str,
+        scopes: &[&str],
+        environments: &[&str],
+        expires_in: Option<&str>,
+    ) -> Result<Self, Vec<OrderProblem>> {
+        let mut problems = Vec::new();
+        let mut note = |field, message: String| problems.push(OrderProblem { field, message });
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(char::is_control) {
+            note("name", format!("expected 1 to {NAME_CHARS_MAX} printable characters"));
+        }
+        let scopes = parse_scopes(scopes).map_err(|message| note("scopes", message)).unwrap_or_default();
+        let environments = if environments.len() > ENVIRONMENTS_MAX {
+            Err(format!("expected at most {ENVIRONMENTS_MAX} environments, got {}", environments.len()))
+        } else {
+            Environments::of_names(environments.iter().copied())
+        };
+        let environments = environments.map_err(|message| note("environments", message));
+        let expires_in = expires_in.map(|text| lifetime(text, EXPIRES_IN_MIN..=EXPIRES_IN_MAX));
+        let expires_in = expires_in.transpose().map_err(|message| note("expires_in", message));
+        match (environments, expires_in) {
+            (Ok(environments), Ok(expires_in)) if problems.is_empty() => {
+                let lifetime = expires_in.and_then(|lifetime| TimeDelta::from_std(lifetime).ok());
+                let expires_at = lifetime.and_then(|lifetime| now().checked_add_signed(lifetime));
+                Ok(Self { name: name.to_owned(), grant: Grant::new(scopes, environments), expires_at })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+/// In the precision that both databases keep.
+pub(super) fn now() -> DateTime<Utc> {
+    let now = Utc::now();
+    DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
+}
+
+fn parse_scopes(names: &[&str]) -> Result<Vec<Scope>, String> {
+    let known: Vec<_> = Scope::NAMES.iter().map(|(name, _)| *name).collect();
+    let expected = || format!("expected some of {}", known.join(", "));
+    let mut scopes = Vec::new();
+    for name in names {
+        let scope = Scope::of_name(name.trim()).ok_or_else(|| format!("{}, not `{name}`", expected()))?;
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    if scopes.is_empty() { Err(expected()) } else { Ok(scopes) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_order_is_taken() {
+        let order = Order::check(" shop ", &["read", "evaluate", "read"], &["*"], Some("90d")).unwrap();
+        assert_eq!(order.name, "shop");
+        assert_eq!(order.grant, Grant::new(vec![Scope::Read, Scope::Evaluate], Environments::All));
+        let days = (order.expires_at.unwrap() - Utc::now()).num_hours();
+        assert!((24 * 90 - 1..=24 * 90).contains(&days));
+        assert_eq!(Order::check("x", &["admin"], &["a"], None).unwrap().expires_at, None);
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let long = "n".repeat(101);
+        for name in ["", " ", "a\nb", &long] {
+            let problems = Order::check(name, &["fly"], &["*", "a"], Some("soon")).unwrap_err();
+            let fields: Vec<_> = problems.iter().map(|problem| problem.field).collect();
+            assert_eq!(fields, ["name", "scopes", "environments", "expires_in"]);
+            assert!(problems.iter().all(|problem| problem.message.contains("expected")), "{problems:?}");
+        }
+        for lifetime in ["0", "0d", "3651d", "-1d", "9999999999999999999d"] {
+            assert!(Order::check("n", &["read"], &["a"], Some(lifetime)).is_err(), "{lifetime}");
+        }
+        assert!(Order::check("n", &[], &["a"], None).is_err());
+        let many: Vec<String> = (0..101).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(Order::check("n", &["read"], &many, None).is_err());
+    }
+}

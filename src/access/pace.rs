@@ -1,0 +1,141 @@
+//! How often who may call: a token, or an address without one. Each instance counts by itself.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter};
+
+/// Addresses that are counted one by one; while there are more, all share one count.
+const ADDRESSES_MAX: usize = 65_536;
+/// Addresses that have not called for a while are forgotten no more often than this.
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pace of one token.
+#[derive(Debug)]
+pub(super) struct Pace(Option<DefaultDirectRateLimiter>);
+
+/// The paces of callers without a token.
+#[derive(Debug)]
+pub struct Addresses(Option<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    one_by_one: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock, NoOpMiddleware>,
+    together: DefaultDirectRateLimiter,
+    forgotten: Mutex<Instant>,
+}
+
+/// Too many calls; it is worth coming back after this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooFast(pub Duration);
+
+impl TooFast {
+    /// For `Retry-After`.
+    pub fn seconds(self) -> u32 {
+        u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+}
+
+impl Pace {
+    pub(super) fn new(calls_per_second: Option<NonZeroU32>) -> Self {
+        Self(calls_per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))))
+    }
+
+    pub(super) fn check(&self) -> Result<(), TooFast> {
+        self.0.as_ref().map_or(Ok(()), |limiter| limiter.check().map_err(too_fast))
+    }
+}
+
+impl Addresses {
+    pub fn new(calls_per_second: Option<NonZeroU32>) -> Self {
+        Self(calls_per_second.map(|rate| Counted {
+            one_by_one: RateLimiter::hashmap(Quota::per_second(rate)),
+            together: RateLimiter::direct(Quota::per_second(rate)),
+            forgotten: Mutex::new(Instant::now()),
+        }))
+    }
+
+    /// One call from this address.
+    pub fn check(&self, address: Option<IpAddr>) -> Result<(), TooFast> {
+        let Some(counted) = &self.0 else { return Ok(()) };
+        match address.filter(|_| counted.has_room()) {
+            Some(address) => counted.one_by_one.check_key(&network(address)).map_err(too_fast),
+            None => counted.together.check().map_err(too_fast),
+        }
+    }
+}
+
+impl Counted {
+    fn has_room(&self) -> bool {
+        if self.one_by_one.len() < ADDRESSES_MAX {
+            return true;
+        }
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.elapsed() >= FORGET_INTERVAL {
+            self.one_by_one.retain_recent();
+            *forgotten = Instant::now();
+        }
+        self.one_by_one.len() < ADDRESSES_MAX
+    }
+}
+
+fn too_fast(until: NotUntil<<DefaultClock as Clock>::Instant>) -> TooFast {
+    TooFast(until.wait_time_from(DefaultClock::default().now()))
+}
+
+/// Who has one address of IPv6 mostly has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_token_and_each_address_has_a_pace_of_its_own() {
+        let rate = NonZeroU32::new(1);
+        let (one, other) = (Pace::new(rate), Pace::new(rate));
+        assert_eq!(one.check(), Ok(()));
+        let TooFast(wait) = one.check().unwrap_err();
+        assert!(wait <= Duration::from_secs(1));
+        assert_eq!(other.check(), Ok(()));
+        let addresses = Addresses::new(rate);
+        let at = |text: &str| addresses.check(Some(text.parse().unwrap()));
+        assert_eq!(at("10.0.0.1"), Ok(()));
+        assert!(at("10.0.0.1").is_err() && at("::ffff:10.0.0.1").is_err());
+        assert_eq!(at("10.0.0.2"), Ok(()));
+        assert_eq!(at("2001:db8::1"), Ok(()));
+        assert!(at("2001:db8::2").is_err());
+        assert_eq!(at("2001:db8:0:1::2"), Ok(()));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_counted_as_one() {
+        // A minute until one is forgotten.
+        let addresses = Addresses(Some(Counted {
+            one_by_one: RateLimiter::hashmap(Quota::per_minute(NonZeroU32::MIN)),
+            together: RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN)),
+            forgotten: Mutex::new(Instant::now()),
+        }));
+        let address = |n: usize| Some(IpAddr::from(u32::try_from(n).unwrap().to_be_bytes()));
+        let taken = (0..ADDRESSES_MAX + 1_000).filter(|n| addresses.check(address(*n)).is_ok()).count();
+        assert_eq!(taken, ADDRESSES_MAX + 1);
+        assert_eq!(addresses.0.as_ref().unwrap().one_by_one.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn without_a_setting_there_is_no_limit() {
+        let (pace, addresses) = (Pace::new(None), Addresses::new(None));
+        assert!((0..1_000).all(|_| pace.check().is_ok() && addresses.check(None).is_ok()));
+    }
+}

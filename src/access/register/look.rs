@@ -1,0 +1,123 @@
+//! The task that looks at the table.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::access::table::{self, TableError};
+use crate::health::Reporter;
+use crate::metrics::{AccessMetrics, LookLabels};
+use crate::shutdown::Shutdown;
+
+use super::{LOOK_INTERVAL, LOOK_PAUSE, Register};
+
+/// A look that takes longer has failed.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The tokens are read again though nothing tells that they have changed (after a restored backup, say), and uses
+/// are noted.
+const HOUSE_INTERVAL: Duration = Duration::from_secs(60);
+/// Uses that are noted at a time; each is a statement.
+const NOTES_MAX: usize = 1_000;
+
+/// Between two looks.
+struct Memory {
+    revision: Option<i64>,
+    /// When all tokens were read last.
+    read_at: Instant,
+    told: Option<String>,
+}
+
+impl Register {
+    /// Looks at the table until `shutdown`.
+    pub async fn run(&self, shutdown: Shutdown, health: Reporter, metrics: AccessMetrics) -> Result<()> {
+        let mut memory = Memory { revision: None, read_at: Instant::now(), told: None };
+        while !shutdown.is_cancelled() {
+            let failed = tokio::select! {
+                () = shutdown.cancelled() => break,
+                failed = self.look(&mut memory, &health, &metrics) => failed,
+            };
+            let pause = async {
+                sleep(LOOK_PAUSE).await;
+                // What calls ask for is asked of a database that answers only.
+                let asked =
+                    async { if failed { std::future::pending().await } else { self.asked.notified().await } };
+                let _ = timeout(LOOK_INTERVAL - LOOK_PAUSE, asked).await;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = pause => {}
+            }
+        }
+        // What is not noted is noted at the next use.
+        let _ = timeout(LOOK_TIMEOUT, self.note_uses()).await;
+        Ok(())
+    }
+
+    /// One look; whether it failed.
+    async fn look(&self, memory: &mut Memory, health: &Reporter, metrics: &AccessMetrics) -> bool {
+        self.looks.send_modify(|looks| looks.begun += 1);
+        let as_of = Instant::now();
+        let looked = timeout(LOOK_TIMEOUT, self.look_at_table(memory, as_of)).await;
+        let error = match looked {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the database does not answer within {} s", LOOK_TIMEOUT.as_secs())),
+        };
+        let failed = error.is_some();
+        let outcome = if failed { "failed" } else { "done" };
+        metrics.looks.get_or_create(&LookLabels { outcome }).inc();
+        metrics.tokens.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
+        self.looks.send_modify(|looks| {
+            looks.ended = looks.begun;
+            looks.failing = failed;
+        });
+        memory.tell(error, health);
+        failed
+    }
+
+    async fn look_at_table(&self, memory: &mut Memory, as_of: Instant) -> Result<(), TableError> {
+        let revision = table::revision(&self.database).await?;
+        let house = memory.read_at.elapsed() >= HOUSE_INTERVAL;
+        if memory.revision != Some(revision) || house {
+            // The number was read first: what is changed now will be seen by the next look.
+            self.replace(table::valid(&self.database).await?, as_of);
+            memory.revision = Some(revision);
+            memory.read_at = Instant::now();
+        }
+        self.confirm(as_of);
+        if house {
+            self.note_uses().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn note_uses(&self) -> Result<(), TableError> {
+        let known = self.known.load_full();
+        let used = known.values().filter_map(|entry| Some((entry, entry.take_use()?)));
+        for (entry, at) in used.take(NOTES_MAX) {
+            if let Err(error) = table::used(&self.database, entry.valid.id, at).await {
+                entry.used_ms.fetch_max(at.timestamp_millis(), Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    /// The same again is one line only, however long it lasts.
+    fn tell(&mut self, error: Option<String>, health: &Reporter) {
+        match &error {
+            None => health.up(),
+            Some(error) => health.degraded(format!("known tokens go on counting, others get 503: {error}")),
+        }
+        if error != self.told
+            && let Some(error) = &error
+        {
+            tracing::warn!("the tokens cannot be read: {error}");
+        }
+        self.told = error;
+    }
+}

@@ -1,0 +1,315 @@
+//! The table of tokens, in Postgres and in SQLite: what is written and read is the same text in both.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use crate::database::{Database, DatabaseError, Trouble};
+
+use super::order::now;
+use super::token::SecretHash;
+use super::{Grant, Order, Token, TokenId};
+
+/// Tokens that are valid at the same time: an instance holds all of them.
+pub const VALID_TOKENS_MAX: i64 = 10_000;
+/// Listed at once, at most.
+pub const PAGE_TOKENS_MAX: u32 = 1_000;
+
+/// A token as everyone may see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    pub id: TokenId,
+    pub name: String,
+    pub grant: Grant,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub revoked_at: Option<DateTime<Utc>>,
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A valid token, as calls are compared with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Valid {
+    pub id: TokenId,
+    pub name: String,
+    pub hash: SecretHash,
+    pub grant: Grant,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What a revocation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    Now,
+    Before,
+    Unknown,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("there are {VALID_TOKENS_MAX} valid tokens already: revoke some")]
+    Full,
+    #[error("{0}{advice}", advice = advice(.0))]
+    Database(#[from] DatabaseError),
+}
+
+fn advice(error: &DatabaseError) -> &'static str {
+    if error.trouble() == Trouble::Schema { "; is it migrated? (flagstream migrate)" } else { "" }
+}
+
+impl From<sqlx::Error> for TableError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl Entered {
+    /// `active`, `revoked` or `expired`.
+    pub fn state(&self) -> &'static str {
+        match (self.revoked_at, self.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(expires_at)) if expires_at <= Utc::now() => "expired",
+            _ => "active",
+        }
+    }
+
+    /// As programs get it.
+    pub fn json(&self) -> Value {
+        let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
+        let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+        json!({
+            "id": self.id.to_string(),
+            "name": self.name,
+            "scopes": scopes,
+            "environments": self.grant.environments.names(),
+            "state": self.state(),
+            "created_at": time(self.created_at),
+            "expires_at": self.expires_at.map(time),
+            "revoked_at": self.revoked_at.map(time),
+            "last_used_at": self.last_used_at.map(time),
+        })
+    }
+}
+
+/// Runs one statement in whichever database it is.
+macro_rules! in_either {
+    ($database:expr, $query:expr, $run:ident $(=> $of:ident)?) => {
+        match $database {
+            Database::Postgres(postgres) => $query.$run(&postgres.pool).await$(.map(|done| done.$of()))?,
+            Database::Sqlite(sqlite) => $query.$run(&sqlite.pool).await$(.map(|done| done.$of()))?,
+        }
+    };
+}
+
+/// Makes a token: the only moment at which its secret is known.
+pub async fn create(database: &Database, order: &Order) -> Result<(Token, Entered), TableError> {
+    const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
+    const INSERT: &str =
+        "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let (token, created_at) = (Token::generate(), now());
+    let valid: i64 = in_either!(database, sqlx::query_scalar(VALID).bind(created_at), fetch_one)?;
+    if valid >= VALID_TOKENS_MAX {
+        return Err(TableError::Full);
+    }
+    in_either!(
+        database,
+        sqlx::query(INSERT)
+            .bind(token.id.to_string())
+            .bind(&order.name)
+            .bind(token.hash().bytes())
+            .bind(order.grant.scope_names())
+            .bind(order.grant.environments.stored())
+            .bind(created_at)
+            .bind(order.expires_at),
+        execute => rows_affected
+    )?;
+    let entered = Entered {
+        id: token.id,
+        name: order.name.clone(),
+        grant: order.grant.clone(),
+        created_at,
+        expires_at: order.expires_at,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    Ok((token, entered))
+}
+
+/// The newest tokens before that one, at most `limit`.
+pub async fn list(
+    database: &Database,
+    before: Option<TokenId>,
+    limit: u32,
+) -> Result<Vec<Entered>, TableError> {
+    const LIST: &str =
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at FROM api_tokens
+        WHERE $1 IS NULL OR (created_at, id) < (SELECT created_at, id FROM api_tokens WHERE id = $1)
+        ORDER BY created_at DESC, id DESC LIMIT $2";
+    let before = before.map(|id| id.to_string());
+    let limit = i64::from(limit.min(PAGE_TOKENS_MAX));
+    let rows: Vec<EnteredRow> =
+        in_either!(database, sqlx::query_as(LIST).bind(&before).bind(limit), fetch_all)?;
+    Ok(rows.into_iter().filter_map(entered).collect())
+}
+
+/// One token.
+pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, TableError> {
+    const FIND: &str =
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at
+        FROM api_tokens WHERE id = $1";
+    let row: Option<EnteredRow> =
+        in_either!(database, sqlx::query_as(FIND).bind(id.to_string()), fetch_optional)?;
+    Ok(row.and_then(entered))
+}
+
+/// From now on it is valid no more.
+pub async fn revoke(database: &Database, id: TokenId) -> Result<Revoked, TableError> {
+    const REVOKE: &str = "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
+    let revoked = in_either!(
+        database,
+        sqlx::query(REVOKE).bind(id.to_string()).bind(now()),
+        execute => rows_affected
+    )?;
+    match revoked {
+        0 if find(database, id).await?.is_none() => Ok(Revoked::Unknown),
+        0 => Ok(Revoked::Before),
+        _ => Ok(Revoked::Now),
+    }
+}
+
+/// Changes with every change of what is valid.
+pub async fn revision(database: &Database) -> Result<i64, TableError> {
+    const REVISION: &str = "SELECT number FROM api_token_revision";
+    Ok(in_either!(database, sqlx::query_scalar(REVISION), fetch_one)?)
+}
+
+/// All valid tokens.
+pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
+    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at FROM api_tokens
+        WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
+    let rows: Vec<ValidRow> =
+        in_either!(database, sqlx::query_as(VALID).bind(now()).bind(2 * VALID_TOKENS_MAX), fetch_all)?;
+    let read = |(id, name, hash, scopes, environments, expires_at): ValidRow| {
+        Some(Valid {
+            id: TokenId::parse(&id)?,
+            name,
+            hash: SecretHash::stored(hash),
+            grant: Grant::read(&scopes, environments.as_deref()),
+            expires_at,
+        })
+    };
+    Ok(rows.into_iter().filter_map(read).collect())
+}
+
+/// Notes when a token was used last.
+pub async fn used(database: &Database, id: TokenId, at: DateTime<Utc>) -> Result<(), TableError> {
+    const USED: &str = "UPDATE api_tokens SET last_used_at = $2
+        WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+    in_either!(database, sqlx::query(USED).bind(id.to_string()).bind(at), execute => rows_affected)?;
+    Ok(())
+}
+
+type ValidRow = (String, String, Vec<u8>, String, Option<String>, Option<DateTime<Utc>>);
+type EnteredRow = (
+    String,
+    String,
+    String,
+    Option<String>,
+    DateTime<Utc>,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+    Option<DateTime<Utc>>,
+);
+
+/// `None` for a row that was entered by hand, with an id that is none.
+fn entered(row: EnteredRow) -> Option<Entered> {
+    let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at) = row;
+    Some(Entered {
+        id: TokenId::parse(&id)?,
+        name,
+        grant: Grant::read(&scopes, environments.as_deref()),
+        created_at,
+        expires_at,
+        revoked_at,
+        last_used_at,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    async fn database(folder: &tempfile::TempDir) -> Database {
+        let url = format!("sqlite:{}", folder.path().join("test.db").display());
+        let database = Database::open(&Secret::new(url), "test").unwrap();
+        database.migrate().await.unwrap();
+        database
+    }
+
+    fn order(name: &str, expires_in: Option<&str>) -> Order {
+        Order::check(name, &["evaluate"], &["production"], expires_in).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_lives_from_its_creation_to_its_revocation() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder).await;
+        let before = revision(&database).await.unwrap();
+        let (token, made) = create(&database, &order("one", Some("1d"))).await.unwrap();
+        assert!(revision(&database).await.unwrap() > before);
+        let [valid_one] = valid(&database).await.unwrap().try_into().unwrap();
+        assert!(valid_one.hash.is_of(&token));
+        assert_eq!(
+            (valid_one.id, &valid_one.grant, valid_one.expires_at),
+            (made.id, &made.grant, made.expires_at)
+        );
+        assert_eq!(list(&database, None, 10).await.unwrap(), std::slice::from_ref(&made));
+
+        let noted = revision(&database).await.unwrap();
+        let at = now();
+        used(&database, token.id, at).await.unwrap();
+        used(&database, token.id, at - chrono::TimeDelta::seconds(5)).await.unwrap();
+        assert_eq!(find(&database, token.id).await.unwrap().unwrap().last_used_at, Some(at));
+        assert_eq!(revision(&database).await.unwrap(), noted, "use is no change");
+
+        assert_eq!(revoke(&database, token.id).await.unwrap(), Revoked::Now);
+        assert!(revision(&database).await.unwrap() > noted);
+        assert_eq!(valid(&database).await.unwrap(), []);
+        assert_eq!(revoke(&database, token.id).await.unwrap(), Revoked::Before);
+        assert_eq!(revoke(&database, Token::generate().id).await.unwrap(), Revoked::Unknown);
+        assert_eq!(find(&database, token.id).await.unwrap().unwrap().state(), "revoked");
+    }
+
+    #[tokio::test]
+    async fn lists_go_page_by_page_and_the_expired_are_not_valid() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder).await;
+        let mut made = Vec::new();
+        for number in 0..5 {
+            made.push(create(&database, &order(&number.to_string(), None)).await.unwrap().1);
+        }
+        let mut expired = order("gone", None);
+        expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
+        let gone = create(&database, &expired).await.unwrap().1;
+        made.push(gone.clone());
+        assert_eq!((valid(&database).await.unwrap().len(), gone.state()), (5, "expired"));
+        let (mut seen, mut last) = (Vec::new(), None);
+        loop {
+            let page = list(&database, last, 2).await.unwrap();
+            let Some(end) = page.last() else { break };
+            last = Some(end.id);
+            seen.extend(page);
+        }
+        made.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
+        assert_eq!(seen, made);
+    }
+
+    #[tokio::test]
+    async fn without_the_table_the_error_says_what_to_do() {
+        let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
+        let error = create(&database, &order("one", None)).await.unwrap_err();
+        assert!(error.to_string().contains("flagstream migrate"), "{error}");
+    }
+}

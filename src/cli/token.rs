@@ -1,0 +1,133 @@
+//! `flagstream token`: API tokens, in the database itself, so that no running service is needed.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
+
+use crate::access::table::{self, Entered, PAGE_TOKENS_MAX, Revoked};
+use crate::access::{Order, TokenId};
+use crate::database::Database;
+
+use super::{Global, Output, UsageError, print};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a token; its secret is printed once
+    Create(CreateArgs),
+    /// List all tokens, newest first, without their secrets
+    List,
+    /// Revoke a token: within two seconds no instance takes it any more
+    Revoke {
+        /// The token's id, as `token list` prints it
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// Who or what it is for
+    #[arg(long)]
+    pub name: String,
+    /// Of evaluate, read, write, delete, admin; several with commas
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub scopes: Vec<String>,
+    /// Where it counts; several with commas, or `*` for all
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub environments: Vec<String>,
+    /// Such as 90d or 12h (default: it does not expire)
+    #[arg(long, value_name = "DURATION")]
+    pub expires_in: Option<String>,
+}
+
+pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let url = config.database.url.ok_or_else(|| UsageError("token: DATABASE_URL is not set".to_owned()))?;
+    let database = Database::open(&url, "flagstream-token")?;
+    let place = || database.to_string();
+    match command {
+        Command::Create(args) => create(&database, &args, global.output).await.with_context(place),
+        Command::List => list(&database, global.output).await.with_context(place),
+        Command::Revoke { id } => revoke(&database, &id, global.output).await.with_context(place),
+    }
+}
+
+async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let scopes: Vec<_> = args.scopes.iter().map(String::as_str).collect();
+    let environments: Vec<_> = args.environments.iter().map(String::as_str).collect();
+    let order = Order::check(&args.name, &scopes, &environments, args.expires_in.as_deref());
+    let order = order.map_err(|problems| {
+        let option = |field: &str| format!("--{}", field.replace('_', "-"));
+        let lines = problems.iter().map(|problem| format!("{}: {}", option(problem.field), problem.message));
+        UsageError(lines.collect::<Vec<_>>().join("\n"))
+    })?;
+    let (token, entered) = table::create(database, &order).await?;
+    let text = token.text();
+    match output {
+        Output::Json => {
+            let mut made = entered.json();
+            if let Some(members) = made.as_object_mut() {
+                members.insert("token".to_owned(), Value::from(text.expose()));
+            }
+            print::line(&made.to_string())?;
+        }
+        Output::Text => {
+            eprintln!("{}\nThe token, shown this once:", line(&entered));
+            print::line(text.expose())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(database: &Database, output: Output) -> anyhow::Result<ExitCode> {
+    let mut last = None;
+    loop {
+        let page = table::list(database, last, PAGE_TOKENS_MAX).await?;
+        for token in &page {
+            let printed = match output {
+                Output::Json => token.json().to_string(),
+                Output::Text => line(token),
+            };
+            if !print::line(&printed)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        last = match page.last() {
+            Some(token) => Some(token.id),
+            None => return Ok(ExitCode::SUCCESS),
+        };
+    }
+}
+
+async fn revoke(database: &Database, id: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let id = TokenId::parse(id.trim()).ok_or_else(|| {
+        UsageError(format!("{id}: expected a token's id, 16 hexadecimal digits as `token list` prints them"))
+    })?;
+    let revoked = table::revoke(database, id).await?;
+    let said = match revoked {
+        Revoked::Now => "revoked",
+        Revoked::Before => "was revoked before",
+        Revoked::Unknown => return Err(anyhow!("there is no token {id}")),
+    };
+    print::line(&match output {
+        Output::Json => {
+            json!({"id": id.to_string(), "revoked": true, "now": revoked == Revoked::Now}).to_string()
+        }
+        Output::Text => format!("{id} {said}"),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(token: &Entered) -> String {
+    let scopes: Vec<_> = token.grant.scopes.iter().map(|scope| scope.name()).collect();
+    let expires =
+        token.expires_at.map_or_else(String::new, |at| format!("  until {}", at.format("%F %H:%M:%S UTC")));
+    let environments = token.grant.environments.names().join(",");
+    format!(
+        "{}  {:8} {}  {} in {environments}{expires}",
+        token.id,
+        token.state(),
+        token.name,
+        scopes.join(",")
+    )
+}

@@ -1,0 +1,127 @@
+//! Callers by their headers, with a register that knows one token.
+#![allow(clippy::unwrap_used)]
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::*;
+use crate::access::{Order, table};
+use crate::database::Database;
+use crate::health::Reporter;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+fn auth() -> AuthConfig {
+    AuthConfig {
+        anonymous_scopes: vec![Scope::Evaluate],
+        bootstrap_token: Some(Secret::new("a-token-of-the-admin")),
+        tokens_max_age: Duration::from_secs(60),
+        token_calls_per_second: None,
+        anonymous_calls_per_second: None,
+    }
+}
+
+async fn identify(gate: &Gate, headers: &[&str]) -> Result<Caller, Problem> {
+    let mut map = HeaderMap::new();
+    for header in headers {
+        map.append(AUTHORIZATION, (*header).try_into().unwrap());
+    }
+    gate.identify(&map, Some(Peer([127, 0, 0, 1].into()))).await
+}
+
+/// A gate with a database, and a token for reading in production.
+async fn scene(auth: &AuthConfig) -> (Gate, String) {
+    let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
+    database.migrate().await.unwrap();
+    let order = Order::check("shop", &["read"], &["production"], None).unwrap();
+    let (token, _) = table::create(&database, &order).await.unwrap();
+    let register = Register::new(database, auth);
+    let running = Arc::clone(&register);
+    let metrics = Metrics::new().access.clone();
+    tokio::spawn(async move { running.run(Shutdown::new(), Reporter::detached(), metrics).await });
+    (Gate::new(auth, Some(register)), format!("Bearer {}", token.text().expose()))
+}
+
+fn challenge_of(problem: &Problem) -> &str {
+    let found = problem.headers.iter().find(|(name, _)| name == WWW_AUTHENTICATE);
+    found.map(|(_, value)| value.to_str().unwrap()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_anonymous_may_what_the_setting_says() {
+    let caller = identify(&Gate::new(&auth(), None), &[]).await.unwrap();
+    assert_eq!(caller.may_in(Scope::Evaluate, "anywhere"), Ok(()));
+    let problem = caller.may_in(Scope::Write, "anywhere").unwrap_err();
+    assert_eq!(problem.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(challenge_of(&problem), "Bearer realm=\"flagstream\"");
+    assert_eq!(caller.name(), "anonymous");
+}
+
+#[tokio::test]
+async fn the_bootstrap_token_may_everything_and_any_other_nothing() {
+    let gate = Gate::new(&auth(), None);
+    for header in ["Bearer a-token-of-the-admin", "bearer  a-token-of-the-admin "] {
+        let caller = identify(&gate, &[header]).await.unwrap();
+        assert_eq!(caller.may_in_all(Scope::Delete, &Environments::All), Ok(()));
+    }
+    let token = format!("Bearer {}", Token::generate().text().expose());
+    for header in [
+        "Bearer a-token-of-the-admi",
+        "Bearer ",
+        "a-token-of-the-admin",
+        "Basic YTpi",
+        "Bearer \u{e9}",
+        &token,
+    ] {
+        let problem = identify(&gate, &[header]).await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::UNAUTHORIZED, "{header}");
+        assert!(challenge_of(&problem).contains("invalid_token"), "{header}");
+    }
+    let twice = ["Bearer a-token-of-the-admin", "Bearer a-token-of-the-admin"];
+    assert_eq!(identify(&gate, &twice).await.unwrap_err().status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_token_may_what_it_is_for_where_it_is_for() {
+    let (gate, header) = scene(&auth()).await;
+    let caller = identify(&gate, &[&header]).await.unwrap();
+    assert_eq!(caller.may_in(Scope::Read, "production"), Ok(()));
+    let elsewhere = caller.may_in(Scope::Read, "development").unwrap_err();
+    assert_eq!(elsewhere.status, StatusCode::FORBIDDEN);
+    assert!(elsewhere.detail.contains("development"), "{elsewhere:?}");
+    assert!(caller.sees("production") && !caller.sees("development"));
+    // What it may not do it may not do anywhere, though callers without a token may.
+    let problem = caller.may_in(Scope::Evaluate, "production").unwrap_err();
+    assert_eq!(problem.status, StatusCode::FORBIDDEN);
+    assert!(challenge_of(&problem).contains("insufficient_scope"), "{problem:?}");
+    let one = Environments::of_names(["production"]).unwrap();
+    assert_eq!(caller.may_in_all(Scope::Read, &one), Ok(()));
+    for more in [&["production", "staging"][..], &["*"]] {
+        let more = Environments::of_names(more.iter().copied()).unwrap();
+        assert_eq!(caller.may_in_all(Scope::Read, &more).unwrap_err().status, StatusCode::FORBIDDEN);
+    }
+    assert!(caller.name().ends_with(":shop"));
+    assert_eq!(
+        identify(&gate, &[&header.to_uppercase()]).await.unwrap_err().status,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn who_calls_too_often_is_told_when_to_come_again() {
+    let rate = NonZeroU32::new(1);
+    let auth = AuthConfig { token_calls_per_second: rate, anonymous_calls_per_second: rate, ..auth() };
+    let (gate, header) = scene(&auth).await;
+    for headers in [&[header.as_str()][..], &[]] {
+        assert!(identify(&gate, headers).await.is_ok());
+        let problem = identify(&gate, headers).await.unwrap_err();
+        assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(
+            problem.headers.iter().any(|(name, value)| name == "retry-after" && value == "1"),
+            "{problem:?}"
+        );
+    }
+    for _ in 0..3 {
+        assert!(identify(&gate, &["Bearer a-token-of-the-admin"]).await.is_ok());
+    }
+}

@@ -1,0 +1,93 @@
+//! Answers that every route may give, whatever it is about: added to all of them, so that none is forgotten.
+
+use utoipa::Modify;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::response::Response;
+use utoipa::openapi::schema::ObjectBuilder;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema, Type};
+
+const SCHEME: &str = "token";
+const PROBLEM: &str = "application/problem+json";
+/// Routes that do not ask who calls.
+const OPEN_TAGS: [&str; 1] = ["health"];
+
+pub(super) struct Everywhere;
+
+impl Modify for Everywhere {
+    fn modify(&self, document: &mut OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let bearer = bearer.description(Some("An API token, or the bootstrap token")).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(bearer));
+        for item in document.paths.paths.values_mut() {
+            let operations = [
+                &mut item.get,
+                &mut item.post,
+                &mut item.put,
+                &mut item.delete,
+                &mut item.patch,
+                &mut item.head,
+            ];
+            operations.into_iter().flatten().for_each(complete);
+        }
+    }
+}
+
+fn complete(operation: &mut Operation) {
+    add(operation, 504, "No answer in time");
+    if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
+        return;
+    }
+    // Without one, what `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` allows.
+    let token = SecurityRequirement::new(SCHEME, Vec::<String>::new());
+    operation.security.get_or_insert_with(|| vec![token, SecurityRequirement::default()]);
+    add(operation, 401, "A token is needed, or is not known");
+    add(operation, 403, "The token does not have the scope, or is not for the environment");
+    add(operation, 429, "Too many calls in a second");
+    add(operation, 503, "Not now; see `Retry-After`");
+    // The path and the header are read before the route is asked.
+    if operation.parameters.iter().flatten().next().is_some() {
+        add(operation, 400, "A parameter that cannot be read");
+    }
+    for status in ["429", "503"] {
+        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer).description(Some("Seconds"));
+            let header = HeaderBuilder::new().schema(Some(Schema::Object(seconds.build()))).build();
+            response.headers.entry("Retry-After".to_owned()).or_insert(header.into());
+        }
+    }
+}
+
+/// The answer with a problem as its body; beside another body, where the route has one for this status.
+fn add(operation: &mut Operation, status: u16, description: &str) {
+    let new = || RefOr::T(ResponseBuilder::new().description(description).build());
+    let response = operation.responses.responses.entry(status.to_string()).or_insert_with(new);
+    if let RefOr::T(Response { content, .. }) = response {
+        let problem = || RefOr::T(Content::new(Some(Ref::from_schema_name("ProblemDetails"))));
+        content.entry(PROBLEM.to_owned()).or_insert_with(problem);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn every_route_tells_what_all_routes_may_answer() {
+        let document: Value = serde_json::from_slice(&super::super::TEXT).unwrap();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let has = |status: &str| {
+                    operation["responses"][status]["content"][super::PROBLEM]["schema"]["$ref"].is_string()
+                };
+                let open = operation["tags"] == serde_json::json!(["health"]);
+                assert!(
+                    has("504") && (open || ["401", "403", "429", "503"].into_iter().all(has)),
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `/api/v1/tokens`: who has the scope `admin` makes, lists and revokes API tokens, for no more than it has itself.
+
+mod body;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::access::table::{self, PAGE_TOKENS_MAX, Revoked, TableError};
+use crate::access::{Register, TokenId};
+use crate::config::Scope;
+
+use super::Problem;
+use super::api::Api;
+use super::caller::Caller;
+use super::input::{Input, last_parameter};
+use super::openapi::calls::ManagementProblems;
+use super::openapi::schema::{ProblemDetails, TokenList, TokenMade, TokenRequest};
+use super::problem::FieldError;
+
+const PAGE_TOKENS: u32 = 100;
+const DATABASE_RETRY_SECONDS: u32 = 5;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new().route("/api/v1/tokens", get(list).post(create)).route("/api/v1/tokens/{id}", delete(revoke))
+}
+
+/// Makes a token. Its secret is in this answer, and nowhere else.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    operation_id = "create_token",
+    tag = "tokens",
+    request_body = TokenRequest,
+    responses(
+        (status = 201, description = "Made", body = TokenMade),
+        (status = 404, description = "There is no database, and so there are no tokens", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "There are too many valid tokens", body = ProblemDetails, content_type = "application/problem+json"),
+        ManagementProblems
+    )
+)]
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Admin)?;
+    let register = register(&api)?;
+    let order = body::read(&input.body)?;
+    caller.may_in_all(Scope::Admin, &order.grant.environments)?;
+    let (token, entered) = table::create(register.database(), &order).await.map_err(problem)?;
+    tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was made");
+    // Here it works at once; elsewhere the first call with it makes the others look.
+    register.look_anew().await;
+    let mut made = entered.json();
+    if let Some(members) = made.as_object_mut() {
+        members.insert("token".to_owned(), Value::from(token.text().expose()));
+    }
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
+}
+
+/// Lists tokens, without their secrets, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    operation_id = "list_tokens",
+    tag = "tokens",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many at a time; 100 unless said", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9a-f]{16}$")
+    ),
+    responses(
+        (status = 200, description = "A page", body = TokenList),
+        (status = 400, description = "A parameter that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "There is no database, and so there are no tokens", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "A limit of none, or of too many", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Admin)?;
+    let register = register(&api)?;
+    let (limit, after) = page(query.as_deref())?;
+    let found = table::list(register.database(), after, limit).await.map_err(problem)?;
+    let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
+    let next = found.last().filter(|_| full).map(|last| last.id.to_string());
+    // A token for environments that the caller does not see is none of its business.
+    let seen = |token: &&table::Entered| caller.may_in_all(Scope::Admin, &token.grant.environments).is_ok();
+    let tokens: Vec<Value> = found.iter().filter(seen).map(table::Entered::json).collect();
+    Ok((uncached(), Json(json!({"tokens": tokens, "next": next}))).into_response())
+}
+
+/// Revokes a token: within two seconds no instance takes it any more.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens/{id}",
+    operation_id = "revoke_token",
+    tag = "tokens",
+    params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
+    responses(
+        (status = 204, description = "Revoked, now or before"),
+        (status = 400, description = "A path that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such token", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Admin)?;
+    let register = register(&api)?;
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
+    let id = TokenId::parse(&id).ok_or_else(unknown)?;
+    let found = table::find(register.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
+    caller.may_in_all(Scope::Admin, &found.grant.environments)?;
+    if table::revoke(register.database(), id).await.map_err(problem)? == Revoked::Now {
+        tracing::info!(%id, name = found.name, by = caller.name(), "a token was revoked");
+    }
+    register.look_anew().await;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn register(api: &Api) -> Result<&Arc<Register>, Problem> {
+    let off = || Problem::new(StatusCode::NOT_FOUND, "there are no tokens: DATABASE_URL is not set");
+    api.gate.register.as_ref().ok_or_else(off)
+}
+
+fn page(query: Option<&str>) -> Result<(u32, Option<TokenId>), Problem> {
+    let refuse = |status, field, message: String| {
+        Err(Problem::of_fields(status, vec![FieldError::new(field, message)]))
+    };
+    let limit = match last_parameter(query, "limit").map(|text| text.parse::<u64>()) {
+        None => PAGE_TOKENS,
+        Some(Err(_)) => {
+            return refuse(StatusCode::BAD_REQUEST, "limit", "expected a whole number".to_owned());
+        }
+        Some(Ok(limit)) => {
+            match u32::try_from(limit).ok().filter(|limit| (1..=PAGE_TOKENS_MAX).contains(limit)) {
+                Some(limit) => limit,
+                None => {
+                    let message = format!("expected 1 to {PAGE_TOKENS_MAX}, got {limit}");
+                    return refuse(StatusCode::UNPROCESSABLE_ENTITY, "limit", message);
+                }
+            }
+        }
+    };
+    let after = last_parameter(query, "after");
+    match after.as_deref().map(TokenId::parse) {
+        Some(None) => refuse(StatusCode::BAD_REQUEST, "after", "expected the id of a token".to_owned()),
+        after => Ok((limit, after.flatten())),
+    }
+}
+
+fn uncached() -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+}
+
+/// What is wrong with the database is nobody's business outside.
+fn problem(error: TableError) -> Problem {
+    match error {
+        TableError::Full => Problem::new(StatusCode::CONFLICT, error),
+        TableError::Database(error) => {
+            tracing::warn!("tokens: {error}");
+            let detail = "the tokens cannot be read or changed at the moment";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(DATABASE_RETRY_SECONDS)
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Metrics of tokens. `flagstream_access_…`.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LookLabels {
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AccessMetrics {
+    /// Valid tokens that this instance knows.
+    pub tokens: Gauge,
+    /// Looks at the table, by whether they succeeded.
+    pub looks: Family<LookLabels, Counter>,
+}
+
+impl AccessMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("tokens", "Valid tokens that this instance knows", metrics.tokens.clone());
+        registry.register("looks", "Looks at the table of tokens", metrics.looks.clone());
+        metrics
+    }
+}
