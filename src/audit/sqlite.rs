@@ -7,12 +7,15 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, Transaction};
 
 use crate::database::{DatabaseError, SqliteDatabase};
+use crate::message::sequence::Sequence;
 
-use super::batch::{Batch, Content, Entry};
+use super::batch::{Batch, Content, Entry, Move};
 use super::definition::FlagVersion;
 use super::evaluation::{Evaluation, Event, Source};
+use super::letters::Letters;
 use super::position::{Log, Position};
-use super::rows::{Rows, Written};
+use super::rows::{Rows, WriteError, Written, send_letters};
+use super::streams::{KEPT_DAYS, MAX_STREAMS_COUNT, Streams};
 
 /// SQLite. Its rows are read from the events again when they are written.
 #[derive(Debug)]
@@ -44,14 +47,20 @@ impl Rows for SqliteRows {
             for (partition, next_offset, sources, _) in standing(&mut transaction, log, *partition).await? {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
-                positions.push(Position { partition, next_offset, sources });
+                let streams = streams(&mut transaction, &log.topic, partition).await?;
+                positions.push(Position { partition, next_offset, sources, streams });
             }
         }
         transaction.commit().await?;
         Ok(positions)
     }
 
-    async fn write(&mut self, log: &Log, batch: &Batch) -> Result<Written, DatabaseError> {
+    async fn write(
+        &mut self,
+        log: &Log,
+        batch: &Batch,
+        letters: &mut Letters,
+    ) -> Result<Written, WriteError> {
         let mut transaction = self.begin().await?;
         let id = batch.id.to_string();
         for moved in &batch.moves {
@@ -69,8 +78,10 @@ impl Rows for SqliteRows {
                 sqlx::query(update).bind(&log.topic).bind(&log.id).bind(moved.partition).bind(moved.to);
             let sources = serde_json::to_string(&moved.sources).unwrap_or_else(|_| "[]".to_owned());
             query.bind(sources).bind(&id).bind(time(Utc::now())).execute(&mut *transaction).await?;
+            advance_streams(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
+        send_letters(letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)
     }
@@ -86,6 +97,9 @@ impl Rows for SqliteRows {
         let delete = "DELETE FROM feature_flag_evaluations WHERE evaluated_at < $1";
         let query = sqlx::query(delete).bind(time(oldest.unwrap_or_default()));
         query.execute(&self.database.pool).await?;
+        let forget = "DELETE FROM sink_streams WHERE updated_at < $1";
+        let oldest = Utc::now().checked_sub_days(Days::new(u64::from(KEPT_DAYS)));
+        sqlx::query(forget).bind(time(oldest.unwrap_or_default())).execute(&self.database.pool).await?;
         Ok(())
     }
 }
@@ -106,6 +120,37 @@ async fn standing(
         WHERE topic = $1 AND log_id = $2 AND partition = $3";
     let query = sqlx::query_as(query).bind(&log.topic).bind(&log.id).bind(partition);
     Ok(query.fetch_all(connection).await?)
+}
+
+async fn streams(
+    connection: &mut SqliteConnection,
+    topic: &str,
+    partition: i32,
+) -> Result<Streams, DatabaseError> {
+    let query = "SELECT stream, number FROM sink_streams WHERE topic = $1 AND partition = $2
+        ORDER BY updated_at DESC LIMIT $3";
+    let limit = i64::try_from(MAX_STREAMS_COUNT).unwrap_or(i64::MAX);
+    let query = sqlx::query_as::<_, (i64, i64)>(query).bind(topic).bind(partition).bind(limit);
+    let mut streams = Streams::default();
+    for (stream, number) in query.fetch_all(connection).await? {
+        streams.enter(Sequence { stream: stream.cast_unsigned(), number: number.cast_unsigned() });
+    }
+    Ok(streams)
+}
+
+async fn advance_streams(
+    connection: &mut SqliteConnection,
+    topic: &str,
+    moved: &Move,
+) -> Result<(), DatabaseError> {
+    let upsert = "INSERT INTO sink_streams (topic, partition, stream, number, updated_at)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT DO UPDATE SET number = excluded.number, updated_at = excluded.updated_at";
+    for Sequence { stream, number } in &moved.streams {
+        let query = sqlx::query(upsert).bind(topic).bind(moved.partition).bind(stream.cast_signed());
+        query.bind(number.cast_signed()).bind(time(Utc::now())).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 async fn enter(
@@ -218,14 +263,19 @@ fn micros(micros: i64) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::batch::Move;
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Profile, Secret, load_from};
     use crate::database::Database;
 
     fn batch(from: i64, to: i64) -> Batch {
         let mut batch = Batch::default();
-        batch.moves.push(Move { partition: 1, from, to, sources: Default::default() });
+        batch.moves.push(Move {
+            partition: 1,
+            from,
+            to,
+            sources: Default::default(),
+            streams: vec![Sequence { stream: u64::MAX, number: to.cast_unsigned() }],
+        });
         batch
     }
 
@@ -235,20 +285,25 @@ mod tests {
         database.migrate().await.unwrap();
         let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
         let mut rows = SqliteRows::new(sqlite);
+        let loaded = load_from(None, std::iter::empty(), Profile::Service).unwrap();
+        let mut letters = Letters::new(std::sync::Arc::new(loaded.config));
         let log = Log { topic: "events".to_owned(), id: "one".to_owned() };
         let stands = async |rows: &mut SqliteRows, log: &Log| {
             rows.positions(log, &[1]).await.unwrap().first().unwrap().next_offset
         };
         assert_eq!(stands(&mut rows, &log).await, 0);
         let first = batch(0, 5);
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Committed);
         // Its commit was not confirmed, so it comes again.
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Before);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Before);
         // Another sink that still stands at the beginning.
-        assert_eq!(rows.write(&log, &batch(0, 3)).await.unwrap(), Written::Conflict);
-        assert_eq!(rows.write(&log, &batch(5, 6)).await.unwrap(), Written::Committed);
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Conflict);
+        assert_eq!(rows.write(&log, &batch(0, 3), &mut letters).await.unwrap(), Written::Conflict);
+        assert_eq!(rows.write(&log, &batch(5, 6), &mut letters).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Conflict);
         assert_eq!(stands(&mut rows, &log).await, 6);
+        let mut position = rows.positions(&log, &[1]).await.unwrap().remove(0);
+        assert!(!position.streams.take(Sequence { stream: u64::MAX, number: 6 }));
+        assert!(position.streams.take(Sequence { stream: u64::MAX, number: 7 }));
         // The topic was made anew.
         assert_eq!(stands(&mut rows, &Log { id: "two".to_owned(), ..log }).await, 0);
     }

@@ -25,10 +25,12 @@ use super::input::Input;
 
 pub(super) use refusal::problem;
 
-use ask::{Ask, FlagName};
+use ask::Ask;
+pub(super) use ask::FlagName;
+pub(super) use doc::WriteProblems;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,
-    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer, WriteProblems,
+    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
 };
 
 const FLAGS: &str = "/api/v1/feature-flags";

@@ -30,24 +30,22 @@ impl Script {
     }
 }
 
-/// Puts values where there is none that is newer; answers how many were refused. First whether the keys are likely to
-/// be new: then one command for each is enough. For each key: its version, its life in milliseconds (negative: the
-/// moment of its end), its value. What has no version at its beginning is not ours, and older than anything.
+/// Puts values where there is none that is newer; answers how many were refused. For each key: its version, its life in
+/// milliseconds (negative: the moment of its end), its value. What has no version at its beginning is not ours, and
+/// older than anything.
 const WRITE: &str = r#"
-local call, is_new, refused = redis.call, ARGV[1] == '1', 0
+local call, refused = redis.call, 0
 for i = 1, #KEYS do
-  local at, key = 3 * i - 1, KEYS[i]
-  local life, value, unit = ARGV[at + 1], ARGV[at + 2], 'PX'
+  local at, key = 3 * i - 2, KEYS[i]
+  local life, unit = ARGV[at + 1], 'PX'
   if string.byte(life) == 45 then
     life, unit = string.sub(life, 2), 'PXAT'
   end
-  if not (is_new and call('SET', key, value, 'NX', unit, life)) then
-    local kept = tonumber(string.match(call('GETRANGE', key, 0, 47), '^{"%l+_version":(%d+)'))
-    if kept and kept > tonumber(ARGV[at]) then
-      refused = refused + 1
-    else
-      call('SET', key, value, unit, life)
-    end
+  local kept = tonumber(string.match(call('GETRANGE', key, 0, 47), '^{"%l+_version":(%d+)'))
+  if kept and kept > tonumber(ARGV[at]) then
+    refused = refused + 1
+  else
+    call('SET', key, ARGV[at + 2], unit, life)
   end
 end
 return refused

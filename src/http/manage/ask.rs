@@ -28,7 +28,7 @@ pub struct Ask {
 
 /// The name of the flag, from the path; a flag may have the name of a route.
 #[derive(Debug)]
-pub struct FlagName(pub(super) String);
+pub struct FlagName(pub(in crate::http) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Ask {
     type Rejection = Infallible;
