@@ -18,7 +18,7 @@ CHECKS = (
 # Other methods are about a flag of that name.
 ALSO_FLAGS = ("/api/v1/feature-flags/sync", "/api/v1/feature-flags/evaluate")
 # What a made-up version or environment is answered with, as the contract says.
-NOT_HERE = ("is not in force here yet", "no flags of environment")
+NOT_HERE = ("is not in force here yet", "no flags of environment", "is not served here")
 
 
 @schemathesis.check
