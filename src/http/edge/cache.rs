@@ -59,13 +59,15 @@ pub(in crate::http) async fn clear(
     get,
     path = "/cache/stats",
     tag = "edge",
+    params(EdgeQuery),
     responses((status = 200, description = "Since the process started", body = CacheStats), EdgeProblems)
 )]
 pub(in crate::http) async fn stats(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Bodiless(input): Bodiless,
 ) -> Result<Json<CacheStats>, Problem> {
-    caller.may(Scope::Read)?;
+    caller.may_in(Scope::Read, &environment_of(&api, &input, None))?;
     let layers = [Layer::Check, Layer::Endpoint, Layer::List].map(|layer| {
         let (hits, misses) = api.metrics.edge.so_far(layer.as_str());
         (layer.as_str().to_owned(), CacheLayer { hits, misses, hit_rate: rate(hits, misses) })
