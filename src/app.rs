@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
-use crate::warm::Warmer;
+use crate::warm::{View, Warmer};
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -230,7 +230,7 @@ impl App {
         records: Option<Records>,
         origins: Vec<Origin>,
     ) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
+        let Parts { config, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
@@ -238,7 +238,8 @@ impl App {
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
         let manager = Manager::new(Arc::clone(&config), store, records, origins);
-        let api = Api::new(config, metrics, usage, publisher, shutdown, tokens, manager);
+        let view = self.start_view()?;
+        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);
@@ -252,6 +253,22 @@ impl App {
             Ok(())
         });
         Ok(api)
+    }
+
+    /// What the API reads of Redis, and what the edge API keeps there.
+    fn start_view(&mut self) -> anyhow::Result<Option<View>> {
+        let Parts { config, store, metrics, .. } = &self.parts;
+        let opened = View::open(config, store, metrics).context("REDIS_URL")?;
+        let Some((view, keeper)) = opened else { return Ok(None) };
+        let (asked, connecting) = (view.clone(), view.clone());
+        self.health.probe("redis", false, move || probes::redis(asked.trouble()));
+        self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
+            connecting.reader.connect().await;
+            // What it does with borrowed entries cannot move from thread to thread.
+            let runtime = Handle::current();
+            Ok(tokio::task::spawn_blocking(move || runtime.block_on(keeper.run(shutdown))).await?)
+        });
+        Ok(Some(view))
     }
 
     fn start_health(&mut self) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::feed;
 use crate::health::{Report, State};
 use crate::store::Store;
+use crate::warm::Trouble;
 
 pub(super) fn store(store: &Store) -> Report {
     let standing = store.standing();
@@ -52,4 +53,12 @@ fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
     };
     report.more(&meant)
+}
+
+/// What the API has of Redis.
+pub(super) fn redis(trouble: Option<Trouble>) -> Report {
+    match trouble {
+        None => Report::new(State::Up),
+        Some(trouble) => Report::new(State::Degraded).detail(trouble),
+    }
 }

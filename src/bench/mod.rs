@@ -2,6 +2,7 @@
 //! loop in the same run, so that the result is a ratio and does not depend on the machine.
 
 pub mod bare;
+pub mod edge;
 mod gate;
 pub mod http;
 pub mod latency;

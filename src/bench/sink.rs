@@ -4,7 +4,7 @@
 //! sink is the whole way from Kafka to the commit.
 
 mod lag;
-mod postgres;
+pub(super) mod postgres;
 mod questions;
 
 use std::sync::Arc;

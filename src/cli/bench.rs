@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
@@ -24,8 +25,12 @@ pub enum Command {
     Warm(WarmArgs),
     /// What Redis in trouble costs evaluation and the audit trail, beside none at all
     Trouble(TroubleArgs),
-    /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
+    /// Answers per CPU second over HTTP, everything published (and audited, with a database), beside the same server
+    /// answering a fixed body and beside Unleash Edge
     Http(HttpArgs),
+    /// The edge API of a running service under short questions, while flags change; fails unless most answers are hits,
+    /// and quick
+    Edge(EdgeArgs),
     /// Memory of the server for each idle listener of changes
     Listeners(ListenersArgs),
     /// The server that `http` and `listeners` measure
@@ -41,6 +46,11 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
+        Command::Edge(args) => {
+            let report = edge::run(&args).await?;
+            print(global, &report, edge_text)?;
+            return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
         Command::Trouble(args) => print(global, &trouble::run(&args, config).await?, trouble_text),
@@ -88,6 +98,25 @@ fn http_text(report: &HttpReport) -> String {
         half.rate, half.p50, half.p99, half.p999
     ));
     lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
+    lines.extend(report.audited.map(|rows| format!("{rows} rows in Postgres")));
+    lines.push(format!("memory at most {} MiB", report.peak_memory_bytes >> 20));
+    lines.join("\n")
+}
+
+fn edge_text(report: &EdgeReport) -> String {
+    let EdgeReport { calls, calls_per_second, hits, hit_rate, p50_ms, p95_ms, p99_ms, .. } = report;
+    let mut lines = vec![
+        format!("{calls} calls, {calls_per_second:.0}/s; {hits} hits ({:.1} %)", hit_rate * 100.0),
+        format!("p50 {p50_ms:.2} ms, p95 {p95_ms:.2} ms, p99 {p99_ms:.2} ms"),
+        format!(
+            "{} updates, {} removals; {} calls failed, {} answers were stale",
+            report.updates, report.removals, report.failed, report.stale
+        ),
+    ];
+    lines.extend(report.failures.iter().cloned());
+    lines.push(
+        if report.met { "met" } else { "not met: over 80 % hits, p95 under 200 ms, no failure" }.to_owned(),
+    );
     lines.join("\n")
 }
 

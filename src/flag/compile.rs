@@ -2,6 +2,7 @@
 
 mod properties;
 mod rule;
+mod summary;
 mod variant;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use unleash_types::client_features::{ClientFeature, FeatureDependency};
 
+pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
 pub(super) use properties::{ContextField, Properties};
@@ -41,6 +43,7 @@ pub struct CompiledFlag {
     pub(super) properties: Properties,
     /// What else the outcome depends on.
     pub(super) dependence: Dependence,
+    summary: Summary,
 }
 
 /// Where a definition comes from.
@@ -113,6 +116,7 @@ impl CompiledFlag {
             dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
             properties: names.finish(),
             dependence,
+            summary: Summary::of(feature),
         })
     }
 
@@ -133,6 +137,11 @@ impl CompiledFlag {
     pub fn is_unconditional(&self) -> bool {
         let always = |strategy: &StrategyRule| matches!(strategy.condition, Condition::Always);
         self.dependencies.is_empty() && (self.strategies.is_empty() || self.strategies.iter().any(always))
+    }
+
+    /// What it is said to be.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
     }
 
     /// Whether it is switched on in its environment, whatever the context.

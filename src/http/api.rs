@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Register;
 use crate::config::Config;
+use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
@@ -13,6 +14,7 @@ use crate::privacy::Privacy;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::warm::View;
 
 use super::caller::Gate;
 use super::counts::Counts;
@@ -30,6 +32,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
+    /// Absent without a Redis.
+    pub view: Option<View>,
     pub shutdown: Shutdown,
     pub manager: Manager,
     pub(super) gate: Gate,
@@ -43,14 +47,13 @@ pub struct Api {
 
 impl Api {
     pub fn new(
-        config: Arc<Config>,
-        metrics: Arc<Metrics>,
-        usage: Arc<Usage>,
+        parts: Parts,
         publisher: Arc<Publisher>,
-        shutdown: Shutdown,
         tokens: Option<Arc<Register>>,
         manager: Manager,
+        view: Option<View>,
     ) -> Arc<Self> {
+        let Parts { config, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
             gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
@@ -59,6 +62,7 @@ impl Api {
             metrics,
             usage,
             publisher,
+            view,
             shutdown,
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -46,6 +47,19 @@ impl<S: Send + Sync> FromRequest<S> for Input {
             _ => Problem::new(StatusCode::BAD_REQUEST, "the body ended early"),
         })?;
         Ok(Self { body, headers, query })
+    }
+}
+
+/// A call whose body, if it has one, is of no interest.
+#[derive(Debug)]
+pub struct Bodiless(pub Input);
+
+impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().map(str::to_owned);
+        Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query }))
     }
 }
 

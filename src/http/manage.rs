@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Serialize;
 
 use crate::config::Scope;
@@ -25,10 +25,12 @@ use super::input::Input;
 
 pub(super) use refusal::problem;
 
-use ask::{Ask, FlagName};
+use ask::Ask;
+pub(super) use ask::FlagName;
+pub(super) use doc::WriteProblems;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,
-    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer, WriteProblems,
+    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
 };
 
 const FLAGS: &str = "/api/v1/feature-flags";
@@ -40,15 +42,12 @@ const HISTORY_DEFAULT: u32 = 100;
 const HISTORY_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
-    let one = || get(one).put(update).delete(delete);
     Router::new()
         .route(FLAGS, get(list).post(create))
-        .route(ONE, one())
+        .route(ONE, get(one).put(update).delete(delete))
         .route("/api/v1/feature-flags/{name}/history", get(history))
         .route("/api/v1/feature-flags/{name}/changes", get(changes))
-        .route("/api/v1/feature-flags/sync", one().post(sync))
-        // A flag may have the name of a route.
-        .route("/api/v1/feature-flags/evaluate", one())
+        .route("/api/v1/feature-flags/sync", post(sync))
 }
 
 /// Lists flags, wherever they are managed.
@@ -125,7 +124,7 @@ pub(super) async fn create(
     let by = By { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
-    let (name, environment) = (ask::encoded(&done.name), ask::encoded(&done.environment));
+    let (name, environment) = (ask::segment(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
         response.headers_mut().insert(LOCATION, location);
     }

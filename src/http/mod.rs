@@ -8,10 +8,12 @@ mod call;
 mod caller;
 mod changes;
 mod counts;
+mod edge;
 mod evaluate;
 pub mod handles;
 pub mod health;
 mod input;
+mod kept;
 mod manage;
 mod ofrep;
 mod openapi;
@@ -82,6 +84,7 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
         .merge(evaluate::routes())
         .merge(manage::routes())
         .merge(ofrep::routes())
+        .merge(edge::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(tokens::routes())

@@ -1,6 +1,7 @@
 //! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
 
 pub(super) mod calls;
+pub(super) mod edge;
 mod everywhere;
 pub(super) mod schema;
 
@@ -19,6 +20,7 @@ use utoipa_swagger_ui::Config;
 use self::everywhere::Everywhere;
 use super::Problem;
 use super::api::Api;
+use super::edge as edge_routes;
 use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
@@ -45,6 +47,12 @@ const DOCUMENT: &str = "/openapi.json";
         manage::changes,
         ofrep::one,
         ofrep::all,
+        edge_routes::check,
+        edge_routes::flag,
+        edge_routes::list,
+        edge_routes::update,
+        edge_routes::clear,
+        edge_routes::stats,
         changes::changes,
         changes::openfeature,
         webhook::webhook,
@@ -60,6 +68,7 @@ const DOCUMENT: &str = "/openapi.json";
         (name = "evaluation", description = "Flags for a user and a context"),
         (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
+        (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "tokens", description = "Who may call; needs the scope `admin`"),
         (name = "health", description = "How this process is doing")

@@ -186,6 +186,7 @@ fn show_local(shown: &mut Shown, local: Local) {
     let Local { flag, revision, actor, created_at, updated_at } = local;
     shown.source = Source::Local.as_str();
     shown.unleash_flag_name = None;
+    shown.last_synced_at = None;
     shown.project = None;
     shown.description = flag.description;
     shown.is_enabled = flag.is_enabled;

@@ -30,6 +30,8 @@ const KEYLESS_RUN: u64 = 256;
 pub const LETTER: usize = usize::MAX;
 /// As librdkafka takes it.
 const TRACE_HEADER: &CStr = c"traceparent";
+/// Answers of the broker taken at one look.
+const POLLS_MAX: usize = 64;
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -74,6 +76,17 @@ pub struct Reports {
     pub refused: Vec<Refused>,
     /// Why the producer is of no more use.
     pub broken: Option<RDKafkaErrorCode>,
+}
+
+impl Reports {
+    /// Adds what came; `false` if that was nothing.
+    fn take(&mut self, came: Self) -> bool {
+        let some = !came.delivered.is_empty() || !came.refused.is_empty() || came.broken.is_some();
+        self.delivered.extend(came.delivered);
+        self.refused.extend(came.refused);
+        self.broken = self.broken.take().or(came.broken);
+        some
+    }
 }
 
 /// Hears of every record.
@@ -190,9 +203,21 @@ impl Outlet {
     }
 
     /// Serves what came back, waiting for it up to `patience`.
+    ///
+    /// The crate's own wait is not used: it rounds what is left of a millisecond down to nothing, and spins over it.
     pub fn poll(&self, patience: Duration) -> Reports {
-        self.producer.poll(patience);
-        self.producer.context().0.lock().map(|mut reports| std::mem::take(&mut *reports)).unwrap_or_default()
+        if !patience.is_zero() {
+            std::thread::sleep(patience);
+        }
+        let mut reports = Reports::default();
+        for _ in 0..POLLS_MAX {
+            self.producer.poll(Duration::ZERO);
+            let came = self.producer.context().0.lock().map(|mut came| std::mem::take(&mut *came));
+            if !came.is_ok_and(|came| reports.take(came)) {
+                break;
+            }
+        }
+        reports
     }
 
     /// How many records are on their way.

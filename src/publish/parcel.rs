@@ -156,17 +156,16 @@ mod tests {
         parcel.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
         parcel.record(None, |out| out.extend_from_slice(b"two"));
         parcel.record(Some(b""), |out| out.extend_from_slice(b"three"));
-        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let traced = parcel.clone().traced(Traceparent::parse(header));
-        assert!(traced.trace.is_some());
         let records: Vec<_> = parcel.records().collect();
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
+        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = parcel.clone().traced(Traceparent::parse(header));
+        assert!(traced.trace.is_some());
         let place = Some(Sequence { stream: 7, number: u64::MAX });
-        let placed = Parcel { place, ..parcel.clone() };
-        let both = Parcel { place, ..traced.clone() };
-        for parcel in [parcel, traced, placed, both] {
+        let placed = [parcel.clone(), traced.clone()].map(|parcel| Parcel { place, ..parcel });
+        for parcel in [parcel, traced].into_iter().chain(placed) {
             let mut bytes = Vec::new();
             parcel.write(&mut bytes);
             assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));

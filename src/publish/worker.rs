@@ -265,7 +265,7 @@ impl Worker {
                 shelf.begin(&mut self.flight);
                 while shelf.store(&self.queue) && self.queue.bytes() > 0 {}
             }
-            shelf.keep(&self.flight);
+            shelf.finish(&self.flight);
         }
         let unstored = self.flight.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
         let lost: u32 =

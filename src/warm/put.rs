@@ -150,7 +150,8 @@ impl Putting<'_> {
 
     /// Milliseconds; negative: the moment of its end, which holds however late the command is carried out.
     fn life(&self, entry: &Entry) -> i64 {
-        let life = millis(self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER))).max(1);
+        let about = || self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER));
+        let life = millis(entry.life.unwrap_or_else(about)).max(1);
         match entry.steady {
             Steady::Until(end) if end < now_ms() + life => -end,
             _ => life,

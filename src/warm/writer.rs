@@ -17,6 +17,7 @@ use ahash::AHashMap;
 use redis::{Cmd, Value};
 
 use super::client::{Client, Link};
+use super::edge::DATA_LIFE;
 use super::index::Index;
 use super::key;
 use super::put::{Put, Putting};
@@ -262,9 +263,9 @@ fn puts<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<Put<'e>> {
     puts
 }
 
-/// How long a value may live.
+/// How long a value may live, the edge's included.
 pub(crate) fn longest_life(ttl: Duration) -> Duration {
-    ttl.mul_f64(1.0 + JITTER)
+    ttl.mul_f64(1.0 + JITTER).max(DATA_LIFE)
 }
 
 pub(crate) fn command(name: &str, key: &str) -> Cmd {

@@ -1,5 +1,6 @@
 //! Who may call, from the outside: tokens, their scopes and environments, their end; limits; made-up calls.
 
+mod everywhere;
 mod made_up;
 mod outages;
 

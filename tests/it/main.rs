@@ -16,6 +16,7 @@ mod audit;
 mod changes;
 mod commands;
 mod differential;
+mod edge;
 mod faults;
 mod feeder;
 mod manage;

@@ -26,9 +26,9 @@ pub struct Ask {
     query: Option<String>,
 }
 
-/// The name of the flag, from the path; a flag may have the name of a route.
+/// The name of the flag, from the path.
 #[derive(Debug)]
-pub struct FlagName(pub(super) String);
+pub struct FlagName(pub(in crate::http) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Ask {
     type Rejection = Infallible;
@@ -42,14 +42,12 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let fixed = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
-        match Option::<Path<String>>::from_request_parts(parts, state).await {
+        match Path::<String>::from_request_parts(parts, state).await {
             // No database could even be asked for it.
-            Ok(Some(Path(name))) if name.contains('\0') => {
+            Ok(Path(name)) if name.contains('\0') => {
                 Err(Problem::new(StatusCode::NOT_FOUND, "no flag has such a name"))
             }
-            Ok(Some(Path(name))) => Ok(Self(name)),
-            Ok(None) => Ok(Self(fixed)),
+            Ok(Path(name)) => Ok(Self(name)),
             Err(_) => {
                 let error = FieldError::new("name", "expected UTF-8, percent-encoded");
                 Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
@@ -172,7 +170,16 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
     Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
 }
 
-/// For a path or a query.
+/// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.
+pub(super) fn segment(name: &str) -> String {
+    match name {
+        "sync" => "%73ync".to_owned(),
+        "evaluate" => "%65valuate".to_owned(),
+        _ => encoded(name),
+    }
+}
+
+/// For a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -207,5 +214,6 @@ mod tests {
     #[test]
     fn names_are_encoded_for_paths() {
         assert_eq!(encoded("a/b%2F c?d#é"), "a%2Fb%252F%20c%3Fd%23%C3%A9");
+        assert_eq!((segment("sync").as_str(), segment("a/b").as_str()), ("%73ync", "a%2Fb"));
     }
 }

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::config::{Profile, load_from};
+use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::flag::{CompiledFlag, FlagChange};
 use crate::health::Reporter;
@@ -28,8 +29,10 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit).unwrap();
     let usage = Arc::new(Usage::default());
-    let manager = Manager::new(Arc::clone(&config), store, None, Vec::new());
-    let api = Api::new(config, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None, manager);
+    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let (shutdown, health) = (Shutdown::new(), Reporter::detached());
+    let parts = Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
+    let api = Api::new(parts, publisher, None, manager, None);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)
 }
