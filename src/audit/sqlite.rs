@@ -1,5 +1,7 @@
 //! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
 
+mod streams;
+
 use std::ops::Range;
 
 use chrono::{DateTime, Days, SecondsFormat, Utc};
@@ -7,15 +9,14 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, Transaction};
 
 use crate::database::{DatabaseError, SqliteDatabase};
-use crate::message::sequence::Sequence;
 
-use super::batch::{Batch, Content, Entry, Move};
+use super::batch::{Batch, Content, Entry};
 use super::definition::FlagVersion;
 use super::evaluation::{Evaluation, Event, Source};
 use super::letters::Letters;
 use super::position::{Log, Position};
 use super::rows::{Rows, WriteError, Written, send_letters};
-use super::streams::{KEPT_DAYS, MAX_STREAMS_COUNT, Streams};
+use super::streams::KEPT_DAYS;
 
 /// SQLite. Its rows are read from the events again when they are written.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Rows for SqliteRows {
             for (partition, next_offset, sources, _) in standing(&mut transaction, log, *partition).await? {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
-                let streams = streams(&mut transaction, &log.topic, partition).await?;
+                let streams = streams::known(&mut transaction, &log.topic, partition).await?;
                 positions.push(Position { partition, next_offset, sources, streams });
             }
         }
@@ -78,7 +79,7 @@ impl Rows for SqliteRows {
                 sqlx::query(update).bind(&log.topic).bind(&log.id).bind(moved.partition).bind(moved.to);
             let sources = serde_json::to_string(&moved.sources).unwrap_or_else(|_| "[]".to_owned());
             query.bind(sources).bind(&id).bind(time(Utc::now())).execute(&mut *transaction).await?;
-            advance_streams(&mut transaction, &log.topic, moved).await?;
+            streams::advance(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
         send_letters(letters, log, batch)?;
@@ -120,37 +121,6 @@ async fn standing(
         WHERE topic = $1 AND log_id = $2 AND partition = $3";
     let query = sqlx::query_as(query).bind(&log.topic).bind(&log.id).bind(partition);
     Ok(query.fetch_all(connection).await?)
-}
-
-async fn streams(
-    connection: &mut SqliteConnection,
-    topic: &str,
-    partition: i32,
-) -> Result<Streams, DatabaseError> {
-    let query = "SELECT stream, number FROM sink_streams WHERE topic = $1 AND partition = $2
-        ORDER BY updated_at DESC LIMIT $3";
-    let limit = i64::try_from(MAX_STREAMS_COUNT).unwrap_or(i64::MAX);
-    let query = sqlx::query_as::<_, (i64, i64)>(query).bind(topic).bind(partition).bind(limit);
-    let mut streams = Streams::default();
-    for (stream, number) in query.fetch_all(connection).await? {
-        streams.enter(Sequence { stream: stream.cast_unsigned(), number: number.cast_unsigned() });
-    }
-    Ok(streams)
-}
-
-async fn advance_streams(
-    connection: &mut SqliteConnection,
-    topic: &str,
-    moved: &Move,
-) -> Result<(), DatabaseError> {
-    let upsert = "INSERT INTO sink_streams (topic, partition, stream, number, updated_at)
-        VALUES ($1, $2, $3, $4, $5)
-        ON CONFLICT DO UPDATE SET number = excluded.number, updated_at = excluded.updated_at";
-    for Sequence { stream, number } in &moved.streams {
-        let query = sqlx::query(upsert).bind(topic).bind(moved.partition).bind(stream.cast_signed());
-        query.bind(number.cast_signed()).bind(time(Utc::now())).execute(&mut *connection).await?;
-    }
-    Ok(())
 }
 
 async fn enter(
@@ -263,9 +233,11 @@ fn micros(micros: i64) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::batch::Move;
     use super::*;
     use crate::config::{Profile, Secret, load_from};
     use crate::database::Database;
+    use crate::message::sequence::Sequence;
 
     fn batch(from: i64, to: i64) -> Batch {
         let mut batch = Batch::default();

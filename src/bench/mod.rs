@@ -11,4 +11,5 @@ pub mod load;
 pub mod setup;
 pub mod sink;
 pub mod stream;
+pub mod trouble;
 pub mod warm;

@@ -30,6 +30,7 @@ use super::setup::Bench;
 use super::stream::median;
 
 pub use lag::{Lag, Pipeline};
+pub(super) use postgres::Own;
 pub use questions::Question;
 
 /// Longest wait for one arm.
@@ -93,13 +94,13 @@ pub struct ArmReport {
 pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> {
     ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
     let server = config.database.url.clone().context("DATABASE_URL is not set")?;
-    let own = postgres::Own::create(&server).await?;
+    let own = Own::create(&server).await?;
     let measured = measure(args, config, &own).await;
     own.drop().await?;
     measured
 }
 
-async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> anyhow::Result<SinkReport> {
+async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Result<SinkReport> {
     config.database.url = Some(Secret::new(own.url.clone()));
     let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
     tracing::info!(rows = args.rows, "producing events");
@@ -203,7 +204,7 @@ fn event(
 }
 
 /// From the first commit seen to the last.
-async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
+async fn sink(bench: &Bench, own: &Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
     let running = start(bench, own, &round.to_string())?;
     let (mut first, started) = (None, Instant::now());
     let rate = loop {
@@ -232,7 +233,7 @@ pub(super) struct Running {
 }
 
 /// In a group of its own.
-pub(super) fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
+pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Running> {
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());

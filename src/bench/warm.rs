@@ -1,6 +1,7 @@
 //! `bench warm`: what the warmer writes a second beside plain pipelined SETs of the same values, and how long one
 //! changed flag with many keys takes to be seen and to be right.
 
+mod blocking;
 mod change;
 
 use std::sync::Arc;

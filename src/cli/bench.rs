@@ -8,6 +8,7 @@ use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
+use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
 use crate::bench::warm::{self, WarmArgs, WarmReport};
 
 use super::{Global, Output};
@@ -22,6 +23,8 @@ pub enum Command {
     Sink(SinkArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
+    /// What Redis in trouble costs evaluation and the audit trail, beside none at all
+    Trouble(TroubleArgs),
     /// Answers per CPU second over HTTP, everything published (and audited, with a database), beside the same server
     /// answering a fixed body and beside Unleash Edge
     Http(HttpArgs),
@@ -50,6 +53,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
+        Command::Trouble(args) => print(global, &trouble::run(&args, config).await?, trouble_text),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -164,6 +168,18 @@ fn sink_text(report: &SinkReport) -> String {
     lines.join("\n")
 }
 
+fn trouble_text(report: &TroubleReport) -> String {
+    let mut lines = vec![
+        format!("{} requests", report.requests),
+        format!("{:28} {:>12} {:>12} {:>6}  rounds", "arm", "evaluated/s", "rows/s", "ratio"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (events, median, ratio) = (arm.evaluated_per_second, arm.median, arm.ratio);
+        format!("{:28} {events:>12.0} {median:>12.0} {ratio:>6.2}  {:?}", arm.arm, arm.rows_per_second)
+    }));
+    lines.join("\n")
+}
+
 fn warm_text(report: &WarmReport) -> String {
     let mut lines =
         vec![format!("{} values", report.values), format!("{:28} {:>12}  rounds", "arm", "values/s")];
@@ -181,12 +197,20 @@ fn warm_text(report: &WarmReport) -> String {
                 "  last raw key right after {:.2} s ({:.0} keys/s)",
                 change.last_raw_key_seconds, change.keys_per_second
             ),
-            format!(
-                "  PING meanwhile: p99 {:.3} ms, longest {:.3} ms",
-                change.ping_p99_ms, change.longest_ping_ms
-            ),
-            format!("  LATENCY LATEST (from 1 ms): {:?}", change.latency_events),
         ]);
+        for (what, seen) in [("the sweep", &change.sweep), ("as many plain SETs at a time", &change.control)]
+        {
+            lines.push(format!(
+                "  during {what} ({} values): PING p99 {:.3} ms, longest {:.3} ms; {} commands over 1 ms, longest \
+                 {:.3} ms; LATENCY LATEST {:?}",
+                seen.values,
+                seen.ping_p99_ms,
+                seen.longest_ping_ms,
+                seen.slow_commands,
+                seen.longest_command_ms,
+                seen.latency_events
+            ));
+        }
     }
     lines.join("\n")
 }

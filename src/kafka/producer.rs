@@ -84,10 +84,10 @@ impl Lane {
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
     }
 
-    /// The same with one header.
+    /// The same with headers.
     pub(crate) fn send_with(
         &self,
-        (name, header): (&CStr, &[u8]),
+        headers: &[(&CStr, &[u8])],
         partition: i32,
         key: Option<&[u8]>,
         value: &[u8],
@@ -95,9 +95,14 @@ impl Lane {
     ) -> Result<(), RDKafkaErrorCode> {
         use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
-        // A list of tags, each with what it stands for, in C's types.
-        let sent = unsafe {
-            sys::rd_kafka_producev(
+        // A list of tags, each with what it stands for, in C's types. The headers are librdkafka's if it takes them.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(headers.len());
+            for (name, header) in headers {
+                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
+                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
+            }
+            let sent = sys::rd_kafka_producev(
                 self.client,
                 Field::RD_KAFKA_VTYPE_RKT,
                 self.topic,
@@ -111,18 +116,17 @@ impl Lane {
                 Field::RD_KAFKA_VTYPE_KEY,
                 key,
                 key_length,
-                Field::RD_KAFKA_VTYPE_HEADER,
-                name.as_ptr(),
-                header.as_ptr(),
-                header.len(),
                 Field::RD_KAFKA_VTYPE_OPAQUE,
                 ticket as *mut std::ffi::c_void,
+                Field::RD_KAFKA_VTYPE_HEADERS,
+                list,
                 Field::RD_KAFKA_VTYPE_END,
-            )
-        };
-        match sent {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            code => Err(code.into()),
+            );
+            if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Ok(());
+            }
+            sys::rd_kafka_headers_destroy(list);
+            Err(sent.into())
         }
     }
 }

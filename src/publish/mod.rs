@@ -11,7 +11,8 @@
 //! each until Kafka has it. While Kafka takes them within a second, nothing touches the disk; else everything that is
 //! not acknowledged goes to the `spool`, from where it is sent once Kafka is back, also by the next process. What
 //! can be lost by `kill -9` is what is younger than that second and not acknowledged. An event may arrive twice (after
-//! a kill, or where a producer had to be replaced); its `event_id` is the same.
+//! a kill, or where a producer had to be replaced), in the same partition and with the same number
+//! ([`Sequence`](crate::message::sequence::Sequence)): so its readers know it again.
 
 mod flight;
 mod outlet;

@@ -1,5 +1,6 @@
 //! The producer: what Kafka has, what it refused, and what must be sent again.
 
+use std::ffi::CStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const KEYLESS_RUN: u64 = 256;
 pub const LETTER: usize = usize::MAX;
 /// Answers of the broker taken at one look.
 const POLLS_MAX: usize = 64;
+/// As librdkafka takes it.
+const TRACE_HEADER: &CStr = c"traceparent";
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -96,7 +99,6 @@ pub struct Outlet {
     lane: Lane,
     producer: BaseProducer<Deliveries>,
     partitions: u64,
-    events: String,
     dead_letters: String,
 }
 
@@ -120,7 +122,6 @@ impl Outlet {
             lane: Lane::open(&producer, topic)?,
             producer,
             partitions: partitions as u64,
-            events: topic.to_owned(),
             dead_letters: config.topics.dead_letters.clone(),
         })
     }
@@ -156,41 +157,23 @@ impl Outlet {
         ticket: usize,
     ) -> Result<bool, RDKafkaErrorCode> {
         let partition = match (key, sequence) {
-            (None, Some(sequence)) => {
-                i32::try_from(sequence.number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
+            (None, Some(Sequence { number, .. })) => {
+                i32::try_from(number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
             }
             _ => BY_KEY,
         };
-        let number = sequence.map(|sequence| sequence.text());
-        let number = number.as_ref().map(|number| number.as_bytes());
-        room(match (number, trace) {
-            (None, None) => self.lane.send(partition, key, value, ticket),
-            (Some(number), None) => self.lane.send_with((HEADER, number), partition, key, value, ticket),
-            (number, Some(trace)) => self.send_traced((key, value), partition, number, &trace, ticket),
-        })
-    }
-
-    /// The fast lane takes one header.
-    fn send_traced(
-        &self,
-        (key, value): (Option<&[u8]>, &[u8]),
-        partition: i32,
-        number: Option<&[u8]>,
-        trace: &Traceparent,
-        ticket: usize,
-    ) -> Result<(), RDKafkaErrorCode> {
-        let mut headers = OwnedHeaders::new();
-        if let (Some(number), Ok(name)) = (number, HEADER.to_str()) {
-            headers = headers.insert(Header { key: name, value: Some(number) });
+        let text = sequence.map(Sequence::text);
+        let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
+        let trace = trace.as_ref().map(|trace| (TRACE_HEADER, trace.as_bytes()));
+        match (sequence, trace) {
+            (None, None) => room(self.lane.send(partition, key, value, ticket)),
+            (Some(one), None) | (None, Some(one)) => {
+                room(self.lane.send_with(&[one], partition, key, value, ticket))
+            }
+            (Some(one), Some(other)) => {
+                room(self.lane.send_with(&[one, other], partition, key, value, ticket))
+            }
         }
-        headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
-        let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.events, ticket).headers(headers);
-        (record.key, record.payload) = (key, Some(value));
-        record.partition = (partition != BY_KEY).then_some(partition);
-        self.producer
-            .send(record)
-            .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
     /// What stands for an event that the topic does not take. `Ok(false)`: there is no room at the moment.

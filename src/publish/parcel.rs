@@ -94,8 +94,8 @@ impl Parcel {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
-        let flags = if self.place.is_some() { HAS_PLACE } else { 0 };
-        out.extend_from_slice(&(self.records | flags).to_le_bytes());
+        let placed = if self.place.is_some() { HAS_PLACE } else { 0 };
+        out.extend_from_slice(&(self.records | placed).to_le_bytes());
         for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -123,7 +123,8 @@ impl Parcel {
         let (environment, rest) = rest.split_at_checked(usize::from(name & !TRACED))?;
         let traced = if name & TRACED == 0 { 0 } else { TRACE_BYTES };
         let (trace, bytes) = rest.split_at_checked(traced)?;
-        let (environment, trace) = (std::str::from_utf8(environment).ok()?.into(), Traceparent::parse(trace));
+        let environment = std::str::from_utf8(environment).ok()?.into();
+        let trace = Traceparent::parse(trace);
         let parcel = Self { environment, place, trace, records, bytes: bytes.to_vec() };
         (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
     }
@@ -163,8 +164,9 @@ mod tests {
         let traced = parcel.clone().traced(Traceparent::parse(header));
         assert!(traced.trace.is_some());
         let place = Some(Sequence { stream: 7, number: u64::MAX });
-        let placed = [parcel.clone(), traced.clone()].map(|parcel| Parcel { place, ..parcel });
-        for parcel in [parcel, traced].into_iter().chain(placed) {
+        let placed = Parcel { place, ..parcel.clone() };
+        let both = Parcel { place, ..traced.clone() };
+        for parcel in [parcel, traced, placed, both] {
             let mut bytes = Vec::new();
             parcel.write(&mut bytes);
             assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));

@@ -1,5 +1,7 @@
 //! The one thread between the queue and Kafka, with the disk beside it.
 
+mod refusals;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use crate::config::Config;
 use crate::health::Reporter;
 use crate::kafka::producer::is_refusal;
 use crate::kafka::topics::Fit;
-use crate::metrics::{CodeLabels, EnvironmentLabels, Metrics};
+use crate::metrics::{EnvironmentLabels, Metrics};
 
 use super::flight::{Flight, Sent};
 use super::outlet::{Handed, LETTER, Outlet, Refused};
@@ -169,15 +171,6 @@ impl Worker {
         Ok(())
     }
 
-    fn hand_over_letter(&mut self) -> Result<(), RDKafkaErrorCode> {
-        if let (Some(outlet), Some(letter)) = (&self.outlet, &self.letter)
-            && outlet.in_flight() == 0
-        {
-            self.alone = outlet.send_letter(letter)?;
-        }
-        Ok(())
-    }
-
     /// Takes note of what came back.
     fn collect(&mut self) {
         let patience = if self.flight.is_empty() { Duration::ZERO } else { STEP };
@@ -202,30 +195,6 @@ impl Worker {
         }
         while let Some(sent) = self.flight.take_settled() {
             self.settled(sent);
-        }
-    }
-
-    /// A broker refuses a batch as a whole: which record it does not take shows when each is sent alone, and by a
-    /// producer that nothing is behind in.
-    fn refused(&mut self, refused: Refused) {
-        let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
-        if refused.ticket == LETTER {
-            tracing::error!(%code, "a dead letter is refused");
-            super::count_dropped(&self.metrics, "dead_letter_refused", 1);
-            self.letter_settled();
-        } else if alone {
-            self.letter = Some(refused);
-        } else {
-            self.flight.suspect(refused.ticket);
-        }
-        self.end(code);
-    }
-
-    /// A dead letter stands for an event.
-    fn letter_settled(&mut self) {
-        if let Some(letter) = self.letter.take() {
-            self.metrics.dead_letters.get_or_create(&CodeLabels { code: letter.reason() }).inc();
-            self.flight.settle(letter.ticket, 1, true);
         }
     }
 

@@ -99,6 +99,9 @@ pub(super) fn chunk(place: &str, id: &str) -> String {
     format!("flagstream:warm:{place}:chunk:{id}")
 }
 
+/// A glob that matches all chunks.
+pub(super) const CHUNKS: &str = "flagstream:warm:*:chunk:*";
+
 /// Tells whether Redis still has what was written: gone after a flush.
 pub(super) const MARKER: &str = "flagstream:warm:marker";
 

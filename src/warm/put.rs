@@ -3,8 +3,10 @@
 //! What is likely to be new goes as a plain `SET … NX`, which costs Redis what any SET does; what turns out to be there
 //! already is compared by a script, which costs twice that. Either is one step inside Redis. Several pipelines are
 //! under way at once, so that Redis has work while more is made.
+//!
+//! What should be there and is gone is not put: whoever removed it may have removed it from its list as well.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::Rng;
@@ -19,7 +21,7 @@ use super::subject::Entry;
 use super::trouble::{Trouble, refusal};
 use super::writer::{JITTER, Written, millis, now_ms};
 
-/// Values in one call of the script: some tenth of a millisecond of Redis's time.
+/// Values in one call of the script: a sixth of a millisecond of Redis's time.
 const CALL_KEYS_MAX: usize = 32;
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 /// Values in one pipeline, and pipelines at once.
@@ -32,14 +34,20 @@ pub(super) struct Put<'e> {
     pub(super) key: &'e str,
     pub(super) value: &'e [u8],
     pub(super) entry: &'e Entry,
-    /// It was not listed before, so it was hardly written either.
+    /// The entry's number in its batch.
+    pub(super) number: usize,
+    /// It was listed just now, and hardly written before.
     pub(super) is_new: bool,
 }
 
 /// One command.
 enum Call<'e> {
     New(Put<'e>),
-    Compare(Vec<Put<'e>>),
+    /// Not when they are gone, unless `create`.
+    Compare {
+        create: bool,
+        puts: Vec<Put<'e>>,
+    },
 }
 
 /// Puts values by one connection.
@@ -53,37 +61,44 @@ pub(super) struct Putting<'w> {
 type UnderWay<'e> = (JoinHandle<Result<Vec<Value>, Trouble>>, Vec<Call<'e>>);
 
 impl Putting<'_> {
-    /// Puts all of them, and counts what came of each.
-    pub(super) async fn put(&self, puts: Vec<Put<'_>>, written: &mut Written) -> Result<(), Trouble> {
-        let mut there = self.send(self.calls(puts), written).await?;
-        there.iter_mut().for_each(|put| put.is_new = false);
-        self.send(self.calls(there), written).await.map(drop)
+    /// Puts all of them, and counts what came of each; the numbers of entries that are gone.
+    pub(super) async fn put(
+        &self,
+        puts: Vec<Put<'_>>,
+        written: &mut Written,
+    ) -> Result<BTreeSet<usize>, Trouble> {
+        let (new, others): (Vec<_>, Vec<_>) = puts.into_iter().partition(|put| put.is_new);
+        let mut calls: Vec<_> = new.into_iter().map(Call::New).collect();
+        calls.extend(self.compare(others, false));
+        let (there, gone) = self.send(calls, written).await?;
+        self.send(self.compare(there, true), written).await?;
+        Ok(gone)
     }
 
-    fn calls<'e>(&self, puts: Vec<Put<'e>>) -> Vec<Call<'e>> {
+    fn compare<'e>(&self, puts: Vec<Put<'e>>, create: bool) -> Vec<Call<'e>> {
         let keys_max = if self.link.is_cluster() { 1 } else { CALL_KEYS_MAX };
         let (mut calls, mut open, mut bytes) = (Vec::new(), Vec::new(), 0);
         for put in puts {
-            if put.is_new {
-                calls.push(Call::New(put));
-                continue;
-            }
             if open.len() == keys_max || bytes > CALL_BYTES_MAX {
-                calls.push(Call::Compare(std::mem::take(&mut open)));
+                calls.push(Call::Compare { create, puts: std::mem::take(&mut open) });
                 bytes = 0;
             }
             bytes += put.value.len();
             open.push(put);
         }
         if !open.is_empty() {
-            calls.push(Call::Compare(open));
+            calls.push(Call::Compare { create, puts: open });
         }
         calls
     }
 
-    /// Carries out calls; what was thought to be new and is not comes back.
-    async fn send<'e>(&self, calls: Vec<Call<'e>>, written: &mut Written) -> Result<Vec<Put<'e>>, Trouble> {
-        let mut there = Vec::new();
+    /// Carries out calls; what was thought to be new and is not comes back, and what was thought to be there.
+    async fn send<'e>(
+        &self,
+        calls: Vec<Call<'e>>,
+        written: &mut Written,
+    ) -> Result<(Vec<Put<'e>>, BTreeSet<usize>), Trouble> {
+        let (mut there, mut gone) = (Vec::new(), BTreeSet::new());
         let mut under_way: VecDeque<UnderWay<'e>> = VecDeque::new();
         let mut calls = calls.into_iter().peekable();
         while calls.peek().is_some() || !under_way.is_empty() {
@@ -103,11 +118,11 @@ impl Putting<'_> {
                 let Some((sent, group)) = under_way.pop_front() else { continue };
                 let replies = sent.await.map_err(|error| Trouble::Unreachable(error.to_string()))??;
                 for (reply, call) in replies.iter().zip(group) {
-                    there.extend(self.count(reply, call, written)?);
+                    self.count(reply, call, written, &mut there, &mut gone)?;
                 }
             }
         }
-        Ok(there)
+        Ok((there, gone))
     }
 
     fn command(&self, call: &Call<'_>) -> Cmd {
@@ -119,11 +134,12 @@ impl Putting<'_> {
                 set.arg("SET").arg(put.key).arg(put.value).arg("NX").arg(unit).arg(life.abs());
                 set
             }
-            Call::Compare(puts) => {
+            Call::Compare { create, puts } => {
                 let mut call = self.link.call(Script::Write, puts.len());
                 for put in puts {
                     call.arg(put.key);
                 }
+                call.arg(u8::from(*create));
                 for put in puts {
                     call.arg(put.entry.basis).arg(self.life(put.entry)).arg(put.value);
                 }
@@ -142,29 +158,36 @@ impl Putting<'_> {
         }
     }
 
-    /// What was there before comes back.
     fn count<'e>(
         &self,
         reply: &Value,
         call: Call<'e>,
         written: &mut Written,
-    ) -> Result<Option<Put<'e>>, Trouble> {
-        let keys = u64::try_from(call.len()).unwrap_or(u64::MAX);
+        there: &mut Vec<Put<'e>>,
+        gone: &mut BTreeSet<usize>,
+    ) -> Result<(), Trouble> {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         if let Some(trouble) = refusal(reply) {
-            written.given_up.push((trouble.reason(), keys));
-            return Ok(None);
+            written.given_up.push((trouble.reason(), count(call.len())));
+            return Ok(());
         }
         match (call, reply) {
             (Call::New(_), Value::Okay) => written.values += 1,
-            (Call::New(put), Value::Nil) => return Ok(Some(put)),
-            (Call::Compare(_), Value::Int(refused)) => {
-                let refused = u64::try_from(*refused).unwrap_or(0).min(keys);
-                written.refused += refused;
-                written.values += keys - refused;
+            (Call::New(put), Value::Nil) => there.push(put),
+            (Call::Compare { puts, .. }, Value::Array(answer)) => {
+                let mut answer = answer.iter().filter_map(|number| match number {
+                    Value::Int(number) => usize::try_from(*number).ok(),
+                    _ => None,
+                });
+                let refused = answer.next().unwrap_or_default().min(puts.len());
+                let left: Vec<_> = answer.filter_map(|place| puts.get(place.wrapping_sub(1))).collect();
+                written.refused += count(refused);
+                written.values += count(puts.len().saturating_sub(refused + left.len()));
+                gone.extend(left.into_iter().map(|put| put.number));
             }
             _ => return Err(self.client.nonsense(self.link, "a write is answered with something else")),
         }
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -172,7 +195,7 @@ impl Call<'_> {
     fn len(&self) -> usize {
         match self {
             Self::New(_) => 1,
-            Self::Compare(puts) => puts.len(),
+            Self::Compare { puts, .. } => puts.len(),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Repeats {
     }
 
     /// These were written; `hashes` are those of their keys.
-    pub(super) fn remember(&self, entries: &[Entry], hashes: &[u64]) {
+    pub(super) fn remember(&self, entries: &[&Entry], hashes: &[u64]) {
         let hashed = entries.iter().zip(hashes);
         let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
         self.lock().written.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));

@@ -30,7 +30,9 @@ use super::renew;
 use super::subject::{Clock, Scene};
 use super::trouble::Trouble;
 use super::writer::{longest_life, millis};
-use ask::{announce, chunks, members};
+use ask::{announce, chunks};
+
+pub(super) use ask::members;
 
 const FETCH_RECORDS: usize = 256;
 /// How late a stop, and a change while nothing is under way, may be noticed.

@@ -3,6 +3,8 @@
 //! An event says who asked; the outcome is evaluated anew, from the flags in force here. So a value always says what
 //! its key's subject gets, and all that follows from it; and one way of writing serves changes too.
 
+mod writing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,6 @@ use ahash::AHashMap;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 
 use crate::evaluate::Parts;
 use crate::flag::Moment;
@@ -23,7 +24,6 @@ use super::event::Event;
 use super::renew;
 use super::repeats::Repeats;
 use super::subject::{Clock, Entry, Reason, Scene};
-use super::trouble::Trouble;
 use super::writer::{Writer, Written};
 
 /// Records of one fetch, which are written together.
@@ -66,14 +66,6 @@ struct Batch {
     old: Vec<i32>,
     /// What was looked at: partitions and offsets.
     read: Vec<(i32, i64)>,
-}
-
-/// A batch that is being written, while the next one is read and evaluated.
-struct Writing {
-    entries: Arc<Vec<Entry>>,
-    read: Vec<(i32, i64)>,
-    begun: Instant,
-    task: JoinHandle<Result<Written, Trouble>>,
 }
 
 impl Worker {
@@ -229,53 +221,6 @@ impl Worker {
     fn moment<'m>(&'m self, clock: &'m Clock) -> Moment<'m> {
         let app_name = &self.parts.config.unleash.app_name;
         Moment { now: &clock.text, hostname: &self.hostname, app_name }
-    }
-
-    fn begin(&self, batch: Batch) -> Writing {
-        let entries = Arc::new(batch.entries);
-        Writing { task: self.write(&entries), entries, read: batch.read, begun: Instant::now() }
-    }
-
-    fn write(&self, entries: &Arc<Vec<Entry>>) -> JoinHandle<Result<Written, Trouble>> {
-        let (writer, entries) = (Arc::clone(&self.writer), Arc::clone(entries));
-        self.runtime.spawn(async move { writer.lock().await.write(&entries).await })
-    }
-
-    /// Waits until a batch is written, and has it written again while Redis is in trouble, up to the life of a value.
-    fn finish(
-        &mut self,
-        consumer: &BatchConsumer,
-        mut writing: Writing,
-        progress: &mut Progress,
-    ) -> Result<(), KafkaError> {
-        let mut backoff = MIN_BACKOFF;
-        loop {
-            let ended = self.runtime.block_on(&mut writing.task);
-            let trouble = match ended.unwrap_or_else(|error| Err(Trouble::Unreachable(error.to_string()))) {
-                Ok(written) => {
-                    self.parts.health.up();
-                    self.written(&writing.entries, written);
-                    break;
-                }
-                Err(trouble) => trouble,
-            };
-            self.parts.health.degraded(&trouble);
-            if writing.begun.elapsed() > self.ttl {
-                let count = u64::try_from(writing.entries.len()).unwrap_or(u64::MAX);
-                self.parts.metrics.drop_counted("warm_write", trouble.reason(), count);
-                break;
-            }
-            self.pause(backoff);
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-            if self.parts.shutdown.is_cancelled() {
-                return Ok(());
-            }
-            // Whatever Redis does, this stays a member of its group.
-            consumer.serve()?;
-            writing.task = self.write(&writing.entries);
-        }
-        writing.read.into_iter().for_each(|(partition, offset)| progress.done(partition, offset));
-        Ok(())
     }
 
     fn written(&mut self, entries: &[Entry], written: Written) {

@@ -10,6 +10,7 @@
 //! the key, or the writer finds the floor above what it has written, and renews it. Each step waits for the one
 //! before; the second is several pipelines at once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -58,6 +59,15 @@ pub(crate) struct Writer {
     repeats: Repeats,
     /// What stood in Redis when it was asked last.
     marker: Option<String>,
+}
+
+/// How an attempt to write a batch ended.
+enum Attempt {
+    Done,
+    /// These should have been there and are not: they may not be listed any more.
+    Gone(BTreeSet<usize>),
+    /// Redis has lost chunks that it had.
+    Lost,
 }
 
 /// The first and the last step of a batch, and what both are about.
@@ -120,25 +130,19 @@ impl Writer {
     pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<Written, Trouble> {
         self.index.turn();
         self.repeats.turn();
-        let mut lost = false;
+        let mut written = Written::default();
+        let mut rest: Vec<&Entry> = entries.iter().collect();
         for _ in 0..ATTEMPTS_MAX {
-            let link = self.client.link().await?;
-            let mut frame = self.frame(&link, entries);
-            let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
-            match self.carry_out(&link, (listing, checks), &frame, entries).await {
-                Ok(Some(mut written)) => {
-                    written.lost = lost;
-                    if written.given_up.is_empty() {
-                        self.repeats.remember(entries, &frame.hashes);
-                        self.index.listed(frame.hashes);
-                    } else {
-                        self.forget();
-                    }
-                    return Ok(written);
+            match self.attempt(&rest, &mut written).await {
+                Ok(Attempt::Done) => return Ok(written),
+                Ok(Attempt::Gone(gone)) => {
+                    // Written anew, and listed before.
+                    rest = gone.into_iter().filter_map(|number| rest.get(number).copied()).collect();
                 }
-                Ok(None) => {
-                    lost = true;
+                Ok(Attempt::Lost) => {
                     self.forget();
+                    rest = entries.iter().collect();
+                    written = Written { lost: true, ..Written::default() };
                 }
                 // Which chunks were made is not known.
                 Err(trouble) => {
@@ -150,12 +154,33 @@ impl Writer {
         Err(Trouble::Nonsense("keeps losing what it was told a moment ago".to_owned()))
     }
 
-    fn frame<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Frame<'e> {
+    async fn attempt(&mut self, entries: &[&Entry], written: &mut Written) -> Result<Attempt, Trouble> {
+        let link = self.client.link().await?;
+        let mut frame = self.frame(&link, entries);
+        let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
+        let attempt = self.carry_out(&link, (listing, checks), &frame, entries, written).await?;
+        if !written.given_up.is_empty() {
+            self.forget();
+            return Ok(Attempt::Done);
+        }
+        if !matches!(attempt, Attempt::Lost) {
+            self.repeats.remember(entries, &frame.hashes);
+            self.index.listed(frame.hashes.iter().copied());
+        }
+        if let Attempt::Gone(gone) = &attempt {
+            gone.iter()
+                .filter_map(|number| frame.hashes.get(*number))
+                .for_each(|hash| self.index.unlist(*hash));
+        }
+        Ok(attempt)
+    }
+
+    fn frame<'e>(&mut self, link: &Link, entries: &[&'e Entry]) -> Frame<'e> {
         let hashes: Vec<u64> = entries.iter().map(|entry| self.repeats.key_hash(entry)).collect();
         let is_new = hashes.iter().map(|hash| !self.index.is_listed(*hash)).collect();
         let mut frame = Frame { hashes, is_new, listing: Vec::new(), checks: Vec::new(), flags: Vec::new() };
         let mut flags: AHashMap<&str, Group<'_>> = AHashMap::new();
-        for (number, entry) in entries.iter().enumerate() {
+        for (number, entry) in entries.iter().copied().enumerate() {
             let new = || Group { lowest: entry.basis, entries: Vec::new() };
             let group = flags.entry(&entry.place).or_insert_with(new);
             group.lowest = group.lowest.min(entry.basis);
@@ -191,47 +216,51 @@ impl Writer {
         }
     }
 
-    /// `None` if Redis has lost chunks that it had.
     async fn carry_out(
         &self,
         link: &Link,
         (listing, checks): (Vec<Cmd>, Vec<Cmd>),
         frame: &Frame<'_>,
-        entries: &[Entry],
-    ) -> Result<Option<Written>, Trouble> {
+        entries: &[&Entry],
+        written: &mut Written,
+    ) -> Result<Attempt, Trouble> {
         let replies = self.client.send(link, listing).await?;
-        let mut written = Written::default();
         if let Some(trouble) = replies.iter().find_map(refusal) {
             // What cannot be listed is not written: no change would find it.
             let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
             written.given_up.push((trouble.reason(), count));
-            return Ok(Some(written));
+            return Ok(Attempt::Done);
         }
         if replies.contains(&Value::Int(0)) {
-            return Ok(None);
-        }
-        let mut puts = Vec::with_capacity(entries.len());
-        for (entry, is_new) in entries.iter().zip(&frame.is_new) {
-            let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, is_new: *is_new };
-            let plain = entry.keys.plain.as_deref();
-            puts.push(full);
-            puts.extend(plain.map(|key| Put { key, value: &entry.plain_value, ..full }));
+            return Ok(Attempt::Lost);
         }
         let putting = Putting { client: &self.client, link, ttl: self.ttl };
-        putting.put(puts, &mut written).await?;
+        let gone = putting.put(puts(entries, &frame.is_new), written).await?;
         let checked = self.client.send(link, checks).await?;
         for (pair, (place, lowest)) in checked.chunks(2).zip(&frame.flags) {
             let [floor, chunk] = pair else { continue };
             if *chunk == Value::Int(0) {
-                return Ok(None);
+                return Ok(Attempt::Lost);
             }
             let floor = number(floor).ok_or_else(|| self.client.nonsense(link, "a floor is no number"))?;
             if *lowest < floor {
                 written.outdated.insert((*place).to_owned(), floor);
             }
         }
-        Ok(Some(written))
+        Ok(if gone.is_empty() { Attempt::Done } else { Attempt::Gone(gone) })
     }
+}
+
+/// What is to be put for these entries, by the numbers they have here.
+fn puts<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<Put<'e>> {
+    let mut puts = Vec::with_capacity(entries.len());
+    for (number, (entry, is_new)) in entries.iter().copied().zip(is_new.iter().copied()).enumerate() {
+        let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, number, is_new };
+        let plain = entry.keys.plain.as_deref();
+        puts.push(full);
+        puts.extend(plain.map(|key| Put { key, value: &entry.plain_value, ..full }));
+    }
+    puts
 }
 
 /// How long a value may live, the edge's included.

@@ -6,13 +6,14 @@ use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Header;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::config::Config;
 use crate::kafka::client;
 use crate::kafka::producer::ReportingProducer;
 use crate::message::dead_letter::DeadLetter;
+use crate::message::sequence::HEADER;
 
 use super::super::batch::Batch;
 use super::super::position::Log;
@@ -120,15 +121,23 @@ impl Desk {
             index: None,
             body_omitted,
         };
-        let headers = letter.headers().into_iter().fold(batch.headers(entry), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(&value) })
-        });
+        let headers =
+            letter.headers().into_iter().fold(kept(&batch.headers(entry)), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(&value) })
+            });
         let mut dead: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, 0).headers(headers);
         dead.key = batch.key(entry);
         dead.payload = batch.payload(entry).filter(|_| !body_omitted);
         self.producer.send_record(dead)
     }
+}
+
+/// A record's own headers, but for its number: what is sent back to the topic some day is not to be taken for something
+/// that was there before.
+fn kept(headers: &OwnedHeaders) -> OwnedHeaders {
+    let kept = headers.iter().filter(|header| header.key.as_bytes() != HEADER.to_bytes());
+    kept.fold(OwnedHeaders::new(), OwnedHeaders::insert)
 }
 
 /// What the last transaction said, if it was about the topic in its present life.
@@ -142,4 +151,19 @@ fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32) -> Result<i64, Le
         Offset::Offset(offset) if element.metadata() == log.id => offset,
         _ => 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_keeps_all_headers_but_the_number() {
+        let header = |key| Header { key, value: Some("x") };
+        let headers = ["traceparent", "sequence", "b"]
+            .into_iter()
+            .fold(OwnedHeaders::new(), |headers, key| headers.insert(header(key)));
+        let kept = kept(&headers);
+        assert_eq!(kept.iter().map(|header| header.key).collect::<Vec<_>>(), ["traceparent", "b"]);
+    }
 }

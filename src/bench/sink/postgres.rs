@@ -21,7 +21,7 @@ pub(super) const BY_USER: &str = "CREATE INDEX feature_flag_evaluations_user
 /// Dropped at the end of the run.
 #[derive(Debug)]
 pub(in crate::bench) struct Own {
-    pub(super) url: String,
+    pub(in crate::bench) url: String,
     pub(super) database: PostgresDatabase,
     server: PostgresDatabase,
     name: String,
