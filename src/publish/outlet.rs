@@ -28,10 +28,10 @@ const BY_KEY: i32 = -1;
 const KEYLESS_RUN: u64 = 256;
 /// The ticket of a dead letter.
 pub const LETTER: usize = usize::MAX;
-/// As librdkafka takes it.
-const TRACE_HEADER: &CStr = c"traceparent";
 /// Answers of the broker taken at one look.
 const POLLS_MAX: usize = 64;
+/// As librdkafka takes it.
+const TRACE_HEADER: &CStr = c"traceparent";
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 

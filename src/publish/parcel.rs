@@ -164,8 +164,9 @@ mod tests {
         let traced = parcel.clone().traced(Traceparent::parse(header));
         assert!(traced.trace.is_some());
         let place = Some(Sequence { stream: 7, number: u64::MAX });
-        let placed = [parcel.clone(), traced.clone()].map(|parcel| Parcel { place, ..parcel });
-        for parcel in [parcel, traced].into_iter().chain(placed) {
+        let placed = Parcel { place, ..parcel.clone() };
+        let both = Parcel { place, ..traced.clone() };
+        for parcel in [parcel, traced, placed, both] {
             let mut bytes = Vec::new();
             parcel.write(&mut bytes);
             assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
