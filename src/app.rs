@@ -22,15 +22,17 @@ use tokio::sync::watch;
 use crate::access::Register;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
-use crate::feed::{self, Feeder, Origin, Usage};
+use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
+use crate::manage::{Manager, Records};
+use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
-use crate::warm::Warmer;
+use crate::warm::{View, Warmer};
 
 /// For all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -125,17 +127,20 @@ impl App {
         };
         let database = storage::open(&app.parts.config)?;
         app.register();
-        app.parts.store.serve(origins.iter().map(Origin::environment));
+        app.serve_environments(&origins, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
         app.start_store();
         let fit = app.start_topics(topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
+        let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
+        let elsewhere = origins.clone();
+        let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
-            app.start_feeder(origins, fit.clone());
+            app.start_feeder(origins.collect(), fit.clone());
         }
         if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
             app.start_sink(database, migrated, fit.clone());
@@ -146,7 +151,10 @@ impl App {
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit.clone());
         }
-        let api = if roles.contains(&Role::Api) { Some(app.start_api(fit, tokens)?) } else { None };
+        let api = match roles.contains(&Role::Api) {
+            true => Some(app.start_api(fit, tokens, records, elsewhere)?),
+            false => None,
+        };
         app.serve(servers, api);
         Ok(app)
     }
@@ -171,6 +179,14 @@ impl App {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
+    }
+
+    /// Served even while they have no flag: those that are asked about, and where there are only local flags the
+    /// default one.
+    fn serve_environments(&self, origins: &[Origin], local: bool) {
+        let default = &self.parts.config.unleash.default_environment;
+        let default = (local && origins.is_empty()).then_some(default.as_str());
+        self.parts.store.serve(origins.iter().filter_map(Origin::environment).chain(default));
     }
 
     /// First of all, so that a taken port ends the start before it has begun.
@@ -207,15 +223,23 @@ impl App {
     }
 
     /// What the routes of the `api` role need.
-    fn start_api(&mut self, fit: topics::Fit, tokens: Option<Arc<Register>>) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, store, metrics, usage, shutdown, .. } = self.parts.clone();
+    fn start_api(
+        &mut self,
+        fit: topics::Fit,
+        tokens: Option<Arc<Register>>,
+        records: Option<Records>,
+        origins: Vec<Origin>,
+    ) -> anyhow::Result<Arc<Api>> {
+        let Parts { config, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let api = Api::new(config, store, metrics, usage, publisher, shutdown, tokens);
+        let manager = Manager::new(Arc::clone(&config), store, records, origins);
+        let view = self.start_view()?;
+        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);
@@ -229,6 +253,22 @@ impl App {
             Ok(())
         });
         Ok(api)
+    }
+
+    /// What the API reads of Redis, and what the edge API keeps there.
+    fn start_view(&mut self) -> anyhow::Result<Option<View>> {
+        let Parts { config, store, metrics, .. } = &self.parts;
+        let opened = View::open(config, store, metrics).context("REDIS_URL")?;
+        let Some((view, keeper)) = opened else { return Ok(None) };
+        let (asked, connecting) = (view.clone(), view.clone());
+        self.health.probe("redis", false, move || probes::redis(asked.trouble()));
+        self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
+            connecting.reader.connect().await;
+            // What it does with borrowed entries cannot move from thread to thread.
+            let runtime = Handle::current();
+            Ok(tokio::task::spawn_blocking(move || runtime.block_on(keeper.run(shutdown))).await?)
+        });
+        Ok(Some(view))
     }
 
     fn start_health(&mut self) {
@@ -276,10 +316,14 @@ impl App {
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
         let Parts { config, metrics, .. } = self.parts.clone();
+        let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
         let feeder = Feeder::new(config, metrics, origins);
-        let (view, sources) = (feeder.health(), feeder.health());
+        let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
+        if has_local {
+            self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
+        }
         self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
             if topics::wait_until_fit(fit, &shutdown).await {
                 feeder.run(shutdown).await?;

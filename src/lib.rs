@@ -19,7 +19,7 @@
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
 //! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
-//! [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
+//! [`manage`] changes local flags, [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
 //! answered, [`warm`] keeps it at hand in Redis.
 //! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
 
@@ -42,6 +42,7 @@ pub mod publish;
 pub mod warm;
 
 pub mod access;
+pub mod manage;
 
 pub mod http;
 

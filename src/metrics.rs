@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod edge;
 mod evaluate;
 mod http;
 mod publish;
@@ -24,6 +25,7 @@ use crate::flag::Snapshot;
 
 pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
+pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use http::{HttpMetrics, RefusedLabels};
 pub use publish::PublishMetrics;
@@ -66,6 +68,7 @@ pub struct Metrics {
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
     pub warm: WarmMetrics,
+    pub edge: EdgeMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
     pub access: AccessMetrics,
@@ -99,12 +102,14 @@ impl Metrics {
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
+        let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
         Arc::new(Self {
             evaluate,
             audit,
+            edge,
             publish,
             http,
             access,

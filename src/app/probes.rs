@@ -1,8 +1,11 @@
 //! How parts that are asked are doing, in the words of `/health`.
 
+use std::collections::BTreeMap;
+
 use crate::feed;
 use crate::health::{Report, State};
 use crate::store::Store;
+use crate::warm::Trouble;
 
 pub(super) fn store(store: &Store) -> Report {
     let standing = store.standing();
@@ -26,18 +29,36 @@ pub(super) fn feeder(health: &feed::Health) -> Report {
 
 /// The sources of flags, as the leader sees them.
 pub(super) fn unleash(health: &feed::Health) -> Report {
+    sources(health, |name| name != feed::EVERYWHERE)
+}
+
+/// The local flags, as the leader sees them.
+pub(super) fn local_flags(health: &feed::Health) -> Report {
+    sources(health, |name| name == feed::EVERYWHERE)
+}
+
+fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
     if health.role == feed::Role::Follower {
         return Report::new(State::Up).detail("not asked by this instance: it does not lead");
     }
-    let failing = health.environments.iter().filter_map(|(name, environment)| {
+    let meant: BTreeMap<_, _> = health.environments.iter().filter(|(name, _)| are_meant(name)).collect();
+    let failing = meant.iter().filter_map(|(name, environment)| {
         let error = environment.error.as_ref()?;
         Some(format!("{name}: {}", error.message))
     });
     let failing: Vec<_> = failing.collect();
     let report = match failing.len() {
         0 => Report::new(State::Up),
-        all if all == health.environments.len() => Report::new(State::Down).detail(failing.join("; ")),
+        all if all == meant.len() => Report::new(State::Down).detail(failing.join("; ")),
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
     };
-    report.more(&health.environments)
+    report.more(&meant)
+}
+
+/// What the API has of Redis.
+pub(super) fn redis(trouble: Option<Trouble>) -> Report {
+    match trouble {
+        None => Report::new(State::Up),
+        Some(trouble) => Report::new(State::Degraded).detail(trouble),
+    }
 }

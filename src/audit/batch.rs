@@ -9,6 +9,7 @@ use rdkafka::message::OwnedHeaders;
 use uuid::Uuid;
 
 use crate::kafka::consumer::Record;
+use crate::message::sequence::Sequence;
 
 use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
@@ -38,6 +39,8 @@ pub struct Move {
     pub from: i64,
     pub to: i64,
     pub sources: Sources,
+    /// Those that changed.
+    pub streams: Vec<Sequence>,
 }
 
 /// One record.
@@ -146,6 +149,7 @@ impl Batch {
                 from,
                 to: position.next_offset,
                 sources: Sources::default(),
+                streams: Vec::new(),
             }),
         }
     }

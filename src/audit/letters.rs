@@ -1,105 +1,118 @@
-//! Records that cannot become rows, on their way to the dead letters.
+//! Records that cannot become rows, on their way to the dead letters: each once, as far as their readers are
+//! `read_committed`.
+//!
+//! ```text
+//!  database:  … rows, positions locked and moved │                        │ COMMIT
+//!  Kafka:                                        │ letters + how far, one │
+//!                                                │ transaction            │
+//! ```
+//!
+//! Whoever dies between the two commits leaves letters whose records are read again. So the letters' transaction also
+//! says how far they are, as the committed offset of a group that nobody joins; a later sink sends only what comes
+//! after. Nobody else can be at it: the positions are locked in the database, and the transactional id is the
+//! partition's, so that a former owner is fenced.
 
-use std::time::Duration;
+mod desk;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Header;
-use rdkafka::producer::BaseRecord;
 
 use crate::config::Config;
-use crate::kafka::client;
-use crate::kafka::producer::{ReportingProducer, is_refusal};
-use crate::message::dead_letter::DeadLetter;
+use crate::kafka::producer::is_refusal;
 
 use super::batch::{Batch, Entry, Refusal};
+use super::position::Log;
 
-/// How long the broker may take to acknowledge them.
-const PATIENCE: Duration = Duration::from_secs(10);
+use self::desk::{CALL_TIMEOUT, Desk};
 
-/// Sends dead letters; its producer is made with the first of them.
+/// Letters in one transaction.
+const TRANSACTION_LETTERS_MAX: usize = 500;
+
+/// Sends dead letters; a partition's producer is made with the first of them.
 #[derive(Debug)]
 pub struct Letters {
-    config: std::sync::Arc<Config>,
-    topic: String,
-    producer: Option<ReportingProducer>,
+    config: Arc<Config>,
+    desks: BTreeMap<i32, Desk>,
 }
+
+/// One of them: a record, and why it is none of the rows.
+type Letter<'b> = (&'b Entry, &'b Refusal);
 
 /// Why dead letters are not sent. The batch waits.
 #[derive(Debug, thiserror::Error)]
 pub enum LetterError {
     #[error("dead letters: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("dead letters are not acknowledged within {} s", PATIENCE.as_secs())]
+    #[error("dead letters are not acknowledged within {} s", CALL_TIMEOUT.as_secs())]
     Unacknowledged,
     #[error("dead letters: {0}")]
     Undelivered(RDKafkaErrorCode),
+    #[error("dead letters: how far they are is not known")]
+    Lost,
 }
 
 impl Letters {
-    /// For records of `topic`.
-    pub fn new(config: std::sync::Arc<Config>, topic: &str) -> Self {
-        Self { config, topic: topic.to_owned(), producer: None }
+    pub fn new(config: Arc<Config>) -> Self {
+        Self { config, desks: BTreeMap::new() }
     }
 
-    /// Sends the refused entries of a batch and waits until all are acknowledged. Blocks.
-    pub fn send(&mut self, batch: &Batch) -> Result<(), LetterError> {
-        let refused = batch.entries.iter().filter_map(|entry| Some((entry, entry.refusal.as_ref()?)));
-        for (entry, refusal) in refused {
-            // One at a time: the broker refuses a whole request of records for the sake of one.
-            match self.deliver(batch, entry, refusal, false) {
-                Err(LetterError::Undelivered(code)) if is_refusal(code) => {
-                    self.deliver(batch, entry, refusal, true)?;
-                }
-                sent => sent?,
+    /// Sends the refused entries of a batch that were not sent yet, and returns once they are committed. Blocks. The
+    /// positions of its partitions must be held in the database.
+    pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), LetterError> {
+        let mut letters: BTreeMap<i32, Vec<Letter<'_>>> = BTreeMap::new();
+        for entry in &batch.entries {
+            if let Some(refusal) = &entry.refusal {
+                letters.entry(entry.partition).or_default().push((entry, refusal));
+            }
+        }
+        for (partition, letters) in letters {
+            for letters in letters.chunks(TRANSACTION_LETTERS_MAX) {
+                self.send_some(log, batch, partition, letters)?;
             }
         }
         Ok(())
     }
 
-    fn deliver(
+    fn send_some(
         &mut self,
+        log: &Log,
         batch: &Batch,
-        entry: &Entry,
-        refusal: &Refusal,
+        partition: i32,
+        letters: &[Letter<'_>],
+    ) -> Result<(), LetterError> {
+        let refused = |sent: &Result<(), LetterError>| matches!(sent, Err(LetterError::Undelivered(code)) if is_refusal(*code));
+        let sent = self.commit(log, batch, partition, letters, false);
+        if !refused(&sent) {
+            return sent;
+        }
+        // The broker refuses many records for the sake of one; which one shows when each is alone.
+        for letter in letters.chunks(1) {
+            let sent = self.commit(log, batch, partition, letter, false);
+            if refused(&sent) { self.commit(log, batch, partition, letter, true)? } else { sent? }
+        }
+        Ok(())
+    }
+
+    /// After an error the partition's producer is made anew: that fences what is left of its transaction.
+    fn commit(
+        &mut self,
+        log: &Log,
+        batch: &Batch,
+        partition: i32,
+        letters: &[Letter<'_>],
         body_omitted: bool,
     ) -> Result<(), LetterError> {
-        let letter = DeadLetter {
-            code: refusal.code,
-            message: &refusal.message,
-            topic: &self.topic,
-            partition: entry.partition,
-            offset: entry.offset,
-            index: None,
-            body_omitted,
+        let desk = match self.desks.remove(&partition) {
+            Some(desk) => desk,
+            None => Desk::open(&self.config, log, partition)?,
         };
-        let headers = letter.headers().into_iter().fold(batch.headers(entry), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(&value) })
-        });
-        let mut dead: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.config.topics.dead_letters, 0).headers(headers);
-        dead.key = batch.key(entry);
-        dead.payload = batch.payload(entry).filter(|_| !body_omitted);
-        let producer = match &self.producer {
-            Some(producer) if producer.fatal().is_none() => producer,
-            _ => self.producer.insert(producer(&self.config)?),
-        };
-        producer.send_record(dead)?;
-        let acknowledged = producer.drain(PATIENCE);
-        match producer.take_failures().first() {
-            Some(failure) => Err(LetterError::Undelivered(failure.code)),
-            None if !acknowledged => Err(LetterError::Unacknowledged),
-            None => Ok(()),
+        let desk = self.desks.entry(partition).insert_entry(desk).into_mut();
+        let sent = desk.commit(log, batch, letters, body_omitted);
+        if sent.is_err() {
+            self.desks.remove(&partition);
         }
+        sent
     }
-}
-
-fn producer(config: &Config) -> Result<ReportingProducer, KafkaError> {
-    let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
-    settings
-        .set("enable.idempotence", "true")
-        .set("delivery.report.only.error", "true")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "0")
-        .set("message.max.bytes", "8388608");
-    ReportingProducer::create(&settings, &config.topics.dead_letters)
 }

@@ -11,7 +11,8 @@
 //!
 //! The database says where the sink stands, and nothing else does: a batch that is written twice, by a successor, by
 //! a process thought dead, or after a commit that nobody confirmed, finds the positions moved and changes nothing.
-//! A repetition within the topic is known by its source ([`position::Sources`]).
+//! A repetition within the topic is known by its source ([`position::Sources`]), or by its number where it has none
+//! ([`streams::Streams`]).
 //!
 //! A second lane of the same kind brings the definitions topic into `feature_flags` and `feature_flag_versions`.
 
@@ -26,6 +27,7 @@ pub mod reader;
 pub mod rows;
 pub mod sqlite;
 mod storable;
+pub mod streams;
 mod take;
 pub mod writer;
 
@@ -172,7 +174,7 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
         let (report, reports) = std::sync::mpsc::channel();
         let writer = Writer {
             rows: (self.rows)(),
-            letters: Letters::new(Arc::clone(config), &self.topic),
+            letters: Letters::new(Arc::clone(config)),
             metrics: Arc::clone(metrics),
             health: health.clone(),
             shutdown: shutdown.clone(),

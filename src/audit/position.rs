@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::evaluation::{Evaluation, Source};
+use super::streams::Streams;
 
 /// Most partitions of requests whose last result is remembered per partition of events. There is one, unless several
 /// deployments share an events topic.
@@ -22,6 +23,7 @@ pub struct Position {
     pub partition: i32,
     pub next_offset: i64,
     pub sources: Sources,
+    pub streams: Streams,
 }
 
 /// The last result taken of each partition of requests.

@@ -5,7 +5,8 @@
 //!    are the positions where the batch says?          a look, so that a batch of the past costs no COPY
 //!    COPY feature_flag_evaluations … BINARY
 //!    the positions again, FOR UPDATE                  now nobody else can move them
-//!    UPDATE sink_offsets, feature_flags               in a fixed order, so that sinks never wait in a circle
+//!    UPDATE sink_offsets, sink_streams, feature_flags in a fixed order, so that sinks never wait in a circle
+//!    dead letters, committed in Kafka                 if there are any
 //!  COMMIT
 //! ```
 //!
@@ -15,6 +16,7 @@
 pub mod copy;
 mod flags;
 mod house;
+mod streams;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -26,8 +28,9 @@ use crate::database::{DatabaseError, PostgresDatabase};
 
 use super::batch::{Batch, Content, Entry};
 use super::evaluation::Evaluation;
+use super::letters::Letters;
 use super::position::{Log, Position, Sources};
-use super::rows::{Rows, Written};
+use super::rows::{Rows, WriteError, Written, send_letters};
 
 use self::flags::{count, define};
 
@@ -70,15 +73,15 @@ impl PostgresRows {
     }
 
     /// Does something with the connection, in time; after an error the connection is not used again.
-    async fn with<T>(
+    async fn with<T, E: From<DatabaseError>>(
         &mut self,
-        what: impl AsyncFnOnce(&mut PgConnection) -> Result<T, DatabaseError> + Send,
-    ) -> Result<T, DatabaseError> {
+        what: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E> + Send,
+    ) -> Result<T, E> {
         let done = tokio::time::timeout(WRITE_TIMEOUT, async {
             let connection = self.connection().await?;
             what(connection).await
         });
-        let done = done.await.unwrap_or(Err(DatabaseError::Silent(WRITE_TIMEOUT)));
+        let done = done.await.unwrap_or(Err(DatabaseError::Silent(WRITE_TIMEOUT).into()));
         if done.is_err() {
             self.connection = None;
         }
@@ -98,17 +101,25 @@ impl Rows for PostgresRows {
         let standing = self.with(async |connection| {
             let entered = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partitions);
             entered.execute(&mut *connection).await?;
-            standing(connection, log, partitions, false).await
+            let streams = streams::known(connection, &log.topic, partitions).await?;
+            Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams))
         });
+        let (standing, mut streams) = standing.await?;
         let position = |(partition, next_offset, sources, _): Standing| {
             let sources =
                 serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Position { partition, next_offset, sources })
+            let streams = streams.remove(&partition).unwrap_or_default();
+            Ok(Position { partition, next_offset, sources, streams })
         };
-        standing.await?.into_iter().map(position).collect()
+        standing.into_iter().map(position).collect()
     }
 
-    async fn write(&mut self, log: &Log, batch: &Batch) -> Result<Written, DatabaseError> {
+    async fn write(
+        &mut self,
+        log: &Log,
+        batch: &Batch,
+        letters: &mut Letters,
+    ) -> Result<Written, WriteError> {
         self.with(async |connection| {
             let mut transaction = connection.begin().await?;
             let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
@@ -124,7 +135,9 @@ impl Rows for PostgresRows {
                 return Ok(written);
             }
             advance(&mut transaction, log, batch).await?;
+            streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
+            send_letters(letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)
         })

@@ -252,8 +252,9 @@ impl<T: Take> Reader<T> {
         next.clear();
         let mut batch = std::mem::replace(&mut standing.batch, next);
         for moved in &mut batch.moves {
-            if let Some(position) = standing.positions.get(&moved.partition) {
+            if let Some(position) = standing.positions.get_mut(&moved.partition) {
                 moved.sources = position.sources.clone();
+                moved.streams = position.streams.take_changes();
             }
         }
         self.order(standing, Order::Write(log, batch))

@@ -7,6 +7,7 @@ use crate::database::DatabaseError;
 
 use super::batch::Batch;
 use super::evaluation::Evaluation;
+use super::letters::{LetterError, Letters};
 use super::position::{Log, Position};
 
 /// A database that takes batches. [`super::postgres`] and [`super::sqlite`] are the two there are.
@@ -21,12 +22,14 @@ pub trait Rows: Send + 'static {
         partitions: &[i32],
     ) -> impl Future<Output = Result<Vec<Position>, DatabaseError>> + Send;
 
-    /// Writes the accepted entries and moves the positions, in one transaction, if they are where the batch says.
+    /// Writes the accepted entries and moves the positions, in one transaction, if they are where the batch says. The
+    /// refused ones are sent as dead letters when nothing but the commit is missing.
     fn write(
         &mut self,
         log: &Log,
         batch: &Batch,
-    ) -> impl Future<Output = Result<Written, DatabaseError>> + Send;
+        letters: &mut Letters,
+    ) -> impl Future<Output = Result<Written, WriteError>> + Send;
 
     /// Writes the accepted entries among these, and takes it back: whether the database would take them.
     fn probe(
@@ -37,6 +40,29 @@ pub trait Rows: Send + 'static {
 
     /// Makes room for what will come and drops what is older than `retention_days`.
     fn keep_house(&mut self, retention_days: u32) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+}
+
+/// Why a batch is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("{0}")]
+    Database(#[from] DatabaseError),
+    #[error("{0}")]
+    Letters(#[from] LetterError),
+}
+
+impl From<sqlx::Error> for WriteError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Sends the letters of a batch, if it has any.
+pub fn send_letters(letters: &mut Letters, log: &Log, batch: &Batch) -> Result<(), LetterError> {
+    if batch.entries.iter().all(|entry| entry.refusal.is_none()) {
+        return Ok(());
+    }
+    tokio::task::block_in_place(|| letters.send(log, batch))
 }
 
 /// How a write ended that the database answered.

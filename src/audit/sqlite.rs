@@ -1,5 +1,7 @@
 //! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
 
+mod streams;
+
 use std::ops::Range;
 
 use chrono::{DateTime, Days, SecondsFormat, Utc};
@@ -11,8 +13,10 @@ use crate::database::{DatabaseError, SqliteDatabase};
 use super::batch::{Batch, Content, Entry};
 use super::definition::FlagVersion;
 use super::evaluation::{Evaluation, Event, Source};
+use super::letters::Letters;
 use super::position::{Log, Position};
-use super::rows::{Rows, Written};
+use super::rows::{Rows, WriteError, Written, send_letters};
+use super::streams::KEPT_DAYS;
 
 /// SQLite. Its rows are read from the events again when they are written.
 #[derive(Debug)]
@@ -44,14 +48,20 @@ impl Rows for SqliteRows {
             for (partition, next_offset, sources, _) in standing(&mut transaction, log, *partition).await? {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
-                positions.push(Position { partition, next_offset, sources });
+                let streams = streams::known(&mut transaction, &log.topic, partition).await?;
+                positions.push(Position { partition, next_offset, sources, streams });
             }
         }
         transaction.commit().await?;
         Ok(positions)
     }
 
-    async fn write(&mut self, log: &Log, batch: &Batch) -> Result<Written, DatabaseError> {
+    async fn write(
+        &mut self,
+        log: &Log,
+        batch: &Batch,
+        letters: &mut Letters,
+    ) -> Result<Written, WriteError> {
         let mut transaction = self.begin().await?;
         let id = batch.id.to_string();
         for moved in &batch.moves {
@@ -69,8 +79,10 @@ impl Rows for SqliteRows {
                 sqlx::query(update).bind(&log.topic).bind(&log.id).bind(moved.partition).bind(moved.to);
             let sources = serde_json::to_string(&moved.sources).unwrap_or_else(|_| "[]".to_owned());
             query.bind(sources).bind(&id).bind(time(Utc::now())).execute(&mut *transaction).await?;
+            streams::advance(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
+        send_letters(letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)
     }
@@ -86,6 +98,9 @@ impl Rows for SqliteRows {
         let delete = "DELETE FROM feature_flag_evaluations WHERE evaluated_at < $1";
         let query = sqlx::query(delete).bind(time(oldest.unwrap_or_default()));
         query.execute(&self.database.pool).await?;
+        let forget = "DELETE FROM sink_streams WHERE updated_at < $1";
+        let oldest = Utc::now().checked_sub_days(Days::new(u64::from(KEPT_DAYS)));
+        sqlx::query(forget).bind(time(oldest.unwrap_or_default())).execute(&self.database.pool).await?;
         Ok(())
     }
 }
@@ -167,7 +182,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
 async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Result<(), DatabaseError> {
     let record = "INSERT INTO feature_flag_versions
             (environment, name, version, definition, checksum, source, actor, in_force_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING";
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     let defined = version.defined.as_ref();
     let now = time(Utc::now());
     let in_force_at = time(DateTime::from_timestamp_millis(version.in_force_ms).unwrap_or_default());
@@ -175,7 +190,7 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
     let query = query.bind(defined.map(|defined| &defined.definition));
     let query =
         query.bind(defined.map(|defined| &defined.checksum)).bind(defined.map(|defined| defined.source));
-    query.bind(&in_force_at).execute(&mut *connection).await?;
+    query.bind(&version.actor).bind(&in_force_at).execute(&mut *connection).await?;
     let Some(defined) = defined else {
         let delete =
             "UPDATE feature_flags SET is_enabled = 0, version = $3, deleted_at = $4, updated_at = $5,
@@ -186,18 +201,23 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
         return Ok(());
     };
     let upsert = "INSERT INTO feature_flags (environment, name, version, is_enabled, description,
-            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE $8 WHEN 'unleash' THEN $2 END, $9)
+            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at, type, project, owner)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE $8 WHEN 'unleash' THEN $2 END, $9, $10, $11,
+            $12)
         ON CONFLICT (name, environment) DO UPDATE SET version = excluded.version,
-            is_enabled = excluded.is_enabled, description = excluded.description,
+            is_enabled = excluded.is_enabled, description = coalesce(excluded.description, CASE excluded.source
+                WHEN 'unleash' THEN feature_flags.description END),
             rollout_percentage = excluded.rollout_percentage, target_users = excluded.target_users,
+            type = excluded.type, project = excluded.project,
+            owner = coalesce(excluded.owner, CASE excluded.source WHEN 'unleash' THEN feature_flags.owner END),
             source = excluded.source, unleash_flag_name = excluded.unleash_flag_name,
             last_synced_at = excluded.last_synced_at, updated_at = excluded.last_synced_at, deleted_at = NULL
         WHERE feature_flags.version IS NULL OR feature_flags.version < excluded.version";
     let users = serde_json::to_string(&defined.target_users).unwrap_or_else(|_| "[]".to_owned());
     let query = sqlx::query(upsert).bind(&version.environment).bind(&version.name).bind(version.version);
     let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
-    query.bind(users).bind(defined.source).bind(now).execute(connection).await?;
+    let query = query.bind(users).bind(defined.source).bind(now);
+    query.bind(&defined.r#type).bind(&defined.project).bind(&defined.owner).execute(connection).await?;
     Ok(())
 }
 
@@ -215,12 +235,19 @@ fn micros(micros: i64) -> String {
 mod tests {
     use super::super::batch::Move;
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Profile, Secret, load_from};
     use crate::database::Database;
+    use crate::message::sequence::Sequence;
 
     fn batch(from: i64, to: i64) -> Batch {
         let mut batch = Batch::default();
-        batch.moves.push(Move { partition: 1, from, to, sources: Default::default() });
+        batch.moves.push(Move {
+            partition: 1,
+            from,
+            to,
+            sources: Default::default(),
+            streams: vec![Sequence { stream: u64::MAX, number: to.cast_unsigned() }],
+        });
         batch
     }
 
@@ -230,20 +257,25 @@ mod tests {
         database.migrate().await.unwrap();
         let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
         let mut rows = SqliteRows::new(sqlite);
+        let loaded = load_from(None, std::iter::empty(), Profile::Service).unwrap();
+        let mut letters = Letters::new(std::sync::Arc::new(loaded.config));
         let log = Log { topic: "events".to_owned(), id: "one".to_owned() };
         let stands = async |rows: &mut SqliteRows, log: &Log| {
             rows.positions(log, &[1]).await.unwrap().first().unwrap().next_offset
         };
         assert_eq!(stands(&mut rows, &log).await, 0);
         let first = batch(0, 5);
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Committed);
         // Its commit was not confirmed, so it comes again.
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Before);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Before);
         // Another sink that still stands at the beginning.
-        assert_eq!(rows.write(&log, &batch(0, 3)).await.unwrap(), Written::Conflict);
-        assert_eq!(rows.write(&log, &batch(5, 6)).await.unwrap(), Written::Committed);
-        assert_eq!(rows.write(&log, &first).await.unwrap(), Written::Conflict);
+        assert_eq!(rows.write(&log, &batch(0, 3), &mut letters).await.unwrap(), Written::Conflict);
+        assert_eq!(rows.write(&log, &batch(5, 6), &mut letters).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Conflict);
         assert_eq!(stands(&mut rows, &log).await, 6);
+        let mut position = rows.positions(&log, &[1]).await.unwrap().remove(0);
+        assert!(!position.streams.take(Sequence { stream: u64::MAX, number: 6 }));
+        assert!(position.streams.take(Sequence { stream: u64::MAX, number: 7 }));
         // The topic was made anew.
         assert_eq!(stands(&mut rows, &Log { id: "two".to_owned(), ..log }).await, 0);
     }

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::kafka::consumer::Record;
+use crate::message::sequence::{HEADER, Sequence};
 
 use super::batch::{Batch, Content, Refusal};
 use super::definition::FlagVersion;
@@ -27,6 +28,11 @@ impl<R> Default for Evaluations<R> {
 
 impl<R: Rows> Take for Evaluations<R> {
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch) {
+        let sequence = record.header(HEADER).and_then(Sequence::parse);
+        if sequence.is_some_and(|sequence| !position.streams.take(sequence)) {
+            batch.repeated += 1;
+            return;
+        }
         match Event::read(record.payload()) {
             Ok(Event::Evaluated(evaluation)) if position.sources.take(&evaluation) => {
                 batch.evaluation(record, &evaluation, R::encode);
@@ -41,7 +47,8 @@ impl<R: Rows> Take for Evaluations<R> {
 impl Take for Definitions {
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let value = (!record.is_null()).then(|| record.payload());
-        match FlagVersion::read(record.key(), value, record.header(c"version"), record.timestamp_ms()) {
+        let (version, actor) = (record.header(c"version"), record.header(c"actor"));
+        match FlagVersion::read(record.key(), value, version, actor, record.timestamp_ms()) {
             Ok(version) => batch.enter(record, Content::Definition(Box::new(version)), None),
             Err(error) => refuse(batch, record, error, "INVALID_DEFINITION"),
         }

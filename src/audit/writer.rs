@@ -16,9 +16,9 @@ use crate::metrics::{AuditBatchLabels, CodeLabels, EnvironmentLabels, Metrics, P
 use crate::shutdown::Shutdown;
 
 use super::batch::{Batch, Content, Refusal};
-use super::letters::{LetterError, Letters};
+use super::letters::Letters;
 use super::position::{Log, Position};
-use super::rows::{Rows, Written};
+use super::rows::{Rows, WriteError, Written};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -59,16 +59,8 @@ pub struct Writer<R> {
     pub paused: Option<&'static str>,
 }
 
-/// Why a batch waits.
-#[derive(Debug, thiserror::Error)]
-enum Pause {
-    #[error("{0}")]
-    Database(#[from] DatabaseError),
-    #[error("{0}")]
-    Letters(#[from] LetterError),
-}
-
-impl Pause {
+impl WriteError {
+    /// Why a batch waits.
     fn reason(&self) -> &'static str {
         match self {
             Self::Database(error) => error.trouble().as_str(),
@@ -117,10 +109,9 @@ impl<R: Rows> Writer<R> {
 
     async fn write(&mut self, log: &Log, mut batch: Box<Batch>) -> Option<Report> {
         let mut backoff = MIN_BACKOFF;
-        let mut letters_sent = false;
         loop {
             let started = Instant::now();
-            let pause = match self.attempt(log, &batch, &mut letters_sent).await {
+            let pause = match self.rows.write(log, &batch, &mut self.letters).await {
                 Ok(Written::Conflict) => {
                     self.outcome("conflict");
                     tracing::info!(topic = log.topic, "positions were moved by another sink, read again");
@@ -130,40 +121,22 @@ impl<R: Rows> Writer<R> {
                     self.committed(&batch, written, started.elapsed());
                     return Some(Report::Written(batch));
                 }
-                Err(Pause::Database(error)) if error.is_about_data() => match self.narrow(&mut batch).await {
-                    Ok(true) => {
-                        letters_sent = false;
-                        continue;
+                Err(WriteError::Database(error)) if error.is_about_data() => {
+                    match self.narrow(&mut batch).await {
+                        Ok(true) => continue,
+                        // None of them alone is the reason.
+                        Ok(false) => WriteError::Database(error),
+                        Err(error) => error.into(),
                     }
-                    // None of them alone is the reason.
-                    Ok(false) => Pause::Database(error),
-                    Err(error) => error.into(),
-                },
+                }
                 Err(pause) => pause,
             };
             self.outcome("failed");
-            if matches!(&pause, Pause::Database(error) if error.trouble() == Trouble::NoPartition) {
+            if matches!(&pause, WriteError::Database(error) if error.trouble() == Trouble::NoPartition) {
                 self.keep_house().await;
             }
             self.pause(&pause, &mut backoff).await?;
         }
-    }
-
-    async fn attempt(&mut self, log: &Log, batch: &Batch, letters_sent: &mut bool) -> Result<Written, Pause> {
-        let refused = batch.entries.iter().any(|entry| entry.refusal.is_some());
-        if refused && !*letters_sent {
-            // Not for a batch that another sink has taken: it has sent these letters too.
-            let partitions: Vec<_> = batch.moves.iter().map(|moved| moved.partition).collect();
-            let positions = self.rows.positions(log, &partitions).await?;
-            let stands = |partition, at| {
-                positions.iter().any(|known| known.partition == partition && known.next_offset == at)
-            };
-            if batch.moves.iter().all(|moved| stands(moved.partition, moved.from)) {
-                tokio::task::block_in_place(|| self.letters.send(batch))?;
-                *letters_sent = true;
-            }
-        }
-        Ok(self.rows.write(log, batch).await?)
     }
 
     /// Finds the entries that the database refuses. `false`: there are none.
@@ -252,7 +225,7 @@ impl<R: Rows> Writer<R> {
     }
 
     /// Says why, and waits. `None`: shutdown came first.
-    async fn pause(&mut self, pause: &Pause, backoff: &mut Duration) -> Option<()> {
+    async fn pause(&mut self, pause: &WriteError, backoff: &mut Duration) -> Option<()> {
         // The same again is one line only, however long it lasts.
         if self.paused != Some(pause.reason()) {
             tracing::warn!(what = self.what, reason = pause.reason(), "the audit sink waits: {pause}");

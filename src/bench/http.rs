@@ -1,17 +1,18 @@
-//! `bench http`: answers per CPU second of a server, beside the same server answering a fixed body.
+//! `bench http`: answers per CPU second of a server that publishes each of them, beside the same server answering a
+//! fixed body, and beside Unleash Edge.
 //!
-//! The server is a child process, so that its CPU time (with everything it does to publish) is its own; the load
-//! comes from here, and how much of it there is does not matter as long as the server is busy.
+//! The server is a child process; the load comes from here, and how much of it there is does not matter as long as
+//! the server is busy. With a database the events become rows while the load goes on.
 
+mod audit;
 mod client;
+mod process;
 mod server;
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use anyhow::ensure;
 
 use crate::config::Config;
 
@@ -20,12 +21,14 @@ use super::stream::median;
 
 pub use server::{ServerArgs, serve};
 
+use audit::Audit;
 use client::{Load, Measured};
+use process::Process;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpArgs {
-    /// Different flags; all of them are asked for in a call for many
+    /// Different flags, each with two constraints and a 50 % rollout; all of them are asked for in a call for many
     #[arg(long, default_value_t = 350)]
     pub flags: usize,
     /// Connections, each with one call at a time
@@ -37,18 +40,23 @@ pub struct HttpArgs {
     /// Every arm runs this often, in turn; the median counts
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// The program of Unleash Edge, to be measured beside in offline mode with the same flags
+    #[arg(long, value_name = "FILE")]
+    pub edge: Option<PathBuf>,
 }
 
-/// What is asked of the server.
+/// What is asked of which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arm {
     FixedOne,
     One,
     FixedAll,
     All,
+    EdgeOne,
+    EdgeAll,
 }
 
-const ARMS: [Arm; 4] = [Arm::FixedOne, Arm::One, Arm::FixedAll, Arm::All];
+const ARMS: [Arm; 6] = [Arm::FixedOne, Arm::One, Arm::FixedAll, Arm::All, Arm::EdgeOne, Arm::EdgeAll];
 
 #[derive(Debug, serde::Serialize)]
 pub struct HttpReport {
@@ -60,6 +68,10 @@ pub struct HttpReport {
     pub half_load: LatencyReport,
     /// Events that Kafka has, of so many evaluations.
     pub published: (u64, u64),
+    /// Rows; `None` without a database.
+    pub audited: Option<u64>,
+    /// The most memory that the server had.
+    pub peak_memory_bytes: u64,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -86,34 +98,61 @@ impl Arm {
             Self::One => "one flag",
             Self::FixedAll => "fixed body, all flags' size",
             Self::All => "all flags",
+            Self::EdgeOne => "Unleash Edge, one flag",
+            Self::EdgeAll => "Unleash Edge, all flags",
         }
+    }
+
+    fn is_of_edge(self) -> bool {
+        matches!(self, Self::EdgeOne | Self::EdgeAll)
     }
 }
 
-/// Runs the benchmark on the configured Kafka.
+/// Runs the benchmark on the configured Kafka, and the configured Postgres if there is one.
 pub async fn run(args: &HttpArgs, config: Config) -> anyhow::Result<HttpReport> {
     ensure!(args.connections > 0 && args.seconds > 0, "--connections, --seconds: expected at least 1");
+    let database = config.database.url.clone();
     let bench = Bench::prepare(config, args.flags, 4).await?;
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
-    let report = measure(args, &bench, &folder).await;
+    let audit = match &database {
+        Some(database) => Some(Audit::start(&bench, database).await?),
+        None => None,
+    };
+    let report = measure(args, &bench, audit.as_ref(), &folder).await;
     let removed = std::fs::remove_dir_all(&folder);
+    if let Some(audit) = audit {
+        audit.end().await?;
+    }
     bench.clean_up().await;
     let report = report?;
     removed?;
     Ok(report)
 }
 
-async fn measure(args: &HttpArgs, bench: &Bench, folder: &std::path::Path) -> anyhow::Result<HttpReport> {
-    let mut server = Server::start(args, bench, folder).await?;
-    let time = Duration::from_secs(args.seconds);
-    let mut rounds: Vec<Vec<(f64, Measured)>> = ARMS.map(|_| Vec::new()).into();
+/// The servers, and who looks after what they leave.
+struct Scene<'s> {
+    args: &'s HttpArgs,
+    own: Process,
+    edge: Option<Process>,
+    audit: Option<&'s Audit>,
+}
+
+async fn measure(
+    args: &HttpArgs,
+    bench: &Bench,
+    audit: Option<&Audit>,
+    folder: &std::path::Path,
+) -> anyhow::Result<HttpReport> {
+    let edge = match &args.edge {
+        Some(program) => Some(Process::edge(program, args.flags, folder).await?),
+        None => None,
+    };
+    let mut scene = Scene { args, own: Process::own(args, bench, folder).await?, edge, audit };
+    let arms: Vec<Arm> = ARMS.into_iter().filter(|arm| !arm.is_of_edge() || scene.edge.is_some()).collect();
+    let mut rounds: Vec<Vec<(f64, Measured)>> = arms.iter().map(|_| Vec::new()).collect();
     for round in 0..=args.rounds.max(1) {
-        for (arm, rounds) in ARMS.iter().zip(&mut rounds) {
-            let cpu = server.cpu_seconds()?;
-            let measured = server.load(*arm, args, time, None).await?;
-            // What was answered is published before it counts.
-            server.wait_until_published().await?;
-            let per_cpu_second = measured.answers as f64 / (server.cpu_seconds()? - cpu);
+        for (arm, rounds) in arms.iter().zip(&mut rounds) {
+            let (per_cpu_second, measured) = scene.measure(*arm).await?;
             tracing::info!(round, arm = arm.name(), per_cpu_second = per_cpu_second.round(), "measured");
             // The first round warms up.
             if round > 0 {
@@ -121,9 +160,9 @@ async fn measure(args: &HttpArgs, bench: &Bench, folder: &std::path::Path) -> an
             }
         }
     }
-    let arms: Vec<_> = ARMS.iter().zip(&rounds).map(|(arm, rounds)| report(*arm, rounds)).collect();
+    let arms: Vec<_> = arms.iter().zip(&rounds).map(|(arm, rounds)| report(*arm, rounds)).collect();
     let half = arms.get(1).map_or(1.0, |one| one.answers_per_second / 2.0);
-    let measured = server.load(Arm::One, args, time, Some(half)).await?;
+    let measured = scene.load(Arm::One, Some(half)).await?;
     let at = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
     let half_load = LatencyReport {
         rate: measured.answers as f64 / measured.seconds,
@@ -131,10 +170,47 @@ async fn measure(args: &HttpArgs, bench: &Bench, folder: &std::path::Path) -> an
         p99: at(0.99),
         p999: at(0.999),
     };
-    let published = server.wait_until_published().await?;
-    server.child.kill().await?;
-    let ratios = ratios(&arms);
-    Ok(HttpReport { flags: args.flags, connections: args.connections, arms, ratios, half_load, published })
+    let (published, audited) = scene.settle().await?;
+    let peak_memory_bytes = scene.own.peak_memory_bytes()?;
+    scene.own.child.kill().await?;
+    let (flags, connections, ratios) = (args.flags, args.connections, ratios(&arms));
+    Ok(HttpReport { flags, connections, arms, ratios, half_load, published, audited, peak_memory_bytes })
+}
+
+impl Scene<'_> {
+    /// Answers per CPU second of one arm; what was answered is published and audited before it counts.
+    async fn measure(&self, arm: Arm) -> anyhow::Result<(f64, Measured)> {
+        let server = self.server(arm);
+        let cpu = server.cpu_seconds()?;
+        let measured = self.load(arm, None).await?;
+        if !arm.is_of_edge() {
+            self.own.wait_until_published().await?;
+        }
+        let per_cpu_second = measured.answers as f64 / (server.cpu_seconds()? - cpu);
+        self.settle().await?;
+        Ok((per_cpu_second, measured))
+    }
+
+    async fn load(&self, arm: Arm, rate: Option<f64>) -> anyhow::Result<Measured> {
+        let address = &self.server(arm).address;
+        let HttpArgs { flags, connections, seconds, .. } = *self.args;
+        let time = Duration::from_secs(seconds);
+        Load { address, arm, flags, connections, time, rate }.run().await
+    }
+
+    fn server(&self, arm: Arm) -> &Process {
+        self.edge.as_ref().filter(|_| arm.is_of_edge()).unwrap_or(&self.own)
+    }
+
+    /// Waits until everything that was evaluated is an event, and a row.
+    async fn settle(&self) -> anyhow::Result<((u64, u64), Option<u64>)> {
+        let published = self.own.wait_until_published().await?;
+        let audited = match self.audit {
+            Some(audit) => Some(audit.wait_for(published.0).await?),
+            None => None,
+        };
+        Ok((published, audited))
+    }
 }
 
 fn report(arm: Arm, rounds: &[(f64, Measured)]) -> ArmReport {
@@ -151,81 +227,16 @@ fn report(arm: Arm, rounds: &[(f64, Measured)]) -> ArmReport {
 }
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
-    let [fixed_one, one, fixed_all, all] = arms else {
+    let [fixed_one, one, fixed_all, all, edge @ ..] = arms else {
         return Vec::new();
     };
-    vec![
+    let mut ratios = vec![
         ("one flag / fixed body".to_owned(), one.median / fixed_one.median),
         ("all flags / fixed body".to_owned(), all.median / fixed_all.median),
-    ]
-}
-
-/// The child process.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    async fn start(args: &HttpArgs, bench: &Bench, folder: &std::path::Path) -> anyhow::Result<Self> {
-        let topics = &bench.config.topics;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["bench", "http-server", "--flags", &args.flags.to_string()])
-            .env("FEATURE_FLAG_KAFKA_TOPIC", &topics.events)
-            .env("FLAGSTREAM_TOPICS__DEAD_LETTERS", &topics.dead_letters)
-            .env("FLAGSTREAM_STATE_DIR", folder)
-            .env("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0")
-            .env("FLAGSTREAM_INSTANCE", "bench")
-            .env("UNLEASH_ENVIRONMENT", super::load::ENVIRONMENT)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("the server does not start")?;
-        let output = child.stdout.take().context("the server's output")?;
-        let address = BufReader::new(output).lines().next_line().await?;
-        Ok(Self { child, address: address.context("the server ended before it listened")? })
+    ];
+    if let [edge_one, edge_all] = edge {
+        ratios.push(("one flag / Unleash Edge".to_owned(), one.median / edge_one.median));
+        ratios.push(("all flags / Unleash Edge".to_owned(), all.median / edge_all.median));
     }
-
-    async fn load(
-        &self,
-        arm: Arm,
-        args: &HttpArgs,
-        time: Duration,
-        rate: Option<f64>,
-    ) -> anyhow::Result<Measured> {
-        Load { address: &self.address, arm, flags: args.flags, connections: args.connections, time, rate }
-            .run()
-            .await
-    }
-
-    /// User and system time of the process so far.
-    fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let pid = self.child.id().context("the server has ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // After the name, which may hold anything.
-        let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split(' ').collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-        // SAFETY: a question with a number as its answer.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
-        Ok((ticks(12).context("utime")? + ticks(13).context("stime")?) / per_second)
-    }
-
-    /// Waits until Kafka has an event for every evaluation; how many of how many.
-    async fn wait_until_published(&self) -> anyhow::Result<(u64, u64)> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let text = reqwest::get(format!("http://{}/metrics", self.address)).await?.text().await?;
-            let sum = |name: &str| -> u64 {
-                let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-                lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
-            };
-            let published = sum("flagstream_events_published_total");
-            let evaluated = sum("flagstream_evaluations_total");
-            if published == evaluated {
-                return Ok((published, evaluated));
-            }
-            ensure!(Instant::now() < deadline, "{published} of {evaluated} events published");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
+    ratios
 }

@@ -16,13 +16,8 @@ const USERS: u64 = 100_000;
 /// variants, and a plain rollout.
 pub fn definition(number: usize) -> serde_json::Value {
     let rollout = |percentage: &str| json!({"rollout": percentage, "stickiness": "default", "groupId": flag_name(number)});
-    let constraints = json!([
-        {"contextName": "region", "operator": "IN", "values": ["us-west", "us-east", "eu-central"]},
-        {"contextName": "subscription_tier", "operator": "NOT_IN", "values": ["free"]},
-    ]);
     match number % 3 {
-        0 => json!({"name": flag_name(number), "type": "release", "enabled": true, "strategies": [
-            {"name": "flexibleRollout", "constraints": constraints, "parameters": rollout("50")}]}),
+        0 => targeted(number),
         1 => json!({"name": flag_name(number), "type": "experiment", "enabled": true, "strategies": [
             {"name": "flexibleRollout", "constraints": [], "parameters": rollout("100")}], "variants": [
             {"name": "light", "weight": 500, "stickiness": "default", "payload": {"type": "string", "value": "light"}},
@@ -32,12 +27,31 @@ pub fn definition(number: usize) -> serde_json::Value {
     }
 }
 
+/// A boolean with two constraints and a 50 % rollout.
+pub fn targeted(number: usize) -> serde_json::Value {
+    let constraints = json!([
+        {"contextName": "region", "operator": "IN", "values": ["us-west", "us-east", "eu-central"]},
+        {"contextName": "subscription_tier", "operator": "NOT_IN", "values": ["free"]},
+    ]);
+    let rollout = json!({"rollout": "50", "stickiness": "default", "groupId": flag_name(number)});
+    json!({"name": flag_name(number), "type": "release", "enabled": true, "strategies": [
+        {"name": "flexibleRollout", "constraints": constraints, "parameters": rollout}]})
+}
+
 pub fn flag_name(number: usize) -> String {
     format!("bench-flag-{number}")
 }
 
 /// A snapshot with `count` flags.
 pub fn snapshot(count: usize) -> Result<Snapshot, CompileError> {
+    snapshot_of(count, definition)
+}
+
+/// A snapshot with `count` flags of one kind.
+pub fn snapshot_of(
+    count: usize,
+    definition: fn(usize) -> serde_json::Value,
+) -> Result<Snapshot, CompileError> {
     let flags = (0..count).map(|number| {
         let text = definition(number).to_string();
         CompiledFlag::compile(ENVIRONMENT, 1_768_473_000_000 + number as u64, &text).map(Arc::new)
@@ -46,23 +60,41 @@ pub fn snapshot(count: usize) -> Result<Snapshot, CompileError> {
     Ok(Snapshot::default().with(changes))
 }
 
+/// Who asks, for what.
+#[derive(Debug)]
+pub struct Asker {
+    pub flag: usize,
+    pub user: String,
+    pub session: u64,
+    pub region: &'static str,
+    pub tier: &'static str,
+    pub app_version: u64,
+}
+
+/// Who asks request `number`, for one of `flags` flags.
+pub fn asker(number: u64, flags: usize) -> Asker {
+    // A multiplicative walk: every flag, user, region and tier in every combination, without a generator's cost.
+    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
+    Asker {
+        flag: (mixed % flags as u64) as usize,
+        user: format!("user-{}", (mixed >> 8) % USERS),
+        session: mixed % 1_000,
+        region: REGIONS[(mixed % 4) as usize],
+        tier: TIERS[(mixed % 3) as usize],
+        app_version: mixed % 20,
+    }
+}
+
 /// Request `number` for one of `flags` flags: key and body of about 250 bytes. The body begins with
 /// `{"request_id":"` and 20 characters of `stamp`.
 pub fn request(number: u64, flags: usize, stamp: u64) -> (String, String) {
-    // A multiplicative walk: every flag, user, region and tier in every combination, without a generator's cost.
-    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
-    let flag = (mixed % flags as u64) as usize;
-    let user = format!("user-{}", (mixed >> 8) % USERS);
-    let region = REGIONS[(mixed % 4) as usize];
-    let tier = TIERS[(mixed % 3) as usize];
+    let Asker { flag, user, session, region, tier, app_version } = asker(number, flags);
     let default = if flag % 3 == 1 { "\"auto\"" } else { "false" };
     let body = format!(
-        "{{\"request_id\":\"{stamp:020}\",\"flag_name\":\"{}\",\"user_id\":\"{user}\",\"session_id\":\"s-{}\",\
-         \"context\":{{\"region\":\"{region}\",\"subscription_tier\":\"{tier}\",\"app_version\":\"4.2.{}\"}},\
+        "{{\"request_id\":\"{stamp:020}\",\"flag_name\":\"{}\",\"user_id\":\"{user}\",\"session_id\":\"s-{session}\",\
+         \"context\":{{\"region\":\"{region}\",\"subscription_tier\":\"{tier}\",\"app_version\":\"4.2.{app_version}\"}},\
          \"default_value\":{default},\"environment\":\"{ENVIRONMENT}\"}}",
         flag_name(flag),
-        mixed % 1_000,
-        mixed % 20,
     );
     (user, body)
 }

@@ -2,6 +2,7 @@
 //! loop in the same run, so that the result is a ratio and does not depend on the machine.
 
 pub mod bare;
+pub mod edge;
 mod gate;
 pub mod http;
 pub mod latency;
@@ -10,4 +11,5 @@ pub mod load;
 pub mod setup;
 pub mod sink;
 pub mod stream;
+pub mod trouble;
 pub mod warm;

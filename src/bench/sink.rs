@@ -4,7 +4,7 @@
 //! sink is the whole way from Kafka to the commit.
 
 mod lag;
-mod postgres;
+pub(super) mod postgres;
 mod questions;
 
 use std::sync::Arc;
@@ -29,11 +29,21 @@ use super::load;
 use super::setup::Bench;
 use super::stream::median;
 
-pub use lag::Lag;
+pub use lag::{Lag, Pipeline};
+pub(super) use postgres::Own;
 pub use questions::Question;
 
 /// Longest wait for one arm.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What the indexes cost: each beside the key, and all.
+const RAW: [(&str, &[&str]); 5] = [
+    ("raw COPY, no index", &[]),
+    ("raw COPY, the key (time)", &[postgres::BY_TIME]),
+    ("raw COPY, key and flag", &[postgres::BY_TIME, postgres::BY_FLAG]),
+    ("raw COPY, key and user", &[postgres::BY_TIME, postgres::BY_USER]),
+    ("raw COPY, all of them", &[postgres::BY_TIME, postgres::BY_FLAG, postgres::BY_USER]),
+];
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,8 +72,10 @@ pub struct SinkReport {
     pub arms: Vec<ArmReport>,
     /// The sink's median by the raw one.
     pub ratio: f64,
-    /// At half of the sink's median.
+    /// From the event to the row, at half of the sink's median.
     pub lag: Lag,
+    /// From the request to the row, evaluators and sink in one process.
+    pub pipeline: Pipeline,
     /// Rows in the table when it was asked.
     pub history: i64,
     pub questions: Vec<Question>,
@@ -82,49 +94,49 @@ pub struct ArmReport {
 pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> {
     ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
     let server = config.database.url.clone().context("DATABASE_URL is not set")?;
-    let own = postgres::Own::create(&server).await?;
+    let own = Own::create(&server).await?;
     let measured = measure(args, config, &own).await;
     own.drop().await?;
     measured
 }
 
-async fn measure(args: &SinkArgs, mut config: Config, own: &postgres::Own) -> anyhow::Result<SinkReport> {
+async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Result<SinkReport> {
     config.database.url = Some(Secret::new(own.url.clone()));
-    let bench = Bench::prepare(config, args.flags, args.partitions).await?;
+    let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
     tracing::info!(rows = args.rows, "producing events");
     let raw = produce(&bench, args)?;
-    let (mut bare_rates, mut raw_rates, mut sink_rates) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raw_rates, mut sink_rates) = (vec![Vec::new(); RAW.len()], Vec::new());
     for round in 0..args.rounds.max(1) {
-        // What the questions' indexes cost.
-        own.empty().await?;
-        own.without_indexes().await?;
-        bare_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
-        own.empty().await?;
-        own.with_indexes().await?;
-        raw_rates.push(postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?);
+        // The last of them has all indexes, and so has the sink.
+        for ((arm, indexes), rates) in RAW.iter().zip(&mut raw_rates) {
+            own.empty().await?;
+            own.index(indexes).await?;
+            let rate = postgres::raw(own, &raw, bench.config.audit.batch_max_rows).await?;
+            tracing::info!(round, arm, ?rate, "measured");
+            rates.push(rate);
+        }
         own.empty().await?;
         sink_rates.push(sink(&bench, own, args.rows, round).await?);
-        tracing::info!(round, raw = ?raw_rates.last(), sink = ?sink_rates.last(), "measured");
+        tracing::info!(round, sink = ?sink_rates.last(), "measured");
     }
     drop(raw);
-    let arms = vec![
-        report("raw COPY, only the key", &bare_rates),
-        report("raw COPY BINARY", &raw_rates),
-        report("flagstream sink", &sink_rates),
-    ];
+    let mut arms: Vec<_> = RAW.iter().zip(&raw_rates).map(|((arm, _), rates)| report(arm, rates)).collect();
+    arms.push(report("flagstream sink", &sink_rates));
     own.empty().await?;
     let half = arms.last().map_or(0.0, |arm| arm.median / 2.0) as u64;
-    let lag = tokio::task::block_in_place(|| lag::measure(&bench, own, args, half))?;
+    let lag = tokio::task::block_in_place(|| lag::of_events(&bench, own, args, half))?;
+    let pipeline = tokio::task::block_in_place(|| lag::of_requests(&mut bench, own, args))?;
     bench.clean_up().await;
     let (history, questions) = match args.history {
         0 => (0, Vec::new()),
         rows => questions::ask(own, rows).await?,
     };
     let ratio = match arms.as_slice() {
-        [_, raw, sink] => sink.median / raw.median,
+        [.., raw, sink] => sink.median / raw.median,
         _ => f64::NAN,
     };
-    Ok(SinkReport { rows: args.rows, partitions: args.partitions, arms, ratio, lag, history, questions })
+    let (rows, partitions) = (args.rows, args.partitions);
+    Ok(SinkReport { rows, partitions, arms, ratio, lag, pipeline, history, questions })
 }
 
 /// Rows per second, and microseconds of Postgres's CPU per row.
@@ -192,7 +204,7 @@ fn event(
 }
 
 /// From the first commit seen to the last.
-async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
+async fn sink(bench: &Bench, own: &Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
     let running = start(bench, own, &round.to_string())?;
     let (mut first, started) = (None, Instant::now());
     let rate = loop {
@@ -214,14 +226,14 @@ async fn sink(bench: &Bench, own: &postgres::Own, rows: u64, round: usize) -> an
 }
 
 /// A sink at work.
-struct Running {
+pub(super) struct Running {
     sink: Sink,
     shutdown: Shutdown,
     written: Counter,
 }
 
 /// In a group of its own.
-fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Running> {
+pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Running> {
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
@@ -239,11 +251,11 @@ fn start(bench: &Bench, own: &postgres::Own, name: &str) -> anyhow::Result<Runni
 }
 
 impl Running {
-    fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.written.get()
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.shutdown.cancel();
         self.sink.join();
     }

@@ -1,6 +1,7 @@
 //! `bench warm`: what the warmer writes a second beside plain pipelined SETs of the same values, and how long one
 //! changed flag with many keys takes to be seen and to be right.
 
+mod blocking;
 mod change;
 
 use std::sync::Arc;
@@ -196,11 +197,17 @@ impl Bench {
     }
 
     fn write_events(&self, events: &[Vec<u8>], handle: &Handle) -> anyhow::Result<()> {
-        let mut writer = self.writer()?;
+        let writer = Arc::new(tokio::sync::Mutex::new(self.writer()?));
+        let mut under_way = None;
         for events in events.chunks(BATCH) {
-            handle.block_on(writer.write(&self.entries(events)?))?;
+            let (entries, writer) = (self.entries(events)?, Arc::clone(&writer));
+            // As the warmer does: the next batch is evaluated while one is written.
+            let write = async move { writer.lock().await.write(&entries).await };
+            if let Some(before) = under_way.replace(handle.spawn(write)) {
+                handle.block_on(before)??;
+            }
         }
-        Ok(())
+        under_way.map_or(Ok(()), |last| handle.block_on(last)?.map(drop).map_err(anyhow::Error::from))
     }
 }
 

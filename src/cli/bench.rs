@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
+use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
 use crate::bench::warm::{self, WarmArgs, WarmReport};
 
 use super::{Global, Output};
@@ -21,8 +23,14 @@ pub enum Command {
     Sink(SinkArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
-    /// Answers per CPU second over HTTP, everything published, beside the same server answering a fixed body
+    /// What Redis in trouble costs evaluation and the audit trail, beside none at all
+    Trouble(TroubleArgs),
+    /// Answers per CPU second over HTTP, everything published (and audited, with a database), beside the same server
+    /// answering a fixed body and beside Unleash Edge
     Http(HttpArgs),
+    /// The edge API of a running service under short questions, while flags change; fails unless most answers are hits,
+    /// and quick
+    Edge(EdgeArgs),
     /// Memory of the server for each idle listener of changes
     Listeners(ListenersArgs),
     /// The server that `http` and `listeners` measure
@@ -38,8 +46,14 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
+        Command::Edge(args) => {
+            let report = edge::run(&args).await?;
+            print(global, &report, edge_text)?;
+            return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
+        Command::Trouble(args) => print(global, &trouble::run(&args, config).await?, trouble_text),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -84,6 +98,25 @@ fn http_text(report: &HttpReport) -> String {
         half.rate, half.p50, half.p99, half.p999
     ));
     lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
+    lines.extend(report.audited.map(|rows| format!("{rows} rows in Postgres")));
+    lines.push(format!("memory at most {} MiB", report.peak_memory_bytes >> 20));
+    lines.join("\n")
+}
+
+fn edge_text(report: &EdgeReport) -> String {
+    let EdgeReport { calls, calls_per_second, hits, hit_rate, p50_ms, p95_ms, p99_ms, .. } = report;
+    let mut lines = vec![
+        format!("{calls} calls, {calls_per_second:.0}/s; {hits} hits ({:.1} %)", hit_rate * 100.0),
+        format!("p50 {p50_ms:.2} ms, p95 {p95_ms:.2} ms, p99 {p99_ms:.2} ms"),
+        format!(
+            "{} updates, {} removals; {} calls failed, {} answers were stale",
+            report.updates, report.removals, report.failed, report.stale
+        ),
+    ];
+    lines.extend(report.failures.iter().cloned());
+    lines.push(
+        if report.met { "met" } else { "not met: over 80 % hits, p95 under 200 ms, no failure" }.to_owned(),
+    );
     lines.join("\n")
 }
 
@@ -120,12 +153,29 @@ fn sink_text(report: &SinkReport) -> String {
         let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
         format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
     }));
-    lines.push(format!("flagstream sink / raw COPY BINARY: {:.2}", report.ratio));
-    let (rate, p50, p99) = (report.lag.rows_per_second, report.lag.p50_ms, report.lag.p99_ms);
-    lines.push(format!("event to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
-    lines.extend(report.questions.iter().map(|question| {
+    lines.push(format!("flagstream sink / raw COPY, all of them: {:.2}", report.ratio));
+    lines.push(format!("requests to rows, a backlog: {:.0} rows/s", report.pipeline.rows_per_second));
+    for (what, lag) in [("event", &report.lag), ("request", &report.pipeline.lag)] {
+        let (rate, p50, p99) = (lag.rows_per_second, lag.p50_ms, lag.p99_ms);
+        lines.push(format!("{what} to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+    }
+    for question in &report.questions {
         let (p50, p99) = (question.p50_ms, question.p99_ms);
-        format!("{} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", question.question, report.history)
+        let what = question.question;
+        lines.push(format!("{what} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", report.history));
+        lines.extend(question.plan.iter().map(|line| format!("    {line}")));
+    }
+    lines.join("\n")
+}
+
+fn trouble_text(report: &TroubleReport) -> String {
+    let mut lines = vec![
+        format!("{} requests", report.requests),
+        format!("{:28} {:>12} {:>12} {:>6}  rounds", "arm", "evaluated/s", "rows/s", "ratio"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (events, median, ratio) = (arm.evaluated_per_second, arm.median, arm.ratio);
+        format!("{:28} {events:>12.0} {median:>12.0} {ratio:>6.2}  {:?}", arm.arm, arm.rows_per_second)
     }));
     lines.join("\n")
 }
@@ -147,12 +197,20 @@ fn warm_text(report: &WarmReport) -> String {
                 "  last raw key right after {:.2} s ({:.0} keys/s)",
                 change.last_raw_key_seconds, change.keys_per_second
             ),
-            format!(
-                "  PING meanwhile: p99 {:.3} ms, longest {:.3} ms",
-                change.ping_p99_ms, change.longest_ping_ms
-            ),
-            format!("  LATENCY LATEST (from 1 ms): {:?}", change.latency_events),
         ]);
+        for (what, seen) in [("the sweep", &change.sweep), ("as many plain SETs at a time", &change.control)]
+        {
+            lines.push(format!(
+                "  during {what} ({} values): PING p99 {:.3} ms, longest {:.3} ms; {} commands over 1 ms, longest \
+                 {:.3} ms; LATENCY LATEST {:?}",
+                seen.values,
+                seen.ping_p99_ms,
+                seen.longest_ping_ms,
+                seen.slow_commands,
+                seen.longest_command_ms,
+                seen.latency_events
+            ));
+        }
     }
     lines.join("\n")
 }

@@ -10,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::kafka::client;
+use crate::kafka::client::{self, Logged};
 use crate::kafka::follow::{FollowError, Follower, Start};
 
 use super::{Global, Output, UsageError, ask, print, render};
@@ -92,11 +92,11 @@ async fn send(
     request_id: String,
     reply_to: Option<&str>,
 ) -> anyhow::Result<Sent> {
-    let producer: FutureProducer = client::base(&config.kafka, &config.instance, "request")
+    let producer: FutureProducer<Logged> = client::base(&config.kafka, &config.instance, "request")
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
-        .create()?;
+        .create_with_context(Logged)?;
     let topic = &config.topics.requests;
     let mut record = FutureRecord::<str, str>::to(topic).payload(&body);
     if let Some(user) = &args.options.user {

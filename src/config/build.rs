@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, RedisConfig, Scope, Secret, TlsConfig,
-    client, parse, topics, unleash,
+    EvaluationConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath, RedisConfig,
+    Scope, Secret, TlsConfig, client, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let unleash = unleash::config(values, instance.as_deref());
     let delivery = delivery(values);
     let reply = topics::reply(values, topics.as_ref());
+    let evaluation = evaluation(values);
     let log = log(values);
     let formats = formats(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
@@ -42,6 +43,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         unleash: unleash?,
         delivery: delivery?,
         reply: reply?,
+        evaluation: evaluation?,
         http: http?,
         log: log?,
         database: database?,
@@ -152,6 +154,12 @@ fn workers(values: &mut Values) -> Option<usize> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
     values.computed("delivery.workers", workers.to_string());
     Some(workers)
+}
+
+fn evaluation(values: &mut Values) -> Option<EvaluationConfig> {
+    let words = [("store_first", ReadPath::StoreFirst), ("redis_first", ReadPath::RedisFirst)];
+    let read_path = values.required("evaluation.read_path", |text| parse::word(text, &words));
+    Some(EvaluationConfig { read_path: read_path? })
 }
 
 fn log(values: &mut Values) -> Option<LogConfig> {

@@ -102,6 +102,7 @@ pub struct Config {
     pub unleash: UnleashConfig,
     pub delivery: DeliveryConfig,
     pub reply: ReplyConfig,
+    pub evaluation: EvaluationConfig,
     pub http: HttpConfig,
     pub log: LogConfig,
     pub database: DatabaseConfig,
@@ -196,6 +197,20 @@ pub struct DeliveryConfig {
 #[derive(Debug, Clone)]
 pub struct ReplyConfig {
     pub allowed_prefixes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluationConfig {
+    pub read_path: ReadPath,
+}
+
+/// Where an evaluation over HTTP is looked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPath {
+    /// In memory; Redis is asked while the flags are not loaded.
+    StoreFirst,
+    /// In Redis, where nothing older than the flags in memory is taken; then in memory.
+    RedisFirst,
 }
 
 #[derive(Debug, Clone)]

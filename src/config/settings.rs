@@ -183,6 +183,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "After how long the broker aborts the transaction of a dead member; `1s` to `15m`, longer than `batch_max`."),
     s("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "reply.allowed_prefixes", Text("feature-flag-replies"),
       "Prefixes of topics that a request may name in `reply-to`, never our own; several with commas, `none` for no replies."),
+    s("FLAGSTREAM_EVALUATION__READ_PATH", "evaluation.read_path", Text("store_first"),
+      "Where evaluations over HTTP are looked for first: `store_first` (in memory; in Redis while the flags are not loaded) or `redis_first`."),
 
     s("FLAGSTREAM_HTTP__LISTEN", "http.listen", Text("0.0.0.0:8082"), "Address of the HTTP listener.").dev("127.0.0.1:8082"),
     s("FLAGSTREAM_HTTP__ADMIN_LISTEN", "http.admin_listen", Unset("`FLAGSTREAM_HTTP__LISTEN`"),

@@ -44,6 +44,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.topics.partitions, config.topics.replication), (12, None));
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8082");
     assert_eq!(config.delivery.mode, DeliveryMode::Transactional);
+    assert_eq!(config.evaluation.read_path, ReadPath::StoreFirst);
     assert_eq!(config.delivery.batch_max, Duration::from_millis(200));
     assert_eq!(config.delivery.batch_max_bytes, 32 << 20);
     assert_eq!(config.reply.allowed_prefixes, ["feature-flag-replies"]);
@@ -149,6 +150,7 @@ fn each_bad_value_names_its_setting() {
         ("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,everything"),
         ("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "short"),
         ("FLAGSTREAM_API__DURABILITY", "none"),
+        ("FLAGSTREAM_EVALUATION__READ_PATH", "redis"),
         ("FLAGSTREAM_HTTP", "x"),
     ] {
         only_problem(&[(variable, value)], variable);

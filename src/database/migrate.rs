@@ -12,11 +12,15 @@ type Files = &'static [(i64, &'static str, &'static str)];
 const POSTGRES: Files = &[
     (1, "audit", include_str!("../../migrations/postgres/0001_audit.sql")),
     (10, "tokens", include_str!("../../migrations/postgres/0010_tokens.sql")),
+    (20, "local_flags", include_str!("../../migrations/postgres/0020_local_flags.sql")),
+    (30, "sink_streams", include_str!("../../migrations/postgres/0030_sink_streams.sql")),
 ];
 
 const SQLITE: Files = &[
     (1, "audit", include_str!("../../migrations/sqlite/0001_audit.sql")),
     (10, "tokens", include_str!("../../migrations/sqlite/0010_tokens.sql")),
+    (20, "local_flags", include_str!("../../migrations/sqlite/0020_local_flags.sql")),
+    (30, "sink_streams", include_str!("../../migrations/sqlite/0030_sink_streams.sql")),
 ];
 
 /// What a migration came to.

@@ -3,6 +3,7 @@
 //! [`Database::open`] reaches for nothing: connections are made when they are needed, so that a process starts, and
 //! evaluates, while its database is away. What is in the tables is in `migrations/`.
 
+pub(crate) mod dialect;
 mod error;
 mod migrate;
 
@@ -19,6 +20,8 @@ use sqlx::{Connection, PgConnection};
 
 use crate::config::Secret;
 
+pub use dialect::Sql;
+pub(crate) use dialect::{in_transaction, on_pool};
 pub use error::{DatabaseError, Trouble};
 pub use migrate::Migrated;
 

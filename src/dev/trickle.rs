@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::kafka::client;
+use crate::kafka::client::{self, Logged};
 use crate::shutdown::Shutdown;
 
 use super::sample::ASKS;
@@ -23,7 +23,8 @@ pub const MAX_RATE: f64 = 1_000.0;
 
 /// Sends `rate` requests a second until `shutdown`.
 pub async fn run(config: &Config, rate: f64, shutdown: Shutdown) -> Result<(), KafkaError> {
-    let producer: BaseProducer = client::base(&config.kafka, &config.instance, "trickle").create()?;
+    let client = client::base(&config.kafka, &config.instance, "trickle");
+    let producer: BaseProducer<Logged> = client.create_with_context(Logged)?;
     let pause = Duration::from_secs_f64(1.0 / rate.min(MAX_RATE));
     let mut ticks = tokio::time::interval(pause);
     loop {

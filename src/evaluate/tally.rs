@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::feed::usage::Usage;
-use crate::flag::{Answer, CompiledFlag, Outcome, Reason};
+use crate::flag::{Answer, CompiledFlag, Outcome, Reason, Variant};
 use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
 /// The label of all environments that this deployment does not serve: strangers choose their names.
@@ -47,15 +47,25 @@ impl Tally {
 
     /// Counts yes, no and the variant for Unleash's metrics.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) {
-        let counts = self.flags.entry(Arc::as_ptr(outcome.flag) as usize).or_insert_with(|| FlagCounts {
-            flag: Arc::clone(outcome.flag),
+        self.flag(outcome.flag, outcome.enabled, outcome.variant.map(|(_, variant)| variant));
+    }
+
+    /// The same of an outcome that was kept, by the variant's name.
+    pub fn kept(&mut self, flag: &Arc<CompiledFlag>, enabled: bool, variant: Option<&str>) {
+        let variant = variant.and_then(|name| flag.variants().iter().find(|variant| &*variant.name == name));
+        self.flag(flag, enabled, variant);
+    }
+
+    fn flag(&mut self, flag: &Arc<CompiledFlag>, enabled: bool, variant: Option<&Variant>) {
+        let counts = self.flags.entry(Arc::as_ptr(flag) as usize).or_insert_with(|| FlagCounts {
+            flag: Arc::clone(flag),
             yes: 0,
             no: 0,
             variants: Vec::new(),
         });
-        counts.yes += u64::from(outcome.enabled);
-        counts.no += u64::from(!outcome.enabled);
-        let Some((_, variant)) = outcome.variant else {
+        counts.yes += u64::from(enabled);
+        counts.no += u64::from(!enabled);
+        let Some(variant) = variant else {
             return;
         };
         match counts.variants.iter_mut().find(|(name, _)| Arc::ptr_eq(name, &variant.name)) {

@@ -4,7 +4,7 @@
 //! used is refused by its name and leaves the others alone.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -47,6 +47,8 @@ pub struct Answer {
     pub refused: Vec<Refused>,
     /// Features whose name can't be read. They might be any flag, so that nothing may be taken as absent.
     pub unnamed: usize,
+    /// Flags that somebody deleted by name, and who. Only local flags are deleted in so many words.
+    pub deleted: BTreeMap<String, String>,
 }
 
 /// One feature as the source wrote it.
@@ -55,6 +57,8 @@ pub struct Feature {
     pub name: String,
     pub json: Box<RawValue>,
     pub digest: Digest,
+    /// Who made it so, where the source tells.
+    pub actor: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +104,12 @@ impl Answer {
         Ok(answer)
     }
 
+    /// Adds a feature of a source that is no list: its name is known, and nobody else has it.
+    pub fn add(&mut self, name: String, json: Box<RawValue>, actor: Option<String>) {
+        let digest = Sha256::digest(json.get()).into();
+        self.features.push(Feature { name, json, digest, actor });
+    }
+
     fn take(&mut self, features: &[&RawValue], segments: &str) {
         let segments: Digest = Sha256::digest(segments).into();
         let mut places: HashMap<String, usize> = HashMap::with_capacity(features.len());
@@ -115,7 +125,7 @@ impl Answer {
             }
             let digest = feature_digest(json, &segments);
             let json = (*json).to_owned();
-            self.features.push(Feature { name, json, digest });
+            self.features.push(Feature { name, json, digest, actor: None });
         }
         doubled.sort();
         doubled.dedup();

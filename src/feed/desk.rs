@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::definition::{Definition, Source};
 
-use super::answer::Answer;
+use super::answer::{Answer, Feature};
 use super::definitions;
-use super::diff::{Content, Diff, Planned, diff};
-use super::publish::{Handled, PublishError, Publisher, Record};
+use super::diff::{Content, Diff, Locals, Planned, Standing, diff};
+use super::publish::{Handled, PublishError, Publisher, Record, Tombstone};
 use super::refusal::{Refusals, Refused};
 use super::state::{Environment, Known, State, key_of};
 
@@ -27,7 +27,9 @@ pub struct Desk {
     config: Arc<Config>,
     publisher: Publisher,
     state: State,
-    refusals: BTreeMap<String, Refusals>,
+    refusals: BTreeMap<(String, Source), Refusals>,
+    /// By environment, as they were seen last.
+    locals: BTreeMap<String, Locals>,
 }
 
 /// Whose changes, and when they were seen.
@@ -35,6 +37,7 @@ pub struct Desk {
 pub struct Stamp {
     pub environment: String,
     pub source: Source,
+    /// Where the source doesn't tell more.
     pub actor: &'static str,
     pub seen_at: DateTime<Utc>,
 }
@@ -50,7 +53,7 @@ impl Desk {
     pub fn open(config: Arc<Config>) -> Result<Self, PublishError> {
         let publisher = Publisher::open(&config)?;
         let state = read(&config)?;
-        Ok(Self { config, publisher, state, refusals: BTreeMap::new() })
+        Ok(Self { config, publisher, state, refusals: BTreeMap::new(), locals: BTreeMap::new() })
     }
 
     /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
@@ -60,11 +63,16 @@ impl Desk {
         source: Source,
         answer: &Answer,
     ) -> (Diff, usize, Vec<Refused>) {
-        let empty = Environment::new();
-        let known = self.state.environment(environment).unwrap_or(&empty);
+        if source == Source::Local {
+            let by_name = |feature: &Feature| (feature.name.clone(), feature.clone());
+            self.locals.insert(environment.to_owned(), answer.features.iter().map(by_name).collect());
+        }
+        let (nothing, none) = (Environment::new(), Locals::new());
+        let known = self.state.environment(environment).unwrap_or(&nothing);
+        let locals = self.locals.get(environment).unwrap_or(&none);
         let flags = known.values().filter(|known| known.source == source).count();
-        let refusals = self.refusals.entry(environment.to_owned()).or_default();
-        let diff = diff(environment, known, answer, source, refusals);
+        let refusals = self.refusals.entry((environment.to_owned(), source)).or_default();
+        let diff = diff(Standing { environment, known, refusals, locals }, answer, source);
         let news = refusals.replace(diff.refused.clone());
         (diff, flags, news)
     }
@@ -106,8 +114,14 @@ impl Desk {
         self.state.environment(environment).map_or(0, BTreeMap::len)
     }
 
-    pub fn refused(&self, environment: &str) -> impl Iterator<Item = &Refused> {
-        self.refusals.get(environment).into_iter().flat_map(Refusals::iter)
+    pub fn refused(&self, environment: &str, source: Source) -> Vec<Refused> {
+        let refusals = self.refusals.get(&(environment.to_owned(), source));
+        refusals.into_iter().flat_map(Refusals::iter).cloned().collect()
+    }
+
+    /// The environments that have flags of this source in force.
+    pub fn environments_of(&self, source: Source) -> Vec<String> {
+        self.state.environments_of(source).map(str::to_owned).collect()
     }
 
     fn transaction(
@@ -144,8 +158,9 @@ impl Desk {
         let key = key_of(&stamp.environment, &planned.flag);
         let invalidation = change(planned, *version, stamp, now);
         let event = Change { previous_version: None, ..invalidation.clone() };
-        let record = |topic, body, version| Record { topic, key: key.clone(), body, version };
-        let tombstone = planned.content.is_none().then_some(*version);
+        let record = |topic, body, tombstone| Record { topic, key: key.clone(), body, tombstone };
+        let tombstone = planned.content.is_none();
+        let tombstone = tombstone.then(|| Tombstone { version: *version, actor: invalidation.actor.clone() });
         Ok([
             record(&topics.definitions, definition(planned, *version, stamp)?, tombstone),
             record(&topics.events, Some(serde_json::to_vec(&event)?), None),
@@ -159,7 +174,7 @@ impl Desk {
             match planned.content {
                 None => drop(environment.remove(&planned.flag)),
                 Some(Content { checksum, digest, .. }) => {
-                    let known = Known { version, checksum, source: stamp.source, digest: Some(digest) };
+                    let known = Known { version, checksum, source: planned.source, digest: Some(digest) };
                     environment.insert(planned.flag, known);
                 }
             }
@@ -173,7 +188,6 @@ impl Desk {
         batch: &[Versioned],
         stamp: &Stamp,
     ) -> Result<(), PublishError> {
-        let refusals = self.refusals.entry(stamp.environment.clone()).or_default();
         let mut found = false;
         for Versioned { planned, .. } in batch {
             if let Some(content) = &planned.content
@@ -185,6 +199,7 @@ impl Desk {
                     flag, bytes, "definition too large for the topic: refused"
                 );
                 let reason = format!("its definition of {bytes} bytes is too large for the topic");
+                let refusals = self.refusals.entry((stamp.environment.clone(), planned.source)).or_default();
                 refusals.add(Refused::of(flag, reason, content.digest));
                 found = true;
             }
@@ -229,7 +244,8 @@ fn definition(planned: &Planned, version: u64, stamp: &Stamp) -> Result<Option<V
     let definition = Definition {
         environment: stamp.environment.clone(),
         flag_name: planned.flag.clone(),
-        source: stamp.source,
+        source: planned.source,
+        actor: planned.actor.clone(),
         version,
         checksum: content.checksum.clone(),
         definition: content.definition.clone(),
@@ -247,7 +263,10 @@ fn change(planned: &Planned, version: u64, stamp: &Stamp, now: DateTime<Utc>) ->
         previous_version: planned.previous_version,
         changed_at: text(stamp.seen_at),
         published_at: text(now),
-        actor: stamp.actor.to_owned(),
+        actor: planned.actor.clone().unwrap_or_else(|| match planned.source == stamp.source {
+            true => stamp.actor.to_owned(),
+            false => planned.source.as_str().to_owned(),
+        }),
     }
 }
 
@@ -269,7 +288,9 @@ mod tests {
         let planned = |bytes: usize| {
             let definition = serde_json::value::to_raw_value(&"x".repeat(bytes)).unwrap();
             let content = Content { definition, checksum: String::new(), digest: [0; 32] };
-            Planned { flag: "a".to_owned(), previous_version: None, content: Some(content) }
+            let content = Some(content);
+            let (flag, source) = ("a".to_owned(), Source::Unleash);
+            Planned { flag, previous_version: None, content, source, actor: None, asked: false }
         };
         let sizes = |changes: Vec<Planned>| batches(changes).iter().map(Vec::len).collect::<Vec<_>>();
         assert!(sizes(Vec::new()).is_empty());

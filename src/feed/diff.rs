@@ -1,6 +1,6 @@
 //! What an answer changes: a pure function from the definitions in force and an answer to the changes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::value::RawValue;
 
@@ -30,6 +30,23 @@ pub struct Planned {
     pub previous_version: Option<u64>,
     /// `None`: the flag is deleted.
     pub content: Option<Content>,
+    /// Where the definition comes from; of a deletion, where it came from.
+    pub source: Source,
+    pub actor: Option<String>,
+    /// Somebody deleted this flag by name: that needs no second answer.
+    pub asked: bool,
+}
+
+/// The local flags of an environment by name, whether in force or shadowed.
+pub type Locals = BTreeMap<String, Feature>;
+
+/// What an answer is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'s> {
+    pub environment: &'s str,
+    pub known: &'s Environment,
+    pub refusals: &'s Refusals,
+    pub locals: &'s Locals,
 }
 
 /// The new definition of a flag.
@@ -51,37 +68,36 @@ impl Planned {
 }
 
 impl Diff {
+    /// Flags that are gone without anybody having said so.
     pub fn deletions(&self) -> impl Iterator<Item = &str> {
-        let deleted = self.changes.iter().filter(|change| change.content.is_none());
+        let deleted = self.changes.iter().filter(|change| change.content.is_none() && !change.asked);
         deleted.map(|change| change.flag.as_str())
     }
 }
 
-/// Compares `answer` from `source` with what is in force in `environment`.
+/// Compares `answer` from `source` with what is in force.
 ///
 /// A flag is deleted only if it came from the same source: what Unleash lacks may be a local flag. A local flag
-/// of a name that the source has is superseded.
-pub fn diff(
-    environment: &str,
-    known: &Environment,
-    answer: &Answer,
-    source: Source,
-    refusals: &Refusals,
-) -> Diff {
+/// of a name that Unleash has is superseded, and is in force again as soon as Unleash has it no longer.
+pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
     let mut diff = Diff { refused: answer.refused.clone(), ..Diff::default() };
     for feature in &answer.features {
-        let old = known.get(&feature.name);
+        let old = standing.known.get(&feature.name);
         if old.is_some_and(|old| old.source == source && old.digest == Some(feature.digest)) {
             continue;
         }
-        if let Some(refused) = refusals.of(&feature.name, &feature.digest) {
+        // Shadowed.
+        if source == Source::Local && old.is_some_and(|old| old.source != source) {
+            continue;
+        }
+        if let Some(refused) = standing.refusals.of(&feature.name, &feature.digest) {
             diff.refused.push(refused.clone());
             continue;
         }
-        diff.compare(environment, old, feature, &answer.segments, source);
+        diff.compare(standing.environment, old, feature, &answer.segments, source);
     }
     if answer.unnamed == 0 {
-        diff.delete_absent(known, answer, source);
+        diff.delete_absent(standing, answer, source);
     }
     diff
 }
@@ -95,7 +111,7 @@ impl Diff {
         segments: &Segments,
         source: Source,
     ) {
-        let Feature { name, json, digest } = feature;
+        let Feature { name, json, digest, actor } = feature;
         let content = match content(environment, json, segments, *digest) {
             Ok(content) => content,
             Err(reason) => return self.refused.push(Refused::of(name, reason, *digest)),
@@ -108,22 +124,41 @@ impl Diff {
                 flag: name.clone(),
                 previous_version: old.map(|old| old.version),
                 content: Some(content),
+                source,
+                actor: actor.clone(),
+                asked: false,
             }),
         }
     }
 
-    fn delete_absent(&mut self, known: &Environment, answer: &Answer, source: Source) {
+    fn delete_absent(&mut self, standing: Standing<'_>, answer: &Answer, source: Source) {
         let present: HashSet<&str> = answer
             .features
             .iter()
             .map(|feature| feature.name.as_str())
             .chain(answer.refused.iter().map(|refused| refused.flag.as_str()))
             .collect();
-        for (flag, old) in known {
-            if old.source == source && !present.contains(flag.as_str()) {
-                let previous_version = Some(old.version);
-                self.changes.push(Planned { flag: flag.clone(), previous_version, content: None });
+        for (flag, old) in standing.known {
+            if old.source != source || present.contains(flag.as_str()) {
+                continue;
             }
+            // Not deleted first and made anew later: between the two it would be unknown.
+            if let Some(local) = standing.locals.get(flag).filter(|_| source != Source::Local) {
+                let before = self.changes.len();
+                self.compare(standing.environment, Some(old), local, &Segments::default(), Source::Local);
+                if self.changes.len() > before {
+                    continue;
+                }
+            }
+            let actor = answer.deleted.get(flag);
+            self.changes.push(Planned {
+                flag: flag.clone(),
+                previous_version: Some(old.version),
+                content: None,
+                source,
+                actor: actor.cloned(),
+                asked: actor.is_some(),
+            });
         }
     }
 }

@@ -9,7 +9,12 @@ fn answer(features: &[String]) -> Answer {
 }
 
 fn diff_of(known: &Environment, answer: &Answer) -> Diff {
-    diff("dev", known, answer, Source::Unleash, &Refusals::default())
+    diff_from(Source::Unleash, known, answer, &Locals::new())
+}
+
+fn diff_from(source: Source, known: &Environment, answer: &Answer, locals: &Locals) -> Diff {
+    let refusals = &Refusals::default();
+    diff(Standing { environment: "dev", known, refusals, locals }, answer, source)
 }
 
 fn changes(diff: &Diff) -> Vec<(&str, ChangeKind, Option<u64>)> {
@@ -73,7 +78,11 @@ fn a_bad_feature_is_refused_by_name_and_its_last_good_version_stays() {
 
     let mut refusals = Refusals::default();
     assert_eq!(refusals.replace(diff.refused).len(), 2);
-    let again = super::diff("dev", &known, &new, Source::Unleash, &refusals);
+    let again = super::diff(
+        Standing { environment: "dev", known: &known, refusals: &refusals, locals: &Locals::new() },
+        &new,
+        Source::Unleash,
+    );
     assert_eq!(refused(&again), ["bad", "worse"]);
     assert!(refusals.replace(again.refused).is_empty(), "it is not news");
 }
@@ -93,6 +102,35 @@ fn local_flags_are_neither_deleted_nor_in_the_way() {
     let known = known(&[feature("only-local", "true"), feature("both", "true")], Source::Local);
     let diff = diff_of(&known, &answer(&[feature("both", "true")]));
     assert_eq!(changes(&diff), [("both", ChangeKind::Updated, Some(7))]);
+}
+
+#[test]
+fn a_shadowed_local_flag_waits_and_is_in_force_when_unleash_lets_go() {
+    let mut unleash = known(&[feature("both", "true")], Source::Unleash);
+    unleash.extend(known(&[feature("theirs", "true")], Source::Unleash));
+    let mut local = answer(&[feature("both", "false")]);
+    let shadowed = diff_from(Source::Local, &unleash, &local, &Locals::new());
+    assert!(shadowed.changes.is_empty(), "{shadowed:?}");
+    local.features[0].actor = Some("ann".to_owned());
+    let locals = local.features.iter().map(|feature| (feature.name.clone(), feature.clone())).collect();
+    let released = diff_from(Source::Unleash, &unleash, &answer(&[]), &locals);
+    let expected = [("both", ChangeKind::Updated, Some(7)), ("theirs", ChangeKind::Deleted, Some(7))];
+    assert_eq!(changes(&released), expected);
+    assert_eq!(
+        (released.changes[0].source, released.changes[0].actor.as_deref()),
+        (Source::Local, Some("ann"))
+    );
+}
+
+#[test]
+fn a_deletion_that_was_asked_for_is_not_guarded() {
+    let known = known(&[feature("asked", "true"), feature("lost", "true")], Source::Local);
+    let mut empty = answer(&[]);
+    empty.deleted.insert("asked".to_owned(), "ann".to_owned());
+    let diff = diff_from(Source::Local, &known, &empty, &Locals::new());
+    assert_eq!(diff.changes.len(), 2);
+    assert_eq!(diff.changes[0].actor.as_deref(), Some("ann"));
+    assert_eq!(diff.deletions().collect::<Vec<_>>(), ["lost"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A flag file in the format of Unleash's `/api/client/features`, watched for changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncReadExt;
@@ -34,6 +34,10 @@ struct Stamp {
 impl FileOrigin {
     pub fn new(environment: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { environment: environment.into(), path: path.into(), accepted: None, offered: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {
@@ -78,10 +82,11 @@ mod tests {
         match origin.look().await.unwrap() {
             Seen::Unchanged => None,
             Seen::Answer { answer, .. } => Some(answer.features.len()),
+            Seen::Local { .. } => panic!("no local flags here"),
         }
     }
 
-    fn write(path: &std::path::Path, body: &str, age: Duration) {
+    fn write(path: &Path, body: &str, age: Duration) {
         std::fs::write(path, body).unwrap();
         let file = std::fs::File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();

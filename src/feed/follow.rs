@@ -14,15 +14,24 @@ pub const FOLLOWED_FLAGS_MAX: usize = 64;
 /// The hints being followed, per environment.
 #[derive(Debug)]
 pub struct Follow {
-    environments: Vec<Followed>,
+    places: Vec<Followed>,
     next_offset: Option<i64>,
     handed_out: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Followed {
-    environment: String,
+    whom: Followable,
     pending: Option<Pending>,
+}
+
+/// What hints may be about, of one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followable {
+    /// An environment of a source that shows a change some time after it was made.
+    Environment(String),
+    /// Local flags of any environment: one look shows all that was committed before.
+    Local,
 }
 
 #[derive(Debug)]
@@ -35,21 +44,25 @@ struct Pending {
 }
 
 impl Follow {
-    /// `environments`, in the order by which they are addressed.
-    pub fn new(environments: impl Iterator<Item = String>) -> Self {
-        let followed = |environment| Followed { environment, pending: None };
-        Self { environments: environments.map(followed).collect(), next_offset: None, handed_out: None }
+    /// `places`, in the order by which they are addressed.
+    pub fn new(places: impl Iterator<Item = Followable>) -> Self {
+        let followed = |whom| Followed { whom, pending: None };
+        Self { places: places.map(followed).collect(), next_offset: None, handed_out: None }
     }
 
-    /// Notes a hint. Returns the places of the environments to look at now: none if it is for another.
+    /// Notes a hint. Returns the places to look at now: none if it is for another environment.
     pub fn hint(&mut self, hint: &Hint, offset: i64, now: Instant) -> Vec<usize> {
         self.skip(offset);
         let concerns = |name: &str| hint.environment.as_deref().is_none_or(|hinted| hinted == name);
         let mut places = Vec::new();
-        for (place, followed) in self.environments.iter_mut().enumerate() {
-            if concerns(&followed.environment) {
-                followed.add(hint.flag.as_deref(), offset, now);
-                places.push(place);
+        for (place, followed) in self.places.iter_mut().enumerate() {
+            match &followed.whom {
+                Followable::Environment(name) if !hint.local && concerns(name) => {
+                    followed.add(hint.flag.as_deref(), offset, now);
+                    places.push(place);
+                }
+                Followable::Environment(_) => {}
+                Followable::Local => places.push(place),
             }
         }
         places
@@ -62,7 +75,7 @@ impl Follow {
 
     /// Notes what a look at an environment changed. Returns whether to keep looking.
     pub fn looked<'a>(&mut self, place: usize, changed: impl Iterator<Item = &'a str>, now: Instant) -> bool {
-        let Some(followed) = self.environments.get_mut(place) else {
+        let Some(followed) = self.places.get_mut(place) else {
             return false;
         };
         let Some(pending) = &mut followed.pending else {
@@ -82,7 +95,7 @@ impl Follow {
     /// The offset before which all hints are done, if it is further than what was committed. Looks are noted before
     /// what they found is published, so that this offset may go into the same transaction.
     pub fn handled(&self) -> Option<i64> {
-        let pending = self.environments.iter().filter_map(|followed| followed.pending.as_ref());
+        let pending = self.places.iter().filter_map(|followed| followed.pending.as_ref());
         let lowest = pending.map(|pending| pending.lowest_offset).min();
         let handled = lowest.or(self.next_offset)?;
         (self.handed_out.is_none_or(|before| handled > before)).then_some(handled)
@@ -120,11 +133,11 @@ mod tests {
     const PROD: usize = 1;
 
     fn follow() -> Follow {
-        Follow::new(["dev", "prod"].map(str::to_owned).into_iter())
+        Follow::new(["dev", "prod"].map(|name| Followable::Environment(name.to_owned())).into_iter())
     }
 
     fn hint(environment: Option<&str>, flag: Option<&str>) -> Hint {
-        Hint { environment: environment.map(str::to_owned), flag: flag.map(str::to_owned) }
+        Hint { environment: environment.map(str::to_owned), flag: flag.map(str::to_owned), local: false }
     }
 
     fn looked(follow: &mut Follow, place: usize, changed: &[&str], now: Instant) -> bool {
@@ -170,8 +183,19 @@ mod tests {
         for n in 0..10 * FOLLOWED_FLAGS_MAX {
             follow.hint(&hint(Some("dev"), Some(&format!("flag-{n}"))), n as i64, now);
         }
-        let pending = follow.environments[DEV].pending.as_ref().unwrap();
+        let pending = follow.places[DEV].pending.as_ref().unwrap();
         assert_eq!((pending.flags.len(), pending.anything), (FOLLOWED_FLAGS_MAX, true));
+    }
+
+    #[test]
+    fn local_flags_are_looked_at_once_and_alone() {
+        let places = [Followable::Environment("dev".to_owned()), Followable::Local];
+        let (mut follow, now) = (Follow::new(places.into_iter()), Instant::now());
+        let about_local = Hint { local: true, ..hint(Some("elsewhere"), Some("a")) };
+        assert_eq!(follow.hint(&about_local, 0, now), [1]);
+        assert!(!looked(&mut follow, 1, &[], now));
+        assert_eq!(follow.handled(), Some(1));
+        assert_eq!(follow.hint(&hint(Some("dev"), Some("a")), 1, now), [0, 1]);
     }
 
     #[test]

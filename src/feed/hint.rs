@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::message::definition::Source;
+
 /// Larger bodies are not read.
 pub const HINT_BYTES_MAX: usize = 256 * 1024;
 
@@ -13,6 +15,8 @@ pub const HINT_BYTES_MAX: usize = 256 * 1024;
 pub struct Hint {
     pub environment: Option<String>,
     pub flag: Option<String>,
+    /// It is about a local flag: Unleash need not be asked.
+    pub local: bool,
 }
 
 /// What a record on the changes topic came to.
@@ -37,6 +41,8 @@ struct Body<'a> {
     feature_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     environment: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    source: Option<Cow<'a, str>>,
     /// Told apart from the webhook of some other service by having at least one of Unleash's own fields.
     #[serde(borrow, rename = "createdBy")]
     created_by: Option<&'a RawValue>,
@@ -70,6 +76,7 @@ pub fn read(body: Option<&[u8]>) -> Reading {
         // Unleash writes `*` or nothing for a change in all environments.
         environment: body.environment.filter(|name| !matches!(name.as_ref(), "" | "*")).map(Cow::into_owned),
         flag: flag.filter(|name| !name.is_empty()).map(Cow::into_owned),
+        local: body.source.as_deref() == Some(Source::Local.as_str()),
     })
 }
 
@@ -79,7 +86,7 @@ mod tests {
 
     fn understood(body: &str) -> (Option<String>, Option<String>) {
         match read(Some(body.as_bytes())) {
-            Reading::Understood(Hint { environment, flag }) => (environment, flag),
+            Reading::Understood(Hint { environment, flag, .. }) => (environment, flag),
             other => panic!("{other:?}: {body}"),
         }
     }
@@ -97,6 +104,17 @@ mod tests {
             (some("dev"), None)
         );
         assert_eq!(understood(r#"{"event_type":"FEATURE_FLAG_CREATED"}"#), (None, None));
+    }
+
+    #[test]
+    fn a_hint_may_be_about_local_flags_only() {
+        let hint = |source: &str| {
+            let body =
+                format!(r#"{{"event_type":"FEATURE_FLAG_UPDATED","flag_name":"a","source":"{source}"}}"#);
+            matches!(read(Some(body.as_bytes())), Reading::Understood(Hint { local: true, .. }))
+        };
+        assert!(hint("local"));
+        assert!(!hint("unleash"));
     }
 
     #[test]

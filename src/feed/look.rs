@@ -1,8 +1,11 @@
 //! One look at a source, and all the ways in which it can fail.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+
+use crate::database::DatabaseError;
 
 use super::answer::{Answer, AnswerError};
 
@@ -13,6 +16,11 @@ pub enum Seen {
     Unchanged,
     Answer {
         answer: Answer,
+        received_at: DateTime<Utc>,
+    },
+    /// Local flags by environment: all that there are.
+    Local {
+        answers: BTreeMap<String, Answer>,
         received_at: DateTime<Utc>,
     },
 }
@@ -39,6 +47,8 @@ pub enum LookError {
     Answer(#[from] AnswerError),
     #[error("the file cannot be read: {0}")]
     File(#[from] std::io::Error),
+    #[error("the database does not answer: {0}")]
+    Database(#[from] DatabaseError),
     #[error("the look was cut short: {0}")]
     Internal(String),
 }
@@ -57,6 +67,7 @@ impl LookError {
             Self::TooLarge { .. } => "too_large",
             Self::Answer(error) => error.reason(),
             Self::File(_) => "file",
+            Self::Database(_) => "database",
             Self::Internal(_) => "internal",
         }
     }

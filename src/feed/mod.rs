@@ -3,13 +3,15 @@
 //! ```text
 //!  feature-flag-changes ─ hint ─► follow ─ look now ─┐
 //!                                                    ▼
-//!  Unleash, flag file ◄─ look ─ poller ─ answer ─► term ─► desk: diff ─► guard ─► one transaction
+//!  Unleash, flag file,                              │
+//!  local flags ◄─ look ─ poller ─ answer ─► term ─► desk: diff ─► guard ─► one transaction
 //! ```
 //!
 //! Every instance runs a [`Feeder`], one of them leads: the owner of the single partition of the changes topic
 //! (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in force;
 //! after any failure whose outcome is unknown it starts again from there.
 
+mod admin;
 pub mod answer;
 mod definitions;
 mod desk;
@@ -20,6 +22,8 @@ mod follow;
 mod guard;
 mod health;
 pub mod hint;
+mod hints;
+mod local;
 mod look;
 mod notes;
 mod origin;
@@ -45,9 +49,13 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
+pub use admin::AdminFlag;
 pub use file::FileOrigin;
 pub use health::{EnvironmentHealth, Health, HealthView, Role, SourceError};
-pub use origin::Origin;
+pub use hints::Hints;
+pub use local::LocalOrigin;
+pub use look::{LookError, Seen};
+pub use origin::{EVERYWHERE, Origin};
 pub use refusal::Refused;
 pub use report::report_usage;
 pub use unleash::UnleashOrigin;
@@ -90,7 +98,7 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 }
 
 impl Feeder {
-    /// At most one origin per environment.
+    /// At most one origin per environment, and one for local flags.
     pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
         Self { config, metrics, health: HealthView::default(), origins }
     }
@@ -195,7 +203,7 @@ impl Feeder {
     }
 
     fn follow(&self) -> Follow {
-        Follow::new(self.origins.iter().map(|origin| origin.environment().to_owned()))
+        Follow::new(self.origins.iter().map(Origin::followable))
     }
 
     /// Between two terms of one membership: rebalances must go on, and hints be there for the next term.

@@ -39,7 +39,7 @@ impl Feeder {
     }
 
     pub(super) fn note_failure(&self, origin: &Origin, error: &LookError) {
-        let environment = origin.environment();
+        let environment = origin.label();
         let mut news = false;
         self.health.edit(environment, |health| {
             news = health.fail(error.reason(), error.to_string(), Utc::now());
@@ -50,12 +50,11 @@ impl Feeder {
         self.count_poll(origin, error.reason());
     }
 
-    pub(super) fn note_held(&self, origin: &Origin, deletions: usize, flags: usize) {
-        let environment = origin.environment();
-        if self.health.environment(environment).held_deletions == 0 {
+    pub(super) fn note_held(&self, origin: &Origin, environment: &str, deletions: usize, flags: usize) {
+        if self.health.environment(origin.label()).held_deletions == 0 {
             warn!(environment, deletions, flags, "answer held: it lacks most flags, a second one must agree");
         }
-        self.health.edit(environment, |health| health.held_deletions = deletions);
+        self.health.edit(origin.label(), |health| health.held_deletions = deletions);
         self.count_poll(origin, "held");
     }
 
@@ -65,7 +64,7 @@ impl Feeder {
         outcome: &'static str,
         more: impl FnOnce(&mut EnvironmentHealth),
     ) {
-        let environment = origin.environment();
+        let environment = origin.label();
         let mut recovered = None;
         let mut refused = 0;
         self.health.edit(environment, |health| {
@@ -88,17 +87,17 @@ impl Feeder {
         self.count_poll(origin, outcome);
     }
 
-    pub(super) fn note_published(&self, origin: &Origin, kinds: &[ChangeKind], latency: TimeDelta) {
+    pub(super) fn note_published(&self, environment: &str, kinds: &[ChangeKind], latency: TimeDelta) {
         let Some(seconds) = latency.to_std().ok().map(|latency| latency.as_secs_f64()) else {
             return;
         };
         for kind in kinds {
-            let labels = self.labels(origin, label(*kind));
+            let labels = FeedLabels { environment: Arc::from(environment), outcome: label(*kind) };
             self.metrics.feed.changes.get_or_create(&labels).inc();
         }
         if !kinds.is_empty() {
             self.metrics.feed.propagation.0.observe(seconds);
-            info!(environment = origin.environment(), changes = kinds.len(), seconds, "changes published");
+            info!(environment, changes = kinds.len(), seconds, "changes published");
         }
     }
 
@@ -137,6 +136,6 @@ impl Feeder {
     }
 
     fn labels(&self, origin: &Origin, outcome: &'static str) -> FeedLabels {
-        FeedLabels { environment: Arc::from(origin.environment()), outcome }
+        FeedLabels { environment: Arc::from(origin.label()), outcome }
     }
 }

@@ -1,40 +1,61 @@
-//! Where the flags of one environment come from.
+//! Where flags come from.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::message::definition::Source;
 
 use super::file::{FILE_REFRESH, FileOrigin};
+use super::follow::Followable;
+use super::local::{LOCAL_REFRESH, LocalOrigin};
 use super::look::{LookError, Seen};
 use super::unleash::UnleashOrigin;
 
-/// The source of truth for one environment.
+/// In place of an environment's name, for what is not about one of them.
+pub const EVERYWHERE: &str = "*";
+
+/// The source of truth for one environment; local flags are one for all.
 #[derive(Debug, Clone)]
 pub enum Origin {
     Unleash(UnleashOrigin),
     File(FileOrigin),
+    Local(LocalOrigin),
 }
 
 impl Origin {
-    pub fn environment(&self) -> &str {
+    /// `None`: it tells which environments it has flags for.
+    pub fn environment(&self) -> Option<&str> {
         match self {
-            Self::Unleash(origin) => &origin.environment,
-            Self::File(origin) => &origin.environment,
+            Self::Unleash(origin) => Some(&origin.environment),
+            Self::File(origin) => Some(&origin.environment),
+            Self::Local(_) => None,
         }
+    }
+
+    /// The environment for metrics and health.
+    pub fn label(&self) -> &str {
+        self.environment().unwrap_or(EVERYWHERE)
     }
 
     pub fn source(&self) -> Source {
         match self {
             Self::Unleash(_) => Source::Unleash,
             Self::File(_) => Source::File,
+            Self::Local(_) => Source::Local,
         }
     }
 
     /// Who changed a flag, as far as it can be known.
     pub fn actor(&self) -> &'static str {
+        self.source().as_str()
+    }
+
+    /// Where its flags are changed, in words.
+    pub fn place(&self) -> Cow<'_, str> {
         match self {
-            Self::Unleash(_) => "unleash",
-            Self::File(_) => "file",
+            Self::Unleash(origin) => format!("Unleash at {}", origin.base()).into(),
+            Self::File(origin) => format!("the file {}", origin.path().display()).into(),
+            Self::Local(_) => "here".into(),
         }
     }
 
@@ -43,7 +64,12 @@ impl Origin {
         match self {
             Self::Unleash(_) => configured,
             Self::File(_) => FILE_REFRESH,
+            Self::Local(_) => LOCAL_REFRESH.min(configured),
         }
+    }
+
+    pub(super) fn followable(&self) -> Followable {
+        self.environment().map_or(Followable::Local, |name| Followable::Environment(name.to_owned()))
     }
 
     /// Looks once. [`Origin::settled`] must follow before the next look.
@@ -51,6 +77,7 @@ impl Origin {
         match self {
             Self::Unleash(origin) => origin.look().await,
             Self::File(origin) => origin.look().await,
+            Self::Local(origin) => origin.look().await,
         }
     }
 
@@ -58,6 +85,7 @@ impl Origin {
         match self {
             Self::Unleash(origin) => origin.settled(accepted),
             Self::File(origin) => origin.settled(accepted),
+            Self::Local(origin) => origin.settled(accepted),
         }
     }
 }

@@ -36,8 +36,14 @@ pub struct Record<'t> {
     pub key: String,
     /// `None`: a tombstone.
     pub body: Option<Vec<u8>>,
-    /// The header `version`: of a tombstone, which has no body to carry it.
-    pub version: Option<u64>,
+    pub tombstone: Option<Tombstone>,
+}
+
+/// What a tombstone, which has no body, carries in its headers `version` and `actor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone {
+    pub version: u64,
+    pub actor: String,
 }
 
 /// The hints that are handled once the transaction is committed.
@@ -146,10 +152,10 @@ impl Publisher {
     fn send(&self, record: &Record<'_>) -> Result<(), PublishError> {
         let mut outgoing = BaseRecord::<str, [u8]>::to(record.topic).key(&record.key);
         outgoing.payload = record.body.as_deref();
-        if let Some(version) = record.version {
+        if let Some(Tombstone { version, actor }) = &record.tombstone {
             let version = version.to_string();
-            let header = Header { key: "version", value: Some(&version) };
-            outgoing = outgoing.headers(OwnedHeaders::new().insert(header));
+            let headers = OwnedHeaders::new().insert(Header { key: "version", value: Some(&version) });
+            outgoing = outgoing.headers(headers.insert(Header { key: "actor", value: Some(actor) }));
         }
         self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge(vec![record.key.clone()]),

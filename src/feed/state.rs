@@ -40,6 +40,12 @@ impl State {
         self.environments.entry(name.to_owned()).or_default()
     }
 
+    /// The environments that have flags of this source.
+    pub fn environments_of(&self, source: Source) -> impl Iterator<Item = &str> {
+        let has = move |flags: &Environment| flags.values().any(|known| known.source == source);
+        self.environments.iter().filter(move |(_, flags)| has(flags)).map(|(name, _)| name.as_str())
+    }
+
     /// The next version: a millisecond of Unix time, unless that isn't higher than all before. Clocks that
     /// differ between instances, or go backwards, never make a version go backwards.
     pub fn next_version(&mut self, now_ms: u64) -> u64 {

@@ -1,11 +1,13 @@
 //! A leader's term: hints and looks in, transactions out, until the partition or the producer is lost.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tracing::{debug, warn};
 
+use crate::message::definition::Source;
 use crate::shutdown::Shutdown;
 
 use super::Feeder;
@@ -19,6 +21,7 @@ use super::look::Seen;
 use super::origin::Origin;
 use super::poller::{Look, Pollers, Verdict};
 use super::publish::PublishError;
+use super::refusal::Refused;
 
 /// How a term ended without failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +49,27 @@ pub struct Term<'t> {
     /// Outlives the term: hints that came while there was none.
     follow: &'t mut Follow,
     desk: Arc<Mutex<Desk>>,
-    guards: Vec<DeletionGuard>,
+    /// By place and environment.
+    guards: HashMap<(usize, String), DeletionGuard>,
     pollers: Pollers,
+}
+
+/// What came of an answer.
+#[derive(Debug, Default)]
+struct Judged {
+    /// It is in force.
+    accepted: bool,
+    /// A second answer must agree.
+    held: bool,
+    flags: usize,
+    changed: Vec<String>,
+    refused: Vec<Refused>,
+}
+
+impl Judged {
+    fn changed(&self) -> impl Iterator<Item = &str> {
+        self.changed.iter().map(String::as_str)
+    }
 }
 
 impl TermError {
@@ -72,8 +94,14 @@ impl<'t> Term<'t> {
         let config = Arc::clone(&feeder.config);
         let desk = tokio::task::spawn_blocking(move || Desk::open(config)).await??;
         let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
-        let guards = feeder.origins.iter().map(|_| DeletionGuard::default()).collect();
-        Ok(Self { feeder, election, follow, desk: Arc::new(Mutex::new(desk)), guards, pollers })
+        Ok(Self {
+            feeder,
+            election,
+            follow,
+            desk: Arc::new(Mutex::new(desk)),
+            guards: HashMap::new(),
+            pollers,
+        })
     }
 
     /// Leads until the partition is lost. A look is judged to its end before anything else happens.
@@ -118,13 +146,16 @@ impl<'t> Term<'t> {
                 (true, self.looked_in_vain(place))
             }
             Ok(Seen::Answer { answer, received_at }) => {
-                let stamp = Stamp {
-                    environment: origin.environment().to_owned(),
-                    source: origin.source(),
-                    actor: origin.actor(),
-                    seen_at: received_at,
-                };
-                self.answer(origin, place, answer, stamp).await?
+                let environment = origin.label().to_owned();
+                let judged =
+                    self.answer(origin, place, answer, stamp(origin, environment, received_at)).await?;
+                self.note_judged(origin, &judged);
+                (judged.accepted, self.follow.looked(place, judged.changed(), Instant::now()))
+            }
+            Ok(Seen::Local { answers, received_at }) => {
+                let judged = self.local(origin, place, answers, received_at).await?;
+                self.note_judged(origin, &judged);
+                (judged.accepted, false)
             }
         };
         self.commit_hints();
@@ -133,56 +164,86 @@ impl<'t> Term<'t> {
         Ok(())
     }
 
-    /// Compares, guards, publishes. Returns whether the answer is in force, and whether to keep looking.
+    /// The local flags of all environments, those included that have none any more.
+    async fn local(
+        &mut self,
+        origin: &Origin,
+        place: usize,
+        mut answers: BTreeMap<String, Answer>,
+        received_at: DateTime<Utc>,
+    ) -> Result<Judged, TermError> {
+        for environment in self.with_desk(|desk| desk.environments_of(Source::Local)).await? {
+            answers.entry(environment).or_default();
+        }
+        let mut all = Judged { accepted: true, ..Judged::default() };
+        for (environment, answer) in answers {
+            let judged = self.answer(origin, place, answer, stamp(origin, environment, received_at)).await?;
+            all.accepted &= judged.accepted;
+            all.held |= judged.held;
+            all.flags += judged.flags;
+            all.changed.extend(judged.changed);
+            all.refused.extend(judged.refused);
+        }
+        Ok(all)
+    }
+
+    /// Compares, guards, publishes.
     async fn answer(
         &mut self,
         origin: &Origin,
         place: usize,
         answer: Answer,
         stamp: Stamp,
-    ) -> Result<(bool, bool), TermError> {
+    ) -> Result<Judged, TermError> {
         let (environment, source) = (stamp.environment.clone(), stamp.source);
         let comparing = self.with_desk(move |desk| desk.compare(&environment, source, &answer));
         let (diff, flags, news) = comparing.await?;
         for refused in news {
-            let (environment, flag, reason) = (origin.environment(), refused.flag, refused.reason);
+            let (environment, flag, reason) = (&stamp.environment, refused.flag, refused.reason);
             warn!(environment, flag, reason, "flag refused: its last good version stays in force");
         }
         let deletions = diff.deletions().count();
-        let guard = self.guards.get_mut(place);
-        if guard.is_some_and(|guard| !guard.admits(flags, diff.deletions(), Instant::now())) {
-            self.feeder.note_held(origin, deletions, flags);
-            return Ok((false, self.looked_in_vain(place)));
+        let guard = self.guards.entry((place, stamp.environment.clone())).or_default();
+        if !guard.admits(flags, diff.deletions(), Instant::now()) {
+            self.feeder.note_held(origin, &stamp.environment, deletions, flags);
+            return Ok(Judged { held: true, ..Judged::default() });
         }
-        let changed = diff.changes.iter().map(|change| change.flag.as_str());
-        let following = self.follow.looked(place, changed, Instant::now());
-        let accepted = self.publish(origin, diff, stamp).await?;
-        Ok((accepted, following))
+        self.publish(place, diff, stamp).await
     }
 
-    async fn publish(&mut self, origin: &Origin, diff: Diff, stamp: Stamp) -> Result<bool, TermError> {
+    async fn publish(&mut self, place: usize, diff: Diff, stamp: Stamp) -> Result<Judged, TermError> {
+        let changed: Vec<String> = diff.changes.iter().map(|change| change.flag.clone()).collect();
+        // Noted before it is published, so that the hint's offset goes into the same transaction.
+        self.follow.looked(place, changed.iter().map(String::as_str), Instant::now());
         let kinds: Vec<_> = diff.changes.iter().map(|change| change.kind()).collect();
         let offset = self.follow.handled().filter(|_| !kinds.is_empty());
         let handled = offset.and_then(|offset| self.election.handled(offset));
         let committed = offset.filter(|_| handled.is_some());
-        let (environment, seen_at) = (stamp.environment.clone(), stamp.seen_at);
+        let (environment, seen_at, source) = (stamp.environment.clone(), stamp.seen_at, stamp.source);
         let publishing = self.with_desk(move |desk| {
             let published = desk.publish(diff, &stamp, handled.as_ref())?;
-            let refused: Vec<_> = desk.refused(&environment).cloned().collect();
-            Ok::<_, PublishError>((published, desk.flags(&environment), refused))
+            let refused = desk.refused(&stamp.environment, source);
+            Ok::<_, PublishError>((published, desk.flags(&stamp.environment), refused))
         });
-        let (published, flags, refused) = publishing.await??;
-        if published {
+        let (accepted, flags, refused) = publishing.await??;
+        if accepted {
             if let Some(offset) = committed {
                 self.follow.committed(offset);
             }
-            self.feeder.note_published(origin, &kinds, Utc::now() - seen_at);
+            self.feeder.note_published(&environment, &kinds, Utc::now() - seen_at);
         }
-        self.feeder.note_success(origin, if kinds.is_empty() { "same" } else { "changed" }, |health| {
-            health.flags = flags;
-            health.set_refused(refused.iter());
+        Ok(Judged { accepted, held: false, flags, changed, refused })
+    }
+
+    fn note_judged(&self, origin: &Origin, judged: &Judged) {
+        if judged.held {
+            return;
+        }
+        let outcome = if judged.changed.is_empty() { "same" } else { "changed" };
+        self.feeder.note_success(origin, outcome, |health| {
+            health.flags = judged.flags;
+            health.set_refused(judged.refused.iter());
         });
-        Ok(published)
     }
 
     /// Hints that nothing came of.
@@ -198,9 +259,8 @@ impl<'t> Term<'t> {
     }
 
     fn reset_guard(&mut self, place: usize) {
-        if let Some(guard) = self.guards.get_mut(place) {
-            guard.reset();
-        }
+        let of_place = self.guards.iter_mut().filter(|((guarded, _), _)| *guarded == place);
+        of_place.for_each(|(_, guard)| guard.reset());
     }
 
     /// The desk blocks, on the broker and on compiling thousands of flags.
@@ -212,4 +272,8 @@ impl<'t> Term<'t> {
         let working = move || work(&mut desk.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(tokio::task::spawn_blocking(working).await?)
     }
+}
+
+fn stamp(origin: &Origin, environment: String, seen_at: DateTime<Utc>) -> Stamp {
+    Stamp { environment, source: origin.source(), actor: origin.actor(), seen_at }
 }

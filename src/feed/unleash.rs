@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::{Secret, UnleashConfig, UnleashEnvironment};
 
+use super::admin::{self, AdminFlag};
 use super::answer::ANSWER_BYTES_MAX;
 use super::look::{self, LookError, Seen};
 use super::pace;
@@ -70,7 +71,16 @@ impl Client {
 
     /// A request to `/api/client/{path}` with the token of an environment.
     pub fn request(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
-        let url = format!("{}/api/client/{path}", self.base);
+        self.ask(method, &format!("client/{path}"), token)
+    }
+
+    /// A request to `/api/admin/{path}`.
+    pub fn admin(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
+        self.ask(method, &format!("admin/{path}"), token)
+    }
+
+    fn ask(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
+        let url = format!("{}/api/{path}", self.base);
         let request = self.http.request(method, url);
         match HeaderValue::from_str(token.expose()) {
             Ok(mut token) => {
@@ -86,6 +96,16 @@ impl Client {
 impl UnleashOrigin {
     pub fn new(client: Arc<Client>, UnleashEnvironment { name, token }: UnleashEnvironment) -> Self {
         Self { client, environment: name, token, etag: None, offered: None }
+    }
+
+    /// What people wrote about all flags.
+    pub async fn admin_flags(&self, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
+        admin::flags(&self.client, token).await
+    }
+
+    /// Unleash's address, as people use it.
+    pub fn base(&self) -> &str {
+        &self.client.base
     }
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {
@@ -132,7 +152,7 @@ fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<Header
 }
 
 /// Counts while reading: `Content-Length` may lie, and a compressed answer grows.
-async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, LookError> {
+pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, LookError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
         true => LookError::Timeout(chain(error)),
@@ -146,7 +166,7 @@ async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, Look
     Ok(body)
 }
 
-async fn refuse_status(response: Response) -> LookError {
+pub(super) async fn refuse_status(response: Response) -> LookError {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
@@ -158,7 +178,7 @@ async fn refuse_status(response: Response) -> LookError {
     LookError::Status { status, start, retry_after }
 }
 
-fn refuse_request(error: reqwest::Error) -> LookError {
+pub(super) fn refuse_request(error: reqwest::Error) -> LookError {
     match error.is_timeout() {
         true => LookError::Timeout(chain(error)),
         false => LookError::Unreachable(chain(error)),

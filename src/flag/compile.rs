@@ -2,6 +2,7 @@
 
 mod properties;
 mod rule;
+mod summary;
 mod variant;
 
 use std::fmt;
@@ -9,11 +10,14 @@ use std::sync::Arc;
 
 use unleash_types::client_features::{ClientFeature, FeatureDependency};
 
+pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
 pub(super) use properties::{ContextField, Properties};
 pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
+
+use crate::message::definition::Source;
 
 use super::definition;
 use super::steady::Dependence;
@@ -25,6 +29,8 @@ pub struct CompiledFlag {
     pub environment: Arc<str>,
     /// The version of the definition it was compiled from.
     pub version: u64,
+    /// Of a flag from the definitions topic.
+    pub provenance: Option<Provenance>,
     /// Switched on in its environment; whom for, the strategies say.
     pub(super) switched_on: bool,
     pub(super) strategies: Box<[StrategyRule]>,
@@ -37,6 +43,16 @@ pub struct CompiledFlag {
     pub(super) properties: Properties,
     /// What else the outcome depends on.
     pub(super) dependence: Dependence,
+    summary: Summary,
+}
+
+/// Where a definition comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    pub source: Source,
+    pub checksum: Box<str>,
+    /// Of the local flag that it was made from.
+    pub revision: Option<i64>,
 }
 
 /// What a flag asks of another.
@@ -92,6 +108,7 @@ impl CompiledFlag {
             name: feature.name.as_str().into(),
             environment: environment.into(),
             version,
+            provenance: None,
             switched_on: feature.enabled,
             strategies: strategies.into(),
             variants: variants.into(),
@@ -99,6 +116,7 @@ impl CompiledFlag {
             dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
             properties: names.finish(),
             dependence,
+            summary: Summary::of(feature),
         })
     }
 
@@ -119,6 +137,11 @@ impl CompiledFlag {
     pub fn is_unconditional(&self) -> bool {
         let always = |strategy: &StrategyRule| matches!(strategy.condition, Condition::Always);
         self.dependencies.is_empty() && (self.strategies.is_empty() || self.strategies.iter().any(always))
+    }
+
+    /// What it is said to be.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
     }
 
     /// Whether it is switched on in its environment, whatever the context.

@@ -6,16 +6,18 @@ use tokio::sync::Semaphore;
 
 use crate::access::Register;
 use crate::config::Config;
+use crate::evaluate::Parts;
 use crate::feed::Usage;
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::warm::View;
 
 use super::caller::Gate;
 use super::counts::Counts;
-use super::webhook::Hints;
 
 /// Calls being answered at once; beyond them 503, not a growing queue.
 pub const MAX_CALLS: usize = 1_024;
@@ -30,12 +32,14 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
+    /// Absent without a Redis.
+    pub view: Option<View>,
     pub shutdown: Shutdown,
+    pub manager: Manager,
     pub(super) gate: Gate,
     pub(super) counts: Counts,
     pub(super) calls: Semaphore,
     pub(super) listeners: Arc<Semaphore>,
-    pub(super) hints: Hints,
     pub(super) hostname: String,
     /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
@@ -43,27 +47,27 @@ pub struct Api {
 
 impl Api {
     pub fn new(
-        config: Arc<Config>,
-        store: Arc<Store>,
-        metrics: Arc<Metrics>,
-        usage: Arc<Usage>,
+        parts: Parts,
         publisher: Arc<Publisher>,
-        shutdown: Shutdown,
         tokens: Option<Arc<Register>>,
+        manager: Manager,
+        view: Option<View>,
     ) -> Arc<Self> {
+        let Parts { config, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
             gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
-            store,
+            store: manager.store(),
             metrics,
             usage,
             publisher,
+            view,
             shutdown,
             counts: Counts::default(),
             calls: Semaphore::new(MAX_CALLS),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            hints: Hints::default(),
+            manager,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })
     }

@@ -11,6 +11,7 @@ use crate::message::event::{EventFrame, EventSource, call_event_id, write_event}
 use crate::message::request::{Ask, Subject};
 use crate::privacy::Shown;
 use crate::publish::Parcel;
+use crate::warm::Warm;
 
 use super::api::Api;
 use super::counts::Path;
@@ -24,6 +25,7 @@ pub(super) struct Call<'c> {
     api: &'c Api,
     pub(super) path: Path,
     pub(super) environment: &'c str,
+    snapshot: &'c Snapshot,
     flags: Option<(&'c Arc<str>, &'c Arc<EnvironmentFlags>)>,
     pub(super) flags_version: u64,
     not_ready: Option<&'static str>,
@@ -32,6 +34,8 @@ pub(super) struct Call<'c> {
     pub(super) now: String,
     /// Makes this call's event ids differ from those of all others.
     random: u64,
+    /// What Redis has of the answers, in their order.
+    kept: &'c [Option<Warm>],
 }
 
 /// Whom answers are for, and what may be written of them.
@@ -45,8 +49,10 @@ pub(super) struct Asker<'s> {
 #[derive(Debug)]
 pub(super) struct Answered<'c> {
     pub(super) answer: Answer<'c>,
-    /// Absent for an unknown flag or environment.
+    /// Absent for an unknown flag or environment, and for what was kept.
     pub(super) outcome: Option<Outcome<'c>>,
+    /// It comes from Redis.
+    pub(super) was_kept: bool,
     event_id: [u8; 36],
 }
 
@@ -79,13 +85,20 @@ impl<'c> Call<'c> {
             api,
             path,
             environment,
+            snapshot,
             flags: snapshot.environment_entry(environment),
             flags_version: snapshot.version(),
             not_ready: (!api.store.is_ready()).then_some("the flags are not loaded yet"),
             time_ms: now.timestamp_millis().unsigned_abs(),
             now: now.to_rfc3339_opts(SecondsFormat::Micros, true),
             random: rand::random(),
+            kept: &[],
         }
+    }
+
+    /// Where these are not older than the flags in force, they are the answers.
+    pub(super) fn with_kept(self, kept: &'c [Option<Warm>]) -> Self {
+        Self { kept, ..self }
     }
 
     /// All flags of the environment; none before they are loaded.
@@ -111,14 +124,24 @@ impl<'c> Call<'c> {
 
     /// Answers one flag for one subject, and writes the event.
     pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
-        let (answer, outcome) = self.evaluate(asker.subject, ask);
+        let kept = self.kept.get(trail.index as usize).and_then(Option::as_ref);
+        let (answer, outcome, was_kept) = match kept.filter(|kept| self.may_serve(kept, &ask.flag)) {
+            Some(kept) => {
+                self.count_kept(kept, &ask.flag, trail.tally);
+                (self.typed(ask, kept.lookup()), None, true)
+            }
+            None => {
+                let (answer, outcome) = self.evaluate(asker.subject, ask);
+                (answer, outcome, false)
+            }
+        };
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
             trail.tally.outcome(outcome);
         }
         let event_id = call_event_id(self.time_ms, self.random, trail.index);
         trail.index += 1;
-        let answered = Answered { answer, outcome, event_id };
+        let answered = Answered { answer, outcome, was_kept, event_id };
         let user = asker.shown.user_id.as_deref();
         let frame = EventFrame {
             event_id: answered.event_id(),
@@ -145,10 +168,27 @@ impl<'c> Call<'c> {
             (None, Some(_), None) => Lookup::NotFound,
             (Some(outcome), ..) => Lookup::Found(outcome),
         };
-        let answer = match self.path {
-            Path::Rest => answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
+        (self.typed(ask, lookup), outcome)
+    }
+
+    fn typed(&self, ask: &'c Ask<'_>, lookup: Lookup<'c>) -> Answer<'c> {
+        match self.path {
+            Path::Rest | Path::Edge => answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
             Path::Ofrep => natural_answer(&ask.flag, lookup),
-        };
-        (answer, outcome)
+        }
+    }
+
+    /// Between the look at Redis and this call's snapshot the flag may have changed, or gone.
+    fn may_serve(&self, kept: &Warm, flag: &str) -> bool {
+        let Some(flags) = self.all_flags() else { return true };
+        flags.get(flag).is_some_and(|flag| kept.basis >= self.snapshot.basis(flags, flag))
+    }
+
+    /// Unleash is told of these too.
+    fn count_kept(&self, kept: &Warm, flag: &str, tally: &mut Tally) {
+        if let Some(flag) = self.all_flags().and_then(|flags| flags.get(flag)) {
+            let name = kept.variant.as_ref().map(|(name, _)| name.as_str());
+            tally.kept(flag, kept.enabled, name);
+        }
     }
 }

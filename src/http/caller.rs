@@ -84,6 +84,14 @@ impl Caller {
         }
     }
 
+    /// The environments that are shown to the caller; `None`: all.
+    pub fn environments(&self) -> Option<Vec<&str>> {
+        match &self.grant()?.environments {
+            Environments::All => None,
+            listed @ Environments::Listed(_) => Some(listed.names()),
+        }
+    }
+
     /// Whether what is in this environment is shown to the caller.
     pub fn sees(&self, environment: &str) -> bool {
         self.grant().is_none_or(|grant| grant.environments.contains(environment))

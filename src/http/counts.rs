@@ -16,16 +16,18 @@ const PLACES: usize = 16;
 pub enum Path {
     Rest,
     Ofrep,
+    Edge,
 }
 
 impl Path {
-    const ALL: [Self; 2] = [Self::Rest, Self::Ofrep];
+    const ALL: [Self; 3] = [Self::Rest, Self::Ofrep, Self::Edge];
 
     /// As events and metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
             Self::Ofrep => "ofrep",
+            Self::Edge => "edge",
         }
     }
 }
@@ -40,10 +42,11 @@ impl Counts {
             return count(&mut Tally::default());
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let [rest, ofrep] = &mut *place;
+        let [rest, ofrep, edge] = &mut *place;
         count(match path {
             Path::Rest => rest,
             Path::Ofrep => ofrep,
+            Path::Edge => edge,
         })
     }
 

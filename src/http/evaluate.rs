@@ -15,6 +15,7 @@ use crate::config::Scope;
 use crate::flag::ValueType;
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::publish::Parcel;
+use crate::warm::Warm;
 
 use super::Problem;
 use super::api::Api;
@@ -22,6 +23,7 @@ use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, json_answer, refused, wait_for_version};
+use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 use super::problem::FieldError;
@@ -97,8 +99,9 @@ async fn single(
     let query = Query::one(&input.body, of).map_err(refused)?;
     let environment = environment_of(api, input, query.environment.as_deref());
     caller.may_in(Scope::Evaluate, &environment)?;
-    wait_for_version(api, query.min_version.max(input.min_version()?)).await?;
-    let (body, parcel, version) = in_call(api, &environment, |call, trail| {
+    let min_version = query.min_version.max(input.min_version()?);
+    wait_for_version(api, min_version).await?;
+    let (body, parcel, version) = answered(api, &environment, &query, min_version, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
             return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
@@ -108,7 +111,8 @@ async fn single(
             body::write_one(&mut body, call, ask, &call.answer(&asker, ask, trail));
         }
         Ok(body)
-    })?;
+    })
+    .await?;
     finish(api, input, body, parcel, version).await
 }
 
@@ -136,8 +140,9 @@ pub(super) async fn bulk(
     let query = Query::many(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, query.environment.as_deref());
     caller.may_in(Scope::Evaluate, &environment)?;
-    wait_for_version(&api, query.min_version.max(input.min_version()?)).await?;
-    let (body, parcel, version) = in_call(&api, &environment, |call, trail| {
+    let min_version = query.min_version.max(input.min_version()?);
+    wait_for_version(&api, min_version).await?;
+    let (body, parcel, version) = answered(&api, &environment, &query, min_version, |call, trail| {
         let all: Vec<Ask<'_>>;
         let asks = match &query.asked {
             Asked::These(asks) => asks.as_slice(),
@@ -156,7 +161,8 @@ pub(super) async fn bulk(
             Subjects::One(subject) => body::bulk(call, subject, asks, trail),
             Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
         })
-    })?;
+    })
+    .await?;
     finish(&api, &input, body, parcel, version).await
 }
 
@@ -186,15 +192,36 @@ pub(super) async fn batch(
     let names = flag_names(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
-    wait_for_version(&api, input.min_version()?).await?;
+    let min_version = input.min_version()?;
+    wait_for_version(&api, min_version).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = input.parameter("user_id");
     subject.context.session_id = input.parameter("session_id");
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     check_size(asks.len(), std::slice::from_ref(&subject))?;
-    let (body, parcel, version) =
-        in_call(&api, &environment, |call, trail| Ok(body::batch(call, &subject, &asks, trail)))?;
+    let subjects = std::slice::from_ref(&subject);
+    let kept = kept(&api, When::ReadPath, &environment, subjects, &asks, min_version).await;
+    let answer = |call: &Call<'_>, trail: &mut Trail<'_>| Ok(body::batch(call, &subject, &asks, trail));
+    let (body, parcel, version) = in_call(&api, &environment, &kept, answer)?;
     finish(&api, &input, body, parcel, version).await
+}
+
+async fn answered(
+    api: &Arc<Api>,
+    environment: &str,
+    query: &Query<'_>,
+    min_version: Option<u64>,
+    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
+) -> Result<(Vec<u8>, Parcel, u64), Problem> {
+    let kept = match &query.asked {
+        Asked::These(asks) => {
+            let subjects = query.subjects.as_slice();
+            kept(api, When::ReadPath, environment, subjects, asks.as_slice(), min_version).await
+        }
+        // Only memory knows which flags there are.
+        Asked::All(_) => Vec::new(),
+    };
+    in_call(api, environment, &kept, answer)
 }
 
 /// The environment that the body, the query or a header names, else the default one.
@@ -209,10 +236,11 @@ pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option
 fn in_call(
     api: &Arc<Api>,
     environment: &str,
+    kept: &[Option<Warm>],
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, Parcel, u64), Problem> {
     let snapshot = api.store.load();
-    let call = Call::begin(api, &snapshot, Path::Rest, environment);
+    let call = Call::begin(api, &snapshot, Path::Rest, environment).with_kept(kept);
     let answered = api.counts.count(Path::Rest, |tally| {
         let mut trail = call.trail(tally);
         answer(&call, &mut trail).map(|body| (body, trail.parcel))

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -49,6 +50,19 @@ impl<S: Send + Sync> FromRequest<S> for Input {
     }
 }
 
+/// A call whose body, if it has one, is of no interest.
+#[derive(Debug)]
+pub struct Bodiless(pub Input);
+
+impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().map(str::to_owned);
+        Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query }))
+    }
+}
+
 impl Input {
     /// The last value of a parameter of the query; an empty one is none.
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -57,6 +71,10 @@ impl Input {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(axum::http::HeaderValue::as_bytes)
     }
 
     /// The trace that the call is part of.

@@ -8,10 +8,13 @@ mod call;
 mod caller;
 mod changes;
 mod counts;
+mod edge;
 mod evaluate;
 pub mod handles;
 pub mod health;
 mod input;
+mod kept;
+mod manage;
 mod ofrep;
 mod openapi;
 pub mod problem;
@@ -79,7 +82,9 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
     Router::new()
         .merge(evaluate::routes())
+        .merge(manage::routes())
         .merge(ofrep::routes())
+        .merge(edge::routes())
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(tokens::routes())
@@ -93,8 +98,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let (sent, seen) =
-        (["if-flags-version", "flags-environment", "last-event-id", "traceparent"], ["flags-version"]);
+    let sent = ["if-flags-version", "flags-environment", "last-event-id", "traceparent", "x-change-reason"];
+    let seen = ["flags-version"];
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
     (!origins.is_empty()).then(|| {

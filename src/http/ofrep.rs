@@ -26,6 +26,7 @@ use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::{check_size, environment_of};
 use super::input::{Input, json_answer, wait_for_version};
+use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
@@ -81,11 +82,14 @@ async fn answer_one(
         let details = format!("expected a key of at most {MAX_FLAG_NAME_BYTES} bytes, got {}", key.len());
         return Err(Failure::new(StatusCode::BAD_REQUEST, "GENERAL", details));
     }
-    wait_for_version(api, input.min_version()?).await?;
-    let ask = Ask::new(key.into(), None, None);
+    let min_version = input.min_version()?;
+    wait_for_version(api, min_version).await?;
+    let (ask, environment) = (Ask::new(key.into(), None, None), environment_of(api, &input, None));
+    let (subjects, asks) = (std::slice::from_ref(&subject), std::slice::from_ref(&ask));
+    let kept = kept(api, When::Unready, &environment, subjects, asks, min_version).await;
     let (result, parcel, version) = {
         let snapshot = api.store.load();
-        let call = Call::begin(api, &snapshot, Path::Ofrep, &environment);
+        let call = Call::begin(api, &snapshot, Path::Ofrep, &environment).with_kept(&kept);
         let (result, parcel) = api.counts.count(Path::Ofrep, |tally| {
             let mut trail = call.trail(tally);
             let answered = call.answer(&call.asker(&subject), &ask, &mut trail);

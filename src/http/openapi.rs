@@ -1,6 +1,7 @@
 //! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
 
 pub(super) mod calls;
+pub(super) mod edge;
 mod everywhere;
 pub(super) mod schema;
 
@@ -19,7 +20,8 @@ use utoipa_swagger_ui::Config;
 use self::everywhere::Everywhere;
 use super::Problem;
 use super::api::Api;
-use super::{changes, evaluate, health, ofrep, tokens, webhook};
+use super::edge as edge_routes;
+use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -35,8 +37,22 @@ const DOCUMENT: &str = "/openapi.json";
         evaluate::boolean,
         evaluate::bulk,
         evaluate::batch,
+        manage::list,
+        manage::one,
+        manage::create,
+        manage::update,
+        manage::delete,
+        manage::sync,
+        manage::history,
+        manage::changes,
         ofrep::one,
         ofrep::all,
+        edge_routes::check,
+        edge_routes::flag,
+        edge_routes::list,
+        edge_routes::update,
+        edge_routes::clear,
+        edge_routes::stats,
         changes::changes,
         changes::openfeature,
         webhook::webhook,
@@ -50,7 +66,9 @@ const DOCUMENT: &str = "/openapi.json";
     modifiers(&Everywhere),
     tags(
         (name = "evaluation", description = "Flags for a user and a context"),
+        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
+        (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "tokens", description = "Who may call; needs the scope `admin`"),
         (name = "health", description = "How this process is doing")

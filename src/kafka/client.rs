@@ -1,9 +1,15 @@
 //! librdkafka client configuration from ours.
 
-use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::{Config, KafkaConfig};
+
+/// The context of a client that needs no more than its log lines among ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Logged;
 
 /// The settings that every client of this process shares; `role` becomes part of the client id.
 pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
@@ -48,8 +54,10 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
 
 /// librdkafka's own log lines, as ours.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    // Producers and consumers share their settings on purpose: each ignores what is for the other.
-    if facility == "CONFWARN" && message.contains("property and will be ignored by this") {
+    // Producers and consumers share their settings on purpose: each ignores what is for the other. And what ends a
+    // producer at a gap is meant to.
+    let meant = ["property and will be ignored by this", "enable.gapless.guarantee is experimental"];
+    if facility == "CONFWARN" && meant.iter().any(|text| message.contains(text)) {
         return tracing::debug!(facility, "{message}");
     }
     match level {
@@ -63,4 +71,18 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
     }
+}
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Logged {}
+
+impl ProducerContext for Logged {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }

@@ -141,6 +141,8 @@ impl BatchConsumer {
                     return Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State));
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                // Told by librdkafka's own lines as well, and by every role's health.
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown))) => {}
                 Some(Err(error)) => tracing::warn!(%error, "consumer error"),
                 None => {}
             }

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -26,7 +24,7 @@ pub enum Start {
 
 /// A consumer of a whole topic, of committed records only. All its calls block.
 pub struct Follower {
-    consumer: BaseConsumer<Quiet>,
+    consumer: BaseConsumer<client::Logged>,
     topic: String,
 }
 
@@ -41,14 +39,10 @@ pub enum FollowError {
     Kafka { topic: String, error: KafkaError },
 }
 
-/// librdkafka's own lines go to the log.
-#[derive(Debug)]
-struct Quiet;
-
 impl Follower {
     /// `role` becomes part of the client id and of the group id, which is never joined.
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
-        let consumer: BaseConsumer<Quiet> = client::base(&config.kafka, &config.instance, role)
+        let consumer: BaseConsumer<client::Logged> = client::base(&config.kafka, &config.instance, role)
             .set("group.id", format!("{}-{role}", config.kafka.group_id))
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
@@ -56,7 +50,7 @@ impl Follower {
             .set("fetch.queue.backoff.ms", "1")
             // A mock broker answers a fetch only after this time; a real one as soon as there is something.
             .set("fetch.wait.max.ms", "20")
-            .create_with_context(Quiet)
+            .create_with_context(client::Logged)
             .map_err(|error| failed(topic, error))?;
         let partitions = partitions(config, &consumer, topic)?;
         let mut assignment = TopicPartitionList::new();
@@ -95,7 +89,11 @@ impl Follower {
     }
 }
 
-fn partitions(config: &Config, consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Vec<i32>, FollowError> {
+fn partitions(
+    config: &Config,
+    consumer: &BaseConsumer<client::Logged>,
+    topic: &str,
+) -> Result<Vec<i32>, FollowError> {
     let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| {
         FollowError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), error }
     })?;
@@ -111,7 +109,7 @@ fn partitions(config: &Config, consumer: &BaseConsumer<Quiet>, topic: &str) -> R
     Ok(partitions)
 }
 
-fn end(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32) -> Result<i64, FollowError> {
+fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> Result<i64, FollowError> {
     let marks = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
     marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
 }
@@ -134,14 +132,6 @@ fn is_lasting(error: &KafkaError) -> bool {
 fn failed(topic: &str, error: KafkaError) -> FollowError {
     FollowError::Kafka { topic: topic.to_owned(), error }
 }
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,6 @@
 //! A producer polled by its own caller, which reports what could not be delivered.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,10 @@ pub struct ReportingProducer {
 }
 
 /// The way to one topic, without looking it up for each record.
-pub(crate) struct Lane(*mut sys::rd_kafka_topic_t);
+pub(crate) struct Lane {
+    client: *mut sys::rd_kafka_t,
+    topic: *mut sys::rd_kafka_topic_t,
+}
 
 // librdkafka's handles may be used from any thread.
 unsafe impl Send for Lane {}
@@ -49,13 +52,12 @@ impl Lane {
     /// Must be dropped before `producer`.
     pub(crate) fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
-        let lane = unsafe {
-            sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
-        };
-        if lane.is_null() {
+        let client = producer.client().native_ptr();
+        let handle = unsafe { sys::rd_kafka_topic_new(client, name.as_ptr(), std::ptr::null_mut()) };
+        if handle.is_null() {
             return Err(KafkaError::ClientCreation(format!("cannot produce to topic {topic}")));
         }
-        Ok(Self(lane))
+        Ok(Self { client, topic: handle })
     }
 
     /// Hands a record over; it is copied. `ticket` comes back as the delivery's opaque.
@@ -69,7 +71,7 @@ impl Lane {
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
         let sent = unsafe {
             sys::rd_kafka_produce(
-                self.0,
+                self.topic,
                 partition,
                 sys::RD_KAFKA_MSG_F_COPY,
                 value.as_ptr().cast_mut().cast(),
@@ -80,6 +82,52 @@ impl Lane {
             )
         };
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
+    }
+
+    /// The same with headers.
+    pub(crate) fn send_with(
+        &self,
+        headers: &[(&CStr, &[u8])],
+        partition: i32,
+        key: Option<&[u8]>,
+        value: &[u8],
+        ticket: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        use sys::rd_kafka_vtype_t as Field;
+        let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+        // A list of tags, each with what it stands for, in C's types. The headers are librdkafka's if it takes them.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(headers.len());
+            for (name, header) in headers {
+                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
+                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
+            }
+            let sent = sys::rd_kafka_producev(
+                self.client,
+                Field::RD_KAFKA_VTYPE_RKT,
+                self.topic,
+                Field::RD_KAFKA_VTYPE_PARTITION,
+                partition,
+                Field::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY,
+                Field::RD_KAFKA_VTYPE_VALUE,
+                value.as_ptr(),
+                value.len(),
+                Field::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_length,
+                Field::RD_KAFKA_VTYPE_OPAQUE,
+                ticket as *mut std::ffi::c_void,
+                Field::RD_KAFKA_VTYPE_HEADERS,
+                list,
+                Field::RD_KAFKA_VTYPE_END,
+            );
+            if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Ok(());
+            }
+            sys::rd_kafka_headers_destroy(list);
+            Err(sent.into())
+        }
     }
 }
 
@@ -187,7 +235,7 @@ impl ReportingProducer {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        unsafe { sys::rd_kafka_topic_destroy(self.0) };
+        unsafe { sys::rd_kafka_topic_destroy(self.topic) };
     }
 }
 

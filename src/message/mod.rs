@@ -7,4 +7,5 @@ pub mod event;
 pub mod json;
 pub mod reply;
 pub mod request;
+pub mod sequence;
 pub mod trace;

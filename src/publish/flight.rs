@@ -19,6 +19,18 @@ pub struct Sent {
     pub settled: u32,
     /// How many of those are dead letters.
     pub refused: u32,
+    /// One of its records was refused in company: they are sent one by one, and nothing beside them.
+    pub suspect: bool,
+}
+
+impl Sent {
+    /// See [`Flight::suspect`].
+    pub fn suspect(&mut self) {
+        if !self.suspect {
+            self.suspect = true;
+            (self.handed, self.settled, self.refused) = (0, 0, 0);
+        }
+    }
 }
 
 /// The parcels on their way. A ticket names one of them, over any number of producers.
@@ -26,6 +38,8 @@ pub struct Sent {
 pub struct Flight {
     sent: VecDeque<Sent>,
     first_ticket: usize,
+    /// How many of the first ones are handed over entirely.
+    handed: usize,
     bytes: usize,
 }
 
@@ -33,7 +47,9 @@ impl Flight {
     /// Adds a parcel of which nothing is handed over yet.
     pub fn add(&mut self, entry: Entry, on_disk: Option<Position>) {
         self.bytes += entry.parcel.size();
-        self.sent.push_back(Sent { entry, at: Instant::now(), on_disk, handed: 0, settled: 0, refused: 0 });
+        let (handed, settled, refused) = (0, 0, 0);
+        let at = Instant::now();
+        self.sent.push_back(Sent { entry, at, on_disk, handed, settled, refused, suspect: false });
     }
 
     pub fn bytes(&self) -> usize {
@@ -51,11 +67,24 @@ impl Flight {
 
     /// Counts records of a ticket as settled.
     pub fn settle(&mut self, ticket: usize, records: u32, refused: bool) {
-        let index = ticket.wrapping_sub(self.first_ticket);
-        if let Some(sent) = self.sent.get_mut(index) {
+        if let Some(sent) = self.get_mut(ticket) {
             sent.settled += records;
             sent.refused += if refused { records } else { 0 };
+            if sent.suspect {
+                sent.handed = sent.handed.max(sent.settled);
+            }
         }
+    }
+
+    /// From the next beginning on its records are sent one by one.
+    pub fn suspect(&mut self, ticket: usize) {
+        if let Some(sent) = self.get_mut(ticket) {
+            sent.suspect();
+        }
+    }
+
+    fn get_mut(&mut self, ticket: usize) -> Option<&mut Sent> {
+        self.sent.get_mut(ticket.wrapping_sub(self.first_ticket))
     }
 
     /// The oldest parcel, if all of its records are settled.
@@ -63,23 +92,32 @@ impl Flight {
         let settled = |sent: &mut Sent| sent.settled >= sent.entry.parcel.len();
         let sent = self.sent.pop_front_if(settled)?;
         self.first_ticket += 1;
+        self.handed = self.handed.saturating_sub(1);
         self.bytes -= sent.entry.parcel.size();
         Some(sent)
     }
 
-    /// Nothing of what is on its way will arrive: all of it is to be handed over anew.
+    /// Nothing more of what is on its way will arrive: what Kafka does not have entirely is to be handed over anew.
     pub fn begin_anew(&mut self) {
-        for sent in &mut self.sent {
-            (sent.handed, sent.settled, sent.refused) = (0, 0, 0);
+        self.handed = 0;
+        for sent in self.sent.iter_mut().filter(|sent| sent.settled < sent.entry.parcel.len()) {
+            if sent.suspect {
+                // One by one: those that are settled are the first ones.
+                sent.handed = sent.settled;
+            } else {
+                (sent.handed, sent.settled, sent.refused) = (0, 0, 0);
+            }
         }
     }
 
-    /// With their tickets, those that are not handed over entirely.
-    pub fn unhanded(&mut self) -> impl Iterator<Item = (usize, &mut Sent)> {
-        let complete = |sent: &Sent| sent.handed >= sent.entry.parcel.len();
-        let start = self.sent.partition_point(complete);
-        let first_ticket = self.first_ticket;
-        self.sent.iter_mut().enumerate().skip(start).map(move |(index, sent)| (first_ticket + index, sent))
+    /// With its ticket, the first that is not handed over entirely.
+    pub fn next_unhanded(&mut self) -> Option<(usize, &mut Sent)> {
+        let handed = |sent: &Sent| sent.handed >= sent.entry.parcel.len();
+        while self.sent.get(self.handed).is_some_and(handed) {
+            self.handed += 1;
+        }
+        let ticket = self.first_ticket + self.handed;
+        self.sent.get_mut(self.handed).map(|sent| (ticket, sent))
     }
 
     pub fn first(&self) -> Option<&Sent> {
@@ -93,7 +131,69 @@ impl Flight {
     /// Gives everything up.
     pub fn drain(&mut self) -> impl Iterator<Item = Sent> {
         self.first_ticket += self.sent.len();
-        self.bytes = 0;
+        (self.bytes, self.handed) = (0, 0);
         self.sent.drain(..)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Parcel;
+    use super::*;
+
+    fn flight(sizes: &[u32]) -> Flight {
+        let mut flight = Flight::default();
+        for records in sizes {
+            let mut parcel = Parcel::new("e".into());
+            (0..*records).for_each(|_| parcel.record(None, |out| out.push(b'x')));
+            flight.add(Entry { parcel, delivered: None }, None);
+        }
+        flight
+    }
+
+    /// Hands over all that there is; the tickets, one for each record.
+    fn hand_over(flight: &mut Flight) -> Vec<usize> {
+        let mut tickets = Vec::new();
+        while let Some((ticket, sent)) = flight.next_unhanded() {
+            sent.handed += 1;
+            tickets.push(ticket);
+        }
+        tickets
+    }
+
+    #[test]
+    fn what_kafka_has_entirely_is_not_handed_over_again() {
+        let mut flight = flight(&[2, 1, 3]);
+        assert_eq!(hand_over(&mut flight), [0, 0, 1, 2, 2, 2]);
+        flight.settle(0, 1, false);
+        flight.settle(1, 1, false);
+        flight.settle(2, 2, false);
+        assert!(flight.take_settled().is_none());
+        flight.begin_anew();
+        assert_eq!(hand_over(&mut flight), [0, 0, 2, 2, 2]);
+        flight.settle(0, 2, false);
+        flight.settle(2, 3, false);
+        assert_eq!(std::iter::from_fn(|| flight.take_settled()).count(), 3);
+        assert!(flight.is_empty() && flight.bytes() == 0);
+    }
+
+    #[test]
+    fn suspects_go_on_behind_what_is_settled_of_them() {
+        let mut flight = flight(&[1, 3]);
+        hand_over(&mut flight);
+        flight.settle(0, 1, false);
+        flight.settle(1, 1, false);
+        flight.suspect(1);
+        flight.begin_anew();
+        assert_eq!(hand_over(&mut flight), [1, 1, 1], "nothing is known of which were settled");
+        flight.settle(1, 1, false);
+        flight.settle(1, 1, true);
+        flight.suspect(1);
+        flight.begin_anew();
+        assert_eq!(hand_over(&mut flight), [1]);
+        flight.settle(1, 1, false);
+        assert!(flight.take_settled().is_some());
+        assert_eq!(flight.take_settled().unwrap().refused, 1);
     }
 }

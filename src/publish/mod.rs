@@ -11,7 +11,8 @@
 //! each until Kafka has it. While Kafka takes them within a second, nothing touches the disk; else everything that is
 //! not acknowledged goes to the `spool`, from where it is sent once Kafka is back, also by the next process. What
 //! can be lost by `kill -9` is what is younger than that second and not acknowledged. An event may arrive twice (after
-//! a kill, or where a producer had to be replaced); its `event_id` is the same.
+//! a kill, or where a producer had to be replaced), in the same partition and with the same number
+//! ([`Sequence`](crate::message::sequence::Sequence)): so its readers know it again.
 
 mod flight;
 mod outlet;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::{Config, Durability};
 use crate::health::Reporter;
@@ -36,13 +37,17 @@ use crate::metrics::{DropLabels, Metrics};
 
 pub use parcel::Parcel;
 
-use queue::{Entry, Full, Queue};
+use queue::{Entry, Queue};
 use shelf::Shelf;
 use spool::Spool;
 use worker::Worker;
 
 /// How long an answer waits for Kafka with `FLAGSTREAM_API__DURABILITY=sync`.
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an answer waits for room for its events. Evaluations are not slowed by Kafka being away, but they are kept from
+/// coming faster than they can be put on disk.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where calls leave their events.
 #[derive(Debug)]
@@ -89,28 +94,43 @@ impl Publisher {
         Ok((publisher, Publishing { queue, thread }))
     }
 
-    /// Leaves the events of a call. With `sync` durability it waits until Kafka has them; else it never waits, and
-    /// what does not fit is counted.
+    /// Leaves the events of a call. With `sync` durability it waits until Kafka has them; else only, for a while, if calls
+    /// come faster than the disk takes their events. What does not fit is counted.
     pub async fn publish(&self, parcel: Parcel) -> Result<(), NotRecorded> {
         if parcel.is_empty() {
             return Ok(());
         }
-        let events = parcel.len();
         if self.durability != Durability::Sync {
-            if let Err(Full(reason)) = self.queue.push(Entry { parcel, delivered: None }) {
-                count_dropped(&self.metrics, reason, events);
-            }
+            self.leave(Entry { parcel, delivered: None }).await;
             return Ok(());
         }
         let (delivered, waiting) = oneshot::channel();
-        if let Err(Full(reason)) = self.queue.push(Entry { parcel, delivered: Some(delivered) }) {
-            count_dropped(&self.metrics, reason, events);
+        if !self.leave(Entry { parcel, delivered: Some(delivered) }).await {
             return Err(NotRecorded);
         }
         match timeout(SYNC_PATIENCE, waiting).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(NotRecorded),
         }
+    }
+
+    /// Whether there was room, by now.
+    async fn leave(&self, entry: Entry) -> bool {
+        let Err(mut full) = self.queue.push(entry) else { return true };
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        while full.may_pass() {
+            // Listened for before the next try: room that comes between the two is not missed.
+            let taken = self.queue.taken();
+            full = match self.queue.push(*full.entry) {
+                Ok(()) => return true,
+                Err(full) => full,
+            };
+            if timeout_at(deadline, taken).await.is_err() {
+                break;
+            }
+        }
+        count_dropped(&self.metrics, full.reason, full.entry.parcel.len());
+        false
     }
 }
 

@@ -1,5 +1,6 @@
 //! The producer: what Kafka has, what it refused, and what must be sent again.
 
+use std::ffi::CStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,12 +15,25 @@ use rdkafka::{ClientConfig, ClientContext};
 use crate::config::{Config, Durability};
 use crate::kafka::client;
 use crate::kafka::producer::{Lane, is_refusal};
+use crate::message::request::RefusalCode;
+use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
-/// Any partition: the key decides, or chance where there is none.
+use super::flight::Sent;
+use super::queue::Entry;
+
+/// The key decides about the partition.
 const BY_KEY: i32 = -1;
-/// Of a record that nobody counts.
-const UNCOUNTED: usize = usize::MAX;
+/// So many events without a key go to the same partition, so that they travel together.
+const KEYLESS_RUN: u64 = 256;
+/// The ticket of a dead letter.
+pub const LETTER: usize = usize::MAX;
+/// Answers of the broker taken at one look.
+const POLLS_MAX: usize = 64;
+/// As librdkafka takes it.
+const TRACE_HEADER: &CStr = c"traceparent";
+/// How long the broker may take to say how many partitions there are.
+const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// One record that the broker did not take.
 #[derive(Debug, Clone)]
@@ -29,6 +43,28 @@ pub struct Refused {
     pub trace: Option<Traceparent>,
     pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
+}
+
+impl Refused {
+    /// In the words of dead letters.
+    pub fn reason(&self) -> &'static str {
+        use RDKafkaErrorCode as Code;
+        let too_large = matches!(self.code, Code::MessageSizeTooLarge | Code::InvalidMessageSize);
+        if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused }.as_str()
+    }
+}
+
+/// How handing a parcel over ended.
+#[derive(Debug)]
+pub enum Handed {
+    Entirely,
+    /// There is no room at the moment.
+    NoRoom,
+    /// A record of a suspect is on its way.
+    Alone,
+    /// The producer itself does not take one.
+    Refused(Refused),
+    Broken(RDKafkaErrorCode),
 }
 
 /// What came back since the last look.
@@ -42,6 +78,17 @@ pub struct Reports {
     pub broken: Option<RDKafkaErrorCode>,
 }
 
+impl Reports {
+    /// Adds what came; `false` if that was nothing.
+    fn take(&mut self, came: Self) -> bool {
+        let some = !came.delivered.is_empty() || !came.refused.is_empty() || came.broken.is_some();
+        self.delivered.extend(came.delivered);
+        self.refused.extend(came.refused);
+        self.broken = self.broken.take().or(came.broken);
+        some
+    }
+}
+
 /// Hears of every record.
 #[derive(Debug, Default)]
 pub struct Deliveries(Mutex<Reports>);
@@ -51,7 +98,7 @@ pub struct Outlet {
     // Dropped before the producer that made it.
     lane: Lane,
     producer: BaseProducer<Deliveries>,
-    events: String,
+    partitions: u64,
     dead_letters: String,
 }
 
@@ -65,77 +112,112 @@ impl Outlet {
     pub fn create(config: &Config) -> KafkaResult<Self> {
         let producer: BaseProducer<Deliveries> =
             client_config(config).create_with_context(Deliveries::default())?;
+        let topic = config.topics.events.as_str();
+        let metadata = producer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        if partitions == 0 {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        }
         Ok(Self {
-            lane: Lane::open(&producer, &config.topics.events)?,
+            lane: Lane::open(&producer, topic)?,
             producer,
-            events: config.topics.events.clone(),
+            partitions: partitions as u64,
             dead_letters: config.topics.dead_letters.clone(),
         })
     }
 
+    /// Hands over what was not yet of a parcel: all of it, or one record of a suspect.
+    pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> Handed {
+        let Sent { entry: Entry { parcel, .. }, handed, suspect, .. } = sent;
+        for ((key, value), index) in parcel.records().zip(0..).skip(*handed as usize) {
+            match self.send((key, value), parcel.sequence(index), parcel.trace, ticket) {
+                Ok(true) => *handed += 1,
+                Ok(false) => return Handed::NoRoom,
+                Err(code) if is_refusal(code) => {
+                    let (key, value) = (key.map(<[u8]>::to_vec), value.to_vec());
+                    return Handed::Refused(Refused { ticket, code, trace: parcel.trace, key, value });
+                }
+                Err(code) => return Handed::Broken(code),
+            }
+            if *suspect {
+                return Handed::Alone;
+            }
+        }
+        Handed::Entirely
+    }
+
     /// Hands an event over. `Ok(false)`: there is no room at the moment.
-    pub fn send(
+    ///
+    /// An event that is sent again goes to the same partition: only there it is known for what it is.
+    fn send(
         &self,
-        key: Option<&[u8]>,
-        value: &[u8],
+        (key, value): (Option<&[u8]>, &[u8]),
+        sequence: Option<Sequence>,
         trace: Option<Traceparent>,
         ticket: usize,
     ) -> Result<bool, RDKafkaErrorCode> {
-        let sent = match trace {
-            None => self.lane.send(BY_KEY, key, value, ticket),
-            Some(trace) => self.send_traced(key, value, &trace, ticket),
+        let partition = match (key, sequence) {
+            (None, Some(Sequence { number, .. })) => {
+                i32::try_from(number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
+            }
+            _ => BY_KEY,
         };
-        match sent {
-            Ok(()) => Ok(true),
-            Err(RDKafkaErrorCode::QueueFull) => Ok(false),
-            Err(code) => Err(code),
+        let text = sequence.map(Sequence::text);
+        let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
+        let trace = trace.as_ref().map(|trace| (TRACE_HEADER, trace.as_bytes()));
+        match (sequence, trace) {
+            (None, None) => room(self.lane.send(partition, key, value, ticket)),
+            (Some(one), None) | (None, Some(one)) => {
+                room(self.lane.send_with(&[one], partition, key, value, ticket))
+            }
+            (Some(one), Some(other)) => {
+                room(self.lane.send_with(&[one, other], partition, key, value, ticket))
+            }
         }
     }
 
-    /// The fast lane takes no headers.
-    fn send_traced(
-        &self,
-        key: Option<&[u8]>,
-        value: &[u8],
-        trace: &Traceparent,
-        ticket: usize,
-    ) -> Result<(), RDKafkaErrorCode> {
-        let header = Header { key: TRACEPARENT, value: Some(trace.as_bytes()) };
-        let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.events, ticket).headers(OwnedHeaders::new().insert(header));
-        (record.key, record.payload) = (key, Some(value));
-        self.producer.send(record).map_err(|(error, _)| match error {
-            KafkaError::MessageProduction(code) => code,
-            _ => RDKafkaErrorCode::Fail,
-        })
-    }
-
-    /// What stands for an event that the topic does not take.
-    pub fn send_dead_letter(&self, refused: &Refused, code: &str) {
+    /// What stands for an event that the topic does not take. `Ok(false)`: there is no room at the moment.
+    pub fn send_letter(&self, refused: &Refused) -> Result<bool, RDKafkaErrorCode> {
         let message =
             format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
-        let id = event_id(&refused.value);
-        let mut headers =
-            [("error-code", code), ("error-message", &message), ("event-id", id), ("body-omitted", "true")]
-                .into_iter()
-                .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                    headers.insert(Header { key, value: Some(value) })
-                });
+        let headers = [
+            ("error-code", refused.reason()),
+            ("error-message", &message),
+            ("event-id", event_id(&refused.value)),
+            ("body-omitted", "true"),
+        ];
+        let mut headers = headers.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
         if let Some(trace) = &refused.trace {
             headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
         }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.dead_letters, UNCOUNTED).headers(headers);
+            BaseRecord::with_opaque_to(&self.dead_letters, LETTER).headers(headers);
         record.key = refused.key.as_deref();
-        if let Err((error, _)) = self.producer.send(record) {
-            tracing::error!(%error, event_id = id, "a dead letter could not be sent");
-        }
+        room(
+            self.producer.send(record).map_err(|(error, _)| {
+                error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument)
+            }),
+        )
     }
 
     /// Serves what came back, waiting for it up to `patience`.
+    ///
+    /// The crate's own wait is not used: it rounds what is left of a millisecond down to nothing, and spins over it.
     pub fn poll(&self, patience: Duration) -> Reports {
-        self.producer.poll(patience);
-        self.producer.context().0.lock().map(|mut reports| std::mem::take(&mut *reports)).unwrap_or_default()
+        if !patience.is_zero() {
+            std::thread::sleep(patience);
+        }
+        let mut reports = Reports::default();
+        for _ in 0..POLLS_MAX {
+            self.producer.poll(Duration::ZERO);
+            let came = self.producer.context().0.lock().map(|mut came| std::mem::take(&mut *came));
+            if !came.is_ok_and(|came| reports.take(came)) {
+                break;
+            }
+        }
+        reports
     }
 
     /// How many records are on their way.
@@ -157,6 +239,8 @@ fn client_config(config: &Config) -> ClientConfig {
     let mut client = client::base(&config.kafka, &config.instance, "api");
     client
         .set("enable.idempotence", "true")
+        // After a refusal nothing may arrive ahead of what is sent again: numbers must grow within a partition.
+        .set("enable.gapless.guarantee", "true")
         .set("compression.type", "lz4")
         .set("linger.ms", linger_ms)
         // What is not delivered yet is not lost: it waits, in memory or on disk.
@@ -166,6 +250,14 @@ fn client_config(config: &Config) -> ClientConfig {
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "500000");
     client
+}
+
+fn room(sent: Result<(), RDKafkaErrorCode>) -> Result<bool, RDKafkaErrorCode> {
+    match sent {
+        Ok(()) => Ok(true),
+        Err(RDKafkaErrorCode::QueueFull) => Ok(false),
+        Err(code) => Err(code),
+    }
 }
 
 fn trace_of(headers: &BorrowedHeaders) -> Option<Traceparent> {
@@ -202,9 +294,6 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let Ok(mut reports) = self.0.lock() else { return };
-        if ticket == UNCOUNTED {
-            return;
-        }
         match result {
             // Records of a ticket mostly come back one after the other.
             Ok(_) => match reports.delivered.last_mut() {

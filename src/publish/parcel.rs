@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::message::sequence::Sequence;
 use crate::message::trace::Traceparent;
 
 /// Stands for "no key" where a key's length is written.
 const NO_KEY: u32 = u32::MAX;
 const LENGTH_BYTES: usize = 4;
+/// Set beside the number of records where a place follows.
+const HAS_PLACE: u32 = 1 << 31;
 /// Set in the length of the environment's name: a traceparent follows the name.
 const TRACED: u16 = 1 << 15;
 const TRACE_BYTES: usize = 55;
@@ -16,6 +19,8 @@ const TRACE_BYTES: usize = 55;
 pub struct Parcel {
     /// Under which they are counted.
     pub environment: Arc<str>,
+    /// Where its first record stands; given by the queue.
+    pub(super) place: Option<Sequence>,
     /// The trace that the call is part of; its records take it along.
     pub trace: Option<Traceparent>,
     records: u32,
@@ -24,12 +29,12 @@ pub struct Parcel {
 
 impl Parcel {
     pub fn new(environment: Arc<str>) -> Self {
-        Self { environment, trace: None, records: 0, bytes: Vec::new() }
+        Self::with_capacity(environment, 0)
     }
 
     /// With room for some records.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
-        Self { environment, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
+        Self { environment, place: None, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
     }
 
     /// The same as part of a trace.
@@ -74,6 +79,11 @@ impl Parcel {
         self.bytes.len() + self.environment.len()
     }
 
+    /// Where a record of it stands.
+    pub(super) fn sequence(&self, record: u32) -> Option<Sequence> {
+        self.place.map(|place| Sequence { number: place.number + u64::from(record), ..place })
+    }
+
     /// Key and value of each record.
     pub fn records(&self) -> impl Iterator<Item = (Option<&[u8]>, &[u8])> {
         let mut rest = self.bytes.as_slice();
@@ -84,7 +94,11 @@ impl Parcel {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
-        out.extend_from_slice(&self.records.to_le_bytes());
+        let placed = if self.place.is_some() { HAS_PLACE } else { 0 };
+        out.extend_from_slice(&(self.records | placed).to_le_bytes());
+        for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out.extend_from_slice(&(name | traced).to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
         out.extend_from_slice(self.trace.as_ref().map(Traceparent::as_bytes).unwrap_or_default());
@@ -93,19 +107,26 @@ impl Parcel {
 
     /// Reads what [`Parcel::write`] wrote; `None` if it is something else.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (records, rest) = bytes.split_first_chunk::<4>()?;
+        let (records, mut rest) = bytes.split_first_chunk::<4>()?;
+        let records = u32::from_le_bytes(*records);
+        let mut place = None;
+        if records & HAS_PLACE != 0 {
+            let (stream, after) = rest.split_first_chunk::<8>()?;
+            let (number, after) = after.split_first_chunk::<8>()?;
+            let (stream, number) = (u64::from_le_bytes(*stream), u64::from_le_bytes(*number));
+            place = Some(Sequence { stream, number });
+            rest = after;
+        }
+        let records = records & !HAS_PLACE;
         let (name, rest) = rest.split_first_chunk::<2>()?;
         let name = u16::from_le_bytes(*name);
         let (environment, rest) = rest.split_at_checked(usize::from(name & !TRACED))?;
         let traced = if name & TRACED == 0 { 0 } else { TRACE_BYTES };
         let (trace, bytes) = rest.split_at_checked(traced)?;
-        let parcel = Self {
-            environment: std::str::from_utf8(environment).ok()?.into(),
-            trace: Traceparent::parse(trace),
-            records: u32::from_le_bytes(*records),
-            bytes: bytes.to_vec(),
-        };
-        (parcel.records().count() == usize::try_from(parcel.records).ok()?).then_some(parcel)
+        let environment = std::str::from_utf8(environment).ok()?.into();
+        let trace = Traceparent::parse(trace);
+        let parcel = Self { environment, place, trace, records, bytes: bytes.to_vec() };
+        (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
     }
 }
 
@@ -135,15 +156,17 @@ mod tests {
         parcel.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
         parcel.record(None, |out| out.extend_from_slice(b"two"));
         parcel.record(Some(b""), |out| out.extend_from_slice(b"three"));
-        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let traced = parcel.clone().traced(Traceparent::parse(header));
-        assert!(traced.trace.is_some());
         let records: Vec<_> = parcel.records().collect();
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
-
-        for parcel in [parcel, traced] {
+        let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = parcel.clone().traced(Traceparent::parse(header));
+        assert!(traced.trace.is_some());
+        let place = Some(Sequence { stream: 7, number: u64::MAX });
+        let placed = Parcel { place, ..parcel.clone() };
+        let both = Parcel { place, ..traced.clone() };
+        for parcel in [parcel, traced, placed, both] {
             let mut bytes = Vec::new();
             parcel.write(&mut bytes);
             assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));

@@ -1,11 +1,14 @@
-//! Where calls leave their events: bounded, never waited for.
+//! Where calls leave their events: bounded.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, oneshot};
+
+use crate::message::sequence::Sequence;
 
 use super::Parcel;
 
@@ -19,10 +22,14 @@ pub struct Entry {
     pub delivered: Option<oneshot::Sender<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
+    /// The name of this process's events.
+    stream: u64,
     inner: Mutex<Inner>,
     arrived: Condvar,
+    /// For those who found no room.
+    room: Notify,
     /// Told by the worker: why there is no room here.
     spool_is_full: AtomicBool,
 }
@@ -31,34 +38,70 @@ pub struct Queue {
 struct Inner {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Events that came so far.
+    numbered: u64,
     /// The worker sleeps: waking it costs a system call, and mostly it does not.
     asleep: bool,
     closed: bool,
 }
 
-/// There is no room, for this reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full(pub &'static str);
+/// There is no room, for this reason; here is what was to be left.
+#[derive(Debug)]
+pub struct Full {
+    pub reason: &'static str,
+    pub entry: Box<Entry>,
+}
+
+impl Full {
+    /// There may be room in a moment.
+    pub fn may_pass(&self) -> bool {
+        self.reason == QUEUE_FULL
+    }
+}
+
+const QUEUE_FULL: &str = "queue_full";
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            stream: rand::random(),
+            inner: Mutex::default(),
+            arrived: Condvar::default(),
+            room: Notify::new(),
+            spool_is_full: AtomicBool::default(),
+        }
+    }
+}
 
 impl Queue {
-    /// Leaves a parcel. Never waits.
-    pub fn push(&self, entry: Entry) -> Result<(), Full> {
+    /// Leaves a parcel, and numbers its events in the order in which they go on from here. Never waits.
+    pub fn push(&self, mut entry: Entry) -> Result<(), Full> {
         let mut inner = self.lock();
         let bytes = inner.bytes + entry.parcel.size();
         if inner.closed {
-            return Err(Full("stopped"));
+            return Err(Full { reason: "stopped", entry: Box::new(entry) });
         }
         if bytes > QUEUE_BYTES {
             let spool_is_full = self.spool_is_full.load(Ordering::Relaxed);
-            return Err(Full(if spool_is_full { "spool_full" } else { "queue_full" }));
+            return Err(Full {
+                reason: if spool_is_full { "spool_full" } else { QUEUE_FULL },
+                entry: Box::new(entry),
+            });
         }
         inner.bytes = bytes;
+        entry.parcel.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });
+        inner.numbered += u64::from(entry.parcel.len());
         inner.entries.push_back(entry);
         if std::mem::take(&mut inner.asleep) {
             drop(inner);
             self.arrived.notify_one();
         }
         Ok(())
+    }
+
+    /// Ends when something is taken after this call.
+    pub fn taken(&self) -> Notified<'_> {
+        self.room.notified()
     }
 
     /// The oldest entries, of about `room` bytes together.
@@ -70,7 +113,12 @@ impl Queue {
             bytes += entry.parcel.size();
             taken.push(entry);
         }
+        let was_full = inner.bytes > QUEUE_BYTES / 2;
         inner.bytes = inner.bytes.saturating_sub(bytes);
+        drop(inner);
+        if was_full {
+            self.room.notify_waiters();
+        }
         taken
     }
 
@@ -126,24 +174,40 @@ mod tests {
         Entry { parcel, delivered: None }
     }
 
+    fn refused(queue: &Queue, bytes: usize) -> Option<&'static str> {
+        queue.push(entry(bytes)).err().map(|full| full.reason)
+    }
+
     #[test]
     fn what_does_not_fit_is_refused_with_the_reason() {
         let queue = Queue::default();
-        assert_eq!(queue.push(entry(QUEUE_BYTES / 2)), Ok(()));
-        assert_eq!(queue.push(entry(QUEUE_BYTES / 2)), Err(Full("queue_full")));
+        assert_eq!(refused(&queue, QUEUE_BYTES / 2), None);
+        assert_eq!(refused(&queue, QUEUE_BYTES / 2), Some("queue_full"));
         queue.set_spool_is_full(true);
-        assert_eq!(queue.push(entry(QUEUE_BYTES / 2)), Err(Full("spool_full")));
+        assert_eq!(refused(&queue, QUEUE_BYTES / 2), Some("spool_full"));
         assert_eq!(queue.take(usize::MAX).len(), 1);
-        assert_eq!((queue.bytes(), queue.push(entry(QUEUE_BYTES / 2))), (0, Ok(())));
+        assert_eq!((queue.bytes(), refused(&queue, QUEUE_BYTES / 2)), (0, None));
         queue.close();
-        assert_eq!(queue.push(entry(1)), Err(Full("stopped")));
+        assert_eq!(refused(&queue, 1), Some("stopped"));
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_room_is_woken_when_there_is_some() {
+        let queue = Queue::default();
+        assert_eq!(refused(&queue, QUEUE_BYTES - 1_000), None);
+        let mut taken = std::pin::pin!(queue.taken());
+        assert!(futures_util::poll!(taken.as_mut()).is_pending());
+        assert!(queue.push(entry(2_000)).is_err_and(|full| full.may_pass()));
+        queue.take(1);
+        taken.await;
+        assert_eq!(refused(&queue, 2_000), None);
     }
 
     #[test]
     fn the_order_survives_being_put_back() {
         let queue = Queue::default();
         for bytes in [1, 2, 3, 4] {
-            assert_eq!(queue.push(entry(bytes)), Ok(()));
+            assert_eq!(refused(&queue, bytes), None);
         }
         let taken = queue.take(30);
         assert_eq!(taken.len(), 3);

@@ -124,6 +124,16 @@ impl Shelf {
         self.end(flight);
     }
 
+    /// Before the end.
+    pub(super) fn finish(&mut self, flight: &Flight) {
+        self.keep(flight);
+        if self.filled
+            && let Err(error) = self.spool.finish()
+        {
+            self.trouble(&error.into());
+        }
+    }
+
     /// Back to memory, once all was read and Kafka takes it; nothing on disk, once Kafka has it.
     fn end(&mut self, flight: &Flight) {
         if self.in_use && self.spool.is_read() && flight.age() < HEALTHY_AGE {

@@ -11,6 +11,7 @@
 
 mod block;
 mod files;
+mod syncer;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,6 +19,7 @@ use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use self::files::Files;
+use self::syncer::Syncer;
 use super::Parcel;
 
 /// A segment is closed when it has grown to this.
@@ -74,6 +76,7 @@ pub struct Spool {
     /// The acknowledged position as it is on disk.
     noted: Position,
     unsynced: bool,
+    syncer: Syncer,
     block: Vec<u8>,
 }
 
@@ -95,6 +98,7 @@ impl Spool {
             acknowledged: noted,
             noted,
             unsynced: false,
+            syncer: Syncer::start()?,
             block: Vec::new(),
         };
         spool.remove_acknowledged()?;
@@ -189,10 +193,12 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes sure that what was appended survives a power cut, and notes what was acknowledged.
+    /// Sees to it that what was appended survives a power cut, as soon as the disk has it, and notes what was
+    /// acknowledged.
     pub fn sync(&mut self) -> io::Result<()> {
-        if let Some(writer) = self.writer.as_ref().filter(|_| self.unsynced) {
-            writer.sync_data()?;
+        self.syncer.told()?;
+        if let Some(writer) = self.writer.as_ref().filter(|_| self.unsynced && self.syncer.is_idle()) {
+            self.syncer.sync(writer)?;
             self.unsynced = false;
         }
         if self.acknowledged != self.noted {
@@ -202,6 +208,13 @@ impl Spool {
         Ok(())
     }
 
+    /// Waits until all of it is on disk.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.syncer.wait()?;
+        self.sync()?;
+        self.syncer.wait()
+    }
+
     fn end(&self) -> Position {
         let last = self.segments.back();
         last.map_or(self.acknowledged, |last| Position { segment: last.number, offset: last.bytes })
@@ -209,7 +222,7 @@ impl Spool {
 
     fn begin_segment(&mut self) -> io::Result<()> {
         if let Some(writer) = self.writer.take() {
-            writer.sync_data()?;
+            self.syncer.sync(&writer)?;
         }
         // Numbers are never used twice: a note of what is acknowledged may be older than a segment.
         let number = self.segments.back().map_or(self.acknowledged.segment, |last| last.number) + 1;

@@ -1,6 +1,7 @@
 //! The one thread between the queue and Kafka, with the disk beside it.
 
-use std::collections::VecDeque;
+mod refusals;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,10 @@ use crate::config::Config;
 use crate::health::Reporter;
 use crate::kafka::producer::is_refusal;
 use crate::kafka::topics::Fit;
-use crate::message::request::RefusalCode;
-use crate::metrics::{CodeLabels, EnvironmentLabels, Metrics};
+use crate::metrics::{EnvironmentLabels, Metrics};
 
 use super::flight::{Flight, Sent};
-use super::outlet::{Outlet, Refused};
+use super::outlet::{Handed, LETTER, Outlet, Refused};
 use super::queue::{Entry, QUEUE_BYTES, Queue};
 use super::shelf::Shelf;
 
@@ -27,6 +27,8 @@ const STEP: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
 /// A producer that is of no use is not replaced more often.
 const RENEW_PAUSE: Duration = Duration::from_millis(500);
+/// How long a producer that is to be replaced may still tell what has arrived.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
 /// At shutdown, for Kafka to take what is left.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,10 +44,12 @@ pub(super) struct Worker {
     outlet: Option<Outlet>,
     flight: Flight,
     shelf: Option<Shelf>,
-    /// Refused in company, to be tried alone.
-    suspects: VecDeque<Refused>,
-    /// One of them is on its way.
+    /// Why the producer is to be replaced, and how long it is listened to.
+    ending: Option<(RDKafkaErrorCode, Instant)>,
+    /// What is on its way is one record of a suspect, or a dead letter.
     alone: bool,
+    /// Refused though it was alone: a dead letter takes its place.
+    letter: Option<Refused>,
     /// Nothing is handed over before.
     pause_until: Option<Instant>,
     house_kept: Instant,
@@ -71,8 +75,9 @@ impl Worker {
             health,
             flight: Flight::default(),
             shelf,
-            suspects: VecDeque::new(),
+            ending: None,
             alone: false,
+            letter: None,
             pause_until: None,
             house_kept: Instant::now(),
             closing: None,
@@ -125,37 +130,42 @@ impl Worker {
 
     fn hand_over(&mut self) {
         let paused = self.pause_until.is_some_and(|until| Instant::now() < until);
-        if paused || self.alone || !self.suspects.is_empty() {
+        if paused || self.alone || self.ending.is_some() {
             return;
         }
         if self.outlet.is_none() && *self.fit.borrow() {
             self.open();
         }
-        if let Err(code) = self.hand_over_unhanded() {
-            self.renew(code);
+        let handed = if self.letter.is_some() { self.hand_over_letter() } else { self.hand_over_unhanded() };
+        if let Err(code) = handed {
+            self.end(code);
         }
     }
 
     fn hand_over_unhanded(&mut self) -> Result<(), RDKafkaErrorCode> {
-        let Self { flight, outlet: Some(outlet), suspects, .. } = self else {
+        let Self { flight, outlet: Some(outlet), .. } = self else {
             return Ok(());
         };
-        for (ticket, sent) in flight.unhanded() {
-            let Sent { entry, handed, .. } = sent;
-            for (key, value) in entry.parcel.records().skip(*handed as usize) {
-                match outlet.send(key, value, entry.parcel.trace, ticket) {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(()),
-                    Err(code) if is_refusal(code) => suspects.push_back(Refused {
-                        ticket,
-                        code,
-                        trace: entry.parcel.trace,
-                        key: key.map(<[u8]>::to_vec),
-                        value: value.to_vec(),
-                    }),
-                    Err(code) => return Err(code),
+        while let Some((ticket, sent)) = flight.next_unhanded() {
+            if sent.suspect && outlet.in_flight() > 0 {
+                return Ok(());
+            }
+            match outlet.hand_over(ticket, sent) {
+                Handed::Entirely => {}
+                Handed::NoRoom => return Ok(()),
+                Handed::Alone => {
+                    self.alone = true;
+                    return Ok(());
                 }
-                *handed += 1;
+                Handed::Refused(refused) if sent.suspect => {
+                    self.letter = Some(refused);
+                    return Ok(());
+                }
+                Handed::Refused(refused) => {
+                    sent.suspect();
+                    return Err(refused.code);
+                }
+                Handed::Broken(code) => return Err(code),
             }
         }
         Ok(())
@@ -169,47 +179,23 @@ impl Worker {
         };
         let reports = outlet.poll(patience);
         for (ticket, records) in reports.delivered {
-            self.flight.settle(ticket, records, false);
+            self.alone = false;
+            if ticket == LETTER { self.letter_settled() } else { self.flight.settle(ticket, records, false) }
         }
         for refused in reports.refused {
-            if self.alone { self.bury(&refused) } else { self.suspects.push_back(refused) }
+            self.refused(refused);
         }
         if let Some(code) = reports.broken {
-            return self.renew(code);
+            self.end(code);
         }
-        if self.outlet.as_ref().is_some_and(|outlet| outlet.in_flight() == 0) {
-            self.try_next_alone();
+        if let Some((code, until)) = self.ending
+            && (self.outlet.as_ref().is_none_or(|outlet| outlet.in_flight() == 0) || Instant::now() > until)
+        {
+            self.renew(code);
         }
         while let Some(sent) = self.flight.take_settled() {
             self.settled(sent);
         }
-    }
-
-    /// A broker refuses a batch as a whole: which record it does not take shows when each is sent alone.
-    fn try_next_alone(&mut self) {
-        self.alone = false;
-        let (Some(outlet), Some(suspect)) = (&self.outlet, self.suspects.pop_front()) else {
-            return;
-        };
-        match outlet.send(suspect.key.as_deref(), &suspect.value, suspect.trace, suspect.ticket) {
-            Ok(true) => self.alone = true,
-            Ok(false) => self.suspects.push_front(suspect),
-            Err(code) if is_refusal(code) => self.bury(&suspect),
-            Err(code) => self.renew(code),
-        }
-    }
-
-    fn bury(&mut self, refused: &Refused) {
-        let too_large = matches!(
-            refused.code,
-            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
-        );
-        let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused }.as_str();
-        if let Some(outlet) = &self.outlet {
-            outlet.send_dead_letter(refused, code);
-        }
-        self.metrics.dead_letters.get_or_create(&CodeLabels { code }).inc();
-        self.flight.settle(refused.ticket, 1, true);
     }
 
     fn settled(&mut self, sent: Sent) {
@@ -226,14 +212,20 @@ impl Worker {
         }
     }
 
-    /// Replaces the producer; everything that is on its way is sent again.
+    /// The producer is of no more use. What it has sent may still arrive, and is waited for a little.
+    fn end(&mut self, code: RDKafkaErrorCode) {
+        self.ending.get_or_insert_with(|| (code, Instant::now() + LAST_REPORTS));
+    }
+
+    /// Replaces the producer; what is on its way is sent again, in its order and with its numbers.
     fn renew(&mut self, code: RDKafkaErrorCode) {
         tracing::warn!(%code, "the producer of events is replaced, what is on its way is sent again");
         self.outlet = None;
-        self.flight.begin_anew();
-        self.suspects.clear();
+        self.ending = None;
         self.alone = false;
-        self.pause_until = Some(Instant::now() + RENEW_PAUSE);
+        self.flight.begin_anew();
+        // A refusal is answered at once; else the broker may need a rest.
+        self.pause_until = (!is_refusal(code)).then(|| Instant::now() + RENEW_PAUSE);
     }
 
     fn open(&mut self) {
@@ -273,7 +265,7 @@ impl Worker {
                 shelf.begin(&mut self.flight);
                 while shelf.store(&self.queue) && self.queue.bytes() > 0 {}
             }
-            shelf.keep(&self.flight);
+            shelf.finish(&self.flight);
         }
         let unstored = self.flight.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
         let lost: u32 =

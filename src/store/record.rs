@@ -1,7 +1,7 @@
 //! One record of the definitions topic, read and checked.
 
-use crate::flag::CompiledFlag;
-use crate::message::definition::Definition;
+use crate::flag::{CompiledFlag, Provenance, local};
+use crate::message::definition::{Definition, Source};
 
 /// Longest name of an environment or a flag, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -73,8 +73,12 @@ pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
 
 /// Compiles the flag of a definition.
 pub fn compile(key: &Key<'_>, definition: &Definition) -> Result<CompiledFlag, Refusal> {
-    let flag = CompiledFlag::compile(key.environment, definition.version, definition.definition.get())?;
+    let text = definition.definition.get();
+    let mut flag = CompiledFlag::compile(key.environment, definition.version, text)?;
     // A flag goes into the snapshot under the name inside its definition: another name would replace another flag.
     key.check(&flag.environment, &flag.name)?;
+    let source = definition.source;
+    let revision = (source == Source::Local).then(|| local::revision(text)).flatten();
+    flag.provenance = Some(Provenance { source, checksum: definition.checksum.as_str().into(), revision });
     Ok(flag)
 }

@@ -10,6 +10,7 @@ pub(super) fn value(key: &str, version: u64, enabled: bool) -> Vec<u8> {
         environment: environment.to_owned(),
         flag_name: flag.to_owned(),
         source: Source::File,
+        actor: None,
         version,
         checksum: String::new(),
         definition: serde_json::value::to_raw_value(&definition).unwrap(),

@@ -109,6 +109,23 @@ impl Client {
         }
     }
 
+    /// Like [`Client::link`], for those who wait no longer for a connection than for an answer: it is made behind them.
+    pub(super) async fn link_soon(&self) -> Result<Link, Trouble> {
+        if let Some(link) = self.shared.present()? {
+            return Ok(link);
+        }
+        if self.shared.connecting.try_lock().is_err() {
+            return Err(Trouble::Resting(MIN_BACKOFF));
+        }
+        let (client, patience) = (self.clone(), self.shared.patience);
+        let connecting = tokio::spawn(async move { client.link().await });
+        match timeout(patience, connecting).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(error)) => Err(Trouble::Unreachable(error.to_string())),
+            Err(_) => Err(Trouble::Slow(patience)),
+        }
+    }
+
     /// One reply for each command, in order. An error reply that does not tell of the connection is a reply.
     pub(super) async fn send(&self, link: &Link, commands: Vec<Cmd>) -> Result<Vec<Value>, Trouble> {
         let count = commands.len();

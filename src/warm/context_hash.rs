@@ -124,12 +124,16 @@ fn write_number(out: &mut String, number: Span<'_>) {
     if double.is_infinite() {
         return out.push_str(if double > 0.0 { "Infinity" } else { "-Infinity" });
     }
-    // Both write the shortest digits that read back as the same double.
-    let scientific = format!("{double:e}");
+    // Both write the fewest digits that read back as the same double. Where two texts of so many are equally near, Python
+    // takes the even one: so does Rust if it is told how many.
+    let shortest = format!("{double:e}");
+    let digits = shortest.split('e').next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count();
+    let scientific = format!("{double:.*e}", digits.saturating_sub(1));
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
-        let plain = double.to_string();
+        let decimals = i32::try_from(digits).unwrap_or(0) - 1 - exponent;
+        let plain = format!("{double:.*}", usize::try_from(decimals).unwrap_or(0));
         out.push_str(&plain);
         if !plain.contains('.') {
             out.push_str(".0");

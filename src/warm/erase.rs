@@ -4,25 +4,48 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError, Value};
 
-use super::client::Client;
+use crate::message::request;
+
+use super::client::{Client, Link};
 use super::key;
+use super::subject::Member;
+use super::sweep::members;
 use super::trouble::{Trouble, refusal};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Keys that Redis looks at in one call: well below a millisecond.
 const SCAN_KEYS: usize = 1_000;
+/// Members of a list that are read at once.
+const PAGE_MEMBERS: usize = 256;
+/// In the place of a member that was removed.
+const NOBODY: &str = "[]";
 
 /// Removes a user's keys and says how many there were. Walks through all keys of Redis, a bit at a time: nobody waits
 /// for this, and it is asked for rarely.
 ///
-/// The lists of a flag's keys hold user ids too, for as long as `docs/architecture.md` says; what was erased is not
-/// made again from them.
+/// The lists of a flag's keys go first: a key that is gone is listed anew before it is written anew, so one that comes
+/// back is in a list.
 pub async fn erase(url: &str, user: &str) -> Result<u64, EraseError> {
     let client = Client::new(url, PATIENCE)?;
+    let nodes = client.masters().await?;
+    for node in &nodes {
+        for chunk in scan(node, key::CHUNKS, |_| true).await? {
+            unlist(node, &chunk, user).await?;
+        }
+    }
     let mut erased = 0;
-    for node in client.masters().await? {
+    for node in &nodes {
         for pattern in key::patterns_of_user(user) {
-            erased += erase_on(&node, &pattern, user).await?;
+            let own = scan(node, &pattern, |key| key::is_of_user(key, user)).await?;
+            for keys in own.chunks(SCAN_KEYS) {
+                let link = node.link().await?;
+                let commands: Vec<Cmd> =
+                    keys.iter().map(|key| super::writer::command("UNLINK", key)).collect();
+                for reply in node.send(&link, commands).await? {
+                    let removed = counted(&reply).ok_or_else(|| trouble(node, &link, &reply))?;
+                    erased += removed;
+                }
+            }
         }
     }
     Ok(erased)
@@ -37,8 +60,9 @@ pub enum EraseError {
     Trouble(#[from] Trouble),
 }
 
-async fn erase_on(node: &Client, pattern: &str, user: &str) -> Result<u64, Trouble> {
-    let (mut cursor, mut erased) = ("0".to_owned(), 0);
+/// The keys of a node that match a pattern and are wanted.
+async fn scan(node: &Client, pattern: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, Trouble> {
+    let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
     loop {
         let link = node.link().await?;
         let mut scan = redis::cmd("SCAN");
@@ -49,17 +73,74 @@ async fn erase_on(node: &Client, pattern: &str, user: &str) -> Result<u64, Troub
         }
         let page: Result<(String, Vec<String>), _> = redis::from_redis_value(reply);
         let (next, keys) = page.map_err(|error| node.nonsense(&link, &error.to_string()))?;
-        let own = keys.iter().filter(|key| key::is_of_user(key, user));
-        let commands: Vec<Cmd> = own.map(|key| super::writer::command("UNLINK", key)).collect();
-        for reply in node.send(&link, commands).await? {
-            match reply {
-                Value::Int(removed) => erased += u64::try_from(removed).unwrap_or(0),
-                other => return Err(refusal(&other).unwrap_or_else(|| node.nonsense(&link, "no number"))),
-            }
-        }
+        found.extend(keys.into_iter().filter(|key| wanted(key)));
         if next == "0" {
-            return Ok(erased);
+            return Ok(found);
         }
         cursor = next;
+    }
+}
+
+/// Empties the members that are about the user. In their places, as others may count on these.
+async fn unlist(node: &Client, chunk: &str, user: &str) -> Result<(), Trouble> {
+    let mut first = 0;
+    loop {
+        let members = members(node, chunk, first, PAGE_MEMBERS).await?;
+        let own = members.iter().enumerate().filter(|(_, member)| is_about(member, user));
+        let commands: Vec<Cmd> = own
+            .map(|(place, _)| {
+                let mut empty = super::writer::command("LSET", chunk);
+                empty.arg(first + place).arg(NOBODY);
+                empty
+            })
+            .collect();
+        let link = node.link().await?;
+        // A chunk that has ended meanwhile holds nothing any more.
+        node.send(&link, commands).await?;
+        if members.len() < PAGE_MEMBERS {
+            return Ok(());
+        }
+        first += members.len();
+    }
+}
+
+/// Whether a member tells of the user: as the one who asked, or in the context's place for that.
+fn is_about(member: &[u8], user: &str) -> bool {
+    match Member::read(member) {
+        Some(Member::Subject { user: its, context, .. }) => {
+            its.as_deref() == Some(user)
+                || request::context(context).is_ok_and(|context| context.user_id.as_deref() == Some(user))
+        }
+        Some(Member::Key(key)) => key::is_of_user(&key, user),
+        None => false,
+    }
+}
+
+fn counted(reply: &Value) -> Option<u64> {
+    match reply {
+        Value::Int(count) => u64::try_from(*count).ok(),
+        _ => None,
+    }
+}
+
+fn trouble(node: &Client, link: &Link, reply: &Value) -> Trouble {
+    refusal(reply).unwrap_or_else(|| node.nonsense(link, "a number was expected"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_about_a_user_are_known() {
+        for member in [
+            r#"["ann",null,{"plan":"a"}]"#,
+            r#"["bob","s",{"userId":"ann"}]"#,
+            r#"["feature_flag:eval:e:f:ann:0123"]"#,
+        ] {
+            assert!(is_about(member.as_bytes(), "ann"), "{member}");
+            assert!(!is_about(member.as_bytes(), "an"), "{member}");
+        }
+        assert!(!is_about(NOBODY.as_bytes(), ""));
     }
 }

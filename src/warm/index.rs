@@ -95,6 +95,11 @@ impl Index {
         self.listed.extend(keys);
     }
 
+    /// It may have been removed from its chunk.
+    pub(super) fn unlist(&mut self, key: u64) {
+        self.listed.remove(&key);
+    }
+
     /// The chunk that takes a flag's members, if there is one.
     pub(super) fn open_chunk(&self, place: &str) -> Option<&str> {
         self.open.get(place).map(|open| open.chunk.as_str())

@@ -20,10 +20,40 @@ pub fn plain(environment: &str, flag: &str, user: &str) -> String {
     format!("ff_eval:{}:{}:{}", encode(environment), encode(flag), encode(user))
 }
 
-/// A glob that matches all keys of a user, of both kinds; `*` in place of environment and flag.
-pub fn patterns_of_user(user: &str) -> [String; 2] {
+/// Where the edge API keeps whether a flag is on for a user.
+pub fn check(environment: &str, flag: &str, user: &str) -> String {
+    format!("flag_check:{}:{}:{}", encode(environment), encode(flag), encode(user))
+}
+
+/// Where the edge API keeps what it says of a flag to a user.
+pub fn endpoint(environment: &str, flag: &str, user: &str) -> String {
+    format!("flag_endpoint:{}:{}:{}", encode(environment), encode(flag), encode(user))
+}
+
+/// Where the edge API keeps the list of an environment's flags.
+pub fn list(environment: &str) -> String {
+    format!("flag_endpoint:{}", encode(environment))
+}
+
+/// Where the edge API keeps what a flag is.
+pub fn data(environment: &str, flag: &str) -> String {
+    format!("feature_flag:data:{}:{}", encode(environment), encode(flag))
+}
+
+/// Whether it is a key of the edge API.
+pub(super) fn is_of_edge(key: &str) -> bool {
+    ["flag_check:", "flag_endpoint:", "feature_flag:data:"].iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Globs that match all keys of a user, of every kind; `*` in place of environment and flag.
+pub fn patterns_of_user(user: &str) -> [String; 4] {
     let user = escape_glob(&encode(user));
-    [format!("feature_flag:eval:*:*:{user}:*"), format!("ff_eval:*:*:{user}")]
+    [
+        format!("feature_flag:eval:*:*:{user}:*"),
+        format!("ff_eval:*:*:{user}"),
+        format!("flag_check:*:*:{user}"),
+        format!("flag_endpoint:*:*:{user}"),
+    ]
 }
 
 /// Whether a key that matched a glob is the user's: a `*` may also have matched a colon.
@@ -31,7 +61,9 @@ pub fn is_of_user(key: &str, user: &str) -> bool {
     let user = encode(user);
     let parts: Vec<&str> = key.split(':').collect();
     match parts.as_slice() {
-        ["feature_flag", "eval", _, _, its, _] | ["ff_eval", _, _, its] => *its == user,
+        ["feature_flag", "eval", _, _, its, _] | ["ff_eval" | "flag_check" | "flag_endpoint", _, _, its] => {
+            *its == user
+        }
         _ => false,
     }
 }
@@ -66,6 +98,9 @@ pub(super) fn registry(place: &str) -> String {
 pub(super) fn chunk(place: &str, id: &str) -> String {
     format!("flagstream:warm:{place}:chunk:{id}")
 }
+
+/// A glob that matches all chunks.
+pub(super) const CHUNKS: &str = "flagstream:warm:*:chunk:*";
 
 /// Tells whether Redis still has what was written: gone after a flush.
 pub(super) const MARKER: &str = "flagstream:warm:marker";
@@ -129,6 +164,8 @@ mod tests {
         assert!(is_of_user(&key, "a:b"));
         assert!(!is_of_user(&key, "b"));
         assert!(!is_of_user(&plain("e", "u", "x"), "u"));
+        assert!(is_of_user(&check("e", "f", "u"), "u") && is_of_user(&endpoint("e", "f", "u"), "u"));
+        assert!(!is_of_user(&data("e", "u"), "u") && !is_of_user(&list("u"), "u"));
         assert_eq!(patterns_of_user("a*")[1], "ff_eval:*:*:a\\*");
     }
 }

@@ -20,6 +20,7 @@
 pub mod client;
 mod clients;
 mod context_hash;
+pub mod edge;
 mod erase;
 pub(crate) mod event;
 mod index;
@@ -27,11 +28,13 @@ pub mod key;
 mod put;
 pub mod reader;
 mod renew;
+mod repeats;
 mod script;
 pub(crate) mod subject;
 pub(crate) mod sweep;
 mod trouble;
 mod value;
+mod view;
 mod way;
 mod worker;
 pub(crate) mod writer;
@@ -54,6 +57,7 @@ pub use reader::{Miss, Read, Reader};
 pub use subject::{Keys, Subject};
 pub use trouble::Trouble;
 pub use value::Warm;
+pub use view::View;
 
 /// How long Redis may take for a batch.
 const PATIENCE: Duration = Duration::from_secs(2);

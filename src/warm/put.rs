@@ -1,7 +1,12 @@
-//! The values of a batch on their way into Redis: calls of the script, several pipelines at once, so that Redis has work
-//! while more is made.
+//! The values of a batch on their way into Redis.
+//!
+//! What is likely to be new goes as a plain `SET … NX`, which costs Redis what any SET does; what turns out to be there
+//! already is compared by a script, which costs twice that. Either is one step inside Redis. Several pipelines are
+//! under way at once, so that Redis has work while more is made.
+//!
+//! What should be there and is gone is not put: whoever removed it may have removed it from its list as well.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::Rng;
@@ -16,8 +21,8 @@ use super::subject::Entry;
 use super::trouble::{Trouble, refusal};
 use super::writer::{JITTER, Written, millis, now_ms};
 
-/// Values in one call: a quarter of a millisecond of Redis's time.
-const CALL_KEYS_MAX: usize = 64;
+/// Values in one call of the script: a sixth of a millisecond of Redis's time.
+const CALL_KEYS_MAX: usize = 32;
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 /// Values in one pipeline, and pipelines at once.
 const PIPELINE_KEYS_MAX: usize = 256;
@@ -29,8 +34,20 @@ pub(super) struct Put<'e> {
     pub(super) key: &'e str,
     pub(super) value: &'e [u8],
     pub(super) entry: &'e Entry,
-    /// It was not listed before, so it was hardly written either.
+    /// The entry's number in its batch.
+    pub(super) number: usize,
+    /// It was listed just now, and hardly written before.
     pub(super) is_new: bool,
+}
+
+/// One command.
+enum Call<'e> {
+    New(Put<'e>),
+    /// Not when they are gone, unless `create`.
+    Compare {
+        create: bool,
+        puts: Vec<Put<'e>>,
+    },
 }
 
 /// Puts values by one connection.
@@ -40,93 +57,145 @@ pub(super) struct Putting<'w> {
     pub(super) ttl: Duration,
 }
 
-/// A pipeline that was sent, and how many values each of its calls has.
-type UnderWay = (JoinHandle<Result<Vec<Value>, Trouble>>, Vec<usize>);
+/// A pipeline that was sent, and what is in it.
+type UnderWay<'e> = (JoinHandle<Result<Vec<Value>, Trouble>>, Vec<Call<'e>>);
 
 impl Putting<'_> {
-    /// Puts all of them, and counts what came of each.
-    pub(super) async fn put<'e>(
+    /// Puts all of them, and counts what came of each; the numbers of entries that are gone.
+    pub(super) async fn put(
         &self,
-        puts: impl Iterator<Item = Put<'e>>,
+        puts: Vec<Put<'_>>,
         written: &mut Written,
-    ) -> Result<(), Trouble> {
-        let mut under_way: VecDeque<UnderWay> = VecDeque::new();
-        let mut calls = self.calls(puts).into_iter().peekable();
+    ) -> Result<BTreeSet<usize>, Trouble> {
+        let (new, others): (Vec<_>, Vec<_>) = puts.into_iter().partition(|put| put.is_new);
+        let mut calls: Vec<_> = new.into_iter().map(Call::New).collect();
+        calls.extend(self.compare(others, false));
+        let (there, gone) = self.send(calls, written).await?;
+        self.send(self.compare(there, true), written).await?;
+        Ok(gone)
+    }
+
+    fn compare<'e>(&self, puts: Vec<Put<'e>>, create: bool) -> Vec<Call<'e>> {
+        let keys_max = if self.link.is_cluster() { 1 } else { CALL_KEYS_MAX };
+        let (mut calls, mut open, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for put in puts {
+            if open.len() == keys_max || bytes > CALL_BYTES_MAX {
+                calls.push(Call::Compare { create, puts: std::mem::take(&mut open) });
+                bytes = 0;
+            }
+            bytes += put.value.len();
+            open.push(put);
+        }
+        if !open.is_empty() {
+            calls.push(Call::Compare { create, puts: open });
+        }
+        calls
+    }
+
+    /// Carries out calls; what was thought to be new and is not comes back, and what was thought to be there.
+    async fn send<'e>(
+        &self,
+        calls: Vec<Call<'e>>,
+        written: &mut Written,
+    ) -> Result<(Vec<Put<'e>>, BTreeSet<usize>), Trouble> {
+        let (mut there, mut gone) = (Vec::new(), BTreeSet::new());
+        let mut under_way: VecDeque<UnderWay<'e>> = VecDeque::new();
+        let mut calls = calls.into_iter().peekable();
         while calls.peek().is_some() || !under_way.is_empty() {
-            let (mut commands, mut sizes, mut keys) = (Vec::new(), Vec::new(), 0);
+            let (mut group, mut keys) = (Vec::new(), 0);
             while keys < PIPELINE_KEYS_MAX
                 && let Some(call) = calls.next()
             {
                 keys += call.len();
-                commands.push(self.command(&call));
-                sizes.push(call.len());
+                group.push(call);
             }
-            if !commands.is_empty() {
+            if !group.is_empty() {
+                let commands = group.iter().map(|call| self.command(call)).collect();
                 let (client, link) = (self.client.clone(), self.link.clone());
-                under_way.push_back((tokio::spawn(async move { client.send(&link, commands).await }), sizes));
+                under_way.push_back((tokio::spawn(async move { client.send(&link, commands).await }), group));
             }
             if under_way.len() == PIPELINES_MAX || calls.peek().is_none() {
-                let Some((sent, sizes)) = under_way.pop_front() else { continue };
+                let Some((sent, group)) = under_way.pop_front() else { continue };
                 let replies = sent.await.map_err(|error| Trouble::Unreachable(error.to_string()))??;
-                for (reply, size) in replies.iter().zip(sizes) {
-                    self.count(reply, size, written)?;
+                for (reply, call) in replies.iter().zip(group) {
+                    self.count(reply, call, written, &mut there, &mut gone)?;
                 }
             }
         }
-        Ok(())
+        Ok((there, gone))
     }
 
-    /// By the call that they go in: new ones and others apart.
-    fn calls<'e>(&self, puts: impl Iterator<Item = Put<'e>>) -> Vec<Vec<Put<'e>>> {
-        let keys_max = if self.link.is_cluster() { 1 } else { CALL_KEYS_MAX };
-        let mut calls = Vec::new();
-        let mut open = [(Vec::new(), 0), (Vec::new(), 0)];
-        for put in puts {
-            let [others, new] = &mut open;
-            let (puts, bytes) = if put.is_new { new } else { others };
-            if puts.len() == keys_max || *bytes > CALL_BYTES_MAX {
-                calls.push(std::mem::take(puts));
-                *bytes = 0;
+    fn command(&self, call: &Call<'_>) -> Cmd {
+        match call {
+            Call::New(put) => {
+                let life = self.life(put.entry);
+                let unit = if life < 0 { "PXAT" } else { "PX" };
+                let mut set = Cmd::with_capacity(6, put.key.len() + put.value.len() + 32);
+                set.arg("SET").arg(put.key).arg(put.value).arg("NX").arg(unit).arg(life.abs());
+                set
             }
-            *bytes += put.value.len();
-            puts.push(put);
+            Call::Compare { create, puts } => {
+                let mut call = self.link.call(Script::Write, puts.len());
+                for put in puts {
+                    call.arg(put.key);
+                }
+                call.arg(u8::from(*create));
+                for put in puts {
+                    call.arg(put.entry.basis).arg(self.life(put.entry)).arg(put.value);
+                }
+                call
+            }
         }
-        calls.extend(open.into_iter().map(|(puts, _)| puts).filter(|puts| !puts.is_empty()));
-        calls
-    }
-
-    fn command(&self, puts: &[Put<'_>]) -> Cmd {
-        let mut call = self.link.call(Script::Write, puts.len());
-        for put in puts {
-            call.arg(put.key);
-        }
-        call.arg(u8::from(puts.first().is_some_and(|put| put.is_new)));
-        for put in puts {
-            call.arg(put.entry.basis).arg(self.life(put.entry)).arg(put.value);
-        }
-        call
     }
 
     /// Milliseconds; negative: the moment of its end, which holds however late the command is carried out.
     fn life(&self, entry: &Entry) -> i64 {
-        let life = millis(self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER))).max(1);
+        let about = || self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER));
+        let life = millis(entry.life.unwrap_or_else(about)).max(1);
         match entry.steady {
             Steady::Until(end) if end < now_ms() + life => -end,
             _ => life,
         }
     }
 
-    fn count(&self, reply: &Value, keys: usize, written: &mut Written) -> Result<(), Trouble> {
-        let keys = u64::try_from(keys).unwrap_or(u64::MAX);
-        match (reply, refusal(reply)) {
-            (_, Some(trouble)) => written.given_up.push((trouble.reason(), keys)),
-            (Value::Int(refused), None) => {
-                let refused = u64::try_from(*refused).unwrap_or(0).min(keys);
-                written.refused += refused;
-                written.values += keys - refused;
+    fn count<'e>(
+        &self,
+        reply: &Value,
+        call: Call<'e>,
+        written: &mut Written,
+        there: &mut Vec<Put<'e>>,
+        gone: &mut BTreeSet<usize>,
+    ) -> Result<(), Trouble> {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        if let Some(trouble) = refusal(reply) {
+            written.given_up.push((trouble.reason(), count(call.len())));
+            return Ok(());
+        }
+        match (call, reply) {
+            (Call::New(_), Value::Okay) => written.values += 1,
+            (Call::New(put), Value::Nil) => there.push(put),
+            (Call::Compare { puts, .. }, Value::Array(answer)) => {
+                let mut answer = answer.iter().filter_map(|number| match number {
+                    Value::Int(number) => usize::try_from(*number).ok(),
+                    _ => None,
+                });
+                let refused = answer.next().unwrap_or_default().min(puts.len());
+                let left: Vec<_> = answer.filter_map(|place| puts.get(place.wrapping_sub(1))).collect();
+                written.refused += count(refused);
+                written.values += count(puts.len().saturating_sub(refused + left.len()));
+                gone.extend(left.into_iter().map(|put| put.number));
             }
-            _ => return Err(self.client.nonsense(self.link, "a script answers no number")),
+            _ => return Err(self.client.nonsense(self.link, "a write is answered with something else")),
         }
         Ok(())
+    }
+}
+
+impl Call<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::New(_) => 1,
+            Self::Compare { puts, .. } => puts.len(),
+        }
     }
 }

@@ -88,6 +88,17 @@ impl Reader {
         reads.pop().unwrap_or(Read::Miss(Miss::Unavailable))
     }
 
+    /// Connects, so that the first to read need not.
+    pub async fn connect(&self) {
+        if let Err(trouble) = self.client.ready().await {
+            tracing::warn!(%trouble, "the warm view is not there yet");
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Outcomes in the order asked, in one round trip. None is older than
     ///
     /// - the flag's definition in force here, and those of the flags it depends on;
@@ -109,7 +120,7 @@ impl Reader {
     }
 
     async fn ask(&self, subjects: &[Subject<'_>], min_version: u64) -> Result<Vec<Read>, Trouble> {
-        let link = self.client.link().await?;
+        let link = self.client.link_soon().await?;
         let keys: Vec<_> = subjects.iter().map(Subject::keys).collect();
         let mut commands = Vec::with_capacity(subjects.len() * 2);
         for (subject, keys) in subjects.iter().zip(&keys) {
@@ -129,24 +140,24 @@ impl Reader {
             let floor = floor.as_ref().and_then(number);
             let floor = floor.ok_or_else(|| self.client.nonsense(&link, "a floor is no number"))?;
             // Asked after Redis has answered: what came into force meanwhile counts.
-            reads.push(match self.oldest(subject, min_version) {
+            reads.push(match oldest(&self.store, subject.environment, subject.flag, min_version) {
                 Some(oldest) => judge(value, oldest.max(floor)),
                 None => Read::Miss(Miss::Absent),
             });
         }
         Ok(reads)
     }
+}
 
-    /// The oldest version that an outcome may be based on; `None` if the flag is known not to be there.
-    fn oldest(&self, subject: &Subject<'_>, min_version: u64) -> Option<u64> {
-        let snapshot = self.store.load();
-        let min_version = if snapshot.version() < min_version { min_version } else { 0 };
-        let known = snapshot.environment(subject.environment);
-        match known.and_then(|flags| Some((flags, flags.get(subject.flag)?))) {
-            Some((flags, flag)) => Some(snapshot.basis(flags, flag).max(min_version)),
-            None if self.store.is_ready() => None,
-            None => Some(min_version),
-        }
+/// The oldest version that an outcome may be based on; `None` if the flag is known not to be there.
+pub(super) fn oldest(store: &Store, environment: &str, flag: &str, min_version: u64) -> Option<u64> {
+    let snapshot = store.load();
+    let min_version = if snapshot.version() < min_version { min_version } else { 0 };
+    let known = snapshot.environment(environment);
+    match known.and_then(|flags| Some((flags, flags.get(flag)?))) {
+        Some((flags, flag)) => Some(snapshot.basis(flags, flag).max(min_version)),
+        None if store.is_ready() => None,
+        None => Some(min_version),
     }
 }
 

@@ -11,8 +11,8 @@ use super::script::Script;
 use super::subject::{Member, Scene, Subject};
 use super::trouble::{Trouble, refusal};
 
-/// Keys in one call: some tenth of a millisecond of Redis's time.
-const CALL_KEYS_MAX: usize = 64;
+/// Keys in one call: a sixth of a millisecond of Redis's time.
+const CALL_KEYS_MAX: usize = 32;
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 
 /// What becomes of a key.

@@ -30,27 +30,31 @@ impl Script {
     }
 }
 
-/// Puts values where there is none that is newer; answers how many were refused. First whether the keys are likely to
-/// be new: then one command for each is enough. For each key: its version, its life in milliseconds (negative: the
-/// moment of its end), its value. What has no version at its beginning is not ours, and older than anything.
+/// Puts values where there are others that are not newer; answers how many were refused, and then the places of keys
+/// that are gone and were left alone: they may not be listed any more. First whether these are to be put as well. For
+/// each key: its version, its life in milliseconds (negative: the moment of its end), its value. What has no version at
+/// its beginning is not ours, and older than anything.
 const WRITE: &str = r#"
-local call, is_new, refused = redis.call, ARGV[1] == '1', 0
+local call, create, answer = redis.call, ARGV[1] == '1', {0}
 for i = 1, #KEYS do
   local at, key = 3 * i - 1, KEYS[i]
-  local life, value, unit = ARGV[at + 1], ARGV[at + 2], 'PX'
-  if string.byte(life) == 45 then
-    life, unit = string.sub(life, 2), 'PXAT'
-  end
-  if not (is_new and call('SET', key, value, 'NX', unit, life)) then
-    local kept = tonumber(string.match(call('GETRANGE', key, 0, 47), '^{"%l+_version":(%d+)'))
+  local there = call('GETRANGE', key, 0, 47)
+  if there == '' and not create then
+    answer[#answer + 1] = i
+  else
+    local kept = tonumber(string.match(there, '^{"%l+_version":(%d+)'))
     if kept and kept > tonumber(ARGV[at]) then
-      refused = refused + 1
+      answer[1] = answer[1] + 1
     else
-      call('SET', key, value, unit, life)
+      local life, unit = ARGV[at + 1], 'PX'
+      if string.byte(life) == 45 then
+        life, unit = string.sub(life, 2), 'PXAT'
+      end
+      call('SET', key, ARGV[at + 2], unit, life)
     end
   end
 end
-return refused
+return answer
 "#;
 
 /// Brings values that are there and older up to date, for as long as they would have lived anyway; answers how many.

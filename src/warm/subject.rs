@@ -1,6 +1,7 @@
 //! Who asks for which flag, and what is kept of the answer.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
@@ -49,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) basis: u64,
     /// Never [`Steady::No`].
     pub(crate) steady: Steady,
+    /// How long it lives, to the moment; `None`: as long as others in the view, more or less.
+    pub(crate) life: Option<Duration>,
     /// How the key is listed for its flag.
     pub(crate) member: Vec<u8>,
 }
@@ -116,6 +119,7 @@ impl<'a> Subject<'a> {
             plain_value: plain,
             basis,
             steady,
+            life: None,
         })
     }
 

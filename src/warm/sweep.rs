@@ -7,7 +7,7 @@
 //! One warmer of the group does this, from the updates topic. Done twice it does no harm, so progress is committed
 //! when nothing is under way.
 
-mod ask;
+pub(super) mod ask;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +30,9 @@ use super::renew;
 use super::subject::{Clock, Scene};
 use super::trouble::Trouble;
 use super::writer::{longest_life, millis};
-use ask::{announce, chunks, members};
+use ask::{announce, chunks};
+
+pub(super) use ask::members;
 
 const FETCH_RECORDS: usize = 256;
 /// How late a stop, and a change while nothing is under way, may be noticed.
@@ -68,6 +70,8 @@ struct Sweep {
     offset: usize,
     /// The flag has changed again on the way: keys that were passed are to be looked at once more.
     again: bool,
+    /// Of the edge's list of all flags.
+    is_of_list: bool,
 }
 
 impl Sweeper {
@@ -164,7 +168,9 @@ impl Sweeper {
     /// The store has it by now.
     pub(crate) fn add_change(&mut self, change: &Change) {
         let snapshot = self.parts.store.load_full();
-        for flag in dependents(&snapshot, change).chain([change.flag_name.clone()]) {
+        // Of no flag: the list of all. The flag itself comes last, to be announced first.
+        let list = [String::new()].into_iter();
+        for flag in list.chain(dependents(&snapshot, change)).chain([change.flag_name.clone()]) {
             self.add(&snapshot, change, &flag);
         }
     }
@@ -203,6 +209,7 @@ impl Sweeper {
             chunks: None,
             offset: 0,
             again: false,
+            is_of_list: flag.is_empty(),
         });
     }
 
@@ -237,7 +244,7 @@ impl Sweeper {
         }
         let Some(chunks) = &mut sweep.chunks else {
             // Only now, with the floor raised: what is listed later is looked after by who lists it.
-            sweep.chunks = Some(self.runtime.block_on(chunks(&self.client, sweep))?);
+            sweep.chunks = Some(self.runtime.block_on(chunks(&self.client, &sweep.place))?);
             return Ok(false);
         };
         let Some(chunk) = chunks.front() else {
@@ -275,6 +282,9 @@ impl Sweeper {
     }
 
     fn note(&self, histogram: &crate::metrics::Seconds, sweep: &Sweep) {
+        if sweep.is_of_list {
+            return;
+        }
         let since = sweep.published.and_then(|published| (Utc::now() - published).to_std().ok());
         histogram.observe(since.unwrap_or_else(|| sweep.begun.elapsed()));
     }

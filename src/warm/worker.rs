@@ -3,12 +3,15 @@
 //! An event says who asked; the outcome is evaluated anew, from the flags in force here. So a value always says what
 //! its key's subject gets, and all that follows from it; and one way of writing serves changes too.
 
+mod writing;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 
 use crate::evaluate::Parts;
 use crate::flag::Moment;
@@ -19,6 +22,7 @@ use super::client::Client;
 use super::clients::{self, Progress};
 use super::event::Event;
 use super::renew;
+use super::repeats::Repeats;
 use super::subject::{Clock, Entry, Reason, Scene};
 use super::writer::{Writer, Written};
 
@@ -41,7 +45,8 @@ pub(super) struct Worker {
     parts: Parts,
     runtime: Handle,
     client: Client,
-    writer: Writer,
+    writer: Arc<Mutex<Writer>>,
+    repeats: Repeats,
     ttl: Duration,
     hostname: String,
     probed: Option<Instant>,
@@ -59,13 +64,17 @@ struct Batch {
     passed_over: AHashMap<Reason, u64>,
     /// Partitions whose records are too old to matter.
     old: Vec<i32>,
+    /// What was looked at: partitions and offsets.
+    read: Vec<(i32, i64)>,
 }
 
 impl Worker {
     pub(super) fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
         let ttl = parts.config.redis.cache_ttl;
+        let writer = Writer::new(client.clone(), ttl);
         Self {
-            writer: Writer::new(client.clone(), ttl),
+            repeats: writer.repeats(),
+            writer: Arc::new(Mutex::new(writer)),
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             parts,
             runtime,
@@ -104,39 +113,58 @@ impl Worker {
         let topic = self.parts.config.topics.events.clone();
         let mut consumer = clients::consumer(&self.parts, "warmer", &topic, FETCH_RECORDS)?;
         let mut progress = Progress::new(&topic);
+        let mut writing = None;
         while !self.parts.shutdown.is_cancelled() {
             consumer.serve()?;
+            let patience = if writing.is_some() { Duration::ZERO } else { STEP };
+            let batch = self.read(&mut consumer, &topic, patience)?;
+            if let Some(writing) = writing.take() {
+                self.finish(&consumer, writing, &mut progress)?;
+            }
+            progress.commit(&consumer)?;
             self.probe();
             self.rebuild(&consumer, &topic)?;
-            let mut batch = Batch::default();
-            let mut done = Vec::new();
-            for record in consumer.fetch(STEP).records() {
-                self.take(&record, &mut batch);
-                done.push((record.partition(), record.offset()));
+            if batch.entries.is_empty() {
+                batch.read.into_iter().for_each(|(partition, offset)| progress.done(partition, offset));
+            } else {
+                writing = Some(self.begin(batch));
             }
-            if !batch.old.is_empty() {
-                batch.old.sort_unstable();
-                batch.old.dedup();
-                clients::seek_to(&consumer, &topic, Clock::now().ms - self.ttl_ms(), &batch.old)?;
-            }
-            for (reason, count) in batch.passed_over {
-                WarmMetrics::add(&self.parts.metrics.warm.passed_over, reason, count);
-            }
-            if !self.deliver(&consumer, &batch.entries)? {
-                break;
-            }
-            done.into_iter().for_each(|(partition, offset)| progress.done(partition, offset));
-            progress.commit(&consumer)?;
+        }
+        if let Some(writing) = writing {
+            self.finish(&consumer, writing, &mut progress)?;
         }
         progress.finish(&consumer);
         Ok(())
+    }
+
+    /// What has arrived, evaluated.
+    fn read(
+        &mut self,
+        consumer: &mut BatchConsumer,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<Batch, KafkaError> {
+        let mut batch = Batch::default();
+        for record in consumer.fetch(patience).records() {
+            self.take(&record, &mut batch);
+            batch.read.push((record.partition(), record.offset()));
+        }
+        if !batch.old.is_empty() {
+            batch.old.sort_unstable();
+            batch.old.dedup();
+            clients::seek_to(consumer, topic, Clock::now().ms - self.ttl_ms(), &batch.old)?;
+        }
+        for (reason, count) in batch.passed_over.drain() {
+            WarmMetrics::add(&self.parts.metrics.warm.passed_over, reason, count);
+        }
+        Ok(batch)
     }
 
     /// Adds the record's outcome to the batch, in place of an earlier one for the same key.
     fn take(&mut self, record: &Record<'_>, batch: &mut Batch) {
         let taken = self.entry(record);
         let entry = match taken {
-            Ok(entry) if self.writer.is_repeat(&entry) => Err("repeated"),
+            Ok(entry) if self.repeats.contains(&entry) => Err("repeated"),
             taken => taken,
         };
         match entry {
@@ -195,36 +223,6 @@ impl Worker {
         Moment { now: &clock.text, hostname: &self.hostname, app_name }
     }
 
-    /// Writes, and tries again while Redis is in trouble, up to the life of a value; `false` at shutdown.
-    fn deliver(&mut self, consumer: &BatchConsumer, entries: &[Entry]) -> Result<bool, KafkaError> {
-        let begun = Instant::now();
-        let mut backoff = MIN_BACKOFF;
-        while !entries.is_empty() {
-            let trouble = match self.runtime.block_on(self.writer.write(entries)) {
-                Ok(written) => {
-                    self.parts.health.up();
-                    self.written(entries, written);
-                    break;
-                }
-                Err(trouble) => trouble,
-            };
-            self.parts.health.degraded(&trouble);
-            if begun.elapsed() > self.ttl {
-                let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-                self.parts.metrics.drop_counted("warm_write", trouble.reason(), count);
-                break;
-            }
-            self.pause(backoff);
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-            if self.parts.shutdown.is_cancelled() {
-                return Ok(false);
-            }
-            // Whatever Redis does, this stays a member of its group.
-            consumer.serve()?;
-        }
-        Ok(true)
-    }
-
     fn written(&mut self, entries: &[Entry], written: Written) {
         let metrics = Arc::clone(&self.parts.metrics);
         WarmMetrics::add(&metrics.warm.writes, "written", written.values);
@@ -266,7 +264,7 @@ impl Worker {
             return;
         }
         self.probed = Some(Instant::now());
-        match self.runtime.block_on(self.writer.has_lost_all()) {
+        match self.runtime.block_on(async { self.writer.lock().await.has_lost_all().await }) {
             Ok(lost) => {
                 self.parts.health.up();
                 self.wants_rebuild |= lost;

@@ -10,17 +10,18 @@
 //! the key, or the writer finds the floor above what it has written, and renews it. Each step waits for the one
 //! before; the second is several pipelines at once.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use ahash::{AHashMap, AHashSet, RandomState};
+use ahash::AHashMap;
 use redis::{Cmd, Value};
 
-use crate::flag::Steady;
-
 use super::client::{Client, Link};
+use super::edge::DATA_LIFE;
 use super::index::Index;
 use super::key;
 use super::put::{Put, Putting};
+use super::repeats::Repeats;
 use super::script::Script;
 use super::subject::Entry;
 use super::trouble::{Trouble, refusal};
@@ -29,11 +30,6 @@ use super::trouble::{Trouble, refusal};
 const CALL_MEMBERS_MAX: usize = 512;
 /// Values live this much longer or shorter, so that they don't all end at once.
 pub(super) const JITTER: f64 = 0.1;
-/// Repeats within this part of a value's life need no write.
-const REPEAT_SHARE: u32 = 10;
-const REPEAT_MAX: Duration = Duration::from_secs(30);
-/// Writes remembered for the sake of repeats.
-const REMEMBERED_WRITES_MAX: usize = 1 << 20;
 /// How often a batch is sent again because Redis had lost the list.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -60,12 +56,18 @@ pub(crate) struct Writer {
     client: Client,
     ttl: Duration,
     index: Index,
-    /// Hashes of keys and versions written a moment ago.
-    recent: AHashSet<u64>,
-    recent_since: Instant,
-    hasher: RandomState,
+    repeats: Repeats,
     /// What stood in Redis when it was asked last.
     marker: Option<String>,
+}
+
+/// How an attempt to write a batch ended.
+enum Attempt {
+    Done,
+    /// These should have been there and are not: they may not be listed any more.
+    Gone(BTreeSet<usize>),
+    /// Redis has lost chunks that it had.
+    Lost,
 }
 
 /// The first and the last step of a batch, and what both are about.
@@ -88,20 +90,12 @@ struct Group<'e> {
 
 impl Writer {
     pub(crate) fn new(client: Client, ttl: Duration) -> Self {
-        Self {
-            index: Index::new(longest_life(ttl)),
-            client,
-            ttl,
-            recent: AHashSet::new(),
-            recent_since: Instant::now(),
-            hasher: RandomState::new(),
-            marker: None,
-        }
+        Self { index: Index::new(longest_life(ttl)), client, ttl, repeats: Repeats::new(ttl), marker: None }
     }
 
-    /// Whether the same was written a moment ago.
-    pub(crate) fn is_repeat(&self, entry: &Entry) -> bool {
-        self.recent.contains(&of_version(self.key_hash(entry), entry.basis))
+    /// What was written a moment ago.
+    pub(crate) fn repeats(&self) -> Repeats {
+        self.repeats.clone()
     }
 
     /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
@@ -129,30 +123,26 @@ impl Writer {
     /// Forgets what Redis is thought to have.
     pub(crate) fn forget(&mut self) {
         self.index.forget();
-        self.recent.clear();
+        self.repeats.forget();
     }
 
     /// Writes all entries. After an error they are best written again; nothing of that does harm.
     pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<Written, Trouble> {
-        self.turn();
-        let mut lost = false;
+        self.index.turn();
+        self.repeats.turn();
+        let mut written = Written::default();
+        let mut rest: Vec<&Entry> = entries.iter().collect();
         for _ in 0..ATTEMPTS_MAX {
-            let link = self.client.link().await?;
-            let mut frame = self.frame(&link, entries);
-            let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
-            match self.carry_out(&link, (listing, checks), &frame, entries).await {
-                Ok(Some(mut written)) => {
-                    written.lost = lost;
-                    if written.given_up.is_empty() {
-                        self.remember(entries, frame.hashes);
-                    } else {
-                        self.forget();
-                    }
-                    return Ok(written);
+            match self.attempt(&rest, &mut written).await {
+                Ok(Attempt::Done) => return Ok(written),
+                Ok(Attempt::Gone(gone)) => {
+                    // Written anew, and listed before.
+                    rest = gone.into_iter().filter_map(|number| rest.get(number).copied()).collect();
                 }
-                Ok(None) => {
-                    lost = true;
+                Ok(Attempt::Lost) => {
                     self.forget();
+                    rest = entries.iter().collect();
+                    written = Written { lost: true, ..Written::default() };
                 }
                 // Which chunks were made is not known.
                 Err(trouble) => {
@@ -164,28 +154,33 @@ impl Writer {
         Err(Trouble::Nonsense("keeps losing what it was told a moment ago".to_owned()))
     }
 
-    fn turn(&mut self) {
-        self.index.turn();
-        let window = (self.ttl / REPEAT_SHARE).min(REPEAT_MAX);
-        if self.recent_since.elapsed() >= window || self.recent.len() >= REMEMBERED_WRITES_MAX {
-            self.recent.clear();
-            self.recent_since = Instant::now();
+    async fn attempt(&mut self, entries: &[&Entry], written: &mut Written) -> Result<Attempt, Trouble> {
+        let link = self.client.link().await?;
+        let mut frame = self.frame(&link, entries);
+        let (listing, checks) = (std::mem::take(&mut frame.listing), std::mem::take(&mut frame.checks));
+        let attempt = self.carry_out(&link, (listing, checks), &frame, entries, written).await?;
+        if !written.given_up.is_empty() {
+            self.forget();
+            return Ok(Attempt::Done);
         }
+        if !matches!(attempt, Attempt::Lost) {
+            self.repeats.remember(entries, &frame.hashes);
+            self.index.listed(frame.hashes.iter().copied());
+        }
+        if let Attempt::Gone(gone) = &attempt {
+            gone.iter()
+                .filter_map(|number| frame.hashes.get(*number))
+                .for_each(|hash| self.index.unlist(*hash));
+        }
+        Ok(attempt)
     }
 
-    fn remember(&mut self, entries: &[Entry], hashes: Vec<u64>) {
-        let hashed = entries.iter().zip(&hashes);
-        let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
-        self.recent.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));
-        self.index.listed(hashes);
-    }
-
-    fn frame<'e>(&mut self, link: &Link, entries: &'e [Entry]) -> Frame<'e> {
-        let hashes: Vec<u64> = entries.iter().map(|entry| self.key_hash(entry)).collect();
+    fn frame<'e>(&mut self, link: &Link, entries: &[&'e Entry]) -> Frame<'e> {
+        let hashes: Vec<u64> = entries.iter().map(|entry| self.repeats.key_hash(entry)).collect();
         let is_new = hashes.iter().map(|hash| !self.index.is_listed(*hash)).collect();
         let mut frame = Frame { hashes, is_new, listing: Vec::new(), checks: Vec::new(), flags: Vec::new() };
         let mut flags: AHashMap<&str, Group<'_>> = AHashMap::new();
-        for (number, entry) in entries.iter().enumerate() {
+        for (number, entry) in entries.iter().copied().enumerate() {
             let new = || Group { lowest: entry.basis, entries: Vec::new() };
             let group = flags.entry(&entry.place).or_insert_with(new);
             group.lowest = group.lowest.min(entry.basis);
@@ -221,61 +216,56 @@ impl Writer {
         }
     }
 
-    fn key_hash(&self, entry: &Entry) -> u64 {
-        self.hasher.hash_one(&entry.keys.evaluation)
-    }
-
-    /// `None` if Redis has lost chunks that it had.
     async fn carry_out(
         &self,
         link: &Link,
         (listing, checks): (Vec<Cmd>, Vec<Cmd>),
         frame: &Frame<'_>,
-        entries: &[Entry],
-    ) -> Result<Option<Written>, Trouble> {
+        entries: &[&Entry],
+        written: &mut Written,
+    ) -> Result<Attempt, Trouble> {
         let replies = self.client.send(link, listing).await?;
-        let mut written = Written::default();
         if let Some(trouble) = replies.iter().find_map(refusal) {
             // What cannot be listed is not written: no change would find it.
             let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
             written.given_up.push((trouble.reason(), count));
-            return Ok(Some(written));
+            return Ok(Attempt::Done);
         }
         if replies.contains(&Value::Int(0)) {
-            return Ok(None);
+            return Ok(Attempt::Lost);
         }
-        let puts = entries.iter().zip(&frame.is_new).flat_map(|(entry, is_new)| {
-            let is_new = *is_new;
-            let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, is_new };
-            let plain = entry.keys.plain.as_deref();
-            let plain = plain.map(|key| Put { key, value: &entry.plain_value, ..full });
-            std::iter::once(full).chain(plain)
-        });
         let putting = Putting { client: &self.client, link, ttl: self.ttl };
-        putting.put(puts, &mut written).await?;
+        let gone = putting.put(puts(entries, &frame.is_new), written).await?;
         let checked = self.client.send(link, checks).await?;
         for (pair, (place, lowest)) in checked.chunks(2).zip(&frame.flags) {
             let [floor, chunk] = pair else { continue };
             if *chunk == Value::Int(0) {
-                return Ok(None);
+                return Ok(Attempt::Lost);
             }
             let floor = number(floor).ok_or_else(|| self.client.nonsense(link, "a floor is no number"))?;
             if *lowest < floor {
                 written.outdated.insert((*place).to_owned(), floor);
             }
         }
-        Ok(Some(written))
+        Ok(if gone.is_empty() { Attempt::Done } else { Attempt::Gone(gone) })
     }
 }
 
-/// How long a value may live.
-pub(crate) fn longest_life(ttl: Duration) -> Duration {
-    ttl.mul_f64(1.0 + JITTER)
+/// What is to be put for these entries, by the numbers they have here.
+fn puts<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<Put<'e>> {
+    let mut puts = Vec::with_capacity(entries.len());
+    for (number, (entry, is_new)) in entries.iter().copied().zip(is_new.iter().copied()).enumerate() {
+        let full = Put { key: &entry.keys.evaluation, value: &entry.value, entry, number, is_new };
+        let plain = entry.keys.plain.as_deref();
+        puts.push(full);
+        puts.extend(plain.map(|key| Put { key, value: &entry.plain_value, ..full }));
+    }
+    puts
 }
 
-/// The hash of a key in one version.
-fn of_version(hash: u64, basis: u64) -> u64 {
-    hash ^ basis.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+/// How long a value may live, the edge's included.
+pub(crate) fn longest_life(ttl: Duration) -> Duration {
+    ttl.mul_f64(1.0 + JITTER).max(DATA_LIFE)
 }
 
 pub(crate) fn command(name: &str, key: &str) -> Cmd {

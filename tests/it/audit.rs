@@ -1,5 +1,7 @@
 //! The audit trail: every committed event is a row, once, whatever breaks.
 
+mod again;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -208,9 +210,9 @@ fn a_restored_database_is_filled_again_from_kafka() {
     scene.database.assert_audited(&events, SOON);
     sink.stop();
     // Kafka's committed offsets are far ahead of it now.
-    scene
-        .database
-        .run("TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_versions, sink_offsets");
+    scene.database.run(
+        "TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_versions, sink_offsets, sink_streams",
+    );
     sink.spawn();
     sink.wait_until_ready();
     scene.database.assert_audited(&events, SOON);

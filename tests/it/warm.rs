@@ -41,6 +41,11 @@ impl World {
     }
 
     /// How far the one counter that tells it has come.
+    /// What `/health` says of a part.
+    fn part(&self, name: &str) -> Value {
+        self.service.health()["parts"][name].clone()
+    }
+
     fn count(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         self.service.metrics().sum(metric, labels)
     }

@@ -40,14 +40,14 @@ pub(super) async fn define(
 ) -> Result<(), DatabaseError> {
     let record = "INSERT INTO feature_flag_versions
             (environment, name, version, definition, checksum, source, actor, in_force_at)
-        VALUES ($1, $2, $3, $4::jsonb, $5, $6, $6, $7) ON CONFLICT DO NOTHING";
+        VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
     let defined = version.defined.as_ref();
     let in_force_at = DateTime::from_timestamp_millis(version.in_force_ms).unwrap_or_default();
     let query = sqlx::query(record).bind(&version.environment).bind(&version.name).bind(version.version);
     let query = query.bind(defined.map(|defined| &defined.definition));
     let query =
         query.bind(defined.map(|defined| &defined.checksum)).bind(defined.map(|defined| defined.source));
-    query.bind(in_force_at).execute(&mut **transaction).await?;
+    query.bind(&version.actor).bind(in_force_at).execute(&mut **transaction).await?;
     let Some(defined) = defined else {
         let delete =
             "UPDATE feature_flags SET is_enabled = false, version = $3, deleted_at = $4, updated_at = now(),
@@ -58,16 +58,26 @@ pub(super) async fn define(
         return Ok(());
     };
     let upsert = "INSERT INTO feature_flags AS f (environment, name, version, is_enabled, description,
-            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at)
-        VALUES ($1, $2, $3, $4, $5, $6, to_jsonb($7::text[]), $8, CASE $8 WHEN 'unleash' THEN $2 END, now())
+            rollout_percentage, target_users, source, unleash_flag_name, last_synced_at, type, project, owner)
+        VALUES ($1, $2, $3, $4, $5, $6, to_jsonb($7::text[]), $8, CASE $8 WHEN 'unleash' THEN $2 END, now(), $9, $10,
+            $11)
         ON CONFLICT (name, environment) DO UPDATE SET version = excluded.version,
-            is_enabled = excluded.is_enabled, description = excluded.description,
+            is_enabled = excluded.is_enabled, description = coalesce(excluded.description, CASE excluded.source
+                WHEN 'unleash' THEN f.description END),
             rollout_percentage = excluded.rollout_percentage, target_users = excluded.target_users,
+            type = excluded.type, project = excluded.project,
+            owner = coalesce(excluded.owner, CASE excluded.source WHEN 'unleash' THEN f.owner END),
             source = excluded.source, unleash_flag_name = excluded.unleash_flag_name,
             last_synced_at = excluded.last_synced_at, updated_at = now(), deleted_at = NULL
         WHERE f.version IS NULL OR f.version < excluded.version";
     let query = sqlx::query(upsert).bind(&version.environment).bind(&version.name).bind(version.version);
     let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
-    query.bind(&defined.target_users).bind(defined.source).execute(&mut **transaction).await?;
+    let query = query.bind(&defined.target_users).bind(defined.source);
+    query
+        .bind(&defined.r#type)
+        .bind(&defined.project)
+        .bind(&defined.owner)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }

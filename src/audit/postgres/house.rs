@@ -5,6 +5,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::DatabaseError;
 
+use super::super::streams::KEPT_DAYS;
+
 /// Days for which there is a partition before they begin.
 pub const AHEAD_DAYS: u64 = 3;
 /// Days back for which there is a partition: Kafka keeps events for a week, unless told otherwise.
@@ -46,6 +48,8 @@ pub async fn keep(
     while sqlx::query(delete).bind(oldest).bind(DELETE_ROWS).execute(&mut *connection).await?.rows_affected()
         > 0
     {}
+    let forget = "DELETE FROM sink_streams WHERE updated_at < now() - $1 * interval '1 day'";
+    sqlx::query(forget).bind(f64::from(KEPT_DAYS)).execute(&mut *connection).await?;
     Ok(())
 }
 

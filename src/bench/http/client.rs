@@ -7,9 +7,10 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bench::load::{ENVIRONMENT, request};
+use crate::bench::load::{Asker, ENVIRONMENT, asker, flag_name};
 
 use super::Arm;
+use super::process::EDGE_TOKEN;
 
 /// Different calls of each connection.
 const CALLS: u64 = 512;
@@ -59,32 +60,49 @@ impl Load<'_> {
 
     /// A whole call as it is sent.
     fn call(&self, number: u64) -> Vec<u8> {
-        let (path, body) = (path(self.arm), body(self.arm, number, self.flags));
+        let (path, body) = (path(self.arm, number, self.flags), body(self.arm, number, self.flags));
+        let token = match self.arm {
+            Arm::EdgeOne | Arm::EdgeAll => format!("authorization: {EDGE_TOKEN}\r\n"),
+            _ => String::new(),
+        };
         format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{token}content-length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()
     }
 }
 
-pub fn path(arm: Arm) -> &'static str {
+pub fn path(arm: Arm, number: u64, flags: usize) -> String {
     match arm {
-        Arm::FixedOne => "/bench/fixed/one",
-        Arm::One => "/api/v1/feature-flags/evaluate",
-        Arm::FixedAll => "/bench/fixed/all",
-        Arm::All => "/api/v1/feature-flags/evaluate/bulk",
+        Arm::FixedOne => "/bench/fixed/one".to_owned(),
+        Arm::One => "/api/v1/feature-flags/evaluate".to_owned(),
+        Arm::FixedAll => "/bench/fixed/all".to_owned(),
+        Arm::All => "/api/v1/feature-flags/evaluate/bulk".to_owned(),
+        Arm::EdgeOne => format!("/api/frontend/features/{}", flag_name(asker(number, flags).flag)),
+        Arm::EdgeAll => "/api/frontend/all".to_owned(),
     }
 }
 
 /// The body of call `number`. A fixed answer is asked for with the same body as a real one.
 pub fn body(arm: Arm, number: u64, flags: usize) -> String {
+    let Asker { flag, user, session, region, tier, app_version } = asker(number, flags);
+    let properties = format!(
+        "{{\"region\":\"{region}\",\"subscription_tier\":\"{tier}\",\"app_version\":\"4.2.{app_version}\"}}"
+    );
     match arm {
-        Arm::FixedOne | Arm::One => request(number, flags, number).1,
+        Arm::FixedOne | Arm::One => format!(
+            "{{\"flag_name\":\"{}\",\"user_id\":\"{user}\",\"session_id\":\"s-{session}\",\
+             \"context\":{properties},\"default_value\":false,\"environment\":\"{ENVIRONMENT}\"}}",
+            flag_name(flag)
+        ),
         Arm::FixedAll | Arm::All => format!(
-            "{{\"user_id\":\"user-{number}\",\"context\":{{\"region\":\"us-west\",\"subscription_tier\":\"premium\"}},\
+            "{{\"user_id\":\"{user}\",\"session_id\":\"s-{session}\",\"context\":{properties},\
              \"environment\":\"{ENVIRONMENT}\"}}"
         ),
+        Arm::EdgeOne | Arm::EdgeAll => {
+            format!("{{\"userId\":\"{user}\",\"sessionId\":\"s-{session}\",\"properties\":{properties}}}")
+        }
     }
 }
 

@@ -13,9 +13,11 @@ use tower::ServiceExt;
 
 use crate::bench::load;
 use crate::config::Config;
+use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Surface};
+use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::shutdown::Shutdown;
@@ -34,14 +36,17 @@ pub struct ServerArgs {
 /// Serves until it is killed; prints its address first.
 pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (config, metrics, store) = (Arc::new(config), Metrics::new(), Arc::new(Store::default()));
-    store.replace(load::snapshot(args.flags)?);
+    store.replace(load::snapshot_of(args.flags, load::targeted)?);
     let shutdown = Shutdown::new();
     let (_made, fit) = watch::channel(true);
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
-    let usage = Arc::new(Usage::default());
-    let (listen, own) = (config.http.listen, Arc::clone(&metrics));
-    let api = Api::new(config, store, own, usage, publisher, shutdown.clone(), None);
+    let listen = config.http.listen;
+    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let (usage, health) = (Arc::new(Usage::default()), Reporter::detached());
+    let parts =
+        Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };
+    let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(api) }, true);
     let router = router.clone().merge(fixed(&router, args.flags).await?);
@@ -56,14 +61,14 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
 async fn fixed(router: &Router, flags: usize) -> anyhow::Result<Router> {
     let mut fixed = Router::new();
     for (arm, real) in [(Arm::FixedOne, Arm::One), (Arm::FixedAll, Arm::All)] {
-        let request = Request::post(client::path(real))
+        let request = Request::post(client::path(real, 0, flags))
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(body(real, 0, flags)))?;
         let answer = router.clone().oneshot(request).await?;
         anyhow::ensure!(answer.status().is_success(), "{}: {}", real.name(), answer.status());
         let answer: Bytes = to_bytes(answer.into_body(), usize::MAX).await.context("an answer")?;
         let respond = move |_: Bytes| async move { ([(CONTENT_TYPE, "application/json")], answer) };
-        fixed = fixed.route(client::path(arm), post(respond));
+        fixed = fixed.route(&client::path(arm, 0, flags), post(respond));
     }
     Ok(fixed)
 }

@@ -1,13 +1,15 @@
-//! How far rows are behind their events at half of the sink's throughput.
+//! How far rows are behind at half of what can be done.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::config::DeliveryMode;
+
 use super::super::load;
-use super::super::setup::Bench;
+use super::super::setup::{Arm, Bench, From, Loop};
 use super::postgres::Own;
-use super::{SinkArgs, event, start};
+use super::{Running, SinkArgs, event, start};
 
 /// How long the load lasts.
 const SECONDS: u64 = 10;
@@ -16,7 +18,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// How long the last row may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// From an evaluation to its committed row.
+/// From an evaluation, or a request, to its committed row.
 #[derive(Debug, serde::Serialize)]
 pub struct Lag {
     pub rows_per_second: u64,
@@ -24,17 +26,59 @@ pub struct Lag {
     pub p99_ms: f64,
 }
 
-/// Produces at a steady rate and looks how many rows there are: the row that is there now was due when its turn was.
-pub(super) fn measure(bench: &Bench, own: &Own, args: &SinkArgs, rate: u64) -> anyhow::Result<Lag> {
+/// The whole way from requests to rows.
+#[derive(Debug, serde::Serialize)]
+pub struct Pipeline {
+    /// Of a backlog.
+    pub rows_per_second: f64,
+    /// At half of that.
+    pub lag: Lag,
+}
+
+/// Events at a steady rate.
+pub(super) fn of_events(bench: &Bench, own: &Own, args: &SinkArgs, rate: u64) -> anyhow::Result<Lag> {
     let running = start(bench, own, "lag")?;
-    let total = rate * SECONDS;
     // It is at work before the clock starts: the events of the other arms are rows first.
-    let before = args.rows;
-    wait(&running, before)?;
+    wait(&running, args.rows)?;
+    let lag = at_rate(&running, rate, |began| produce(bench, args, rate, began));
+    running.stop();
+    lag
+}
+
+/// Requests: first all at once, then at half the rate at which those became rows.
+pub(super) fn of_requests(bench: &mut Bench, own: &Own, args: &SinkArgs) -> anyhow::Result<Pipeline> {
+    let requests = args.rows / 2;
+    let running = start(bench, own, "requests")?;
+    bench.produce(requests)?;
+    let arm = Arm { what: Loop::Full, mode: DeliveryMode::Transactional };
+    let evaluators = bench.start(arm, From::Backlog)?;
+    wait(&running, 1)?;
+    let (begun, before) = (Instant::now(), running.written());
+    wait(&running, requests)?;
+    let rate = (requests - before) as f64 / begun.elapsed().as_secs_f64();
+    let half = (rate / 2.0) as u64;
+    let producer = bench.request_producer(5)?;
+    let lag = at_rate(&running, half, |began| {
+        paced(half, began, |number| bench.send(&producer, number, 0))?;
+        rdkafka::producer::Producer::flush(&producer, PATIENCE).context("requests not delivered")
+    });
+    evaluators.stop();
+    running.stop();
+    Ok(Pipeline { rows_per_second: rate.round(), lag: lag? })
+}
+
+/// Lets `produce` work at a steady rate and looks how many rows there are: the row that is there now was due when its
+/// turn was.
+fn at_rate(
+    running: &Running,
+    rate: u64,
+    produce: impl FnOnce(Instant) -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Lag> {
+    let (total, before) = (rate * SECONDS, running.written());
     let began = Instant::now();
     let mut millis = Vec::new();
     std::thread::scope(|scope| {
-        let producing = scope.spawn(|| produce(bench, args, rate, began));
+        let producing = scope.spawn(|| produce(began));
         loop {
             let done = running.written() - before;
             let due = began + Duration::from_secs_f64(done as f64 / rate as f64);
@@ -46,13 +90,12 @@ pub(super) fn measure(bench: &Bench, own: &Own, args: &SinkArgs, rate: u64) -> a
         }
         producing.join().map_err(|_| anyhow::anyhow!("the load failed"))?
     })?;
-    running.stop();
     millis.sort_by(f64::total_cmp);
     let at = |share: f64| millis.get((millis.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
     Ok(Lag { rows_per_second: rate, p50_ms: at(0.5), p99_ms: at(0.99) })
 }
 
-fn wait(running: &super::Running, rows: u64) -> anyhow::Result<()> {
+fn wait(running: &Running, rows: u64) -> anyhow::Result<()> {
     let started = Instant::now();
     while running.written() < rows {
         anyhow::ensure!(started.elapsed() < super::PATIENCE, "sink: {} of {rows} rows", running.written());
@@ -65,22 +108,30 @@ fn produce(bench: &Bench, args: &SinkArgs, rate: u64, began: Instant) -> anyhow:
     let producer = bench.request_producer(5)?;
     let partitions = u64::from(args.partitions.unsigned_abs());
     let topics = &bench.config.topics;
-    let mut number = 0;
-    while number < rate * SECONDS {
+    paced(rate, began, |number| {
+        let place = (args.rows + number) / partitions;
+        let partition = i32::try_from(number % partitions)?;
+        let place = (partition, i64::try_from(place + 1)?);
+        let (key, body) =
+            event(&bench.snapshot, number, args.flags, &topics.requests, place, chrono::Utc::now())
+                .context("no event")?;
+        bench.send_to(&producer, &topics.events, partition, &key, &body)
+    })?;
+    rdkafka::producer::Producer::flush(&producer, PATIENCE).context("events not delivered")?;
+    tracing::debug!(environment = load::ENVIRONMENT, rate, "produced");
+    Ok(())
+}
+
+/// Does something at a steady rate.
+fn paced(rate: u64, began: Instant, mut one: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let (mut number, total) = (0, rate * SECONDS);
+    while number < total {
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
-        while number < due.min(rate * SECONDS) {
-            let place = (args.rows + number) / partitions;
-            let partition = i32::try_from(number % partitions)?;
-            let place = (partition, i64::try_from(place + 1)?);
-            let (key, body) =
-                event(&bench.snapshot, number, args.flags, &topics.requests, place, chrono::Utc::now())
-                    .context("no event")?;
-            bench.send_to(&producer, &topics.events, partition, &key, &body)?;
+        while number < due.min(total) {
+            one(number)?;
             number += 1;
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    rdkafka::producer::Producer::flush(&producer, PATIENCE).context("events not delivered")?;
-    tracing::debug!(environment = load::ENVIRONMENT, number, "produced");
     Ok(())
 }

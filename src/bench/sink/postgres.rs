@@ -12,10 +12,16 @@ use crate::database::{Database, PostgresDatabase};
 
 use super::{Rate, of};
 
+pub(super) const BY_TIME: &str = "ALTER TABLE feature_flag_evaluations ADD PRIMARY KEY (evaluated_at, id)";
+pub(super) const BY_FLAG: &str = "CREATE INDEX feature_flag_evaluations_flag
+    ON feature_flag_evaluations (flag_name, environment, evaluated_at)";
+pub(super) const BY_USER: &str = "CREATE INDEX feature_flag_evaluations_user
+    ON feature_flag_evaluations (hashtextextended(user_id, 0), evaluated_at) WHERE user_id IS NOT NULL";
+
 /// Dropped at the end of the run.
 #[derive(Debug)]
-pub(super) struct Own {
-    pub(super) url: String,
+pub(in crate::bench) struct Own {
+    pub(in crate::bench) url: String,
     pub(super) database: PostgresDatabase,
     server: PostgresDatabase,
     name: String,
@@ -25,7 +31,7 @@ pub(super) struct Own {
 
 impl Own {
     /// Makes a database beside the one that `server` names, with the tables in it.
-    pub(super) async fn create(server: &Secret) -> anyhow::Result<Self> {
+    pub(in crate::bench) async fn create(server: &Secret) -> anyhow::Result<Self> {
         let name = format!("flagstream_bench_{}", uuid::Uuid::now_v7().simple());
         let (base, rest) =
             server.expose().rsplit_once('/').context("DATABASE_URL: expected a database's name")?;
@@ -45,29 +51,24 @@ impl Own {
     /// As it was made.
     pub(super) async fn empty(&self) -> anyhow::Result<()> {
         let mut connection = self.database.connect().await?;
-        let empty = "TRUNCATE feature_flag_evaluations, feature_flags, sink_offsets; CHECKPOINT";
+        let empty =
+            "TRUNCATE feature_flag_evaluations, feature_flags, sink_offsets, sink_streams; CHECKPOINT";
         sqlx::raw_sql(empty).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
-    /// Leaves the table its key only.
-    pub(super) async fn without_indexes(&self) -> anyhow::Result<()> {
-        let drop = "DROP INDEX feature_flag_evaluations_flag; DROP INDEX feature_flag_evaluations_user";
+    /// Gives the empty table these indexes and no others.
+    pub(super) async fn index(&self, indexes: &[&str]) -> anyhow::Result<()> {
+        let drop = "ALTER TABLE feature_flag_evaluations DROP CONSTRAINT IF EXISTS feature_flag_evaluations_pkey;
+            DROP INDEX IF EXISTS feature_flag_evaluations_flag; DROP INDEX IF EXISTS feature_flag_evaluations_user";
         sqlx::raw_sql(drop).execute(&self.database.pool).await?;
+        for make in indexes {
+            sqlx::raw_sql(AssertSqlSafe(*make)).execute(&self.database.pool).await?;
+        }
         Ok(())
     }
 
-    /// Those of the migrations again, on an empty table.
-    pub(super) async fn with_indexes(&self) -> anyhow::Result<()> {
-        let make = "CREATE INDEX feature_flag_evaluations_flag
-                ON feature_flag_evaluations (flag_name, environment, evaluated_at);
-            CREATE INDEX feature_flag_evaluations_user
-                ON feature_flag_evaluations (hashtextextended(user_id, 0), evaluated_at) WHERE user_id IS NOT NULL";
-        sqlx::raw_sql(make).execute(&self.database.pool).await?;
-        Ok(())
-    }
-
-    pub(super) async fn drop(self) -> anyhow::Result<()> {
+    pub(in crate::bench) async fn drop(self) -> anyhow::Result<()> {
         self.database.pool.close().await;
         let mut connection = self.server.connect().await?;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use super::super::load;
 use super::postgres::Own;
@@ -16,6 +16,8 @@ pub struct Question {
     pub question: &'static str,
     pub p50_ms: f64,
     pub p99_ms: f64,
+    /// How Postgres finds the answer.
+    pub plan: Vec<String>,
 }
 
 const BY_FLAG: &str =
@@ -25,6 +27,10 @@ const BY_FLAG: &str =
 const BY_USER: &str = "SELECT id, flag_name, context, result, variant, evaluated_value, evaluated_at
     FROM feature_flag_evaluations WHERE hashtextextended(user_id, 0) = hashtextextended($1, 0) AND user_id = $1
     ORDER BY evaluated_at DESC LIMIT 100";
+const BY_VARIANT: &str = "SELECT variant, count(*) FROM feature_flag_evaluations
+    WHERE flag_name = $1 AND environment = 'production'
+        AND evaluated_at >= (SELECT max(evaluated_at) FROM feature_flag_evaluations) - interval '5 minutes'
+    GROUP BY variant";
 const BY_TIME: &str = "SELECT id, flag_name, user_id, result, variant FROM feature_flag_evaluations
     WHERE evaluated_at >= (SELECT max(evaluated_at) FROM feature_flag_evaluations) - $1 * interval '1 millisecond'
     ORDER BY evaluated_at LIMIT 100";
@@ -50,13 +56,15 @@ pub(super) async fn ask(own: &Own, rows: u64) -> anyhow::Result<(i64, Vec<Questi
     let user = |number: u64| format!("user-{}", number * 467 % 100_000);
     questions.push(time(pool, "the last 100 of a flag", BY_FLAG, flag).await?);
     questions.push(time(pool, "the last 100 of a user", BY_USER, user).await?);
+    questions.push(time(pool, "a flag's last 5 minutes by variant", BY_VARIANT, flag).await?);
     let mut by_time = Vec::new();
     for number in 0..TIMES {
         let began = Instant::now();
         sqlx::query(BY_TIME).bind(f64::from(u32::try_from(number)?) * 1_000.0).fetch_all(pool).await?;
         by_time.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    questions.push(quantiles("100 from a moment on", by_time));
+    let plan = sqlx::query_scalar(AssertSqlSafe(explain(BY_TIME))).bind(5_000.0).fetch_all(pool).await?;
+    questions.push(quantiles("100 from a moment on", by_time, plan));
     Ok((there, questions))
 }
 
@@ -77,11 +85,16 @@ async fn time(
         sqlx::query(query).bind(&about).fetch_all(pool).await?;
         millis.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(quantiles(question, millis))
+    let plan = sqlx::query_scalar(AssertSqlSafe(explain(query))).bind(about(1)).fetch_all(pool).await?;
+    Ok(quantiles(question, millis, plan))
 }
 
-fn quantiles(question: &'static str, mut millis: Vec<f64>) -> Question {
+fn explain(query: &str) -> String {
+    format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {query}")
+}
+
+fn quantiles(question: &'static str, mut millis: Vec<f64>, plan: Vec<String>) -> Question {
     millis.sort_by(f64::total_cmp);
     let at = |share: f64| millis.get((millis.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    Question { question, p50_ms: at(0.5), p99_ms: at(0.99) }
+    Question { question, p50_ms: at(0.5), p99_ms: at(0.99), plan }
 }

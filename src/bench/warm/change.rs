@@ -4,25 +4,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use redis::AsyncConnectionConfig;
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use crate::bench::load::ENVIRONMENT;
-use crate::config::Secret;
 use crate::flag::{CompiledFlag, FlagChange};
 use crate::message::change::{Change, ChangeKind};
-use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::warm::client::Client;
 use crate::warm::sweep::Sweeper;
 use crate::warm::{Read, Reader, Subject};
 
+use super::blocking::{Blocking, Watch};
 use super::{BATCH, Bench, PATIENCE, event_for};
 
 /// How often a value is asked for until a change is seen.
 const LOOK_INTERVAL: Duration = Duration::from_micros(50);
 const VERSION: u64 = 1_768_480_000_000;
+/// Of the load that the sweep is compared with: as long as a value, and for so long.
+const VALUE_BYTES: usize = 190;
+const CONTROL_TIME: Duration = Duration::from_secs(4);
 
 /// What was measured.
 #[derive(Debug, serde::Serialize)]
@@ -34,11 +35,10 @@ pub struct ChangeReport {
     pub seen_elsewhere_ms: f64,
     pub last_raw_key_seconds: f64,
     pub keys_per_second: f64,
-    /// Longest time that a command of another connection took meanwhile.
-    pub longest_ping_ms: f64,
-    pub ping_p99_ms: f64,
-    /// As Redis itself saw it (`LATENCY LATEST`): event and milliseconds.
-    pub latency_events: Vec<(String, i64)>,
+    /// While the keys were made right.
+    pub sweep: Blocking,
+    /// While plain SETs went out in pipelines of as many: what the machine does by itself.
+    pub control: Blocking,
 }
 
 impl Bench {
@@ -57,8 +57,9 @@ impl Bench {
         };
         let is_old = |reader: &Reader| matches!(handle.block_on(reader.read(&subject, 0)), Read::Hit(warm) if warm.flag_version == VERSION);
         ensure!(is_old(&here) && is_old(&elsewhere), "the value that is to change is not there");
-        handle.block_on(self.watch_latency(1))?;
-        let pings = handle.spawn(ping(self.url.clone(), self.parts.shutdown.child_token()));
+        let control = Watch::begin(self, handle)?;
+        let control = control.end(handle, self.plain_load(&elsewhere_keys(), handle)?)?;
+        let watch = Watch::begin(self, handle)?;
         self.parts.store.apply([FlagChange::Set(changed(VERSION + 1, false)?)]);
         let begun = Instant::now();
         while is_old(&here) {
@@ -79,9 +80,7 @@ impl Bench {
             sweeper.step()?;
         }
         let swept = begun.elapsed();
-        self.parts.shutdown.cancel();
-        let pings = handle.block_on(pings)??;
-        let latency_events = handle.block_on(self.latency_events())?;
+        let sweep = watch.end(handle, keys)?;
         self.check(keys, handle)?;
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         Ok(ChangeReport {
@@ -90,26 +89,24 @@ impl Bench {
             seen_elsewhere_ms: ms(seen_elsewhere.context("the announcement was not seen")?),
             last_raw_key_seconds: swept.as_secs_f64(),
             keys_per_second: (keys as f64 / swept.as_secs_f64()).round(),
-            longest_ping_ms: pings.max() as f64 / 1e3,
-            ping_p99_ms: pings.value_at_quantile(0.99) as f64 / 1e3,
-            latency_events,
+            sweep,
+            control,
         })
     }
 
-    async fn watch_latency(&self, threshold_ms: u64) -> anyhow::Result<()> {
+    /// SETs of other keys for some seconds; how many.
+    fn plain_load(&self, keys: &[String], handle: &Handle) -> anyhow::Result<usize> {
         let mut connection = self.connection.clone();
-        let mut set = redis::cmd("CONFIG");
-        set.arg("SET").arg("latency-monitor-threshold").arg(threshold_ms);
-        set.query_async::<()>(&mut connection).await?;
-        Ok(redis::cmd("LATENCY").arg("RESET").query_async::<()>(&mut connection).await?)
-    }
-
-    async fn latency_events(&self) -> anyhow::Result<Vec<(String, i64)>> {
-        let mut connection = self.connection.clone();
-        let events: Vec<(String, i64, i64, i64)> =
-            redis::cmd("LATENCY").arg("LATEST").query_async(&mut connection).await?;
-        self.watch_latency(0).await?;
-        Ok(events.into_iter().map(|(event, _, _, longest)| (event, longest)).collect())
+        let (value, begun, mut count) = ("x".repeat(VALUE_BYTES), Instant::now(), 0);
+        while begun.elapsed() < CONTROL_TIME {
+            let mut pipeline = redis::Pipeline::with_capacity(keys.len());
+            for key in keys {
+                pipeline.cmd("SET").arg(key).arg(&value).arg("PX").arg(60_000).ignore();
+            }
+            handle.block_on(pipeline.query_async::<()>(&mut connection))?;
+            count += keys.len();
+        }
+        Ok(count)
     }
 
     /// Many users of one flag.
@@ -167,6 +164,11 @@ fn announcement() -> Change {
     }
 }
 
+/// As many as a page of the sweep has.
+fn elsewhere_keys() -> Vec<String> {
+    (0..128).map(|number| format!("flagstream-bench:plain:{number}")).collect()
+}
+
 fn event_of_changed(number: usize) -> Vec<u8> {
     let context: serde_json::Value = serde_json::from_str(&context(number)).unwrap_or_default();
     event_for("changed", &format!("user-{number}"), &context)
@@ -175,20 +177,4 @@ fn event_of_changed(number: usize) -> Vec<u8> {
 fn context(number: usize) -> String {
     let plan = ["a", "b", "c", "d"][number % 4];
     format!("{{\"plan\":\"{plan}\",\"region\":\"us-west\"}}")
-}
-
-/// Microseconds of a PING every millisecond, on a connection of its own.
-async fn ping(url: Secret, stop: Shutdown) -> anyhow::Result<hdrhistogram::Histogram<u64>> {
-    let client = redis::Client::open(url.expose())?;
-    let patience = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&patience).await?;
-    let mut pings = hdrhistogram::Histogram::new(3)?;
-    let mut ticks = tokio::time::interval(Duration::from_millis(1));
-    while !stop.is_cancelled() {
-        ticks.tick().await;
-        let begun = Instant::now();
-        redis::cmd("PING").query_async::<()>(&mut connection).await?;
-        pings.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))?;
-    }
-    Ok(pings)
 }

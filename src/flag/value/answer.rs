@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::payload::NotInteger;
 use super::{Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Value, ValueType};
-use crate::flag::Outcome;
 use crate::flag::definition::shorten;
+use crate::flag::{Outcome, Variant};
 
 /// How much of a flag's content an error message repeats.
 const MAX_ECHO_BYTES: usize = 80;
@@ -49,8 +49,13 @@ pub fn answer<'a>(
 /// With a variant, its payload decides (its name, where it has none). A flag without variants is boolean. A flag with
 /// variants of which none is chosen has no value: the caller's default, which stays with the caller, is.
 pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
+    let named = |variant: &'a Variant| (variant.name.as_ref(), variant.payload.as_ref());
     let chosen = match &lookup {
-        Lookup::Found(outcome) if !outcome.flag.variants().is_empty() => Some(outcome.variant),
+        Lookup::Found(outcome) if !outcome.flag.variants().is_empty() => {
+            Some(outcome.variant.map(|(_, variant)| named(variant)))
+        }
+        // Whether a flag has variants was not kept: one that is off is taken for a boolean.
+        Lookup::Kept(kept) if kept.variant.is_some() => Some(kept.variant),
         _ => None,
     };
     let as_boolean = answer(flag, lookup, ValueType::Boolean, None);
@@ -58,10 +63,10 @@ pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
         _ if as_boolean.error_code.is_some() => as_boolean,
         None => as_boolean,
         Some(None) => Answer { value: Value::Null, reason: Reason::Default, ..as_boolean },
-        Some(Some((_, variant))) => {
-            let value = match &variant.payload {
+        Some(Some((name, payload))) => {
+            let value = match payload {
                 Some(payload) => payload.natural(),
-                None => Value::String(Cow::Borrowed(&variant.name)),
+                None => Value::String(Cow::Borrowed(name)),
             };
             Answer { value, reason: Reason::TargetingMatch, ..as_boolean }
         }

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
-use super::{Answer, DefaultValue, ErrorCode, Lookup, Reason, Value, ValueType, answer};
+use super::{
+    Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Value, ValueType, answer, natural_answer,
+};
 use crate::flag::{CompiledFlag, EvaluationContext, FlagChange, Moment, Outcome, Snapshot};
 
 const MOMENT: Moment<'static> = Moment { now: "2026-01-15T10:30:00Z", hostname: "host", app_name: "app" };
@@ -143,7 +145,7 @@ fn without_a_type_the_payload_decides() {
         ("string", "{\"value\": 1}", json!("{\"value\": 1}")),
         ("csv", "a,b", json!("a,b")),
     ] {
-        let payload = super::Payload::parse(kind, text);
+        let payload = Payload::parse(kind, text);
         assert_eq!(written(&payload.natural()), expected, "{kind} {text}");
     }
 }
@@ -183,4 +185,21 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_was_kept_says_the_same_without_a_type() {
+    let payload = Payload::parse("json", r#"{"value": 5}"#);
+    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, variant, flag_version: 7 });
+    let value = |lookup| written(&natural_answer("f", lookup).value);
+    assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
+    assert_eq!(value(kept(true, Some(("five", None)))), json!("five"));
+    assert_eq!(value(kept(true, None)), json!(true));
+    assert_eq!(value(kept(false, None)), json!(false));
+    let snapshot = snapshot(true, variant(&json!({"type": "json", "value": r#"{"value": 5}"#})));
+    let in_force = natural_answer("f", Lookup::Found(found(&snapshot)));
+    assert_eq!(
+        in_force,
+        Answer { variant: Some("blue"), ..natural_answer("f", kept(true, Some(("blue", Some(&payload))))) }
+    );
 }

@@ -28,8 +28,10 @@ pub(super) struct Failure {
 /// Writes the answer for one flag, unless it is an error.
 pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Option<Failure> {
     let answer = &answered.answer;
-    let Some(outcome) = answered.outcome.as_ref().filter(|_| answer.error_code.is_none()) else {
-        return Some(Failure::of(key, answer.error_code, answer.error_message.as_deref()));
+    let (reason, version) = match (&answered.outcome, answer.error_code) {
+        (Some(outcome), None) => (reason(outcome), outcome.flag.version),
+        (None, None) if answered.was_kept => ("CACHED", answer.flag_version.unwrap_or_default()),
+        _ => return Some(Failure::of(key, answer.error_code, answer.error_message.as_deref())),
     };
     out.extend_from_slice(br#"{"key":"#);
     write_string(out, key);
@@ -38,11 +40,11 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
         out.extend_from_slice(br#","value":"#);
         answer.value.write_json(out);
     }
-    member(out, "reason", Some(reason(outcome)));
-    let name = if outcome.enabled { "enabled" } else { "disabled" };
+    member(out, "reason", Some(reason));
+    let name = if answer.enabled { "enabled" } else { "disabled" };
     member(out, "variant", Some(answer.variant.unwrap_or(name)));
     out.extend_from_slice(br#","metadata":{"version":"#);
-    write_integer(out, outcome.flag.version);
+    write_integer(out, version);
     out.extend_from_slice(b"}}");
     None
 }

@@ -107,6 +107,51 @@ pub enum Stream {
     NotNow(ProblemDetails),
 }
 
+/// Why a call of the edge API is not answered.
+#[derive(IntoResponses)]
+pub enum EdgeProblems {
+    #[response(
+        status = 400,
+        description = "A version that is none, or a name that is not UTF-8",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(
+        status = 401,
+        description = "A token is needed, or is not known",
+        content_type = "application/problem+json"
+    )]
+    Unauthorized(ProblemDetails),
+    #[response(
+        status = 403,
+        description = "The token does not allow it",
+        content_type = "application/problem+json"
+    )]
+    Forbidden(ProblemDetails),
+    #[response(
+        status = 404,
+        description = "The environment has no such flag",
+        content_type = "application/problem+json"
+    )]
+    Unknown(ProblemDetails),
+    #[response(
+        status = 503,
+        description = "Not now: the version is not in force yet, Redis is away, or too many calls",
+        content_type = "application/problem+json"
+    )]
+    NotNow(ProblemDetails),
+}
+
+/// What calls of the edge API have in common.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EdgeQuery {
+    /// Else the default one.
+    environment: Option<String>,
+    /// Wait until this version is in force.
+    min_version: Option<u64>,
+}
+
 /// Beside the body of an evaluation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

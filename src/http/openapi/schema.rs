@@ -247,6 +247,8 @@ pub enum OfrepReason {
     Split,
     Disabled,
     Default,
+    /// From Redis, while the flags are not loaded.
+    Cached,
 }
 
 /// A flag's value; absent where the caller's own default is to be taken.

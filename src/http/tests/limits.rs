@@ -5,9 +5,11 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::config::{Profile, load_from};
+use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::flag::{CompiledFlag, FlagChange};
 use crate::health::Reporter;
+use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::publish::{Publisher, Publishing};
 use crate::store::Store;
@@ -27,7 +29,10 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit).unwrap();
     let usage = Arc::new(Usage::default());
-    let api = Api::new(config, store, Arc::clone(&metrics), usage, publisher, Shutdown::new(), None);
+    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let (shutdown, health) = (Shutdown::new(), Reporter::detached());
+    let parts = Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
+    let api = Api::new(parts, publisher, None, manager, None);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)
 }

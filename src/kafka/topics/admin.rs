@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
     ResourceSpecifier, TopicReplication,
 };
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Serialize;
 
@@ -45,19 +44,17 @@ pub struct TopicReport {
 
 /// Topics as seen through one admin client.
 pub struct Topics {
-    admin: Arc<AdminClient<Logged>>,
+    admin: Arc<AdminClient<client::Logged>>,
     servers: String,
     topics: TopicsConfig,
 }
-
-/// librdkafka's own lines go to the log.
-struct Logged;
 
 impl Topics {
     /// Makes a client; Kafka is not asked anything yet.
     pub fn new(config: &Config) -> Result<Self, TopicsError> {
         let client = client::base(&config.kafka, &config.instance, "topics");
-        let admin = AdminClient::from_config_and_context(&client, Logged).map_err(TopicsError::Client)?;
+        let admin =
+            AdminClient::from_config_and_context(&client, client::Logged).map_err(TopicsError::Client)?;
         Ok(Self {
             admin: Arc::new(admin),
             servers: config.kafka.bootstrap_servers.clone(),
@@ -192,12 +189,6 @@ fn config_of(resource: &ConfigResource) -> Vec<FoundConfig> {
 fn refused(topic: &str, code: RDKafkaErrorCode) -> TopicsError {
     let topic = topic.to_owned();
     TopicsError::Refused { topic, code }
-}
-
-impl ClientContext for Logged {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
 }
 
 impl std::fmt::Debug for Topics {

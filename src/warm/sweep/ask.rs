@@ -44,9 +44,9 @@ pub(super) async fn announce(
 }
 
 /// The chunks that there are.
-pub(super) async fn chunks(client: &Client, sweep: &Sweep) -> Result<VecDeque<String>, Trouble> {
+pub(in crate::warm) async fn chunks(client: &Client, place: &str) -> Result<VecDeque<String>, Trouble> {
     let link = client.link().await?;
-    let mut list = command("ZRANGE", &key::registry(&sweep.place));
+    let mut list = command("ZRANGE", &key::registry(place));
     list.arg(0).arg(-1);
     let reply = client.send(&link, vec![list]).await?.into_iter().next().unwrap_or_default();
     if let Some(trouble) = refusal(&reply) {
@@ -57,7 +57,7 @@ pub(super) async fn chunks(client: &Client, sweep: &Sweep) -> Result<VecDeque<St
 }
 
 /// Some members of a chunk.
-pub(super) async fn members(
+pub(in crate::warm) async fn members(
     client: &Client,
     chunk: &str,
     offset: usize,

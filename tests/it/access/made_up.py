@@ -15,8 +15,8 @@ CHECKS = (
     "never_fails,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method"
 )
-# What a made-up environment is answered with by OpenFeature's protocol, as the contract says.
-NOT_HERE = ("is not served here", "no flags of environment")
+# What a made-up version or environment is answered with, as the contract says.
+NOT_HERE = ("is not in force here yet", "no flags of environment", "is not served here")
 VERSIONS = ("min_version", "if-flags-version")
 
 

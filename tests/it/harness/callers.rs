@@ -28,7 +28,7 @@ pub struct Said {
 }
 
 impl Callers {
-    /// Calls for one flag, for many, and for a list, in turn.
+    /// Calls for one flag, for many, for a list, and of the edge API, in turn.
     pub fn start(url: &str, threads: usize) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let threads = (0..threads)
@@ -85,7 +85,12 @@ fn run(url: &str, thread: usize, stop: &AtomicBool, answered: &AtomicU64) -> Sai
 
 async fn call(url: &str, thread: usize, number: u64) -> Result<Value, String> {
     let user = format!("user-{thread}-{}", number % 100);
-    let (path, body) = match number % 5 {
+    if number % 6 == 5 {
+        let flag = ["on", "off", "theme"][usize::try_from(number / 6 % 3).unwrap_or_default()];
+        let path = format!("flags/{flag}/check?user_id={user}&environment=production");
+        return answer(client().get(format!("{url}/{path}"))).await;
+    }
+    let (path, body) = match number % 6 {
         0 => (
             "bulk",
             json!({"flag_names": ["on", "off", "unknown"], "user_id": user, "environment": "production"}),
@@ -102,7 +107,11 @@ async fn call(url: &str, thread: usize, number: u64) -> Result<Value, String> {
         }
     };
     let url = format!("{url}/api/v1/feature-flags/evaluate/{path}").trim_end_matches('/').to_owned();
-    let response = client().post(url).json(&body).send().await.map_err(|error| error.to_string())?;
+    answer(client().post(url).json(&body)).await
+}
+
+async fn answer(call: reqwest::RequestBuilder) -> Result<Value, String> {
+    let response = call.send().await.map_err(|error| error.to_string())?;
     let status = response.status();
     let text = response.text().await.map_err(|error| error.to_string())?;
     if !status.is_success() {

@@ -89,7 +89,7 @@ pub struct Door {
 
 #[derive(Debug)]
 struct Shared {
-    upstream: String,
+    upstream: Mutex<String>,
     way: Mutex<Way>,
     gone: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
@@ -103,7 +103,7 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}/{database}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
-            upstream: upstream.to_owned(),
+            upstream: Mutex::new(upstream.to_owned()),
             way: Mutex::new(Way::Open),
             gone: AtomicBool::new(false),
             connections: Mutex::default(),
@@ -118,6 +118,13 @@ impl Door {
             }
         });
         Self { url, shared }
+    }
+
+    /// Leads to another server from now on; connections end.
+    pub fn lead_to(&self, redis: &Redis) {
+        let address = redis.url.strip_prefix("redis://").unwrap().split('/').next().unwrap();
+        address.clone_into(&mut self.shared.upstream.lock().unwrap());
+        self.set(Way::Open);
     }
 
     /// Treats connections differently from now on; those there are end.
@@ -144,7 +151,8 @@ impl Shared {
         if *self.way.lock().unwrap() == Way::Shut {
             return;
         }
-        let Ok(outside) = TcpStream::connect(&self.upstream) else { return };
+        let upstream = self.upstream.lock().unwrap().clone();
+        let Ok(outside) = TcpStream::connect(upstream) else { return };
         let (asks, answers) = (inside.try_clone().unwrap(), outside.try_clone().unwrap());
         self.connections.lock().unwrap().extend([inside.try_clone().unwrap(), outside.try_clone().unwrap()]);
         std::thread::spawn(move || pass(asks, outside, |_| {}));

@@ -1,0 +1,240 @@
+//! `bench edge`: the edge API of a running service under many short questions, with flags changed meanwhile.
+//!
+//! Most calls check a flag, some ask what it is, a few list all. Every few seconds a flag is changed or, where flags are
+//! managed elsewhere, what is kept of it is removed. What counts: nothing fails, most answers come from Redis, and
+//! they are quick.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde::Deserialize;
+
+/// Answers from Redis, of all.
+const HIT_RATE_MIN: f64 = 0.8;
+const P95_MAX_MS: f64 = 200.0;
+/// Between two changes.
+const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
+/// What went wrong is told this often, and only counted beyond.
+const FAILURES_TOLD_MAX: usize = 5;
+
+/// What to ask, and for how long.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EdgeArgs {
+    #[arg(long, default_value = "http://127.0.0.1:8082")]
+    pub url: String,
+    /// A token with the scopes evaluate, read and write, where callers without one lack them
+    #[arg(long, env = "FLAGSTREAM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Flags to ask for
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "new_checkout_flow,beta_features,dark_mode,experimental_api"
+    )]
+    pub flags: Vec<String>,
+    /// Different users
+    #[arg(long, default_value_t = 100)]
+    pub users: u64,
+    /// Calls at once
+    #[arg(long, default_value_t = 20)]
+    pub connections: u64,
+    #[arg(long, default_value_t = 30)]
+    pub seconds: u64,
+}
+
+#[derive(Debug, Default, serde::Serialize)]
+pub struct EdgeReport {
+    pub calls: u64,
+    pub calls_per_second: f64,
+    pub hits: u64,
+    pub hit_rate: f64,
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    /// Flags changed, and flags whose kept answers were removed.
+    pub updates: u64,
+    pub removals: u64,
+    pub failed: u64,
+    /// Answers older than a change that was confirmed before they were asked for.
+    pub stale: u64,
+    pub failures: Vec<String>,
+    /// Most answers are hits, and they are quick; nothing failed.
+    pub met: bool,
+}
+
+/// What one connection saw.
+struct Seen {
+    latencies: Histogram<u64>,
+    hits: u64,
+    stale: u64,
+    failed: u64,
+    failures: Vec<String>,
+}
+
+/// What all share.
+#[derive(Debug)]
+struct Scene {
+    args: EdgeArgs,
+    client: Client,
+    stop: AtomicBool,
+    /// The version of the changed flag that was confirmed last.
+    confirmed: AtomicU64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "_cache")]
+    cache: String,
+    flag_name: Option<String>,
+    flag_version: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Updated {
+    flag_data: Option<FlagData>,
+}
+
+#[derive(Deserialize)]
+struct FlagData {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    version: u64,
+}
+
+pub async fn run(args: &EdgeArgs) -> anyhow::Result<EdgeReport> {
+    ensure!(!args.flags.is_empty(), "--flags: expected at least one");
+    ensure!(args.users > 0 && args.connections > 0 && args.seconds > 0, "expected numbers from 1");
+    let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let (stop, confirmed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let scene = Arc::new(Scene { args: args.clone(), client, stop, confirmed });
+    let begun = Instant::now();
+    let callers: Vec<_> =
+        (0..args.connections).map(|connection| tokio::spawn(ask(Arc::clone(&scene), connection))).collect();
+    let (updates, removals) = change(&scene, begun + Duration::from_secs(args.seconds)).await?;
+    scene.stop.store(true, Ordering::Relaxed);
+    let mut report = EdgeReport { updates, removals, ..EdgeReport::default() };
+    let mut latencies = Histogram::<u64>::new(3)?;
+    for caller in callers {
+        let seen = caller.await??;
+        latencies.add(seen.latencies)?;
+        report.hits += seen.hits;
+        report.stale += seen.stale;
+        report.failed += seen.failed;
+        report.failures.extend(seen.failures);
+    }
+    report.failures.truncate(FAILURES_TOLD_MAX);
+    report.calls = latencies.len();
+    report.calls_per_second = report.calls as f64 / begun.elapsed().as_secs_f64();
+    report.hit_rate = report.hits as f64 / report.calls.max(1) as f64;
+    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    (report.p50_ms, report.p95_ms, report.p99_ms) = (at(0.5), at(0.95), at(0.99));
+    let well = report.failed == 0 && report.stale == 0 && report.calls > 0;
+    report.met = well && report.hit_rate > HIT_RATE_MIN && report.p95_ms < P95_MAX_MS;
+    Ok(report)
+}
+
+/// One call after the other.
+async fn ask(scene: Arc<Scene>, connection: u64) -> anyhow::Result<Seen> {
+    let latencies = Histogram::new(3)?;
+    let mut seen = Seen { latencies, hits: 0, stale: 0, failed: 0, failures: Vec::new() };
+    let changed = scene.args.flags.first().cloned().unwrap_or_default();
+    for number in connection.. {
+        if scene.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let confirmed = scene.confirmed.load(Ordering::SeqCst);
+        let begun = Instant::now();
+        let answer = scene.answer(&scene.question(number, connection)).await;
+        seen.latencies.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))?;
+        match answer {
+            Ok(answer) => {
+                seen.hits += u64::from(answer.cache == "hit");
+                let is_old = answer.flag_version.is_some_and(|version| version < confirmed);
+                seen.stale += u64::from(is_old && answer.flag_name.as_ref() == Some(&changed));
+            }
+            Err(failure) => {
+                seen.failed += 1;
+                if seen.failures.len() < FAILURES_TOLD_MAX {
+                    seen.failures.push(format!("{failure:#}"));
+                }
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Changes the first flag now and then; how often it was changed, and how often only what was kept of it removed.
+async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
+    let (mut updates, mut removals) = (0, 0);
+    let flag = path_part(scene.args.flags.first().context("no flag")?);
+    for number in 1_u64.. {
+        let next = Instant::now() + CHANGE_INTERVAL;
+        tokio::time::sleep_until(next.min(end).into()).await;
+        if next >= end {
+            break;
+        }
+        let percentage = number * 10 % 101;
+        let update = format!("/flags/{flag}/update?enabled=true&rollout_percentage={percentage}");
+        let answer = scene.with_token(scene.client.post(scene.url(&update))).send().await?;
+        if answer.status().is_success() {
+            let updated: Updated = answer.json().await?;
+            let version = updated.flag_data.map_or(0, |data| data.metadata.version);
+            scene.confirmed.fetch_max(version, Ordering::SeqCst);
+            updates += 1;
+            continue;
+        }
+        let status = answer.status();
+        ensure!(status == StatusCode::CONFLICT, "{update}: {status} {}", answer.text().await?);
+        let removed = scene.with_token(scene.client.delete(scene.url(&format!("/flags/{flag}/cache"))));
+        let removed = removed.send().await?;
+        let status = removed.status();
+        ensure!(status.is_success(), "DELETE /flags/{flag}/cache: {status} {}", removed.text().await?);
+        removals += 1;
+    }
+    Ok((updates, removals))
+}
+
+impl Scene {
+    /// Of a hundred calls three list all flags, and fifteen ask what a flag is.
+    fn question(&self, number: u64, connection: u64) -> String {
+        let mixed = (number ^ (connection << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let flags = self.args.flags.len() as u64;
+        let flag = usize::try_from(mixed % flags).ok().and_then(|index| self.args.flags.get(index));
+        let flag = path_part(flag.map_or("", String::as_str));
+        let user = (mixed >> 12) % self.args.users;
+        match (mixed >> 4) % 100 {
+            0..3 => "/flags".to_owned(),
+            3..18 => format!("/flags/{flag}?user_id=user{user}"),
+            _ => format!("/flags/{flag}/check?user_id=user{user}"),
+        }
+    }
+
+    async fn answer(&self, path: &str) -> anyhow::Result<Answer> {
+        let answer = self.with_token(self.client.get(self.url(path))).send().await?;
+        let status = answer.status();
+        ensure!(status == StatusCode::OK, "{path}: {status} {}", answer.text().await?);
+        Ok(answer.json().await?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.args.url.trim_end_matches('/'))
+    }
+
+    fn with_token(&self, call: RequestBuilder) -> RequestBuilder {
+        match &self.args.token {
+            Some(token) => call.bearer_auth(token),
+            None => call,
+        }
+    }
+}
+
+fn path_part(flag: &str) -> String {
+    form_urlencoded::byte_serialize(flag.as_bytes()).collect::<String>().replace('+', "%20")
+}

@@ -1,0 +1,42 @@
+//! The audit trail beside the server: a sink of this process, into a database of the run's own.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::bench::setup::Bench;
+use crate::bench::sink::postgres::Own;
+use crate::bench::sink::{Running, start};
+use crate::config::Secret;
+
+/// For the sink to write what one stretch of load has left.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A sink at work.
+pub(super) struct Audit {
+    own: Own,
+    running: Running,
+}
+
+impl Audit {
+    pub(super) async fn start(bench: &Bench, database: &Secret) -> anyhow::Result<Self> {
+        let own = Own::create(database).await?;
+        let running = start(bench, &own, "http")?;
+        Ok(Self { own, running })
+    }
+
+    /// Waits until there are as many rows; how many there are.
+    pub(super) async fn wait_for(&self, rows: u64) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.running.written() < rows {
+            ensure!(Instant::now() < deadline, "{} of {rows} rows", self.running.written());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(self.running.written())
+    }
+
+    pub(super) async fn end(self) -> anyhow::Result<()> {
+        tokio::task::block_in_place(|| self.running.stop());
+        self.own.drop().await
+    }
+}

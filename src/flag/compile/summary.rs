@@ -1,0 +1,85 @@
+//! What a flag is said to be, for people and dashboards. Evaluation reads none of it.
+
+use unleash_types::client_features::{ClientFeature, Strategy};
+
+use super::parameter;
+
+/// A flag in short.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub kind: Option<Box<str>>,
+    pub description: Option<Box<str>>,
+    pub project: Option<Box<str>>,
+    pub stale: bool,
+    /// The largest share that a strategy lets through: of everybody; if all have constraints, of those who fit them.
+    pub rollout_percentage: f64,
+}
+
+impl Summary {
+    pub(super) fn of(feature: &ClientFeature) -> Self {
+        let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
+        Self {
+            kind: text(&feature.feature_type),
+            description: text(&feature.description),
+            project: text(&feature.project),
+            stale: feature.stale.unwrap_or(false),
+            rollout_percentage: rollout(feature.strategies.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+fn rollout(strategies: &[Strategy]) -> f64 {
+    if strategies.is_empty() {
+        return 100.0;
+    }
+    let largest = |strategies: &mut dyn Iterator<Item = &Strategy>| strategies.map(share).reduce(f64::max);
+    largest(&mut strategies.iter().filter(|strategy| !is_targeted(strategy)))
+        .or_else(|| largest(&mut strategies.iter()))
+        .unwrap_or(0.0)
+}
+
+/// Whether it is about some only, whatever its share of them.
+fn is_targeted(strategy: &Strategy) -> bool {
+    let lists = ["userWithId", "remoteAddress", "applicationHostname", "customProperty"];
+    let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    some(strategy.constraints.as_ref().map(Vec::len))
+        || some(strategy.segments.as_ref().map(Vec::len))
+        || lists.contains(&strategy.name.as_str())
+}
+
+fn share(strategy: &Strategy) -> f64 {
+    let percentage = match strategy.name.as_str() {
+        "flexibleRollout" => "rollout",
+        name if name.starts_with("gradualRollout") => "percentage",
+        _ => return 100.0,
+    };
+    parameter(strategy, percentage).and_then(|text| text.parse().ok()).unwrap_or(0.0)
+}
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::flag::CompiledFlag;
+
+    fn percentage(strategies: serde_json::Value) -> f64 {
+        let definition = json!({"name": "f", "enabled": true, "strategies": strategies}).to_string();
+        CompiledFlag::compile("e", 1, &definition).unwrap().summary().rollout_percentage
+    }
+
+    #[test]
+    fn the_percentage_is_the_largest_that_everybody_has() {
+        let rollout =
+            |percentage: &str| json!({"name": "flexibleRollout", "parameters": {"rollout": percentage}});
+        let mut some = rollout("80");
+        some["constraints"] = json!([{"contextName": "plan", "operator": "IN", "values": ["a"]}]);
+        let users = json!({"name": "userWithId", "parameters": {"userIds": "a,b"}});
+        assert_eq!(percentage(json!([])), 100.0);
+        assert_eq!(percentage(json!([{"name": "default"}])), 100.0);
+        assert_eq!(percentage(json!([rollout("25"), rollout("50")])), 50.0);
+        assert_eq!(percentage(json!([users, rollout("25"), some])), 25.0);
+        assert_eq!(percentage(json!([some])), 80.0);
+        assert_eq!(percentage(json!([{"name": "gradualRollout", "parameters": {"percentage": "10"}}])), 10.0);
+    }
+}

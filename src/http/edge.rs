@@ -1,0 +1,185 @@
+//! The edge API: is a flag on for a user, what is it, which flags are there; kept in Redis for a short while.
+//!
+//! An answer from Redis is an evaluation like any other: it has an event. Without Redis, and while it is away or
+//! slow, everything is answered from memory.
+
+mod body;
+mod cache;
+mod update;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+
+use crate::config::Scope;
+use crate::message::request::{Ask, Subject};
+use crate::publish::Parcel;
+use crate::warm::Warm;
+use crate::warm::edge::{Asked, Found, Layer};
+
+use super::Problem;
+use super::api::Api;
+use super::call::Call;
+use super::caller::Caller;
+use super::counts::Path;
+use super::evaluate::environment_of;
+use super::input::{Bodiless, Input, json_answer, wait_for_version};
+use super::manage::FlagName;
+use super::openapi::calls::{EdgeProblems, EdgeQuery, EvaluationHeaders};
+use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
+
+use body::Said;
+
+pub(super) use cache::{__path_clear, __path_stats};
+pub(super) use update::__path_update;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/flags", get(list))
+        .route("/flags/{name}", get(flag))
+        .route("/flags/{name}/check", get(check))
+        .route("/flags/{name}/update", post(update::update))
+        .route("/flags/{name}/cache", delete(cache::clear))
+        .route("/cache/stats", get(cache::stats))
+}
+
+/// Whether a flag is on for a user.
+#[utoipa::path(
+    get,
+    path = "/flags/{name}/check",
+    tag = "edge",
+    params(
+        ("name" = String, Path, description = "The flag", min_length = 1),
+        ("user_id" = Option<String>, Query, description = "The targeting key"),
+        EdgeQuery,
+        EvaluationHeaders
+    ),
+    responses((status = 200, description = "Evaluated", body = EdgeCheck), EdgeProblems)
+)]
+pub(super) async fn check(
+    State(api): State<Arc<Api>>,
+    FlagName(name): FlagName,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Response, Problem> {
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Evaluate, &environment)?;
+    evaluate(&api, Layer::Check, &environment, name, &input).await
+}
+
+/// What a flag is, and whether it is on for a user.
+#[utoipa::path(
+    get,
+    path = "/flags/{name}",
+    tag = "edge",
+    params(
+        ("name" = String, Path, description = "The flag", min_length = 1),
+        ("user_id" = Option<String>, Query, description = "The targeting key"),
+        EdgeQuery,
+        EvaluationHeaders
+    ),
+    responses((status = 200, description = "Evaluated", body = EdgeFlag), EdgeProblems)
+)]
+pub(super) async fn flag(
+    State(api): State<Arc<Api>>,
+    FlagName(name): FlagName,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Response, Problem> {
+    let environment = environment_of(&api, &input, None);
+    caller.may_in(Scope::Read, &environment)?;
+    evaluate(&api, Layer::Endpoint, &environment, name, &input).await
+}
+
+/// All flags of the environment.
+#[utoipa::path(
+    get,
+    path = "/flags",
+    tag = "edge",
+    params(EdgeQuery, EvaluationHeaders),
+    responses((status = 200, description = "By name", body = EdgeList), EdgeProblems)
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Response, Problem> {
+    let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Read, &environment)?;
+    let min_version = input.min_version()?;
+    wait_for_version(&api, min_version).await?;
+    let asked = Asked { layer: Layer::List, environment, flag: String::new(), user: None };
+    let found = look(&api, &asked, min_version).await;
+    if let Some((body, version)) = found.value.as_deref().and_then(|kept| body::kept_list(kept, &asked)) {
+        return Ok(json_answer(body, version));
+    }
+    if !api.store.is_ready() {
+        let detail = "the flags are not loaded yet";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+    }
+    let (body, version) = {
+        let snapshot = api.store.load();
+        (body::list(&snapshot, &asked), snapshot.version())
+    };
+    keep(&api, asked, false).await;
+    Ok(json_answer(body, version))
+}
+
+async fn evaluate(
+    api: &Arc<Api>,
+    layer: Layer,
+    environment: &str,
+    flag: String,
+    input: &Input,
+) -> Result<Response, Problem> {
+    let min_version = input.min_version()?;
+    wait_for_version(api, min_version).await?;
+    let environment = environment.to_owned();
+    let user = input.parameter("user_id").map(String::from);
+    let asked = Asked { layer, environment, flag, user };
+    let found = look(api, &asked, min_version).await;
+    let (said, parcel) = answer(api, &asked, &found);
+    let published = api.publisher.publish(parcel.traced(input.trace())).await;
+    published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
+    if said.is_unknown {
+        let detail = format!("environment {} has no flag {}", asked.environment, asked.flag);
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    if !said.is_hit && said.is_known {
+        keep(api, asked, found.flag_data.is_none()).await;
+    }
+    Ok(json_answer(said.body, said.flags_version))
+}
+
+/// Evaluates, or takes what was found; either becomes an event.
+fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
+    let kept = [found.value.as_deref().and_then(Warm::read)];
+    let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
+    subject.context.user_id = asked.user.as_deref().map(Into::into);
+    let ask = Ask::new(asked.flag.as_str().into(), None, None);
+    let snapshot = api.store.load();
+    let call = Call::begin(api, &snapshot, Path::Edge, &asked.environment).with_kept(&kept);
+    api.counts.count(Path::Edge, |tally| {
+        let mut trail = call.trail(tally);
+        let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
+        (body::evaluated(&call, asked, &answered, found), trail.parcel)
+    })
+}
+
+/// What Redis has; nothing where there is no Redis.
+async fn look(api: &Api, asked: &Asked, min_version: Option<u64>) -> Found {
+    match &api.view {
+        Some(view) => view.edge.read(asked, min_version.unwrap_or_default()).await,
+        None => Found::default(),
+    }
+}
+
+async fn keep(api: &Api, asked: Asked, with_data: bool) {
+    if let Some(view) = &api.view {
+        view.edge.keep(asked, with_data).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! Answers of the edge API, as JSON.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::flag::{CompiledFlag, ErrorCode, Snapshot};
+use crate::http::call::{Answered, Call};
+use crate::message::event::{member, write_answer, write_integer};
+use crate::message::json::write_string;
+use crate::warm::edge::{Asked, Found, Layer, write_flag_data, write_flags};
+
+/// An answer, and what it rests on.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) body: Vec<u8>,
+    pub(super) flags_version: u64,
+    pub(super) is_hit: bool,
+    /// The flag was evaluated.
+    pub(super) is_known: bool,
+    /// The environment is served and has no such flag.
+    pub(super) is_unknown: bool,
+}
+
+#[derive(Deserialize)]
+struct KeptFlag<'v> {
+    #[serde(borrow)]
+    flag_data: Option<&'v RawValue>,
+}
+
+#[derive(Deserialize)]
+struct KeptList<'v> {
+    flags_version: u64,
+    #[serde(borrow)]
+    flags: &'v RawValue,
+}
+
+/// The answer to an evaluation.
+pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>, found: &Found) -> Said {
+    let answer = &answered.answer;
+    let is_hit = answered.was_kept;
+    let mut out = Vec::with_capacity(320);
+    out.extend_from_slice(br#"{"flag_name":"#);
+    write_string(&mut out, &asked.flag);
+    write_answer(&mut out, answer);
+    if asked.layer == Layer::Endpoint {
+        out.push(b',');
+        flag_data(&mut out, call, asked, is_hit, found);
+    }
+    member(&mut out, "environment", Some(call.environment));
+    member(&mut out, "event_id", Some(answered.event_id()));
+    member(&mut out, "evaluated_at", Some(&call.now));
+    end(&mut out, is_hit);
+    Said {
+        body: out,
+        flags_version: call.flags_version,
+        is_hit,
+        is_known: is_hit || answered.outcome.is_some(),
+        is_unknown: answer.error_code == Some(ErrorCode::FlagNotFound),
+    }
+}
+
+/// With a hit what was kept with it; else what is kept of the flag alone, or what is in force.
+fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, found: &Found) {
+    let with_hit = found.value.as_deref().filter(|_| is_hit);
+    let with_hit = with_hit.and_then(|value| serde_json::from_slice::<KeptFlag<'_>>(value).ok()?.flag_data);
+    let in_force = call.all_flags().and_then(|flags| flags.get(&asked.flag));
+    // It was read before this call's snapshot was taken, or another instance is ahead: beside an answer of this one it
+    // must be of the same version.
+    let alone = found.flag_data.as_ref();
+    let alone = alone.filter(|(version, _)| in_force.is_none_or(|flag| *version == flag.version));
+    if let Some(data) = with_hit.or(alone.map(|(_, data)| data.as_ref())) {
+        out.extend_from_slice(br#""flag_data":"#);
+        out.extend_from_slice(data.get().as_bytes());
+    } else if let Some(flag) = in_force {
+        write_flag_data(out, flag);
+    } else {
+        out.extend_from_slice(br#""flag_data":null"#);
+    }
+}
+
+/// What a flag is after a change.
+pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment: &str) -> Vec<u8> {
+    let mut out = br#"{"flag_name":"#.to_vec();
+    write_string(&mut out, name);
+    out.push(b',');
+    match flag {
+        Some(flag) => write_flag_data(&mut out, flag),
+        None => out.extend_from_slice(br#""flag_data":null"#),
+    }
+    member(&mut out, "environment", Some(environment));
+    out.push(b'}');
+    out
+}
+
+/// The list of an environment's flags.
+pub(super) fn list(snapshot: &Snapshot, asked: &Asked) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    write_flags(&mut out, snapshot, &asked.environment);
+    end_list(&mut out, asked, snapshot.version(), false);
+    out
+}
+
+/// The same as it was kept, and its version.
+pub(super) fn kept_list(kept: &[u8], asked: &Asked) -> Option<(Vec<u8>, u64)> {
+    let kept: KeptList<'_> = serde_json::from_slice(kept).ok()?;
+    let mut out = br#"{"flags":"#.to_vec();
+    out.extend_from_slice(kept.flags.get().as_bytes());
+    end_list(&mut out, asked, kept.flags_version, true);
+    Some((out, kept.flags_version))
+}
+
+fn end_list(out: &mut Vec<u8>, asked: &Asked, flags_version: u64, is_hit: bool) {
+    member(out, "environment", Some(&asked.environment));
+    out.extend_from_slice(br#","flags_version":"#);
+    write_integer(out, flags_version);
+    end(out, is_hit);
+}
+
+fn end(out: &mut Vec<u8>, is_hit: bool) {
+    member(out, "_cache", Some(if is_hit { "hit" } else { "miss" }));
+    out.push(b'}');
+}

@@ -1,0 +1,102 @@
+//! What the edge API keeps in Redis: how well that does, and away with it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::evaluate::environment_of;
+use crate::http::input::Bodiless;
+use crate::http::manage::FlagName;
+use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
+use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
+use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
+
+/// Removes what is kept of a flag, for all users.
+#[utoipa::path(
+    delete,
+    path = "/flags/{name}/cache",
+    tag = "edge",
+    params(("name" = String, Path, description = "The flag", min_length = 1), EdgeQuery),
+    responses((status = 200, description = "Removed", body = CacheCleared), EdgeProblems)
+)]
+pub(in crate::http) async fn clear(
+    State(api): State<Arc<Api>>,
+    FlagName(name): FlagName,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Json<CacheCleared>, Problem> {
+    let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Write, &environment)?;
+    let known = {
+        let snapshot = api.store.load();
+        snapshot.environment(&environment).is_some_and(|flags| flags.get(&name).is_some())
+    };
+    if !known && api.store.is_ready() {
+        let detail = format!("environment {environment} has no flag {name}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    let removed = match &api.view {
+        Some(view) => view.edge.clear(&environment, &name).await,
+        None => Ok(0),
+    };
+    // Redis's own words may hold addresses.
+    let removed = removed.map_err(|trouble| {
+        tracing::warn!(%trouble, flag = name, "what the edge keeps was not removed");
+        let detail = format!("Redis cannot be asked now ({})", trouble.reason());
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
+    })?;
+    Ok(Json(CacheCleared { flag_name: name, environment, removed_keys: removed }))
+}
+
+/// How often this process's calls found their answer in Redis.
+#[utoipa::path(
+    get,
+    path = "/cache/stats",
+    tag = "edge",
+    params(EdgeQuery),
+    responses((status = 200, description = "Since the process started", body = CacheStats), EdgeProblems)
+)]
+pub(in crate::http) async fn stats(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Json<CacheStats>, Problem> {
+    caller.may_in(Scope::Read, &environment_of(&api, &input, None))?;
+    let layers = [Layer::Check, Layer::Endpoint, Layer::List].map(|layer| {
+        let (hits, misses) = api.metrics.edge.so_far(layer.as_str());
+        (layer.as_str().to_owned(), CacheLayer { hits, misses, hit_rate: rate(hits, misses) })
+    });
+    let hits = layers.iter().map(|(_, layer)| layer.hits).sum();
+    let misses = layers.iter().map(|(_, layer)| layer.misses).sum();
+    Ok(Json(CacheStats {
+        hits,
+        misses,
+        hit_rate: rate(hits, misses),
+        layers: layers.into(),
+        ttl_seconds: [("check", CHECK_LIFE), ("endpoint", ENDPOINT_LIFE), ("data", DATA_LIFE)]
+            .map(|(name, life)| (name.to_owned(), life.as_secs()))
+            .into(),
+        redis: redis(&api).await,
+    }))
+}
+
+async fn redis(api: &Api) -> CacheRedis {
+    let Some(view) = &api.view else {
+        return CacheRedis { state: "off".to_owned(), keys: None };
+    };
+    match view.edge.keys().await {
+        Ok(keys) => CacheRedis { state: "up".to_owned(), keys },
+        Err(_) => CacheRedis { state: "down".to_owned(), keys: None },
+    }
+}
+
+/// Of nothing at all it is 0.
+fn rate(hits: u64, misses: u64) -> f64 {
+    if hits == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 }
+}

@@ -1,0 +1,86 @@
+//! `POST /flags/{name}/update`: a local flag is switched, and its rollout set.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value};
+
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::evaluate::environment_of;
+use crate::http::input::{Bodiless, Input, json_answer};
+use crate::http::manage::{self, FlagName};
+use crate::http::openapi::calls::EdgeQuery;
+use crate::http::openapi::edge::EdgeUpdated;
+use crate::http::problem::FieldError;
+use crate::manage::{Asked, By, Expected};
+
+use super::body;
+
+/// Changes a local flag; what is kept of it is not served any more when this is answered.
+#[utoipa::path(
+    post,
+    path = "/flags/{name}/update",
+    tag = "edge",
+    params(
+        ("name" = String, Path, description = "The flag", min_length = 1),
+        ("enabled" = Option<bool>, Query, description = "Switched on or off"),
+        ("rollout_percentage" = Option<f64>, Query, description = "Of everybody, 0 to 100"),
+        EdgeQuery
+    ),
+    responses(
+        (status = 200, description = "Changed, announced, and in force here", body = EdgeUpdated),
+        (status = 202, description = "Changed, and not known yet to be in force", body = EdgeUpdated),
+        manage::WriteProblems
+    )
+)]
+pub(in crate::http) async fn update(
+    State(api): State<Arc<Api>>,
+    FlagName(name): FlagName,
+    caller: Caller,
+    Bodiless(input): Bodiless,
+) -> Result<Response, Problem> {
+    let environment = environment_of(&api, &input, None).into_owned();
+    caller.may_in(Scope::Write, &environment)?;
+    let change = change(&input)?;
+    let asked = Asked { environment: &environment, name: &name, expected: &Expected::Any };
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: None };
+    let done = api.manager.update(asked, change.to_string().as_bytes(), by).await.map_err(manage::problem)?;
+    let body = {
+        let snapshot = api.store.load();
+        let flags = snapshot.environment(&environment);
+        body::updated(flags.and_then(|flags| flags.get(&name)), &name, &environment)
+    };
+    let status = if done.in_force { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut answer = json_answer(body, api.store.version());
+    *answer.status_mut() = status;
+    Ok(answer)
+}
+
+/// The same as management takes it; it says what is wrong with a percentage.
+fn change(input: &Input) -> Result<Value, Problem> {
+    let mut change = Map::new();
+    match input.parameter("enabled").as_deref() {
+        None => {}
+        Some("true") => drop(change.insert("is_enabled".to_owned(), true.into())),
+        Some("false") => drop(change.insert("is_enabled".to_owned(), false.into())),
+        Some(_) => {
+            let error = FieldError::new("enabled", "expected true or false");
+            return Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]));
+        }
+    }
+    if let Some(percentage) = input.parameter("rollout_percentage") {
+        change.insert("rollout_percentage".to_owned(), Value::String(percentage.into_owned()));
+    }
+    if change.is_empty() {
+        let message = "expected this, or rollout_percentage, or both";
+        let error = FieldError::new("enabled", message);
+        return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]));
+    }
+    Ok(Value::Object(change))
+}

@@ -1,0 +1,280 @@
+//! `/api/v1/feature-flags`: flags are listed, shown, made, changed and deleted; Unleash is looked at.
+
+mod ask;
+mod doc;
+mod refusal;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Serialize;
+
+use crate::config::Scope;
+use crate::flag::local;
+use crate::manage::{Asked, By, Done, ManageError, Shown};
+
+use super::Problem;
+use super::api::Api;
+use super::caller::Caller;
+use super::input::Input;
+
+pub(super) use refusal::problem;
+
+use ask::Ask;
+pub(super) use ask::FlagName;
+pub(super) use doc::WriteProblems;
+use doc::{
+    AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,
+    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
+};
+
+const FLAGS: &str = "/api/v1/feature-flags";
+const ONE: &str = "/api/v1/feature-flags/{name}";
+
+const LIST_DEFAULT: u32 = 50;
+const LIST_MAX: u32 = 100;
+const HISTORY_DEFAULT: u32 = 100;
+const HISTORY_MAX: u32 = 1_000;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route(FLAGS, get(list).post(create))
+        .route(ONE, get(one).put(update).delete(delete))
+        .route("/api/v1/feature-flags/{name}/history", get(history))
+        .route("/api/v1/feature-flags/{name}/changes", get(changes))
+        .route("/api/v1/feature-flags/sync", post(sync))
+}
+
+/// Lists flags, wherever they are managed.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags",
+    tag = "management",
+    params(ListQuery),
+    responses((status = 200, description = "A page of them, by name", body = FlagList), ManageProblems)
+)]
+pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let environment = ask.any_environment()?;
+    let environments = match &environment {
+        Some(environment) => {
+            caller.may_in(Scope::Read, environment)?;
+            Some(vec![environment.as_str()])
+        }
+        None => caller.environments(),
+    };
+    let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
+    let page = api.manager.list(environments.as_deref(), limit, offset).await.map_err(problem)?;
+    answer(StatusCode::OK, &page)
+}
+
+/// Shows a flag, wherever it is managed.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags/{name}",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery),
+    responses(
+        (status = 200, description = "The flag; of a local one, `ETag` is its revision", body = FlagBody),
+        ManageProblems
+    )
+)]
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let environment = ask.environment()?;
+    caller.may_in(Scope::Read, &environment)?;
+    let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
+    show(StatusCode::OK, &shown)
+}
+
+/// Makes a local flag.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags",
+    tag = "management",
+    params(ChangeHeaders),
+    request_body = doc::NewFlag,
+    responses(
+        (status = 201, description = "Made, announced, and in force here", body = FlagBody),
+        AcceptedFlag,
+        WriteProblems
+    )
+)]
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let reason = ask::reason(&input)?;
+    let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
+    let (name, environment, flag) = new;
+    caller.may_in(Scope::Write, &environment)?;
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
+    let mut response = finish(&api, &done, StatusCode::CREATED).await?;
+    let (name, environment) = (ask::segment(&done.name), ask::encoded(&done.environment));
+    if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Changes the fields of a local flag that are given.
+#[utoipa::path(
+    put,
+    path = "/api/v1/feature-flags/{name}",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery, doc::ExpectedHeaders),
+    request_body = FlagUpdate,
+    responses(
+        (status = 200, description = "Changed, announced, and in force here", body = FlagBody),
+        AcceptedFlag,
+        WriteProblems
+    )
+)]
+pub(super) async fn update(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let environment = ask::environment(input.parameter("environment"))?;
+    caller.may_in(Scope::Write, &environment)?;
+    let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
+    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let updating = api.manager.update(asked, &input.body, by);
+    let done = updating.await.map_err(problem)?;
+    finish(&api, &done, StatusCode::OK).await
+}
+
+/// Deletes a local flag. Its evaluations and its changes are kept.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/feature-flags/{name}",
+    tag = "management",
+    params(FlagPath, DeleteQuery, doc::ExpectedHeaders),
+    responses(
+        (status = 204, description = "Deleted, announced, and no longer in force here"),
+        (status = 202, description = "Deleted, and not known yet to be out of force"),
+        WriteProblems
+    )
+)]
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<StatusCode, Problem> {
+    caller.may(Scope::Delete)?;
+    let environment = ask.environment()?;
+    caller.may_in(Scope::Delete, &environment)?;
+    let (expected, reason) = (ask::expected(ask.header("if-match"))?, ask.reason()?);
+    let shadowed = ask.switch("shadowed")?;
+    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let deleting = api.manager.delete(asked, shadowed, by);
+    let done = deleting.await.map_err(problem)?;
+    Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
+}
+
+/// Looks at the source of an environment's flags now, and waits until what it has is in force.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/sync",
+    tag = "management",
+    params(EnvironmentQuery),
+    responses(
+        (status = 200, description = "What the source has is in force here", body = SyncAnswer),
+        doc::SyncProblems
+    )
+)]
+pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let environment = ask.environment()?;
+    caller.may_in(Scope::Write, &environment)?;
+    let synced = api.manager.sync(&environment).await.map_err(problem)?;
+    answer(StatusCode::OK, &synced)
+}
+
+/// The latest evaluations of a flag, the last one first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags/{name}/history",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery, LimitQuery),
+    responses((status = 200, description = "As they were audited", body = History), ManageProblems)
+)]
+pub(super) async fn history(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
+    let history = api.manager.history(&environment, &name, limit).await.map_err(problem)?;
+    answer(StatusCode::OK, &history)
+}
+
+/// The latest changes of a local flag, the last one first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags/{name}/changes",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery, LimitQuery),
+    responses((status = 200, description = "Who changed what, when and why", body = ChangeList), ManageProblems)
+)]
+pub(super) async fn changes(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
+    caller.may_in(Scope::Read, &environment)?;
+    let changes = api.manager.changes(&environment, &name, limit).await.map_err(problem)?;
+    answer(StatusCode::OK, &changes)
+}
+
+/// The flag after a change: 202 if that is not in force yet.
+async fn finish(api: &Api, done: &Done, status: StatusCode) -> Result<Response, Problem> {
+    let shown = api.manager.get(&done.environment, &done.name).await.map_err(problem)?;
+    show(if done.in_force { status } else { StatusCode::ACCEPTED }, &shown)
+}
+
+fn show(status: StatusCode, shown: &Shown) -> Result<Response, Problem> {
+    let mut response = answer(status, shown)?;
+    if let Some(revision) = shown.revision
+        && let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\""))
+    {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(body);
+    let body = body.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}

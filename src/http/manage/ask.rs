@@ -1,0 +1,219 @@
+//! What a management call asks for: the flag's name in the path, parameters, headers.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+
+use crate::flag::local::check_environment;
+use crate::http::Problem;
+use crate::http::input::{Input, last_parameter};
+use crate::http::problem::FieldError;
+use crate::manage::Expected;
+
+/// Why a change is made.
+const REASON_HEADER: &str = "x-change-reason";
+const MAX_REASON_BYTES: usize = 1_000;
+/// Pages beyond are not worth their price.
+const MAX_OFFSET: u32 = 1_000_000;
+
+/// A call without a body.
+#[derive(Debug)]
+pub struct Ask {
+    headers: HeaderMap,
+    query: Option<String>,
+}
+
+/// The name of the flag, from the path.
+#[derive(Debug)]
+pub struct FlagName(pub(in crate::http) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Ask {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self { headers: parts.headers.clone(), query: parts.uri.query().map(str::to_owned) })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for FlagName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            // No database could even be asked for it.
+            Ok(Path(name)) if name.contains('\0') => {
+                Err(Problem::new(StatusCode::NOT_FOUND, "no flag has such a name"))
+            }
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => {
+                let error = FieldError::new("name", "expected UTF-8, percent-encoded");
+                Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
+            }
+        }
+    }
+}
+
+impl Ask {
+    pub(super) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        last_parameter(self.query.as_deref(), name)
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(super) fn environment(&self) -> Result<String, Problem> {
+        environment(self.parameter("environment"))
+    }
+
+    /// Absent: all of them.
+    pub(super) fn any_environment(&self) -> Result<Option<String>, Problem> {
+        self.parameter("environment").map(|name| environment(Some(name))).transpose()
+    }
+
+    pub(super) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
+        let limit = self.number("limit", default, 1, max);
+        limit.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
+    }
+
+    /// Limit and offset.
+    pub(super) fn page(&self, default: u32, max: u32) -> Result<(u32, u32), Problem> {
+        match (self.number("limit", default, 1, max), self.number("offset", 0, 0, MAX_OFFSET)) {
+            (Ok(limit), Ok(offset)) => Ok((limit, offset)),
+            (limit, offset) => {
+                let wrong: Vec<_> = limit.err().into_iter().chain(offset.err()).collect();
+                let status = wrong.iter().map(|(status, _)| *status).min().unwrap_or(StatusCode::BAD_REQUEST);
+                Err(Problem::of_fields(status, wrong.into_iter().map(|(_, error)| error).collect()))
+            }
+        }
+    }
+
+    pub(super) fn switch(&self, name: &str) -> Result<bool, Problem> {
+        match self.parameter(name).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => {
+                let error = FieldError::new(name, "expected true or false");
+                Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
+            }
+        }
+    }
+
+    pub(super) fn reason(&self) -> Result<Option<String>, Problem> {
+        checked_reason(self.headers.get(REASON_HEADER).map(|value| value.as_bytes()))
+    }
+
+    fn number(&self, name: &str, default: u32, min: u32, max: u32) -> Result<u32, (StatusCode, FieldError)> {
+        let Some(text) = self.parameter(name) else {
+            return Ok(default);
+        };
+        let expected = || FieldError::new(name, format!("expected a whole number from {min} to {max}"));
+        match text.parse::<i128>() {
+            Ok(number) => u32::try_from(number)
+                .ok()
+                .filter(|number| (min..=max).contains(number))
+                .ok_or_else(|| (StatusCode::UNPROCESSABLE_ENTITY, expected())),
+            Err(_) => Err((StatusCode::BAD_REQUEST, expected())),
+        }
+    }
+}
+
+pub(super) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem> {
+    let checked = given.as_deref().map(check_environment);
+    let message = match (&given, checked) {
+        (Some(name), Some(Ok(()))) => return Ok(name.clone().into_owned()),
+        (_, Some(Err(message))) => message,
+        _ => "is required".to_owned(),
+    };
+    let error = FieldError::new("environment", message);
+    Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]))
+}
+
+/// `If-Match`: revisions as `ETag` has them. A weak tag matches nothing.
+pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
+    let Some(header) = header.map(str::trim).filter(|header| *header != "*") else {
+        return Ok(Expected::Any);
+    };
+    let mut revisions = Vec::new();
+    for tag in header.split(',').map(str::trim) {
+        let (weak, opaque) = tag.strip_prefix("W/").map_or((false, tag), |tag| (true, tag));
+        let opaque = opaque.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        let Some(opaque) = opaque.filter(|opaque| !opaque.contains('"')) else {
+            let error = FieldError::new("If-Match", "expected `*`, or tags in quotes, as an ETag has them");
+            return Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]));
+        };
+        // Somebody else's tag is none of ours.
+        revisions.extend(opaque.parse::<i64>().ok().filter(|_| !weak));
+    }
+    Ok(Expected::OneOf(revisions))
+}
+
+pub(super) fn reason(input: &Input) -> Result<Option<String>, Problem> {
+    checked_reason(input.header_bytes(REASON_HEADER))
+}
+
+fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
+    let Some(bytes) = header else {
+        return Ok(None);
+    };
+    let message = match std::str::from_utf8(bytes) {
+        Ok(text) if text.len() <= MAX_REASON_BYTES => {
+            return Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()));
+        }
+        Ok(_) => format!("expected at most {MAX_REASON_BYTES} bytes"),
+        Err(_) => "expected UTF-8".to_owned(),
+    };
+    let error = FieldError::new("X-Change-Reason", message);
+    Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
+}
+
+/// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.
+pub(super) fn segment(name: &str) -> String {
+    match name {
+        "sync" => "%73ync".to_owned(),
+        "evaluate" => "%65valuate".to_owned(),
+        _ => encoded(name),
+    }
+}
+
+/// For a query.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_revisions_in_quotes() {
+        let one_of = |revisions: &[i64]| Ok(Expected::OneOf(revisions.to_vec()));
+        assert_eq!(expected(None), Ok(Expected::Any));
+        assert_eq!(expected(Some(" * ")), Ok(Expected::Any));
+        assert_eq!(expected(Some("\"7\"")), one_of(&[7]));
+        assert_eq!(expected(Some("\"7\", \"8\" ,W/\"9\"")), one_of(&[7, 8]));
+        assert_eq!(expected(Some("\"someone-elses\"")), one_of(&[]));
+        for bad in ["7", "\"7", "", "\"7\"8\"", ","] {
+            assert_eq!(expected(Some(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_encoded_for_paths() {
+        assert_eq!(encoded("a/b%2F c?d#é"), "a%2Fb%252F%20c%3Fd%23%C3%A9");
+        assert_eq!((segment("sync").as_str(), segment("a/b").as_str()), ("%73ync", "a%2Fb"));
+    }
+}

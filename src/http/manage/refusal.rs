@@ -1,0 +1,49 @@
+//! Why a management call came to nothing, as callers are told.
+
+use axum::http::header::ETAG;
+use axum::http::{HeaderValue, StatusCode};
+
+use crate::flag::local::Invalid;
+use crate::http::Problem;
+use crate::http::problem::FieldError;
+use crate::manage::ManageError;
+
+/// Nothing of what went wrong inside is told, but what the caller can do something about.
+pub(in crate::http) fn problem(error: ManageError) -> Problem {
+    let status = match &error {
+        ManageError::Invalid(invalid) => return invalid_fields(invalid),
+        ManageError::Unknown => StatusCode::NOT_FOUND,
+        ManageError::Exists | ManageError::Elsewhere { .. } => StatusCode::CONFLICT,
+        ManageError::Stale(revision) => {
+            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, &error);
+            let tag = HeaderValue::try_from(format!("\"{revision}\""));
+            return tag.into_iter().fold(problem, |problem, tag| problem.header(ETAG, tag));
+        }
+        ManageError::NoSource(_) => {
+            let field = FieldError::new("environment", error.to_string());
+            return Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![field]);
+        }
+        ManageError::Source(error) => {
+            let detail = format!("the source of flags gives no answer to believe ({})", error.reason());
+            return Problem::new(StatusCode::BAD_GATEWAY, detail).retry_after(1);
+        }
+        ManageError::NoDatabase => StatusCode::SERVICE_UNAVAILABLE,
+        ManageError::Database(_) => {
+            let detail = "the database does not answer; whether a change was made before is not known";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+        }
+        ManageError::NotReady | ManageError::Late(_) => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
+        }
+    };
+    Problem::new(status, error)
+}
+
+fn invalid_fields(invalid: &[Invalid]) -> Problem {
+    let status = match invalid.iter().any(|invalid| invalid.malformed) {
+        true => StatusCode::BAD_REQUEST,
+        false => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let errors = invalid.iter().map(|invalid| FieldError::new(&invalid.field, invalid.message.clone()));
+    Problem::of_fields(status, errors.collect())
+}

@@ -1,0 +1,221 @@
+//! Creating, changing and deleting local flags.
+
+use crate::flag::CompiledFlag;
+use crate::flag::local::{self, Invalid, LocalFlag};
+use crate::message::change::ChangeKind;
+
+use super::records::{Decision, Local, Records, Wanted, Written};
+use super::standing::Standing;
+use super::{ManageError, Manager};
+
+/// Local flags of all environments.
+pub const MAX_LOCAL_FLAGS: i64 = 20_000;
+/// Environments that have local flags.
+pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
+
+/// Who changes a flag, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'b> {
+    pub actor: &'b str,
+    pub reason: Option<&'b str>,
+}
+
+/// Which flag a call is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub environment: &'a str,
+    pub name: &'a str,
+    /// What the caller has seen of it.
+    pub expected: &'a Expected,
+}
+
+/// The revision that a flag must have for a change to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Expected {
+    #[default]
+    Any,
+    OneOf(Vec<i64>),
+}
+
+/// A change that was made, and will be in force whatever happens.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub environment: String,
+    pub name: String,
+    pub revision: i64,
+    /// It is in force here, and was announced.
+    pub in_force: bool,
+}
+
+impl Expected {
+    fn holds(&self, revision: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(revisions) => revisions.contains(&revision),
+        }
+    }
+}
+
+impl Manager {
+    /// Makes a local flag, as [`local::created`] has read it.
+    pub async fn create(
+        &self,
+        environment: &str,
+        name: &str,
+        flag: LocalFlag,
+        by: By<'_>,
+    ) -> Result<Done, ManageError> {
+        check(name, environment, &flag)?;
+        let records = self.records()?;
+        self.is_ours(environment, name, "")?;
+        has_room(records, environment).await?;
+        let wanted = wanted(environment, name, ChangeKind::Created, by);
+        let written = records.change(wanted, |before| match before {
+            Some(_) => Decision::Leave(ManageError::Exists),
+            None => Decision::Write(Some(flag)),
+        });
+        self.finish(wanted, written.await?).await
+    }
+
+    /// Changes the fields of a local flag that `body` names.
+    pub async fn update(&self, asked: Asked<'_>, body: &[u8], by: By<'_>) -> Result<Done, ManageError> {
+        let Asked { environment, name, expected } = asked;
+        let change = local::updated(body, name, environment).map_err(ManageError::Invalid)?;
+        let records = self.records()?;
+        self.is_ours(environment, name, "")?;
+        let wanted = wanted(environment, name, ChangeKind::Updated, by);
+        let written = records.change(wanted, |before| {
+            let before = match current(before, expected) {
+                Ok(before) => before,
+                Err(error) => return Decision::Leave(Left::Error(error)),
+            };
+            let mut flag = before.flag.clone();
+            change.apply_to(&mut flag);
+            if flag == before.flag {
+                return Decision::Leave(Left::Same(before.revision));
+            }
+            match check(name, environment, &flag) {
+                Ok(()) => Decision::Write(Some(flag)),
+                Err(error) => Decision::Leave(Left::Error(error)),
+            }
+        });
+        match written.await? {
+            Written::Left(Left::Error(error)) => Err(error),
+            Written::Left(Left::Same(revision)) => Ok(self.settle(wanted, revision).await),
+            Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
+        }
+    }
+
+    /// Deletes a local flag; what is known of its past stays. `shadowed`: though Unleash's of the same name is in
+    /// force, and stays so.
+    pub async fn delete(&self, asked: Asked<'_>, shadowed: bool, by: By<'_>) -> Result<Done, ManageError> {
+        let Asked { environment, name, expected } = asked;
+        let records = self.records()?;
+        if !shadowed {
+            let hint = match records.find(environment, name).await? {
+                Some(_) => "; `shadowed=true` deletes the local flag that it shadows",
+                None => "",
+            };
+            self.is_ours(environment, name, hint)?;
+        }
+        let seen = self.standing(environment, name);
+        let wanted = wanted(environment, name, ChangeKind::Deleted, by);
+        let written = records.change(wanted, |before| match current(before, expected) {
+            Ok(_) => Decision::Write(None),
+            Err(error) => Decision::Leave(error),
+        });
+        let (revision, before) = match written.await? {
+            Written::Left(error) => return Err(error),
+            Written::Done { revision, before, .. } => (revision, before),
+        };
+        // That it is not in force says that it is gone only if it was in force before, or never could be.
+        let was = before.is_some_and(|before| seen.has(before));
+        let gone = was || matches!(seen, Standing::Elsewhere(..));
+        let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
+        let ((), in_force) = tokio::join!(self.hint(wanted), away);
+        Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
+    }
+
+    async fn finish(&self, wanted: Wanted<'_>, written: Written<ManageError>) -> Result<Done, ManageError> {
+        match written {
+            Written::Left(error) => Err(error),
+            Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
+        }
+    }
+
+    /// Tells the leader, and waits until the revision is in force here.
+    async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
+        let Wanted { environment, name, .. } = wanted;
+        let in_force = self.wait_until(environment, name, |now| now.has(revision));
+        let in_force = match self.standing(environment, name).has(revision) {
+            true => true,
+            false => tokio::join!(self.hint(wanted), in_force).1,
+        };
+        Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force }
+    }
+
+    /// Losing it costs time only: the leader looks by itself too.
+    async fn hint(&self, wanted: Wanted<'_>) {
+        let Wanted { environment, name, kind, .. } = wanted;
+        if let Err(error) = self.hints.local(kind, environment, name).await {
+            tracing::warn!(environment, flag = name, %error, "the hint of a changed flag could not be sent");
+        }
+    }
+
+    fn is_ours(&self, environment: &str, name: &str, hint: &'static str) -> Result<(), ManageError> {
+        match self.known_standing(environment, name)? {
+            Standing::Elsewhere(source, _) => {
+                Err(ManageError::Elsewhere { place: self.place(environment, source), hint })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails while nobody here can tell whose a flag is.
+    fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
+        if self.store.is_ready() { Ok(self.standing(environment, name)) } else { Err(ManageError::NotReady) }
+    }
+}
+
+/// Why an update wrote nothing.
+enum Left {
+    Error(ManageError),
+    /// The flag says so already.
+    Same(i64),
+}
+
+fn wanted<'w>(environment: &'w str, name: &'w str, kind: ChangeKind, by: By<'w>) -> Wanted<'w> {
+    Wanted { environment, name, kind, actor: by.actor, reason: by.reason }
+}
+
+fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
+    let before = before.ok_or(ManageError::Unknown)?;
+    if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
+}
+
+/// Whether the flag can be compiled, and is not too large.
+fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
+    let definition = local::feature(name, flag, i64::MAX).to_string();
+    let compiled = CompiledFlag::compile(environment, 0, &definition);
+    compiled.map(drop).map_err(|error| {
+        let Invalid { field, message, malformed } =
+            Invalid { field: error.field, message: error.message, malformed: false };
+        ManageError::Invalid(vec![Invalid { field, message, malformed }])
+    })
+}
+
+async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {
+    let (flags, environments, known) = records.count(environment).await?;
+    if flags >= MAX_LOCAL_FLAGS {
+        return Err(ManageError::field(
+            "name",
+            format!("there are {flags} local flags already, as many as there may be"),
+        ));
+    }
+    if !known && environments >= MAX_LOCAL_ENVIRONMENTS {
+        let message =
+            format!("{environments} environments have local flags already, as many as there may be");
+        return Err(ManageError::field("environment", message));
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Why a call came to nothing.
+
+use crate::database::DatabaseError;
+use crate::feed::LookError;
+use crate::flag::local::Invalid;
+
+/// Nothing was changed, unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    #[error("what was sent is not right")]
+    Invalid(Vec<Invalid>),
+    #[error("local flags need a database, and DATABASE_URL is not set")]
+    NoDatabase,
+    /// Where this happens during a commit, the change may have been made.
+    #[error("the database does not answer: {0}")]
+    Database(DatabaseError),
+    #[error("the flags in force are not known here yet")]
+    NotReady,
+    #[error("there is no flag of this name in this environment")]
+    Unknown,
+    #[error("there is a flag of this name in this environment already")]
+    Exists,
+    #[error("a flag of this name is managed in {place}, and changed there only{hint}")]
+    Elsewhere { place: String, hint: &'static str },
+    #[error("the flag is at revision {0} by now")]
+    Stale(i64),
+    #[error("environment {0} has no source of flags to look at")]
+    NoSource(String),
+    #[error("the source of flags cannot be looked at: {0}")]
+    Source(#[from] LookError),
+    #[error("what the source of flags has is not in force yet: {0}")]
+    Late(String),
+}
+
+impl From<DatabaseError> for ManageError {
+    fn from(error: DatabaseError) -> Self {
+        tracing::warn!(%error, "a management call could not use the database");
+        Self::Database(error)
+    }
+}
+
+impl From<sqlx::Error> for ManageError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+impl ManageError {
+    /// One field that makes no sense.
+    pub fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Invalid { field: field.to_owned(), message: message.into(), malformed: false }])
+    }
+}

@@ -1,0 +1,92 @@
+//! Flags, one or a page of them.
+
+use crate::database::on_pool;
+
+use super::shown::{Shown, View, view};
+use super::standing::Standing;
+use super::{ManageError, Manager};
+
+/// Some of all flags, in the order of their names.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Page {
+    pub items: Vec<Shown>,
+    /// Of all pages.
+    pub total: i64,
+    pub limit: u32,
+    pub offset: u32,
+}
+
+const ONE: &str = view!("WHERE f.environment = $1 AND f.name = $2");
+/// Those that are in the cache, or local and not deleted.
+const SOME: &str = view!(
+    "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
+        AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
+            OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
+                AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))
+    ORDER BY f.name, f.environment LIMIT $3 OFFSET $4"
+);
+const COUNT: &str = "SELECT count(*)
+    FROM feature_flags f LEFT JOIN local_flags l ON l.environment = f.environment AND l.name = f.name
+    WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
+        AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
+            OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
+                AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))";
+const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+/// Between names of environments, which have no control characters: neither database takes a list in the same way.
+const BETWEEN: &str = "\n";
+
+impl Manager {
+    /// One flag, wherever it is managed.
+    pub async fn get(&self, environment: &str, name: &str) -> Result<Shown, ManageError> {
+        self.records()?;
+        let found = self.view(environment, name).await?;
+        let in_force = !matches!(self.standing(environment, name), Standing::Nobody);
+        let found = match found {
+            // In force, and the sink has yet to write it down.
+            None if in_force => {
+                let records = self.records()?;
+                on_pool!(&records.database, |pool, sql| {
+                    sqlx::query(sql(ENTER)).bind(environment).bind(name).execute(pool).await.map(drop)?
+                });
+                self.view(environment, name).await?
+            }
+            found => found,
+        };
+        found.and_then(|view| self.show(view)).ok_or(ManageError::Unknown)
+    }
+
+    /// Flags of some environments, or of all.
+    pub async fn list(
+        &self,
+        environments: Option<&[&str]>,
+        limit: u32,
+        offset: u32,
+    ) -> Result<Page, ManageError> {
+        let database = &self.records()?.database;
+        let among = environments.map(among);
+        let (views, total): (Vec<View>, i64) = on_pool!(database, |pool, sql| {
+            let rows = sqlx::query_as(sql(SOME))
+                .bind(&among)
+                .bind(BETWEEN)
+                .bind(i64::from(limit))
+                .bind(i64::from(offset));
+            let total = sqlx::query_scalar(sql(COUNT)).bind(&among).bind(BETWEEN);
+            (rows.fetch_all(pool).await?, total.fetch_one(pool).await?)
+        });
+        let items = views.into_iter().filter_map(|view| self.show(view)).collect();
+        Ok(Page { items, total, limit, offset })
+    }
+
+    async fn view(&self, environment: &str, name: &str) -> Result<Option<View>, ManageError> {
+        let database = &self.records()?.database;
+        Ok(on_pool!(database, |pool, sql| {
+            sqlx::query_as(sql(ONE)).bind(environment).bind(name).fetch_optional(pool).await?
+        }))
+    }
+}
+
+/// Each name between two separators.
+fn among(names: &[&str]) -> String {
+    names.iter().flat_map(|name| [BETWEEN, name, BETWEEN]).collect()
+}

@@ -1,0 +1,80 @@
+//! Management of flags: local flags are created, changed and deleted here; all flags are listed.
+//!
+//! ```text
+//!  call ─► database (flag, change log: one transaction) ─► hint ─► leader: look, diff, one Kafka transaction
+//!            │ the truth about local flags                             │
+//!            └── answered ◄── in force in our own store ◄── definition ┘
+//! ```
+//!
+//! A call is answered as done when the definition made from its very revision is in force here; until then it is
+//! accepted, no more. What was committed comes into force whatever happens to the call or to the hint: the leader
+//! also looks by itself. Nothing here knows about HTTP.
+
+mod change;
+mod error;
+mod history;
+mod listing;
+pub mod records;
+mod shown;
+mod standing;
+mod sync;
+mod synced;
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::feed::{Hints, Origin};
+use crate::message::definition::Source;
+use crate::store::Store;
+
+pub use change::{Asked, By, Done, Expected};
+pub use error::ManageError;
+pub use history::{Evaluated, FlagChanged};
+pub use listing::Page;
+pub use records::Records;
+pub use shown::{ShadowedFlag, Shown};
+pub use sync::Synced;
+
+/// What the calls share.
+#[derive(Debug)]
+pub struct Manager {
+    config: Arc<Config>,
+    store: Arc<Store>,
+    /// `None` without a database.
+    records: Option<Records>,
+    pub hints: Hints,
+    /// Of flags that are managed elsewhere.
+    origins: Vec<Origin>,
+}
+
+impl Manager {
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<Store>,
+        records: Option<Records>,
+        origins: Vec<Origin>,
+    ) -> Self {
+        let hints = Hints::new(Arc::clone(&config));
+        let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
+        Self { config, store, records, hints, origins }
+    }
+
+    /// The store that its calls wait for.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    fn records(&self) -> Result<&Records, ManageError> {
+        self.records.as_ref().ok_or(ManageError::NoDatabase)
+    }
+
+    /// Where the flags of an environment are managed that are not local.
+    fn place(&self, environment: &str, source: Source) -> String {
+        let here = |origin: &&Origin| origin.environment() == Some(environment) && origin.source() == source;
+        match (self.origins.iter().find(here), source) {
+            (Some(origin), _) => origin.place().into_owned(),
+            (None, Source::File) => "a file".to_owned(),
+            (None, _) => "Unleash".to_owned(),
+        }
+    }
+}

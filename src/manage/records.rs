@@ -1,0 +1,243 @@
+//! The tables of local flags: the truth about them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use tokio::sync::watch;
+
+use crate::database::{Database, DatabaseError, in_transaction, on_pool};
+use crate::flag::local::LocalFlag;
+use crate::message::change::ChangeKind;
+
+/// A deletion is told by name for this long; what is deleted unseen for longer is a flag that went missing.
+const DELETED_SHOWN_DAYS: i64 = 30;
+
+/// A handle on the tables; clones share it.
+#[derive(Debug, Clone)]
+pub struct Records {
+    pub(super) database: Database,
+    migrated: watch::Receiver<bool>,
+}
+
+/// One local flag, for the feeder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalRow {
+    pub environment: String,
+    pub name: String,
+    pub revision: i64,
+    /// A [`LocalFlag`] as JSON.
+    pub document: String,
+    pub actor: String,
+    pub deleted: bool,
+}
+
+/// A local flag as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    pub flag: LocalFlag,
+    pub revision: i64,
+    pub actor: String,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A change on its way into the tables.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'w> {
+    pub environment: &'w str,
+    pub name: &'w str,
+    pub kind: ChangeKind,
+    pub actor: &'w str,
+    pub reason: Option<&'w str>,
+}
+
+/// What there is to do, now that the row is locked.
+#[derive(Debug)]
+pub enum Decision<E> {
+    /// `None`: it is deleted.
+    Write(Option<LocalFlag>),
+    Leave(E),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Written<E> {
+    /// The flag's revision now, and the one that it had.
+    Done {
+        revision: i64,
+        before: Option<i64>,
+    },
+    Left(E),
+}
+
+type Row = (i64, String, String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
+
+impl Records {
+    pub fn new(database: Database, migrated: watch::Receiver<bool>) -> Self {
+        Self { database, migrated }
+    }
+
+    /// Waits until the tables are there.
+    pub async fn ready(&self) {
+        // An error means that the process stops.
+        let _ = self.migrated.clone().wait_for(|migrated| *migrated).await;
+    }
+
+    /// A number that grows with every change that is committed, in whatever order these are.
+    pub async fn mark(&self) -> Result<i64, DatabaseError> {
+        let question = "SELECT coalesce(sum(revision), 0)::bigint FROM local_flags";
+        Ok(on_pool!(&self.database, |pool, sql| sqlx::query_scalar(sql(question)).fetch_one(pool).await?))
+    }
+
+    /// All local flags, and what was deleted lately.
+    pub async fn all(&self) -> Result<Vec<LocalRow>, DatabaseError> {
+        let question = "SELECT environment, name, revision, document::text, actor, deleted_at IS NOT NULL
+            FROM local_flags WHERE deleted_at IS NULL OR deleted_at > $1::timestamptz ORDER BY environment, name";
+        let since = time(Utc::now() - chrono::TimeDelta::days(DELETED_SHOWN_DAYS));
+        let rows: Vec<(String, String, i64, String, String, bool)> =
+            on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(question))
+                .bind(since)
+                .fetch_all(pool)
+                .await?);
+        let row = |(environment, name, revision, document, actor, deleted)| LocalRow {
+            environment,
+            name,
+            revision,
+            document,
+            actor,
+            deleted,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// How many local flags there are, and whether `environment` has any.
+    pub async fn count(&self, environment: &str) -> Result<(i64, i64, bool), DatabaseError> {
+        let question = "SELECT count(*), count(DISTINCT environment),
+            coalesce(max(CASE environment WHEN $1 THEN 1 ELSE 0 END), 0)::bigint
+            FROM local_flags WHERE deleted_at IS NULL";
+        let (flags, environments, known): (i64, i64, i64) = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_as(sql(question)).bind(environment).fetch_one(pool).await?
+        });
+        Ok((flags, environments, known > 0))
+    }
+
+    /// Changes a flag as `decide` says, which sees it as it stands (`None`: there is none) while nobody else can
+    /// change it; the change log gets its entry in the same transaction.
+    pub async fn change<E>(
+        &self,
+        wanted: Wanted<'_>,
+        decide: impl FnOnce(Option<&Local>) -> Decision<E>,
+    ) -> Result<Written<E>, DatabaseError> {
+        let Wanted { environment, name, kind, actor, reason } = wanted;
+        let now = Utc::now();
+        Ok(in_transaction!(&self.database, |transaction, sql| {
+            if kind == ChangeKind::Created {
+                // A row to lock: a deleted flag, as long as nobody else knows better.
+                sqlx::query(sql(PLACE))
+                    .bind(environment)
+                    .bind(name)
+                    .bind(actor)
+                    .bind(time(now))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            let row: Option<Row> = sqlx::query_as(sql(LOCK))
+                .bind(environment)
+                .bind(name)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let before = row.map(read).transpose()?.flatten();
+            match decide(before.as_ref()) {
+                Decision::Leave(why) => Written::Left(why),
+                Decision::Write(flag) => {
+                    let document = flag.as_ref().map(json).transpose()?;
+                    let was = before.as_ref().map(|before| json(&before.flag)).transpose()?;
+                    let revision: i64 = sqlx::query_scalar(sql(LOG))
+                        .bind(environment)
+                        .bind(name)
+                        .bind(action(kind))
+                        .bind(actor)
+                        .bind(reason)
+                        .bind(was)
+                        .bind(&document)
+                        .bind(time(now))
+                        .fetch_one(&mut *transaction)
+                        .await?;
+                    sqlx::query(sql(SET))
+                        .bind(environment)
+                        .bind(name)
+                        .bind(revision)
+                        .bind(&document)
+                        .bind(actor)
+                        .bind(time(now))
+                        .bind(kind == ChangeKind::Created)
+                        .bind(flag.is_none())
+                        .execute(&mut *transaction)
+                        .await?;
+                    if flag.is_some() {
+                        sqlx::query(sql(ENTER))
+                            .bind(environment)
+                            .bind(name)
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
+                    Written::Done { revision, before: before.map(|before| before.revision) }
+                }
+            }
+        }))
+    }
+
+    /// The flag as it stands.
+    pub async fn find(&self, environment: &str, name: &str) -> Result<Option<Local>, DatabaseError> {
+        let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_as(sql(FIND)).bind(environment).bind(name).fetch_optional(pool).await?
+        });
+        Ok(row.map(read).transpose()?.flatten())
+    }
+}
+
+const FIND: &str =
+    "SELECT revision, document::text, actor, created_at, updated_at, deleted_at FROM local_flags
+    WHERE environment = $1 AND name = $2";
+const LOCK: &str =
+    "SELECT revision, document::text, actor, created_at, updated_at, deleted_at FROM local_flags
+    WHERE environment = $1 AND name = $2 FOR UPDATE";
+const PLACE: &str = "INSERT INTO local_flags
+        (environment, name, revision, document, actor, created_at, updated_at, deleted_at)
+    VALUES ($1, $2, 0, '{}', $3, $4::timestamptz, $4::timestamptz, $4::timestamptz) ON CONFLICT DO NOTHING";
+const LOG: &str = "INSERT INTO feature_flag_changes
+        (environment, flag_name, action, actor, reason, before, after, changed_at)
+    VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8::timestamptz) RETURNING id";
+const SET: &str =
+    "UPDATE local_flags SET revision = $3, document = coalesce($4::jsonb, document), actor = $5,
+        updated_at = $6::timestamptz, created_at = CASE WHEN $7 THEN $6::timestamptz ELSE created_at END,
+        deleted_at = CASE WHEN $8 THEN $6::timestamptz END
+    WHERE environment = $1 AND name = $2";
+/// What the flag cache has beside it: its number, and how often it was evaluated.
+const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+/// `None`: deleted.
+fn read(
+    (revision, document, actor, created_at, updated_at, deleted_at): Row,
+) -> Result<Option<Local>, sqlx::Error> {
+    if deleted_at.is_some() {
+        return Ok(None);
+    }
+    let flag = serde_json::from_str(&document).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(Some(Local { flag, revision, actor, created_at, updated_at }))
+}
+
+fn json(flag: &LocalFlag) -> Result<String, sqlx::Error> {
+    serde_json::to_string(flag).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn action(kind: ChangeKind) -> &'static str {
+    match kind {
+        ChangeKind::Created => "created",
+        ChangeKind::Updated => "updated",
+        ChangeKind::Deleted => "deleted",
+    }
+}
+
+/// As the tables of both databases take it.
+pub(super) fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}

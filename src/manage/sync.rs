@@ -1,0 +1,133 @@
+//! Looks at the source of an environment's flags now, and waits until what it has is in force.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use crate::feed::answer::Answer;
+use crate::feed::{AdminFlag, Origin, Seen};
+use crate::flag::definition::{checksum, inline_segments};
+use crate::flag::{CompiledFlag, Snapshot};
+use crate::message::definition::Source;
+
+use super::standing::IN_FORCE_PATIENCE;
+use super::{ManageError, Manager};
+
+/// What a sync came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Synced {
+    pub synced_count: usize,
+    pub environment: String,
+    pub refused_count: usize,
+    pub admin: bool,
+}
+
+/// What the source has, as it will be in force.
+pub(super) struct Expected {
+    pub(super) source: Source,
+    /// Name and checksum.
+    pub(super) flags: Vec<(String, String)>,
+    refused: HashSet<String>,
+}
+
+impl Manager {
+    pub async fn sync(&self, environment: &str) -> Result<Synced, ManageError> {
+        let here = |origin: &&Origin| origin.environment() == Some(environment);
+        let mut origin = self
+            .origins
+            .iter()
+            .find(here)
+            .cloned()
+            .ok_or_else(|| ManageError::NoSource(environment.to_owned()))?;
+        let answer = match origin.look().await? {
+            Seen::Answer { answer, .. } => answer,
+            // A clone that never saw anything has nothing to compare with.
+            Seen::Unchanged | Seen::Local { .. } => Answer::default(),
+        };
+        let source = origin.source();
+        let name = environment.to_owned();
+        let expected = tokio::task::spawn_blocking(move || expect(&name, source, &answer)).await;
+        let expected = expected.map_err(|error| ManageError::Late(error.to_string()))?;
+        self.bring_in_force(environment, &expected).await?;
+        let told = self.told(&origin).await?;
+        let admin = told.is_some();
+        self.note_synced(environment, &expected, told.unwrap_or_default()).await?;
+        Ok(Synced {
+            synced_count: expected.flags.len(),
+            environment: environment.to_owned(),
+            refused_count: expected.refused.len(),
+            admin,
+        })
+    }
+
+    /// What Unleash's Admin API says about its flags; `None` without a token for it.
+    async fn told(&self, origin: &Origin) -> Result<Option<Vec<AdminFlag>>, ManageError> {
+        match (origin, &self.config.unleash.admin_token) {
+            (Origin::Unleash(unleash), Some(token)) => Ok(Some(unleash.admin_flags(token).await?)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn bring_in_force(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {
+        if missing(&self.store.load(), environment, expected).is_none() {
+            return Ok(());
+        }
+        let hint = async {
+            if let Err(error) = self.hints.everything(environment).await {
+                tracing::warn!(environment, %error, "the hint of a sync could not be sent");
+            }
+        };
+        tokio::join!(hint, self.wait_for(environment, expected)).1
+    }
+
+    async fn wait_for(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {
+        let deadline = Instant::now() + IN_FORCE_PATIENCE;
+        let mut versions = self.store.versions();
+        loop {
+            versions.mark_unchanged();
+            let Some(missing) = missing(&self.store.load(), environment, expected) else {
+                return Ok(());
+            };
+            if !matches!(timeout_at(deadline, versions.changed()).await, Ok(Ok(()))) {
+                return Err(ManageError::Late(missing));
+            }
+        }
+    }
+}
+
+fn expect(environment: &str, source: Source, answer: &Answer) -> Expected {
+    let mut refused: HashSet<String> = answer.refused.iter().map(|refused| refused.flag.clone()).collect();
+    let mut flags = Vec::with_capacity(answer.features.len());
+    for feature in &answer.features {
+        let canonical = inline_segments(feature.json.get(), &answer.segments);
+        let canonical = canonical.ok().filter(|text| CompiledFlag::compile(environment, 0, text).is_ok());
+        match canonical {
+            Some(canonical) => flags.push((feature.name.clone(), checksum(&canonical))),
+            None => drop(refused.insert(feature.name.clone())),
+        }
+    }
+    Expected { source, flags, refused }
+}
+
+/// A flag that is not in force as the source has it, or is though the source has it no longer.
+fn missing(snapshot: &Snapshot, environment: &str, expected: &Expected) -> Option<String> {
+    let Expected { source, flags, refused } = expected;
+    let in_force = snapshot.environment(environment);
+    let stands = |name: &str, checksum: &str| {
+        let flag = in_force.and_then(|flags| flags.get(name));
+        let provenance = flag.and_then(|flag| flag.provenance.as_ref());
+        provenance.is_some_and(|known| known.source == *source && &*known.checksum == checksum)
+    };
+    if let Some((name, _)) = flags.iter().find(|(name, checksum)| !stands(name, checksum)) {
+        return Some(name.clone());
+    }
+    let names: HashSet<&str> = flags.iter().map(|(name, _)| name.as_str()).collect();
+    let gone = |flag: &CompiledFlag| {
+        flag.provenance.as_ref().is_some_and(|known| known.source == *source)
+            && !names.contains(&*flag.name)
+            && !refused.contains(&*flag.name)
+    };
+    let mut lingering = in_force.into_iter().flat_map(|flags| flags.iter()).filter(|flag| gone(flag));
+    lingering.next().map(|flag| flag.name.to_string())
+}

@@ -1,0 +1,44 @@
+//! Events that the broker does not take.
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::metrics::CodeLabels;
+use crate::publish::count_dropped;
+use crate::publish::outlet::{LETTER, Refused};
+
+use super::Worker;
+
+impl Worker {
+    /// A broker refuses a batch as a whole: which record it does not take shows when each is sent alone, and by a
+    /// producer that nothing is behind in.
+    pub(super) fn refused(&mut self, refused: Refused) {
+        let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
+        if refused.ticket == LETTER {
+            tracing::error!(%code, "a dead letter is refused");
+            count_dropped(&self.metrics, "dead_letter_refused", 1);
+            self.letter_settled();
+        } else if alone {
+            self.letter = Some(refused);
+        } else {
+            self.flight.suspect(refused.ticket);
+        }
+        self.end(code);
+    }
+
+    /// A dead letter stands for an event.
+    pub(super) fn letter_settled(&mut self) {
+        if let Some(letter) = self.letter.take() {
+            self.metrics.dead_letters.get_or_create(&CodeLabels { code: letter.reason() }).inc();
+            self.flight.settle(letter.ticket, 1, true);
+        }
+    }
+
+    pub(super) fn hand_over_letter(&mut self) -> Result<(), RDKafkaErrorCode> {
+        if let (Some(outlet), Some(letter)) = (&self.outlet, &self.letter)
+            && outlet.in_flight() == 0
+        {
+            self.alone = outlet.send_letter(letter)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! A batch on its way into Redis.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rdkafka::error::KafkaError;
+use tokio::task::JoinHandle;
+
+use crate::kafka::consumer::BatchConsumer;
+use crate::warm::clients::Progress;
+use crate::warm::subject::Entry;
+use crate::warm::trouble::Trouble;
+use crate::warm::writer::Written;
+
+use super::{Batch, MAX_BACKOFF, MIN_BACKOFF, Worker};
+
+/// A batch that is being written, while the next one is read and evaluated.
+pub(super) struct Writing {
+    entries: Arc<Vec<Entry>>,
+    read: Vec<(i32, i64)>,
+    begun: Instant,
+    task: JoinHandle<Result<Written, Trouble>>,
+}
+
+impl Worker {
+    pub(super) fn begin(&self, batch: Batch) -> Writing {
+        let entries = Arc::new(batch.entries);
+        Writing { task: self.write(&entries), entries, read: batch.read, begun: Instant::now() }
+    }
+
+    fn write(&self, entries: &Arc<Vec<Entry>>) -> JoinHandle<Result<Written, Trouble>> {
+        let (writer, entries) = (Arc::clone(&self.writer), Arc::clone(entries));
+        self.runtime.spawn(async move { writer.lock().await.write(&entries).await })
+    }
+
+    /// Waits until a batch is written, and has it written again while Redis is in trouble, up to the life of a value.
+    pub(super) fn finish(
+        &mut self,
+        consumer: &BatchConsumer,
+        mut writing: Writing,
+        progress: &mut Progress,
+    ) -> Result<(), KafkaError> {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            let ended = self.runtime.block_on(&mut writing.task);
+            let trouble = match ended.unwrap_or_else(|error| Err(Trouble::Unreachable(error.to_string()))) {
+                Ok(written) => {
+                    self.parts.health.up();
+                    self.written(&writing.entries, written);
+                    break;
+                }
+                Err(trouble) => trouble,
+            };
+            self.parts.health.degraded(&trouble);
+            if writing.begun.elapsed() > self.ttl {
+                let count = u64::try_from(writing.entries.len()).unwrap_or(u64::MAX);
+                self.parts.metrics.drop_counted("warm_write", trouble.reason(), count);
+                break;
+            }
+            self.pause(backoff);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            if self.parts.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            // Whatever Redis does, this stays a member of its group.
+            consumer.serve()?;
+            writing.task = self.write(&writing.entries);
+        }
+        writing.read.into_iter().for_each(|(partition, offset)| progress.done(partition, offset));
+        Ok(())
+    }
+}
