@@ -204,6 +204,9 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
+            if std::thread::panicking() {
+                eprintln!("---- {}, its counters ----\n{}", self.name, counters(&self.url));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -212,6 +215,13 @@ impl Drop for Service {
             eprintln!("---- {}; all of it in {} ----\n{}", self.name, whole.display(), tail(&self.log));
         }
     }
+}
+
+/// What is not zero, without histograms.
+fn counters(url: &str) -> String {
+    let text = get(&format!("{url}/metrics")).map_or_else(String::new, |(_, text)| text);
+    let told = |line: &&str| !line.starts_with('#') && !line.contains("_bucket") && !line.ends_with(" 0");
+    text.lines().filter(told).collect::<Vec<_>>().join("\n")
 }
 
 /// Puts a log where it survives the test.
