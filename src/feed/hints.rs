@@ -8,7 +8,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use crate::config::Config;
-use crate::kafka::client;
+use crate::kafka::client::{self, Logged};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
@@ -20,7 +20,7 @@ const SEND_PATIENCE: Duration = Duration::from_secs(5);
 /// The producer of hints, made when the first one comes.
 pub struct Hints {
     config: Arc<Config>,
-    producer: OnceLock<FutureProducer>,
+    producer: OnceLock<FutureProducer<Logged>>,
 }
 
 impl std::fmt::Debug for Hints {
@@ -59,13 +59,13 @@ impl Hints {
         sent.map(drop).map_err(|(error, _)| error)
     }
 
-    fn producer(&self) -> Result<&FutureProducer, KafkaError> {
+    fn producer(&self) -> Result<&FutureProducer<Logged>, KafkaError> {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
         let mut config = client::base(&self.config.kafka, &self.config.instance, "hints");
         config.set("linger.ms", "0").set("message.timeout.ms", SEND_PATIENCE.as_millis().to_string());
-        let producer = config.create()?;
+        let producer = config.create_with_context(Logged)?;
         Ok(self.producer.get_or_init(|| producer))
     }
 }
