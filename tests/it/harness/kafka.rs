@@ -181,6 +181,8 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
         .set("group.id", "it-reader")
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_committed")
+        // A broker that comes back may not know a place for a moment: nothing must be left out then.
+        .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "5")
         .set("reconnect.backoff.max.ms", "500")
