@@ -13,6 +13,7 @@ use crate::kafka::consumer::Record;
 use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
 use crate::message::request::{Ask, Request};
+use crate::message::trace;
 use crate::privacy::{Privacy, Shown};
 
 use super::Parts;
@@ -227,7 +228,7 @@ impl<'r> Headers<'r> {
             return Self::default();
         }
         let correlation_id = record.header(c"correlation-id");
-        let known = [("correlation-id", correlation_id), ("traceparent", record.header(c"traceparent"))];
+        let known = [("correlation-id", correlation_id), (trace::TRACEPARENT, record.header(trace::HEADER))];
         let passed_on = known.into_iter().fold(None, |headers: Option<OwnedHeaders>, (key, value)| {
             let Some(value) = value else { return headers };
             Some(headers.unwrap_or_default().insert(Header { key, value: Some(value) }))

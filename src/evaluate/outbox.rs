@@ -9,6 +9,7 @@ use crate::kafka::consumer::Record;
 use crate::kafka::producer::ReportingProducer;
 use crate::message::dead_letter::DeadLetter;
 use crate::message::request::{Refusal, RefusalCode};
+use crate::message::trace;
 use crate::metrics::{DropLabels, Metrics};
 
 use super::amend::Amendments;
@@ -110,8 +111,8 @@ impl Outbox<'_> {
         if let Some(value) = correlation_id {
             headers = headers.insert(Header { key: "correlation-id", value: Some(value) });
         }
-        if let Some(value) = record.header(c"traceparent") {
-            headers = headers.insert(Header { key: "traceparent", value: Some(value) });
+        if let Some(value) = record.header(trace::HEADER) {
+            headers = headers.insert(Header { key: trace::TRACEPARENT, value: Some(value) });
         }
         let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
         let ticket = self.batch.ticket(place(record), sent, body.len());

@@ -28,7 +28,7 @@ use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
 use super::input::{Bodiless, Input, json_answer, wait_for_version};
-use super::manage::FlagName;
+use super::manage::{FlagName, FlagPath};
 use super::openapi::calls::{EdgeProblems, EdgeQuery, EvaluationHeaders};
 use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
 
@@ -53,7 +53,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     path = "/flags/{name}/check",
     tag = "edge",
     params(
-        ("name" = String, Path, description = "The flag", min_length = 1),
+        FlagPath,
         ("user_id" = Option<String>, Query, description = "The targeting key"),
         EdgeQuery,
         EvaluationHeaders
@@ -77,7 +77,7 @@ pub(super) async fn check(
     path = "/flags/{name}",
     tag = "edge",
     params(
-        ("name" = String, Path, description = "The flag", min_length = 1),
+        FlagPath,
         ("user_id" = Option<String>, Query, description = "The targeting key"),
         EdgeQuery,
         EvaluationHeaders

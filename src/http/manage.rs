@@ -27,11 +27,11 @@ pub(super) use refusal::problem;
 
 use ask::Ask;
 pub(super) use ask::FlagName;
-pub(super) use doc::WriteProblems;
 use doc::{
-    AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagPath,
-    FlagUpdate, History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
+    AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagUpdate,
+    History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
 };
+pub(super) use doc::{FlagPath, WriteProblems};
 
 const FLAGS: &str = "/api/v1/feature-flags";
 const ONE: &str = "/api/v1/feature-flags/{name}";

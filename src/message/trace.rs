@@ -1,9 +1,12 @@
 //! `traceparent` (W3C Trace Context), as a call brings it and its events take it along.
 
+use std::ffi::CStr;
 use std::fmt;
 
 /// Name of the header, over HTTP and in Kafka.
 pub const TRACEPARENT: &str = "traceparent";
+/// The same as librdkafka takes it.
+pub const HEADER: &CStr = c"traceparent";
 const LENGTH: usize = 55;
 
 /// Where in which trace a call stands: `00-{trace}-{span}-{flags}`.

@@ -1,6 +1,5 @@
 //! The producer: what Kafka has, what it refused, and what must be sent again.
 
-use std::ffi::CStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::kafka::client;
 use crate::kafka::producer::{Lane, is_refusal};
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
-use crate::message::trace::{TRACEPARENT, Traceparent};
+use crate::message::trace::{self, TRACEPARENT, Traceparent};
 
 use super::flight::Sent;
 use super::queue::Entry;
@@ -30,8 +29,6 @@ const KEYLESS_RUN: u64 = 256;
 pub const LETTER: usize = usize::MAX;
 /// Answers of the broker taken at one look.
 const POLLS_MAX: usize = 64;
-/// As librdkafka takes it.
-const TRACE_HEADER: &CStr = c"traceparent";
 /// How long the broker may take to say how many partitions there are.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -164,7 +161,7 @@ impl Outlet {
         };
         let text = sequence.map(Sequence::text);
         let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
-        let trace = trace.as_ref().map(|trace| (TRACE_HEADER, trace.as_bytes()));
+        let trace = trace.as_ref().map(|trace| (trace::HEADER, trace.as_bytes()));
         match (sequence, trace) {
             (None, None) => room(self.lane.send(partition, key, value, ticket)),
             (Some(one), None) | (None, Some(one)) => {

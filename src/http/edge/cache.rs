@@ -12,7 +12,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
 use crate::http::input::Bodiless;
-use crate::http::manage::FlagName;
+use crate::http::manage::{FlagName, FlagPath};
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
 use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
@@ -22,7 +22,7 @@ use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
     delete,
     path = "/flags/{name}/cache",
     tag = "edge",
-    params(("name" = String, Path, description = "The flag", min_length = 1), EdgeQuery),
+    params(FlagPath, EdgeQuery),
     responses((status = 200, description = "Removed", body = CacheCleared), EdgeProblems)
 )]
 pub(in crate::http) async fn clear(

@@ -13,7 +13,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
 use crate::http::input::{Bodiless, Input, json_answer};
-use crate::http::manage::{self, FlagName};
+use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
 use crate::http::problem::FieldError;
@@ -27,7 +27,7 @@ use super::body;
     path = "/flags/{name}/update",
     tag = "edge",
     params(
-        ("name" = String, Path, description = "The flag", min_length = 1),
+        FlagPath,
         ("enabled" = Option<bool>, Query, description = "Switched on or off"),
         ("rollout_percentage" = Option<f64>, Query, description = "Of everybody, 0 to 100"),
         EdgeQuery

@@ -13,6 +13,7 @@ pub use bodies::{ChangeList, FlagBody, FlagList, FlagUpdate, History, NewFlag, S
 #[into_params(parameter_in = Path)]
 pub struct FlagPath {
     /// The flag, percent-encoded.
+    #[param(min_length = 1)]
     name: String,
 }
 
@@ -83,18 +84,6 @@ pub enum ManageProblems {
     )]
     BadRequest(ProblemDetails),
     #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
-    #[response(
         status = 404,
         description = "There is no such flag",
         content_type = "application/problem+json"
@@ -123,18 +112,6 @@ pub enum WriteProblems {
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
-    #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
     #[response(
         status = 404,
         description = "There is no such flag",
@@ -180,18 +157,6 @@ pub enum SyncProblems {
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
-    #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
     #[response(
         status = 422,
         description = "Understood, but not meaningful",

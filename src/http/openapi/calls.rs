@@ -14,18 +14,6 @@ pub enum EvaluationProblems {
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
-    #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
     #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
     TooLarge(ProblemDetails),
     #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
@@ -91,18 +79,6 @@ pub enum OfrepProblems {
 pub enum Stream {
     #[response(status = 200, description = "Server-sent events", content_type = "text/event-stream")]
     Events(String),
-    #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
     #[response(status = 503, description = "Too many listeners", content_type = "application/problem+json")]
     NotNow(ProblemDetails),
 }
@@ -116,18 +92,6 @@ pub enum EdgeProblems {
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
-    #[response(
-        status = 401,
-        description = "A token is needed, or is not known",
-        content_type = "application/problem+json"
-    )]
-    Unauthorized(ProblemDetails),
-    #[response(
-        status = 403,
-        description = "The token does not allow it",
-        content_type = "application/problem+json"
-    )]
-    Forbidden(ProblemDetails),
     #[response(
         status = 404,
         description = "The environment has no such flag",
