@@ -187,8 +187,8 @@ fn two_sinks_on_the_same_partitions_write_each_row_once() {
             |sink: &Service| sink.metrics().sum("flagstream_audit_batches_total", &[("outcome", "conflict")]);
         sinks.iter().map(count).sum::<f64>()
     };
-    let wanted = if is_long() { 200.0 } else { 5.0 };
-    wait_until("the sinks get into each other's way", SOON, || {
+    let (wanted, patience) = if is_long() { (200.0, 10 * SOON) } else { (5.0, SOON) };
+    wait_until("the sinks get into each other's way", patience, || {
         scene.ledger.progress();
         conflicts() >= wanted
     });
