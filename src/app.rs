@@ -26,6 +26,7 @@ use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
+use crate::kill::KillSwitches;
 use crate::manage::{Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
@@ -324,6 +325,14 @@ impl App {
         if has_local {
             self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
         }
+        let switches = KillSwitches::new(Arc::clone(&self.parts.config), Arc::clone(&self.parts.store));
+        let may_write = fit.clone();
+        self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
+            if topics::wait_until_fit(may_write, &shutdown).await {
+                switches.keep(&shutdown).await;
+            }
+            Ok(())
+        });
         self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
             if topics::wait_until_fit(fit, &shutdown).await {
                 feeder.run(shutdown).await?;

@@ -14,6 +14,7 @@ use crate::message::sequence::Sequence;
 use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
+use super::switch::SwitchChange;
 
 /// One batch. The bytes of the records are kept until it is written: one that cannot be is given back as it came.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub enum Content {
         evaluated_at: i64,
     },
     Definition(Box<FlagVersion>),
+    Switched(Box<SwitchChange>),
     /// Not to be read.
     Nothing,
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::message::json::{Kind, Scanner, Span};
 
 use super::storable;
+use super::switch::SwitchChange;
 
 use self::fields::{boolean, missing, number, present, short, source, text};
 
@@ -60,6 +61,8 @@ pub enum Source<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     Evaluated(Box<Evaluation<'a>>),
+    /// A kill switch was turned.
+    Switched(Box<SwitchChange>),
     /// A change of a flag, or a kind of event that is not ours to keep.
     Other,
 }
@@ -90,6 +93,7 @@ struct Members<'a> {
     default_value: Option<Span<'a>>,
     evaluated_at: Option<Cow<'a, str>>,
     source: Option<Source<'a>>,
+    has_switch: bool,
 }
 
 impl<'a> Event<'a> {
@@ -102,6 +106,9 @@ impl<'a> Event<'a> {
         match members.event_type.as_deref() {
             Some("FEATURE_FLAG_EVALUATED") => {
                 members.into_evaluation().map(|row| Self::Evaluated(Box::new(row)))
+            }
+            Some("FEATURE_FLAG_UPDATED") if members.has_switch => {
+                SwitchChange::read(text).map(|change| Self::Switched(Box::new(change)))
             }
             Some(_) => Ok(Self::Other),
             None => Err(missing("event_type")),
@@ -156,6 +163,7 @@ impl<'a> Members<'a> {
             "default_value" => self.default_value = present(span),
             "evaluated_at" => self.evaluated_at = text(key, span)?,
             "source" => self.source = Some(source(span)?),
+            "override" => self.has_switch = present(span).is_some(),
             // Of a later version of this software.
             _ => {}
         }

@@ -28,6 +28,7 @@ pub mod rows;
 pub mod sqlite;
 mod storable;
 pub mod streams;
+pub mod switch;
 mod take;
 pub mod writer;
 

@@ -32,7 +32,7 @@ use super::letters::Letters;
 use super::position::{Log, Position, Sources};
 use super::rows::{Rows, WriteError, Written, send_letters};
 
-use self::flags::{count, define};
+use self::flags::{count, define, log_switch};
 
 pub use house::AHEAD_DAYS;
 
@@ -206,8 +206,10 @@ async fn enter(
         copy.finish().await?;
     }
     for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
-        if let Content::Definition(version) = &entry.content {
-            define(transaction, version).await?;
+        match &entry.content {
+            Content::Definition(version) => define(transaction, version).await?,
+            Content::Switched(change) => log_switch(transaction, change).await?,
+            Content::Evaluation { .. } | Content::Nothing => {}
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::letters::Letters;
 use super::position::{Log, Position};
 use super::rows::{Rows, WriteError, Written, send_letters};
 use super::streams::KEPT_DAYS;
+use super::switch::SwitchChange;
 
 /// SQLite. Its rows are read from the events again when they are written.
 #[derive(Debug)]
@@ -138,6 +139,7 @@ async fn enter(
                 }
             }
             Content::Definition(version) => define(connection, version).await?,
+            Content::Switched(change) => log_switch(connection, change).await?,
             Content::Nothing => {}
         }
     }
@@ -218,6 +220,18 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
     let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
     let query = query.bind(users).bind(defined.source).bind(now);
     query.bind(&defined.r#type).bind(&defined.project).bind(&defined.owner).execute(connection).await?;
+    Ok(())
+}
+
+/// Adds the turn of a kill switch to the change log, once.
+async fn log_switch(connection: &mut SqliteConnection, change: &SwitchChange) -> Result<(), DatabaseError> {
+    let insert = "INSERT INTO feature_flag_changes
+            (environment, flag_name, action, actor, reason, before, after, changed_at, change_id, version)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let query = sqlx::query(insert).bind(&change.environment).bind(&change.flag).bind(change.action);
+    let query = query.bind(&change.actor).bind(&change.reason).bind(&change.before).bind(&change.after);
+    let query = query.bind(time(change.changed_at)).bind(&change.change_id).bind(change.version);
+    query.execute(connection).await?;
     Ok(())
 }
 

@@ -131,6 +131,8 @@ pub struct TopicsConfig {
     pub updates: String,
     pub dead_letters: String,
     pub conversions: String,
+    /// Kill switches.
+    pub overrides: String,
     pub partitions: i32,
     /// `None`: the broker's default.
     pub replication: Option<i32>,
@@ -140,7 +142,7 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// Each topic's name, after the path of its setting.
-    pub fn names(&self) -> [(&'static str, &str); 7] {
+    pub fn names(&self) -> [(&'static str, &str); 8] {
         [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
@@ -149,6 +151,7 @@ impl TopicsConfig {
             ("topics.updates", &self.updates),
             ("topics.dead_letters", &self.dead_letters),
             ("topics.conversions", &self.conversions),
+            ("topics.overrides", &self.overrides),
         ]
     }
 }

@@ -140,6 +140,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Topic of refused records."),
     s("FLAGSTREAM_TOPICS__CONVERSIONS", "topics.conversions", Text("feature-flag-conversions"),
       "Topic of conversions."),
+    s("FLAGSTREAM_TOPICS__OVERRIDES", "topics.overrides", Text("feature-flag-overrides"),
+      "Topic of kill switches (compacted)."),
     s("FLAGSTREAM_TOPICS__PARTITIONS", "topics.partitions", Text("12"),
       "Partitions of the requests, events, dead-letter and conversions topics, when `topics apply` creates them."),
     s("FLAGSTREAM_TOPICS__REPLICATION", "topics.replication", Unset("the broker's default"),

@@ -13,7 +13,7 @@ use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
 /// The label of all environments that this deployment does not serve: strangers choose their names.
 pub const UNSERVED: &str = "(unserved)";
-const REASONS: [Reason; 3] = [Reason::TargetingMatch, Reason::Default, Reason::Error];
+const REASONS: [Reason; 4] = [Reason::TargetingMatch, Reason::Default, Reason::Disabled, Reason::Error];
 
 /// The counts of one batch.
 #[derive(Debug, Default)]

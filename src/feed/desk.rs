@@ -51,7 +51,7 @@ struct Versioned {
 impl Desk {
     /// Fences former leaders, and only then reads what they left.
     pub fn open(config: Arc<Config>) -> Result<Self, PublishError> {
-        let publisher = Publisher::open(&config)?;
+        let publisher = open(&config)?;
         let state = read(&config)?;
         Ok(Self { config, publisher, state, refusals: BTreeMap::new(), locals: BTreeMap::new() })
     }
@@ -207,10 +207,15 @@ impl Desk {
         if !found {
             return Err(PublishError::TooLarge(keys.to_vec()));
         }
-        self.publisher = Publisher::open(&self.config)?;
+        self.publisher = open(&self.config)?;
         self.state = read(&self.config)?;
         Ok(())
     }
+}
+
+fn open(config: &Config) -> Result<Publisher, PublishError> {
+    let topics = &config.topics;
+    Publisher::open(config, "feeder", [&topics.definitions, &topics.events, &topics.updates])
 }
 
 fn read(config: &Config) -> Result<State, PublishError> {

@@ -13,7 +13,7 @@
 
 mod admin;
 pub mod answer;
-mod definitions;
+pub(crate) mod definitions;
 mod desk;
 mod diff;
 mod election;
@@ -29,7 +29,7 @@ mod notes;
 mod origin;
 mod pace;
 mod poller;
-mod publish;
+pub(crate) mod publish;
 mod refusal;
 mod report;
 mod state;

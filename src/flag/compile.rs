@@ -18,6 +18,7 @@ pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
 
 use crate::message::definition::Source;
+use crate::message::kill_switch::{KillSwitch, SwitchState};
 
 use super::definition;
 use super::steady::Dependence;
@@ -27,8 +28,12 @@ use properties::PropertyNames;
 pub struct CompiledFlag {
     pub name: Arc<str>,
     pub environment: Arc<str>,
-    /// The version of the definition it was compiled from.
+    /// The version of what it says: of its definition, or of its kill switch if that is higher.
     pub version: u64,
+    /// The version of the definition it was compiled from.
+    pub definition_version: u64,
+    /// `None`: nobody ever killed it, or that is forgotten.
+    pub(super) switch: Option<Arc<KillSwitch>>,
     /// Of a flag from the definitions topic.
     pub provenance: Option<Provenance>,
     /// Switched on in its environment; whom for, the strategies say.
@@ -108,6 +113,8 @@ impl CompiledFlag {
             name: feature.name.as_str().into(),
             environment: environment.into(),
             version,
+            definition_version: version,
+            switch: None,
             provenance: None,
             switched_on: feature.enabled,
             strategies: strategies.into(),
@@ -142,6 +149,30 @@ impl CompiledFlag {
     /// What it is said to be.
     pub fn summary(&self) -> &Summary {
         &self.summary
+    }
+
+    /// The same flag under a kill switch.
+    #[must_use]
+    pub fn switched(mut self, switch: Arc<KillSwitch>) -> Self {
+        self.version = self.definition_version.max(switch.version);
+        self.switch = Some(switch);
+        self
+    }
+
+    /// Its kill switch, whatever its state.
+    pub fn switch(&self) -> Option<&KillSwitch> {
+        self.switch.as_deref()
+    }
+
+    /// Whether its kill switch makes it off at a moment in milliseconds since 1970.
+    pub fn is_killed(&self, now_ms: i64) -> bool {
+        self.killed_until().is_some_and(|until| now_ms < until)
+    }
+
+    /// The moment until which it is killed; `None` if it is not.
+    pub(super) fn killed_until(&self) -> Option<i64> {
+        let switch = self.switch.as_ref().filter(|switch| switch.state == SwitchState::Killed)?;
+        Some(switch.expires_at.map_or(i64::MAX, |at| at.timestamp_millis()))
     }
 
     /// Whether it is switched on in its environment, whatever the context.

@@ -22,6 +22,8 @@ pub struct Outcome<'s> {
     pub enabled: bool,
     /// The variant chosen, with its position in [`CompiledFlag::variants`] (for counting).
     pub variant: Option<(usize, &'s Variant)>,
+    /// It is off because somebody killed it.
+    pub killed: bool,
     /// The engine could not answer. Nothing does this today: what could fail is refused at compile time, and a
     /// cycle of dependencies is off.
     pub failure: Option<&'static str>,
@@ -53,7 +55,8 @@ impl EnvironmentFlags {
     ) -> Option<Outcome<'s>> {
         let flag = self.get(flag)?;
         let asked = Asked { context, moment, environment: self.name() };
-        let matched = if flag.switched_on && self.parents_allow(flag, asked) {
+        let killed = flag.is_killed_at(moment);
+        let matched = if !killed && flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)
         } else {
             Match::None
@@ -63,6 +66,7 @@ impl EnvironmentFlags {
             flag,
             enabled,
             variant: if enabled { flag.draw(&matched, asked) } else { None },
+            killed,
             failure: None,
         })
     }
@@ -79,7 +83,8 @@ impl EnvironmentFlags {
         };
         // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
         let matched = parent.matching(asked, &child.name);
-        let enabled = parent.switched_on && !matches!(matched, Match::None);
+        let enabled =
+            parent.switched_on && !parent.is_killed_at(asked.moment) && !matches!(matched, Match::None);
         if enabled != dependency.enabled {
             return false;
         }
@@ -95,6 +100,16 @@ impl EnvironmentFlags {
 }
 
 impl CompiledFlag {
+    /// A context's own time plays no part: whoever asks must not bring a killed flag back.
+    fn is_killed_at(&self, moment: &Moment<'_>) -> bool {
+        match self.killed_until() {
+            None => false,
+            Some(i64::MAX) => true,
+            // Without a time it is not known to be over.
+            Some(until) => moment.now_ms().is_none_or(|now| now < until),
+        }
+    }
+
     /// The first strategy that matches, whether or not the flag is switched on.
     fn matching(&self, asked: Asked<'_>, group: &str) -> Match<'_> {
         if self.strategies.is_empty() {

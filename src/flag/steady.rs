@@ -62,12 +62,30 @@ impl Snapshot {
 impl EnvironmentFlags {
     /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, holds.
     pub fn steady(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+        if let Some(steady) = flag.steadily_killed(now_ms) {
+            return steady;
+        }
         if !flag.is_switched_on() {
             return Steady::Always;
         }
         let parents = flag.parents().filter_map(|parent| self.get(parent)).map(Arc::as_ref);
         let all = std::iter::once(flag).chain(parents);
-        all.map(|flag| flag.dependence.steady(context, now_ms)).fold(Steady::Always, Steady::and)
+        let steady = |flag: &CompiledFlag| {
+            let killed = flag.steadily_killed(now_ms);
+            killed.unwrap_or_else(|| flag.dependence.steady(context, now_ms))
+        };
+        all.map(steady).fold(Steady::Always, Steady::and)
+    }
+}
+
+impl CompiledFlag {
+    /// How long it stays killed; `None` if it is not killed.
+    fn steadily_killed(&self, now_ms: i64) -> Option<Steady> {
+        match self.killed_until()? {
+            i64::MAX => Some(Steady::Always),
+            until if (until - now_ms).abs() <= NEAR_MS => Some(Steady::No("clock")),
+            until => (now_ms < until).then_some(Steady::Until(until)),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod ask;
 mod doc;
+pub(super) mod kill;
 mod refusal;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::api::Api;
 use super::caller::Caller;
 use super::input::Input;
 
+pub use ask::segment;
 pub(super) use refusal::problem;
 
 use ask::Ask;
@@ -47,6 +49,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route(ONE, get(one).put(update).delete(delete))
         .route("/api/v1/feature-flags/{name}/history", get(history))
         .route("/api/v1/feature-flags/{name}/changes", get(changes))
+        .route("/api/v1/feature-flags/{name}/kill", post(kill::kill))
+        .route("/api/v1/feature-flags/{name}/restore", post(kill::restore))
         .route("/api/v1/feature-flags/sync", post(sync))
 }
 
@@ -124,7 +128,7 @@ pub(super) async fn create(
     let by = By { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
-    let (name, environment) = (ask::segment(&done.name), ask::encoded(&done.environment));
+    let (name, environment) = (segment(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -233,7 +237,7 @@ pub(super) async fn history(
     answer(StatusCode::OK, &history)
 }
 
-/// The latest changes of a local flag, the last one first.
+/// The latest changes of a flag and of its kill switch, the last one first.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/changes",

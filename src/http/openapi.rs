@@ -45,6 +45,8 @@ const DOCUMENT: &str = "/openapi.json";
         manage::sync,
         manage::history,
         manage::changes,
+        manage::kill::kill,
+        manage::kill::restore,
         ofrep::one,
         ofrep::all,
         edge_routes::check,

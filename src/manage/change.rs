@@ -172,7 +172,7 @@ impl Manager {
     }
 
     /// Fails while nobody here can tell whose a flag is.
-    fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
+    pub(super) fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
         if self.store.is_ready() { Ok(self.standing(environment, name)) } else { Err(ManageError::NotReady) }
     }
 }

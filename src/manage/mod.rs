@@ -13,6 +13,7 @@
 mod change;
 mod error;
 mod history;
+mod kill;
 mod listing;
 pub mod records;
 mod shown;
@@ -24,12 +25,14 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::feed::{Hints, Origin};
+use crate::kill::KillSwitches;
 use crate::message::definition::Source;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};
 pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
+pub use kill::Turned;
 pub use listing::Page;
 pub use records::Records;
 pub use shown::{ShadowedFlag, Shown};
@@ -43,6 +46,7 @@ pub struct Manager {
     /// `None` without a database.
     records: Option<Records>,
     pub hints: Hints,
+    switches: KillSwitches,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -56,7 +60,8 @@ impl Manager {
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config));
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        Self { config, store, records, hints, origins }
+        let switches = KillSwitches::new(Arc::clone(&config), Arc::clone(&store));
+        Self { config, store, records, hints, switches, origins }
     }
 
     /// The store that its calls wait for.

@@ -1,6 +1,6 @@
 //! `FEATURE_FLAG_EVALUATED`, written straight into a reusable buffer.
 
-use crate::flag::{Answer, Value};
+use crate::flag::{Answer, Reason, Value};
 
 use super::json::write_string;
 use super::request::Ask;
@@ -65,6 +65,10 @@ pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     out.extend_from_slice(enabled);
     member(out, "variant", answer.variant);
     plain_member(out, "reason", Some(answer.reason.as_str()));
+    // Only there where it is so, and so it costs nothing anywhere else.
+    if answer.reason == Reason::Disabled {
+        out.extend_from_slice(br#","killed":true"#);
+    }
     plain_member(out, "error_code", answer.error_code.map(|code| code.as_str()));
     member(out, "error_message", answer.error_message.as_deref());
     out.extend_from_slice(br#","flag_version":"#);

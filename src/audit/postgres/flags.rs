@@ -7,6 +7,7 @@ use crate::database::DatabaseError;
 
 use super::super::batch::{Batch, Entry};
 use super::super::definition::FlagVersion;
+use super::super::switch::SwitchChange;
 
 /// Adds what a batch counted, flag by flag in the order that every sink keeps.
 pub(super) async fn count(
@@ -79,5 +80,20 @@ pub(super) async fn define(
         .bind(&defined.owner)
         .execute(&mut **transaction)
         .await?;
+    Ok(())
+}
+
+/// Adds the turn of a kill switch to the change log, once.
+pub(super) async fn log_switch(
+    transaction: &mut Transaction<'_, Postgres>,
+    change: &SwitchChange,
+) -> Result<(), DatabaseError> {
+    let insert = "INSERT INTO feature_flag_changes
+            (environment, flag_name, action, actor, reason, before, after, changed_at, change_id, version)
+        VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let query = sqlx::query(insert).bind(&change.environment).bind(&change.flag).bind(change.action);
+    let query = query.bind(&change.actor).bind(&change.reason).bind(&change.before).bind(&change.after);
+    let query = query.bind(change.changed_at).bind(&change.change_id).bind(change.version);
+    query.execute(&mut **transaction).await?;
     Ok(())
 }

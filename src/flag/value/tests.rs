@@ -190,7 +190,7 @@ proptest! {
 #[test]
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
-    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, variant, flag_version: 7 });
+    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, killed: false, variant, flag_version: 7 });
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
     assert_eq!(value(kept(true, Some(("five", None)))), json!("five"));

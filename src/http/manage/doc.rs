@@ -7,7 +7,10 @@ use utoipa::{IntoParams, IntoResponses};
 
 use crate::http::openapi::schema::ProblemDetails;
 
-pub use bodies::{ChangeList, FlagBody, FlagList, FlagUpdate, History, NewFlag, SyncAnswer};
+pub use bodies::{
+    ChangeList, FlagBody, FlagList, FlagUpdate, History, KillBody, NewFlag, RestoreBody, SyncAnswer,
+    TurnedBody,
+};
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -64,6 +67,14 @@ pub struct ExpectedHeaders {
     #[param(rename = "If-Match")]
     if_match: Option<String>,
     /// Why; kept with the change.
+    #[param(rename = "X-Change-Reason", max_length = 1000)]
+    reason: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct ReasonHeader {
+    /// Why; goes before the body's `reason`, and one of them is required.
     #[param(rename = "X-Change-Reason", max_length = 1000)]
     reason: Option<String>,
 }
@@ -143,6 +154,45 @@ pub enum WriteProblems {
     #[response(
         status = 503,
         description = "Not now: the database, or the flags in force, are away",
+        content_type = "application/problem+json"
+    )]
+    NotNow(ProblemDetails),
+}
+
+/// Why a switch is as it was.
+#[derive(IntoResponses)]
+pub enum KillProblems {
+    #[response(
+        status = 400,
+        description = "Not JSON, or something of another type",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(
+        status = 404,
+        description = "There is no such flag",
+        content_type = "application/problem+json"
+    )]
+    Unknown(ProblemDetails),
+    #[response(
+        status = 409,
+        description = "The flag is not killed, or too many are",
+        content_type = "application/problem+json"
+    )]
+    Conflict(ProblemDetails),
+    #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
+    TooLarge(ProblemDetails),
+    #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
+    OtherType(ProblemDetails),
+    #[response(
+        status = 422,
+        description = "Understood, but not meaningful",
+        content_type = "application/problem+json"
+    )]
+    NotMeaningful(ProblemDetails),
+    #[response(
+        status = 503,
+        description = "Not now: Kafka, or the flags in force, are away",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),

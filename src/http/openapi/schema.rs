@@ -76,6 +76,8 @@ pub struct ContextRequest {
 pub enum ReasonName {
     TargetingMatch,
     Default,
+    /// Somebody killed the flag.
+    Disabled,
     Error,
 }
 
@@ -99,6 +101,9 @@ pub struct EvaluationResult {
     #[schema(required)]
     variant: Option<String>,
     reason: ReasonName,
+    /// Only there, and true, where somebody killed the flag.
+    #[schema(nullable = false)]
+    killed: Option<bool>,
     #[schema(required)]
     error_code: Option<ErrorCodeName>,
     #[schema(required)]

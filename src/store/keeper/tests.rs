@@ -27,6 +27,12 @@ impl Scene {
         Self { _folder: folder, disk, store, keeper }
     }
 
+    /// Without any kill switch.
+    fn begin_reading(&mut self) {
+        self.keeper.begin_reading();
+        self.keeper.switches_read(false);
+    }
+
     fn set(&mut self, key: &str, version: u64) {
         self.take(key, &value(key, version, true));
     }
@@ -56,7 +62,7 @@ fn filled(disk: &Disk, count: usize) {
 #[test]
 fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.set("e/b", 6);
     scene.keeper.flush();
@@ -74,7 +80,7 @@ fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
 #[test]
 fn a_refusal_shows_in_the_standing() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.keeper.reached_end();
     scene.take("e/a", &uncompilable("e/a", 6));
@@ -96,7 +102,7 @@ fn flags_from_disk_are_ready_when_kafka_refuses_and_give_way_to_the_topic() {
     assert_eq!(standing.origin, Origin::Disk);
     assert_eq!(standing.age(Utc::now()).unwrap().as_secs() / 3600, 3);
 
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     for number in 0..25 {
         scene.set(&format!("e/{number}"), 5 + number % 2);
     }
@@ -109,7 +115,7 @@ fn flags_from_disk_are_ready_when_kafka_refuses_and_give_way_to_the_topic() {
 #[test]
 fn an_empty_topic_never_removes_a_flag() {
     let mut scene = Scene::with(|disk| filled(disk, 3));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.keeper.reached_end();
     scene.keeper.contact(Utc::now());
     assert_eq!((scene.flags(), scene.store.is_ready()), (3, true));
@@ -124,7 +130,7 @@ fn an_empty_topic_never_removes_a_flag() {
 #[test]
 fn most_flags_are_not_removed_at_once() {
     let mut scene = Scene::with(|disk| filled(disk, 30));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/0", 5);
     scene.keeper.reached_end();
     assert_eq!(scene.flags(), 30);
@@ -140,7 +146,7 @@ fn most_flags_are_not_removed_at_once() {
 #[test]
 fn what_is_in_force_is_on_disk_after_the_end() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.keeper.reached_end();
     scene.keeper.tick();
@@ -154,7 +160,7 @@ fn what_is_in_force_is_on_disk_after_the_end() {
 #[test]
 fn a_reading_that_did_not_end_is_not_saved() {
     let mut scene = Scene::with(|disk| filled(disk, 3));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/0", 6);
     scene.keeper.finish();
     assert_eq!(scene.disk.load().unwrap().unwrap().offset, 9);
@@ -163,7 +169,7 @@ fn a_reading_that_did_not_end_is_not_saved() {
 #[test]
 fn a_silent_broker_is_told_and_forgiven() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.keeper.reached_end();
     let heard = Utc::now() - chrono::TimeDelta::seconds(60);
     scene.keeper.contact(heard);

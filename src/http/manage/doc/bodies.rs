@@ -123,6 +123,54 @@ pub struct FlagBody {
     /// The local flag of the same name, which is not in force.
     #[schema(required)]
     shadowed: Option<ShadowedBody>,
+    /// While it is killed: off for everybody, whatever the rest says.
+    #[schema(required)]
+    kill_switch: Option<KillSwitchBody>,
+}
+
+/// Who killed a flag, why, and until when.
+#[derive(ToSchema)]
+pub struct KillSwitchBody {
+    actor: String,
+    reason: String,
+    #[schema(format = DateTime)]
+    killed_at: String,
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    version: u64,
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillBody {
+    /// Why; required here or as `X-Change-Reason`.
+    #[schema(max_length = 1000, example = "checkout fails for everybody")]
+    reason: Option<String>,
+    /// Absent: until it is restored.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreBody {
+    /// Why; required here or as `X-Change-Reason`.
+    #[schema(max_length = 1000, example = "fixed in 2.4.1")]
+    reason: Option<String>,
+}
+
+/// A kill switch that was turned.
+#[derive(ToSchema)]
+pub struct TurnedBody {
+    name: String,
+    environment: String,
+    killed: bool,
+    #[schema(required)]
+    kill_switch: Option<KillSwitchBody>,
+    /// Announced to cache invalidators; what was derived from a lower one is out of date.
+    version: u64,
+    /// Whether it is in force in the instance that answers.
+    in_force: bool,
 }
 
 /// A local flag that waits until the other one of its name is gone.
@@ -197,12 +245,17 @@ pub struct HistoryEntry {
 #[derive(ToSchema)]
 pub struct ChangeList(Vec<ChangeEntry>);
 
-/// A change of a local flag.
+/// A change of a flag: made here, seen from where the flag is managed, or of its kill switch.
 #[derive(ToSchema)]
 pub struct ChangeEntry {
-    /// The flag's revision since then.
-    revision: i64,
+    /// The local flag's revision since then.
+    #[schema(required)]
+    revision: Option<i64>,
+    /// The version in force since then, where the change came with one.
+    #[schema(required)]
+    version: Option<i64>,
     action: ActionName,
+    source: ChangeSourceName,
     actor: String,
     #[schema(required)]
     reason: Option<String>,
@@ -220,4 +273,16 @@ pub enum ActionName {
     Created,
     Updated,
     Deleted,
+    Killed,
+    Restored,
+    Expired,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ChangeSourceName {
+    Local,
+    Unleash,
+    File,
+    Override,
 }
