@@ -15,6 +15,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which service, and as whom.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// The service to ask (default: on this machine, at the port of FLAGSTREAM_HTTP__LISTEN)
     #[arg(long)]

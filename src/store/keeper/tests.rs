@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::disk::DiskSnapshot;
-use crate::store::test_records::{uncompilable, value};
+use crate::store::test_records::{switch, uncompilable, value};
 
 struct Scene {
     _folder: tempfile::TempDir,
@@ -176,4 +176,71 @@ fn a_silent_broker_is_told_and_forgiven() {
     assert!(scene.store.standing().trouble.as_ref().unwrap().contains("no answer"));
     scene.keeper.contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
     assert_eq!(scene.store.standing().trouble, None);
+}
+
+impl Scene {
+    fn switch(&mut self, key: &str, value: Option<&[u8]>) {
+        self.keeper.take_switch(&Record { key: Some(key.as_bytes()), value, version: None }, 0);
+    }
+
+    /// Whether the flag is killed, and its version.
+    fn killed(&self, name: &str) -> (bool, u64) {
+        let snapshot = self.store.load();
+        let flag = snapshot.environment("e").and_then(|flags| flags.get(name)).unwrap();
+        (flag.is_killed(Utc::now().timestamp_millis()), flag.version)
+    }
+}
+
+#[test]
+fn a_switch_is_on_its_flag_whichever_comes_first_and_outlives_its_definitions() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.set("e/a", 5);
+    scene.switch("e/b", Some(&switch("e/b", 9, "killed")));
+    scene.keeper.reached_end();
+    assert!(!scene.store.is_ready(), "the switches are not read to their end");
+    scene.keeper.switches_read(true);
+    assert!(scene.store.is_ready());
+    scene.set("e/b", 6);
+    scene.switch("e/a", Some(&switch("e/a", 8, "killed")));
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((true, 8), (true, 9)));
+    scene.set("e/a", 7);
+    scene.set("e/b", 12);
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((true, 8), (true, 12)));
+    scene.switch("e/a", Some(&switch("e/a", 13, "lifted")));
+    scene.switch("e/b", None);
+    scene.switch("e/c", Some(b"{}"));
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((false, 13), (false, 12)));
+    assert_eq!(scene.store.switches().len(), 1);
+}
+
+#[test]
+fn switches_are_on_disk_and_a_topic_made_anew_lifts_none() {
+    let killed = || {
+        Scene::with(|disk| {
+            let saved = crate::store::ledger::Saved {
+                values: vec![value("e/a", 5, true).into()],
+                switches: vec![switch("e/a", 8, "killed").into()],
+                ..Default::default()
+            };
+            let snapshot =
+                DiskSnapshot { saved_at: Utc::now(), topic: "definitions".to_owned(), offset: 1, saved };
+            disk.save(&snapshot).unwrap();
+        })
+    };
+    let read = |scene: &mut Scene, had_records| {
+        scene.keeper.begin_reading();
+        scene.set("e/a", 5);
+        scene.keeper.switches_read(had_records);
+        scene.keeper.reached_end();
+    };
+    let mut scene = killed();
+    assert_eq!(scene.killed("a"), (true, 8));
+    read(&mut scene, false);
+    assert_eq!(scene.killed("a"), (true, 8), "a topic that was never written");
+    read(&mut scene, true);
+    assert_eq!(scene.killed("a"), (false, 5), "compacted away");
 }
