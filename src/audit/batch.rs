@@ -67,12 +67,26 @@ pub enum Content {
         environment: usize,
         counts: bool,
         evaluated_at: i64,
+        outcome: Outcome,
     },
     Definition(Box<FlagVersion>),
     Switched(Box<SwitchChange>),
     /// Not to be read.
     Nothing,
 }
+
+/// What an evaluation adds to its flag's usage.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    pub(super) enabled: bool,
+    pub(super) is_error: bool,
+    /// Its number among the batch's.
+    pub(super) variant: u32,
+    /// Or [`UNTIMED`].
+    pub(super) nanoseconds: i64,
+}
+
+pub(super) const UNTIMED: i64 = -1;
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +101,8 @@ pub struct Flags {
     environments: Vec<Arc<str>>,
     flags: Vec<(usize, Arc<str>)>,
     known: AHashMap<Arc<str>, (usize, Numbers)>,
+    variants: Vec<Arc<str>>,
+    known_variants: AHashMap<Arc<str>, u32>,
 }
 
 /// The numbers of an environment's flags.
@@ -100,6 +116,9 @@ pub struct Count {
     pub evaluations: i64,
     /// Microseconds since 1970.
     pub last_evaluated_at: i64,
+    pub first_evaluated_at: i64,
+    /// Of those that found it off.
+    pub last_off_at: Option<i64>,
 }
 
 impl Default for Batch {
@@ -183,6 +202,12 @@ impl Batch {
             environment,
             counts: evaluation.counts(),
             evaluated_at: evaluation.evaluated_at,
+            outcome: Outcome {
+                enabled: evaluation.enabled,
+                is_error: evaluation.error_code.is_some(),
+                variant: self.flags.variant(evaluation.variant.as_deref().unwrap_or_default()),
+                nanoseconds: evaluation.evaluation_ns.unwrap_or(UNTIMED),
+            },
         };
         self.enter(record, content, None);
     }
@@ -201,24 +226,21 @@ impl Batch {
     /// What the accepted evaluations among `entries` add to each flag, in the order of environment and name: every
     /// sink locks the flags in this order.
     pub fn counts(&self, entries: &[Entry]) -> Vec<Count> {
-        let mut counts: Vec<(i64, i64)> = vec![(0, i64::MIN); self.flags.flags.len()];
+        let mut counts: Vec<Option<Count>> = vec![None; self.flags.flags.len()];
         for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
-            if let Content::Evaluation { flag, counts: true, evaluated_at, .. } = entry.content
-                && let Some((count, last)) = counts.get_mut(flag)
+            if let Content::Evaluation { flag, counts: true, evaluated_at, outcome, .. } = entry.content
+                && let Some(count) = counts.get_mut(flag)
             {
-                *count += 1;
-                *last = (*last).max(evaluated_at);
+                let count = count.get_or_insert_with(|| self.flags.count(flag, evaluated_at));
+                count.evaluations += 1;
+                count.last_evaluated_at = count.last_evaluated_at.max(evaluated_at);
+                count.first_evaluated_at = count.first_evaluated_at.min(evaluated_at);
+                if !outcome.enabled {
+                    count.last_off_at = count.last_off_at.max(Some(evaluated_at));
+                }
             }
         }
-        let counted = self.flags.flags.iter().zip(counts).filter(|(_, (count, _))| *count > 0);
-        let mut counts: Vec<_> = counted
-            .map(|((environment, flag), (evaluations, last_evaluated_at))| Count {
-                environment: self.flags.environments.get(*environment).cloned().unwrap_or_default(),
-                flag: Arc::clone(flag),
-                evaluations,
-                last_evaluated_at,
-            })
-            .collect();
+        let mut counts: Vec<Count> = counts.into_iter().flatten().collect();
         counts.sort_by(|a, b| (&a.environment, &a.flag).cmp(&(&b.environment, &b.flag)));
         counts
     }
@@ -254,6 +276,36 @@ impl Flags {
         self.environments.clear();
         self.flags.clear();
         self.known.clear();
+        self.variants.clear();
+        self.known_variants.clear();
+    }
+
+    /// Nothing counted yet.
+    fn count(&self, flag: usize, evaluated_at: i64) -> Count {
+        let (environment, flag) =
+            self.flag(flag).map(|(environment, flag)| (environment.clone(), flag.clone())).unwrap_or_default();
+        let (last_evaluated_at, first_evaluated_at) = (evaluated_at, evaluated_at);
+        Count { environment, flag, evaluations: 0, last_evaluated_at, first_evaluated_at, last_off_at: None }
+    }
+
+    /// The environment and the name of a flag.
+    pub(super) fn flag(&self, number: usize) -> Option<(&Arc<str>, &Arc<str>)> {
+        let (environment, flag) = self.flags.get(number)?;
+        Some((self.environments.get(*environment)?, flag))
+    }
+
+    pub(super) fn variant_name(&self, number: u32) -> Option<&Arc<str>> {
+        self.variants.get(number as usize)
+    }
+
+    fn variant(&mut self, name: &str) -> u32 {
+        if let Some(known) = self.known_variants.get(name) {
+            return *known;
+        }
+        let (shared, number): (Arc<str>, _) = (name.into(), u32::try_from(self.variants.len()).unwrap_or(u32::MAX));
+        self.variants.push(Arc::clone(&shared));
+        self.known_variants.insert(shared, number);
+        number
     }
 
     fn environment(&mut self, name: &str) -> usize {

@@ -44,6 +44,8 @@ pub struct Evaluation<'a> {
     pub default_value: Option<Cow<'a, str>>,
     /// Microseconds since 1970.
     pub evaluated_at: i64,
+    /// How long it took, where that was looked at.
+    pub evaluation_ns: Option<i64>,
     pub source: Source<'a>,
     /// Something is written differently from the event, as a database cannot hold it.
     pub amended: bool,
@@ -92,6 +94,7 @@ struct Members<'a> {
     context: Option<Span<'a>>,
     default_value: Option<Span<'a>>,
     evaluated_at: Option<Cow<'a, str>>,
+    evaluation_ns: Option<i64>,
     source: Option<Source<'a>>,
     has_switch: bool,
 }
@@ -162,6 +165,7 @@ impl<'a> Members<'a> {
             "context" => self.context = present(span),
             "default_value" => self.default_value = present(span),
             "evaluated_at" => self.evaluated_at = text(key, span)?,
+            "evaluation_ns" => self.evaluation_ns = number(key, span)?,
             "source" => self.source = Some(source(span)?),
             "override" => self.has_switch = present(span).is_some(),
             // Of a later version of this software.
@@ -201,6 +205,7 @@ impl<'a> Members<'a> {
             context: self.context.map_or(Cow::Borrowed("{}"), |span| Cow::Borrowed(span.text)),
             default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
             evaluated_at: evaluated_at.timestamp_micros(),
+            evaluation_ns: self.evaluation_ns,
             source: self.source.unwrap_or(Source::Unknown),
             amended: false,
         };

@@ -30,6 +30,7 @@ mod storable;
 pub mod streams;
 pub mod switch;
 mod take;
+pub mod usage;
 pub mod writer;
 
 use std::io;

@@ -17,6 +17,7 @@ pub mod copy;
 mod flags;
 mod house;
 mod streams;
+mod usage;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -137,6 +138,7 @@ impl Rows for PostgresRows {
             advance(&mut transaction, log, batch).await?;
             streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
+            usage::add(&mut transaction, batch, &batch.entries).await?;
             send_letters(letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)
@@ -150,14 +152,18 @@ impl Rows for PostgresRows {
             let mut transaction = connection.begin().await?;
             enter(&mut transaction, batch, entries).await?;
             count(&mut transaction, batch, entries).await?;
+            usage::add(&mut transaction, batch, entries).await?;
             Ok(transaction.rollback().await?)
         })
         .await
     }
 
     async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
-        self.with(async |connection| house::keep(connection, retention_days, Utc::now().date_naive()).await)
-            .await
+        self.with(async |connection| {
+            house::keep(connection, retention_days, Utc::now().date_naive()).await?;
+            usage::make_coarser(connection, Utc::now().timestamp()).await
+        })
+        .await
     }
 }
 

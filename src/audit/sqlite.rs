@@ -1,6 +1,7 @@
 //! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
 
 mod streams;
+mod usage;
 
 use std::ops::Range;
 
@@ -102,7 +103,9 @@ impl Rows for SqliteRows {
         let forget = "DELETE FROM sink_streams WHERE updated_at < $1";
         let oldest = Utc::now().checked_sub_days(Days::new(u64::from(KEPT_DAYS)));
         sqlx::query(forget).bind(time(oldest.unwrap_or_default())).execute(&self.database.pool).await?;
-        Ok(())
+        let mut transaction = self.begin().await?;
+        usage::make_coarser(&mut transaction, Utc::now().timestamp()).await?;
+        Ok(transaction.commit().await?)
     }
 }
 
@@ -144,14 +147,18 @@ async fn enter(
         }
     }
     for count in batch.counts(entries) {
-        let upsert = "INSERT INTO feature_flags (environment, name, evaluation_count, last_evaluated_at)
-            VALUES ($1, $2, $3, $4) ON CONFLICT (name, environment) DO UPDATE SET
+        let upsert = "INSERT INTO feature_flags (environment, name, evaluation_count, last_evaluated_at, outcomes_since,
+                last_off_at)
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name, environment) DO UPDATE SET
                 evaluation_count = evaluation_count + excluded.evaluation_count,
-                last_evaluated_at = max(coalesce(last_evaluated_at, ''), excluded.last_evaluated_at)";
+                last_evaluated_at = max(coalesce(last_evaluated_at, ''), excluded.last_evaluated_at),
+                outcomes_since = min(coalesce(outcomes_since, excluded.outcomes_since), excluded.outcomes_since),
+                last_off_at = nullif(max(coalesce(last_off_at, ''), coalesce(excluded.last_off_at, '')), '')";
         let query = sqlx::query(upsert).bind(&*count.environment).bind(&*count.flag).bind(count.evaluations);
-        query.bind(micros(count.last_evaluated_at)).execute(&mut *connection).await?;
+        let query = query.bind(micros(count.last_evaluated_at)).bind(micros(count.first_evaluated_at));
+        query.bind(count.last_off_at.map(micros)).execute(&mut *connection).await?;
     }
-    Ok(())
+    usage::add(connection, batch, entries).await
 }
 
 async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Result<(), DatabaseError> {

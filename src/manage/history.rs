@@ -131,7 +131,7 @@ impl Manager {
         rows.into_iter().map(changed).collect()
     }
 
-    async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
+    pub(super) async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
         let database = &self.records()?.database;
         let rows: i64 = on_pool!(database, |pool, sql| {
             sqlx::query_scalar(sql(KNOWN)).bind(name).bind(environment).fetch_one(pool).await?

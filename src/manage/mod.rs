@@ -11,15 +11,19 @@
 //! also looks by itself. Nothing here knows about HTTP.
 
 mod change;
+mod cleanup;
 mod error;
 mod history;
 mod kill;
 mod listing;
 pub mod records;
+mod revert;
 mod shown;
+mod stale;
 mod standing;
 mod sync;
 mod synced;
+mod usage;
 
 use std::sync::Arc;
 
@@ -34,9 +38,13 @@ pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
 pub use kill::Turned;
 pub use listing::Page;
+pub use cleanup::Cleaned;
 pub use records::Records;
+pub use revert::Target;
 pub use shown::{ShadowedFlag, Shown};
+pub use stale::{StaleAsked, StalePage};
 pub use sync::Synced;
+pub use usage::{FlagUsage, Period, Resolution};
 
 /// What the calls share.
 #[derive(Debug)]

@@ -25,6 +25,8 @@ pub struct EventFrame<'a> {
     pub context: &'a str,
     /// RFC 3339, UTC, microseconds.
     pub evaluated_at: &'a str,
+    /// How long it took, where that was looked at.
+    pub evaluation_ns: Option<u64>,
     pub source: EventSource<'a>,
 }
 
@@ -45,7 +47,12 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
     out.extend_from_slice(br#","evaluated_at":""#);
     out.extend_from_slice(frame.evaluated_at.as_bytes());
-    out.extend_from_slice(br#"","source":"#);
+    out.push(b'"');
+    if let Some(nanoseconds) = frame.evaluation_ns {
+        out.extend_from_slice(br#","evaluation_ns":"#);
+        write_integer(out, nanoseconds);
+    }
+    out.extend_from_slice(br#","source":"#);
     write_source(out, frame.source);
     out.push(b'}');
 }

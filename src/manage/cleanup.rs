@@ -1,0 +1,91 @@
+//! Removing local flags that have been archived for long. What is known of their past stays.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::database::on_pool;
+
+use super::change::{Asked, By, Expected};
+use super::records::time;
+use super::{ManageError, Manager};
+
+/// Flags that one call removes.
+const REMOVED_MAX: usize = 1_000;
+/// Local flags that are looked at.
+const FLAGS_MAX: i64 = 20_000;
+
+/// What a cleanup found, and did.
+#[derive(Debug, Serialize)]
+pub struct Cleaned {
+    pub dry_run: bool,
+    pub older_than_days: u32,
+    /// Those that were removed, or would be.
+    pub flags: Vec<CleanedFlag>,
+    /// There are more than one call removes.
+    pub more: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct CleanedFlag {
+    pub name: String,
+    pub environment: String,
+    pub owner: Option<String>,
+    pub archived_at: DateTime<Utc>,
+    pub revision: i64,
+    pub removed: bool,
+    /// Why it was not removed.
+    pub error: Option<String>,
+}
+
+const ARCHIVED: &str = "SELECT environment, name, revision, document::text, updated_at FROM local_flags
+    WHERE deleted_at IS NULL AND updated_at < $1::timestamptz ORDER BY updated_at, environment, name LIMIT $2";
+
+type Row = (String, String, i64, String, DateTime<Utc>);
+
+impl Manager {
+    /// Removes what was archived more than so many days ago, and not changed since; of `environments`, or of all.
+    pub async fn cleanup(
+        &self,
+        environments: Option<&[&str]>,
+        older_than_days: u32,
+        dry_run: bool,
+        by: By<'_>,
+    ) -> Result<Cleaned, ManageError> {
+        let database = &self.records()?.database;
+        let before = time(Utc::now() - TimeDelta::days(i64::from(older_than_days)));
+        let rows: Vec<Row> = on_pool!(database, |pool, sql| {
+            sqlx::query_as(sql(ARCHIVED)).bind(&before).bind(FLAGS_MAX).fetch_all(pool).await?
+        });
+        let seen = |row: &Row| environments.is_none_or(|all| all.contains(&row.0.as_str()));
+        let mut flags: Vec<_> = rows.into_iter().filter(seen).filter_map(archived).collect();
+        let more = flags.len() > REMOVED_MAX;
+        flags.truncate(REMOVED_MAX);
+        if !dry_run {
+            for flag in &mut flags {
+                // Not if somebody has touched it meanwhile.
+                let expected = Expected::OneOf(vec![flag.revision]);
+                let asked = Asked { environment: &flag.environment, name: &flag.name, expected: &expected };
+                match self.remove(asked, by).await {
+                    Ok(_) => flag.removed = true,
+                    Err(error) => flag.error = Some(error.to_string()),
+                }
+            }
+        }
+        Ok(Cleaned { dry_run, older_than_days, flags, more })
+    }
+}
+
+/// Its status is its document's.
+fn archived((environment, name, revision, document, archived_at): Row) -> Option<CleanedFlag> {
+    let document: serde_json::Value = serde_json::from_str(&document).ok()?;
+    let member = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
+    (member("status") == Some("archived")).then(|| CleanedFlag {
+        owner: member("owner").map(str::to_owned),
+        name,
+        environment,
+        archived_at,
+        revision,
+        removed: false,
+        error: None,
+    })
+}
