@@ -282,8 +282,10 @@ impl Flags {
 
     /// Nothing counted yet.
     fn count(&self, flag: usize, evaluated_at: i64) -> Count {
-        let (environment, flag) =
-            self.flag(flag).map(|(environment, flag)| (environment.clone(), flag.clone())).unwrap_or_default();
+        let (environment, flag) = self
+            .flag(flag)
+            .map(|(environment, flag)| (environment.clone(), flag.clone()))
+            .unwrap_or_default();
         let (last_evaluated_at, first_evaluated_at) = (evaluated_at, evaluated_at);
         Count { environment, flag, evaluations: 0, last_evaluated_at, first_evaluated_at, last_off_at: None }
     }
@@ -302,7 +304,8 @@ impl Flags {
         if let Some(known) = self.known_variants.get(name) {
             return *known;
         }
-        let (shared, number): (Arc<str>, _) = (name.into(), u32::try_from(self.variants.len()).unwrap_or(u32::MAX));
+        let (shared, number): (Arc<str>, _) =
+            (name.into(), u32::try_from(self.variants.len()).unwrap_or(u32::MAX));
         self.variants.push(Arc::clone(&shared));
         self.known_variants.insert(shared, number);
         number

@@ -59,8 +59,11 @@ pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
     }
     let mut used: Vec<Used> = Vec::with_capacity(sums.len());
     for ((flag, starts_at, variant), sums) in sums {
-        if let (Some((environment, flag)), Some(variant)) = (batch.flags.flag(flag), batch.flags.variant_name(variant)) {
-            let (environment, flag, variant) = (Arc::clone(environment), Arc::clone(flag), storable_name(variant));
+        if let (Some((environment, flag)), Some(variant)) =
+            (batch.flags.flag(flag), batch.flags.variant_name(variant))
+        {
+            let (environment, flag, variant) =
+                (Arc::clone(environment), Arc::clone(flag), storable_name(variant));
             used.push(Used { environment, flag, starts_at, variant, sums });
         }
     }

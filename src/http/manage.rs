@@ -3,7 +3,10 @@
 mod ask;
 mod doc;
 pub(super) mod kill;
+pub(super) mod past;
+pub(super) mod preload;
 mod refusal;
+pub(super) mod watch;
 
 use std::sync::Arc;
 
@@ -51,6 +54,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/feature-flags/{name}/changes", get(changes))
         .route("/api/v1/feature-flags/{name}/kill", post(kill::kill))
         .route("/api/v1/feature-flags/{name}/restore", post(kill::restore))
+        .route("/api/v1/feature-flags/{name}/revert", post(past::revert))
+        .route("/api/v1/feature-flags/{name}/usage", get(watch::usage))
+        .route("/api/v1/feature-flags/stale", get(watch::stale))
+        .route("/api/v1/feature-flags/cleanup", post(past::cleanup))
+        .route("/api/v1/feature-flags/preload", post(preload::preload))
         .route("/api/v1/feature-flags/sync", post(sync))
 }
 

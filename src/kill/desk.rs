@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rand::Rng;
 use rdkafka::Message;
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -89,11 +89,13 @@ pub(super) fn write(config: &Config, wanted: &Wanted) -> Result<Option<KillSwitc
 }
 
 fn attempt(config: &Config, wanted: &Wanted) -> Result<Result<Option<KillSwitch>, KillError>, PublishError> {
-    let topics = &config.topics;
+    let (topics, started) = (&config.topics, Instant::now());
     // First the fence: only then nobody else can write what is not read.
     let publisher =
         Publisher::open(config, "overrides", [&topics.overrides, &topics.events, &topics.updates])?;
+    let opened = started.elapsed();
     let known = read(config)?;
+    let read = started.elapsed();
     let key = wanted.key();
     let before = known.switches.get(&key);
     if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
@@ -119,6 +121,7 @@ fn attempt(config: &Config, wanted: &Wanted) -> Result<Result<Option<KillSwitch>
     let records = records(config, before, &next, action, now);
     let records = records.map_err(|error| PublishError::Other(error.to_string()))?;
     publisher.transaction(&records, None)?;
+    debug!(?opened, ?read, committed = ?started.elapsed(), version = next.version, "a kill switch is written");
     Ok(Ok(Some(next)))
 }
 

@@ -153,7 +153,11 @@ impl Manager {
         }
     }
 
-    pub(super) async fn finish(&self, wanted: Wanted<'_>, written: Written<ManageError>) -> Result<Done, ManageError> {
+    pub(super) async fn finish(
+        &self,
+        wanted: Wanted<'_>,
+        written: Written<ManageError>,
+    ) -> Result<Done, ManageError> {
         match written {
             Written::Left(error) => Err(error),
             Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
@@ -179,7 +183,12 @@ impl Manager {
         }
     }
 
-    pub(super) fn is_ours(&self, environment: &str, name: &str, hint: &'static str) -> Result<(), ManageError> {
+    pub(super) fn is_ours(
+        &self,
+        environment: &str,
+        name: &str,
+        hint: &'static str,
+    ) -> Result<(), ManageError> {
         match self.known_standing(environment, name)? {
             Standing::Elsewhere(source, _) => {
                 Err(ManageError::Elsewhere { place: self.place(environment, source), hint })

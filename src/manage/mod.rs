@@ -34,11 +34,11 @@ use crate::message::definition::Source;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};
+pub use cleanup::Cleaned;
 pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
 pub use kill::Turned;
 pub use listing::Page;
-pub use cleanup::Cleaned;
 pub use records::Records;
 pub use revert::Target;
 pub use shown::{ShadowedFlag, Shown};

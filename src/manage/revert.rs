@@ -70,7 +70,8 @@ impl Manager {
             Target::Revision(revision) => ("revision", Some(revision)),
             Target::Version(version) => {
                 let definition: Option<Option<String>> = on_pool!(database, |pool, sql| {
-                    let question = sqlx::query_scalar(sql(VERSION)).bind(environment).bind(name).bind(version);
+                    let question =
+                        sqlx::query_scalar(sql(VERSION)).bind(environment).bind(name).bind(version);
                     question.fetch_optional(pool).await?
                 });
                 ("version", definition.flatten().as_deref().and_then(local::revision))
@@ -84,6 +85,7 @@ impl Manager {
         });
         let after = after.ok_or_else(unknown)?;
         let after = after.ok_or_else(|| ManageError::field(field, "the flag was deleted then"))?;
-        serde_json::from_str(&after).map_err(|error| ManageError::field(field, format!("cannot be read: {error}")))
+        serde_json::from_str(&after)
+            .map_err(|error| ManageError::field(field, format!("cannot be read: {error}")))
     }
 }

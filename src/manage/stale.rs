@@ -70,7 +70,8 @@ pub struct StaleFlag {
     pub enabled: i64,
 }
 
-const FLAGS: &str = "SELECT f.environment, f.name, f.owner, f.created_at, f.evaluation_count, f.last_evaluated_at,
+const FLAGS: &str =
+    "SELECT f.environment, f.name, f.owner, f.created_at, f.evaluation_count, f.last_evaluated_at,
         f.last_off_at, f.outcomes_since, l.document::text, l.created_at
     FROM feature_flags f LEFT JOIN local_flags l
         ON l.environment = f.environment AND l.name = f.name AND l.deleted_at IS NULL
@@ -109,7 +110,8 @@ impl Manager {
         let mut items = Vec::new();
         for flag in page {
             let (evaluations, enabled): (i64, i64) = on_pool!(database, |pool, sql| {
-                let question = sqlx::query_as(sql(RECENT)).bind(&flag.environment).bind(&flag.name).bind(since);
+                let question =
+                    sqlx::query_as(sql(RECENT)).bind(&flag.environment).bind(&flag.name).bind(since);
                 question.fetch_one(pool).await?
             });
             items.push(StaleFlag { evaluations, enabled, ..flag });
@@ -119,8 +121,17 @@ impl Manager {
 
     /// `None`: nothing speaks against it.
     fn judge(&self, row: Row, asked: &StaleAsked<'_>, now: DateTime<Utc>) -> Option<StaleFlag> {
-        let (environment, name, owner, created_at, evaluation_count, last_evaluated_at, last_off_at, outcomes_since, ..) =
-            row;
+        let (
+            environment,
+            name,
+            owner,
+            created_at,
+            evaluation_count,
+            last_evaluated_at,
+            last_off_at,
+            outcomes_since,
+            ..,
+        ) = row;
         let (document, made_at) = (row.8, row.9);
         let (source, marked) = match self.standing(&environment, &name) {
             Standing::Nobody if document.is_none() => return None,
@@ -152,7 +163,8 @@ impl Manager {
             (always_on, StaleReason::AlwaysOn),
             (owner.as_ref().is_none_or(|owner| owner.trim().is_empty()), StaleReason::Unowned),
         ];
-        let reasons: Vec<_> = found.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();
+        let reasons: Vec<_> =
+            found.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect();
         (!reasons.is_empty()).then(|| StaleFlag {
             name,
             environment,

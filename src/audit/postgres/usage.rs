@@ -28,7 +28,8 @@ pub(super) async fn add(
         return Ok(());
     }
     let texts = |text: fn(&super::super::usage::Used) -> &str| used.iter().map(text).collect::<Vec<&str>>();
-    let numbers = |number: fn(&super::super::usage::Used) -> i64| used.iter().map(number).collect::<Vec<i64>>();
+    let numbers =
+        |number: fn(&super::super::usage::Used) -> i64| used.iter().map(number).collect::<Vec<i64>>();
     let query = sqlx::query(upsert).bind(texts(|used| &used.environment)).bind(texts(|used| &used.flag));
     let query = query.bind(numbers(|used| used.starts_at)).bind(texts(|used| &used.variant));
     let query = query.bind(numbers(|used| used.sums.evaluations)).bind(numbers(|used| used.sums.enabled));

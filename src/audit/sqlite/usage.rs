@@ -13,7 +13,8 @@ pub(super) async fn add(
     batch: &Batch,
     entries: &[Entry],
 ) -> Result<(), DatabaseError> {
-    let upsert = "INSERT INTO feature_flag_usage (environment, flag_name, seconds, starts_at, variant, evaluations,
+    let upsert =
+        "INSERT INTO feature_flag_usage (environment, flag_name, seconds, starts_at, variant, evaluations,
             enabled, errors, timed, nanoseconds)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         ON CONFLICT (environment, flag_name, seconds, starts_at, variant) DO UPDATE SET

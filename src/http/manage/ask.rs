@@ -75,8 +75,13 @@ impl Ask {
     }
 
     pub(super) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
-        let limit = self.number("limit", default, 1, max);
-        limit.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
+        self.whole("limit", default, 1, max)
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(super) fn whole(&self, name: &str, default: u32, min: u32, max: u32) -> Result<u32, Problem> {
+        let number = self.number(name, default, min, max);
+        number.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
     }
 
     /// Limit and offset.
@@ -174,6 +179,9 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
 pub fn segment(name: &str) -> String {
     match name {
         "sync" => "%73ync".to_owned(),
+        "stale" => "%73tale".to_owned(),
+        "cleanup" => "%63leanup".to_owned(),
+        "preload" => "%70reload".to_owned(),
         "evaluate" => "%65valuate".to_owned(),
         _ => encoded(name),
     }

@@ -8,8 +8,8 @@ use utoipa::{IntoParams, IntoResponses};
 use crate::http::openapi::schema::ProblemDetails;
 
 pub use bodies::{
-    ChangeList, FlagBody, FlagList, FlagUpdate, History, KillBody, NewFlag, RestoreBody, SyncAnswer,
-    TurnedBody,
+    ChangeList, CleanedBody, CleanupBody, FlagBody, FlagList, FlagUpdate, History, KillBody, NewFlag,
+    PreloadedBody, RestoreBody, RevertBody, StaleBody, SyncAnswer, TurnedBody, UsageBody,
 };
 
 #[derive(IntoParams)]
@@ -43,6 +43,44 @@ pub struct ListQuery {
     limit: Option<u32>,
     #[param(maximum = 1000000, default = 0)]
     offset: Option<u32>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct UsageQuery {
+    /// Minutes are kept for two days, hours for 32, days for 400.
+    #[param(default = "hour")]
+    resolution: Option<bodies::ResolutionName>,
+    /// Absent: 24 of them before `to`.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Absent: now.
+    #[param(format = DateTime)]
+    to: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StaleQuery {
+    /// Flags of this one only.
+    environment: Option<String>,
+    /// How long a flag must have been on to be always on.
+    #[param(minimum = 1, maximum = 365, default = 30)]
+    days: Option<u32>,
+    /// Younger flags are left out.
+    #[param(maximum = 365, default = 0)]
+    min_age_days: Option<u32>,
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    limit: Option<u32>,
+    #[param(maximum = 1000000, default = 0)]
+    offset: Option<u32>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CleanupQuery {
+    /// Flags of this one only.
+    environment: Option<String>,
 }
 
 #[derive(IntoParams)]
@@ -193,6 +231,33 @@ pub enum KillProblems {
     #[response(
         status = 503,
         description = "Not now: Kafka, or the flags in force, are away",
+        content_type = "application/problem+json"
+    )]
+    NotNow(ProblemDetails),
+}
+
+/// Why nothing is written to Redis.
+#[derive(IntoResponses)]
+pub enum PreloadProblems {
+    #[response(
+        status = 400,
+        description = "Not JSON, or something of another type",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
+    TooLarge(ProblemDetails),
+    #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
+    OtherType(ProblemDetails),
+    #[response(
+        status = 422,
+        description = "Understood, but not meaningful",
+        content_type = "application/problem+json"
+    )]
+    NotMeaningful(ProblemDetails),
+    #[response(
+        status = 503,
+        description = "Not now: Redis, or the flags in force, are away",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),

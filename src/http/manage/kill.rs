@@ -120,7 +120,7 @@ fn order(input: &Input, may_expire: bool) -> Result<Order, Problem> {
     Ok(Order { reason, expires_at })
 }
 
-fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
@@ -143,6 +143,6 @@ fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
     Ok(moment.to_utc())
 }
 
-fn refuse(status: StatusCode, field: &str, message: impl Into<String>) -> Problem {
+pub(super) fn refuse(status: StatusCode, field: &str, message: impl Into<String>) -> Problem {
     Problem::of_fields(status, vec![FieldError::new(field, message)])
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{ENVIRONMENT, Scene, changes, evaluate, is_on, kill, restore, turns};
-use crate::harness::{Admin, Flags, Load, SOON, Service, Stack, Tap, is_long, post, rollout, wait_until};
+use crate::harness::{
+    Admin, Flags, Load, SOON, Service, Stack, Tap, is_long, post, rollout, wait_for, wait_until,
+};
 
 fn is_leader(service: &Service) -> bool {
     service.metrics().sum("flagstream_feed_leader", &[]) == 1.0
@@ -192,8 +194,7 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
     until_all(&services.iter().collect::<Vec<_>>(), ENVIRONMENT, "mine", true, Instant::now());
     let rounds = if is_long() { 8 } else { 2 };
     for round in 0..rounds {
-        wait_until("a leader", SOON, || services.iter().any(is_leader));
-        let leader = services.iter().position(is_leader).unwrap();
+        let leader = wait_for("a leader", SOON, || services.iter().position(is_leader));
         let (asked, other) = ((leader + 1) % 3, (leader + 2) % 3);
         // The leader is busy with the flag itself while another instance kills it, and dies at some moment of that.
         let status = std::thread::scope(|scope| {
@@ -219,7 +220,7 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
         services[leader].wait_until_ready();
         assert!(!is_on(&services[leader], "mine"), "read from the topic");
         // Once more with nobody leading: the leader is gone, the switch needs none.
-        let leader = services.iter().position(is_leader).unwrap();
+        let leader = wait_for("a leader", SOON, || services.iter().position(is_leader));
         services[leader].kill();
         let left: Vec<&Service> =
             services.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, it)| it).collect();
