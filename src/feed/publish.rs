@@ -116,11 +116,12 @@ impl Publisher {
             .create_with_context(Deliveries::default())
             .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
         let publisher = Self { producer };
-        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
-        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term.
+        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term. Asked
+        // for first: librdkafka looks for the coordinator half a second later if no broker is connected yet.
         for topic in topics {
             publisher.find(topic)?;
         }
+        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
         Ok(publisher)
     }
 

@@ -27,6 +27,7 @@ use super::api::Api;
 use super::caller::Caller;
 use super::input::Input;
 
+pub(super) use ask::reason;
 pub use ask::segment;
 pub(super) use refusal::problem;
 
@@ -128,7 +129,7 @@ pub(super) async fn create(
     input: Input,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
-    let reason = ask::reason(&input)?;
+    let reason = reason(&input)?;
     let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
     let (name, environment, flag) = new;
     caller.may_in(Scope::Write, &environment)?;
@@ -165,7 +166,7 @@ pub(super) async fn update(
     caller.may(Scope::Write)?;
     let environment = ask::environment(input.parameter("environment"))?;
     caller.may_in(Scope::Write, &environment)?;
-    let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
+    let (expected, reason) = (ask::expected(input.header("if-match"))?, reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
     let by = By { actor: &actor, reason: reason.as_deref() };

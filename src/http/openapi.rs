@@ -66,6 +66,7 @@ const DOCUMENT: &str = "/openapi.json";
         tokens::create,
         tokens::list,
         tokens::revoke,
+        tokens::changes,
         health::overview,
         health::live,
         health::ready

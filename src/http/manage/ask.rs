@@ -156,7 +156,7 @@ pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
     Ok(Expected::OneOf(revisions))
 }
 
-pub(super) fn reason(input: &Input) -> Result<Option<String>, Problem> {
+pub(in crate::http) fn reason(input: &Input) -> Result<Option<String>, Problem> {
     checked_reason(input.header_bytes(REASON_HEADER))
 }
 

@@ -228,6 +228,24 @@ pub struct TokenMade {
     details: TokenDetails,
 }
 
+/// A change of a token.
+#[derive(ToSchema)]
+pub struct TokenChange {
+    id: i64,
+    /// `created` or `revoked`.
+    action: String,
+    actor: String,
+    #[schema(required)]
+    reason: Option<String>,
+    /// What it allowed, and allows.
+    #[schema(required)]
+    before: Option<Map<String, Value>>,
+    #[schema(required)]
+    after: Option<Map<String, Value>>,
+    #[schema(format = DateTime)]
+    changed_at: String,
+}
+
 #[derive(ToSchema)]
 pub struct TokenList {
     tokens: Vec<TokenDetails>,
