@@ -27,7 +27,7 @@ use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
 use crate::kill::KillSwitches;
-use crate::manage::{Manager, Records};
+use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
@@ -241,6 +241,13 @@ impl App {
         let manager = Manager::new(Arc::clone(&config), store, records, origins);
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
+        if let Some(days) = config.flags.cleanup_after_days {
+            let cleaning = Arc::clone(&api);
+            self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {
+                manage::by_night(&cleaning.manager, days, &shutdown).await;
+                Ok(())
+            });
+        }
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);

@@ -107,6 +107,7 @@ pub struct Config {
     pub log: LogConfig,
     pub database: DatabaseConfig,
     pub audit: AuditConfig,
+    pub flags: FlagsConfig,
     pub privacy: PrivacyConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
@@ -251,6 +252,12 @@ pub struct DatabaseConfig {
     pub url: Option<Secret>,
     /// Whether `run` brings the schema up to date.
     pub migrate: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct FlagsConfig {
+    /// `None`: nobody cleans up by night.
+    pub cleanup_after_days: Option<u32>,
 }
 
 #[derive(Debug, Clone)]

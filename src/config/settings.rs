@@ -212,6 +212,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_AUDIT__BATCH_MAX", "audit.batch_max", Text("100ms"), "Longest time that evaluations wait for others to be written with; `1ms` to `10s`."),
     s("FLAGSTREAM_AUDIT__BATCH_MAX_ROWS", "audit.batch_max_rows", Text("20000"), "Most rows in a batch; 1 to 1000000."),
     s("FLAGSTREAM_AUDIT__BATCH_MAX_BYTES", "audit.batch_max_bytes", Text("16MiB"), "Size of a batch in memory at which it is full; `64KiB` to `256MiB`. There are two: one is written, the other filled."),
+    s("FLAGSTREAM_FLAGS__CLEANUP_AFTER_DAYS", "flags.cleanup_after_days", Unset("never"),
+      "Local flags that have been archived for so many days are removed every night, at three o'clock UTC; 1 to 36500."),
     s("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "privacy.drop_attributes", Unset("none"), "Attributes of the context (and `session_id`) that are left out of everything that is written; several with commas."),
     s("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", "privacy.hash_attributes", Unset("none"), "Attributes that are written as a keyed hash; several with commas."),
     s("FLAGSTREAM_PRIVACY__USER_IDS", "privacy.user_ids", Text("keep"), "`keep`, or `hash`: user ids, and the keys of events, are written as a keyed hash."),

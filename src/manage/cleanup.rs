@@ -1,9 +1,12 @@
 //! Removing local flags that have been archived for long. What is known of their past stays.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::database::on_pool;
+use crate::shutdown::Shutdown;
 
 use super::change::{Asked, By, Expected};
 use super::records::time;
@@ -36,6 +39,13 @@ pub struct CleanedFlag {
     /// Why it was not removed.
     pub error: Option<String>,
 }
+
+/// When nobody is busy with flags.
+const NIGHT: NaiveTime = match NaiveTime::from_hms_opt(3, 0, 0) {
+    Some(night) => night,
+    None => NaiveTime::MIN,
+};
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 const ARCHIVED: &str = "SELECT environment, name, revision, document::text, updated_at FROM local_flags
     WHERE deleted_at IS NULL AND updated_at < $1::timestamptz ORDER BY updated_at, environment, name LIMIT $2";
@@ -75,6 +85,32 @@ impl Manager {
     }
 }
 
+/// Cleans up every night until `shutdown`. Each instance does: who comes second finds nothing to remove.
+pub async fn by_night(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
+    let reason = format!("archived for more than {older_than_days} days");
+    let by = By { actor: "flagstream", reason: Some(&reason) };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(until_night(Utc::now())) => {}
+        }
+        match manager.cleanup(None, older_than_days, false, by).await {
+            Ok(cleaned) => {
+                let removed = cleaned.flags.iter().filter(|flag| flag.removed).count();
+                let failed = cleaned.flags.len() - removed;
+                tracing::info!(removed, failed, more = cleaned.more, "archived flags are cleaned up");
+            }
+            Err(error) => tracing::warn!(%error, "archived flags are not cleaned up tonight"),
+        }
+    }
+}
+
+fn until_night(now: DateTime<Utc>) -> Duration {
+    let tonight = now.date_naive().and_time(NIGHT).and_utc();
+    let next = if tonight > now { tonight } else { tonight + TimeDelta::days(1) };
+    (next - now).to_std().unwrap_or(LONGEST)
+}
+
 /// Its status is its document's.
 fn archived((environment, name, revision, document, archived_at): Row) -> Option<CleanedFlag> {
     let document: serde_json::Value = serde_json::from_str(&document).ok()?;
@@ -88,4 +124,20 @@ fn archived((environment, name, revision, document, archived_at): Row) -> Option
         removed: false,
         error: None,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_night_is_never_now() {
+        for (now, hours) in
+            [("2026-01-15T01:00:00Z", 2), ("2026-01-15T03:00:00Z", 24), ("2026-12-31T04:00:00Z", 23)]
+        {
+            let night = until_night(now.parse().unwrap());
+            assert_eq!(night, Duration::from_secs(hours * 3_600), "{now}");
+        }
+    }
 }

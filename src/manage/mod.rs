@@ -34,7 +34,7 @@ use crate::message::definition::Source;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};
-pub use cleanup::Cleaned;
+pub use cleanup::{Cleaned, by_night};
 pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
 pub use kill::Turned;
