@@ -1,16 +1,18 @@
 //! Records on their way into the database: what is written together, or not at all.
 
+mod flags;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ahash::AHashMap;
 use rdkafka::message::OwnedHeaders;
 use uuid::Uuid;
 
 use crate::kafka::consumer::Record;
 use crate::message::sequence::Sequence;
 
+use self::flags::Flags;
 use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
@@ -94,19 +96,6 @@ pub struct Refusal {
     pub code: &'static str,
     pub message: String,
 }
-
-/// The flags and environments of a batch, each once.
-#[derive(Debug, Default)]
-pub struct Flags {
-    environments: Vec<Arc<str>>,
-    flags: Vec<(usize, Arc<str>)>,
-    known: AHashMap<Arc<str>, (usize, Numbers)>,
-    variants: Vec<Arc<str>>,
-    known_variants: AHashMap<Arc<str>, u32>,
-}
-
-/// The numbers of an environment's flags.
-type Numbers = AHashMap<Arc<str>, usize>;
 
 /// What a batch adds to a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,7 +215,7 @@ impl Batch {
     /// What the accepted evaluations among `entries` add to each flag, in the order of environment and name: every
     /// sink locks the flags in this order.
     pub fn counts(&self, entries: &[Entry]) -> Vec<Count> {
-        let mut counts: Vec<Option<Count>> = vec![None; self.flags.flags.len()];
+        let mut counts: Vec<Option<Count>> = vec![None; self.flags.len()];
         for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
             if let Content::Evaluation { flag, counts: true, evaluated_at, outcome, .. } = entry.content
                 && let Some(count) = counts.get_mut(flag)
@@ -247,7 +236,7 @@ impl Batch {
 
     /// Rows to be written, by environment as metrics know it.
     pub fn rows_by_environment(&self) -> Vec<(Arc<str>, u64)> {
-        let mut rows = vec![0; self.flags.environments.len()];
+        let mut rows = vec![0; self.flags.environments().len()];
         for entry in self.accepted() {
             if let Content::Evaluation { environment, .. } = entry.content
                 && let Some(rows) = rows.get_mut(environment)
@@ -255,7 +244,7 @@ impl Batch {
                 *rows += 1;
             }
         }
-        self.flags.environments.iter().cloned().zip(rows).filter(|(_, rows)| *rows > 0).collect()
+        self.flags.environments().iter().cloned().zip(rows).filter(|(_, rows)| *rows > 0).collect()
     }
 
     pub fn payload(&self, entry: &Entry) -> Option<&[u8]> {
@@ -268,72 +257,5 @@ impl Batch {
 
     pub fn headers(&self, entry: &Entry) -> OwnedHeaders {
         entry.headers.as_deref().cloned().unwrap_or_default()
-    }
-}
-
-impl Flags {
-    fn clear(&mut self) {
-        self.environments.clear();
-        self.flags.clear();
-        self.known.clear();
-        self.variants.clear();
-        self.known_variants.clear();
-    }
-
-    /// Nothing counted yet.
-    fn count(&self, flag: usize, evaluated_at: i64) -> Count {
-        let (environment, flag) = self
-            .flag(flag)
-            .map(|(environment, flag)| (environment.clone(), flag.clone()))
-            .unwrap_or_default();
-        let (last_evaluated_at, first_evaluated_at) = (evaluated_at, evaluated_at);
-        Count { environment, flag, evaluations: 0, last_evaluated_at, first_evaluated_at, last_off_at: None }
-    }
-
-    /// The environment and the name of a flag.
-    pub(super) fn flag(&self, number: usize) -> Option<(&Arc<str>, &Arc<str>)> {
-        let (environment, flag) = self.flags.get(number)?;
-        Some((self.environments.get(*environment)?, flag))
-    }
-
-    pub(super) fn variant_name(&self, number: u32) -> Option<&Arc<str>> {
-        self.variants.get(number as usize)
-    }
-
-    fn variant(&mut self, name: &str) -> u32 {
-        if let Some(known) = self.known_variants.get(name) {
-            return *known;
-        }
-        let (shared, number): (Arc<str>, _) =
-            (name.into(), u32::try_from(self.variants.len()).unwrap_or(u32::MAX));
-        self.variants.push(Arc::clone(&shared));
-        self.known_variants.insert(shared, number);
-        number
-    }
-
-    fn environment(&mut self, name: &str) -> usize {
-        if let Some((index, _)) = self.known.get(name) {
-            return *index;
-        }
-        let shared: Arc<str> = name.into();
-        self.environments.push(Arc::clone(&shared));
-        let index = self.environments.len() - 1;
-        self.known.insert(shared, (index, AHashMap::default()));
-        index
-    }
-
-    /// The numbers of an environment and of a flag in it.
-    fn index(&mut self, environment: &str, flag: &str) -> (usize, usize) {
-        let index = self.environment(environment);
-        let Some((_, flags)) = self.known.get_mut(environment) else {
-            return (index, 0);
-        };
-        if let Some(known) = flags.get(flag) {
-            return (index, *known);
-        }
-        let shared: Arc<str> = flag.into();
-        self.flags.push((index, Arc::clone(&shared)));
-        flags.insert(shared, self.flags.len() - 1);
-        (index, self.flags.len() - 1)
     }
 }

@@ -59,6 +59,11 @@ impl Preloader {
             let mut entries = Vec::with_capacity(some.len());
             self.in_scene(|scene, at| {
                 for subject in some {
+                    // What a hash of a user gets is not what the user gets.
+                    if self.config.privacy.hash_user_ids && subject.user.is_some() {
+                        *preloaded.skipped.entry("private").or_default() += 1;
+                        continue;
+                    }
                     match subject.entry(scene, at) {
                         Ok(entry) => entries.push(entry),
                         Err(reason) => *preloaded.skipped.entry(reason).or_default() += 1,

@@ -2,14 +2,16 @@
 #![allow(dead_code)]
 
 mod bodies;
+mod uses;
 
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::http::openapi::schema::ProblemDetails;
 
-pub use bodies::{
-    ChangeList, CleanedBody, CleanupBody, FlagBody, FlagList, FlagUpdate, History, KillBody, NewFlag,
-    PreloadedBody, RestoreBody, RevertBody, StaleBody, SyncAnswer, TurnedBody, UsageBody,
+pub use bodies::{ChangeList, FlagBody, FlagList, FlagUpdate, History, NewFlag, SyncAnswer};
+pub use uses::{
+    CleanedBody, CleanupBody, KillBody, PreloadedBody, RestoreBody, RevertBody, StaleBody, TurnedBody,
+    UsageBody,
 };
 
 #[derive(IntoParams)]
@@ -50,7 +52,7 @@ pub struct ListQuery {
 pub struct UsageQuery {
     /// Minutes are kept for two days, hours for 32, days for 400.
     #[param(default = "hour")]
-    resolution: Option<bodies::ResolutionName>,
+    resolution: Option<uses::ResolutionName>,
     /// Absent: 24 of them before `to`.
     #[param(format = DateTime)]
     from: Option<String>,
