@@ -95,6 +95,7 @@ pub enum Topics {
 pub struct App {
     pub parts: Parts,
     pub health: Arc<Registry>,
+    switches: Arc<KillSwitches>,
     supervisor: Supervisor,
 }
 
@@ -114,9 +115,11 @@ impl App {
         topics: Topics,
     ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
+        let store = Arc::new(Store::default());
         let mut app = Self {
+            switches: Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
             parts: Parts {
-                store: Arc::new(Store::default()),
+                store,
                 metrics: Metrics::new(),
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
@@ -238,7 +241,7 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(Arc::clone(&config), store, records, origins);
+        let manager = Manager::new(Arc::clone(&config), store, records, origins, Arc::clone(&self.switches));
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         if let Some(days) = config.flags.cleanup_after_days {
@@ -332,7 +335,7 @@ impl App {
         if has_local {
             self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
         }
-        let switches = KillSwitches::new(Arc::clone(&self.parts.config), Arc::clone(&self.parts.store));
+        let switches = Arc::clone(&self.switches);
         let may_write = fit.clone();
         self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
             if topics::wait_until_fit(may_write, &shutdown).await {

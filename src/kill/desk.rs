@@ -68,12 +68,29 @@ enum Next {
     Tombstone,
 }
 
-/// Writes the change, unless there is nothing to write.
-pub(super) fn write(config: &Config, wanted: &Wanted) -> Result<Option<KillSwitch>, KillError> {
+/// The last writer, as far as it knows. If somebody else has written since, its producer is fenced, and nothing it
+/// writes counts: so what it has read, and written itself, is all there is.
+#[derive(Debug)]
+pub(super) struct Desk {
+    publisher: Publisher,
+    known: Known,
+}
+
+/// Writes the change, unless there is nothing to write. A desk that is left in `kept` need not be opened by the next one.
+pub(super) fn write(kept: &mut Option<Desk>, config: &Config, wanted: &Wanted) -> Written {
     let deadline = Instant::now() + WRITE_PATIENCE;
     loop {
-        let error = match attempt(config, wanted) {
-            Ok(written) => return written,
+        let (is_kept, opened) = match kept.take() {
+            Some(desk) => (true, Ok(desk)),
+            None => (false, Desk::open(config)),
+        };
+        let error = match opened.and_then(|desk| desk.write(config, wanted)) {
+            // Only a commit shows that nobody else has written since the desk was opened.
+            Ok((_, _, Committed(false))) if is_kept => continue,
+            Ok((desk, written, _)) => {
+                *kept = Some(desk);
+                return written;
+            }
             Err(error) => error,
         };
         let is_hopeless = matches!(error, PublishError::TooLarge(_));
@@ -88,41 +105,54 @@ pub(super) fn write(config: &Config, wanted: &Wanted) -> Result<Option<KillSwitc
     }
 }
 
-fn attempt(config: &Config, wanted: &Wanted) -> Result<Result<Option<KillSwitch>, KillError>, PublishError> {
-    let (topics, started) = (&config.topics, Instant::now());
-    // First the fence: only then nobody else can write what is not read.
-    let publisher =
-        Publisher::open(config, "overrides", [&topics.overrides, &topics.events, &topics.updates])?;
-    let opened = started.elapsed();
-    let known = read(config)?;
-    let read = started.elapsed();
-    let key = wanted.key();
-    let before = known.switches.get(&key);
-    if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
-        // Committed before, though nobody said so.
-        return Ok(Ok(Some(mine.clone())));
+type Written = Result<Option<KillSwitch>, KillError>;
+
+/// Whether there was a transaction, and it was committed.
+struct Committed(bool);
+
+impl Desk {
+    fn open(config: &Config) -> Result<Self, PublishError> {
+        let (topics, started) = (&config.topics, Instant::now());
+        // First the fence: only then nobody else can write what is not read.
+        let publisher =
+            Publisher::open(config, "overrides", [&topics.overrides, &topics.events, &topics.updates])?;
+        let known = read(config)?;
+        debug!(took = ?started.elapsed(), switches = known.switches.len(), "the kill switches are read");
+        Ok(Self { publisher, known })
     }
-    let now = Utc::now();
-    let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-    let version = (known.highest.max(wanted.seen_version) + 1).max(now_ms);
-    if before.is_none() && known.switches.len() >= SWITCHES_MAX {
-        return Ok(Err(KillError::TooMany));
-    }
-    let (next, action) = match wanted.next(before, version, now) {
-        Next::Nothing => return Ok(Ok(None)),
-        Next::Tombstone => {
-            let tombstone = Tombstone { version, actor: wanted.actor.clone() };
-            let record = Record { topic: &topics.overrides, key, body: None, tombstone: Some(tombstone) };
-            publisher.transaction(&[record], None)?;
-            return Ok(Ok(None));
+
+    /// After an error the desk is gone: whether the change was committed, the next one reads.
+    fn write(mut self, config: &Config, wanted: &Wanted) -> Result<(Self, Written, Committed), PublishError> {
+        let (started, key) = (Instant::now(), wanted.key());
+        let before = self.known.switches.get(&key);
+        if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
+            // Committed before, though nobody said so.
+            let mine = mine.clone();
+            return Ok((self, Ok(Some(mine)), Committed(true)));
         }
-        Next::Switch(next, action) => (next, action),
-    };
-    let records = records(config, before, &next, action, now);
-    let records = records.map_err(|error| PublishError::Other(error.to_string()))?;
-    publisher.transaction(&records, None)?;
-    debug!(?opened, ?read, committed = ?started.elapsed(), version = next.version, "a kill switch is written");
-    Ok(Ok(Some(next)))
+        if before.is_none() && self.known.switches.len() >= SWITCHES_MAX {
+            return Ok((self, Err(KillError::TooMany), Committed(false)));
+        }
+        let now = Utc::now();
+        let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let version = (self.known.highest.max(wanted.seen_version) + 1).max(now_ms);
+        let (records, next) = match wanted.next(before, version, now) {
+            Next::Nothing => return Ok((self, Ok(None), Committed(false))),
+            Next::Tombstone => (vec![tombstone(config, wanted, version)], None),
+            Next::Switch(next, action) => {
+                let records = records(config, before, &next, action, now);
+                (records.map_err(|error| PublishError::Other(error.to_string()))?, Some(next))
+            }
+        };
+        self.publisher.transaction(&records, None)?;
+        debug!(took = ?started.elapsed(), version, "a kill switch is written");
+        self.known.highest = version;
+        match next.clone() {
+            Some(next) => drop(self.known.switches.insert(key, next)),
+            None => drop(self.known.switches.remove(&key)),
+        }
+        Ok((self, Ok(next), Committed(true)))
+    }
 }
 
 fn read(config: &Config) -> Result<Known, PublishError> {
@@ -205,6 +235,11 @@ pub(super) fn is_overtaken(switch: &KillSwitch, definition: Option<u64>) -> bool
 pub(super) fn is_forgettable(switch: &KillSwitch, definition: Option<u64>, now: DateTime<Utc>) -> bool {
     let is_old = now - switch.changed_at > TimeDelta::hours(REMEMBERED_HOURS);
     switch.state == SwitchState::Lifted && definition.map_or(is_old, |version| version > switch.version)
+}
+
+fn tombstone<'c>(config: &'c Config, wanted: &Wanted, version: u64) -> Record<'c> {
+    let tombstone = Some(Tombstone { version, actor: wanted.actor.clone() });
+    Record { topic: &config.topics.overrides, key: wanted.key(), body: None, tombstone }
 }
 
 /// The switch, the event that becomes the change log's entry, and the invalidation.

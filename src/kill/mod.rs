@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::message::kill_switch::KillSwitch;
 use crate::store::Store;
 
-use desk::{Action, Wanted};
+use desk::{Action, Desk, Wanted};
 
 /// Flags that may be under a switch at once.
 pub const SWITCHES_MAX: usize = 10_000;
@@ -40,7 +40,7 @@ pub struct KillSwitches {
     config: Arc<Config>,
     store: Arc<Store>,
     /// Two writers of one process would only fence each other.
-    alone: Arc<Mutex<()>>,
+    desk: Arc<Mutex<Option<Desk>>>,
 }
 
 /// Whose switch, who turns it, and why.
@@ -66,7 +66,7 @@ pub enum KillError {
 
 impl KillSwitches {
     pub fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
-        Self { config, store, alone: Arc::default() }
+        Self { config, store, desk: Arc::default() }
     }
 
     /// Kills a flag, or changes why and until when it is killed.
@@ -98,13 +98,10 @@ impl KillSwitches {
             definition_version: flag.map(|flag| flag.definition_version),
             seen_version: snapshot.version(),
         };
-        let alone = Arc::clone(&self.alone).lock_owned().await;
+        // Held to the end of the writing, whatever becomes of the call.
+        let mut desk = Arc::clone(&self.desk).lock_owned().await;
         let config = Arc::clone(&self.config);
-        let writing = tokio::task::spawn_blocking(move || {
-            // Held to the end of the writing, whatever becomes of the call.
-            let _alone = alone;
-            desk::write(&config, &wanted)
-        });
+        let writing = tokio::task::spawn_blocking(move || desk::write(&mut desk, &config, &wanted));
         writing.await.map_err(|error| KillError::Kafka(error.to_string()))?
     }
 }

@@ -54,7 +54,7 @@ pub struct Manager {
     /// `None` without a database.
     records: Option<Records>,
     pub hints: Hints,
-    switches: KillSwitches,
+    switches: Arc<KillSwitches>,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -65,10 +65,10 @@ impl Manager {
         store: Arc<Store>,
         records: Option<Records>,
         origins: Vec<Origin>,
+        switches: Arc<KillSwitches>,
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config));
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        let switches = KillSwitches::new(Arc::clone(&config), Arc::clone(&store));
         Self { config, store, records, hints, switches, origins }
     }
 

@@ -279,7 +279,9 @@ fn preloading_warms_redis_and_audits_nothing() {
     });
     assert!(!evaluate(&service, "one", "a")["enabled"].as_bool().unwrap());
     wait_until("the one evaluation", SOON, || scene.database.audited() == 1);
-    let some = preload(&json!({"environment": "development", "flag_names": ["one"], "user_id": "a"})).json();
+    let one = json!({"environment": "development", "flag_names": ["one"], "user_id": "a"});
+    assert_eq!(preload(&one).json()["skipped"], json!({}));
+    let some = preload(&one).json();
     assert_eq!((&some["written"], &some["present"]), (&json!(0), &json!(2)), "{some}");
     let many: Vec<_> = (0..1_000).map(|user| json!({"user_id": format!("u-{user}")})).collect();
     for (body, field) in [
