@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use rand::Rng;
 use rdkafka::Message;
 use tracing::{debug, warn};
@@ -133,7 +133,8 @@ impl Desk {
         if before.is_none() && self.known.switches.len() >= SWITCHES_MAX {
             return Ok((self, Err(KillError::TooMany), Committed(false)));
         }
-        let now = Utc::now();
+        // As exact as all other times that are written.
+        let now = Utc::now().trunc_subsecs(6);
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         let version = (self.known.highest.max(wanted.seen_version) + 1).max(now_ms);
         let (records, next) = match wanted.next(before, version, now) {

@@ -188,6 +188,13 @@ fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
     let revoked = with("DELETE", &url, Some(&bootstrap()), &Value::Null);
     contract.check("DELETE", "/api/v1/tokens/{id}", &revoked);
     assert_eq!(revoked.status, 204);
+    let log = with("GET", &format!("{url}/changes"), Some(&bootstrap()), &Value::Null);
+    contract.check("GET", "/api/v1/tokens/{id}/changes", &log);
+    let log = log.json();
+    let told: Vec<_> =
+        log.as_array().unwrap().iter().map(|it| (it["action"].clone(), it["actor"].clone())).collect();
+    let by = json!("bootstrap-token");
+    assert_eq!(told, [(json!("revoked"), by.clone()), (json!("created"), by)], "{log}");
     let here = evaluate(&one, Some(&token.header), "production");
     assert_eq!(here.status, 401, "at once where it was revoked: {here:?}");
     assert!(here.header("www-authenticate").contains("invalid_token"), "{here:?}");

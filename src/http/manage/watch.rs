@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use super::ask::{Ask, FlagName};
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
@@ -94,7 +94,7 @@ fn period(ask: &Ask) -> Result<Period, Problem> {
         Some(Ok(moment)) => Ok(Some(moment.to_utc())),
         Some(Err(_)) => Err(refuse(name, "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z")),
     };
-    let to = moment("to")?.unwrap_or_else(Utc::now);
+    let to = moment("to")?.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
     let length = resolution.seconds();
     let default = || to.checked_sub_signed(TimeDelta::seconds(length * BUCKETS_DEFAULT)).unwrap_or(to);
     let from = moment("from")?.unwrap_or_else(default);
