@@ -16,11 +16,13 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Input;
+use crate::http::openapi::calls::EvaluationProblems;
+use crate::http::openapi::schema::ProblemDetails;
 use crate::http::problem::FieldError;
 use crate::kill::Turn;
 use crate::manage::Turned;
 
-use super::doc::{KillBody, KillProblems, RestoreBody, TurnedBody};
+use super::doc::{KillBody, RestoreBody, TurnedBody};
 
 /// What a call asks for.
 #[derive(Debug)]
@@ -41,7 +43,9 @@ struct Order {
     responses(
         (status = 200, description = "Killed, announced, and off here", body = TurnedBody),
         (status = 202, description = "Killed, and not known yet to be off here: it will be", body = TurnedBody),
-        KillProblems
+        (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "The flag is not killed, or too many are", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(in crate::http) async fn kill(
@@ -71,7 +75,9 @@ pub(in crate::http) async fn kill(
     responses(
         (status = 200, description = "Restored, announced, and in force here", body = TurnedBody),
         (status = 202, description = "Restored, and not known yet to be in force here: it will be", body = TurnedBody),
-        KillProblems
+        (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "The flag is not killed, or too many are", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(in crate::http) async fn restore(

@@ -8,13 +8,14 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::answer;
-use super::doc::{PreloadProblems, PreloadedBody};
+use super::doc::PreloadedBody;
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::{Input, refused};
-use crate::http::openapi::schema::BulkRequest;
+use crate::http::openapi::calls::EvaluationProblems;
+use crate::http::openapi::schema::{BulkRequest, ProblemDetails};
 use crate::http::problem::FieldError;
 use crate::message::request::{Asked, Query};
 use crate::privacy::Shown;
@@ -31,7 +32,8 @@ const PRELOADED_MAX: usize = 10_000;
     request_body = BulkRequest,
     responses(
         (status = 200, description = "In Redis, but for what was skipped", body = PreloadedBody),
-        PreloadProblems
+        (status = 404, description = "There is no Redis", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
     )
 )]
 pub(in crate::http) async fn preload(
@@ -44,7 +46,7 @@ pub(in crate::http) async fn preload(
     let environment = query.environment.as_deref().unwrap_or(&api.config.unleash.default_environment);
     caller.may_in(Scope::Write, environment)?;
     let view = api.view.as_ref().ok_or_else(|| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there is no view to be warmed: REDIS_URL is not set")
+        Problem::new(StatusCode::NOT_FOUND, "there is no view to be warmed: REDIS_URL is not set")
     })?;
     let flags = flags(&api, environment, &query)?;
     let subjects = query.subjects.as_slice();
