@@ -326,9 +326,9 @@ impl App {
     }
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
-        let Parts { config, metrics, .. } = self.parts.clone();
+        let Parts { config, store, metrics, .. } = self.parts.clone();
         let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
-        let feeder = Feeder::new(config, metrics, origins);
+        let feeder = Feeder::new(config, store, metrics, origins);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));

@@ -275,6 +275,9 @@ impl Keeper {
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
         let shown = shown.map(|(key, refused)| (key.to_string(), refused.message.clone())).collect();
         self.metrics.store.note(&self.store.load(), refused.len());
+        let (switches, now) = (self.ledger.switches(), Utc::now());
+        let killed = switches.values().filter(|switch| switch.is_on(now)).count();
+        self.metrics.store.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
         self.store.set_standing(|standing| {
             standing.offset = self.offset;
             standing.flags = self.ledger.len();
