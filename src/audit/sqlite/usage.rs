@@ -53,3 +53,40 @@ pub(super) async fn make_coarser(connection: &mut SqliteConnection, now: i64) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::audit::usage::{DAY, HOUR};
+    use crate::config::Secret;
+    use crate::database::Database;
+
+    #[tokio::test]
+    async fn what_is_old_becomes_coarser_and_keeps_its_sums() {
+        let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
+        database.migrate().await.unwrap();
+        let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
+        let mut connection = sqlite.pool.acquire().await.unwrap();
+        let now = 20_000 * DAY + 5 * HOUR;
+        // Minutes of now, of three, of forty and of five hundred days ago; and an hour's late minute.
+        for (seconds, age) in [(MINUTE, 0), (MINUTE, 3), (MINUTE, 40), (HOUR, 40), (MINUTE, 500)] {
+            for minute in 0..90 {
+                let insert = "INSERT INTO feature_flag_usage VALUES ('e', 'f', $1, $2, 'v', 2, 1, 1, 1, 100)
+                    ON CONFLICT DO NOTHING";
+                let starts_at = (now - age * DAY + minute * MINUTE) / seconds * seconds;
+                sqlx::query(insert).bind(seconds).bind(starts_at).execute(&mut *connection).await.unwrap();
+            }
+        }
+        let rows = async |connection: &mut SqliteConnection| -> Vec<(i64, i64, i64, i64)> {
+            let sums = "SELECT seconds, count(*), sum(evaluations), sum(nanoseconds) FROM feature_flag_usage
+                GROUP BY 1 ORDER BY 1";
+            sqlx::query_as(sums).fetch_all(connection).await.unwrap()
+        };
+        for _ in 0..2 {
+            make_coarser(&mut connection, now).await.unwrap();
+            let expected = [(MINUTE, 90, 180, 9_000), (HOUR, 2, 180, 9_000), (DAY, 1, 184, 9_200)];
+            assert_eq!(rows(&mut connection).await, expected);
+        }
+    }
+}
