@@ -32,8 +32,8 @@ pub struct Preloader {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Preloaded {
     pub written: u64,
-    /// Those that are there already: as new, or newer.
-    pub present: u64,
+    /// Those that were there already, newer.
+    pub newer: u64,
     /// Those that are not kept, by why.
     pub skipped: BTreeMap<&'static str, u64>,
     /// The flags they were evaluated from.
@@ -71,14 +71,11 @@ impl Preloader {
                 }
             });
             let written = writer.write(&entries).await?;
-            let values: usize = entries.iter().map(|entry| 1 + usize::from(entry.keys.plain.is_some())).sum();
-            let given_up: u64 = written.given_up.iter().map(|(_, count)| count).sum();
             for (reason, count) in &written.given_up {
                 *preloaded.skipped.entry(reason).or_default() += count;
             }
-            let values = u64::try_from(values).unwrap_or(u64::MAX);
             preloaded.written += written.values;
-            preloaded.present += values.saturating_sub(written.values + given_up);
+            preloaded.newer += written.refused;
             self.renew(&entries, written).await?;
         }
         Ok(preloaded)

@@ -83,7 +83,7 @@ pub(in crate::http) async fn preload(
             "flags": flags.len(),
             "contexts": shown.len(),
             "written": preloaded.written,
-            "present": preloaded.present,
+            "newer": preloaded.newer,
             "skipped": preloaded.skipped,
             "flags_version": preloaded.flags_version,
         }),

@@ -197,8 +197,8 @@ pub struct PreloadedBody {
     contexts: usize,
     /// Keys: an outcome without a context has two.
     written: u64,
-    /// Keys that were there already, as new or newer.
-    present: u64,
+    /// Keys that were there already, newer.
+    newer: u64,
     /// Outcomes that are not kept, by why.
     skipped: BTreeMap<String, u64>,
     flags_version: u64,
