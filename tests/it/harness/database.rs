@@ -82,8 +82,8 @@ impl Database {
 
     /// The usage of each day and variant is that of its rows.
     pub fn assert_usage(&self) {
-        let wrong: Vec<(String, String, String, Option<i64>, Option<i64>)> = self.rows(
-            "SELECT environment, flag_name, variant, u.evaluations, e.evaluations
+        let wrong: Vec<(String, Option<i64>, Option<i64>)> = self.rows(
+            "SELECT concat_ws(' / ', environment, flag_name, variant), u.evaluations, e.evaluations
              FROM (SELECT environment, flag_name, variant, starts_at - starts_at % 86400 AS day,
                     sum(evaluations)::bigint AS evaluations, sum(enabled)::bigint AS enabled,
                     sum(errors)::bigint AS errors
@@ -97,7 +97,7 @@ impl Database {
              WHERE (u.evaluations, u.enabled, u.errors) IS DISTINCT FROM (e.evaluations, e.enabled, e.errors)
                 AND day > extract(epoch FROM now()) - 300 * 86400",
         );
-        assert!(wrong.is_empty(), "environment, flag, variant, used, rows: {wrong:?}");
+        assert!(wrong.is_empty(), "environment / flag / variant, used, rows: {wrong:?}");
     }
 
     /// Each flag's count, and its last evaluation, are those of its rows.
