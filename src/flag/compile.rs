@@ -18,7 +18,7 @@ pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
 
 use crate::message::definition::Source;
-use crate::message::kill_switch::{KillSwitch, SwitchState};
+use crate::message::kill_switch::KillSwitch;
 
 use super::definition;
 use super::steady::Dependence;
@@ -149,30 +149,6 @@ impl CompiledFlag {
     /// What it is said to be.
     pub fn summary(&self) -> &Summary {
         &self.summary
-    }
-
-    /// The same flag under a kill switch.
-    #[must_use]
-    pub fn switched(mut self, switch: Arc<KillSwitch>) -> Self {
-        self.version = self.definition_version.max(switch.version);
-        self.switch = Some(switch);
-        self
-    }
-
-    /// Its kill switch, whatever its state.
-    pub fn switch(&self) -> Option<&KillSwitch> {
-        self.switch.as_deref()
-    }
-
-    /// Whether its kill switch makes it off at a moment in milliseconds since 1970.
-    pub fn is_killed(&self, now_ms: i64) -> bool {
-        self.killed_until().is_some_and(|until| now_ms < until)
-    }
-
-    /// The moment until which it is killed; `None` if it is not.
-    pub(super) fn killed_until(&self) -> Option<i64> {
-        let switch = self.switch.as_ref().filter(|switch| switch.state == SwitchState::Killed)?;
-        Some(switch.expires_at.map_or(i64::MAX, |at| at.timestamp_millis()))
     }
 
     /// Whether it is switched on in its environment, whatever the context.

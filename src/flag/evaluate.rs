@@ -54,9 +54,11 @@ impl EnvironmentFlags {
         moment: &Moment<'_>,
     ) -> Option<Outcome<'s>> {
         let flag = self.get(flag)?;
+        if flag.is_killed_at(moment) {
+            return Some(Outcome { flag, enabled: false, variant: None, killed: true, failure: None });
+        }
         let asked = Asked { context, moment, environment: self.name() };
-        let killed = flag.is_killed_at(moment);
-        let matched = if !killed && flag.switched_on && self.parents_allow(flag, asked) {
+        let matched = if flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)
         } else {
             Match::None
@@ -66,7 +68,7 @@ impl EnvironmentFlags {
             flag,
             enabled,
             variant: if enabled { flag.draw(&matched, asked) } else { None },
-            killed,
+            killed: false,
             failure: None,
         })
     }
@@ -100,16 +102,6 @@ impl EnvironmentFlags {
 }
 
 impl CompiledFlag {
-    /// A context's own time plays no part: whoever asks must not bring a killed flag back.
-    fn is_killed_at(&self, moment: &Moment<'_>) -> bool {
-        match self.killed_until() {
-            None => false,
-            Some(i64::MAX) => true,
-            // Without a time it is not known to be over.
-            Some(until) => moment.now_ms().is_none_or(|now| now < until),
-        }
-    }
-
     /// The first strategy that matches, whether or not the flag is switched on.
     fn matching(&self, asked: Asked<'_>, group: &str) -> Match<'_> {
         if self.strategies.is_empty() {

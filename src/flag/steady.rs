@@ -9,7 +9,7 @@ use super::compile::{ContextField, Stickiness, VariantSet, parameter};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
 /// So near to a date the outcome is anybody's guess: it may lie on either side.
-const NEAR_MS: i64 = 2;
+pub(super) const NEAR_MS: i64 = 2;
 
 /// For how long a context's outcome holds, as far as the definitions in force say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,17 +75,6 @@ impl EnvironmentFlags {
             killed.unwrap_or_else(|| flag.dependence.steady(context, now_ms))
         };
         all.map(steady).fold(Steady::Always, Steady::and)
-    }
-}
-
-impl CompiledFlag {
-    /// How long it stays killed; `None` if it is not killed.
-    fn steadily_killed(&self, now_ms: i64) -> Option<Steady> {
-        match self.killed_until()? {
-            i64::MAX => Some(Steady::Always),
-            until if (until - now_ms).abs() <= NEAR_MS => Some(Steady::No("clock")),
-            until => (now_ms < until).then_some(Steady::Until(until)),
-        }
     }
 }
 

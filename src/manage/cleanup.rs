@@ -9,7 +9,6 @@ use crate::database::on_pool;
 use crate::shutdown::Shutdown;
 
 use super::change::{Asked, By, Expected};
-use super::records::time;
 use super::{ManageError, Manager};
 
 /// Flags that one call removes.
@@ -47,13 +46,13 @@ const NIGHT: NaiveTime = match NaiveTime::from_hms_opt(3, 0, 0) {
 };
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-const ARCHIVED: &str = "SELECT environment, name, revision, document::text, updated_at FROM local_flags
-    WHERE deleted_at IS NULL AND updated_at < $1::timestamptz ORDER BY updated_at, environment, name LIMIT $2";
+const FLAGS: &str = "SELECT environment, name, revision, document::text, updated_at FROM local_flags
+    WHERE deleted_at IS NULL ORDER BY environment, name LIMIT $1";
 
 type Row = (String, String, i64, String, DateTime<Utc>);
 
 impl Manager {
-    /// Removes what was archived more than so many days ago, and not changed since; of `environments`, or of all.
+    /// Removes what was archived more than so many days ago; of `environments`, or of all.
     pub async fn cleanup(
         &self,
         environments: Option<&[&str]>,
@@ -62,12 +61,13 @@ impl Manager {
         by: By<'_>,
     ) -> Result<Cleaned, ManageError> {
         let database = &self.records()?.database;
-        let before = time(Utc::now() - TimeDelta::days(i64::from(older_than_days)));
+        let before = Utc::now() - TimeDelta::days(i64::from(older_than_days));
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
-            sqlx::query_as(sql(ARCHIVED)).bind(&before).bind(FLAGS_MAX).fetch_all(pool).await?
+            sqlx::query_as(sql(FLAGS)).bind(FLAGS_MAX).fetch_all(pool).await?
         });
         let seen = |row: &Row| environments.is_none_or(|all| all.contains(&row.0.as_str()));
-        let mut flags: Vec<_> = rows.into_iter().filter(seen).filter_map(archived).collect();
+        let mut flags: Vec<CleanedFlag> = rows.into_iter().filter(seen).filter_map(archived).collect();
+        flags.retain(|flag| flag.archived_at < before);
         let more = flags.len() > REMOVED_MAX;
         flags.truncate(REMOVED_MAX);
         if !dry_run {
@@ -111,10 +111,12 @@ fn until_night(now: DateTime<Utc>) -> Duration {
     (next - now).to_std().unwrap_or(LONGEST)
 }
 
-/// Its status is its document's.
-fn archived((environment, name, revision, document, archived_at): Row) -> Option<CleanedFlag> {
+/// Status and time are its document's; without a time, it was archived when it was changed last.
+fn archived((environment, name, revision, document, updated_at): Row) -> Option<CleanedFlag> {
     let document: serde_json::Value = serde_json::from_str(&document).ok()?;
     let member = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
+    let archived_at = member("archived_at").and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    let archived_at = archived_at.map_or(updated_at, |at| at.to_utc());
     (member("status") == Some("archived")).then(|| CleanedFlag {
         owner: member("owner").map(str::to_owned),
         name,
