@@ -26,7 +26,8 @@ use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
-use crate::manage::{Manager, Records};
+use crate::kill::KillSwitches;
+use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
@@ -94,6 +95,7 @@ pub enum Topics {
 pub struct App {
     pub parts: Parts,
     pub health: Arc<Registry>,
+    switches: Arc<KillSwitches>,
     supervisor: Supervisor,
 }
 
@@ -113,9 +115,11 @@ impl App {
         topics: Topics,
     ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
+        let store = Arc::new(Store::default());
         let mut app = Self {
+            switches: Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
             parts: Parts {
-                store: Arc::new(Store::default()),
+                store,
                 metrics: Metrics::new(),
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
@@ -237,9 +241,16 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(Arc::clone(&config), store, records, origins);
+        let manager = Manager::new(Arc::clone(&config), store, records, origins, Arc::clone(&self.switches));
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
+        if let Some(days) = config.flags.cleanup_after_days {
+            let cleaning = Arc::clone(&api);
+            self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {
+                manage::by_night(&cleaning.manager, days, &shutdown).await;
+                Ok(())
+            });
+        }
         let counting = Arc::clone(&api);
         self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
             let mut ticks = tokio::time::interval(COUNT_INTERVAL);
@@ -315,15 +326,23 @@ impl App {
     }
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
-        let Parts { config, metrics, .. } = self.parts.clone();
+        let Parts { config, store, metrics, .. } = self.parts.clone();
         let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
-        let feeder = Feeder::new(config, metrics, origins);
+        let feeder = Feeder::new(config, store, metrics, origins);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
         if has_local {
             self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
         }
+        let switches = Arc::clone(&self.switches);
+        let may_write = fit.clone();
+        self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
+            if topics::wait_until_fit(may_write, &shutdown).await {
+                switches.keep(&shutdown).await;
+            }
+            Ok(())
+        });
         self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
             if topics::wait_until_fit(fit, &shutdown).await {
                 feeder.run(shutdown).await?;

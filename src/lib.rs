@@ -18,7 +18,7 @@
 //!
 //! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
+//! them from Kafka into memory, [`kill`] switches flags off whatever their source says, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
 //! [`manage`] changes local flags, [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
 //! answered, [`warm`] keeps it at hand in Redis.
 //! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
@@ -30,6 +30,8 @@ pub mod flag;
 pub mod feed;
 
 pub mod store;
+
+pub mod kill;
 
 pub mod privacy;
 

@@ -200,6 +200,7 @@ impl FeedMetrics {
 pub struct StoreMetrics {
     pub version: Gauge,
     pub flags: Family<EnvironmentLabels, Gauge>,
+    pub killed: Gauge,
     pub refused: Gauge,
     pub records: Family<OutcomeLabels, Counter>,
     pub saves: Family<OutcomeLabels, Counter>,
@@ -212,6 +213,7 @@ impl StoreMetrics {
         let store = Self::default();
         registry.register("version", "Highest version in force", store.version.clone());
         registry.register("flags", "Flags in force", store.flags.clone());
+        registry.register("killed", "Flags that are killed", store.killed.clone());
         registry.register("refused", "Records whose definition is refused", store.refused.clone());
         let help = "Records of the definitions topic, by what came of them";
         registry.register("records", help, store.records.clone());

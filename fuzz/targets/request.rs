@@ -44,6 +44,7 @@ fuzz_target!(|body: &[u8]| {
             session_id: request.context.session_id.as_deref(),
             environment: ENVIRONMENT,
             context: &request.context_json,
+            evaluation_ns: None,
             evaluated_at: NOW,
             source: EventSource::Kafka { topic: "requests", partition: 0, offset: 0, index: 0 },
         };

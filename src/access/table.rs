@@ -3,7 +3,8 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use crate::database::{Database, DatabaseError, Trouble};
+use crate::database::audited::{Author, Entry, Kind, enter};
+use crate::database::{Database, DatabaseError, Trouble, in_transaction};
 
 use super::order::now;
 use super::token::SecretHash;
@@ -72,6 +73,14 @@ impl Entered {
         }
     }
 
+    /// What it allows, for the change log.
+    fn granted(&self) -> Value {
+        let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
+        let expires_at = self.expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        let environments = self.grant.environments.names();
+        json!({"name": self.name, "scopes": scopes, "environments": environments, "expires_at": expires_at})
+    }
+
     /// As programs get it.
     pub fn json(&self) -> Value {
         let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
@@ -101,7 +110,11 @@ macro_rules! in_either {
 }
 
 /// Makes a token: the only moment at which its secret is known.
-pub async fn create(database: &Database, order: &Order) -> Result<(Token, Entered), TableError> {
+pub async fn create(
+    database: &Database,
+    order: &Order,
+    author: Author<'_>,
+) -> Result<(Token, Entered), TableError> {
     const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
     const INSERT: &str =
         "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at)
@@ -111,18 +124,6 @@ pub async fn create(database: &Database, order: &Order) -> Result<(Token, Entere
     if valid >= VALID_TOKENS_MAX {
         return Err(TableError::Full);
     }
-    in_either!(
-        database,
-        sqlx::query(INSERT)
-            .bind(token.id.to_string())
-            .bind(&order.name)
-            .bind(token.hash().bytes())
-            .bind(order.grant.scope_names())
-            .bind(order.grant.environments.stored())
-            .bind(created_at)
-            .bind(order.expires_at),
-        execute => rows_affected
-    )?;
     let entered = Entered {
         id: token.id,
         name: order.name.clone(),
@@ -132,6 +133,30 @@ pub async fn create(database: &Database, order: &Order) -> Result<(Token, Entere
         revoked_at: None,
         last_used_at: None,
     };
+    let id = token.id.to_string();
+    in_transaction!(database, |transaction, sql| {
+        sqlx::query(sql(INSERT))
+            .bind(&id)
+            .bind(&order.name)
+            .bind(token.hash().bytes())
+            .bind(order.grant.scope_names())
+            .bind(order.grant.environments.stored())
+            .bind(created_at)
+            .bind(order.expires_at)
+            .execute(&mut *transaction)
+            .await?;
+        let after = Some(entered.granted());
+        let entry = Entry {
+            kind: Kind::Token,
+            subject: &id,
+            action: "created",
+            author,
+            before: None,
+            after,
+            at: created_at,
+        };
+        enter!(transaction, sql, entry);
+    });
     Ok((token, entered))
 }
 
@@ -163,18 +188,26 @@ pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, T
 }
 
 /// From now on it is valid no more.
-pub async fn revoke(database: &Database, id: TokenId) -> Result<Revoked, TableError> {
+pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Result<Revoked, TableError> {
     const REVOKE: &str = "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
-    let revoked = in_either!(
-        database,
-        sqlx::query(REVOKE).bind(id.to_string()).bind(now()),
-        execute => rows_affected
-    )?;
-    match revoked {
-        0 if find(database, id).await?.is_none() => Ok(Revoked::Unknown),
-        0 => Ok(Revoked::Before),
-        _ => Ok(Revoked::Now),
-    }
+    let Some(found) = find(database, id).await? else {
+        return Ok(Revoked::Unknown);
+    };
+    let (subject, at) = (id.to_string(), now());
+    let revoked = in_transaction!(database, |transaction, sql| {
+        let revoking = sqlx::query(sql(REVOKE)).bind(&subject).bind(at).execute(&mut *transaction);
+        let revoked = revoking.await?.rows_affected() > 0;
+        // Of two at once, one has done it.
+        if revoked {
+            let before = Some(found.granted());
+            let subject = subject.as_str();
+            let entry =
+                Entry { kind: Kind::Token, subject, action: "revoked", author, before, after: None, at };
+            enter!(transaction, sql, entry);
+        }
+        revoked
+    });
+    Ok(if revoked { Revoked::Now } else { Revoked::Before })
 }
 
 /// Changes with every change of what is valid.
@@ -240,6 +273,9 @@ fn entered(row: EnteredRow) -> Option<Entered> {
 mod tests {
     use super::*;
     use crate::config::Secret;
+    use crate::database::audited;
+
+    const BY: Author<'static> = Author { actor: "ann", reason: Some("why not") };
 
     async fn database(folder: &tempfile::TempDir) -> Database {
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
@@ -257,7 +293,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder).await;
         let before = revision(&database).await.unwrap();
-        let (token, made) = create(&database, &order("one", Some("1d"))).await.unwrap();
+        let (token, made) = create(&database, &order("one", Some("1d")), BY).await.unwrap();
         assert!(revision(&database).await.unwrap() > before);
         let [valid_one] = valid(&database).await.unwrap().try_into().unwrap();
         assert!(valid_one.hash.is_of(&token));
@@ -274,12 +310,20 @@ mod tests {
         assert_eq!(find(&database, token.id).await.unwrap().unwrap().last_used_at, Some(at));
         assert_eq!(revision(&database).await.unwrap(), noted, "use is no change");
 
-        assert_eq!(revoke(&database, token.id).await.unwrap(), Revoked::Now);
+        assert_eq!(revoke(&database, token.id, BY).await.unwrap(), Revoked::Now);
         assert!(revision(&database).await.unwrap() > noted);
         assert_eq!(valid(&database).await.unwrap(), []);
-        assert_eq!(revoke(&database, token.id).await.unwrap(), Revoked::Before);
-        assert_eq!(revoke(&database, Token::generate().id).await.unwrap(), Revoked::Unknown);
+        assert_eq!(revoke(&database, token.id, BY).await.unwrap(), Revoked::Before);
+        assert_eq!(revoke(&database, Token::generate().id, BY).await.unwrap(), Revoked::Unknown);
         assert_eq!(find(&database, token.id).await.unwrap().unwrap().state(), "revoked");
+
+        // Each change once, with who and why, and without the secret.
+        let log = audited::entries(&database, Kind::Token, &token.id.to_string(), 10).await.unwrap();
+        let told: Vec<_> =
+            log.iter().map(|it| (it.action.as_str(), it.actor.as_str(), it.reason.as_deref())).collect();
+        assert_eq!(told, [("revoked", "ann", Some("why not")), ("created", "ann", Some("why not"))]);
+        let after = log.last().unwrap().after.as_ref().unwrap().get();
+        assert!(after.contains("\"one\"") && !after.contains(&hex::encode(token.hash().bytes())), "{after}");
     }
 
     #[tokio::test]
@@ -288,11 +332,11 @@ mod tests {
         let database = database(&folder).await;
         let mut made = Vec::new();
         for number in 0..5 {
-            made.push(create(&database, &order(&number.to_string(), None)).await.unwrap().1);
+            made.push(create(&database, &order(&number.to_string(), None), BY).await.unwrap().1);
         }
         let mut expired = order("gone", None);
         expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
-        let gone = create(&database, &expired).await.unwrap().1;
+        let gone = create(&database, &expired, BY).await.unwrap().1;
         made.push(gone.clone());
         assert_eq!((valid(&database).await.unwrap().len(), gone.state()), (5, "expired"));
         let (mut seen, mut last) = (Vec::new(), None);
@@ -309,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn without_the_table_the_error_says_what_to_do() {
         let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
-        let error = create(&database, &order("one", None)).await.unwrap_err();
+        let error = create(&database, &order("one", None), BY).await.unwrap_err();
         assert!(error.to_string().contains("flagstream migrate"), "{error}");
     }
 }

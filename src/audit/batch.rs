@@ -1,19 +1,22 @@
 //! Records on their way into the database: what is written together, or not at all.
 
+mod flags;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ahash::AHashMap;
 use rdkafka::message::OwnedHeaders;
 use uuid::Uuid;
 
 use crate::kafka::consumer::Record;
 use crate::message::sequence::Sequence;
 
+use self::flags::Flags;
 use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
+use super::switch::SwitchChange;
 
 /// One batch. The bytes of the records are kept until it is written: one that cannot be is given back as it came.
 #[derive(Debug)]
@@ -66,11 +69,26 @@ pub enum Content {
         environment: usize,
         counts: bool,
         evaluated_at: i64,
+        outcome: Outcome,
     },
     Definition(Box<FlagVersion>),
+    Switched(Box<SwitchChange>),
     /// Not to be read.
     Nothing,
 }
+
+/// What an evaluation adds to its flag's usage.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    pub(super) enabled: bool,
+    pub(super) is_error: bool,
+    /// Its number among the batch's.
+    pub(super) variant: u32,
+    /// Or [`UNTIMED`].
+    pub(super) nanoseconds: i64,
+}
+
+pub(super) const UNTIMED: i64 = -1;
 
 /// Why a record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,17 +96,6 @@ pub struct Refusal {
     pub code: &'static str,
     pub message: String,
 }
-
-/// The flags and environments of a batch, each once.
-#[derive(Debug, Default)]
-pub struct Flags {
-    environments: Vec<Arc<str>>,
-    flags: Vec<(usize, Arc<str>)>,
-    known: AHashMap<Arc<str>, (usize, Numbers)>,
-}
-
-/// The numbers of an environment's flags.
-type Numbers = AHashMap<Arc<str>, usize>;
 
 /// What a batch adds to a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +105,9 @@ pub struct Count {
     pub evaluations: i64,
     /// Microseconds since 1970.
     pub last_evaluated_at: i64,
+    pub first_evaluated_at: i64,
+    /// Of those that found it off.
+    pub last_off_at: Option<i64>,
 }
 
 impl Default for Batch {
@@ -181,6 +191,12 @@ impl Batch {
             environment,
             counts: evaluation.counts(),
             evaluated_at: evaluation.evaluated_at,
+            outcome: Outcome {
+                enabled: evaluation.enabled,
+                is_error: evaluation.error_code.is_some(),
+                variant: self.flags.variant(evaluation.variant.as_deref().unwrap_or_default()),
+                nanoseconds: evaluation.evaluation_ns.unwrap_or(UNTIMED),
+            },
         };
         self.enter(record, content, None);
     }
@@ -199,31 +215,28 @@ impl Batch {
     /// What the accepted evaluations among `entries` add to each flag, in the order of environment and name: every
     /// sink locks the flags in this order.
     pub fn counts(&self, entries: &[Entry]) -> Vec<Count> {
-        let mut counts: Vec<(i64, i64)> = vec![(0, i64::MIN); self.flags.flags.len()];
+        let mut counts: Vec<Option<Count>> = vec![None; self.flags.len()];
         for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
-            if let Content::Evaluation { flag, counts: true, evaluated_at, .. } = entry.content
-                && let Some((count, last)) = counts.get_mut(flag)
+            if let Content::Evaluation { flag, counts: true, evaluated_at, outcome, .. } = entry.content
+                && let Some(count) = counts.get_mut(flag)
             {
-                *count += 1;
-                *last = (*last).max(evaluated_at);
+                let count = count.get_or_insert_with(|| self.flags.count(flag, evaluated_at));
+                count.evaluations += 1;
+                count.last_evaluated_at = count.last_evaluated_at.max(evaluated_at);
+                count.first_evaluated_at = count.first_evaluated_at.min(evaluated_at);
+                if !outcome.enabled {
+                    count.last_off_at = count.last_off_at.max(Some(evaluated_at));
+                }
             }
         }
-        let counted = self.flags.flags.iter().zip(counts).filter(|(_, (count, _))| *count > 0);
-        let mut counts: Vec<_> = counted
-            .map(|((environment, flag), (evaluations, last_evaluated_at))| Count {
-                environment: self.flags.environments.get(*environment).cloned().unwrap_or_default(),
-                flag: Arc::clone(flag),
-                evaluations,
-                last_evaluated_at,
-            })
-            .collect();
+        let mut counts: Vec<Count> = counts.into_iter().flatten().collect();
         counts.sort_by(|a, b| (&a.environment, &a.flag).cmp(&(&b.environment, &b.flag)));
         counts
     }
 
     /// Rows to be written, by environment as metrics know it.
     pub fn rows_by_environment(&self) -> Vec<(Arc<str>, u64)> {
-        let mut rows = vec![0; self.flags.environments.len()];
+        let mut rows = vec![0; self.flags.environments().len()];
         for entry in self.accepted() {
             if let Content::Evaluation { environment, .. } = entry.content
                 && let Some(rows) = rows.get_mut(environment)
@@ -231,7 +244,7 @@ impl Batch {
                 *rows += 1;
             }
         }
-        self.flags.environments.iter().cloned().zip(rows).filter(|(_, rows)| *rows > 0).collect()
+        self.flags.environments().iter().cloned().zip(rows).filter(|(_, rows)| *rows > 0).collect()
     }
 
     pub fn payload(&self, entry: &Entry) -> Option<&[u8]> {
@@ -244,39 +257,5 @@ impl Batch {
 
     pub fn headers(&self, entry: &Entry) -> OwnedHeaders {
         entry.headers.as_deref().cloned().unwrap_or_default()
-    }
-}
-
-impl Flags {
-    fn clear(&mut self) {
-        self.environments.clear();
-        self.flags.clear();
-        self.known.clear();
-    }
-
-    fn environment(&mut self, name: &str) -> usize {
-        if let Some((index, _)) = self.known.get(name) {
-            return *index;
-        }
-        let shared: Arc<str> = name.into();
-        self.environments.push(Arc::clone(&shared));
-        let index = self.environments.len() - 1;
-        self.known.insert(shared, (index, AHashMap::default()));
-        index
-    }
-
-    /// The numbers of an environment and of a flag in it.
-    fn index(&mut self, environment: &str, flag: &str) -> (usize, usize) {
-        let index = self.environment(environment);
-        let Some((_, flags)) = self.known.get_mut(environment) else {
-            return (index, 0);
-        };
-        if let Some(known) = flags.get(flag) {
-            return (index, *known);
-        }
-        let shared: Arc<str> = flag.into();
-        self.flags.push((index, Arc::clone(&shared)));
-        flags.insert(shared, self.flags.len() - 1);
-        (index, self.flags.len() - 1)
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::message::json::{Kind, Scanner, Span};
 
 use super::storable;
+use super::switch::SwitchChange;
 
 use self::fields::{boolean, missing, number, present, short, source, text};
 
@@ -43,6 +44,8 @@ pub struct Evaluation<'a> {
     pub default_value: Option<Cow<'a, str>>,
     /// Microseconds since 1970.
     pub evaluated_at: i64,
+    /// How long it took, where that was looked at.
+    pub evaluation_ns: Option<i64>,
     pub source: Source<'a>,
     /// Something is written differently from the event, as a database cannot hold it.
     pub amended: bool,
@@ -60,6 +63,8 @@ pub enum Source<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     Evaluated(Box<Evaluation<'a>>),
+    /// A kill switch was turned.
+    Switched(Box<SwitchChange>),
     /// A change of a flag, or a kind of event that is not ours to keep.
     Other,
 }
@@ -89,7 +94,9 @@ struct Members<'a> {
     context: Option<Span<'a>>,
     default_value: Option<Span<'a>>,
     evaluated_at: Option<Cow<'a, str>>,
+    evaluation_ns: Option<i64>,
     source: Option<Source<'a>>,
+    has_switch: bool,
 }
 
 impl<'a> Event<'a> {
@@ -102,6 +109,9 @@ impl<'a> Event<'a> {
         match members.event_type.as_deref() {
             Some("FEATURE_FLAG_EVALUATED") => {
                 members.into_evaluation().map(|row| Self::Evaluated(Box::new(row)))
+            }
+            Some("FEATURE_FLAG_UPDATED") if members.has_switch => {
+                SwitchChange::read(text).map(|change| Self::Switched(Box::new(change)))
             }
             Some(_) => Ok(Self::Other),
             None => Err(missing("event_type")),
@@ -155,7 +165,9 @@ impl<'a> Members<'a> {
             "context" => self.context = present(span),
             "default_value" => self.default_value = present(span),
             "evaluated_at" => self.evaluated_at = text(key, span)?,
+            "evaluation_ns" => self.evaluation_ns = number(key, span)?,
             "source" => self.source = Some(source(span)?),
+            "override" => self.has_switch = present(span).is_some(),
             // Of a later version of this software.
             _ => {}
         }
@@ -193,6 +205,7 @@ impl<'a> Members<'a> {
             context: self.context.map_or(Cow::Borrowed("{}"), |span| Cow::Borrowed(span.text)),
             default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
             evaluated_at: evaluated_at.timestamp_micros(),
+            evaluation_ns: self.evaluation_ns,
             source: self.source.unwrap_or(Source::Unknown),
             amended: false,
         };

@@ -28,7 +28,9 @@ pub mod rows;
 pub mod sqlite;
 mod storable;
 pub mod streams;
+pub mod switch;
 mod take;
+pub mod usage;
 pub mod writer;
 
 use std::io;

@@ -88,7 +88,7 @@ mod tests {
         );
         match Event::read(event.as_bytes()).unwrap() {
             Event::Evaluated(evaluation) => sources.take(&evaluation),
-            Event::Other => panic!("not an evaluation"),
+            Event::Other | Event::Switched(_) => panic!("not an evaluation"),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod copy;
 mod flags;
 mod house;
 mod streams;
+mod usage;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use super::letters::Letters;
 use super::position::{Log, Position, Sources};
 use super::rows::{Rows, WriteError, Written, send_letters};
 
-use self::flags::{count, define};
+use self::flags::{count, define, log_switch};
 
 pub use house::AHEAD_DAYS;
 
@@ -137,6 +138,7 @@ impl Rows for PostgresRows {
             advance(&mut transaction, log, batch).await?;
             streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
+            usage::add(&mut transaction, batch, &batch.entries).await?;
             send_letters(letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)
@@ -150,14 +152,18 @@ impl Rows for PostgresRows {
             let mut transaction = connection.begin().await?;
             enter(&mut transaction, batch, entries).await?;
             count(&mut transaction, batch, entries).await?;
+            usage::add(&mut transaction, batch, entries).await?;
             Ok(transaction.rollback().await?)
         })
         .await
     }
 
     async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
-        self.with(async |connection| house::keep(connection, retention_days, Utc::now().date_naive()).await)
-            .await
+        self.with(async |connection| {
+            house::keep(connection, retention_days, Utc::now().date_naive()).await?;
+            usage::make_coarser(connection, Utc::now().timestamp()).await
+        })
+        .await
     }
 }
 
@@ -206,8 +212,10 @@ async fn enter(
         copy.finish().await?;
     }
     for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
-        if let Content::Definition(version) = &entry.content {
-            define(transaction, version).await?;
+        match &entry.content {
+            Content::Definition(version) => define(transaction, version).await?,
+            Content::Switched(change) => log_switch(transaction, change).await?,
+            Content::Evaluation { .. } | Content::Nothing => {}
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
 
 mod streams;
+mod usage;
 
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ use super::letters::Letters;
 use super::position::{Log, Position};
 use super::rows::{Rows, WriteError, Written, send_letters};
 use super::streams::KEPT_DAYS;
+use super::switch::SwitchChange;
 
 /// SQLite. Its rows are read from the events again when they are written.
 #[derive(Debug)]
@@ -101,7 +103,9 @@ impl Rows for SqliteRows {
         let forget = "DELETE FROM sink_streams WHERE updated_at < $1";
         let oldest = Utc::now().checked_sub_days(Days::new(u64::from(KEPT_DAYS)));
         sqlx::query(forget).bind(time(oldest.unwrap_or_default())).execute(&self.database.pool).await?;
-        Ok(())
+        let mut transaction = self.begin().await?;
+        usage::make_coarser(&mut transaction, Utc::now().timestamp()).await?;
+        Ok(transaction.commit().await?)
     }
 }
 
@@ -138,18 +142,23 @@ async fn enter(
                 }
             }
             Content::Definition(version) => define(connection, version).await?,
+            Content::Switched(change) => log_switch(connection, change).await?,
             Content::Nothing => {}
         }
     }
     for count in batch.counts(entries) {
-        let upsert = "INSERT INTO feature_flags (environment, name, evaluation_count, last_evaluated_at)
-            VALUES ($1, $2, $3, $4) ON CONFLICT (name, environment) DO UPDATE SET
+        let upsert = "INSERT INTO feature_flags (environment, name, evaluation_count, last_evaluated_at, outcomes_since,
+                last_off_at)
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name, environment) DO UPDATE SET
                 evaluation_count = evaluation_count + excluded.evaluation_count,
-                last_evaluated_at = max(coalesce(last_evaluated_at, ''), excluded.last_evaluated_at)";
+                last_evaluated_at = max(coalesce(last_evaluated_at, ''), excluded.last_evaluated_at),
+                outcomes_since = min(coalesce(outcomes_since, excluded.outcomes_since), excluded.outcomes_since),
+                last_off_at = nullif(max(coalesce(last_off_at, ''), coalesce(excluded.last_off_at, '')), '')";
         let query = sqlx::query(upsert).bind(&*count.environment).bind(&*count.flag).bind(count.evaluations);
-        query.bind(micros(count.last_evaluated_at)).execute(&mut *connection).await?;
+        let query = query.bind(micros(count.last_evaluated_at)).bind(micros(count.first_evaluated_at));
+        query.bind(count.last_off_at.map(micros)).execute(&mut *connection).await?;
     }
-    Ok(())
+    usage::add(connection, batch, entries).await
 }
 
 async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Result<(), DatabaseError> {
@@ -218,6 +227,18 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
     let query = query.bind(defined.is_enabled).bind(&defined.description).bind(&defined.rollout_percentage);
     let query = query.bind(users).bind(defined.source).bind(now);
     query.bind(&defined.r#type).bind(&defined.project).bind(&defined.owner).execute(connection).await?;
+    Ok(())
+}
+
+/// Adds the turn of a kill switch to the change log, once.
+async fn log_switch(connection: &mut SqliteConnection, change: &SwitchChange) -> Result<(), DatabaseError> {
+    let insert = "INSERT INTO feature_flag_changes
+            (environment, flag_name, action, actor, reason, before, after, changed_at, change_id, version)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let query = sqlx::query(insert).bind(&change.environment).bind(&change.flag).bind(change.action);
+    let query = query.bind(&change.actor).bind(&change.reason).bind(&change.before).bind(&change.after);
+    let query = query.bind(time(change.changed_at)).bind(&change.change_id).bind(change.version);
+    query.execute(connection).await?;
     Ok(())
 }
 

@@ -38,6 +38,7 @@ impl<R: Rows> Take for Evaluations<R> {
                 batch.evaluation(record, &evaluation, R::encode);
             }
             Ok(Event::Evaluated(_)) => batch.repeated += 1,
+            Ok(Event::Switched(change)) => batch.enter(record, Content::Switched(change), None),
             Ok(Event::Other) => {}
             Err(error) => refuse(batch, record, error, "INVALID_EVENT"),
         }

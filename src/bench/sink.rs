@@ -196,6 +196,7 @@ fn event(
         environment: load::ENVIRONMENT,
         context: &request.context_json,
         evaluated_at: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        evaluation_ns: None,
         source: EventSource::Kafka { topic, partition, offset, index: 0 },
     };
     let mut event = Vec::with_capacity(1024);

@@ -8,11 +8,13 @@ pub mod config;
 pub mod dev;
 pub mod erase;
 pub mod evaluate;
+pub mod flags;
 pub mod migrate;
 mod print;
 mod render;
 pub mod request;
 pub mod run;
+mod service;
 pub mod tail;
 pub mod token;
 pub mod topics;
@@ -66,6 +68,9 @@ pub enum Command {
     /// API tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Flags of a running service
+    #[command(subcommand)]
+    Flags(flags::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
     /// Look at the configuration
@@ -112,6 +117,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Topics(command) => topics::run(command, global).await,
         Command::Migrate => migrate::run(global).await,
         Command::Token(command) => token::run(command, global).await,
+        Command::Flags(command) => flags::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,

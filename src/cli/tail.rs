@@ -14,7 +14,7 @@ const STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which topic: events, requests, updates, changes, definitions, dead-letters, conversions, or any by its name
+    /// Which topic: events, requests, updates, changes, definitions, dead-letters, conversions, overrides, or any by its name
     #[arg(long, default_value = "events")]
     pub topic: String,
     /// Begin with the oldest record instead of the next one
@@ -72,6 +72,7 @@ fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
         "definitions" => &topics.definitions,
         "dead-letters" => &topics.dead_letters,
         "conversions" => &topics.conversions,
+        "overrides" => &topics.overrides,
         name => name,
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::access::table::{self, Entered, PAGE_TOKENS_MAX, Revoked};
 use crate::access::{Order, TokenId};
 use crate::database::Database;
+use crate::database::audited::Author;
 
 use super::{Global, Output, UsageError, print};
 
@@ -21,6 +22,9 @@ pub enum Command {
     Revoke {
         /// The token's id, as `token list` prints it
         id: String,
+        /// Why; it is kept with the change
+        #[arg(long)]
+        reason: Option<String>,
     },
 }
 
@@ -38,6 +42,9 @@ pub struct CreateArgs {
     /// Such as 90d or 12h (default: it does not expire)
     #[arg(long, value_name = "DURATION")]
     pub expires_in: Option<String>,
+    /// Why; it is kept with the change
+    #[arg(long)]
+    pub reason: Option<String>,
 }
 
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
@@ -48,7 +55,9 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     match command {
         Command::Create(args) => create(&database, &args, global.output).await.with_context(place),
         Command::List => list(&database, global.output).await.with_context(place),
-        Command::Revoke { id } => revoke(&database, &id, global.output).await.with_context(place),
+        Command::Revoke { id, reason } => {
+            revoke(&database, &id, reason.as_deref(), global.output).await.with_context(place)
+        }
     }
 }
 
@@ -61,7 +70,7 @@ async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyho
         let lines = problems.iter().map(|problem| format!("{}: {}", option(problem.field), problem.message));
         UsageError(lines.collect::<Vec<_>>().join("\n"))
     })?;
-    let (token, entered) = table::create(database, &order).await?;
+    let (token, entered) = table::create(database, &order, author(&actor(), args.reason.as_deref())).await?;
     let text = token.text();
     match output {
         Output::Json => {
@@ -99,11 +108,16 @@ async fn list(database: &Database, output: Output) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn revoke(database: &Database, id: &str, output: Output) -> anyhow::Result<ExitCode> {
+async fn revoke(
+    database: &Database,
+    id: &str,
+    reason: Option<&str>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let id = TokenId::parse(id.trim()).ok_or_else(|| {
         UsageError(format!("{id}: expected a token's id, 16 hexadecimal digits as `token list` prints them"))
     })?;
-    let revoked = table::revoke(database, id).await?;
+    let revoked = table::revoke(database, id, author(&actor(), reason)).await?;
     let said = match revoked {
         Revoked::Now => "revoked",
         Revoked::Before => "was revoked before",
@@ -116,6 +130,17 @@ async fn revoke(database: &Database, id: &str, output: Output) -> anyhow::Result
         Output::Text => format!("{id} {said}"),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who has the database's address needs no token: the name is what the machine says.
+fn actor() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
+    let user: String = user.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();
+    if user.is_empty() { "command-line".to_owned() } else { format!("command-line:{user}") }
+}
+
+fn author<'a>(actor: &'a str, reason: Option<&'a str>) -> Author<'a> {
+    Author { actor, reason }
 }
 
 fn line(token: &Entered) -> String {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath, RedisConfig,
-    Scope, Secret, TlsConfig, client, parse, topics, unleash,
+    EvaluationConfig, FlagsConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath,
+    RedisConfig, Scope, Secret, TlsConfig, client, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let log = log(values);
     let formats = formats(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
+    let flags = flags(values);
     let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
     let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
@@ -48,6 +49,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         log: log?,
         database: database?,
         audit: audit?,
+        flags: flags?,
         privacy: privacy?,
         redis: redis?,
         auth: auth?,
@@ -208,6 +210,12 @@ fn audit(values: &mut Values) -> Option<AuditConfig> {
         batch_max_bytes: bytes?,
         log_id: None,
     })
+}
+
+fn flags(values: &mut Values) -> Option<FlagsConfig> {
+    let cleanup_after_days =
+        values.optional("flags.cleanup_after_days", |text| parse::number(text, 1..=36_500));
+    Some(FlagsConfig { cleanup_after_days: cleanup_after_days? })
 }
 
 fn privacy(values: &mut Values) -> Option<PrivacyConfig> {

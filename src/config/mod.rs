@@ -107,6 +107,7 @@ pub struct Config {
     pub log: LogConfig,
     pub database: DatabaseConfig,
     pub audit: AuditConfig,
+    pub flags: FlagsConfig,
     pub privacy: PrivacyConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
@@ -131,6 +132,8 @@ pub struct TopicsConfig {
     pub updates: String,
     pub dead_letters: String,
     pub conversions: String,
+    /// Kill switches.
+    pub overrides: String,
     pub partitions: i32,
     /// `None`: the broker's default.
     pub replication: Option<i32>,
@@ -140,7 +143,7 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// Each topic's name, after the path of its setting.
-    pub fn names(&self) -> [(&'static str, &str); 7] {
+    pub fn names(&self) -> [(&'static str, &str); 8] {
         [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
@@ -149,6 +152,7 @@ impl TopicsConfig {
             ("topics.updates", &self.updates),
             ("topics.dead_letters", &self.dead_letters),
             ("topics.conversions", &self.conversions),
+            ("topics.overrides", &self.overrides),
         ]
     }
 }
@@ -248,6 +252,12 @@ pub struct DatabaseConfig {
     pub url: Option<Secret>,
     /// Whether `run` brings the schema up to date.
     pub migrate: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct FlagsConfig {
+    /// `None`: nobody cleans up by night.
+    pub cleanup_after_days: Option<u32>,
 }
 
 #[derive(Debug, Clone)]

@@ -14,6 +14,9 @@ const POSTGRES: Files = &[
     (10, "tokens", include_str!("../../migrations/postgres/0010_tokens.sql")),
     (20, "local_flags", include_str!("../../migrations/postgres/0020_local_flags.sql")),
     (30, "sink_streams", include_str!("../../migrations/postgres/0030_sink_streams.sql")),
+    (50, "changes", include_str!("../../migrations/postgres/0050_changes.sql")),
+    (51, "usage", include_str!("../../migrations/postgres/0051_usage.sql")),
+    (52, "outcomes", include_str!("../../migrations/postgres/0052_outcomes.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -21,6 +24,9 @@ const SQLITE: Files = &[
     (10, "tokens", include_str!("../../migrations/sqlite/0010_tokens.sql")),
     (20, "local_flags", include_str!("../../migrations/sqlite/0020_local_flags.sql")),
     (30, "sink_streams", include_str!("../../migrations/sqlite/0030_sink_streams.sql")),
+    (50, "changes", include_str!("../../migrations/sqlite/0050_changes.sql")),
+    (51, "usage", include_str!("../../migrations/sqlite/0051_usage.sql")),
+    (52, "outcomes", include_str!("../../migrations/sqlite/0052_outcomes.sql")),
 ];
 
 /// What a migration came to.

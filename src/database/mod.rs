@@ -3,6 +3,7 @@
 //! [`Database::open`] reaches for nothing: connections are made when they are needed, so that a process starts, and
 //! evaluates, while its database is away. What is in the tables is in `migrations/`.
 
+pub mod audited;
 pub(crate) mod dialect;
 mod error;
 mod migrate;

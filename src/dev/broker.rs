@@ -49,7 +49,7 @@ impl Broker {
             return Ok(());
         };
         let topics = &config.topics;
-        let single = [&topics.changes, &topics.definitions, &topics.updates];
+        let single = [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates];
         let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
         let single = single.into_iter().map(|topic| (topic, 1));
         let many =

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 use rdkafka::error::KafkaResult;
@@ -98,7 +99,9 @@ impl Respond for Responder {
             reply.begin(&frame);
         }
         for (ask, index) in asks.iter().zip(0u32..) {
+            let stopwatch = outbox.tally.stopwatch();
             let answer = scene.evaluate(&served, &request, ask, outbox);
+            let took = stopwatch.map(nanoseconds);
             event.clear();
             let id = stream_event_id(
                 scene.topic_hash,
@@ -109,7 +112,10 @@ impl Respond for Responder {
             );
             write_event(
                 event,
-                &scene.event_frame(&request, &shown, &served, record, index, &id),
+                &EventFrame {
+                    evaluation_ns: took,
+                    ..scene.event_frame(&request, &shown, &served, record, index, &id)
+                },
                 ask,
                 &answer,
             );
@@ -185,6 +191,7 @@ impl Scene {
             environment: served.name,
             context: &shown.context,
             evaluated_at: &self.now,
+            evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
                 partition: record.partition(),
@@ -210,6 +217,11 @@ impl Scene {
             evaluated_at: &self.now,
         }
     }
+}
+
+/// Since then.
+pub fn nanoseconds(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The headers that we honour.

@@ -128,6 +128,7 @@ impl<'s> Session<'s> {
             &topics.updates,
             &topics.dead_letters,
             &topics.conversions,
+            &topics.overrides,
         ];
         let own = own.into_iter().cloned().collect();
         let prefixes = parts.config.reply.allowed_prefixes.clone();

@@ -4,6 +4,7 @@
 //! published and audited agree.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ahash::AHashMap;
 
@@ -13,13 +14,17 @@ use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
 /// The label of all environments that this deployment does not serve: strangers choose their names.
 pub const UNSERVED: &str = "(unserved)";
-const REASONS: [Reason; 3] = [Reason::TargetingMatch, Reason::Default, Reason::Error];
+const REASONS: [Reason; 4] = [Reason::TargetingMatch, Reason::Default, Reason::Disabled, Reason::Error];
+
+/// One evaluation in so many is timed. A prime, so that no habit of the requests hides a flag from it.
+const TIMED_EVERY: u32 = 31;
 
 /// The counts of one batch.
 #[derive(Debug, Default)]
 pub struct Tally {
     environments: Vec<(Arc<str>, [u64; REASONS.len()])>,
     flags: AHashMap<usize, FlagCounts>,
+    since_timed: u32,
 }
 
 #[derive(Debug)]
@@ -31,6 +36,15 @@ struct FlagCounts {
 }
 
 impl Tally {
+    /// The time, if this evaluation is one of those that are timed: all would cost more than it is worth.
+    pub fn stopwatch(&mut self) -> Option<Instant> {
+        self.since_timed += 1;
+        (self.since_timed >= TIMED_EVERY).then(|| {
+            self.since_timed = 0;
+            Instant::now()
+        })
+    }
+
     /// Counts one answer under its environment and reason.
     pub fn answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
         let slot = REASONS.iter().position(|reason| *reason == answer.reason).unwrap_or_default();

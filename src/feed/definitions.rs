@@ -49,31 +49,41 @@ impl ConsumerContext for Reader {}
 /// Reads to the end of what is committed. Blocks. Call it after `init_transactions`: only then is the last
 /// transaction of a former leader either committed or aborted, and no further one can come.
 pub fn read(config: &Config) -> Result<State, ReadError> {
-    let topic = &config.topics.definitions;
-    let failed = |error| ReadError::Kafka { topic: topic.clone(), error };
-    let consumer = open(config, topic).map_err(failed)?;
     let mut state = State::default();
+    read_topic(config, &config.topics.definitions, "feeder-state", |message| apply(&mut state, message))?;
+    Ok(state)
+}
+
+/// The same of any topic with one partition: gives every record to `apply`.
+pub fn read_topic(
+    config: &Config,
+    topic: &str,
+    role: &str,
+    mut apply: impl FnMut(&BorrowedMessage<'_>),
+) -> Result<(), ReadError> {
+    let failed = |error| ReadError::Kafka { topic: topic.to_owned(), error };
+    let consumer = open(config, topic, role).map_err(failed)?;
     let mut heard = Instant::now();
     loop {
         match consumer.poll(POLL_STEP) {
             Some(Ok(message)) => {
-                apply(&mut state, &message);
+                apply(&message);
                 heard = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(state),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) if lasting(&error) => return Err(failed(error)),
             Some(Err(_)) | None if heard.elapsed() > SILENCE_MAX => {
-                return Err(ReadError::Silence { topic: topic.clone() });
+                return Err(ReadError::Silence { topic: topic.to_owned() });
             }
             Some(Err(_)) | None => {}
         }
     }
 }
 
-fn open(config: &Config, topic: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
-    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, "feeder-state")
+fn open(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
+    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, role)
         // Never joined: librdkafka assigns nothing to a consumer without a group.
-        .set("group.id", format!("{}-feeder-state", config.kafka.group_id))
+        .set("group.id", format!("{}-{role}", config.kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
@@ -114,7 +124,7 @@ fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
     }
 }
 
-fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
+pub fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
     let headers = message.headers()?;
     let value = headers.iter().find(|header| header.key == "version")?.value?;
     std::str::from_utf8(value).ok()?.parse().ok()

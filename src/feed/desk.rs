@@ -9,6 +9,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::definition::{Definition, Source};
+use crate::store::Store;
 
 use super::answer::{Answer, Feature};
 use super::definitions;
@@ -25,6 +26,8 @@ const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Desk {
     config: Arc<Config>,
+    /// Kill switches get versions too, which come into force here.
+    store: Arc<Store>,
     publisher: Publisher,
     state: State,
     refusals: BTreeMap<(String, Source), Refusals>,
@@ -50,10 +53,10 @@ struct Versioned {
 
 impl Desk {
     /// Fences former leaders, and only then reads what they left.
-    pub fn open(config: Arc<Config>) -> Result<Self, PublishError> {
-        let publisher = Publisher::open(&config)?;
+    pub fn open(config: Arc<Config>, store: Arc<Store>) -> Result<Self, PublishError> {
+        let publisher = open(&config)?;
         let state = read(&config)?;
-        Ok(Self { config, publisher, state, refusals: BTreeMap::new(), locals: BTreeMap::new() })
+        Ok(Self { config, store, publisher, state, refusals: BTreeMap::new(), locals: BTreeMap::new() })
     }
 
     /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
@@ -132,6 +135,7 @@ impl Desk {
     ) -> Result<(), (PublishError, Vec<Versioned>)> {
         let now = Utc::now();
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let now_ms = now_ms.max(self.store.version() + 1);
         let version = |planned| Versioned { version: self.state.next_version(now_ms), planned };
         let batch: Vec<Versioned> = batch.into_iter().map(version).collect();
         let records = batch.iter().map(|change| self.records(change, stamp, now));
@@ -207,10 +211,15 @@ impl Desk {
         if !found {
             return Err(PublishError::TooLarge(keys.to_vec()));
         }
-        self.publisher = Publisher::open(&self.config)?;
+        self.publisher = open(&self.config)?;
         self.state = read(&self.config)?;
         Ok(())
     }
+}
+
+fn open(config: &Config) -> Result<Publisher, PublishError> {
+    let topics = &config.topics;
+    Publisher::open(config, "feeder", [&topics.definitions, &topics.events, &topics.updates])
 }
 
 fn read(config: &Config) -> Result<State, PublishError> {

@@ -13,7 +13,7 @@
 
 mod admin;
 pub mod answer;
-mod definitions;
+pub(crate) mod definitions;
 mod desk;
 mod diff;
 mod election;
@@ -29,7 +29,7 @@ mod notes;
 mod origin;
 mod pace;
 mod poller;
-mod publish;
+pub(crate) mod publish;
 mod refusal;
 mod report;
 mod state;
@@ -48,6 +48,7 @@ use tracing::{debug, info};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::store::Store;
 
 pub use admin::AdminFlag;
 pub use file::FileOrigin;
@@ -73,6 +74,7 @@ const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Feeder {
     config: Arc<Config>,
+    store: Arc<Store>,
     metrics: Arc<Metrics>,
     health: HealthView,
     origins: Vec<Origin>,
@@ -99,8 +101,8 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 
 impl Feeder {
     /// At most one origin per environment, and one for local flags.
-    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
-        Self { config, metrics, health: HealthView::default(), origins }
+    pub fn new(config: Arc<Config>, store: Arc<Store>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
+        Self { config, store, metrics, health: HealthView::default(), origins }
     }
 
     pub fn health(&self) -> HealthView {

@@ -1,4 +1,4 @@
-//! One Kafka transaction per diff, by the one producer that a successor fences.
+//! One Kafka transaction per diff, by the one producer that a successor fences. (Kill switches are written the same way.)
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,12 +101,12 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Makes a producer and fences every former leader: from here on what they publish is refused.
-    pub fn open(config: &Config) -> Result<Self, PublishError> {
-        let mut settings = client::base(&config.kafka, &config.instance, "feeder");
+    /// Makes a producer and fences every former one of this role: from here on what they publish is refused.
+    pub fn open(config: &Config, role: &str, topics: [&str; 3]) -> Result<Self, PublishError> {
+        let mut settings = client::base(&config.kafka, &config.instance, role);
         settings
             // The same for all instances. Owning the partition of the changes topic would be no fence.
-            .set("transactional.id", format!("{}-feeder", config.kafka.group_id))
+            .set("transactional.id", format!("{}-{role}", config.kafka.group_id))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
@@ -116,11 +116,12 @@ impl Publisher {
             .create_with_context(Deliveries::default())
             .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
         let publisher = Self { producer };
-        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
-        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term.
-        for topic in [&config.topics.definitions, &config.topics.events, &config.topics.updates] {
+        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term. Asked
+        // for first: librdkafka looks for the coordinator half a second later if no broker is connected yet.
+        for topic in topics {
             publisher.find(topic)?;
         }
+        publisher.step("init_transactions", |producer| producer.init_transactions(CALL_TIMEOUT))?;
         Ok(publisher)
     }
 

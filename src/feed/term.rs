@@ -91,8 +91,8 @@ impl<'t> Term<'t> {
         election: &'t Election,
         follow: &'t mut Follow,
     ) -> Result<Self, TermError> {
-        let config = Arc::clone(&feeder.config);
-        let desk = tokio::task::spawn_blocking(move || Desk::open(config)).await??;
+        let (config, store) = (Arc::clone(&feeder.config), Arc::clone(&feeder.store));
+        let desk = tokio::task::spawn_blocking(move || Desk::open(config, store)).await??;
         let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
         Ok(Self {
             feeder,

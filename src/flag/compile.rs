@@ -18,6 +18,7 @@ pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
 
 use crate::message::definition::Source;
+use crate::message::kill_switch::KillSwitch;
 
 use super::definition;
 use super::steady::Dependence;
@@ -27,8 +28,12 @@ use properties::PropertyNames;
 pub struct CompiledFlag {
     pub name: Arc<str>,
     pub environment: Arc<str>,
-    /// The version of the definition it was compiled from.
+    /// The version of what it says: of its definition, or of its kill switch if that is higher.
     pub version: u64,
+    /// The version of the definition it was compiled from.
+    pub definition_version: u64,
+    /// `None`: nobody ever killed it, or that is forgotten.
+    pub(super) switch: Option<Arc<KillSwitch>>,
     /// Of a flag from the definitions topic.
     pub provenance: Option<Provenance>,
     /// Switched on in its environment; whom for, the strategies say.
@@ -108,6 +113,8 @@ impl CompiledFlag {
             name: feature.name.as_str().into(),
             environment: environment.into(),
             version,
+            definition_version: version,
+            switch: None,
             provenance: None,
             switched_on: feature.enabled,
             strategies: strategies.into(),

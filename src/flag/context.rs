@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use chrono::DateTime;
+
 /// OpenFeature's evaluation context in Unleash's terms. All texts may be borrowed from the request.
 #[derive(Debug, Default, Clone)]
 pub struct EvaluationContext<'a> {
@@ -27,9 +29,16 @@ impl<'a> EvaluationContext<'a> {
 /// What evaluation would otherwise have to ask the machine for.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment<'a> {
-    /// RFC 3339, UTC, for constraints on `currentTime`.
+    /// RFC 3339, UTC, for constraints on `currentTime` and for kill switches that expire.
     pub now: &'a str,
     /// For the `applicationHostname` strategy.
     pub hostname: &'a str,
     pub app_name: &'a str,
+}
+
+impl Moment<'_> {
+    /// In milliseconds since 1970; `None` if `now` is no time.
+    pub fn now_ms(&self) -> Option<i64> {
+        Some(DateTime::parse_from_rfc3339(self.now).ok()?.timestamp_millis())
+    }
 }

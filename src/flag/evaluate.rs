@@ -22,6 +22,8 @@ pub struct Outcome<'s> {
     pub enabled: bool,
     /// The variant chosen, with its position in [`CompiledFlag::variants`] (for counting).
     pub variant: Option<(usize, &'s Variant)>,
+    /// It is off because somebody killed it.
+    pub killed: bool,
     /// The engine could not answer. Nothing does this today: what could fail is refused at compile time, and a
     /// cycle of dependencies is off.
     pub failure: Option<&'static str>,
@@ -52,6 +54,9 @@ impl EnvironmentFlags {
         moment: &Moment<'_>,
     ) -> Option<Outcome<'s>> {
         let flag = self.get(flag)?;
+        if flag.is_killed_at(moment) {
+            return Some(Outcome { flag, enabled: false, variant: None, killed: true, failure: None });
+        }
         let asked = Asked { context, moment, environment: self.name() };
         let matched = if flag.switched_on && self.parents_allow(flag, asked) {
             flag.matching(asked, &flag.name)
@@ -63,6 +68,7 @@ impl EnvironmentFlags {
             flag,
             enabled,
             variant: if enabled { flag.draw(&matched, asked) } else { None },
+            killed: false,
             failure: None,
         })
     }
@@ -79,7 +85,8 @@ impl EnvironmentFlags {
         };
         // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
         let matched = parent.matching(asked, &child.name);
-        let enabled = parent.switched_on && !matches!(matched, Match::None);
+        let enabled =
+            parent.switched_on && !parent.is_killed_at(asked.moment) && !matches!(matched, Match::None);
         if enabled != dependency.enabled {
             return false;
         }

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod context;
 pub mod definition;
 pub mod evaluate;
+mod killed;
 pub mod local;
 pub mod snapshot;
 pub mod steady;

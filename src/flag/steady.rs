@@ -9,7 +9,7 @@ use super::compile::{ContextField, Stickiness, VariantSet, parameter};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
 /// So near to a date the outcome is anybody's guess: it may lie on either side.
-const NEAR_MS: i64 = 2;
+pub(super) const NEAR_MS: i64 = 2;
 
 /// For how long a context's outcome holds, as far as the definitions in force say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +62,19 @@ impl Snapshot {
 impl EnvironmentFlags {
     /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, holds.
     pub fn steady(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+        if let Some(steady) = flag.steadily_killed(now_ms) {
+            return steady;
+        }
         if !flag.is_switched_on() {
             return Steady::Always;
         }
         let parents = flag.parents().filter_map(|parent| self.get(parent)).map(Arc::as_ref);
         let all = std::iter::once(flag).chain(parents);
-        all.map(|flag| flag.dependence.steady(context, now_ms)).fold(Steady::Always, Steady::and)
+        let steady = |flag: &CompiledFlag| {
+            let killed = flag.steadily_killed(now_ms);
+            killed.unwrap_or_else(|| flag.dependence.steady(context, now_ms))
+        };
+        all.map(steady).fold(Steady::Always, Steady::and)
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Value<'a> {
 pub enum Reason {
     TargetingMatch,
     Default,
+    /// Somebody killed the flag.
+    Disabled,
     Error,
 }
 
@@ -95,6 +97,7 @@ pub enum Lookup<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
     pub enabled: bool,
+    pub killed: bool,
     /// The variant's name and payload.
     pub variant: Option<(&'a str, Option<&'a Payload>)>,
     pub flag_version: u64,
@@ -198,6 +201,7 @@ impl Reason {
         match self {
             Self::TargetingMatch => "TARGETING_MATCH",
             Self::Default => "DEFAULT",
+            Self::Disabled => "DISABLED",
             Self::Error => "ERROR",
         }
     }

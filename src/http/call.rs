@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
@@ -125,6 +126,7 @@ impl<'c> Call<'c> {
     /// Answers one flag for one subject, and writes the event.
     pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
         let kept = self.kept.get(trail.index as usize).and_then(Option::as_ref);
+        let stopwatch = trail.tally.stopwatch();
         let (answer, outcome, was_kept) = match kept.filter(|kept| self.may_serve(kept, &ask.flag)) {
             Some(kept) => {
                 self.count_kept(kept, &ask.flag, trail.tally);
@@ -135,6 +137,8 @@ impl<'c> Call<'c> {
                 (answer, outcome, false)
             }
         };
+        // What Redis has was not evaluated.
+        let evaluation_ns = stopwatch.filter(|_| !was_kept).map(nanoseconds);
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
             trail.tally.outcome(outcome);
@@ -151,6 +155,7 @@ impl<'c> Call<'c> {
             environment: self.environment,
             context: &asker.shown.context,
             evaluated_at: &self.now,
+            evaluation_ns,
             source: EventSource::Api(self.path.as_str()),
         };
         let write = |out: &mut Vec<u8>| write_event(out, &frame, ask, &answered.answer);

@@ -2,7 +2,11 @@
 
 mod ask;
 mod doc;
+pub(super) mod kill;
+pub(super) mod past;
+pub(super) mod preload;
 mod refusal;
+pub(super) mod watch;
 
 use std::sync::Arc;
 
@@ -23,6 +27,8 @@ use super::api::Api;
 use super::caller::Caller;
 use super::input::Input;
 
+pub(super) use ask::reason;
+pub use ask::segment;
 pub(super) use refusal::problem;
 
 use ask::Ask;
@@ -47,6 +53,13 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route(ONE, get(one).put(update).delete(delete))
         .route("/api/v1/feature-flags/{name}/history", get(history))
         .route("/api/v1/feature-flags/{name}/changes", get(changes))
+        .route("/api/v1/feature-flags/{name}/kill", post(kill::kill))
+        .route("/api/v1/feature-flags/{name}/restore", post(kill::restore))
+        .route("/api/v1/feature-flags/{name}/revert", post(past::revert))
+        .route("/api/v1/feature-flags/{name}/usage", get(watch::usage))
+        .route("/api/v1/feature-flags/stale", get(watch::stale))
+        .route("/api/v1/feature-flags/cleanup", post(past::cleanup))
+        .route("/api/v1/feature-flags/preload", post(preload::preload))
         .route("/api/v1/feature-flags/sync", post(sync))
 }
 
@@ -116,7 +129,7 @@ pub(super) async fn create(
     input: Input,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Write)?;
-    let reason = ask::reason(&input)?;
+    let reason = reason(&input)?;
     let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
     let (name, environment, flag) = new;
     caller.may_in(Scope::Write, &environment)?;
@@ -124,7 +137,7 @@ pub(super) async fn create(
     let by = By { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
-    let (name, environment) = (ask::segment(&done.name), ask::encoded(&done.environment));
+    let (name, environment) = (segment(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -153,7 +166,7 @@ pub(super) async fn update(
     caller.may(Scope::Write)?;
     let environment = ask::environment(input.parameter("environment"))?;
     caller.may_in(Scope::Write, &environment)?;
-    let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
+    let (expected, reason) = (ask::expected(input.header("if-match"))?, reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
     let by = By { actor: &actor, reason: reason.as_deref() };
@@ -233,7 +246,7 @@ pub(super) async fn history(
     answer(StatusCode::OK, &history)
 }
 
-/// The latest changes of a local flag, the last one first.
+/// The latest changes of a flag and of its kill switch, the last one first.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/changes",

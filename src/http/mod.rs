@@ -45,6 +45,7 @@ pub(crate) use limits::Limits;
 pub use api::Api;
 pub use caller::Caller;
 pub(crate) use input::Input;
+pub use manage::segment;
 pub use problem::Problem;
 pub use server::Server;
 

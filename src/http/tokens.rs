@@ -14,20 +14,24 @@ use serde_json::{Value, json};
 use crate::access::table::{self, PAGE_TOKENS_MAX, Revoked, TableError};
 use crate::access::{Register, TokenId};
 use crate::config::Scope;
+use crate::database::audited::{self, Author, Kind};
 
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::{Input, last_parameter};
+use super::input::{Bodiless, Input, last_parameter};
 use super::openapi::calls::ManagementProblems;
-use super::openapi::schema::{ProblemDetails, TokenList, TokenMade, TokenRequest};
+use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
 use super::problem::FieldError;
 
 const PAGE_TOKENS: u32 = 100;
 const DATABASE_RETRY_SECONDS: u32 = 5;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/v1/tokens", get(list).post(create)).route("/api/v1/tokens/{id}", delete(revoke))
+    Router::new()
+        .route("/api/v1/tokens", get(list).post(create))
+        .route("/api/v1/tokens/{id}", delete(revoke))
+        .route("/api/v1/tokens/{id}/changes", get(changes))
 }
 
 /// Makes a token. Its secret is in this answer, and nowhere else.
@@ -53,7 +57,9 @@ pub(super) async fn create(
     let register = register(&api)?;
     let order = body::read(&input.body)?;
     caller.may_in_all(Scope::Admin, &order.grant.environments)?;
-    let (token, entered) = table::create(register.database(), &order).await.map_err(problem)?;
+    let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
+    let author = Author { actor: &actor, reason: reason.as_deref() };
+    let (token, entered) = table::create(register.database(), &order, author).await.map_err(problem)?;
     tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was made");
     // Here it works at once; elsewhere the first call with it makes the others look.
     register.look_anew().await;
@@ -115,18 +121,53 @@ pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
+    Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
     let register = register(&api)?;
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
-    let id = TokenId::parse(&id).ok_or_else(unknown)?;
-    let found = table::find(register.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
-    caller.may_in_all(Scope::Admin, &found.grant.environments)?;
-    if table::revoke(register.database(), id).await.map_err(problem)? == Revoked::Now {
+    let (id, found) = find(&caller, register, &id).await?;
+    let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
+    let author = Author { actor: &actor, reason: reason.as_deref() };
+    if table::revoke(register.database(), id, author).await.map_err(problem)? == Revoked::Now {
         tracing::info!(%id, name = found.name, by = caller.name(), "a token was revoked");
     }
     register.look_anew().await;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Who made and who revoked a token, when and why.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens/{id}/changes",
+    operation_id = "token_changes",
+    tag = "tokens",
+    params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
+    responses(
+        (status = 200, description = "The last one first", body = Vec<TokenChange>),
+        (status = 400, description = "A path that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such token", body = ProblemDetails, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn changes(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Admin)?;
+    let register = register(&api)?;
+    let (id, _) = find(&caller, register, &id).await?;
+    let entries = audited::entries(register.database(), Kind::Token, &id.to_string(), PAGE_TOKENS_MAX).await;
+    let entries = entries.map_err(|error| problem(error.into()))?;
+    Ok((uncached(), Json(entries)).into_response())
+}
+
+/// A token that the caller may know of.
+async fn find(caller: &Caller, register: &Register, id: &str) -> Result<(TokenId, table::Entered), Problem> {
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
+    let id = TokenId::parse(id).ok_or_else(unknown)?;
+    let found = table::find(register.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
+    caller.may_in_all(Scope::Admin, &found.grant.environments)?;
+    Ok((id, found))
 }
 
 fn register(api: &Api) -> Result<&Arc<Register>, Problem> {

@@ -94,7 +94,8 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
     vec![
         need(&topics.requests, n, roomy(keep(retention))),
         need(&topics.changes, 1, keep(retention)),
-        need(&topics.definitions, 1, definitions),
+        need(&topics.definitions, 1, definitions.clone()),
+        need(&topics.overrides, 1, definitions),
         need(&topics.events, n, roomy(keep(retention))),
         need(&topics.updates, 1, keep(retention)),
         need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
@@ -142,7 +143,7 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
             count(events)
         ));
     }
-    let single = [&topics.changes, &topics.definitions, &topics.updates];
+    let single = [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates];
     let spread = single.into_iter().find(|name| partitions(name) != Some(1))?;
     Some(format!(
         "topic {spread} has more than one partition: its order would be lost; see `flagstream topics check`"

@@ -4,7 +4,7 @@ use crate::flag::CompiledFlag;
 use crate::flag::local::{self, Invalid, LocalFlag};
 use crate::message::change::ChangeKind;
 
-use super::records::{Decision, Local, Records, Wanted, Written};
+use super::records::{Decision, Local, Records, Wanted, Written, action};
 use super::standing::Standing;
 use super::{ManageError, Manager};
 
@@ -136,7 +136,28 @@ impl Manager {
         Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
     }
 
-    async fn finish(&self, wanted: Wanted<'_>, written: Written<ManageError>) -> Result<Done, ManageError> {
+    /// Deletes a local flag, in force or not, without waiting until that is so everywhere.
+    pub(super) async fn remove(&self, asked: Asked<'_>, by: By<'_>) -> Result<(), ManageError> {
+        let Asked { environment, name, expected } = asked;
+        let wanted = wanted(environment, name, ChangeKind::Deleted, by);
+        let written = self.records()?.change(wanted, |before| match current(before, expected) {
+            Ok(_) => Decision::Write(None),
+            Err(error) => Decision::Leave(error),
+        });
+        match written.await? {
+            Written::Left(error) => Err(error),
+            Written::Done { .. } => {
+                self.hint(wanted).await;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn finish(
+        &self,
+        wanted: Wanted<'_>,
+        written: Written<ManageError>,
+    ) -> Result<Done, ManageError> {
         match written {
             Written::Left(error) => Err(error),
             Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
@@ -144,7 +165,7 @@ impl Manager {
     }
 
     /// Tells the leader, and waits until the revision is in force here.
-    async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
+    pub(super) async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
         let Wanted { environment, name, .. } = wanted;
         let in_force = self.wait_until(environment, name, |now| now.has(revision));
         let in_force = match self.standing(environment, name).has(revision) {
@@ -162,7 +183,12 @@ impl Manager {
         }
     }
 
-    fn is_ours(&self, environment: &str, name: &str, hint: &'static str) -> Result<(), ManageError> {
+    pub(super) fn is_ours(
+        &self,
+        environment: &str,
+        name: &str,
+        hint: &'static str,
+    ) -> Result<(), ManageError> {
         match self.known_standing(environment, name)? {
             Standing::Elsewhere(source, _) => {
                 Err(ManageError::Elsewhere { place: self.place(environment, source), hint })
@@ -172,7 +198,7 @@ impl Manager {
     }
 
     /// Fails while nobody here can tell whose a flag is.
-    fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
+    pub(super) fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
         if self.store.is_ready() { Ok(self.standing(environment, name)) } else { Err(ManageError::NotReady) }
     }
 }
@@ -184,17 +210,17 @@ enum Left {
     Same(i64),
 }
 
-fn wanted<'w>(environment: &'w str, name: &'w str, kind: ChangeKind, by: By<'w>) -> Wanted<'w> {
-    Wanted { environment, name, kind, actor: by.actor, reason: by.reason }
+pub(super) fn wanted<'w>(environment: &'w str, name: &'w str, kind: ChangeKind, by: By<'w>) -> Wanted<'w> {
+    Wanted { environment, name, kind, action: action(kind), actor: by.actor, reason: by.reason }
 }
 
-fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
+pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
     let before = before.ok_or(ManageError::Unknown)?;
     if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
 }
 
 /// Whether the flag can be compiled, and is not too large.
-fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
+pub(super) fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
     let definition = local::feature(name, flag, i64::MAX).to_string();
     let compiled = CompiledFlag::compile(environment, 0, &definition);
     compiled.map(drop).map_err(|error| {
@@ -204,7 +230,7 @@ fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageEr
     })
 }
 
-async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {
+pub(super) async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {
     let (flags, environments, known) = records.count(environment).await?;
     if flags >= MAX_LOCAL_FLAGS {
         return Err(ManageError::field(

@@ -3,6 +3,7 @@
 use crate::database::DatabaseError;
 use crate::feed::LookError;
 use crate::flag::local::Invalid;
+use crate::kill::KillError;
 
 /// Nothing was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum ManageError {
     NotReady,
     #[error("there is no flag of this name in this environment")]
     Unknown,
+    #[error(transparent)]
+    Kill(#[from] KillError),
     #[error("there is a flag of this name in this environment already")]
     Exists,
     #[error("a flag of this name is managed in {place}, and changed there only{hint}")]

@@ -27,12 +27,16 @@ pub struct Evaluated {
     pub flag_version: Option<i64>,
 }
 
-/// A change of a local flag.
+/// A change of a flag: made here, seen from where the flag is managed, or of its kill switch.
 #[derive(Debug, Serialize)]
 pub struct FlagChanged {
-    /// The flag's revision since then.
-    pub revision: i64,
+    /// The local flag's revision since then.
+    pub revision: Option<i64>,
+    /// The version in force since then, where the change came with one.
+    pub version: Option<i64>,
     pub action: String,
+    /// Where it was made: `local`, `unleash`, `file`, or `override` for the kill switch.
+    pub source: String,
     pub actor: String,
     pub reason: Option<String>,
     pub before: Option<Box<RawValue>>,
@@ -45,8 +49,25 @@ const EVALUATIONS: &str =
         evaluation_reason, flag_version
     FROM feature_flag_evaluations WHERE flag_name = $1 AND environment = $2
     ORDER BY evaluated_at DESC, id DESC LIMIT $3";
-const CHANGES: &str = "SELECT id, action, actor, reason, before::text, after::text, changed_at
-    FROM feature_flag_changes WHERE flag_name = $1 AND environment = $2 ORDER BY id DESC LIMIT $3";
+/// The change log has what was done here. What was seen from elsewhere are the versions, each with the one before it: they
+/// are not written twice.
+const CHANGES: &str = "SELECT revision, version, action, source, actor, reason, before::text, after::text, changed_at
+    FROM (
+        SELECT CASE WHEN change_id IS NULL THEN id END AS revision, version, action,
+            CASE WHEN change_id IS NULL THEN 'local' ELSE 'override' END AS source, actor, reason, before, after,
+            changed_at
+        FROM feature_flag_changes WHERE flag_name = $1 AND environment = $2
+        UNION ALL
+        SELECT NULL, version, CASE WHEN after IS NULL THEN 'deleted' WHEN before IS NULL THEN 'created' ELSE 'updated' END,
+            coalesce(source, was), coalesce(actor, source, was), NULL, before, after, changed_at
+        FROM (
+            SELECT version, actor, source, definition AS after, in_force_at AS changed_at,
+                lag(definition) OVER (ORDER BY version) AS before, lag(source) OVER (ORDER BY version) AS was
+            FROM feature_flag_versions WHERE name = $1 AND environment = $2
+        ) AS seen
+        WHERE coalesce(source, was) <> 'local'
+    ) AS changes
+    ORDER BY changed_at DESC, coalesce(revision, version) DESC LIMIT $3";
 const KNOWN: &str = "SELECT count(*) FROM feature_flags WHERE name = $1 AND environment = $2";
 
 type EvaluationRow = (
@@ -60,7 +81,17 @@ type EvaluationRow = (
     String,
     Option<i64>,
 );
-type ChangeRow = (i64, String, String, Option<String>, Option<String>, Option<String>, DateTime<Utc>);
+type ChangeRow = (
+    Option<i64>,
+    Option<i64>,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    DateTime<Utc>,
+);
 
 impl Manager {
     /// The latest evaluations of a flag, the last one first. Of flags that were deleted, and of unknown ones that
@@ -82,7 +113,7 @@ impl Manager {
         rows.into_iter().map(|row| evaluated(row, environment, name)).collect()
     }
 
-    /// The latest changes of a local flag, the last one first.
+    /// The latest changes of a flag, the last one first.
     pub async fn changes(
         &self,
         environment: &str,
@@ -100,7 +131,7 @@ impl Manager {
         rows.into_iter().map(changed).collect()
     }
 
-    async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
+    pub(super) async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
         let database = &self.records()?.database;
         let rows: i64 = on_pool!(database, |pool, sql| {
             sqlx::query_scalar(sql(KNOWN)).bind(name).bind(environment).fetch_one(pool).await?
@@ -128,9 +159,9 @@ fn evaluated(row: EvaluationRow, environment: &str, name: &str) -> Result<Evalua
 }
 
 fn changed(row: ChangeRow) -> Result<FlagChanged, ManageError> {
-    let (revision, action, actor, reason, before, after, changed_at) = row;
+    let (revision, version, action, source, actor, reason, before, after, changed_at) = row;
     let (before, after) = (before.map(raw).transpose()?, after.map(raw).transpose()?);
-    Ok(FlagChanged { revision, action, actor, reason, before, after, changed_at })
+    Ok(FlagChanged { revision, version, action, source, actor, reason, before, after, changed_at })
 }
 
 fn raw(text: String) -> Result<Box<RawValue>, sqlx::Error> {

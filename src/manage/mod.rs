@@ -11,29 +11,40 @@
 //! also looks by itself. Nothing here knows about HTTP.
 
 mod change;
+mod cleanup;
 mod error;
 mod history;
+mod kill;
 mod listing;
 pub mod records;
+mod revert;
 mod shown;
+mod stale;
 mod standing;
 mod sync;
 mod synced;
+mod usage;
 
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::feed::{Hints, Origin};
+use crate::kill::KillSwitches;
 use crate::message::definition::Source;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};
+pub use cleanup::{Cleaned, by_night};
 pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
+pub use kill::Turned;
 pub use listing::Page;
 pub use records::Records;
+pub use revert::Target;
 pub use shown::{ShadowedFlag, Shown};
+pub use stale::{StaleAsked, StalePage};
 pub use sync::Synced;
+pub use usage::{FlagUsage, Period, Resolution};
 
 /// What the calls share.
 #[derive(Debug)]
@@ -43,6 +54,7 @@ pub struct Manager {
     /// `None` without a database.
     records: Option<Records>,
     pub hints: Hints,
+    switches: Arc<KillSwitches>,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -53,10 +65,11 @@ impl Manager {
         store: Arc<Store>,
         records: Option<Records>,
         origins: Vec<Origin>,
+        switches: Arc<KillSwitches>,
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config));
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        Self { config, store, records, hints, origins }
+        Self { config, store, records, hints, switches, origins }
     }
 
     /// The store that its calls wait for.

@@ -45,6 +45,8 @@ pub struct Wanted<'w> {
     pub environment: &'w str,
     pub name: &'w str,
     pub kind: ChangeKind,
+    /// In the words of the change log.
+    pub action: &'static str,
     pub actor: &'w str,
     pub reason: Option<&'w str>,
 }
@@ -126,7 +128,7 @@ impl Records {
         wanted: Wanted<'_>,
         decide: impl FnOnce(Option<&Local>) -> Decision<E>,
     ) -> Result<Written<E>, DatabaseError> {
-        let Wanted { environment, name, kind, actor, reason } = wanted;
+        let Wanted { environment, name, kind, action, actor, reason } = wanted;
         let now = Utc::now();
         Ok(in_transaction!(&self.database, |transaction, sql| {
             if kind == ChangeKind::Created {
@@ -153,7 +155,7 @@ impl Records {
                     let revision: i64 = sqlx::query_scalar(sql(LOG))
                         .bind(environment)
                         .bind(name)
-                        .bind(action(kind))
+                        .bind(action)
                         .bind(actor)
                         .bind(reason)
                         .bind(was)
@@ -229,7 +231,7 @@ fn json(flag: &LocalFlag) -> Result<String, sqlx::Error> {
     serde_json::to_string(flag).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-fn action(kind: ChangeKind) -> &'static str {
+pub(super) fn action(kind: ChangeKind) -> &'static str {
     match kind {
         ChangeKind::Created => "created",
         ChangeKind::Updated => "updated",

@@ -9,6 +9,7 @@ use sqlx::{FromRow, Row};
 
 use crate::flag::local::FlagType;
 use crate::message::definition::Source;
+use crate::message::kill_switch::Position;
 
 use super::Manager;
 use super::records::Local;
@@ -45,6 +46,8 @@ pub struct Shown {
     pub last_synced_at: Option<DateTime<Utc>>,
     /// The local flag of the same name, which is not in force.
     pub shadowed: Option<ShadowedFlag>,
+    /// While it is killed: off for everybody, whatever the rest says.
+    pub kill_switch: Option<Position>,
 }
 
 /// A local flag that waits until another one of its name is gone.
@@ -139,6 +142,7 @@ macro_rules! from_row {
                     unleash_flag_name: row.try_get("unleash_flag_name")?,
                     last_synced_at: row.try_get("last_synced_at")?,
                     shadowed: None,
+                    kill_switch: None,
                 };
                 Ok(Self { shown, local, cached: row.try_get::<i64, _>("cached")? > 0 })
             }
@@ -157,6 +161,7 @@ impl Manager {
     /// The flag of a row; `None` if there is none any more.
     pub(super) fn show(&self, view: View) -> Option<Shown> {
         let View { mut shown, local, cached } = view;
+        shown.kill_switch = self.kill_switch(&shown.environment, &shown.name);
         match self.standing(&shown.environment, &shown.name) {
             Standing::Elsewhere(source, flag) => {
                 shown.source = source.as_str();

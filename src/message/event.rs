@@ -1,6 +1,6 @@
 //! `FEATURE_FLAG_EVALUATED`, written straight into a reusable buffer.
 
-use crate::flag::{Answer, Value};
+use crate::flag::{Answer, Reason, Value};
 
 use super::json::write_string;
 use super::request::Ask;
@@ -25,6 +25,8 @@ pub struct EventFrame<'a> {
     pub context: &'a str,
     /// RFC 3339, UTC, microseconds.
     pub evaluated_at: &'a str,
+    /// How long it took, where that was looked at.
+    pub evaluation_ns: Option<u64>,
     pub source: EventSource<'a>,
 }
 
@@ -45,7 +47,12 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
     out.extend_from_slice(br#","evaluated_at":""#);
     out.extend_from_slice(frame.evaluated_at.as_bytes());
-    out.extend_from_slice(br#"","source":"#);
+    out.push(b'"');
+    if let Some(nanoseconds) = frame.evaluation_ns {
+        out.extend_from_slice(br#","evaluation_ns":"#);
+        write_integer(out, nanoseconds);
+    }
+    out.extend_from_slice(br#","source":"#);
     write_source(out, frame.source);
     out.push(b'}');
 }
@@ -65,6 +72,10 @@ pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     out.extend_from_slice(enabled);
     member(out, "variant", answer.variant);
     plain_member(out, "reason", Some(answer.reason.as_str()));
+    // Only there where it is so, and so it costs nothing anywhere else.
+    if answer.reason == Reason::Disabled {
+        out.extend_from_slice(br#","killed":true"#);
+    }
     plain_member(out, "error_code", answer.error_code.map(|code| code.as_str()));
     member(out, "error_message", answer.error_message.as_deref());
     out.extend_from_slice(br#","flag_version":"#);

@@ -5,6 +5,7 @@ pub mod dead_letter;
 pub mod definition;
 pub mod event;
 pub mod json;
+pub mod kill_switch;
 pub mod reply;
 pub mod request;
 pub mod sequence;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! flagstream-snapshot 1 <SHA-256 of all that follows, hex>\n
-//! {"saved_at":…,"topic":…,"offset":…,"count":…,"removed":{…},"definitions":[…]}
+//! {"saved_at":…,"topic":…,"offset":…,"count":…,"removed":{…},"definitions":[…],"switches":[…]}
 //! ```
 //!
 //! A file is either whole or absent: it is written beside its place, synced, and renamed. One that is not whole, or
@@ -60,6 +60,9 @@ struct Body<'b> {
     removed: std::collections::BTreeMap<String, u64>,
     #[serde(borrow)]
     definitions: Vec<&'b RawValue>,
+    /// Files of earlier versions have none.
+    #[serde(borrow, default)]
+    switches: Vec<&'b RawValue>,
 }
 
 impl Disk {
@@ -110,9 +113,8 @@ impl Disk {
 
 /// The whole file.
 pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
-    let values = snapshot.saved.values.iter();
-    let definitions: Vec<&RawValue> =
-        values.map(|value| serde_json::from_slice(value)).collect::<Result<_, _>>()?;
+    let definitions = parse(&snapshot.saved.values)?;
+    let switches = parse(&snapshot.saved.switches)?;
     // In one buffer: with thousands of flags a second copy would be most of this process's memory.
     let mut file = head(&[0; 32]).into_bytes();
     let start = file.len();
@@ -123,6 +125,7 @@ pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
         count: definitions.len(),
         removed: snapshot.saved.removed.clone(),
         definitions,
+        switches,
     };
     serde_json::to_writer(&mut file, &body)?;
     let (first, rest) = file.split_at_mut(start);
@@ -153,13 +156,18 @@ pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
     if body.count != body.definitions.len() {
         return Err(format!("{} definitions, expected {}", body.definitions.len(), body.count));
     }
-    let values = body.definitions.iter().map(|value| Arc::from(value.get().as_bytes()));
+    let bytes = |value: &&RawValue| Arc::from(value.get().as_bytes());
+    let (values, switches) = (body.definitions.iter().map(bytes), body.switches.iter().map(bytes));
     Ok(DiskSnapshot {
         saved_at: body.saved_at,
         topic: body.topic,
         offset: body.offset,
-        saved: Saved { values: values.collect(), removed: body.removed },
+        saved: Saved { values: values.collect(), removed: body.removed, switches: switches.collect() },
     })
+}
+
+fn parse(values: &[Arc<[u8]>]) -> Result<Vec<&RawValue>, serde_json::Error> {
+    values.iter().map(|value| serde_json::from_slice(value)).collect()
 }
 
 /// The first line; always of the same length.

@@ -39,6 +39,10 @@ pub(super) struct Keeper {
     pending: AHashMap<Box<str>, FlagChange>,
     /// Whether the end of the topic was reached in this reading; until then nothing is put in force.
     live: bool,
+    /// Whether the kill switches were read to their end in this reading.
+    has_switches: bool,
+    /// Whether only they are missing.
+    at_end: bool,
     /// Records of this reading.
     records: u64,
     offset: i64,
@@ -65,6 +69,8 @@ impl Keeper {
             topic: topic.to_owned(),
             pending: AHashMap::default(),
             live: false,
+            has_switches: false,
+            at_end: false,
             records: 0,
             offset: 0,
             touched: false,
@@ -77,7 +83,8 @@ impl Keeper {
     /// The topic is read from its beginning.
     pub(super) fn begin_reading(&mut self) {
         self.ledger.begin_reading();
-        self.live = false;
+        self.ledger.begin_reading_switches();
+        (self.live, self.has_switches, self.at_end) = (false, false, false);
         self.records = 0;
         self.sweep_at = None;
     }
@@ -109,11 +116,55 @@ impl Keeper {
         self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
+    /// Takes one record of the topic of kill switches; it is in force after the next [`Keeper::flush`].
+    pub(super) fn take_switch(&mut self, record: &Record<'_>, offset: i64) {
+        self.touched = true;
+        let outcome = match self.ledger.take_switch(record) {
+            Verdict::Changed(change) => {
+                if let Ok(key) = Key::parse(record.key) {
+                    self.pending.insert(key.text.into(), change);
+                }
+                "applied"
+            }
+            Verdict::Same => "same",
+            Verdict::Stale => "stale",
+            Verdict::Refused(key, refusal) => {
+                warn!(offset, key, %refusal, "the record of a kill switch is refused, the last good one stays");
+                "refused"
+            }
+        };
+        self.unsaved = true;
+        self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Whether this reading has not come to the end of the kill switches.
+    pub(super) fn waits_for_switches(&self) -> bool {
+        !self.has_switches
+    }
+
+    /// All kill switches are read. `had_records`: the topic was written at some time, so that what it does not show is
+    /// gone. One that was never written may have been made anew, and lifts no switch.
+    pub(super) fn switches_read(&mut self, had_records: bool) {
+        if had_records {
+            for (key, change) in self.ledger.sweep_switches() {
+                info!(%key, "a kill switch that is no longer in its topic is forgotten");
+                self.pending.insert(key, change);
+                (self.touched, self.unsaved) = (true, true);
+            }
+        }
+        self.has_switches = true;
+        if std::mem::take(&mut self.at_end) {
+            self.reached_end();
+        }
+    }
+
     /// Puts in force what was taken, in one swap.
     pub(super) fn flush(&mut self) {
         if !self.live || !self.touched {
             return;
         }
+        // First the switches: who is told of a version finds all that it brought.
+        self.store.switches.store(self.ledger.switches());
         if !self.pending.is_empty() {
             self.store.apply(self.pending.drain().map(|(_, change)| change));
         }
@@ -124,6 +175,11 @@ impl Keeper {
     /// All that was in the topic is read.
     pub(super) fn reached_end(&mut self) {
         if self.live {
+            return;
+        }
+        // A flag that was killed must not be on for the moment until its switch is read.
+        if !self.has_switches {
+            self.at_end = true;
             return;
         }
         self.live = true;
@@ -219,6 +275,9 @@ impl Keeper {
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
         let shown = shown.map(|(key, refused)| (key.to_string(), refused.message.clone())).collect();
         self.metrics.store.note(&self.store.load(), refused.len());
+        let (switches, now) = (self.ledger.switches(), Utc::now());
+        let killed = switches.values().filter(|switch| switch.is_on(now)).count();
+        self.metrics.store.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
         self.store.set_standing(|standing| {
             standing.offset = self.offset;
             standing.flags = self.ledger.len();

@@ -10,8 +10,10 @@ use ahash::AHashMap;
 
 use crate::flag::FlagChange;
 use crate::message::definition::Definition;
+use crate::message::kill_switch::KillSwitch;
 
 use super::record::{Key, Record, Refusal, compile, decode};
+use super::switches::Switches;
 
 /// So many deleted flags are remembered, so that an older record does not bring them back.
 const MAX_REMOVED_COUNT: usize = 100_000;
@@ -25,6 +27,7 @@ const MAX_MESSAGE_CHARS: usize = 500;
 pub struct Ledger {
     entries: AHashMap<Box<str>, Entry>,
     removed: AHashMap<Box<str>, u64>,
+    switches: Switches,
     refused: BTreeMap<Box<str>, Refused>,
     reading: u64,
 }
@@ -61,6 +64,8 @@ pub enum Verdict {
 pub struct Saved {
     pub values: Vec<Arc<[u8]>>,
     pub removed: BTreeMap<String, u64>,
+    /// Kill switches, as they stand in their topic.
+    pub switches: Vec<Arc<[u8]>>,
 }
 
 impl Ledger {
@@ -107,6 +112,16 @@ impl Ledger {
         self.take(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
+    /// Takes a kill switch that was saved.
+    pub fn take_saved_switch(&mut self, value: &[u8]) -> Verdict {
+        let switch: KillSwitch = match serde_json::from_slice(value) {
+            Ok(switch) => switch,
+            Err(error) => return Verdict::Refused("?".to_owned(), Refusal::Switch(error)),
+        };
+        let key = format!("{}/{}", switch.environment, switch.flag_name);
+        self.take_switch(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
+    }
+
     /// The topic is read from its beginning: from here on it shows anew which flags there are.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
@@ -133,6 +148,7 @@ impl Ledger {
         Saved {
             values: self.entries.values().map(|entry| Arc::clone(&entry.value)).collect(),
             removed: self.removed.iter().map(|(key, version)| (key.to_string(), *version)).collect(),
+            switches: self.switches.saved(),
         }
     }
 
@@ -156,7 +172,7 @@ impl Ledger {
             }
             _ => {}
         }
-        let flag = compile(key, &definition)?;
+        let flag = self.switches.put_on(key.text, compile(key, &definition)?);
         let entry = Entry { version, value: value.into(), seen: self.reading };
         self.entries.insert(key.text.into(), entry);
         self.removed.remove(key.text);
@@ -180,6 +196,54 @@ impl Ledger {
             return Ok(Verdict::Same);
         }
         Ok(Verdict::Changed(removal(key, version)))
+    }
+
+    /// Takes one record of the topic of kill switches. What it changes is in force once the caller has applied it.
+    pub fn take_switch(&mut self, record: &Record<'_>) -> Verdict {
+        let key = match Key::parse(record.key) {
+            Ok(key) => key,
+            Err(refusal) => return Verdict::Refused("?".to_owned(), refusal),
+        };
+        match self.switches.take(&key, record.value) {
+            Ok(true) => self.switched(&key),
+            Ok(false) => Verdict::Same,
+            Err(refusal) => Verdict::Refused(key.text.to_owned(), refusal),
+        }
+    }
+
+    /// The topic of kill switches is read from its beginning.
+    pub fn begin_reading_switches(&mut self) {
+        self.switches.begin_reading();
+    }
+
+    /// Forgets the switches that the current reading has not shown.
+    pub fn sweep_switches(&mut self) -> Vec<(Box<str>, FlagChange)> {
+        let swept = self.switches.sweep();
+        let changes = swept.into_iter().filter_map(|text| {
+            let Verdict::Changed(change) = self.switched(&Key::parse(Some(text.as_bytes())).ok()?) else {
+                return None;
+            };
+            Some((text, change))
+        });
+        changes.collect()
+    }
+
+    /// All kill switches, for those who look at them rather than at flags.
+    pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
+        self.switches.all()
+    }
+
+    /// The flag again, under its switch as it is now. (A compiled flag cannot be copied.)
+    fn switched(&self, key: &Key<'_>) -> Verdict {
+        let Some(entry) = self.entries.get(key.text) else {
+            return Verdict::Same;
+        };
+        let compiled = decode(key, &entry.value).and_then(|definition| compile(key, &definition));
+        match compiled {
+            Ok(flag) => Verdict::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag)))),
+            // It was compiled before.
+            Err(refusal) => Verdict::Refused(key.text.to_owned(), refusal),
+        }
     }
 
     fn refuse(&mut self, key: String, refusal: Refusal) -> Verdict {

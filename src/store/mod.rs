@@ -21,6 +21,7 @@ pub mod record;
 mod saver;
 mod session;
 mod standing;
+mod switches;
 #[allow(clippy::unwrap_used)]
 #[cfg(test)]
 mod test_records;
@@ -28,11 +29,13 @@ mod test_records;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::flag::{FlagChange, Snapshot};
+use crate::message::kill_switch::KillSwitch;
 
 use changes::Changes;
 
@@ -49,6 +52,7 @@ pub struct Store {
     ready: AtomicBool,
     standing: watch::Sender<Arc<Standing>>,
     changes: Changes,
+    switches: ArcSwap<AHashMap<Box<str>, Arc<KillSwitch>>>,
 }
 
 impl Default for Store {
@@ -60,6 +64,7 @@ impl Default for Store {
             ready: AtomicBool::new(false),
             standing: watch::Sender::default(),
             changes: Changes::default(),
+            switches: ArcSwap::default(),
         }
     }
 }
@@ -110,6 +115,11 @@ impl Store {
     /// What changes from now on, and the latest of what has changed.
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// The kill switches of all flags by `environment/flag`, whatever their state.
+    pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
+        self.switches.load_full()
     }
 
     /// How the store is doing.

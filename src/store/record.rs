@@ -2,6 +2,7 @@
 
 use crate::flag::{CompiledFlag, Provenance, local};
 use crate::message::definition::{Definition, Source};
+use crate::message::kill_switch::KillSwitch;
 
 /// Longest name of an environment or a flag, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -35,6 +36,8 @@ pub enum Refusal {
     TooLarge(usize),
     #[error("not a definition: {0}")]
     Body(serde_json::Error),
+    #[error("not a kill switch: {0}")]
+    Switch(serde_json::Error),
     #[error("the key says {key}, the body {body}")]
     Name { key: String, body: String },
     #[error(transparent)]
@@ -69,6 +72,16 @@ pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
     let definition: Definition = serde_json::from_slice(value).map_err(Refusal::Body)?;
     key.check(&definition.environment, &definition.flag_name)?;
     Ok(definition)
+}
+
+/// Reads the record of a kill switch.
+pub fn decode_switch(key: &Key<'_>, value: &[u8]) -> Result<KillSwitch, Refusal> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Refusal::TooLarge(value.len()));
+    }
+    let switch: KillSwitch = serde_json::from_slice(value).map_err(Refusal::Switch)?;
+    key.check(&switch.environment, &switch.flag_name)?;
+    Ok(switch)
 }
 
 /// Compiles the flag of a definition.

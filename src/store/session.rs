@@ -1,4 +1,7 @@
-//! One consumer of the definitions topic, from the beginning until something is wrong with it.
+//! The consumers of the definitions topic and of that of kill switches, from the beginning until something is wrong.
+//!
+//! Two consumers on one thread: the end of a partition is told without the name of its topic. And two topics: records
+//! of definitions may have to wait for the end of a leader's transaction, which a kill switch must not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +27,8 @@ use super::record::Record;
 /// The topic has one partition.
 const PARTITION: i32 = 0;
 /// How long a poll may wait; shutdown is noticed this late.
-const POLL_STEP: Duration = Duration::from_millis(50);
+/// So is a kill switch while no definition comes.
+const POLL_STEP: Duration = Duration::from_millis(10);
 /// How long a start may wait for the topic's leader.
 const METADATA_PATIENCE: Duration = Duration::from_secs(1);
 /// Records that are put in force together at most.
@@ -32,10 +36,12 @@ const MAX_BATCH_RECORDS: usize = 4_096;
 /// A broker that answered within this time is there: a fetch without news is answered twice a second.
 const MAX_IDLE: Duration = Duration::from_secs(2);
 
-/// One consumer, assigned to the whole topic.
+/// A consumer for each topic, assigned to the whole of it.
 pub(super) struct Session {
     consumer: BaseConsumer<Contact>,
     topic: String,
+    switches: BaseConsumer<Contact>,
+    switches_topic: String,
 }
 
 /// What ends a session. The next one reads the topic from its beginning.
@@ -54,17 +60,23 @@ pub(super) struct Contact {
 
 impl Session {
     pub(super) fn open(config: &Config) -> Result<Self, SessionError> {
-        let topic = config.topics.definitions.clone();
-        match consumer(config) {
-            Ok(consumer) => Ok(Self { consumer, topic }),
-            Err(error) => Err(SessionError { topic, error }),
-        }
+        let (topic, switches_topic) = (config.topics.definitions.clone(), config.topics.overrides.clone());
+        let open = |topic: &str, role| {
+            consumer(config, topic, role).map_err(|error| SessionError { topic: topic.to_owned(), error })
+        };
+        Ok(Self {
+            consumer: open(&topic, "store")?,
+            switches: open(&switches_topic, "store-switches")?,
+            topic,
+            switches_topic,
+        })
     }
 
     /// Follows the topic until `shutdown`.
     pub(super) fn run(&self, keeper: &mut Keeper, shutdown: &Shutdown) -> Result<(), SessionError> {
         keeper.begin_reading();
         while !shutdown.is_cancelled() {
+            self.take_switches(keeper)?;
             let mut polled = self.consumer.poll(POLL_STEP);
             let mut records = 0;
             while let Some(event) = polled {
@@ -75,6 +87,7 @@ impl Session {
                 }
                 polled = self.consumer.poll(Duration::ZERO);
             }
+            self.take_switches(keeper)?;
             keeper.flush();
             if let Some(at) = self.consumer.context().last() {
                 keeper.contact(at);
@@ -82,6 +95,43 @@ impl Session {
             keeper.tick();
         }
         Ok(())
+    }
+
+    fn take_switches(&self, keeper: &mut Keeper) -> Result<(), SessionError> {
+        while let Some(event) = self.switches.poll(Duration::ZERO) {
+            match event {
+                Ok(message) => {
+                    let record = Record {
+                        key: message.key(),
+                        value: message.payload(),
+                        version: header_version(&message),
+                    };
+                    keeper.take_switch(&record, message.offset());
+                }
+                Err(KafkaError::PartitionEOF(_)) if keeper.waits_for_switches() => {
+                    keeper.switches_read(self.switches_were_written());
+                }
+                // Told again after every record.
+                Err(KafkaError::PartitionEOF(_)) => {}
+                Err(error) if ends_session(&error) => {
+                    let topic = self.switches_topic.clone();
+                    return Err(SessionError { topic, error });
+                }
+                Err(error) => {
+                    debug!(topic = self.switches_topic, %error, "the kill switches cannot be read at the moment");
+                    let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
+                    keeper.trouble(error.to_string(), unreachable);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the topic has an offset behind its first, though compaction may have left no record of it.
+    fn switches_were_written(&self) -> bool {
+        let topic = &self.switches_topic;
+        let watermarks = self.switches.fetch_watermarks(topic, PARTITION, METADATA_PATIENCE);
+        watermarks.is_ok_and(|(_, end)| end > 0)
     }
 
     fn handle(
@@ -114,8 +164,8 @@ impl Session {
     }
 }
 
-fn consumer(config: &Config) -> Result<BaseConsumer<Contact>, KafkaError> {
-    let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, "store");
+fn consumer(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Contact>, KafkaError> {
+    let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, role);
     let consumer: BaseConsumer<Contact> = settings
         // Never joined: librdkafka assigns nothing to a consumer without a group.
         .set("group.id", format!("{}-store", config.kafka.group_id))
@@ -133,9 +183,9 @@ fn consumer(config: &Config) -> Result<BaseConsumer<Contact>, KafkaError> {
         .create_with_context(Contact::default())?;
     // Known beforehand, or librdkafka would look for the leader only at its next one-second round. It's no harm if
     // nobody answers: then polling tells.
-    let _ = consumer.fetch_metadata(Some(&config.topics.definitions), METADATA_PATIENCE);
+    let _ = consumer.fetch_metadata(Some(topic), METADATA_PATIENCE);
     let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_offset(&config.topics.definitions, PARTITION, Offset::Beginning)?;
+    partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
     consumer.assign(&partitions)?;
     Ok(consumer)
 }

@@ -23,3 +23,12 @@ pub(super) fn uncompilable(key: &str, version: u64) -> Vec<u8> {
     let text = String::from_utf8(value(key, version, true)).unwrap();
     text.replace(r#""strategies":[]"#, r#""strategies":7"#).into_bytes()
 }
+
+/// The value of a record of a kill switch.
+pub(super) fn switch(key: &str, version: u64, state: &str) -> Vec<u8> {
+    let (environment, flag) = key.split_once('/').unwrap();
+    let body = serde_json::json!({"environment": environment, "flag_name": flag, "state": state, "version": version,
+        "definition_version": null, "actor": "a", "reason": "r", "changed_at": "2026-01-15T10:30:00Z",
+        "expires_at": null, "change_id": uuid::Uuid::nil()});
+    serde_json::to_vec(&body).unwrap()
+}

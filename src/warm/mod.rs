@@ -25,6 +25,7 @@ mod erase;
 pub(crate) mod event;
 mod index;
 pub mod key;
+mod preload;
 mod put;
 pub mod reader;
 mod renew;
@@ -53,6 +54,7 @@ use worker::Worker;
 
 pub use context_hash::context_hash;
 pub use erase::{EraseError, erase};
+pub use preload::{Preloaded, Preloader};
 pub use reader::{Miss, Read, Reader};
 pub use subject::{Keys, Subject};
 pub use trouble::Trouble;

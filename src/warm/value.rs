@@ -12,6 +12,8 @@ use crate::message::json::write_string;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Warm {
     pub enabled: bool,
+    /// It is off because somebody killed it.
+    pub killed: bool,
     /// Name and payload.
     pub variant: Option<(String, Option<Payload>)>,
     pub flag_version: u64,
@@ -26,6 +28,8 @@ struct Stored<'a> {
     basis_version: Option<u64>,
     flag_version: u64,
     enabled: bool,
+    #[serde(default)]
+    killed: bool,
     #[serde(borrow)]
     variant: Option<Cow<'a, str>>,
     payload: Option<StoredPayload>,
@@ -45,6 +49,7 @@ impl Warm {
         let payload = stored.payload.map(|payload| Payload::parse(&payload.r#type, &payload.value));
         Some(Self {
             enabled: stored.enabled,
+            killed: stored.killed,
             variant: stored.variant.map(|name| (name.into_owned(), payload)),
             flag_version: stored.flag_version,
             basis: stored.basis_version.unwrap_or(stored.flag_version),
@@ -55,7 +60,12 @@ impl Warm {
     /// For [`answer`](crate::flag::answer), as if it had been looked up in a snapshot.
     pub fn lookup(&self) -> Lookup<'_> {
         let variant = self.variant.as_ref().map(|(name, payload)| (name.as_str(), payload.as_ref()));
-        Lookup::Kept(Kept { enabled: self.enabled, variant, flag_version: self.flag_version })
+        Lookup::Kept(Kept {
+            enabled: self.enabled,
+            killed: self.killed,
+            variant,
+            flag_version: self.flag_version,
+        })
     }
 }
 
@@ -80,7 +90,11 @@ pub(super) fn write(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64, evalua
         }
         None => out.extend_from_slice(b"null"),
     }
-    let reason = if outcome.enabled { Reason::TargetingMatch } else { Reason::Default };
+    let reason = match (outcome.enabled, outcome.killed) {
+        (true, _) => Reason::TargetingMatch,
+        (false, true) => Reason::Disabled,
+        (false, false) => Reason::Default,
+    };
     out.extend_from_slice(br#","reason":""#);
     out.extend_from_slice(reason.as_str().as_bytes());
     out.extend_from_slice(br#"","evaluated_at":"#);
@@ -108,6 +122,9 @@ fn begin(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64) {
     out.extend_from_slice(number.format(outcome.flag.version).as_bytes());
     let enabled: &[u8] = if outcome.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
+    if outcome.killed {
+        out.extend_from_slice(br#","killed":true"#);
+    }
 }
 
 #[cfg(test)]

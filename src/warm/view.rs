@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 use super::edge::{Edge, Keeper};
+use super::preload::Preloader;
 use super::reader::Reader;
 use super::trouble::Trouble;
 
@@ -17,6 +18,7 @@ use super::trouble::Trouble;
 pub struct View {
     pub reader: Reader,
     pub edge: Edge,
+    pub preloader: Arc<Preloader>,
 }
 
 impl View {
@@ -30,7 +32,8 @@ impl View {
             return Ok(None);
         };
         let (edge, keeper) = Edge::open(reader.client(), config, store, metrics);
-        Ok(Some((Self { reader, edge }, keeper)))
+        let preloader = Arc::new(Preloader::new(reader.client(), config, store));
+        Ok(Some((Self { reader, edge, preloader }, keeper)))
     }
 
     /// How the connection is doing: `None` if well, as far as is known.

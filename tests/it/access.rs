@@ -188,6 +188,17 @@ fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
     let revoked = with("DELETE", &url, Some(&bootstrap()), &Value::Null);
     contract.check("DELETE", "/api/v1/tokens/{id}", &revoked);
     assert_eq!(revoked.status, 204);
+    let log = with("GET", &format!("{url}/changes"), Some(&bootstrap()), &Value::Null);
+    contract.check("GET", "/api/v1/tokens/{id}/changes", &log);
+    let log = log.json();
+    let text = |at: usize, name: &str| log[at][name].as_str().unwrap().to_owned();
+    assert_eq!(
+        (text(0, "action"), text(0, "actor")),
+        ("revoked".to_owned(), "bootstrap-token".to_owned()),
+        "{log}"
+    );
+    assert_eq!(text(1, "action"), "created", "{log}");
+    assert!(text(1, "actor").starts_with("command-line"), "{log}");
     let here = evaluate(&one, Some(&token.header), "production");
     assert_eq!(here.status, 401, "at once where it was revoked: {here:?}");
     assert!(here.header("www-authenticate").contains("invalid_token"), "{here:?}");

@@ -211,7 +211,8 @@ fn a_restored_database_is_filled_again_from_kafka() {
     sink.stop();
     // Kafka's committed offsets are far ahead of it now.
     scene.database.run(
-        "TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_versions, sink_offsets, sink_streams",
+        "TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_usage, feature_flag_versions, sink_offsets,
+            sink_streams",
     );
     sink.spawn();
     sink.wait_until_ready();

@@ -19,6 +19,7 @@ mod differential;
 mod edge;
 mod faults;
 mod feeder;
+mod kill;
 mod manage;
 mod ofrep;
 mod pipeline;

@@ -3,6 +3,7 @@
 mod elsewhere;
 mod examples;
 mod faults;
+mod watch;
 
 use serde_json::{Value, json};
 
@@ -97,8 +98,15 @@ fn documented(path: &str) -> &'static str {
     match path.strip_prefix(FLAGS).unwrap() {
         "" => FLAGS,
         "/sync" => "/api/v1/feature-flags/sync",
+        "/stale" => "/api/v1/feature-flags/stale",
+        "/cleanup" => "/api/v1/feature-flags/cleanup",
+        "/preload" => "/api/v1/feature-flags/preload",
         rest if rest.ends_with("/history") => HISTORY,
         rest if rest.ends_with("/changes") => CHANGES,
+        rest if rest.ends_with("/kill") => "/api/v1/feature-flags/{name}/kill",
+        rest if rest.ends_with("/restore") => "/api/v1/feature-flags/{name}/restore",
+        rest if rest.ends_with("/revert") => "/api/v1/feature-flags/{name}/revert",
+        rest if rest.ends_with("/usage") => "/api/v1/feature-flags/{name}/usage",
         _ => ONE,
     }
 }

@@ -6,9 +6,12 @@ use std::task::Poll;
 use super::*;
 use crate::access::{Order, table};
 use crate::config::Secret;
+use crate::database::audited::Author;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+
+const BY: Author<'static> = Author { actor: "test", reason: None };
 
 struct Scene {
     database: Database,
@@ -46,7 +49,7 @@ impl Scene {
 
     async fn token(&self, expires_in: Option<&str>) -> Token {
         let order = Order::check("test", &["read"], &["*"], expires_in).unwrap();
-        table::create(&self.database, &order).await.unwrap().0
+        table::create(&self.database, &order, BY).await.unwrap().0
     }
 
     async fn run(&self, statement: &'static str) {
@@ -87,7 +90,7 @@ async fn a_new_token_works_at_once_and_a_revoked_one_soon_no_more() {
         let (register, entry) = (Arc::clone(&scene.register), Arc::clone(&entry));
         async move { register.until_void(&entry).await }
     });
-    table::revoke(&scene.database, token.id).await.unwrap();
+    table::revoke(&scene.database, token.id, BY).await.unwrap();
     timeout(Duration::from_secs(10), void).await.unwrap().unwrap();
     assert!(matches!(scene.register.find(&token).await, Found::Unknown));
 }

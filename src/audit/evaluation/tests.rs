@@ -12,7 +12,7 @@ const EVENT: &str = r#"{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"019bc1
 fn read(event: &str) -> Result<Evaluation<'_>, Unreadable> {
     match Event::read(event.as_bytes())? {
         Event::Evaluated(evaluation) => Ok(*evaluation),
-        Event::Other => panic!("not an evaluation"),
+        Event::Other | Event::Switched(_) => panic!("not an evaluation"),
     }
 }
 

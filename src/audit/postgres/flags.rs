@@ -7,6 +7,7 @@ use crate::database::DatabaseError;
 
 use super::super::batch::{Batch, Entry};
 use super::super::definition::FlagVersion;
+use super::super::switch::SwitchChange;
 
 /// Adds what a batch counted, flag by flag in the order that every sink keeps.
 pub(super) async fn count(
@@ -14,11 +15,15 @@ pub(super) async fn count(
     batch: &Batch,
     entries: &[Entry],
 ) -> Result<(), DatabaseError> {
-    let upsert = "INSERT INTO feature_flags AS f (environment, name, evaluation_count, last_evaluated_at)
-        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[])
+    let upsert = "INSERT INTO feature_flags AS f (environment, name, evaluation_count, last_evaluated_at, outcomes_since,
+            last_off_at)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[],
+            $6::timestamptz[])
         ON CONFLICT (name, environment) DO UPDATE SET
             evaluation_count = f.evaluation_count + excluded.evaluation_count,
-            last_evaluated_at = greatest(f.last_evaluated_at, excluded.last_evaluated_at)";
+            last_evaluated_at = greatest(f.last_evaluated_at, excluded.last_evaluated_at),
+            outcomes_since = least(f.outcomes_since, excluded.outcomes_since),
+            last_off_at = greatest(f.last_off_at, excluded.last_off_at)";
     let counts = batch.counts(entries);
     if counts.is_empty() {
         return Ok(());
@@ -26,9 +31,13 @@ pub(super) async fn count(
     let environments: Vec<&str> = counts.iter().map(|count| &*count.environment).collect();
     let flags: Vec<&str> = counts.iter().map(|count| &*count.flag).collect();
     let evaluations: Vec<i64> = counts.iter().map(|count| count.evaluations).collect();
-    let last = counts.iter().map(|count| DateTime::from_timestamp_micros(count.last_evaluated_at));
-    let last: Vec<Option<DateTime<Utc>>> = last.collect();
+    let time = |micros: Option<i64>| micros.and_then(DateTime::from_timestamp_micros);
+    let last: Vec<Option<DateTime<Utc>>> =
+        counts.iter().map(|count| time(Some(count.last_evaluated_at))).collect();
+    let first: Vec<_> = counts.iter().map(|count| time(Some(count.first_evaluated_at))).collect();
+    let off: Vec<_> = counts.iter().map(|count| time(count.last_off_at)).collect();
     let query = sqlx::query(upsert).bind(environments).bind(flags).bind(evaluations).bind(last);
+    let query = query.bind(first).bind(off);
     query.execute(&mut **transaction).await?;
     Ok(())
 }
@@ -79,5 +88,20 @@ pub(super) async fn define(
         .bind(&defined.owner)
         .execute(&mut **transaction)
         .await?;
+    Ok(())
+}
+
+/// Adds the turn of a kill switch to the change log, once.
+pub(super) async fn log_switch(
+    transaction: &mut Transaction<'_, Postgres>,
+    change: &SwitchChange,
+) -> Result<(), DatabaseError> {
+    let insert = "INSERT INTO feature_flag_changes
+            (environment, flag_name, action, actor, reason, before, after, changed_at, change_id, version)
+        VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10) ON CONFLICT DO NOTHING";
+    let query = sqlx::query(insert).bind(&change.environment).bind(&change.flag).bind(change.action);
+    let query = query.bind(&change.actor).bind(&change.reason).bind(&change.before).bind(&change.after);
+    let query = query.bind(change.changed_at).bind(&change.change_id).bind(change.version);
+    query.execute(&mut **transaction).await?;
     Ok(())
 }

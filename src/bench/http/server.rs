@@ -17,6 +17,7 @@ use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Caller, Input, Limits, Surface};
+use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -42,7 +43,13 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
     let listen = config.http.listen;
-    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let manager = Manager::new(
+        Arc::clone(&config),
+        Arc::clone(&store),
+        None,
+        Vec::new(),
+        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+    );
     let (usage, health) = (Arc::new(Usage::default()), Reporter::detached());
     let parts =
         Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };

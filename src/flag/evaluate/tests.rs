@@ -265,3 +265,60 @@ proptest! {
         }
     }
 }
+
+/// A switch of `flag`; the state and the end are those of the JSON.
+fn killed(flag: CompiledFlag, version: u64, state: &str, expires_at: Option<&str>) -> CompiledFlag {
+    let switch = json!({"environment": "production", "flag_name": flag.name, "state": state, "version": version,
+        "actor": "a", "reason": "r", "changed_at": NOW, "expires_at": expires_at, "change_id": uuid::Uuid::nil()});
+    flag.switched(Arc::new(serde_json::from_value(switch).unwrap()))
+}
+
+#[test]
+fn a_killed_flag_is_off_until_its_time_is_up_whatever_time_the_context_brings() {
+    let compile = |feature: Value| CompiledFlag::compile("production", 5, &feature.to_string()).unwrap();
+    let plain = || compile(json!({"name": "f", "enabled": true}));
+    let child = json!({"name": "child", "enabled": true, "dependencies": [{"feature": "f"}]});
+    let opposite =
+        json!({"name": "opposite", "enabled": true, "dependencies": [{"feature": "f", "enabled": false}]});
+    let at = |switched: CompiledFlag, now: &str| {
+        let version = switched.version;
+        let flags = [switched, compile(child.clone()), compile(opposite.clone())];
+        let snapshot = Snapshot::default().with(flags.map(|flag| FlagChange::Set(Arc::new(flag))));
+        let flags = snapshot.environment("production").unwrap();
+        let moment = Moment { now, hostname: "host", app_name: "app" };
+        let liar = EvaluationContext { current_time: Some("2030-01-01T00:00:00Z".into()), ..user("u") };
+        let of = |name: &str| flags.evaluate(name, &liar, &moment).unwrap();
+        let flag = of("f");
+        assert!(flag.killed != flag.enabled && flag.variant.is_none());
+        assert_eq!((of("child").enabled, of("opposite").enabled), (flag.enabled, !flag.enabled));
+        assert!(!of("child").killed && flag.flag.definition_version == 5);
+        (flag.killed, version)
+    };
+    let until = Some("2026-01-15T10:30:05Z");
+    assert_eq!(at(killed(plain(), 9, "killed", None), NOW), (true, 9));
+    assert_eq!(at(killed(plain(), 9, "killed", until), "2026-01-15T10:30:04.999Z"), (true, 9));
+    assert_eq!(at(killed(plain(), 9, "killed", until), "2026-01-15T10:30:05.000Z"), (false, 9));
+    assert_eq!(at(killed(plain(), 9, "killed", until), "no time"), (true, 9));
+    assert_eq!(at(killed(plain(), 9, "lifted", None), NOW), (false, 9));
+    assert_eq!(at(killed(plain(), 3, "killed", None), NOW), (true, 5));
+}
+
+#[test]
+fn a_killed_flag_stays_so_until_its_time_is_up() {
+    use crate::flag::Steady;
+    let steady = |state: &str, expires_at: Option<&str>, now_ms: i64| {
+        let random = json!({"name": "f", "enabled": true, "strategies": [{"name": "flexibleRollout",
+            "parameters": {"rollout": "50", "stickiness": "random", "groupId": "g"}}]});
+        let flag = CompiledFlag::compile("production", 5, &random.to_string()).unwrap();
+        let flag = Arc::new(killed(flag, 9, state, expires_at));
+        let snapshot = Snapshot::default().with([FlagChange::Set(Arc::clone(&flag))]);
+        snapshot.environment("production").unwrap().steady(&flag, &user("u"), now_ms)
+    };
+    let until = "2026-01-15T10:30:05Z";
+    let at = DateTime::parse_from_rfc3339(until).unwrap().timestamp_millis();
+    assert_eq!(steady("killed", None, at), Steady::Always);
+    assert_eq!(steady("killed", Some(until), at - 1_000), Steady::Until(at));
+    assert_eq!(steady("killed", Some(until), at - 1), Steady::No("clock"));
+    assert_eq!(steady("killed", Some(until), at + 1_000), Steady::No("random"));
+    assert_eq!(steady("lifted", None, at), Steady::No("random"));
+}

@@ -62,7 +62,7 @@ pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
     match chosen {
         _ if as_boolean.error_code.is_some() => as_boolean,
         None => as_boolean,
-        Some(None) => Answer { value: Value::Null, reason: Reason::Default, ..as_boolean },
+        Some(None) => Answer { value: Value::Null, ..as_boolean },
         Some(Some((name, payload))) => {
             let value = match payload {
                 Some(payload) => payload.natural(),
@@ -82,7 +82,8 @@ fn fallback<'a>(asked: ValueType, default: Option<&DefaultValue<'a>>) -> Value<'
 }
 
 fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
-    let fallback = fallback.of(kept);
+    let reason = if kept.killed { Reason::Disabled } else { Reason::Default };
+    let fallback = Answer { reason, ..fallback.of(kept) };
     let value = match (asked, kept.enabled, &kept.variant) {
         (ValueType::Boolean, true, _) => Some(Value::Boolean(true)),
         (ValueType::Boolean, false, _) => {
@@ -119,7 +120,7 @@ impl<'a> Answer<'a> {
 impl<'a> From<&Outcome<'a>> for Kept<'a> {
     fn from(outcome: &Outcome<'a>) -> Self {
         let variant = outcome.variant.map(|(_, variant)| (variant.name.as_ref(), variant.payload.as_ref()));
-        Self { enabled: outcome.enabled, variant, flag_version: outcome.flag.version }
+        Self { enabled: outcome.enabled, killed: outcome.killed, variant, flag_version: outcome.flag.version }
     }
 }
 

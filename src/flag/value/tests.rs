@@ -190,7 +190,7 @@ proptest! {
 #[test]
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
-    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, variant, flag_version: 7 });
+    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, killed: false, variant, flag_version: 7 });
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
     assert_eq!(value(kept(true, Some(("five", None)))), json!("five"));
@@ -202,4 +202,21 @@ fn what_was_kept_says_the_same_without_a_type() {
         in_force,
         Answer { variant: Some("blue"), ..natural_answer("f", kept(true, Some(("blue", Some(&payload))))) }
     );
+}
+
+#[test]
+fn a_killed_flag_is_disabled_and_says_so() {
+    let kept = || Lookup::Kept(Kept { enabled: false, killed: true, variant: None, flag_version: 7 });
+    let dark = DefaultValue::String("dark".into());
+    for (asked, default, value) in [
+        (ValueType::Boolean, None, "false"),
+        (ValueType::Boolean, Some(&DefaultValue::Boolean(true)), "false"),
+        (ValueType::String, Some(&dark), "dark"),
+        (ValueType::Integer, None, "null"),
+    ] {
+        let answer = answer("f", kept(), asked, default);
+        assert_eq!((answer.value.as_text(), answer.reason.as_str()), (value, "DISABLED"));
+        assert_eq!((answer.error_code, answer.flag_version, answer.enabled), (None, Some(7), false));
+    }
+    assert_eq!(natural_answer("f", kept()).reason, Reason::Disabled);
 }

@@ -34,7 +34,10 @@ async fn scene(auth: &AuthConfig) -> (Gate, String) {
     let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
     database.migrate().await.unwrap();
     let order = Order::check("shop", &["read"], &["production"], None).unwrap();
-    let (token, _) = table::create(&database, &order).await.unwrap();
+    let (token, _) =
+        table::create(&database, &order, crate::database::audited::Author { actor: "test", reason: None })
+            .await
+            .unwrap();
     let register = Register::new(database, auth);
     let running = Arc::clone(&register);
     let metrics = Metrics::new().access.clone();

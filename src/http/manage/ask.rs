@@ -15,7 +15,7 @@ use crate::manage::Expected;
 
 /// Why a change is made.
 const REASON_HEADER: &str = "x-change-reason";
-const MAX_REASON_BYTES: usize = 1_000;
+pub(super) const MAX_REASON_BYTES: usize = 1_000;
 /// Pages beyond are not worth their price.
 const MAX_OFFSET: u32 = 1_000_000;
 
@@ -75,8 +75,13 @@ impl Ask {
     }
 
     pub(super) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
-        let limit = self.number("limit", default, 1, max);
-        limit.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
+        self.whole("limit", default, 1, max)
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(super) fn whole(&self, name: &str, default: u32, min: u32, max: u32) -> Result<u32, Problem> {
+        let number = self.number(name, default, min, max);
+        number.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
     }
 
     /// Limit and offset.
@@ -151,7 +156,7 @@ pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
     Ok(Expected::OneOf(revisions))
 }
 
-pub(super) fn reason(input: &Input) -> Result<Option<String>, Problem> {
+pub(in crate::http) fn reason(input: &Input) -> Result<Option<String>, Problem> {
     checked_reason(input.header_bytes(REASON_HEADER))
 }
 
@@ -171,9 +176,12 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
 }
 
 /// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.
-pub(super) fn segment(name: &str) -> String {
+pub fn segment(name: &str) -> String {
     match name {
         "sync" => "%73ync".to_owned(),
+        "stale" => "%73tale".to_owned(),
+        "cleanup" => "%63leanup".to_owned(),
+        "preload" => "%70reload".to_owned(),
         "evaluate" => "%65valuate".to_owned(),
         _ => encoded(name),
     }

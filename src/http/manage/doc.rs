@@ -2,12 +2,17 @@
 #![allow(dead_code)]
 
 mod bodies;
+mod uses;
 
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::http::openapi::schema::ProblemDetails;
 
 pub use bodies::{ChangeList, FlagBody, FlagList, FlagUpdate, History, NewFlag, SyncAnswer};
+pub use uses::{
+    CleanedBody, CleanupBody, KillBody, PreloadedBody, RestoreBody, RevertBody, StaleBody, TurnedBody,
+    UsageBody,
+};
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -44,6 +49,44 @@ pub struct ListQuery {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub struct UsageQuery {
+    /// Minutes are kept for two days, hours for 32, days for 400.
+    #[param(default = "hour")]
+    resolution: Option<uses::ResolutionName>,
+    /// Absent: 24 of them before `to`.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Absent: now.
+    #[param(format = DateTime)]
+    to: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StaleQuery {
+    /// Flags of this one only.
+    environment: Option<String>,
+    /// How long a flag must have been on to be always on.
+    #[param(minimum = 1, maximum = 365, default = 30)]
+    days: Option<u32>,
+    /// Younger flags are left out.
+    #[param(maximum = 365, default = 0)]
+    min_age_days: Option<u32>,
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    limit: Option<u32>,
+    #[param(maximum = 1000000, default = 0)]
+    offset: Option<u32>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CleanupQuery {
+    /// Flags of this one only.
+    environment: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct LimitQuery {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
@@ -64,6 +107,14 @@ pub struct ExpectedHeaders {
     #[param(rename = "If-Match")]
     if_match: Option<String>,
     /// Why; kept with the change.
+    #[param(rename = "X-Change-Reason", max_length = 1000)]
+    reason: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct ReasonHeader {
+    /// Why; goes before the body's `reason`, and one of them is required.
     #[param(rename = "X-Change-Reason", max_length = 1000)]
     reason: Option<String>,
 }

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
+use crate::kill::KillError;
 use crate::manage::ManageError;
 
 /// Nothing of what went wrong inside is told, but what the caller can do something about.
@@ -13,6 +14,12 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
     let status = match &error {
         ManageError::Invalid(invalid) => return invalid_fields(invalid),
         ManageError::Unknown => StatusCode::NOT_FOUND,
+        ManageError::Kill(KillError::Kafka(error)) => {
+            tracing::warn!(error, "a kill switch could not be turned");
+            let detail = "Kafka does not take it; whether the switch was turned is not known";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+        }
+        ManageError::Kill(KillError::NotKilled | KillError::TooMany) => StatusCode::CONFLICT,
         ManageError::Exists | ManageError::Elsewhere { .. } => StatusCode::CONFLICT,
         ManageError::Stale(revision) => {
             let problem = Problem::new(StatusCode::PRECONDITION_FAILED, &error);

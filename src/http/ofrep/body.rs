@@ -5,7 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
-use crate::flag::{ErrorCode, Outcome, Value};
+use crate::flag::{ErrorCode, Outcome, Reason, Value};
 use crate::http::call::Answered;
 use crate::http::changes::OFREP_STREAM;
 use crate::message::event::{member, write_integer};
@@ -30,6 +30,9 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
     let answer = &answered.answer;
     let (reason, version) = match (&answered.outcome, answer.error_code) {
         (Some(outcome), None) => (reason(outcome), outcome.flag.version),
+        (None, None) if answered.was_kept && answer.reason == Reason::Disabled => {
+            (answer.reason.as_str(), answer.flag_version.unwrap_or_default())
+        }
         (None, None) if answered.was_kept => ("CACHED", answer.flag_version.unwrap_or_default()),
         _ => return Some(Failure::of(key, answer.error_code, answer.error_message.as_deref())),
     };
@@ -45,6 +48,9 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
     member(out, "variant", Some(answer.variant.unwrap_or(name)));
     out.extend_from_slice(br#","metadata":{"version":"#);
     write_integer(out, version);
+    if answer.reason == Reason::Disabled {
+        out.extend_from_slice(br#","killed":true"#);
+    }
     out.extend_from_slice(b"}}");
     None
 }
@@ -52,7 +58,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
 /// OpenFeature's reasons.
 fn reason(outcome: &Outcome<'_>) -> &'static str {
     match outcome.variant {
-        _ if !outcome.flag.is_switched_on() => "DISABLED",
+        _ if outcome.killed || !outcome.flag.is_switched_on() => "DISABLED",
         _ if !outcome.enabled => "DEFAULT",
         Some(_) if outcome.flag.variants().len() > 1 => "SPLIT",
         _ if outcome.flag.is_unconditional() => "STATIC",

@@ -76,6 +76,8 @@ pub struct ContextRequest {
 pub enum ReasonName {
     TargetingMatch,
     Default,
+    /// Somebody killed the flag.
+    Disabled,
     Error,
 }
 
@@ -99,6 +101,9 @@ pub struct EvaluationResult {
     #[schema(required)]
     variant: Option<String>,
     reason: ReasonName,
+    /// Only there, and true, where somebody killed the flag.
+    #[schema(nullable = false)]
+    killed: Option<bool>,
     #[schema(required)]
     error_code: Option<ErrorCodeName>,
     #[schema(required)]
@@ -221,6 +226,24 @@ pub struct TokenMade {
     #[schema(inline)]
     #[serde(flatten)]
     details: TokenDetails,
+}
+
+/// A change of a token.
+#[derive(ToSchema)]
+pub struct TokenChange {
+    id: i64,
+    /// `created` or `revoked`.
+    action: String,
+    actor: String,
+    #[schema(required)]
+    reason: Option<String>,
+    /// What it allowed, and allows.
+    #[schema(required)]
+    before: Option<Map<String, Value>>,
+    #[schema(required)]
+    after: Option<Map<String, Value>>,
+    #[schema(format = DateTime)]
+    changed_at: String,
 }
 
 #[derive(ToSchema)]

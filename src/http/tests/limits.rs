@@ -9,6 +9,7 @@ use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::flag::{CompiledFlag, FlagChange};
 use crate::health::Reporter;
+use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::publish::{Publisher, Publishing};
@@ -29,7 +30,13 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit).unwrap();
     let usage = Arc::new(Usage::default());
-    let manager = Manager::new(Arc::clone(&config), Arc::clone(&store), None, Vec::new());
+    let manager = Manager::new(
+        Arc::clone(&config),
+        Arc::clone(&store),
+        None,
+        Vec::new(),
+        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+    );
     let (shutdown, health) = (Shutdown::new(), Reporter::detached());
     let parts = Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
     let api = Api::new(parts, publisher, None, manager, None);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::test_records::value;
+use super::super::test_records::{switch, value};
 use super::*;
 
 fn sample() -> DiskSnapshot {
@@ -13,6 +13,7 @@ fn sample() -> DiskSnapshot {
         saved: Saved {
             values: ["e/a", "e/b/c", "other/ü"].map(|key| value(key, 7, true).into()).to_vec(),
             removed: [("e/gone".to_owned(), 6)].into(),
+            switches: vec![switch("e/a", 8, "killed").into()],
         },
     }
 }
@@ -29,6 +30,7 @@ fn what_is_saved_is_loaded_again() {
     assert_eq!((loaded.saved_at, loaded.offset, &loaded.topic), (saved.saved_at, 42, &saved.topic));
     assert_eq!(loaded.saved.values, saved.saved.values);
     assert_eq!(loaded.saved.removed, saved.saved.removed);
+    assert_eq!(loaded.saved.switches, saved.saved.switches);
     let files = fs::read_dir(disk.path().parent().unwrap()).unwrap().count();
     assert_eq!(files, 1, "nothing is left beside it");
 }

@@ -58,6 +58,12 @@ impl Keeper {
         for (key, version) in &snapshot.saved.removed {
             self.ledger.remember_removed(key, *version);
         }
+        for value in &snapshot.saved.switches {
+            if let Verdict::Refused(key, refusal) = self.ledger.take_saved_switch(value) {
+                warn!(path, key, %refusal, "saved kill switch refused");
+            }
+        }
+        self.store.switches.store(self.ledger.switches());
         let mut changes = Vec::with_capacity(snapshot.saved.values.len());
         for value in &snapshot.saved.values {
             match self.ledger.take_saved(value) {

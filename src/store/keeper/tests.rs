@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::disk::DiskSnapshot;
-use crate::store::test_records::{uncompilable, value};
+use crate::store::test_records::{switch, uncompilable, value};
 
 struct Scene {
     _folder: tempfile::TempDir,
@@ -25,6 +25,12 @@ impl Scene {
             Keeper::new(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
         keeper.load(&disk);
         Self { _folder: folder, disk, store, keeper }
+    }
+
+    /// Without any kill switch.
+    fn begin_reading(&mut self) {
+        self.keeper.begin_reading();
+        self.keeper.switches_read(false);
     }
 
     fn set(&mut self, key: &str, version: u64) {
@@ -56,7 +62,7 @@ fn filled(disk: &Disk, count: usize) {
 #[test]
 fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.set("e/b", 6);
     scene.keeper.flush();
@@ -74,7 +80,7 @@ fn nothing_is_in_force_before_the_end_is_reached_and_then_all_at_once() {
 #[test]
 fn a_refusal_shows_in_the_standing() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.keeper.reached_end();
     scene.take("e/a", &uncompilable("e/a", 6));
@@ -96,7 +102,7 @@ fn flags_from_disk_are_ready_when_kafka_refuses_and_give_way_to_the_topic() {
     assert_eq!(standing.origin, Origin::Disk);
     assert_eq!(standing.age(Utc::now()).unwrap().as_secs() / 3600, 3);
 
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     for number in 0..25 {
         scene.set(&format!("e/{number}"), 5 + number % 2);
     }
@@ -109,7 +115,7 @@ fn flags_from_disk_are_ready_when_kafka_refuses_and_give_way_to_the_topic() {
 #[test]
 fn an_empty_topic_never_removes_a_flag() {
     let mut scene = Scene::with(|disk| filled(disk, 3));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.keeper.reached_end();
     scene.keeper.contact(Utc::now());
     assert_eq!((scene.flags(), scene.store.is_ready()), (3, true));
@@ -124,7 +130,7 @@ fn an_empty_topic_never_removes_a_flag() {
 #[test]
 fn most_flags_are_not_removed_at_once() {
     let mut scene = Scene::with(|disk| filled(disk, 30));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/0", 5);
     scene.keeper.reached_end();
     assert_eq!(scene.flags(), 30);
@@ -140,7 +146,7 @@ fn most_flags_are_not_removed_at_once() {
 #[test]
 fn what_is_in_force_is_on_disk_after_the_end() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/a", 5);
     scene.keeper.reached_end();
     scene.keeper.tick();
@@ -154,7 +160,7 @@ fn what_is_in_force_is_on_disk_after_the_end() {
 #[test]
 fn a_reading_that_did_not_end_is_not_saved() {
     let mut scene = Scene::with(|disk| filled(disk, 3));
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.set("e/0", 6);
     scene.keeper.finish();
     assert_eq!(scene.disk.load().unwrap().unwrap().offset, 9);
@@ -163,11 +169,78 @@ fn a_reading_that_did_not_end_is_not_saved() {
 #[test]
 fn a_silent_broker_is_told_and_forgiven() {
     let mut scene = Scene::new();
-    scene.keeper.begin_reading();
+    scene.begin_reading();
     scene.keeper.reached_end();
     let heard = Utc::now() - chrono::TimeDelta::seconds(60);
     scene.keeper.contact(heard);
     assert!(scene.store.standing().trouble.as_ref().unwrap().contains("no answer"));
     scene.keeper.contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
     assert_eq!(scene.store.standing().trouble, None);
+}
+
+impl Scene {
+    fn switch(&mut self, key: &str, value: Option<&[u8]>) {
+        self.keeper.take_switch(&Record { key: Some(key.as_bytes()), value, version: None }, 0);
+    }
+
+    /// Whether the flag is killed, and its version.
+    fn killed(&self, name: &str) -> (bool, u64) {
+        let snapshot = self.store.load();
+        let flag = snapshot.environment("e").and_then(|flags| flags.get(name)).unwrap();
+        (flag.is_killed(Utc::now().timestamp_millis()), flag.version)
+    }
+}
+
+#[test]
+fn a_switch_is_on_its_flag_whichever_comes_first_and_outlives_its_definitions() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    scene.set("e/a", 5);
+    scene.switch("e/b", Some(&switch("e/b", 9, "killed")));
+    scene.keeper.reached_end();
+    assert!(!scene.store.is_ready(), "the switches are not read to their end");
+    scene.keeper.switches_read(true);
+    assert!(scene.store.is_ready());
+    scene.set("e/b", 6);
+    scene.switch("e/a", Some(&switch("e/a", 8, "killed")));
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((true, 8), (true, 9)));
+    scene.set("e/a", 7);
+    scene.set("e/b", 12);
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((true, 8), (true, 12)));
+    scene.switch("e/a", Some(&switch("e/a", 13, "lifted")));
+    scene.switch("e/b", None);
+    scene.switch("e/c", Some(b"{}"));
+    scene.keeper.flush();
+    assert_eq!((scene.killed("a"), scene.killed("b")), ((false, 13), (false, 12)));
+    assert_eq!(scene.store.switches().len(), 1);
+}
+
+#[test]
+fn switches_are_on_disk_and_a_topic_made_anew_lifts_none() {
+    let killed = || {
+        Scene::with(|disk| {
+            let saved = crate::store::ledger::Saved {
+                values: vec![value("e/a", 5, true).into()],
+                switches: vec![switch("e/a", 8, "killed").into()],
+                ..Default::default()
+            };
+            let snapshot =
+                DiskSnapshot { saved_at: Utc::now(), topic: "definitions".to_owned(), offset: 1, saved };
+            disk.save(&snapshot).unwrap();
+        })
+    };
+    let read = |scene: &mut Scene, had_records| {
+        scene.keeper.begin_reading();
+        scene.set("e/a", 5);
+        scene.keeper.switches_read(had_records);
+        scene.keeper.reached_end();
+    };
+    let mut scene = killed();
+    assert_eq!(scene.killed("a"), (true, 8));
+    read(&mut scene, false);
+    assert_eq!(scene.killed("a"), (true, 8), "a topic that was never written");
+    read(&mut scene, true);
+    assert_eq!(scene.killed("a"), (false, 5), "compacted away");
 }

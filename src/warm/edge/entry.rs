@@ -1,5 +1,7 @@
 //! What is kept in the layers, and how it is listed.
 
+use chrono::Utc;
+
 use crate::flag::{CompiledFlag, Snapshot, Steady};
 use crate::message::event::{member, write_integer};
 use crate::message::json::write_string;
@@ -94,8 +96,13 @@ pub fn write_flags(out: &mut Vec<u8>, snapshot: &Snapshot, environment: &str) {
 
 fn write_state(out: &mut Vec<u8>, flag: &CompiledFlag) {
     let summary = flag.summary();
-    let enabled: &[u8] = if flag.is_switched_on() { br#""enabled":true"# } else { br#""enabled":false"# };
+    let killed = flag.is_killed(Utc::now().timestamp_millis());
+    let enabled = flag.is_switched_on() && !killed;
+    let enabled: &[u8] = if enabled { br#""enabled":true"# } else { br#""enabled":false"# };
     out.extend_from_slice(enabled);
+    if killed {
+        out.extend_from_slice(br#","killed":true"#);
+    }
     out.extend_from_slice(br#","rollout_percentage":"#);
     out.extend_from_slice(summary.rollout_percentage.to_string().as_bytes());
     out.extend_from_slice(br#","metadata":{"version":"#);

@@ -80,6 +80,26 @@ impl Database {
         self.assert_counts();
     }
 
+    /// The usage of each day and variant is that of its rows.
+    pub fn assert_usage(&self) {
+        let wrong: Vec<(String, Option<i64>, Option<i64>)> = self.rows(
+            "SELECT concat_ws(' / ', environment, flag_name, variant), u.evaluations, e.evaluations
+             FROM (SELECT environment, flag_name, variant, starts_at - starts_at % 86400 AS day,
+                    sum(evaluations)::bigint AS evaluations, sum(enabled)::bigint AS enabled,
+                    sum(errors)::bigint AS errors
+                FROM feature_flag_usage GROUP BY 1, 2, 3, 4) u
+             FULL JOIN (SELECT environment, flag_name, left(coalesce(variant, ''), 255) AS variant,
+                    (floor(extract(epoch FROM evaluated_at) / 86400) * 86400)::bigint AS day,
+                    count(*) AS evaluations, count(*) FILTER (WHERE enabled) AS enabled,
+                    count(*) FILTER (WHERE error_code IS NOT NULL) AS errors
+                FROM feature_flag_evaluations WHERE flag_version IS NOT NULL GROUP BY 1, 2, 3, 4) e
+             USING (environment, flag_name, variant, day)
+             WHERE (u.evaluations, u.enabled, u.errors) IS DISTINCT FROM (e.evaluations, e.enabled, e.errors)
+                AND day > extract(epoch FROM now()) - 300 * 86400",
+        );
+        assert!(wrong.is_empty(), "environment / flag / variant, used, rows: {wrong:?}");
+    }
+
     /// Each flag's count, and its last evaluation, are those of its rows.
     pub fn assert_counts(&self) {
         let wrong: Vec<(String, String, i64, i64)> = self.rows(
@@ -92,6 +112,7 @@ impl Database {
                 OR f.last_evaluated_at IS DISTINCT FROM e.last",
         );
         assert!(wrong.is_empty(), "environment, flag, counted, rows: {wrong:?}");
+        self.assert_usage();
     }
 }
 

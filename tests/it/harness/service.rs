@@ -57,7 +57,10 @@ impl Group {
     /// An instance that was not started yet.
     pub fn prepare(&self, name: &str) -> Service {
         let port = free_port();
-        let mut settings = vec![("FLAGSTREAM_LOG".to_owned(), "info".to_owned())];
+        let mut settings = vec![(
+            "FLAGSTREAM_LOG".to_owned(),
+            std::env::var("FLAGSTREAM_TEST_LOG").unwrap_or_else(|_| "info".to_owned()),
+        )];
         settings.extend(self.settings());
         settings.extend([
             ("FLAGSTREAM_INSTANCE".to_owned(), name.to_owned()),

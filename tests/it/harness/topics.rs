@@ -24,6 +24,7 @@ pub struct Topics {
     pub updates: String,
     pub dead_letters: String,
     pub conversions: String,
+    pub overrides: String,
     /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
     pub replies: String,
     pub kafka: String,
@@ -64,6 +65,7 @@ impl Topics {
             updates: name("updates"),
             dead_letters: name("dead-letters"),
             conversions: name("conversions"),
+            overrides: name("overrides"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
             made: Arc::new(Made { kafka: stack.kafka.clone(), topics: Mutex::default() }),
@@ -96,6 +98,7 @@ impl Topics {
             &self.updates,
             &self.dead_letters,
             &self.conversions,
+            &self.overrides,
         ];
         self.made.topics.lock().unwrap().extend(all.map(String::clone));
     }
@@ -111,6 +114,7 @@ impl Topics {
             ("FLAGSTREAM_TOPICS__UPDATES", self.updates.clone()),
             ("FLAGSTREAM_TOPICS__DEAD_LETTERS", self.dead_letters.clone()),
             ("FLAGSTREAM_TOPICS__CONVERSIONS", self.conversions.clone()),
+            ("FLAGSTREAM_TOPICS__OVERRIDES", self.overrides.clone()),
             ("FLAGSTREAM_TOPICS__PARTITIONS", self.partitions.to_string()),
             ("FLAGSTREAM_KAFKA__GROUP_ID", self.prefix.clone()),
             ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", self.replies.clone()),

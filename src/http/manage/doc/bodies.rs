@@ -6,6 +6,8 @@ use utoipa::ToSchema;
 
 use crate::http::openapi::schema::ReasonName;
 
+use super::uses::KillSwitchBody;
+
 #[derive(ToSchema)]
 #[schema(rename_all = "kebab-case")]
 pub enum FlagTypeName {
@@ -123,6 +125,9 @@ pub struct FlagBody {
     /// The local flag of the same name, which is not in force.
     #[schema(required)]
     shadowed: Option<ShadowedBody>,
+    /// While it is killed: off for everybody, whatever the rest says.
+    #[schema(required)]
+    kill_switch: Option<KillSwitchBody>,
 }
 
 /// A local flag that waits until the other one of its name is gone.
@@ -197,12 +202,17 @@ pub struct HistoryEntry {
 #[derive(ToSchema)]
 pub struct ChangeList(Vec<ChangeEntry>);
 
-/// A change of a local flag.
+/// A change of a flag: made here, seen from where the flag is managed, or of its kill switch.
 #[derive(ToSchema)]
 pub struct ChangeEntry {
-    /// The flag's revision since then.
-    revision: i64,
+    /// The local flag's revision since then.
+    #[schema(required)]
+    revision: Option<i64>,
+    /// The version in force since then, where the change came with one.
+    #[schema(required)]
+    version: Option<i64>,
     action: ActionName,
+    source: ChangeSourceName,
     actor: String,
     #[schema(required)]
     reason: Option<String>,
@@ -220,4 +230,17 @@ pub enum ActionName {
     Created,
     Updated,
     Deleted,
+    Reverted,
+    Killed,
+    Restored,
+    Expired,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ChangeSourceName {
+    Local,
+    Unleash,
+    File,
+    Override,
 }

@@ -1,0 +1,103 @@
+//! What a batch adds to the usage of flags: counted here, so that the database gets a few rows for thousands of
+//! evaluations.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::batch::{Batch, Content, Entry, UNTIMED};
+use super::storable;
+
+pub const MINUTE: i64 = 60;
+pub const HOUR: i64 = 3_600;
+pub const DAY: i64 = 86_400;
+/// How long usage is kept by the minute, before it becomes hours; by the hour, before it becomes days; and by the day.
+pub const KEPT: [(i64, Option<i64>, i64); 3] =
+    [(MINUTE, Some(HOUR), 2 * DAY), (HOUR, Some(DAY), 32 * DAY), (DAY, None, 400 * DAY)];
+/// Rows that change their length at once.
+pub const MOVED_ROWS: i64 = 5_000;
+/// Longest name of a variant in a row: an index must be able to hold it.
+const MAX_VARIANT_BYTES: usize = 255;
+
+/// A flag's usage within a minute, of one variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    pub environment: Arc<str>,
+    pub flag: Arc<str>,
+    /// Seconds since 1970.
+    pub starts_at: i64,
+    /// Empty for none.
+    pub variant: Arc<str>,
+    pub sums: Sums,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub evaluations: i64,
+    pub enabled: i64,
+    pub errors: i64,
+    pub timed: i64,
+    pub nanoseconds: i64,
+}
+
+/// What the accepted evaluations among `entries` add, in the order of the table's key: every sink locks rows in this
+/// order, and after those of the flags.
+pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
+    let mut sums: AHashMap<(usize, i64, u32), Sums> = AHashMap::new();
+    for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
+        if let Content::Evaluation { flag, counts: true, evaluated_at, outcome, .. } = entry.content {
+            let minute = evaluated_at.div_euclid(MINUTE * 1_000_000) * MINUTE;
+            let sums = sums.entry((flag, minute, outcome.variant)).or_default();
+            sums.evaluations += 1;
+            sums.enabled += i64::from(outcome.enabled);
+            sums.errors += i64::from(outcome.is_error);
+            if outcome.nanoseconds > UNTIMED {
+                sums.timed += 1;
+                sums.nanoseconds = sums.nanoseconds.saturating_add(outcome.nanoseconds);
+            }
+        }
+    }
+    let mut used: Vec<Used> = Vec::with_capacity(sums.len());
+    for ((flag, starts_at, variant), sums) in sums {
+        if let (Some((environment, flag)), Some(variant)) =
+            (batch.flags.flag(flag), batch.flags.variant_name(variant))
+        {
+            let (environment, flag, variant) =
+                (Arc::clone(environment), Arc::clone(flag), storable_name(variant));
+            used.push(Used { environment, flag, starts_at, variant, sums });
+        }
+    }
+    used.sort_by(|a, b| key(a).cmp(&key(b)));
+    // Names that were cut may be the same now.
+    used.dedup_by(|later, earlier| {
+        let same = key(later) == key(earlier);
+        if same {
+            earlier.sums.add(&later.sums);
+        }
+        same
+    });
+    used
+}
+
+fn key(used: &Used) -> (&str, &str, i64, &str) {
+    (&used.environment, &used.flag, used.starts_at, &used.variant)
+}
+
+fn storable_name(name: &Arc<str>) -> Arc<str> {
+    if name.len() <= MAX_VARIANT_BYTES {
+        return Arc::clone(name);
+    }
+    let mut name = std::borrow::Cow::Borrowed(&**name);
+    storable::clip(&mut name, MAX_VARIANT_BYTES);
+    name.into()
+}
+
+impl Sums {
+    pub fn add(&mut self, other: &Self) {
+        self.evaluations += other.evaluations;
+        self.enabled += other.enabled;
+        self.errors += other.errors;
+        self.timed += other.timed;
+        self.nanoseconds = self.nanoseconds.saturating_add(other.nanoseconds);
+    }
+}

@@ -1,0 +1,131 @@
+//! `flags stale` and `flags cleanup`: which flags somebody should look at, and those that may go.
+
+use std::process::ExitCode;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::service::{Options, Service};
+use crate::cli::{Global, Output, print, render};
+use crate::http::segment;
+
+/// Asked for at once.
+const PAGE: usize = 100;
+
+#[derive(Debug, clap::Args)]
+pub struct StaleArgs {
+    /// Environment (default: all that the token is for)
+    #[arg(long)]
+    environment: Option<String>,
+    /// How many days a flag must have been on to be always on
+    #[arg(long, default_value_t = 30)]
+    days: u32,
+    /// Leave out flags that are younger than so many days
+    #[arg(long, default_value_t = 0)]
+    min_age_days: u32,
+    #[command(flatten)]
+    service: Options,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CleanupArgs {
+    /// Environment (default: all that the token is for)
+    #[arg(long)]
+    environment: Option<String>,
+    /// Remove what was archived more than so many days ago
+    #[arg(long, default_value_t = 90)]
+    older_than_days: u32,
+    /// Remove them; without it they are only listed
+    #[arg(long)]
+    apply: bool,
+    /// Why; it is kept with each removal
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    service: Options,
+}
+
+pub async fn stale(args: StaleArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let service = Service::new(&args.service, &global.load_config()?)?;
+    let environment = in_environment(args.environment.as_deref());
+    for page in 0.. {
+        let (days, age, offset) = (args.days, args.min_age_days, page * PAGE);
+        let path = format!(
+            "/api/v1/feature-flags/stale?days={days}&min_age_days={age}&limit={PAGE}&offset={offset}{environment}"
+        );
+        let answered = service.call(Method::GET, &path, None, None::<&Value>).await?;
+        let answer: Value = serde_json::from_str(&answered.body)?;
+        let flags = list(&answer, "items");
+        for flag in flags {
+            let line = match global.output {
+                Output::Json => flag.to_string(),
+                Output::Text => render::printable(&stale_line(flag, days)),
+            };
+            if !print::line(&line)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        if flags.len() < PAGE {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn cleanup(args: CleanupArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let service = Service::new(&args.service, &global.load_config()?)?;
+    let environment = in_environment(args.environment.as_deref()).replacen('&', "?", 1);
+    let path = format!("/api/v1/feature-flags/cleanup{environment}");
+    let body = json!({"older_than_days": args.older_than_days, "dry_run": !args.apply});
+    let answered = service.call(Method::POST, &path, args.reason.as_deref(), Some(&body)).await?;
+    let answer: Value = serde_json::from_str(&answered.body)?;
+    let mut failed = false;
+    if global.output == Output::Json {
+        print::line(&answered.body)?;
+    }
+    for flag in list(&answer, "flags") {
+        let text = |name: &str| flag.get(name).and_then(Value::as_str);
+        failed |= text("error").is_some();
+        let what = match (text("error"), args.apply) {
+            (Some(error), _) => format!("not removed: {error}"),
+            (None, true) => "removed".to_owned(),
+            (None, false) => "would be removed".to_owned(),
+        };
+        let [name, environment, at] =
+            ["name", "environment", "archived_at"].map(|name| text(name).unwrap_or_default());
+        if global.output == Output::Text
+            && !print::line(&render::printable(&format!("{name} in {environment}, archived {at}: {what}")))?
+        {
+            break;
+        }
+    }
+    if answer.get("more") == Some(&Value::Bool(true)) {
+        eprintln!("flagstream: there are more; call again");
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn in_environment(environment: Option<&str>) -> String {
+    environment.map_or_else(String::new, |name| format!("&environment={}", segment(name)))
+}
+
+fn list<'v>(answer: &'v Value, name: &str) -> &'v [Value] {
+    answer.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn stale_line(flag: &Value, days: u32) -> String {
+    let text = |name: &str| flag.get(name).and_then(Value::as_str);
+    let number = |name: &str| flag.get(name).map(Value::to_string).unwrap_or_default();
+    let reasons: Vec<_> = list(flag, "reasons").iter().filter_map(Value::as_str).collect();
+    let last = text("last_evaluated_at").map_or_else(String::new, |at| format!(", the last one {at}"));
+    format!(
+        "{} in {} ({}): {}; {} evaluations{last}; in {days} days {}, on in {}",
+        text("name").unwrap_or_default(),
+        text("environment").unwrap_or_default(),
+        text("source").unwrap_or_default(),
+        reasons.join(", "),
+        number("evaluation_count"),
+        number("evaluations"),
+        number("enabled"),
+    )
+}

@@ -1,0 +1,130 @@
+//! `/{name}/revert`: a local flag as it was; `/cleanup`: archived ones away.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::ask::{self, FlagName};
+use super::doc::{
+    AcceptedFlag, CleanedBody, CleanupBody, CleanupQuery, EnvironmentQuery, ExpectedHeaders, FlagBody,
+    FlagPath, ReasonHeader, RevertBody, WriteProblems,
+};
+use super::{answer, finish, kill, problem};
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::input::Input;
+use crate::manage::{Asked, By, Target};
+
+const OLDER_THAN_DAYS: u32 = 90;
+const OLDER_THAN_DAYS_MAX: u64 = 36_500;
+
+/// Makes a local flag what it was after an earlier change, or with an earlier version; one that was deleted is made again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/{name}/revert",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery, ExpectedHeaders),
+    request_body = RevertBody,
+    responses(
+        (status = 200, description = "As it was, announced, and in force here", body = FlagBody),
+        AcceptedFlag,
+        WriteProblems
+    )
+)]
+pub(in crate::http) async fn revert(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let environment = ask::environment(input.parameter("environment"))?;
+    caller.may_in(Scope::Write, &environment)?;
+    let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
+    let target = target(&input.body)?;
+    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let actor = caller.name();
+    let by = By { actor: &actor, reason: reason.as_deref() };
+    let done = api.manager.revert(asked, target, by).await.map_err(problem)?;
+    finish(&api, &done, StatusCode::OK).await
+}
+
+/// Removes local flags that were archived long ago, and tells which; unless told otherwise it only tells.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/cleanup",
+    tag = "management",
+    params(CleanupQuery, ReasonHeader),
+    request_body = CleanupBody,
+    responses(
+        (status = 200, description = "What was removed, or would be", body = CleanedBody),
+        WriteProblems
+    )
+)]
+pub(in crate::http) async fn cleanup(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Delete)?;
+    let environment = input.parameter("environment").map(|name| ask::environment(Some(name))).transpose()?;
+    let environments = match &environment {
+        Some(environment) => {
+            caller.may_in(Scope::Delete, environment)?;
+            Some(vec![environment.as_str()])
+        }
+        None => caller.environments(),
+    };
+    let reason = ask::reason(&input)?;
+    let (mut older_than_days, mut dry_run) = (OLDER_THAN_DAYS, true);
+    for (name, value) in kill::members(&input.body)? {
+        match (name.as_str(), value) {
+            ("dry_run", Value::Bool(given)) => dry_run = given,
+            ("older_than_days", Value::Number(days)) => {
+                let days = days.as_u64().filter(|days| *days <= OLDER_THAN_DAYS_MAX);
+                let days = days.and_then(|days| u32::try_from(days).ok());
+                let message = format!("expected a whole number from 0 to {OLDER_THAN_DAYS_MAX}");
+                older_than_days = days.ok_or_else(|| kill::refuse(MEANINGLESS, &name, message))?;
+            }
+            ("dry_run", _) => {
+                return Err(kill::refuse(StatusCode::BAD_REQUEST, &name, "expected true or false"));
+            }
+            ("older_than_days", _) => {
+                return Err(kill::refuse(StatusCode::BAD_REQUEST, &name, "expected a number"));
+            }
+            _ => return Err(kill::refuse(MEANINGLESS, &name, "is not known here")),
+        }
+    }
+    let actor = caller.name();
+    let reason = reason.unwrap_or_else(|| format!("archived for more than {older_than_days} days"));
+    let by = By { actor: &actor, reason: Some(&reason) };
+    let cleaning = api.manager.cleanup(environments.as_deref(), older_than_days, dry_run, by);
+    answer(StatusCode::OK, &cleaning.await.map_err(problem)?)
+}
+
+const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
+fn target(body: &[u8]) -> Result<Target, Problem> {
+    let members = kill::members(body)?;
+    if let Some(unknown) = members.keys().find(|name| !matches!(name.as_str(), "revision" | "version")) {
+        return Err(kill::refuse(MEANINGLESS, unknown, "is not known here"));
+    }
+    let number = |name: &str| match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) if number.is_i64() => Ok(number.as_i64()),
+        Some(_) => Err(kill::refuse(StatusCode::BAD_REQUEST, name, "expected a whole number")),
+    };
+    match (number("revision")?, number("version")?) {
+        (Some(revision), None) => Ok(Target::Revision(revision)),
+        (None, Some(version)) => Ok(Target::Version(version)),
+        (None, None) => Err(kill::refuse(MEANINGLESS, "revision", "is required, or a version")),
+        (Some(_), Some(_)) => {
+            Err(kill::refuse(MEANINGLESS, "version", "expected either a revision or a version"))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `/preload`: Redis gets the outcomes of flags for given contexts before anybody asks.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+
+use super::answer;
+use super::doc::PreloadedBody;
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::input::{Input, refused};
+use crate::http::openapi::calls::EvaluationProblems;
+use crate::http::openapi::schema::{BulkRequest, ProblemDetails};
+use crate::http::problem::FieldError;
+use crate::message::request::{Asked, Query};
+use crate::privacy::Shown;
+use crate::warm::Subject;
+
+/// Flags times contexts of one call.
+const PRELOADED_MAX: usize = 10_000;
+
+/// Writes the outcomes of flags for one or many contexts to Redis, as evaluations would; nothing is audited.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/preload",
+    tag = "management",
+    request_body = BulkRequest,
+    responses(
+        (status = 200, description = "In Redis, but for what was skipped", body = PreloadedBody),
+        (status = 404, description = "There is no Redis", body = ProblemDetails, content_type = "application/problem+json"),
+        EvaluationProblems
+    )
+)]
+pub(in crate::http) async fn preload(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let query = Query::many(&input.body).map_err(refused)?;
+    let environment = query.environment.as_deref().unwrap_or(&api.config.unleash.default_environment);
+    caller.may_in(Scope::Write, environment)?;
+    let view = api.view.as_ref().ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "there is no view to be warmed: REDIS_URL is not set")
+    })?;
+    let flags = flags(&api, environment, &query)?;
+    let subjects = query.subjects.as_slice();
+    let count = flags.len().saturating_mul(subjects.len());
+    if count > PRELOADED_MAX {
+        let message = format!("{count} flags times contexts, at most {PRELOADED_MAX} are allowed");
+        return Err(refuse("contexts", &message));
+    }
+    // As evaluations would leave them: what is private is not written.
+    let shown: Vec<Shown<'_>> = subjects
+        .iter()
+        .map(|subject| match &api.privacy {
+            None => Shown::of(&subject.context, &subject.context_json),
+            Some(privacy) => privacy.show(&subject.context, &subject.context_json),
+        })
+        .collect();
+    let subject = |flag, shown| -> Subject<'_> {
+        let Shown { user_id, session_id, context, .. }: &Shown<'_> = shown;
+        Subject { environment, flag, user: user_id.as_deref(), session: session_id.as_deref(), context }
+    };
+    let subjects: Vec<Subject<'_>> =
+        shown.iter().flat_map(|shown| flags.iter().map(move |flag| subject(flag, shown))).collect();
+    let preloaded = view.preloader.preload(&subjects).await.map_err(|trouble| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("Redis does not take it ({})", trouble.reason()),
+        )
+        .retry_after(1)
+    })?;
+    answer(
+        StatusCode::OK,
+        &json!({
+            "environment": environment,
+            "flags": flags.len(),
+            "contexts": shown.len(),
+            "written": preloaded.written,
+            "newer": preloaded.newer,
+            "skipped": preloaded.skipped,
+            "flags_version": preloaded.flags_version,
+        }),
+    )
+}
+
+/// Those that are named, each of which must be there; or all.
+fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>, Problem> {
+    if !api.store.is_ready() {
+        let detail = "the flags are not loaded yet";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+    }
+    let snapshot = api.store.load();
+    let served = snapshot.environment(environment);
+    let served = served.ok_or_else(|| refuse("environment", "is not served here"))?;
+    let Asked::These(asks) = &query.asked else {
+        let mut names: Vec<_> = served.iter().map(|flag| flag.name.to_string()).collect();
+        names.sort_unstable();
+        return Ok(names);
+    };
+    let unknown = |flag: &str| FieldError::new("flag_names", format!("there is no flag {flag}"));
+    let mut errors = Vec::new();
+    let mut names = Vec::new();
+    for ask in asks.as_slice() {
+        match served.get(&ask.flag) {
+            Some(flag) => names.push(flag.name.to_string()),
+            None => errors.push(unknown(&ask.flag)),
+        }
+    }
+    if errors.is_empty() {
+        Ok(names)
+    } else {
+        Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, errors))
+    }
+}
+
+fn refuse(field: &str, message: &str) -> Problem {
+    Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![FieldError::new(field, message)])
+}

@@ -1,0 +1,112 @@
+//! What is looked at of flags in use: `/{name}/usage`, and `/stale`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+
+use super::ask::{Ask, FlagName};
+use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
+use super::{LIST_DEFAULT, LIST_MAX, answer, problem};
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::problem::FieldError;
+use crate::manage::{Period, Resolution, StaleAsked};
+
+/// Buckets of one answer.
+const BUCKETS_MAX: i64 = 1_500;
+/// Buckets that are shown unless more are asked for.
+const BUCKETS_DEFAULT: i64 = 24;
+const DAYS_DEFAULT: u32 = 30;
+const DAYS_MAX: u32 = 365;
+
+/// How much a flag is used: evaluations, how many found it on, variants, errors, and how long they took, over time.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags/{name}/usage",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery, UsageQuery),
+    responses(
+        (status = 200, description = "As the audit sink has added it up", body = UsageBody),
+        ManageProblems
+    )
+)]
+pub(in crate::http) async fn usage(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let environment = ask.environment()?;
+    caller.may_in(Scope::Read, &environment)?;
+    let usage = api.manager.usage(&environment, &name, period(&ask)?).await.map_err(problem)?;
+    answer(StatusCode::OK, &usage)
+}
+
+/// Lists flags that somebody should look at: expired, marked stale by Unleash, never evaluated, always on, or nobody's.
+#[utoipa::path(
+    get,
+    path = "/api/v1/feature-flags/stale",
+    tag = "management",
+    params(StaleQuery),
+    responses(
+        (status = 200, description = "A page of them by name, with what speaks against each", body = StaleBody),
+        ManageProblems
+    )
+)]
+pub(in crate::http) async fn stale(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let environment = ask.any_environment()?;
+    let environments = match &environment {
+        Some(environment) => {
+            caller.may_in(Scope::Read, environment)?;
+            Some(vec![environment.as_str()])
+        }
+        None => caller.environments(),
+    };
+    let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
+    let environments = environments.as_deref();
+    let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;
+    let min_age_days = ask.whole("min_age_days", 0, 0, DAYS_MAX)?;
+    let asked = StaleAsked { environments, days, min_age_days, limit, offset };
+    let page = api.manager.stale(asked).await.map_err(problem)?;
+    answer(StatusCode::OK, &page)
+}
+
+fn period(ask: &Ask) -> Result<Period, Problem> {
+    let resolution = match ask.parameter("resolution").as_deref() {
+        None | Some("hour") => Resolution::Hour,
+        Some("minute") => Resolution::Minute,
+        Some("day") => Resolution::Day,
+        Some(_) => return Err(refuse("resolution", "expected minute, hour or day")),
+    };
+    let moment = |name: &str| match ask.parameter(name).map(|text| DateTime::parse_from_rfc3339(&text)) {
+        None => Ok(None),
+        Some(Ok(moment)) => Ok(Some(moment.to_utc())),
+        Some(Err(_)) => Err(refuse(name, "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z")),
+    };
+    let to = moment("to")?.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
+    let length = resolution.seconds();
+    let default = || to.checked_sub_signed(TimeDelta::seconds(length * BUCKETS_DEFAULT)).unwrap_or(to);
+    let from = moment("from")?.unwrap_or_else(default);
+    if from >= to {
+        return Err(refuse("from", "expected a time before `to`"));
+    }
+    if (to - from).num_seconds() / length >= BUCKETS_MAX {
+        return Err(refuse("from", &format!("that is more than {BUCKETS_MAX} of them: ask for longer ones")));
+    }
+    Ok(Period { resolution, from, to })
+}
+
+fn refuse(field: &str, message: &str) -> Problem {
+    Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![FieldError::new(field, message)])
+}

@@ -1,0 +1,293 @@
+//! One change of one switch, as a transaction that follows upon all others. Everything here blocks.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+use rand::Rng;
+use rdkafka::Message;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::feed::definitions::{header_version, read_topic};
+use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
+use crate::message::change::{Change, ChangeKind};
+use crate::message::kill_switch::{KillSwitch, SwitchAction, SwitchEvent, SwitchState, Switched};
+
+use super::{KillError, SWITCHES_MAX};
+
+/// For a change to be written, other writers and a broker that stumbles included.
+const WRITE_PATIENCE: Duration = Duration::from_secs(8);
+const MAX_PAUSE_MS: u64 = 100;
+/// Who writes down that a switch has expired.
+const KEEPER: &str = "flagstream";
+/// A lifted switch of a flag that is gone is remembered for so long.
+const REMEMBERED_HOURS: i64 = 24;
+
+/// A change on its way.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) environment: String,
+    pub(super) flag: String,
+    pub(super) action: Action,
+    pub(super) actor: String,
+    pub(super) reason: String,
+    pub(super) change_id: Uuid,
+    /// Of the flag in force; `None` where there is none.
+    pub(super) definition_version: Option<u64>,
+    /// The highest version that is in force here.
+    pub(super) seen_version: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Kill {
+        expires_at: Option<DateTime<Utc>>,
+    },
+    Restore,
+    /// What has expired is written down as lifted.
+    Expire,
+    /// The switch as it is gets a higher version than the definition that came beside it.
+    Renew,
+    /// A lifted switch whose version no longer matters.
+    Forget,
+}
+
+/// The topic as it was read.
+#[derive(Debug, Default)]
+struct Known {
+    switches: BTreeMap<String, KillSwitch>,
+    highest: u64,
+}
+
+/// What is to be written.
+enum Next {
+    Nothing,
+    Switch(KillSwitch, Option<SwitchAction>),
+    Tombstone,
+}
+
+/// The last writer, as far as it knows. If somebody else has written since, its producer is fenced, and nothing it
+/// writes counts: so what it has read, and written itself, is all there is.
+#[derive(Debug)]
+pub(super) struct Desk {
+    publisher: Publisher,
+    known: Known,
+}
+
+/// Writes the change, unless there is nothing to write. A desk that is left in `kept` need not be opened by the next one.
+pub(super) fn write(kept: &mut Option<Desk>, config: &Config, wanted: &Wanted) -> Written {
+    let deadline = Instant::now() + WRITE_PATIENCE;
+    loop {
+        let (is_kept, opened) = match kept.take() {
+            Some(desk) => (true, Ok(desk)),
+            None => (false, Desk::open(config)),
+        };
+        let error = match opened.and_then(|desk| desk.write(config, wanted)) {
+            // Only a commit shows that nobody else has written since the desk was opened.
+            Ok((_, _, Committed(false))) if is_kept => continue,
+            Ok((desk, written, _)) => {
+                *kept = Some(desk);
+                return written;
+            }
+            Err(error) => error,
+        };
+        let is_hopeless = matches!(error, PublishError::TooLarge(_));
+        if is_hopeless || Instant::now() >= deadline {
+            return Err(KillError::Kafka(error.to_string()));
+        }
+        if !matches!(error, PublishError::Fenced(_)) {
+            warn!(flag = wanted.flag, %error, "a kill switch is not written yet");
+        }
+        let pause = rand::rng().random_range(MAX_PAUSE_MS / 10..MAX_PAUSE_MS);
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+}
+
+type Written = Result<Option<KillSwitch>, KillError>;
+
+/// Whether there was a transaction, and it was committed.
+struct Committed(bool);
+
+impl Desk {
+    fn open(config: &Config) -> Result<Self, PublishError> {
+        let (topics, started) = (&config.topics, Instant::now());
+        // First the fence: only then nobody else can write what is not read.
+        let publisher =
+            Publisher::open(config, "overrides", [&topics.overrides, &topics.events, &topics.updates])?;
+        let known = read(config)?;
+        debug!(took = ?started.elapsed(), switches = known.switches.len(), "the kill switches are read");
+        Ok(Self { publisher, known })
+    }
+
+    /// After an error the desk is gone: whether the change was committed, the next one reads.
+    fn write(mut self, config: &Config, wanted: &Wanted) -> Result<(Self, Written, Committed), PublishError> {
+        let (started, key) = (Instant::now(), wanted.key());
+        let before = self.known.switches.get(&key);
+        if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
+            // Committed before, though nobody said so.
+            let mine = mine.clone();
+            return Ok((self, Ok(Some(mine)), Committed(true)));
+        }
+        if before.is_none() && self.known.switches.len() >= SWITCHES_MAX {
+            return Ok((self, Err(KillError::TooMany), Committed(false)));
+        }
+        // As exact as all other times that are written.
+        let now = Utc::now().trunc_subsecs(6);
+        let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        let version = (self.known.highest.max(wanted.seen_version) + 1).max(now_ms);
+        let (records, next) = match wanted.next(before, version, now) {
+            Next::Nothing => return Ok((self, Ok(None), Committed(false))),
+            Next::Tombstone => (vec![tombstone(config, wanted, version)], None),
+            Next::Switch(next, action) => {
+                let records = records(config, before, &next, action, now);
+                (records.map_err(|error| PublishError::Other(error.to_string()))?, Some(next))
+            }
+        };
+        self.publisher.transaction(&records, None)?;
+        debug!(took = ?started.elapsed(), version, "a kill switch is written");
+        self.known.highest = version;
+        match next.clone() {
+            Some(next) => drop(self.known.switches.insert(key, next)),
+            None => drop(self.known.switches.remove(&key)),
+        }
+        Ok((self, Ok(next), Committed(true)))
+    }
+}
+
+fn read(config: &Config) -> Result<Known, PublishError> {
+    let mut known = Known::default();
+    let read = read_topic(config, &config.topics.overrides, "overrides-state", |message| {
+        let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+        let Some(body) = message.payload() else {
+            known.highest = known.highest.max(header_version(message).unwrap_or(0));
+            known.switches.remove(&key);
+            return;
+        };
+        match serde_json::from_slice::<KillSwitch>(body) {
+            Ok(switch) => {
+                known.highest = known.highest.max(switch.version);
+                known.switches.insert(key, switch);
+            }
+            // The stores refuse it too.
+            Err(error) => warn!(key, offset = message.offset(), %error, "not a kill switch"),
+        }
+    });
+    read.map_err(|error| PublishError::Other(error.to_string()))?;
+    Ok(known)
+}
+
+impl Wanted {
+    fn key(&self) -> String {
+        format!("{}/{}", self.environment, self.flag)
+    }
+
+    fn next(&self, before: Option<&KillSwitch>, version: u64, now: DateTime<Utc>) -> Next {
+        let made = |state, expires_at| KillSwitch {
+            environment: self.environment.clone(),
+            flag_name: self.flag.clone(),
+            state,
+            version,
+            definition_version: self.definition_version,
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            changed_at: now,
+            expires_at,
+            change_id: self.change_id,
+        };
+        let lifted = || made(SwitchState::Lifted, None);
+        match (self.action, before) {
+            (Action::Kill { expires_at }, _) => {
+                Next::Switch(made(SwitchState::Killed, expires_at), Some(SwitchAction::Killed))
+            }
+            (Action::Restore, Some(before)) if before.is_on(now) => {
+                Next::Switch(lifted(), Some(SwitchAction::Restored))
+            }
+            (Action::Expire, Some(before)) if is_expired(before, now) => {
+                let reason = "its time is up".to_owned();
+                let lifted = KillSwitch { actor: KEEPER.to_owned(), reason, ..lifted() };
+                Next::Switch(lifted, Some(SwitchAction::Expired))
+            }
+            (Action::Renew, Some(before)) if is_overtaken(before, self.definition_version) => {
+                let definition_version = self.definition_version;
+                Next::Switch(KillSwitch { version, definition_version, ..before.clone() }, None)
+            }
+            (Action::Forget, Some(before)) if is_forgettable(before, self.definition_version, now) => {
+                Next::Tombstone
+            }
+            _ => Next::Nothing,
+        }
+    }
+}
+
+/// Nobody has written down yet that its time is up.
+pub(super) fn is_expired(switch: &KillSwitch, now: DateTime<Utc>) -> bool {
+    switch.state == SwitchState::Killed && switch.expires_at.is_some_and(|at| at <= now)
+}
+
+/// A definition that the switch's writer did not know came with a version that is not higher: written at the same time,
+/// or by a leader whose clock is behind. What was derived from either would have the same version.
+pub(super) fn is_overtaken(switch: &KillSwitch, definition: Option<u64>) -> bool {
+    definition.is_some_and(|version| version <= switch.version) && definition != switch.definition_version
+}
+
+/// The flag's own version is higher by now, or the flag is gone for long.
+pub(super) fn is_forgettable(switch: &KillSwitch, definition: Option<u64>, now: DateTime<Utc>) -> bool {
+    let is_old = now - switch.changed_at > TimeDelta::hours(REMEMBERED_HOURS);
+    switch.state == SwitchState::Lifted && definition.map_or(is_old, |version| version > switch.version)
+}
+
+fn tombstone<'c>(config: &'c Config, wanted: &Wanted, version: u64) -> Record<'c> {
+    let tombstone = Some(Tombstone { version, actor: wanted.actor.clone() });
+    Record { topic: &config.topics.overrides, key: wanted.key(), body: None, tombstone }
+}
+
+/// The switch, the event that becomes the change log's entry, and the invalidation.
+fn records<'c>(
+    config: &'c Config,
+    before: Option<&KillSwitch>,
+    next: &KillSwitch,
+    action: Option<SwitchAction>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Record<'c>>, serde_json::Error> {
+    let topics = &config.topics;
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let invalidation = Change {
+        event_type: ChangeKind::Updated,
+        flag_name: next.flag_name.clone(),
+        environment: next.environment.clone(),
+        version: next.version,
+        previous_version: next.definition_version.max(before.map(|before| before.version)),
+        changed_at: text(now),
+        published_at: text(now),
+        actor: next.actor.clone(),
+    };
+    let change = Change { previous_version: None, ..invalidation.clone() };
+    let event = match action {
+        Some(action) => serde_json::to_vec(&SwitchEvent {
+            change,
+            switched: Switched {
+                change_id: next.change_id,
+                action,
+                actor: next.actor.clone(),
+                reason: next.reason.clone(),
+                changed_at: now,
+                before: before.filter(|before| before.state == SwitchState::Killed).map(KillSwitch::as_on),
+                after: next.position(now),
+            },
+        })?,
+        None => serde_json::to_vec(&change)?,
+    };
+    let key = format!("{}/{}", next.environment, next.flag_name);
+    let record = |topic, body| Record { topic, key: key.clone(), body: Some(body), tombstone: None };
+    Ok(vec![
+        record(topics.overrides.as_str(), serde_json::to_vec(next)?),
+        record(topics.events.as_str(), event),
+        record(topics.updates.as_str(), serde_json::to_vec(&invalidation)?),
+    ])
+}
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -1,0 +1,94 @@
+//! Looks after the switches that are there: writes down what has expired, renews what a definition has overtaken, and
+//! forgets what no longer matters. Runs in every instance with a feeder; whoever comes second finds nothing to do.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use rand::Rng;
+use tracing::{info, warn};
+
+use crate::message::kill_switch::KillSwitch;
+use crate::shutdown::Shutdown;
+
+use super::desk::{Action, is_expired, is_forgettable, is_overtaken};
+use super::{KillSwitches, Turn};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Instances must not all write at once.
+const JITTER: Duration = Duration::from_millis(500);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl KillSwitches {
+    /// Looks until `shutdown`.
+    pub async fn keep(&self, shutdown: &Shutdown) {
+        let mut pause = LOOK_INTERVAL;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = match self.due() {
+                None => LOOK_INTERVAL,
+                Some(_) => {
+                    let jitter = JITTER.mul_f64(rand::rng().random());
+                    tokio::time::sleep(jitter).await;
+                    self.keep_one().await
+                }
+            };
+        }
+    }
+
+    /// What is still due after the jitter. Returns when to look again.
+    async fn keep_one(&self) -> Duration {
+        let Some((switch, action)) = self.due() else {
+            return LOOK_INTERVAL;
+        };
+        let KillSwitch { environment, flag_name: flag, actor, reason, .. } = &switch;
+        match self.write(Turn { environment, flag, actor, reason }, action).await {
+            Ok(written) => {
+                let version = written.map(|switch| switch.version);
+                info!(environment, flag, ?action, version, "kill switch looked after");
+                self.wait_for(version).await;
+                Duration::ZERO
+            }
+            Err(error) => {
+                warn!(environment, flag, ?action, %error, "a kill switch cannot be looked after at the moment");
+                PAUSE
+            }
+        }
+    }
+
+    /// Not looked at again before it is in force.
+    async fn wait_for(&self, version: Option<u64>) {
+        let deadline = tokio::time::Instant::now() + PAUSE;
+        match version {
+            Some(version) => drop(self.store.wait_for_version(version, deadline).await),
+            // A tombstone has no version that comes into force.
+            None => tokio::time::sleep(LOOK_INTERVAL).await,
+        }
+    }
+
+    /// The first switch with something to be done.
+    fn due(&self) -> Option<(KillSwitch, Action)> {
+        if !self.store.is_ready() {
+            return None;
+        }
+        let (switches, snapshot, now) = (self.store.switches(), self.store.load(), Utc::now());
+        switches.values().find_map(|switch| {
+            let flags = snapshot.environment(&switch.environment);
+            let flag = flags.and_then(|flags| flags.get(&switch.flag_name));
+            let definition = flag.map(|flag| flag.definition_version);
+            let action = if is_expired(switch, now) {
+                Action::Expire
+            } else if is_overtaken(switch, definition) {
+                Action::Renew
+            } else if is_forgettable(switch, definition, now) {
+                Action::Forget
+            } else {
+                return None;
+            };
+            Some((KillSwitch::clone(switch), action))
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! Removing local flags that have been archived for long. What is known of their past stays.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::database::on_pool;
+use crate::shutdown::Shutdown;
+
+use super::change::{Asked, By, Expected};
+use super::{ManageError, Manager};
+
+/// Flags that one call removes.
+const REMOVED_MAX: usize = 1_000;
+/// Local flags that are looked at.
+const FLAGS_MAX: i64 = 20_000;
+
+/// What a cleanup found, and did.
+#[derive(Debug, Serialize)]
+pub struct Cleaned {
+    pub dry_run: bool,
+    pub older_than_days: u32,
+    /// Those that were removed, or would be.
+    pub flags: Vec<CleanedFlag>,
+    /// There are more than one call removes.
+    pub more: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct CleanedFlag {
+    pub name: String,
+    pub environment: String,
+    pub owner: Option<String>,
+    pub archived_at: DateTime<Utc>,
+    pub revision: i64,
+    pub removed: bool,
+    /// Why it was not removed.
+    pub error: Option<String>,
+}
+
+/// When nobody is busy with flags.
+const NIGHT: NaiveTime = match NaiveTime::from_hms_opt(3, 0, 0) {
+    Some(night) => night,
+    None => NaiveTime::MIN,
+};
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+const FLAGS: &str = "SELECT environment, name, revision, document::text, updated_at FROM local_flags
+    WHERE deleted_at IS NULL ORDER BY environment, name LIMIT $1";
+
+type Row = (String, String, i64, String, DateTime<Utc>);
+
+impl Manager {
+    /// Removes what was archived more than so many days ago; of `environments`, or of all.
+    pub async fn cleanup(
+        &self,
+        environments: Option<&[&str]>,
+        older_than_days: u32,
+        dry_run: bool,
+        by: By<'_>,
+    ) -> Result<Cleaned, ManageError> {
+        let database = &self.records()?.database;
+        let before = Utc::now() - TimeDelta::days(i64::from(older_than_days));
+        let rows: Vec<Row> = on_pool!(database, |pool, sql| {
+            sqlx::query_as(sql(FLAGS)).bind(FLAGS_MAX).fetch_all(pool).await?
+        });
+        let seen = |row: &Row| environments.is_none_or(|all| all.contains(&row.0.as_str()));
+        let mut flags: Vec<CleanedFlag> = rows.into_iter().filter(seen).filter_map(archived).collect();
+        flags.retain(|flag| flag.archived_at < before);
+        let more = flags.len() > REMOVED_MAX;
+        flags.truncate(REMOVED_MAX);
+        if !dry_run {
+            for flag in &mut flags {
+                // Not if somebody has touched it meanwhile.
+                let expected = Expected::OneOf(vec![flag.revision]);
+                let asked = Asked { environment: &flag.environment, name: &flag.name, expected: &expected };
+                match self.remove(asked, by).await {
+                    Ok(_) => flag.removed = true,
+                    Err(error) => flag.error = Some(error.to_string()),
+                }
+            }
+        }
+        Ok(Cleaned { dry_run, older_than_days, flags, more })
+    }
+}
+
+/// Cleans up every night until `shutdown`. Each instance does: who comes second finds nothing to remove.
+pub async fn by_night(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
+    let reason = format!("archived for more than {older_than_days} days");
+    let by = By { actor: "flagstream", reason: Some(&reason) };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(until_night(Utc::now())) => {}
+        }
+        match manager.cleanup(None, older_than_days, false, by).await {
+            Ok(cleaned) => {
+                let removed = cleaned.flags.iter().filter(|flag| flag.removed).count();
+                let failed = cleaned.flags.len() - removed;
+                tracing::info!(removed, failed, more = cleaned.more, "archived flags are cleaned up");
+            }
+            Err(error) => tracing::warn!(%error, "archived flags are not cleaned up tonight"),
+        }
+    }
+}
+
+fn until_night(now: DateTime<Utc>) -> Duration {
+    let tonight = now.date_naive().and_time(NIGHT).and_utc();
+    let next = if tonight > now { tonight } else { tonight + TimeDelta::days(1) };
+    (next - now).to_std().unwrap_or(LONGEST)
+}
+
+/// Status and time are its document's; without a time, it was archived when it was changed last.
+fn archived((environment, name, revision, document, updated_at): Row) -> Option<CleanedFlag> {
+    let document: serde_json::Value = serde_json::from_str(&document).ok()?;
+    let member = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
+    let archived_at = member("archived_at").and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    let archived_at = archived_at.map_or(updated_at, |at| at.to_utc());
+    (member("status") == Some("archived")).then(|| CleanedFlag {
+        owner: member("owner").map(str::to_owned),
+        name,
+        environment,
+        archived_at,
+        revision,
+        removed: false,
+        error: None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_night_is_never_now() {
+        for (now, hours) in
+            [("2026-01-15T01:00:00Z", 2), ("2026-01-15T03:00:00Z", 24), ("2026-12-31T04:00:00Z", 23)]
+        {
+            let night = until_night(now.parse().unwrap());
+            assert_eq!(night, Duration::from_secs(hours * 3_600), "{now}");
+        }
+    }
+}

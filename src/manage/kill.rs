@@ -1,0 +1,75 @@
+//! Killing a flag and bringing it back: of any flag in force, wherever it is managed, with or without a database.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::kill::Turn;
+use crate::message::kill_switch::{KillSwitch, Position};
+
+use super::standing::Standing;
+use super::{ManageError, Manager};
+
+/// A switch that was turned, and will be so in force whatever happens.
+#[derive(Debug, Clone, Serialize)]
+pub struct Turned {
+    pub name: String,
+    pub environment: String,
+    pub killed: bool,
+    /// Who killed it, why, and until when; `None` if it is not killed.
+    pub kill_switch: Option<Position>,
+    /// What was derived from a lower one is out of date.
+    pub version: u64,
+    /// It is in force here, and was announced.
+    pub in_force: bool,
+}
+
+impl Manager {
+    /// Kills a flag; or, of one that is killed, changes why and until when.
+    pub async fn kill(
+        &self,
+        turn: Turn<'_>,
+        expires_at: Option<DateTime<Utc>>,
+    ) -> Result<Turned, ManageError> {
+        if matches!(self.known_standing(turn.environment, turn.flag)?, Standing::Nobody) {
+            return Err(ManageError::Unknown);
+        }
+        let switch = self.switches.kill(turn, expires_at).await?;
+        Ok(self.turned(&switch).await)
+    }
+
+    /// Brings a killed flag back: what its definition says is in force again. One that is gone can be brought back too,
+    /// before it returns.
+    pub async fn restore(&self, turn: Turn<'_>) -> Result<Turned, ManageError> {
+        let Turn { environment, flag, .. } = turn;
+        let nobody = matches!(self.known_standing(environment, flag)?, Standing::Nobody);
+        if nobody && !self.store.switches().contains_key(format!("{environment}/{flag}").as_str()) {
+            return Err(ManageError::Unknown);
+        }
+        let switch = self.switches.restore(turn).await?;
+        Ok(self.turned(&switch).await)
+    }
+
+    /// The switch of a flag, while it is on.
+    pub(super) fn kill_switch(&self, environment: &str, name: &str) -> Option<Position> {
+        let switches = self.store.switches();
+        switches.get(format!("{environment}/{name}").as_str())?.position(Utc::now())
+    }
+
+    async fn turned(&self, switch: &KillSwitch) -> Turned {
+        let KillSwitch { environment, flag_name, version, .. } = switch;
+        let in_force = self.wait_until(environment, flag_name, |standing| match standing {
+            Standing::Local(_, flag) | Standing::Elsewhere(_, flag) => flag.version >= *version,
+            Standing::Nobody => true,
+        });
+        let in_force = in_force.await;
+        let now = Utc::now();
+        Turned {
+            name: flag_name.clone(),
+            environment: environment.clone(),
+            killed: switch.is_on(now),
+            kill_switch: switch.position(now),
+            version: *version,
+            in_force,
+        }
+    }
+}

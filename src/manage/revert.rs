@@ -1,0 +1,91 @@
+//! Bringing a local flag back to what it said before.
+
+use crate::database::on_pool;
+use crate::flag::local::{self, LocalFlag};
+use crate::message::change::ChangeKind;
+
+use super::change::{Asked, By, Done, check, current, has_room, wanted};
+use super::records::{Decision, Wanted, Written};
+use super::{ManageError, Manager};
+
+/// The state to go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// As a change of the flag left it, from the change log.
+    Revision(i64),
+    /// As the definition of that version had it.
+    Version(i64),
+}
+
+/// Why nothing was written.
+enum Left {
+    Error(ManageError),
+    Same(i64),
+}
+
+const REVISION: &str = "SELECT after::text FROM feature_flag_changes
+    WHERE id = $1 AND environment = $2 AND flag_name = $3 AND change_id IS NULL";
+const VERSION: &str = "SELECT definition::text FROM feature_flag_versions
+    WHERE environment = $1 AND name = $2 AND version = $3 AND source = 'local'";
+
+impl Manager {
+    /// Makes a local flag what it was: one more change, of which the log says that it went back. A flag that was deleted
+    /// is made again.
+    pub async fn revert(&self, asked: Asked<'_>, target: Target, by: By<'_>) -> Result<Done, ManageError> {
+        let Asked { environment, name, expected } = asked;
+        let records = self.records()?;
+        self.is_ours(environment, name, "")?;
+        let flag = self.as_it_was(environment, name, target).await?;
+        check(name, environment, &flag)?;
+        let exists = records.find(environment, name).await?.is_some();
+        let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
+        if !exists {
+            has_room(records, environment).await?;
+        }
+        let wanted = Wanted { action: "reverted", ..wanted(environment, name, kind, by) };
+        let written = records.change(wanted, |before| match (before, exists) {
+            (None, false) => Decision::Write(Some(flag)),
+            (before, _) => match current(before, expected) {
+                Ok(before) if before.flag == flag => Decision::Leave(Left::Same(before.revision)),
+                Ok(_) => Decision::Write(Some(flag)),
+                Err(error) => Decision::Leave(Left::Error(error)),
+            },
+        });
+        match written.await? {
+            Written::Left(Left::Error(error)) => Err(error),
+            Written::Left(Left::Same(revision)) | Written::Done { revision, .. } => {
+                Ok(self.settle(wanted, revision).await)
+            }
+        }
+    }
+
+    async fn as_it_was(
+        &self,
+        environment: &str,
+        name: &str,
+        target: Target,
+    ) -> Result<LocalFlag, ManageError> {
+        let database = &self.records()?.database;
+        let (field, revision) = match target {
+            Target::Revision(revision) => ("revision", Some(revision)),
+            Target::Version(version) => {
+                let definition: Option<Option<String>> = on_pool!(database, |pool, sql| {
+                    let question =
+                        sqlx::query_scalar(sql(VERSION)).bind(environment).bind(name).bind(version);
+                    question.fetch_optional(pool).await?
+                });
+                ("version", definition.flatten().as_deref().and_then(local::revision))
+            }
+        };
+        let unknown = || ManageError::field(field, "the flag never had this one");
+        let revision = revision.ok_or_else(unknown)?;
+        let after: Option<Option<String>> = on_pool!(database, |pool, sql| {
+            let question = sqlx::query_scalar(sql(REVISION)).bind(revision).bind(environment).bind(name);
+            question.fetch_optional(pool).await?
+        });
+        let after = after.ok_or_else(unknown)?;
+        let after = after.ok_or_else(|| ManageError::field(field, "the flag was deleted then"))?;
+        serde_json::from_str(&after)
+            .map_err(|error| ManageError::field(field, format!("cannot be read: {error}")))
+    }
+}

@@ -1,0 +1,101 @@
+//! Fills the view ahead of those who will read it: given subjects, evaluated now, without an event.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::config::Config;
+use crate::flag::Moment;
+use crate::store::Store;
+
+use super::client::Client;
+use super::renew;
+use super::subject::{Clock, Entry, Scene, Subject};
+use super::trouble::Trouble;
+use super::writer::{Writer, Written};
+
+/// Values written together.
+const BATCH_VALUES: usize = 512;
+
+/// One writer for all calls.
+#[derive(Debug)]
+pub struct Preloader {
+    writer: Mutex<Writer>,
+    client: Client,
+    store: Arc<Store>,
+    config: Arc<Config>,
+    hostname: String,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Preloaded {
+    pub written: u64,
+    /// Those that were there already, newer.
+    pub newer: u64,
+    /// Those that are not kept, by why.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// The flags they were evaluated from.
+    pub flags_version: u64,
+}
+
+impl Preloader {
+    pub(super) fn new(client: &Client, config: &Arc<Config>, store: &Arc<Store>) -> Self {
+        Self {
+            writer: Mutex::new(Writer::new(client.clone(), config.redis.cache_ttl)),
+            client: client.clone(),
+            store: Arc::clone(store),
+            config: Arc::clone(config),
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Writes the outcomes of all subjects, or says what is wrong with Redis; what was written until then stays.
+    pub async fn preload(&self, subjects: &[Subject<'_>]) -> Result<Preloaded, Trouble> {
+        let mut writer = self.writer.lock().await;
+        let mut preloaded = Preloaded { flags_version: self.store.version(), ..Preloaded::default() };
+        for some in subjects.chunks(BATCH_VALUES) {
+            let mut entries = Vec::with_capacity(some.len());
+            self.in_scene(|scene, at| {
+                for subject in some {
+                    // What a hash of a user gets is not what the user gets.
+                    if self.config.privacy.hash_user_ids && subject.user.is_some() {
+                        *preloaded.skipped.entry("private").or_default() += 1;
+                        continue;
+                    }
+                    match subject.entry(scene, at) {
+                        Ok(entry) => entries.push(entry),
+                        Err(reason) => *preloaded.skipped.entry(reason).or_default() += 1,
+                    }
+                }
+            });
+            let written = writer.write(&entries).await?;
+            for (reason, count) in &written.given_up {
+                *preloaded.skipped.entry(reason).or_default() += count;
+            }
+            preloaded.written += written.values;
+            preloaded.newer += written.refused;
+            self.renew(&entries, written).await?;
+        }
+        Ok(preloaded)
+    }
+
+    /// Of flags that have changed since these were evaluated: the change may not have found them.
+    async fn renew(&self, entries: &[Entry], written: Written) -> Result<(), Trouble> {
+        for (place, floor) in written.outdated {
+            let members = entries.iter().filter(|entry| entry.place == place);
+            let members = members.map(|entry| entry.member.as_slice());
+            let work = self.in_scene(|scene, at| renew::page(scene, &place, floor, members, at));
+            renew::apply(&self.client, &work).await?;
+        }
+        Ok(())
+    }
+
+    fn in_scene<T>(&self, work: impl FnOnce(&Scene<'_>, &str) -> T) -> T {
+        let (clock, snapshot) = (Clock::now(), self.store.load_full());
+        let app_name = &self.config.unleash.app_name;
+        let moment = Moment { now: &clock.text, hostname: &self.hostname, app_name };
+        work(&Scene { snapshot: &snapshot, moment, now_ms: clock.ms }, &clock.text)
+    }
+}
