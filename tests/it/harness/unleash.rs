@@ -7,6 +7,8 @@ use super::http::{block_on, client};
 use super::{SOON, Stack, wait_until};
 
 const ENVIRONMENT: &str = "development";
+/// As in `feed/unleash.rs`.
+const CLIENT_SPEC: &str = "6.1.0";
 
 /// Makes and changes flags of one test, in environment `development`.
 #[derive(Debug, Clone)]
@@ -67,11 +69,13 @@ impl Admin {
         });
     }
 
-    /// What Unleash gives to its clients now.
+    /// What Unleash gives to its clients now. Asked as the feeder asks: Unleash keeps answers for a second, those to other
+    /// kinds of clients apart.
     pub fn served(&self) -> Vec<Value> {
         block_on(async {
             let url = format!("{}/api/client/features", self.url);
             let request = client().get(url).header("authorization", &self.client_token);
+            let request = request.header("unleash-client-spec", CLIENT_SPEC);
             let response = request.send().await.unwrap().error_for_status().unwrap();
             let mut body: Value = response.json().await.unwrap();
             body["features"].as_array_mut().map(std::mem::take).unwrap()
