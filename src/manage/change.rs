@@ -1,5 +1,7 @@
 //! Creating, changing and deleting local flags.
 
+use chrono::Utc;
+
 use crate::flag::CompiledFlag;
 use crate::flag::local::{self, Invalid, LocalFlag};
 use crate::message::change::ChangeKind;
@@ -89,8 +91,10 @@ impl Manager {
                 Ok(before) => before,
                 Err(error) => return Decision::Leave(Left::Error(error)),
             };
-            let mut flag = before.flag.clone();
-            change.apply_to(&mut flag);
+            let flag = match change.apply_to(&before.flag, Utc::now()) {
+                Ok(flag) => flag,
+                Err(invalid) => return Decision::Leave(Left::Error(ManageError::Invalid(invalid))),
+            };
             if flag == before.flag {
                 return Decision::Leave(Left::Same(before.revision));
             }
@@ -195,7 +199,7 @@ fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Loc
 
 /// Whether the flag can be compiled, and is not too large.
 fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
-    let definition = local::feature(name, flag, i64::MAX).to_string();
+    let definition = local::feature(name, flag, i64::MAX, Utc::now()).to_string();
     let compiled = CompiledFlag::compile(environment, 0, &definition);
     compiled.map(drop).map_err(|error| {
         let Invalid { field, message, malformed } =

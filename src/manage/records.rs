@@ -26,6 +26,7 @@ pub struct LocalRow {
     /// A [`LocalFlag`] as JSON.
     pub document: String,
     pub actor: String,
+    pub updated_at: DateTime<Utc>,
     pub deleted: bool,
 }
 
@@ -89,20 +90,21 @@ impl Records {
 
     /// All local flags, and what was deleted lately.
     pub async fn all(&self) -> Result<Vec<LocalRow>, DatabaseError> {
-        let question = "SELECT environment, name, revision, document::text, actor, deleted_at IS NOT NULL
+        let question = "SELECT environment, name, revision, document::text, actor, updated_at, deleted_at IS NOT NULL
             FROM local_flags WHERE deleted_at IS NULL OR deleted_at > $1::timestamptz ORDER BY environment, name";
         let since = time(Utc::now() - chrono::TimeDelta::days(DELETED_SHOWN_DAYS));
-        let rows: Vec<(String, String, i64, String, String, bool)> =
+        let rows: Vec<(String, String, i64, String, String, DateTime<Utc>, bool)> =
             on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(question))
                 .bind(since)
                 .fetch_all(pool)
                 .await?);
-        let row = |(environment, name, revision, document, actor, deleted)| LocalRow {
+        let row = |(environment, name, revision, document, actor, updated_at, deleted)| LocalRow {
             environment,
             name,
             revision,
             document,
             actor,
+            updated_at,
             deleted,
         };
         Ok(rows.into_iter().map(row).collect())
