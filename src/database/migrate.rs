@@ -14,6 +14,7 @@ const POSTGRES: Files = &[
     (10, "tokens", include_str!("../../migrations/postgres/0010_tokens.sql")),
     (20, "local_flags", include_str!("../../migrations/postgres/0020_local_flags.sql")),
     (30, "sink_streams", include_str!("../../migrations/postgres/0030_sink_streams.sql")),
+    (40, "dependencies", include_str!("../../migrations/postgres/0040_dependencies.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -21,6 +22,7 @@ const SQLITE: Files = &[
     (10, "tokens", include_str!("../../migrations/sqlite/0010_tokens.sql")),
     (20, "local_flags", include_str!("../../migrations/sqlite/0020_local_flags.sql")),
     (30, "sink_streams", include_str!("../../migrations/sqlite/0030_sink_streams.sql")),
+    (40, "dependencies", include_str!("../../migrations/sqlite/0040_dependencies.sql")),
 ];
 
 /// What a migration came to.

@@ -46,3 +46,6 @@ pub fn revision(definition: &str) -> Option<i64> {
 mod reference;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod vectors;

@@ -56,7 +56,7 @@ impl Snapshot {
     /// outcome may change, and whoever compares it never takes an outcome for newer than it is.
     pub fn basis(&self, environment: &EnvironmentFlags, flag: &CompiledFlag) -> u64 {
         let mut basis = flag.version;
-        environment.each_ancestor(flag, |parent| {
+        environment.each_ancestor(flag, |_, parent| {
             basis = basis.max(parent.map_or(self.version(), |parent| parent.version));
         });
         basis
@@ -70,18 +70,25 @@ impl EnvironmentFlags {
             return Steady::Always;
         }
         let mut steady = flag.dependence.steady(context, now_ms);
-        self.each_ancestor(flag, |parent| {
+        self.each_ancestor(flag, |_, parent| {
             let parent = parent.map(|parent| parent.dependence.steady(context, now_ms));
             steady = steady.and(parent.unwrap_or(Steady::Always));
         });
         steady
     }
 
+    /// Whether what `flag` says depends on the flag of this name, directly or not.
+    pub fn depends_on(&self, flag: &CompiledFlag, name: &str) -> bool {
+        let mut depends = false;
+        self.each_ancestor(flag, |ancestor, _| depends |= ancestor == name);
+        depends
+    }
+
     /// Every flag that this one depends on, and those that they depend on, each once; `None` for one that isn't there.
     pub(super) fn each_ancestor<'s>(
         &'s self,
         flag: &'s CompiledFlag,
-        mut visit: impl FnMut(Option<&'s CompiledFlag>),
+        mut visit: impl FnMut(&str, Option<&'s CompiledFlag>),
     ) {
         if flag.dependencies.is_empty() {
             return;
@@ -91,7 +98,7 @@ impl EnvironmentFlags {
         while let Some(name) = names.get(next).copied() {
             next += 1;
             let parent = self.get(name).map(Arc::as_ref);
-            visit(parent);
+            visit(name, parent);
             for above in parent.into_iter().flat_map(CompiledFlag::parents) {
                 if !names.contains(&above) && names.len() < ANCESTORS_MAX {
                     names.push(above);

@@ -3,8 +3,9 @@
 use chrono::Utc;
 
 use crate::flag::CompiledFlag;
-use crate::flag::local::{self, Invalid, LocalFlag};
+use crate::flag::local::{self, Family, Invalid, LocalFlag, Status};
 use crate::message::change::ChangeKind;
+use crate::message::definition::Source;
 
 use super::records::{Decision, Local, Records, Wanted, Written};
 use super::standing::Standing;
@@ -64,17 +65,24 @@ impl Manager {
         &self,
         environment: &str,
         name: &str,
-        flag: LocalFlag,
+        mut flag: LocalFlag,
         by: By<'_>,
     ) -> Result<Done, ManageError> {
         check(name, environment, &flag)?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;
+        if flag.status == Status::Archived {
+            flag.archived_at = Some(Utc::now());
+        }
         let wanted = wanted(environment, name, ChangeKind::Created, by);
-        let written = records.change(wanted, |before| match before {
-            Some(_) => Decision::Leave(ManageError::Exists),
-            None => Decision::Write(Some(flag)),
+        let related = !flag.depends_on.is_empty();
+        let written = records.change_among(wanted, related, |before, family| {
+            let checked = match before {
+                Some(_) => Err(ManageError::Exists),
+                None => self.check_parents(wanted, &flag, family),
+            };
+            checked.map_or_else(Decision::Leave, |()| Decision::Write(Some(flag)))
         });
         self.finish(wanted, written.await?).await
     }
@@ -86,7 +94,8 @@ impl Manager {
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         let wanted = wanted(environment, name, ChangeKind::Updated, by);
-        let written = records.change(wanted, |before| {
+        let related = change.names("depends_on");
+        let written = records.change_among(wanted, related, |before, family| {
             let before = match current(before, expected) {
                 Ok(before) => before,
                 Err(error) => return Decision::Leave(Left::Error(error)),
@@ -98,7 +107,8 @@ impl Manager {
             if flag == before.flag {
                 return Decision::Leave(Left::Same(before.revision));
             }
-            match check(name, environment, &flag) {
+            let parents = || if related { self.check_parents(wanted, &flag, family) } else { Ok(()) };
+            match check(name, environment, &flag).and_then(|()| parents()) {
                 Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(Left::Error(error)),
             }
@@ -138,6 +148,26 @@ impl Manager {
         let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
         let ((), in_force) = tokio::join!(self.hint(wanted), away);
         Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
+    }
+
+    /// Whether its parents are there, and none depends on it: the local ones as the database has them, the others as they
+    /// are in force.
+    fn check_parents(
+        &self,
+        Wanted { environment, name, .. }: Wanted<'_>,
+        flag: &LocalFlag,
+        mut family: Family,
+    ) -> Result<(), ManageError> {
+        let snapshot = self.store.load();
+        for other in snapshot.environment(environment).into_iter().flat_map(|flags| flags.iter()) {
+            let source = other.provenance.as_ref().map(|provenance| provenance.source);
+            if source != Some(Source::Local) {
+                family.archived.remove(&*other.name);
+                family.parents.insert(other.name.to_string(), other.parents().map(str::to_owned).collect());
+            }
+        }
+        let problems = local::check_dependencies(name, &flag.depends_on, &family);
+        if problems.is_empty() { Ok(()) } else { Err(ManageError::Invalid(problems)) }
     }
 
     async fn finish(&self, wanted: Wanted<'_>, written: Written<ManageError>) -> Result<Done, ManageError> {

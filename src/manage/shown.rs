@@ -1,5 +1,7 @@
 //! A flag as it is shown: from the flag cache, the local flags, and what is in force.
 
+mod model;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +15,8 @@ use crate::message::definition::Source;
 use super::Manager;
 use super::records::Local;
 use super::standing::Standing;
+
+pub use model::Model;
 
 /// A flag. The first nine members are the contract's.
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +49,8 @@ pub struct Shown {
     pub last_synced_at: Option<DateTime<Utc>>,
     /// The local flag of the same name, which is not in force.
     pub shadowed: Option<ShadowedFlag>,
+    #[serde(flatten)]
+    pub model: Model,
 }
 
 /// A local flag that waits until another one of its name is gone.
@@ -61,6 +67,8 @@ pub struct ShadowedFlag {
     pub updated_by: String,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub model: Model,
 }
 
 /// A row of the flag cache, with the local flag beside it.
@@ -139,6 +147,7 @@ macro_rules! from_row {
                     unleash_flag_name: row.try_get("unleash_flag_name")?,
                     last_synced_at: row.try_get("last_synced_at")?,
                     shadowed: None,
+                    model: Model::default(),
                 };
                 Ok(Self { shown, local, cached: row.try_get::<i64, _>("cached")? > 0 })
             }
@@ -184,6 +193,7 @@ impl Manager {
 /// What is cached of a local flag may lag behind: the flag itself tells.
 fn show_local(shown: &mut Shown, local: Local) {
     let Local { flag, revision, actor, created_at, updated_at } = local;
+    shown.model = Model::of(&flag);
     shown.source = Source::Local.as_str();
     shown.unleash_flag_name = None;
     shown.last_synced_at = None;
@@ -204,6 +214,7 @@ fn show_local(shown: &mut Shown, local: Local) {
 fn shadowed(local: Local) -> ShadowedFlag {
     let Local { flag, revision, actor, created_at, updated_at } = local;
     ShadowedFlag {
+        model: Model::of(&flag),
         description: flag.description,
         is_enabled: flag.is_enabled,
         r#type: type_name(flag.r#type),

@@ -33,9 +33,9 @@ impl Clause {
         for value in values {
             match value {
                 Value::String(text) if *case_insensitive => {
-                    drop(scalars.texts.insert(text.to_lowercase().into()))
+                    scalars.texts.extend([text.to_lowercase().into()])
                 }
-                Value::String(text) => drop(scalars.texts.insert(text.as_str().into())),
+                Value::String(text) => scalars.texts.extend([text.as_str().into()]),
                 Value::Number(number) => scalars.numbers.extend(number.as_f64()),
                 Value::Bool(boolean) => scalars.booleans.push(*boolean),
                 Value::Null | Value::Array(_) | Value::Object(_) => {}

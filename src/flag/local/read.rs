@@ -15,7 +15,17 @@ use crate::flag::definition::MAX_NAME_BYTES;
 /// Longest name of an environment, as in the configuration.
 const MAX_ENVIRONMENT_BYTES: usize = 100;
 /// Fields without which others cannot be judged.
-const DECISIVE: [&str; 6] = ["value_type", "min_value", "max_value", "value_schema", "variants", "rules"];
+const DECISIVE: [&str; 9] = [
+    "value_type",
+    "min_value",
+    "max_value",
+    "value_schema",
+    "variants",
+    "distribution",
+    "rules",
+    "strategy",
+    "status",
+];
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +102,11 @@ pub fn check_environment(name: &str) -> Result<(), String> {
 }
 
 impl Change {
+    /// Whether the body has this field.
+    pub fn names(&self, field: &str) -> bool {
+        self.members.contains_key(field)
+    }
+
     /// The flag with the fields that were given; what is wrong with it then.
     pub fn apply_to(&self, flag: &LocalFlag, now: DateTime<Utc>) -> Result<LocalFlag, Vec<Invalid>> {
         let mut problems = Vec::new();
@@ -123,8 +138,10 @@ fn check_transition(from: Status, to: Status) -> Result<(), Invalid> {
     ))
 }
 
+type Checked = (Map<String, Value>, Vec<Invalid>);
+
 /// The members that the schema has nothing against, and what it has against the others.
-fn read(body: &[u8], whole: bool) -> Result<(Map<String, Value>, Vec<Invalid>), Vec<Invalid>> {
+fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     let whole_body = |message: String| Invalid { field: "body".to_owned(), message, malformed: true };
     let Members(members) = serde_json::from_slice(body)
         .map_err(|error| vec![whole_body(format!("expected a JSON object: {error}"))])?;
@@ -153,8 +170,7 @@ fn read(body: &[u8], whole: bool) -> Result<(Map<String, Value>, Vec<Invalid>), 
         members.insert("rollout_schedule".to_owned(), steps);
     }
     for problem in &problems {
-        let end = problem.field.find(['.', '[']).unwrap_or(problem.field.len());
-        members.remove(problem.field.get(..end).unwrap_or_default());
+        members.remove(top(&problem.field));
     }
     Ok((members, problems))
 }
@@ -198,10 +214,17 @@ fn judge(
     if problems.iter().all(decided) {
         let mut found = check::tidy(&mut flag);
         found.extend(check::problems(&flag));
-        problems.extend(found);
+        // Of a field that was refused already nothing was left to judge.
+        let told: HashSet<String> = problems.iter().map(|problem| top(&problem.field).to_owned()).collect();
+        problems.extend(found.into_iter().filter(|problem| !told.contains(top(&problem.field))));
         problems.truncate(MAX_PROBLEMS);
     }
     Some(flag)
+}
+
+/// The field of the flag that a path begins with.
+fn top(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or_default()
 }
 
 /// Postgres cannot hold NUL. The JSON parser's own limit of 128 bounds the recursion.
