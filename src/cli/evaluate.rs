@@ -1,12 +1,11 @@
 //! `flagstream evaluate`: asks a running service, or evaluates a flag of a file as the service would.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{SecondsFormat, Utc};
+use reqwest::Method;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
@@ -17,10 +16,8 @@ use crate::message::event::{member, write_result};
 use crate::message::json::write_string;
 use crate::message::request::Request;
 
+use super::service::{self, Service};
 use super::{Global, Output, ask, print, render};
-
-/// For a service to answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,12 +31,8 @@ pub struct Args {
     /// A file of flags in the format of Unleash's client API, evaluated here
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub flags: Option<PathBuf>,
-    /// The service to ask (default: on this machine, at the port of FLAGSTREAM_HTTP__LISTEN)
-    #[arg(long)]
-    pub url: Option<String>,
-    /// A token for the service
-    #[arg(long, env = "FLAGSTREAM_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub service: service::Options,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -67,34 +60,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 /// The answer of a running service, as it gave it.
 async fn ask_service(args: &Args, config: &Config, body: &Map<String, Value>) -> anyhow::Result<String> {
-    let base = match &args.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{}", reachable(config.http.listen)),
-    };
-    let client = reqwest::Client::builder().timeout(ANSWER_PATIENCE).build()?;
-    let mut request = client.post(format!("{base}/api/v1/feature-flags/evaluate")).json(body);
-    if let Some(token) = &args.token {
-        request = request.bearer_auth(token);
-    }
-    let response = request.send().await.with_context(|| format!("no answer from {base}"))?;
-    let status = response.status();
-    let answer = response.text().await?;
-    if !status.is_success() {
-        let problem: Value = serde_json::from_str(&answer).unwrap_or_default();
-        let detail = problem.get("detail").and_then(Value::as_str).unwrap_or("not flagstream's answer");
-        anyhow::bail!("{base}: {status}: {detail}");
-    }
-    Ok(answer)
-}
-
-/// Where a listener on all addresses is found on this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
+    let service = Service::new(&args.service, config)?;
+    let answered = service.call(Method::POST, "/api/v1/feature-flags/evaluate", None, Some(body)).await?;
+    Ok(answered.body)
 }
 
 fn evaluate(

@@ -8,11 +8,13 @@ pub mod config;
 pub mod dev;
 pub mod erase;
 pub mod evaluate;
+pub mod flags;
 pub mod migrate;
 mod print;
 mod render;
 pub mod request;
 pub mod run;
+mod service;
 pub mod tail;
 pub mod token;
 pub mod topics;
@@ -71,6 +73,9 @@ pub enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Flags of a running service
+    #[command(subcommand)]
+    Flags(flags::Command),
     /// Evaluate a flag
     Evaluate(evaluate::Args),
     /// Produce an evaluation request
@@ -114,6 +119,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
+        Command::Flags(command) => flags::run(command, global).await,
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,

@@ -27,6 +27,7 @@ pub(super) use refusal::problem;
 
 use ask::Ask;
 pub(super) use ask::FlagName;
+pub use ask::segment;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagUpdate,
     History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
@@ -124,7 +125,7 @@ pub(super) async fn create(
     let by = By { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
-    let (name, environment) = (ask::segment(&done.name), ask::encoded(&done.environment));
+    let (name, environment) = (segment(&done.name), ask::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -42,6 +42,7 @@ use crate::metrics::{Metrics, RefusedLabels};
 
 pub use api::Api;
 pub use caller::Caller;
+pub use manage::segment;
 pub use problem::Problem;
 pub use server::Server;
 

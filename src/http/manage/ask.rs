@@ -171,7 +171,7 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
 }
 
 /// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.
-pub(super) fn segment(name: &str) -> String {
+pub fn segment(name: &str) -> String {
     match name {
         "sync" => "%73ync".to_owned(),
         "evaluate" => "%65valuate".to_owned(),
