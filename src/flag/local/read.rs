@@ -52,19 +52,19 @@ pub struct Change {
 
 /// A flag to be made: its name, its environment, and what it says.
 pub fn created(body: &[u8]) -> Result<(String, String, LocalFlag), Vec<Invalid>> {
-    let (mut members, mut problems) = read(body, true)?;
+    let Checked { mut members, mut problems, order } = read(body, true)?;
     let name = take_checked(&mut members, &mut problems, "name", check_name);
     let environment = take_checked(&mut members, &mut problems, "environment", check_environment);
     let flag = judge(Map::new(), members, &mut problems);
     match (name, environment, flag) {
         (Some(name), Some(environment), Some(flag)) if problems.is_empty() => Ok((name, environment, flag)),
-        _ => Err(problems),
+        _ => Err(in_order(problems, &order)),
     }
 }
 
 /// What is to change about the flag `name` of `environment`; applied to what it says by [`Change::apply_to`].
 pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec<Invalid>> {
-    let (mut members, mut problems) = read(body, false)?;
+    let Checked { mut members, mut problems, order } = read(body, false)?;
     for (field, expected) in [("name", name), ("environment", environment)] {
         if let Some(Value::String(given)) = members.remove(field)
             && given != expected
@@ -73,7 +73,7 @@ pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec
             problems.push(Invalid::new(field, message));
         }
     }
-    if problems.is_empty() { Ok(Change { members }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Change { members }) } else { Err(in_order(problems, &order)) }
 }
 
 /// A name that can be stored, and asked for in the path of a URL.
@@ -138,14 +138,20 @@ fn check_transition(from: Status, to: Status) -> Result<(), Invalid> {
     ))
 }
 
-type Checked = (Map<String, Value>, Vec<Invalid>);
-
 /// The members that the schema has nothing against, and what it has against the others.
+struct Checked {
+    members: Map<String, Value>,
+    problems: Vec<Invalid>,
+    /// All members of the body.
+    order: Vec<String>,
+}
+
 fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     let whole_body = |message: String| Invalid { field: "body".to_owned(), message, malformed: true };
     let Members(members) = serde_json::from_slice(body)
         .map_err(|error| vec![whole_body(format!("expected a JSON object: {error}"))])?;
     let (mut once, mut problems, mut seen) = (Map::new(), Vec::new(), HashSet::new());
+    let order: Vec<String> = members.iter().map(|(field, _)| field.clone()).collect();
     for (field, value) in members {
         if !seen.insert(field.clone()) {
             once.remove(&field);
@@ -172,7 +178,14 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     for problem in &problems {
         members.remove(top(&problem.field));
     }
-    Ok((members, problems))
+    Ok(Checked { members, problems, order })
+}
+
+/// As the fields stand in the body; what is missing comes last.
+fn in_order(mut problems: Vec<Invalid>, order: &[String]) -> Vec<Invalid> {
+    let place = |problem: &Invalid| order.iter().position(|field| *field == top(&problem.field));
+    problems.sort_by_cached_key(|problem| place(problem).unwrap_or(usize::MAX));
+    problems
 }
 
 fn take_checked(

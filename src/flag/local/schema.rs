@@ -16,6 +16,8 @@ pub const SCHEMA: &str = include_str!("../../../schemas/local-flag.schema.json")
 
 /// More problems than this are not told at once.
 pub const MAX_PROBLEMS: usize = 100;
+/// Of all whole numbers that a flag may say.
+const PERCENTAGE: &str = "expected a whole number from 0 to 100";
 const MAX_SCHEMA_BYTES: usize = 8_192;
 /// In such a schema, references aside, the cost is bounded by its size and the value's.
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
@@ -119,6 +121,9 @@ fn message(error: &ValidationError<'_>) -> (String, bool) {
         ValidationErrorKind::MinLength { limit } => format!("expected at least {limit} characters"),
         ValidationErrorKind::MaxProperties { limit } => format!("expected at most {limit} members"),
         ValidationErrorKind::MinProperties { limit } => format!("expected at least {limit} members"),
+        ValidationErrorKind::Minimum { .. } | ValidationErrorKind::Maximum { .. } if is_percentage(error) => {
+            PERCENTAGE.to_owned()
+        }
         ValidationErrorKind::Minimum { limit } => format!("expected at least {limit}"),
         ValidationErrorKind::Maximum { limit } => format!("expected at most {limit}"),
         ValidationErrorKind::PropertyNames { .. } => "expected names of 1 to 255 characters".to_owned(),
@@ -131,13 +136,15 @@ fn message(error: &ValidationError<'_>) -> (String, bool) {
         ValidationErrorKind::Pattern { pattern } if pattern.starts_with("^https") => {
             "expected a URL that begins with http:// or https://".to_owned()
         }
-        ValidationErrorKind::Pattern { pattern } if pattern.contains("100|") => {
-            "expected a whole number from 0 to 100".to_owned()
-        }
+        ValidationErrorKind::Pattern { pattern } if pattern.contains("100|") => PERCENTAGE.to_owned(),
         ValidationErrorKind::Pattern { pattern } => format!("expected what matches {pattern}"),
         _ => error.masked().to_string(),
     };
     (text, false)
+}
+
+fn is_percentage(error: &ValidationError<'_>) -> bool {
+    error.instance_path().as_str().ends_with("percentage")
 }
 
 fn type_message(kind: &TypeKind, instance: &Value) -> (String, bool) {
@@ -159,7 +166,10 @@ fn type_message(kind: &TypeKind, instance: &Value) -> (String, bool) {
             other => other,
         })
         .collect();
-    (format!("expected {}", words.join(" or ")), !(number && instance.is_number()))
+    if number && instance.is_number() {
+        return (PERCENTAGE.to_owned(), false);
+    }
+    (format!("expected {}", words.join(" or ")), true)
 }
 
 fn listed(options: &Value) -> String {

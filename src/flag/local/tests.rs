@@ -105,7 +105,7 @@ fn what_is_no_object_or_lacks_its_name_is_refused() {
     assert_eq!(refused(r#"{"name": "a", "environment": "e", "name": "b"}"#), [("name".to_owned(), false)]);
     assert_eq!(
         refused(r#"{"name": null, "environment": 7}"#),
-        [("environment".to_owned(), true), ("name".to_owned(), false)]
+        [("name".to_owned(), false), ("environment".to_owned(), true)]
     );
 }
 

@@ -1,6 +1,6 @@
 //! The whole flag: targeting, values, dependencies, status and schedules, from a call to what is answered.
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{Scene, is_on, leads, new_flag, refused};
@@ -222,8 +222,9 @@ fn steps_come_at_their_time_are_announced_and_survive_their_leader() {
     let other = scene.start("two");
     let topics = scene.group.topics.clone();
     let mut updates = Tap::open(&topics.kafka, &topics.updates);
-    let steps = json!([{"date": soon(60_000), "percentage": 7}, {"date": soon(6_000), "percentage": 100},
-        {"date": soon(2_500), "enabled": false}, {"date": soon(6_000), "percentage": 100}]);
+    let back = json!({"date": soon(6_000), "percentage": 100, "enabled": true});
+    let steps =
+        json!([{"date": soon(60_000), "percentage": 7}, back, {"date": soon(2_500), "enabled": false}, back]);
     let made =
         scene.create(&leader, &with("f", json!({"rollout_percentage": 100, "rollout_schedule": steps})));
     assert_eq!(made.status, 201, "{made:?}");
@@ -235,14 +236,17 @@ fn steps_come_at_their_time_are_announced_and_survive_their_leader() {
     let announced = |updates: &mut Tap, after: u64| {
         let later = |body: &Value| body["flag_name"] == "f" && body["version"].as_u64() > Some(after);
         let found = updates.wait("the step's invalidation", SOON, |it| later(&it.json())).json();
-        (found["version"].as_u64().unwrap(), found["actor"].clone())
+        assert_eq!(found["actor"], "schedule");
+        let at = |value: &Value| value.as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+        (found["version"].as_u64().unwrap(), at(&found["published_at"]))
     };
-    let (second, actor) = announced(&mut updates, first);
-    assert_eq!(actor, "schedule");
+    let date = |index: usize| dates[index].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let (second, published_at) = announced(&mut updates, first);
+    assert!(published_at >= date(0), "not before its time");
     wait_until("off everywhere", SOON, || [&leader, &other].iter().all(|service| !is_on(service, "f", "u")));
     // Nobody leads when the next step comes but the successor.
     leader.kill();
-    let (third, actor) = announced(&mut updates, second);
-    assert!(third > second && actor == "schedule");
+    let (third, published_at) = announced(&mut updates, second);
+    assert!(third > second && published_at >= date(1));
     wait_until("on again", SOON, || is_on(&other, "f", "u"));
 }
