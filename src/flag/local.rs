@@ -15,18 +15,17 @@ mod schema;
 mod share;
 mod translate;
 mod value;
+mod words;
 
 use serde::Deserialize;
 
 pub use graph::{Family, MAX_DEPENDENCY_LEVELS, check_dependencies};
-pub use model::{
-    Attribute, Dependency, FlagType, Link, LocalFlag, Operator, Rule, Status, Step, Strategy, ValueKind,
-    Variant,
-};
+pub use model::{Attribute, Dependency, Link, LocalFlag, Rule, Step, Variant};
 pub use read::{Change, Invalid, check_environment, check_name, created, updated};
 pub use schedule::{last_step, next_step};
 pub use schema::SCHEMA;
 pub use translate::feature;
+pub use words::{FlagType, Operator, Status, Strategy, ValueKind};
 
 /// The revision in a definition that [`feature`] has made.
 pub fn revision(definition: &str) -> Option<i64> {

@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::model::{
-    Attribute, Dependency, LocalFlag, Operator, Rule, Status, Step, Strategy, ValueKind, Variant,
-};
+use super::model::{Attribute, Dependency, LocalFlag, Rule, Step, Variant};
 use super::share::{self, TOTAL_WEIGHT};
 use super::value::Values;
+use super::words::{Operator, Status, Strategy, ValueKind};
 use super::{Invalid, schedule};
 
 /// Strategies that a flag may become, those of all its steps together.

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::model::{Attribute, Operator, Rule};
+use super::model::{Attribute, Rule};
+use super::words::Operator;
 
 /// Where a context says which groups its user is in: one, or a list of them.
 const GROUP_FIELDS: [&str; 2] = ["group_id", "groups"];

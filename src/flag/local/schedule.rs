@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::Invalid;
-use super::model::{LocalFlag, Rule, Status, Step};
+use super::model::{LocalFlag, Rule, Step};
+use super::words::Status;
 
 /// What steps change.
 #[derive(Debug, Clone, Copy, PartialEq)]

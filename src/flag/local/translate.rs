@@ -4,10 +4,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::condition::{Conditions, context_name, users};
-use super::model::{LocalFlag, Rule, Strategy, ValueKind, Variant};
+use super::model::{LocalFlag, Rule, Variant};
 use super::schedule::{Phase, phases};
 use super::share::{TOTAL_WEIGHT, shares, weights};
 use super::value::payload;
+use super::words::{Strategy, ValueKind};
 
 /// The variant that carries a flag's only value.
 const DEFAULT_VARIANT: &str = "default";

@@ -3,7 +3,8 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use super::model::{LocalFlag, ValueKind};
+use super::model::LocalFlag;
+use super::words::ValueKind;
 use super::{Invalid, schema};
 
 const MAX_VALUE_BYTES: usize = 65_536;
