@@ -8,7 +8,7 @@ use super::model::{Attribute, Dependency, LocalFlag, Rule, Step, Variant};
 use super::share::{self, TOTAL_WEIGHT};
 use super::value::Values;
 use super::words::{Operator, Status, Strategy, ValueKind};
-use super::{Invalid, schedule};
+use super::{Invalid, schedule, schema};
 
 /// Strategies that a flag may become, those of all its steps together.
 const MAX_STRATEGIES: usize = 1_000;
@@ -136,6 +136,10 @@ impl Found {
         if *ignore_case && !matches!(operator, Contains | StartsWith | EndsWith | Matches) {
             let message = "goes with contains, starts_with, ends_with and matches only";
             self.refuse(format!("{place}.ignore_case"), message);
+        }
+        let version = value.as_ref().and_then(Value::as_str).filter(|_| operator.is_of_versions());
+        if version.is_some_and(|version| semver::Version::parse(version).is_err()) {
+            self.refuse(format!("{place}.value"), schema::VERSION);
         }
         if value.is_none() && *operator != Exists {
             self.refuse(format!("{place}.value"), "is required");

@@ -16,6 +16,7 @@ pub const SCHEMA: &str = include_str!("../../../schemas/local-flag.schema.json")
 
 /// More problems than this are not told at once.
 pub const MAX_PROBLEMS: usize = 100;
+pub const VERSION: &str = "expected a semantic version such as 1.2.3";
 /// Of all whole numbers that a flag may say.
 const PERCENTAGE: &str = "expected a whole number from 0 to 100";
 const MAX_SCHEMA_BYTES: usize = 8_192;
@@ -67,7 +68,6 @@ fn ours(whole: bool) -> Result<Validator, String> {
         .with_pattern_options(PatternOptions::regex())
         .should_validate_formats(true)
         .with_format("date-time", |text: &str| DateTime::parse_from_rfc3339(text).is_ok())
-        .with_format("semver", |text: &str| semver::Version::parse(text).is_ok())
         .with_format("regex", is_regex);
     options.build(&schema).map_err(|error| error.to_string())
 }
@@ -129,13 +129,13 @@ fn message(error: &ValidationError<'_>) -> (String, bool) {
         ValidationErrorKind::PropertyNames { .. } => "expected names of 1 to 255 characters".to_owned(),
         ValidationErrorKind::Format { format } => match format.as_str() {
             "date-time" => "expected a time as in RFC 3339, with its zone".to_owned(),
-            "semver" => "expected a semantic version such as 1.2.3".to_owned(),
             "regex" => "expected a regular expression, and not one of enormous size".to_owned(),
             format => format!("expected {format}"),
         },
         ValidationErrorKind::Pattern { pattern } if pattern.starts_with("^https") => {
             "expected a URL that begins with http:// or https://".to_owned()
         }
+        ValidationErrorKind::Pattern { pattern } if pattern.starts_with("^(0|") => VERSION.to_owned(),
         ValidationErrorKind::Pattern { pattern } if pattern.contains("100|") => PERCENTAGE.to_owned(),
         ValidationErrorKind::Pattern { pattern } => format!("expected what matches {pattern}"),
         _ => error.masked().to_string(),

@@ -74,6 +74,16 @@ pub enum Operator {
     Matches,
 }
 
+impl Operator {
+    pub fn is_of_versions(self) -> bool {
+        use Operator::{
+            SemverEquals, SemverGreaterOrEqual, SemverGreaterThan, SemverLessOrEqual, SemverLessThan,
+        };
+        let all = [SemverEquals, SemverGreaterThan, SemverGreaterOrEqual, SemverLessThan, SemverLessOrEqual];
+        all.contains(&self)
+    }
+}
+
 impl FlagType {
     pub const NAMES: &[(&str, Self)] = &[
         ("release", Self::Release),
