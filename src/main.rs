@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use flagstream::cli::{self, Cli};
 
+/// What one thread makes and another frees costs neither of them a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {

@@ -48,15 +48,28 @@ pub struct HttpArgs {
 /// What is asked of which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arm {
+    /// A fixed body that passes nothing but the HTTP library.
+    BareOne,
+    /// A fixed body as a route of the service: who calls, how many, how long, how large.
     FixedOne,
     One,
+    BareAll,
     FixedAll,
     All,
     EdgeOne,
     EdgeAll,
 }
 
-const ARMS: [Arm; 6] = [Arm::FixedOne, Arm::One, Arm::FixedAll, Arm::All, Arm::EdgeOne, Arm::EdgeAll];
+const ARMS: [Arm; 8] = [
+    Arm::BareOne,
+    Arm::FixedOne,
+    Arm::One,
+    Arm::BareAll,
+    Arm::FixedAll,
+    Arm::All,
+    Arm::EdgeOne,
+    Arm::EdgeAll,
+];
 
 #[derive(Debug, serde::Serialize)]
 pub struct HttpReport {
@@ -94,6 +107,8 @@ pub struct LatencyReport {
 impl Arm {
     pub fn name(self) -> &'static str {
         match self {
+            Self::BareOne => "bare fixed body, one flag's size",
+            Self::BareAll => "bare fixed body, all flags' size",
             Self::FixedOne => "fixed body, one flag's size",
             Self::One => "one flag",
             Self::FixedAll => "fixed body, all flags' size",
@@ -161,7 +176,7 @@ async fn measure(
         }
     }
     let arms: Vec<_> = arms.iter().zip(&rounds).map(|(arm, rounds)| report(*arm, rounds)).collect();
-    let half = arms.get(1).map_or(1.0, |one| one.answers_per_second / 2.0);
+    let half = arms.get(2).map_or(1.0, |one| one.answers_per_second / 2.0);
     let measured = scene.load(Arm::One, Some(half)).await?;
     let at = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
     let half_load = LatencyReport {
@@ -227,16 +242,15 @@ fn report(arm: Arm, rounds: &[(f64, Measured)]) -> ArmReport {
 }
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
-    let [fixed_one, one, fixed_all, all, edge @ ..] = arms else {
+    let [bare_one, fixed_one, one, bare_all, fixed_all, all, edge @ ..] = arms else {
         return Vec::new();
     };
-    let mut ratios = vec![
-        ("one flag / fixed body".to_owned(), one.median / fixed_one.median),
-        ("all flags / fixed body".to_owned(), all.median / fixed_all.median),
-    ];
+    let mut pairs = vec![(one, fixed_one), (one, bare_one), (all, fixed_all), (all, bare_all)];
     if let [edge_one, edge_all] = edge {
-        ratios.push(("one flag / Unleash Edge".to_owned(), one.median / edge_one.median));
-        ratios.push(("all flags / Unleash Edge".to_owned(), all.median / edge_all.median));
+        pairs.extend([(one, edge_one), (all, edge_all)]);
     }
-    ratios
+    let ratio = |(own, other): (&ArmReport, &ArmReport)| {
+        (format!("{} / {}", own.arm, other.arm), own.median / other.median)
+    };
+    pairs.into_iter().map(ratio).collect()
 }

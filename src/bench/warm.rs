@@ -24,6 +24,7 @@ use crate::store::Store;
 use crate::warm::client::Client;
 use crate::warm::event::Event;
 use crate::warm::subject::{Clock, Entry, Scene};
+use crate::warm::worker::FETCH_RECORDS;
 use crate::warm::writer::Writer;
 
 use super::load::{self, ENVIRONMENT};
@@ -31,8 +32,6 @@ use super::stream::median;
 
 use change::ChangeReport;
 
-/// Values in one batch, as the warmer has them.
-const BATCH: usize = 2_048;
 /// SETs in one pipeline.
 const PIPELINE: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -189,7 +188,7 @@ impl Bench {
 
     fn write(&self, entries: &[Entry], handle: &Handle) -> anyhow::Result<()> {
         let mut writer = self.writer()?;
-        for entries in entries.chunks(BATCH) {
+        for entries in entries.chunks(FETCH_RECORDS) {
             let written = handle.block_on(writer.write(entries))?;
             ensure!(written.values as usize >= entries.len(), "not all values were written");
         }
@@ -199,7 +198,7 @@ impl Bench {
     fn write_events(&self, events: &[Vec<u8>], handle: &Handle) -> anyhow::Result<()> {
         let writer = Arc::new(tokio::sync::Mutex::new(self.writer()?));
         let mut under_way = None;
-        for events in events.chunks(BATCH) {
+        for events in events.chunks(FETCH_RECORDS) {
             let (entries, writer) = (self.entries(events)?, Arc::clone(&writer));
             // As the warmer does: the next batch is evaluated while one is written.
             let write = async move { writer.lock().await.write(&entries).await };

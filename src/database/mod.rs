@@ -12,11 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::config::Secret;
 
@@ -31,6 +32,9 @@ const MAX_CONNECTIONS: u32 = 8;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a new connection to Postgres may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Said to Postgres by each connection of the pool. A question over all days is planned over dozens of partitions, so
+/// that it looks expensive enough to be compiled, which takes longer than to answer it.
+const PREPARE: &str = "SET jit = off";
 /// How long SQLite waits for another writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,6 +72,7 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| Box::pin(connection.execute(PREPARE).map_ok(drop)))
             .connect_lazy_with(options.clone());
         Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }

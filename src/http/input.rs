@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Instant;
 
 use crate::message::request::{Refusal, RefusalCode};
@@ -32,20 +33,19 @@ pub struct Input {
 impl<S: Send + Sync> FromRequest<S> for Input {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let (mut parts, body) = request.into_parts();
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
         check_content_type(&parts.headers)?;
-        let headers = std::mem::take(&mut parts.headers);
         let query = parts.uri.query().map(str::to_owned);
-        // With the parts goes the limit of the route.
-        let body = Bytes::from_request(Request::from_parts(parts, body), state).await;
-        let body = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
+        let body = Limited::new(body, super::MAX_BODY_BYTES).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
                 let message = format!("the body is larger than {} bytes", super::MAX_BODY_BYTES);
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            } else {
+                Problem::new(StatusCode::BAD_REQUEST, "the body ended early")
             }
-            _ => Problem::new(StatusCode::BAD_REQUEST, "the body ended early"),
         })?;
+        let (body, headers) = (body.to_bytes(), parts.headers);
         Ok(Self { body, headers, query })
     }
 }

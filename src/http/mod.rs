@@ -14,6 +14,7 @@ pub mod handles;
 pub mod health;
 mod input;
 mod kept;
+mod limits;
 mod manage;
 mod ofrep;
 mod openapi;
@@ -27,21 +28,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::State;
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
 use axum::http::{Method, StatusCode};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::health::Registry;
-use crate::metrics::{Metrics, RefusedLabels};
+use crate::metrics::Metrics;
+
+pub(crate) use limits::Limits;
 
 pub use api::Api;
 pub use caller::Caller;
+pub(crate) use input::Input;
 pub use manage::segment;
 pub use problem::Problem;
 pub use server::Server;
@@ -65,13 +68,14 @@ pub struct Surface {
 
 /// The routes of the main listener; `with_metrics` where they have no listener of their own.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
-    let router = health::routes();
-    let router = if with_metrics { router.route("/metrics", get(metrics)) } else { router };
+    let own = health::routes();
+    let own = if with_metrics { own.route("/metrics", get(metrics)) } else { own };
+    let own = Limits::of(None).around(own);
     let Some(api) = surface.api.clone() else {
-        return finish(router, surface);
+        return finish(own, surface);
     };
     let cors = cors(&api.config.api.cors_origins);
-    let router = finish(router.merge(api_routes(api)), surface);
+    let router = finish(own.merge(api_routes(api)), surface);
     // Around all others: what a browser asks before a call is no call of any route.
     match cors {
         Some(cors) => router.layer(cors),
@@ -81,7 +85,7 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 
 /// The routes of the `api` role, one file per surface.
 fn api_routes<S>(api: Arc<Api>) -> Router<S> {
-    Router::new()
+    let routes = Router::new()
         .merge(evaluate::routes())
         .merge(manage::routes())
         .merge(ofrep::routes())
@@ -89,9 +93,8 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(tokens::routes())
-        .merge(openapi::routes())
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), within_limits))
-        .with_state(api)
+        .merge(openapi::routes());
+    Limits::of(Some(Arc::clone(&api))).around(routes).with_state(api)
 }
 
 /// What pages of these origins may do; nothing where there are none.
@@ -113,64 +116,19 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     })
 }
 
-/// A call beyond what can be answered at once is told to come again.
-async fn within_limits(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    match api.calls.try_acquire() {
-        Ok(_permit) => counted(&api, next.run(request).await),
-        Err(_) => {
-            let detail = format!("{} calls are being answered already", api::MAX_CALLS);
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
-            counted(&api, problem.into_response())
-        }
-    }
-}
-
-/// Counts what was refused for who asked, how often, or when.
-fn counted(api: &Api, response: Response) -> Response {
-    if let Some(labels) = RefusedLabels::of(response.status().as_u16()) {
-        api.metrics.http.refused.get_or_create(&labels).inc();
-    }
-    response
-}
-
 /// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
 pub fn admin_router(surface: Surface) -> Router {
     router(Surface { api: None, ..surface }, true)
 }
 
+/// With answers for what is not there.
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
-    finish_within(server::ANSWER_TIMEOUT, router, surface)
-}
-
-fn finish_within(limit: Duration, router: Router<Surface>, surface: Surface) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::map_response(as_problem))
-        .layer(middleware::from_fn(move |request, next| within_time(limit, request, next)))
         .with_state(surface)
-}
-
-/// An error that the router itself found, such as a path that is no UTF-8, looks like all others.
-async fn as_problem(response: Response) -> Response {
-    let status = response.status();
-    let text =
-        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    if text && (status.is_client_error() || status.is_server_error()) {
-        let detail =
-            if status.is_client_error() { "the path or a parameter cannot be read" } else { "failed" };
-        return Problem::new(status, detail).into_response();
-    }
-    response
-}
-
-/// An answer that takes too long is given up.
-async fn within_time(limit: Duration, request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(limit, next.run(request)).await;
-    answer.unwrap_or_else(|_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time").into_response())
 }
 
 async fn metrics(State(surface): State<Surface>) -> Response {

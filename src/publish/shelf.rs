@@ -16,6 +16,8 @@ const STORE_BYTES: usize = 8 << 20;
 const HEALTHY_AGE: Duration = Duration::from_millis(500);
 /// After an error of the disk it is left alone for so long.
 const DISK_PAUSE: Duration = Duration::from_millis(200);
+/// Under load that comes and goes the disk may be used several times a second; metrics say how much.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -26,6 +28,8 @@ pub(super) struct Shelf {
     /// There may be something on disk.
     filled: bool,
     pause_until: Option<Instant>,
+    /// When the log was told last that events go to disk.
+    told: Option<Instant>,
 }
 
 impl Shelf {
@@ -35,7 +39,7 @@ impl Shelf {
         if left {
             tracing::info!(bytes = spool.bytes(), "events of a former run are on disk, they are sent first");
         }
-        Self { spool, metrics, in_use: left, filled: left, pause_until: None }
+        Self { spool, metrics, in_use: left, filled: left, pause_until: None, told: None }
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -62,7 +66,10 @@ impl Shelf {
                 Err(error) => return self.trouble(&error),
             }
         }
-        tracing::warn!("kafka does not keep up: events go to disk");
+        if self.told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
+            self.told = Some(Instant::now());
+            tracing::warn!("kafka does not keep up: events go to disk");
+        }
         self.spool.skip_to_end();
         self.in_use = true;
     }
@@ -138,7 +145,7 @@ impl Shelf {
     fn end(&mut self, flight: &Flight) {
         if self.in_use && self.spool.is_read() && flight.age() < HEALTHY_AGE {
             self.in_use = false;
-            tracing::info!("kafka keeps up again: all events on disk are on their way");
+            tracing::debug!("kafka keeps up again: all events on disk are on their way");
         }
         // Those on disk were sent before all others.
         let acknowledged = flight.first().is_none_or(|first| first.on_disk.is_none());

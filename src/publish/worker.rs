@@ -22,6 +22,9 @@ use super::shelf::Shelf;
 const IN_FLIGHT_BYTES: usize = 32 << 20;
 /// What Kafka has not taken within this time is put on disk as well.
 const SPOOL_AFTER: Duration = Duration::from_secs(1);
+/// The same while much is waiting. A Kafka that takes what is on its way sooner than that empties the queue in half a
+/// second: the disk would cost more than it saves, and calls wait for room.
+const CROWDED_SPOOL_AFTER: Duration = Duration::from_millis(250);
 /// How long a look at what came back may wait for something to come.
 const STEP: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
@@ -112,8 +115,8 @@ impl Worker {
     /// Moves what arrived to the disk or to the producer.
     fn take_in(&mut self) {
         if let Some(shelf) = &mut self.shelf {
-            let late = self.flight.age() > SPOOL_AFTER || self.queue.bytes() > QUEUE_BYTES / 2;
-            if late {
+            let age = self.flight.age();
+            if age > SPOOL_AFTER || (age > CROWDED_SPOOL_AFTER && self.queue.bytes() > QUEUE_BYTES / 2) {
                 shelf.begin(&mut self.flight);
             }
             if shelf.is_in_use() {

@@ -36,7 +36,7 @@ mod trouble;
 mod value;
 mod view;
 mod way;
-mod worker;
+pub(crate) mod worker;
 pub(crate) mod writer;
 
 use std::io;

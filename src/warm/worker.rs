@@ -26,8 +26,8 @@ use super::repeats::Repeats;
 use super::subject::{Clock, Entry, Reason, Scene};
 use super::writer::{Writer, Written};
 
-/// Records of one fetch, which are written together.
-const FETCH_RECORDS: usize = 2_048;
+/// Records of one fetch, which are written together: Redis is waited for a few times, however many they are.
+pub(crate) const FETCH_RECORDS: usize = 8_192;
 /// How late a stop may be noticed.
 const STEP: Duration = Duration::from_millis(20);
 /// How long an event may wait until the store has the version that it was evaluated with.

@@ -137,11 +137,12 @@ async fn made_up_tokens_cost_neither_memory_nor_questions() {
 async fn without_the_table_known_tokens_count_for_a_while_and_others_cannot_be_told() {
     let max_age = Duration::from_secs(8);
     let scene = Scene::start(max_age).await;
-    let (known, missed) = (scene.token(None).await, scene.token(None).await);
-    assert!(scene.is_valid(&known).await);
+    let (known, other) = (scene.token(None).await, scene.token(None).await);
+    // A look may have come between the two: each is asked for.
+    assert!(scene.is_valid(&known).await && scene.is_valid(&other).await);
     scene.run("ALTER TABLE api_token_revision RENAME TO elsewhere").await;
     scene.until(&Token::generate(), |found| matches!(found, Found::Unavailable)).await;
-    assert!(scene.is_valid(&known).await && scene.is_valid(&missed).await);
+    assert!(scene.is_valid(&known).await && scene.is_valid(&other).await);
     // Nothing is waited for while it is known to be away.
     let mut at_once = false;
     for _ in 0..50 {

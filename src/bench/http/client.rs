@@ -75,6 +75,8 @@ impl Load<'_> {
 
 pub fn path(arm: Arm, number: u64, flags: usize) -> String {
     match arm {
+        Arm::BareOne => "/bench/bare/one".to_owned(),
+        Arm::BareAll => "/bench/bare/all".to_owned(),
         Arm::FixedOne => "/bench/fixed/one".to_owned(),
         Arm::One => "/api/v1/feature-flags/evaluate".to_owned(),
         Arm::FixedAll => "/bench/fixed/all".to_owned(),
@@ -91,12 +93,12 @@ pub fn body(arm: Arm, number: u64, flags: usize) -> String {
         "{{\"region\":\"{region}\",\"subscription_tier\":\"{tier}\",\"app_version\":\"4.2.{app_version}\"}}"
     );
     match arm {
-        Arm::FixedOne | Arm::One => format!(
+        Arm::BareOne | Arm::FixedOne | Arm::One => format!(
             "{{\"flag_name\":\"{}\",\"user_id\":\"{user}\",\"session_id\":\"s-{session}\",\
              \"context\":{properties},\"default_value\":false,\"environment\":\"{ENVIRONMENT}\"}}",
             flag_name(flag)
         ),
-        Arm::FixedAll | Arm::All => format!(
+        Arm::BareAll | Arm::FixedAll | Arm::All => format!(
             "{{\"user_id\":\"{user}\",\"session_id\":\"s-{session}\",\"context\":{properties},\
              \"environment\":\"{ENVIRONMENT}\"}}"
         ),

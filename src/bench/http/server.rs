@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::bench::load;
-use crate::config::Config;
+use crate::config::{Config, Scope};
 use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Surface};
+use crate::http::{self, Api, Caller, Input, Limits, Surface};
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -48,8 +48,8 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };
     let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
-    let router = http::router(Surface { health, metrics, api: Some(api) }, true);
-    let router = router.clone().merge(fixed(&router, args.flags).await?);
+    let router = http::router(Surface { health, metrics, api: Some(Arc::clone(&api)) }, true);
+    let router = router.clone().merge(fixed(&router, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
     println!("{}", server.address()?);
     server.run(router, shutdown).await?;
@@ -57,18 +57,24 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Routes that answer with what the real ones answered once, and nothing done for it.
-async fn fixed(router: &Router, flags: usize) -> anyhow::Result<Router> {
-    let mut fixed = Router::new();
-    for (arm, real) in [(Arm::FixedOne, Arm::One), (Arm::FixedAll, Arm::All)] {
+/// Routes that answer with what the real ones answered once: as any route of the service, and as bare as can be.
+async fn fixed(router: &Router, api: Arc<Api>, flags: usize) -> anyhow::Result<Router> {
+    let (mut routes, mut bare) = (Router::new(), Router::new());
+    for (real, arm, bare_arm) in
+        [(Arm::One, Arm::FixedOne, Arm::BareOne), (Arm::All, Arm::FixedAll, Arm::BareAll)]
+    {
         let request = Request::post(client::path(real, 0, flags))
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(body(real, 0, flags)))?;
         let answer = router.clone().oneshot(request).await?;
         anyhow::ensure!(answer.status().is_success(), "{}: {}", real.name(), answer.status());
         let answer: Bytes = to_bytes(answer.into_body(), usize::MAX).await.context("an answer")?;
-        let respond = move |_: Bytes| async move { ([(CONTENT_TYPE, "application/json")], answer) };
-        fixed = fixed.route(&client::path(arm, 0, flags), post(respond));
+        let respond = |answer: Bytes| ([(CONTENT_TYPE, "application/json")], answer);
+        let of_bare = answer.clone();
+        bare = bare.route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_bare)));
+        let of_route =
+            async move |caller: Caller, _: Input| caller.may(Scope::Evaluate).map(|()| respond(answer));
+        routes = routes.route(&client::path(arm, 0, flags), post(of_route));
     }
-    Ok(fixed)
+    Ok(bare.merge(Limits::of(Some(Arc::clone(&api))).around(routes).with_state(api)))
 }

@@ -16,7 +16,7 @@ use crate::warm::sweep::Sweeper;
 use crate::warm::{Read, Reader, Subject};
 
 use super::blocking::{Blocking, Watch};
-use super::{BATCH, Bench, PATIENCE, event_for};
+use super::{Bench, FETCH_RECORDS, PATIENCE, event_for};
 
 /// How often a value is asked for until a change is seen.
 const LOOK_INTERVAL: Duration = Duration::from_micros(50);
@@ -114,8 +114,8 @@ impl Bench {
         self.parts.store.apply([FlagChange::Set(changed(VERSION, true)?)]);
         tracing::info!(keys, "writing keys");
         let mut writer = self.writer()?;
-        for first in (0..keys).step_by(BATCH) {
-            let events: Vec<_> = (first..keys.min(first + BATCH)).map(event_of_changed).collect();
+        for first in (0..keys).step_by(FETCH_RECORDS) {
+            let events: Vec<_> = (first..keys.min(first + FETCH_RECORDS)).map(event_of_changed).collect();
             handle.block_on(writer.write(&self.entries(&events)?))?;
         }
         Ok(())

@@ -64,7 +64,8 @@ async fn a_call_too_many_is_told_to_come_again() {
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_given_up() {
     let routes = Router::new().route("/slow", get(std::future::pending::<()>));
-    let router = finish_within(Duration::from_millis(10), routes, surface());
+    let limits = Limits { time: Duration::from_millis(10), api: None };
+    let router: Router = limits.around(routes);
     let answer = router.oneshot(get_request("/slow")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(answer.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
