@@ -68,6 +68,9 @@ struct Strategy {
     constraints: Value,
     #[serde(default)]
     parameters: Map<String, Value>,
+    /// What only local flags say: more conditions, or that these are off.
+    #[serde(default)]
+    local: Value,
 }
 
 impl FlagVersion {
@@ -142,7 +145,8 @@ fn target_users(strategies: &[Strategy]) -> Vec<String> {
     let listed = listed.filter_map(|strategy| strategy.parameters.get("userIds")?.as_str());
     let listed = listed.flat_map(|users| users.split(',')).map(str::trim);
     // On for these users, and nothing else is asked.
-    let constrained = strategies.iter().filter(|strategy| strategy.name == "default");
+    let constrained =
+        strategies.iter().filter(|strategy| strategy.name == "default" && strategy.local.is_null());
     let constrained = constrained.filter_map(|strategy| match strategy.constraints.as_array()?.as_slice() {
         [only] if only["contextName"] == "userId" && only["operator"] == "IN" && only["inverted"] != true => {
             only["values"].as_array()
@@ -172,6 +176,8 @@ mod tests {
         let feature = json!({"name": "a/b", "enabled": true, "description": "x\u{0}y", "strategies": [
             {"name": "userWithId", "parameters": {"userIds": "u-1, u-2,"}},
             {"name": "default", "constraints": [{"contextName": "userId", "operator": "IN", "values": ["u-3"]}]},
+            {"name": "default", "local": {"off": true},
+                "constraints": [{"contextName": "userId", "operator": "IN", "values": ["u-4"]}]},
             {"name": "flexibleRollout", "parameters": {"rollout": "25", "groupId": "g"}}]});
         let version = read(&feature).unwrap();
         assert_eq!((version.name.as_str(), version.version, version.in_force_ms), ("a/b", 7, 5));

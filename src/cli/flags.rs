@@ -1,6 +1,10 @@
 //! `flagstream flags`: what is done with flags, at a running service.
 
+mod apply;
+mod export;
+mod files;
 mod kill;
+mod remote;
 mod review;
 
 use std::process::ExitCode;
@@ -17,6 +21,12 @@ pub enum Command {
     Stale(review::StaleArgs),
     /// List, or remove, local flags that were archived long ago
     Cleanup(review::CleanupArgs),
+    /// Make the local flags of a running service what files say
+    Apply(apply::ApplyArgs),
+    /// Show what `apply` would change; exit code 1 if that is anything
+    Diff(apply::DiffArgs),
+    /// Write the local flags of a running service into files
+    Export(export::ExportArgs),
 }
 
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
@@ -25,5 +35,8 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Restore(args) => kill::restore(args, global).await,
         Command::Stale(args) => review::stale(args, global).await,
         Command::Cleanup(args) => review::cleanup(args, global).await,
+        Command::Apply(args) => apply::apply(args, global).await,
+        Command::Diff(args) => apply::diff(args, global).await,
+        Command::Export(args) => export::export(args, global).await,
     }
 }

@@ -68,6 +68,14 @@ impl Origin {
         }
     }
 
+    /// How long it is until its answer changes by itself.
+    pub(super) fn until_due(&self) -> Option<Duration> {
+        match self {
+            Self::Local(origin) => origin.until_next_step(),
+            Self::Unleash(_) | Self::File(_) => None,
+        }
+    }
+
     pub(super) fn followable(&self) -> Followable {
         self.environment().map_or(Followable::Local, |name| Followable::Environment(name.to_owned()))
     }

@@ -88,11 +88,14 @@ async fn poll(
             return;
         };
         origin.settled(accepted);
-        let wait = pace.after(match failed {
+        // A source that fails is not asked more often because of what is due.
+        let due = origin.until_due().filter(|_| failed.is_none()).unwrap_or(Duration::MAX);
+        let mut wait = pace.after(match failed {
             Some(retry_after) => Looked::Failed { retry_after },
             None if following => Looked::Following,
             None => Looked::Fine,
         });
+        wait.at_most = wait.at_most.min(due).max(wait.at_least);
         pause(wait, &wake).await;
     }
 }

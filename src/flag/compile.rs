@@ -1,5 +1,7 @@
 //! One flag, compiled: its rules as closures of Unleash's engine, its variants with their payloads parsed.
 
+mod clause;
+mod phase;
 mod properties;
 mod rule;
 mod summary;
@@ -13,6 +15,8 @@ use unleash_types::client_features::{ClientFeature, FeatureDependency};
 pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
+pub(super) use clause::Clause;
+pub(super) use phase::Phase;
 pub(super) use properties::{ContextField, Properties};
 pub(super) use rule::{Condition, StrategyRule, parameter};
 pub(super) use variant::{Stickiness, VariantSet};
@@ -21,6 +25,7 @@ use crate::message::definition::Source;
 use crate::message::kill_switch::KillSwitch;
 
 use super::definition;
+use super::definition::local::Private;
 use super::steady::Dependence;
 use properties::PropertyNames;
 
@@ -38,12 +43,17 @@ pub struct CompiledFlag {
     pub provenance: Option<Provenance>,
     /// Switched on in its environment; whom for, the strategies say.
     pub(super) switched_on: bool,
+    /// Those of all phases.
     pub(super) strategies: Box<[StrategyRule]>,
+    /// In the order of time; empty: one for all times.
+    pub(super) phases: Box<[Phase]>,
     /// The flag's own, then those of its strategies.
     pub(super) variants: Box<[Variant]>,
     /// The flag's own.
     pub(super) own: VariantSet,
     pub(super) dependencies: Box<[Dependency]>,
+    /// Its parents are asked as if they were asked alone, and may have parents themselves.
+    pub(super) chained: bool,
     /// Those that the rules read.
     pub(super) properties: Properties,
     /// What else the outcome depends on.
@@ -89,10 +99,16 @@ impl fmt::Debug for CompiledFlag {
 impl CompiledFlag {
     /// Compiles Unleash's feature JSON (segments already inlined, see [`definition::inline_segments`]).
     pub fn compile(environment: &str, version: u64, definition: &str) -> Result<Self, CompileError> {
-        Self::from_feature(environment, version, &definition::read(definition)?)
+        let (feature, private) = definition::read(definition)?;
+        Self::from_feature(environment, version, &feature, &private)
     }
 
-    fn from_feature(environment: &str, version: u64, feature: &ClientFeature) -> Result<Self, CompileError> {
+    fn from_feature(
+        environment: &str,
+        version: u64,
+        feature: &ClientFeature,
+        private: &Private,
+    ) -> Result<Self, CompileError> {
         let mut names = PropertyNames::of(feature.strategies.as_deref().unwrap_or_default());
         let mut variants = variant::own(feature);
         let own = VariantSet::own(feature);
@@ -105,10 +121,18 @@ impl CompiledFlag {
                 field: format!("strategies[{index}]"),
                 message,
             })?;
-            strategies.push(StrategyRule { condition, group: rule::group(strategy), variants: set });
+            let private = private.strategies.get(index);
+            strategies.push(StrategyRule {
+                condition,
+                clauses: private.iter().flat_map(|it| &it.conditions).map(Clause::of).collect(),
+                off: private.is_some_and(|it| it.off),
+                group: rule::group(strategy),
+                variants: set,
+            });
         }
         let sets = std::iter::once(&own).chain(strategies.iter().map(|strategy| &strategy.variants));
-        let dependence = Dependence::of(feature, sets);
+        let phases = phase::phases(&private.phases);
+        let dependence = Dependence::of(feature, sets, &phases);
         Ok(Self {
             name: feature.name.as_str().into(),
             environment: environment.into(),
@@ -117,13 +141,15 @@ impl CompiledFlag {
             switch: None,
             provenance: None,
             switched_on: feature.enabled,
+            summary: Summary::of(feature, private),
             strategies: strategies.into(),
+            phases,
             variants: variants.into(),
             own,
             dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
+            chained: private.chained,
             properties: names.finish(),
             dependence,
-            summary: Summary::of(feature),
         })
     }
 
@@ -142,8 +168,13 @@ impl CompiledFlag {
 
     /// Whether it is on for everyone whenever it is switched on.
     pub fn is_unconditional(&self) -> bool {
-        let always = |strategy: &StrategyRule| matches!(strategy.condition, Condition::Always);
-        self.dependencies.is_empty() && (self.strategies.is_empty() || self.strategies.iter().any(always))
+        let first_off = self.strategies.iter().position(|strategy| strategy.off);
+        let mut before = self.strategies.iter().take(first_off.unwrap_or(usize::MAX));
+        let always = |strategy: &StrategyRule| {
+            matches!(strategy.condition, Condition::Always) && strategy.clauses.is_empty()
+        };
+        let timeless = self.dependencies.is_empty() && self.phases.is_empty();
+        timeless && (self.strategies.is_empty() || before.any(always))
     }
 
     /// What it is said to be.

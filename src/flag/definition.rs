@@ -10,6 +10,7 @@
 mod canonical;
 mod constraint;
 mod feature;
+pub mod local;
 mod place;
 mod segments;
 
@@ -18,6 +19,8 @@ use unleash_types::client_features::ClientFeature;
 
 pub use canonical::{canonical, checksum};
 pub use segments::{Segments, inline_segments};
+
+use local::Private;
 
 use super::CompileError;
 pub(super) use place::shorten;
@@ -28,6 +31,8 @@ pub const MAX_DEFINITION_BYTES: usize = 1_000_000;
 pub const MAX_NESTING_LEVELS: usize = 32;
 pub const MAX_NAME_BYTES: usize = 255;
 pub const MAX_STRATEGIES: usize = 256;
+/// Of a local flag's schedule.
+pub const MAX_STEPS: usize = 64;
 /// The engine nests one closure per constraint, called and dropped recursively: 512 need less than 256 KiB of
 /// stack in a debug build (see the test in `compile`).
 pub const MAX_CONSTRAINTS_PER_STRATEGY: usize = 512;
@@ -42,10 +47,16 @@ pub const MAX_DEPENDENCIES: usize = 100;
 pub const MAX_REGEX_BYTES: usize = 2 << 20;
 
 /// Reads and validates one flag. What comes back can be compiled: operators are known, numbers, dates and versions
-/// well-formed and in the engine's notation.
-pub fn read(definition: &str) -> Result<ClientFeature, CompileError> {
+/// well-formed and in the engine's notation. The strategies of later phases stand behind those of the first.
+pub fn read(definition: &str) -> Result<(ClientFeature, Private), CompileError> {
     let value = parse(definition)?;
-    feature::read(&Place::root(&value)).map_err(|refusal| refusal.of(&value))
+    let place = Place::root(&value);
+    let read = |place| {
+        let mut feature = feature::read(place)?;
+        let private = local::read(place, &mut feature)?;
+        Ok((feature, private))
+    };
+    read(&place).map_err(|refusal: Refusal| refusal.of(&value))
 }
 
 /// The definition as JSON, within the limits of size and nesting.

@@ -1,17 +1,20 @@
 //! Evaluation: enabled and variant in one pass.
 //!
-//! The first strategy that matches decides: that the flag is on, and whose variants are drawn from. The semantics
-//! are those of Unleash's client specification and of its engine, Yggdrasil, which has the same in two passes.
+//! The first strategy that matches decides: that the flag is on (or off, which only local flags' can say), and whose
+//! variants are drawn from. The semantics are those of Unleash's client specification and of its engine, Yggdrasil,
+//! which has the same in two passes.
 
 mod draw;
+mod parents;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::DateTime;
 use unleash_yggdrasil::state::{EnrichedContext, PropertiesRef};
 
-use super::compile::{Condition, Dependency, StrategyRule};
+use super::compile::{Clause, Condition, StrategyRule};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Moment, Variant};
 
 /// What a flag says for a context, before any type is asked for.
@@ -20,12 +23,12 @@ pub struct Outcome<'s> {
     pub flag: &'s Arc<CompiledFlag>,
     /// Whether the flag is on for this context.
     pub enabled: bool,
-    /// The variant chosen, with its position in [`CompiledFlag::variants`] (for counting).
+    /// The variant chosen, with its position in [`CompiledFlag::variants`] (for counting). A local flag may have one
+    /// where it is off, too.
     pub variant: Option<(usize, &'s Variant)>,
     /// It is off because somebody killed it.
     pub killed: bool,
-    /// The engine could not answer. Nothing does this today: what could fail is refused at compile time, and a
-    /// cycle of dependencies is off.
+    /// There is no answer but off: the flags that it depends on are not there, or depend on each other.
     pub failure: Option<&'static str>,
 }
 
@@ -45,6 +48,16 @@ enum Match<'f> {
     Strategy(&'f StrategyRule),
 }
 
+impl Match<'_> {
+    fn is_on(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Everyone => true,
+            Self::Strategy(strategy) => !strategy.off,
+        }
+    }
+}
+
 impl EnvironmentFlags {
     /// Evaluates one flag; `None` if there is no flag of this name.
     pub fn evaluate<'s>(
@@ -58,53 +71,19 @@ impl EnvironmentFlags {
             return Some(Outcome { flag, enabled: false, variant: None, killed: true, failure: None });
         }
         let asked = Asked { context, moment, environment: self.name() };
-        let matched = if flag.switched_on && self.parents_allow(flag, asked) {
-            flag.matching(asked, &flag.name)
-        } else {
-            Match::None
+        let (matched, failure) = match self.decide(flag, asked, None) {
+            Ok(matched) => (matched, None),
+            Err(failure) => (Match::None, Some(failure)),
         };
-        let enabled = !matches!(matched, Match::None);
-        Some(Outcome {
-            flag,
-            enabled,
-            variant: if enabled { flag.draw(&matched, asked) } else { None },
-            killed: false,
-            failure: None,
-        })
-    }
-
-    fn parents_allow(&self, flag: &CompiledFlag, asked: Asked<'_>) -> bool {
-        let mut dependencies = flag.dependencies.iter();
-        dependencies.all(|dependency| self.parent_allows(dependency, flag, asked))
-    }
-
-    /// Parents have no parents themselves: one that names some (a cycle always does) allows nothing.
-    fn parent_allows(&self, dependency: &Dependency, child: &CompiledFlag, asked: Asked<'_>) -> bool {
-        let Some(parent) = self.get(&dependency.parent).filter(|flag| flag.dependencies.is_empty()) else {
-            return false;
-        };
-        // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
-        let matched = parent.matching(asked, &child.name);
-        let enabled =
-            parent.switched_on && !parent.is_killed_at(asked.moment) && !matches!(matched, Match::None);
-        if enabled != dependency.enabled {
-            return false;
-        }
-        if dependency.variants.is_empty() {
-            return true;
-        }
-        // Asked of a parent that is off, too; and a parent without any variant satisfies every list.
-        parent.draw(&matched, asked).is_none_or(|(_, variant)| {
-            let mut expected = dependency.variants.iter();
-            expected.any(|name| **name == *variant.name)
-        })
+        let variant = flag.draw_for(&matched, asked);
+        Some(Outcome { flag, enabled: matched.is_on(), variant, killed: false, failure })
     }
 }
 
 impl CompiledFlag {
-    /// The first strategy that matches, whether or not the flag is switched on.
-    fn matching(&self, asked: Asked<'_>, group: &str) -> Match<'_> {
-        if self.strategies.is_empty() {
+    /// The first of its strategies that matches, whether or not the flag is switched on.
+    fn matching<'f>(&'f self, strategies: &'f [StrategyRule], asked: Asked<'_>, group: &str) -> Match<'f> {
+        if strategies.is_empty() {
             return Match::Everyone;
         }
         let properties = self.properties_for(asked.context);
@@ -126,14 +105,17 @@ impl CompiledFlag {
             toggle_name: group,
             runtime_hostname: Some(asked.moment.hostname),
         };
-        let matched = self.strategies.iter().find(|strategy| match &strategy.condition {
-            Condition::Always => true,
-            Condition::Never => false,
-            Condition::Rule(rule) => {
-                // To the engine, the flag's name is the group of a rollout that names none (`compile::rule`).
-                context.toggle_name = strategy.group.as_deref().unwrap_or(group);
-                rule(context)
-            }
+        let matched = strategies.iter().find(|strategy| {
+            let rule_holds = match &strategy.condition {
+                Condition::Always => true,
+                Condition::Never => false,
+                Condition::Rule(rule) => {
+                    // To the engine, the flag's name is the group of a rollout that names none (`compile::rule`).
+                    context.toggle_name = strategy.group.as_deref().unwrap_or(group);
+                    rule(context)
+                }
+            };
+            rule_holds && strategy.clauses.iter().all(|clause| asked.holds(clause))
         });
         matched.map_or(Match::None, Match::Strategy)
     }
@@ -164,6 +146,17 @@ impl<'q> Asked<'q> {
 
     fn current_time(&self) -> &'q str {
         self.context.current_time.as_deref().unwrap_or(self.moment.now)
+    }
+
+    /// `None`: the context brings a time that is none.
+    fn current_ms(&self) -> Option<i64> {
+        Some(DateTime::parse_from_rfc3339(self.current_time()).ok()?.timestamp_millis())
+    }
+
+    fn holds(&self, clause: &Clause) -> bool {
+        let mut fields = clause.fields.iter();
+        let holds = fields.any(|field| self.field(field).is_some_and(|text| clause.holds(text)));
+        holds != clause.inverted
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use chrono::DateTime;
 use unleash_types::client_features::{ClientFeature, Constraint, Operator, Strategy};
 
-use super::compile::{ContextField, Stickiness, VariantSet, parameter};
+use super::compile::{ContextField, Phase, Stickiness, VariantSet, parameter};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
 /// So near to a date the outcome is anybody's guess: it may lie on either side.
 pub(super) const NEAR_MS: i64 = 2;
+/// More than evaluation asks; beyond, there is no answer that could be kept.
+const ANCESTORS_MAX: usize = 500;
 
 /// For how long a context's outcome holds, as far as the definitions in force say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +55,11 @@ impl Snapshot {
     /// Of a parent that is not there it is unknown since when: then any change counts. So it grows whenever the
     /// outcome may change, and whoever compares it never takes an outcome for newer than it is.
     pub fn basis(&self, environment: &EnvironmentFlags, flag: &CompiledFlag) -> u64 {
-        let parents = flag.parents();
-        let versions = parents.map(|parent| environment.get(parent).map_or(self.version(), |it| it.version));
-        versions.max().unwrap_or(0).max(flag.version)
+        let mut basis = flag.version;
+        environment.each_ancestor(flag, |_, parent| {
+            basis = basis.max(parent.map_or(self.version(), |parent| parent.version));
+        });
+        basis
     }
 }
 
@@ -65,16 +69,48 @@ impl EnvironmentFlags {
         if let Some(steady) = flag.steadily_killed(now_ms) {
             return steady;
         }
-        if !flag.is_switched_on() {
+        if !flag.is_switched_on() && flag.phases.is_empty() {
             return Steady::Always;
         }
-        let parents = flag.parents().filter_map(|parent| self.get(parent)).map(Arc::as_ref);
-        let all = std::iter::once(flag).chain(parents);
-        let steady = |flag: &CompiledFlag| {
-            let killed = flag.steadily_killed(now_ms);
-            killed.unwrap_or_else(|| flag.dependence.steady(context, now_ms))
-        };
-        all.map(steady).fold(Steady::Always, Steady::and)
+        let mut steady = flag.dependence.steady(context, now_ms);
+        self.each_ancestor(flag, |_, parent| {
+            let parent = parent.map(|parent| {
+                let killed = parent.steadily_killed(now_ms);
+                killed.unwrap_or_else(|| parent.dependence.steady(context, now_ms))
+            });
+            steady = steady.and(parent.unwrap_or(Steady::Always));
+        });
+        steady
+    }
+
+    /// Whether what `flag` says depends on the flag of this name, directly or not.
+    pub fn depends_on(&self, flag: &CompiledFlag, name: &str) -> bool {
+        let mut depends = false;
+        self.each_ancestor(flag, |ancestor, _| depends |= ancestor == name);
+        depends
+    }
+
+    /// Every flag that this one depends on, and those that they depend on, each once; `None` for one that isn't there.
+    pub(super) fn each_ancestor<'s>(
+        &'s self,
+        flag: &'s CompiledFlag,
+        mut visit: impl FnMut(&str, Option<&'s CompiledFlag>),
+    ) {
+        if flag.dependencies.is_empty() {
+            return;
+        }
+        let mut names: Vec<&str> = flag.parents().collect();
+        let mut next = 0;
+        while let Some(name) = names.get(next).copied() {
+            next += 1;
+            let parent = self.get(name).map(Arc::as_ref);
+            visit(name, parent);
+            for above in parent.into_iter().flat_map(CompiledFlag::parents) {
+                if !names.contains(&above) && names.len() < ANCESTORS_MAX {
+                    names.push(above);
+                }
+            }
+        }
     }
 }
 
@@ -90,7 +126,11 @@ impl Steady {
 }
 
 impl Dependence {
-    pub(super) fn of<'v>(feature: &ClientFeature, sets: impl Iterator<Item = &'v VariantSet>) -> Self {
+    pub(super) fn of<'v>(
+        feature: &ClientFeature,
+        sets: impl Iterator<Item = &'v VariantSet>,
+        phases: &[Phase],
+    ) -> Self {
         let strategies = feature.strategies.as_deref().unwrap_or_default();
         let rollouts = strategies.iter().filter_map(rollout_draw);
         let variants = sets.filter(|set| set.count > 1).map(|set| Draw::For(set.stickiness.clone()));
@@ -102,7 +142,7 @@ impl Dependence {
         }
         Self {
             draws: draws.into(),
-            clock: Clock::of(feature, strategies),
+            clock: Clock::of(feature, strategies, phases),
             on_host: strategies.iter().any(|strategy| strategy.name == "applicationHostname"),
         }
     }
@@ -168,7 +208,7 @@ fn rollout_draw(strategy: &Strategy) -> Option<Draw> {
 }
 
 impl Clock {
-    fn of(feature: &ClientFeature, strategies: &[Strategy]) -> Self {
+    fn of(feature: &ClientFeature, strategies: &[Strategy], phases: &[Phase]) -> Self {
         let by_name = |name: &str| name == "currentTime";
         let sticky = strategies.iter().any(|strategy| parameter(strategy, "stickiness").is_some_and(by_name));
         let overrides =
@@ -179,7 +219,8 @@ impl Clock {
         if sticky || custom || overrides.into_iter().any(|it| by_name(&it.context_name)) {
             return Self::Always;
         }
-        let moments: Option<Vec<i64>> = constraints.into_iter().map(moment).collect();
+        let steps = phases.iter().skip(1).map(|phase| Some(phase.from_ms));
+        let moments: Option<Vec<i64>> = constraints.into_iter().map(moment).chain(steps).collect();
         match moments {
             None => Self::Always,
             Some(moments) if moments.is_empty() => Self::None,

@@ -3,6 +3,7 @@
 pub(super) mod calls;
 pub(super) mod edge;
 mod everywhere;
+mod local_flag;
 pub(super) mod schema;
 
 use std::sync::{Arc, LazyLock};
@@ -52,6 +53,7 @@ const DOCUMENT: &str = "/openapi.json";
         manage::watch::usage,
         manage::watch::stale,
         manage::preload::preload,
+        local_flag::schema,
         ofrep::one,
         ofrep::all,
         edge_routes::check,
@@ -86,7 +88,9 @@ struct Document;
 
 static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
     // A document of ours always serializes.
-    Document::openapi().to_json().unwrap_or_default().into()
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    local_flag::describe(&mut document);
+    document.to_string().into()
 });
 
 static VIEWER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::new([DOCUMENT])));
@@ -94,6 +98,7 @@ static VIEWER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route(DOCUMENT, get(document))
+        .route(local_flag::PATH, get(local_flag::schema))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
         .route("/docs/", get(async || viewer("")))
         .route("/docs/{*file}", get(async |Path(file): Path<String>| viewer(&file)))

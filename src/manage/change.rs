@@ -1,8 +1,11 @@
 //! Creating, changing and deleting local flags.
 
+use chrono::Utc;
+
 use crate::flag::CompiledFlag;
-use crate::flag::local::{self, Invalid, LocalFlag};
+use crate::flag::local::{self, Family, Invalid, LocalFlag, Status};
 use crate::message::change::ChangeKind;
+use crate::message::definition::Source;
 
 use super::records::{Decision, Local, Records, Wanted, Written, action};
 use super::standing::Standing;
@@ -62,17 +65,24 @@ impl Manager {
         &self,
         environment: &str,
         name: &str,
-        flag: LocalFlag,
+        mut flag: LocalFlag,
         by: By<'_>,
     ) -> Result<Done, ManageError> {
         check(name, environment, &flag)?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;
+        if flag.status == Status::Archived {
+            flag.archived_at = Some(Utc::now());
+        }
         let wanted = wanted(environment, name, ChangeKind::Created, by);
-        let written = records.change(wanted, |before| match before {
-            Some(_) => Decision::Leave(ManageError::Exists),
-            None => Decision::Write(Some(flag)),
+        let related = !flag.depends_on.is_empty();
+        let written = records.change_among(wanted, related, |before, family| {
+            let checked = match before {
+                Some(_) => Err(ManageError::Exists),
+                None => self.check_parents(wanted, &flag, family),
+            };
+            checked.map_or_else(Decision::Leave, |()| Decision::Write(Some(flag)))
         });
         self.finish(wanted, written.await?).await
     }
@@ -84,17 +94,21 @@ impl Manager {
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         let wanted = wanted(environment, name, ChangeKind::Updated, by);
-        let written = records.change(wanted, |before| {
+        let related = change.names("depends_on");
+        let written = records.change_among(wanted, related, |before, family| {
             let before = match current(before, expected) {
                 Ok(before) => before,
                 Err(error) => return Decision::Leave(Left::Error(error)),
             };
-            let mut flag = before.flag.clone();
-            change.apply_to(&mut flag);
+            let flag = match change.apply_to(&before.flag, Utc::now()) {
+                Ok(flag) => flag,
+                Err(invalid) => return Decision::Leave(Left::Error(ManageError::Invalid(invalid))),
+            };
             if flag == before.flag {
                 return Decision::Leave(Left::Same(before.revision));
             }
-            match check(name, environment, &flag) {
+            let parents = || if related { self.check_parents(wanted, &flag, family) } else { Ok(()) };
+            match check(name, environment, &flag).and_then(|()| parents()) {
                 Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(Left::Error(error)),
             }
@@ -151,6 +165,26 @@ impl Manager {
                 Ok(())
             }
         }
+    }
+
+    /// Whether its parents are there, and none depends on it: the local ones as the database has them, the others as they
+    /// are in force.
+    pub(super) fn check_parents(
+        &self,
+        Wanted { environment, name, .. }: Wanted<'_>,
+        flag: &LocalFlag,
+        mut family: Family,
+    ) -> Result<(), ManageError> {
+        let snapshot = self.store.load();
+        for other in snapshot.environment(environment).into_iter().flat_map(|flags| flags.iter()) {
+            let source = other.provenance.as_ref().map(|provenance| provenance.source);
+            if source != Some(Source::Local) {
+                family.archived.remove(&*other.name);
+                family.parents.insert(other.name.to_string(), other.parents().map(str::to_owned).collect());
+            }
+        }
+        let problems = local::check_dependencies(name, &flag.depends_on, &family);
+        if problems.is_empty() { Ok(()) } else { Err(ManageError::Invalid(problems)) }
     }
 
     pub(super) async fn finish(
@@ -221,7 +255,7 @@ pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Res
 
 /// Whether the flag can be compiled, and is not too large.
 pub(super) fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
-    let definition = local::feature(name, flag, i64::MAX).to_string();
+    let definition = local::feature(name, flag, i64::MAX, Utc::now()).to_string();
     let compiled = CompiledFlag::compile(environment, 0, &definition);
     compiled.map(drop).map_err(|error| {
         let Invalid { field, message, malformed } =

@@ -1,10 +1,12 @@
 //! The tables of local flags: the truth about them.
 
+mod relations;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::sync::watch;
 
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
-use crate::flag::local::LocalFlag;
+use crate::flag::local::{Family, LocalFlag};
 use crate::message::change::ChangeKind;
 
 /// A deletion is told by name for this long; what is deleted unseen for longer is a flag that went missing.
@@ -26,6 +28,7 @@ pub struct LocalRow {
     /// A [`LocalFlag`] as JSON.
     pub document: String,
     pub actor: String,
+    pub updated_at: DateTime<Utc>,
     pub deleted: bool,
 }
 
@@ -53,6 +56,7 @@ pub struct Wanted<'w> {
 
 /// What there is to do, now that the row is locked.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 pub enum Decision<E> {
     /// `None`: it is deleted.
     Write(Option<LocalFlag>),
@@ -71,6 +75,7 @@ pub enum Written<E> {
 }
 
 type Row = (i64, String, String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
+type FeedRow = (String, String, i64, String, String, DateTime<Utc>, bool);
 
 impl Records {
     pub fn new(database: Database, migrated: watch::Receiver<bool>) -> Self {
@@ -91,20 +96,20 @@ impl Records {
 
     /// All local flags, and what was deleted lately.
     pub async fn all(&self) -> Result<Vec<LocalRow>, DatabaseError> {
-        let question = "SELECT environment, name, revision, document::text, actor, deleted_at IS NOT NULL
+        let question = "SELECT environment, name, revision, document::text, actor, updated_at, deleted_at IS NOT NULL
             FROM local_flags WHERE deleted_at IS NULL OR deleted_at > $1::timestamptz ORDER BY environment, name";
         let since = time(Utc::now() - chrono::TimeDelta::days(DELETED_SHOWN_DAYS));
-        let rows: Vec<(String, String, i64, String, String, bool)> =
-            on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(question))
-                .bind(since)
-                .fetch_all(pool)
-                .await?);
-        let row = |(environment, name, revision, document, actor, deleted)| LocalRow {
+        let rows: Vec<FeedRow> = on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(question))
+            .bind(since)
+            .fetch_all(pool)
+            .await?);
+        let row = |(environment, name, revision, document, actor, updated_at, deleted)| LocalRow {
             environment,
             name,
             revision,
             document,
             actor,
+            updated_at,
             deleted,
         };
         Ok(rows.into_iter().map(row).collect())
@@ -128,9 +133,26 @@ impl Records {
         wanted: Wanted<'_>,
         decide: impl FnOnce(Option<&Local>) -> Decision<E>,
     ) -> Result<Written<E>, DatabaseError> {
+        self.change_among(wanted, false, |before, _| decide(before)).await
+    }
+
+    /// The same; with `related`, `decide` sees the environment's local flags too, of which none can change meanwhile in
+    /// what it depends on.
+    pub async fn change_among<E>(
+        &self,
+        wanted: Wanted<'_>,
+        related: bool,
+        decide: impl FnOnce(Option<&Local>, Family) -> Decision<E>,
+    ) -> Result<Written<E>, DatabaseError> {
         let Wanted { environment, name, kind, action, actor, reason } = wanted;
         let now = Utc::now();
         Ok(in_transaction!(&self.database, |transaction, sql| {
+            let mut family = Family::default();
+            if related {
+                sqlx::query(sql(relations::TURN)).execute(&mut *transaction).await?;
+                let rows = sqlx::query_as(sql(relations::ALL)).bind(environment);
+                family = relations::read(rows.fetch_all(&mut *transaction).await?);
+            }
             if kind == ChangeKind::Created {
                 // A row to lock: a deleted flag, as long as nobody else knows better.
                 sqlx::query(sql(PLACE))
@@ -147,7 +169,7 @@ impl Records {
                 .fetch_optional(&mut *transaction)
                 .await?;
             let before = row.map(read).transpose()?.flatten();
-            match decide(before.as_ref()) {
+            match decide(before.as_ref(), family) {
                 Decision::Leave(why) => Written::Left(why),
                 Decision::Write(flag) => {
                     let document = flag.as_ref().map(json).transpose()?;

@@ -43,13 +43,23 @@ impl Manager {
             has_room(records, environment).await?;
         }
         let wanted = Wanted { action: "reverted", ..wanted(environment, name, kind, by) };
-        let written = records.change(wanted, |before| match (before, exists) {
-            (None, false) => Decision::Write(Some(flag)),
-            (before, _) => match current(before, expected) {
-                Ok(before) if before.flag == flag => Decision::Leave(Left::Same(before.revision)),
-                Ok(_) => Decision::Write(Some(flag)),
+        let related = !flag.depends_on.is_empty();
+        let written = records.change_among(wanted, related, |before, family| {
+            let before = match (before, exists) {
+                (None, false) => None,
+                (before, _) => match current(before, expected) {
+                    Ok(before) => Some(before),
+                    Err(error) => return Decision::Leave(Left::Error(error)),
+                },
+            };
+            if let Some(before) = before.filter(|before| before.flag == flag) {
+                return Decision::Leave(Left::Same(before.revision));
+            }
+            // What it depended on may be gone, or depend on it by now.
+            match self.check_parents(wanted, &flag, family) {
+                Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(Left::Error(error)),
-            },
+            }
         });
         match written.await? {
             Written::Left(Left::Error(error)) => Err(error),

@@ -1,5 +1,7 @@
 //! A flag as it is shown: from the flag cache, the local flags, and what is in force.
 
+mod model;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +16,8 @@ use crate::message::kill_switch::Position;
 use super::Manager;
 use super::records::Local;
 use super::standing::Standing;
+
+pub use model::Model;
 
 /// A flag. The first nine members are the contract's.
 #[derive(Debug, Clone, Serialize)]
@@ -48,6 +52,8 @@ pub struct Shown {
     pub shadowed: Option<ShadowedFlag>,
     /// While it is killed: off for everybody, whatever the rest says.
     pub kill_switch: Option<Position>,
+    #[serde(flatten)]
+    pub model: Model,
 }
 
 /// A local flag that waits until another one of its name is gone.
@@ -64,6 +70,8 @@ pub struct ShadowedFlag {
     pub updated_by: String,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub model: Model,
 }
 
 /// A row of the flag cache, with the local flag beside it.
@@ -143,6 +151,7 @@ macro_rules! from_row {
                     last_synced_at: row.try_get("last_synced_at")?,
                     shadowed: None,
                     kill_switch: None,
+                    model: Model::default(),
                 };
                 Ok(Self { shown, local, cached: row.try_get::<i64, _>("cached")? > 0 })
             }
@@ -189,6 +198,7 @@ impl Manager {
 /// What is cached of a local flag may lag behind: the flag itself tells.
 fn show_local(shown: &mut Shown, local: Local) {
     let Local { flag, revision, actor, created_at, updated_at } = local;
+    shown.model = Model::of(&flag);
     shown.source = Source::Local.as_str();
     shown.unleash_flag_name = None;
     shown.last_synced_at = None;
@@ -209,6 +219,7 @@ fn show_local(shown: &mut Shown, local: Local) {
 fn shadowed(local: Local) -> ShadowedFlag {
     let Local { flag, revision, actor, created_at, updated_at } = local;
     ShadowedFlag {
+        model: Model::of(&flag),
         description: flag.description,
         is_enabled: flag.is_enabled,
         r#type: type_name(flag.r#type),

@@ -299,7 +299,9 @@ impl Sweeper {
 
 /// Flags whose outcome may change with this one's.
 fn dependents<'s>(snapshot: &'s Snapshot, change: &'s Change) -> impl Iterator<Item = String> + 's {
-    let flags = snapshot.environment(&change.environment).into_iter().flat_map(|flags| flags.iter());
-    let children = flags.filter(|flag| flag.parents().any(|parent| parent == change.flag_name));
-    children.map(|flag| flag.name.to_string())
+    let environment = snapshot.environment(&change.environment).into_iter();
+    environment.flat_map(|flags| {
+        let below = flags.iter().filter(|flag| flags.depends_on(flag, &change.flag_name));
+        below.map(|flag| flag.name.to_string())
+    })
 }

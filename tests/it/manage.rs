@@ -3,6 +3,8 @@
 mod elsewhere;
 mod examples;
 mod faults;
+mod files;
+mod model;
 mod watch;
 
 use serde_json::{Value, json};

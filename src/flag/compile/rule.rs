@@ -16,13 +16,17 @@ use unleash_types::client_features::{Constraint, Operator, Strategy};
 use unleash_yggdrasil::strategy_parsing::{RuleFragment, compile_rule};
 use unleash_yggdrasil::strategy_upgrade::upgrade;
 
-use super::VariantSet;
 use super::properties::PropertyNames;
+use super::{Clause, VariantSet};
 use crate::flag::definition::MAX_REGEX_BYTES;
 
 /// One strategy: whom it matches, and what these get.
 pub(crate) struct StrategyRule {
     pub(crate) condition: Condition,
+    /// What must hold beside it; only local flags have such.
+    pub(crate) clauses: Box<[Clause]>,
+    /// Whom it matches is off.
+    pub(crate) off: bool,
     /// Of the rollout; the flag's name if `None`.
     pub(crate) group: Option<Box<str>>,
     pub(crate) variants: VariantSet,

@@ -3,6 +3,7 @@
 use unleash_types::client_features::{ClientFeature, Strategy};
 
 use super::parameter;
+use crate::flag::definition::local::{Private, PrivateStrategy};
 
 /// A flag in short.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,25 +17,31 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(feature: &ClientFeature) -> Self {
+    pub(super) fn of(feature: &ClientFeature, private: &Private) -> Self {
         let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
         Self {
             kind: text(&feature.feature_type),
             description: text(&feature.description),
             project: text(&feature.project),
             stale: feature.stale.unwrap_or(false),
-            rollout_percentage: rollout(feature.strategies.as_deref().unwrap_or_default()),
+            rollout_percentage: rollout(feature.strategies.as_deref().unwrap_or_default(), private),
         }
     }
 }
 
-fn rollout(strategies: &[Strategy]) -> f64 {
+/// Of the first phase.
+fn rollout(strategies: &[Strategy], private: &Private) -> f64 {
     if strategies.is_empty() {
         return 100.0;
     }
+    let now = private.phases.first().map_or(usize::MAX, |phase| phase.strategies);
+    let on = strategies.iter().zip(&private.strategies).take(now).filter(|(_, private)| !private.off);
     let largest = |strategies: &mut dyn Iterator<Item = &Strategy>| strategies.map(share).reduce(f64::max);
-    largest(&mut strategies.iter().filter(|strategy| !is_targeted(strategy)))
-        .or_else(|| largest(&mut strategies.iter()))
+    let untargeted = |(strategy, private): &(&Strategy, &PrivateStrategy)| {
+        !is_targeted(strategy) && private.conditions.is_empty()
+    };
+    largest(&mut on.clone().filter(untargeted).map(|(strategy, _)| strategy))
+        .or_else(|| largest(&mut on.map(|(strategy, _)| strategy)))
         .unwrap_or(0.0)
 }
 

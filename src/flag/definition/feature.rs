@@ -32,7 +32,7 @@ pub(super) fn read(feature: &Place<'_>) -> Result<ClientFeature, Refusal> {
     })
 }
 
-fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
+pub(super) fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
     let name = place.required_name("name")?;
     let mut parameters = parameters(place)?;
     if let Some((parameter, text)) =

@@ -26,7 +26,7 @@ fn what_does_not_change_the_meaning_is_tolerated() {
         "name": "flexibleRollout", "constraints": null, "segments": null, "variants": null,
         "parameters": {"rollout": 25, "sticky": true, "nothing": null, "list": ["a", 1]}}],
         "variants": null, "dependencies": null, "createdAt": "not a date", "lastSeenAt": 5}"#;
-    let feature = read(text).unwrap();
+    let (feature, _) = read(text).unwrap();
     assert!(feature.enabled);
     let parameters = feature.strategies.unwrap()[0].parameters.clone().unwrap();
     let expected = [("rollout", "25"), ("sticky", "true"), ("list", "a,1")];
@@ -43,7 +43,7 @@ fn values_are_brought_into_the_engines_notation() {
         ("SEMVER_EQ", json!("1.2.3-rc.1+b"), "1.2.3-rc.1+b"),
         ("SEMVER_EQ", json!("v1.2.3"), "v1.2.3"),
     ] {
-        let feature = read(&constraint(operator, value).to_string()).unwrap();
+        let (feature, _) = read(&constraint(operator, value).to_string()).unwrap();
         let constraints = feature.strategies.unwrap()[0].constraints.clone().unwrap();
         assert_eq!(constraints[0].value.as_deref(), Some(expected), "{operator}");
     }

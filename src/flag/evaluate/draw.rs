@@ -13,6 +13,16 @@ use crate::flag::{CompiledFlag, Variant};
 const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
+    /// What a context gets; nothing where no strategy takes it.
+    pub(super) fn draw_for(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
+        match matched {
+            Match::None => None,
+            // Its own variants are for whom the flag is on.
+            Match::Strategy(strategy) if strategy.off && strategy.variants.count == 0 => None,
+            matched => self.draw(matched, asked),
+        }
+    }
+
     /// A variant of the matched strategy, of the flag itself where the strategy has none.
     pub(super) fn draw(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
         let set = match matched {
@@ -64,7 +74,7 @@ fn overridden(set: &VariantSet, variants: &[Variant], asked: Asked<'_>) -> Optio
 }
 
 impl<'q> Asked<'q> {
-    fn field(&self, field: &ContextField) -> Option<&'q str> {
+    pub(super) fn field(&self, field: &ContextField) -> Option<&'q str> {
         match field {
             ContextField::UserId => self.context.user_id.as_deref(),
             ContextField::SessionId => self.context.session_id.as_deref(),

@@ -3,17 +3,29 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{
-    FlagType, LocalFlag, MAX_DESCRIPTION_BYTES, MAX_LABEL_BYTES, MAX_TAGS, MAX_TARGET_USERS, MAX_USER_BYTES,
-};
+use super::schema::{self, MAX_PROBLEMS};
+use super::{LocalFlag, Status, check};
 use crate::flag::definition::MAX_NAME_BYTES;
 
 /// Longest name of an environment, as in the configuration.
 const MAX_ENVIRONMENT_BYTES: usize = 100;
+/// Fields without which others cannot be judged.
+const DECISIVE: [&str; 9] = [
+    "value_type",
+    "min_value",
+    "max_value",
+    "value_schema",
+    "variants",
+    "distribution",
+    "rules",
+    "strategy",
+    "status",
+];
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,50 +37,43 @@ pub struct Invalid {
     pub malformed: bool,
 }
 
+impl Invalid {
+    /// What can be read, and makes no sense.
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), message: message.into(), malformed: false }
+    }
+}
+
 /// The fields of a body that a flag may take over, one by one.
 #[derive(Debug, Default)]
 pub struct Change {
-    members: Vec<(String, Value)>,
-    problems: Vec<Invalid>,
+    members: Map<String, Value>,
 }
 
 /// A flag to be made: its name, its environment, and what it says.
 pub fn created(body: &[u8]) -> Result<(String, String, LocalFlag), Vec<Invalid>> {
-    let mut change = Change::read(body)?;
-    let name = change.required("name");
-    if let Some(name) = &name {
-        change.check("name", check_name(name));
-    }
-    let environment = change.required("environment");
-    if let Some(environment) = &environment {
-        change.check("environment", check_environment(environment));
-    }
-    let mut flag = LocalFlag::default();
-    change.apply(&mut flag);
-    match (name, environment) {
-        (Some(name), Some(environment)) if change.problems.is_empty() => Ok((name, environment, flag)),
-        _ => Err(change.problems),
+    let Checked { mut members, mut problems, order } = read(body, true)?;
+    let name = take_checked(&mut members, &mut problems, "name", check_name);
+    let environment = take_checked(&mut members, &mut problems, "environment", check_environment);
+    let flag = judge(Map::new(), members, &mut problems);
+    match (name, environment, flag) {
+        (Some(name), Some(environment), Some(flag)) if problems.is_empty() => Ok((name, environment, flag)),
+        _ => Err(in_order(problems, &order)),
     }
 }
 
 /// What is to change about the flag `name` of `environment`; applied to what it says by [`Change::apply_to`].
 pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec<Invalid>> {
-    let mut change = Change::read(body)?;
+    let Checked { mut members, mut problems, order } = read(body, false)?;
     for (field, expected) in [("name", name), ("environment", environment)] {
-        if let Some(given) = change.text(field).flatten()
+        if let Some(Value::String(given)) = members.remove(field)
             && given != expected
         {
-            change.refuse(field, format!("expected {expected:?}, as in the call's address; a flag keeps it"));
+            let message = format!("expected {expected:?}, as in the call's address; a flag keeps it");
+            problems.push(Invalid::new(field, message));
         }
     }
-    // Whatever it says now: what is wrong with the fields does not depend on it.
-    let mut trial = Change { members: change.members.clone(), problems: change.problems };
-    trial.apply(&mut LocalFlag::default());
-    if trial.problems.is_empty() {
-        Ok(Change { members: change.members, problems: Vec::new() })
-    } else {
-        Err(trial.problems)
-    }
+    if problems.is_empty() { Ok(Change { members }) } else { Err(in_order(problems, &order)) }
 }
 
 /// A name that can be stored, and asked for in the path of a URL.
@@ -97,174 +102,152 @@ pub fn check_environment(name: &str) -> Result<(), String> {
 }
 
 impl Change {
-    /// Takes over what was given; all of it was checked before.
-    pub fn apply_to(&self, flag: &mut LocalFlag) {
-        Self { members: self.members.clone(), problems: Vec::new() }.apply(flag);
+    /// Whether the body has this field.
+    pub fn names(&self, field: &str) -> bool {
+        self.members.contains_key(field)
     }
 
-    fn read(body: &[u8]) -> Result<Self, Vec<Invalid>> {
-        let whole = |message: String| Invalid { field: "body".to_owned(), message, malformed: true };
-        let Members(members) = serde_json::from_slice(body)
-            .map_err(|error| vec![whole(format!("expected a JSON object: {error}"))])?;
-        let mut change = Self { members: Vec::with_capacity(members.len()), problems: Vec::new() };
-        let mut seen = HashSet::new();
-        for (field, value) in members {
-            if seen.insert(field.clone()) {
-                change.members.push((field, value));
-            } else {
-                change.refuse(&field, "expected once".to_owned());
-            }
-        }
-        Ok(change)
-    }
-
-    fn apply(&mut self, flag: &mut LocalFlag) {
-        if let Some(description) = self.text("description") {
-            let checked = description.as_deref().map_or(Ok(()), |text| within(text, MAX_DESCRIPTION_BYTES));
-            self.check("description", checked);
-            flag.description = description;
-        }
-        if let Some(name) = self.text("type") {
-            self.set_type(name.as_deref(), flag);
-        }
-        match self.take("is_enabled") {
-            Some(Value::Bool(enabled)) => flag.is_enabled = enabled,
-            Some(Value::Null) => flag.is_enabled = false,
-            Some(_) => self.malformed("is_enabled", "expected true or false"),
-            None => {}
-        }
-        if let Some(value) = self.take("rollout_percentage") {
-            match percentage(&value) {
-                Ok(percentage) => flag.rollout_percentage = percentage,
-                Err((message, malformed)) => self.problem("rollout_percentage", message, malformed),
-            }
-        }
-        if let Some(users) = self.texts("target_users", MAX_TARGET_USERS, MAX_USER_BYTES) {
-            flag.target_users = users;
-        }
-        if let Some(owner) = self.text("owner") {
-            self.check("owner", owner.as_deref().map_or(Ok(()), |text| within(text, MAX_LABEL_BYTES)));
-            flag.owner = owner;
-        }
-        if let Some(tags) = self.texts("tags", MAX_TAGS, MAX_LABEL_BYTES) {
-            flag.tags = tags;
-        }
-        for (field, _) in std::mem::take(&mut self.members) {
-            self.refuse(&field, "is not known here".to_owned());
-        }
-    }
-
-    fn set_type(&mut self, name: Option<&str>, flag: &mut LocalFlag) {
-        let Some(name) = name else {
-            return flag.r#type = FlagType::default();
+    /// The flag with the fields that were given; what is wrong with it then.
+    pub fn apply_to(&self, flag: &LocalFlag, now: DateTime<Utc>) -> Result<LocalFlag, Vec<Invalid>> {
+        let mut problems = Vec::new();
+        let before = match serde_json::to_value(flag) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
         };
-        match FlagType::NAMES.iter().find(|(known, _)| *known == name) {
-            Some((_, kind)) => flag.r#type = *kind,
-            None => {
-                let names: Vec<_> = FlagType::NAMES.iter().map(|(name, _)| *name).collect();
-                self.refuse("type", format!("expected one of {}", names.join(", ")));
-            }
-        }
-    }
-
-    fn take(&mut self, field: &str) -> Option<Value> {
-        let place = self.members.iter().position(|(name, _)| name == field)?;
-        Some(self.members.swap_remove(place).1)
-    }
-
-    fn required(&mut self, field: &str) -> Option<String> {
-        let text = self.text(field);
-        if matches!(text, Some(None)) || (text.is_none() && !self.problems.iter().any(|p| p.field == field)) {
-            self.refuse(field, "is required".to_owned());
-        }
-        text.flatten()
-    }
-
-    /// `None`: not given, or no text; `Some(None)`: `null`.
-    fn text(&mut self, field: &str) -> Option<Option<String>> {
-        match self.take(field)? {
-            Value::Null => Some(None),
-            Value::String(text) => Some(Some(text)),
-            _ => {
-                self.malformed(field, "expected text");
-                None
-            }
-        }
-    }
-
-    /// A list of texts, each once, in the order given.
-    fn texts(&mut self, field: &str, max_items: usize, max_bytes: usize) -> Option<Vec<String>> {
-        let items = match self.take(field)? {
-            Value::Null => return Some(Vec::new()),
-            Value::Array(items) => items,
-            _ => {
-                self.malformed(field, "expected a list of texts");
-                return None;
-            }
+        let changed = judge(before, self.members.clone(), &mut problems);
+        let Some(mut changed) = changed.filter(|_| problems.is_empty()) else {
+            return Err(problems);
         };
-        if items.len() > max_items {
-            self.refuse(field, format!("expected at most {max_items} items, got {}", items.len()));
+        if changed.status != flag.status {
+            check_transition(flag.status, changed.status).map_err(|problem| vec![problem])?;
+            changed.archived_at = (changed.status == Status::Archived).then_some(now);
+        }
+        Ok(changed)
+    }
+}
+
+fn check_transition(from: Status, to: Status) -> Result<(), Invalid> {
+    if from.next().contains(&to) {
+        return Ok(());
+    }
+    let allowed: Vec<_> = from.next().iter().map(|status| status.name()).collect();
+    let (from, to) = (from.name(), to.name());
+    Err(Invalid::new(
+        "status",
+        format!("cannot go from {from} to {to}; from {from} it may go to {}", allowed.join(", ")),
+    ))
+}
+
+/// The members that the schema has nothing against, and what it has against the others.
+struct Checked {
+    members: Map<String, Value>,
+    problems: Vec<Invalid>,
+    /// All members of the body.
+    order: Vec<String>,
+}
+
+fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
+    let whole_body = |message: String| Invalid { field: "body".to_owned(), message, malformed: true };
+    let Members(members) = serde_json::from_slice(body)
+        .map_err(|error| vec![whole_body(format!("expected a JSON object: {error}"))])?;
+    let (mut once, mut problems, mut seen) = (Map::new(), Vec::new(), HashSet::new());
+    let order: Vec<String> = members.iter().map(|(field, _)| field.clone()).collect();
+    for (field, value) in members {
+        if !seen.insert(field.clone()) {
+            once.remove(&field);
+            problems.push(Invalid::new(&field, "expected once"));
+        } else if has_nul(&value) {
+            problems.push(Invalid::new(&field, "expected no NUL character"));
+        } else {
+            once.insert(field, value);
+        }
+    }
+    let told: HashSet<String> = problems.iter().map(|problem| problem.field.clone()).collect();
+    let body = Value::Object(once);
+    let found = schema::problems(&body, whole);
+    // What was given twice is not missing.
+    problems.extend(found.into_iter().filter(|problem| !told.contains(&problem.field)));
+    let Value::Object(mut members) = body else {
+        return Err(problems);
+    };
+    if members.contains_key("scheduled_steps") && members.contains_key("rollout_schedule") {
+        problems.push(Invalid::new("scheduled_steps", "is the same as rollout_schedule: give one of them"));
+    } else if let Some(steps) = members.remove("scheduled_steps") {
+        members.insert("rollout_schedule".to_owned(), steps);
+    }
+    for problem in &problems {
+        members.remove(top(&problem.field));
+    }
+    Ok(Checked { members, problems, order })
+}
+
+/// As the fields stand in the body; what is missing comes last.
+fn in_order(mut problems: Vec<Invalid>, order: &[String]) -> Vec<Invalid> {
+    let place = |problem: &Invalid| order.iter().position(|field| *field == top(&problem.field));
+    problems.sort_by_cached_key(|problem| place(problem).unwrap_or(usize::MAX));
+    problems
+}
+
+fn take_checked(
+    members: &mut Map<String, Value>,
+    problems: &mut Vec<Invalid>,
+    field: &str,
+    check: fn(&str) -> Result<(), String>,
+) -> Option<String> {
+    let Some(Value::String(text)) = members.remove(field) else {
+        return None;
+    };
+    if let Err(message) = check(&text) {
+        problems.push(Invalid::new(field, message));
+    }
+    Some(text)
+}
+
+/// The flag of these members over those it had; `problems` gets what is wrong with it as a whole.
+fn judge(
+    mut document: Map<String, Value>,
+    members: Map<String, Value>,
+    problems: &mut Vec<Invalid>,
+) -> Option<LocalFlag> {
+    for (field, value) in members {
+        if value.is_null() {
+            document.remove(&field);
+        } else {
+            document.insert(field, value);
+        }
+    }
+    let mut flag: LocalFlag = match serde_json::from_value(Value::Object(document)) {
+        Ok(flag) => flag,
+        Err(error) => {
+            problems.push(Invalid { field: "body".to_owned(), message: error.to_string(), malformed: true });
             return None;
         }
-        let (mut texts, mut seen) = (Vec::with_capacity(items.len()), HashSet::new());
-        for (index, item) in items.into_iter().enumerate() {
-            let place = format!("{field}[{index}]");
-            match item {
-                Value::String(text) if text.is_empty() => self.refuse(&place, "must not be empty".to_owned()),
-                Value::String(text) => {
-                    self.check(&place, within(&text, max_bytes));
-                    if seen.insert(text.clone()) {
-                        texts.push(text);
-                    }
-                }
-                _ => self.malformed(&place, "expected text"),
-            }
-        }
-        Some(texts)
-    }
-
-    fn check(&mut self, field: &str, checked: Result<(), String>) {
-        if let Err(message) = checked {
-            self.refuse(field, message);
-        }
-    }
-
-    fn refuse(&mut self, field: &str, message: String) {
-        self.problem(field, message, false);
-    }
-
-    fn malformed(&mut self, field: &str, message: &str) {
-        self.problem(field, message.to_owned(), true);
-    }
-
-    fn problem(&mut self, field: &str, message: String, malformed: bool) {
-        self.problems.push(Invalid { field: field.to_owned(), message, malformed });
-    }
-}
-
-/// NUL is what Postgres cannot hold.
-fn within(text: &str, max_bytes: usize) -> Result<(), String> {
-    if text.contains('\0') {
-        return Err("expected no NUL character".to_owned());
-    }
-    if text.len() > max_bytes {
-        return Err(format!("expected at most {max_bytes} bytes, got {}", text.len()));
-    }
-    Ok(())
-}
-
-/// `25`, `25.0` or `"25"`.
-fn percentage(value: &Value) -> Result<Option<u8>, (String, bool)> {
-    let expected = "expected a whole number from 0 to 100";
-    let number = match value {
-        Value::Null => return Ok(None),
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse::<f64>().ok().filter(|_| text.trim().len() <= 8),
-        _ => return Err((format!("{expected}, or one as text"), true)),
     };
-    let whole = number.filter(|number| number.fract() == 0.0 && (0.0..=100.0).contains(number));
-    // In bounds, so that nothing is cut off.
-    whole.map(|number| Some(number as u8)).ok_or_else(|| (expected.to_owned(), false))
+    let decided = |problem: &Invalid| !DECISIVE.iter().any(|field| problem.field.starts_with(field));
+    if problems.iter().all(decided) {
+        let mut found = check::tidy(&mut flag);
+        found.extend(check::problems(&flag));
+        // Of a field that was refused already nothing was left to judge.
+        let told: HashSet<String> = problems.iter().map(|problem| top(&problem.field).to_owned()).collect();
+        problems.extend(found.into_iter().filter(|problem| !told.contains(top(&problem.field))));
+        problems.truncate(MAX_PROBLEMS);
+    }
+    Some(flag)
+}
+
+/// The field of the flag that a path begins with.
+fn top(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or_default()
+}
+
+/// Postgres cannot hold NUL. The JSON parser's own limit of 128 bounds the recursion.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, member)| name.contains('\0') || has_nul(member)),
+        _ => false,
+    }
 }
 
 /// The members of an object in their order, repeated ones too.

@@ -37,7 +37,11 @@ pub fn answer<'a>(
             ..fallback
         },
         Lookup::Found(outcome @ Outcome { failure: Some(failure), .. }) => {
-            fallback.of(&Kept::from(&outcome)).error(ErrorCode::General, Cow::Borrowed(failure))
+            let off = match asked {
+                ValueType::Boolean => Answer { value: Value::Boolean(false), ..fallback },
+                _ => fallback,
+            };
+            off.of(&Kept::from(&outcome)).error(ErrorCode::General, Cow::Borrowed(failure))
         }
         Lookup::Found(outcome) => found(flag, &Kept::from(&outcome), asked, fallback),
         Lookup::Kept(kept) => found(flag, &kept, asked, fallback),
@@ -68,7 +72,9 @@ pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
                 Some(payload) => payload.natural(),
                 None => Value::String(Cow::Borrowed(name)),
             };
-            Answer { value, reason: Reason::TargetingMatch, ..as_boolean }
+            // A local flag may have a value for whom it is off.
+            let reason = if as_boolean.enabled { Reason::TargetingMatch } else { as_boolean.reason };
+            Answer { value, reason, ..as_boolean }
         }
     }
 }
@@ -89,10 +95,11 @@ fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>
         (ValueType::Boolean, false, _) => {
             return Answer { value: Value::Boolean(false), ..fallback };
         }
-        (_, true, Some((name, payload))) => convert(name, *payload, asked),
+        (_, _, Some((name, payload))) => convert(name, *payload, asked),
         _ => return fallback,
     };
     match (value, &kept.variant) {
+        (Some(value), _) if !kept.enabled => Answer { value, ..fallback },
         (Some(value), _) => Answer { value, reason: Reason::TargetingMatch, ..fallback },
         (None, Some((name, payload))) => {
             fallback.error(ErrorCode::TypeMismatch, Cow::Owned(mismatch(flag, name, *payload, asked)))

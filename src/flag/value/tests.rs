@@ -105,11 +105,13 @@ fn an_answer_says_which_variant_and_version() {
 }
 
 #[test]
-fn a_failure_of_the_engine_answers_the_default() {
+fn a_failure_answers_the_default_and_of_a_boolean_off() {
     let snapshot = snapshot(true, json!([]));
-    let outcome = Outcome { failure: Some("it broke"), ..found(&snapshot) };
+    let outcome = || Outcome { failure: Some("it broke"), ..found(&snapshot) };
     let default = DefaultValue::Boolean(true);
-    let answer = answer("f", Lookup::Found(outcome), ValueType::Boolean, Some(&default));
+    let boolean = answer("f", Lookup::Found(outcome()), ValueType::Boolean, Some(&default));
+    assert_eq!((boolean.value, boolean.reason), (Value::Boolean(false), Reason::Error));
+    let answer = answer("f", Lookup::Found(outcome()), ValueType::String, Some(&default));
     assert_eq!((answer.value, answer.reason), (Value::Boolean(true), Reason::Error));
     assert_eq!(
         (answer.error_code, answer.error_message),

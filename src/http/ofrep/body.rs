@@ -58,7 +58,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
 /// OpenFeature's reasons.
 fn reason(outcome: &Outcome<'_>) -> &'static str {
     match outcome.variant {
-        _ if outcome.killed || !outcome.flag.is_switched_on() => "DISABLED",
+        _ if outcome.killed || (!outcome.enabled && !outcome.flag.is_switched_on()) => "DISABLED",
         _ if !outcome.enabled => "DEFAULT",
         Some(_) if outcome.flag.variants().len() > 1 => "SPLIT",
         _ if outcome.flag.is_unconditional() => "STATIC",

@@ -26,59 +26,14 @@ pub enum SourceName {
     File,
 }
 
-/// A whole number from 0 to 100, as text or as number.
+/// A local flag to be made. What it may say is put here from the schema of local flags.
 #[derive(ToSchema)]
-#[serde(untagged)]
-pub enum Percentage {
-    Text(String),
-    Number(u8),
-}
+pub struct NewFlag {}
 
-/// A local flag to be made.
+/// Only what is given is changed; `null` is back to what a new flag has. What it may say is put here from the schema of
+/// local flags.
 #[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewFlag {
-    #[schema(min_length = 1, max_length = 255, example = "new-feature")]
-    name: String,
-    #[schema(min_length = 1, max_length = 100, example = "development")]
-    environment: String,
-    #[schema(example = "New feature description")]
-    description: Option<String>,
-    r#type: Option<FlagTypeName>,
-    #[schema(default = false)]
-    is_enabled: Option<bool>,
-    /// Absent: everybody, or `target_users` only where there are some.
-    rollout_percentage: Option<Percentage>,
-    /// On whatever the percentage.
-    #[schema(max_items = 10000, example = json!(["user-1", "user-2"]))]
-    target_users: Option<Vec<String>>,
-    #[schema(max_length = 255)]
-    owner: Option<String>,
-    #[schema(max_items = 50)]
-    tags: Option<Vec<String>>,
-}
-
-/// Only what is given is changed; `null` is back to what a new flag has.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FlagUpdate {
-    /// The same as in the path.
-    name: Option<String>,
-    /// The same as in the query.
-    environment: Option<String>,
-    #[schema(example = "Updated description")]
-    description: Option<String>,
-    r#type: Option<FlagTypeName>,
-    #[schema(example = true)]
-    is_enabled: Option<bool>,
-    rollout_percentage: Option<Percentage>,
-    #[schema(max_items = 10000)]
-    target_users: Option<Vec<String>>,
-    #[schema(max_length = 255)]
-    owner: Option<String>,
-    #[schema(max_items = 50)]
-    tags: Option<Vec<String>>,
-}
+pub struct FlagUpdate {}
 
 /// A flag, wherever it is managed.
 #[derive(ToSchema)]
@@ -128,6 +83,76 @@ pub struct FlagBody {
     /// While it is killed: off for everybody, whatever the rest says.
     #[schema(required)]
     kill_switch: Option<KillSwitchBody>,
+    #[serde(flatten)]
+    model: ModelBody,
+}
+
+/// What a local flag says, as in the schema of local flags; of flags that are managed elsewhere all is empty.
+#[derive(ToSchema)]
+pub struct ModelBody {
+    #[schema(required)]
+    status: Option<StatusName>,
+    #[schema(required)]
+    value_type: Option<ValueTypeOfFlag>,
+    #[schema(required, nullable)]
+    default_value: Value,
+    #[schema(required)]
+    min_value: Option<f64>,
+    #[schema(required)]
+    max_value: Option<f64>,
+    #[schema(required)]
+    value_schema: Option<Map<String, Value>>,
+    #[schema(required)]
+    strategy: Option<StrategyName>,
+    #[schema(required)]
+    percentage: Option<u8>,
+    user_list: Vec<String>,
+    attribute_rules: Map<String, Value>,
+    rules: Vec<Map<String, Value>>,
+    variants: Vec<Map<String, Value>>,
+    distribution: Map<String, Value>,
+    #[schema(required)]
+    default_variant: Option<String>,
+    rollout_schedule: Vec<Map<String, Value>>,
+    /// Names, or objects with `flag`, `state` and `variants`.
+    depends_on: Vec<Value>,
+    links: Vec<Map<String, Value>>,
+    #[schema(required, format = DateTime)]
+    expires_at: Option<String>,
+    /// Since when its status is `archived`.
+    #[schema(required, format = DateTime)]
+    archived_at: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum StatusName {
+    Draft,
+    Active,
+    Scheduled,
+    Paused,
+    Archived,
+    EmergencyOff,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum ValueTypeOfFlag {
+    Boolean,
+    String,
+    Integer,
+    Float,
+    Object,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum StrategyName {
+    All,
+    None,
+    Percentage,
+    UserList,
+    UserAttribute,
 }
 
 /// A local flag that waits until the other one of its name is gone.
@@ -149,6 +174,8 @@ pub struct ShadowedBody {
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
+    #[serde(flatten)]
+    model: ModelBody,
 }
 
 /// Some of all flags.

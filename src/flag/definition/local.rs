@@ -1,0 +1,136 @@
+//! What only our own flags say, in members named `local`, for which Unleash has no words.
+//!
+//! - `strategies[].local.off`: whom the strategy takes is off, and may have a value (its variants) all the same.
+//! - `strategies[].local.conditions`: constraints with operators of our own, `{contextNames, operator, values}`: `IN`
+//!   compares numbers as numbers; `HAS` looks into a list; `CONTAINS` into a list or a text.
+//! - `local.schedule`: from a moment on, other strategies.
+//! - `local.chained`: parents are asked as if they were asked alone, and may have parents themselves.
+
+use chrono::DateTime;
+use serde_json::Value;
+use unleash_types::client_features::ClientFeature;
+
+use super::place::{Place, Refusal};
+use super::{MAX_CONSTRAINTS_PER_STRATEGY, MAX_STEPS, MAX_STRATEGIES, MAX_VALUES_PER_CONSTRAINT, feature};
+
+/// What stands beside a feature's strategies, in their order.
+#[derive(Debug, Default)]
+pub struct Private {
+    pub strategies: Vec<PrivateStrategy>,
+    /// Empty: one for all times.
+    pub phases: Vec<PhaseDefinition>,
+    pub chained: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct PrivateStrategy {
+    pub off: bool,
+    pub conditions: Vec<PrivateCondition>,
+}
+
+#[derive(Debug)]
+pub struct PrivateCondition {
+    pub context_names: Vec<String>,
+    pub operator: PrivateOperator,
+    /// Texts, numbers and booleans.
+    pub values: Vec<Value>,
+    pub inverted: bool,
+    pub case_insensitive: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrivateOperator {
+    In,
+    Has,
+    Contains,
+}
+
+/// So many strategies, in force from a moment on.
+#[derive(Debug, Clone, Copy)]
+pub struct PhaseDefinition {
+    /// In milliseconds since 1970.
+    pub from_ms: i64,
+    pub enabled: bool,
+    pub strategies: usize,
+}
+
+/// Reads what is private; the strategies of later phases go behind the feature's own.
+pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Private, Refusal> {
+    let own = place.list("strategies", MAX_STRATEGIES, strategy)?.unwrap_or_default();
+    let Some(local) = place.member("local") else {
+        return Ok(Private { strategies: own, ..Private::default() });
+    };
+    let chained = local.optional_boolean("chained")?.unwrap_or(false);
+    let mut private = Private { strategies: own, phases: Vec::new(), chained };
+    let steps = local.list("schedule", MAX_STEPS, step)?.unwrap_or_default();
+    if !steps.is_empty() {
+        let base = private.strategies.len();
+        private.phases.push(PhaseDefinition {
+            from_ms: i64::MIN,
+            enabled: feature.enabled,
+            strategies: base,
+        });
+    }
+    let all = feature.strategies.get_or_insert_default();
+    for (phase, strategies, more) in steps {
+        if private.phases.last().is_some_and(|last| last.from_ms >= phase.from_ms) {
+            return Err(local.refuse_member("schedule", "is not in the order of time"));
+        }
+        private.phases.push(phase);
+        private.strategies.extend(more);
+        all.extend(strategies);
+    }
+    Ok(private)
+}
+
+type Step = (PhaseDefinition, Vec<unleash_types::client_features::Strategy>, Vec<PrivateStrategy>);
+
+fn step(place: &Place<'_>) -> Result<Step, Refusal> {
+    let from = place.required_text("from")?;
+    let from = DateTime::parse_from_rfc3339(&from)
+        .map_err(|_| place.refuse_member("from", "expected a time as in RFC 3339"))?;
+    let enabled = place.optional_boolean("enabled")?;
+    let strategies = place.list("strategies", MAX_STRATEGIES, feature::strategy)?.unwrap_or_default();
+    let phase = PhaseDefinition {
+        from_ms: from.timestamp_millis(),
+        enabled: enabled.ok_or_else(|| place.refuse_member("enabled", "is required"))?,
+        strategies: strategies.len(),
+    };
+    Ok((phase, strategies, place.list("strategies", MAX_STRATEGIES, strategy)?.unwrap_or_default()))
+}
+
+fn strategy(place: &Place<'_>) -> Result<PrivateStrategy, Refusal> {
+    let Some(local) = place.member("local") else {
+        return Ok(PrivateStrategy::default());
+    };
+    Ok(PrivateStrategy {
+        off: local.optional_boolean("off")?.unwrap_or(false),
+        conditions: local.list("conditions", MAX_CONSTRAINTS_PER_STRATEGY, condition)?.unwrap_or_default(),
+    })
+}
+
+fn condition(place: &Place<'_>) -> Result<PrivateCondition, Refusal> {
+    let names = place.texts("contextNames", MAX_CONSTRAINTS_PER_STRATEGY)?.unwrap_or_default();
+    if names.is_empty() {
+        return Err(place.refuse_member("contextNames", "is required"));
+    }
+    let operator = match place.required_text("operator")?.as_str() {
+        "IN" => PrivateOperator::In,
+        "HAS" => PrivateOperator::Has,
+        "CONTAINS" => PrivateOperator::Contains,
+        _ => return Err(place.refuse_member("operator", "expected IN, HAS or CONTAINS")),
+    };
+    let scalar = |value: &Place<'_>| match value.value {
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            Err(value.refuse("expected text, a number, true or false"))
+        }
+        scalar => Ok(scalar.clone()),
+    };
+    Ok(PrivateCondition {
+        context_names: names,
+        operator,
+        values: place.list("values", MAX_VALUES_PER_CONSTRAINT, scalar)?.unwrap_or_default(),
+        inverted: place.optional_boolean("inverted")?.unwrap_or(false),
+        case_insensitive: place.optional_boolean("caseInsensitive")?.unwrap_or(false),
+    })
+}

@@ -1,0 +1,123 @@
+//! Dependencies: what other flags must be for the context.
+
+use std::cell::Cell;
+
+use super::{Asked, Match};
+use crate::flag::compile::Dependency;
+use crate::flag::local::MAX_DEPENDENCY_LEVELS;
+use crate::flag::{CompiledFlag, EnvironmentFlags};
+
+/// Parents that one evaluation asks, one that is asked by two of its children counted twice.
+const MAX_PARENTS_ASKED: u32 = 400;
+
+const MISSING: &str = "a flag that it depends on does not exist";
+const CYCLE: &str = "the flags that it depends on form a cycle";
+const TOO_FAR: &str = "it depends on too many flags";
+const NESTED: &str = "a flag that it depends on depends on others itself, which Unleash does not have";
+
+/// The flag that is asked, and those below it that depend on it.
+pub(super) struct Chain<'c> {
+    name: &'c str,
+    below: Option<&'c Chain<'c>>,
+    level: usize,
+    left: &'c Cell<u32>,
+}
+
+impl EnvironmentFlags {
+    /// What a flag says for a context; an error is off, and says why there is no better answer.
+    pub(super) fn decide<'f>(
+        &self,
+        flag: &'f CompiledFlag,
+        asked: Asked<'_>,
+        below: Option<&Chain<'_>>,
+    ) -> Result<Match<'f>, &'static str> {
+        let (switched_on, strategies) = flag.at(|| asked.current_ms());
+        if !switched_on || flag.is_killed_at(asked.moment) {
+            return Ok(Match::None);
+        }
+        if !flag.dependencies.is_empty() {
+            let left = Cell::new(MAX_PARENTS_ASKED);
+            let level = below.map_or(0, |below| below.level + 1);
+            let chain =
+                Chain { name: &flag.name, below, level, left: below.map_or(&left, |below| below.left) };
+            for dependency in &flag.dependencies {
+                let allows = match flag.chained {
+                    true => self.allows(dependency, asked, &chain)?,
+                    false => self.allows_child(dependency, flag, asked)?,
+                };
+                if !allows {
+                    return Ok(Match::None);
+                }
+            }
+        }
+        Ok(flag.matching(strategies, asked, &flag.name))
+    }
+
+    /// Whether a parent says what is asked of it, asked as if it were asked alone.
+    fn allows(
+        &self,
+        dependency: &Dependency,
+        asked: Asked<'_>,
+        chain: &Chain<'_>,
+    ) -> Result<bool, &'static str> {
+        let parent = self.get(&dependency.parent).ok_or(MISSING)?;
+        if chain.has(&parent.name) {
+            return Err(CYCLE);
+        }
+        chain.left.set(chain.left.get().checked_sub(1).ok_or(TOO_FAR)?);
+        if chain.level >= MAX_DEPENDENCY_LEVELS {
+            return Err(TOO_FAR);
+        }
+        let matched = self.decide(parent, asked, Some(chain))?;
+        if matched.is_on() != dependency.enabled {
+            return Ok(false);
+        }
+        if dependency.variants.is_empty() {
+            return Ok(true);
+        }
+        let drawn = parent.draw_for(&matched, asked);
+        Ok(drawn.is_some_and(|(_, variant)| dependency.variants.iter().any(|name| **name == *variant.name)))
+    }
+
+    /// The same as Unleash has it. Parents have no parents themselves: one that names some (a cycle always does) allows
+    /// nothing.
+    fn allows_child(
+        &self,
+        dependency: &Dependency,
+        child: &CompiledFlag,
+        asked: Asked<'_>,
+    ) -> Result<bool, &'static str> {
+        let parent = self.get(&dependency.parent).ok_or(MISSING)?;
+        if !parent.dependencies.is_empty() {
+            return Err(if parent.parents().any(|it| *it == *child.name) { CYCLE } else { NESTED });
+        }
+        // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
+        let (switched_on, strategies) = parent.at(|| asked.current_ms());
+        let matched = parent.matching(strategies, asked, &child.name);
+        let enabled = switched_on && !parent.is_killed_at(asked.moment) && matched.is_on();
+        if enabled != dependency.enabled {
+            return Ok(false);
+        }
+        if dependency.variants.is_empty() {
+            return Ok(true);
+        }
+        // Asked of a parent that is off, too; and a parent without any variant satisfies every list.
+        Ok(parent.draw(&matched, asked).is_none_or(|(_, variant)| {
+            let mut expected = dependency.variants.iter();
+            expected.any(|name| **name == *variant.name)
+        }))
+    }
+}
+
+impl Chain<'_> {
+    fn has(&self, name: &str) -> bool {
+        let mut link = Some(self);
+        while let Some(chain) = link {
+            if chain.name == name {
+                return true;
+            }
+            link = chain.below;
+        }
+        false
+    }
+}

@@ -1,0 +1,275 @@
+//! What the schema cannot say: fields that do not go together, and values that do not fit their type.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::model::{Attribute, Dependency, LocalFlag, Rule, Step, Variant};
+use super::share::{self, TOTAL_WEIGHT};
+use super::value::Values;
+use super::words::{Operator, Status, Strategy, ValueKind};
+use super::{Invalid, schedule, schema};
+
+/// Strategies that a flag may become, those of all its steps together.
+const MAX_STRATEGIES: usize = 1_000;
+/// What else has a meaning for `stickiness` than an attribute.
+const OWN_TIME: &str = "currentTime";
+
+/// Each once, and steps in the order of their dates.
+pub fn tidy(flag: &mut LocalFlag) -> Vec<Invalid> {
+    let lists = [&mut flag.target_users, &mut flag.user_list, &mut flag.tags];
+    lists.into_iter().for_each(each_once);
+    for rule in &mut flag.rules {
+        each_once(&mut rule.users);
+        each_once(&mut rule.groups);
+    }
+    schedule::tidy(&mut flag.rollout_schedule)
+}
+
+/// Everything that is wrong with the flag as a whole.
+pub fn problems(flag: &LocalFlag) -> Vec<Invalid> {
+    let mut found = Found { values: Values::default(), kind: flag.value_type, problems: Vec::new() };
+    match Values::of(flag) {
+        Ok(values) => found.values = values,
+        Err(problems) => found.problems.extend(problems),
+    }
+    if let Some(value) = &flag.default_value {
+        found.value("default_value", value);
+    }
+    found.shorthands(flag);
+    found.rules("rules", &flag.rules);
+    found.flag_variants(flag);
+    found.schedule(flag);
+    found.dependencies(&flag.depends_on);
+    found.problems
+}
+
+struct Found {
+    values: Values,
+    kind: ValueKind,
+    problems: Vec<Invalid>,
+}
+
+impl Found {
+    fn refuse(&mut self, field: impl AsRef<str>, message: impl Into<String>) {
+        self.problems.push(Invalid::new(field.as_ref(), message));
+    }
+
+    fn value(&mut self, field: impl AsRef<str>, value: &Value) {
+        if let Err(message) = self.values.check(value) {
+            self.refuse(field, message);
+        }
+    }
+
+    /// One way to say whom it is for.
+    fn shorthands(&mut self, flag: &LocalFlag) {
+        let seed = [
+            ("rollout_percentage", flag.rollout_percentage.is_some()),
+            ("target_users", !flag.target_users.is_empty()),
+        ];
+        let mut given: Vec<&str> = seed.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        if flag.strategy.is_some() {
+            for name in given.drain(..) {
+                self.refuse(name, "cannot be mixed with strategy");
+            }
+            given.push("strategy");
+        }
+        if !flag.rules.is_empty() {
+            for name in given {
+                self.refuse(name, "cannot be mixed with rules");
+            }
+        }
+        let fields = [
+            ("percentage", Strategy::Percentage, flag.percentage.is_some()),
+            ("user_list", Strategy::UserList, !flag.user_list.is_empty()),
+            ("attribute_rules", Strategy::UserAttribute, !flag.attribute_rules.is_empty()),
+        ];
+        for (name, strategy, given) in fields {
+            let word = match strategy {
+                Strategy::Percentage => "percentage",
+                Strategy::UserList => "user_list",
+                _ => "user_attribute",
+            };
+            match (flag.strategy == Some(strategy), given) {
+                (true, false) => self.refuse(name, format!("is required by the strategy {word}")),
+                (false, true) => self.refuse(name, format!("goes with the strategy {word} only")),
+                _ => {}
+            }
+        }
+        if flag.attribute_rules.contains_key(OWN_TIME) {
+            self.refuse("attribute_rules.currentTime", "the time can be compared by before and after only");
+        }
+    }
+
+    fn rules(&mut self, place: &str, rules: &[Rule]) {
+        for (index, rule) in rules.iter().enumerate() {
+            self.rule(&format!("{place}[{index}]"), rule);
+        }
+    }
+
+    fn rule(&mut self, place: &str, rule: &Rule) {
+        for (index, attribute) in rule.attributes.iter().enumerate() {
+            self.attribute(&format!("{place}.attributes[{index}]"), attribute);
+        }
+        if let Some(value) = &rule.value {
+            let field = format!("{place}.value");
+            if !rule.variants.is_empty() {
+                self.refuse(&field, "cannot be mixed with variants");
+            }
+            if self.kind == ValueKind::Boolean && *value == Value::Bool(true) && !rule.enabled {
+                self.refuse(&field, "is true, and enabled is false");
+            }
+            self.value(field, value);
+        }
+        if rule.stickiness.as_deref() == Some(OWN_TIME) {
+            self.refuse(format!("{place}.stickiness"), "nobody sticks to the time");
+        }
+        self.variants(&format!("{place}.variants"), &rule.variants, None);
+    }
+
+    fn attribute(&mut self, place: &str, attribute: &Attribute) {
+        use Operator::{After, Before, Contains, EndsWith, Exists, Matches, StartsWith};
+        let Attribute { attribute: name, operator, ignore_case, value, .. } = attribute;
+        if name == OWN_TIME && !matches!(operator, Before | After) {
+            self.refuse(format!("{place}.operator"), "the time can be compared by before and after only");
+        }
+        if *ignore_case && !matches!(operator, Contains | StartsWith | EndsWith | Matches) {
+            let message = "goes with contains, starts_with, ends_with and matches only";
+            self.refuse(format!("{place}.ignore_case"), message);
+        }
+        let version = value.as_ref().and_then(Value::as_str).filter(|_| operator.is_of_versions());
+        if version.is_some_and(|version| semver::Version::parse(version).is_err()) {
+            self.refuse(format!("{place}.value"), schema::VERSION);
+        }
+        if value.is_none() && *operator != Exists {
+            self.refuse(format!("{place}.value"), "is required");
+        }
+    }
+
+    fn flag_variants(&mut self, flag: &LocalFlag) {
+        let names: HashSet<&str> = flag.variants.iter().map(|variant| variant.name.as_str()).collect();
+        for name in flag.distribution.keys().filter(|name| !names.contains(name.as_str())) {
+            self.refuse(format!("distribution.{name}"), "is no variant of the flag");
+        }
+        let distribution = (!flag.distribution.is_empty()).then_some(flag);
+        self.variants("variants", &flag.variants, distribution);
+        if let Some(name) = flag.default_variant.as_deref().filter(|name| !names.contains(name)) {
+            self.refuse("default_variant", format!("{name:?} is none of the flag's variants"));
+        }
+    }
+
+    /// `distributed`: the flag that has their weights.
+    fn variants(&mut self, place: &str, variants: &[Variant], distributed: Option<&LocalFlag>) {
+        let mut seen = HashSet::new();
+        let given = variants.iter().filter(|variant| variant.weight.is_some()).count();
+        for (index, variant) in variants.iter().enumerate() {
+            let place = format!("{place}[{index}]");
+            if !seen.insert(variant.name.as_str()) {
+                self.refuse(format!("{place}.name"), format!("there are two variants {:?}", variant.name));
+            }
+            match (&variant.weight, distributed) {
+                (Some(_), Some(_)) => {
+                    self.refuse(format!("{place}.weight"), "cannot be mixed with distribution");
+                }
+                (None, Some(flag)) if !flag.distribution.contains_key(&variant.name) => {
+                    self.refuse(format!("distribution.{}", variant.name), "is required, as all weights are");
+                }
+                (None, None) if given > 0 => {
+                    self.refuse(format!("{place}.weight"), "is required, as other variants have one");
+                }
+                _ => {}
+            }
+            let field = format!("{place}.value");
+            match (&variant.value, self.kind) {
+                (Some(value), ValueKind::Boolean) => {
+                    if let Err(message) = super::value::bounded(value) {
+                        self.refuse(field, message);
+                    }
+                }
+                (Some(value), _) => self.value(field, value),
+                // Its name is its value.
+                (None, ValueKind::Boolean | ValueKind::String) => {}
+                (None, kind) => {
+                    self.refuse(field, format!("is required: the flag's values are {}", kind.name()))
+                }
+            }
+        }
+        self.weights(place, variants, distributed);
+    }
+
+    fn weights(&mut self, place: &str, variants: &[Variant], distributed: Option<&LocalFlag>) {
+        if variants.is_empty() {
+            return;
+        }
+        let weights = share::weights(variants, distributed.map(|flag| &flag.distribution));
+        let field = |index: usize| match (distributed, variants.get(index)) {
+            (Some(_), Some(variant)) => format!("distribution.{}", variant.name),
+            _ => format!("{place}[{index}].weight"),
+        };
+        match share::shares(&weights) {
+            None => self.refuse(place, "the weights are all 0"),
+            Some(shares) => {
+                let lost =
+                    weights.iter().zip(&shares).position(|(weight, share)| *weight > 0.0 && *share == 0);
+                if let Some(index) = lost {
+                    let message = format!("is less than 1/{TOTAL_WEIGHT} of all: nobody would get it");
+                    self.refuse(field(index), message);
+                }
+            }
+        }
+    }
+
+    fn schedule(&mut self, flag: &LocalFlag) {
+        if flag.status == Status::Scheduled && flag.rollout_schedule.is_empty() {
+            self.refuse("rollout_schedule", "is required while the status is scheduled");
+        }
+        let with_rules =
+            !flag.rules.is_empty() || flag.rollout_schedule.iter().any(|step| step.rules.is_some());
+        let shorthand =
+            flag.strategy.is_some() || flag.rollout_percentage.is_some() || !flag.target_users.is_empty();
+        let fixed = matches!(flag.strategy, Some(Strategy::UserList | Strategy::UserAttribute));
+        for (index, step) in flag.rollout_schedule.iter().enumerate() {
+            let Step { percentage, enabled, rules, .. } = step;
+            let place = format!("rollout_schedule[{index}]");
+            if percentage.is_none() && enabled.is_none() && rules.is_none() {
+                self.refuse(&place, "expected a percentage, enabled or rules");
+            }
+            if percentage.is_some() && (with_rules || fixed) {
+                let message =
+                    "takes the place of the flag's percentage, and this flag's rules or strategy have none";
+                self.refuse(format!("{place}.percentage"), message);
+            }
+            if let Some(rules) = rules {
+                if shorthand && flag.rules.is_empty() {
+                    let message = "cannot be mixed with strategy, rollout_percentage and target_users";
+                    self.refuse(format!("{place}.rules"), message);
+                }
+                self.rules(&format!("{place}.rules"), rules);
+            }
+        }
+        let phases = schedule::all_rules(flag);
+        if phases > MAX_STRATEGIES {
+            let message =
+                format!("has {phases} rules in all its steps together, at most {MAX_STRATEGIES} are allowed");
+            self.refuse("rollout_schedule", message);
+        }
+    }
+
+    fn dependencies(&mut self, depends_on: &[Dependency]) {
+        let mut seen = HashMap::new();
+        for (index, dependency) in depends_on.iter().enumerate() {
+            let place = format!("depends_on[{index}]");
+            if let Some(first) = seen.insert(dependency.flag.as_str(), index) {
+                self.refuse(&place, format!("names the same flag as depends_on[{first}]"));
+            }
+            if !dependency.on && !dependency.variants.is_empty() {
+                self.refuse(format!("{place}.variants"), "a flag that is off is on no variant");
+            }
+        }
+    }
+}
+
+fn each_once(texts: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    texts.retain(|text| seen.insert(text.clone()));
+}

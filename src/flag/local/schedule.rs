@@ -1,0 +1,76 @@
+//! Steps: what is in force at a moment, and what comes after it.
+
+use chrono::{DateTime, Utc};
+
+use super::Invalid;
+use super::model::{LocalFlag, Rule, Step};
+use super::words::Status;
+
+/// What steps change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Phase<'f> {
+    pub enabled: bool,
+    /// In place of the flag's own.
+    pub percentage: Option<u8>,
+    pub rules: &'f [Rule],
+}
+
+/// What is in force at `now`, and from when on what else is.
+pub fn phases(flag: &LocalFlag, now: DateTime<Utc>) -> (Phase<'_>, Vec<(DateTime<Utc>, Phase<'_>)>) {
+    let live = flag.is_enabled && flag.status.is_live();
+    let mut phase =
+        Phase { enabled: live && flag.status != Status::Scheduled, percentage: None, rules: &flag.rules };
+    let (mut base, mut later) = (phase, Vec::new());
+    for (index, step) in flag.rollout_schedule.iter().enumerate() {
+        // The first step of a scheduled flag brings it on, if it doesn't say otherwise.
+        let begins = index == 0 && flag.status == Status::Scheduled;
+        phase = Phase {
+            enabled: live && step.enabled.unwrap_or(phase.enabled || begins),
+            percentage: step.percentage.or(phase.percentage),
+            rules: step.rules.as_deref().unwrap_or(phase.rules),
+        };
+        if step.date <= now {
+            base = phase;
+        } else {
+            later.push((step.date, phase));
+        }
+    }
+    // No step brings back what is switched off as a whole.
+    (base, if live { later } else { Vec::new() })
+}
+
+/// The date of the next step; `None` if none is to come, or none matters.
+pub fn next_step(flag: &LocalFlag, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let live = flag.is_enabled && flag.status.is_live();
+    flag.rollout_schedule.iter().map(|step| step.date).find(|date| live && *date > now)
+}
+
+/// The date of the step in force.
+pub fn last_step(flag: &LocalFlag, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let live = flag.is_enabled && flag.status.is_live();
+    flag.rollout_schedule.iter().rev().map(|step| step.date).find(|date| live && *date <= now)
+}
+
+/// Sorts steps; the same one twice is one.
+pub fn tidy(steps: &mut Vec<Step>) -> Vec<Invalid> {
+    let mut problems = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let first = steps.iter().take(index).position(|other| other.date == step.date && other != step);
+        if let Some(first) = first {
+            let message =
+                format!("is the moment of rollout_schedule[{first}] too, which says something else");
+            problems.push(Invalid::new(&format!("rollout_schedule[{index}].date"), message));
+        }
+    }
+    if problems.is_empty() {
+        steps.sort_by_key(|step| step.date);
+        steps.dedup();
+    }
+    problems
+}
+
+/// Rules of all phases together, as the translation writes them.
+pub fn all_rules(flag: &LocalFlag) -> usize {
+    let (base, later) = phases(flag, DateTime::<Utc>::MIN_UTC);
+    later.iter().map(|(_, phase)| phase.rules.len() + 2).sum::<usize>() + base.rules.len() + 2
+}

@@ -1,0 +1,70 @@
+//! Weights in relation to each other, as shares of Unleash's fixed total.
+//!
+//! Who gets which variant is a hash modulo the total, cut where the shares end, in the order of the variants. The total
+//! never changes, so that a change of weights moves those between the old end of a share and its new one, and nobody
+//! else.
+
+use std::collections::BTreeMap;
+
+use serde_json::Number;
+
+use super::model::Variant;
+
+/// Unleash's own: a flag that comes from there keeps its assignment.
+pub const TOTAL_WEIGHT: u32 = 1_000;
+
+/// As they are given: from a distribution, else their own, else all alike.
+pub fn weights(variants: &[Variant], distribution: Option<&BTreeMap<String, Number>>) -> Vec<f64> {
+    let of = |variant: &Variant| match (distribution, &variant.weight) {
+        (Some(distribution), _) => distribution.get(&variant.name).and_then(Number::as_f64).unwrap_or(0.0),
+        (None, Some(weight)) => weight.as_f64().unwrap_or(0.0),
+        (None, None) if variants.iter().any(|variant| variant.weight.is_some()) => 0.0,
+        (None, None) => 1.0,
+    };
+    variants.iter().map(of).collect()
+}
+
+/// Shares of [`TOTAL_WEIGHT`], rounded so that they add up to it; `None` if all weights are 0.
+pub fn shares(weights: &[f64]) -> Option<Vec<u32>> {
+    let sum: f64 = weights.iter().sum();
+    if sum <= 0.0 || !sum.is_finite() {
+        return None;
+    }
+    let exact: Vec<f64> = weights.iter().map(|weight| weight / sum * f64::from(TOTAL_WEIGHT)).collect();
+    // Up to the total, so that nothing is cut off but the fraction; a fraction that is all but whole is.
+    let whole = |share: f64| (share + 1e-9).floor();
+    let mut shares: Vec<u32> = exact.iter().map(|share| whole(*share) as u32).collect();
+    let mut order: Vec<usize> = (0..exact.len()).collect();
+    let rest = |index: &usize| exact.get(*index).map_or(0.0, |share| share - whole(*share));
+    // Stable: of two alike the first gets more.
+    order.sort_by(|a, b| rest(b).total_cmp(&rest(a)));
+    let missing = TOTAL_WEIGHT.saturating_sub(shares.iter().sum());
+    for index in order.into_iter().take(missing as usize) {
+        if let Some(share) = shares.get_mut(index) {
+            *share += 1;
+        }
+    }
+    Some(shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_total() {
+        for (weights, expected) in [
+            (vec![1.0], vec![1_000]),
+            (vec![50.0, 50.0], vec![500, 500]),
+            (vec![0.5, 0.25, 0.25], vec![500, 250, 250]),
+            (vec![1.0, 1.0, 1.0], vec![334, 333, 333]),
+            (vec![33.3, 33.3, 33.4], vec![333, 333, 334]),
+            (vec![0.0, 7.0], vec![0, 1_000]),
+            (vec![1e-9, 1e6], vec![0, 1_000]),
+        ] {
+            assert_eq!(shares(&weights), Some(expected), "{weights:?}");
+        }
+        assert_eq!(shares(&[0.0, 0.0]), None);
+        assert_eq!(shares(&[]), None);
+    }
+}

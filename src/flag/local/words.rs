@@ -1,0 +1,138 @@
+//! The words that a flag may choose from.
+
+use serde::{Deserialize, Serialize};
+
+/// What a flag is for, in Unleash's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlagType {
+    #[default]
+    Release,
+    Experiment,
+    Operational,
+    Permission,
+    KillSwitch,
+}
+
+/// Where a flag is in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Draft,
+    #[default]
+    Active,
+    /// Off until its first step.
+    Scheduled,
+    Paused,
+    Archived,
+    EmergencyOff,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueKind {
+    #[default]
+    Boolean,
+    String,
+    Integer,
+    Float,
+    Object,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    All,
+    None,
+    Percentage,
+    UserList,
+    UserAttribute,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    Equals,
+    NotEquals,
+    In,
+    NotIn,
+    Contains,
+    StartsWith,
+    EndsWith,
+    GreaterThan,
+    GreaterOrEqual,
+    LessThan,
+    LessOrEqual,
+    Before,
+    After,
+    SemverEquals,
+    SemverGreaterThan,
+    SemverGreaterOrEqual,
+    SemverLessThan,
+    SemverLessOrEqual,
+    Exists,
+    Matches,
+}
+
+impl Operator {
+    pub fn is_of_versions(self) -> bool {
+        use Operator::{
+            SemverEquals, SemverGreaterOrEqual, SemverGreaterThan, SemverLessOrEqual, SemverLessThan,
+        };
+        let all = [SemverEquals, SemverGreaterThan, SemverGreaterOrEqual, SemverLessThan, SemverLessOrEqual];
+        all.contains(&self)
+    }
+}
+
+impl FlagType {
+    pub const NAMES: &[(&str, Self)] = &[
+        ("release", Self::Release),
+        ("experiment", Self::Experiment),
+        ("operational", Self::Operational),
+        ("permission", Self::Permission),
+        ("kill-switch", Self::KillSwitch),
+    ];
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Active => "active",
+            Self::Scheduled => "scheduled",
+            Self::Paused => "paused",
+            Self::Archived => "archived",
+            Self::EmergencyOff => "emergency_off",
+        }
+    }
+
+    /// What may follow.
+    pub fn next(self) -> &'static [Self] {
+        match self {
+            Self::Draft => &[Self::Active, Self::Scheduled, Self::Archived],
+            Self::Active => &[Self::Scheduled, Self::Paused, Self::Archived, Self::EmergencyOff],
+            Self::Scheduled => &[Self::Draft, Self::Active, Self::Paused, Self::Archived, Self::EmergencyOff],
+            Self::Paused => &[Self::Active, Self::Scheduled, Self::Archived, Self::EmergencyOff],
+            Self::EmergencyOff => &[Self::Active, Self::Scheduled, Self::Paused, Self::Archived],
+            // Never straight back to where it is on.
+            Self::Archived => &[Self::Draft, Self::Paused],
+        }
+    }
+
+    /// Whether a flag of this status can be on at all.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Active | Self::Scheduled)
+    }
+}
+
+impl ValueKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Object => "object",
+        }
+    }
+}

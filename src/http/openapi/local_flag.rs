@@ -1,0 +1,63 @@
+//! What a local flag may say: served as the schema it is, and put into the document of the API.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::flag::local::SCHEMA;
+
+pub(super) const PATH: &str = "/schemas/local-flag.json";
+const PARTS: &str = "#/$defs/";
+/// Where the parts of the schema are in the document.
+const COMPONENTS: &str = "#/components/schemas/LocalFlag.";
+
+/// The JSON Schema of local flags.
+#[utoipa::path(
+    get,
+    path = "/schemas/local-flag.json",
+    tag = "management",
+    responses((status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Value))
+)]
+pub(in crate::http) async fn schema() -> Response {
+    ([(CONTENT_TYPE, "application/schema+json")], SCHEMA).into_response()
+}
+
+/// The bodies that make and change a flag are what the schema says.
+pub(super) fn describe(document: &mut Value) {
+    let Ok(mut schema) = serde_json::from_str::<Value>(&SCHEMA.replace(PARTS, COMPONENTS)) else {
+        return;
+    };
+    let Some(components) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let Some(members) = schema.as_object_mut() else {
+        return;
+    };
+    ["$schema", "$id"].into_iter().for_each(|name| drop(members.remove(name)));
+    if let Some(Value::Object(parts)) = members.remove("$defs") {
+        components.extend(parts.into_iter().map(|(name, part)| (format!("LocalFlag.{name}"), part)));
+    }
+    components.insert("NewFlag".to_owned(), schema.clone());
+    if let Some(members) = schema.as_object_mut() {
+        members.remove("required");
+        let description = "Only what is given is changed; `null` is back to what a new flag has.";
+        members.insert("description".to_owned(), description.into());
+    }
+    components.insert("FlagUpdate".to_owned(), schema);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn the_document_says_what_a_flag_may_say() {
+        let document: Value = serde_json::from_slice(&super::super::TEXT).unwrap();
+        let schemas = &document["components"]["schemas"];
+        let rules = schemas["NewFlag"]["properties"]["rules"]["items"]["$ref"].as_str().unwrap();
+        let place = rules.strip_prefix('#').unwrap();
+        assert!(document.pointer(place).unwrap()["properties"]["attributes"].is_object());
+        assert!(schemas["NewFlag"]["required"].is_array() && schemas["FlagUpdate"]["required"].is_null());
+    }
+}
