@@ -81,6 +81,7 @@ const DOCUMENT: &str = "/openapi.json";
         (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
         (name = "changes", description = "What changes, as it happens"),
         (name = "tokens", description = "Who may call; needs the scope `admin`"),
+        (name = "schemas", description = "What documents may say"),
         (name = "health", description = "How this process is doing")
     )
 )]

@@ -1,7 +1,9 @@
 //! Bringing a local flag back to what it said before.
 
+use chrono::Utc;
+
 use crate::database::on_pool;
-use crate::flag::local::{self, LocalFlag};
+use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
 use super::change::{Asked, By, Done, check, current, has_room, wanted};
@@ -35,7 +37,7 @@ impl Manager {
         let Asked { environment, name, expected } = asked;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
-        let flag = self.as_it_was(environment, name, target).await?;
+        let mut flag = self.as_it_was(environment, name, target).await?;
         check(name, environment, &flag)?;
         let exists = records.find(environment, name).await?.is_some();
         let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
@@ -52,6 +54,10 @@ impl Manager {
                     Err(error) => return Decision::Leave(Left::Error(error)),
                 },
             };
+            if flag.status == Status::Archived {
+                // It counts from now, unless it is archived already.
+                flag.archived_at = before.and_then(|it| it.flag.archived_at).or_else(|| Some(Utc::now()));
+            }
             if let Some(before) = before.filter(|before| before.flag == flag) {
                 return Decision::Leave(Left::Same(before.revision));
             }

@@ -10,7 +10,7 @@ use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuild
 const SCHEME: &str = "token";
 const PROBLEM: &str = "application/problem+json";
 /// Routes that do not ask who calls.
-const OPEN_TAGS: [&str; 1] = ["health"];
+const OPEN_TAGS: [&str; 2] = ["health", "schemas"];
 
 pub(super) struct Everywhere;
 

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::flag::local::SCHEMA;
 
+use super::schema::ProblemDetails;
+
 pub(super) const PATH: &str = "/schemas/local-flag.json";
 const PARTS: &str = "#/$defs/";
 /// Where the parts of the schema are in the document.
@@ -15,8 +17,17 @@ const COMPONENTS: &str = "#/components/schemas/LocalFlag.";
 #[utoipa::path(
     get,
     path = "/schemas/local-flag.json",
-    tag = "management",
-    responses((status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Value))
+    tag = "schemas",
+    responses(
+        (status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Value),
+        (
+            status = 503,
+            description = "Not now; see `Retry-After`",
+            content_type = "application/problem+json",
+            body = ProblemDetails,
+            headers(("Retry-After" = u32, description = "Seconds"))
+        )
+    )
 )]
 pub(in crate::http) async fn schema() -> Response {
     ([(CONTENT_TYPE, "application/schema+json")], SCHEMA).into_response()
