@@ -50,8 +50,11 @@ impl ReplyTopics {
             _ => match (self.exists)(topic) {
                 Some(true) => self.remember(topic, Ok(()), USABLE_TTL),
                 Some(false) => self.remember(topic, Err("topic_unknown"), MISSING_TTL),
-                // Not remembered: the broker may be back for the next one.
-                None => Err("topic_unknown"),
+                // Not remembered: the broker may be back for the next one. A topic that was there is there still.
+                None => match self.known.get(topic) {
+                    Some((Ok(()), _)) => Ok(()),
+                    _ => Err("topic_unknown"),
+                },
             },
         }
     }
@@ -95,6 +98,15 @@ mod tests {
         });
         let own = vec!["replies-own".to_owned()];
         (ReplyTopics::new(vec!["replies".to_owned()], own, exists), asked)
+    }
+
+    #[test]
+    fn a_topic_that_was_there_is_there_while_the_broker_says_nothing() {
+        let (mut topics, asked) = topics(None);
+        topics.known.insert("replies-a".to_owned(), (Ok(()), Instant::now()));
+        assert_eq!(topics.check("replies-a"), Ok(()));
+        assert_eq!(topics.check("replies-b"), Err("topic_unknown"));
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -97,12 +97,13 @@ impl BatchConsumer {
         let consumer = Arc::clone(&self.handles.consumer);
         move |topic| {
             let metadata = consumer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).ok()?;
-            Some(
-                metadata
-                    .topics()
-                    .iter()
-                    .any(|known| known.error().is_none() && !known.partitions().is_empty()),
-            )
+            let known = metadata.topics().first()?;
+            match known.error().map(RDKafkaErrorCode::from) {
+                None => Some(!known.partitions().is_empty()),
+                // A broker that has just come back: it is there, and waits for its leader.
+                Some(RDKafkaErrorCode::LeaderNotAvailable) => Some(true),
+                Some(_) => Some(false),
+            }
         }
     }
 
