@@ -74,13 +74,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = match &environment {
-        Some(environment) => {
-            caller.may_in(Scope::Read, environment)?;
-            Some(vec![environment.as_str()])
-        }
-        None => caller.environments(),
-    };
+    let environments = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let page = api.manager.list(environments.as_deref(), limit, offset).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
@@ -103,9 +97,7 @@ pub(super) async fn one(
     FlagName(name): FlagName,
     ask: Ask,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let environment = ask.environment()?;
-    caller.may_in(Scope::Read, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
 }
@@ -163,9 +155,7 @@ pub(super) async fn update(
     FlagName(name): FlagName,
     input: Input,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
-    let environment = ask::environment(input.parameter("environment"))?;
-    caller.may_in(Scope::Write, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
@@ -193,9 +183,7 @@ pub(super) async fn delete(
     FlagName(name): FlagName,
     ask: Ask,
 ) -> Result<StatusCode, Problem> {
-    caller.may(Scope::Delete)?;
-    let environment = ask.environment()?;
-    caller.may_in(Scope::Delete, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Delete, ask.parameter("environment"))?;
     let (expected, reason) = (ask::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
@@ -218,9 +206,7 @@ pub(super) async fn delete(
     )
 )]
 pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
-    let environment = ask.environment()?;
-    caller.may_in(Scope::Write, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Write, ask.parameter("environment"))?;
     let synced = api.manager.sync(&environment).await.map_err(problem)?;
     answer(StatusCode::OK, &synced)
 }

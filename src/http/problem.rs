@@ -37,6 +37,11 @@ impl Problem {
         Self { status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new() }
     }
 
+    /// Bad input in one field.
+    pub fn of_field(status: StatusCode, field: &str, message: impl Into<String>) -> Self {
+        Self::of_fields(status, vec![FieldError::new(field, message)])
+    }
+
     /// Bad input, field by field.
     pub fn of_fields(status: StatusCode, errors: Vec<FieldError>) -> Self {
         let first = errors.first().map(|error| format!("{}: {}", error.field, error.message));

@@ -6,11 +6,13 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
 
+use crate::config::Scope;
 use crate::flag::local::check_environment;
-use crate::http::Problem;
 use crate::http::input::{Input, last_parameter};
 use crate::http::problem::FieldError;
+use crate::http::{Caller, Problem};
 use crate::manage::Expected;
 
 /// Why a change is made.
@@ -49,10 +51,42 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
             }
             Ok(Path(name)) => Ok(Self(name)),
             Err(_) => {
-                let error = FieldError::new("name", "expected UTF-8, percent-encoded");
-                Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
+                Err(Problem::of_field(StatusCode::BAD_REQUEST, "name", "expected UTF-8, percent-encoded"))
             }
         }
+    }
+}
+
+/// The environment that is named, where the caller may do this.
+pub(super) fn allowed(caller: &Caller, scope: Scope, given: Option<Cow<'_, str>>) -> Result<String, Problem> {
+    caller.may(scope)?;
+    let environment = environment(given)?;
+    caller.may_in(scope, &environment)?;
+    Ok(environment)
+}
+
+/// The environments that a call is about where it need not name one: all that the caller sees, `None` if that is all.
+pub(super) fn allowed_among<'c>(
+    caller: &'c Caller,
+    scope: Scope,
+    named: Option<&'c str>,
+) -> Result<Option<Vec<&'c str>>, Problem> {
+    match named {
+        Some(environment) => caller.may_in(scope, environment).map(|()| Some(vec![environment])),
+        None => Ok(caller.environments()),
+    }
+}
+
+/// The members of a body, which may be absent.
+pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    let refuse = |message: String| Err(Problem::of_field(StatusCode::BAD_REQUEST, "body", message));
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => refuse("expected an object".to_owned()),
+        Err(error) => refuse(format!("not JSON: {error}")),
     }
 }
 
@@ -100,10 +134,7 @@ impl Ask {
         match self.parameter(name).as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => {
-                let error = FieldError::new(name, "expected true or false");
-                Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
-            }
+            Some(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, name, "expected true or false")),
         }
     }
 
@@ -133,8 +164,7 @@ pub(super) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem
         (_, Some(Err(message))) => message,
         _ => "is required".to_owned(),
     };
-    let error = FieldError::new("environment", message);
-    Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]))
+    Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", message))
 }
 
 /// `If-Match`: revisions as `ETag` has them. A weak tag matches nothing.
@@ -147,8 +177,8 @@ pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
         let (weak, opaque) = tag.strip_prefix("W/").map_or((false, tag), |tag| (true, tag));
         let opaque = opaque.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
         let Some(opaque) = opaque.filter(|opaque| !opaque.contains('"')) else {
-            let error = FieldError::new("If-Match", "expected `*`, or tags in quotes, as an ETag has them");
-            return Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]));
+            let message = "expected `*`, or tags in quotes, as an ETag has them";
+            return Err(Problem::of_field(StatusCode::BAD_REQUEST, "If-Match", message));
         };
         // Somebody else's tag is none of ours.
         revisions.extend(opaque.parse::<i64>().ok().filter(|_| !weak));
@@ -171,8 +201,7 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
         Ok(_) => format!("expected at most {MAX_REASON_BYTES} bytes"),
         Err(_) => "expected UTF-8".to_owned(),
     };
-    let error = FieldError::new("X-Change-Reason", message);
-    Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]))
+    Err(Problem::of_field(StatusCode::BAD_REQUEST, "X-Change-Reason", message))
 }
 
 /// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.

@@ -12,7 +12,7 @@ use super::doc::{
     AcceptedFlag, CleanedBody, CleanupBody, CleanupQuery, EnvironmentQuery, ExpectedHeaders, FlagBody,
     FlagPath, ReasonHeader, RevertBody, WriteProblems,
 };
-use super::{answer, finish, kill, problem};
+use super::{answer, finish, problem};
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -42,9 +42,7 @@ pub(in crate::http) async fn revert(
     FlagName(name): FlagName,
     input: Input,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
-    let environment = ask::environment(input.parameter("environment"))?;
-    caller.may_in(Scope::Write, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
     let target = target(&input.body)?;
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
@@ -73,31 +71,25 @@ pub(in crate::http) async fn cleanup(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Delete)?;
     let environment = input.parameter("environment").map(|name| ask::environment(Some(name))).transpose()?;
-    let environments = match &environment {
-        Some(environment) => {
-            caller.may_in(Scope::Delete, environment)?;
-            Some(vec![environment.as_str()])
-        }
-        None => caller.environments(),
-    };
+    let environments = ask::allowed_among(&caller, Scope::Delete, environment.as_deref())?;
     let reason = ask::reason(&input)?;
     let (mut older_than_days, mut dry_run) = (OLDER_THAN_DAYS, true);
-    for (name, value) in kill::members(&input.body)? {
+    for (name, value) in ask::members(&input.body)? {
         match (name.as_str(), value) {
             ("dry_run", Value::Bool(given)) => dry_run = given,
             ("older_than_days", Value::Number(days)) => {
                 let days = days.as_u64().filter(|days| *days <= OLDER_THAN_DAYS_MAX);
                 let days = days.and_then(|days| u32::try_from(days).ok());
                 let message = format!("expected a whole number from 0 to {OLDER_THAN_DAYS_MAX}");
-                older_than_days = days.ok_or_else(|| kill::refuse(MEANINGLESS, &name, message))?;
+                older_than_days = days.ok_or_else(|| Problem::of_field(MEANINGLESS, &name, message))?;
             }
             ("dry_run", _) => {
-                return Err(kill::refuse(StatusCode::BAD_REQUEST, &name, "expected true or false"));
+                return Err(Problem::of_field(StatusCode::BAD_REQUEST, &name, "expected true or false"));
             }
             ("older_than_days", _) => {
-                return Err(kill::refuse(StatusCode::BAD_REQUEST, &name, "expected a number"));
+                return Err(Problem::of_field(StatusCode::BAD_REQUEST, &name, "expected a number"));
             }
-            _ => return Err(kill::refuse(MEANINGLESS, &name, "is not known here")),
+            _ => return Err(Problem::of_field(MEANINGLESS, &name, "is not known here")),
         }
     }
     let actor = caller.name();
@@ -110,21 +102,21 @@ pub(in crate::http) async fn cleanup(
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 fn target(body: &[u8]) -> Result<Target, Problem> {
-    let members = kill::members(body)?;
+    let members = ask::members(body)?;
     if let Some(unknown) = members.keys().find(|name| !matches!(name.as_str(), "revision" | "version")) {
-        return Err(kill::refuse(MEANINGLESS, unknown, "is not known here"));
+        return Err(Problem::of_field(MEANINGLESS, unknown, "is not known here"));
     }
     let number = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) if number.is_i64() => Ok(number.as_i64()),
-        Some(_) => Err(kill::refuse(StatusCode::BAD_REQUEST, name, "expected a whole number")),
+        Some(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, name, "expected a whole number")),
     };
     match (number("revision")?, number("version")?) {
         (Some(revision), None) => Ok(Target::Revision(revision)),
         (None, Some(version)) => Ok(Target::Version(version)),
-        (None, None) => Err(kill::refuse(MEANINGLESS, "revision", "is required, or a version")),
+        (None, None) => Err(Problem::of_field(MEANINGLESS, "revision", "is required, or a version")),
         (Some(_), Some(_)) => {
-            Err(kill::refuse(MEANINGLESS, "version", "expected either a revision or a version"))
+            Err(Problem::of_field(MEANINGLESS, "version", "expected either a revision or a version"))
         }
     }
 }

@@ -53,7 +53,7 @@ pub(in crate::http) async fn preload(
     let count = flags.len().saturating_mul(subjects.len());
     if count > PRELOADED_MAX {
         let message = format!("{count} flags times contexts, at most {PRELOADED_MAX} are allowed");
-        return Err(refuse("contexts", &message));
+        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", message));
     }
     // As evaluations would leave them: what is private is not written.
     let shown: Vec<Shown<'_>> = subjects
@@ -98,7 +98,9 @@ fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>,
     }
     let snapshot = api.store.load();
     let served = snapshot.environment(environment);
-    let served = served.ok_or_else(|| refuse("environment", "is not served here"))?;
+    let unserved =
+        || Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", "is not served here");
+    let served = served.ok_or_else(unserved)?;
     let Asked::These(asks) = &query.asked else {
         let mut names: Vec<_> = served.iter().map(|flag| flag.name.to_string()).collect();
         names.sort_unstable();
@@ -118,8 +120,4 @@ fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>,
     } else {
         Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, errors))
     }
-}
-
-fn refuse(field: &str, message: &str) -> Problem {
-    Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![FieldError::new(field, message)])
 }

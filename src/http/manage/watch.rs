@@ -7,16 +7,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use super::ask::{Ask, FlagName};
+use super::ask::{self, Ask, FlagName};
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
 use super::{LIST_DEFAULT, LIST_MAX, answer, problem};
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::problem::FieldError;
 use crate::manage::{Period, Resolution, StaleAsked};
 
+const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 /// Buckets of one answer.
 const BUCKETS_MAX: i64 = 1_500;
 /// Buckets that are shown unless more are asked for.
@@ -41,9 +41,7 @@ pub(in crate::http) async fn usage(
     FlagName(name): FlagName,
     ask: Ask,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let environment = ask.environment()?;
-    caller.may_in(Scope::Read, &environment)?;
+    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let usage = api.manager.usage(&environment, &name, period(&ask)?).await.map_err(problem)?;
     answer(StatusCode::OK, &usage)
 }
@@ -66,13 +64,7 @@ pub(in crate::http) async fn stale(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = match &environment {
-        Some(environment) => {
-            caller.may_in(Scope::Read, environment)?;
-            Some(vec![environment.as_str()])
-        }
-        None => caller.environments(),
-    };
+    let environments = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let environments = environments.as_deref();
     let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;
@@ -87,26 +79,30 @@ fn period(ask: &Ask) -> Result<Period, Problem> {
         None | Some("hour") => Resolution::Hour,
         Some("minute") => Resolution::Minute,
         Some("day") => Resolution::Day,
-        Some(_) => return Err(refuse("resolution", "expected minute, hour or day")),
+        Some(_) => return Err(Problem::of_field(MEANINGLESS, "resolution", "expected minute, hour or day")),
     };
     let moment = |name: &str| match ask.parameter(name).map(|text| DateTime::parse_from_rfc3339(&text)) {
         None => Ok(None),
         Some(Ok(moment)) => Ok(Some(moment.to_utc())),
-        Some(Err(_)) => Err(refuse(name, "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z")),
+        Some(Err(_)) => Err(Problem::of_field(
+            MEANINGLESS,
+            name,
+            "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z",
+        )),
     };
     let to = moment("to")?.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
     let length = resolution.seconds();
     let default = || to.checked_sub_signed(TimeDelta::seconds(length * BUCKETS_DEFAULT)).unwrap_or(to);
     let from = moment("from")?.unwrap_or_else(default);
     if from >= to {
-        return Err(refuse("from", "expected a time before `to`"));
+        return Err(Problem::of_field(MEANINGLESS, "from", "expected a time before `to`"));
     }
     if (to - from).num_seconds() / length >= BUCKETS_MAX {
-        return Err(refuse("from", &format!("that is more than {BUCKETS_MAX} of them: ask for longer ones")));
+        return Err(Problem::of_field(
+            MEANINGLESS,
+            "from",
+            format!("that is more than {BUCKETS_MAX} of them: ask for longer ones"),
+        ));
     }
     Ok(Period { resolution, from, to })
-}
-
-fn refuse(field: &str, message: &str) -> Problem {
-    Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![FieldError::new(field, message)])
 }
