@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::DeliveryMode;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::ReportingProducer;
+use crate::kafka::producer::{LINGER_MS, ReportingProducer};
 
 use super::Parts;
 use super::session::{FETCH_RECORDS, STEP, SessionError};
@@ -26,9 +26,8 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
         .set("compression.type", "lz4")
-        // Requests go out when they are full, or at the end of a batch, which flushes. A linger that ends while a
-        // partition's request is in flight would make librdkafka spin until it is acknowledged.
-        .set("linger.ms", "100")
+        // Requests go out when they are full, or at the end of a batch, which flushes.
+        .set("linger.ms", LINGER_MS)
         // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
         .set("message.max.bytes", "8388608")
         .set("queue.buffering.max.kbytes", "262144")

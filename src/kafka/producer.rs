@@ -13,8 +13,12 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
+/// For producers whose batches are flushed: longer than any round. A linger that ends while a partition's request is in
+/// flight makes librdkafka spin until it is acknowledged (<https://github.com/confluentinc/librdkafka/issues/3692>), and
+/// the slower the broker, the more of the processor that takes from it.
+pub const LINGER_MS: &str = "100";
 /// How long one wait for acknowledgements takes at most.
-const FLUSH_MS: i32 = 10;
+const FLUSH: Duration = Duration::from_millis(10);
 /// Between two looks for room in the queue.
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -183,7 +187,7 @@ impl ReportingProducer {
             }
             // Sends what still waits for company, and returns as soon as nothing is in flight. What failed stays
             // in flight until it is heard of, so the wait is a short one.
-            unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) };
+            flush(&self.producer, FLUSH);
             self.producer.poll(Duration::ZERO);
             // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
             if !purged && self.has_failures() {
@@ -265,6 +269,12 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
             records.push(Failure { ticket, code });
         }
     }
+}
+
+/// Sends what still waits for company, and waits up to `patience` for its end; reports are left to `poll`.
+pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, patience: Duration) {
+    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), patience) };
 }
 
 /// Whether a broker refused this very record, so that sending it again would end the same way.

@@ -11,9 +11,9 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientConfig, ClientContext};
 
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::kafka::client;
-use crate::kafka::producer::{Lane, is_refusal};
+use crate::kafka::producer::{LINGER_MS, Lane, flush, is_refusal};
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{self, TRACEPARENT, Traceparent};
@@ -199,13 +199,9 @@ impl Outlet {
         )
     }
 
-    /// Serves what came back, waiting for it up to `patience`.
-    ///
-    /// The crate's own wait is not used: it rounds what is left of a millisecond down to nothing, and spins over it.
+    /// Sends off what was handed over, and serves what came back, waiting for it up to `patience`.
     pub fn poll(&self, patience: Duration) -> Reports {
-        if !patience.is_zero() {
-            std::thread::sleep(patience);
-        }
+        flush(&self.producer, patience);
         let mut reports = Reports::default();
         for _ in 0..POLLS_MAX {
             self.producer.poll(Duration::ZERO);
@@ -231,15 +227,14 @@ impl Drop for Outlet {
 }
 
 fn client_config(config: &Config) -> ClientConfig {
-    // Who waits for the acknowledgement does not want to wait for company as well.
-    let linger_ms = if config.api.durability == Durability::Sync { "0" } else { "5" };
     let mut client = client::base(&config.kafka, &config.instance, "api");
     client
         .set("enable.idempotence", "true")
         // After a refusal nothing may arrive ahead of what is sent again: numbers must grow within a partition.
         .set("enable.gapless.guarantee", "true")
         .set("compression.type", "lz4")
-        .set("linger.ms", linger_ms)
+        // Requests go out when they are full, or when they are flushed, which is at every look for reports.
+        .set("linger.ms", LINGER_MS)
         // What is not delivered yet is not lost: it waits, in memory or on disk.
         .set("message.timeout.ms", "0")
         // What the topic takes is the topic's decision.

@@ -20,6 +20,9 @@ use super::shelf::Shelf;
 
 /// Handed to the producer and not acknowledged, at most.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Handed to the producer at once: about what fits into one request for a partition. What came meanwhile is the next
+/// round, when this one is acknowledged: librdkafka spins over what waits behind requests that are on their way.
+const ROUND_BYTES: usize = 1 << 20;
 /// What Kafka has not taken within this time is put on disk as well.
 const SPOOL_AFTER: Duration = Duration::from_secs(1);
 /// The same while much is waiting. A Kafka that takes what is on its way sooner than that empties the queue in half a
@@ -149,10 +152,15 @@ impl Worker {
         let Self { flight, outlet: Some(outlet), .. } = self else {
             return Ok(());
         };
+        if outlet.in_flight() > 0 {
+            return Ok(());
+        }
+        let mut room = ROUND_BYTES;
         while let Some((ticket, sent)) = flight.next_unhanded() {
-            if sent.suspect && outlet.in_flight() > 0 {
+            if room == 0 || (sent.suspect && outlet.in_flight() > 0) {
                 return Ok(());
             }
+            room = room.saturating_sub(sent.entry.parcel.size());
             match outlet.hand_over(ticket, sent) {
                 Handed::Entirely => {}
                 Handed::NoRoom => return Ok(()),
