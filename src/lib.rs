@@ -36,6 +36,7 @@ pub mod kill;
 pub mod privacy;
 
 pub mod evaluate;
+pub mod experiment;
 
 pub mod audit;
 

@@ -1,0 +1,7 @@
+//! Experiments on flags: who was exposed to which variant, who converted, and what may be concluded from it.
+
+pub mod design;
+pub mod tally;
+
+pub use design::{Design, Goal, Kind, Metric, Role};
+pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};
