@@ -38,7 +38,6 @@ pub mod privacy;
 pub mod evaluate;
 
 pub mod experiment;
-pub mod experiment;
 
 pub mod audit;
 
