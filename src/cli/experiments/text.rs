@@ -100,7 +100,7 @@ fn split(phase: &PhaseResults, screen: &Screen) -> String {
 }
 
 fn metrics(phase: &PhaseResults, confidence: f64) -> Vec<String> {
-    let interval = format!("{} % interval", (confidence * 1000.0).round() / 10.0);
+    let interval = format!("{}% interval", (confidence * 1000.0).round() / 10.0);
     let head = ["metric", "", "variant", "mean", "difference", &interval, "p", "can find", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for metric in &phase.metrics {
@@ -138,7 +138,7 @@ fn asked(metric: &MetricResults) -> String {
 
 fn mean(metric: &MetricResults, level: &Level) -> String {
     let format = |mean: f64| match metric.metric.kind {
-        Kind::Conversion => format!("{:.2} %", mean * 100.0),
+        Kind::Conversion => format!("{:.2}%", mean * 100.0),
         Kind::Mean => number(mean),
     };
     level.mean.map_or_else(|| "-".to_owned(), format)
@@ -189,7 +189,7 @@ fn bars(phase: &PhaseResults, screen: &Screen) -> Vec<String> {
     lines.extend(labels.iter().zip(&bars).map(|(label, (_, _, of, effect))| {
         let bar = match relative(effect) {
             Some((value, interval)) => screen.painted(&scale.bar(value, interval), colour(of.verdict)),
-            None => "no relative difference: what it is compared with is near zero".to_owned(),
+            None => "no relative difference: what it is compared with is not known well enough".to_owned(),
         };
         format!("{label:longest$}  {bar}")
     }));

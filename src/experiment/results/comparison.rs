@@ -9,8 +9,9 @@ use super::{Effect, Relative, Verdict};
 
 /// In each variant. With fewer, a mean is not yet as normal as the intervals take it to be.
 const USERS_MIN: u64 = 100;
-/// In both together: so many must have converted, and, of a rate, so many must not.
-const CONVERTED_MIN: u64 = 20;
+/// In each variant, if there were no difference between them: so many must have converted, and, of a rate, so many must
+/// not. With fewer, variances are estimated from too little; the simulation shows it where few are treated.
+const CONVERTED_MIN: f64 = 20.0;
 
 /// Why there is nothing to compare yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ pub enum Missing {
     NoControl,
     /// Fewer than 100 in a variant.
     TooFewUsers,
-    /// Fewer than 20 users converted, or, of a rate, fewer than 20 did not.
+    /// Fewer than 20 users would have converted in one of the variants, or, of a rate, would have not, if both were alike.
     TooFewConversions,
     /// All users have the same value.
     NoVariance,
@@ -107,9 +108,12 @@ fn enough(kind: Kind, control: &Sample, treatment: &Sample) -> Result<(), Missin
     if control.users.min(treatment.users) < USERS_MIN {
         return Err(Missing::TooFewUsers);
     }
+    let users = control.users + treatment.users;
+    let share_of_smaller = control.users.min(treatment.users) as f64 / users as f64;
     let converted = control.converted + treatment.converted;
-    let not_converted = (control.users + treatment.users).saturating_sub(converted);
-    if converted < CONVERTED_MIN || (kind == Kind::Conversion && not_converted < CONVERTED_MIN) {
+    let not_converted = users.saturating_sub(converted);
+    let too_few = |of_both: u64| of_both as f64 * share_of_smaller < CONVERTED_MIN;
+    if too_few(converted) || (kind == Kind::Conversion && too_few(not_converted)) {
         return Err(Missing::TooFewConversions);
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! What may be concluded, and what not yet, in plain words.
 
+mod decision;
+
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Goal, Kind, Role};
@@ -30,6 +32,8 @@ pub enum Finding {
     SampleRatioUnknown,
     CrossedUsers,
     UnexpectedVariant,
+    /// What a treatment's metrics say together.
+    Decision,
     Treatment,
     Guardrail,
     Holdout,
@@ -55,6 +59,11 @@ pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusi
     if phase.sample_ratio.tested.is_none() {
         let text = "Whether users are split as they should be is not known: the flag has no single weight for each variant.";
         conclusions.push(plain(Finding::SampleRatioUnknown, text.to_owned()));
+    }
+    if experiment.status == Status::Running {
+        let treatments = phase.variants.iter().filter(|variant| variant.part == Part::Treatment);
+        let control = &experiment.design.control;
+        conclusions.extend(treatments.map(|variant| decision::of(&variant.name, control, &phase.metrics)));
     }
     for role in [Role::Primary, Role::Guardrail, Role::Secondary] {
         for metric in phase.metrics.iter().filter(|metric| metric.metric.role == role) {
@@ -159,9 +168,9 @@ impl Words<'_> {
                 return format!("{name}: {subject} can't be compared: the flag has no variant {base}.");
             }
             Some(Missing::TooFewConversions) if metric.metric.kind == Kind::Conversion => {
-                "fewer than 20 users converted, or fewer than 20 did not"
+                "too few users converted, or too few did not"
             }
-            Some(Missing::TooFewConversions) => "fewer than 20 users have a value",
+            Some(Missing::TooFewConversions) => "too few users have a value",
             Some(Missing::NoVariance) => "all users have the same value",
             Some(Missing::NotFinite) => "the sum of the values is no number any more",
         };
@@ -192,7 +201,7 @@ impl Words<'_> {
             }
             Verdict::NotKnownYet => {
                 format!(
-                    "{name}: not known yet whether {subject} differs from {base} ({range}). {}",
+                    "{name}: not known yet whether {subject} differs from {base}: {range}. {}",
                     self.left(effect)
                 )
             }

@@ -108,7 +108,11 @@ fn a_large_difference_is_found_and_said() {
     let relative = effect.relative.unwrap();
     assert!((relative.difference - 0.12).abs() < 1e-12 && relative.minimum_detectable_effect < 0.12);
     assert_eq!(comparison(&results, 1).verdict, Verdict::Better);
-    assert!(texts(&results)[0].starts_with("purchase: new is better than old, by +12.0 % (between"));
+    assert_eq!(
+        texts(&results)[0],
+        "new is better in purchase. Let it run: whether it harms errors is not known yet."
+    );
+    assert!(texts(&results)[1].starts_with("purchase: new is better than old, by +12.0% (between"));
     assert!(!results.conclusions.iter().any(|conclusion| conclusion.alarm));
 }
 
@@ -121,7 +125,7 @@ fn what_is_not_known_yet_says_how_much_is_missing() {
     assert!(seconds.abs_diff(users * 864_000 / 10_000) <= 1, "as many a day as so far");
     let text = texts(&results)[0];
     assert!(
-        text.starts_with("purchase: not known yet whether new differs from old (+2.0 % (between"),
+        text.starts_with("purchase: not known yet whether new differs from old: +2.0% (between"),
         "{text}"
     );
     assert!(text.contains("users more are needed, about"), "{text}");
@@ -133,7 +137,7 @@ fn a_guardrail_raises_an_alarm_when_it_is_harmed() {
     assert_eq!(comparison(&results, 2).verdict, Verdict::Harmed);
     let alarm = results.conclusions.iter().find(|conclusion| conclusion.alarm).unwrap();
     assert!(
-        alarm.text.starts_with("errors: harmed by new: it is higher than under old, by +50.0 %"),
+        alarm.text.starts_with("errors: harmed by new: it is higher than under old, by +50.0%"),
         "{}",
         alarm.text
     );
@@ -146,7 +150,7 @@ fn users_split_wrongly_take_all_conclusions_away() {
     assert!(phase.sample_ratio.alarm && phase.sample_ratio.tested.unwrap().p_value < 1e-6);
     let said = results(std::slice::from_ref(&uneven));
     assert_eq!(texts(&said).len(), 1);
-    assert!(texts(&said)[0].contains("old 52.0 % instead of 50.0 %, new 48.0 % instead of 50.0 %"));
+    assert!(texts(&said)[0].contains("old 52.0% instead of 50.0%, new 48.0% instead of 50.0%"));
 
     uneven.phase.variants[0].weight = None;
     let unknown = results(&[uneven]);

@@ -1,11 +1,11 @@
 //! Numbers as one says them.
 
 pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1}%", share * 100.0)
 }
 
 pub fn signed_percent(share: f64) -> String {
-    format!("{:+.1} %", share * 100.0)
+    format!("{:+.1}%", share * 100.0)
 }
 
 pub fn thousands(number: u64) -> String {
@@ -37,7 +37,7 @@ mod tests {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
             [percent(0.0101), signed_percent(0.12), signed_percent(-0.0)],
-            ["1.0 %", "+12.0 %", "-0.0 %"]
+            ["1.0%", "+12.0%", "-0.0%"]
         );
         let durations = [0, 60, 5_400, 129_599, 129_600, 86_400_000].map(duration);
         assert_eq!(durations, ["1 minute", "1 minute", "2 hours", "36 hours", "2 days", "1,000 days"]);

@@ -61,8 +61,9 @@ pub struct SampleRatioRates {
 
 /// One scenario, its runs spread over the cores.
 pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
+    let kind = crc32fast::hash(scenario.name.as_bytes());
     let outcomes = on_all_cores(extent.runs, |number| {
-        run(scenario, extent.days, &mut random(extent.seed, scenario.users, number))
+        run(scenario, extent.days, &mut random(extent.seed, kind.into(), number))
     });
     let share = |of: fn(&Outcome) -> bool| share(&outcomes, of);
     let mut days: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.found_on).collect();

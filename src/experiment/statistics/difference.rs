@@ -5,8 +5,8 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::{Boundary, Moments, normal_p_value, normal_quantile};
 
-/// A relative difference to a control mean that is not so many standard errors away from zero means nothing.
-const CONTROL_FROM_ZERO_ERRORS: f64 = 3.0;
+/// A control mean that is not so many standard errors away from zero is too uncertain to divide by.
+const CONTROL_FROM_ZERO_ERRORS: f64 = 8.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -41,11 +41,13 @@ impl Difference {
     pub fn between(control: &Moments, treatment: &Moments) -> Self {
         let (of_control, of_treatment) = (control.error_squared(), treatment.error_squared());
         let value = treatment.mean - control.mean;
-        let error = (of_control + of_treatment).sqrt();
+        let caution = caution(control, treatment);
+        let error = caution * (of_control + of_treatment).sqrt();
         let base = control.mean.abs();
         let relative = (base > CONTROL_FROM_ZERO_ERRORS * of_control.sqrt()).then(|| {
             let ratio = treatment.mean / base;
-            Estimate { value: value / base, error: (of_treatment + ratio * ratio * of_control).sqrt() / base }
+            let error = caution * (of_treatment + ratio * ratio * of_control).sqrt() / base;
+            Estimate { value: value / base, error }
         });
         Self { users: control.users + treatment.users, absolute: Estimate { value, error }, relative }
     }
@@ -54,6 +56,17 @@ impl Difference {
     pub fn p_value(&self, boundary: &Boundary) -> f64 {
         boundary.p_value(self.absolute.value / self.absolute.error, self.users)
     }
+}
+
+/// Where few users are treated and the metric is skewed, their variance is estimated too small just when their mean is.
+/// So the error is never taken to be smaller than with one variance for all; with equal numbers these are the same.
+fn caution(control: &Moments, treatment: &Moments) -> f64 {
+    let freedom = control.users + treatment.users - 2.0;
+    let one =
+        ((control.users - 1.0) * control.variance + (treatment.users - 1.0) * treatment.variance) / freedom;
+    let of_one = one * (1.0 / control.users + 1.0 / treatment.users);
+    let caution = (of_one / (control.error_squared() + treatment.error_squared())).sqrt();
+    if caution > 1.0 { caution } else { 1.0 }
 }
 
 impl Estimate {
@@ -74,7 +87,8 @@ impl Interval {
 
 /// Welch's t-test.
 pub fn welch(control: &Moments, treatment: &Moments, alpha: f64) -> Option<SingleLook> {
-    let Estimate { value, error } = Difference::between(control, treatment).absolute;
+    let value = treatment.mean - control.mean;
+    let error = (control.error_squared() + treatment.error_squared()).sqrt();
     let part = |of: &Moments| of.error_squared().powi(2) / (of.users - 1.0);
     let freedom = error.powi(4) / (part(control) + part(treatment));
     let t = StudentsT::new(0.0, 1.0, freedom).ok()?;
