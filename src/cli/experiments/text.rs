@@ -95,45 +95,49 @@ fn split(phase: &PhaseResults, screen: &Screen) -> String {
         Some(test) if phase.sample_ratio.alarm => {
             screen.painted(&format!("split: SAMPLE RATIO MISMATCH, p {}", p_value(test.p_value)), Colour::Bad)
         }
-        Some(test) => format!("split: nothing wrong, p {}", p_value(test.p_value)),
+        Some(test) => format!("split: as the weights say, p {}", p_value(test.p_value)),
     }
 }
 
 fn metrics(phase: &PhaseResults, confidence: f64) -> Vec<String> {
     let interval = format!("{}% interval", (confidence * 1000.0).round() / 10.0);
-    let head = ["metric", "", "variant", "mean", "difference", &interval, "p", "can find", ""];
+    let head = ["metric", "variant", "mean", "difference", &interval, "p", "can find", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for metric in &phase.metrics {
         let of = |variant: &str| metric.comparisons.iter().find(|of| of.variant == variant);
         for (at, level) in metric.levels.iter().enumerate() {
-            let name = if at == 0 { [metric.metric.name.clone(), asked(metric)] } else { Default::default() };
-            let mut row = name.to_vec();
+            let name = match at {
+                0 => metric.metric.name.clone(),
+                1 => asked(metric),
+                _ => String::new(),
+            };
+            let mut row = vec![name];
             row.extend([level.variant.clone(), mean(metric, level)]);
             row.extend(of(&level.variant).map(compared).into_iter().flatten());
             rows.push(row);
         }
         if let Some(holdout) = &metric.holdout {
-            let mut row = vec![String::new(), String::new(), against(holdout), String::new()];
+            let mut row = vec![String::new(), against(holdout), String::new()];
             row.extend(compared(holdout));
             rows.push(row);
         }
     }
     use Align::{Left, Right};
-    table(&[Left, Left, Left, Right, Right, Left, Right, Right, Left], rows)
+    table(&[Left, Left, Right, Right, Left, Right, Right, Left], rows)
 }
 
-/// What one wants of the metric.
+/// What the metric is for, and where one wants it to go.
 fn asked(metric: &MetricResults) -> String {
     let goal = match metric.metric.goal {
-        Goal::Increase => "more",
-        Goal::Decrease => "less",
+        Goal::Increase => "up",
+        Goal::Decrease => "down",
     };
     let role = match metric.metric.role {
         Role::Primary => "decides",
         Role::Secondary => "beside",
         Role::Guardrail => "guards",
     };
-    format!("{role}, {goal} is better")
+    format!("  {role}, {goal}")
 }
 
 fn mean(metric: &MetricResults, level: &Level) -> String {
