@@ -245,6 +245,7 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
         shutdown: shutdown.clone(),
         health: Reporter::detached(),
         definitions_health: Reporter::detached(),
+        conversions_health: Reporter::detached(),
     };
     let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
     let written = metrics.audit.rows.get_or_create(&environment).clone();
