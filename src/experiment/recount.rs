@@ -50,12 +50,14 @@ const SURPLUS: &str = "SELECT occurred_at FROM experiment_conversions AS c WHERE
     ORDER BY occurred_at LIMIT 1 OFFSET $2";
 
 /// Each user once, in the phase's first variant that it saw; a conversion belongs to its user's last exposure before it.
-/// `{phase}` stands for the phase of a version.
+/// `{phase}` stands for the phase of a version, `{chosen}` for the variants that a phase is about: what else a rule of the
+/// flag may serve is no part of it.
 const TALLY: &str = "WITH seen AS (
         SELECT user_key, {phase} AS phase, variant, exposed_at, crossed FROM experiment_exposures
         WHERE experiment_id = $1
     ), ranked AS (
-        SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth FROM seen
+        SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth
+        FROM seen WHERE {chosen}
     ), users AS (
         SELECT user_key, phase, min(exposed_at) AS exposed_at, max(CASE WHEN nth = 1 THEN variant END) AS variant,
             max(CASE WHEN crossed THEN 1 ELSE 0 END) AS crossed,
@@ -167,10 +169,12 @@ impl Recount {
         let window = TimeDelta::hours(experiment.design.window_hours.into());
         let expired = experiment.expired + self.expire(experiment.id, Utc::now() - window).await?;
         let counted_at = Utc::now();
-        let question = AssertSqlSafe(TALLY.replace("{phase}", &phase_of_version(&phases)));
+        let (chosen, names) = chosen(&phases);
+        let question = TALLY.replace("{phase}", &phase_of_version(&phases)).replace("{chosen}", &chosen);
         let window = window.num_microseconds().unwrap_or(i64::MAX);
         let (lines, waiting): (Vec<Line>, i64) = on_pool!(&self.database, |pool, sql| {
-            let lines = sqlx::query_as(question).bind(experiment.id).bind(window).fetch_all(pool).await?;
+            let lines = sqlx::query_as(AssertSqlSafe(question)).bind(experiment.id).bind(window);
+            let lines = names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?;
             (lines, sqlx::query_scalar(sql(WAITING)).bind(experiment.id).fetch_one(pool).await?)
         });
         let attributed = lines.iter().map(|line| line.6).sum();
@@ -227,17 +231,22 @@ fn phase_of_version(phases: &[Phase]) -> String {
     if cases.is_empty() { "1".to_owned() } else { format!("CASE{cases} ELSE 1 END") }
 }
 
-/// Those of the phase, and behind them those that users saw all the same.
-fn variants(experiment: &Experiment, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
-    let of_phase = || lines.iter().filter(|line| line.0 == i64::from(phase.number));
-    let mut names: Vec<&str> = phase.variants.iter().map(|variant| variant.name.as_str()).collect();
-    for (_, variant, ..) in of_phase() {
-        if !names.contains(&variant.as_str()) {
-            names.push(variant);
-        }
+/// As SQL has it, with the names to be bound behind the first two.
+fn chosen(phases: &[Phase]) -> (String, Vec<&str>) {
+    let (mut conditions, mut names) = (vec!["1 = 0".to_owned()], Vec::new());
+    for phase in phases {
+        let first = names.len() + 3;
+        names.extend(phase.variants.iter().map(|variant| variant.name.as_str()));
+        let places: Vec<String> = (first..names.len() + 3).map(|place| format!("${place}")).collect();
+        conditions.push(format!("(phase = {} AND variant IN ({}))", phase.number, places.join(", ")));
     }
+    (conditions.join(" OR "), names)
+}
+
+fn variants(experiment: &Experiment, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
     let line = |variant: &str, metric: Option<&str>| {
-        of_phase().find(|line| line.1 == variant && line.2.as_deref() == metric)
+        let of_phase = |line: &&Line| line.0 == i64::from(phase.number);
+        lines.iter().filter(of_phase).find(|line| line.1 == variant && line.2.as_deref() == metric)
     };
     let tally = |name: &str| {
         let (users, crossed) = line(name, None).map_or((0, 0), |line| (line.3, line.4));
@@ -252,7 +261,7 @@ fn variants(experiment: &Experiment, phase: &Phase, lines: &[Line]) -> Vec<Varia
                 .collect(),
         }
     };
-    names.into_iter().map(tally).collect()
+    phase.variants.iter().map(|variant| tally(&variant.name)).collect()
 }
 
 fn sample(users: u64, kind: Kind, line: Option<&Line>) -> Sample {
