@@ -9,7 +9,7 @@ pub struct Tally {
     pub phase: Phase,
     /// Up to when the rows were counted.
     pub counted_at: DateTime<Utc>,
-    /// In the order of the phase's variants, behind them such as users were seen under all the same.
+    /// In the order of the phase's variants.
     pub variants: Vec<VariantTally>,
 }
 

@@ -17,6 +17,7 @@ mod changes;
 mod commands;
 mod differential;
 mod edge;
+mod experiments;
 mod faults;
 mod feeder;
 mod kill;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::service::Answered;
 use crate::cli::{Global, Output, UsageError, print, render};
-use crate::experiment::results::Experiment;
+use crate::experiment::Experiment;
 use crate::http::segment;
 
 use super::PlaceArgs;
@@ -29,7 +29,7 @@ pub struct StopArgs {
     name: String,
     /// Why; it is kept with the experiment
     #[arg(long)]
-    reason: String,
+    reason: Option<String>,
     /// The variant that was chosen
     #[arg(long)]
     winner: Option<String>,

@@ -4,14 +4,12 @@ mod decision;
 
 use serde::{Deserialize, Serialize};
 
+use crate::experiment::records::{Experiment, Status};
 use crate::experiment::{Goal, Kind, Role};
 
 use super::phase::CROSSED_SHARE_MAX;
 use super::words::{duration, percent, signed_percent, thousands};
-use super::{
-    Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Status, VariantResults,
-    Verdict,
-};
+use super::{Comparison, Effect, MetricResults, Missing, Part, PhaseResults, VariantResults, Verdict};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
@@ -31,7 +29,6 @@ pub enum Finding {
     SampleRatioMismatch,
     SampleRatioUnknown,
     CrossedUsers,
-    UnexpectedVariant,
     /// What a treatment's metrics say together.
     Decision,
     Treatment,
@@ -63,7 +60,7 @@ pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusi
     if experiment.status == Status::Running {
         let treatments = phase.variants.iter().filter(|variant| variant.part == Part::Treatment);
         let control = &experiment.design.control;
-        conclusions.extend(treatments.map(|variant| decision::of(&variant.name, control, &phase.metrics)));
+        conclusions.extend(treatments.map(|variant| decision::of(&variant.variant, control, &phase.metrics)));
     }
     for role in [Role::Primary, Role::Guardrail, Role::Secondary] {
         for metric in phase.metrics.iter().filter(|metric| metric.metric.role == role) {
@@ -100,28 +97,16 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
             ),
         ));
     }
-    let unexpected = phase.variants.iter().filter(|of| of.part == Part::Unexpected && of.users > 0);
-    conclusions.extend(unexpected.map(|variant| Conclusion {
-        variant: Some(variant.name.clone()),
-        ..alarm(
-            Finding::UnexpectedVariant,
-            format!(
-                "{} users saw {}, a variant that this phase does not have; they are in no comparison.",
-                thousands(variant.users),
-                variant.name
-            ),
-        )
-    }));
 }
 
 fn share(variant: &VariantResults) -> Option<String> {
     let (share, expected) = (variant.share?, variant.expected_share?);
-    Some(format!("{} {} instead of {}", variant.name, percent(share), percent(expected)))
+    Some(format!("{} {} instead of {}", variant.variant, percent(share), percent(expected)))
 }
 
 fn stopped(experiment: &Experiment) -> String {
     let at = experiment.stopped_at.map(|at| format!(" on {}", at.format("%F"))).unwrap_or_default();
-    let reason = experiment.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = experiment.stop_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let winner =
         experiment.winner.as_ref().map(|winner| format!(" The winner is {winner}.")).unwrap_or_default();
     format!("Stopped{at}{reason}{}{winner}", if reason.ends_with('.') { "" } else { "." })

@@ -44,7 +44,6 @@ struct Counted<'c> {
 impl<'c> Counted<'c> {
     fn part(&self, variant: &str) -> Part {
         match variant {
-            _ if !self.tally.phase.variants.iter().any(|of| of.name == variant) => Part::Unexpected,
             _ if variant == self.design.control => Part::Control,
             _ if self.design.holdout.as_deref() == Some(variant) => Part::Holdout,
             _ => Part::Treatment,
@@ -68,12 +67,13 @@ impl<'c> Counted<'c> {
             weights.get(at).map(|weight| weight / total).filter(|share| share.is_finite())
         };
         let of = |variant: &VariantTally| VariantResults {
-            name: variant.variant.clone(),
+            variant: variant.variant.clone(),
             part: self.part(&variant.variant),
             users: variant.users,
             share: (self.users > 0).then(|| variant.users as f64 / self.users as f64),
             expected_share: expected(&variant.variant),
             crossed: variant.crossed,
+            samples: variant.samples.clone(),
         };
         self.tally.variants.iter().map(of).collect()
     }
