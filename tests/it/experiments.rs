@@ -1,6 +1,7 @@
 //! Experiments: exposures from evaluations, conversions from the topic and over HTTP, and results that are what the rows
 //! say.
 
+mod commands;
 mod faults;
 mod statistics;
 
