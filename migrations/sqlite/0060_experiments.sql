@@ -17,7 +17,7 @@ CREATE TABLE experiments (
 );
 
 CREATE TABLE experiment_exposures (
-    experiment_id INTEGER NOT NULL REFERENCES experiments ON DELETE CASCADE,
+    experiment_id INTEGER NOT NULL,
     user_key      BLOB NOT NULL,
     flag_version  INTEGER NOT NULL,
     variant       TEXT NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE experiment_exposures (
 );
 
 CREATE TABLE experiment_conversions (
-    experiment_id INTEGER NOT NULL REFERENCES experiments ON DELETE CASCADE,
+    experiment_id INTEGER NOT NULL,
     event_key     BLOB NOT NULL,
     user_key      BLOB NOT NULL,
     metric        TEXT NOT NULL,
@@ -37,4 +37,3 @@ CREATE TABLE experiment_conversions (
 );
 
 CREATE INDEX experiment_conversions_user ON experiment_conversions (user_key);
-CREATE INDEX experiment_exposures_user ON experiment_exposures (user_key);
