@@ -10,7 +10,7 @@ CREATE TABLE experiments (
     created_by  text NOT NULL,
     started_at  bigint NOT NULL,
     stopped_at  bigint,
-    stop_reason text,
+    reason      text,
     winner      text,
     -- Conversions that no exposure came for in time.
     expired     bigint NOT NULL DEFAULT 0,

@@ -8,7 +8,7 @@ CREATE TABLE experiments (
     created_by  TEXT NOT NULL,
     started_at  INTEGER NOT NULL,
     stopped_at  INTEGER,
-    stop_reason TEXT,
+    reason      TEXT,
     winner      TEXT,
     expired     INTEGER NOT NULL DEFAULT 0,
     due_at      INTEGER NOT NULL DEFAULT 0,

@@ -16,11 +16,15 @@ pub mod key;
 mod phases;
 pub mod records;
 pub mod recount;
+pub mod results;
+pub mod simulation;
+pub mod statistics;
 pub mod tables;
 pub mod tally;
 mod wanted;
 
 pub use design::{Design, Goal, Kind, Metric, Role};
-pub use records::{Experiment, ExperimentError, Experiments};
+pub use records::{ExperimentError, Experiments, Kept};
+pub use results::Results;
 pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};
 pub use wanted::{Ending, Wanted};
