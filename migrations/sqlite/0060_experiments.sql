@@ -8,7 +8,7 @@ CREATE TABLE experiments (
     created_by  TEXT NOT NULL,
     started_at  INTEGER NOT NULL,
     stopped_at  INTEGER,
-    stop_reason TEXT,
+    reason      TEXT,
     winner      TEXT,
     expired     INTEGER NOT NULL DEFAULT 0,
     due_at      INTEGER NOT NULL DEFAULT 0,
@@ -17,7 +17,7 @@ CREATE TABLE experiments (
 );
 
 CREATE TABLE experiment_exposures (
-    experiment_id INTEGER NOT NULL REFERENCES experiments ON DELETE CASCADE,
+    experiment_id INTEGER NOT NULL,
     user_key      BLOB NOT NULL,
     flag_version  INTEGER NOT NULL,
     variant       TEXT NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE experiment_exposures (
 );
 
 CREATE TABLE experiment_conversions (
-    experiment_id INTEGER NOT NULL REFERENCES experiments ON DELETE CASCADE,
+    experiment_id INTEGER NOT NULL,
     event_key     BLOB NOT NULL,
     user_key      BLOB NOT NULL,
     metric        TEXT NOT NULL,
@@ -37,4 +37,3 @@ CREATE TABLE experiment_conversions (
 );
 
 CREATE INDEX experiment_conversions_user ON experiment_conversions (user_key);
-CREATE INDEX experiment_exposures_user ON experiment_exposures (user_key);

@@ -53,9 +53,13 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
         let mut erased = 0;
         for table in ["experiment_exposures", "experiment_conversions"] {
             let change = match how {
-                Erasure::Remove => format!("DELETE FROM {table} WHERE user_key = $1 AND user_key <> $2"),
-                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2 WHERE user_key = $1"),
+                Erasure::Remove => format!("DELETE FROM {table}"),
+                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
             };
+            // Exposures are found by their key, experiment by experiment.
+            let change = format!(
+                "{change} WHERE user_key = $1 AND user_key <> $2 AND experiment_id IN (SELECT id FROM experiments)"
+            );
             let change = sqlx::query(AssertSqlSafe(change)).bind(key(user).to_vec()).bind(nobody.to_vec());
             erased += change.execute(&mut *transaction).await?.rows_affected();
         }

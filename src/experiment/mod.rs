@@ -24,7 +24,7 @@ pub mod tally;
 mod wanted;
 
 pub use design::{Design, Goal, Kind, Metric, Role};
-pub use records::{Experiment, ExperimentError, Experiments};
+pub use records::{ExperimentError, Experiments, Kept};
 pub use results::Results;
 pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};
 pub use wanted::{Ending, Wanted};

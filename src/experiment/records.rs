@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures_util::TryStreamExt;
 use rdkafka::error::KafkaError;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::Config;
@@ -22,6 +22,7 @@ use super::design::Design;
 use super::exposure::{Exposures, Known};
 use super::key::key;
 use super::phases::variants;
+use super::results::{Experiment, Status};
 use super::tables::Tables;
 use super::tally::Weighted;
 use super::wanted::Wanted;
@@ -47,30 +48,17 @@ pub struct Experiments {
     sender: Sender,
 }
 
-/// One as it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Experiment {
+/// One as the tables have it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kept {
     #[serde(skip)]
     pub id: i64,
     #[serde(flatten)]
-    pub design: Design,
-    pub status: Status,
+    pub experiment: Experiment,
     pub created_by: String,
-    pub started_at: DateTime<Utc>,
-    pub stopped_at: Option<DateTime<Utc>>,
-    pub stop_reason: Option<String>,
-    /// The variant that its maker found the best.
-    pub winner: Option<String>,
     /// Conversions that no exposure came for in time.
     #[serde(skip)]
     pub expired: i64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Running,
-    Stopped,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,17 +91,16 @@ impl From<sqlx::Error> for ExperimentError {
 type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
 type Evaluated = (String, String, i64, DateTime<Utc>);
 
-const COLUMNS: &str =
-    "SELECT id, design::text, created_by, started_at, stopped_at, stop_reason, winner, expired
+const COLUMNS: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
     FROM experiments ORDER BY environment, name";
-const FIND: &str = "SELECT id, design::text, created_by, started_at, stopped_at, stop_reason, winner, expired
+const FIND: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
     FROM experiments WHERE environment = $1 AND name = $2";
 const COUNT: &str = "SELECT count(*) FROM experiments";
 const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_versions
     WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
 const BEGIN: &str = "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)
     VALUES ($1, $2, $3, $4::jsonb, $5, $6) ON CONFLICT (environment, name) DO NOTHING RETURNING id";
-const STOP: &str = "UPDATE experiments SET stopped_at = $3, stop_reason = $4, winner = $5, due_at = 0
+const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
     WHERE environment = $1 AND name = $2 AND stopped_at IS NULL";
 const RESULTS: &str = "SELECT results::text FROM experiments WHERE environment = $1 AND name = $2";
 /// The evaluations that expose.
@@ -133,7 +120,7 @@ impl Experiments {
     }
 
     /// Begins an experiment; evaluations since its beginning that are audited already are part of it.
-    pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Experiment, ExperimentError> {
+    pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Kept, ExperimentError> {
         let now = Utc::now();
         let wrong = wanted.check(now, self.oldest(now));
         if !wrong.is_empty() {
@@ -174,27 +161,20 @@ impl Experiments {
             audited::enter!(transaction, sql, entry(&design, "begun", author, started_at));
             (id, started_at)
         });
-        Ok(Experiment {
-            id,
-            design,
-            status: Status::Running,
-            created_by: author.actor.to_owned(),
-            started_at,
-            stopped_at: None,
-            stop_reason: None,
-            winner: None,
-            expired: 0,
-        })
+        let (stopped_at, reason, winner) = (None, None, None);
+        let experiment =
+            Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
+        Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0 })
     }
 
     /// All there are, by environment and name.
-    pub async fn list(&self) -> Result<Vec<Experiment>, ExperimentError> {
+    pub async fn list(&self) -> Result<Vec<Kept>, ExperimentError> {
         let rows: Vec<Row> =
             on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(COLUMNS)).fetch_all(pool).await?);
         Ok(rows.into_iter().map(read_row).collect::<Result<_, _>>()?)
     }
 
-    pub async fn find(&self, environment: &str, name: &str) -> Result<Experiment, ExperimentError> {
+    pub async fn find(&self, environment: &str, name: &str) -> Result<Kept, ExperimentError> {
         let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_as(sql(FIND)).bind(environment).bind(name).fetch_optional(pool).await?
         });
@@ -208,7 +188,7 @@ impl Experiments {
         name: &str,
         winner: Option<&str>,
         author: Author<'_>,
-    ) -> Result<Experiment, ExperimentError> {
+    ) -> Result<Kept, ExperimentError> {
         let before = self.find(environment, name).await?;
         let now = Utc::now().trunc_subsecs(6);
         in_transaction!(&self.database, |transaction, sql| {
@@ -217,7 +197,7 @@ impl Experiments {
             if stopped.rows_affected() == 0 {
                 return Err(ExperimentError::Stopped);
             }
-            audited::enter!(transaction, sql, entry(&before.design, "stopped", author, now));
+            audited::enter!(transaction, sql, entry(&before.experiment.design, "stopped", author, now));
         });
         self.find(environment, name).await
     }
@@ -227,7 +207,7 @@ impl Experiments {
         if let Some(design) = self.designs.lock().ok().and_then(|designs| designs.get(&place).cloned()) {
             return Ok(design);
         }
-        let design = Arc::new(self.find(environment, name).await?.design);
+        let design = Arc::new(self.find(environment, name).await?.experiment.design);
         if let Ok(mut designs) = self.designs.lock() {
             designs.insert(place, Arc::clone(&design));
         }
@@ -294,18 +274,16 @@ fn entry<'e>(design: &'e Design, action: &'static str, author: Author<'e>, at: D
 }
 
 pub(super) fn read_row(
-    (id, design, created_by, started_at, stopped_at, stop_reason, winner, expired): Row,
-) -> Result<Experiment, sqlx::Error> {
+    (id, design, created_by, started_at, stopped_at, reason, winner, expired): Row,
+) -> Result<Kept, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
-    Ok(Experiment {
-        id,
+    let experiment = Experiment {
         design: serde_json::from_str(&design).map_err(|error| sqlx::Error::Decode(error.into()))?,
         status: if stopped_at.is_some() { Status::Stopped } else { Status::Running },
-        created_by,
         started_at: time(started_at),
         stopped_at: stopped_at.map(time),
-        stop_reason,
+        reason,
         winner,
-        expired,
-    })
+    };
+    Ok(Kept { id, experiment, created_by, expired })
 }

@@ -7,17 +7,16 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use sqlx::AssertSqlSafe;
 
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
-use super::design::Kind;
+use super::design::{Design, Kind};
 use super::phases::{self, Version, phases};
-use super::records::{Experiment, Status, read_row};
-use super::results::Results;
+use super::records::{Kept, read_row};
+use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -33,7 +32,7 @@ const PAUSE_FACTOR: u32 = 20;
 const WAITING_MAX: i64 = 1_000_000;
 
 const DUE: &str =
-    "SELECT due_at, id, design::text, created_by, started_at, stopped_at, stop_reason, winner, expired
+    "SELECT due_at, id, design::text, created_by, started_at, stopped_at, reason, winner, expired
     FROM experiments WHERE due_at <= $1 ORDER BY due_at LIMIT 1";
 const CLAIMED: &str = "UPDATE experiments SET due_at = $3 WHERE id = $1 AND due_at = $2";
 const DONE: &str = "UPDATE experiments SET results = $2::jsonb, due_at = $3 WHERE id = $1 AND due_at = $4";
@@ -96,17 +95,6 @@ type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64
 /// With when it was due.
 type Due = (i64, i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
 
-/// What became of an experiment's conversions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conversions {
-    /// Of a user who was exposed before, within the window.
-    pub attributed: i64,
-    /// Of users who were not exposed yet.
-    pub waiting: i64,
-    /// Of users who were not exposed in time.
-    pub expired: i64,
-}
-
 /// Counts what is due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
     let mut recount = Recount { database, metrics, versions: AHashMap::new() };
@@ -141,7 +129,7 @@ impl Recount {
         else {
             return Ok(false);
         };
-        let experiment = read_row((id, design, created_by, started_at, stopped_at, reason, winner, expired))?;
+        let kept = read_row((id, design, created_by, started_at, stopped_at, reason, winner, expired))?;
         let claim = (now + CLAIM).timestamp_micros();
         let claimed = on_pool!(&self.database, |pool, sql| {
             let claimed = sqlx::query(sql(CLAIMED)).bind(id).bind(due_at).bind(claim);
@@ -151,44 +139,46 @@ impl Recount {
             return Ok(true);
         }
         let started = Instant::now();
-        let (tallies, conversions) = self.count(&experiment).await?;
-        let results = Results::of(experiment, &tallies, conversions);
-        let text = serde_json::to_string(&results).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let (tallies, conversions) = self.count(&kept).await?;
+        let status = kept.experiment.status;
+        let results = serde_json::to_string(&Results::of(kept.experiment, &tallies, conversions))
+            .map_err(|error| sqlx::Error::Encode(error.into()))?;
         let took = started.elapsed();
         self.metrics.experiments.counted.observe(took);
-        let least = if results.experiment.status == Status::Running { PAUSE } else { STOPPED_PAUSE };
+        let least = if status == Status::Running { PAUSE } else { STOPPED_PAUSE };
         let pause = (took * PAUSE_FACTOR).max(least);
         let due = (Utc::now() + pause).timestamp_micros();
         on_pool!(&self.database, |pool, sql| {
-            let done = sqlx::query(sql(DONE)).bind(id).bind(text).bind(due).bind(claim);
+            let done = sqlx::query(sql(DONE)).bind(id).bind(results).bind(due).bind(claim);
             done.execute(pool).await?;
         });
         Ok(true)
     }
 
-    async fn count(&mut self, experiment: &Experiment) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
-        let phases = self.phases(experiment).await?;
-        let window = TimeDelta::hours(experiment.design.window_hours.into());
-        let expired = experiment.expired + self.expire(experiment.id, Utc::now() - window).await?;
+    async fn count(&mut self, kept: &Kept) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
+        let phases = self.phases(kept).await?;
+        let design = &kept.experiment.design;
+        let window = TimeDelta::hours(design.window_hours.into());
+        let expired = kept.expired + self.expire(kept.id, Utc::now() - window).await?;
         let counted_at = Utc::now();
         let (chosen, names) = chosen(&phases);
         let question = TALLY.replace("{phase}", &phase_of_version(&phases)).replace("{chosen}", &chosen);
         let window = window.num_microseconds().unwrap_or(i64::MAX);
         let (lines, waiting): (Vec<Line>, i64) = on_pool!(&self.database, |pool, sql| {
-            let lines = sqlx::query_as(AssertSqlSafe(question)).bind(experiment.id).bind(window);
+            let lines = sqlx::query_as(AssertSqlSafe(question)).bind(kept.id).bind(window);
             let lines = names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?;
-            (lines, sqlx::query_scalar(sql(WAITING)).bind(experiment.id).fetch_one(pool).await?)
+            (lines, sqlx::query_scalar(sql(WAITING)).bind(kept.id).fetch_one(pool).await?)
         });
-        let attributed = lines.iter().map(|line| line.6).sum();
-        let tally =
-            |phase: Phase| Tally { variants: variants(experiment, &phase, &lines), phase, counted_at };
+        let attributed: i64 = lines.iter().map(|line| line.6).sum();
+        let tally = |phase: Phase| Tally { variants: variants(design, &phase, &lines), phase, counted_at };
         let tallies = phases.into_iter().map(tally).collect();
+        let [attributed, waiting, expired] = [attributed, waiting, expired].map(i64::cast_unsigned);
         Ok((tallies, Conversions { attributed, waiting, expired }))
     }
 
-    async fn phases(&mut self, experiment: &Experiment) -> Result<Vec<Phase>, DatabaseError> {
-        let design = &experiment.design;
-        let known = self.versions.entry(experiment.id).or_default();
+    async fn phases(&mut self, kept: &Kept) -> Result<Vec<Phase>, DatabaseError> {
+        let (experiment, design) = (&kept.experiment, &kept.experiment.design);
+        let known = self.versions.entry(kept.id).or_default();
         let last = known.last().map_or(-1, |version| version.version.cast_signed());
         let newer: Vec<(i64, Option<String>, DateTime<Utc>)> = on_pool!(&self.database, |pool, sql| {
             let newer = sqlx::query_as(sql(VERSIONS)).bind(&design.environment).bind(&design.flag_name);
@@ -245,7 +235,7 @@ fn chosen(phases: &[Phase]) -> (String, Vec<&str>) {
     (conditions.join(" OR "), names)
 }
 
-fn variants(experiment: &Experiment, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
+fn variants(design: &Design, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
     let line = |variant: &str, metric: Option<&str>| {
         let of_phase = |line: &&Line| line.0 == i64::from(phase.number);
         lines.iter().filter(of_phase).find(|line| line.1 == variant && line.2.as_deref() == metric)
@@ -253,7 +243,7 @@ fn variants(experiment: &Experiment, phase: &Phase, lines: &[Line]) -> Vec<Varia
     let tally = |name: &str| {
         let (users, crossed) = line(name, None).map_or((0, 0), |line| (line.3, line.4));
         let users = users.cast_unsigned();
-        let metrics = experiment.design.metrics.iter();
+        let metrics = design.metrics.iter();
         VariantTally {
             variant: name.to_owned(),
             users,

@@ -9,9 +9,8 @@ pub mod words;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::recount::Conversions;
 use super::statistics::{Interval, SingleLook};
-use super::{Experiment, Metric, Sample, Tally};
+use super::{Design, Metric, Tally};
 
 pub use comparison::{Family, Missing, compare};
 pub use conclusions::{Conclusion, Finding};
@@ -21,12 +20,46 @@ pub use verdict::Verdict;
 /// What the API tells of an experiment, and the command line renders.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
+    #[serde(flatten)]
     pub experiment: Experiment,
-    /// The last one is the current one, or the one in which the experiment was stopped.
-    pub phases: Vec<PhaseResults>,
     pub conversions: Conversions,
-    /// Of the last phase, in plain words; alarms first.
+    /// The current phase, or the one in which the experiment was stopped. `None` until the flag has been seen.
+    pub phase: Option<PhaseResults>,
+    /// Before the flag's variants or weights were changed, the oldest first.
+    pub earlier_phases: Vec<PhaseResults>,
+    /// In plain words; alarms first.
     pub conclusions: Vec<Conclusion>,
+}
+
+/// An experiment and how it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    #[serde(flatten)]
+    pub design: Design,
+    pub status: Status,
+    pub started_at: DateTime<Utc>,
+    pub stopped_at: Option<DateTime<Utc>>,
+    /// Why it was stopped.
+    pub reason: Option<String>,
+    /// The variant that was chosen when it was stopped.
+    pub winner: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Running,
+    Stopped,
+}
+
+/// What became of the conversions of all phases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversions {
+    pub attributed: u64,
+    /// For an exposure.
+    pub waiting: u64,
+    /// There was no exposure within the window.
+    pub expired: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,16 +81,13 @@ pub struct PhaseResults {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VariantResults {
-    pub variant: String,
+    pub name: String,
     pub part: Part,
     pub users: u64,
     pub share: Option<f64>,
     /// What the weights say. `None` where they are unknown.
     pub expected_share: Option<f64>,
     pub crossed: u64,
-    /// As they were counted, in the order of the design's metrics: all that the rest is made of.
-    #[serde(skip_deserializing)]
-    pub samples: Vec<Sample>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,9 +181,11 @@ pub struct Relative {
 impl Results {
     /// `tallies`: one for each phase, the oldest first.
     pub fn of(experiment: Experiment, tallies: &[Tally], conversions: Conversions) -> Self {
-        let phases: Vec<_> = tallies.iter().map(|tally| phase::results(&experiment.design, tally)).collect();
-        let conclusions = conclusions::of(&experiment, phases.last());
-        Self { experiment, phases, conversions, conclusions }
+        let mut phases: Vec<_> =
+            tallies.iter().map(|tally| phase::results(&experiment.design, tally)).collect();
+        let phase = phases.pop();
+        let conclusions = conclusions::of(&experiment, phase.as_ref());
+        Self { experiment, conversions, phase, earlier_phases: phases, conclusions }
     }
 }
 

@@ -112,12 +112,18 @@ fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// A phase of the results, the oldest first.
+fn phase(results: &Value, number: usize) -> &Value {
+    let earlier = &results["earlier_phases"];
+    if Some(number) == earlier.as_array().map(Vec::len) { &results["phase"] } else { &earlier[number] }
+}
+
 /// Users of each variant of a phase, as the results have them.
-fn users(results: &Value, phase: usize) -> BTreeMap<String, i64> {
-    let variants = results["phases"][phase]["variants"].as_array().cloned().unwrap_or_default();
+fn users(results: &Value, number: usize) -> BTreeMap<String, i64> {
+    let variants = phase(results, number)["variants"].as_array().cloned().unwrap_or_default();
     let count = |variant: &Value| {
         let users = variant["users"].as_i64().unwrap();
-        (users > 0).then(|| (variant["variant"].as_str().unwrap().to_owned(), users))
+        (users > 0).then(|| (variant["name"].as_str().unwrap().to_owned(), users))
     };
     variants.iter().filter_map(count).collect()
 }
@@ -179,20 +185,20 @@ fn exposures_and_conversions_become_results() {
     let early: Vec<(i64,)> = scene.database.rows("SELECT count(*) FROM experiment_conversions");
     assert_eq!(early, [(43 + 1,)]);
     let of = |metric: usize, variant: &str| {
-        let variants = results["phases"][0]["variants"].as_array().unwrap();
-        let found = variants.iter().find(|found| found["variant"] == variant).unwrap();
-        found["samples"][metric].clone()
+        let levels = results["phase"]["metrics"][metric]["levels"].as_array().unwrap();
+        levels.iter().find(|found| found["variant"] == variant).unwrap().clone()
     };
+    let counted = users(&results, 0);
     for variant in ["dark", "light"] {
         let bought: BTreeSet<&str> =
             buyers.iter().map(|buyer| buyer.as_str()).filter(|buyer| assigned[buyer] == variant).collect();
         let count = bought.len() as f64;
         let again = if assigned[buyers[0].as_str()] == variant { 10.0 } else { 0.0 };
-        let earlier = if assigned[names[1].as_str()] == variant { 10.0 } else { 0.0 };
-        assert_eq!(of(0, variant)["sum"], json!(count), "{variant}: {results:#}");
-        assert_eq!(of(1, variant)["sum"], json!(10.0 * count + again), "{variant}: {results:#}");
+        let users = counted[variant] as f64;
+        assert_eq!(of(0, variant)["converted"], json!(bought.len()), "{variant}: {results:#}");
+        assert_eq!(of(0, variant)["mean"], json!(count / users), "{variant}: {results:#}");
         assert_eq!(of(1, variant)["converted"], json!(bought.len()));
-        assert_eq!(of(1, variant)["before_sum"], json!(earlier), "{variant}");
+        assert_eq!(of(1, variant)["mean"], json!((10.0 * count + again) / users), "{variant}: {results:#}");
     }
     // Nobody is exposed after its end; conversions go on counting.
     let body = json!({"reason": "enough", "winner": "dark"});
@@ -315,7 +321,7 @@ fn other_weights_begin_another_phase() {
     }
     let results =
         scene.wait(&service, "two phases", |results| total(results, 0) == 30 && total(results, 1) == 60);
-    assert_eq!(results["phases"].as_array().unwrap().len(), 2);
+    assert_eq!(results["earlier_phases"].as_array().unwrap().len(), 1);
     let all = scene.recount(begun["started_at"].as_str().unwrap());
     assert_eq!(all.values().sum::<i64>(), 60, "{all:?}");
     let of_phase = |versions: &str| -> BTreeMap<String, i64> {

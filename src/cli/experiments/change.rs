@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::service::Answered;
 use crate::cli::{Global, Output, UsageError, print, render};
-use crate::experiment::Experiment;
+use crate::experiment::results::Experiment;
 use crate::http::segment;
 
 use super::PlaceArgs;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::{Global, Output, print};
 use crate::experiment::Role;
-use crate::experiment::records::{Experiment, Status};
+use crate::experiment::results::{Experiment, Status};
 
 use super::PlaceArgs;
 use super::table::{Align, table};

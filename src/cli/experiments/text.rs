@@ -1,10 +1,9 @@
 //! The results of an experiment, for a person.
 
 use crate::cli::render::printable;
-use crate::experiment::records::{Experiment, Status};
 use crate::experiment::results::words::{duration, percent, signed_percent, thousands};
 use crate::experiment::results::{
-    Comparison, Effect, Level, MetricResults, Part, PhaseResults, Results, Verdict,
+    Comparison, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Results, Status, Verdict,
 };
 use crate::experiment::statistics::Interval;
 use crate::experiment::{Goal, Kind, Role};
@@ -19,7 +18,7 @@ const BAR_CHARS_MAX: usize = 81;
 
 pub fn of(results: &Results, screen: &Screen) -> String {
     let mut lines = head(results, screen);
-    if let Some(phase) = results.phases.last().filter(|phase| phase.users > 0) {
+    if let Some(phase) = results.phase.as_ref().filter(|phase| phase.users > 0) {
         lines.push(String::new());
         lines.extend(variants(phase));
         lines.push(split(phase, screen));
@@ -55,16 +54,16 @@ fn head(results: &Results, screen: &Screen) -> Vec<String> {
         lines.extend(screen.wrapped(&printable(hypothesis), ""));
     }
     let conversions = &results.conversions;
-    let [attributed, waiting, expired] = [conversions.attributed, conversions.waiting, conversions.expired]
-        .map(|count| thousands(count.unsigned_abs()));
+    let [attributed, waiting, expired] =
+        [conversions.attributed, conversions.waiting, conversions.expired].map(thousands);
     let conversions = format!(
         "Conversions: {attributed} counted, {waiting} waiting for an exposure, {expired} without one."
     );
-    let counted = results.phases.last().map(|phase| {
+    let counted = results.phase.as_ref().map(|phase| {
         let lasted = (phase.ended_at.unwrap_or(phase.counted_at) - phase.started_at).num_seconds();
         let lasted = duration(lasted.unsigned_abs());
-        let phase_number = match results.phases.len() {
-            1 => String::new(),
+        let phase_number = match results.earlier_phases.len() {
+            0 => String::new(),
             _ => format!("Phase {}; its users are counted anew. ", phase.number),
         };
         format!("{phase_number}{} users in {lasted}. ", thousands(phase.users))
@@ -83,7 +82,7 @@ fn variants(phase: &PhaseResults) -> Vec<String> {
         };
         let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
         let (users, crossed) = (thousands(of.users), thousands(of.crossed));
-        vec![of.variant.clone(), part.to_owned(), users, share(of.share), share(of.expected_share), crossed]
+        vec![of.name.clone(), part.to_owned(), users, share(of.share), share(of.expected_share), crossed]
     });
     use Align::{Left, Right};
     table(&[Left, Left, Right, Right, Right, Right], std::iter::once(head).chain(rows).collect())

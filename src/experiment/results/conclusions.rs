@@ -4,12 +4,14 @@ mod decision;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::records::{Experiment, Status};
 use crate::experiment::{Goal, Kind, Role};
 
 use super::phase::CROSSED_SHARE_MAX;
 use super::words::{duration, percent, signed_percent, thousands};
-use super::{Comparison, Effect, MetricResults, Missing, Part, PhaseResults, VariantResults, Verdict};
+use super::{
+    Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Status, VariantResults,
+    Verdict,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conclusion {
@@ -60,7 +62,7 @@ pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusi
     if experiment.status == Status::Running {
         let treatments = phase.variants.iter().filter(|variant| variant.part == Part::Treatment);
         let control = &experiment.design.control;
-        conclusions.extend(treatments.map(|variant| decision::of(&variant.variant, control, &phase.metrics)));
+        conclusions.extend(treatments.map(|variant| decision::of(&variant.name, control, &phase.metrics)));
     }
     for role in [Role::Primary, Role::Guardrail, Role::Secondary] {
         for metric in phase.metrics.iter().filter(|metric| metric.metric.role == role) {
@@ -101,12 +103,12 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
 
 fn share(variant: &VariantResults) -> Option<String> {
     let (share, expected) = (variant.share?, variant.expected_share?);
-    Some(format!("{} {} instead of {}", variant.variant, percent(share), percent(expected)))
+    Some(format!("{} {} instead of {}", variant.name, percent(share), percent(expected)))
 }
 
 fn stopped(experiment: &Experiment) -> String {
     let at = experiment.stopped_at.map(|at| format!(" on {}", at.format("%F"))).unwrap_or_default();
-    let reason = experiment.stop_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = experiment.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let winner =
         experiment.winner.as_ref().map(|winner| format!(" The winner is {winner}.")).unwrap_or_default();
     format!("Stopped{at}{reason}{}{winner}", if reason.ends_with('.') { "" } else { "." })

@@ -67,13 +67,12 @@ impl<'c> Counted<'c> {
             weights.get(at).map(|weight| weight / total).filter(|share| share.is_finite())
         };
         let of = |variant: &VariantTally| VariantResults {
-            variant: variant.variant.clone(),
+            name: variant.variant.clone(),
             part: self.part(&variant.variant),
             users: variant.users,
             share: (self.users > 0).then(|| variant.users as f64 / self.users as f64),
             expected_share: expected(&variant.variant),
             crossed: variant.crossed,
-            samples: variant.samples.clone(),
         };
         self.tally.variants.iter().map(of).collect()
     }

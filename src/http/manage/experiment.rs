@@ -22,7 +22,7 @@ use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Author;
-use crate::experiment::{Ending, Experiment, ExperimentError, Wanted};
+use crate::experiment::{Ending, ExperimentError, Kept, Wanted};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -60,8 +60,8 @@ pub(in crate::http) async fn begin(
     let begun = api.manager.experiments().map_err(problem)?.begin(wanted, author).await.map_err(refused)?;
     let place = format!(
         "/api/v1/experiments/{}?environment={}",
-        encoded(&begun.design.name),
-        encoded(&begun.design.environment)
+        encoded(&begun.experiment.design.name),
+        encoded(&begun.experiment.design.environment)
     );
     let mut response = answer(StatusCode::CREATED, &begun)?;
     if let Ok(place) = HeaderValue::try_from(place) {
@@ -87,8 +87,8 @@ pub(in crate::http) async fn list(
     let environment = ask.any_environment()?;
     let seen = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let mut experiments = api.manager.experiments().map_err(problem)?.list().await.map_err(refused)?;
-    let is_seen = |experiment: &Experiment| match &seen {
-        Some(environments) => environments.contains(&experiment.design.environment.as_str()),
+    let is_seen = |kept: &Kept| match &seen {
+        Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
         None => true,
     };
     experiments.retain(is_seen);

@@ -37,7 +37,7 @@ fn an_experiment_is_made_watched_and_ended_from_the_command_line() {
     assert!(shown.replace("\n  ", " ").contains(why), "{shown}");
     let (_, text) = run(&["show", "theme", "--output", "json"]);
     let results: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(results["phases"][0]["metrics"][0]["comparisons"][0]["missing"], "too_few_users");
+    assert_eq!(results["phase"]["metrics"][0]["comparisons"][0]["missing"], "too_few_users");
     let (code, text) = run(&["show", "nothing"]);
     assert!(code == Some(1) && text.contains("there is no experiment of this name"), "{text}");
 

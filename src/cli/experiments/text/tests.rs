@@ -1,5 +1,5 @@
 use super::*;
-use crate::experiment::recount::Conversions;
+use crate::experiment::results::Conversions;
 use crate::experiment::results::tests::{experiment, tally, variant};
 
 const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };

@@ -115,7 +115,7 @@ pub struct ExperimentBody {
     #[schema(required, format = DateTime)]
     stopped_at: Option<String>,
     #[schema(required)]
-    stop_reason: Option<String>,
+    reason: Option<String>,
     #[schema(required)]
     winner: Option<String>,
 }
