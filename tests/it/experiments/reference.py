@@ -89,7 +89,9 @@ def planning(case):
     def detectable(with_users):
         # One look at the sequential boundary is a z-test of this level.
         level = 2 * stats.norm.sf(half_width(alpha, with_users))
-        effect = NormalIndPower().solve_power(nobs1=with_users / 2, alpha=level / 2, power=power, alternative="larger")
+        # Its own solve_power stops at seven digits.
+        surplus = lambda effect: NormalIndPower().power(effect, with_users / 2, level / 2, alternative="larger") - power
+        effect = optimize.brentq(surplus, 0, 10, xtol=1e-15)
         return effect * deviation
 
     needed = optimize.brentq(lambda n: detectable(n) - case["effect"], 100, 1e9, xtol=1e-3, rtol=1e-12)
