@@ -183,7 +183,7 @@ impl Words<'_> {
             }
             Verdict::SafeSoFar => {
                 format!(
-                    "{name}: safe so far under {subject}: it is not {worse} than under {base} by {small} or more ({range})."
+                    "{name}: safe so far under {subject}: it is not {worse} than under {base} by {small} or more: {range}."
                 )
             }
             Verdict::NotKnownYet => {
