@@ -58,7 +58,10 @@ impl PlaceArgs {
 
     /// `rest` is empty, or begins with a slash.
     fn path(&self, rest: &str, config: &Config) -> String {
-        let environment = self.environment.as_deref().unwrap_or(&config.unleash.default_environment);
-        format!("/api/v1/experiments{rest}?environment={}", segment(environment))
+        format!("/api/v1/experiments{rest}?environment={}", segment(self.environment(config)))
+    }
+
+    fn environment<'e>(&'e self, config: &'e Config) -> &'e str {
+        self.environment.as_deref().unwrap_or(&config.unleash.default_environment)
     }
 }

@@ -96,8 +96,6 @@ pub enum Part {
     Control,
     Treatment,
     Holdout,
-    /// The phase has no such variant; it is compared with nothing.
-    Unexpected,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

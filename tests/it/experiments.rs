@@ -1,7 +1,9 @@
 //! Experiments: exposures from evaluations, conversions from the topic and over HTTP, and results that are what the rows
 //! say.
 
+mod commands;
 mod faults;
+mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -360,4 +362,9 @@ fn one_that_begins_in_the_past_counts_what_was_audited() {
     assert!(erased.status.success(), "{erased:?}");
     let results = scene.wait(&service, "one less", |results| total(results, 0) == 29);
     assert_eq!(users(&results, 0), scene.recount(&started_at));
+}
+
+#[test]
+fn statistics_agree_with_scipy() {
+    statistics::agree_with_scipy();
 }

@@ -16,7 +16,7 @@ use super::PlaceArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// The experiment, in JSON; docs/experiments.md has one
+    /// The experiment, in JSON, as docs/api.md has it
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub struct StopArgs {
     name: String,
     /// Why; it is kept with the experiment
     #[arg(long)]
-    reason: String,
+    reason: Option<String>,
     /// The variant that was chosen
     #[arg(long)]
     winner: Option<String>,
@@ -41,9 +41,10 @@ pub async fn create(mut args: CreateArgs, global: &Global) -> anyhow::Result<Exi
     let config = global.load_config()?;
     let file = args.file.display();
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {file}"))?;
-    let body: Map<String, Value> =
+    let mut body: Map<String, Value> =
         serde_json::from_str(&text).with_context(|| format!("{file}: not an experiment in JSON"))?;
     args.place.environment = environment(&body, args.place.environment.take())?;
+    body.insert("environment".to_owned(), args.place.environment(&config).into());
     let path = args.place.path("", &config);
     let answered = args.place.service(&config)?.call(Method::POST, &path, None, Some(&body)).await?;
     told(&answered, "runs", global)

@@ -64,7 +64,7 @@ fn head(results: &Results, screen: &Screen) -> Vec<String> {
         let lasted = duration(lasted.unsigned_abs());
         let phase_number = match results.earlier_phases.len() {
             0 => String::new(),
-            earlier => format!("Phase {}, {earlier} before. ", phase.number),
+            _ => format!("Phase {}; its users are counted anew. ", phase.number),
         };
         format!("{phase_number}{} users in {lasted}. ", thousands(phase.users))
     });
@@ -79,7 +79,6 @@ fn variants(phase: &PhaseResults) -> Vec<String> {
             Part::Control => "control",
             Part::Treatment => "treatment",
             Part::Holdout => "holdout",
-            Part::Unexpected => "unexpected",
         };
         let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
         let (users, crossed) = (thousands(of.users), thousands(of.crossed));

@@ -98,7 +98,7 @@ pub fn compare(
         relative,
         single_look: single_look
             .map(|look| difference::SingleLook { p_value: family.corrected(look.p_value), ..look }),
-        users_left: needed.map(|needed| (needed - between.users).max(0.0) as u64),
+        users_left: needed.map(|needed| needed.saturating_sub(between.users as u64)),
         seconds_left: None,
     };
     Ok((verdict, effect))

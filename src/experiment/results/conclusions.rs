@@ -31,7 +31,6 @@ pub enum Finding {
     SampleRatioMismatch,
     SampleRatioUnknown,
     CrossedUsers,
-    UnexpectedVariant,
     /// What a treatment's metrics say together.
     Decision,
     Treatment,
@@ -100,18 +99,6 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
             ),
         ));
     }
-    let unexpected = phase.variants.iter().filter(|of| of.part == Part::Unexpected && of.users > 0);
-    conclusions.extend(unexpected.map(|variant| Conclusion {
-        variant: Some(variant.name.clone()),
-        ..alarm(
-            Finding::UnexpectedVariant,
-            format!(
-                "{} users saw {}, a variant that this phase does not have; they are in no comparison.",
-                thousands(variant.users),
-                variant.name
-            ),
-        )
-    }));
 }
 
 fn share(variant: &VariantResults) -> Option<String> {

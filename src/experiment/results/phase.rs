@@ -44,7 +44,6 @@ struct Counted<'c> {
 impl<'c> Counted<'c> {
     fn part(&self, variant: &str) -> Part {
         match variant {
-            _ if !self.tally.phase.variants.iter().any(|of| of.name == variant) => Part::Unexpected,
             _ if variant == self.design.control => Part::Control,
             _ if self.design.holdout.as_deref() == Some(variant) => Part::Holdout,
             _ => Part::Treatment,

@@ -49,6 +49,5 @@ fn planned(mean: f64, variances: [f64; 2], effect: f64) -> u64 {
     let [control, treatment] = variances.map(|variance| Moments { users: 1_000.0, mean, variance });
     let now = Difference::between(&control, &treatment);
     let boundary = Family::of(Role::Primary, CONFIDENCE, POWER, 1, 1).boundary();
-    let users = planning::users_needed(&now.absolute, now.users, effect * mean, &boundary, POWER);
-    users.map_or(0, |users| users as u64)
+    planning::users_needed(&now.absolute, now.users, effect * mean, &boundary, POWER).unwrap_or(0)
 }

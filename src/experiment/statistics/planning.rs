@@ -3,7 +3,7 @@
 use super::{Boundary, Estimate, normal_quantile};
 
 /// More than can ever come.
-const USERS_MAX: f64 = 1e12;
+const USERS_MAX: u64 = 1_000_000_000_000;
 
 /// The smallest true difference that one look with these users finds with the given power. Looks before may find it
 /// earlier: the power of all together is higher.
@@ -18,8 +18,9 @@ pub fn users_needed(
     effect: f64,
     boundary: &Boundary,
     power: f64,
-) -> Option<f64> {
-    let found = |with: f64| {
+) -> Option<u64> {
+    let found = |with: u64| {
+        let with = with as f64;
         let later = Estimate { error: difference.error * (users / with).sqrt(), ..*difference };
         detectable(&later, with, boundary, power) <= effect
     };
@@ -27,12 +28,12 @@ pub fn users_needed(
         return None;
     }
     // The width falls with the number, so the answer lies between what is too few and what is enough.
-    let (mut too_few, mut enough) = (0.0, USERS_MAX);
-    while enough - too_few > 0.5 {
-        let middle = f64::midpoint(too_few, enough);
+    let (mut too_few, mut enough) = (0, USERS_MAX);
+    while enough - too_few > 1 {
+        let middle = u64::midpoint(too_few, enough);
         if found(middle) { enough = middle } else { too_few = middle }
     }
-    Some(enough.ceil())
+    Some(enough)
 }
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod tests {
         let at = |users: f64| {
             detectable(&Estimate { error: 0.01 * (1_000.0 / users).sqrt(), ..NOW }, users, &boundary, 0.8)
         };
-        assert!(at(needed) <= 0.01 && at(needed - 1.0) > 0.01, "{needed}");
+        assert!(at(needed as f64) <= 0.01 && at(needed as f64 - 1.0) > 0.01, "{needed}");
     }
 
     #[test]

@@ -7,7 +7,34 @@ const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };
 const CONVERSIONS: Conversions = Conversions { attributed: 12_345, waiting: 6, expired: 7 };
 
 const RUNNING: &str = "\
-X";
+checkout in production, flag new-checkout: running since 2026-01-01 00:00 UTC
+Fewer steps, more purchases
+100,000 users in 10 days. Conversions: 12,345 counted, 6 waiting for an exposure, 7 without
+one.
+
+variant              users  share  expected  saw others
+old      control    50,000  50.0%     50.0%           0
+new      treatment  50,000  50.0%     50.0%           0
+split: as the weights say, p 1.000
+
+metric          variant    mean  difference  95% interval           p  can find
+purchase        old      10.00%
+  decides, up   new      11.20%      +12.0%  +5.3% to +18.7%   <0.001     ±7.9%  better
+amount          old       1.000
+  beside, up    new       1.120      +12.0%  +5.3% to +18.7%   <0.001     ±7.9%  better
+errors          old       2.00%
+  guards, down  new       2.00%       +0.0%  -14.4% to +14.4%   1.000    ±18.1%  not known yet
+
+               -20%                                  0                                  +20%
+purchase  new                                        │         ├────────────●───────────┤
+amount    new                                        │         ├────────────●───────────┤
+errors    new             ├──────────────────────────●──────────────────────────┤
+
+- new is better in purchase. Let it run: whether it harms errors is not known yet.
+- purchase: new is better than old, by +12.0% (between +5.3% and +18.7%).
+- errors: not known yet whether new differs from old: +0.0% (between -14.4% and +14.4%). To
+  find an effect of 5.0%, about 1,462,743 users more are needed, about 147 days.
+- amount: new is better than old, by +12.0% (between +5.3% and +18.7%).";
 
 #[test]
 fn a_running_experiment_is_a_table_bars_and_words() {

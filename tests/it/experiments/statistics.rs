@@ -1,0 +1,177 @@
+//! The statistics give the answers of scipy and statsmodels.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use flagstream::experiment::statistics::{
+    Boundary, Cuped, Difference, Estimate, Moments, SingleLook, difference, planning, sample_ratio,
+};
+use flagstream::experiment::{Kind, Sample};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::harness::Stack;
+
+/// Relative; quadrature and root finding lose the last digits.
+const TOLERANCE: f64 = 1e-7;
+
+pub fn agree_with_scipy() {
+    let (stack, _together) = Stack::together();
+    let cases = cases();
+    let reference = format!("{}/tests/it/experiments/reference.py", env!("CARGO_MANIFEST_DIR"));
+    let mut python = Command::new("python3")
+        .arg(reference)
+        .env("PYTHONPATH", &stack.python_path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(Value::from(cases.clone()).to_string().as_bytes()).unwrap();
+    let answers = python.wait_with_output().unwrap();
+    assert!(answers.status.success(), "{}", answers.status);
+    let expected: Vec<Value> = serde_json::from_slice(&answers.stdout).unwrap();
+    assert_eq!(cases.len(), expected.len());
+    for (case, expected) in cases.iter().zip(&expected) {
+        let ours = ours(case);
+        assert!(agree(&ours, expected), "{}: {ours} is not {expected}", case["kind"]);
+    }
+}
+
+fn cases() -> Vec<Value> {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut values = |users: usize, add: f64| -> Vec<f64> {
+        (0..users).map(|_| add - 3.0 * (1.0 - random.random::<f64>()).ln()).collect()
+    };
+    let mut cases = Vec::new();
+    for (users, others, effect) in [(150, 120, 0.5), (2_000, 2_000, 0.0), (400, 40, 1.0), (40, 900, -0.4)] {
+        for alpha in [0.05, 0.01 / 3.0] {
+            let (control, treatment) = (values(users, 1.0), values(others, 1.0 + effect));
+            cases.push(json!({"kind": "means", "control": control, "treatment": treatment, "alpha": alpha}));
+        }
+    }
+    for (control, treatment) in
+        [((100, 1_000), (130, 1_000)), ((3, 400), (60, 3_000)), ((5_000, 50_000), (4_500, 50_000))]
+    {
+        cases.push(json!({"kind": "rates", "control": control, "treatment": treatment, "alpha": 0.05}));
+    }
+    for (users, weights) in [
+        (vec![5_010, 4_990], vec![1.0, 1.0]),
+        (vec![10_400, 9_600], vec![500.0, 500.0]),
+        (vec![700, 210, 130], vec![0.7, 0.2, 0.1]),
+    ] {
+        cases.push(json!({"kind": "split", "users": users, "weights": weights}));
+    }
+    for (users, effect, alpha, power) in [(2_000, 0.02, 0.05, 0.8), (100_000, 0.001, 0.01, 0.9)] {
+        cases.push(
+            json!({"kind": "planning", "users": users, "effect": effect, "alpha": alpha, "power": power,
+            "deviation": 0.3}),
+        );
+    }
+    let mut pairs = |users: usize, add: f64| -> Vec<[f64; 2]> {
+        let (before, whim) = (values(users, 0.0), values(users, add));
+        before.iter().zip(whim).map(|(before, whim)| [*before, 0.7 * before + whim]).collect()
+    };
+    cases.push(json!({"kind": "adjusted", "control": pairs(500, 0.0), "treatment": pairs(450, 0.2)}));
+    cases
+}
+
+fn ours(case: &Value) -> Value {
+    match case["kind"].as_str().unwrap() {
+        "means" => {
+            let [control, treatment] = ["control", "treatment"].map(|arm| moments(&floats(&case[arm])));
+            compared(case, control, treatment, difference::welch)
+        }
+        "rates" => {
+            let [control, treatment] = ["control", "treatment"].map(|arm| rate(&case[arm]));
+            compared(case, control, treatment, difference::two_rates)
+        }
+        "split" => {
+            let users: Vec<u64> = serde_json::from_value(case["users"].clone()).unwrap();
+            let fit = sample_ratio::fit(&users, &floats(&case["weights"])).unwrap();
+            json!([fit.chi_squared, fit.single_look_p_value, fit.p_value])
+        }
+        "planning" => {
+            let [users, effect, alpha, power, deviation] =
+                ["users", "effect", "alpha", "power", "deviation"].map(|name| case[name].as_f64().unwrap());
+            let boundary = Boundary::new(alpha);
+            let now = Estimate { value: 0.0, error: deviation * (4.0 / users).sqrt() };
+            let detectable = planning::detectable(&now, users, &boundary, power);
+            json!([detectable, planning::users_needed(&now, users, effect, &boundary, power)])
+        }
+        _ => {
+            let arms = ["control", "treatment"].map(|arm| before_and_after(&case[arm]));
+            let cuped = Cuped::of(&arms, Kind::Mean).unwrap();
+            let [control, treatment] = arms.map(|arm| cuped.moments(&arm).unwrap());
+            let difference = Difference::between(&control, &treatment).absolute.value;
+            json!([cuped.theta, difference, cuped.variance_reduction])
+        }
+    }
+}
+
+type Test = fn(&Moments, &Moments, f64) -> Option<SingleLook>;
+
+fn compared(case: &Value, control: Moments, treatment: Moments, single_look: Test) -> Value {
+    let alpha = case["alpha"].as_f64().unwrap();
+    let (boundary, between) = (Boundary::new(alpha), Difference::between(&control, &treatment));
+    let interval = between.absolute.within(boundary.half_width(between.users));
+    let single = single_look(&control, &treatment, alpha).unwrap();
+    let relative = between.relative.map(|relative| json!([relative.value, relative.error]));
+    json!({
+        "single_look": [single.interval.low, single.interval.high, single.p_value],
+        "interval": [interval.low, interval.high],
+        "p_value": between.p_value(&boundary),
+        "relative": relative,
+    })
+}
+
+fn moments(values: &[f64]) -> Moments {
+    let squares = values.iter().map(|value| value * value).sum();
+    let sample = Sample {
+        users: values.len() as u64,
+        sum: values.iter().sum(),
+        sum_of_squares: squares,
+        ..Sample::default()
+    };
+    Moments::of(&sample, Kind::Mean).unwrap()
+}
+
+fn rate(arm: &Value) -> Moments {
+    let [converted, users] = [0, 1].map(|at| arm[at].as_u64().unwrap());
+    Moments::of(&Sample { users, converted, ..Sample::default() }, Kind::Conversion).unwrap()
+}
+
+fn before_and_after(arm: &Value) -> Sample {
+    let pairs: Vec<[f64; 2]> = serde_json::from_value(arm.clone()).unwrap();
+    let total = |of: fn(&[f64; 2]) -> f64| pairs.iter().map(of).sum();
+    Sample {
+        users: pairs.len() as u64,
+        converted: pairs.len() as u64,
+        sum: total(|[_, after]| *after),
+        sum_of_squares: total(|[_, after]| after * after),
+        before_sum: total(|[before, _]| *before),
+        before_sum_of_squares: total(|[before, _]| before * before),
+        product_sum: total(|[before, after]| before * after),
+    }
+}
+
+fn floats(values: &Value) -> Vec<f64> {
+    serde_json::from_value(values.clone()).unwrap()
+}
+
+/// Member by member; a relative difference that is too uncertain to be told is not compared.
+fn agree(ours: &Value, expected: &Value) -> bool {
+    match (ours, expected) {
+        (Value::Object(ours), Value::Object(expected)) => {
+            ours.len() == expected.len()
+                && ours.iter().all(|(name, of)| of.is_null() || agree(of, &expected[name]))
+        }
+        (Value::Array(ours), Value::Array(expected)) => {
+            ours.len() == expected.len()
+                && ours.iter().zip(expected).all(|(ours, expected)| agree(ours, expected))
+        }
+        _ => ours.as_f64().zip(expected.as_f64()).is_some_and(|(ours, expected)| {
+            (ours - expected).abs() <= TOLERANCE * expected.abs() + f64::MIN_POSITIVE
+        }),
+    }
+}
