@@ -27,11 +27,7 @@ func TestACancelledAttemptLetsTheNextOneTry(t *testing.T) {
 		_, err := client.Evaluate(ctx, "f", Who{}, One{})
 		probed <- err
 	}()
-	within(t, func() bool {
-		server.mutex.Lock()
-		defer server.mutex.Unlock()
-		return len(server.requests) == 2
-	})
+	within(t, func() bool { return len(server.seen()) == 2 })
 	_, err = client.Evaluate(context.Background(), "f", Who{}, One{})
 	checkError(t, object{"kind": "circuit_open"}, err)
 	cancel()
@@ -65,11 +61,11 @@ func TestGoroutinesShareAClientAndItsConnections(t *testing.T) {
 	}
 	all.Wait()
 	connections := map[any]bool{}
-	for _, request := range server.requests {
+	for _, request := range server.seen() {
 		connections[request["from"]] = true
 	}
-	if len(connections) > 8 || len(server.requests) < 20 {
-		t.Errorf("%d connections for %d requests", len(connections), len(server.requests))
+	if len(connections) > 8 || len(server.seen()) < 20 {
+		t.Errorf("%d connections for %d requests", len(connections), len(server.seen()))
 	}
 }
 

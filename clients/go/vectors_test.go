@@ -111,6 +111,12 @@ func (s *scripted) serve(writer http.ResponseWriter, request *http.Request, ende
 	_ = json.NewEncoder(writer).Encode(answer)
 }
 
+func (s *scripted) seen() []object {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return slices.Clone(s.requests)
+}
+
 func get[T any](members object, name string) T {
 	value, _ := members[name].(T)
 	return value
@@ -256,7 +262,7 @@ func TestScripted(t *testing.T) {
 					contains(t, step["expect"], said)
 				}
 			}
-			checkRequests(t, row.Requests, server.requests)
+			checkRequests(t, row.Requests, server.seen())
 		})
 	}
 }
