@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod edge;
 mod evaluate;
+mod experiment;
 mod http;
 mod publish;
 mod warm;
@@ -27,6 +28,7 @@ pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
+pub use experiment::ExperimentMetrics;
 pub use http::{HttpMetrics, RefusedLabels};
 pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
@@ -72,6 +74,7 @@ pub struct Metrics {
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
     pub access: AccessMetrics,
+    pub experiments: ExperimentMetrics,
 }
 
 impl Metrics {
@@ -106,7 +109,9 @@ impl Metrics {
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
+        let experiments = ExperimentMetrics::register(registry.sub_registry_with_prefix("experiments"));
         Arc::new(Self {
+            experiments,
             evaluate,
             audit,
             edge,

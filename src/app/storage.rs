@@ -11,6 +11,7 @@ use crate::access::Register;
 use crate::audit::{self, Sink};
 use crate::config::Config;
 use crate::database::Database;
+use crate::experiment::recount;
 use crate::health::Reporter;
 use crate::kafka::topics;
 use crate::shutdown::{Shutdown, Stage, run_threads};
@@ -79,8 +80,10 @@ impl App {
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
         let health = self.health.reporter("sink", false);
         let definitions_health = self.health.reporter("sink-definitions", false);
-        health.starting("waits for the database and kafka");
-        definitions_health.starting("waits for the database and kafka");
+        let conversions_health = self.health.reporter("sink-conversions", false);
+        for health in [&health, &definitions_health, &conversions_health] {
+            health.starting("waits for the database and kafka");
+        }
         let (config, metrics) = (Arc::clone(&self.parts.config), Arc::clone(&self.parts.metrics));
         // It takes no requests in, and what it has not written is written later.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
@@ -89,16 +92,19 @@ impl App {
             {
                 return Ok(());
             }
-            let shutdown_of_parts = shutdown.clone();
+            let counting = recount::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
+            let counting = tokio::spawn(counting);
             let parts = audit::Parts {
                 config,
                 database,
                 metrics,
-                shutdown: shutdown_of_parts,
+                shutdown: shutdown.clone(),
                 health,
                 definitions_health,
+                conversions_health,
             };
-            run_threads(Sink::start(&parts).context("sink")?, shutdown).await
+            run_threads(Sink::start(&parts).context("sink")?, shutdown).await?;
+            counting.await.context("experiments")
         });
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use rdkafka::message::OwnedHeaders;
 use uuid::Uuid;
 
+use crate::experiment::conversion::Reported;
 use crate::kafka::consumer::Record;
 use crate::message::sequence::Sequence;
 
@@ -73,6 +74,7 @@ pub enum Content {
     },
     Definition(Box<FlagVersion>),
     Switched(Box<SwitchChange>),
+    Conversion(Box<Reported>),
     /// Not to be read.
     Nothing,
 }
@@ -205,6 +207,15 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
+    }
+
+    /// By their places.
+    pub fn refuse(&mut self, refused: Vec<(usize, Refusal)>) {
+        for (index, refusal) in refused {
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.refusal = Some(refusal);
+            }
+        }
     }
 
     /// The entries that are to be written.

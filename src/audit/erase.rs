@@ -1,11 +1,13 @@
-//! Removes a user from the audit trail.
+//! Removes a user from the audit trail, and from experiments.
 //!
 //! Rows only. Evaluations that are in Kafka, and no rows yet, become rows afterwards; `evaluation_count` counts what
 //! was evaluated, whoever asked, and stays.
 
 use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, in_transaction};
+use crate::experiment::key::key;
 
 /// Rows of one statement: more would hold locks for longer than a sink should wait.
 const ROWS_PER_STATEMENT: i64 = 10_000;
@@ -39,8 +41,30 @@ pub async fn rows(database: &Database, users: &[String], how: Erasure) -> Result
                 break;
             }
         }
+        erased += of_experiments(database, user, how).await?;
     }
     Ok(erased)
+}
+
+/// Exposures and conversions. Anonymised they are somebody's still, whom nobody knows.
+async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result<u64, DatabaseError> {
+    let nobody = key(&Uuid::new_v4().to_string());
+    Ok(in_transaction!(database, |transaction, _sql| {
+        let mut erased = 0;
+        for table in ["experiment_exposures", "experiment_conversions"] {
+            let change = match how {
+                Erasure::Remove => format!("DELETE FROM {table}"),
+                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
+            };
+            // Exposures are found by their key, experiment by experiment.
+            let change = format!(
+                "{change} WHERE user_key = $1 AND user_key <> $2 AND experiment_id IN (SELECT id FROM experiments)"
+            );
+            let change = sqlx::query(AssertSqlSafe(change)).bind(key(user).to_vec()).bind(nobody.to_vec());
+            erased += change.execute(&mut *transaction).await?.rows_affected();
+        }
+        erased
+    }))
 }
 
 fn in_postgres(how: Erasure) -> String {

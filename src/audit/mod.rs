@@ -14,12 +14,14 @@
 //! A repetition within the topic is known by its source ([`position::Sources`]), or by its number where it has none
 //! ([`streams::Streams`]).
 //!
-//! A second lane of the same kind brings the definitions topic into `feature_flags` and `feature_flag_versions`.
+//! A second lane of the same kind brings the definitions topic into `feature_flags` and `feature_flag_versions`, a third
+//! one conversions to their experiments.
 
 pub mod batch;
 pub mod definition;
 pub mod erase;
 pub mod evaluation;
+mod experiments;
 pub mod letters;
 pub mod position;
 pub mod postgres;
@@ -48,6 +50,7 @@ use crate::health::Reporter;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
+use crate::privacy::Privacy;
 use crate::shutdown::{Shutdown, Threads};
 
 use self::letters::Letters;
@@ -55,7 +58,7 @@ use self::postgres::PostgresRows;
 use self::reader::{Reader, ReaderError, Take};
 use self::rows::Rows;
 use self::sqlite::SqliteRows;
-use self::take::{Definitions, Evaluations};
+use self::take::{Conversions, Definitions, Evaluations};
 use self::writer::Writer;
 
 /// Stands for any environment that this deployment does not serve, as in the evaluator's metrics.
@@ -75,6 +78,8 @@ pub struct Parts {
     pub health: Reporter,
     /// Of the lane of definitions.
     pub definitions_health: Reporter,
+    /// Of the lane of conversions.
+    pub conversions_health: Reporter,
 }
 
 /// The running sink.
@@ -141,12 +146,21 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let evaluations = lane(&topics.events, "sink", "evaluations", &parts.health, true);
     let health = &parts.definitions_health;
     let definitions = lane(&topics.definitions, "sink-definitions", "definitions", health, false);
+    let health = &parts.conversions_health;
+    let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
+    let config = Arc::clone(&parts.config);
+    let take = move || Conversions {
+        privacy: Privacy::of(&config.privacy),
+        environment: config.unleash.default_environment.clone(),
+        retention_days: config.audit.retention_days,
+    };
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };
     Ok(vec![
         start("sink", Box::new(move || evaluations.run(Evaluations::<R>::default)))?,
         start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
+        start("sink-conversions", Box::new(move || conversions.run(take)))?,
     ])
 }
 

@@ -6,6 +6,7 @@
 //!    COPY feature_flag_evaluations … BINARY
 //!    the positions again, FOR UPDATE                  now nobody else can move them
 //!    UPDATE sink_offsets, sink_streams, feature_flags in a fixed order, so that sinks never wait in a circle
+//!    exposures and conversions of experiments
 //!    dead letters, committed in Kafka                 if there are any
 //!  COMMIT
 //! ```
@@ -26,9 +27,11 @@ use chrono::Utc;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::{DatabaseError, PostgresDatabase};
+use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
 use super::evaluation::Evaluation;
+use super::experiments;
 use super::letters::Letters;
 use super::position::{Log, Position, Sources};
 use super::rows::{Rows, WriteError, Written, send_letters};
@@ -51,6 +54,8 @@ pub struct PostgresRows {
     database: PostgresDatabase,
     /// `None`: to be made anew. After any error there is no telling what state the old one is in.
     connection: Option<PgConnection>,
+    /// Exposures that are in the tables.
+    known: Known,
 }
 
 /// A row of `sink_offsets`.
@@ -58,7 +63,7 @@ type Standing = (i32, i64, String, Option<String>);
 
 impl PostgresRows {
     pub fn new(database: PostgresDatabase) -> Self {
-        Self { database, connection: None }
+        Self { database, connection: None, known: Known::default() }
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, DatabaseError> {
@@ -121,7 +126,9 @@ impl Rows for PostgresRows {
         batch: &Batch,
         letters: &mut Letters,
     ) -> Result<Written, WriteError> {
-        self.with(async |connection| {
+        let known = std::mem::take(&mut self.known);
+        let mut exposed = Vec::new();
+        let written = self.with(async |connection| {
             let mut transaction = connection.begin().await?;
             let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
             let before = standing(&mut transaction, log, &partitions, false).await?;
@@ -139,11 +146,17 @@ impl Rows for PostgresRows {
             streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
             usage::add(&mut transaction, batch, &batch.entries).await?;
+            exposed = experiments::enter(&mut *transaction, batch, &known).await?;
             send_letters(letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)
-        })
-        .await
+        });
+        let written = written.await;
+        self.known = known;
+        if matches!(written, Ok(Written::Committed)) {
+            self.known.note(exposed);
+        }
+        written
     }
 
     async fn probe(&mut self, batch: &Batch, entries: Range<usize>) -> Result<(), DatabaseError> {
@@ -215,7 +228,8 @@ async fn enter(
         match &entry.content {
             Content::Definition(version) => define(transaction, version).await?,
             Content::Switched(change) => log_switch(transaction, change).await?,
-            Content::Evaluation { .. } | Content::Nothing => {}
+            // Those last, once it is known that this batch is the next one.
+            Content::Evaluation { .. } | Content::Conversion(_) | Content::Nothing => {}
         }
     }
     Ok(())

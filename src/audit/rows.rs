@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::database::DatabaseError;
 
-use super::batch::Batch;
+use super::batch::{Batch, Refusal};
 use super::evaluation::Evaluation;
 use super::letters::{LetterError, Letters};
 use super::position::{Log, Position};
@@ -49,6 +49,9 @@ pub enum WriteError {
     Database(#[from] DatabaseError),
     #[error("{0}")]
     Letters(#[from] LetterError),
+    /// Entries, by their place in the batch, that turned out not to be what they should.
+    #[error("{} entries are refused", .0.len())]
+    Refused(Vec<(usize, Refusal)>),
 }
 
 impl From<sqlx::Error> for WriteError {

@@ -5,15 +5,17 @@ mod usage;
 
 use std::ops::Range;
 
-use chrono::{DateTime, Days, SecondsFormat, Utc};
+use chrono::{DateTime, Days, Utc};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, Transaction};
 
-use crate::database::{DatabaseError, SqliteDatabase};
+use crate::database::{DatabaseError, SqliteDatabase, text_of as time};
+use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
 use super::definition::FlagVersion;
 use super::evaluation::{Evaluation, Event, Source};
+use super::experiments;
 use super::letters::Letters;
 use super::position::{Log, Position};
 use super::rows::{Rows, WriteError, Written, send_letters};
@@ -84,6 +86,7 @@ impl Rows for SqliteRows {
             streams::advance(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
+        experiments::enter(&mut *transaction, batch, &Known::default()).await?;
         send_letters(letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)
@@ -143,7 +146,7 @@ async fn enter(
             }
             Content::Definition(version) => define(connection, version).await?,
             Content::Switched(change) => log_switch(connection, change).await?,
-            Content::Nothing => {}
+            Content::Conversion(_) | Content::Nothing => {}
         }
     }
     for count in batch.counts(entries) {
@@ -240,11 +243,6 @@ async fn log_switch(connection: &mut SqliteConnection, change: &SwitchChange) ->
     let query = query.bind(time(change.changed_at)).bind(&change.change_id).bind(change.version);
     query.execute(connection).await?;
     Ok(())
-}
-
-/// As the tables hold times: texts in the order of the times they are.
-fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 fn micros(micros: i64) -> String {

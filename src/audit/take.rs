@@ -1,9 +1,15 @@
 //! What becomes of a record: a row, a version of a flag, a dead letter, or nothing.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use chrono::{TimeDelta, Utc};
+
+use crate::experiment::conversion::Reported;
 use crate::kafka::consumer::Record;
+use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
+use crate::privacy::Privacy;
 
 use super::batch::{Batch, Content, Refusal};
 use super::definition::FlagVersion;
@@ -19,6 +25,15 @@ pub(super) struct Evaluations<R>(PhantomData<fn() -> R>);
 /// Of the definitions topic.
 #[derive(Debug)]
 pub(super) struct Definitions;
+
+/// Of the conversions topic.
+#[derive(Debug)]
+pub(super) struct Conversions {
+    pub privacy: Option<Arc<Privacy>>,
+    /// For those that name none.
+    pub environment: String,
+    pub retention_days: u32,
+}
 
 impl<R> Default for Evaluations<R> {
     fn default() -> Self {
@@ -53,6 +68,34 @@ impl Take for Definitions {
             Ok(version) => batch.enter(record, Content::Definition(Box::new(version)), None),
             Err(error) => refuse(batch, record, error, "INVALID_DEFINITION"),
         }
+    }
+}
+
+impl Take for Conversions {
+    fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
+        let now = Utc::now();
+        let oldest = now - TimeDelta::days(self.retention_days.into());
+        let text = std::str::from_utf8(record.payload());
+        let conversion = match text.map(|text| Conversion::read(text, None, now, oldest)) {
+            Ok(Ok(conversion)) => conversion,
+            Ok(Err(wrong)) => {
+                let wrong: Vec<String> =
+                    wrong.into_iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
+                return refuse(batch, record, Unreadable(wrong.join("; ")), "INVALID_CONVERSION");
+            }
+            Err(_) => {
+                let error = Unreadable("body: expected UTF-8".to_owned());
+                return refuse(batch, record, error, "INVALID_CONVERSION");
+            }
+        };
+        let (name, hashed) = USER_HEADER;
+        let user = match &self.privacy {
+            Some(privacy) if record.header(name) != Some(hashed) => privacy.user(conversion.user_id.clone()),
+            _ => conversion.user_id.clone(),
+        };
+        let place = format!("{}/{}/{}", record.partition(), record.offset(), record.timestamp_ms());
+        let reported = Reported::new(&conversion, &self.environment, &user, &place);
+        batch.enter(record, Content::Conversion(Box::new(reported)), None);
     }
 }
 

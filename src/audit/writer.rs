@@ -65,6 +65,7 @@ impl WriteError {
         match self {
             Self::Database(error) => error.trouble().as_str(),
             Self::Letters(_) => "dead_letters",
+            Self::Refused(_) => "refused",
         }
     }
 }
@@ -128,6 +129,10 @@ impl<R: Rows> Writer<R> {
                         Ok(false) => WriteError::Database(error),
                         Err(error) => error.into(),
                     }
+                }
+                Err(WriteError::Refused(refused)) => {
+                    batch.refuse(refused);
+                    continue;
                 }
                 Err(pause) => pause,
             };

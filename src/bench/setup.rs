@@ -12,7 +12,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::config::{Config, DeliveryMode};
+use crate::config::{Config, DeliveryMode, TopicsConfig};
 use crate::evaluate::Parts;
 use crate::evaluate::answer::{Respond, Responder};
 use crate::evaluate::worker::Worker;
@@ -95,6 +95,7 @@ impl Bench {
         config.topics.events = format!("{run}-events");
         config.topics.dead_letters = format!("{run}-dead-letters");
         config.topics.definitions = format!("{run}-definitions");
+        config.topics.conversions = format!("{run}-conversions");
         config.topics.partitions = partitions;
         let bench = Self { snapshot: load::snapshot(flags)?, config, flags, run, arms: 0 };
         bench.create_topics().await?;
@@ -103,7 +104,7 @@ impl Bench {
 
     async fn create_topics(&self) -> anyhow::Result<()> {
         let topics = &self.config.topics;
-        let many = [&topics.requests, &topics.events, &topics.dead_letters];
+        let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
         let many = many.into_iter().map(|name| (name, topics.partitions));
         let replication = || TopicReplication::Fixed(topics.replication.unwrap_or(1));
         let all = many.chain([(&topics.definitions, 1)]);
@@ -118,9 +119,9 @@ impl Bench {
 
     /// Deletes the run's topics.
     pub async fn clean_up(&self) {
-        let topics = &self.config.topics;
-        let names = [&topics.requests, &topics.events, &topics.dead_letters, &topics.definitions];
-        let names = names.map(String::as_str);
+        let TopicsConfig { requests, events, dead_letters, definitions, conversions, .. } =
+            &self.config.topics;
+        let names = [requests, events, dead_letters, definitions, conversions].map(String::as_str);
         let deleted = async { anyhow::Ok(self.admin()?.delete_topics(&names, &patient()).await?) };
         if let Err(error) = deleted.await {
             tracing::warn!(%error, ?names, "topics of this run not deleted");

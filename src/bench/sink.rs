@@ -3,6 +3,7 @@
 //! The table is that of the migrations, with all its indexes, in a database of the run's own. What is measured of the
 //! sink is the whole way from Kafka to the commit.
 
+mod experiments;
 mod lag;
 pub(super) mod postgres;
 mod questions;
@@ -29,6 +30,7 @@ use super::load;
 use super::setup::Bench;
 use super::stream::median;
 
+use experiments::Converting;
 pub use lag::{Lag, Pipeline};
 pub(super) use postgres::Own;
 pub use questions::Question;
@@ -72,6 +74,8 @@ pub struct SinkReport {
     pub arms: Vec<ArmReport>,
     /// The sink's median by the raw one.
     pub ratio: f64,
+    /// The sink's median beside experiments by that without.
+    pub experiments: Vec<(&'static str, f64)>,
     /// From the event to the row, at half of the sink's median.
     pub lag: Lag,
     /// From the request to the row, evaluators and sink in one process.
@@ -106,6 +110,7 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
     tracing::info!(rows = args.rows, "producing events");
     let raw = produce(&bench, args)?;
     let (mut raw_rates, mut sink_rates) = (vec![Vec::new(); RAW.len()], Vec::new());
+    let mut experiment_rates = vec![Vec::new(); experiments::ARMS.len()];
     for round in 0..args.rounds.max(1) {
         // The last of them has all indexes, and so has the sink.
         for ((arm, indexes), rates) in RAW.iter().zip(&mut raw_rates) {
@@ -116,12 +121,24 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
             rates.push(rate);
         }
         own.empty().await?;
-        sink_rates.push(sink(&bench, own, args.rows, round).await?);
+        sink_rates.push(sink(&bench, own, args.rows, &round.to_string()).await?);
         tracing::info!(round, sink = ?sink_rates.last(), "measured");
+        for ((arm, count), rates) in experiments::ARMS.iter().zip(&mut experiment_rates) {
+            own.empty().await?;
+            own.begin_experiments(args.flags, *count).await?;
+            let converting = Converting::start(&bench)?;
+            rates.push(sink(&bench, own, args.rows, &format!("{round}-{count}")).await?);
+            tokio::task::block_in_place(|| drop(converting));
+            tracing::info!(round, arm, rate = ?rates.last(), "measured");
+        }
+        own.begin_experiments(args.flags, 0).await?;
     }
     drop(raw);
     let mut arms: Vec<_> = RAW.iter().zip(&raw_rates).map(|((arm, _), rates)| report(arm, rates)).collect();
     arms.push(report("flagstream sink", &sink_rates));
+    let alone = arms.last().map_or(f64::NAN, |arm| arm.median);
+    let beside: Vec<ArmReport> =
+        experiments::ARMS.iter().zip(&experiment_rates).map(|((arm, _), rates)| report(arm, rates)).collect();
     own.empty().await?;
     let half = arms.last().map_or(0.0, |arm| arm.median / 2.0) as u64;
     let lag = tokio::task::block_in_place(|| lag::of_events(&bench, own, args, half))?;
@@ -136,7 +153,9 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
         _ => f64::NAN,
     };
     let (rows, partitions) = (args.rows, args.partitions);
-    Ok(SinkReport { rows, partitions, arms, ratio, lag, pipeline, history, questions })
+    let experiments = beside.iter().map(|arm| (arm.arm, arm.median / alone)).collect();
+    arms.extend(beside);
+    Ok(SinkReport { rows, partitions, arms, ratio, experiments, lag, pipeline, history, questions })
 }
 
 /// Rows per second, and microseconds of Postgres's CPU per row.
@@ -205,8 +224,8 @@ fn event(
 }
 
 /// From the first commit seen to the last.
-async fn sink(bench: &Bench, own: &Own, rows: u64, round: usize) -> anyhow::Result<Rate> {
-    let running = start(bench, own, &round.to_string())?;
+async fn sink(bench: &Bench, own: &Own, rows: u64, round: &str) -> anyhow::Result<Rate> {
+    let running = start(bench, own, round)?;
     let (mut first, started) = (None, Instant::now());
     let rate = loop {
         let count = running.written();
@@ -245,6 +264,7 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
         shutdown: shutdown.clone(),
         health: Reporter::detached(),
         definitions_health: Reporter::detached(),
+        conversions_health: Reporter::detached(),
     };
     let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
     let written = metrics.audit.rows.get_or_create(&environment).clone();

@@ -154,6 +154,12 @@ fn sink_text(report: &SinkReport) -> String {
         format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
     }));
     lines.push(format!("flagstream sink / raw COPY, all of them: {:.2}", report.ratio));
+    lines.extend(
+        report
+            .experiments
+            .iter()
+            .map(|(arm, ratio)| format!("{arm}, and conversions / flagstream sink: {ratio:.2}")),
+    );
     lines.push(format!("requests to rows, a backlog: {:.0} rows/s", report.pipeline.rows_per_second));
     for (what, lag) in [("event", &report.lag), ("request", &report.pipeline.lag)] {
         let (rate, p50, p99) = (lag.rows_per_second, lag.p50_ms, lag.p99_ms);

@@ -8,6 +8,7 @@ pub mod config;
 pub mod dev;
 pub mod erase;
 pub mod evaluate;
+pub mod experiments;
 pub mod flags;
 pub mod migrate;
 mod print;
@@ -71,6 +72,9 @@ pub enum Command {
     /// Flags of a running service
     #[command(subcommand)]
     Flags(flags::Command),
+    /// Experiments on flags, at a running service
+    #[command(subcommand)]
+    Experiments(experiments::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
     /// Look at the configuration
@@ -118,6 +122,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate => migrate::run(global).await,
         Command::Token(command) => token::run(command, global).await,
         Command::Flags(command) => flags::run(command, global).await,
+        Command::Experiments(command) => experiments::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,

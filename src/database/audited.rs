@@ -18,6 +18,7 @@ pub struct Author<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Token,
+    Experiment,
 }
 
 /// An entry on its way.
@@ -63,7 +64,7 @@ macro_rules! enter {
             .bind(entry.author.reason)
             .bind(text(&entry.before))
             .bind(text(&entry.after))
-            .bind(entry.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+            .bind($crate::database::text_of(entry.at))
             .execute(&mut *$transaction)
             .await?
     }};
@@ -96,6 +97,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::Experiment => "experiment",
         }
     }
 }

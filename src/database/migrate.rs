@@ -18,6 +18,7 @@ const POSTGRES: Files = &[
     (50, "changes", include_str!("../../migrations/postgres/0050_changes.sql")),
     (51, "usage", include_str!("../../migrations/postgres/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/postgres/0052_outcomes.sql")),
+    (60, "experiments", include_str!("../../migrations/postgres/0060_experiments.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -29,6 +30,7 @@ const SQLITE: Files = &[
     (50, "changes", include_str!("../../migrations/sqlite/0050_changes.sql")),
     (51, "usage", include_str!("../../migrations/sqlite/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/sqlite/0052_outcomes.sql")),
+    (60, "experiments", include_str!("../../migrations/sqlite/0060_experiments.sql")),
 ];
 
 /// What a migration came to.

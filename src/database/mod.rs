@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::TryFutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -105,6 +106,11 @@ impl PostgresDatabase {
             Err(_) => Err(DatabaseError::Silent(CONNECT_TIMEOUT)),
         }
     }
+}
+
+/// A time as the tables of both databases take it: texts in the order of the times they are.
+pub(crate) fn text_of(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {

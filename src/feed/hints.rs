@@ -1,37 +1,27 @@
 //! Sends hints: what was changed here, or told by Unleash's webhook.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use crate::config::Config;
-use crate::kafka::client::{self, Logged};
+use crate::kafka::sender::Sender;
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
 use super::hint::{self, Hint, Reading};
 
-/// For Kafka to take a hint.
-const SEND_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The producer of hints, made when the first one comes.
+#[derive(Debug)]
 pub struct Hints {
-    config: Arc<Config>,
-    producer: OnceLock<FutureProducer<Logged>>,
-}
-
-impl std::fmt::Debug for Hints {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hints")
-    }
+    sender: Sender,
+    topic: String,
 }
 
 impl Hints {
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, producer: OnceLock::new() }
+        let topic = config.topics.changes.clone();
+        Self { sender: Sender::new(config, "hints"), topic }
     }
 
     /// Passes on what somebody else wrote.
@@ -54,19 +44,7 @@ impl Hints {
     }
 
     async fn send(&self, key: &str, body: &[u8]) -> Result<(), KafkaError> {
-        let record = FutureRecord::to(&self.config.topics.changes).key(key).payload(body);
-        let sent = self.producer()?.send(record, SEND_PATIENCE).await;
-        sent.map(drop).map_err(|(error, _)| error)
-    }
-
-    fn producer(&self) -> Result<&FutureProducer<Logged>, KafkaError> {
-        if let Some(producer) = self.producer.get() {
-            return Ok(producer);
-        }
-        let mut config = client::base(&self.config.kafka, &self.config.instance, "hints");
-        config.set("linger.ms", "0").set("message.timeout.ms", SEND_PATIENCE.as_millis().to_string());
-        let producer = config.create_with_context(Logged)?;
-        Ok(self.producer.get_or_init(|| producer))
+        self.sender.send(&self.topic, key, body, None).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod ask;
 mod doc;
+pub(super) mod experiment;
 pub(super) mod kill;
 pub(super) mod past;
 pub(super) mod preload;
@@ -61,6 +62,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/feature-flags/cleanup", post(past::cleanup))
         .route("/api/v1/feature-flags/preload", post(preload::preload))
         .route("/api/v1/feature-flags/sync", post(sync))
+        .route("/api/v1/experiments", get(experiment::list).post(experiment::begin))
+        .route("/api/v1/experiments/{name}", get(experiment::one))
+        .route("/api/v1/experiments/{name}/results", get(experiment::results))
+        .route("/api/v1/experiments/{name}/stop", post(experiment::stop))
+        .route("/api/v1/experiments/{name}/conversions", post(experiment::convert))
 }
 
 /// Lists flags, wherever they are managed.

@@ -6,4 +6,5 @@ pub mod follow;
 pub mod log_id;
 pub mod producer;
 mod record;
+pub mod sender;
 pub mod topics;

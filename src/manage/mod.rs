@@ -28,6 +28,7 @@ mod usage;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::experiment::Experiments;
 use crate::feed::{Hints, Origin};
 use crate::kill::KillSwitches;
 use crate::message::definition::Source;
@@ -55,6 +56,7 @@ pub struct Manager {
     records: Option<Records>,
     pub hints: Hints,
     switches: Arc<KillSwitches>,
+    experiments: Option<Experiments>,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -68,13 +70,20 @@ impl Manager {
         switches: Arc<KillSwitches>,
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config));
+        let experiments = records.as_ref().map(|records| {
+            Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config))
+        });
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        Self { config, store, records, hints, switches, origins }
+        Self { config, store, records, hints, switches, experiments, origins }
     }
 
     /// The store that its calls wait for.
     pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.store)
+    }
+
+    pub fn experiments(&self) -> Result<&Experiments, ManageError> {
+        self.experiments.as_ref().ok_or(ManageError::NoDatabase)
     }
 
     fn records(&self) -> Result<&Records, ManageError> {

@@ -2,9 +2,10 @@
 
 mod relations;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
+pub(super) use crate::database::text_of as time;
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::flag::local::{Family, LocalFlag};
 use crate::message::change::ChangeKind;
@@ -259,9 +260,4 @@ pub(super) fn action(kind: ChangeKind) -> &'static str {
         ChangeKind::Updated => "updated",
         ChangeKind::Deleted => "deleted",
     }
-}
-
-/// As the tables of both databases take it.
-pub(super) fn time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }

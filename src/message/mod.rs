@@ -1,6 +1,7 @@
 //! What crosses a topic, in both directions.
 
 pub mod change;
+pub mod conversion;
 pub mod dead_letter;
 pub mod definition;
 pub mod event;

@@ -11,13 +11,14 @@ use chrono::{DateTime, Utc};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 use tracing::debug;
 
 use crate::config::Config;
+use crate::feed::definitions::header_version;
 use crate::kafka::client;
 use crate::shutdown::Shutdown;
 
@@ -100,28 +101,13 @@ impl Session {
     fn take_switches(&self, keeper: &mut Keeper) -> Result<(), SessionError> {
         while let Some(event) = self.switches.poll(Duration::ZERO) {
             match event {
-                Ok(message) => {
-                    let record = Record {
-                        key: message.key(),
-                        value: message.payload(),
-                        version: header_version(&message),
-                    };
-                    keeper.take_switch(&record, message.offset());
-                }
+                Ok(message) => keeper.take_switch(&record(&message), message.offset()),
                 Err(KafkaError::PartitionEOF(_)) if keeper.waits_for_switches() => {
                     keeper.switches_read(self.switches_were_written());
                 }
                 // Told again after every record.
                 Err(KafkaError::PartitionEOF(_)) => {}
-                Err(error) if ends_session(&error) => {
-                    let topic = self.switches_topic.clone();
-                    return Err(SessionError { topic, error });
-                }
-                Err(error) => {
-                    debug!(topic = self.switches_topic, %error, "the kill switches cannot be read at the moment");
-                    let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
-                    keeper.trouble(error.to_string(), unreachable);
-                }
+                Err(error) => trouble(&self.switches_topic, error, keeper)?,
             }
         }
         Ok(())
@@ -141,24 +127,10 @@ impl Session {
     ) -> Result<(), SessionError> {
         match event {
             Ok(message) => {
-                let record = Record {
-                    key: message.key(),
-                    value: message.payload(),
-                    version: header_version(&message),
-                };
-                keeper.take(&record, message.offset(), message.timestamp().to_millis());
+                keeper.take(&record(&message), message.offset(), message.timestamp().to_millis());
             }
             Err(KafkaError::PartitionEOF(_)) => keeper.reached_end(),
-            Err(error) if ends_session(&error) => {
-                let topic = self.topic.clone();
-                return Err(SessionError { topic, error });
-            }
-            // librdkafka connects again by itself.
-            Err(error) => {
-                debug!(topic = self.topic, %error, "the definitions topic cannot be read at the moment");
-                let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
-                keeper.trouble(error.to_string(), unreachable);
-            }
+            Err(error) => trouble(&self.topic, error, keeper)?,
         }
         Ok(())
     }
@@ -190,6 +162,21 @@ fn consumer(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Con
     Ok(consumer)
 }
 
+fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
+    Record { key: message.key(), value: message.payload(), version: header_version(message) }
+}
+
+/// An error that is not the session's end: librdkafka connects again by itself.
+fn trouble(topic: &str, error: KafkaError, keeper: &mut Keeper) -> Result<(), SessionError> {
+    if ends_session(&error) {
+        return Err(SessionError { topic: topic.to_owned(), error });
+    }
+    debug!(topic, %error, "the topic cannot be read at the moment");
+    let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
+    keeper.trouble(error.to_string(), unreachable);
+    Ok(())
+}
+
 /// Connections come and go. A topic that is not there, not the one it was, or not ours to read, is another matter.
 fn ends_session(error: &KafkaError) -> bool {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
@@ -211,12 +198,6 @@ fn ends_session(error: &KafkaError) -> bool {
                 | Code::SaslAuthenticationFailed
         )
     )
-}
-
-fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
-    let headers = message.headers()?;
-    let value = headers.iter().find(|header| header.key == "version")?.value?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Contact {

@@ -18,6 +18,7 @@ mod clients;
 mod commands;
 mod differential;
 mod edge;
+mod experiments;
 mod faults;
 mod feeder;
 mod kill;

@@ -42,6 +42,11 @@ impl Invalid {
     pub fn new(field: &str, message: impl Into<String>) -> Self {
         Self { field: field.to_owned(), message: message.into(), malformed: false }
     }
+
+    /// What cannot be read at all.
+    pub fn malformed(field: &str, message: impl Into<String>) -> Self {
+        Self { malformed: true, ..Self::new(field, message) }
+    }
 }
 
 /// The fields of a body that a flag may take over, one by one.

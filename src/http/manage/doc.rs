@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 mod bodies;
+pub(super) mod experiments;
 mod uses;
 
 use utoipa::{IntoParams, IntoResponses};

@@ -46,7 +46,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
     Problem::new(status, error)
 }
 
-fn invalid_fields(invalid: &[Invalid]) -> Problem {
+pub(super) fn invalid_fields(invalid: &[Invalid]) -> Problem {
     let status = match invalid.iter().any(|invalid| invalid.malformed) {
         true => StatusCode::BAD_REQUEST,
         false => StatusCode::UNPROCESSABLE_ENTITY,

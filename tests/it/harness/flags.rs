@@ -52,6 +52,18 @@ impl Flag {
         self
     }
 
+    /// Of an experiment: variants with their weights.
+    pub fn experiment(name: &str, variants: &[(&str, u32)]) -> Self {
+        let mut flag = Self::on(name);
+        flag.body["type"] = json!("experiment");
+        let variant = |(name, weight): &(&str, u32)| {
+            json!({"name": name, "weight": weight, "weightType": "variable", "stickiness": "default",
+                "payload": {"type": "string", "value": name}})
+        };
+        flag.body["variants"] = variants.iter().map(variant).collect();
+        flag
+    }
+
     pub fn body(mut self, body: Value) -> Self {
         self.body = body;
         self

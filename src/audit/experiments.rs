@@ -1,0 +1,115 @@
+//! What a batch has for experiments: users who were exposed, and conversions.
+
+use ahash::AHashMap;
+
+use crate::experiment::Design;
+use crate::experiment::conversion::{Converted, Reported};
+use crate::experiment::exposure::{Exposure, Exposures, Known, Running};
+use crate::experiment::key::key;
+use crate::experiment::tables::Tables;
+
+use super::batch::{Batch, Content, Entry, Refusal};
+use super::evaluation::{Evaluation, Event};
+use super::rows::WriteError;
+
+/// Rows of one statement.
+const CHUNK_ROWS: usize = 10_000;
+
+/// Writes what the accepted entries of a batch have, at the end of its transaction. Returns what is known from its commit
+/// on.
+pub(super) async fn enter(
+    tables: &mut impl Tables,
+    batch: &Batch,
+    known: &Known,
+) -> Result<Vec<Exposure>, WriteError> {
+    let conversions: Vec<(usize, &Reported)> = reported(batch).collect();
+    if !conversions.is_empty() {
+        let designs = tables.designs().await?;
+        let converted = converted(&conversions, &designs).map_err(WriteError::Refused)?;
+        tables.convert(&converted).await?;
+    }
+    if !batch.accepted().any(may_expose) {
+        return Ok(Vec::new());
+    }
+    let running = tables.running().await?;
+    let exposures = exposures(batch, &running).unknown(known);
+    for chunk in exposures.chunks(CHUNK_ROWS) {
+        tables.expose(chunk).await?;
+    }
+    Ok(exposures)
+}
+
+fn reported(batch: &Batch) -> impl Iterator<Item = (usize, &Reported)> {
+    let accepted = batch.entries.iter().enumerate().filter(|(_, entry)| entry.refusal.is_none());
+    accepted.filter_map(|(index, entry)| match &entry.content {
+        Content::Conversion(reported) => Some((index, &**reported)),
+        _ => None,
+    })
+}
+
+/// With the experiments that they are for; or which of them have none that could use them, and why.
+fn converted(
+    conversions: &[(usize, &Reported)],
+    designs: &[(i64, Design)],
+) -> Result<Vec<Converted>, Vec<(usize, Refusal)>> {
+    let name = |(id, design): &'_ (i64, Design)| ((design.environment.clone(), design.name.clone()), *id);
+    let ids: AHashMap<(String, String), i64> = designs.iter().map(name).collect();
+    let designs: AHashMap<i64, &Design> = designs.iter().map(|(id, design)| (*id, design)).collect();
+    let (mut converted, mut refused) = (Vec::with_capacity(conversions.len()), Vec::new());
+    for (index, reported) in conversions {
+        let id = ids.get(&(reported.environment.clone(), reported.experiment.clone()));
+        let found = id.and_then(|id| Some((*id, designs.get(id)?)));
+        let refusal = |code, message| (*index, Refusal { code, message });
+        let Some((experiment_id, design)) = found else {
+            let Reported { experiment, environment, .. } = reported;
+            let message = format!("experiment: there is no {experiment} in {environment}");
+            refused.push(refusal("UNKNOWN_EXPERIMENT", message));
+            continue;
+        };
+        match design.check(&reported.metric, reported.value) {
+            Ok(()) => converted.push(reported.of(experiment_id)),
+            Err(wrong) => {
+                refused.push(refusal("INVALID_CONVERSION", format!("{}: {}", wrong.field, wrong.message)));
+            }
+        }
+    }
+    if refused.is_empty() { Ok(converted) } else { Err(refused) }
+}
+
+fn may_expose(entry: &Entry) -> bool {
+    matches!(entry.content, Content::Evaluation { outcome, counts: true, .. } if outcome.enabled && !outcome.is_error)
+}
+
+fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
+    let mut exposures = Exposures::default();
+    // A batch has few flags, and most of them no experiment.
+    let mut of_flags: AHashMap<usize, Vec<&Running>> = AHashMap::new();
+    for entry in batch.accepted().filter(|entry| may_expose(entry)) {
+        let Content::Evaluation { flag, evaluated_at, .. } = entry.content else { continue };
+        let of_flag = of_flags.entry(flag).or_insert_with(|| match batch.flags.flag(flag) {
+            Some((environment, name)) => running
+                .iter()
+                .filter(|running| *running.environment == **environment && *running.flag_name == **name)
+                .collect(),
+            None => Vec::new(),
+        });
+        if !of_flag.iter().any(|running| running.covers(evaluated_at)) {
+            continue;
+        }
+        // It was read before.
+        if let Ok(Event::Evaluated(evaluation)) = Event::read(batch.payload(entry).unwrap_or_default())
+            && let Some((user, variant, version)) = exposed(&evaluation)
+        {
+            for running in of_flag.iter().filter(|running| running.covers(evaluated_at)) {
+                exposures.add(running.id, key(user), version, variant, evaluated_at);
+            }
+        }
+    }
+    exposures
+}
+
+/// The user and the variant that was chosen, under which version.
+fn exposed<'e>(evaluation: &'e Evaluation<'_>) -> Option<(&'e str, &'e str, i64)> {
+    let some = |text: &'e Option<std::borrow::Cow<'_, str>>| text.as_deref().filter(|text| !text.is_empty());
+    Some((some(&evaluation.user_id)?, some(&evaluation.variant)?, evaluation.flag_version?))
+}

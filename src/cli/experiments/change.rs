@@ -1,0 +1,102 @@
+//! `experiments create` and `experiments stop`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::cli::service::Answered;
+use crate::cli::{Global, Output, UsageError, print, render};
+use crate::experiment::results::Experiment;
+use crate::http::segment;
+
+use super::PlaceArgs;
+
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// The experiment, in JSON; docs/experiments.md has one
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// The experiment
+    name: String,
+    /// Why; it is kept with the experiment
+    #[arg(long)]
+    reason: String,
+    /// The variant that was chosen
+    #[arg(long)]
+    winner: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+pub async fn create(mut args: CreateArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let file = args.file.display();
+    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let body: Map<String, Value> =
+        serde_json::from_str(&text).with_context(|| format!("{file}: not an experiment in JSON"))?;
+    args.place.environment = environment(&body, args.place.environment.take())?;
+    let path = args.place.path("", &config);
+    let answered = args.place.service(&config)?.call(Method::POST, &path, None, Some(&body)).await?;
+    told(&answered, "runs", global)
+}
+
+pub async fn stop(args: StopArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let path = args.place.path(&format!("/{}/stop", segment(&args.name)), &config);
+    let body = json!({"reason": args.reason, "winner": args.winner});
+    let answered = args.place.service(&config)?.call(Method::POST, &path, None, Some(&body)).await?;
+    told(&answered, "is stopped", global)
+}
+
+/// The file's, or that of the command line; both only if they are the same.
+fn environment(body: &Map<String, Value>, asked: Option<String>) -> Result<Option<String>, UsageError> {
+    let written = body.get("environment").and_then(Value::as_str);
+    match (written, asked) {
+        (Some(written), Some(asked)) if written != asked => {
+            Err(UsageError(format!("--environment {asked}: the file says {written}")))
+        }
+        (written, asked) => Ok(asked.or(written.map(str::to_owned))),
+    }
+}
+
+fn told(answered: &Answered, what: &str, global: &Global) -> anyhow::Result<ExitCode> {
+    print::line(&match global.output {
+        Output::Json => answered.body.clone(),
+        Output::Text => {
+            let of: Experiment =
+                serde_json::from_str(&answered.body).context("not flagstream's experiment")?;
+            let (name, environment) = (of.design.name, of.design.environment);
+            render::printable(&format!(
+                "{name} in {environment} {what}; flagstream experiments show {name} --environment {environment}"
+            ))
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_and_the_command_line_agree_on_the_environment() {
+        let of = |written: Value, asked: Option<&str>| {
+            environment(written.as_object().unwrap(), asked.map(str::to_owned))
+                .map_err(|error| error.to_string())
+        };
+        let written = json!({"environment": "production"});
+        assert_eq!(of(written.clone(), None), Ok(Some("production".to_owned())));
+        assert_eq!(of(json!({}), Some("development")), Ok(Some("development".to_owned())));
+        let refused = of(written, Some("development"));
+        assert_eq!(refused, Err("--environment development: the file says production".to_owned()));
+    }
+}

@@ -1,0 +1,71 @@
+//! `experiments show`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::Method;
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::cli::{Global, Output, print};
+use crate::http::segment;
+
+use super::PlaceArgs;
+use super::screen::Screen;
+use super::text;
+
+/// How often `--watch` asks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// To the upper left corner, and nothing below.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// The experiment
+    name: String,
+    /// Follow it, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+pub async fn show(args: ShowArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let service = args.place.service(&config)?;
+    let path = args.place.path(&format!("/{}/results", segment(&args.name)), &config);
+    let screen = Screen::of_stdout();
+    let mut tick = interval(WATCH_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut printed = String::new();
+    loop {
+        tick.tick().await;
+        let answered = match service.call(Method::GET, &path, None, None::<&Value>).await {
+            // A service may be restarted while one watches.
+            Err(error) if args.watch && !printed.is_empty() => {
+                eprintln!("flagstream: {error:#}");
+                continue;
+            }
+            answered => answered?,
+        };
+        let shown = match global.output {
+            Output::Json => answered.body,
+            Output::Text => {
+                let results = serde_json::from_str(&answered.body).context("not flagstream's results")?;
+                text::of(&results, &screen)
+            }
+        };
+        if shown != printed {
+            let over = args.watch && screen.terminal && global.output == Output::Text;
+            let clear = if over { CLEAR } else { "" };
+            if !print::line(&format!("{clear}{shown}"))? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            printed = shown;
+        }
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+use super::*;
+use crate::experiment::results::Conversions;
+use crate::experiment::results::tests::{experiment, tally, variant};
+
+const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };
+
+const CONVERSIONS: Conversions = Conversions { attributed: 12_345, waiting: 6, expired: 7 };
+
+const RUNNING: &str = "\
+X";
+
+#[test]
+fn a_running_experiment_is_a_table_bars_and_words() {
+    let counted = tally(vec![variant("old", 50_000, 100, 20), variant("new", 50_000, 112, 20)]);
+    let shown = of(&Results::of(experiment(None), &[counted], CONVERSIONS), &SCREEN);
+    assert_eq!(shown, RUNNING, "\n{shown}");
+    assert!(shown.lines().all(|line| !line.contains('\x1b')));
+}
+
+#[test]
+fn an_alarm_is_red_where_there_is_colour() {
+    let counted = tally(vec![variant("old", 52_000, 100, 20), variant("new", 48_000, 112, 20)]);
+    let results = Results::of(experiment(None), &[counted], CONVERSIONS);
+    let screen = Screen { colour: true, ..SCREEN };
+    let shown = of(&results, &screen);
+    assert!(shown.contains("\x1b[31msplit: SAMPLE RATIO MISMATCH, p <0.001\x1b[0m"), "{shown}");
+    assert!(shown.contains("\x1b[31m! ALARM: Users are not split as the weights say: old 52.0%"), "{shown}");
+}
+
+#[test]
+fn the_holdout_has_a_line_of_its_own() {
+    let variants = [("old", 100), ("new", 120), ("none", 60)];
+    let counted = tally(variants.map(|(name, purchases)| variant(name, 5_000, purchases, 20)).to_vec());
+    let shown = of(&Results::of(experiment(Some("none")), &[counted], CONVERSIONS), &SCREEN);
+    let line = shown.lines().find(|line| line.contains("all others / none")).unwrap();
+    assert!(line.contains("+83.3%") && line.ends_with("better"), "{line}");
+}
+
+#[test]
+fn without_users_there_is_no_table() {
+    let shown = of(&Results::of(experiment(None), &[], Conversions::default()), &SCREEN);
+    let last = shown.lines().last().unwrap();
+    assert_eq!(last, "- No user was exposed to new-checkout yet.");
+    assert!(!shown.contains("variant"), "{shown}");
+}
+
+#[test]
+fn a_name_cannot_move_the_cursor() {
+    let mut named = experiment(None);
+    named.design.hypothesis = Some("\x1b[2J".to_owned());
+    named.design.metrics[0].name = "\x1b[31mred".to_owned();
+    let counted = tally(vec![variant("old", 500, 100, 20), variant("new", 500, 112, 20)]);
+    let shown = of(&Results::of(named, &[counted], CONVERSIONS), &SCREEN);
+    assert!(!shown.contains('\x1b'), "{shown}");
+}

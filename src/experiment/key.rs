@@ -1,0 +1,13 @@
+//! What stands for a user, or for the id of an event, in the tables of experiments.
+
+use sha2::{Digest, Sha256};
+
+/// The first bytes of the SHA-256 of a text.
+pub type Key = [u8; 16];
+
+pub fn key(text: &str) -> Key {
+    let mut key = Key::default();
+    let digest = Sha256::digest(text.as_bytes());
+    key.iter_mut().zip(digest).for_each(|(byte, digit)| *byte = digit);
+    key
+}

@@ -1,0 +1,289 @@
+//! Experiments in the database: begun, listed, shown, stopped.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ahash::AHashMap;
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use futures_util::TryStreamExt;
+use rdkafka::error::KafkaError;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::database::audited::{self, Author, Entry};
+use crate::database::{Database, DatabaseError, in_transaction, on_pool, text_of};
+use crate::flag::local::Invalid;
+use crate::kafka::sender::Sender;
+use crate::message::conversion::{Conversion, USER_HEADER};
+use crate::store::Store;
+
+use super::design::Design;
+use super::exposure::{Exposures, Known};
+use super::key::key;
+use super::phases::variants;
+use super::results::{Experiment, Status};
+use super::tables::Tables;
+use super::tally::Weighted;
+use super::wanted::Wanted;
+
+/// Of a deployment.
+pub const EXPERIMENTS_MAX: i64 = 1_000;
+/// Users of one experiment's past.
+const BACKFILLED_MAX: usize = 1_000_000;
+/// Exposures of one statement.
+const CHUNK_ROWS: usize = 10_000;
+/// For a flag that is known here to be known to the database.
+const DEFINITION_PATIENCE: Duration = Duration::from_secs(2);
+const DEFINITION_PAUSE: Duration = Duration::from_millis(50);
+
+/// A handle on the tables.
+#[derive(Debug)]
+pub struct Experiments {
+    database: Database,
+    store: Arc<Store>,
+    config: Arc<Config>,
+    /// By environment and name. A design never changes.
+    designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
+    sender: Sender,
+}
+
+/// One as the tables have it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kept {
+    #[serde(skip)]
+    pub id: i64,
+    #[serde(flatten)]
+    pub experiment: Experiment,
+    pub created_by: String,
+    /// Conversions that no exposure came for in time.
+    #[serde(skip)]
+    pub expired: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    #[error("what was sent is not right")]
+    Invalid(Vec<Invalid>),
+    #[error("there is no experiment of this name in this environment")]
+    Unknown,
+    #[error("there is an experiment of this name in this environment already")]
+    Exists,
+    #[error("the experiment is stopped already")]
+    Stopped,
+    #[error("there are {EXPERIMENTS_MAX} experiments already, as many as there may be")]
+    TooMany,
+    /// Nobody has counted yet.
+    #[error("the flag, or the results, are not in the database yet")]
+    NotYet,
+    #[error("the database does not answer: {0}")]
+    Database(#[from] DatabaseError),
+    #[error("Kafka does not take it: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+impl From<sqlx::Error> for ExperimentError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
+type Evaluated = (String, String, i64, DateTime<Utc>);
+
+const COLUMNS: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
+    FROM experiments ORDER BY environment, name";
+const FIND: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
+    FROM experiments WHERE environment = $1 AND name = $2";
+const COUNT: &str = "SELECT count(*) FROM experiments";
+const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_versions
+    WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
+const BEGIN: &str = "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)
+    VALUES ($1, $2, $3, $4::jsonb, $5, $6) ON CONFLICT (environment, name) DO NOTHING RETURNING id";
+const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
+    WHERE environment = $1 AND name = $2 AND stopped_at IS NULL";
+const RESULTS: &str = "SELECT results::text FROM experiments WHERE environment = $1 AND name = $2";
+/// The evaluations that expose.
+const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at FROM feature_flag_evaluations
+    WHERE flag_name = $1 AND environment = $2 AND evaluated_at >= $3::timestamptz AND enabled AND variant <> ''
+        AND user_id <> '' AND flag_version IS NOT NULL AND error_code IS NULL";
+
+impl Experiments {
+    pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>) -> Self {
+        let sender = Sender::new(Arc::clone(&config), "conversions");
+        Self { database, store, config, designs: Mutex::default(), sender }
+    }
+
+    /// What is older is in no experiment: as far back as there are rows.
+    pub fn oldest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now - TimeDelta::days(self.config.audit.retention_days.into())
+    }
+
+    /// Begins an experiment; evaluations since its beginning that are audited already are part of it.
+    pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Kept, ExperimentError> {
+        let now = Utc::now();
+        let wrong = wanted.check(now, self.oldest(now));
+        if !wrong.is_empty() {
+            return Err(ExperimentError::Invalid(wrong));
+        }
+        let variants = self.variants(&wanted.environment, wanted.flag_name()).await?;
+        let started_at = wanted.started_at;
+        let design = wanted.design(&variants).map_err(ExperimentError::Invalid)?;
+        let text = serde_json::to_string(&design).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let (id, started_at) = in_transaction!(&self.database, |transaction, sql| {
+            // Nobody writes evaluations without knowing of this experiment from here on.
+            transaction.hold_exposures().await?;
+            let started_at = started_at.unwrap_or_else(Utc::now).trunc_subsecs(6);
+            let count: i64 = sqlx::query_scalar(sql(COUNT)).fetch_one(&mut *transaction).await?;
+            if count >= EXPERIMENTS_MAX {
+                return Err(ExperimentError::TooMany);
+            }
+            let begun = sqlx::query_scalar(sql(BEGIN)).bind(&design.environment).bind(&design.name);
+            let begun = begun.bind(&design.flag_name).bind(&text).bind(author.actor);
+            let begun = begun.bind(started_at.timestamp_micros()).fetch_optional(&mut *transaction).await?;
+            let Some(id): Option<i64> = begun else {
+                return Err(ExperimentError::Exists);
+            };
+            let mut exposures = Exposures::default();
+            let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
+            let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
+            while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
+                exposures.add(id, key(&user), version, &variant, at.timestamp_micros());
+                if exposures.len() > BACKFILLED_MAX {
+                    let message = format!("more than {BACKFILLED_MAX} users were exposed since: begin later");
+                    return Err(ExperimentError::Invalid(vec![Invalid::new("started_at", message)]));
+                }
+            }
+            drop(evaluated);
+            for chunk in exposures.unknown(&Known::default()).chunks(CHUNK_ROWS) {
+                transaction.expose(chunk).await?;
+            }
+            audited::enter!(transaction, sql, entry(&design, "begun", author, started_at));
+            (id, started_at)
+        });
+        let (stopped_at, reason, winner) = (None, None, None);
+        let experiment =
+            Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
+        Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0 })
+    }
+
+    /// All there are, by environment and name.
+    pub async fn list(&self) -> Result<Vec<Kept>, ExperimentError> {
+        let rows: Vec<Row> =
+            on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(COLUMNS)).fetch_all(pool).await?);
+        Ok(rows.into_iter().map(read_row).collect::<Result<_, _>>()?)
+    }
+
+    pub async fn find(&self, environment: &str, name: &str) -> Result<Kept, ExperimentError> {
+        let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_as(sql(FIND)).bind(environment).bind(name).fetch_optional(pool).await?
+        });
+        row.map(read_row).transpose()?.ok_or(ExperimentError::Unknown)
+    }
+
+    /// Evaluations from now on expose nobody; conversions count as long as their window lasts.
+    pub async fn stop(
+        &self,
+        environment: &str,
+        name: &str,
+        winner: Option<&str>,
+        author: Author<'_>,
+    ) -> Result<Kept, ExperimentError> {
+        let before = self.find(environment, name).await?;
+        let now = Utc::now().trunc_subsecs(6);
+        in_transaction!(&self.database, |transaction, sql| {
+            let stop = sqlx::query(sql(STOP)).bind(environment).bind(name).bind(now.timestamp_micros());
+            let stopped = stop.bind(author.reason).bind(winner).execute(&mut *transaction).await?;
+            if stopped.rows_affected() == 0 {
+                return Err(ExperimentError::Stopped);
+            }
+            audited::enter!(transaction, sql, entry(&before.experiment.design, "stopped", author, now));
+        });
+        self.find(environment, name).await
+    }
+
+    pub async fn design(&self, environment: &str, name: &str) -> Result<Arc<Design>, ExperimentError> {
+        let place = (environment.to_owned(), name.to_owned());
+        if let Some(design) = self.designs.lock().ok().and_then(|designs| designs.get(&place).cloned()) {
+            return Ok(design);
+        }
+        let design = Arc::new(self.find(environment, name).await?.experiment.design);
+        if let Ok(mut designs) = self.designs.lock() {
+            designs.insert(place, Arc::clone(&design));
+        }
+        Ok(design)
+    }
+
+    /// Gives a conversion to Kafka; its user's id is written as `user`.
+    pub async fn report(&self, conversion: &Conversion<'_>, is_hashed: bool) -> Result<(), ExperimentError> {
+        let body = serde_json::to_vec(conversion).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let (name, value) = USER_HEADER;
+        let header = name.to_str().ok().filter(|_| is_hashed).map(|name| (name, value));
+        let topic = &self.config.topics.conversions;
+        Ok(self.sender.send(topic, &conversion.user_id, &body, header).await?)
+    }
+
+    /// As they were counted last.
+    pub async fn results(&self, environment: &str, name: &str) -> Result<Value, ExperimentError> {
+        let results: Option<Option<String>> = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_scalar(sql(RESULTS)).bind(environment).bind(name).fetch_optional(pool).await?
+        });
+        let results = results.ok_or(ExperimentError::Unknown)?.ok_or(ExperimentError::NotYet)?;
+        Ok(serde_json::from_str(&results).map_err(|error| sqlx::Error::Decode(error.into()))?)
+    }
+
+    /// Of the flag as it is in force here, once the database knows it so.
+    async fn variants(&self, environment: &str, flag: &str) -> Result<Vec<Weighted>, ExperimentError> {
+        let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
+        let snapshot = self.store.load_full();
+        let known = snapshot.environment(environment).and_then(|flags| flags.get(flag));
+        let version = known.map(|flag| flag.definition_version);
+        let Some(version) = version else {
+            return Err(if self.store.is_ready() {
+                refuse(format!("there is no flag {flag} in {environment}"))
+            } else {
+                ExperimentError::NotYet
+            });
+        };
+        let deadline = tokio::time::Instant::now() + DEFINITION_PATIENCE;
+        let definition = loop {
+            let row: Option<(i64, Option<String>)> = on_pool!(&self.database, |pool, sql| {
+                sqlx::query_as(sql(DEFINITION)).bind(environment).bind(flag).fetch_optional(pool).await?
+            });
+            match row {
+                Some((stored, definition)) if stored.cast_unsigned() >= version => {
+                    break definition.unwrap_or_default();
+                }
+                _ if tokio::time::Instant::now() > deadline => return Err(ExperimentError::NotYet),
+                _ => tokio::time::sleep(DEFINITION_PAUSE).await,
+            }
+        };
+        let feature: Value = serde_json::from_str(&definition).unwrap_or_default();
+        match feature.get("type").and_then(Value::as_str) {
+            Some("experiment") => Ok(variants(&definition)),
+            other => {
+                Err(refuse(format!("expected a flag of type experiment, got {}", other.unwrap_or("none"))))
+            }
+        }
+    }
+}
+
+fn entry<'e>(design: &'e Design, action: &'static str, author: Author<'e>, at: DateTime<Utc>) -> Entry<'e> {
+    let after = serde_json::to_value(design).ok();
+    Entry { kind: audited::Kind::Experiment, subject: &design.name, action, author, before: None, after, at }
+}
+
+pub(super) fn read_row(
+    (id, design, created_by, started_at, stopped_at, reason, winner, expired): Row,
+) -> Result<Kept, sqlx::Error> {
+    let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    let experiment = Experiment {
+        design: serde_json::from_str(&design).map_err(|error| sqlx::Error::Decode(error.into()))?,
+        status: if stopped_at.is_some() { Status::Stopped } else { Status::Running },
+        started_at: time(started_at),
+        stopped_at: stopped_at.map(time),
+        reason,
+        winner,
+    };
+    Ok(Kept { id, experiment, created_by, expired })
+}

@@ -1,0 +1,287 @@
+//! Counts experiments anew from their rows, one after the other, each as often as it is cheap to.
+//!
+//! Any number of processes may: who moves an experiment's `due_at` counts it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::AssertSqlSafe;
+
+use crate::database::{Database, DatabaseError, in_transaction, on_pool};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+use super::design::{Design, Kind};
+use super::phases::{self, Version, phases};
+use super::records::{Kept, read_row};
+use super::results::{Conversions, Results, Status};
+use super::tally::{Phase, Sample, Tally, VariantTally};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Who counts has so long before somebody else may.
+const CLAIM: TimeDelta = TimeDelta::seconds(60);
+/// Between two counts of a running experiment, at least.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Of a stopped one, of which little is still to come.
+const STOPPED_PAUSE: Duration = Duration::from_secs(30);
+/// Counting takes no more than one part of this of the database's time.
+const PAUSE_FACTOR: u32 = 20;
+/// Conversions of one experiment that wait for their exposure.
+const WAITING_MAX: i64 = 1_000_000;
+
+const DUE: &str =
+    "SELECT due_at, id, design::text, created_by, started_at, stopped_at, reason, winner, expired
+    FROM experiments WHERE due_at <= $1 ORDER BY due_at LIMIT 1";
+const CLAIMED: &str = "UPDATE experiments SET due_at = $3 WHERE id = $1 AND due_at = $2";
+const DONE: &str = "UPDATE experiments SET results = $2::jsonb, due_at = $3 WHERE id = $1 AND due_at = $4";
+const VERSIONS: &str = "SELECT version, definition::text, in_force_at FROM feature_flag_versions
+    WHERE environment = $1 AND name = $2 AND version > $3 ORDER BY version";
+const EXPIRE: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $1 AND occurred_at < $2
+    AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1
+        AND e.user_key = experiment_conversions.user_key)";
+const EXPIRED: &str = "UPDATE experiments SET expired = expired + $2 WHERE id = $1";
+const WAITING: &str = "SELECT count(*) FROM experiment_conversions AS c WHERE experiment_id = $1
+    AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)";
+/// When the last one happened of the `$2` oldest that wait.
+const SURPLUS: &str = "SELECT occurred_at FROM experiment_conversions AS c WHERE experiment_id = $1
+    AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)
+    ORDER BY occurred_at LIMIT 1 OFFSET $2";
+
+/// Each user once, in the phase's first variant that it saw; a conversion belongs to its user's last exposure before it.
+/// `{phase}` stands for the phase of a version, `{chosen}` for the variants that a phase is about: what else a rule of the
+/// flag may serve is no part of it.
+const TALLY: &str = "WITH seen AS (
+        SELECT user_key, {phase} AS phase, variant, exposed_at, crossed FROM experiment_exposures
+        WHERE experiment_id = $1
+    ), ranked AS (
+        SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth
+        FROM seen WHERE {chosen}
+    ), users AS (
+        SELECT user_key, phase, min(exposed_at) AS exposed_at, max(CASE WHEN nth = 1 THEN variant END) AS variant,
+            max(CASE WHEN crossed THEN 1 ELSE 0 END) AS crossed,
+            CASE WHEN min(variant) <> max(variant) THEN 1 ELSE 0 END AS changed
+        FROM ranked GROUP BY user_key, phase
+    ), spans AS (
+        SELECT users.*, lead(exposed_at) OVER (PARTITION BY user_key ORDER BY phase) AS until FROM users
+    ), converted AS (
+        SELECT s.phase, s.variant, c.metric,
+            sum(CASE WHEN c.occurred_at >= s.exposed_at THEN 1 ELSE 0 END) AS after_count,
+            sum(CASE WHEN c.occurred_at >= s.exposed_at THEN coalesce(c.value, 0) ELSE 0 END) AS after_sum,
+            sum(CASE WHEN c.occurred_at < s.exposed_at THEN 1 ELSE 0 END) AS before_count,
+            sum(CASE WHEN c.occurred_at < s.exposed_at THEN coalesce(c.value, 0) ELSE 0 END) AS before_sum
+        FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key
+            AND c.occurred_at >= s.exposed_at - $2 AND c.occurred_at <= s.exposed_at + $2
+            AND (s.until IS NULL OR c.occurred_at < s.until)
+        GROUP BY s.phase, s.variant, c.metric, s.user_key
+    )
+    SELECT CAST(phase AS bigint), variant, NULL, count(*), CAST(sum(CASE WHEN crossed + changed > 0 THEN 1 ELSE 0 END)
+        AS bigint), CAST(0 AS bigint), CAST(0 AS bigint), CAST(0 AS double precision), CAST(0 AS double precision),
+        CAST(0 AS double precision), CAST(0 AS double precision), CAST(0 AS double precision)
+    FROM users GROUP BY phase, variant
+    UNION ALL
+    SELECT CAST(phase AS bigint), variant, metric, CAST(sum(CASE WHEN after_count > 0 THEN 1 ELSE 0 END) AS bigint),
+        CAST(sum(CASE WHEN before_count > 0 THEN 1 ELSE 0 END) AS bigint),
+        CAST(sum(CASE WHEN after_count > 0 AND before_count > 0 THEN 1 ELSE 0 END) AS bigint),
+        CAST(sum(after_count) AS bigint), CAST(sum(after_sum) AS double precision),
+        CAST(sum(after_sum * after_sum) AS double precision), CAST(sum(before_sum) AS double precision),
+        CAST(sum(before_sum * before_sum) AS double precision), CAST(sum(after_sum * before_sum) AS double precision)
+    FROM converted GROUP BY phase, variant, metric";
+
+/// A line of the tally: of a metric, or of all users.
+type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64, f64);
+
+/// With when it was due.
+type Due = (i64, i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
+
+/// Counts what is due, until `shutdown`.
+pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
+    let mut recount = Recount { database, metrics, versions: AHashMap::new() };
+    while !shutdown.is_cancelled() {
+        match recount.next().await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "experiments are not counted at the moment"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+    }
+}
+
+struct Recount {
+    database: Database,
+    metrics: Arc<Metrics>,
+    /// Of the flags of experiments, by the experiment's number: none is ever changed.
+    versions: AHashMap<i64, Vec<Version>>,
+}
+
+impl Recount {
+    /// Counts the experiment that is due for longest, if any is.
+    async fn next(&mut self) -> Result<bool, DatabaseError> {
+        let now = Utc::now();
+        let row: Option<Due> = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_as(sql(DUE)).bind(now.timestamp_micros()).fetch_optional(pool).await?
+        });
+        let Some((due_at, id, design, created_by, started_at, stopped_at, reason, winner, expired)) = row
+        else {
+            return Ok(false);
+        };
+        let kept = read_row((id, design, created_by, started_at, stopped_at, reason, winner, expired))?;
+        let claim = (now + CLAIM).timestamp_micros();
+        let claimed = on_pool!(&self.database, |pool, sql| {
+            let claimed = sqlx::query(sql(CLAIMED)).bind(id).bind(due_at).bind(claim);
+            claimed.execute(pool).await?.rows_affected()
+        });
+        if claimed == 0 {
+            return Ok(true);
+        }
+        let started = Instant::now();
+        let (tallies, conversions) = self.count(&kept).await?;
+        let status = kept.experiment.status;
+        let results = serde_json::to_string(&Results::of(kept.experiment, &tallies, conversions))
+            .map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let took = started.elapsed();
+        self.metrics.experiments.counted.observe(took);
+        let least = if status == Status::Running { PAUSE } else { STOPPED_PAUSE };
+        let pause = (took * PAUSE_FACTOR).max(least);
+        let due = (Utc::now() + pause).timestamp_micros();
+        on_pool!(&self.database, |pool, sql| {
+            let done = sqlx::query(sql(DONE)).bind(id).bind(results).bind(due).bind(claim);
+            done.execute(pool).await?;
+        });
+        Ok(true)
+    }
+
+    async fn count(&mut self, kept: &Kept) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
+        let phases = self.phases(kept).await?;
+        let design = &kept.experiment.design;
+        let window = TimeDelta::hours(design.window_hours.into());
+        let expired = kept.expired + self.expire(kept.id, Utc::now() - window).await?;
+        let counted_at = Utc::now();
+        let (chosen, names) = chosen(&phases);
+        let question = TALLY.replace("{phase}", &phase_of_version(&phases)).replace("{chosen}", &chosen);
+        let window = window.num_microseconds().unwrap_or(i64::MAX);
+        let (lines, waiting): (Vec<Line>, i64) = on_pool!(&self.database, |pool, sql| {
+            let lines = sqlx::query_as(AssertSqlSafe(question)).bind(kept.id).bind(window);
+            let lines = names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?;
+            (lines, sqlx::query_scalar(sql(WAITING)).bind(kept.id).fetch_one(pool).await?)
+        });
+        let attributed: i64 = lines.iter().map(|line| line.6).sum();
+        let tally = |phase: Phase| Tally { variants: variants(design, &phase, &lines), phase, counted_at };
+        let tallies = phases.into_iter().map(tally).collect();
+        let [attributed, waiting, expired] = [attributed, waiting, expired].map(i64::cast_unsigned);
+        Ok((tallies, Conversions { attributed, waiting, expired }))
+    }
+
+    async fn phases(&mut self, kept: &Kept) -> Result<Vec<Phase>, DatabaseError> {
+        let (experiment, design) = (&kept.experiment, &kept.experiment.design);
+        let known = self.versions.entry(kept.id).or_default();
+        let last = known.last().map_or(-1, |version| version.version.cast_signed());
+        let newer: Vec<(i64, Option<String>, DateTime<Utc>)> = on_pool!(&self.database, |pool, sql| {
+            let newer = sqlx::query_as(sql(VERSIONS)).bind(&design.environment).bind(&design.flag_name);
+            newer.bind(last).fetch_all(pool).await?
+        });
+        known.extend(newer.into_iter().map(|(version, definition, in_force_at)| Version {
+            version: version.cast_unsigned(),
+            variants: definition.map(|definition| phases::variants(&definition)).unwrap_or_default(),
+            in_force_at,
+        }));
+        Ok(phases(known, experiment.started_at, experiment.stopped_at))
+    }
+
+    /// Forgets conversions whose exposure should have come by now, or that are too many. How many.
+    async fn expire(&self, experiment: i64, before: DateTime<Utc>) -> Result<i64, DatabaseError> {
+        let before = before.timestamp_micros();
+        let expired = in_transaction!(&self.database, |transaction, sql| {
+            let surplus: Option<i64> = sqlx::query_scalar(sql(SURPLUS))
+                .bind(experiment)
+                .bind(WAITING_MAX)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let before = surplus.map_or(before, |surplus| before.max(surplus));
+            let expire = sqlx::query(sql(EXPIRE)).bind(experiment).bind(before);
+            let expired = expire.execute(&mut *transaction).await?.rows_affected().cast_signed();
+            if expired > 0 {
+                let count = sqlx::query(sql(EXPIRED)).bind(experiment).bind(expired);
+                count.execute(&mut *transaction).await?;
+            }
+            expired
+        });
+        Ok(expired)
+    }
+}
+
+/// As SQL has it.
+fn phase_of_version(phases: &[Phase]) -> String {
+    let later = phases.iter().skip(1).rev();
+    let cases: String = later
+        .map(|phase| format!(" WHEN flag_version >= {} THEN {}", phase.first_version, phase.number))
+        .collect();
+    if cases.is_empty() { "1".to_owned() } else { format!("CASE{cases} ELSE 1 END") }
+}
+
+/// As SQL has it, with the names to be bound behind the first two.
+fn chosen(phases: &[Phase]) -> (String, Vec<&str>) {
+    let (mut conditions, mut names) = (vec!["1 = 0".to_owned()], Vec::new());
+    for phase in phases {
+        let first = names.len() + 3;
+        names.extend(phase.variants.iter().map(|variant| variant.name.as_str()));
+        let places: Vec<String> = (first..names.len() + 3).map(|place| format!("${place}")).collect();
+        conditions.push(format!("(phase = {} AND variant IN ({}))", phase.number, places.join(", ")));
+    }
+    (conditions.join(" OR "), names)
+}
+
+fn variants(design: &Design, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
+    let line = |variant: &str, metric: Option<&str>| {
+        let of_phase = |line: &&Line| line.0 == i64::from(phase.number);
+        lines.iter().filter(of_phase).find(|line| line.1 == variant && line.2.as_deref() == metric)
+    };
+    let tally = |name: &str| {
+        let (users, crossed) = line(name, None).map_or((0, 0), |line| (line.3, line.4));
+        let users = users.cast_unsigned();
+        let metrics = design.metrics.iter();
+        VariantTally {
+            variant: name.to_owned(),
+            users,
+            crossed: crossed.cast_unsigned(),
+            samples: metrics
+                .map(|metric| sample(users, metric.kind, line(name, Some(&metric.name))))
+                .collect(),
+        }
+    };
+    phase.variants.iter().map(|variant| tally(&variant.name)).collect()
+}
+
+fn sample(users: u64, kind: Kind, line: Option<&Line>) -> Sample {
+    let Some((_, _, _, after, before, both, _, sum, squares, before_sum, before_squares, product)) = line
+    else {
+        return Sample { users, ..Sample::default() };
+    };
+    let converted = after.cast_unsigned();
+    #[expect(clippy::cast_precision_loss, reason = "users, not atoms")]
+    let count = |count: &i64| *count as f64;
+    match kind {
+        Kind::Conversion => Sample {
+            users,
+            converted,
+            sum: count(after),
+            sum_of_squares: count(after),
+            before_sum: count(before),
+            before_sum_of_squares: count(before),
+            product_sum: count(both),
+        },
+        Kind::Mean => Sample {
+            users,
+            converted,
+            sum: *sum,
+            sum_of_squares: *squares,
+            before_sum: *before_sum,
+            before_sum_of_squares: *before_squares,
+            product_sum: *product,
+        },
+    }
+}

@@ -1,0 +1,131 @@
+//! Simulated experiments: how often the statistics are wrong, and how soon they are right. Users come day by day, and
+//! each day somebody looks. The same seed gives the same answer.
+
+mod population;
+mod run;
+mod scenarios;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand_distr::{Binomial, Distribution};
+use serde::Serialize;
+
+use super::results::SAMPLE_RATIO_ALPHA;
+use super::statistics::sample_ratio;
+
+pub use population::Population;
+pub use run::{Outcome, run};
+pub use scenarios::{Scenario, all};
+
+/// Of every simulated experiment.
+pub const CONFIDENCE: f64 = 0.95;
+pub const POWER: f64 = 0.8;
+
+/// How many experiments of each kind, and how long.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Extent {
+    pub runs: u32,
+    /// Each ends with a look.
+    pub days: u32,
+    pub seed: u64,
+}
+
+/// Of all runs of a scenario; rates are shares of the runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rates {
+    pub name: String,
+    /// Of one experiment, in all variants.
+    pub users: u64,
+    pub effect: f64,
+    /// A look found a difference: without an effect a false positive.
+    pub found: f64,
+    /// One of the looks' single-look p-values was below 5 %.
+    pub found_by_single_looks: f64,
+    /// Half of those that found it did so by then.
+    pub median_day: Option<u32>,
+    /// The truth was in the interval at each look.
+    pub covered: f64,
+    /// The same of the relative difference.
+    pub covered_relative: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SampleRatioRates {
+    /// Of the first of two variants with equal weights.
+    pub share: f64,
+    pub users: u64,
+    pub alarms: f64,
+    /// A look's chi-squared p-value was below what raises the alarm.
+    pub alarms_of_single_looks: f64,
+}
+
+/// One scenario, its runs spread over the cores.
+pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
+    let kind = crc32fast::hash(scenario.name.as_bytes());
+    let outcomes = on_all_cores(extent.runs, |number| {
+        run(scenario, extent.days, &mut random(extent.seed, kind.into(), number))
+    });
+    let share = |of: fn(&Outcome) -> bool| share(&outcomes, of);
+    let mut days: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.found_on).collect();
+    days.sort_unstable();
+    Rates {
+        name: scenario.name.to_owned(),
+        users: scenario.users,
+        effect: scenario.effect,
+        found: share(|outcome| outcome.found_on.is_some()),
+        found_by_single_looks: share(|outcome| outcome.found_by_single_look),
+        median_day: days.get(days.len() / 2).copied(),
+        covered: share(|outcome| outcome.covered),
+        covered_relative: share(|outcome| outcome.covered_relative),
+    }
+}
+
+/// Two variants of equal weight, whose users are split otherwise.
+pub fn sample_ratio_rates(share_of_first: f64, users: u64, extent: &Extent) -> SampleRatioRates {
+    let daily = users / u64::from(extent.days.max(1));
+    let outcomes = on_all_cores(extent.runs, |number| {
+        let mut random = random(extent.seed, (share_of_first * 1e6) as u64, number);
+        let (mut counted, mut raised) = ([0, 0], (false, false));
+        for _ in 0..extent.days {
+            let first = Binomial::new(daily, share_of_first).map_or(0, |split| split.sample(&mut random));
+            counted = [counted[0] + first, counted[1] + daily - first];
+            let fit = sample_ratio::fit(&counted, &[1.0, 1.0]);
+            raised.0 |= fit.is_some_and(|fit| fit.p_value < SAMPLE_RATIO_ALPHA);
+            raised.1 |= fit.is_some_and(|fit| fit.single_look_p_value < SAMPLE_RATIO_ALPHA);
+        }
+        raised
+    });
+    SampleRatioRates {
+        share: share_of_first,
+        users: daily * u64::from(extent.days),
+        alarms: share(&outcomes, |raised| raised.0),
+        alarms_of_single_looks: share(&outcomes, |raised| raised.1),
+    }
+}
+
+/// Runs of a seed have nothing to do with each other, nor do kinds of runs.
+fn random(seed: u64, kind: u64, number: u32) -> StdRng {
+    let mut bytes = [0; 32];
+    let words = [seed, kind, number.into(), 0].map(u64::to_le_bytes);
+    bytes.copy_from_slice(words.as_flattened());
+    StdRng::from_seed(bytes)
+}
+
+fn on_all_cores<T: Send>(runs: u32, one: impl Fn(u32) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    std::thread::scope(|scope| {
+        let part = |core: u32| {
+            let one = &one;
+            scope.spawn(move || (core..runs).step_by(cores as usize).map(one).collect::<Vec<_>>())
+        };
+        let parts: Vec<_> = (0..cores).map(part).collect();
+        parts.into_iter().filter_map(|part| part.join().ok()).flatten().collect()
+    })
+}
+
+fn share<T>(outcomes: &[T], of: impl Fn(&T) -> bool) -> f64 {
+    outcomes.iter().filter(|outcome| of(outcome)).count() as f64 / outcomes.len() as f64
+}
+
+#[cfg(test)]
+mod tests;

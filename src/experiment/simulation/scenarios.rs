@@ -1,0 +1,54 @@
+//! What is simulated.
+
+use super::{CONFIDENCE, POWER, Population};
+use crate::experiment::Role;
+use crate::experiment::results::Family;
+use crate::experiment::statistics::{Difference, Moments, planning};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Unique: it seeds the runs.
+    pub name: &'static str,
+    pub population: Population,
+    /// Of the variants, the control first.
+    pub shares: &'static [f64],
+    /// Relative.
+    pub effect: f64,
+    /// Of one experiment, in all variants.
+    pub users: u64,
+}
+
+const HALVES: &[f64] = &[0.5, 0.5];
+const FEW_TREATED: &[f64] = &[0.9, 0.1];
+const MOST_TREATED: &[f64] = &[0.1, 0.9];
+const USERS: u64 = 60_000;
+const SKEWED: Population = Population::Skewed { buying: 0.1, sigma: 1.5 };
+
+/// Those without an effect first.
+pub fn all() -> Vec<Scenario> {
+    let with = |name, population, shares, effect, users| Scenario { name, population, shares, effect, users };
+    let rate = Population::Rate(0.1);
+    vec![
+        with("rate 10%", rate, HALVES, 0.0, USERS),
+        with("rate 1%, one of ten treated", Population::Rate(0.01), FEW_TREATED, 0.0, USERS),
+        with("rate 10%, converting late", Population::Late { rate: 0.1, daily: 0.2 }, HALVES, 0.0, USERS),
+        with("rate 10%, three treatments", rate, &[0.25; 4], 0.0, USERS),
+        with("mean, mildly skewed", Population::Mild, HALVES, 0.0, USERS),
+        with("mean, very skewed", SKEWED, HALVES, 0.0, USERS),
+        with("mean, very skewed, one of ten treated", SKEWED, FEW_TREATED, 0.0, USERS),
+        with("mean, very skewed, nine of ten treated", SKEWED, MOST_TREATED, 0.0, USERS),
+        with("mean, adjusted (CUPED)", Population::Habit, HALVES, 0.0, USERS),
+        with("rate 10%, users as planned", rate, HALVES, 0.1, planned(0.1, [0.09, 0.097_9], 0.1)),
+        with("mean, users as planned", Population::Mild, HALVES, 0.05, planned(2.0, [2.0, 2.205], 0.05)),
+        with("mean, very skewed, with an effect", SKEWED, HALVES, 0.1, USERS),
+    ]
+}
+
+/// Users with which a relative effect on a metric of this mean is found with the power wanted.
+fn planned(mean: f64, variances: [f64; 2], effect: f64) -> u64 {
+    let [control, treatment] = variances.map(|variance| Moments { users: 1_000.0, mean, variance });
+    let now = Difference::between(&control, &treatment);
+    let boundary = Family::of(Role::Primary, CONFIDENCE, POWER, 1, 1).boundary();
+    let users = planning::users_needed(&now.absolute, now.users, effect * mean, &boundary, POWER);
+    users.map_or(0, |users| users as u64)
+}

@@ -1,0 +1,65 @@
+//! How far an estimate must be from zero when one looks all the time: the normal mixture of Waudby-Smith, Arbour,
+//! Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences" (Annals of
+//! Statistics 52(6), 2024, arXiv:2103.06476), theorem 2.2. GrowthBook's sequential testing is the same.
+
+/// Users of both variants at which the intervals are narrowest, compared with what is possible at that number. With
+/// ten times as many they are a tenth wider than the best, with a tenth as many a quarter. It must not depend on what was counted:
+/// a boundary that is tuned to the data no longer holds.
+pub const TUNED_FOR_USERS: f64 = 10_000.0;
+
+/// The boundary of one error probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Boundary {
+    alpha: f64,
+    rho_squared: f64,
+}
+
+impl Boundary {
+    /// `alpha`: the chance that the interval ever misses the truth.
+    pub fn new(alpha: f64) -> Self {
+        let twice = -2.0 * alpha.ln();
+        // The paper's approximate minimum (appendix B.2) of the width at a given number.
+        Self { alpha, rho_squared: (twice + (twice + 1.0).ln()) / TUNED_FOR_USERS }
+    }
+
+    pub fn alpha(&self) -> f64 {
+        self.alpha
+    }
+
+    /// Half the interval, in standard errors of an estimate from so many users.
+    pub fn half_width(&self, users: f64) -> f64 {
+        let mixed = users * self.rho_squared;
+        (2.0 * (mixed + 1.0) / mixed * ((mixed + 1.0).sqrt() / self.alpha).ln()).sqrt()
+    }
+
+    /// The smallest error probability at which the interval, so tuned, leaves out zero.
+    pub fn p_value(&self, z: f64, users: f64) -> f64 {
+        let mixed = users * self.rho_squared;
+        (0.5 * (mixed + 1.0).ln() - 0.5 * z * z * mixed / (mixed + 1.0)).exp().min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_p_value_meets_alpha_at_the_edge_of_the_interval() {
+        for (alpha, users) in [(0.05, 200.0), (0.05, 1e7), (0.001, 5_000.0)] {
+            let boundary = Boundary::new(alpha);
+            let p_value = boundary.p_value(-boundary.half_width(users), users);
+            assert!((p_value / alpha - 1.0).abs() < 1e-9, "{p_value} at {users}");
+        }
+        assert_eq!(Boundary::new(0.05).p_value(0.0, 100.0), 1.0);
+        assert_eq!(Boundary::new(0.05).p_value(1e3, 1e6), 0.0);
+    }
+
+    #[test]
+    fn no_other_tuning_is_narrower_at_the_number_it_is_tuned_for() {
+        let tuned = Boundary::new(0.05);
+        for factor in [0.5, 0.8, 1.25, 2.0] {
+            let other = Boundary { rho_squared: tuned.rho_squared * factor, ..tuned };
+            assert!(tuned.half_width(TUNED_FOR_USERS) < other.half_width(TUNED_FOR_USERS));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is written to the tables of experiments, in either database.
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::database::DatabaseError;
+
+use super::conversion::Converted;
+use super::design::Design;
+use super::exposure::{Exposure, Running};
+
+/// Of Postgres's advisory locks.
+const EXPOSURES_LOCK: i64 = 0x666c_6167_6578_7000;
+const RUNNING: &str = "SELECT id, environment, flag_name, started_at, stopped_at FROM experiments";
+const DESIGNS: &str = "SELECT id, CAST(design AS TEXT) FROM experiments";
+/// The earlier of two exposures stays, and is crossed if they differ.
+const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO UPDATE SET
+        variant = CASE WHEN excluded.exposed_at < e.exposed_at
+            OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
+            THEN excluded.variant ELSE e.variant END,
+        exposed_at = CASE WHEN excluded.exposed_at < e.exposed_at THEN excluded.exposed_at ELSE e.exposed_at END,
+        crossed = e.crossed OR excluded.crossed OR excluded.variant <> e.variant
+    WHERE excluded.exposed_at < e.exposed_at
+        OR (NOT e.crossed AND (excluded.crossed OR excluded.variant <> e.variant))";
+const EXPOSE: &str = "INSERT INTO experiment_exposures AS e
+        (experiment_id, user_key, flag_version, variant, exposed_at, crossed) ";
+const CONVERT: &str = "INSERT INTO experiment_conversions
+        (experiment_id, event_key, user_key, metric, value, occurred_at) ";
+
+type RunningRow = (i64, String, String, i64, Option<i64>);
+
+/// A connection within a transaction.
+pub(crate) trait Tables: Send {
+    /// From here to the end of the transaction nobody else exposes.
+    fn hold_exposures(&mut self) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+
+    /// All experiments there are, as what was evaluated while one ran may come after its end. None begins before the
+    /// end of the transaction.
+    fn running(&mut self) -> impl Future<Output = Result<Vec<Running>, DatabaseError>> + Send;
+
+    fn designs(&mut self) -> impl Future<Output = Result<Vec<(i64, Design)>, DatabaseError>> + Send;
+
+    fn expose(&mut self, exposures: &[Exposure]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+
+    /// Each event once.
+    fn convert(
+        &mut self,
+        conversions: &[Converted],
+    ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+}
+
+impl Tables for PgConnection {
+    async fn hold_exposures(&mut self) -> Result<(), DatabaseError> {
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(EXPOSURES_LOCK).execute(self).await?;
+        Ok(())
+    }
+
+    async fn running(&mut self) -> Result<Vec<Running>, DatabaseError> {
+        // First the lock, then the look: an experiment that begins meanwhile is seen.
+        let share = sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(EXPOSURES_LOCK);
+        share.execute(&mut *self).await?;
+        let rows: Vec<RunningRow> = sqlx::query_as(RUNNING).fetch_all(self).await?;
+        Ok(rows.into_iter().map(running).collect())
+    }
+
+    async fn designs(&mut self) -> Result<Vec<(i64, Design)>, DatabaseError> {
+        designs(sqlx::query_as(DESIGNS).fetch_all(self).await?)
+    }
+
+    async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
+        const ROWS: &str =
+            "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[], $5::bigint[],
+            $6::boolean[])";
+        let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
+        let users: Vec<&[u8]> = exposures.iter().map(|exposure| exposure.user_key.as_slice()).collect();
+        let variants: Vec<&str> = exposures.iter().map(|exposure| exposure.variant.as_str()).collect();
+        let crossed: Vec<bool> = exposures.iter().map(|exposure| exposure.crossed).collect();
+        let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
+        let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
+        let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
+        query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).execute(self).await?;
+        Ok(())
+    }
+
+    async fn convert(&mut self, conversions: &[Converted]) -> Result<(), DatabaseError> {
+        const ROWS: &str =
+            "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::text[], $5::float8[],
+            $6::bigint[]) ON CONFLICT DO NOTHING";
+        let column = |number: fn(&Converted) -> i64| conversions.iter().map(number).collect::<Vec<i64>>();
+        let events: Vec<&[u8]> = conversions.iter().map(|converted| converted.event_key.as_slice()).collect();
+        let users: Vec<&[u8]> = conversions.iter().map(|converted| converted.user_key.as_slice()).collect();
+        let metrics: Vec<&str> = conversions.iter().map(|converted| converted.metric.as_str()).collect();
+        let values: Vec<Option<f64>> = conversions.iter().map(|converted| converted.value).collect();
+        let query = sqlx::query(AssertSqlSafe(format!("{CONVERT}{ROWS}")));
+        let query = query.bind(column(|converted| converted.experiment_id)).bind(events).bind(users);
+        let query = query.bind(metrics).bind(values).bind(column(|converted| converted.occurred_at));
+        query.execute(self).await?;
+        Ok(())
+    }
+}
+
+impl Tables for SqliteConnection {
+    /// There is one writer at a time.
+    async fn hold_exposures(&mut self) -> Result<(), DatabaseError> {
+        Ok(())
+    }
+
+    async fn running(&mut self) -> Result<Vec<Running>, DatabaseError> {
+        let rows: Vec<RunningRow> = sqlx::query_as(RUNNING).fetch_all(self).await?;
+        Ok(rows.into_iter().map(running).collect())
+    }
+
+    async fn designs(&mut self) -> Result<Vec<(i64, Design)>, DatabaseError> {
+        designs(sqlx::query_as(DESIGNS).fetch_all(self).await?)
+    }
+
+    async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
+        for exposure in exposures {
+            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6){EARLIER}");
+            let query = sqlx::query(AssertSqlSafe(query)).bind(exposure.experiment_id);
+            let query = query.bind(exposure.user_key.as_slice()).bind(exposure.flag_version);
+            let query = query.bind(&exposure.variant).bind(exposure.exposed_at).bind(exposure.crossed);
+            query.execute(&mut *self).await?;
+        }
+        Ok(())
+    }
+
+    async fn convert(&mut self, conversions: &[Converted]) -> Result<(), DatabaseError> {
+        for converted in conversions {
+            let query = format!("{CONVERT}VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING");
+            let query = sqlx::query(AssertSqlSafe(query)).bind(converted.experiment_id);
+            let query = query.bind(converted.event_key.as_slice()).bind(converted.user_key.as_slice());
+            let query = query.bind(&converted.metric).bind(converted.value).bind(converted.occurred_at);
+            query.execute(&mut *self).await?;
+        }
+        Ok(())
+    }
+}
+
+fn running((id, environment, flag_name, started_at, stopped_at): RunningRow) -> Running {
+    Running { id, environment, flag_name, started_at, stopped_at }
+}
+
+fn designs(rows: Vec<(i64, String)>) -> Result<Vec<(i64, Design)>, DatabaseError> {
+    let read = |(id, design): (i64, String)| Ok((id, serde_json::from_str(&design)?));
+    let designs: Result<_, serde_json::Error> = rows.into_iter().map(read).collect();
+    designs.map_err(|error| sqlx::Error::Decode(error.into()).into())
+}

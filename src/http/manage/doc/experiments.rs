@@ -1,0 +1,211 @@
+//! The bodies of calls about experiments.
+#![allow(dead_code)]
+
+use serde_json::Value;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
+
+use crate::http::openapi::schema::ProblemDetails;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ExperimentPath {
+    /// The experiment, percent-encoded.
+    #[param(min_length = 1)]
+    name: String,
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewExperiment {
+    #[schema(min_length = 1, max_length = 255, example = "checkout-test")]
+    name: String,
+    environment: String,
+    /// Absent: the flag has the experiment's name.
+    flag_name: Option<String>,
+    #[schema(max_length = 1000)]
+    hypothesis: Option<String>,
+    #[schema(max_length = 1000)]
+    owner: Option<String>,
+    /// The variant that the others are compared with. Absent: the flag's first.
+    control: Option<String>,
+    /// The variant of users who are kept out: all others together are compared with it.
+    holdout: Option<String>,
+    #[schema(min_items = 1, max_items = 20)]
+    metrics: Vec<NewMetric>,
+    /// How long after its user's exposure a conversion counts.
+    #[schema(minimum = 1, maximum = 2160, default = 168)]
+    window_hours: Option<u32>,
+    #[schema(minimum = 0.5, maximum = 0.999, default = 0.95)]
+    confidence: Option<f64>,
+    #[schema(minimum = 0.5, maximum = 0.99, default = 0.8)]
+    power: Option<f64>,
+    /// Absent: now. In the past, audited evaluations since then are part of it.
+    #[schema(format = DateTime)]
+    started_at: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMetric {
+    #[schema(min_length = 1, max_length = 100, example = "purchase")]
+    name: String,
+    /// `conversion`: whether a user converted. `mean`: the sum of a user's values.
+    #[schema(default = "conversion")]
+    kind: Option<MetricKind>,
+    #[schema(default = "increase")]
+    goal: Option<MetricGoal>,
+    /// Absent: `primary` for the first metric if no other is, else `secondary`.
+    role: Option<MetricRole>,
+    /// The smallest effect worth finding, relative to the control.
+    #[schema(minimum = 0.0001, maximum = 10, default = 0.05)]
+    minimum_effect: Option<f64>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricKind {
+    Conversion,
+    Mean,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricGoal {
+    Increase,
+    Decrease,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricRole {
+    Primary,
+    Secondary,
+    Guardrail,
+}
+
+#[derive(ToSchema)]
+pub struct MetricBody {
+    name: String,
+    kind: MetricKind,
+    goal: MetricGoal,
+    role: MetricRole,
+    minimum_effect: f64,
+}
+
+#[derive(ToSchema)]
+pub struct ExperimentBody {
+    name: String,
+    environment: String,
+    flag_name: String,
+    #[schema(required)]
+    hypothesis: Option<String>,
+    #[schema(required)]
+    owner: Option<String>,
+    control: String,
+    #[schema(required)]
+    holdout: Option<String>,
+    metrics: Vec<MetricBody>,
+    window_hours: u32,
+    confidence: f64,
+    power: f64,
+    status: ExperimentStatus,
+    created_by: String,
+    #[schema(format = DateTime)]
+    started_at: String,
+    #[schema(required, format = DateTime)]
+    stopped_at: Option<String>,
+    #[schema(required)]
+    reason: Option<String>,
+    #[schema(required)]
+    winner: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExperimentStatus {
+    Running,
+    Stopped,
+}
+
+#[derive(ToSchema)]
+pub struct ExperimentList {
+    experiments: Vec<ExperimentBody>,
+}
+
+/// See docs/experiments.md.
+#[derive(ToSchema)]
+#[schema(value_type = Object)]
+pub struct ResultsBody(Value);
+
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopBody {
+    #[schema(max_length = 1000)]
+    reason: Option<String>,
+    /// The variant that is the best.
+    #[schema(max_length = 1000)]
+    winner: Option<String>,
+}
+
+/// One, or a list of up to 1,000.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub enum ConversionBody {
+    One(OneConversion),
+    Many(Vec<OneConversion>),
+}
+
+#[derive(ToSchema)]
+pub struct OneConversion {
+    #[schema(min_length = 1, max_length = 4096)]
+    user_id: String,
+    /// One of the experiment's.
+    metric: String,
+    /// Required for a metric of kind `mean`.
+    value: Option<f64>,
+    #[schema(format = DateTime)]
+    occurred_at: String,
+    /// By which a repetition is known. Absent: one is made up.
+    #[schema(min_length = 1, max_length = 255)]
+    event_id: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct AcceptedConversions {
+    accepted: usize,
+    event_ids: Vec<String>,
+}
+
+#[derive(IntoResponses)]
+pub enum ExperimentProblems {
+    #[response(
+        status = 400,
+        description = "Not JSON, or something of another type",
+        content_type = "application/problem+json"
+    )]
+    BadRequest(ProblemDetails),
+    #[response(
+        status = 404,
+        description = "There is no such experiment",
+        content_type = "application/problem+json"
+    )]
+    Unknown(ProblemDetails),
+    #[response(
+        status = 409,
+        description = "There is one of this name already, it is stopped, or there are too many",
+        content_type = "application/problem+json"
+    )]
+    Conflict(ProblemDetails),
+    #[response(
+        status = 422,
+        description = "Understood, but not meaningful",
+        content_type = "application/problem+json"
+    )]
+    NotMeaningful(ProblemDetails),
+    #[response(
+        status = 503,
+        description = "Not now: the database, Kafka, or the flags in force, are away, or nothing is counted yet",
+        content_type = "application/problem+json"
+    )]
+    Away(ProblemDetails),
+}

@@ -1,0 +1,258 @@
+//! `/api/v1/experiments`: begun, listed, shown, stopped; conversions come in, results go out.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use chrono::Utc;
+use futures_util::future::try_join_all;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::ask::{self, Ask, FlagName, encoded};
+use super::doc::EnvironmentQuery;
+use super::doc::experiments::{
+    AcceptedConversions, ConversionBody, ExperimentBody, ExperimentList, ExperimentPath, ExperimentProblems,
+    NewExperiment, ResultsBody, StopBody,
+};
+use super::refusal::invalid_fields;
+use super::{answer, problem};
+use crate::config::Scope;
+use crate::database::audited::Author;
+use crate::experiment::{Ending, ExperimentError, Kept, Wanted};
+use crate::flag::local::Invalid;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::input::Input;
+use crate::message::conversion::Conversion;
+use crate::message::json::{Kind, Scanner, Span};
+
+/// Conversions of one call.
+const CONVERSIONS_MAX: usize = 1_000;
+/// Deepest nesting of what stands beside a conversion's members.
+const MAX_DEPTH_LEVELS: usize = 32;
+
+/// Begins an experiment on a flag of type `experiment` with variants, wherever it is managed.
+#[utoipa::path(
+    post,
+    path = "/api/v1/experiments",
+    tag = "experiments",
+    request_body = NewExperiment,
+    responses(
+        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = ExperimentBody),
+        ExperimentProblems
+    )
+)]
+pub(in crate::http) async fn begin(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    input: Input,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Write)?;
+    let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
+    caller.may_in(Scope::Write, &wanted.environment)?;
+    let (actor, reason) = (caller.name(), ask::reason(&input)?);
+    let author = Author { actor: &actor, reason: reason.as_deref() };
+    let begun = api.manager.experiments().map_err(problem)?.begin(wanted, author).await.map_err(refused)?;
+    let place = format!(
+        "/api/v1/experiments/{}?environment={}",
+        encoded(&begun.experiment.design.name),
+        encoded(&begun.experiment.design.environment)
+    );
+    let mut response = answer(StatusCode::CREATED, &begun)?;
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// Lists experiments, by environment and name.
+#[utoipa::path(
+    get,
+    path = "/api/v1/experiments",
+    tag = "experiments",
+    params(("environment" = Option<String>, Query, description = "Those of this one only")),
+    responses((status = 200, description = "All that the caller may see", body = ExperimentList), ExperimentProblems)
+)]
+pub(in crate::http) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    caller.may(Scope::Read)?;
+    let environment = ask.any_environment()?;
+    let seen = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let mut experiments = api.manager.experiments().map_err(problem)?.list().await.map_err(refused)?;
+    let is_seen = |kept: &Kept| match &seen {
+        Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
+        None => true,
+    };
+    experiments.retain(is_seen);
+    answer(StatusCode::OK, &json!({"experiments": experiments}))
+}
+
+/// One experiment: what it asks, and whether it runs.
+#[utoipa::path(
+    get,
+    path = "/api/v1/experiments/{name}",
+    tag = "experiments",
+    params(ExperimentPath, EnvironmentQuery),
+    responses((status = 200, description = "As it stands", body = ExperimentBody), ExperimentProblems)
+)]
+pub(in crate::http) async fn one(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let found = api.manager.experiments().map_err(problem)?.find(&environment, &name).await;
+    answer(StatusCode::OK, &found.map_err(refused)?)
+}
+
+/// What may be concluded from an experiment so far, as it was counted a few seconds ago at most.
+#[utoipa::path(
+    get,
+    path = "/api/v1/experiments/{name}/results",
+    tag = "experiments",
+    params(ExperimentPath, EnvironmentQuery),
+    responses((status = 200, description = "Phase by phase", body = ResultsBody), ExperimentProblems)
+)]
+pub(in crate::http) async fn results(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let results = api.manager.experiments().map_err(problem)?.results(&environment, &name).await;
+    answer(StatusCode::OK, &results.map_err(refused)?)
+}
+
+/// Ends an experiment: evaluations from now on expose nobody, conversions count as long as their window lasts.
+#[utoipa::path(
+    post,
+    path = "/api/v1/experiments/{name}/stop",
+    tag = "experiments",
+    params(ExperimentPath, EnvironmentQuery),
+    request_body = StopBody,
+    responses((status = 200, description = "Stopped", body = ExperimentBody), ExperimentProblems)
+)]
+pub(in crate::http) async fn stop(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    input: Input,
+) -> Result<Response, Problem> {
+    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
+    let (actor, header) = (caller.name(), ask::reason(&input)?);
+    let author = Author { actor: &actor, reason: header.as_deref().or(reason.as_deref()) };
+    let experiments = api.manager.experiments().map_err(problem)?;
+    let stopped = experiments.stop(&environment, &name, winner.as_deref(), author).await;
+    answer(StatusCode::OK, &stopped.map_err(refused)?)
+}
+
+/// Takes one conversion, or a list of them, for Kafka: what is answered with 202 is there.
+///
+/// A call that failed may be repeated without counting anything twice if its conversions have an `event_id`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/experiments/{name}/conversions",
+    tag = "experiments",
+    params(ExperimentPath, EnvironmentQuery),
+    request_body = ConversionBody,
+    responses((status = 202, description = "In Kafka", body = AcceptedConversions), ExperimentProblems)
+)]
+pub(in crate::http) async fn convert(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    input: Input,
+) -> Result<Response, Problem> {
+    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let experiments = api.manager.experiments().map_err(problem)?;
+    let design = experiments.design(&environment, &name).await.map_err(refused)?;
+    let now = Utc::now();
+    let (mut conversions, mut wrong) = (Vec::new(), Vec::new());
+    for (place, text) in texts(&input.body)? {
+        let read = Conversion::read(text, Some(&name), now, experiments.oldest(now));
+        let checked = read.and_then(|conversion| match design.check(&conversion.metric, conversion.value) {
+            Ok(()) => Ok(conversion),
+            Err(invalid) => Err(vec![invalid]),
+        });
+        match checked {
+            Ok(conversion) => conversions.push(conversion),
+            Err(invalid) => wrong.extend(invalid.into_iter().map(|invalid| placed(&place, invalid))),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(invalid_fields(&wrong));
+    }
+    for conversion in &mut conversions {
+        conversion.environment = Some(Cow::Borrowed(&environment));
+        conversion.event_id.get_or_insert_with(|| Cow::Owned(Uuid::now_v7().to_string()));
+        if let Some(privacy) = &api.privacy {
+            conversion.user_id = privacy.user(std::mem::take(&mut conversion.user_id));
+        }
+    }
+    let sent = conversions.iter().map(|conversion| experiments.report(conversion, api.privacy.is_some()));
+    try_join_all(sent).await.map_err(refused)?;
+    let ids: Vec<_> = conversions.iter().map(|conversion| &conversion.event_id).collect();
+    answer(StatusCode::ACCEPTED, &json!({"accepted": ids.len(), "event_ids": ids}))
+}
+
+/// Each conversion of a body, with its place there.
+fn texts(body: &[u8]) -> Result<Vec<(String, &str)>, Problem> {
+    let refuse = |status, message: String| Problem::of_field(status, "body", message);
+    let broken = |message: String| refuse(StatusCode::BAD_REQUEST, message);
+    let text = std::str::from_utf8(body).map_err(|_| broken("expected UTF-8".to_owned()))?;
+    let syntax = |error| broken(format!("not JSON: {error}"));
+    let whole = Span::parse(text, MAX_DEPTH_LEVELS).map_err(syntax)?;
+    match whole.kind {
+        Kind::Object => return Ok(vec![(String::new(), whole.text)]),
+        Kind::Array => {}
+        _ => return Err(broken("expected a conversion, or a list of them".to_owned())),
+    }
+    let (mut scanner, mut first) = (Scanner::new(whole.text, MAX_DEPTH_LEVELS), true);
+    scanner.begin_array().map_err(syntax)?;
+    let mut texts = Vec::new();
+    while scanner.next_element(&mut first).map_err(syntax)? {
+        texts.push((format!("[{}].", texts.len()), scanner.value().map_err(syntax)?.text));
+    }
+    if (1..=CONVERSIONS_MAX).contains(&texts.len()) {
+        return Ok(texts);
+    }
+    let message = format!("expected 1 to {CONVERSIONS_MAX} conversions, got {}", texts.len());
+    Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, message))
+}
+
+fn placed(place: &str, invalid: Invalid) -> Invalid {
+    Invalid { field: format!("{place}{}", invalid.field), ..invalid }
+}
+
+fn refused(error: ExperimentError) -> Problem {
+    let status = match &error {
+        ExperimentError::Invalid(invalid) => return invalid_fields(invalid),
+        ExperimentError::Unknown => StatusCode::NOT_FOUND,
+        ExperimentError::Exists | ExperimentError::Stopped | ExperimentError::TooMany => StatusCode::CONFLICT,
+        ExperimentError::NotYet => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
+        }
+        ExperimentError::Database(error) => {
+            tracing::warn!(%error, "a call about experiments could not use the database");
+            let detail = "the database does not answer; whether a change was made before is not known";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+        }
+        ExperimentError::Kafka(error) => {
+            tracing::warn!(%error, "conversions could not be sent");
+            let detail = "Kafka does not take it; whether it has some of it is not known";
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+        }
+    };
+    Problem::new(status, error)
+}

@@ -1,0 +1,60 @@
+//! A producer of single records, made when the first one is sent.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::config::Config;
+
+use super::client::{self, Logged};
+
+/// For Kafka to take a record.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends, and waits until Kafka has it. A record that is given up may be there all the same.
+pub struct Sender {
+    config: Arc<Config>,
+    /// In the client's name.
+    role: &'static str,
+    producer: OnceLock<FutureProducer<Logged>>,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    pub fn new(config: Arc<Config>, role: &'static str) -> Self {
+        Self { config, role, producer: OnceLock::new() }
+    }
+
+    pub async fn send(
+        &self,
+        topic: &str,
+        key: &str,
+        body: &[u8],
+        header: Option<(&str, &str)>,
+    ) -> Result<(), KafkaError> {
+        let mut record = FutureRecord::to(topic).key(key).payload(body);
+        if let Some((key, value)) = header {
+            record = record.headers(OwnedHeaders::new().insert(Header { key, value: Some(value) }));
+        }
+        let sent = self.producer()?.send(record, PATIENCE).await;
+        sent.map(drop).map_err(|(error, _)| error)
+    }
+
+    fn producer(&self) -> Result<&FutureProducer<Logged>, KafkaError> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let mut config = client::base(&self.config.kafka, &self.config.instance, self.role);
+        config.set("linger.ms", "0").set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        let producer = config.create_with_context(Logged)?;
+        Ok(self.producer.get_or_init(|| producer))
+    }
+}

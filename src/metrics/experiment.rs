@@ -1,0 +1,20 @@
+//! Metrics of experiments. `flagstream_experiments_…`.
+
+use prometheus_client::registry::Registry;
+
+use super::Seconds;
+
+#[derive(Debug)]
+pub struct ExperimentMetrics {
+    /// How long it took to count one experiment.
+    pub counted: Seconds,
+}
+
+impl ExperimentMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { counted: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)) };
+        let help = "How long it took to count one experiment from its rows";
+        registry.register("counted_seconds", help, metrics.counted.0.clone());
+        metrics
+    }
+}

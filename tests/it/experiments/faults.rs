@@ -1,0 +1,78 @@
+//! What experiments count while roles are killed: what the rows say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::Utc;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+use super::{Scene, rfc3339, users};
+use crate::harness::{Ledger, Load, SOON, Sender, Service, Stack, is_long, wait_until};
+
+/// Sends conversions of the load's users until it is stopped, every fifth twice; how many there were.
+fn converting(scene: &Scene, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
+    let sender = Sender::new(&scene.group.topics.kafka);
+    let topic = scene.group.topics.conversions.clone();
+    std::thread::spawn(move || {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let user = format!("user-{}", number % 1_000);
+            let body = json!({"experiment": "theme", "user_id": user, "metric": "purchase", "value": 1,
+                "occurred_at": rfc3339(Utc::now()), "event_id": format!("c-{number}")});
+            for _ in 0..if number % 5 == 0 { 2 } else { 1 } {
+                sender.send(&topic, None, Some(user.as_bytes()), body.to_string().as_bytes(), None);
+            }
+            number += 1;
+        }
+        number
+    })
+}
+
+#[test]
+fn counts_are_those_of_the_rows_though_every_role_is_killed() {
+    let (stack, _together) = Stack::together();
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut scene = Scene::new(stack);
+    let api = scene.start("api");
+    let begun = scene.begin(&api, &json!([{"name": "purchase"}]));
+    let mut workers = ["one", "two"].map(|name| scene.start(name));
+    let reply_to = scene.group.topics.reply_topic("load");
+    let mut ledger = Ledger::open(&scene.group.topics, &reply_to);
+    let load = Load::start(&scene.group.topics, &reply_to, 500);
+    ledger.sign_of_life("all partitions served", SOON);
+    let stop = Arc::new(AtomicBool::new(false));
+    let converting = converting(&scene, Arc::clone(&stop));
+    let kills = if is_long() { 20 } else { 4 };
+    for kill in 0..kills {
+        let before = scene.database.audited();
+        wait_until("rows are written", SOON * 2, || scene.database.audited() > before);
+        std::thread::sleep(Duration::from_millis(chance.random_range(0..400)));
+        let service: &mut Service = &mut workers[kill % 2];
+        service.kill();
+        service.spawn();
+        ledger.progress();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let converted = converting.join().unwrap();
+    let sent = load.stop();
+    let events = ledger.assert_exactly_once();
+    scene.database.assert_audited(&events, SOON * 2);
+    let since = begun["started_at"].as_str().unwrap();
+    let expected = scene.recount(since);
+    let conversions = || scene.database.number("SELECT count(*) FROM experiment_conversions").unwrap();
+    wait_until("each conversion once", SOON, || conversions() == converted as i64);
+    let results = scene.wait(&api, "the results are a recount", |results| users(results, 0) == expected);
+    // The same from the rows, with another query: conversions of exposed users, after their exposure.
+    let attributed = scene.database.number(
+        "SELECT count(*) FROM experiment_conversions AS c JOIN (SELECT user_key, min(exposed_at) AS exposed_at
+            FROM experiment_exposures GROUP BY 1) AS e USING (user_key) WHERE c.occurred_at >= e.exposed_at",
+    );
+    let counted = |results: &serde_json::Value| results["conversions"]["attributed"].as_i64();
+    scene.wait(&api, "the conversions too", |results| counted(results) == attributed);
+    println!("{sent} requests, {converted} conversions, {:?} users, {kills} kills", users(&results, 0));
+}
