@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-import httpx
+import httpx2 as httpx
 
 from .changes import SILENCE_S, Changes
 from .client import Who

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 
-import httpx
+import httpx2 as httpx
 
 from .changes import SILENCE_S, Changes
 from .core import MAX_ANSWER_BYTES, Core, Reply, Send, Steps, Wait, logger
