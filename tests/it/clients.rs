@@ -24,8 +24,7 @@ fn start(group: &Group, more: &[Flag]) -> Service {
         Flag::on(name).body(body.clone())
     });
     let mut flags = Flags::new(&group.topics);
-    let version =
-        listed.chain(more.iter().cloned()).map(|flag| flags.set("production", flag)).max().unwrap();
+    let version = listed.chain(more.iter().cloned()).map(|flag| flags.set("production", flag)).max().unwrap();
     let service = group.start("one");
     let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
     wait_until("all flags in force", SOON, in_force);

@@ -38,7 +38,8 @@ fn installed(stack: &Stack, example: &str) -> tempfile::TempDir {
         let link = modules.join(name);
         std::fs::create_dir_all(link.parent().unwrap()).unwrap();
         let local = version.as_str().unwrap().strip_prefix("file:");
-        let target = local.map_or_else(|| Path::new(&stack.node_modules).join(name), |path| source.join(path));
+        let target =
+            local.map_or_else(|| Path::new(&stack.node_modules).join(name), |path| source.join(path));
         symlink(target.canonicalize().unwrap(), link).unwrap();
     }
     copy
@@ -99,7 +100,8 @@ fn a_service_in_java_asks_through_kafka() {
 }
 
 fn evaluate(service: &Service, flag: &str, user: &str, default: Value) {
-    let body = json!({"flag_name": flag, "user_id": user, "default_value": default, "environment": "production"});
+    let body =
+        json!({"flag_name": flag, "user_id": user, "default_value": default, "environment": "production"});
     let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &body);
     assert_eq!(answer.status, 200, "{answer:?}");
 }
@@ -115,7 +117,8 @@ fn analysts_count_each_evaluation_once() {
             evaluate(&service, "theme", user, json!("light"));
         }
         let sender = Sender::new(&group.topics.kafka);
-        let request = json!({"flag_names": ["off", "unknown"], "user_id": "ada", "environment": "production"});
+        let request =
+            json!({"flag_names": ["off", "unknown"], "user_id": "ada", "environment": "production"});
         let request = request.to_string();
         sender.send(&group.topics.requests, Some(0), Some(b"ada"), request.as_bytes(), None);
         wait_until("all audited", SOON, || database.audited() == round * 5);
@@ -159,7 +162,8 @@ fn a_cache_of_services_loses_what_a_change_has_overtaken() {
         ("ff_eval:production:%2A:u", value(old)),
     ];
     let gone = [("ff_eval:production:f:u", value(old)), ("ff_eval:production:f:bare", "{}".to_owned())];
-    let odd = [("ff_eval:production:%25%3A*?[f]:u", value(old)), ("ff_eval:production:%25%3A**[f]:u", value(old))];
+    let odd =
+        [("ff_eval:production:%25%3A*?[f]:u", value(old)), ("ff_eval:production:%25%3A**[f]:u", value(old))];
     for (key, value) in kept.iter().chain(&gone).chain(&odd) {
         redis.set(key, value);
     }
