@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// maxEnvironments: beyond it an invalidation counts for all of them.
+const maxEnvironments = 1_000
+
 type key [32]byte
 
 type entry struct {
@@ -76,6 +79,9 @@ func (c *cache) put(key key, evaluation Evaluation) {
 func (c *cache) invalidate(version uint64, environment string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
+	if _, known := c.announced[environment]; !known && len(c.announced) >= maxEnvironments {
+		environment = ""
+	}
 	c.announced[environment] = max(version, c.announced[environment])
 }
 

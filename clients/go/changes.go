@@ -26,7 +26,7 @@ type changes struct {
 	cache  *cache
 	lastID string
 	id     string
-	data   [][]byte
+	data   []byte
 }
 
 func (c *changes) line(line []byte) {
@@ -36,10 +36,11 @@ func (c *changes) line(line []byte) {
 	case string(name) == "id":
 		c.id = string(value)
 	case string(name) == "data":
-		c.data = append(c.data, bytes.Clone(value))
+		// The service writes all of it in one line.
+		c.data = bytes.Clone(value)
 	case len(line) == 0 && c.id != "":
 		if len(c.data) > 0 {
-			apply(c.cache, bytes.Join(c.data, []byte("\n")))
+			apply(c.cache, c.data)
 		} else if version, err := strconv.ParseUint(c.id, 10, 64); err == nil {
 			// Where the stream begins: what changed before is not told.
 			c.cache.invalidate(version, "")

@@ -1,5 +1,8 @@
 // Answers, until they are old or an invalidation overtakes them.
 
+/** Beyond it an invalidation counts for all of them. */
+const MAX_ENVIRONMENTS = 1_000;
+
 /**
  * Bounded; what was used last stays.
  *
@@ -42,7 +45,8 @@ export class Cache {
     if (this.#entries.size > this.#maxEntries) this.#entries.delete(this.#entries.keys().next().value);
   }
 
-  invalidate(version, environment) {
+  invalidate(version, named) {
+    const environment = this.#announced.has(named) || this.#announced.size < MAX_ENVIRONMENTS ? named : null;
     this.#announced.set(environment, Math.max(version, this.#announced.get(environment) ?? 0));
   }
 

@@ -14,7 +14,7 @@ export class ChangeReader {
   #decoder = new TextDecoder();
   #rest = '';
   #id = '';
-  #data = [];
+  #data = '';
   lastId = null;
 
   constructor(cache) {
@@ -26,7 +26,7 @@ export class ChangeReader {
     this.#decoder = new TextDecoder();
     this.#rest = '';
     this.#id = '';
-    this.#data = [];
+    this.#data = '';
     return { accept: 'text/event-stream', ...(this.lastId && { 'last-event-id': this.lastId }) };
   }
 
@@ -42,15 +42,15 @@ export class ChangeReader {
   #line(line) {
     const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line) ?? [];
     if (name === 'id') this.#id = value;
-    else if (name === 'data') this.#data.push(value);
+    // The service writes all of it in one line.
+    else if (name === 'data') this.#data = value;
     else if (line === '' && this.#id) {
-      const data = this.#data.join('\n');
       // Where the stream begins only an id stands: what changed before is not told.
-      if (data) apply(this.#cache, data);
+      if (this.#data) apply(this.#cache, this.#data);
       else if (/^\d+$/.test(this.#id)) this.#cache.invalidate(Number(this.#id), null);
       this.lastId = this.#id;
       this.#id = '';
-      this.#data = [];
+      this.#data = '';
     }
   }
 }

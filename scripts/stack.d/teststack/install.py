@@ -163,7 +163,7 @@ def postgres_bin():
 
 # program -> the Debian package that has it
 PACKAGES = {
-    "java": "default-jre-headless",
+    "java": "default-jdk-headless",
     "mvn": "maven",
     "node": "nodejs",
     "npm": "npm",

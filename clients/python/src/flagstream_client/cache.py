@@ -9,6 +9,10 @@ from threading import Lock
 from .evaluation import Evaluation
 
 
+#: Beyond it an invalidation counts for all of them.
+MAX_ENVIRONMENTS = 1_000
+
+
 class Cache:
     """Bounded; what was used last stays. For any number of threads.
 
@@ -54,6 +58,8 @@ class Cache:
 
     def invalidate(self, version: int, environment: str | None) -> None:
         with self._lock:
+            if environment not in self._announced and len(self._announced) >= MAX_ENVIRONMENTS:
+                environment = None
             self._announced[environment] = max(version, self._announced.get(environment, 0))
 
     def clear(self) -> None:

@@ -24,14 +24,14 @@ class Changes:
         self._cache = cache
         self._rest = b""
         self._id = ""
-        self._data: list[str] = []
+        self._data = ""
         self._failures = 0
         self.last_id: str | None = None
         self.path = "/api/v1/changes" + (f"?{urlencode({'environment': environment})}" if environment else "")
 
     def headers(self) -> dict[str, str]:
         """Of a new connection, which goes on where the last one ended."""
-        self._rest, self._id, self._data = b"", "", []
+        self._rest, self._id, self._data = b"", "", ""
         return {"accept": "text/event-stream"} | ({"last-event-id": self.last_id} if self.last_id else {})
 
     def pause(self) -> float:
@@ -55,10 +55,11 @@ class Changes:
         if name == "id":
             self._id = value
         elif name == "data":
-            self._data.append(value)
+            # The service writes all of it in one line.
+            self._data = value
         elif not line and self._id:
-            self._event("\n".join(self._data))
-            self.last_id, self._id, self._data, self._failures = self._id, "", [], 0
+            self._event(self._data)
+            self.last_id, self._id, self._data, self._failures = self._id, "", "", 0
 
     def _event(self, data: str) -> None:
         if not data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -47,7 +47,7 @@ class Settings:
     base_url: str
     environment: str | None
     cache_ttl: float
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     timeout: float = 5.0
     attempt_timeout: float = 3.0
     max_retries: int = 2
@@ -69,10 +69,10 @@ class Settings:
         parts = urlsplit(settings.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"config_service_url: expected http://… or https://…, got {base_url!r}")
-        for field in fields(cls):
-            value = getattr(settings, field.name)
+        for known in fields(cls):
+            value = getattr(settings, known.name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"{field.name}: expected 0 or more, got {value}")
+                raise ValueError(f"{known.name}: expected 0 or more, got {value}")
         for name in ("timeout", "attempt_timeout", "failure_threshold", "max_connections"):
             if not getattr(settings, name):
                 raise ValueError(f"{name}: expected more than 0")
