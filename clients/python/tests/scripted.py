@@ -6,8 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ScriptedServer:
-    def __init__(self, answer, answers):
+    def __init__(self, answer, answers, streams=()):
         self.answer, self.answers, self.requests = answer, list(answers), []
+        #: What connections to the stream of changes get before they end, and what the last one said where it was.
+        self.streams, self.resumed_after = list(streams), []
         self.ended = threading.Event()
         scripted = self
 
@@ -17,6 +19,9 @@ class ScriptedServer:
 
             def do_POST(self):
                 scripted.serve(self)
+
+            def do_GET(self):
+                scripted.stream(self)
 
             def log_message(self, *_):
                 pass
@@ -47,6 +52,19 @@ class ScriptedServer:
         call.send_header("content-length", str(len(text.encode())))
         call.end_headers()
         call.wfile.write(text.encode())
+
+    def stream(self, call):
+        call.close_connection = True
+        if not self.streams:
+            call.send_error(503)
+            return
+        self.resumed_after.append(call.headers.get("last-event-id"))
+        call.send_response(200)
+        call.send_header("content-type", "text/event-stream")
+        call.end_headers()
+        call.wfile.write(self.streams.pop(0))
+        if not self.streams:
+            self.ended.wait()
 
     def __enter__(self):
         return self

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 
 import pytest
 from conftest import VECTORS
@@ -120,6 +121,22 @@ def test_the_mock_says_what_it_was_told():
 
     asyncio.run(run())
     assert FeatureFlagsClient is FeatureFlagClient
+
+
+def test_a_stream_that_ended_goes_on_where_it_was_and_closes_the_circuit(make):
+    late = b'id: 9\ndata: {"event_type":"RESET","version":9}\n\n'
+    answers = [{"status": 500}, {"body": {"flags_version": 9}}]
+    with ScriptedServer(VECTORS["answer"], answers, [b"id: 5\n\n", late]) as server:
+        client = make(server.url, follow_changes=True, failure_threshold=1, max_retries=0)
+        assert client.is_enabled("f") is False
+        deadline = time.monotonic() + 30
+        # Asked only after the stream was opened; before that the circuit is open for a minute.
+        while client.is_enabled("f") is False or len(server.resumed_after) < 2:
+            assert time.monotonic() < deadline
+            client.wait_until_following(30)
+        assert server.resumed_after == [None, "5"]
+        assert client.is_enabled("f") is True
+        assert len(server.requests) == 2
 
 
 def test_the_stream_of_changes_is_read_however_it_is_cut():
