@@ -11,7 +11,7 @@ pub fn signed_percent(share: f64) -> String {
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let separated = digits.bytes().enumerate().flat_map(|(at, digit)| {
-        let comma = at > 0 && (digits.len() - at) % 3 == 0;
+        let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
         comma.then_some(',').into_iter().chain([char::from(digit)])
     });
     separated.collect()
