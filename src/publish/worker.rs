@@ -20,9 +20,9 @@ use super::shelf::Shelf;
 
 /// Handed to the producer and not acknowledged, at most.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
-/// Handed to the producer at once: about what fits into one request for a partition. What came meanwhile is the next
+/// Handed to the producer at once: about what fits into one request for each partition. What came meanwhile is the next
 /// round, when this one is acknowledged: librdkafka spins over what waits behind requests that are on their way.
-const ROUND_BYTES: usize = 1 << 20;
+const ROUND_BYTES: usize = 4 << 20;
 /// What Kafka has not taken within this time is put on disk as well.
 const SPOOL_AFTER: Duration = Duration::from_secs(1);
 /// The same while much is waiting. A Kafka that takes what is on its way sooner than that empties the queue in half a

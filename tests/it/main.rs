@@ -14,6 +14,7 @@ mod access;
 mod api;
 mod audit;
 mod changes;
+mod clients;
 mod commands;
 mod differential;
 mod edge;

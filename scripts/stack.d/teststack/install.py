@@ -87,6 +87,25 @@ def python_home():
     return _cached("python", [requirements], fetch)
 
 
+def go_modules():
+    """The folder of the Go modules that an example uses, or None where there is no Go: tests then say that they are skipped."""
+    if not shutil.which("go"):
+        return None
+    answer = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False,
+                            env={**os.environ, "GOTOOLCHAIN": "local"})
+    if tuple(map(int, re.findall(r"\d+", answer.stdout)[:2])) < LEAST_GO:
+        say(f"go {'.'.join(map(str, LEAST_GO))} or newer is needed for some tests, found: {answer.stdout.strip() or 'no version'}")
+        return None
+    source = HERE.parent.parent / "examples" / "openfeature" / "go"
+
+    def fetch(folder):
+        # Writable, so that the folder can be removed like any other.
+        settings = {"GOMODCACHE": str(folder), "GOFLAGS": "-mod=readonly -modcacherw", "GOTOOLCHAIN": "local"}
+        _quiet(["go", "mod", "download"], cwd=source, env={**os.environ, **settings})
+
+    return _cached("go", [source / "go.sum"], fetch)
+
+
 def _npm(name):
     source = HERE / name
     files = [source / "package.json", source / "package-lock.json"]
@@ -119,9 +138,9 @@ def _cached(name, sources, fetch):
     return target
 
 
-def _quiet(argv, cwd=None):
+def _quiet(argv, cwd=None, env=None):
     """Runs a command; shows what it printed only when it fails."""
-    result = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    result = subprocess.run(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                             check=False)
     if result.returncode != 0:
         sys.stderr.write(result.stdout.decode(errors="replace"))
@@ -144,7 +163,7 @@ def postgres_bin():
 
 # program -> the Debian package that has it
 PACKAGES = {
-    "java": "default-jre-headless",
+    "java": "default-jdk-headless",
     "mvn": "maven",
     "node": "nodejs",
     "npm": "npm",
@@ -191,6 +210,9 @@ LEAST_VERSION = {
 }
 
 
+LEAST_GO = (1, 24)
+
+
 def _check_version(program):
     if program not in LEAST_VERSION:
         return
@@ -209,6 +231,7 @@ def install_native():
     unleash_home()
     node_home()
     python_home()
+    go_modules()
 
 
 def install_for_containers():
@@ -216,3 +239,4 @@ def install_for_containers():
     need("node")
     node_home()
     python_home()
+    go_modules()

@@ -83,6 +83,9 @@ class Stack:
             "FLAGSTREAM_TEST_STACK": str(install.HERE.parent / "stack"),
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
             "FLAGSTREAM_TEST_PYTHON_PATH": str(install.python_home()),
+            "FLAGSTREAM_TEST_GO_MODULES": str(install.go_modules() or ""),
+            # With containers nobody needs them but an example.
+            "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if self.state["backend"] == "native" else ""),
         }
 
     def _lay_out(self, backend):

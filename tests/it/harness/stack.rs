@@ -15,6 +15,10 @@ pub struct Stack {
     pub node_modules: String,
     /// The folder of what the tests need from PyPI.
     pub python_path: String,
+    /// The folder of the Go modules that an example needs. Empty if there is no Go.
+    pub go_modules: String,
+    /// The folder of the broker's jars. Empty if it runs in a container.
+    pub kafka_jars: String,
     script: String,
     folder: String,
 }
@@ -57,6 +61,8 @@ impl Stack {
             },
             node_modules: variable("NODE_MODULES"),
             python_path: variable("PYTHON_PATH"),
+            go_modules: variable("GO_MODULES"),
+            kafka_jars: variable("KAFKA_JARS"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })

@@ -196,6 +196,10 @@ pub enum ExperimentProblems {
         content_type = "application/problem+json"
     )]
     Conflict(ProblemDetails),
+    #[response(status = 413, description = "Too large", content_type = "application/problem+json")]
+    TooLarge(ProblemDetails),
+    #[response(status = 415, description = "Not application/json", content_type = "application/problem+json")]
+    OtherType(ProblemDetails),
     #[response(
         status = 422,
         description = "Understood, but not meaningful",

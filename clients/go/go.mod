@@ -1,0 +1,3 @@
+module flagstream.dev/clients/go
+
+go 1.22

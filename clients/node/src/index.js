@@ -1,0 +1,3 @@
+export { FeatureFlagsClient, FeatureFlagsClient as default } from './client.js';
+export { MockFeatureFlagsClient } from './mock.js';
+export { FlagstreamError } from './errors.js';

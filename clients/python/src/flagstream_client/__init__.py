@@ -1,0 +1,50 @@
+"""Feature flags, evaluated by flagstream.
+
+>>> async with FeatureFlagClient("http://flagstream:8082", "production") as flags:
+...     if await flags.is_enabled("new-ui-enabled", user_id="user-123"):
+...         ...
+"""
+
+from .blocking import SyncFeatureFlagClient
+from .client import FeatureFlagClient, FeatureFlagsClient
+from .errors import (
+    CircuitOpenError,
+    ConnectionFailedError,
+    FieldError,
+    FlagstreamError,
+    ForbiddenError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    StatusError,
+    TimedOutError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from .evaluation import Evaluation, JsonValue
+from .mock import MockFeatureFlagsClient
+from .options import Options
+
+__all__ = [
+    "CircuitOpenError",
+    "ConnectionFailedError",
+    "Evaluation",
+    "FeatureFlagClient",
+    "FeatureFlagsClient",
+    "FieldError",
+    "FlagstreamError",
+    "ForbiddenError",
+    "InvalidAnswerError",
+    "InvalidRequestError",
+    "JsonValue",
+    "MockFeatureFlagsClient",
+    "NotFoundError",
+    "Options",
+    "RateLimitedError",
+    "StatusError",
+    "SyncFeatureFlagClient",
+    "TimedOutError",
+    "UnauthorizedError",
+    "UnavailableError",
+]

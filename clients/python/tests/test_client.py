@@ -1,0 +1,160 @@
+"""What one language has of its own: cancellation, threads, options."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+from conftest import VECTORS
+from flagstream_client import (
+    CircuitOpenError,
+    FeatureFlagClient,
+    FeatureFlagsClient,
+    InvalidRequestError,
+    MockFeatureFlagsClient,
+    SyncFeatureFlagClient,
+    UnavailableError,
+)
+from flagstream_client.cache import Cache
+from flagstream_client.changes import MAX_LINE_BYTES, Changes
+from flagstream_client.errors import InvalidAnswerError
+from scripted import ScriptedServer
+
+
+def test_a_cancelled_attempt_lets_the_next_one_try():
+    async def run(server):
+        client = FeatureFlagClient(server.url, failure_threshold=1, max_retries=0, recovery_timeout=0)
+        with pytest.raises(UnavailableError):
+            await client.evaluate("f")
+        probe = asyncio.create_task(client.evaluate("f"))
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.001)
+        with pytest.raises(CircuitOpenError):
+            await client.evaluate("f")
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        assert (await client.evaluate("f")).value is True
+        await client.close()
+
+    with ScriptedServer(VECTORS["answer"], [{"status": 500}, {"hang": True}, {}]) as server:
+        asyncio.run(run(server))
+
+
+def test_threads_share_a_client():
+    with ScriptedServer(VECTORS["answer"], [{}] * 400) as server:
+        client = SyncFeatureFlagClient(server.url, cache=True, cache_max_entries=10)
+        said = []
+
+        def ask(thread):
+            for number in range(50):
+                client.invalidate(number % 10)
+                said.append(client.is_enabled("f", f"user-{(thread + number) % 20}"))
+
+        threads = [threading.Thread(target=ask, args=(thread,)) for thread in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        client.close()
+        assert said == [True] * 400
+        assert 20 <= len(server.requests) <= 400
+
+
+def test_connections_are_used_again(make):
+    with ScriptedServer(VECTORS["answer"], [{}] * 5) as server:
+        connections = set()
+        serve = server.serve
+        server.serve = lambda call: (connections.add(call.client_address), serve(call))
+        client = make(server.url)
+        assert [client.is_enabled("f") for _ in range(5)] == [True] * 5
+        assert len(connections) == 1
+
+
+def test_what_is_not_json_is_not_sent(make):
+    client = make("http://127.0.0.1:1")
+    with pytest.raises(InvalidRequestError, match="not JSON") as raised:
+        client.evaluate("f", context={"when": object()})
+    assert raised.value.status is None
+    assert client.is_enabled("f", default=True, context={"nan": float("nan")}) is True
+    assert client.bulk_evaluate_flags(["f"], context={"nan": float("nan")})["f"]["reason"] == "ERROR"
+
+
+def test_hidden_failures_are_told(make, caplog):
+    told = []
+    make("http://127.0.0.1:1", max_retries=0, on_error=told.append).is_enabled("f")
+    assert [error.kind for error in told] == ["connection_failed"]
+    with caplog.at_level(logging.WARNING):
+        make("http://127.0.0.1:1", max_retries=0).is_enabled("f")
+    assert "a default is answered" in caplog.text
+
+
+def test_a_closed_client_answers_with_defaults():
+    client = SyncFeatureFlagClient("http://127.0.0.1:1")
+    client.close()
+    assert client.is_enabled("f", default=True) is True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config_service_url": "flagstream:8082"}, "config_service_url"),
+        ({"config_service_url": "http://x", "timeout": 0}, "timeout"),
+        ({"config_service_url": "http://x", "max_retries": -1}, "max_retries"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SyncFeatureFlagClient(**options)
+
+
+def test_the_mock_says_what_it_was_told():
+    async def run():
+        mock = MockFeatureFlagsClient({"new_ui": True, "theme": "dark"})
+        assert await mock.is_enabled("new_ui", "user123")
+        assert await mock.is_enabled("unknown", "user123", default=True)
+        assert await mock.evaluate_flag("theme", default_value="light") == "dark"
+        assert await mock.batch_evaluate(["new_ui", "other"], "u") == {"new_ui": True, "other": False}
+        assert (await mock.bulk_evaluate_flags(["theme"], user_id="u"))["theme"]["value"] == "dark"
+        assert mock.asked[0] == ("new_ui", "user123")
+
+    asyncio.run(run())
+    assert FeatureFlagsClient is FeatureFlagClient
+
+
+def test_a_stream_that_ended_goes_on_where_it_was_and_closes_the_circuit(make):
+    late = b'id: 9\ndata: {"event_type":"RESET","version":9}\n\n'
+    answers = [{"status": 500}, {"body": {"flags_version": 9}}]
+    with ScriptedServer(VECTORS["answer"], answers, [b"id: 5\n\n", late]) as server:
+        client = make(server.url, follow_changes=True, failure_threshold=1, max_retries=0)
+        assert client.is_enabled("f") is False
+        deadline = time.monotonic() + 30
+        # Asked only after the stream was opened; before that the circuit is open for a minute.
+        while client.is_enabled("f") is False or len(server.resumed_after) < 2:
+            assert time.monotonic() < deadline
+            client.wait_until_following(30)
+        assert server.resumed_after == [None, "5"]
+        assert client.is_enabled("f") is True
+        assert len(server.requests) == 2
+
+
+def test_the_stream_of_changes_is_read_however_it_is_cut():
+    cache = Cache(10, 300, lambda: 0.0)
+    changes = Changes(cache, "é &")
+    assert changes.path == "/api/v1/changes?environment=%C3%A9+%26"
+    text = (
+        b"retry: 1000\nid: 5\n\n: heartbeat\n\nid: 7\r\n"
+        b'data: {"event_type":"FEATURE_FLAG_UPDATED","flag_name":"f","environment":"p","version":7}\r\n\r\n'
+    )
+    heard = [changes.feed(bytes([byte])) for byte in text]
+    assert heard.index(True) == text.index(b"\n\n") + 1
+    assert cache.newest == 7
+    assert changes.headers()["last-event-id"] == "7"
+    changes.feed(b'id: 9\ndata: {"event_type":"RESET","version":9}\n\nid: 10\ndata: what')
+    assert (cache.newest, changes.last_id) == (9, "9")
+    changes.headers()
+    changes.feed(b"id: 11\n\n")
+    assert changes.last_id == "11", "half an event of a broken connection is forgotten"
+    with pytest.raises(InvalidAnswerError):
+        changes.feed(b"x" * (MAX_LINE_BYTES + 1))

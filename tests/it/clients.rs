@@ -1,0 +1,113 @@
+//! The clients for Python, Node and Go, each with its own tests, against a service of its own; and the examples.
+
+mod examples;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{Flag, Flags, Group, SOON, Service, Stack, Topics, wait_until};
+
+/// A folder of the repository.
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Starts a service with the flags of `clients/vectors.json` and `more` in force.
+fn start(group: &Group, more: &[Flag]) -> Service {
+    let vectors = std::fs::read_to_string(folder("clients/vectors.json")).unwrap();
+    let vectors: Value = serde_json::from_str(&vectors).unwrap();
+    let listed = vectors["flags"].as_array().unwrap().iter().map(|body| {
+        let name = body["name"].as_str().unwrap();
+        Flag::on(name).body(body.clone())
+    });
+    let mut flags = Flags::new(&group.topics);
+    let version = listed.chain(more.iter().cloned()).map(|flag| flags.set("production", flag)).max().unwrap();
+    let service = group.start("one");
+    let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
+    wait_until("all flags in force", SOON, in_force);
+    service
+}
+
+/// A group whose callers may listen to changes, and kill flags.
+fn group(stack: &Stack) -> Group {
+    Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write")
+}
+
+/// Told where the service and its Kafka are.
+fn told<'c>(command: &'c mut Command, service: &Service, topics: &Topics) -> &'c mut Command {
+    command.env("FLAGSTREAM_URL", &service.url).envs(topics.settings())
+}
+
+fn python(stack: &Stack) -> Command {
+    let mut command = Command::new("python3");
+    command
+        .env("PYTHONPATH", format!("{}:{}", stack.python_path, folder("clients/python/src").display()))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// `go`, unless the machine has none; then the test says that it was skipped.
+fn go(stack: &Stack, of: &str) -> Option<Command> {
+    if stack.go_modules.is_empty() {
+        skipped(of, "go is not installed");
+        return None;
+    }
+    let mut command = Command::new("go");
+    // As the stack's other packages: what the lock file names, fetched before the tests.
+    command.env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local").env("GOMODCACHE", &stack.go_modules);
+    Some(command)
+}
+
+/// Told past the test runner, which shows what is printed only of tests that fail.
+fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}: skipped: {why}");
+}
+
+/// Runs to the end, which must be a good one; what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+#[test]
+fn the_client_for_python_passes_its_tests() {
+    let (stack, _together) = Stack::together();
+    let group = group(stack);
+    let service = start(&group, &[Flag::on("killed-in-python")]);
+    let mut command = python(stack);
+    // Plugins of other packages that tests use.
+    command.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).current_dir(folder("clients/python"));
+    let said = run(told(&mut command, &service, &group.topics));
+    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+}
+
+#[test]
+fn the_client_for_node_passes_its_tests() {
+    let (stack, _together) = Stack::together();
+    let group = group(stack);
+    let service = start(&group, &[Flag::on("killed-in-node")]);
+    let mut command = Command::new("npm");
+    command.args(["test", "--silent"]).current_dir(folder("clients/node"));
+    let said = run(told(&mut command, &service, &group.topics));
+    assert!(said.contains("# fail 0") && said.contains("# skipped 0"), "{said}");
+
+    let compiler = format!("{}/typescript/bin/tsc", stack.node_modules);
+    run(Command::new("node").args([&compiler, "-p", "test/types.json"]).current_dir(folder("clients/node")));
+}
+
+#[test]
+fn the_client_for_go_passes_its_tests() {
+    let (stack, _together) = Stack::together();
+    let Some(mut command) = go(stack, "clients/go") else { return };
+    let group = group(stack);
+    let service = start(&group, &[Flag::on("killed-in-go")]);
+    command.args(["test", "-count=1", "-v", "./..."]).current_dir(folder("clients/go"));
+    let said = run(told(&mut command, &service, &group.topics));
+    assert!(said.contains("--- PASS: TestLive") && !said.contains("--- SKIP"), "{said}");
+}
