@@ -1,9 +1,11 @@
 //! What an experiment asks: which flag, which metrics, how sure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// An experiment as its maker wants it. Unique by environment and name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentDesign)]
 pub struct Design {
     pub name: String,
     pub environment: String,
@@ -24,7 +26,8 @@ pub struct Design {
 }
 
 /// What is measured of each exposed user.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentMetric)]
 pub struct Metric {
     pub name: String,
     pub kind: Kind,
@@ -34,8 +37,9 @@ pub struct Metric {
     pub minimum_effect: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MetricKind)]
 pub enum Kind {
     /// Whether the user converted: a rate.
     Conversion,
@@ -43,15 +47,17 @@ pub enum Kind {
     Mean,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MetricGoal)]
 pub enum Goal {
     Increase,
     Decrease,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MetricRole)]
 pub enum Role {
     /// What decides.
     Primary,

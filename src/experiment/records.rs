@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use rdkafka::error::KafkaError;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::database::audited::{self, Author, Entry};
@@ -49,7 +50,8 @@ pub struct Experiments {
 }
 
 /// One as the tables have it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = KeptExperiment)]
 pub struct Kept {
     #[serde(skip)]
     pub id: i64,

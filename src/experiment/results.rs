@@ -8,6 +8,7 @@ pub mod words;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::statistics::{Interval, SingleLook};
 use super::{Design, Metric, Tally};
@@ -18,7 +19,8 @@ pub use phase::SAMPLE_RATIO_ALPHA;
 pub use verdict::Verdict;
 
 /// What the API tells of an experiment, and the command line renders.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentResults)]
 pub struct Results {
     #[serde(flatten)]
     pub experiment: Experiment,
@@ -32,12 +34,14 @@ pub struct Results {
 }
 
 /// An experiment and how it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Experiment {
     #[serde(flatten)]
     pub design: Design,
     pub status: Status,
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: DateTime<Utc>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub stopped_at: Option<DateTime<Utc>>,
     /// Why it was stopped.
     pub reason: Option<String>,
@@ -45,15 +49,17 @@ pub struct Experiment {
     pub winner: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ExperimentStatus)]
 pub enum Status {
     Running,
     Stopped,
 }
 
 /// What became of the conversions of all phases.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConversionCounts)]
 pub struct Conversions {
     pub attributed: u64,
     /// For an exposure.
@@ -62,12 +68,15 @@ pub struct Conversions {
     pub expired: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PhaseResults {
     pub number: u32,
     pub first_version: u64,
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: DateTime<Utc>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<DateTime<Utc>>,
+    #[schema(value_type = String, format = DateTime)]
     pub counted_at: DateTime<Utc>,
     pub users: u64,
     /// Users who saw more than one variant.
@@ -79,7 +88,7 @@ pub struct PhaseResults {
     pub metrics: Vec<MetricResults>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VariantResults {
     pub name: String,
     pub part: Part,
@@ -90,15 +99,16 @@ pub struct VariantResults {
     pub crossed: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = VariantPart)]
 pub enum Part {
     Control,
     Treatment,
     Holdout,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SampleRatio {
     /// `None` where a weight is unknown, or there is nothing to compare.
     pub tested: Option<SampleRatioTest>,
@@ -106,14 +116,14 @@ pub struct SampleRatio {
     pub alarm: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SampleRatioTest {
     pub p_value: f64,
     /// Of the chi-squared test.
     pub single_look_p_value: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MetricResults {
     #[serde(flatten)]
     pub metric: Metric,
@@ -128,7 +138,8 @@ pub struct MetricResults {
 }
 
 /// A metric in one variant, as counted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = MetricLevel)]
 pub struct Level {
     pub variant: String,
     pub converted: u64,
@@ -136,14 +147,14 @@ pub struct Level {
     pub mean: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Adjustment {
     pub theta: f64,
     /// Share of the variance that is taken away.
     pub variance_reduction: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Comparison {
     pub variant: String,
     pub verdict: Verdict,
@@ -155,7 +166,7 @@ pub struct Comparison {
 
 /// All intervals are corrected for the number of comparisons, and all but those under `single_look` hold however often
 /// one looks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Effect {
     pub difference: f64,
     pub interval: Interval,
@@ -170,7 +181,8 @@ pub struct Effect {
 }
 
 /// To the mean of what it is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RelativeEffect)]
 pub struct Relative {
     pub difference: f64,
     pub interval: Interval,

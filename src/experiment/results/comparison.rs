@@ -1,6 +1,7 @@
 //! One variant compared with another in one metric.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::experiment::statistics::{Boundary, Cuped, Difference, Moments, difference, planning};
 use crate::experiment::{Kind, Metric, Role, Sample};
@@ -14,7 +15,7 @@ const USERS_MIN: u64 = 100;
 const CONVERTED_MIN: f64 = 20.0;
 
 /// Why there is nothing to compare yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// The phase does not have the variant to compare with.

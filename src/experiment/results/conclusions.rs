@@ -3,6 +3,7 @@
 mod decision;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::experiment::{Goal, Kind, Role};
 
@@ -13,7 +14,7 @@ use super::{
     Verdict,
 };
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Conclusion {
     pub finding: Finding,
     /// Something is wrong.
@@ -23,7 +24,7 @@ pub struct Conclusion {
     pub text: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     Stopped,

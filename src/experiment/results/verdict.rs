@@ -1,11 +1,12 @@
 //! What an interval says about a metric.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::experiment::statistics::Interval;
 use crate::experiment::{Goal, Metric, Role};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Better,

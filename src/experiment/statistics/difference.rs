@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
+use utoipa::ToSchema;
 
 use super::{Boundary, Moments, normal_p_value, normal_quantile};
 
@@ -14,7 +15,7 @@ pub struct Estimate {
     pub error: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,
@@ -31,7 +32,7 @@ pub struct Difference {
 }
 
 /// Valid for a single look at a time that was fixed before: not for deciding when to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SingleLook {
     pub interval: Interval,
     pub p_value: f64,

@@ -15,14 +15,14 @@ use uuid::Uuid;
 use super::ask::{self, Ask, FlagName, encoded};
 use super::doc::EnvironmentQuery;
 use super::doc::experiments::{
-    AcceptedConversions, ConversionBody, ExperimentBody, ExperimentList, ExperimentPath, ExperimentProblems,
-    NewExperiment, ResultsBody, StopBody,
+    AcceptedConversions, ConversionBody, ExperimentList, ExperimentPath, ExperimentProblems, NewExperiment,
+    StopBody,
 };
 use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Author;
-use crate::experiment::{Ending, ExperimentError, Kept, Wanted};
+use crate::experiment::{Ending, ExperimentError, Kept, Results, Wanted};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -43,7 +43,7 @@ const MAX_DEPTH_LEVELS: usize = 32;
     tag = "experiments",
     request_body = NewExperiment,
     responses(
-        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = ExperimentBody),
+        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = Kept),
         ExperimentProblems
     )
 )]
@@ -101,7 +101,7 @@ pub(in crate::http) async fn list(
     path = "/api/v1/experiments/{name}",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
-    responses((status = 200, description = "As it stands", body = ExperimentBody), ExperimentProblems)
+    responses((status = 200, description = "As it stands", body = Kept), ExperimentProblems)
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
@@ -120,7 +120,7 @@ pub(in crate::http) async fn one(
     path = "/api/v1/experiments/{name}/results",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
-    responses((status = 200, description = "Phase by phase", body = ResultsBody), ExperimentProblems)
+    responses((status = 200, description = "Phase by phase", body = Results), ExperimentProblems)
 )]
 pub(in crate::http) async fn results(
     State(api): State<Arc<Api>>,
@@ -140,7 +140,7 @@ pub(in crate::http) async fn results(
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     request_body = StopBody,
-    responses((status = 200, description = "Stopped", body = ExperimentBody), ExperimentProblems)
+    responses((status = 200, description = "Stopped", body = Kept), ExperimentProblems)
 )]
 pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,

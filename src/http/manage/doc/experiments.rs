@@ -1,9 +1,9 @@
 //! The bodies of calls about experiments.
 #![allow(dead_code)]
 
-use serde_json::Value;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
+use crate::experiment::{Goal, Kept, Kind, Role};
 use crate::http::openapi::schema::ProblemDetails;
 
 #[derive(IntoParams)]
@@ -51,91 +51,20 @@ pub struct NewMetric {
     name: String,
     /// `conversion`: whether a user converted. `mean`: the sum of a user's values.
     #[schema(default = "conversion")]
-    kind: Option<MetricKind>,
+    kind: Option<Kind>,
     #[schema(default = "increase")]
-    goal: Option<MetricGoal>,
+    goal: Option<Goal>,
     /// Absent: `primary` for the first metric if no other is, else `secondary`.
-    role: Option<MetricRole>,
+    role: Option<Role>,
     /// The smallest effect worth finding, relative to the control.
     #[schema(minimum = 0.0001, maximum = 10, default = 0.05)]
     minimum_effect: Option<f64>,
 }
 
 #[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricKind {
-    Conversion,
-    Mean,
-}
-
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricGoal {
-    Increase,
-    Decrease,
-}
-
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricRole {
-    Primary,
-    Secondary,
-    Guardrail,
-}
-
-#[derive(ToSchema)]
-pub struct MetricBody {
-    name: String,
-    kind: MetricKind,
-    goal: MetricGoal,
-    role: MetricRole,
-    minimum_effect: f64,
-}
-
-#[derive(ToSchema)]
-pub struct ExperimentBody {
-    name: String,
-    environment: String,
-    flag_name: String,
-    #[schema(required)]
-    hypothesis: Option<String>,
-    #[schema(required)]
-    owner: Option<String>,
-    control: String,
-    #[schema(required)]
-    holdout: Option<String>,
-    metrics: Vec<MetricBody>,
-    window_hours: u32,
-    confidence: f64,
-    power: f64,
-    status: ExperimentStatus,
-    created_by: String,
-    #[schema(format = DateTime)]
-    started_at: String,
-    #[schema(required, format = DateTime)]
-    stopped_at: Option<String>,
-    #[schema(required)]
-    reason: Option<String>,
-    #[schema(required)]
-    winner: Option<String>,
-}
-
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ExperimentStatus {
-    Running,
-    Stopped,
-}
-
-#[derive(ToSchema)]
 pub struct ExperimentList {
-    experiments: Vec<ExperimentBody>,
+    experiments: Vec<Kept>,
 }
-
-/// See docs/experiments.md.
-#[derive(ToSchema)]
-#[schema(value_type = Object)]
-pub struct ResultsBody(Value);
 
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
