@@ -26,7 +26,6 @@ use super::input::{Input, json_answer, refused, wait_for_version};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
-use super::problem::FieldError;
 
 /// For callers that can set neither body nor query, such as OpenFeature's providers.
 const ENVIRONMENT_HEADER: &str = "flags-environment";
@@ -103,8 +102,8 @@ async fn single(
     wait_for_version(api, min_version).await?;
     let (body, parcel, version) = answered(api, &environment, &query, min_version, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
-            let several = FieldError::new("contexts", "expected none here; evaluate/bulk takes many");
-            return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![several]));
+            let several = "expected none here; evaluate/bulk takes many";
+            return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
         };
         let (asker, mut body) = (call.asker(subject), Vec::with_capacity(body::ONE_BYTES));
         for ask in asks.as_slice() {
@@ -265,8 +264,7 @@ pub(super) fn check_size(asks: usize, subjects: &[Subject<'_>]) -> Result<(), Pr
     let answers = asks.saturating_mul(subjects.len());
     if answers > MAX_ANSWERS {
         let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");
-        let error = FieldError::new("flag_names", message);
-        return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]));
+        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "flag_names", message));
     }
     let contexts: usize = subjects.iter().map(|subject| subject.context_json.len()).sum();
     let echoed = contexts.saturating_mul(asks);

@@ -22,7 +22,6 @@ use super::caller::Caller;
 use super::input::{Bodiless, Input, last_parameter};
 use super::openapi::calls::ManagementProblems;
 use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
-use super::problem::FieldError;
 
 const PAGE_TOKENS: u32 = 100;
 const DATABASE_RETRY_SECONDS: u32 = 5;
@@ -176,9 +175,7 @@ fn register(api: &Api) -> Result<&Arc<Register>, Problem> {
 }
 
 fn page(query: Option<&str>) -> Result<(u32, Option<TokenId>), Problem> {
-    let refuse = |status, field, message: String| {
-        Err(Problem::of_fields(status, vec![FieldError::new(field, message)]))
-    };
+    let refuse = |status, field, message: String| Err(Problem::of_field(status, field, message));
     let limit = match last_parameter(query, "limit").map(|text| text.parse::<u64>()) {
         None => PAGE_TOKENS,
         Some(Err(_)) => {

@@ -16,7 +16,6 @@ use crate::http::input::{Bodiless, Input, json_answer};
 use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
-use crate::http::problem::FieldError;
 use crate::manage::{Asked, By, Expected};
 
 use super::body;
@@ -70,8 +69,7 @@ fn change(input: &Input) -> Result<Value, Problem> {
         Some("true") => drop(change.insert("is_enabled".to_owned(), true.into())),
         Some("false") => drop(change.insert("is_enabled".to_owned(), false.into())),
         Some(_) => {
-            let error = FieldError::new("enabled", "expected true or false");
-            return Err(Problem::of_fields(StatusCode::BAD_REQUEST, vec![error]));
+            return Err(Problem::of_field(StatusCode::BAD_REQUEST, "enabled", "expected true or false"));
         }
     }
     if let Some(percentage) = input.parameter("rollout_percentage") {
@@ -79,8 +77,7 @@ fn change(input: &Input) -> Result<Value, Problem> {
     }
     if change.is_empty() {
         let message = "expected this, or rollout_percentage, or both";
-        let error = FieldError::new("enabled", message);
-        return Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![error]));
+        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "enabled", message));
     }
     Ok(Value::Object(change))
 }

@@ -27,8 +27,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
             return tag.into_iter().fold(problem, |problem, tag| problem.header(ETAG, tag));
         }
         ManageError::NoSource(_) => {
-            let field = FieldError::new("environment", error.to_string());
-            return Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, vec![field]);
+            return Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", error.to_string());
         }
         ManageError::Source(error) => {
             let detail = format!("the source of flags gives no answer to believe ({})", error.reason());

@@ -11,13 +11,11 @@ const FIELDS: [&str; 4] = ["name", "scopes", "environments", "expires_in"];
 
 /// The order, or everything that is wrong with it. What is of another type is told before what is not meaningful.
 pub(super) fn read(body: &[u8]) -> Result<Order, Problem> {
-    let wrong = |status, field: &str, message: String| {
-        Problem::of_fields(status, vec![FieldError::new(field, message)])
-    };
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| wrong(StatusCode::BAD_REQUEST, "body", format!("expected JSON: {error}")))?;
+    let body: Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::of_field(StatusCode::BAD_REQUEST, "body", format!("expected JSON: {error}"))
+    })?;
     let Value::Object(members) = &body else {
-        return Err(wrong(StatusCode::BAD_REQUEST, "body", "expected an object".to_owned()));
+        return Err(Problem::of_field(StatusCode::BAD_REQUEST, "body", "expected an object"));
     };
     let mut errors = Vec::new();
     let name = text(members, "name", &mut errors);
