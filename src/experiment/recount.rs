@@ -98,11 +98,16 @@ type Due = (i64, i64, String, String, i64, Option<i64>, Option<String>, Option<S
 /// Counts what is due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
     let mut recount = Recount { database, metrics, versions: AHashMap::new() };
+    let mut is_well = true;
     while !shutdown.is_cancelled() {
-        match recount.next().await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "experiments are not counted at the moment"),
+        let counted = recount.next().await;
+        // Told once, however long it lasts.
+        if let (Err(error), true) = (&counted, is_well) {
+            tracing::warn!(%error, "experiments are not counted at the moment");
+        }
+        is_well = counted.is_ok();
+        if matches!(counted, Ok(true)) {
+            continue;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
