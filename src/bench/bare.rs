@@ -9,7 +9,7 @@ use crate::evaluate::outbox::Outbox;
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::Record;
-use crate::message::event::{EventFrame, EventSource, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, write_event};
 use crate::message::request::Request;
 
 /// How many different events the loop turns over.
@@ -65,7 +65,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         session_id: request.context.session_id.as_deref(),
         environment: load::ENVIRONMENT,
         context: &request.context_json,
-        evaluated_at: "2026-01-15T10:30:00.012345Z",
+        evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
         evaluation_ns: None,
         source: EventSource::Kafka { topic, partition: 0, offset: 500_000, index: 0 },
     };

@@ -11,7 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
 use crate::kafka::consumer::Record;
-use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
 use crate::message::request::{Ask, Request};
 use crate::message::trace;
@@ -50,6 +50,7 @@ struct Scene {
     privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
     now: String,
+    now_micros: i64,
 }
 
 /// The environment of a request; without flags if this deployment does not serve it.
@@ -68,6 +69,7 @@ impl Responder {
             privacy: Privacy::of(&parts.config.privacy),
             snapshot: Arc::default(),
             now: String::new(),
+            now_micros: 0,
             parts,
         };
         Self { scene, event: Vec::with_capacity(1024), reply: ReplyWriter::default() }
@@ -77,7 +79,9 @@ impl Responder {
 impl Respond for Responder {
     fn begin(&mut self) {
         self.scene.snapshot = Arc::clone(&self.scene.parts.store.load());
-        self.scene.now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let now = Utc::now();
+        self.scene.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+        self.scene.now_micros = now.timestamp_micros();
     }
 
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
@@ -190,7 +194,7 @@ impl Scene {
             session_id: shown.session_id.as_deref(),
             environment: served.name,
             context: &shown.context,
-            evaluated_at: &self.now,
+            evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
