@@ -88,6 +88,7 @@ fn every_problem_is_told_at_once_and_named() {
             ("UNLEASH_URL", "http://unleash:4242/api/"),
             ("FLAGSTREAM_KAFKA__CLIENT__ENABLE_IDEMPOTENCE", "false"),
             ("FLAGSTREAM_FORMAT__EVENTS", "avro"),
+            ("FLAGSTREAM_FORMAT__UPDATES", "avro"),
         ],
     );
     for expected in [
@@ -98,11 +99,12 @@ fn every_problem_is_told_at_once_and_named() {
         "UNLEASH_REFRESH_INTERVAL: expected a duration",
         "UNLEASH_API_TOKEN: must be set with UNLEASH_URL",
         "FLAGSTREAM_KAFKA__CLIENT__ENABLE_IDEMPOTENCE: `enable.idempotence` cannot be changed",
-        "FLAGSTREAM_FORMAT__EVENTS: only `json` is built yet",
+        "SCHEMA_REGISTRY_URL: must be set where a format is not `json`",
+        "FLAGSTREAM_FORMAT__UPDATES: only `json` is built yet",
     ] {
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
     }
-    assert_eq!(found.len(), 8, "{found:#?}");
+    assert_eq!(found.len(), 9, "{found:#?}");
 }
 
 #[test]
@@ -139,8 +141,10 @@ fn each_bad_value_names_its_setting() {
         ("FLAGSTREAM_LOG", "inof"),
         ("FLAGSTREAM_LOG", "flagstream=loud"),
         ("FLAGSTREAM_LOG_FORMAT", "xml"),
-        ("FLAGSTREAM_FORMAT__REQUESTS", "auto"),
-        ("FLAGSTREAM_FORMAT__SUBJECTS", "record"),
+        ("FLAGSTREAM_FORMAT__REQUESTS", "protobuf"),
+        ("FLAGSTREAM_FORMAT__EVENTS", "auto"),
+        ("FLAGSTREAM_FORMAT__CHANGES", "auto"),
+        ("FLAGSTREAM_FORMAT__SUBJECTS", "name"),
         ("SCHEMA_REGISTRY_URL", "ftp://x"),
         ("DATABASE_URL", "mysql://x/y"),
         ("FLAGSTREAM_DATABASE__MIGRATE", "2"),

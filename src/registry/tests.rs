@@ -1,0 +1,245 @@
+use std::collections::HashMap;
+use std::sync::Mutex as StdMutex;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{InputFormat, Secret};
+use crate::message::avro::{Kind, Subject, header};
+
+/// A registry in this process, which can be told to fail.
+#[derive(Default)]
+struct Fake {
+    schemas: StdMutex<HashMap<u32, Value>>,
+    /// Answers with this status.
+    fails: StdMutex<Option<StatusCode>>,
+    calls: StdMutex<Vec<String>>,
+    /// Must be in every call.
+    authorization: Option<&'static str>,
+}
+
+async fn serve(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    fake.calls.lock().unwrap().push(format!("{method} {}", uri.path()));
+    if let Some(status) = *fake.fails.lock().unwrap() {
+        return (status, "upstream fails").into_response();
+    }
+    if let Some(expected) = fake.authorization
+        && headers.get("authorization").is_none_or(|got| got != expected)
+    {
+        return (StatusCode::UNAUTHORIZED, r#"{"message":"Unauthorized"}"#).into_response();
+    }
+    let missing = (StatusCode::NOT_FOUND, r#"{"error_code":40403,"message":"Schema not found"}"#);
+    let mut schemas = fake.schemas.lock().unwrap();
+    let parts: Vec<&str> = uri.path().trim_start_matches("/base").split('/').skip(1).collect();
+    let sent = || serde_json::from_slice::<Value>(&body).unwrap()["schema"].clone();
+    match (method.as_str(), parts.as_slice()) {
+        ("GET", ["schemas", "ids", id]) => match schemas.get(&id.parse().unwrap()) {
+            Some(schema) => schema.to_string().into_response(),
+            None => missing.into_response(),
+        },
+        ("POST", ["subjects", "refused-value", ..]) => {
+            (StatusCode::CONFLICT, r#"{"message":"incompatible with an earlier schema"}"#).into_response()
+        }
+        ("POST", ["subjects", _, "versions"]) => {
+            let id = schemas.iter().find(|(_, known)| known["schema"] == sent()).map(|(id, _)| *id);
+            let id = id.unwrap_or(schemas.len() as u32 + 1);
+            schemas.insert(id, json!({"schema": sent()}));
+            json!({"id": id}).to_string().into_response()
+        }
+        ("POST", ["subjects", _]) => match schemas.iter().find(|(_, known)| known["schema"] == sent()) {
+            Some((id, _)) => json!({"id": id, "version": 1}).to_string().into_response(),
+            None => missing.into_response(),
+        },
+        _ => panic!("{method} {uri}"),
+    }
+}
+
+impl Fake {
+    async fn start(self) -> (Arc<Self>, String) {
+        let fake = Arc::new(self);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let router = Router::new().fallback(serve).with_state(Arc::clone(&fake));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (fake, address)
+    }
+
+    fn has(&self, id: u32, schema: &str) {
+        self.schemas.lock().unwrap().insert(id, json!({"schema": schema}));
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.lock().unwrap().len()
+    }
+}
+
+fn config(urls: &[&str], auto_register: bool) -> SchemaRegistryConfig {
+    let urls = urls.iter().map(|url| Secret::new((*url).to_owned())).collect();
+    SchemaRegistryConfig { urls, auto_register, ca_certificate: None }
+}
+
+fn open(urls: &[&str]) -> Arc<SchemaRegistry> {
+    SchemaRegistry::open(&config(urls, true), Handle::current()).unwrap().unwrap()
+}
+
+fn request(id: u32) -> Vec<u8> {
+    let mut message = header(id).to_vec();
+    Kind::Request.plan().from_json(r#"{"flag_name":"f"}"#, &mut message).unwrap();
+    message
+}
+
+/// On a thread of its own, as the roles read.
+async fn read(
+    mut reader: Reader,
+    payload: Vec<u8>,
+) -> (Reader, Result<String, Unread>) {
+    tokio::task::spawn_blocking(move || {
+        let read = reader.read(&payload, 1_000).map(|json| String::from_utf8(json.to_vec()).unwrap());
+        (reader, read)
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_schema_is_asked_for_once_and_outlives_its_registry() {
+    let (fake, address) = Fake::default().start().await;
+    fake.has(7, Kind::Request.text());
+    let registry = open(&[&format!("http://{address}")]);
+    let mut reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);
+    for _ in 0..3 {
+        let (back, read) = read(reader, request(7)).await;
+        reader = back;
+        assert_eq!(read.as_deref(), Ok(r#"{"flag_name":"f"}"#));
+    }
+    *fake.fails.lock().unwrap() = Some(StatusCode::INTERNAL_SERVER_ERROR);
+    let (_, known) = read(reader, request(7)).await;
+    assert!(known.is_ok());
+    // Another thread's reader has it from the registry's memory.
+    let other = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Avro);
+    let (_, known) = read(other, request(7)).await;
+    assert!(known.is_ok());
+    assert_eq!(fake.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_outage_is_no_fault_of_the_record_and_ends() {
+    let (fake, address) = Fake::default().start().await;
+    *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
+    let reader = Reader::new(Some(open(&[&format!("http://{address}")])), Subject::REQUESTS, InputFormat::Auto);
+    let (reader, away) = read(reader, request(7)).await;
+    assert!(matches!(&away, Err(Unread::Away(why)) if why.contains("503")), "{away:?}");
+    // Nobody asks again at once, whatever the id.
+    let (mut reader, away) = read(reader, request(8)).await;
+    assert!(matches!(away, Err(Unread::Away(_))));
+    assert_eq!(fake.calls(), 1);
+    *fake.fails.lock().unwrap() = None;
+    fake.has(7, Kind::Request.text());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (back, again) = read(reader, request(7)).await;
+        reader = back;
+        match again {
+            Ok(_) => break,
+            Err(Unread::Away(_)) if Instant::now() < deadline => tokio::time::sleep(REST / 10).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_record_is_told_apart() {
+    let (fake, address) = Fake::default().start().await;
+    fake.has(1, Kind::Reply.text());
+    fake.has(2, r#"{"type":"record","name":"R","fields":[{"name":"user_id","type":"bytes"},{"name":"flag_names","type":"string"}]}"#);
+    fake.has(3, "no schema");
+    fake.schemas.lock().unwrap().insert(4, json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}));
+    fake.has(5, Kind::Request.text());
+    let registry = open(&[&format!("http://{address}")]);
+    let outcomes = [
+        (header(9).to_vec(), "the registry has no schema 9"),
+        (header(2).to_vec(), "schema 2: flag_names: expected a list, its schema has string"),
+        (header(3).to_vec(), "schema 3 cannot be read"),
+        (header(4).to_vec(), "schema 4 is of type PROTOBUF, not AVRO"),
+        (header(5).to_vec(), "not a message of schema 5: it ends in the middle of a value"),
+    ];
+    let mut reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
+    for (payload, expected) in outcomes {
+        let (back, outcome) = read(reader, payload).await;
+        reader = back;
+        let error = outcome.unwrap_err();
+        assert!(!matches!(error, Unread::Away(_)));
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+    // An unknown id is asked for twice, in case that it is on its way, and then not for a while.
+    let calls = fake.calls();
+    let (_, outcome) = read(reader, header(9).to_vec()).await;
+    assert!(matches!(outcome, Err(Unread::UnknownSchema(_))));
+    assert_eq!(fake.calls(), calls);
+}
+
+#[tokio::test]
+async fn formats_are_told_apart_where_either_is_taken() {
+    let json = br#"{"flag_name":"f"}"#.to_vec();
+    let reader = |format| Reader::new(None, Subject::REQUESTS, format);
+    for (format, payload, expected) in [
+        (InputFormat::Json, json.clone(), Ok(r#"{"flag_name":"f"}"#)),
+        (InputFormat::Auto, json.clone(), Ok(r#"{"flag_name":"f"}"#)),
+        (InputFormat::Auto, vec![], Ok("")),
+        (InputFormat::Avro, vec![], Ok("")),
+        (InputFormat::Avro, json, Err(Unread::NotAvro)),
+        (InputFormat::Json, vec![0, 0, 0, 0, 7], Ok("\0\0\0\0\u{7}")),
+        (
+            InputFormat::Auto,
+            request(7),
+            Err(Unread::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into())),
+        ),
+    ] {
+        let (_, outcome) = read(reader(format), payload).await;
+        assert_eq!(outcome.as_deref(), expected.as_ref().copied(), "{format:?}");
+    }
+}
+
+#[tokio::test]
+async fn schemas_are_registered_or_only_looked_up() {
+    let (fake, address) = Fake { authorization: Some("Basic dXNlcjpwQHNzK3c="), ..Fake::default() }.start().await;
+    // Below a path, as behind a proxy; the password as URLs have it.
+    let url = format!("http://user:p%40ss+w@{address}/base/");
+    let client = |auto| Client::new(&config(&[&url], auto)).unwrap().unwrap();
+    let wanted = Subject::EVENTS.text();
+    let refused = client(false).id_of("events-value", &wanted).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "subject events-value does not have our schema: register it with `flagstream schemas register`"
+    );
+    assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
+    assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
+    assert_eq!(client(false).id_of("events-value", &wanted).await, Ok(1));
+    assert!(fake.calls.lock().unwrap().iter().all(|call| call.starts_with("POST /base/subjects/events-value")));
+    let refused = client(true).id_of("refused-value", &wanted).await.unwrap_err();
+    assert!(matches!(&refused, RegistryError::Refused(why) if why.ends_with("409 Conflict: incompatible with an earlier schema")));
+    let stranger = Client::new(&config(&[&format!("http://user:guess@{address}")], true)).unwrap().unwrap();
+    let error = stranger.id_of("events-value", &wanted).await.unwrap_err();
+    assert!(error.to_string().contains("401 Unauthorized") && !error.to_string().contains("guess"), "{error}");
+}
+
+#[tokio::test]
+async fn another_address_answers_for_one_that_is_away() {
+    let (fake, address) = Fake::default().start().await;
+    fake.has(7, Kind::Request.text());
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (broken, broken_address) = Fake::default().start().await;
+    *broken.fails.lock().unwrap() = Some(StatusCode::BAD_GATEWAY);
+    let urls = [format!("http://{closed}"), format!("http://{broken_address}"), format!("http://{address}")];
+    let client = Client::new(&config(&urls.each_ref().map(String::as_str), true)).unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.schema(7).await.unwrap().unwrap().schema, Kind::Request.text());
+    }
+    // The one that answered is asked first from then on.
+    assert_eq!((broken.calls(), fake.calls()), (1, 3));
+}
