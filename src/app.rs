@@ -31,6 +31,7 @@ use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
+use crate::registry::Formats;
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
 use crate::warm::{View, Warmer};
@@ -116,8 +117,13 @@ impl App {
     ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
         let store = Arc::new(Store::default());
+        let formats = Formats::open(&config).await?;
         let mut app = Self {
-            switches: Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+            switches: Arc::new(KillSwitches::new(
+                Arc::clone(&config),
+                Arc::clone(&formats),
+                Arc::clone(&store),
+            )),
             parts: Parts {
                 store,
                 metrics: Metrics::new(),
@@ -125,6 +131,7 @@ impl App {
                 shutdown: Shutdown::new(),
                 health: Reporter::detached(),
                 config,
+                formats,
             },
             health,
             supervisor: Supervisor::default(),
@@ -326,9 +333,9 @@ impl App {
     }
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
-        let Parts { config, store, metrics, .. } = self.parts.clone();
+        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
-        let feeder = Feeder::new(config, store, metrics, origins);
+        let feeder = Feeder::new(config, formats, store, metrics, origins);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));

@@ -51,6 +51,7 @@ use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
+use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Threads};
 
 use self::letters::Letters;
@@ -72,6 +73,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
+    pub formats: Arc<Formats>,
     pub database: Database,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
@@ -148,7 +150,7 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let definitions = lane(&topics.definitions, "sink-definitions", "definitions", health, false);
     let health = &parts.conversions_health;
     let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
-    let config = Arc::clone(&parts.config);
+    let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
     let take = move || Conversions {
         privacy: Privacy::of(&config.privacy),
         environment: config.unleash.default_environment.clone(),
@@ -158,7 +160,7 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };
     Ok(vec![
-        start("sink", Box::new(move || evaluations.run(Evaluations::<R>::default)))?,
+        start("sink", Box::new(move || evaluations.run(|| Evaluations::<R>::new(&formats))))?,
         start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
         start("sink-conversions", Box::new(move || conversions.run(take)))?,
     ])

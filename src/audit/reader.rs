@@ -41,6 +41,11 @@ const LAST_WRITE: Duration = Duration::from_secs(3);
 /// What becomes of each record.
 pub trait Take: Send + 'static {
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch);
+
+    /// Why the record cannot be taken now, for a reason that is not its own.
+    fn holds_up(&mut self, _: &Record<'_>) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// One reader.
@@ -218,6 +223,15 @@ impl<T: Take> Reader<T> {
             let Some(position) = positions.get_mut(&record.partition()) else { continue };
             if record.offset() < position.next_offset {
                 // Not what was sought: the topic may be another one under the same name.
+                sure = false;
+                break;
+            }
+            if let Some(why) = self.take.holds_up(&record) {
+                tracing::warn!(
+                    partition = record.partition(),
+                    offset = record.offset(),
+                    "the sink waits: {why}"
+                );
                 sure = false;
                 break;
             }

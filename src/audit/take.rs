@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 
+use crate::config::InputFormat;
 use crate::experiment::conversion::Reported;
 use crate::kafka::consumer::Record;
+use crate::message::avro::Subject;
 use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
 use crate::privacy::Privacy;
+use crate::registry::{Formats, Reader};
 
 use super::batch::{Batch, Content, Refusal};
 use super::definition::FlagVersion;
@@ -18,9 +21,17 @@ use super::position::Position;
 use super::reader::Take;
 use super::rows::Rows;
 
+/// Most bytes of JSON that an event in Avro may become.
+const MAX_EVENT_BYTES: usize = 16 << 20;
+
 /// Of the events topic.
 #[derive(Debug)]
-pub(super) struct Evaluations<R>(PhantomData<fn() -> R>);
+pub(super) struct Evaluations<R> {
+    reader: Reader,
+    /// The JSON of an event in Avro.
+    text: Vec<u8>,
+    rows: PhantomData<fn() -> R>,
+}
 
 /// Of the definitions topic.
 #[derive(Debug)]
@@ -35,20 +46,30 @@ pub(super) struct Conversions {
     pub retention_days: u32,
 }
 
-impl<R> Default for Evaluations<R> {
-    fn default() -> Self {
-        Self(PhantomData)
+impl<R> Evaluations<R> {
+    /// Whatever the format is now, the topic may have both.
+    pub(super) fn new(formats: &Formats) -> Self {
+        let reader = formats.reader(Subject::EVENTS, InputFormat::Auto);
+        Self { reader, text: Vec::new(), rows: PhantomData }
     }
 }
 
 impl<R: Rows> Take for Evaluations<R> {
+    fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
+        self.reader.holds_up(record.payload())
+    }
+
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch) {
         let sequence = record.header(HEADER).and_then(Sequence::parse);
         if sequence.is_some_and(|sequence| !position.streams.take(sequence)) {
             batch.repeated += 1;
             return;
         }
-        match Event::read(record.payload()) {
+        let event = match self.reader.read(record.payload(), &mut self.text, MAX_EVENT_BYTES) {
+            Ok(json) => Event::read(json),
+            Err(unread) => Err(Unreadable(unread.to_string())),
+        };
+        match event {
             Ok(Event::Evaluated(evaluation)) if position.sources.take(&evaluation) => {
                 batch.evaluation(record, &evaluation, R::encode);
             }

@@ -262,6 +262,7 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
     let parts = Parts {
         config: Arc::new(config),
+        formats: Arc::default(),
         database: Database::Postgres(own.database.clone()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::values::Values;
 use super::{
-    formats,
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
     EvaluationConfig, FlagsConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath,
-    RedisConfig, Scope, Secret, TlsConfig, client, parse, topics, unleash,
+    RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -16,8 +16,9 @@ use crate::message::request::RefusalCode;
 use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
 use super::Parts;
-use super::answer::Respond;
+use super::answer::{Respond, Responded};
 use super::batch::{Batch, Sent};
+use super::clients;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::reply_topics::ReplyTopics;
@@ -156,6 +157,7 @@ impl<'s> Session<'s> {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
             self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+            self.release()?;
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -198,16 +200,60 @@ impl<'s> Session<'s> {
                 metrics: &self.parts.metrics,
             };
             for record in fetched.records() {
-                responder.respond(&record, &mut outbox).map_err(SessionError::Producer)?;
-                outbox.batch.advance(super::outbox::place(&record), record.timestamp_ms());
+                let place = super::outbox::place(&record);
+                if self.memory.holds.has(place) {
+                    continue;
+                }
+                match responder.respond(&record, &mut outbox).map_err(SessionError::Producer)? {
+                    Responded::Done => outbox.batch.advance(place, record.timestamp_ms()),
+                    Responded::HeldUp(why) => self.memory.holds.hold(place, why),
+                }
             }
+            drop(fetched);
             self.batch.busy += busy.elapsed();
+            self.hold()?;
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
             }
         }
+        if self.batch.records == 0 && deadline.is_some() {
+            self.commit_nothing()?;
+        }
         Ok(self.batch.records > 0)
+    }
+
+    /// What was held up while this was filled waits from now on.
+    fn hold(&mut self) -> Result<(), SessionError> {
+        let topic = &self.parts.config.topics.requests;
+        self.memory.holds.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
+        if let Some(why) = &self.memory.holds.why {
+            self.parts.health.degraded(format!("partitions wait: {why}"));
+            self.well = false;
+        }
+        Ok(())
+    }
+
+    /// Looks again at what has waited for long enough.
+    fn release(&mut self) -> Result<(), SessionError> {
+        let topic = &self.parts.config.topics.requests;
+        let released = self.memory.holds.release(self.consumer, topic).map_err(SessionError::Consumer)?;
+        if released.is_empty() {
+            return Ok(());
+        }
+        let mut partitions = TopicPartitionList::with_capacity(released.len());
+        released.iter().for_each(|partition| drop(partitions.add_partition(topic, *partition)));
+        clients::rewind_these(self.consumer, topic, partitions)
+    }
+
+    /// Everything that came waits.
+    fn commit_nothing(&self) -> Result<(), SessionError> {
+        match self.parts.config.delivery.mode {
+            DeliveryMode::Transactional => {
+                self.producer.inner().commit_transaction(STEP).map_err(SessionError::Commit)
+            }
+            DeliveryMode::AtLeastOnce => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -247,7 +293,7 @@ impl<'s> Session<'s> {
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
         self.observe(took);
-        if !std::mem::replace(&mut self.well, true) {
+        if self.memory.holds.is_empty() && !std::mem::replace(&mut self.well, true) {
             self.parts.health.up();
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);

@@ -14,6 +14,7 @@ use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
 use super::clients;
+use super::holds::Holds;
 use super::session::{Ended, Session, SessionError};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
@@ -33,6 +34,8 @@ pub struct Worker {
 #[derive(Debug, Default)]
 pub struct Memory {
     pub amendments: Amendments,
+    /// Partitions that wait.
+    pub holds: Holds,
     /// The broker refused something, but not yet said what: one record per request finds out.
     pub careful: bool,
     /// Batches that failed in a row.
@@ -87,6 +90,7 @@ impl Worker {
             }
             if error.ends_consumer() {
                 consumer = None;
+                memory.holds = Holds::default();
                 memory.tell_assigned(0, &self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
@@ -111,7 +115,9 @@ impl Worker {
         let producer = clients::producer(&self.parts, self.index, memory.careful)?;
         let consumer = match consumer {
             Some(consumer) => {
-                clients::rewind(consumer, &self.parts.config.topics.requests)?;
+                let topic = &self.parts.config.topics.requests;
+                memory.holds.release_all(consumer, topic).map_err(SessionError::Consumer)?;
+                clients::rewind(consumer, topic)?;
                 consumer
             }
             None => consumer.insert(clients::consumer(&self.parts, self.index)?),

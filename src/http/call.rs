@@ -8,7 +8,7 @@ use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
-use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject};
 use crate::privacy::Shown;
 use crate::publish::Parcel;
@@ -160,7 +160,8 @@ impl<'c> Call<'c> {
             evaluation_ns,
             source: EventSource::Api(self.path.as_str()),
         };
-        let write = |out: &mut Vec<u8>| write_event(out, &frame, ask, &answered.answer);
+        let format = &self.api.formats.evaluated;
+        let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, &answered.answer);
         trail.parcel.record(user.map(str::as_bytes), write);
         answered
     }

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::config::{Secret, SchemaRegistryConfig};
+use crate::config::{SchemaRegistryConfig, Secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,7 +99,8 @@ impl Client {
             reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
         if let Some(path) = &config.ca_certificate {
             let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).context("not certificates in PEM")?;
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(&pem).context("not certificates in PEM")?;
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().context("the HTTP client for the schema registry cannot be made")?;
@@ -127,7 +128,9 @@ impl Client {
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let path = ["subjects", subject, "versions"];
         let added: Option<Id> = self.ask(Method::POST, &path, Some(schema)).await?;
-        added.map(|added| added.id).ok_or_else(|| RegistryError::Refused(format!("no such subject: {subject}")))
+        added
+            .map(|added| added.id)
+            .ok_or_else(|| RegistryError::Refused(format!("no such subject: {subject}")))
     }
 
     /// The versions of a subject, oldest first; none if there is no such subject.

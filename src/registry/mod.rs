@@ -4,6 +4,7 @@
 //! who needs another is told that it is away, and waits: a registry's outage is nobody's bad message.
 
 mod client;
+mod formats;
 mod reader;
 
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use tokio::sync::Mutex;
 use crate::config::SchemaRegistryConfig;
 
 pub use client::{Client, RegistryError};
+pub use formats::{Formats, Registration, registrations};
 pub use reader::{Reader, Unread};
 
 /// How long one look for an id may take in all.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Registered a moment ago at another node of the registry, an id may be unknown at this one: it is asked for twice.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// After a failure nobody asks for so long.

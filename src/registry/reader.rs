@@ -6,6 +6,7 @@ use ahash::AHashMap;
 
 use crate::config::InputFormat;
 use crate::message::avro::{Broken, Misfit, Plan, Subject, split};
+use crate::message::request::{Refusal, RefusalCode};
 
 use super::{Lookup, SchemaRegistry};
 
@@ -19,7 +20,6 @@ pub struct Reader {
     subject: Subject,
     format: InputFormat,
     plans: AHashMap<u32, Result<Plan, Misfit>>,
-    text: Vec<u8>,
 }
 
 /// Why a record was not read.
@@ -42,36 +42,54 @@ pub enum Unread {
 
 impl Reader {
     pub fn new(registry: Option<Arc<SchemaRegistry>>, subject: Subject, format: InputFormat) -> Self {
-        Self { registry, subject, format, plans: AHashMap::new(), text: Vec::new() }
+        Self { registry, subject, format, plans: AHashMap::new() }
     }
 
-    /// The record's JSON, of `max_bytes` at most: as it came, or made of Avro.
-    pub fn read<'r>(&'r mut self, payload: &'r [u8], max_bytes: usize) -> Result<&'r [u8], Unread> {
-        let avro = match (self.format, split(payload)) {
-            (InputFormat::Json, _) | (InputFormat::Auto, None) => return Ok(payload),
-            // An empty record is nothing in either.
-            (InputFormat::Avro, None) if payload.is_empty() => return Ok(payload),
-            (InputFormat::Avro, None) => return Err(Unread::NotAvro),
-            (InputFormat::Avro | InputFormat::Auto, Some(avro)) => avro,
-        };
-        let (id, message) = avro;
-        if !self.plans.contains_key(&id) {
-            self.settle(id)?;
-        }
+    /// The record's JSON, of `max_bytes` at most: as it came, or made of Avro in `text`.
+    pub fn read<'r>(
+        &mut self,
+        payload: &'r [u8],
+        text: &'r mut Vec<u8>,
+        max_bytes: usize,
+    ) -> Result<&'r [u8], Unread> {
+        let Some((id, message)) = self.avro(payload)? else { return Ok(payload) };
+        self.settle(id)?;
         match self.plans.get(&id) {
             Some(Ok(plan)) => {
-                self.text.clear();
-                plan.to_json(message, &mut self.text, max_bytes)
-                    .map_err(|broken| Unread::Broken { id, broken })?;
-                Ok(&self.text)
+                text.clear();
+                plan.to_json(message, text, max_bytes).map_err(|broken| Unread::Broken { id, broken })?;
+                Ok(text)
             }
             Some(Err(misfit)) => Err(Unread::Misfit { id, misfit: misfit.clone() }),
             None => Err(Unread::UnknownSchema(format!("no schema {id}").into())),
         }
     }
 
-    /// Finds out how messages of this schema are read.
+    /// Why the record cannot be read now, though another time it may.
+    pub fn holds_up(&mut self, payload: &[u8]) -> Option<Arc<str>> {
+        let (id, _) = self.avro(payload).ok().flatten()?;
+        match self.settle(id) {
+            Err(Unread::Away(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// The schema's id and the message; `None` for JSON.
+    fn avro<'r>(&self, payload: &'r [u8]) -> Result<Option<(u32, &'r [u8])>, Unread> {
+        match (self.format, split(payload)) {
+            (InputFormat::Json, _) | (InputFormat::Auto, None) => Ok(None),
+            // An empty record is nothing in either.
+            (InputFormat::Avro, None) if payload.is_empty() => Ok(None),
+            (InputFormat::Avro, None) => Err(Unread::NotAvro),
+            (InputFormat::Avro | InputFormat::Auto, avro) => Ok(avro),
+        }
+    }
+
+    /// Finds out how messages of this schema are read, unless it is known.
     fn settle(&mut self, id: u32) -> Result<(), Unread> {
+        if self.plans.contains_key(&id) {
+            return Ok(());
+        }
         let Some(registry) = &self.registry else {
             return Err(Unread::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into()));
         };
@@ -85,5 +103,16 @@ impl Reader {
         }
         self.plans.insert(id, self.subject.resolve(&schema));
         Ok(())
+    }
+}
+
+impl From<Unread> for Refusal {
+    fn from(unread: Unread) -> Self {
+        let code = match &unread {
+            Unread::Away(_) | Unread::UnknownSchema(_) => RefusalCode::UnknownSchema,
+            Unread::Misfit { .. } => RefusalCode::SchemaMismatch,
+            Unread::Broken { .. } | Unread::NotAvro => RefusalCode::NotAvro,
+        };
+        Self { code, field: String::new(), message: unread.to_string(), wrong_type: false }
     }
 }

@@ -23,7 +23,13 @@ struct Fake {
     authorization: Option<&'static str>,
 }
 
-async fn serve(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn serve(
+    State(fake): State<Arc<Fake>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     fake.calls.lock().unwrap().push(format!("{method} {}", uri.path()));
     if let Some(status) = *fake.fails.lock().unwrap() {
         return (status, "upstream fails").into_response();
@@ -94,12 +100,11 @@ fn request(id: u32) -> Vec<u8> {
 }
 
 /// On a thread of its own, as the roles read.
-async fn read(
-    mut reader: Reader,
-    payload: Vec<u8>,
-) -> (Reader, Result<String, Unread>) {
+async fn read(mut reader: Reader, payload: Vec<u8>) -> (Reader, Result<String, Unread>) {
     tokio::task::spawn_blocking(move || {
-        let read = reader.read(&payload, 1_000).map(|json| String::from_utf8(json.to_vec()).unwrap());
+        let mut text = Vec::new();
+        let read =
+            reader.read(&payload, &mut text, 1_000).map(|json| String::from_utf8(json.to_vec()).unwrap());
         (reader, read)
     })
     .await
@@ -131,7 +136,8 @@ async fn a_schema_is_asked_for_once_and_outlives_its_registry() {
 async fn an_outage_is_no_fault_of_the_record_and_ends() {
     let (fake, address) = Fake::default().start().await;
     *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
-    let reader = Reader::new(Some(open(&[&format!("http://{address}")])), Subject::REQUESTS, InputFormat::Auto);
+    let reader =
+        Reader::new(Some(open(&[&format!("http://{address}")])), Subject::REQUESTS, InputFormat::Auto);
     let (reader, away) = read(reader, request(7)).await;
     assert!(matches!(&away, Err(Unread::Away(why)) if why.contains("503")), "{away:?}");
     // Nobody asks again at once, whatever the id.
@@ -158,7 +164,10 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
     fake.has(1, Kind::Reply.text());
     fake.has(2, r#"{"type":"record","name":"R","fields":[{"name":"user_id","type":"bytes"},{"name":"flag_names","type":"string"}]}"#);
     fake.has(3, "no schema");
-    fake.schemas.lock().unwrap().insert(4, json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}));
+    fake.schemas
+        .lock()
+        .unwrap()
+        .insert(4, json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}));
     fake.has(5, Kind::Request.text());
     let registry = open(&[&format!("http://{address}")]);
     let outcomes = [
@@ -207,7 +216,8 @@ async fn formats_are_told_apart_where_either_is_taken() {
 
 #[tokio::test]
 async fn schemas_are_registered_or_only_looked_up() {
-    let (fake, address) = Fake { authorization: Some("Basic dXNlcjpwQHNzK3c="), ..Fake::default() }.start().await;
+    let (fake, address) =
+        Fake { authorization: Some("Basic dXNlcjpwQHNzK3c="), ..Fake::default() }.start().await;
     // Below a path, as behind a proxy; the password as URLs have it.
     let url = format!("http://user:p%40ss+w@{address}/base/");
     let client = |auto| Client::new(&config(&[&url], auto)).unwrap().unwrap();
@@ -220,12 +230,19 @@ async fn schemas_are_registered_or_only_looked_up() {
     assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
     assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
     assert_eq!(client(false).id_of("events-value", &wanted).await, Ok(1));
-    assert!(fake.calls.lock().unwrap().iter().all(|call| call.starts_with("POST /base/subjects/events-value")));
+    assert!(
+        fake.calls.lock().unwrap().iter().all(|call| call.starts_with("POST /base/subjects/events-value"))
+    );
     let refused = client(true).id_of("refused-value", &wanted).await.unwrap_err();
-    assert!(matches!(&refused, RegistryError::Refused(why) if why.ends_with("409 Conflict: incompatible with an earlier schema")));
+    assert!(
+        matches!(&refused, RegistryError::Refused(why) if why.ends_with("409 Conflict: incompatible with an earlier schema"))
+    );
     let stranger = Client::new(&config(&[&format!("http://user:guess@{address}")], true)).unwrap().unwrap();
     let error = stranger.id_of("events-value", &wanted).await.unwrap_err();
-    assert!(error.to_string().contains("401 Unauthorized") && !error.to_string().contains("guess"), "{error}");
+    assert!(
+        error.to_string().contains("401 Unauthorized") && !error.to_string().contains("guess"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -13,10 +13,13 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use crate::config::InputFormat;
 use crate::evaluate::Parts;
 use crate::flag::Moment;
 use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::message::avro::Subject;
 use crate::metrics::WarmMetrics;
+use crate::registry::{Reader, Unread};
 
 use super::client::Client;
 use super::clients::{self, Progress};
@@ -28,6 +31,8 @@ use super::writer::{Writer, Written};
 
 /// Records of one fetch, which are written together: Redis is waited for a few times, however many they are.
 pub(crate) const FETCH_RECORDS: usize = 8_192;
+/// Most bytes of JSON that an event in Avro may become.
+const MAX_EVENT_BYTES: usize = 16 << 20;
 /// How late a stop may be noticed.
 const STEP: Duration = Duration::from_millis(20);
 /// How long an event may wait until the store has the version that it was evaluated with.
@@ -47,6 +52,7 @@ pub(super) struct Worker {
     client: Client,
     writer: Arc<Mutex<Writer>>,
     repeats: Repeats,
+    reader: Reader,
     ttl: Duration,
     hostname: String,
     probed: Option<Instant>,
@@ -74,6 +80,7 @@ impl Worker {
         let writer = Writer::new(client.clone(), ttl);
         Self {
             repeats: writer.repeats(),
+            reader: parts.formats.reader(Subject::EVENTS, InputFormat::Auto),
             writer: Arc::new(Mutex::new(writer)),
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             parts,
@@ -195,7 +202,15 @@ impl Worker {
         if record.timestamp_ms() < clock.ms - self.ttl_ms() {
             return Err("old");
         }
-        let event = Event::read(record.payload()).ok_or("unreadable")?;
+        let mut text = Vec::new();
+        let json =
+            self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES).map_err(
+                |unread| match unread {
+                    Unread::Away(_) => "no_schema",
+                    _ => "unreadable",
+                },
+            )?;
+        let event = Event::read(json).ok_or("unreadable")?;
         if !event.is_evaluation() {
             return Err("change");
         }

@@ -35,10 +35,11 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
         Arc::clone(&store),
         None,
         Vec::new(),
-        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::default(), Arc::clone(&store))),
     );
     let (shutdown, health) = (Shutdown::new(), Reporter::detached());
-    let parts = Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
+    let formats = Arc::default();
+    let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
     let api = Api::new(parts, publisher, None, manager, None);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)

@@ -4,9 +4,9 @@ use chrono::{DateTime, SecondsFormat};
 
 use crate::message::json::{Span, write_string};
 
+use super::Broken;
 use super::plan::{Plan, Step, Unit};
 use super::wire::Input;
-use super::Broken;
 
 /// Deepest nesting of a message: schemas may contain themselves.
 const MAX_DEPTH_LEVELS: usize = 64;

@@ -12,10 +12,12 @@
 mod decode;
 mod encode;
 pub mod event;
+mod format;
 mod plan;
 mod schemas;
 mod wire;
 
+pub use format::Format;
 pub use plan::{Misfit, Plan};
 pub use schemas::{Kind, Subject};
 

@@ -256,7 +256,9 @@ impl<'r> Resolver<'r> {
             S::Record(record) => return self.whole_record(record, taken),
             other if taken => return Err(Misfit::new("a type that has a JSON form", describe(other))),
             S::Bytes | S::BigDecimal | S::Uuid(UuidSchema::Bytes) => Step::Bytes,
-            S::Fixed(fixed) | S::Duration(fixed) | S::Uuid(UuidSchema::Fixed(fixed)) => Step::Fixed(fixed.size),
+            S::Fixed(fixed) | S::Duration(fixed) | S::Uuid(UuidSchema::Fixed(fixed)) => {
+                Step::Fixed(fixed.size)
+            }
             S::Decimal(decimal) => match &decimal.inner {
                 apache_avro::schema::InnerDecimalSchema::Bytes => Step::Bytes,
                 apache_avro::schema::InnerDecimalSchema::Fixed(fixed) => Step::Fixed(fixed.size),

@@ -42,9 +42,7 @@ fn as_json(value: Avro, json: bool, schema: &Schema) -> Json {
             other => panic!("{other:?}"),
         },
         Avro::Array(items) => match schema {
-            Schema::Array(array) => {
-                items.into_iter().map(|item| as_json(item, json, &array.items)).collect()
-            }
+            Schema::Array(array) => items.into_iter().map(|item| as_json(item, json, &array.items)).collect(),
             other => panic!("{other:?}"),
         },
         Avro::Map(entries) => match schema {
@@ -107,27 +105,51 @@ fn there_and_back(kind: Kind, json: &Json) {
 #[test]
 fn messages_survive_the_trip() {
     for (kind, message) in [
-        (Kind::Request, json!({"request_id": "r-1", "flag_name": "theme-variant", "user_id": "user-456", "session_id": "s-9",
+        (
+            Kind::Request,
+            json!({"request_id": "r-1", "flag_name": "theme-variant", "user_id": "user-456", "session_id": "s-9",
             "context": {"region": "us-west", "deep": {"list": [1, 2.5, null, {"x": "\"é\n"}]}}, "default_value": "light",
             "value_type": "string", "environment": "production", "requested_at": "2026-01-15T10:30:00.000000Z",
-            "group_id": "g", "geographic_region": "eu", "device_type": "phone", "user_segment": "beta"})),
-        (Kind::Request, json!({"flag_names": ["a", "b"], "default_values": {"a": [1], "b": null}, "value_types": {"a": "object"}})),
-        (Kind::Reply, json!({"request_id": "r-7", "correlation_id": "c-17", "user_id": null, "environment": "production",
+            "group_id": "g", "geographic_region": "eu", "device_type": "phone", "user_segment": "beta"}),
+        ),
+        (
+            Kind::Request,
+            json!({"flag_names": ["a", "b"], "default_values": {"a": [1], "b": null}, "value_types": {"a": "object"}}),
+        ),
+        (
+            Kind::Reply,
+            json!({"request_id": "r-7", "correlation_id": "c-17", "user_id": null, "environment": "production",
             "results": {"limit": {"value": 5, "enabled": true, "variant": "five", "reason": "DISABLED", "killed": true,
                 "error_code": null, "error_message": null, "flag_version": 1_768_473_000_124_u64}, "none": {"value": null,
                 "enabled": false, "variant": null, "reason": "DEFAULT", "error_code": "FLAG_NOT_FOUND", "error_message": "m",
-                "flag_version": null}}, "flags_version": 7, "evaluated_at": "2026-01-15T10:30:00.212345Z"})),
-        (Kind::Reply, json!({"environment": "e", "results": {}, "flags_version": 7, "evaluated_at": "2026-01-15T10:30:00.212345Z"})),
-        (Kind::Changed, json!({"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "f", "environment": "e", "version": 8,
+                "flag_version": null}}, "flags_version": 7, "evaluated_at": "2026-01-15T10:30:00.212345Z"}),
+        ),
+        (
+            Kind::Reply,
+            json!({"environment": "e", "results": {}, "flags_version": 7, "evaluated_at": "2026-01-15T10:30:00.212345Z"}),
+        ),
+        (
+            Kind::Changed,
+            json!({"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "f", "environment": "e", "version": 8,
             "previous_version": 7, "changed_at": "2026-01-15T10:31:00.998211Z", "published_at": "2026-01-15T10:31:01.007402Z",
             "actor": "unleash", "override": {"change_id": "019bc134-7845-8002-896e-300000018330", "action": "restored",
                 "actor": "a", "reason": "r", "changed_at": "2026-01-15T10:31:00.998211Z", "after": null,
-                "before": {"actor": "a", "reason": "r", "killed_at": "2026-01-15T10:30:00.998211Z", "expires_at": null, "version": 7}}})),
-        (Kind::Hint, json!({"event_type": "FEATURE_FLAG_DELETED", "flag_name": "f", "environment": "e", "source": "local"})),
-        (Kind::Conversion, json!({"experiment": "e", "environment": "p", "user_id": "u", "metric": "m", "value": -1.5e-3,
-            "occurred_at": "2026-01-15T10:00:00.000001Z", "event_id": "i"})),
-        (Kind::Definition, json!({"environment": "p", "flag_name": "f", "source": "unleash", "version": 7, "checksum": "2f",
-            "definition": {"name": "f", "strategies": []}})),
+                "before": {"actor": "a", "reason": "r", "killed_at": "2026-01-15T10:30:00.998211Z", "expires_at": null, "version": 7}}}),
+        ),
+        (
+            Kind::Hint,
+            json!({"event_type": "FEATURE_FLAG_DELETED", "flag_name": "f", "environment": "e", "source": "local"}),
+        ),
+        (
+            Kind::Conversion,
+            json!({"experiment": "e", "environment": "p", "user_id": "u", "metric": "m", "value": -1.5e-3,
+            "occurred_at": "2026-01-15T10:00:00.000001Z", "event_id": "i"}),
+        ),
+        (
+            Kind::Definition,
+            json!({"environment": "p", "flag_name": "f", "source": "unleash", "version": 7, "checksum": "2f",
+            "definition": {"name": "f", "strategies": []}}),
+        ),
     ] {
         there_and_back(kind, &message);
     }
@@ -156,8 +178,7 @@ fn any_value() -> impl Strategy<Value = Value<'static>> {
         any::<bool>().prop_map(Value::Boolean),
         ".*".prop_map(|text| Value::String(Cow::Owned(text))),
         any::<i64>().prop_map(|number| Value::Number(Cow::Owned(number.to_string()))),
-        any_json()
-            .prop_map(|json| Value::Json(Cow::Owned(json!([json]).to_string()))),
+        any_json().prop_map(|json| Value::Json(Cow::Owned(json!([json]).to_string()))),
     ]
 }
 
@@ -261,7 +282,10 @@ fn older_and_newer_schemas_are_read() {
         r#"{"type":"record","name":"EvaluationRequest","fields":[{"name":"flag_name","type":"string"}]}"#,
         record(vec![("flag_name", "f".into())]),
     );
-    assert_eq!(decode(&Subject::REQUESTS.resolve(&older).unwrap(), &message).unwrap(), json!({"flag_name": "f"}));
+    assert_eq!(
+        decode(&Subject::REQUESTS.resolve(&older).unwrap(), &message).unwrap(),
+        json!({"flag_name": "f"})
+    );
     let (newer, message) = written(
         r#"{"type":"record","name":"com.acme.Ask","fields":[
             {"name":"trace","type":{"type":"array","items":{"type":"map","values":["null","bytes",{"type":"fixed","name":"F","size":3}]}}},
@@ -274,17 +298,40 @@ fn older_and_newer_schemas_are_read() {
                 {"name":"region","type":"string"},{"name":"scores","type":{"type":"map","values":"int"}},
                 {"name":"tier","type":{"type":"enum","name":"Tier","symbols":["free","paid"]}}]}}]}"#,
         record(vec![
-            ("trace", Avro::Array(vec![Avro::Map([("k".to_owned(), Avro::Union(1, Box::new(Avro::Bytes(vec![0]))))].into())])),
-            ("tree", record(vec![("of", Avro::Union(1, Box::new(record(vec![("of", Avro::Union(0, Box::new(Avro::Null))), ("x", 2.0.into())])))), ("x", 1.0.into())])),
+            (
+                "trace",
+                Avro::Array(vec![Avro::Map(
+                    [("k".to_owned(), Avro::Union(1, Box::new(Avro::Bytes(vec![0]))))].into(),
+                )]),
+            ),
+            (
+                "tree",
+                record(vec![
+                    (
+                        "of",
+                        Avro::Union(
+                            1,
+                            Box::new(record(vec![
+                                ("of", Avro::Union(0, Box::new(Avro::Null))),
+                                ("x", 2.0.into()),
+                            ])),
+                        ),
+                    ),
+                    ("x", 1.0.into()),
+                ]),
+            ),
             ("user_id", 7i64.into()),
             ("flag_name", Avro::Union(1, Box::new("f".into()))),
             ("requested_at", Avro::TimestampMillis(1_768_473_000_000)),
             ("default_value", Avro::Union(1, Box::new(2.5.into()))),
-            ("context", record(vec![
-                ("region", "us \"west\"".into()),
-                ("scores", Avro::Map([("a".to_owned(), 1.into())].into())),
-                ("tier", Avro::Enum(1, "paid".to_owned())),
-            ])),
+            (
+                "context",
+                record(vec![
+                    ("region", "us \"west\"".into()),
+                    ("scores", Avro::Map([("a".to_owned(), 1.into())].into())),
+                    ("tier", Avro::Enum(1, "paid".to_owned())),
+                ]),
+            ),
         ]),
     );
     assert_eq!(
@@ -298,10 +345,18 @@ fn older_and_newer_schemas_are_read() {
 fn a_schema_that_does_not_fit_is_named() {
     for (fields, expected) in [
         (r#"{"name":"flag_names","type":"string"}"#, "flag_names: expected a list, its schema has string"),
-        (r#"{"name":"flag_name","type":{"type":"fixed","name":"F","size":3}}"#, "flag_name: expected a text, its schema has F"),
-        (r#"{"name":"context","type":{"type":"map","values":"bytes"}}"#,
-            "context: expected a type that has a JSON form, its schema has bytes"),
-        (r#"{"name":"requested_at","type":"double"}"#, "requested_at: expected a time, its schema has double"),
+        (
+            r#"{"name":"flag_name","type":{"type":"fixed","name":"F","size":3}}"#,
+            "flag_name: expected a text, its schema has F",
+        ),
+        (
+            r#"{"name":"context","type":{"type":"map","values":"bytes"}}"#,
+            "context: expected a type that has a JSON form, its schema has bytes",
+        ),
+        (
+            r#"{"name":"requested_at","type":"double"}"#,
+            "requested_at: expected a time, its schema has double",
+        ),
     ] {
         let schema = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
         let misfit = Subject::REQUESTS.resolve(&Schema::parse_str(&schema).unwrap()).unwrap_err();
@@ -338,7 +393,10 @@ fn broken_messages_are_refused() {
     assert_eq!(error(&[request.as_slice(), &[7]].concat()), "1 bytes stand behind its end");
     // Text of JSON may not bring members of its own.
     let smuggled = [&[0, 0, 0, 0, 0, 2][..], &[32], br#"{},"user_id":"x""#].concat();
-    assert_eq!(error(&smuggled), "context: expected the text of JSON: expected the end of the text at byte 2");
+    assert_eq!(
+        error(&smuggled),
+        "context: expected the text of JSON: expected the end of the text at byte 2"
+    );
     // A list of nothing, as long as it likes.
     let (endless, message) = written(
         r#"{"type":"record","name":"R","fields":[{"name":"x","type":{"type":"array","items":"null"}}]}"#,

@@ -1,0 +1,84 @@
+//! Partitions that wait: their next record cannot be read yet, for a reason that is not its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
+
+use crate::kafka::consumer::BatchConsumer;
+
+use super::batch::Place;
+
+/// How long a partition waits before its record is looked at again.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// The partitions of one worker that wait.
+#[derive(Debug, Default)]
+pub struct Holds {
+    partitions: Vec<i32>,
+    since: Option<Instant>,
+    /// Why the last one waits.
+    pub why: Option<Arc<str>>,
+    /// Not told to the consumer yet.
+    fresh: Vec<i32>,
+}
+
+impl Holds {
+    /// Whether the record is of a partition that waits: it will come again.
+    pub fn has(&self, place: Place) -> bool {
+        self.partitions.contains(&place.partition)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// The record, and all behind it, will come again.
+    pub fn hold(&mut self, place: Place, why: Arc<str>) {
+        tracing::warn!(partition = place.partition, offset = place.offset, "partition waits: {why}");
+        self.since.get_or_insert_with(Instant::now);
+        self.partitions.push(place.partition);
+        self.fresh.push(place.partition);
+        self.why = Some(why);
+    }
+
+    /// Nothing more is fetched for those that were added.
+    pub fn pause(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<()> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        consumer.inner().pause(&list(topic, &fresh))
+    }
+
+    /// Those whose wait is over, to be read from what is committed; their fetching goes on.
+    pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+        if self.since.is_none_or(|since| since.elapsed() < HOLD) {
+            return Ok(Vec::new());
+        }
+        self.release_all(consumer, topic)
+    }
+
+    /// The same, whether or not it is over.
+    pub fn release_all(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+        let waiting = std::mem::take(self).partitions;
+        let assigned = consumer.inner().assignment()?;
+        // Others have them now, and read them from what is committed too.
+        let ours = |partition: &i32| assigned.find_partition(topic, *partition).is_some();
+        let waiting: Vec<i32> = waiting.into_iter().filter(ours).collect();
+        if !waiting.is_empty() {
+            consumer.inner().resume(&list(topic, &waiting))?;
+        }
+        Ok(waiting)
+    }
+}
+
+fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
