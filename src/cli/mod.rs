@@ -15,6 +15,7 @@ mod print;
 mod render;
 pub mod request;
 pub mod run;
+pub mod schemas;
 mod service;
 pub mod tail;
 pub mod token;
@@ -77,6 +78,9 @@ pub enum Command {
     Experiments(experiments::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
+    /// The schemas of messages in Avro
+    #[command(subcommand)]
+    Schemas(schemas::Command),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -124,6 +128,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Flags(command) => flags::run(command, global).await,
         Command::Experiments(command) => experiments::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
+        Command::Schemas(command) => schemas::run(command, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

@@ -72,7 +72,6 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
     let urls = values.list("schema_registry.url", |text| parse::url(text, &["http", "https"]));
     let auto_register = values.required("schema_registry.auto_register", parse::flag);
     let ca_certificate = values.optional("schema_registry.ca_certificate", parse::text);
-    later.into_iter().collect::<Option<()>>()?;
     let formats =
         FormatsConfig { requests: requests?, events: events?, replies: replies?, subjects: subjects? };
     let urls = urls?;
@@ -80,6 +79,7 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
     if wants_registry && urls.is_empty() {
         return values.refuse("schema_registry.url", "must be set where a format is not `json`");
     }
+    later.into_iter().collect::<Option<()>>()?;
     let registry = SchemaRegistryConfig {
         urls: urls.into_iter().map(Secret::new).collect(),
         auto_register: auto_register?,

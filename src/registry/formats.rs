@@ -83,18 +83,18 @@ pub fn registrations(config: &Config) -> Vec<Registration> {
     let (formats, topics) = (&config.formats, &config.topics);
     let mut wanted = Vec::new();
     if formats.events == OutputFormat::Avro {
-        wanted.extend(of(formats.subjects, &topics.events, Subject::EVENTS));
+        wanted.extend(registrations_of(formats.subjects, &topics.events, Subject::EVENTS));
     }
     if formats.replies == OutputFormat::Avro {
         // The topics of replies are the askers'; what they have in common is the prefix.
         let prefixes = config.reply.allowed_prefixes.iter();
-        wanted.extend(prefixes.flat_map(|prefix| of(formats.subjects, prefix, Subject::REPLIES)));
+        wanted.extend(prefixes.flat_map(|prefix| registrations_of(formats.subjects, prefix, Subject::REPLIES)));
     }
     wanted
 }
 
 /// The subjects of a topic.
-pub fn of(strategy: SubjectStrategy, topic: &str, messages: Subject) -> Vec<Registration> {
+pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subject) -> Vec<Registration> {
     let alone = |subject: String, kind: Kind| Registration {
         subject,
         schema: kind.text().to_owned(),

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use crate::config::SchemaRegistryConfig;
 
 pub use client::{Client, RegistryError};
-pub use formats::{Formats, Registration, registrations};
+pub use formats::{Formats, Registration, registrations, registrations_of};
 pub use reader::{Reader, Unread};
 
 /// How long one look for an id may take in all.

@@ -66,6 +66,17 @@ def kafka_jars():
     return _cached("kafka", [pom], fetch)
 
 
+def apicurio_home():
+    """The folder of the schema registry's jars. Tests that need it start it themselves."""
+    pom = HERE / "apicurio" / "pom.xml"
+
+    def fetch(folder):
+        need("java", "mvn")
+        _quiet(["mvn", "-B", "-q", "-f", pom, "dependency:unpack-dependencies", f"-DoutputDirectory={folder}"])
+
+    return _cached("apicurio", [pom], fetch)
+
+
 def unleash_home():
     """The folder with the Unleash server in its node_modules."""
     return _npm("unleash")
@@ -228,6 +239,7 @@ def install_native():
     """Everything that the services need as processes of this machine."""
     need("java", "node", "redis-server", "postgres")
     kafka_jars()
+    apicurio_home()
     unleash_home()
     node_home()
     python_home()
@@ -237,6 +249,7 @@ def install_native():
 def install_for_containers():
     """With containers only the packages that tests use themselves are needed."""
     need("node")
+    apicurio_home()
     node_home()
     python_home()
     go_modules()

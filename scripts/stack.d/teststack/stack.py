@@ -79,6 +79,7 @@ class Stack:
             "FLAGSTREAM_TEST_UNLEASH_CLIENT_TOKEN": development,
             "FLAGSTREAM_TEST_UNLEASH_CLIENT_TOKEN_PRODUCTION": production,
             "FLAGSTREAM_TEST_UNLEASH_ADMIN_TOKEN": tokens["INIT_ADMIN_API_TOKENS"],
+            "FLAGSTREAM_TEST_APICURIO": str(install.apicurio_home()),
             "FLAGSTREAM_TEST_STACK_DIR": str(self.dir),
             "FLAGSTREAM_TEST_STACK": str(install.HERE.parent / "stack"),
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),

@@ -19,6 +19,8 @@ pub struct Stack {
     pub go_modules: String,
     /// The folder of the broker's jars. Empty if it runs in a container.
     pub kafka_jars: String,
+    /// The folder of the schema registry's jars.
+    pub apicurio: String,
     script: String,
     folder: String,
 }
@@ -63,6 +65,7 @@ impl Stack {
             python_path: variable("PYTHON_PATH"),
             go_modules: variable("GO_MODULES"),
             kafka_jars: variable("KAFKA_JARS"),
+            apicurio: variable("APICURIO"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })

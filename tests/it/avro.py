@@ -1,0 +1,73 @@
+"""A service in Python that speaks Avro: asks by confluent-kafka's serializer, reads the answers by its deserializer and by fastavro.
+
+Reads from stdin what to do, as JSON; prints the events and replies that it read, one JSON object a line.
+"""
+
+import datetime
+import io
+import json
+import sys
+import urllib.request
+import uuid
+
+import fastavro
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+PATIENCE_S = 30
+
+
+def main():
+    told = json.load(sys.stdin)
+    registry = SchemaRegistryClient({"url": told["registry"]})
+    producer = Producer({"bootstrap.servers": told["kafka"], "partitioner": "murmur2_random"})
+    for ask in told["asks"]:
+        # Each schema under a subject of its own, as of services that know nothing of each other.
+        topic = told["requests"]
+        subject = ask["subject"]
+        serialize = AvroSerializer(registry, ask["schema"], conf={"subject.name.strategy": lambda *_: subject})
+        value = serialize(ask["request"], SerializationContext(topic, MessageField.VALUE))
+        headers = {"reply-to": told["replies"], "correlation-id": ask["request"]["request_id"]}
+        producer.produce(topic, value=value, key=ask["key"], headers=headers)
+    producer.flush(PATIENCE_S)
+    for topic in (told["events"], told["replies"]):
+        for value in read(told["kafka"], topic, len(told["asks"])):
+            by_confluent = AvroDeserializer(registry)(value, SerializationContext(topic, MessageField.VALUE))
+            by_fastavro = with_fastavro(told["registry"], value)
+            assert by_confluent == by_fastavro, (by_confluent, by_fastavro)
+            print(json.dumps({"topic": topic, "message": by_confluent}, default=plain))
+
+
+def read(kafka, topic, count):
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "avro.py", "enable.auto.commit": False,
+                         "isolation.level": "read_committed"})
+    partitions = consumer.list_topics(topic, PATIENCE_S).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    values = []
+    while len(values) < count:
+        record = consumer.poll(PATIENCE_S)
+        assert record is not None and record.error() is None, f"{topic}: {len(values)} records"
+        if record.value()[:1] == b"\0":
+            values.append(record.value())
+    consumer.close()
+    return values
+
+
+def with_fastavro(registry, value):
+    schema_id = int.from_bytes(value[1:5], "big")
+    with urllib.request.urlopen(f"{registry}/schemas/ids/{schema_id}") as answer:
+        schema = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+    return fastavro.schemaless_reader(io.BytesIO(value[5:]), schema)
+
+
+def plain(value):
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(type(value))
+
+
+main()
