@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{InputFormat, Secret};
+use crate::config::{InputFormat, Secret, SubjectStrategy};
 use crate::message::avro::{Kind, Subject, header};
 
 /// A registry in this process, which can be told to fail.
@@ -259,4 +259,24 @@ async fn another_address_answers_for_one_that_is_away() {
     }
     // The one that answered is asked first from then on.
     assert_eq!((broken.calls(), fake.calls()), (1, 3));
+}
+
+#[test]
+fn subjects_are_named_by_their_strategy() {
+    let named = |strategy, messages| -> Vec<(String, Vec<(Kind, Option<u8>)>)> {
+        let registrations = registrations_of(strategy, "t", messages).into_iter();
+        registrations.map(|registration| (registration.subject, registration.kinds)).collect()
+    };
+    let one = |subject: &str, kind| (subject.to_owned(), vec![(kind, None)]);
+    assert_eq!(named(SubjectStrategy::Topic, Subject::REPLIES), [one("t-value", Kind::Reply)]);
+    let both = vec![(Kind::Evaluated, Some(0)), (Kind::Changed, Some(2))];
+    assert_eq!(named(SubjectStrategy::Topic, Subject::EVENTS), [("t-value".to_owned(), both)]);
+    assert_eq!(
+        named(SubjectStrategy::Record, Subject::EVENTS),
+        [one("flagstream.FeatureFlagEvaluated", Kind::Evaluated), one("flagstream.FeatureFlagChanged", Kind::Changed)]
+    );
+    assert_eq!(
+        named(SubjectStrategy::TopicRecord, Subject::REPLIES),
+        [one("t-flagstream.EvaluationReply", Kind::Reply)]
+    );
 }

@@ -20,6 +20,9 @@ const OTHERS: &str = r#"{"type": "record", "name": "com.acme.Question", "fields"
         {"name": "subscription_tier", "type": {"type": "enum", "name": "com.acme.Tier", "symbols": ["free", "premium"]}},
         {"name": "seen", "type": {"type": "map", "values": "int"}}]}}]}"#;
 
+/// None of a request's.
+const ODD: &str = r#"{"type": "record", "name": "Odd", "fields": [{"name": "flag_names", "type": "string"}]}"#;
+
 fn group(stack: &Stack, registry: &SchemaRegistry) -> Group {
     Group::new(stack)
         .set("SCHEMA_REGISTRY_URL", &registry.url)
@@ -80,8 +83,8 @@ fn services_in_python_ask_and_read_in_avro() {
     // In JSON too, and over HTTP; all of it becomes rows, read from Avro.
     let sender = Sender::new(&stack.kafka);
     sender.send(&group.topics.requests, None, Some(b"u-4"), br#"{"flag_name":"on","user_id":"u-4"}"#, None);
-    let (status, _) = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), r#"{"flag_name":"on"}"#);
-    assert_eq!(status, 200);
+    let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &json!({"flag_name": "on"}));
+    assert_eq!(answer.status, 200);
     wait_until("five rows", SOON, || database.audited() == 5);
     let subjects = get(&format!("{}/subjects", registry.url)).unwrap().1;
     assert!(subjects.contains(&format!("{}-value", group.topics.events)), "{subjects}");
@@ -121,7 +124,7 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     let mut letters = Tap::open(&stack.kafka, &group.topics.dead_letters);
     for (payload, code) in [
         (header(4_242).to_vec(), "UNKNOWN_SCHEMA"),
-        (header(register(&registry, "reply", Kind::Reply.text())).to_vec(), "MISSING_FIELD"),
+        (header(register(&registry, "odd", ODD)).to_vec(), "SCHEMA_MISMATCH"),
         (header(known).to_vec(), "NOT_AVRO"),
     ] {
         let (_, offset) = send(3, &payload);
@@ -145,11 +148,10 @@ fn others_message(id: u32) -> Vec<u8> {
 }
 
 fn register(registry: &SchemaRegistry, subject: &str, schema: &str) -> u32 {
-    let body = json!({"schema": schema}).to_string();
-    let (status, answer) = post(&format!("{}/subjects/{subject}-value/versions", registry.url), &body);
-    assert_eq!(status, 200, "{answer}");
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    u32::try_from(answer["id"].as_u64().unwrap()).unwrap()
+    let url = format!("{}/subjects/{subject}-value/versions", registry.url);
+    let answer = post(&url, &json!({"schema": schema}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    u32::try_from(answer.json()["id"].as_u64().unwrap()).unwrap()
 }
 
 fn python(stack: &Stack, told: &Value) -> Vec<Value> {
