@@ -11,6 +11,7 @@ use crate::access::Register;
 use crate::audit::{self, Sink};
 use crate::config::Config;
 use crate::database::Database;
+use crate::evaluate::Parts;
 use crate::experiment::recount;
 use crate::health::Reporter;
 use crate::kafka::topics;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 use rdkafka::error::KafkaResult;
-use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
@@ -15,11 +14,11 @@ use crate::message::avro::{Kind, Subject};
 use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
 use crate::message::request::{Ask, MAX_REQUEST_BYTES, Refusal, Request};
-use crate::message::trace;
 use crate::privacy::{Privacy, Shown};
 use crate::registry::{Reader, Unread};
 
 use super::Parts;
+use super::headers::Headers;
 use super::outbox::{Outbox, place, results_too_large};
 
 /// Most bytes that the events of one request may take: every event echoes the context, so a small request
@@ -273,39 +272,6 @@ impl Scene {
 /// Since then.
 pub fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The headers that we honour.
-#[derive(Default)]
-struct Headers<'r> {
-    /// The topic to reply to, if one is named that may be used.
-    reply_to: Option<&'r str>,
-    correlation_id: Option<&'r str>,
-    /// What goes from the request to its events.
-    passed_on: Option<OwnedHeaders>,
-}
-
-impl<'r> Headers<'r> {
-    fn of(record: &Record<'r>, outbox: &mut Outbox<'_>) -> Self {
-        if !record.has_headers() {
-            return Self::default();
-        }
-        let correlation_id = record.header(c"correlation-id");
-        let known = [("correlation-id", correlation_id), (trace::TRACEPARENT, record.header(trace::HEADER))];
-        let passed_on = known.into_iter().fold(None, |headers: Option<OwnedHeaders>, (key, value)| {
-            let Some(value) = value else { return headers };
-            Some(headers.unwrap_or_default().insert(Header { key, value: Some(value) }))
-        });
-        Self { reply_to: reply_to(record, outbox), correlation_id, passed_on }
-    }
-}
-
-/// A reply that may not be sent is dropped and counted; the request is evaluated as usual.
-fn reply_to<'r>(record: &Record<'r>, outbox: &mut Outbox<'_>) -> Option<&'r str> {
-    let topic = record.header(c"reply-to")?;
-    let refused = outbox.amendments.is_unanswered(place(record));
-    let usable = if refused { Err("refused") } else { outbox.reply_topics.check(topic) };
-    usable.map_err(|reason| outbox.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
 }
 
 /// What every event of the request repeats.

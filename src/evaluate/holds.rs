@@ -10,6 +10,8 @@ use rdkafka::error::KafkaResult;
 use crate::kafka::consumer::BatchConsumer;
 
 use super::batch::Place;
+use super::clients::rewind_these;
+use super::session::SessionError;
 
 /// How long a partition waits before its record is looked at again.
 const HOLD: Duration = Duration::from_secs(1);
@@ -53,25 +55,29 @@ impl Holds {
         consumer.inner().pause(&list(topic, &fresh))
     }
 
-    /// Those whose wait is over, to be read from what is committed; their fetching goes on.
-    pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+    /// Looks again at those that have waited for long enough: they are read from what is committed.
+    pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
         if self.since.is_none_or(|since| since.elapsed() < HOLD) {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        self.release_all(consumer, topic)
+        let released = self.resume(consumer, topic).map_err(SessionError::Consumer)?;
+        if released.count() == 0 { Ok(()) } else { rewind_these(consumer, topic, released) }
     }
 
-    /// The same, whether or not it is over.
-    pub fn release_all(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<Vec<i32>> {
+    /// Nothing waits any more; those that are still ours.
+    pub fn resume(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<TopicPartitionList> {
         let waiting = std::mem::take(self).partitions;
+        if waiting.is_empty() {
+            return Ok(TopicPartitionList::new());
+        }
         let assigned = consumer.inner().assignment()?;
         // Others have them now, and read them from what is committed too.
         let ours = |partition: &i32| assigned.find_partition(topic, *partition).is_some();
-        let waiting: Vec<i32> = waiting.into_iter().filter(ours).collect();
-        if !waiting.is_empty() {
-            consumer.inner().resume(&list(topic, &waiting))?;
+        let ours = list(topic, &waiting.into_iter().filter(ours).collect::<Vec<_>>());
+        if ours.count() > 0 {
+            consumer.inner().resume(&ours)?;
         }
-        Ok(waiting)
+        Ok(ours)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod amend;
 pub mod answer;
 pub mod batch;
 mod clients;
+mod headers;
 pub mod holds;
 pub mod outbox;
 pub mod pace;

@@ -18,7 +18,6 @@ use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 use super::Parts;
 use super::answer::{Respond, Responded};
 use super::batch::{Batch, Sent};
-use super::clients;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::reply_topics::ReplyTopics;
@@ -157,7 +156,7 @@ impl<'s> Session<'s> {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
             self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
-            self.release()?;
+            self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -232,18 +231,6 @@ impl<'s> Session<'s> {
             self.well = false;
         }
         Ok(())
-    }
-
-    /// Looks again at what has waited for long enough.
-    fn release(&mut self) -> Result<(), SessionError> {
-        let topic = &self.parts.config.topics.requests;
-        let released = self.memory.holds.release(self.consumer, topic).map_err(SessionError::Consumer)?;
-        if released.is_empty() {
-            return Ok(());
-        }
-        let mut partitions = TopicPartitionList::with_capacity(released.len());
-        released.iter().for_each(|partition| drop(partitions.add_partition(topic, *partition)));
-        clients::rewind_these(self.consumer, topic, partitions)
     }
 
     /// Everything that came waits.

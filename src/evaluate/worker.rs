@@ -116,7 +116,7 @@ impl Worker {
         let consumer = match consumer {
             Some(consumer) => {
                 let topic = &self.parts.config.topics.requests;
-                memory.holds.release_all(consumer, topic).map_err(SessionError::Consumer)?;
+                memory.holds.resume(consumer, topic).map_err(SessionError::Consumer)?;
                 clients::rewind(consumer, topic)?;
                 consumer
             }

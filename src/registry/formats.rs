@@ -88,7 +88,8 @@ pub fn registrations(config: &Config) -> Vec<Registration> {
     if formats.replies == OutputFormat::Avro {
         // The topics of replies are the askers'; what they have in common is the prefix.
         let prefixes = config.reply.allowed_prefixes.iter();
-        wanted.extend(prefixes.flat_map(|prefix| registrations_of(formats.subjects, prefix, Subject::REPLIES)));
+        wanted
+            .extend(prefixes.flat_map(|prefix| registrations_of(formats.subjects, prefix, Subject::REPLIES)));
     }
     wanted
 }

@@ -273,7 +273,10 @@ fn subjects_are_named_by_their_strategy() {
     assert_eq!(named(SubjectStrategy::Topic, Subject::EVENTS), [("t-value".to_owned(), both)]);
     assert_eq!(
         named(SubjectStrategy::Record, Subject::EVENTS),
-        [one("flagstream.FeatureFlagEvaluated", Kind::Evaluated), one("flagstream.FeatureFlagChanged", Kind::Changed)]
+        [
+            one("flagstream.FeatureFlagEvaluated", Kind::Evaluated),
+            one("flagstream.FeatureFlagChanged", Kind::Changed)
+        ]
     );
     assert_eq!(
         named(SubjectStrategy::TopicRecord, Subject::REPLIES),

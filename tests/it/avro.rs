@@ -21,7 +21,8 @@ const OTHERS: &str = r#"{"type": "record", "name": "com.acme.Question", "fields"
         {"name": "seen", "type": {"type": "map", "values": "int"}}]}}]}"#;
 
 /// None of a request's.
-const ODD: &str = r#"{"type": "record", "name": "Odd", "fields": [{"name": "flag_names", "type": "string"}]}"#;
+const ODD: &str =
+    r#"{"type": "record", "name": "Odd", "fields": [{"name": "flag_names", "type": "string"}]}"#;
 
 fn group(stack: &Stack, registry: &SchemaRegistry) -> Group {
     Group::new(stack)
@@ -35,7 +36,10 @@ fn group(stack: &Stack, registry: &SchemaRegistry) -> Group {
 fn set_flags(group: &Group) {
     let mut flags = Flags::new(&group.topics);
     let theme = Flag::on("theme").where_in("subscription_tier", &["premium"]);
-    flags.set("production", theme.variant("dark", Some(("json", r#"{"value": {"colour": "é\"", "n": [1, 2.50]}}"#))));
+    flags.set(
+        "production",
+        theme.variant("dark", Some(("json", r#"{"value": {"colour": "é\"", "n": [1, 2.50]}}"#))),
+    );
     flags.set("production", Flag::on("on"));
 }
 
@@ -98,13 +102,15 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     let group = group(stack, &registry).set("FLAGSTREAM_FORMAT__EVENTS", "json");
     set_flags(&group);
     let service = group.start("one");
-    let (known, unknown) = (register(&registry, "known", Kind::Request.text()), register(&registry, "late", OTHERS));
+    let (known, unknown) =
+        (register(&registry, "known", Kind::Request.text()), register(&registry, "late", OTHERS));
     let sender = Sender::new(&stack.kafka);
     let mut events = Tap::open(&stack.kafka, &group.topics.events);
     let mut answered = |what: &str, asked: (i32, i64)| {
         events.wait(what, SOON, |event| event.source() == (asked.0, asked.1, 0));
     };
-    let send = |partition, payload: &[u8]| sender.send(&group.topics.requests, Some(partition), None, payload, None);
+    let send =
+        |partition, payload: &[u8]| sender.send(&group.topics.requests, Some(partition), None, payload, None);
     answered("a schema that becomes known", send(0, &message(known)));
 
     registry.freeze();
@@ -113,7 +119,9 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     answered("JSON of another partition", send(0, br#"{"flag_name":"on"}"#));
     answered("a known schema", send(2, &message(known)));
     wait_until("the evaluator tells that it waits", SOON, || {
-        service.health()["parts"]["evaluator"]["detail"].as_str().is_some_and(|why| why.contains("partitions wait"))
+        service.health()["parts"]["evaluator"]["detail"]
+            .as_str()
+            .is_some_and(|why| why.contains("partitions wait"))
     });
     registry.thaw();
     answered("what was held up", held);
@@ -128,7 +136,8 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
         (header(known).to_vec(), "NOT_AVRO"),
     ] {
         let (_, offset) = send(3, &payload);
-        let letter = letters.wait(code, SOON, |letter| letter.header("source-offset") == Some(&offset.to_string()));
+        let letter =
+            letters.wait(code, SOON, |letter| letter.header("source-offset") == Some(&offset.to_string()));
         assert_eq!((letter.header("error-code"), letter.payload), (Some(code), Some(payload)));
     }
     assert_eq!(letters.seen.len(), 3);

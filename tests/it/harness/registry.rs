@@ -24,7 +24,8 @@ impl SchemaRegistry {
         let port = free_port();
         let home = Path::new(&stack.apicurio);
         let jar = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name());
-        let jar = jar.map(|name| name.to_string_lossy().into_owned()).find(|name| name.ends_with("-runner.jar"));
+        let jar =
+            jar.map(|name| name.to_string_lossy().into_owned()).find(|name| name.ends_with("-runner.jar"));
         let log = File::create(folder.join("apicurio.log")).unwrap();
         let mut command = Command::new("java");
         command
