@@ -5,6 +5,7 @@
 mod ask;
 pub mod bench;
 pub mod config;
+mod decode;
 pub mod dev;
 pub mod erase;
 pub mod evaluate;

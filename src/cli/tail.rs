@@ -7,6 +7,7 @@ use crate::config::{Config, TopicsConfig};
 use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::Shutdown;
 
+use super::decode::Decoder;
 use super::{Global, Output, print, render};
 
 /// How late Ctrl-C may be noticed.
@@ -45,11 +46,13 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
     let topic = by_role(&config.topics, &args.topic);
     let start = if args.from_beginning { Start::Beginning } else { Start::End };
     let follower = Follower::open(config, "tail", topic, start)?;
+    let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_cancelled() {
         let Some(record) = follower.next(STEP)? else {
             continue;
         };
+        let record = decoder.decode(record.detach());
         let text = match output {
             Output::Text => render::line(&record),
             Output::Json => render::json_line(&record)?,

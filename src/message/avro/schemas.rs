@@ -98,6 +98,8 @@ fn own(kind: Kind) -> Own {
 }
 
 impl Subject {
+    /// Of any topic.
+    pub const ANY: Self = Self { kinds: &Kind::ALL };
     pub const REQUESTS: Self = Self { kinds: &[Kind::Request] };
     pub const EVENTS: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed] };
     pub const UPDATES: Self = Self { kinds: &[Kind::Changed] };
