@@ -91,6 +91,9 @@ impl<T: Take> Reader<T> {
             }
             self.fill(&mut standing);
             self.hand_over(&mut standing)?;
+            if standing.held_up && standing.batch.is_empty() {
+                self.look_again(&mut standing)?;
+            }
             if self.tells && told.elapsed() > LAG_INTERVAL {
                 told = Instant::now();
                 self.tell(&standing, &topic);
@@ -217,7 +220,7 @@ impl<T: Take> Reader<T> {
         }
         let patience = if standing.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
         let fetched = self.consumer.fetch(patience);
-        let Standing { positions, batch, .. } = standing;
+        let Standing { positions, batch, held_up, .. } = standing;
         let mut sure = true;
         for record in fetched.records() {
             let Some(position) = positions.get_mut(&record.partition()) else { continue };
@@ -232,7 +235,7 @@ impl<T: Take> Reader<T> {
                     offset = record.offset(),
                     "the sink waits: {why}"
                 );
-                sure = false;
+                *held_up = true;
                 break;
             }
             let from = position.next_offset;
@@ -245,6 +248,16 @@ impl<T: Take> Reader<T> {
             standing.doubt();
             std::thread::park_timeout(PAUSE);
         }
+    }
+
+    /// What could not be taken is read again, once all before it is written.
+    fn look_again(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
+        if standing.waiting {
+            return self.hear(standing, IDLE);
+        }
+        standing.doubt();
+        std::thread::park_timeout(PAUSE);
+        Ok(())
     }
 
     /// Gives the batch to the writer, once it is due and the writer is free.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use apache_avro::Schema;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
@@ -49,14 +49,10 @@ pub struct SchemaRegistry {
     pub client: Client,
     runtime: Handle,
     known: ArcSwap<AHashMap<u32, Arc<Schema>>>,
-    asking: Mutex<Asked>,
-}
-
-/// What was asked in vain.
-#[derive(Debug, Default)]
-struct Asked {
-    failed: Option<(Instant, Arc<str>)>,
-    unknown: AHashMap<u32, (Instant, Arc<str>)>,
+    /// Since when it is away, and why.
+    away: ArcSwapOption<(Instant, Arc<str>)>,
+    /// Held while it is asked; which ids it does not know.
+    asking: Mutex<AHashMap<u32, (Instant, Arc<str>)>>,
 }
 
 impl SchemaRegistry {
@@ -64,60 +60,64 @@ impl SchemaRegistry {
     pub fn open(config: &SchemaRegistryConfig, runtime: Handle) -> anyhow::Result<Option<Arc<Self>>> {
         let client = Client::new(config)?;
         Ok(client.map(|client| {
-            Arc::new(Self { client, runtime, known: ArcSwap::default(), asking: Mutex::default() })
+            let (known, away, asking) = (ArcSwap::default(), ArcSwapOption::empty(), Mutex::default());
+            Arc::new(Self { client, runtime, known, away, asking })
         }))
     }
 
-    /// What the id stands for; asks the registry at most once at a time, and not for longer than [`PATIENCE`]. Not for
-    /// tasks: it blocks.
-    pub fn schema(&self, id: u32) -> Lookup {
-        match self.known.load().get(&id) {
-            Some(schema) => Lookup::Known(Arc::clone(schema)),
-            None => self.runtime.block_on(self.ask(id)),
+    /// What the id stands for. Not for tasks: it blocks, for [`PATIENCE`] at most, and not at all for a registry that was
+    /// away a moment ago: that is asked in the background, for the next time.
+    pub fn schema(self: &Arc<Self>, id: u32) -> Lookup {
+        if let Some(schema) = self.known.load().get(&id) {
+            return Lookup::Known(Arc::clone(schema));
         }
+        let Some(away) = self.away.load_full() else { return self.runtime.block_on(self.ask(id)) };
+        let registry = Arc::clone(self);
+        self.runtime.spawn(async move { registry.ask(id).await });
+        Lookup::Away(Arc::clone(&away.1))
     }
 
     async fn ask(&self, id: u32) -> Lookup {
-        let mut asked = self.asking.lock().await;
+        let mut unknown = self.asking.lock().await;
         // Another thread may have asked meanwhile.
         if let Some(schema) = self.known.load().get(&id) {
             return Lookup::Known(Arc::clone(schema));
         }
-        asked.unknown.retain(|_, (since, _)| since.elapsed() < UNKNOWN_FOR);
-        if let Some((_, why)) = asked.unknown.get(&id) {
+        unknown.retain(|_, (since, _)| since.elapsed() < UNKNOWN_FOR);
+        if let Some((_, why)) = unknown.get(&id) {
             return Lookup::Unknown(Arc::clone(why));
         }
-        if let Some((since, why)) = &asked.failed
-            && since.elapsed() < REST
-        {
-            return Lookup::Away(Arc::clone(why));
+        if let Some(away) = self.away.load_full().filter(|away| away.0.elapsed() < REST) {
+            return Lookup::Away(Arc::clone(&away.1));
         }
         let looked = match tokio::time::timeout(PATIENCE, self.look(id)).await {
             Ok(looked) => looked,
             Err(_) => Err(RegistryError::Away(format!("no answer within {} s", PATIENCE.as_secs()))),
         };
-        match looked {
-            Ok(Ok(schema)) => {
-                asked.failed = None;
+        let found = match looked {
+            Ok(found) => found,
+            Err(error) => {
+                let why: Arc<str> = error.to_string().into();
+                tracing::warn!(id, "schema registry: {why}");
+                self.away.store(Some(Arc::new((Instant::now(), Arc::clone(&why)))));
+                return Lookup::Away(why);
+            }
+        };
+        self.away.store(None);
+        match found {
+            Ok(schema) => {
                 let schema = Arc::new(schema);
                 let mut known = AHashMap::clone(&self.known.load());
                 known.insert(id, Arc::clone(&schema));
                 self.known.store(Arc::new(known));
                 Lookup::Known(schema)
             }
-            Ok(Err(why)) => {
-                asked.failed = None;
-                if asked.unknown.len() >= MAX_UNKNOWN_COUNT {
-                    asked.unknown.clear();
+            Err(why) => {
+                if unknown.len() >= MAX_UNKNOWN_COUNT {
+                    unknown.clear();
                 }
-                asked.unknown.insert(id, (Instant::now(), Arc::clone(&why)));
+                unknown.insert(id, (Instant::now(), Arc::clone(&why)));
                 Lookup::Unknown(why)
-            }
-            Err(error) => {
-                let why: Arc<str> = error.to_string().into();
-                tracing::warn!(id, "schema registry: {why}");
-                asked.failed = Some((Instant::now(), Arc::clone(&why)));
-                Lookup::Away(why)
             }
         }
     }
