@@ -164,22 +164,75 @@ fn register(registry: &SchemaRegistry, subject: &str, schema: &str) -> u32 {
 }
 
 fn python(stack: &Stack, told: &Value) -> Vec<Value> {
-    let mut child = Command::new("python3")
+    let mut command = Command::new("python3");
+    command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/avro.py"))
-        .env("PYTHONPATH", &stack.python_path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(told.to_string().as_bytes()).unwrap();
+        .env("PYTHONPATH", &stack.python_path);
+    let lines = piped(&mut command, &told.to_string());
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What a program says to this.
+fn piped(command: &mut Command, input: &str) -> String {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// By request.
 fn messages(read: &[Value], topic: &str) -> BTreeMap<String, Value> {
     let of_topic = read.iter().filter(|line| line["topic"] == topic).map(|line| line["message"].clone());
     of_topic.map(|message| (message["request_id"].as_str().unwrap().to_owned(), message)).collect()
+}
+
+#[test]
+fn javas_avro_reads_and_writes_the_same() {
+    let (stack, _together) = Stack::together();
+    let at = "2026-01-15T10:30:00.212345Z";
+    let messages = [
+        (
+            Kind::Request,
+            json!({"request_id": "r", "flag_names": ["a", "b"], "default_values": {"a": [1, "é"]}, "context": {"x": {"y": 1e3}}}),
+        ),
+        (
+            Kind::Evaluated,
+            json!({"event_type": "FEATURE_FLAG_EVALUATED", "event_id": "019bc134-7845-8002-896e-300000018330",
+            "request_id": "r", "flag_name": "f", "user_id": "u", "environment": "e", "value": "5", "typed_value": 5, "enabled": true,
+            "reason": "TARGETING_MATCH", "flag_version": 1_768_473_000_123_u64, "context": {}, "evaluated_at": at,
+            "source": {"topic": "t", "partition": 3, "offset": 99_120, "index": 0}}),
+        ),
+        (
+            Kind::Changed,
+            json!({"event_type": "FEATURE_FLAG_DELETED", "flag_name": "f", "environment": "e", "version": 8,
+            "changed_at": at, "published_at": at, "actor": "unleash"}),
+        ),
+        (
+            Kind::Reply,
+            json!({"request_id": "r", "environment": "e", "results": {"f": {"value": {"a": null}, "enabled": false,
+            "reason": "DEFAULT"}}, "flags_version": 7, "evaluated_at": at}),
+        ),
+    ];
+    let encoded = messages.each_ref().map(|(kind, message)| {
+        let mut bytes = Vec::new();
+        kind.plan().from_json(&message.to_string(), &mut bytes).unwrap();
+        hex::encode(bytes)
+    });
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas");
+    let lines = messages.iter().zip(&encoded);
+    let lines: String =
+        lines.map(|((kind, _), hex)| format!("{folder}/{}.avsc {hex}\n", kind.file())).collect();
+    let mut java = Command::new("java");
+    java.args(["-cp", &format!("{}/lib/*", stack.apicurio)])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/avro.java"));
+    let answers = piped(&mut java, &lines);
+    let answers: Vec<(&str, &str)> = answers.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    assert_eq!(answers.iter().map(|(hex, _)| *hex).collect::<Vec<_>>(), encoded);
+    for ((_, said), (_, message)) in answers.iter().zip(&messages) {
+        let said: Value = serde_json::from_str(said).unwrap();
+        for text in ["request_id", "flag_name", "environment", "event_type"] {
+            assert_eq!(said[text], message[text], "{said}");
+        }
+    }
 }
