@@ -205,6 +205,7 @@ impl Bench {
         let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let parts = Parts {
+            formats: Arc::default(),
             config: Arc::new(config),
             store,
             metrics: Arc::clone(&metrics),
