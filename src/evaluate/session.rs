@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::{Failure, ReportingProducer, is_refusal};
+use crate::kafka::producer::{Failure, ReportingProducer, is_of_connection, is_refusal, is_topic_refusal};
 use crate::message::request::RefusalCode;
 use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
@@ -194,7 +194,7 @@ impl<'s> Session<'s> {
                     *deadline.insert(self.pace.deadline(Instant::now()))
                 }
             };
-            let busy = Instant::now();
+            let (busy, mut waited) = (Instant::now(), Duration::ZERO);
             responder.begin();
             let mut outbox = Outbox {
                 topics: &self.parts.config.topics,
@@ -208,8 +208,15 @@ impl<'s> Session<'s> {
             for record in fetched.records() {
                 responder.respond(&record, &mut outbox).map_err(SessionError::Producer)?;
                 outbox.batch.advance(super::outbox::place(&record), record.timestamp_ms());
+                if outbox.batch.is_round_full() {
+                    // What was not delivered, or not in time, is told at the end.
+                    let full = Instant::now();
+                    self.producer.drain(STEP);
+                    outbox.batch.flushed();
+                    waited += full.elapsed();
+                }
             }
-            self.batch.busy += busy.elapsed();
+            self.batch.busy += busy.elapsed().saturating_sub(waited);
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
@@ -380,23 +387,4 @@ fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), Session
         DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),
     }
-}
-
-/// The broker is away, or has just come back.
-fn is_of_connection(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown)
-}
-
-/// The topic itself is the matter, not the connection.
-fn is_topic_refusal(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::TopicAuthorizationFailed
-            | Code::InvalidTopic
-    )
 }
