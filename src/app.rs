@@ -117,7 +117,8 @@ impl App {
     ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
         let store = Arc::new(Store::default());
-        let formats = Formats::open(&config).await?;
+        let metrics = Metrics::new();
+        let formats = Formats::open(&config, &metrics).await?;
         let mut app = Self {
             switches: Arc::new(KillSwitches::new(
                 Arc::clone(&config),
@@ -126,7 +127,7 @@ impl App {
             )),
             parts: Parts {
                 store,
-                metrics: Metrics::new(),
+                metrics,
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
                 health: Reporter::detached(),
@@ -141,6 +142,7 @@ impl App {
         app.serve_environments(&origins, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
+        app.start_registry();
         app.start_store();
         let fit = app.start_topics(topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
@@ -241,14 +243,15 @@ impl App {
         records: Option<Records>,
         origins: Vec<Origin>,
     ) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, store, metrics, .. } = self.parts.clone();
+        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(Arc::clone(&config), store, records, origins, Arc::clone(&self.switches));
+        let manager =
+            Manager::new(Arc::clone(&config), &formats, store, records, origins, Arc::clone(&self.switches));
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         if let Some(days) = config.flags.cleanup_after_days {
@@ -299,6 +302,16 @@ impl App {
                     _ = ticks.tick() => health.observe(),
                 }
             }
+        });
+    }
+
+    fn start_registry(&mut self) {
+        let Some(registry) = self.parts.formats.registry() else { return };
+        let asked = Arc::clone(&registry);
+        self.health.probe("schema-registry", false, move || probes::schema_registry(asked.is_away()));
+        self.supervisor.start(Stage::Base, "schema-registry", |shutdown| async move {
+            registry.look_after(shutdown).await;
+            Ok(())
         });
     }
 

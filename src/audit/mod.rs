@@ -50,7 +50,6 @@ use crate::health::Reporter;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
-use crate::privacy::Privacy;
 use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Threads};
 
@@ -151,7 +150,10 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let health = &parts.conversions_health;
     let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
     let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
-    let take = move || Conversions { privacy: Privacy::of(&config.privacy), config: Arc::clone(&config) };
+    let take = {
+        let formats = Arc::clone(&formats);
+        move || Conversions::new(&config, &formats)
+    };
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };

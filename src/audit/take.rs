@@ -10,7 +10,7 @@ use crate::experiment::conversion::Reported;
 use crate::flag::local::Invalid;
 use crate::kafka::consumer::Record;
 use crate::message::avro::Subject;
-use crate::message::conversion::{Conversion, USER_HEADER};
+use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
 use crate::privacy::Privacy;
 use crate::registry::{Formats, Reader};
@@ -41,8 +41,22 @@ pub(super) struct Definitions;
 /// Of the conversions topic.
 #[derive(Debug)]
 pub(super) struct Conversions {
-    pub config: Arc<Config>,
-    pub privacy: Option<Arc<Privacy>>,
+    config: Arc<Config>,
+    privacy: Option<Arc<Privacy>>,
+    reader: Reader,
+    /// The JSON of a conversion in Avro.
+    text: Vec<u8>,
+}
+
+impl Conversions {
+    pub(super) fn new(config: &Arc<Config>, formats: &Formats) -> Self {
+        Self {
+            config: Arc::clone(config),
+            privacy: Privacy::of(&config.privacy),
+            reader: formats.reader(Subject::CONVERSIONS, config.formats.conversions),
+            text: Vec::new(),
+        }
+    }
 }
 
 /// The code of what a conversion says wrong.
@@ -95,10 +109,18 @@ impl Take for Definitions {
 }
 
 impl Take for Conversions {
+    fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
+        self.reader.holds_up(record.payload())
+    }
+
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let now = Utc::now();
-        let text = std::str::from_utf8(record.payload());
-        let read = text.map_err(|_| "body: expected UTF-8".to_owned()).and_then(|text| {
+        // Twice the size of the largest: what is over it is said with its size.
+        let json = self.reader.read(record.payload(), &mut self.text, 2 * MAX_CONVERSION_BYTES);
+        let text = json
+            .map_err(|unread| unread.to_string())
+            .and_then(|json| std::str::from_utf8(json).map_err(|_| "body: expected UTF-8".to_owned()));
+        let read = text.and_then(|text| {
             let read = Conversion::read(text, None, now, self.config.audit.oldest(now));
             read.map_err(|wrong| wrong.iter().map(Invalid::to_string).collect::<Vec<_>>().join("; "))
         });

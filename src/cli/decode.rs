@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat};
 use crate::message::avro::Subject;
-use crate::registry::{Reader, SchemaRegistry};
+use crate::registry::{Lookups, Reader, SchemaRegistry};
 
 /// Longer JSON is not made.
 const MAX_TEXT_BYTES: usize = 16 << 20;
@@ -18,7 +18,8 @@ pub struct Decoder(Reader);
 impl Decoder {
     /// Within a runtime.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
-        let registry = SchemaRegistry::open(&config.schema_registry, Handle::current())?;
+        let registry =
+            SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
         Ok(Self(Reader::new(registry, Subject::ANY, InputFormat::Auto)))
     }
 

@@ -10,6 +10,11 @@ use super::{Secret, parse};
 pub struct FormatsConfig {
     pub requests: InputFormat,
     pub events: OutputFormat,
+    pub updates: OutputFormat,
+    /// Ours are written in Avro if nothing else is taken.
+    pub changes: InputFormat,
+    /// Likewise.
+    pub conversions: InputFormat,
     pub replies: OutputFormat,
     pub subjects: SubjectStrategy,
 }
@@ -49,9 +54,11 @@ pub struct SchemaRegistryConfig {
 }
 
 impl FormatsConfig {
-    /// Whether anything is written as Avro.
-    pub fn writes_avro(&self) -> bool {
-        [self.events, self.replies].contains(&OutputFormat::Avro)
+    /// Whether anything is written or read as Avro.
+    fn has_avro(&self) -> bool {
+        let inputs = [self.requests, self.changes, self.conversions];
+        [self.events, self.updates, self.replies].contains(&OutputFormat::Avro)
+            || inputs.into_iter().any(|input| input != InputFormat::Json)
     }
 }
 
@@ -63,36 +70,31 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
         ("record", SubjectStrategy::Record),
         ("topic_record", SubjectStrategy::TopicRecord),
     ];
-    let requests = values.required("format.requests", |text| parse::word(text, &inputs));
-    let events = values.required("format.events", |text| parse::word(text, &outputs));
-    let replies = values.required("format.replies", |text| parse::word(text, &outputs));
+    let [requests, changes, conversions] = ["format.requests", "format.changes", "format.conversions"]
+        .map(|path| values.required(path, |text| parse::word(text, &inputs)));
+    let [events, updates, replies] = ["format.events", "format.updates", "format.replies"]
+        .map(|path| values.required(path, |text| parse::word(text, &outputs)));
     let subjects = values.required("format.subjects", |text| parse::word(text, &strategies));
-    let later = ["format.updates", "format.changes", "format.conversions"];
-    let later = later.map(|path| values.required(path, only_json));
     let urls = values.list("schema_registry.url", |text| parse::url(text, &["http", "https"]));
     let auto_register = values.required("schema_registry.auto_register", parse::flag);
     let ca_certificate = values.optional("schema_registry.ca_certificate", parse::text);
-    let formats =
-        FormatsConfig { requests: requests?, events: events?, replies: replies?, subjects: subjects? };
+    let formats = FormatsConfig {
+        requests: requests?,
+        events: events?,
+        updates: updates?,
+        changes: changes?,
+        conversions: conversions?,
+        replies: replies?,
+        subjects: subjects?,
+    };
     let urls = urls?;
-    let wants_registry = formats.writes_avro() || formats.requests != InputFormat::Json;
-    if wants_registry && urls.is_empty() {
+    if formats.has_avro() && urls.is_empty() {
         return values.refuse("schema_registry.url", "must be set where a format is not `json`");
     }
-    later.into_iter().collect::<Option<()>>()?;
     let registry = SchemaRegistryConfig {
         urls: urls.into_iter().map(Secret::new).collect(),
         auto_register: auto_register?,
         ca_certificate: ca_certificate?.map(PathBuf::from),
     };
     Some((formats, registry))
-}
-
-/// Refuses what is not built, so that nothing is silently written in another format.
-fn only_json(text: &str) -> parse::Parsed<()> {
-    match text.trim() {
-        "json" => Ok(()),
-        "avro" | "auto" => Err("only `json` is built yet".into()),
-        _ => Err("expected `json`".into()),
-    }
 }

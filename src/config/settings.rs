@@ -199,9 +199,9 @@ pub(super) static SETTINGS: &[Setting] = &[
 
     s("FLAGSTREAM_FORMAT__REQUESTS", "format.requests", Text("json"), "How requests are read: `json`, `avro`, or `auto` (either, record by record)."),
     s("FLAGSTREAM_FORMAT__EVENTS", "format.events", Text("json"), "How results and change events are written: `json` or `avro`. They are read in either."),
-    s("FLAGSTREAM_FORMAT__UPDATES", "format.updates", Text("json"), "`json`; `avro` is not built yet."),
-    s("FLAGSTREAM_FORMAT__CHANGES", "format.changes", Text("json"), "`json`; `avro` and `auto` are not built yet."),
-    s("FLAGSTREAM_FORMAT__CONVERSIONS", "format.conversions", Text("json"), "`json`; `avro` and `auto` are not built yet."),
+    s("FLAGSTREAM_FORMAT__UPDATES", "format.updates", Text("json"), "How invalidations are written: `json` or `avro`. They are read in either."),
+    s("FLAGSTREAM_FORMAT__CHANGES", "format.changes", Text("json"), "How hints are read: `json`, `avro`, or `auto`. Ours are written in Avro with `avro`, else in JSON."),
+    s("FLAGSTREAM_FORMAT__CONVERSIONS", "format.conversions", Text("json"), "How conversions are read: `json`, `avro`, or `auto`. Those reported over HTTP are written in Avro with `avro`, else in JSON."),
     s("FLAGSTREAM_FORMAT__REPLIES", "format.replies", Text("json"), "How replies are written: `json` or `avro`."),
     s("FLAGSTREAM_FORMAT__SUBJECTS", "format.subjects", Text("topic"), "Under which subject a schema is registered: `topic` (`{topic}-value`), `record` (the record's full name), or `topic_record` (both)."),
     s("SCHEMA_REGISTRY_URL", "schema_registry.url", Unset("no registry"),

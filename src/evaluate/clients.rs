@@ -12,7 +12,8 @@ use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::producer::{LINGER_MS, ReportingProducer};
 
 use super::Parts;
-use super::session::{FETCH_RECORDS, STEP, SessionError};
+use super::error::SessionError;
+use super::session::{FETCH_RECORDS, STEP};
 
 /// How long a start of transactions may take before it is tried anew: the broker may be away.
 const START: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::gauge::Gauge;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
@@ -11,7 +12,7 @@ use crate::kafka::consumer::BatchConsumer;
 
 use super::batch::Place;
 use super::clients::rewind_these;
-use super::session::SessionError;
+use super::error::SessionError;
 
 /// How long a partition waits before its record is looked at again.
 const HOLD: Duration = Duration::from_secs(1);
@@ -25,9 +26,15 @@ pub struct Holds {
     pub why: Option<Arc<str>>,
     /// Not told to the consumer yet.
     fresh: Vec<i32>,
+    /// Counts those of all workers.
+    waiting: Gauge,
 }
 
 impl Holds {
+    pub fn new(waiting: Gauge) -> Self {
+        Self { waiting, ..Self::default() }
+    }
+
     /// Whether the record is of a partition that waits: it will come again.
     pub fn has(&self, place: Place) -> bool {
         self.partitions.contains(&place.partition)
@@ -41,6 +48,7 @@ impl Holds {
     pub fn hold(&mut self, place: Place, why: Arc<str>) {
         tracing::warn!(partition = place.partition, offset = place.offset, "partition waits: {why}");
         self.since.get_or_insert_with(Instant::now);
+        self.waiting.inc();
         self.partitions.push(place.partition);
         self.fresh.push(place.partition);
         self.why = Some(why);
@@ -64,9 +72,17 @@ impl Holds {
         if released.count() == 0 { Ok(()) } else { rewind_these(consumer, topic, released) }
     }
 
+    /// Nothing waits any more; the partitions that did.
+    pub fn forget(&mut self) -> Vec<i32> {
+        (self.since, self.why) = (None, None);
+        self.fresh.clear();
+        self.waiting.dec_by(i64::try_from(self.partitions.len()).unwrap_or_default());
+        std::mem::take(&mut self.partitions)
+    }
+
     /// Nothing waits any more; those that are still ours.
     pub fn resume(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<TopicPartitionList> {
-        let waiting = std::mem::take(self).partitions;
+        let waiting = self.forget();
         if waiting.is_empty() {
             return Ok(TopicPartitionList::new());
         }

@@ -21,6 +21,7 @@ pub mod amend;
 pub mod answer;
 pub mod batch;
 mod clients;
+pub mod error;
 mod headers;
 pub mod holds;
 pub mod outbox;

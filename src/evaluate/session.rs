@@ -18,6 +18,7 @@ use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 use super::Parts;
 use super::answer::{Respond, Responded};
 use super::batch::{Batch, Sent};
+use super::error::SessionError;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::reply_topics::ReplyTopics;
@@ -44,23 +45,6 @@ pub enum Ended {
     Recovered,
 }
 
-/// Why a session ended with its batch uncommitted.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error("producer: {0}")]
-    Producer(KafkaError),
-    #[error("consumer: {0}")]
-    Consumer(KafkaError),
-    #[error("commit: {0}")]
-    Commit(KafkaError),
-    #[error("results not delivered: {count}, the first with {first}")]
-    Undelivered { count: usize, first: RDKafkaErrorCode },
-    #[error("results refused by the broker: {count}, the first with {first}")]
-    Refused { count: usize, first: RDKafkaErrorCode },
-    #[error("results not acknowledged within {} s", STEP.as_secs())]
-    Unacknowledged,
-}
-
 /// Attempts in a row after which a batch's replies are taken for the reason.
 const SUSPECTED_AFTER_FAILURES: u32 = 3;
 
@@ -82,42 +66,6 @@ pub struct Session<'s> {
     well: bool,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
-}
-
-impl SessionError {
-    /// Whether a new consumer is needed as well.
-    pub fn ends_consumer(&self) -> bool {
-        matches!(self, Self::Consumer(_))
-    }
-
-    /// Another process lives under this worker's name, or the group has given its partitions away.
-    pub fn is_fenced(&self) -> bool {
-        use RDKafkaErrorCode as Code;
-        let (Self::Producer(error) | Self::Consumer(error) | Self::Commit(error)) = self else {
-            return false;
-        };
-        matches!(
-            error.rdkafka_error_code(),
-            Some(
-                Code::Fenced
-                    | Code::ProducerFenced
-                    | Code::InvalidProducerEpoch
-                    | Code::FencedInstanceId
-                    | Code::IllegalGeneration
-                    | Code::UnknownMemberId
-            )
-        )
-    }
-
-    /// There was a producer and a consumer, and the batch failed all the same.
-    pub fn is_of_delivery(&self) -> bool {
-        !matches!(self, Self::Producer(_) | Self::Consumer(_))
-    }
-
-    /// A refusal is answered at once by doing it differently, without waiting.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
-    }
 }
 
 impl<'s> Session<'s> {

@@ -14,8 +14,9 @@ use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
 use super::clients;
+use super::error::SessionError;
 use super::holds::Holds;
-use super::session::{Ended, Session, SessionError};
+use super::session::{Ended, Session};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -71,7 +72,8 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let mut memory = Memory::default();
+        let holds = Holds::new(self.parts.metrics.evaluate.waiting.clone());
+        let mut memory = Memory { holds, ..Memory::default() };
         let mut backoff = MIN_BACKOFF;
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
@@ -91,7 +93,7 @@ impl Worker {
             }
             if error.ends_consumer() {
                 consumer = None;
-                memory.holds = Holds::default();
+                memory.holds.forget();
                 memory.tell_assigned(0, &self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {

@@ -174,13 +174,14 @@ impl Desk {
         let invalidation = change(planned, *version, stamp, now);
         let event = Change { previous_version: None, ..invalidation.clone() };
         let event = self.formats.changed.message(Kind::Changed, serde_json::to_vec(&event)?)?;
+        let update = self.formats.updated.message(Kind::Changed, serde_json::to_vec(&invalidation)?)?;
         let record = |topic, body, tombstone| Record { topic, key: key.clone(), body, tombstone };
         let tombstone = planned.content.is_none();
         let tombstone = tombstone.then(|| Tombstone { version: *version, actor: invalidation.actor.clone() });
         Ok([
             record(&topics.definitions, definition(planned, *version, stamp)?, tombstone),
             record(&topics.events, Some(event), None),
-            record(&topics.updates, Some(serde_json::to_vec(&invalidation)?), None),
+            record(&topics.updates, Some(update), None),
         ])
     }
 

@@ -127,7 +127,7 @@ impl Feeder {
         }
         let mut failures = 0;
         loop {
-            let election = Election::join(&self.config)?;
+            let election = Election::join(&self.config, &self.formats)?;
             let next = self.stand(&election, &shutdown, &mut failures).await;
             self.set_role(Role::Follower);
             // Leaving the group blocks.

@@ -291,7 +291,10 @@ fn records<'c>(
     Ok(vec![
         record(topics.overrides.as_str(), serde_json::to_vec(next)?),
         record(topics.events.as_str(), formats.changed.message(Kind::Changed, event)?),
-        record(topics.updates.as_str(), serde_json::to_vec(&invalidation)?),
+        record(
+            topics.updates.as_str(),
+            formats.updated.message(Kind::Changed, serde_json::to_vec(&invalidation)?)?,
+        ),
     ])
 }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 use anyhow::Context;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::config::{SchemaRegistryConfig, Secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one address to answer: who asks for an id waits for it, who registers a schema has time.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// Larger answers are not read.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -48,11 +51,13 @@ struct Place {
 }
 
 /// A schema as the registry has it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Registered {
     pub schema: String,
     #[serde(rename = "schemaType", default = "avro")]
     pub schema_type: String,
+    #[serde(default)]
+    references: Vec<IgnoredAny>,
 }
 
 #[derive(Serialize)]
@@ -86,6 +91,11 @@ impl Registered {
     pub fn is_avro(&self) -> bool {
         self.schema_type == "AVRO"
     }
+
+    /// Whether other schemas are needed to read it.
+    pub fn has_references(&self) -> bool {
+        !self.references.is_empty()
+    }
 }
 
 impl Client {
@@ -95,8 +105,7 @@ impl Client {
         if places.is_empty() {
             return Ok(None);
         }
-        let mut builder =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
         if let Some(path) = &config.ca_certificate {
             let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
             let certificates =
@@ -105,6 +114,17 @@ impl Client {
         }
         let http = builder.build().context("the HTTP client for the schema registry cannot be made")?;
         Ok(Some(Self { http, places, good: AtomicUsize::new(0), auto_register: config.auto_register }))
+    }
+
+    /// Where it is, without passwords.
+    pub fn addresses(&self) -> Vec<String> {
+        self.places.iter().map(|place| place.base.to_string()).collect()
+    }
+
+    /// Whether it answers.
+    pub async fn pulse(&self) -> Result<(), RegistryError> {
+        let _: Option<IgnoredAny> = self.ask(Method::GET, &["schemas", "types"], None).await?;
+        Ok(())
     }
 
     /// What the id stands for; `None` if the registry does not have it.
@@ -194,16 +214,21 @@ impl Client {
         if let Some((name, password)) = &place.user {
             request = request.basic_auth(name, Some(password.expose()));
         }
-        if let Some(schema) = schema {
-            let body = serde_json::to_vec(&Body { schema }).unwrap_or_default();
-            request = request.header(CONTENT_TYPE, MEDIA_TYPE).body(body);
+        request = match schema {
+            None => request.timeout(LOOKUP_TIMEOUT),
+            Some(schema) => {
+                let body = serde_json::to_vec(&Body { schema }).unwrap_or_default();
+                request.header(CONTENT_TYPE, MEDIA_TYPE).body(body).timeout(REGISTER_TIMEOUT)
+            }
+        };
+        let mut response = request.send().await.map_err(away)?;
+        let (status, mut body) = (response.status(), Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(away)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(RegistryError::Away(format!("{}: its answer is too large", place.base)));
+            }
+            body.extend_from_slice(&chunk);
         }
-        let response = request.send().await.map_err(away)?;
-        let status = response.status();
-        if response.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX as u64) {
-            return Err(RegistryError::Away(format!("{}: its answer is too large", place.base)));
-        }
-        let body = response.bytes().await.map_err(away)?;
         answer(&place.base, status, &body)
     }
 }

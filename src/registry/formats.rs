@@ -8,19 +8,27 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat, OutputFormat, SubjectStrategy};
 use crate::message::avro::{Format, Kind, Subject, header};
+use crate::metrics::Metrics;
 
-use super::{Reader, RegistryError, SchemaRegistry};
+use super::{Lookups, Reader, RegistryError, SchemaRegistry};
 
 /// How long a start waits for the registry: without ids nothing can be written.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// The first id of [`Formats::unregistered`], which is that of requests.
+pub const UNREGISTERED_ID: u32 = 1;
 
 /// The formats of all kinds of messages; JSON unless it is told otherwise.
 #[derive(Debug, Default)]
 pub struct Formats {
     registry: Option<Arc<SchemaRegistry>>,
     pub evaluated: Format,
+    /// Change events of the events topic.
     pub changed: Format,
+    /// Invalidations.
+    pub updated: Format,
+    pub hint: Format,
+    pub conversion: Format,
     pub reply: Format,
 }
 
@@ -29,36 +37,64 @@ pub struct Formats {
 pub struct Registration {
     pub subject: String,
     pub schema: String,
-    /// Each kind of message that it has, and what stands before its fields in a union.
+    /// The topic's messages, and which of them it has, each with what stands before its fields in a union.
+    pub messages: Subject,
     pub kinds: Vec<(Kind, Option<u8>)>,
 }
 
 impl Formats {
     /// Asks the registry for the ids of what is written.
-    pub async fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
-        let registry = SchemaRegistry::open(&config.schema_registry, Handle::current())
+    pub async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Self>> {
+        let (folder, lookups) = (Some(config.state_dir.as_path()), metrics.schema_lookups.clone());
+        let registry = SchemaRegistry::open(&config.schema_registry, folder, lookups, Handle::current())
             .context("SCHEMA_REGISTRY_URL")?;
         let mut formats = Self { registry, ..Self::default() };
         for registration in registrations(config) {
             let id = formats.id_of(&registration).await.with_context(|| {
                 format!("the schema registry has no id of subject {}", registration.subject)
             })?;
-            for (kind, branch) in registration.kinds {
-                let prefix = header(id).into_iter().chain(branch).collect();
-                match kind {
-                    Kind::Evaluated => formats.evaluated = Format::Avro(prefix),
-                    Kind::Changed => formats.changed = Format::Avro(prefix),
-                    Kind::Reply => formats.reply = Format::Avro(prefix),
-                    _ => {}
-                }
+            formats.set(&registration, id);
+        }
+        Ok(Arc::new(formats))
+    }
+
+    /// Under ids that no registry has given: for the load tool, which reads and writes by itself.
+    pub fn unregistered(config: &Config) -> anyhow::Result<Arc<Self>> {
+        let registry =
+            SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
+        let mut formats = Self { registry, ..Self::default() };
+        let requests = registrations_of(config.formats.subjects, &config.topics.requests, Subject::REQUESTS);
+        for (registration, id) in requests.iter().chain(&registrations(config)).zip(UNREGISTERED_ID..) {
+            if let Some(registry) = &formats.registry {
+                registry.learn(id, &registration.schema).map_err(anyhow::Error::msg)?;
             }
+            formats.set(registration, id);
         }
         Ok(Arc::new(formats))
     }
 
     /// A reader of a topic with these messages.
-    pub fn reader(&self, subject: Subject, format: InputFormat) -> Reader {
-        Reader::new(self.registry.clone(), subject, format)
+    pub fn reader(&self, messages: Subject, format: InputFormat) -> Reader {
+        Reader::new(self.registry.clone(), messages, format)
+    }
+
+    pub fn registry(&self) -> Option<Arc<SchemaRegistry>> {
+        self.registry.clone()
+    }
+
+    fn set(&mut self, registration: &Registration, id: u32) {
+        for (kind, branch) in &registration.kinds {
+            let format = match kind {
+                Kind::Evaluated => &mut self.evaluated,
+                Kind::Changed if registration.messages == Subject::UPDATES => &mut self.updated,
+                Kind::Changed => &mut self.changed,
+                Kind::Hint => &mut self.hint,
+                Kind::Conversion => &mut self.conversion,
+                Kind::Reply => &mut self.reply,
+                Kind::Request | Kind::Definition => continue,
+            };
+            *format = Format::Avro(header(id).into_iter().chain(*branch).collect());
+        }
     }
 
     async fn id_of(&self, wanted: &Registration) -> Result<u32, RegistryError> {
@@ -67,11 +103,8 @@ impl Formats {
         };
         let deadline = Instant::now() + START_PATIENCE;
         loop {
-            match registry.client.id_of(&wanted.subject, &wanted.schema).await {
-                Err(RegistryError::Away(why)) if Instant::now() < deadline => {
-                    tracing::warn!("waits for the schema registry: {why}");
-                    tokio::time::sleep(PAUSE).await;
-                }
+            match registry.id_of(&wanted.subject, &wanted.schema).await {
+                Err(RegistryError::Away(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
                 ended => return ended,
             }
         }
@@ -81,17 +114,18 @@ impl Formats {
 /// What must be registered for what is written as Avro.
 pub fn registrations(config: &Config) -> Vec<Registration> {
     let (formats, topics) = (&config.formats, &config.topics);
-    let mut wanted = Vec::new();
-    if formats.events == OutputFormat::Avro {
-        wanted.extend(registrations_of(formats.subjects, &topics.events, Subject::EVENTS));
-    }
-    if formats.replies == OutputFormat::Avro {
-        // The topics of replies are the askers'; what they have in common is the prefix.
-        let prefixes = config.reply.allowed_prefixes.iter();
-        wanted
-            .extend(prefixes.flat_map(|prefix| registrations_of(formats.subjects, prefix, Subject::REPLIES)));
-    }
-    wanted
+    let mut topics = vec![
+        (formats.events == OutputFormat::Avro, topics.events.as_str(), Subject::EVENTS),
+        (formats.updates == OutputFormat::Avro, &topics.updates, Subject::UPDATES),
+        (formats.changes == InputFormat::Avro, &topics.changes, Subject::HINTS),
+        (formats.conversions == InputFormat::Avro, &topics.conversions, Subject::CONVERSIONS),
+    ];
+    // The topics of replies are the askers'; what they have in common is the prefix.
+    let prefixes = config.reply.allowed_prefixes.iter();
+    let replies = formats.replies == OutputFormat::Avro;
+    topics.extend(prefixes.map(|prefix| (replies, prefix.as_str(), Subject::REPLIES)));
+    let wanted = topics.into_iter().filter(|(wanted, ..)| *wanted);
+    wanted.flat_map(|(_, topic, messages)| registrations_of(formats.subjects, topic, messages)).collect()
 }
 
 /// The subjects of a topic.
@@ -99,6 +133,7 @@ pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subjec
     let alone = |subject: String, kind: Kind| Registration {
         subject,
         schema: kind.text().to_owned(),
+        messages,
         kinds: vec![(kind, None)],
     };
     match (strategy, messages.kinds) {
@@ -106,6 +141,7 @@ pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subjec
         (SubjectStrategy::Topic, kinds) => vec![Registration {
             subject: format!("{topic}-value"),
             schema: messages.text(),
+            messages,
             // The index of a union's branch, as Avro writes numbers.
             kinds: kinds.iter().zip((0u8..).step_by(2)).map(|(kind, index)| (*kind, Some(index))).collect(),
         }],

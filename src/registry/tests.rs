@@ -90,7 +90,17 @@ fn config(urls: &[&str], auto_register: bool) -> SchemaRegistryConfig {
 }
 
 fn open(urls: &[&str]) -> Arc<SchemaRegistry> {
-    SchemaRegistry::open(&config(urls, true), Handle::current()).unwrap().unwrap()
+    kept_in(None, urls)
+}
+
+fn kept_in(folder: Option<&Path>, urls: &[&str]) -> Arc<SchemaRegistry> {
+    let lookups = Lookups::default();
+    SchemaRegistry::open(&config(urls, true), folder, lookups, Handle::current()).unwrap().unwrap()
+}
+
+/// How often a lookup came to this.
+fn count(registry: &SchemaRegistry, outcome: &'static str) -> u64 {
+    registry.lookups.get_or_create(&OutcomeLabels { outcome }).get()
 }
 
 fn request(id: u32) -> Vec<u8> {
@@ -133,6 +143,42 @@ async fn a_schema_is_asked_for_once_and_outlives_its_registry() {
 }
 
 #[tokio::test]
+async fn a_start_while_the_registry_is_away_goes_on_with_what_it_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fake, address) = Fake::default().start().await;
+    fake.has(7, Kind::Request.text());
+    let url = format!("http://{address}");
+    let (subject, schema) = ("events-value", Subject::EVENTS.text());
+    let first = kept_in(Some(folder.path()), &[&url]);
+    let id = first.id_of(subject, &schema).await.unwrap();
+    let reader = Reader::new(Some(Arc::clone(&first)), Subject::REQUESTS, InputFormat::Auto);
+    read(reader, request(7)).await.1.unwrap();
+    assert_eq!(count(&first, "found"), 1);
+
+    *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
+    let second = kept_in(Some(folder.path()), &[&url]);
+    assert_eq!(second.id_of(subject, &schema).await, Ok(id));
+    assert!(matches!(second.id_of(subject, Kind::Reply.text()).await, Err(RegistryError::Away(_))));
+    let reader = Reader::new(Some(Arc::clone(&second)), Subject::REQUESTS, InputFormat::Auto);
+    let (reader, kept) = read(reader, request(7)).await;
+    assert_eq!(kept.as_deref(), Ok(r#"{"flag_name":"f"}"#));
+    let (_, away) = read(reader, request(8)).await;
+    assert!(matches!(away, Err(Unread::Away(_))));
+    assert_eq!((count(&second, "kept"), count(&second, "away")), (1, 1));
+
+    // To another registry its ids mean something else, and a damaged file is none.
+    let closed = "http://127.0.0.1:9";
+    let stranger = kept_in(Some(folder.path()), &[closed]);
+    assert!(matches!(stranger.id_of(subject, &schema).await, Err(RegistryError::Away(_))));
+    std::fs::write(folder.path().join("schemas"), "{").unwrap();
+    let damaged = kept_in(Some(folder.path()), &[&url]);
+    assert!(matches!(damaged.id_of(subject, &schema).await, Err(RegistryError::Away(_))));
+    *fake.fails.lock().unwrap() = None;
+    assert_eq!(damaged.id_of(subject, &schema).await, Ok(id));
+    assert_eq!(damaged.is_away(), None);
+}
+
+#[tokio::test]
 async fn an_outage_is_no_fault_of_the_record_and_ends() {
     let (fake, address) = Fake::default().start().await;
     *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
@@ -169,12 +215,16 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
         .unwrap()
         .insert(4, json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}));
     fake.has(5, Kind::Request.text());
+    let referring =
+        json!({"schema": Kind::Request.text(), "references": [{"name": "X", "subject": "x", "version": 1}]});
+    fake.schemas.lock().unwrap().insert(6, referring);
     let registry = open(&[&format!("http://{address}")]);
     let outcomes = [
         (header(9).to_vec(), "the registry has no schema 9"),
         (header(2).to_vec(), "schema 2: flag_names: expected a list, its schema has string"),
         (header(3).to_vec(), "schema 3 cannot be read"),
         (header(4).to_vec(), "schema 4 is of type PROTOBUF, not AVRO"),
+        (header(6).to_vec(), "schema 6 refers to others, which are not followed"),
         (header(5).to_vec(), "not a message of schema 5: it ends in the middle of a value"),
     ];
     let mut reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
@@ -249,16 +299,46 @@ async fn schemas_are_registered_or_only_looked_up() {
 async fn another_address_answers_for_one_that_is_away() {
     let (fake, address) = Fake::default().start().await;
     fake.has(7, Kind::Request.text());
+    // It takes connections, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap();
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (broken, broken_address) = Fake::default().start().await;
     *broken.fails.lock().unwrap() = Some(StatusCode::BAD_GATEWAY);
-    let urls = [format!("http://{closed}"), format!("http://{broken_address}"), format!("http://{address}")];
+    let addresses = [silent_address.to_string(), closed.to_string(), broken_address, address];
+    let urls = addresses.map(|address| format!("http://{address}"));
     let client = Client::new(&config(&urls.each_ref().map(String::as_str), true)).unwrap().unwrap();
     for _ in 0..3 {
         assert_eq!(client.schema(7).await.unwrap().unwrap().schema, Kind::Request.text());
     }
     // The one that answered is asked first from then on.
     assert_eq!((broken.calls(), fake.calls()), (1, 3));
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_registry_behind_tls_is_asked_if_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = crate::http::tests::certificate(folder.path()).unwrap();
+    let fake = Arc::new(Fake { authorization: Some("Basic dXNlcjpw"), ..Fake::default() });
+    fake.has(7, Kind::Request.text());
+    let mut server = crate::http::Server::bind("test", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    server.encrypt(&files).unwrap();
+    let port = server.address().unwrap().port();
+    let router = Router::new().fallback(serve).with_state(Arc::clone(&fake));
+    tokio::spawn(server.run(router, Shutdown::new()));
+    let url = format!("https://user:p@localhost:{port}");
+    let client = |ca_certificate| {
+        let config = SchemaRegistryConfig { ca_certificate, ..config(&[&url], true) };
+        Client::new(&config).unwrap().unwrap()
+    };
+    let stranger = client(None).schema(7).await.unwrap_err();
+    assert!(stranger.to_string().contains("certificate verify failed"), "{stranger}");
+    assert_eq!(fake.calls(), 0);
+    let trusted = client(Some(files.certificate)).schema(7).await.unwrap();
+    assert_eq!(trusted.unwrap().schema, Kind::Request.text());
+    let config = SchemaRegistryConfig { ca_certificate: Some(files.key), ..config(&[&url], true) };
+    assert!(Client::new(&config).is_err());
 }
 
 #[test]

@@ -1,6 +1,6 @@
-"""A service in Python that speaks Avro: asks by confluent-kafka's serializer, reads the answers by its deserializer and by fastavro.
+"""A service in Python that speaks Avro: writes by confluent-kafka's serializer, reads by its deserializer and by fastavro.
 
-Reads from stdin what to do, as JSON; prints the events and replies that it read, one JSON object a line.
+Reads from stdin what to do, as JSON; prints what it read, one JSON object a line.
 """
 
 import datetime
@@ -23,17 +23,15 @@ def main():
     told = json.load(sys.stdin)
     registry = SchemaRegistryClient({"url": told["registry"]})
     producer = Producer({"bootstrap.servers": told["kafka"], "partitioner": "murmur2_random"})
-    for ask in told["asks"]:
+    for message in told["writes"]:
         # Each schema under a subject of its own, as of services that know nothing of each other.
-        topic = told["requests"]
-        subject = ask["subject"]
-        serialize = AvroSerializer(registry, ask["schema"], conf={"subject.name.strategy": lambda *_: subject})
-        value = serialize(ask["request"], SerializationContext(topic, MessageField.VALUE))
-        headers = {"reply-to": told["replies"], "correlation-id": ask["request"]["request_id"]}
-        producer.produce(topic, value=value, key=ask["key"], headers=headers)
+        topic, subject = message["topic"], message["subject"]
+        serialize = AvroSerializer(registry, message["schema"], conf={"subject.name.strategy": lambda *_: subject})
+        value = serialize(message["value"], SerializationContext(topic, MessageField.VALUE))
+        producer.produce(topic, value=value, key=message["key"], headers=message.get("headers", {}))
     producer.flush(PATIENCE_S)
-    for topic in (told["events"], told["replies"]):
-        for value in read(told["kafka"], topic, len(told["asks"])):
+    for topic, count in told["reads"]:
+        for value in read(told["kafka"], topic, count):
             by_confluent = AvroDeserializer(registry)(value, SerializationContext(topic, MessageField.VALUE))
             by_fastavro = with_fastavro(told["registry"], value)
             assert by_confluent == by_fastavro, (by_confluent, by_fastavro)

@@ -67,7 +67,7 @@ def kafka_jars():
 
 
 def apicurio_home():
-    """The folder of the schema registry's jars. Tests that need it start it themselves."""
+    """The folder of the schema registry's jars."""
     pom = HERE / "apicurio" / "pom.xml"
 
     def fetch(folder):
@@ -249,7 +249,6 @@ def install_native():
 def install_for_containers():
     """With containers only the packages that tests use themselves are needed."""
     need("node")
-    apicurio_home()
     node_home()
     python_home()
     go_modules()

@@ -21,6 +21,7 @@ use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -45,6 +46,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let manager = Manager::new(
         Arc::clone(&config),
+        &Formats::default(),
         Arc::clone(&store),
         None,
         Vec::new(),

@@ -13,6 +13,7 @@ use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::publish::{Publisher, Publishing};
+use crate::registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
 
@@ -32,6 +33,7 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let usage = Arc::new(Usage::default());
     let manager = Manager::new(
         Arc::clone(&config),
+        &Formats::default(),
         Arc::clone(&store),
         None,
         Vec::new(),
