@@ -142,7 +142,7 @@ fn each_bad_value_names_its_setting() {
         ("FLAGSTREAM_FORMAT__REQUESTS", "protobuf"),
         ("FLAGSTREAM_FORMAT__EVENTS", "auto"),
         ("FLAGSTREAM_FORMAT__UPDATES", "auto"),
-        ("FLAGSTREAM_FORMAT__CHANGES", "auto"),
+        ("FLAGSTREAM_FORMAT__CHANGES", "xml"),
         ("FLAGSTREAM_FORMAT__SUBJECTS", "name"),
         ("SCHEMA_REGISTRY_URL", "ftp://x"),
         ("DATABASE_URL", "mysql://x/y"),

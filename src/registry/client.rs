@@ -108,8 +108,10 @@ impl Client {
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
         if let Some(path) = &config.ca_certificate {
             let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(&pem).context("not certificates in PEM")?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .with_context(|| format!("{}: no certificate in PEM", path.display()))?;
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().context("the HTTP client for the schema registry cannot be made")?;

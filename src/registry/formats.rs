@@ -60,6 +60,9 @@ impl Formats {
 
     /// Under ids that no registry has given: for the load tool, which reads and writes by itself.
     pub fn unregistered(config: &Config) -> anyhow::Result<Arc<Self>> {
+        if config.schema_registry.urls.is_empty() {
+            return Ok(Arc::default());
+        }
         let registry =
             SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
         let mut formats = Self { registry, ..Self::default() };
