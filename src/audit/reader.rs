@@ -230,7 +230,7 @@ impl<T: Take> Reader<T> {
                 break;
             }
             if let Some(why) = self.take.holds_up(&record) {
-                tracing::warn!(
+                tracing::debug!(
                     partition = record.partition(),
                     offset = record.offset(),
                     "the sink waits: {why}"

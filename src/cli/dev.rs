@@ -13,6 +13,7 @@ use crate::evaluate::Parts;
 use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::{Shutdown, signalled};
 
+use super::decode::Decoder;
 use super::{Global, Output, UsageError, print, render};
 
 /// How late a stop may be noticed.
@@ -132,10 +133,12 @@ fn database(config: &Config) -> (String, String) {
 /// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.
 fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow::Result<()> {
     let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
+    let mut decoder = Decoder::open(config)?;
     while !shutdown.is_cancelled() {
         let Some(record) = follower.next(STEP)? else {
             continue;
         };
+        let record = decoder.decode(record.detach());
         let line = match output {
             Output::Text => {
                 render::printable(&format!("{} {}", render::time(&record), render::content(&record)))

@@ -117,7 +117,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_INSTANCE", "instance", Computed("`{host name}-{HTTP port}`"),
       "Name of this process: stable over restarts, different for two processes of one group; part of file names and transactional ids. Up to 100 of `A-Z a-z 0-9 . _ -`."),
     s("FLAGSTREAM_STATE_DIR", "state_dir", Text("./.flagstream"),
-      "Folder for snapshots; each instance has one of its own inside."),
+      "Folder for snapshots, schemas and unsent events; each instance has one of its own inside."),
 
     s("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers", Text("localhost:9092"),
       "`host:port`, several with commas."),

@@ -46,7 +46,7 @@ impl Holds {
 
     /// The record, and all behind it, will come again.
     pub fn hold(&mut self, place: Place, why: Arc<str>) {
-        tracing::warn!(partition = place.partition, offset = place.offset, "partition waits: {why}");
+        tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
         self.since.get_or_insert_with(Instant::now);
         self.waiting.inc();
         self.partitions.push(place.partition);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::kafka::sender::Sender;
@@ -18,6 +18,17 @@ pub struct Hints {
     sender: Sender,
     topic: String,
     format: Format,
+}
+
+#[derive(Serialize)]
+struct Body<'h> {
+    event_type: ChangeKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag_name: Option<&'h str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'h str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
 }
 
 impl Hints {
@@ -51,11 +62,13 @@ impl Hints {
     }
 
     async fn send(&self, kind: ChangeKind, hint: &Hint) -> anyhow::Result<()> {
-        let Hint { environment, flag, local } = hint;
-        let source = local.then_some(Source::Local);
-        let body =
-            json!({"event_type": kind, "flag_name": flag, "environment": environment, "source": source});
-        let body = self.format.message(Kind::Hint, body.to_string().into_bytes())?;
+        let body = Body {
+            event_type: kind,
+            flag_name: hint.flag.as_deref(),
+            environment: hint.environment.as_deref(),
+            source: hint.local.then_some(Source::Local),
+        };
+        let body = self.format.message(Kind::Hint, serde_json::to_vec(&body)?)?;
         self.send_body(hint, &body).await
     }
 

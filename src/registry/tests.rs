@@ -343,9 +343,9 @@ async fn a_registry_behind_tls_is_asked_if_its_certificate_is_trusted() {
 
 #[test]
 fn subjects_are_named_by_their_strategy() {
-    let named = |strategy, messages| -> Vec<(String, Vec<(Kind, Option<u8>)>)> {
+    let named = |strategy, messages| {
         let registrations = registrations_of(strategy, "t", messages).into_iter();
-        registrations.map(|registration| (registration.subject, registration.kinds)).collect()
+        registrations.map(|registration| (registration.subject, registration.kinds)).collect::<Vec<_>>()
     };
     let one = |subject: &str, kind| (subject.to_owned(), vec![(kind, None)]);
     assert_eq!(named(SubjectStrategy::Topic, Subject::REPLIES), [one("t-value", Kind::Reply)]);

@@ -6,7 +6,7 @@
 //!
 //! So reading is writing JSON: a record's bytes become the JSON text that its reader takes anyway, with every check and
 //! limit that it has ([`Plan::to_json`]). How a stranger's schema becomes ours is settled once for each schema
-//! ([`Plan::resolve`]). Our own messages go the other way ([`Plan::from_json`]), but for the one that is written a
+//! ([`Subject::resolve`]). Our own messages go the other way ([`Plan::from_json`]), but for the one that is written a
 //! hundred thousand times a second ([`event`]).
 
 mod decode;

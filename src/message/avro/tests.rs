@@ -56,7 +56,7 @@ fn as_json(value: Avro, json: bool, schema: &Schema) -> Json {
             Schema::Record(record) => {
                 let fields = fields.into_iter().zip(&record.fields).map(|((name, value), field)| {
                     assert_eq!(name, field.name);
-                    let json = field.custom_attributes.get("json").is_some();
+                    let json = field.custom_attributes.contains_key("json");
                     (name, as_json(value, json, &field.schema))
                 });
                 Json::Object(fields.collect())
@@ -72,7 +72,7 @@ fn without_defaults(json: &Json) -> Json {
     match json {
         Json::Object(members) => {
             let kept = members.iter().filter(|(key, value)| {
-                !value.is_null() && !(key.as_str() == "killed" && **value == Json::Bool(false))
+                !(value.is_null() || key.as_str() == "killed" && **value == Json::Bool(false))
             });
             Json::Object(kept.map(|(key, value)| (key.clone(), without_defaults(value))).collect())
         }
@@ -251,7 +251,7 @@ fn without_nulls(json: &Json) -> Json {
     let kept = |json: &Json| -> serde_json::Map<String, Json> {
         let members = json.as_object().unwrap().iter();
         let kept = members.filter(|(key, value)| {
-            !value.is_null() && !(key.as_str() == "killed" && **value == Json::Bool(false))
+            !(value.is_null() || key.as_str() == "killed" && **value == Json::Bool(false))
         });
         kept.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
