@@ -57,24 +57,12 @@ def lock(path):
 
 def kafka_jars():
     """The folder of the broker's jars."""
-    pom = HERE / "kafka" / "pom.xml"
-
-    def fetch(folder):
-        need("java", "mvn")
-        _quiet(["mvn", "-B", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"])
-
-    return _cached("kafka", [pom], fetch)
+    return _maven("kafka", "copy-dependencies")
 
 
 def apicurio_home():
     """The folder of the schema registry's jars."""
-    pom = HERE / "apicurio" / "pom.xml"
-
-    def fetch(folder):
-        need("java", "mvn")
-        _quiet(["mvn", "-B", "-q", "-f", pom, "dependency:unpack-dependencies", f"-DoutputDirectory={folder}"])
-
-    return _cached("apicurio", [pom], fetch)
+    return _maven("apicurio", "unpack-dependencies")
 
 
 def unleash_home():
@@ -115,6 +103,16 @@ def go_modules():
         _quiet(["go", "mod", "download"], cwd=source, env={**os.environ, **settings})
 
     return _cached("go", [source / "go.sum"], fetch)
+
+
+def _maven(name, goal):
+    pom = HERE / name / "pom.xml"
+
+    def fetch(folder):
+        need("java", "mvn")
+        _quiet(["mvn", "-B", "-q", "-f", pom, f"dependency:{goal}", f"-DoutputDirectory={folder}"])
+
+    return _cached(name, [pom], fetch)
 
 
 def _npm(name):
