@@ -133,6 +133,9 @@ fn changes_hints_and_conversions_cross_in_avro() {
     let evaluate =
         json!({"flag_name": "theme", "user_id": "u", "default_value": "none", "environment": "production"});
     assert!(["d", "l"].contains(&post("/feature-flags/evaluate", &evaluate)["value"].as_str().unwrap()));
+    wait_until("the flag is a row", SOON, || {
+        database.number("SELECT count(*) FROM feature_flag_versions") == Some(1)
+    });
     let metrics = json!([{"name": "purchase"}]);
     post(
         "/experiments",
