@@ -79,7 +79,7 @@ fn services_in_python_ask_and_read_in_avro() {
     let events = by_request(&read, &group.topics.events);
     let first = &events["r-1"];
     assert_eq!(first["event_type"], "FEATURE_FLAG_EVALUATED");
-    assert_eq!(first["typed_value"], r#"{"colour": "é\"", "n": [1, 2.50]}"#);
+    assert_eq!(first["typed_value"], r#"{"colour":"é\"","n":[1,2.50]}"#);
     assert_eq!(first["value"], first["typed_value"]);
     assert_eq!((&first["variant"], &first["reason"]), (&json!("dark"), &json!("TARGETING_MATCH")));
     assert_eq!(first["context"], context);
