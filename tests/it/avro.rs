@@ -10,7 +10,8 @@ use flagstream::message::avro::{Kind, header};
 
 use crate::harness::avro::{self, register};
 use crate::harness::{
-    Database, Door, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, Way, post, wait_until,
+    Database, Door, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, Topics, Way, call,
+    flagstream, post, temporary_folder, wait_until,
 };
 
 /// A schema as another service has it: fewer fields, and a context with fields of its own.
@@ -248,6 +249,35 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
         assert_eq!(letter.payload, Some(payload));
     }
     assert_eq!(letters.seen.len(), 3);
+}
+
+#[test]
+fn schemas_are_registered_and_checked_by_command() {
+    let (stack, _together) = Stack::together();
+    let (folder, topics) = (temporary_folder(), Topics::named(stack));
+    let run = |command: &str| {
+        let registry = ("SCHEMA_REGISTRY_URL".to_owned(), stack.registry.clone());
+        let settings = topics.settings().into_iter().chain([registry]);
+        let output = flagstream(folder.path(), &["schemas", command], settings);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let hints = format!("{}-value", topics.changes);
+    register(stack, &hints, ODD);
+    let rule = format!("{}/config/{hints}", stack.registry);
+    let headers = [("content-type", "application/vnd.schemaregistry.v1+json")];
+    let set = call("PUT", &rule, &headers, br#"{"compatibility": "FULL"}"#);
+    assert_eq!(set.status, 200, "{set:?}");
+    let (code, printed) = run("check");
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains(&format!("{hints}  change-hint  REFUSED: ")), "{printed}");
+    assert_eq!(printed.matches("  compatible").count(), 5, "{printed}");
+    let (code, printed) = run("register");
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(
+        printed.contains(&format!("{}-value  evaluated-event | change-event  id ", topics.events)),
+        "{printed}"
+    );
+    assert!(printed.contains(&format!("{hints}  change-hint  REFUSED: ")), "{printed}");
 }
 
 /// One of [`OTHERS`].
