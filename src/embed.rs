@@ -120,13 +120,11 @@ impl Embedded {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
         let moment = Moment { now: &now, hostname: &self.hostname, app_name: &self.app_name };
         let environment = request.environment.as_deref().unwrap_or(&self.environment);
+        let flags = snapshot.environment(environment);
         for ask in request.asks.as_slice() {
-            let lookup = match snapshot.environment(environment) {
-                _ if !self.store.is_ready() => Lookup::NotReady("the flags are not loaded yet".into()),
-                None => Lookup::unserved(environment),
-                Some(flags) => flags
-                    .evaluate(&ask.flag, &request.context, &moment)
-                    .map_or(Lookup::NotFound, Lookup::Found),
+            let lookup = match self.store.is_ready() {
+                true => Lookup::evaluate(flags, environment, &ask.flag, &request.context, &moment),
+                false => Lookup::NotReady("the flags are not loaded yet".into()),
             };
             take(ask, answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));
         }
