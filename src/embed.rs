@@ -75,8 +75,11 @@ impl Embedded {
         let variables = settings.into_iter().map(|(name, value)| (name.into(), value.into()));
         let config: Config = load_from(None, variables.chain([instance]), Profile::Service)?.config;
         let environment = config.unleash.default_environment.clone();
-        let reading =
-            ReaderConfig { environments: vec![environment.clone()], state_dir, ..ReaderConfig::from(&config) };
+        let reading = ReaderConfig {
+            environments: vec![environment.clone()],
+            state_dir,
+            ..ReaderConfig::from(&config)
+        };
         let (store, shutdown) = (Arc::new(Store::default()), Shutdown::new());
         let reader = Reader::start(reading, Arc::clone(&store), Metrics::new(), shutdown.clone())?;
         Ok(Self {

@@ -141,7 +141,8 @@ pub fn snapshot(suite: &Value) -> Snapshot {
 
 fn events(suite: &Value) -> Vec<Value> {
     let state = &suite["state"];
-    let hydration = || json!([{ "type": "hydration", "features": state["features"], "segments": state["segments"] }]);
+    let hydration =
+        || json!([{ "type": "hydration", "features": state["features"], "segments": state["segments"] }]);
     let events = state.get("events").cloned().unwrap_or_else(hydration);
     events.as_array().unwrap().clone()
 }

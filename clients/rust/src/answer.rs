@@ -145,7 +145,9 @@ fn given(value: Value) -> Option<Given> {
         // Left out of a list it would move what comes after it.
         Value::Null => None,
         Value::Bool(value) => Some(Given::Bool(value)),
-        Value::Number(number) => number.as_i64().map(Given::Int).or_else(|| number.as_f64().map(Given::Float)),
+        Value::Number(number) => {
+            number.as_i64().map(Given::Int).or_else(|| number.as_f64().map(Given::Float))
+        }
         Value::String(text) => Some(Given::String(text)),
         Value::Array(values) => values.into_iter().map(given).collect::<Option<_>>().map(Given::Array),
         Value::Object(members) => structure(members).map(Given::Struct),
@@ -202,9 +204,16 @@ mod tests {
 
     #[test]
     fn without_a_value_the_error_says_why() {
-        for code_text in ["FLAG_NOT_FOUND", "PROVIDER_NOT_READY", "TYPE_MISMATCH", "PARSE_ERROR",
-            "TARGETING_KEY_MISSING", "INVALID_CONTEXT", "GENERAL", "NEW"]
-        {
+        for code_text in [
+            "FLAG_NOT_FOUND",
+            "PROVIDER_NOT_READY",
+            "TYPE_MISMATCH",
+            "PARSE_ERROR",
+            "TARGETING_KEY_MISSING",
+            "INVALID_CONTEXT",
+            "GENERAL",
+            "NEW",
+        ] {
             let members = json!({"error_code": code_text, "reason": "ERROR", "error_message": "why"});
             assert_eq!(code::<bool>(members.clone()), code_text);
             assert_eq!(said(members).details::<bool>().unwrap_err().message.as_deref(), Some("why"));

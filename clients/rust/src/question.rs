@@ -138,9 +138,12 @@ mod tests {
     fn what_json_has_not_is_refused_and_named() {
         let deep = (0..40).fold(Given::Bool(true), |inner, _| Given::Array(vec![inner]));
         let infinite = Given::Float(f64::INFINITY);
-        for field in
-            [Field::Float(f64::NAN), Field::new_struct(7_u8), Field::new_struct(deep), Field::new_struct(infinite)]
-        {
+        for field in [
+            Field::Float(f64::NAN),
+            Field::new_struct(7_u8),
+            Field::new_struct(deep),
+            Field::new_struct(infinite),
+        ] {
             let message = asked_in("tier", field).unwrap_err();
             assert!(message.starts_with("context.tier: expected "), "{message}");
         }
@@ -152,6 +155,9 @@ mod tests {
         assert_eq!(nobody, r#"{"flag_name":"f","value_type":"string"}"#);
         let forwards = EvaluationContext::default().with_custom_field("a", 1).with_custom_field("b", 2);
         let backwards = EvaluationContext::default().with_custom_field("b", 2).with_custom_field("a", 1);
-        assert_eq!(body("f", "string", &forwards, None).unwrap(), body("f", "string", &backwards, None).unwrap());
+        assert_eq!(
+            body("f", "string", &forwards, None).unwrap(),
+            body("f", "string", &backwards, None).unwrap()
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::env::var;
 use std::error::Error;
 
 use flagstream_openfeature::{HttpOptions, HttpProvider, InProcessProvider};
-use open_feature::{Client, EvaluationContext, OpenFeature};
+use open_feature::{Client, EvaluationContext, OpenFeature, StructValue};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +29,7 @@ async fn show(client: &Client) {
     let premium = client.get_bool_value("premium", Some(&user), None).await.unwrap_or(false);
     let theme = client.get_string_value("theme", Some(&user), None).await.unwrap_or("light".to_owned());
     let retries = client.get_int_value("max-retries", Some(&user), None).await.unwrap_or(3);
-    let config = client.get_struct_value("config", Some(&user), None).await.unwrap_or_default();
+    let config: StructValue = client.get_struct_value("config", Some(&user), None).await.unwrap_or_default();
     let regions = config.fields.get("regions").and_then(|regions| regions.as_array());
     let region = regions.and_then(|regions| regions.first()?.as_str()).unwrap_or("none");
     println!("premium {premium}");

@@ -6,8 +6,8 @@ use flagstream::flag::Steady;
 use flagstream_openfeature::{HttpOptions, HttpProvider, InProcessProvider};
 use open_feature::provider::{FeatureProvider, ProviderStatus, ResolutionDetails};
 use open_feature::{
-    EvaluationContext, EvaluationContextFieldValue as Field, EvaluationResult, FlagMetadataValue, StructValue,
-    Value as Given,
+    EvaluationContext, EvaluationContextFieldValue as Field, EvaluationResult, FlagMetadataValue,
+    StructValue, Value as Given,
 };
 use serde_json::{Map, Value, json};
 
@@ -28,7 +28,8 @@ fn over_http(service: &Service, options: HttpOptions) -> HttpProvider {
 
 fn in_process(group: &Group) -> InProcessProvider {
     let environment = ("UNLEASH_ENVIRONMENT".to_owned(), ENVIRONMENT.to_owned());
-    block_on(async { InProcessProvider::start(group.topics.settings().into_iter().chain([environment])) }).unwrap()
+    block_on(async { InProcessProvider::start(group.topics.settings().into_iter().chain([environment])) })
+        .unwrap()
 }
 
 fn ready(group: &Group) -> InProcessProvider {

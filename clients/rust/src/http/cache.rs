@@ -57,7 +57,11 @@ impl Cache {
     pub(super) fn put(&self, question: String, evaluation: &Evaluation, now: Instant) {
         let mut state = self.lock();
         let is_error = evaluation.said.reason == "ERROR";
-        if self.max_entries == 0 || is_error || question.len() > MAX_QUESTION_BYTES || !state.is_new(evaluation) {
+        if self.max_entries == 0
+            || is_error
+            || question.len() > MAX_QUESTION_BYTES
+            || !state.is_new(evaluation)
+        {
             return;
         }
         state.entries.put(question, (evaluation.clone(), now));

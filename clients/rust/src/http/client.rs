@@ -66,7 +66,8 @@ impl Client {
         options.check()?;
         let invalid = |option, problem| InvalidOption { option, problem };
         let base = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let base = base.ok_or_else(|| invalid("url", format!("expected http://… or https://…, got {url:?}")))?;
+        let base =
+            base.ok_or_else(|| invalid("url", format!("expected http://… or https://…, got {url:?}")))?;
         let mut headers = HeaderMap::new();
         if let Some(token) = &options.token {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
@@ -112,7 +113,8 @@ impl Client {
             };
             let pause = self.pause(attempt, &error);
             let is_late = pause >= deadline.saturating_duration_since(Instant::now());
-            if !error.is_passing() || attempt >= self.options.max_retries || is_late || self.breaker.is_open() {
+            if !error.is_passing() || attempt >= self.options.max_retries || is_late || self.breaker.is_open()
+            {
                 return Err(error);
             }
             sleep(pause).await;
@@ -120,7 +122,12 @@ impl Client {
         pending().await
     }
 
-    async fn attempt(&self, question: &str, wanted: Option<u64>, deadline: Instant) -> Result<Vec<u8>, Error> {
+    async fn attempt(
+        &self,
+        question: &str,
+        wanted: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Error> {
         let Some(permit) = self.breaker.enter(self.clock.now()) else {
             return Err(Error::new(Kind::CircuitOpen, "the service failed too often: not asked"));
         };
@@ -133,7 +140,9 @@ impl Client {
         let answered = timeout(at_most, answer_of(request)).await;
         let answered = answered.unwrap_or_else(|_| Err(Error::new(Kind::TimedOut, "no answer in time")));
         match answered.as_ref().map_err(|error| error.kind) {
-            Err(Kind::ConnectionFailed | Kind::TimedOut | Kind::Unavailable) => permit.failed(self.clock.now()),
+            Err(Kind::ConnectionFailed | Kind::TimedOut | Kind::Unavailable) => {
+                permit.failed(self.clock.now())
+            }
             // Too large to be read: that says nothing about the service.
             Err(Kind::InvalidAnswer) => drop(permit),
             _ => permit.succeeded(),

@@ -96,7 +96,9 @@ impl From<Error> for EvaluationError {
         let is_context = |field: &String| field.split('.').next() == Some("context");
         let code = match error.kind {
             Kind::InvalidAnswer => EvaluationErrorCode::ParseError,
-            Kind::InvalidRequest if error.fields.iter().any(is_context) => EvaluationErrorCode::InvalidContext,
+            Kind::InvalidRequest if error.fields.iter().any(is_context) => {
+                EvaluationErrorCode::InvalidContext
+            }
             _ => return general(error.to_string()),
         };
         Self { code, message: Some(error.to_string()) }

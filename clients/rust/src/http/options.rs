@@ -96,10 +96,13 @@ impl HttpOptions {
             ("failure_threshold", self.failure_threshold == 0),
             ("cache_max_entries", self.cache_max_entries == 0),
         ];
-        let times = times.map(|(option, time)| (option, time.is_zero() || time > TIME_MAX, "a time of up to a day"));
+        let times =
+            times.map(|(option, time)| (option, time.is_zero() || time > TIME_MAX, "a time of up to a day"));
         let counts = counts.map(|(option, is_zero)| (option, is_zero, "more than 0"));
         match times.into_iter().chain(counts).find(|(_, is_wrong, _)| *is_wrong) {
-            Some((option, _, expected)) => Err(InvalidOption { option, problem: format!("expected {expected}") }),
+            Some((option, _, expected)) => {
+                Err(InvalidOption { option, problem: format!("expected {expected}") })
+            }
             None => Ok(()),
         }
     }

@@ -100,7 +100,8 @@ async fn an_attempt_that_is_given_up_leaves_the_circuit_as_it_was() {
     assert!(provider.resolve_bool_value("f", &context).await.is_err());
     assert_eq!(provider.status(), ProviderStatus::Error);
     provider.client.clock.advance(Duration::from_secs(61));
-    let given_up = tokio::time::timeout(Duration::from_millis(50), provider.resolve_bool_value("f", &context));
+    let given_up =
+        tokio::time::timeout(Duration::from_millis(50), provider.resolve_bool_value("f", &context));
     assert!(given_up.await.is_err());
     assert!(provider.resolve_bool_value("f", &context).await.unwrap().value, "the next one goes through");
     assert_eq!(provider.status(), ProviderStatus::Ready);

@@ -46,7 +46,9 @@ impl Server {
                 let Some(asked) = read(&mut connection).await else { continue };
                 log.lock().unwrap().push(asked);
                 match answers.next() {
-                    Some(Answer::Say(status, headers, body)) => say(connection, status, &headers, &body).await,
+                    Some(Answer::Say(status, headers, body)) => {
+                        say(connection, status, &headers, &body).await
+                    }
                     Some(Answer::Drop) | None => {}
                     Some(Answer::Begin(body)) => {
                         let begun = [b"HTTP/1.1 200 Said\r\n\r\n".as_slice(), &body].concat();
@@ -84,7 +86,8 @@ async fn read(connection: &mut TcpStream) -> Option<Seen> {
 async fn say(mut connection: TcpStream, status: u16, headers: &[(String, String)], body: &[u8]) {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
+    let head =
+        format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
     // Who asked may be gone.
     let _ = connection.write_all(head.as_bytes()).await;
     let _ = connection.write_all(body).await;

@@ -34,7 +34,9 @@ fn is_openfeature(step: &Value) -> bool {
     let only_elsewhere =
         ["flags", "session_id", "environment", "value_type", "min_version", "follow", "clear_cache"];
     only_elsewhere.iter().all(|member| step.get(member).is_none())
-        && step.get("call").is_none_or(|call| ["is_enabled", "evaluate_flag", "evaluate"].iter().any(|c| call == c))
+        && step
+            .get("call")
+            .is_none_or(|call| ["is_enabled", "evaluate_flag", "evaluate"].iter().any(|c| call == c))
         && (step.get("call").is_some() || step.get("advance_s").is_some() || step.get("invalidate").is_some())
 }
 
@@ -70,8 +72,12 @@ async fn run_step(provider: &HttpProvider, step: &Value, case: &str) {
     }
     let default = &step["default"];
     let value = match default {
-        Value::Bool(_) => provider.resolve_bool_value(flag, &context).await.ok().map(|said| json!(said.value)),
-        Value::String(_) => provider.resolve_string_value(flag, &context).await.ok().map(|said| json!(said.value)),
+        Value::Bool(_) => {
+            provider.resolve_bool_value(flag, &context).await.ok().map(|said| json!(said.value))
+        }
+        Value::String(_) => {
+            provider.resolve_string_value(flag, &context).await.ok().map(|said| json!(said.value))
+        }
         Value::Object(_) => match provider.resolve_struct_value(flag, &context).await {
             Ok(said) => panic!("{case}: no case is answered with a structure, got {:?}", said.value),
             Err(_) => None,
@@ -85,7 +91,8 @@ async fn run_step(provider: &HttpProvider, step: &Value, case: &str) {
 
 fn context(step: &Value) -> EvaluationContext {
     let members = step["context"].as_object().into_iter().flatten();
-    let custom_fields = members.map(|(name, value)| (name.clone(), Field::new_struct(value.clone()))).collect();
+    let custom_fields =
+        members.map(|(name, value)| (name.clone(), Field::new_struct(value.clone()))).collect();
     EvaluationContext { targeting_key: step["user_id"].as_str().map(str::to_owned), custom_fields }
 }
 
