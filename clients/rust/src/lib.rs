@@ -3,7 +3,7 @@
 //! | provider | asks | each evaluation is | feature |
 //! |---|---|---|---|
 //! | [`HttpProvider`] | a flagstream, over HTTP | an event, and a row of the audit trail | `http` (default) |
-//! | [`InProcessProvider`] | its own memory, which follows the flags in Kafka | known to this process alone | `in-process` |
+//! | `InProcessProvider` | its own memory, which follows the flags in Kafka | known to this process alone | `in-process` |
 //!
 //! Both answer the same. Whatever is asked for has a type, so the service's rules for types hold: a variant's payload
 //! `"5"` is an integer where one is asked for. OpenFeature for Rust takes no default: it stays with the caller, as in
