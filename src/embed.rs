@@ -3,7 +3,7 @@
 //! [`Embedded`] reads the topics of definitions and of kill switches, follows them, and answers from memory. It tells
 //! nobody what it was asked: no event, no row in the audit trail, no usage in Unleash.
 
-use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,13 +67,13 @@ pub struct Embedded {
 impl Embedded {
     /// Starts to read. Settings have the names and the defaults of the service's; without `FLAGSTREAM_STATE_DIR`, a
     /// folder of this process alone, no copy is kept on disk to start from while Kafka is away.
-    pub fn start(settings: impl IntoIterator<Item = (String, String)>) -> Result<Self, StartError> {
-        let counts = |name: &str| SETTINGS.contains(&name) || name.starts_with(KAFKA_SETTINGS);
-        let settings: BTreeMap<_, _> = settings.into_iter().filter(|(name, _)| counts(name)).collect();
-        let state_dir = settings.get(STATE_DIR).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    pub fn start(settings: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, StartError> {
+        let settings: Vec<_> = settings.into_iter().filter(|(name, _)| counts(name)).collect();
+        let folder = settings.iter().find(|(name, folder)| name == STATE_DIR && !folder.is_empty());
+        let state_dir = folder.map(|(_, folder)| PathBuf::from(folder));
         let instance = ("FLAGSTREAM_INSTANCE".into(), INSTANCE.into());
-        let variables = settings.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let config: Config = load_from(None, variables.chain([instance]), Profile::Service)?.config;
+        let config: Config =
+            load_from(None, settings.into_iter().chain([instance]), Profile::Service)?.config;
         let environment = config.unleash.default_environment.clone();
         let reading = ReaderConfig {
             environments: vec![environment.clone()],
@@ -143,6 +143,10 @@ impl Embedded {
     }
 }
 
+fn counts(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| SETTINGS.contains(&name) || name.starts_with(KAFKA_SETTINGS))
+}
+
 impl Drop for Embedded {
     fn drop(&mut self) {
         // Who drops it may not be allowed to wait.
@@ -155,7 +159,7 @@ mod tests {
     use super::*;
 
     fn start(settings: &[(&str, &str)]) -> Result<Embedded, StartError> {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = settings.iter().map(|(name, value)| (name.into(), value.into()));
         Embedded::start(settings)
     }
 

@@ -1,5 +1,6 @@
 //! Evaluation in this process: the flags are read from Kafka, and answered from memory.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,10 @@ pub struct InProcessProvider {
 
 impl InProcessProvider {
     /// Starts to read the flags. Settings have the service's names, so that they can be those of the environment:
-    /// `std::env::vars()`. `KAFKA_BOOTSTRAP_SERVERS`, `FLAGSTREAM_KAFKA__CLIENT__…`, `FLAGSTREAM_TOPICS__DEFINITIONS`
+    /// `std::env::vars_os()`. `KAFKA_BOOTSTRAP_SERVERS`, `FLAGSTREAM_KAFKA__CLIENT__…`, `FLAGSTREAM_TOPICS__DEFINITIONS`
     /// and `…__OVERRIDES`, `UNLEASH_ENVIRONMENT` and `UNLEASH_APP_NAME` count; so does `FLAGSTREAM_STATE_DIR`, a folder
     /// of this process alone, from whose copy it starts when Kafka is away.
-    pub fn start<N: Into<String>, V: Into<String>>(
+    pub fn start<N: Into<OsString>, V: Into<OsString>>(
         settings: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, StartError> {
         let settings = settings.into_iter().map(|(name, value)| (name.into(), value.into()));

@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut api = OpenFeature::default();
     if var("FLAGSTREAM_IN_PROCESS").is_ok() {
         // The settings of the service: KAFKA_BOOTSTRAP_SERVERS, UNLEASH_ENVIRONMENT, …
-        api.set_provider(InProcessProvider::start(std::env::vars())?).await;
+        api.set_provider(InProcessProvider::start(std::env::vars_os())?).await;
     } else {
         let url = var("FLAGSTREAM_URL").unwrap_or_else(|_| "http://localhost:8082".to_owned());
         // An API token would be one more option: `token: Some("fst_…".into())`.

@@ -28,8 +28,7 @@ fn over_http(service: &Service, options: HttpOptions) -> HttpProvider {
 
 fn in_process(group: &Group) -> InProcessProvider {
     let environment = ("UNLEASH_ENVIRONMENT".to_owned(), ENVIRONMENT.to_owned());
-    block_on(async { InProcessProvider::start(group.topics.settings().into_iter().chain([environment])) })
-        .unwrap()
+    InProcessProvider::start(group.topics.settings().into_iter().chain([environment])).unwrap()
 }
 
 fn ready(group: &Group) -> InProcessProvider {

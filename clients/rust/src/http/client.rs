@@ -183,10 +183,14 @@ async fn answer_of(request: RequestBuilder) -> Result<Vec<u8>, Error> {
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
+    let too_large = |status| Error::invalid_answer(status, "the answer is too large");
+    if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
+        return Err(too_large(response.status()));
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Error::of_connection(&error))? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(Error::invalid_answer(response.status(), "the answer is too large"));
+            return Err(too_large(response.status()));
         }
         body.extend_from_slice(&chunk);
     }

@@ -26,8 +26,13 @@ async fn provider(answers: Vec<Answer>, options: HttpOptions) -> HttpProvider {
     HttpProvider::new(&Server::start(answers).await.url, options).unwrap()
 }
 
-fn impatient() -> HttpOptions {
-    HttpOptions { max_retries: 0, attempt_timeout: Duration::from_millis(300), ..HttpOptions::default() }
+fn once() -> HttpOptions {
+    HttpOptions {
+        max_retries: 0,
+        attempt_timeout: Duration::from_secs(30),
+        timeout: Duration::from_secs(30),
+        ..HttpOptions::default()
+    }
 }
 
 #[tokio::test]
@@ -59,11 +64,13 @@ async fn each_failure_has_a_code_of_openfeature() {
     ];
     for (answer, code) in table {
         let told = format!("{answer:.80?}");
-        let provider = provider(vec![answer], impatient()).await;
+        let attempt_timeout =
+            Duration::from_millis(if matches!(answer, Answer::Hang) { 100 } else { 30_000 });
+        let provider = provider(vec![answer], HttpOptions { attempt_timeout, ..once() }).await;
         let error = provider.resolve_bool_value("f", &EvaluationContext::default()).await.unwrap_err();
         assert_eq!(error.code, code, "{told:.200}: {error:?}");
     }
-    let nowhere = HttpProvider::new("http://127.0.0.1:1", impatient()).unwrap();
+    let nowhere = HttpProvider::new("http://127.0.0.1:1", once()).unwrap();
     let error = nowhere.resolve_bool_value("f", &EvaluationContext::default()).await.unwrap_err();
     assert_eq!(error.code, general());
 }
@@ -71,7 +78,7 @@ async fn each_failure_has_a_code_of_openfeature() {
 #[tokio::test]
 async fn a_clients_default_counts_until_there_is_an_answer() {
     let answers = vec![say(500, ""), say(200, good().to_string())];
-    let provider = provider(answers, impatient()).await;
+    let provider = provider(answers, once()).await;
     let mut api = OpenFeature::default();
     api.set_provider(provider).await;
     let client = api.create_client();
@@ -81,7 +88,7 @@ async fn a_clients_default_counts_until_there_is_an_answer() {
 
 #[tokio::test]
 async fn what_was_kept_says_so() {
-    let options = HttpOptions { cache: true, ..impatient() };
+    let options = HttpOptions { cache: true, ..once() };
     let provider = provider(vec![say(200, good().to_string())], options).await;
     let context = EvaluationContext::default();
     let reasons = [EvaluationReason::TargetingMatch, EvaluationReason::Cached];
@@ -93,7 +100,7 @@ async fn what_was_kept_says_so() {
 
 #[tokio::test]
 async fn an_attempt_that_is_given_up_leaves_the_circuit_as_it_was() {
-    let options = HttpOptions { failure_threshold: 1, ..impatient() };
+    let options = HttpOptions { failure_threshold: 1, ..once() };
     let provider = provider(vec![say(500, ""), Answer::Hang, say(200, good().to_string())], options).await;
     let context = EvaluationContext::default();
     assert_eq!(provider.status(), ProviderStatus::Ready);
@@ -113,7 +120,8 @@ async fn a_stream_of_changes_overtakes_what_is_kept() {
     let mut later = good();
     later.as_object_mut().unwrap().extend(newer.as_object().unwrap().clone());
     let events = "id: 11\n\nid: 12\ndata: {\"version\": 12, \"environment\": \"e\"}\n\n";
-    let options = HttpOptions { follow_changes: true, ..impatient() };
+    let (environment, token) = (Some("a&b".to_owned()), Some("fst_1_a".into()));
+    let options = HttpOptions { follow_changes: true, environment, token, ..once() };
     let answers = [good(), later].map(|answer| say(200, answer.to_string()));
     let server = Server::start([Answer::Begin(events.into())].into_iter().chain(answers).collect()).await;
     let mut provider = HttpProvider::new(&server.url, options).unwrap();
@@ -125,7 +133,9 @@ async fn a_stream_of_changes_overtakes_what_is_kept() {
         assert_eq!(provider.resolve_bool_value("f", &context).await.unwrap().value, expected);
     }
     let seen = server.seen.lock().unwrap();
-    assert_eq!(seen[0].path, "/api/v1/changes");
+    assert_eq!(seen[0].path, "/api/v1/changes?environment=a%26b");
+    assert!(seen.iter().all(|seen| seen.headers["authorization"] == "Bearer fst_1_a"));
+    assert_eq!(seen[1].body["environment"], "a&b");
     assert_eq!(seen[1].headers["if-flags-version"], "12");
 }
 

@@ -1,7 +1,6 @@
 //! The scripted cases of `clients/vectors.json`, as far as OpenFeature has what they do: single flags, without a session of
 //! their own, and types in place of defaults.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use open_feature::provider::FeatureProvider;
@@ -15,19 +14,23 @@ use crate::question::body;
 use super::scripted::{Answer, Seen, Server};
 
 /// Of those in the file that are not for calls which OpenFeature does not have.
-const CASES: usize = 27;
+const CASES: usize = 25;
 
 #[tokio::test]
 async fn the_scripted_cases_are_as_in_all_languages() {
     let vectors: Value = serde_json::from_str(include_str!("../../../../vectors.json")).unwrap();
-    let run = AtomicUsize::new(0);
+    let mut run = 0;
     for case in vectors["scripted"].as_array().unwrap() {
-        if case["steps"].as_array().unwrap().iter().all(is_openfeature) {
-            run_case(case, &vectors["answer"]).await;
-            run.fetch_add(1, Ordering::Relaxed);
+        // Its calls for many flags ask nobody: the circuit is open.
+        let breaks = case["name"].as_str().unwrap().starts_with("the circuit opens");
+        let steps = case["steps"].as_array().unwrap().iter();
+        let steps: Vec<_> = steps.filter(|step| !breaks || step.get("flags").is_none()).collect();
+        if steps.iter().all(|step| is_openfeature(step)) {
+            run_case(case, &steps, &vectors["answer"]).await;
+            run += 1;
         }
     }
-    assert_eq!(run.into_inner(), CASES, "cases of vectors.json that could be run");
+    assert_eq!(run, CASES, "cases of vectors.json that could be run");
 }
 
 fn is_openfeature(step: &Value) -> bool {
@@ -40,11 +43,11 @@ fn is_openfeature(step: &Value) -> bool {
         && (step.get("call").is_some() || step.get("advance_s").is_some() || step.get("invalidate").is_some())
 }
 
-async fn run_case(case: &Value, answer: &Value) {
+async fn run_case(case: &Value, steps: &[&Value], answer: &Value) {
     let answers = case["answers"].as_array().unwrap().iter().map(|told| said(told, answer)).collect();
     let server = Server::start(answers).await;
     let provider = HttpProvider::new(&server.url, options(&case["options"])).unwrap();
-    for step in case["steps"].as_array().unwrap() {
+    for step in steps {
         if let Some(seconds) = step["advance_s"].as_u64() {
             provider.client.clock.advance(Duration::from_secs(seconds));
         } else if let Some(version) = step["invalidate"]["version"].as_u64() {
