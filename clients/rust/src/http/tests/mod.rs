@@ -58,6 +58,7 @@ async fn each_failure_has_a_code_of_openfeature() {
         (say(200, "<html>"), ParseError),
         (say(200, "{\"value\": true}"), ParseError),
         (say(200, vec![b' '; 33 << 20]), ParseError),
+        (Answer::Begin(vec![b' '; 33 << 20]), ParseError),
         (say(302, ""), ParseError),
         (with(json!({"error_code": "FLAG_NOT_FOUND"})), FlagNotFound),
         (with(json!({"error_code": "PROVIDER_NOT_READY", "reason": "ERROR"})), ProviderNotReady),
