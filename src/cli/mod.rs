@@ -5,12 +5,14 @@
 mod ask;
 pub mod bench;
 pub mod config;
+pub mod dead_letters;
 pub mod dev;
 pub mod erase;
 pub mod evaluate;
 pub mod experiments;
 pub mod flags;
 pub mod migrate;
+mod moment;
 mod print;
 mod render;
 pub mod request;
@@ -86,6 +88,9 @@ pub enum Command {
     Request(request::Args),
     /// Follow a topic, decoded
     Tail(tail::Args),
+    /// What was refused, and sending it again
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -128,6 +133,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,
+        Command::DeadLetters(command) => dead_letters::run(command, global).await,
         Command::Bench(command) => bench::run(command, global).await,
     }
 }

@@ -63,7 +63,7 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
 }
 
 /// The name of the topic with this role, or the name itself.
-fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
+pub(super) fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
     match role {
         "events" => &topics.events,
         "requests" => &topics.requests,

@@ -12,7 +12,7 @@ use crate::config::Config;
 use super::client;
 
 /// For one question to the broker.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum FollowError {
     Unreachable { servers: String, error: KafkaError },
     #[error("topic {topic} does not exist")]
     NoTopic { topic: String },
+    #[error("Kafka at {servers} sends nothing within {} s", within.as_secs())]
+    Silent { servers: String, within: Duration },
     #[error("topic {topic}: {error}")]
     Kafka { topic: String, error: KafkaError },
 }
@@ -42,16 +44,7 @@ pub enum FollowError {
 impl Follower {
     /// `role` becomes part of the client id and of the group id, which is never joined.
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
-        let consumer: BaseConsumer<client::Logged> = client::base(&config.kafka, &config.instance, role)
-            .set("group.id", format!("{}-{role}", config.kafka.group_id))
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.queue.backoff.ms", "1")
-            // A mock broker answers a fetch only after this time; a real one as soon as there is something.
-            .set("fetch.wait.max.ms", "20")
-            .create_with_context(client::Logged)
-            .map_err(|error| failed(topic, error))?;
+        let consumer = consumer(config, role, topic, false)?;
         let partitions = partitions(config, &consumer, topic)?;
         let mut assignment = TopicPartitionList::new();
         for partition in partitions {
@@ -89,7 +82,27 @@ impl Follower {
     }
 }
 
-fn partitions(
+/// A consumer that joins no group; whether it tells where a partition ends.
+pub(super) fn consumer(
+    config: &Config,
+    role: &str,
+    topic: &str,
+    tells_ends: bool,
+) -> Result<BaseConsumer<client::Logged>, FollowError> {
+    client::base(&config.kafka, &config.instance, role)
+        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", if tells_ends { "true" } else { "false" })
+        .set("fetch.queue.backoff.ms", "1")
+        // A mock broker answers a fetch only after this time; a real one as soon as there is something.
+        .set("fetch.wait.max.ms", "20")
+        .create_with_context(client::Logged)
+        .map_err(|error| failed(topic, error))
+}
+
+pub(super) fn partitions(
     config: &Config,
     consumer: &BaseConsumer<client::Logged>,
     topic: &str,
@@ -114,7 +127,7 @@ fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> 
     marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
 }
 
-fn is_lasting(error: &KafkaError) -> bool {
+pub(super) fn is_lasting(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
@@ -129,7 +142,7 @@ fn is_lasting(error: &KafkaError) -> bool {
         )
 }
 
-fn failed(topic: &str, error: KafkaError) -> FollowError {
+pub(super) fn failed(topic: &str, error: KafkaError) -> FollowError {
     FollowError::Kafka { topic: topic.to_owned(), error }
 }
 

@@ -5,6 +5,7 @@ pub mod consumer;
 pub mod follow;
 pub mod log_id;
 pub mod producer;
+pub mod range;
 mod record;
 pub mod sender;
 pub mod topics;

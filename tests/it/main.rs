@@ -16,6 +16,7 @@ mod audit;
 mod changes;
 mod clients;
 mod commands;
+mod dead_letters;
 mod differential;
 mod edge;
 mod experiments;
