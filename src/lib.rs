@@ -41,6 +41,8 @@ pub mod experiment;
 
 pub mod audit;
 
+pub mod replay;
+
 pub mod publish;
 
 pub mod warm;

@@ -15,6 +15,7 @@ pub mod migrate;
 mod moment;
 mod print;
 mod render;
+pub mod replay;
 pub mod request;
 pub mod run;
 mod service;
@@ -91,6 +92,8 @@ pub enum Command {
     /// What was refused, and sending it again
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Evaluate recorded evaluations again: as then, as of another moment, or with proposed flags
+    Replay(replay::Args),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -134,6 +137,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,
         Command::DeadLetters(command) => dead_letters::run(command, global).await,
+        Command::Replay(args) => replay::run(args, global).await,
         Command::Bench(command) => bench::run(command, global).await,
     }
 }
