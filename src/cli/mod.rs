@@ -11,6 +11,7 @@ pub mod erase;
 pub mod evaluate;
 pub mod experiments;
 pub mod flags;
+pub mod manual;
 pub mod migrate;
 mod moment;
 mod print;
@@ -94,6 +95,10 @@ pub enum Command {
     DeadLetters(dead_letters::Command),
     /// Evaluate recorded evaluations again: as then, as of another moment, or with proposed flags
     Replay(replay::Args),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual's page, or write those of all commands
+    Man(manual::ManArgs),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -138,6 +143,8 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args, global).await,
         Command::DeadLetters(command) => dead_letters::run(command, global).await,
         Command::Replay(args) => replay::run(args, global).await,
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Bench(command) => bench::run(command, global).await,
     }
 }

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal};
+use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal, topics};
 
 use super::{Global, Output, UsageError, moment, print};
 
@@ -38,12 +39,22 @@ pub struct Args {
     /// flags as `flags apply` takes them
     #[arg(long, value_name = "FILE")]
     with: Option<PathBuf>,
+    /// Where evaluations are read from; versions come from the database all the same, where there is one
+    #[arg(long, value_enum, default_value_t = Source::Database)]
+    source: Source,
     /// Of these flags only; several with commas
     #[arg(long = "flag", value_name = "FLAG", value_delimiter = ',')]
     flags: Vec<String>,
     /// Of this environment only; also that of a file of Unleash's flags (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
     environment: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Source {
+    Database,
+    /// The events topic, as far back as it goes
+    Topics,
 }
 
 #[derive(Serialize)]
@@ -67,11 +78,6 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         (None, Some(_)) => With::Proposed,
         (None, None) => With::Then,
     };
-    let url = config.database.url.as_ref();
-    let url = url.ok_or_else(|| UsageError("replay: DATABASE_URL is not set".to_owned()))?;
-    let database = Database::open(url, "flagstream-replay")?;
-    let history = History::load(&database).await.with_context(|| database.to_string())?;
-    let session = Session::new(&config, history, with, &proposals);
     let wanted = Wanted {
         from: args.from,
         to: args.to,
@@ -81,8 +87,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     };
     let started = std::time::Instant::now();
     let progress = Arc::new(Progress::default());
-    let replaying = replay::database(&database, &wanted, session, &progress);
-    let session = watched(replaying, &progress).await.with_context(|| database.to_string())?;
+    let replaying = replayed(&config, &args, with, &proposals, &wanted, &progress);
+    let session = watched(replaying, &progress).await?;
     let seconds = started.elapsed().as_secs_f64();
     let report = &session.report;
     print::line(&match global.output {
@@ -93,6 +99,37 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     })?;
     let is_proof = with == With::Then;
     Ok(if is_proof && report.different > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn replayed(
+    config: &Config,
+    args: &Args,
+    with: With,
+    proposals: &[Proposal],
+    wanted: &Wanted,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Session> {
+    let url = config.database.url.as_ref();
+    let database = url.map(|url| Database::open(url, "flagstream-replay")).transpose()?;
+    let history = match &database {
+        Some(database) => History::load(database).await.with_context(|| database.to_string())?,
+        None if args.source == Source::Topics => {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || topics::history(&config)).await??
+        }
+        None => {
+            let how = "replay: DATABASE_URL is not set; --source topics reads the topics";
+            return Err(UsageError(how.to_owned()).into());
+        }
+    };
+    let session = Session::new(config, history, with, proposals);
+    if let (Source::Database, Some(database)) = (args.source, &database) {
+        let replaying = replay::database(database, wanted, session, progress);
+        return replaying.await.with_context(|| database.to_string());
+    }
+    let (config, wanted, progress) = (config.clone(), wanted.clone(), Arc::clone(progress));
+    let reading = move || topics::evaluations(&config, &wanted, session, &progress);
+    Ok(tokio::task::spawn_blocking(reading).await??)
 }
 
 fn proposals(args: &Args, config: &Config) -> anyhow::Result<Vec<Proposal>> {

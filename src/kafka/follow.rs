@@ -1,5 +1,6 @@
 //! Follows a topic outside any group: all its partitions, from their beginning or their end.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -20,6 +21,8 @@ pub enum Start {
     Beginning,
     /// Behind what is there at the moment of opening: what is produced after that is seen.
     End,
+    /// With the first record that is not older (milliseconds since 1970).
+    At(i64),
 }
 
 /// A consumer of a whole topic, of committed records only. All its calls block.
@@ -46,12 +49,17 @@ impl Follower {
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
         let consumer = consumer(config, role, topic, false)?;
         let partitions = partitions(config, &consumer, topic)?;
+        let later = match start {
+            Start::At(from) => starts(&consumer, topic, &partitions, from)?,
+            Start::Beginning | Start::End => BTreeMap::new(),
+        };
         let mut assignment = TopicPartitionList::new();
         for partition in partitions {
-            let offset = match start {
-                Start::Beginning => Offset::Beginning,
+            let offset = match (start, later.get(&partition)) {
+                (Start::Beginning, _) => Offset::Beginning,
+                (Start::At(_), Some(offset)) => Offset::Offset(*offset),
                 // Asked now: `Offset::End` would be looked up later, and miss what was produced in between.
-                Start::End => Offset::Offset(end(&consumer, topic, partition)?),
+                (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition)?),
             };
             assignment
                 .add_partition_offset(topic, partition, offset)
@@ -120,6 +128,29 @@ pub(super) fn partitions(
         return Err(FollowError::NoTopic { topic });
     }
     Ok(partitions)
+}
+
+/// By partition, the first offset whose time is not before `from`; none where all are.
+pub(super) fn starts(
+    consumer: &BaseConsumer<client::Logged>,
+    topic: &str,
+    partitions: &[i32],
+    from: i64,
+) -> Result<BTreeMap<i32, i64>, FollowError> {
+    let failed = |error| failed(topic, error);
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, Offset::Offset(from.max(0))).map_err(failed)?;
+    }
+    let found = consumer.offsets_for_times(asked, CALL_TIMEOUT).map_err(failed)?;
+    let mut starts = BTreeMap::new();
+    for element in found.elements() {
+        element.error().map_err(failed)?;
+        if let Offset::Offset(offset) = element.offset() {
+            starts.insert(element.partition(), offset);
+        }
+    }
+    Ok(starts)
 }
 
 fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> Result<i64, FollowError> {

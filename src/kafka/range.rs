@@ -34,7 +34,7 @@ impl Range {
         let consumer = follow::consumer(config, role, topic, true)?;
         let failed = |error| follow::failed(topic, error);
         let partitions = follow::partitions(config, &consumer, topic)?;
-        let starts = from.map(|from| starts(&consumer, topic, &partitions, from)).transpose()?;
+        let starts = from.map(|from| follow::starts(&consumer, topic, &partitions, from)).transpose()?;
         let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
         for partition in partitions {
             let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
@@ -95,29 +95,6 @@ impl Range {
         }
         Ok(None)
     }
-}
-
-/// By partition, the first offset whose time is not before `from`; none where all are.
-fn starts(
-    consumer: &BaseConsumer<Logged>,
-    topic: &str,
-    partitions: &[i32],
-    from: i64,
-) -> Result<BTreeMap<i32, i64>, FollowError> {
-    let failed = |error| follow::failed(topic, error);
-    let mut asked = TopicPartitionList::new();
-    for partition in partitions {
-        asked.add_partition_offset(topic, *partition, Offset::Offset(from.max(0))).map_err(failed)?;
-    }
-    let found = consumer.offsets_for_times(asked, CALL_TIMEOUT).map_err(failed)?;
-    let mut starts = BTreeMap::new();
-    for element in found.elements() {
-        element.error().map_err(failed)?;
-        if let Offset::Offset(offset) = element.offset() {
-            starts.insert(element.partition(), offset);
-        }
-    }
-    Ok(starts)
 }
 
 impl std::fmt::Debug for Range {

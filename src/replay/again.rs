@@ -29,9 +29,9 @@ pub enum Unrepeatable {
     /// It agrees with other versions of the flags it depends on (or of its kill switch) than those of its time: which
     /// ones an instance had is not recorded.
     Parents,
-    /// The database could not hold it as it was.
+    /// The database could not hold it as it was, or the user was erased from it.
     Amended,
-    /// Its context cannot be read.
+    /// Its context has an object in it, of which the database keeps what it means and not how it was written.
     Context,
 }
 

@@ -15,6 +15,8 @@ use super::ReplayError;
 
 /// Texts of definitions held in memory.
 const HISTORY_MAX_BYTES: usize = 1 << 30;
+/// Flags that one flag depends on, directly or not: as many as evaluation asks, and more.
+pub(super) const ANCESTORS_MAX_COUNT: usize = 500;
 
 const VERSIONS: &str = "SELECT environment, name, version, in_force_at, definition::text
     FROM feature_flag_versions ORDER BY environment, name, version";
@@ -22,6 +24,13 @@ const VERSIONS: &str = "SELECT environment, name, version, in_force_at, definiti
 const TURNS: &str =
     "SELECT environment, flag_name, version, changed_at, actor, coalesce(reason, ''), after::text
     FROM feature_flag_changes WHERE change_id IS NOT NULL AND version IS NOT NULL ORDER BY version";
+
+const VERSIONS_OF: &str = "SELECT environment, name, version, in_force_at, definition::text
+    FROM feature_flag_versions WHERE environment = $1 AND name = $2 ORDER BY version";
+const TURNS_OF: &str =
+    "SELECT environment, flag_name, version, changed_at, actor, coalesce(reason, ''), after::text
+    FROM feature_flag_changes WHERE environment = $1 AND flag_name = $2 AND change_id IS NOT NULL
+        AND version IS NOT NULL ORDER BY version";
 
 type VersionRow = (String, String, i64, DateTime<Utc>, Option<String>);
 type TurnRow = (String, String, i64, DateTime<Utc>, String, String, Option<String>);
@@ -32,6 +41,8 @@ pub struct History {
     flags: Vec<FlagHistory>,
     /// By environment and name.
     numbers: AHashMap<Box<str>, AHashMap<Box<str>, usize>>,
+    /// Of all definitions' texts.
+    bytes: usize,
 }
 
 /// One flag, its versions and turns in ascending order.
@@ -72,23 +83,11 @@ struct Parent {
 
 impl History {
     pub async fn load(database: &Database) -> Result<Self, ReplayError> {
-        let (mut history, mut bytes) = (Self::default(), 0);
+        let mut history = Self::default();
         on_pool!(database, |pool, sql| {
             let mut rows = sqlx::query_as::<_, VersionRow>(sql(VERSIONS)).fetch(pool);
-            while let Some((environment, name, version, in_force_at, definition)) = rows.try_next().await? {
-                bytes += definition.as_ref().map_or(0, String::len);
-                if bytes > HISTORY_MAX_BYTES {
-                    return Err(ReplayError::HistoryTooLarge(HISTORY_MAX_BYTES));
-                }
-                history.add(
-                    &environment,
-                    &name,
-                    Version {
-                        version: unsigned(version),
-                        in_force_ms: in_force_at.timestamp_millis(),
-                        definition: definition.map(String::into_boxed_str),
-                    },
-                );
+            while let Some(row) = rows.try_next().await? {
+                history.version(row)?;
             }
             drop(rows);
             let mut rows = sqlx::query_as::<_, TurnRow>(sql(TURNS)).fetch(pool);
@@ -99,10 +98,73 @@ impl History {
         Ok(history)
     }
 
-    fn add(&mut self, environment: &str, name: &str, version: Version) {
+    /// The same of one flag, and of those that it depends on.
+    pub async fn of_flag(
+        database: &Database,
+        environment: &str,
+        name: &str,
+        proposed: &str,
+    ) -> Result<Self, ReplayError> {
+        let mut history = Self::default();
+        let mut names = vec![name.to_owned()];
+        names.extend(parents(proposed));
+        let mut next = 0;
+        while let Some(name) = names.get(next).cloned() {
+            next += 1;
+            on_pool!(database, |pool, sql| {
+                let versions = sqlx::query_as(sql(VERSIONS_OF)).bind(environment).bind(&name);
+                for row in versions.fetch_all(pool).await? {
+                    history.version(row)?;
+                }
+                let turns = sqlx::query_as(sql(TURNS_OF)).bind(environment).bind(&name);
+                turns.fetch_all(pool).await?.into_iter().for_each(|row| history.turn(row));
+            });
+            let number = history.known(environment, &name);
+            let versions = history.flag(number).map(|flag| flag.versions.as_slice()).unwrap_or_default();
+            for parent in versions.iter().filter_map(|it| it.definition.as_deref()).flat_map(parents) {
+                if names.len() < ANCESTORS_MAX_COUNT && !names.contains(&parent) {
+                    names.push(parent);
+                }
+            }
+        }
+        Ok(history)
+    }
+
+    fn version(
+        &mut self,
+        (environment, name, version, in_force_at, definition): VersionRow,
+    ) -> Result<(), ReplayError> {
+        let definition = definition.map(String::into_boxed_str);
+        let in_force_ms = in_force_at.timestamp_millis();
+        self.add(&environment, &name, Version { version: unsigned(version), in_force_ms, definition })
+    }
+
+    pub(super) fn add(&mut self, environment: &str, name: &str, version: Version) -> Result<(), ReplayError> {
+        self.bytes += version.definition.as_ref().map_or(0, |definition| definition.len());
+        if self.bytes > HISTORY_MAX_BYTES {
+            return Err(ReplayError::HistoryTooLarge(HISTORY_MAX_BYTES));
+        }
         let number = self.known(environment, name);
         if let Some(flag) = self.flags.get_mut(number) {
             flag.versions.push(version);
+        }
+        Ok(())
+    }
+
+    pub(super) fn turned(&mut self, environment: &str, name: &str, turn: Turn) {
+        let number = self.known(environment, name);
+        if let Some(flag) = self.flags.get_mut(number) {
+            flag.turns.push(turn);
+        }
+    }
+
+    /// For what was not added in the order of versions, or twice.
+    pub(super) fn sort(&mut self) {
+        for flag in &mut self.flags {
+            flag.versions.sort_by_key(|it| it.version);
+            flag.versions.dedup_by_key(|it| it.version);
+            flag.turns.sort_by_key(|it| it.version);
+            flag.turns.dedup_by_key(|it| it.version);
         }
     }
 
@@ -121,11 +183,8 @@ impl History {
             expires_at: on.and_then(|position| position.expires_at),
             change_id: Uuid::nil(),
         };
-        let number = self.known(&environment, &name);
-        if let Some(flag) = self.flags.get_mut(number) {
-            let at_ms = changed_at.timestamp_millis();
-            flag.turns.push(Turn { version, at_ms, switch: Arc::new(switch) });
-        }
+        let at_ms = changed_at.timestamp_millis();
+        self.turned(&environment, &name, Turn { version, at_ms, switch: Arc::new(switch) });
     }
 
     /// The number of this flag, which is known from now on.
@@ -146,12 +205,6 @@ impl History {
 
     pub fn flag(&self, number: usize) -> Option<&FlagHistory> {
         self.flags.get(number)
-    }
-
-    /// The highest version in force at this moment (milliseconds since 1970).
-    pub fn at(&self, ms: i64) -> u64 {
-        let all = self.flags.iter().flat_map(FlagHistory::steps);
-        all.filter(|(_, at_ms)| *at_ms <= ms).map(|(version, _)| version).max().unwrap_or_default()
     }
 }
 

@@ -19,12 +19,15 @@ mod reads;
 mod report;
 mod rows;
 mod scene;
+pub mod topics;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::audit::evaluation::Evaluation;
 use crate::config::Config;
 use crate::database::DatabaseError;
+use crate::flag::Moment;
+use crate::kafka::follow::FollowError;
 use crate::privacy::Privacy;
 
 pub use again::{Told, Unrepeatable};
@@ -48,6 +51,8 @@ pub enum ReplayError {
     HistoryTooLarge(usize),
     #[error("the database sends rows in a format that is not known")]
     Format,
+    #[error(transparent)]
+    Kafka(#[from] FollowError),
     #[error("the process is ending")]
     Ended,
 }
@@ -77,6 +82,8 @@ pub struct Session {
     app_name: String,
     /// The last moment, in microseconds since 1970 and as text: those of a batch share one.
     now: (i64, String),
+    /// Contexts come with the members of their objects in another order than they were asked with.
+    is_reworded: bool,
     pub report: Report,
 }
 
@@ -87,7 +94,14 @@ impl Session {
             scenes.propose(&proposal.environment, &proposal.flag, &proposal.definition);
         }
         let app_name = config.unleash.app_name.clone();
-        Self { scenes, with, app_name, now: (i64::MIN, String::new()), report: Report::default() }
+        Self {
+            scenes,
+            with,
+            app_name,
+            now: (i64::MIN, String::new()),
+            is_reworded: false,
+            report: Report::default(),
+        }
     }
 
     /// Evaluates it again, and counts what comes of it.
@@ -100,6 +114,13 @@ impl Session {
             With::Then => self.then(row),
             With::AsOf(moment) => self.as_of(row, moment.timestamp_millis()),
             With::Proposed => self.proposed(row),
+        };
+        let verdict = match verdict {
+            Verdict::Different(_) if row.amended => Verdict::Not(Unrepeatable::Amended),
+            Verdict::Different(_) if self.is_reworded && has_object(&row.context) => {
+                Verdict::Not(Unrepeatable::Context)
+            }
+            verdict => verdict,
         };
         self.report.count(row, verdict);
     }
@@ -130,10 +151,7 @@ impl Session {
                 }
             }
         }
-        first.map_or(Verdict::Not(Unrepeatable::VersionUnknown), |told| match row.amended {
-            true => Verdict::Not(Unrepeatable::Amended),
-            false => Verdict::Different(told),
-        })
+        first.map_or(Verdict::Not(Unrepeatable::VersionUnknown), Verdict::Different)
     }
 
     /// A result without a version: no such flag, or no flags at all.
@@ -193,7 +211,12 @@ impl Session {
         }
     }
 
-    fn moment(&self) -> crate::flag::Moment<'_> {
-        crate::flag::Moment { now: &self.now.1, hostname: "", app_name: &self.app_name }
+    fn moment(&self) -> Moment<'_> {
+        Moment { now: &self.now.1, hostname: "", app_name: &self.app_name }
     }
+}
+
+/// Whether an attribute is an object, or has one in it: rules see its text.
+fn has_object(context: &str) -> bool {
+    context.get(1..).is_some_and(|inside| inside.contains('{'))
 }

@@ -101,6 +101,7 @@ async fn of_postgres(
     mut session: Session,
     progress: &Arc<Progress>,
 ) -> Result<Session, ReplayError> {
+    session.is_reworded = true;
     let (blocks, mut next) = mpsc::channel::<Vec<u8>>(BLOCKS_MAX);
     let counted = Arc::clone(progress);
     let evaluating = tokio::task::spawn_blocking(move || {

@@ -7,13 +7,11 @@ use ahash::{AHashMap, AHashSet};
 use crate::flag::{CompiledFlag, EnvironmentFlags, FlagChange, Snapshot};
 use crate::privacy::Privacy;
 
-use super::history::{FlagHistory, History, Turn, parents};
+use super::history::{ANCESTORS_MAX_COUNT, FlagHistory, History, Turn, Version, parents};
 use super::reads;
 
 /// Kept compiled.
 const SCENES_MAX_COUNT: usize = 20_000;
-/// As many as evaluation asks, and more.
-const ANCESTORS_MAX_COUNT: usize = 500;
 
 /// Which of its versions a flag is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -207,7 +205,7 @@ impl Scenes {
     /// back from where it should have been.
     fn pinned(&self, number: usize, version: u64, behind: usize) -> Option<(CompiledFlag, bool)> {
         let flag = self.history.flag(number)?;
-        let is_defined = |it: &&super::history::Version| it.version == version;
+        let is_defined = |it: &&Version| it.version == version;
         let own = flag.definitions(version).next().filter(is_defined);
         let (defined, turn) = match own {
             Some(own) => (own, flag.turns(version).nth(behind)),

@@ -26,6 +26,7 @@ mod kill;
 mod manage;
 mod ofrep;
 mod pipeline;
+mod replay;
 mod spec;
 mod store;
 mod warm;
