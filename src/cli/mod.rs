@@ -7,6 +7,7 @@ pub mod bench;
 pub mod config;
 pub mod dead_letters;
 pub mod dev;
+pub mod doctor;
 pub mod erase;
 pub mod evaluate;
 pub mod experiments;
@@ -81,6 +82,8 @@ pub enum Command {
     Experiments(experiments::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
+    /// Check every dependency, topic, permission and version, and say what to do
+    Doctor,
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -137,6 +140,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Flags(command) => flags::run(command, global).await,
         Command::Experiments(command) => experiments::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
+        Command::Doctor => doctor::run(global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

@@ -43,7 +43,7 @@ impl Manager {
         let proposal = read(environment, name, proposed, now)?;
         // Never closed.
         let _turn = self.previews.acquire().await;
-        let failed = |error| match error {
+        let failed = |error: ReplayError| match error {
             ReplayError::Database(error) => ManageError::from(error),
             error => ManageError::field("definition", error.to_string()),
         };
@@ -58,7 +58,8 @@ impl Manager {
             flags: vec![name.to_owned()],
             last: Some(count),
         };
-        let replaying = replay::database(database, &wanted, session, &Arc::new(Progress::default()));
+        let progress = Arc::new(Progress::default());
+        let replaying = replay::database(database, &wanted, session, &progress);
         let report = replaying.await.map_err(failed)?.report;
         Ok(Preview { flag_name: name.to_owned(), environment: environment.to_owned(), report })
     }

@@ -62,18 +62,17 @@ pub fn evaluations(
     let from = wanted.from.timestamp_millis();
     let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
     let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
-    while let Some(record) = events.next()? {
-        let Some(payload) = record.payload() else { continue };
+    loop {
+        progress.is_at(events.passed(), events.expected());
+        let Some(record) = events.next()? else { break };
         // What is unreadable is a dead letter of the sink.
-        if let Ok(Event::Evaluated(row)) = Event::read(payload)
+        if let Some(Ok(Event::Evaluated(row))) = record.payload().map(Event::read)
             && (from..to).contains(&row.evaluated_at)
             && wanted.means(&row)
         {
             session.take(&row);
             progress.rows.fetch_add(1, Ordering::Relaxed);
         }
-        let (passed, expected) = (events.passed(), events.expected());
-        progress.is_at(passed, expected);
     }
     Ok(session)
 }

@@ -18,6 +18,7 @@ mod clients;
 mod commands;
 mod dead_letters;
 mod differential;
+mod doctor;
 mod edge;
 mod experiments;
 mod faults;
