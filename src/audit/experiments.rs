@@ -3,7 +3,7 @@
 use ahash::AHashMap;
 
 use crate::experiment::Design;
-use crate::experiment::conversion::{Converted, Reported};
+use crate::experiment::conversion::Reported;
 use crate::experiment::exposure::{Exposure, Exposures, Known, Running};
 use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
@@ -11,9 +11,7 @@ use crate::experiment::tables::Tables;
 use super::batch::{Batch, Content, Entry, Refusal};
 use super::evaluation::{Evaluation, Event};
 use super::rows::WriteError;
-
-/// Rows of one statement.
-const CHUNK_ROWS: usize = 10_000;
+use super::take::INVALID_CONVERSION;
 
 /// Writes what the accepted entries of a batch have, at the end of its transaction. Returns what is known from its commit
 /// on.
@@ -33,9 +31,7 @@ pub(super) async fn enter(
     }
     let running = tables.running().await?;
     let exposures = exposures(batch, &running).unknown(known);
-    for chunk in exposures.chunks(CHUNK_ROWS) {
-        tables.expose(chunk).await?;
-    }
+    tables.expose(&exposures).await?;
     Ok(exposures)
 }
 
@@ -47,31 +43,30 @@ fn reported(batch: &Batch) -> impl Iterator<Item = (usize, &Reported)> {
     })
 }
 
+/// A conversion, and the experiment that it is for.
+type Matched<'b> = (i64, &'b Reported);
+
 /// With the experiments that they are for; or which of them have none that could use them, and why.
-fn converted(
-    conversions: &[(usize, &Reported)],
+fn converted<'b>(
+    conversions: &[(usize, &'b Reported)],
     designs: &[(i64, Design)],
-) -> Result<Vec<Converted>, Vec<(usize, Refusal)>> {
-    let name = |(id, design): &'_ (i64, Design)| ((design.environment.clone(), design.name.clone()), *id);
-    let ids: AHashMap<(String, String), i64> = designs.iter().map(name).collect();
-    let designs: AHashMap<i64, &Design> = designs.iter().map(|(id, design)| (*id, design)).collect();
+) -> Result<Vec<Matched<'b>>, Vec<(usize, Refusal)>> {
+    let designs: AHashMap<(&str, &str), &(i64, Design)> =
+        designs.iter().map(|kept| ((kept.1.environment.as_str(), kept.1.name.as_str()), kept)).collect();
     let (mut converted, mut refused) = (Vec::with_capacity(conversions.len()), Vec::new());
     for (index, reported) in conversions {
-        let id = ids.get(&(reported.environment.clone(), reported.experiment.clone()));
-        let found = id.and_then(|id| Some((*id, designs.get(id)?)));
-        let refusal = |code, message| (*index, Refusal { code, message });
-        let Some((experiment_id, design)) = found else {
-            let Reported { experiment, environment, .. } = reported;
-            let message = format!("experiment: there is no {experiment} in {environment}");
-            refused.push(refusal("UNKNOWN_EXPERIMENT", message));
-            continue;
+        let Reported { environment, experiment, metric, value, .. } = reported;
+        let (code, message) = match designs.get(&(environment.as_str(), experiment.as_str())) {
+            None => ("UNKNOWN_EXPERIMENT", format!("experiment: there is no {experiment} in {environment}")),
+            Some((id, design)) => match design.check(metric, *value) {
+                Ok(()) => {
+                    converted.push((*id, *reported));
+                    continue;
+                }
+                Err(wrong) => (INVALID_CONVERSION, wrong.to_string()),
+            },
         };
-        match design.check(&reported.metric, reported.value) {
-            Ok(()) => converted.push(reported.of(experiment_id)),
-            Err(wrong) => {
-                refused.push(refusal("INVALID_CONVERSION", format!("{}: {}", wrong.field, wrong.message)));
-            }
-        }
+        refused.push((*index, Refusal { code, message }));
     }
     if refused.is_empty() { Ok(converted) } else { Err(refused) }
 }

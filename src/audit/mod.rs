@@ -149,11 +149,7 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let health = &parts.conversions_health;
     let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
     let config = Arc::clone(&parts.config);
-    let take = move || Conversions {
-        privacy: Privacy::of(&config.privacy),
-        environment: config.unleash.default_environment.clone(),
-        retention_days: config.audit.retention_days,
-    };
+    let take = move || Conversions { privacy: Privacy::of(&config.privacy), config: Arc::clone(&config) };
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };

@@ -3,9 +3,11 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 
+use crate::config::Config;
 use crate::experiment::conversion::Reported;
+use crate::flag::local::Invalid;
 use crate::kafka::consumer::Record;
 use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
@@ -29,11 +31,12 @@ pub(super) struct Definitions;
 /// Of the conversions topic.
 #[derive(Debug)]
 pub(super) struct Conversions {
+    pub config: Arc<Config>,
     pub privacy: Option<Arc<Privacy>>,
-    /// For those that name none.
-    pub environment: String,
-    pub retention_days: u32,
 }
+
+/// The code of what a conversion says wrong.
+pub(super) const INVALID_CONVERSION: &str = "INVALID_CONVERSION";
 
 impl<R> Default for Evaluations<R> {
     fn default() -> Self {
@@ -74,19 +77,14 @@ impl Take for Definitions {
 impl Take for Conversions {
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let now = Utc::now();
-        let oldest = now - TimeDelta::days(self.retention_days.into());
         let text = std::str::from_utf8(record.payload());
-        let conversion = match text.map(|text| Conversion::read(text, None, now, oldest)) {
-            Ok(Ok(conversion)) => conversion,
-            Ok(Err(wrong)) => {
-                let wrong: Vec<String> =
-                    wrong.into_iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
-                return refuse(batch, record, Unreadable(wrong.join("; ")), "INVALID_CONVERSION");
-            }
-            Err(_) => {
-                let error = Unreadable("body: expected UTF-8".to_owned());
-                return refuse(batch, record, error, "INVALID_CONVERSION");
-            }
+        let read = text.map_err(|_| "body: expected UTF-8".to_owned()).and_then(|text| {
+            let read = Conversion::read(text, None, now, self.config.audit.oldest(now));
+            read.map_err(|wrong| wrong.iter().map(Invalid::to_string).collect::<Vec<_>>().join("; "))
+        });
+        let conversion = match read {
+            Ok(conversion) => conversion,
+            Err(wrong) => return refuse(batch, record, Unreadable(wrong), INVALID_CONVERSION),
         };
         let (name, hashed) = USER_HEADER;
         let user = match &self.privacy {
@@ -94,7 +92,7 @@ impl Take for Conversions {
             _ => conversion.user_id.clone(),
         };
         let place = format!("{}/{}/{}", record.partition(), record.offset(), record.timestamp_ms());
-        let reported = Reported::new(&conversion, &self.environment, &user, &place);
+        let reported = Reported::new(&conversion, &self.config.unleash.default_environment, &user, &place);
         batch.enter(record, Content::Conversion(Box::new(reported)), None);
     }
 }

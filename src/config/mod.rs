@@ -23,6 +23,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 pub use secret::Secret;
 pub use settings::markdown;
 pub use show::SettingInForce;
@@ -270,6 +272,13 @@ pub struct AuditConfig {
     pub batch_max_bytes: usize,
     /// In place of the topics' own ids, which the embedded broker does not tell: one for each of its lives.
     pub log_id: Option<String>,
+}
+
+impl AuditConfig {
+    /// What is older is not kept.
+    pub fn oldest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now - TimeDelta::days(self.retention_days.into())
+    }
 }
 
 /// What is not written as it was asked.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::kafka::producer::ROUND_BYTES;
 use crate::message::request::RefusalCode;
 
 /// Where a result belongs, in the requests topic.
@@ -34,6 +35,9 @@ pub struct Batch {
     reply_topics: Vec<String>,
     pub records: usize,
     pub bytes: usize,
+    /// Bytes of events since the last flush, by partition, and of everything else.
+    round: Vec<(i32, usize)>,
+    round_of_others: usize,
     pub opened: Instant,
     /// Time spent on the records themselves.
     pub busy: Duration,
@@ -51,6 +55,8 @@ impl Default for Batch {
             reply_topics: Vec::new(),
             records: 0,
             bytes: 0,
+            round: Vec::new(),
+            round_of_others: 0,
             opened: Instant::now(),
             busy: Duration::ZERO,
             oldest_ms: u64::MAX,
@@ -67,6 +73,7 @@ impl Batch {
         self.dead_letters.clear();
         self.records = 0;
         self.bytes = 0;
+        self.flushed();
         self.opened = Instant::now();
         self.busy = Duration::ZERO;
         self.oldest_ms = u64::MAX;
@@ -88,8 +95,28 @@ impl Batch {
     /// The ticket under which a failed delivery of this will be reported.
     pub fn ticket(&mut self, place: Place, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
+        match sent {
+            Sent::Event { .. } => {
+                match self.round.iter_mut().find(|(partition, _)| *partition == place.partition) {
+                    Some((_, sum)) => *sum += bytes,
+                    None => self.round.push((place.partition, bytes)),
+                }
+            }
+            Sent::DeadLetter | Sent::Reply { .. } => self.round_of_others += bytes,
+        }
         self.sent.push((place, sent));
         self.sent.len() - 1
+    }
+
+    /// Whether what was sent fills a request to one partition.
+    pub fn is_round_full(&self) -> bool {
+        let fullest = self.round.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        fullest.max(self.round_of_others) >= ROUND_BYTES
+    }
+
+    pub fn flushed(&mut self) {
+        self.round.clear();
+        self.round_of_others = 0;
     }
 
     pub fn reply_topic(&mut self, topic: &str) -> usize {
@@ -111,5 +138,36 @@ impl Batch {
     /// (partition, next offset).
     pub fn positions(&self) -> &[(i32, i64)] {
         &self.positions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: Sent = Sent::Event { index: 0, bytes: ROUND_BYTES / 4 };
+
+    #[test]
+    fn a_round_is_full_when_one_partition_has_a_request_of_events() {
+        let mut batch = Batch::default();
+        let mut send = |partition| {
+            batch.ticket(Place { partition, offset: 0 }, EVENT, ROUND_BYTES / 4);
+            batch.is_round_full()
+        };
+        assert!([0, 1, 2, 0, 1, 2, 0, 1, 2].into_iter().all(|partition| !send(partition)));
+        assert!(send(1));
+        batch.flushed();
+        assert!(!batch.is_round_full());
+    }
+
+    #[test]
+    fn dead_letters_and_replies_fill_a_round_together() {
+        let (mut batch, place) = (Batch::default(), Place { partition: 3, offset: 0 });
+        batch.ticket(place, Sent::DeadLetter, ROUND_BYTES / 2);
+        assert!(!batch.is_round_full());
+        batch.ticket(place, Sent::Reply { topic: 0 }, ROUND_BYTES / 2);
+        assert!(batch.is_round_full());
+        batch.clear();
+        assert!(!batch.is_round_full());
     }
 }

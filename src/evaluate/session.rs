@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::{Failure, ReportingProducer, is_refusal};
+use crate::kafka::producer::{Failure, ReportingProducer, is_of_connection, is_refusal, is_topic_refusal};
 use crate::message::request::RefusalCode;
 use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
@@ -61,6 +61,9 @@ pub enum SessionError {
     Unacknowledged,
 }
 
+/// Attempts in a row after which a batch's replies are taken for the reason.
+const SUSPECTED_AFTER_FAILURES: u32 = 3;
+
 /// A producer at work, with the consumer whose records it answers.
 #[derive(Debug)]
 pub struct Session<'s> {
@@ -104,6 +107,11 @@ impl SessionError {
                     | Code::UnknownMemberId
             )
         )
+    }
+
+    /// There was a producer and a consumer, and the batch failed all the same.
+    pub fn is_of_delivery(&self) -> bool {
+        !matches!(self, Self::Producer(_) | Self::Consumer(_))
     }
 
     /// A refusal is answered at once by doing it differently, without waiting.
@@ -186,7 +194,7 @@ impl<'s> Session<'s> {
                     *deadline.insert(self.pace.deadline(Instant::now()))
                 }
             };
-            let busy = Instant::now();
+            let (busy, mut waited) = (Instant::now(), Duration::ZERO);
             responder.begin();
             let mut outbox = Outbox {
                 topics: &self.parts.config.topics,
@@ -200,8 +208,15 @@ impl<'s> Session<'s> {
             for record in fetched.records() {
                 responder.respond(&record, &mut outbox).map_err(SessionError::Producer)?;
                 outbox.batch.advance(super::outbox::place(&record), record.timestamp_ms());
+                if outbox.batch.is_round_full() {
+                    // What was not delivered, or not in time, is told at the end.
+                    let full = Instant::now();
+                    self.producer.drain(STEP);
+                    outbox.batch.flushed();
+                    waited += full.elapsed();
+                }
             }
-            self.batch.busy += busy.elapsed();
+            self.batch.busy += busy.elapsed().saturating_sub(waited);
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
@@ -334,18 +349,23 @@ impl<'s> Session<'s> {
     }
 
     /// A reply that cannot be delivered costs the reply, not the batch: the next attempt leaves it out. Without
-    /// a failure of its own (a transaction may refuse the topic as a whole) that takes two attempts.
+    /// a failure of its own (a transaction may refuse the topic as a whole) that takes some attempts, since a broker that
+    /// has just come back, or a rebalance, makes batches fail too. While results time out beside it, it is the connection.
     fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
+        let is_reply =
+            |failure: &Failure| matches!(self.batch.by_ticket(failure.ticket), Some((_, Sent::Reply { .. })));
+        let is_away = failures.iter().any(|failure| is_of_connection(failure.code) && !is_reply(failure));
+        let suspected = !is_away && self.memory.failures >= SUSPECTED_AFTER_FAILURES;
         let mut topics: Vec<usize> = Vec::new();
         for failure in failures {
             if let Some((place, Sent::Reply { topic })) = self.batch.by_ticket(failure.ticket)
-                && (is_topic_refusal(failure.code) || self.memory.failures > 1)
+                && (is_topic_refusal(failure.code) || suspected)
             {
                 self.memory.amendments.drop_reply(place);
                 topics.push(topic);
             }
         }
-        let stuck = !acknowledged && self.memory.failures > 1;
+        let stuck = !acknowledged && suspected;
         let suspects = self.batch.reply_topics().iter().enumerate();
         for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
             self.reply_topics.ban(topic);
@@ -367,17 +387,4 @@ fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), Session
         DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),
     }
-}
-
-/// The topic itself is the matter, not the connection.
-fn is_topic_refusal(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::TopicAuthorizationFailed
-            | Code::InvalidTopic
-    )
 }

@@ -35,7 +35,7 @@ pub struct Memory {
     pub amendments: Amendments,
     /// The broker refused something, but not yet said what: one record per request finds out.
     pub careful: bool,
-    /// Batches that failed in a row.
+    /// Batches in a row that could not be delivered though the broker was there.
     pub failures: u32,
     /// How many partitions the process's gauge counts for this worker.
     assigned: usize,
@@ -78,7 +78,8 @@ impl Worker {
                 Ok(Ended::Recovered) => continue,
                 Err(error) => error,
             };
-            memory.failures += 1;
+            // What fails while the broker is away is no batch's fault.
+            memory.failures = if error.is_of_delivery() { memory.failures + 1 } else { 0 };
             let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");

@@ -6,18 +6,6 @@ use crate::message::conversion::Conversion;
 use super::design::{Design, Kind};
 use super::key::{Key, key};
 
-/// One that an experiment counts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Converted {
-    pub experiment_id: i64,
-    pub event_key: Key,
-    pub user_key: Key,
-    pub metric: String,
-    pub value: Option<f64>,
-    /// Microseconds since 1970.
-    pub occurred_at: i64,
-}
-
 /// One that was read, and whose experiment is to be found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reported {
@@ -27,6 +15,7 @@ pub struct Reported {
     pub user_key: Key,
     pub metric: String,
     pub value: Option<f64>,
+    /// Microseconds since 1970.
     pub occurred_at: i64,
 }
 
@@ -43,11 +32,6 @@ impl Reported {
             value: conversion.value,
             occurred_at: conversion.occurred_at.timestamp_micros(),
         }
-    }
-
-    pub fn of(&self, experiment_id: i64) -> Converted {
-        let Self { event_key, user_key, value, occurred_at, .. } = *self;
-        Converted { experiment_id, event_key, user_key, metric: self.metric.clone(), value, occurred_at }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::TryStreamExt;
 use rdkafka::error::KafkaError;
 use serde::Serialize;
@@ -32,8 +32,6 @@ use super::wanted::Wanted;
 pub const EXPERIMENTS_MAX: i64 = 1_000;
 /// Users of one experiment's past.
 const BACKFILLED_MAX: usize = 1_000_000;
-/// Exposures of one statement.
-const CHUNK_ROWS: usize = 10_000;
 /// For a flag that is known here to be known to the database.
 const DEFINITION_PATIENCE: Duration = Duration::from_secs(2);
 const DEFINITION_PAUSE: Duration = Duration::from_millis(50);
@@ -61,6 +59,8 @@ pub struct Kept {
     /// Conversions that no exposure came for in time.
     #[serde(skip)]
     pub expired: i64,
+    #[serde(skip)]
+    pub due_at: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,13 +90,24 @@ impl From<sqlx::Error> for ExperimentError {
     }
 }
 
-type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
+/// As [`kept`] asks for it.
+pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64);
 type Evaluated = (String, String, i64, DateTime<Utc>);
 
-const COLUMNS: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
-    FROM experiments ORDER BY environment, name";
-const FIND: &str = "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired
-    FROM experiments WHERE environment = $1 AND name = $2";
+/// A question for experiments.
+macro_rules! kept {
+    ($which:literal) => {
+        concat!(
+            "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired, due_at FROM experiments ",
+            $which
+        )
+    };
+}
+
+pub(super) use kept;
+
+const LIST: &str = kept!("ORDER BY environment, name");
+const FIND: &str = kept!("WHERE environment = $1 AND name = $2");
 const COUNT: &str = "SELECT count(*) FROM experiments";
 const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_versions
     WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
@@ -116,15 +127,10 @@ impl Experiments {
         Self { database, store, config, designs: Mutex::default(), sender }
     }
 
-    /// What is older is in no experiment: as far back as there are rows.
-    pub fn oldest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        now - TimeDelta::days(self.config.audit.retention_days.into())
-    }
-
     /// Begins an experiment; evaluations since its beginning that are audited already are part of it.
     pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Kept, ExperimentError> {
         let now = Utc::now();
-        let wrong = wanted.check(now, self.oldest(now));
+        let wrong = wanted.check(now, self.config.audit.oldest(now));
         if !wrong.is_empty() {
             return Err(ExperimentError::Invalid(wrong));
         }
@@ -157,22 +163,20 @@ impl Experiments {
                 }
             }
             drop(evaluated);
-            for chunk in exposures.unknown(&Known::default()).chunks(CHUNK_ROWS) {
-                transaction.expose(chunk).await?;
-            }
+            transaction.expose(&exposures.unknown(&Known::default())).await?;
             audited::enter!(transaction, sql, entry(&design, "begun", author, started_at));
             (id, started_at)
         });
         let (stopped_at, reason, winner) = (None, None, None);
         let experiment =
             Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
-        Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0 })
+        Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
     }
 
     /// All there are, by environment and name.
     pub async fn list(&self) -> Result<Vec<Kept>, ExperimentError> {
         let rows: Vec<Row> =
-            on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(COLUMNS)).fetch_all(pool).await?);
+            on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(LIST)).fetch_all(pool).await?);
         Ok(rows.into_iter().map(read_row).collect::<Result<_, _>>()?)
     }
 
@@ -216,7 +220,7 @@ impl Experiments {
         Ok(design)
     }
 
-    /// Gives a conversion to Kafka; its user's id is written as `user`.
+    /// Gives a conversion to Kafka. `is_hashed`: its user's id is not the one that services send.
     pub async fn report(&self, conversion: &Conversion<'_>, is_hashed: bool) -> Result<(), ExperimentError> {
         let body = serde_json::to_vec(conversion).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let (name, value) = USER_HEADER;
@@ -276,7 +280,7 @@ fn entry<'e>(design: &'e Design, action: &'static str, author: Author<'e>, at: D
 }
 
 pub(super) fn read_row(
-    (id, design, created_by, started_at, stopped_at, reason, winner, expired): Row,
+    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at): Row,
 ) -> Result<Kept, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     let experiment = Experiment {
@@ -287,5 +291,5 @@ pub(super) fn read_row(
         reason,
         winner,
     };
-    Ok(Kept { id, experiment, created_by, expired })
+    Ok(Kept { id, experiment, created_by, expired, due_at })
 }

@@ -15,7 +15,7 @@ use crate::shutdown::Shutdown;
 
 use super::design::{Design, Kind};
 use super::phases::{self, Version, phases};
-use super::records::{Kept, read_row};
+use super::records::{Kept, Row, kept, read_row};
 use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
@@ -31,9 +31,7 @@ const PAUSE_FACTOR: u32 = 20;
 /// Conversions of one experiment that wait for their exposure.
 const WAITING_MAX: i64 = 1_000_000;
 
-const DUE: &str =
-    "SELECT due_at, id, design::text, created_by, started_at, stopped_at, reason, winner, expired
-    FROM experiments WHERE due_at <= $1 ORDER BY due_at LIMIT 1";
+const DUE: &str = kept!("WHERE due_at <= $1 ORDER BY due_at LIMIT 1");
 const CLAIMED: &str = "UPDATE experiments SET due_at = $3 WHERE id = $1 AND due_at = $2";
 const DONE: &str = "UPDATE experiments SET results = $2::jsonb, due_at = $3 WHERE id = $1 AND due_at = $4";
 const VERSIONS: &str = "SELECT version, definition::text, in_force_at FROM feature_flag_versions
@@ -92,21 +90,26 @@ const TALLY: &str = "WITH seen AS (
 /// A line of the tally: of a metric, or of all users.
 type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64, f64);
 
-/// With when it was due.
-type Due = (i64, i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64);
-
 /// Counts what is due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
     let mut recount = Recount { database, metrics, versions: AHashMap::new() };
-    while !shutdown.is_cancelled() {
-        match recount.next().await {
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "experiments are not counted at the moment"),
-        }
-        tokio::select! {
+    let mut is_well = true;
+    loop {
+        // What is not counted whole is counted again.
+        let counted = tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            counted = recount.next() => counted,
+        };
+        // Told once, however long it lasts.
+        if let (Err(error), true) = (&counted, is_well) {
+            tracing::warn!(%error, "experiments are not counted at the moment");
+        }
+        is_well = counted.is_ok();
+        if !matches!(counted, Ok(true)) {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
         }
     }
 }
@@ -122,14 +125,14 @@ impl Recount {
     /// Counts the experiment that is due for longest, if any is.
     async fn next(&mut self) -> Result<bool, DatabaseError> {
         let now = Utc::now();
-        let row: Option<Due> = on_pool!(&self.database, |pool, sql| {
+        let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_as(sql(DUE)).bind(now.timestamp_micros()).fetch_optional(pool).await?
         });
-        let Some((due_at, id, design, created_by, started_at, stopped_at, reason, winner, expired)) = row
-        else {
+        let Some(row) = row else {
             return Ok(false);
         };
-        let kept = read_row((id, design, created_by, started_at, stopped_at, reason, winner, expired))?;
+        let kept = read_row(row)?;
+        let (id, due_at) = (kept.id, kept.due_at);
         let claim = (now + CLAIM).timestamp_micros();
         let claimed = on_pool!(&self.database, |pool, sql| {
             let claimed = sqlx::query(sql(CLAIMED)).bind(id).bind(due_at).bind(claim);

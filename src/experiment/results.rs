@@ -164,12 +164,15 @@ pub struct Comparison {
     pub effect: Option<Effect>,
 }
 
-/// All intervals are corrected for the number of comparisons, and all but those under `single_look` hold however often
+/// Absent as a whole while something is missing. All intervals are corrected for the number of comparisons, and all but those under `single_look` hold however often
 /// one looks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Effect {
+    #[schema(required = false)]
     pub difference: f64,
+    #[schema(required = false)]
     pub interval: Interval,
+    #[schema(required = false)]
     pub p_value: f64,
     /// `None` where the mean of what it is compared with is too near zero.
     pub relative: Option<Relative>,

@@ -6,10 +6,12 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::database::DatabaseError;
 
-use super::conversion::Converted;
+use super::conversion::Reported;
 use super::design::Design;
 use super::exposure::{Exposure, Running};
 
+/// Rows of one statement.
+const CHUNK_ROWS: usize = 10_000;
 /// Of Postgres's advisory locks.
 const EXPOSURES_LOCK: i64 = 0x666c_6167_6578_7000;
 const RUNNING: &str = "SELECT id, environment, flag_name, started_at, stopped_at FROM experiments";
@@ -46,7 +48,7 @@ pub(crate) trait Tables: Send {
     /// Each event once.
     fn convert(
         &mut self,
-        conversions: &[Converted],
+        conversions: &[(i64, &Reported)],
     ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 }
 
@@ -72,29 +74,33 @@ impl Tables for PgConnection {
         const ROWS: &str =
             "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[], $5::bigint[],
             $6::boolean[])";
-        let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
-        let users: Vec<&[u8]> = exposures.iter().map(|exposure| exposure.user_key.as_slice()).collect();
-        let variants: Vec<&str> = exposures.iter().map(|exposure| exposure.variant.as_str()).collect();
-        let crossed: Vec<bool> = exposures.iter().map(|exposure| exposure.crossed).collect();
-        let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
-        let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
-        let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
-        query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).execute(self).await?;
+        for exposures in exposures.chunks(CHUNK_ROWS) {
+            let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
+            let users: Vec<&[u8]> = exposures.iter().map(|exposure| exposure.user_key.as_slice()).collect();
+            let variants: Vec<&str> = exposures.iter().map(|exposure| exposure.variant.as_str()).collect();
+            let crossed: Vec<bool> = exposures.iter().map(|exposure| exposure.crossed).collect();
+            let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
+            let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
+            let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
+            let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed);
+            query.execute(&mut *self).await?;
+        }
         Ok(())
     }
 
-    async fn convert(&mut self, conversions: &[Converted]) -> Result<(), DatabaseError> {
+    async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
         const ROWS: &str =
             "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::text[], $5::float8[],
             $6::bigint[]) ON CONFLICT DO NOTHING";
-        let column = |number: fn(&Converted) -> i64| conversions.iter().map(number).collect::<Vec<i64>>();
-        let events: Vec<&[u8]> = conversions.iter().map(|converted| converted.event_key.as_slice()).collect();
-        let users: Vec<&[u8]> = conversions.iter().map(|converted| converted.user_key.as_slice()).collect();
-        let metrics: Vec<&str> = conversions.iter().map(|converted| converted.metric.as_str()).collect();
-        let values: Vec<Option<f64>> = conversions.iter().map(|converted| converted.value).collect();
-        let query = sqlx::query(AssertSqlSafe(format!("{CONVERT}{ROWS}")));
-        let query = query.bind(column(|converted| converted.experiment_id)).bind(events).bind(users);
-        let query = query.bind(metrics).bind(values).bind(column(|converted| converted.occurred_at));
+        let experiments: Vec<i64> = conversions.iter().map(|(experiment, _)| *experiment).collect();
+        let reported = || conversions.iter().map(|(_, reported)| *reported);
+        let events: Vec<&[u8]> = reported().map(|reported| reported.event_key.as_slice()).collect();
+        let users: Vec<&[u8]> = reported().map(|reported| reported.user_key.as_slice()).collect();
+        let metrics: Vec<&str> = reported().map(|reported| reported.metric.as_str()).collect();
+        let values: Vec<Option<f64>> = reported().map(|reported| reported.value).collect();
+        let times: Vec<i64> = reported().map(|reported| reported.occurred_at).collect();
+        let query = sqlx::query(AssertSqlSafe(format!("{CONVERT}{ROWS}"))).bind(experiments);
+        let query = query.bind(events).bind(users).bind(metrics).bind(values).bind(times);
         query.execute(self).await?;
         Ok(())
     }
@@ -126,12 +132,12 @@ impl Tables for SqliteConnection {
         Ok(())
     }
 
-    async fn convert(&mut self, conversions: &[Converted]) -> Result<(), DatabaseError> {
-        for converted in conversions {
+    async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
+        for (experiment, reported) in conversions {
             let query = format!("{CONVERT}VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(converted.experiment_id);
-            let query = query.bind(converted.event_key.as_slice()).bind(converted.user_key.as_slice());
-            let query = query.bind(&converted.metric).bind(converted.value).bind(converted.occurred_at);
+            let query = sqlx::query(AssertSqlSafe(query)).bind(experiment);
+            let query = query.bind(reported.event_key.as_slice()).bind(reported.user_key.as_slice());
+            let query = query.bind(&reported.metric).bind(reported.value).bind(reported.occurred_at);
             query.execute(&mut *self).await?;
         }
         Ok(())

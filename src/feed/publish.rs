@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -14,15 +15,16 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
+use crate::kafka::producer::{LINGER_MS, flush};
 
 /// A leader that died holds up readers of committed records no longer than this.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one call to the transaction coordinator, and for the drain.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const DRAIN_STEP: Duration = Duration::from_millis(1);
-/// Largest batch of records. librdkafka doesn't split a batch that the broker finds too large: with small ones
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+/// Of records that are sent together. librdkafka doesn't split a batch that the broker finds too large: with small ones
 /// a definition that is too large is alone in its batch, and known by name.
-const BATCH_BYTES_MAX: &str = "16384";
+const BATCH_BYTES: usize = 16 << 10;
 
 /// The producer of this leader's term. All its calls block.
 pub struct Publisher {
@@ -37,6 +39,12 @@ pub struct Record<'t> {
     /// `None`: a tombstone.
     pub body: Option<Vec<u8>>,
     pub tombstone: Option<Tombstone>,
+}
+
+impl Record<'_> {
+    fn size(&self) -> usize {
+        self.key.len() + self.body.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// What a tombstone, which has no body, carries in its headers `version` and `actor`.
@@ -110,8 +118,8 @@ impl Publisher {
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
-            .set("linger.ms", "0")
-            .set("batch.size", BATCH_BYTES_MAX);
+            .set("linger.ms", LINGER_MS)
+            .set("batch.size", BATCH_BYTES.to_string());
         let producer: BaseProducer<Deliveries> = settings
             .create_with_context(Deliveries::default())
             .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
@@ -129,8 +137,15 @@ impl Publisher {
     pub fn transaction(&self, records: &[Record<'_>], handled: Option<&Handled>) -> Result<(), PublishError> {
         self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.step("begin_transaction", Producer::begin_transaction)?;
+        let mut round: AHashMap<&str, usize> = AHashMap::new();
         for record in records {
             self.send(record)?;
+            let bytes = round.entry(record.topic).or_default();
+            *bytes += record.size();
+            if *bytes >= BATCH_BYTES {
+                self.drain()?;
+                round.clear();
+            }
         }
         if let Some(Handled { offsets, group }) = handled {
             self.step("send_offsets_to_transaction", |producer| {
@@ -171,10 +186,10 @@ impl Publisher {
             if Instant::now() > deadline {
                 return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));
             }
-            self.producer.poll(DRAIN_STEP);
+            flush(&self.producer, DRAIN_STEP);
+            // What failed stays in flight until it is heard of.
+            self.producer.poll(Duration::ZERO);
         }
-        // The last reports may still be waiting to be served.
-        self.producer.poll(Duration::ZERO);
         self.undelivered().map_or(Ok(()), Err)
     }
 

@@ -49,6 +49,10 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
         .set("allow.auto.create.topics", "false");
+    // A request that waits for a coordinator that is gone holds up the next rebalance for so long; by default a minute.
+    if !config.kafka.client.contains_key("socket.timeout.ms") {
+        settings.set("socket.timeout.ms", "10000");
+    }
     settings
 }
 

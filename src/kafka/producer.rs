@@ -13,10 +13,14 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
-/// For producers whose batches are flushed: longer than any round. A linger that ends while a partition's request is in
-/// flight makes librdkafka spin until it is acknowledged (<https://github.com/confluentinc/librdkafka/issues/3692>), and
-/// the slower the broker, the more of the processor that takes from it.
-pub const LINGER_MS: &str = "100";
+/// For idempotent producers, whose batches are flushed: longer than any round, and less than the shortest transaction. What
+/// is due while a request of its partition is in flight makes librdkafka spin until that is acknowledged
+/// (<https://github.com/confluentinc/librdkafka/issues/3692>), and the slower the broker, the more of the processor that
+/// takes from it.
+pub const LINGER_MS: &str = "500";
+/// For the same reason: most bytes that are handed over for one partition between two flushes. With keys and headers less
+/// than one request takes, which is `batch.size`.
+pub const ROUND_BYTES: usize = 768 << 10;
 /// How long one wait for acknowledgements takes at most.
 const FLUSH: Duration = Duration::from_millis(10);
 /// Between two looks for room in the queue.
@@ -284,4 +288,23 @@ pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
         code,
         Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::PolicyViolation
     ) || RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD as i32 == code as i32
+}
+
+/// The broker is away, or has just come back.
+pub fn is_of_connection(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown)
+}
+
+/// The topic itself is the matter, not the connection.
+pub fn is_topic_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed
+            | Code::InvalidTopic
+    )
 }

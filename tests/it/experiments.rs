@@ -336,6 +336,32 @@ fn other_weights_begin_another_phase() {
 }
 
 #[test]
+fn users_whose_ids_are_hashed_are_known_again() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    scene.group = scene
+        .group
+        .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
+        .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a key that nobody knows of, and long");
+    let service = scene.start("one");
+    scene.begin(&service, &json!([{"name": "purchase"}]));
+    let body =
+        json!({"flag_name": "theme", "user_id": "ann", "default_value": "none", "environment": ENVIRONMENT});
+    assert_eq!(post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &body).status, 200);
+    let conversion = |id: &str| {
+        json!({"experiment": "theme", "user_id": "ann", "metric": "purchase", "occurred_at": rfc3339(Utc::now()),
+            "event_id": id})
+    };
+    let mut sent = Tap::open(&scene.group.topics.kafka, &scene.group.topics.conversions);
+    assert_eq!(scene.ask(&service, "POST", "/theme/conversions", &conversion("by-http")).status, 202);
+    let sent = sent.wait("the one over HTTP", SOON, |record| record.json()["event_id"] == "by-http");
+    assert_ne!(sent.json()["user_id"], "ann");
+    scene.convert(&Sender::new(&scene.group.topics.kafka), &conversion("by-topic"));
+    let expected = json!({"attributed": 2, "waiting": 0, "expired": 0});
+    scene.wait(&service, "both", |results| results["conversions"] == expected);
+}
+
+#[test]
 fn one_that_begins_in_the_past_counts_what_was_audited() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::new(stack);

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::config::Config;
 use crate::kafka::client;
-use crate::kafka::producer::ReportingProducer;
+use crate::kafka::producer::{LINGER_MS, ReportingProducer};
 use crate::message::dead_letter::DeadLetter;
 use crate::message::sequence::HEADER;
 
@@ -52,7 +52,7 @@ impl Desk {
             .set("transaction.timeout.ms", "10000")
             .set("delivery.report.only.error", "true")
             .set("compression.type", "lz4")
-            .set("linger.ms", "0")
+            .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", "8388608");
         let producer = ReportingProducer::create(&settings, &config.topics.dead_letters)?;
         producer.inner().init_transactions(CALL_TIMEOUT)?;

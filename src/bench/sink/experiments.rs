@@ -9,6 +9,8 @@ use chrono::{TimeDelta, Utc};
 use rdkafka::producer::BaseRecord;
 use serde_json::json;
 
+use crate::experiment::{Design, Goal, Kind, Metric, Role};
+
 use super::super::load::{self, ENVIRONMENT, flag_name};
 use super::super::setup::Bench;
 use super::Own;
@@ -29,14 +31,30 @@ impl Own {
         let began = (Utc::now() - TimeDelta::hours(2)).timestamp_micros();
         for number in (1..flags).step_by(3).take(count) {
             let name = flag_name(number);
-            let design = json!({"name": name, "environment": ENVIRONMENT, "flag_name": name, "hypothesis": null,
-                "owner": null, "control": "light", "holdout": null, "window_hours": 168, "confidence": 0.95, "power": 0.8,
-                "metrics": [{"name": "purchase", "kind": "conversion", "goal": "increase", "role": "primary",
-                    "minimum_effect": 0.05}]});
+            let metric = Metric {
+                name: "purchase".to_owned(),
+                kind: Kind::Conversion,
+                goal: Goal::Increase,
+                role: Role::Primary,
+                minimum_effect: 0.05,
+            };
+            let design = serde_json::to_string(&Design {
+                name: name.clone(),
+                environment: ENVIRONMENT.to_owned(),
+                flag_name: name.clone(),
+                hypothesis: None,
+                owner: None,
+                control: "light".to_owned(),
+                holdout: None,
+                metrics: vec![metric],
+                window_hours: 168,
+                confidence: 0.95,
+                power: 0.8,
+            })?;
             let begin =
                 "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)
                 VALUES ($1, $2, $2, $3::jsonb, 'bench', $4)";
-            let begin = sqlx::query(begin).bind(ENVIRONMENT).bind(&name).bind(design.to_string()).bind(began);
+            let begin = sqlx::query(begin).bind(ENVIRONMENT).bind(&name).bind(design).bind(began);
             begin.execute(&self.database.pool).await?;
         }
         Ok(())

@@ -37,6 +37,12 @@ pub struct Invalid {
     pub malformed: bool,
 }
 
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
 impl Invalid {
     /// What can be read, and makes no sense.
     pub fn new(field: &str, message: impl Into<String>) -> Self {

@@ -22,7 +22,7 @@ use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Author;
-use crate::experiment::{Ending, ExperimentError, Kept, Results, Wanted};
+use crate::experiment::{Ending, ExperimentError, Experiments, Kept, Results, Wanted};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -57,7 +57,7 @@ pub(in crate::http) async fn begin(
     caller.may_in(Scope::Write, &wanted.environment)?;
     let (actor, reason) = (caller.name(), ask::reason(&input)?);
     let author = Author { actor: &actor, reason: reason.as_deref() };
-    let begun = api.manager.experiments().map_err(problem)?.begin(wanted, author).await.map_err(refused)?;
+    let begun = experiments(&api)?.begin(wanted, author).await.map_err(refused)?;
     let place = format!(
         "/api/v1/experiments/{}?environment={}",
         encoded(&begun.experiment.design.name),
@@ -86,7 +86,7 @@ pub(in crate::http) async fn list(
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
     let seen = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
-    let mut experiments = api.manager.experiments().map_err(problem)?.list().await.map_err(refused)?;
+    let mut experiments = experiments(&api)?.list().await.map_err(refused)?;
     let is_seen = |kept: &Kept| match &seen {
         Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
         None => true,
@@ -110,7 +110,7 @@ pub(in crate::http) async fn one(
     ask: Ask,
 ) -> Result<Response, Problem> {
     let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
-    let found = api.manager.experiments().map_err(problem)?.find(&environment, &name).await;
+    let found = experiments(&api)?.find(&environment, &name).await;
     answer(StatusCode::OK, &found.map_err(refused)?)
 }
 
@@ -129,7 +129,7 @@ pub(in crate::http) async fn results(
     ask: Ask,
 ) -> Result<Response, Problem> {
     let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
-    let results = api.manager.experiments().map_err(problem)?.results(&environment, &name).await;
+    let results = experiments(&api)?.results(&environment, &name).await;
     answer(StatusCode::OK, &results.map_err(refused)?)
 }
 
@@ -152,7 +152,7 @@ pub(in crate::http) async fn stop(
     let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     let (actor, header) = (caller.name(), ask::reason(&input)?);
     let author = Author { actor: &actor, reason: header.as_deref().or(reason.as_deref()) };
-    let experiments = api.manager.experiments().map_err(problem)?;
+    let experiments = experiments(&api)?;
     let stopped = experiments.stop(&environment, &name, winner.as_deref(), author).await;
     answer(StatusCode::OK, &stopped.map_err(refused)?)
 }
@@ -175,12 +175,12 @@ pub(in crate::http) async fn convert(
     input: Input,
 ) -> Result<Response, Problem> {
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
-    let experiments = api.manager.experiments().map_err(problem)?;
+    let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
     let now = Utc::now();
     let (mut conversions, mut wrong) = (Vec::new(), Vec::new());
     for (place, text) in texts(&input.body)? {
-        let read = Conversion::read(text, Some(&name), now, experiments.oldest(now));
+        let read = Conversion::read(text, Some(&name), now, api.config.audit.oldest(now));
         let checked = read.and_then(|conversion| match design.check(&conversion.metric, conversion.value) {
             Ok(()) => Ok(conversion),
             Err(invalid) => Err(vec![invalid]),
@@ -235,19 +235,19 @@ fn placed(place: &str, invalid: Invalid) -> Invalid {
     Invalid { field: format!("{place}{}", invalid.field), ..invalid }
 }
 
+fn experiments(api: &Api) -> Result<&Experiments, Problem> {
+    api.manager.experiments().map_err(problem)
+}
+
 fn refused(error: ExperimentError) -> Problem {
-    let status = match &error {
-        ExperimentError::Invalid(invalid) => return invalid_fields(invalid),
+    let status = match error {
+        ExperimentError::Invalid(invalid) => return invalid_fields(&invalid),
         ExperimentError::Unknown => StatusCode::NOT_FOUND,
         ExperimentError::Exists | ExperimentError::Stopped | ExperimentError::TooMany => StatusCode::CONFLICT,
         ExperimentError::NotYet => {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
         }
-        ExperimentError::Database(error) => {
-            tracing::warn!(%error, "a call about experiments could not use the database");
-            let detail = "the database does not answer; whether a change was made before is not known";
-            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
-        }
+        ExperimentError::Database(error) => return problem(error.into()),
         ExperimentError::Kafka(error) => {
             tracing::warn!(%error, "conversions could not be sent");
             let detail = "Kafka does not take it; whether it has some of it is not known";
