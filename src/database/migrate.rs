@@ -20,6 +20,7 @@ const POSTGRES: Files = &[
     (51, "usage", include_str!("../../migrations/postgres/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/postgres/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/postgres/0060_experiments.sql")),
+    (70, "replay", include_str!("../../migrations/postgres/0070_replay.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -32,6 +33,7 @@ const SQLITE: Files = &[
     (51, "usage", include_str!("../../migrations/sqlite/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/sqlite/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/sqlite/0060_experiments.sql")),
+    (70, "replay", include_str!("../../migrations/sqlite/0070_replay.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

@@ -67,7 +67,7 @@ impl Range {
     }
 
     /// The next record; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
+    pub fn record(&mut self) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
         let Self { consumer, topic, servers, open, .. } = self;
         let until = Instant::now() + SILENCE_MAX;
         while !open.is_empty() {

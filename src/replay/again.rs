@@ -26,12 +26,14 @@ pub enum Unrepeatable {
     VersionUnknown,
     /// It names none, and the flag came or went.
     VersionUnrecorded,
-    /// It agrees with other versions of the flags it depends on (or of its kill switch) than those of its time: which
-    /// ones an instance had is not recorded.
+    /// It agrees with versions of the flags it depends on (or of its kill switch) that came a moment before or after: an
+    /// instance that catches up with two topics, or with a compacted one, does not have every version in between.
     Parents,
+    /// It was recorded before it was noted which versions and what type it was about.
+    Unrecorded,
     /// The database could not hold it as it was, or the user was erased from it.
     Amended,
-    /// Its context has an object in it, of which the database keeps what it means and not how it was written.
+    /// Its context has a list or an object in it, of which the database keeps what it means and not how it was written.
     Context,
 }
 
@@ -56,15 +58,6 @@ pub struct Told {
     pub error_code: Option<String>,
 }
 
-/// What may have been asked for: the type is not recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
-    /// Whatever agrees with what was recorded.
-    Any,
-    /// The type that the default and the value suggest.
-    Guessed,
-}
-
 impl Unrepeatable {
     pub fn as_str(self) -> &'static str {
         match self {
@@ -75,6 +68,7 @@ impl Unrepeatable {
             Self::VersionUnknown => "version_unknown",
             Self::VersionUnrecorded => "version_unrecorded",
             Self::Parents => "parents",
+            Self::Unrecorded => "unrecorded",
             Self::Amended => "amended",
             Self::Context => "context",
         }
@@ -111,7 +105,7 @@ impl Told {
 }
 
 /// Evaluates what the row asked in this scene.
-pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>, question: Question) -> Verdict {
+pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>) -> Verdict {
     let Some(flag) = scene.flags.get(&row.flag_name) else { return missing(row) };
     let Ok(mut context) = request::context(&row.context) else {
         return Verdict::Not(Unrepeatable::Context);
@@ -125,25 +119,19 @@ pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>, question: 
         None if scene.is_hidden => return Verdict::Not(Unrepeatable::Privacy),
         None => {}
     }
-    let Some(outcome) = scene.flags.evaluate(&row.flag_name, &context, &moment) else { return missing(row) };
-    compare(row, question, || Lookup::Found(outcome))
+    match scene.flags.evaluate(&row.flag_name, &context, &moment) {
+        Some(outcome) => compare(row, Lookup::Found(outcome)),
+        None => missing(row),
+    }
 }
 
 /// The same where there is no such flag.
 pub fn missing(row: &Evaluation<'_>) -> Verdict {
-    compare(row, Question::Any, || Lookup::NotFound)
+    compare(row, Lookup::NotFound)
 }
 
-fn compare<'a>(row: &'a Evaluation<'_>, question: Question, lookup: impl Fn() -> Lookup<'a>) -> Verdict {
+fn compare(row: &Evaluation<'_>, lookup: Lookup<'_>) -> Verdict {
     let asked = Asked::of(row);
-    let first = asked.guess(row, lookup());
-    if asked.agrees(row, &first) {
-        return Verdict::Same;
-    }
-    let may_agree = first.enabled == row.enabled && first.variant == row.variant.as_deref();
-    if question == Question::Any && may_agree && asked.others(lookup).any(|answer| asked.agrees(row, &answer))
-    {
-        return Verdict::Same;
-    }
-    Verdict::Different(Told::of(&first))
+    let answer = asked.answer(lookup);
+    if asked.agrees(row, &answer) { Verdict::Same } else { Verdict::Different(Told::of(&answer)) }
 }

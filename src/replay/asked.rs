@@ -1,69 +1,31 @@
-//! What a recorded evaluation asked for. Its default is recorded, the type that may have been given is not.
+//! What a recorded evaluation asked for, and whether an answer is what was recorded.
 
 use serde_json::Value as Json;
 
-use crate::audit::evaluation::{Evaluation, Source};
+use crate::audit::evaluation::Evaluation;
 use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, Value, ValueType};
-use crate::message::json::{Kind, Span};
+use crate::message::json::Span;
 use crate::message::request::{Ask, MAX_DEPTH_LEVELS};
-
-const TYPES: [ValueType; 6] = [
-    ValueType::Boolean,
-    ValueType::String,
-    ValueType::Integer,
-    ValueType::Float,
-    ValueType::Number,
-    ValueType::Object,
-];
 
 #[derive(Debug)]
 pub struct Asked<'r> {
     ask: Ask<'r>,
-    has_default: bool,
+    value_type: Option<ValueType>,
 }
 
 impl<'r> Asked<'r> {
     pub fn of(row: &'r Evaluation<'_>) -> Self {
         let default = row.default_value.as_deref();
         let span = default.and_then(|default| Span::parse(default, MAX_DEPTH_LEVELS).ok());
-        let ask = Ask::new((&*row.flag_name).into(), span, None);
-        Self { has_default: ask.default.is_some(), ask }
+        let value_type = row.value_type.as_deref().and_then(|name| name.parse().ok());
+        Self { ask: Ask::new((&*row.flag_name).into(), span, value_type), value_type }
     }
 
-    /// The answer to the likeliest question.
-    pub fn guess<'a>(&'a self, row: &Evaluation<'_>, lookup: Lookup<'a>) -> Answer<'a> {
-        let is_natural = matches!(&row.source, Source::Api(api) if api == "ofrep");
-        match self.likeliest(row) {
-            Some(of) if !is_natural => self.typed(lookup, of),
-            _ => natural_answer(&self.ask.flag, lookup),
-        }
-    }
-
-    /// The answers to all questions that there are.
-    pub fn others<'a, 'l: 'a>(&'a self, lookup: impl Fn() -> Lookup<'l>) -> impl Iterator<Item = Answer<'a>> {
-        let natural = natural_answer(&self.ask.flag, lookup());
-        TYPES.into_iter().map(move |of| self.typed(lookup(), of)).chain([natural])
-    }
-
-    fn typed<'a>(&'a self, lookup: Lookup<'a>, of: ValueType) -> Answer<'a> {
-        answer(&self.ask.flag, lookup, of, self.ask.default.as_ref())
-    }
-
-    /// What the default says, or else the value; `None`: neither says anything.
-    fn likeliest(&self, row: &Evaluation<'_>) -> Option<ValueType> {
-        if row.result.is_some() {
-            return Some(ValueType::Boolean);
-        }
-        if self.has_default {
-            return Some(self.ask.value_type);
-        }
-        let value = Span::parse(row.evaluated_value.as_deref()?, MAX_DEPTH_LEVELS).ok()?;
-        match value.kind {
-            Kind::String => Some(ValueType::String),
-            Kind::Number => Some(ValueType::Number),
-            Kind::Object | Kind::Array => Some(ValueType::Object),
-            Kind::Null | Kind::Boolean => None,
+    pub fn answer<'a>(&'a self, lookup: Lookup<'a>) -> Answer<'a> {
+        match self.value_type {
+            Some(of) => answer(&self.ask.flag, lookup, of, self.ask.default.as_ref()),
+            None => natural_answer(&self.ask.flag, lookup),
         }
     }
 

@@ -7,8 +7,8 @@
 //!  recorded evaluations (Postgres, SQLite, a topic) ──────────► Session ──► Report
 //! ```
 //!
-//! A result names the version of its flag, so that is what it is evaluated with; and the time at which it was evaluated,
-//! so the clock is what it was. What it does not tell cannot be evaluated again, and is counted by reason
+//! A result names the version of its flag and that of all flags together, the type that was asked for, and the time, so
+//! that is what it is evaluated with. What it does not tell cannot be evaluated again, and is counted by reason
 //! ([`Unrepeatable`]): never is it told as a difference. Nothing is written anywhere.
 
 mod again;
@@ -34,13 +34,10 @@ pub use again::{Told, Unrepeatable};
 pub use history::History;
 pub use proposal::Proposal;
 pub use report::{Example, FlagReport, Report};
-pub use rows::{Progress, Wanted, database};
+pub use rows::{Progress, Wanted, copied_bytes, database};
 
 use again::Verdict;
 use scene::{Own, Scenes};
-
-/// Other versions of what a flag depends on that are tried before a difference is told.
-const CANDIDATES_MAX: usize = 64;
 
 /// Why a replay ends early.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +79,7 @@ pub struct Session {
     app_name: String,
     /// The last moment, in microseconds since 1970 and as text: those of a batch share one.
     now: (i64, String),
-    /// Contexts come with the members of their objects in another order than they were asked with.
+    /// Lists and objects in contexts come as what they mean, not as they were written.
     is_reworded: bool,
     pub report: Report,
 }
@@ -110,14 +107,19 @@ impl Session {
             let at = DateTime::from_timestamp_micros(row.evaluated_at).unwrap_or_default();
             self.now = (row.evaluated_at, at.to_rfc3339_opts(SecondsFormat::Micros, true));
         }
-        let verdict = match self.with {
-            With::Then => self.then(row),
-            With::AsOf(moment) => self.as_of(row, moment.timestamp_millis()),
-            With::Proposed => self.proposed(row),
+        let flags_version = row.flags_version.and_then(unsigned);
+        let verdict = match (self.with, flags_version) {
+            _ if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") => {
+                Verdict::Not(Unrepeatable::NotReady)
+            }
+            (_, None) => Verdict::Not(Unrepeatable::Unrecorded),
+            (With::Then, Some(version)) => self.then(row, version),
+            (With::AsOf(moment), _) => self.as_of(row, moment.timestamp_millis()),
+            (With::Proposed, Some(version)) => self.proposed(row, version),
         };
         let verdict = match verdict {
             Verdict::Different(_) if row.amended => Verdict::Not(Unrepeatable::Amended),
-            Verdict::Different(_) if self.is_reworded && has_object(&row.context) => {
+            Verdict::Different(_) if self.is_reworded && has_depth(&row.context) => {
                 Verdict::Not(Unrepeatable::Context)
             }
             verdict => verdict,
@@ -125,88 +127,62 @@ impl Session {
         self.report.count(row, verdict);
     }
 
-    /// With the version that the result names.
-    fn then(&mut self, row: &Evaluation<'_>) -> Verdict {
-        let at_ms = row.evaluated_at.div_euclid(1_000);
+    /// With the version that the result names, among the others of the snapshot that it names.
+    fn then(&mut self, row: &Evaluation<'_>, flags_version: u64) -> Verdict {
         let number = self.scenes.history.number(&row.environment, &row.flag_name);
-        let Some(version) = row.flag_version.and_then(|version| u64::try_from(version).ok()) else {
-            return self.not_found(row, number, at_ms);
+        let Some(version) = row.flag_version.and_then(unsigned) else {
+            return match number.and_then(|number| self.scenes.get(number, Own::Latest, flags_version)) {
+                // It came, or went, at about that time.
+                Some(_) => Verdict::Not(Unrepeatable::VersionUnrecorded),
+                None => again::missing(row),
+            };
         };
         let known =
             number.filter(|number| self.scenes.history.flag(*number).is_some_and(|flag| flag.has(version)));
         let Some(number) = known else { return Verdict::Not(Unrepeatable::VersionUnknown) };
-        let mut first = None;
-        for (own, is_sure) in [(Own::Pinned(version), true), (Own::Behind(version), false)] {
-            for (index, at) in
-                self.scenes.candidates(number, version, at_ms, CANDIDATES_MAX).into_iter().enumerate()
-            {
-                let Some(scene) = self.scenes.get(number, own, at) else { continue };
-                match again::again(&scene, row, self.moment(), again::Question::Any) {
-                    Verdict::Different(told) => {
-                        first.get_or_insert(told);
-                    }
-                    // What it was evaluated with is not recorded; that it may have been this is all there is to say.
-                    Verdict::Same if index > 0 || !is_sure => return Verdict::Not(Unrepeatable::Parents),
-                    verdict => return verdict,
-                }
-            }
-        }
-        first.map_or(Verdict::Not(Unrepeatable::VersionUnknown), Verdict::Different)
+        let first = match self.scenes.get(number, Own::Pinned(version), flags_version) {
+            Some(scene) => again::again(&scene, row, self.moment()),
+            None => Verdict::Not(Unrepeatable::VersionUnknown),
+        };
+        let is_excused =
+            matches!(first, Verdict::Different(_)) && self.is_near(row, number, version, flags_version);
+        if is_excused { Verdict::Not(Unrepeatable::Parents) } else { first }
     }
 
-    /// A result without a version: no such flag, or no flags at all.
-    fn not_found(&mut self, row: &Evaluation<'_>, number: Option<usize>, at_ms: i64) -> Verdict {
-        match row.error_code.as_deref() {
-            Some("FLAG_NOT_FOUND") => {}
-            Some("PROVIDER_NOT_READY") => return Verdict::Not(Unrepeatable::NotReady),
-            _ => return Verdict::Not(Unrepeatable::VersionUnrecorded),
-        }
-        let scene = number.and_then(|number| {
-            let version = self.scenes.version_at(number, at_ms);
-            self.scenes.get(number, Own::Latest, version)
-        });
-        match scene {
-            // It came, or went, at about that time.
-            Some(_) => Verdict::Not(Unrepeatable::VersionUnrecorded),
-            None => again::missing(row),
-        }
+    /// Whether the result is that of a moment before or after.
+    fn is_near(&mut self, row: &Evaluation<'_>, number: usize, version: u64, flags_version: u64) -> bool {
+        let near = self.scenes.near(number, version, flags_version);
+        [Own::Pinned(version), Own::Behind(version)].into_iter().any(|own| {
+            near.iter().any(|at| {
+                let scene = self.scenes.get(number, own, *at);
+                scene.is_some_and(|scene| matches!(again::again(&scene, row, self.moment()), Verdict::Same))
+            })
+        })
     }
 
     /// With everything as of a moment.
     fn as_of(&mut self, row: &Evaluation<'_>, moment_ms: i64) -> Verdict {
-        if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") {
-            return Verdict::Not(Unrepeatable::NotReady);
-        }
         let Some(number) = self.scenes.history.number(&row.environment, &row.flag_name) else {
             return again::missing(row);
         };
         let version = self.scenes.version_at(number, moment_ms);
         match self.scenes.get(number, Own::Latest, version) {
-            Some(scene) => again::again(&scene, row, self.moment(), again::Question::Guessed),
+            Some(scene) => again::again(&scene, row, self.moment()),
             None => again::missing(row),
         }
     }
 
     /// With proposed definitions among those of then.
-    fn proposed(&mut self, row: &Evaluation<'_>) -> Verdict {
+    fn proposed(&mut self, row: &Evaluation<'_>, flags_version: u64) -> Verdict {
         let Some(number) = self.scenes.history.number(&row.environment, &row.flag_name) else {
             return Verdict::Untouched;
         };
         if !self.scenes.is_touched(number) {
             return Verdict::Untouched;
         }
-        if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") {
-            return Verdict::Not(Unrepeatable::NotReady);
-        }
-        let version = self.scenes.version_at(number, row.evaluated_at.div_euclid(1_000));
-        let own = row.flag_version.and_then(|version| u64::try_from(version).ok());
-        let own = own.filter(|_| !self.scenes.is_proposed(number));
-        let scene = match own {
-            Some(own) => self.scenes.get(number, Own::Pinned(own), version.max(own)),
-            None => self.scenes.get(number, Own::Latest, version),
-        };
-        match scene {
-            Some(scene) => again::again(&scene, row, self.moment(), again::Question::Guessed),
+        let own = row.flag_version.and_then(unsigned).filter(|_| !self.scenes.is_proposed(number));
+        match self.scenes.get(number, own.map_or(Own::Latest, Own::Pinned), flags_version) {
+            Some(scene) => again::again(&scene, row, self.moment()),
             None => Verdict::Not(Unrepeatable::VersionUnknown),
         }
     }
@@ -216,7 +192,11 @@ impl Session {
     }
 }
 
-/// Whether an attribute is an object, or has one in it: rules see its text.
-fn has_object(context: &str) -> bool {
-    context.get(1..).is_some_and(|inside| inside.contains('{'))
+/// Whether an attribute is a list or an object: rules see its text.
+fn has_depth(context: &str) -> bool {
+    context.get(1..).is_some_and(|inside| inside.contains(['{', '[']))
+}
+
+fn unsigned(version: i64) -> Option<u64> {
+    u64::try_from(version).ok()
 }

@@ -62,6 +62,19 @@ pub async fn database(
     }
 }
 
+/// Reads all of them and does nothing with them: what a replay is measured by. How many bytes there are.
+pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Result<u64, ReplayError> {
+    let mut connection = postgres.pool.acquire().await?.detach();
+    let mut bytes = 0;
+    for (from, to) in wanted.slices() {
+        let mut stream = connection.copy_out_raw(&statement(wanted, from, to)).await?;
+        while let Some(chunk) = stream.try_next().await? {
+            bytes += chunk.len() as u64;
+        }
+    }
+    Ok(bytes)
+}
+
 impl Wanted {
     /// The pieces, in the order of time.
     fn slices(&self) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {

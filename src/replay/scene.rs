@@ -10,6 +10,8 @@ use crate::privacy::Privacy;
 use super::history::{ANCESTORS_MAX_COUNT, FlagHistory, History, Turn, Version, parents};
 use super::reads;
 
+/// Versions before, and after, that are tried before a difference is told.
+const NEAR_MAX: usize = 8;
 /// Kept compiled.
 const SCENES_MAX_COUNT: usize = 20_000;
 
@@ -97,19 +99,19 @@ impl Scenes {
         made
     }
 
-    /// The versions at which what the flag depends on may have been when it was at `own` itself, the likeliest one
-    /// first: that of the moment.
-    pub fn candidates(&mut self, flag: usize, own: u64, at_ms: i64, most: usize) -> Vec<u64> {
+    /// The versions of what the flag depends on around `version`, while the flag was at `own` itself: the nearest ones,
+    /// and that one too.
+    pub fn near(&mut self, flag: usize, own: u64, version: u64) -> Vec<u64> {
         let ancestry = self.ancestry(flag);
-        let next = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
-        let next = next.map(|(version, _)| version).filter(|version| *version > own).min();
-        let during =
-            ancestry.steps.iter().filter(|(step, _)| *step > own && next.is_none_or(|next| *step < next));
-        let during: Vec<(u64, i64)> = std::iter::once((own, i64::MIN)).chain(during.copied()).collect();
-        let likeliest = during.iter().rposition(|(_, step_ms)| *step_ms <= at_ms).unwrap_or_default();
-        let mut order: Vec<usize> = (0..during.len()).collect();
-        order.sort_by_key(|position| position.abs_diff(likeliest));
-        order.into_iter().take(most).filter_map(|position| Some(during.get(position)?.0)).collect()
+        let steps = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
+        let next = steps.map(|(step, _)| step).filter(|step| *step > own).min().unwrap_or(u64::MAX);
+        let steps = ancestry.steps.iter().map(|(step, _)| *step).filter(|step| (own..next).contains(step));
+        let mut near: Vec<u64> = std::iter::once(own).chain(steps).collect();
+        let at = near.iter().rposition(|step| *step <= version).unwrap_or_default();
+        let from = at.saturating_sub(NEAR_MAX);
+        near.drain(..from);
+        near.truncate(2 * NEAR_MAX + 1);
+        near
     }
 
     /// Everything as of a moment, for this flag.

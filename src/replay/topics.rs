@@ -22,7 +22,7 @@ const ROLE: &str = "replay";
 pub fn history(config: &Config) -> Result<History, ReplayError> {
     let mut history = History::default();
     let mut definitions = Range::open(config, ROLE, &config.topics.definitions, None)?;
-    while let Some(record) = definitions.next()? {
+    while let Some(record) = definitions.record()? {
         let at_ms = record.timestamp().to_millis().unwrap_or_default();
         let (version, actor) = (header(&record, "version"), header(&record, "actor"));
         // What cannot be read was never in force.
@@ -34,7 +34,7 @@ pub fn history(config: &Config) -> Result<History, ReplayError> {
         }
     }
     let mut switches = Range::open(config, ROLE, &config.topics.overrides, None)?;
-    while let Some(record) = switches.next()? {
+    while let Some(record) = switches.record()? {
         let key = Key::parse(record.key()).ok();
         let switch = key.zip(record.payload()).and_then(|(key, value)| decode_switch(&key, value).ok());
         if let Some(switch) = switch {
@@ -64,7 +64,7 @@ pub fn evaluations(
     let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
     loop {
         progress.is_at(events.passed(), events.expected());
-        let Some(record) = events.next()? else { break };
+        let Some(record) = events.record()? else { break };
         // What is unreadable is a dead letter of the sink.
         if let Some(Ok(Event::Evaluated(row))) = record.payload().map(Event::read)
             && (from..to).contains(&row.evaluated_at)

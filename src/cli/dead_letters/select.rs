@@ -79,7 +79,7 @@ impl Selection {
         let source = self.source.as_deref().map(|source| by_role(&config.topics, source));
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let Some(record) = letters.next()? else { break };
+            let Some(record) = letters.record()? else { break };
             let Some(letter) = Letter::read(&record) else { continue };
             if self.means(&letter, source) {
                 left -= 1;

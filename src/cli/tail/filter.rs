@@ -35,7 +35,7 @@ impl Filter {
         let holds =
             |wanted: Option<&String>, found: &dyn Fn(&str) -> bool| wanted.is_none_or(|wanted| found(wanted));
         let key = record.key();
-        if !self.partition.is_none_or(|partition| partition == record.partition())
+        if self.partition.is_some_and(|partition| partition != record.partition())
             || !holds(self.key.as_ref(), &|wanted| key == Some(wanted.as_bytes()))
             || !holds(self.contains.as_ref(), &|wanted| {
                 has(record.payload().unwrap_or_default(), wanted.as_bytes())

@@ -94,6 +94,8 @@ impl<'b> Fields<'b> {
             evaluation_ns: None,
             source: self.source()?,
             amended: self.boolean()?.ok_or(ReplayError::Format)?,
+            flags_version: self.number()?,
+            value_type: self.text()?,
         }))
     }
 
@@ -170,7 +172,7 @@ mod tests {
         let event = |source: &str, more: &str| {
             format!(
                 r#"{{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"0190b5a0-0000-7000-8000-000000000001",
-                "flag_name":"f","environment":"e","enabled":true,"reason":"DEFAULT","flag_version":5,
+                "flag_name":"f","environment":"e","enabled":true,"reason":"DEFAULT","flag_version":5,"flags_version":7,
                 "evaluated_at":"2026-01-15T10:30:00.012345Z","context":{{"a":"b"}},"source":{source}{more}}}"#
             )
         };
@@ -181,7 +183,7 @@ mod tests {
             ),
             event(
                 r#"{"api":"rest"}"#,
-                r#","typed_value":"x","variant":"v","default_value":"d","session_id":"s""#,
+                r#","typed_value":"x","variant":"v","default_value":"d","session_id":"s","value_type":"string""#,
             ),
             event("null", r#","error_code":"GENERAL","error_message":"m","request_id":"r""#),
         ];

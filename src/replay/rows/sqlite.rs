@@ -71,6 +71,8 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
         error_code: text("error_code")?,
         error_message: text("error_message")?,
         flag_version: row.try_get("flag_version")?,
+        flags_version: row.try_get("flags_version")?,
+        value_type: text("value_type")?,
         context: required("context")?,
         default_value: text("default_value")?,
         evaluated_at: evaluated_at.timestamp_micros(),
