@@ -1,5 +1,7 @@
 //! Kafka: reachable, its topics as needed, and what we may do there.
 
+mod rights;
+
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -39,8 +41,12 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         }
     }
     let config = config.clone();
-    let rights = tokio::task::spawn_blocking(move || [group(&config), transactions(&config)]).await;
-    findings.extend(rights.into_iter().flatten());
+    let more = tokio::task::spawn_blocking(move || {
+        let mut more = of_user(&config, |topic| there.contains_key(topic));
+        more.extend([group(&config), transactions(&config)]);
+        more
+    });
+    findings.extend(more.await.into_iter().flatten());
     findings
 }
 
@@ -62,6 +68,20 @@ fn of_topic(report: &TopicReport) -> Vec<Finding> {
         }
     });
     found.collect()
+}
+
+/// What this user may do with the topics, and what the broker is.
+fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let client = client::base(&config.kafka, &config.instance, "doctor");
+    let consumer: BaseConsumer<Logged> = match client.create_with_context(Logged) {
+        Ok(consumer) => consumer,
+        Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
+    };
+    let events = Some(&config.topics.events).filter(|events| is_there(events));
+    let age = events.and_then(|events| rights::age(consumer.client(), events));
+    let mut findings: Vec<Finding> = age.into_iter().collect();
+    findings.extend(rights::of_topics(config, consumer.client(), is_there));
+    findings
 }
 
 /// Whether offsets of our groups may be read: then they may be joined too.

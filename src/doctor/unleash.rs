@@ -1,11 +1,12 @@
 //! Unleash: reachable, and each token good for its environment.
 
 use reqwest::{Method, StatusCode};
+use serde::Deserialize;
 
 use crate::config::{Config, Secret};
 use crate::feed::unleash::{Client, chain};
 
-use super::Finding;
+use super::{Finding, State};
 
 const PART: &str = "unleash";
 
@@ -30,8 +31,24 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Only the Admin API tells Unleash's version.
 async fn admin(client: &Client, token: &Secret) -> Finding {
-    of_answer("Admin API", client.admin(Method::GET, "projects", token)).await
+    let mut finding = of_answer("Admin API", client.admin(Method::GET, "projects", token)).await;
+    if finding.state == State::Well
+        && let Some(version) = version(client, token).await
+    {
+        finding.found.push_str(&format!(", Unleash {version}"));
+    }
+    finding
+}
+
+async fn version(client: &Client, token: &Secret) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Settings {
+        version: String,
+    }
+    let answer = client.admin(Method::GET, "ui-config", token).send().await.ok()?;
+    Some(answer.json::<Settings>().await.ok()?.version)
 }
 
 async fn of_answer(what: &str, request: reqwest::RequestBuilder) -> Finding {

@@ -2,8 +2,8 @@
 
 pub mod client;
 pub mod consumer;
+pub mod describe;
 pub mod follow;
-pub mod log_id;
 pub mod producer;
 pub mod range;
 mod record;

@@ -24,7 +24,8 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
         .set("DATABASE_URL", &database.url)
         .set("REDIS_URL", &stack.redis)
         .set("UNLEASH_URL", &stack.unleash.url)
-        .set("UNLEASH_API_TOKEN", &stack.unleash.development_token);
+        .set("UNLEASH_API_TOKEN", &stack.unleash.development_token)
+        .set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
     let (code, findings) = doctor(&group);
     assert_eq!(code, Some(0), "{findings:#?}");
     assert_eq!(state(&findings, "database", "migrations are missing")["state"], "doubtful");
@@ -33,6 +34,9 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
     assert!(code == Some(0) && findings.iter().all(|it| it["state"] == "well"), "{findings:#?}");
     for (part, found) in [
         ("kafka", "transactions"),
+        ("kafka", "2.8 or newer"),
+        ("kafka", "read and written"),
+        ("unleash", "Admin API: answers, Unleash 7"),
         ("kafka", "group"),
         ("redis", "Redis"),
         ("unleash", "development"),

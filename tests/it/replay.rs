@@ -46,6 +46,7 @@ fn ask_all(service: &Service) {
         ("child", json!(false), json!({})),
         ("lottery", json!(false), json!({})),
         ("unknown", json!("x"), json!({})),
+        ("exact", json!(false), json!({"size": 1e30})),
     ];
     for (number, (flag, default, context)) in
         (0..USERS).flat_map(|number| asks.iter().map(move |ask| (number, ask)))
@@ -86,6 +87,7 @@ impl Scene {
             Flag::on("gold").where_in("plan", &["gold"]),
             Flag::on("soon").body(soon),
             child("child", "plain"),
+            Flag::on("exact").where_in("size", &["1e30", "1e+30"]),
             half("lottery", "random"),
         ];
         for flag in first {
@@ -133,13 +135,14 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     assert_eq!(report["evaluations"], scene.database.audited());
     let reasons = report["unrepeatable"].as_object().unwrap();
     assert!(
-        reasons.keys().all(|why| ["random", "not_ready", "parents"].contains(&why.as_str())),
+        reasons.keys().all(|why| ["random", "not_ready", "parents", "amended"].contains(&why.as_str())),
         "{report:#}"
     );
     // By the user's share, and at random among the variants: all of the lottery's.
     let lottery = "SELECT count(*) FROM feature_flag_evaluations WHERE flag_name = 'lottery'";
     assert_eq!(reasons["random"].as_i64(), scene.database.number(lottery));
     assert_eq!(reasons["not_ready"], 3, "of the environment that is not served");
+    assert_eq!(reasons["amended"], 3 * USERS, "a number that Postgres writes differently");
     // The topics tell the same, with the database's versions and with their own.
     for settings in [scene.group.settings(), scene.group.topics.settings()] {
         let arguments = ["replay", "--from", "1h", "--source", "topics", "--output", "json"];
@@ -148,6 +151,7 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
         assert_eq!((output.status.code(), &of_topics["different"]), (Some(0), &json!(0)), "{of_topics:#}");
         assert_eq!(of_topics["evaluations"], report["evaluations"]);
         assert_eq!(of_topics["unrepeatable"]["random"], reasons["random"]);
+        assert_eq!(of_topics["unrepeatable"].get("amended"), None, "the topic has it as it was");
     }
     let text = flagstream(scene.group.folder.path(), &["replay", "--from", "1h"], scene.group.settings());
     let text = String::from_utf8(text.stdout).unwrap();
