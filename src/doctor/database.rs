@@ -27,7 +27,12 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         Ok(database) => database,
         Err(error) => return unreachable(error),
     };
-    if let Err(error) = database.ping().await {
+    // Not by the pool, which would wait, and not say for what.
+    let reached = match &database {
+        Database::Postgres(postgres) => postgres.connect().await.map(drop),
+        Database::Sqlite(_) => database.ping().await,
+    };
+    if let Err(error) = reached {
         return unreachable(error);
     }
     let mut findings = vec![Finding::well(PART, format!("{database} answers"))];

@@ -22,22 +22,19 @@ pub(super) fn of_topics<C: ClientContext>(
     client: &Client<C>,
     is_there: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
-    let (mut findings, mut lacking) = (Vec::new(), false);
-    for used in uses(&config.topics).iter().filter(|used| is_there(used.topic)) {
+    let mut findings = Vec::new();
+    let there: Vec<Use<'_>> = uses(&config.topics).into_iter().filter(|used| is_there(used.topic)).collect();
+    for used in &there {
         match rights(client, used.topic, CALL_TIMEOUT) {
-            Ok(rights) => {
-                let lacks = lacks(used, rights);
-                lacking |= !lacks.is_empty();
-                findings.extend(lacks);
-            }
+            Ok(rights) => findings.extend(lacks(used, rights)),
             Err(error) => {
                 let advice = "allow this user to describe the topic";
                 return vec![Finding::doubtful(PART, format!("rights are not known: {error}"), advice)];
             }
         }
     }
-    if !lacking {
-        findings.push(Finding::well(PART, "all topics may be read and written as needed"));
+    if findings.is_empty() && !there.is_empty() {
+        findings.push(Finding::well(PART, "the topics may be read and written as needed"));
     }
     findings
 }
