@@ -21,9 +21,11 @@ fn half(name: &str, stickiness: &str) -> Flag {
         json!({"name": name, "weight": 500, "weightType": "variable", "stickiness": stickiness,
             "payload": {"type": "json", "value": format!(r#"{{"value":"{name}","size":1.5}}"#)}})
     };
-    Flag::on(name).body(json!({"name": name, "enabled": true, "strategies": [{"name": "flexibleRollout",
+    Flag::on(name).body(
+        json!({"name": name, "enabled": true, "strategies": [{"name": "flexibleRollout", "constraints": [],
         "parameters": {"rollout": "50", "stickiness": stickiness, "groupId": name}}],
-        "variants": [variant("left"), variant("right")]}))
+        "variants": [variant("left"), variant("right")]}),
+    )
 }
 
 fn child(name: &str, parent: &str) -> Flag {
