@@ -97,7 +97,12 @@ impl Scene {
         }
         let service = group.start("one");
         ask_all(&service);
-        let between = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let between = Utc::now();
+        // Kafka's timestamps have no more digits.
+        wait_until("the next millisecond", SOON, || {
+            Utc::now().timestamp_millis() > between.timestamp_millis()
+        });
+        let between = between.to_rfc3339_opts(SecondsFormat::Micros, true);
         flags.set(ENVIRONMENT, Flag::off("plain"));
         flags.set(ENVIRONMENT, half("half", "userId").where_in("userId", &["user-1", "user-2"]));
         let last = flags.set(ENVIRONMENT, Flag::on("gold"));
