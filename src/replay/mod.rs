@@ -107,15 +107,19 @@ impl Session {
             let at = DateTime::from_timestamp_micros(row.evaluated_at).unwrap_or_default();
             self.now = (row.evaluated_at, at.to_rfc3339_opts(SecondsFormat::Micros, true));
         }
+        let number = self.scenes.history.number(&row.environment, &row.flag_name);
+        let is_untouched =
+            self.with == With::Proposed && !number.is_some_and(|number| self.scenes.is_touched(number));
         let flags_version = row.flags_version.and_then(unsigned);
         let verdict = match (self.with, flags_version) {
+            _ if is_untouched => Verdict::Untouched,
             _ if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") => {
                 Verdict::Not(Unrepeatable::NotReady)
             }
             (_, None) => Verdict::Not(Unrepeatable::Unrecorded),
-            (With::Then, Some(version)) => self.then(row, version),
-            (With::AsOf(moment), _) => self.as_of(row, moment.timestamp_millis()),
-            (With::Proposed, Some(version)) => self.proposed(row, version),
+            (With::Then, Some(version)) => self.then(row, number, version),
+            (With::AsOf(moment), _) => self.as_of(row, number, moment.timestamp_millis()),
+            (With::Proposed, Some(version)) => self.proposed(row, number, version),
         };
         let verdict = match verdict {
             Verdict::Different(_) if row.amended => Verdict::Not(Unrepeatable::Amended),
@@ -128,8 +132,7 @@ impl Session {
     }
 
     /// With the version that the result names, among the others of the snapshot that it names.
-    fn then(&mut self, row: &Evaluation<'_>, flags_version: u64) -> Verdict {
-        let number = self.scenes.history.number(&row.environment, &row.flag_name);
+    fn then(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
         let Some(version) = row.flag_version.and_then(unsigned) else {
             return match number.and_then(|number| self.scenes.get(number, Own::Latest, flags_version)) {
                 // It came, or went, at about that time.
@@ -161,10 +164,8 @@ impl Session {
     }
 
     /// With everything as of a moment.
-    fn as_of(&mut self, row: &Evaluation<'_>, moment_ms: i64) -> Verdict {
-        let Some(number) = self.scenes.history.number(&row.environment, &row.flag_name) else {
-            return again::missing(row);
-        };
+    fn as_of(&mut self, row: &Evaluation<'_>, number: Option<usize>, moment_ms: i64) -> Verdict {
+        let Some(number) = number else { return again::missing(row) };
         let version = self.scenes.version_at(number, moment_ms);
         match self.scenes.get(number, Own::Latest, version) {
             Some(scene) => again::again(&scene, row, self.moment()),
@@ -173,13 +174,8 @@ impl Session {
     }
 
     /// With proposed definitions among those of then.
-    fn proposed(&mut self, row: &Evaluation<'_>, flags_version: u64) -> Verdict {
-        let Some(number) = self.scenes.history.number(&row.environment, &row.flag_name) else {
-            return Verdict::Untouched;
-        };
-        if !self.scenes.is_touched(number) {
-            return Verdict::Untouched;
-        }
+    fn proposed(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
+        let Some(number) = number else { return Verdict::Untouched };
         let own = row.flag_version.and_then(unsigned).filter(|_| !self.scenes.is_proposed(number));
         match self.scenes.get(number, own.map_or(Own::Latest, Own::Pinned), flags_version) {
             Some(scene) => again::again(&scene, row, self.moment()),
