@@ -15,6 +15,7 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Input;
+use crate::http::openapi::schema::ProblemDetails;
 use crate::manage::Proposed;
 
 const LAST_DEFAULT: u32 = 10_000;
@@ -31,6 +32,8 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
     request_body = PreviewAsk,
     responses(
         (status = 200, description = "What the definition would change", body = PreviewBody),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
         ManageProblems
     )
 )]
