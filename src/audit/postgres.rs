@@ -21,7 +21,7 @@ mod streams;
 mod usage;
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
@@ -154,7 +154,7 @@ impl Rows for PostgresRows {
         let written = written.await;
         self.known = known;
         if matches!(written, Ok(Written::Committed)) {
-            self.known.note(exposed);
+            self.known.note(exposed, Instant::now());
         }
         written
     }

@@ -3,12 +3,16 @@
 //! An evaluation exposes its user if it found the flag on and chose a variant. Whatever is repeated or retried comes
 //! to the same exposure; a user who sees another variant under the same version has crossed over.
 
+use std::time::{Duration, Instant};
+
 use ahash::AHashMap;
 
 use super::key::Key;
 
 /// Exposures that one writer remembers to be in the database.
 const KNOWN_MAX: usize = 500_000;
+/// And for how long: those that were erased meanwhile may come back.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// An experiment, as far as exposures need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,10 @@ pub struct Exposures(AHashMap<Place, (String, i64, bool)>);
 
 /// Exposures that need not be written again.
 #[derive(Debug, Default)]
-pub struct Known(AHashMap<Place, (String, i64)>);
+pub struct Known {
+    exposures: AHashMap<Place, (String, i64)>,
+    since: Option<Instant>,
+}
 
 impl Running {
     pub fn covers(&self, evaluated_at: i64) -> bool {
@@ -92,17 +99,19 @@ impl Exposures {
 
 impl Known {
     fn has(&self, place: &Place, (variant, exposed_at, crossed): &(String, i64, bool)) -> bool {
-        let known = self.0.get(place);
+        let known = self.exposures.get(place);
         !crossed && known.is_some_and(|(known, since)| known == variant && since <= exposed_at)
     }
 
-    /// Notes what was committed.
-    pub fn note(&mut self, written: Vec<Exposure>) {
-        if self.0.len() + written.len() > KNOWN_MAX {
-            self.0.clear();
+    /// Notes what was committed by `now`.
+    pub fn note(&mut self, written: Vec<Exposure>, now: Instant) {
+        let is_old = self.since.is_none_or(|since| now - since >= KNOWN_FOR);
+        if is_old || self.exposures.len() + written.len() > KNOWN_MAX {
+            self.exposures.clear();
+            self.since = Some(now);
         }
         for Exposure { experiment_id, user_key, flag_version, variant, exposed_at, .. } in written {
-            self.0.insert((experiment_id, user_key, flag_version), (variant, exposed_at));
+            self.exposures.insert((experiment_id, user_key, flag_version), (variant, exposed_at));
         }
     }
 }
@@ -146,12 +155,17 @@ mod tests {
             exposed_at,
             crossed: false,
         };
-        known.note(vec![exposure("a", 10)]);
+        let noted = Instant::now();
+        known.note(vec![exposure("a", 10)], noted);
         assert!(written(&[("u", 1, "a", 10), ("u", 1, "a", 99)], &known).is_empty());
         assert_eq!(written(&[("u", 1, "a", 9)], &known).len(), 1);
         assert_eq!(written(&[("u", 1, "b", 99)], &known).len(), 1);
         assert_eq!(written(&[("u", 1, "a", 99), ("u", 1, "b", 100)], &known).len(), 1);
         assert_eq!(written(&[("v", 1, "a", 99)], &known).len(), 1);
+        known.note(Vec::new(), noted + KNOWN_FOR / 2);
+        assert!(written(&[("u", 1, "a", 10)], &known).is_empty());
+        known.note(Vec::new(), noted + KNOWN_FOR);
+        assert_eq!(written(&[("u", 1, "a", 10)], &known).len(), 1);
     }
 
     #[test]
