@@ -190,7 +190,7 @@ fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
     Ok(chunks)
 }
 
-fn event(
+pub(super) fn event(
     snapshot: &Snapshot,
     number: u64,
     flags: usize,
@@ -215,6 +215,8 @@ fn event(
         environment: load::ENVIRONMENT,
         context: &request.context_json,
         evaluated_at: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        flags_version: snapshot.version(),
+        value_type: Some(ask.value_type),
         evaluation_ns: None,
         source: EventSource::Kafka { topic, partition, offset, index: 0 },
     };

@@ -114,6 +114,7 @@ impl Respond for Responder {
                 event,
                 &EventFrame {
                     evaluation_ns: took,
+                    value_type: Some(ask.value_type),
                     ..scene.event_frame(&request, &shown, &served, record, index, &id)
                 },
                 ask,
@@ -191,6 +192,8 @@ impl Scene {
             environment: served.name,
             context: &shown.context,
             evaluated_at: &self.now,
+            flags_version: self.snapshot.version(),
+            value_type: None,
             evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
