@@ -21,7 +21,8 @@
 //! them from Kafka into memory, [`kill`] switches flags off whatever their source says, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
 //! [`manage`] changes local flags, [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
 //! answered, [`replay`] evaluates that again, [`experiment`] counts who did what under which variant, [`warm`] keeps answers at hand in Redis.
-//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
+//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line;
+//! [`embed`] is what other programs take of all this: the store and the core.
 
 pub mod message;
 
@@ -65,6 +66,7 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
+pub mod embed;
 pub mod health;
 pub mod metrics;
 pub mod shutdown;
