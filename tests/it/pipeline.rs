@@ -152,7 +152,8 @@ fn an_event_says_everything_about_its_request() {
     let id = uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
     assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
     let version = members.remove("flags_version").unwrap().as_u64().unwrap();
-    assert_eq!(Some(&version), pipeline.versions.values().max(), "of all flags");
+    // Other tests change flags meanwhile.
+    assert!(Some(&version) >= pipeline.versions.values().max(), "of all flags: {version}");
     let at = members.remove("evaluated_at").unwrap();
     let at = at.as_str().unwrap();
     assert_eq!(at.len(), "2026-01-15T10:30:00.012345Z".len(), "microseconds, UTC: {at}");
