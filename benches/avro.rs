@@ -26,6 +26,8 @@ fn events(criterion: &mut Criterion) {
         environment: "production",
         context: &request.context_json,
         evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
+        flags_version: 1_768_473_061_007,
+        value_type: Some(ask.value_type),
         evaluation_ns: None,
         source: EventSource::Kafka {
             topic: "feature-flag-evaluation-requests",

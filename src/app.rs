@@ -318,7 +318,8 @@ impl App {
     fn start_store(&mut self) {
         let Parts { config, store, metrics, .. } = self.parts.clone();
         self.supervisor.start(Stage::Base, "store", |shutdown| async move {
-            run_threads(Reader::start(config, store, metrics, shutdown.clone())?, shutdown).await
+            let reader = Reader::start((&*config).into(), store, metrics, shutdown.clone())?;
+            run_threads(reader, shutdown).await
         });
     }
 

@@ -20,8 +20,9 @@
 //! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
 //! them from Kafka into memory, [`kill`] switches flags off whatever their source says, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
 //! [`manage`] changes local flags, [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
-//! answered, [`experiment`] counts who did what under which variant, [`warm`] keeps answers at hand in Redis.
-//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line.
+//! answered, [`replay`] evaluates that again, [`experiment`] counts who did what under which variant, [`warm`] keeps answers at hand in Redis.
+//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line;
+//! [`embed`] is what other programs take of all this: the store and the core.
 
 pub mod message;
 
@@ -41,6 +42,8 @@ pub mod experiment;
 
 pub mod audit;
 
+pub mod replay;
+
 pub mod publish;
 
 pub mod warm;
@@ -51,6 +54,7 @@ pub mod manage;
 pub mod http;
 
 pub mod dev;
+pub mod doctor;
 pub mod flag_file;
 
 pub mod bench;
@@ -63,6 +67,7 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
+pub mod embed;
 pub mod health;
 pub mod metrics;
 pub mod shutdown;

@@ -88,6 +88,15 @@ impl Privacy {
         if self.hash_users { Cow::Owned(self.hash(key).into_bytes()) } else { Cow::Borrowed(key) }
     }
 
+    /// Whether an attribute (as rules name it) is not written as it is asked.
+    pub fn hides(&self, attribute: &str) -> bool {
+        let listed = |name: &str| self.dropped.contains(name) || self.hashed.contains(name);
+        let is_session = SESSION_ATTRIBUTES.contains(&attribute);
+        listed(attribute)
+            || (self.hash_users && USER_ATTRIBUTES.contains(&attribute))
+            || (is_session && SESSION_ATTRIBUTES.iter().any(|name| listed(name)))
+    }
+
     fn session<'t>(&self, id: Cow<'t, str>) -> Option<Cow<'t, str>> {
         let listed = |list: &HashSet<String>| SESSION_ATTRIBUTES.iter().any(|name| list.contains(*name));
         if listed(&self.dropped) {

@@ -71,7 +71,8 @@ fn in_postgres(how: Erasure) -> String {
     let change = match how {
         Erasure::Remove => "DELETE FROM feature_flag_evaluations",
         Erasure::Anonymise => {
-            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}'"
+            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}',
+                amended = true"
         }
     };
     // The condition is that of the index on users.
@@ -85,7 +86,8 @@ fn in_sqlite(how: Erasure) -> &'static str {
     match how {
         Erasure::Remove => "DELETE FROM feature_flag_evaluations WHERE user_id = $1",
         Erasure::Anonymise => {
-            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}'
+            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}',
+                amended = true
                 WHERE user_id = $1"
         }
     }

@@ -38,6 +38,10 @@ pub struct Evaluation<'a> {
     pub error_code: Option<Cow<'a, str>>,
     pub error_message: Option<Cow<'a, str>>,
     pub flag_version: Option<i64>,
+    /// Of the snapshot that answered.
+    pub flags_version: Option<i64>,
+    /// That was asked for, where one was.
+    pub value_type: Option<Cow<'a, str>>,
     /// JSON text.
     pub context: Cow<'a, str>,
     /// JSON text.
@@ -91,6 +95,8 @@ struct Members<'a> {
     error_code: Option<Cow<'a, str>>,
     error_message: Option<Cow<'a, str>>,
     flag_version: Option<i64>,
+    flags_version: Option<i64>,
+    value_type: Option<Cow<'a, str>>,
     context: Option<Span<'a>>,
     default_value: Option<Span<'a>>,
     evaluated_at: Option<Cow<'a, str>>,
@@ -162,6 +168,8 @@ impl<'a> Members<'a> {
             "error_code" => self.error_code = text(key, span)?,
             "error_message" => self.error_message = text(key, span)?,
             "flag_version" => self.flag_version = number(key, span)?,
+            "flags_version" => self.flags_version = number(key, span)?,
+            "value_type" => self.value_type = text(key, span)?,
             "context" => self.context = present(span),
             "default_value" => self.default_value = present(span),
             "evaluated_at" => self.evaluated_at = text(key, span)?,
@@ -202,6 +210,8 @@ impl<'a> Members<'a> {
             error_code: self.error_code,
             error_message: self.error_message,
             flag_version: self.flag_version,
+            flags_version: self.flags_version,
+            value_type: self.value_type,
             context: self.context.map_or(Cow::Borrowed("{}"), |span| Cow::Borrowed(span.text)),
             default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
             evaluated_at: evaluated_at.timestamp_micros(),
@@ -228,6 +238,7 @@ impl Evaluation<'_> {
             &mut self.variant,
             &mut self.error_code,
             &mut self.error_message,
+            &mut self.value_type,
         ];
         let source = match &mut self.source {
             Source::Kafka { topic: text, .. } | Source::Api(text) => Some(text),

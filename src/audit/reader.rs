@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::config::AuditConfig;
 use crate::kafka::consumer::{BatchConsumer, Record};
-use crate::kafka::log_id::{LogIdError, log_id};
+use crate::kafka::describe::{DescribeError, log_id};
 use crate::metrics::{Metrics, PartitionLabels};
 use crate::shutdown::Shutdown;
 
@@ -129,7 +129,7 @@ impl<T: Take> Reader<T> {
         self.order(standing, Order::Position(log, partitions))
     }
 
-    fn log(&self) -> Result<Log, LogIdError> {
+    fn log(&self) -> Result<Log, DescribeError> {
         let id = match &self.limits.log_id {
             Some(id) => id.clone(),
             None => log_id(self.consumer.inner().client(), &self.topic, CALL_TIMEOUT)?,

@@ -1,7 +1,8 @@
 //! What Postgres cannot hold in `text` and `jsonb`, and what stands in its place.
 //!
 //! A NUL character becomes U+FFFD. (Half of a surrogate pair is no JSON to us, and never comes here.) A number that `jsonb` would refuse, or that would
-//! take far more room than it has in the text (`1e131071` has 131,072 digits there), becomes a text.
+//! take far more room than it has in the text (`1e131071` has 131,072 digits there), becomes a text. A smaller one with an
+//! exponent stays, but `jsonb` writes it differently (`1e2` as `100`), and rules see how it is written.
 
 use std::borrow::Cow;
 
@@ -29,11 +30,11 @@ pub fn clip(text: &mut Cow<'_, str>, limit: usize) -> bool {
     true
 }
 
-/// Whether valid JSON was changed.
+/// Whether valid JSON was changed, or `jsonb` will write its numbers differently.
 pub fn json(json: &mut Cow<'_, str>) -> bool {
     let mut amended: Option<String> = None;
-    let mut kept = 0;
-    let mut at = 0;
+    let (mut kept, mut at) = (0, 0);
+    let mut reworded = false;
     let bytes = json.as_bytes();
     while let Some(byte) = bytes.get(at) {
         let (length, instead) = match byte {
@@ -55,7 +56,11 @@ pub fn json(json: &mut Cow<'_, str>) -> bool {
                 }
                 (1, false)
             }
-            b'-' | b'0'..=b'9' => number(bytes.get(at..).unwrap_or_default()),
+            b'-' | b'0'..=b'9' => {
+                let number = Number::read(bytes.get(at..).unwrap_or_default());
+                reworded |= number.is_reworded;
+                (number.length, number.is_too_large)
+            }
             _ => (1, false),
         };
         if instead {
@@ -68,7 +73,7 @@ pub fn json(json: &mut Cow<'_, str>) -> bool {
         }
         at += length;
     }
-    let Some(mut amended) = amended else { return false };
+    let Some(mut amended) = amended else { return reworded };
     amended.push_str(json.get(kept..).unwrap_or_default());
     *json = Cow::Owned(amended);
     true
@@ -79,20 +84,34 @@ fn escape(from: &[u8]) -> (usize, bool) {
     if from.starts_with(b"\\u0000") { (6, true) } else { (2, false) }
 }
 
-/// How long a number is, and whether it must become a text.
-fn number(from: &[u8]) -> (usize, bool) {
-    let part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-    let length = from.iter().take_while(part).count();
-    let digits = from.get(..length).unwrap_or_default();
-    // Only a long number, or one with an exponent, can be too much.
-    let exponent = digits.iter().position(|byte| matches!(byte, b'e' | b'E'));
-    let too_large = exponent.is_some_and(|at| {
-        let digits = digits.get(at + 1..).unwrap_or_default();
-        let digits = digits.strip_prefix(b"-").or(digits.strip_prefix(b"+")).unwrap_or(digits);
-        let exponent = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
-        exponent.is_none_or(|exponent| exponent > MAX_EXPONENT)
-    });
-    (length.max(1), too_large || length > MAX_NUMBER_BYTES)
+struct Number {
+    length: usize,
+    /// It must become a text.
+    is_too_large: bool,
+    is_reworded: bool,
+}
+
+impl Number {
+    fn read(from: &[u8]) -> Self {
+        let part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let length = from.iter().take_while(part).count();
+        let digits = from.get(..length).unwrap_or_default();
+        // Only a long number, or one with an exponent, can be too much.
+        let exponent = digits.iter().position(|byte| matches!(byte, b'e' | b'E'));
+        let too_large = exponent.is_some_and(|at| {
+            let digits = digits.get(at + 1..).unwrap_or_default();
+            let digits = digits.strip_prefix(b"-").or(digits.strip_prefix(b"+")).unwrap_or(digits);
+            let exponent = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok());
+            exponent.is_none_or(|exponent| exponent > MAX_EXPONENT)
+        });
+        let is_minus_zero =
+            digits.first() == Some(&b'-') && digits.iter().all(|byte| matches!(byte, b'-' | b'0' | b'.'));
+        Self {
+            length: length.max(1),
+            is_too_large: too_large || length > MAX_NUMBER_BYTES,
+            is_reworded: exponent.is_some() || is_minus_zero,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +124,13 @@ mod tests {
     fn amended(given: &str) -> Option<String> {
         let mut text = Cow::Borrowed(given);
         json(&mut text).then(|| text.into_owned())
+    }
+
+    #[test]
+    fn what_jsonb_writes_differently_is_told() {
+        for given in ["[1e308,-0.5E-308]", "-0", "-0.0", r#"{"a":1E+2}"#] {
+            assert_eq!(amended(given).as_deref(), Some(given));
+        }
     }
 
     #[test]
@@ -127,7 +153,7 @@ mod tests {
         let plain = [
             "{}",
             r#"{"a":"1e999","b":"\\u0000","c":"\"\\"}"#,
-            "[1e308,-0.5E-308,12345678901234567890.5]",
+            "[0,-0.5,1.50,12345678901234567890.5]",
             r#""\u0041\n\t""#,
             "null",
             "true",
@@ -155,7 +181,8 @@ mod tests {
             let mut amended = Cow::Borrowed(text.as_str());
             let changed = json(&mut amended);
             let nul = strings.iter().any(|text| text.contains('\0'));
-            prop_assert_eq!(changed, nul);
+            let number = serde_json::json!(n).to_string();
+            prop_assert_eq!(changed, nul || number.contains('e') || number == "-0.0");
             prop_assert!(serde_json::from_str::<serde_json::Value>(&amended).is_ok());
         }
     }

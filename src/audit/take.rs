@@ -13,7 +13,7 @@ use crate::message::avro::Subject;
 use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
 use crate::privacy::Privacy;
-use crate::registry::{Formats, Reader};
+use crate::registry::{Formats, MAX_EVENT_BYTES, Reader};
 
 use super::batch::{Batch, Content, Refusal};
 use super::definition::FlagVersion;
@@ -21,9 +21,6 @@ use super::evaluation::{Event, Unreadable};
 use super::position::Position;
 use super::reader::Take;
 use super::rows::Rows;
-
-/// Most bytes of JSON that an event in Avro may become.
-const MAX_EVENT_BYTES: usize = 16 << 20;
 
 /// Of the events topic.
 #[derive(Debug)]

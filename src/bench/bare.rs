@@ -66,6 +66,8 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         environment: load::ENVIRONMENT,
         context: &request.context_json,
         evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
+        flags_version: snapshot.version(),
+        value_type: Some(ask.value_type),
         evaluation_ns: None,
         source: EventSource::Kafka { topic, partition: 0, offset: 500_000, index: 0 },
     };

@@ -42,6 +42,10 @@ pub fn flag_name(number: usize) -> String {
     format!("bench-flag-{number}")
 }
 
+pub fn version(number: usize) -> u64 {
+    1_768_473_000_000 + number as u64
+}
+
 /// A snapshot with `count` flags.
 pub fn snapshot(count: usize) -> Result<Snapshot, CompileError> {
     snapshot_of(count, definition)
@@ -54,7 +58,7 @@ pub fn snapshot_of(
 ) -> Result<Snapshot, CompileError> {
     let flags = (0..count).map(|number| {
         let text = definition(number).to_string();
-        CompiledFlag::compile(ENVIRONMENT, 1_768_473_000_000 + number as u64, &text).map(Arc::new)
+        CompiledFlag::compile(ENVIRONMENT, version(number), &text).map(Arc::new)
     });
     let changes = flags.map(|flag| flag.map(FlagChange::Set)).collect::<Result<Vec<_>, _>>()?;
     Ok(Snapshot::default().with(changes))

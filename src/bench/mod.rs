@@ -8,6 +8,7 @@ pub mod http;
 pub mod latency;
 pub mod listeners;
 pub mod load;
+pub mod replay;
 pub mod setup;
 pub mod sink;
 pub mod stream;

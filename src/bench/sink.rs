@@ -190,7 +190,7 @@ fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
     Ok(chunks)
 }
 
-fn event(
+pub(super) fn event(
     snapshot: &Snapshot,
     number: u64,
     flags: usize,
@@ -218,6 +218,8 @@ fn event(
             text: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             micros: at.timestamp_micros(),
         },
+        flags_version: snapshot.version(),
+        value_type: Some(ask.value_type),
         evaluation_ns: None,
         source: EventSource::Kafka { topic, partition, offset, index: 0 },
     };

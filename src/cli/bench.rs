@@ -6,6 +6,7 @@ use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
+use crate::bench::replay::{self, ReplayArgs, ReplayReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
 use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
@@ -21,6 +22,8 @@ pub enum Command {
     Latency(LatencyArgs),
     /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
     Sink(SinkArgs),
+    /// Recorded evaluations evaluated again, beside a bare COPY of the same rows
+    Replay(ReplayArgs),
     /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
     Warm(WarmArgs),
     /// What Redis in trouble costs evaluation and the audit trail, beside none at all
@@ -43,6 +46,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     match command {
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
+        Command::Replay(args) => print(global, &replay::run(&args, config).await?, replay_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
@@ -80,6 +84,14 @@ fn stream_text(report: &StreamReport) -> String {
     }));
     lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
     lines.join("\n")
+}
+
+fn replay_text(report: &ReplayReport) -> String {
+    let ReplayReport { rows, flags, copied_per_second, replayed_per_second, ratio } = report;
+    format!(
+        "{rows} evaluations of {flags} flags\ncopied/s: {copied_per_second:.0?}\n\
+         replayed/s: {replayed_per_second:.0?}\nratio: {ratio:.2}"
+    )
 }
 
 fn http_text(report: &HttpReport) -> String {

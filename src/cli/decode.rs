@@ -6,10 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat};
 use crate::message::avro::Subject;
-use crate::registry::{Lookups, Reader, SchemaRegistry};
-
-/// Longer JSON is not made.
-const MAX_TEXT_BYTES: usize = 16 << 20;
+use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry};
 
 /// Reads messages of any kind. It blocks.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ impl Decoder {
     /// What cannot be read stays as it is.
     pub fn decode(&mut self, record: OwnedMessage) -> OwnedMessage {
         let mut text = Vec::new();
-        let read = self.0.read(record.payload().unwrap_or_default(), &mut text, MAX_TEXT_BYTES).map(drop);
+        let read = self.0.read(record.payload().unwrap_or_default(), &mut text, MAX_EVENT_BYTES).map(drop);
         match read {
             // It is JSON already.
             Ok(()) if text.is_empty() => record,

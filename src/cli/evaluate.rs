@@ -80,13 +80,8 @@ fn evaluate(
     );
     let moment = Moment { now: &now, hostname: &hostname, app_name };
     let environment = request.environment.as_deref().unwrap_or_default();
-    let lookup = match snapshot.environment(environment) {
-        None => Lookup::unserved(environment),
-        Some(flags) => match flags.evaluate(flag, &request.context, &moment) {
-            None => Lookup::NotFound,
-            Some(outcome) => Lookup::Found(outcome),
-        },
-    };
+    let flags = snapshot.environment(environment);
+    let lookup = Lookup::evaluate(flags, environment, flag, &request.context, &moment);
     let answer = answer(flag, lookup, asked.value_type, asked.default.as_ref());
     Ok(result(flag, &request, &answer))
 }

@@ -5,15 +5,20 @@
 mod ask;
 pub mod bench;
 pub mod config;
+pub mod dead_letters;
 mod decode;
 pub mod dev;
+pub mod doctor;
 pub mod erase;
 pub mod evaluate;
 pub mod experiments;
 pub mod flags;
+pub mod manual;
 pub mod migrate;
+mod moment;
 mod print;
 mod render;
+pub mod replay;
 pub mod request;
 pub mod run;
 pub mod schemas;
@@ -82,6 +87,8 @@ pub enum Command {
     /// The schemas of messages in Avro
     #[command(subcommand)]
     Schemas(schemas::Command),
+    /// Check every dependency, topic, permission and version, and say what to do
+    Doctor,
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -91,6 +98,15 @@ pub enum Command {
     Request(request::Args),
     /// Follow a topic, decoded
     Tail(tail::Args),
+    /// What was refused, and sending it again
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Evaluate recorded evaluations again: as then, as of another moment, or with proposed flags
+    Replay(replay::Args),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual's page, or write those of all commands
+    Man(manual::ManArgs),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Command),
@@ -130,10 +146,15 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Experiments(command) => experiments::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Schemas(command) => schemas::run(command, global).await,
+        Command::Doctor => doctor::run(global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,
+        Command::DeadLetters(command) => dead_letters::run(command, global).await,
+        Command::Replay(args) => replay::run(args, global).await,
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Bench(command) => bench::run(command, global).await,
     }
 }

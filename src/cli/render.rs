@@ -93,12 +93,18 @@ pub fn time(record: &impl Message) -> String {
 
 /// Nothing in a record may move the cursor or change the colour of a terminal.
 pub fn printable(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { ' ' } else { c };
-    let mut printable: String = text.chars().take(MAX_LINE_CHARS).map(escape).collect();
+    let mut printable = harmless(
+        text.char_indices().nth(MAX_LINE_CHARS).map_or(text, |(end, _)| text.get(..end).unwrap_or_default()),
+    );
     if text.chars().nth(MAX_LINE_CHARS).is_some() {
         printable.push('…');
     }
     printable
+}
+
+/// The same, however long.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn event(body: &Value) -> String {

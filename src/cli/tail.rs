@@ -1,14 +1,19 @@
 //! `flagstream tail`: follows a topic, decoded.
 
+mod filter;
+
 use std::process::ExitCode;
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::Shutdown;
 
+use self::filter::Filter;
 use super::decode::Decoder;
-use super::{Global, Output, print, render};
+use super::{Global, Output, moment, print, render};
 
 /// How late Ctrl-C may be noticed.
 const STEP: Duration = Duration::from_millis(100);
@@ -21,6 +26,11 @@ pub struct Args {
     /// Begin with the oldest record instead of the next one
     #[arg(long)]
     pub from_beginning: bool,
+    /// Begin with the first record that is not older: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 5m
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "from_beginning")]
+    pub since: Option<DateTime<Utc>>,
+    #[command(flatten)]
+    pub filter: Filter,
     /// End after so many records
     #[arg(short = 'n', long = "count", value_name = "N")]
     pub count: Option<u64>,
@@ -44,7 +54,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyhow::Result<()> {
     let topic = by_role(&config.topics, &args.topic);
-    let start = if args.from_beginning { Start::Beginning } else { Start::End };
+    let start = match args.since {
+        Some(since) => Start::At(since.timestamp_millis()),
+        None if args.from_beginning => Start::Beginning,
+        None => Start::End,
+    };
     let follower = Follower::open(config, "tail", topic, start)?;
     let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -53,6 +67,9 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
             continue;
         };
         let record = decoder.decode(record.detach());
+        if !args.filter.takes(&record) {
+            continue;
+        }
         let text = match output {
             Output::Text => render::line(&record),
             Output::Json => render::json_line(&record)?,
@@ -66,7 +83,7 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
 }
 
 /// The name of the topic with this role, or the name itself.
-fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
+pub(super) fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
     match role {
         "events" => &topics.events,
         "requests" => &topics.requests,

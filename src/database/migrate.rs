@@ -1,6 +1,7 @@
 //! Brings the tables up to date: the numbered files of `migrations/`, built into the binary.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection, SqlSafeStr};
 
@@ -19,6 +20,7 @@ const POSTGRES: Files = &[
     (51, "usage", include_str!("../../migrations/postgres/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/postgres/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/postgres/0060_experiments.sql")),
+    (70, "replay", include_str!("../../migrations/postgres/0070_replay.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -31,7 +33,10 @@ const SQLITE: Files = &[
     (51, "usage", include_str!("../../migrations/sqlite/0051_usage.sql")),
     (52, "outcomes", include_str!("../../migrations/sqlite/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/sqlite/0060_experiments.sql")),
+    (70, "replay", include_str!("../../migrations/sqlite/0070_replay.sql")),
 ];
+
+const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 
 /// What a migration came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -61,6 +66,29 @@ pub(super) async fn sqlite(pool: &SqlitePool) -> Result<Migrated, DatabaseError>
     migrator(SQLITE).run(pool).await?;
     let after: i64 = sqlx::query_scalar(count).fetch_one(pool).await?;
     Ok(migrated(SQLITE, before, after))
+}
+
+pub(super) async fn pending_postgres(pool: &PgPool) -> Result<usize, DatabaseError> {
+    let is_there: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+    if !is_there {
+        return Ok(POSTGRES.len());
+    }
+    let applied: Vec<i64> = sqlx::query_scalar(APPLIED).fetch_all(pool).await?;
+    Ok(pending(POSTGRES, &applied))
+}
+
+pub(super) async fn pending_sqlite(pool: &SqlitePool) -> Result<usize, DatabaseError> {
+    let is_there = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
+    if sqlx::query_scalar::<_, i64>(is_there).fetch_one(pool).await? == 0 {
+        return Ok(SQLITE.len());
+    }
+    let applied: Vec<i64> = sqlx::query_scalar(APPLIED).fetch_all(pool).await?;
+    Ok(pending(SQLITE, &applied))
+}
+
+fn pending(files: Files, applied: &[i64]) -> usize {
+    files.iter().filter(|(version, ..)| !applied.contains(version)).count()
 }
 
 fn migrated(files: Files, before: i64, after: i64) -> Migrated {

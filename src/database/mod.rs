@@ -88,6 +88,14 @@ impl Database {
         .map_err(DatabaseError::from)
     }
 
+    /// How many migrations of this binary are not applied.
+    pub async fn pending(&self) -> Result<usize, DatabaseError> {
+        match self {
+            Self::Postgres(postgres) => migrate::pending_postgres(&postgres.pool).await,
+            Self::Sqlite(sqlite) => migrate::pending_sqlite(&sqlite.pool).await,
+        }
+    }
+
     /// Brings the tables up to date. Any number of processes may do so at once: the first does it, the others wait.
     pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
         match self {

@@ -161,6 +161,7 @@ impl Scene {
                 event,
                 &EventFrame {
                     evaluation_ns: took,
+                    value_type: Some(ask.value_type),
                     ..self.event_frame(request, &shown, &served, record, index, &id)
                 },
                 ask,
@@ -241,6 +242,8 @@ impl Scene {
             environment: served.name,
             context: &shown.context,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
+            flags_version: self.snapshot.version(),
+            value_type: None,
             evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,

@@ -34,7 +34,7 @@ mod refusal;
 mod report;
 mod state;
 mod term;
-mod unleash;
+pub(crate) mod unleash;
 pub mod usage;
 
 #[cfg(test)]

@@ -83,6 +83,24 @@ impl EnvironmentFlags {
         steady
     }
 
+    /// Why the same evaluation at the same moment may come to something else; `None` if it may not.
+    pub fn unrepeatable(
+        &self,
+        flag: &CompiledFlag,
+        context: &EvaluationContext<'_>,
+        now_ms: i64,
+    ) -> Option<&'static str> {
+        let of = |flag: &CompiledFlag| {
+            (!flag.is_killed(now_ms)).then(|| flag.dependence.unrepeatable(context)).flatten()
+        };
+        if flag.is_killed(now_ms) || (!flag.is_switched_on() && flag.phases.is_empty()) {
+            return None;
+        }
+        let mut why = of(flag);
+        self.each_ancestor(flag, |_, parent| why = why.or_else(|| parent.and_then(of)));
+        why
+    }
+
     /// Whether what `flag` says depends on the flag of this name, directly or not.
     pub fn depends_on(&self, flag: &CompiledFlag, name: &str) -> bool {
         let mut depends = false;
@@ -147,12 +165,16 @@ impl Dependence {
         }
     }
 
-    fn steady(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+    fn unrepeatable(&self, context: &EvaluationContext<'_>) -> Option<&'static str> {
         if self.on_host {
-            return Steady::No("host");
+            return Some("host");
         }
-        if self.draws.iter().any(|draw| draw.is_random_for(context)) {
-            return Steady::No("random");
+        self.draws.iter().any(|draw| draw.is_random_for(context)).then_some("random")
+    }
+
+    fn steady(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+        if let Some(why) = self.unrepeatable(context) {
+            return Steady::No(why);
         }
         // A context that brings its own time does not see the clock.
         if context.current_time.is_some() {

@@ -6,8 +6,9 @@ mod payload;
 
 use std::borrow::Cow;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use super::Outcome;
+use super::{EnvironmentFlags, EvaluationContext, Moment, Outcome};
 
 pub use answer::{answer, natural_answer};
 pub use payload::Payload;
@@ -104,6 +105,20 @@ pub struct Kept<'a> {
 }
 
 impl<'a> Lookup<'a> {
+    /// Looks a flag up in the flags of an environment; `None`: this deployment does not serve it.
+    pub fn evaluate(
+        flags: Option<&'a Arc<EnvironmentFlags>>,
+        environment: &str,
+        flag: &str,
+        context: &EvaluationContext<'_>,
+        moment: &Moment<'_>,
+    ) -> Self {
+        match flags {
+            None => Self::unserved(environment),
+            Some(flags) => flags.evaluate(flag, context, moment).map_or(Self::NotFound, Self::Found),
+        }
+    }
+
     /// This deployment has no environment of this name.
     pub fn unserved(environment: &str) -> Self {
         Self::NotReady(Cow::Owned(format!("the environment {environment} is not served here")))

@@ -157,6 +157,8 @@ impl<'c> Call<'c> {
             environment: self.environment,
             context: &asker.shown.context,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
+            flags_version: self.flags_version,
+            value_type: (self.path != Path::Ofrep).then_some(ask.value_type),
             evaluation_ns,
             source: EventSource::Api(self.path.as_str()),
         };

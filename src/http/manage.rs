@@ -6,6 +6,7 @@ pub(super) mod experiment;
 pub(super) mod kill;
 pub(super) mod past;
 pub(super) mod preload;
+pub(super) mod preview;
 mod refusal;
 pub(super) mod watch;
 
@@ -57,6 +58,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/feature-flags/{name}/kill", post(kill::kill))
         .route("/api/v1/feature-flags/{name}/restore", post(kill::restore))
         .route("/api/v1/feature-flags/{name}/revert", post(past::revert))
+        .route("/api/v1/feature-flags/{name}/preview", post(preview::preview))
         .route("/api/v1/feature-flags/{name}/usage", get(watch::usage))
         .route("/api/v1/feature-flags/stale", get(watch::stale))
         .route("/api/v1/feature-flags/cleanup", post(past::cleanup))

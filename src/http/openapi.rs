@@ -53,6 +53,7 @@ const DOCUMENT: &str = "/openapi.json";
         manage::watch::usage,
         manage::watch::stale,
         manage::preload::preload,
+        manage::preview::preview,
         manage::experiment::begin,
         manage::experiment::list,
         manage::experiment::one,

@@ -1,5 +1,6 @@
 //! Follows a topic outside any group: all its partitions, from their beginning or their end.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -11,8 +12,10 @@ use crate::config::Config;
 
 use super::client;
 
+/// The broker of `dev`, which knows no times: everything there counts as late enough.
+const EMBEDDED_CLUSTER: &str = "mockCluster";
 /// For one question to the broker.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Start {
     Beginning,
     /// Behind what is there at the moment of opening: what is produced after that is seen.
     End,
+    /// With the first record that is not older (milliseconds since 1970).
+    At(i64),
 }
 
 /// A consumer of a whole topic, of committed records only. All its calls block.
@@ -35,6 +40,8 @@ pub enum FollowError {
     Unreachable { servers: String, error: KafkaError },
     #[error("topic {topic} does not exist")]
     NoTopic { topic: String },
+    #[error("Kafka at {servers} sends nothing within {} s", within.as_secs())]
+    Silent { servers: String, within: Duration },
     #[error("topic {topic}: {error}")]
     Kafka { topic: String, error: KafkaError },
 }
@@ -42,23 +49,19 @@ pub enum FollowError {
 impl Follower {
     /// `role` becomes part of the client id and of the group id, which is never joined.
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
-        let consumer: BaseConsumer<client::Logged> = client::base(&config.kafka, &config.instance, role)
-            .set("group.id", format!("{}-{role}", config.kafka.group_id))
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.queue.backoff.ms", "1")
-            // A mock broker answers a fetch only after this time; a real one as soon as there is something.
-            .set("fetch.wait.max.ms", "20")
-            .create_with_context(client::Logged)
-            .map_err(|error| failed(topic, error))?;
+        let consumer = consumer(config, role, topic, false)?;
         let partitions = partitions(config, &consumer, topic)?;
+        let later = match start {
+            Start::At(from) => starts(&consumer, topic, &partitions, from)?,
+            Start::Beginning | Start::End => BTreeMap::new(),
+        };
         let mut assignment = TopicPartitionList::new();
         for partition in partitions {
-            let offset = match start {
-                Start::Beginning => Offset::Beginning,
+            let offset = match (start, later.get(&partition)) {
+                (Start::Beginning, _) => Offset::Beginning,
+                (Start::At(_), Some(offset)) => Offset::Offset(*offset),
                 // Asked now: `Offset::End` would be looked up later, and miss what was produced in between.
-                Start::End => Offset::Offset(end(&consumer, topic, partition)?),
+                (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition)?),
             };
             assignment
                 .add_partition_offset(topic, partition, offset)
@@ -89,7 +92,27 @@ impl Follower {
     }
 }
 
-fn partitions(
+/// A consumer that joins no group; whether it tells where a partition ends.
+pub(super) fn consumer(
+    config: &Config,
+    role: &str,
+    topic: &str,
+    tells_ends: bool,
+) -> Result<BaseConsumer<client::Logged>, FollowError> {
+    client::base(&config.kafka, &config.instance, role)
+        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", if tells_ends { "true" } else { "false" })
+        .set("fetch.queue.backoff.ms", "1")
+        // A mock broker answers a fetch only after this time; a real one as soon as there is something.
+        .set("fetch.wait.max.ms", "20")
+        .create_with_context(client::Logged)
+        .map_err(|error| failed(topic, error))
+}
+
+pub(super) fn partitions(
     config: &Config,
     consumer: &BaseConsumer<client::Logged>,
     topic: &str,
@@ -109,12 +132,42 @@ fn partitions(
     Ok(partitions)
 }
 
+/// By partition, the first offset whose time is not before `from`; none where all are.
+pub(super) fn starts(
+    consumer: &BaseConsumer<client::Logged>,
+    topic: &str,
+    partitions: &[i32],
+    from: i64,
+) -> Result<BTreeMap<i32, i64>, FollowError> {
+    let failed = |error| failed(topic, error);
+    let cluster = consumer.client().fetch_cluster_id(CALL_TIMEOUT);
+    if cluster.is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER)) {
+        let low = |partition: &i32| {
+            consumer.fetch_watermarks(topic, *partition, CALL_TIMEOUT).map(|(low, _)| (*partition, low))
+        };
+        return partitions.iter().map(low).collect::<Result<_, _>>().map_err(failed);
+    }
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, Offset::Offset(from.max(0))).map_err(failed)?;
+    }
+    let found = consumer.offsets_for_times(asked, CALL_TIMEOUT).map_err(failed)?;
+    let mut starts = BTreeMap::new();
+    for element in found.elements() {
+        element.error().map_err(failed)?;
+        if let Offset::Offset(offset) = element.offset() {
+            starts.insert(element.partition(), offset);
+        }
+    }
+    Ok(starts)
+}
+
 fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> Result<i64, FollowError> {
     let marks = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
     marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
 }
 
-fn is_lasting(error: &KafkaError) -> bool {
+pub(super) fn is_lasting(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
@@ -129,7 +182,7 @@ fn is_lasting(error: &KafkaError) -> bool {
         )
 }
 
-fn failed(topic: &str, error: KafkaError) -> FollowError {
+pub(super) fn failed(topic: &str, error: KafkaError) -> FollowError {
     FollowError::Kafka { topic: topic.to_owned(), error }
 }
 

@@ -2,9 +2,10 @@
 
 pub mod client;
 pub mod consumer;
+pub mod describe;
 pub mod follow;
-pub mod log_id;
 pub mod producer;
+pub mod range;
 mod record;
 pub mod sender;
 pub mod topics;

@@ -16,6 +16,7 @@ mod error;
 mod history;
 mod kill;
 mod listing;
+mod preview;
 pub mod records;
 mod revert;
 mod shown;
@@ -26,6 +27,8 @@ mod synced;
 mod usage;
 
 use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::experiment::Experiments;
@@ -41,6 +44,7 @@ pub use error::ManageError;
 pub use history::{Evaluated, FlagChanged};
 pub use kill::Turned;
 pub use listing::Page;
+pub use preview::{Preview, Proposed};
 pub use records::Records;
 pub use revert::Target;
 pub use shown::{ShadowedFlag, Shown};
@@ -58,6 +62,8 @@ pub struct Manager {
     pub hints: Hints,
     switches: Arc<KillSwitches>,
     experiments: Option<Experiments>,
+    /// One preview at a time: each holds evaluations and definitions.
+    previews: Semaphore,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -76,7 +82,8 @@ impl Manager {
             Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
         });
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        Self { config, store, records, hints, switches, experiments, origins }
+        let previews = Semaphore::new(1);
+        Self { config, store, records, hints, switches, experiments, previews, origins }
     }
 
     /// The store that its calls wait for.

@@ -1,6 +1,6 @@
 //! `FEATURE_FLAG_EVALUATED`, written straight into a reusable buffer.
 
-use crate::flag::{Answer, Reason, Value};
+use crate::flag::{Answer, Reason, Value, ValueType};
 
 use super::json::write_string;
 use super::request::Ask;
@@ -33,6 +33,10 @@ pub struct EventFrame<'a> {
     /// JSON text.
     pub context: &'a str,
     pub evaluated_at: Timestamp<'a>,
+    /// The highest version in the snapshot that answered.
+    pub flags_version: u64,
+    /// That was asked for; `None`: the payload decided.
+    pub value_type: Option<ValueType>,
     /// How long it took, where that was looked at.
     pub evaluation_ns: Option<u64>,
     pub source: EventSource<'a>,
@@ -49,10 +53,13 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     member(out, "session_id", frame.session_id);
     member(out, "environment", Some(frame.environment));
     write_result(out, answer);
+    out.extend_from_slice(br#","flags_version":"#);
+    write_integer(out, frame.flags_version);
     out.extend_from_slice(br#","context":"#);
     out.extend_from_slice(frame.context.as_bytes());
     out.extend_from_slice(br#","default_value":"#);
     out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
+    plain_member(out, "value_type", frame.value_type.map(ValueType::as_str));
     out.extend_from_slice(br#","evaluated_at":""#);
     out.extend_from_slice(frame.evaluated_at.text.as_bytes());
     out.push(b'"');

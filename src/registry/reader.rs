@@ -10,6 +10,8 @@ use crate::message::request::{Refusal, RefusalCode};
 
 use super::{Lookup, SchemaRegistry};
 
+/// Most bytes of JSON that an event in Avro may become.
+pub const MAX_EVENT_BYTES: usize = 16 << 20;
 /// Most schemas whose plans a reader keeps.
 const MAX_PLANS_COUNT: usize = 1_000;
 

@@ -33,7 +33,8 @@ pub(super) struct Keeper {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     ledger: Ledger,
-    saver: Saver,
+    /// `None`: nothing is kept on disk.
+    saver: Option<Saver>,
     topic: String,
     /// The latest change per key.
     pending: AHashMap<Box<str>, FlagChange>,
@@ -58,11 +59,11 @@ impl Keeper {
     pub(super) fn new(
         store: Arc<Store>,
         metrics: Arc<Metrics>,
-        disk: Disk,
+        disk: Option<Disk>,
         topic: &str,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            saver: Saver::start(disk, Arc::clone(&metrics))?,
+            saver: disk.map(|disk| Saver::start(disk, Arc::clone(&metrics))).transpose()?,
             store,
             metrics,
             ledger: Ledger::default(),

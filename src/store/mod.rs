@@ -39,7 +39,7 @@ use crate::message::kill_switch::KillSwitch;
 
 use changes::Changes;
 
-pub use reader::Reader;
+pub use reader::{Reader, ReaderConfig};
 pub use standing::{Origin, Standing};
 
 /// Readers call [`Store::load`] and never wait.

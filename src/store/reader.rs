@@ -3,6 +3,7 @@
 //! Whatever is wrong with a session ends it; the next one reads the whole topic again, over the flags in force.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, KafkaConfig};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -24,6 +25,34 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How often a pause looks at what else there is to do.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
+/// What is read, and where a copy of it is kept.
+#[derive(Debug, Clone)]
+pub struct ReaderConfig {
+    pub kafka: KafkaConfig,
+    pub instance: String,
+    /// The topics of definitions and of kill switches.
+    pub definitions: String,
+    pub overrides: String,
+    /// Served even while they have no flag.
+    pub environments: Vec<String>,
+    /// `None`: nothing is kept on disk.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl From<&Config> for ReaderConfig {
+    fn from(config: &Config) -> Self {
+        let environments = config.unleash.environments.iter();
+        Self {
+            kafka: config.kafka.clone(),
+            instance: config.instance.clone(),
+            definitions: config.topics.definitions.clone(),
+            overrides: config.topics.overrides.clone(),
+            environments: environments.map(|environment| environment.name.clone()).collect(),
+            state_dir: Some(config.state_dir.clone()),
+        }
+    }
+}
+
 /// The running reader.
 #[derive(Debug)]
 pub struct Reader {
@@ -33,17 +62,18 @@ pub struct Reader {
 impl Reader {
     /// Starts the thread, which loads the snapshot on disk and then reads the topic.
     pub fn start(
-        config: Arc<Config>,
+        config: ReaderConfig,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> io::Result<Self> {
-        let environments = config.unleash.environments.iter();
-        store.serve(environments.map(|environment| environment.name.as_str()));
-        let disk = Disk::new(&config.state_dir);
-        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.topics.definitions)?;
+        store.serve(config.environments.iter().map(String::as_str));
+        let disk = config.state_dir.as_deref().map(Disk::new);
+        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.definitions)?;
         let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
-            keeper.load(&disk);
+            if let Some(disk) = disk {
+                keeper.load(&disk);
+            }
             run(&config, &mut keeper, &shutdown);
             keeper.finish();
         })?;
@@ -61,7 +91,7 @@ impl Reader {
     }
 }
 
-fn run(config: &Config, keeper: &mut Keeper, shutdown: &Shutdown) {
+fn run(config: &ReaderConfig, keeper: &mut Keeper, shutdown: &Shutdown) {
     let mut backoff = MIN_BACKOFF;
     let mut told = None;
     while !shutdown.is_cancelled() {

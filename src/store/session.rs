@@ -17,12 +17,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 use tracing::debug;
 
-use crate::config::Config;
 use crate::feed::definitions::header_version;
 use crate::kafka::client;
 use crate::shutdown::Shutdown;
 
 use super::keeper::Keeper;
+use super::reader::ReaderConfig;
 use super::record::Record;
 
 /// The topic has one partition.
@@ -60,8 +60,8 @@ pub(super) struct Contact {
 }
 
 impl Session {
-    pub(super) fn open(config: &Config) -> Result<Self, SessionError> {
-        let (topic, switches_topic) = (config.topics.definitions.clone(), config.topics.overrides.clone());
+    pub(super) fn open(config: &ReaderConfig) -> Result<Self, SessionError> {
+        let (topic, switches_topic) = (config.definitions.clone(), config.overrides.clone());
         let open = |topic: &str, role| {
             consumer(config, topic, role).map_err(|error| SessionError { topic: topic.to_owned(), error })
         };
@@ -136,7 +136,7 @@ impl Session {
     }
 }
 
-fn consumer(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Contact>, KafkaError> {
+fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsumer<Contact>, KafkaError> {
     let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, role);
     let consumer: BaseConsumer<Contact> = settings
         // Never joined: librdkafka assigns nothing to a consumer without a group.

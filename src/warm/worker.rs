@@ -19,7 +19,7 @@ use crate::flag::Moment;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::metrics::WarmMetrics;
-use crate::registry::{Reader, Unread};
+use crate::registry::{MAX_EVENT_BYTES, Reader, Unread};
 
 use super::client::Client;
 use super::clients::{self, Progress};
@@ -31,8 +31,6 @@ use super::writer::{Writer, Written};
 
 /// Records of one fetch, which are written together: Redis is waited for a few times, however many they are.
 pub(crate) const FETCH_RECORDS: usize = 8_192;
-/// Most bytes of JSON that an event in Avro may become.
-const MAX_EVENT_BYTES: usize = 16 << 20;
 /// How late a stop may be noticed.
 const STEP: Duration = Duration::from_millis(20);
 /// How long an event may wait until the store has the version that it was evaluated with.

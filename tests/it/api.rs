@@ -139,6 +139,7 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
                 "typed_value": true, "enabled": true, "variant": null, "reason": "TARGETING_MATCH",
                 "error_code": null, "error_message": null, "flag_version": version - 1,
                 "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": false,
+                "flags_version": version, "value_type": "boolean",
                 "source": {"api": "rest"}})
         );
     }

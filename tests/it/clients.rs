@@ -1,6 +1,8 @@
-//! The clients for Python, Node and Go, each with its own tests, against a service of its own; and the examples.
+//! The clients for Python, Node and Go, each with its own tests, against a service of its own; the providers for Rust; and
+//! the examples.
 
 mod examples;
+mod rust;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

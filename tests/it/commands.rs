@@ -308,6 +308,15 @@ fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
     assert!(tail(&["--topic", "requests", "-n", "1"]).contains("theme"));
     assert!(tail(&["--topic", &group.topics.definitions, "-n", "1"]).contains("theme"));
 
+    assert!(tail(&["-n", "1", "--flag", "unknown"]).contains("FLAG_NOT_FOUND"));
+    assert!(tail(&["-n", "1", "--topic", "requests", "--contains", "flag_names"]).contains("theme, unknown"));
+    let since = flagstream(
+        group.folder.path(),
+        &["tail", "--since", "1h", "-n", "1", "--type", "FLAG_NOT_FOUND", "--user", "user-1"],
+        group.topics.settings(),
+    );
+    assert!(stdout(&since).contains("unknown"), "{}", stderr(&since));
+
     let wrong = request(&["theme", "--context", "[1]"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
     assert!(stderr(&wrong).contains("context"), "{}", stderr(&wrong));
@@ -354,4 +363,19 @@ fn evaluate_reads_a_file_of_flags() {
     }
     let output = evaluate(&["theme", "--flags", "flags.json", "--context", "{"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    let folder = temporary_folder();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = flagstream(folder.path(), &["completions", shell], settings([]));
+        assert!(output.status.success() && stdout(&output).contains("dead-letters"), "{shell}");
+    }
+    let page = stdout(&flagstream(folder.path(), &["man"], settings([])));
+    assert!(page.starts_with(".ie") && page.contains("dead\\-letters"), "{page}");
+    let written = flagstream(folder.path(), &["man", "pages"], settings([]));
+    assert!(written.status.success(), "{}", stderr(&written));
+    let replay = std::fs::read_to_string(folder.path().join("pages/flagstream-replay.1")).unwrap();
+    assert!(replay.contains("as\\-of"), "{replay}");
 }

@@ -108,6 +108,7 @@ fn documented(path: &str) -> &'static str {
         rest if rest.ends_with("/kill") => "/api/v1/feature-flags/{name}/kill",
         rest if rest.ends_with("/restore") => "/api/v1/feature-flags/{name}/restore",
         rest if rest.ends_with("/revert") => "/api/v1/feature-flags/{name}/revert",
+        rest if rest.ends_with("/preview") => "/api/v1/feature-flags/{name}/preview",
         rest if rest.ends_with("/usage") => "/api/v1/feature-flags/{name}/usage",
         _ => ONE,
     }

@@ -185,6 +185,7 @@ fn one_flag_by_hand() {
     assert_eq!(event.key.as_deref(), Some(&b"user-9"[..]));
     let event = event.json();
     assert_eq!((&event["source"], &event["flag_version"]), (&json!({"api": "ofrep"}), &version));
+    assert_eq!(event.get("value_type"), Some(&Value::Null), "none is asked for");
     assert_eq!((&event["user_id"], &event["typed_value"]), (&json!("user-9"), &json!(true)));
 
     let off = scene.one("off-variant", json!({}));

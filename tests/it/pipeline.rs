@@ -151,6 +151,9 @@ fn an_event_says_everything_about_its_request() {
     let id = members.remove("event_id").unwrap();
     let id = uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
     assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+    let version = members.remove("flags_version").unwrap().as_u64().unwrap();
+    // Other tests change flags meanwhile.
+    assert!(Some(&version) >= pipeline.versions.values().max(), "of all flags: {version}");
     let at = members.remove("evaluated_at").unwrap();
     let at = at.as_str().unwrap();
     assert_eq!(at.len(), "2026-01-15T10:30:00.012345Z".len(), "microseconds, UTC: {at}");
@@ -161,7 +164,7 @@ fn an_event_says_everything_about_its_request() {
         "user_id": "user-456", "session_id": "s-9", "environment": "production", "value": "dark",
         "typed_value": "dark", "enabled": true, "variant": "dark", "reason": "TARGETING_MATCH",
         "error_code": null, "error_message": null, "flag_version": pipeline.versions["theme-variant"],
-        "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": "light",
+        "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": "light", "value_type": "string",
         "source": {
             "topic": pipeline.group.topics.requests, "partition": partition, "offset": offset, "index": 0,
         },

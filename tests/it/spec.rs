@@ -16,13 +16,10 @@ const SUITES: usize = 22;
 
 #[test]
 fn every_suite_of_the_client_specification_passes() {
-    let folder = specifications();
-    let index: Vec<String> = serde_json::from_str(&read(&folder.join("index.json"))).unwrap();
-    assert_eq!(index.len(), SUITES, "suites listed in {}", folder.display());
+    let suites = suites();
     let (mut cases, mut failures) = (0, Vec::new());
-    for file in &index {
-        let suite: Value = serde_json::from_str(&read(&folder.join(file))).unwrap();
-        let snapshot = snapshot(&suite);
+    for (file, suite) in &suites {
+        let snapshot = snapshot(suite);
         for (kind, check) in [("tests", enabled as Check), ("variantTests", variant as Check)] {
             for test in suite[kind].as_array().into_iter().flatten() {
                 cases += 1;
@@ -35,9 +32,34 @@ fn every_suite_of_the_client_specification_passes() {
             }
         }
     }
-    println!("{cases} cases in {} suites", index.len());
+    println!("{cases} cases in {} suites", suites.len());
     assert!(failures.is_empty(), "{} of {cases} fail:\n{}", failures.len(), failures.join("\n"));
     assert!(cases >= 250, "only {cases} cases: has the specification moved?");
+}
+
+/// Each suite, after its file's name.
+pub fn suites() -> Vec<(String, Value)> {
+    let folder = specifications();
+    let index: Vec<String> = serde_json::from_str(&read(&folder.join("index.json"))).unwrap();
+    assert_eq!(index.len(), SUITES, "suites listed in {}", folder.display());
+    let suite = |file: String| {
+        let suite = serde_json::from_str(&read(&folder.join(&file))).unwrap();
+        (file, suite)
+    };
+    index.into_iter().map(suite).collect()
+}
+
+/// The definitions that a suite's state leads to.
+pub fn definitions(suite: &Value) -> Vec<Value> {
+    let (mut features, mut segments) = (BTreeMap::new(), BTreeMap::new());
+    for event in events(suite) {
+        for name in apply(&event, &mut features, &mut segments) {
+            features.remove(&name);
+        }
+    }
+    let known = Segments::read(&segments.into_values().collect()).unwrap();
+    let definition = |feature: &Value| inline_segments(&feature.to_string(), &known).unwrap();
+    features.values().map(|feature| serde_json::from_str(&definition(feature)).unwrap()).collect()
 }
 
 type Check = fn(&Snapshot, &Value) -> Value;
@@ -67,11 +89,11 @@ fn evaluate(snapshot: &Snapshot, test: &Value, read: impl Fn(Option<Outcome<'_>>
 }
 
 /// The suites' environment is the context's.
-fn environment_of(test: &Value) -> &str {
+pub fn environment_of(test: &Value) -> &str {
     test["context"]["environment"].as_str().unwrap_or("default")
 }
 
-fn context(context: &Value) -> EvaluationContext<'static> {
+pub fn context(context: &Value) -> EvaluationContext<'static> {
     let field = |name: &str| context[name].as_str().map(|text| text.to_owned().into());
     let properties = context["properties"].as_object().into_iter().flatten();
     EvaluationContext {
@@ -95,17 +117,13 @@ fn context(context: &Value) -> EvaluationContext<'static> {
 
 /// The snapshot that a suite's state leads to, in every environment that its tests name; a delta's events are
 /// applied one after the other.
-fn snapshot(suite: &Value) -> Snapshot {
+pub fn snapshot(suite: &Value) -> Snapshot {
     let tests = ["tests", "variantTests"].map(|kind| suite[kind].as_array());
     let environments: BTreeSet<&str> = tests.into_iter().flatten().flatten().map(environment_of).collect();
-    let state = &suite["state"];
-    let hydration =
-        json!([{ "type": "hydration", "features": state["features"], "segments": state["segments"] }]);
-    let events = state.get("events").unwrap_or(&hydration);
     let (mut features, mut segments) = (BTreeMap::new(), BTreeMap::new());
     let mut snapshot = Snapshot::default().serving(environments.iter().copied());
-    for (version, event) in (1..).zip(events.as_array().unwrap()) {
-        let removed = apply(event, &mut features, &mut segments);
+    for (version, event) in (1..).zip(events(suite)) {
+        let removed = apply(&event, &mut features, &mut segments);
         let known = Segments::read(&segments.values().cloned().collect()).unwrap();
         for environment in &environments {
             let removals = removed.iter().map(|name| FlagChange::Remove {
@@ -119,6 +137,14 @@ fn snapshot(suite: &Value) -> Snapshot {
         assert_eq!(snapshot.version(), version);
     }
     snapshot
+}
+
+fn events(suite: &Value) -> Vec<Value> {
+    let state = &suite["state"];
+    let hydration =
+        || json!([{ "type": "hydration", "features": state["features"], "segments": state["segments"] }]);
+    let events = state.get("events").cloned().unwrap_or_else(hydration);
+    events.as_array().unwrap().clone()
 }
 
 /// Applies one event of a delta; names the flags that it removed.

@@ -5,7 +5,7 @@ use super::*;
 const EVENT: &str = r#"{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"019bc134-7845-8002-896e-300000018330",
     "request_id":"r-1","flag_name":"theme","user_id":"user-456","session_id":null,"environment":"production",
     "value":"dark","typed_value":"dark","enabled":true,"variant":"dark","reason":"TARGETING_MATCH","error_code":null,
-    "error_message":null,"flag_version":1768473000123,"context":{"region":"us-west"},"default_value":"light",
+    "error_message":null,"flag_version":1768473000123,"flags_version":1768473000124,"value_type":"string","context":{"region":"us-west"},"default_value":"light",
     "evaluated_at":"2026-01-15T10:30:00.212345Z","later":[1],
     "source":{"topic":"requests","partition":3,"offset":99120,"index":2}}"#;
 
@@ -27,6 +27,7 @@ fn an_event_becomes_a_row() {
     assert_eq!(row.requested_ms(), 1_768_473_000_005);
     assert_eq!(row.context, r#"{"region":"us-west"}"#);
     assert!(matches!(row.source, Source::Kafka { partition: 3, offset: 99_120, index: 2, .. }));
+    assert_eq!((row.flags_version, row.value_type.as_deref()), (Some(1_768_473_000_124), Some("string")));
     assert!(row.counts() && !row.amended);
 }
 

@@ -2,20 +2,28 @@
 
 use super::super::evaluation::{Evaluation, Source};
 
-/// What the rows hold, in their order.
-pub const STATEMENT: &str = "COPY feature_flag_evaluations (flag_name, user_id, context, result, variant, \
-    evaluated_value, environment, evaluated_at, evaluation_reason, event_id, request_id, session_id, enabled, \
-    default_value, error_code, error_message, flag_version, source_topic, source_partition, source_offset, \
-    source_index, source_api, amended) FROM STDIN (FORMAT binary)";
+macro_rules! column_names {
+    () => {
+        "flag_name, user_id, context, result, variant, evaluated_value, environment, evaluated_at, \
+         evaluation_reason, event_id, request_id, session_id, enabled, default_value, error_code, error_message, \
+         flag_version, source_topic, source_partition, source_offset, source_index, source_api, amended, \
+         flags_version, value_type"
+    };
+}
 
-const COLUMNS: i16 = 23;
+/// What the rows hold, in their order.
+pub const COLUMN_NAMES: &str = column_names!();
+pub const STATEMENT: &str =
+    concat!("COPY feature_flag_evaluations (", column_names!(), ") FROM STDIN (FORMAT binary)");
+
+pub const COLUMNS: i16 = 25;
 /// Signature, no flags, no extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xFF\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
 /// From 1970 to 2000, where Postgres begins to count.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// The version of `jsonb`'s text form.
-const JSONB_VERSION: u8 = 1;
+pub const JSONB_VERSION: u8 = 1;
 
 /// Appends one row.
 pub fn row(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
@@ -42,6 +50,8 @@ pub fn row(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
     number(out, evaluation.flag_version);
     source(out, &evaluation.source);
     boolean(out, evaluation.amended);
+    number(out, evaluation.flags_version);
+    text(out, evaluation.value_type.as_deref());
 }
 
 fn source(out: &mut Vec<u8>, source: &Source<'_>) {

@@ -10,7 +10,7 @@ use crate::audit::rows::Rows;
 use crate::config::Secret;
 use crate::database::{Database, PostgresDatabase};
 
-use super::{Rate, of};
+use super::{Rate, load, of};
 
 pub(super) const BY_TIME: &str = "ALTER TABLE feature_flag_evaluations ADD PRIMARY KEY (evaluated_at, id)";
 pub(super) const BY_FLAG: &str = "CREATE INDEX feature_flag_evaluations_flag
@@ -22,7 +22,7 @@ pub(super) const BY_USER: &str = "CREATE INDEX feature_flag_evaluations_user
 #[derive(Debug)]
 pub(in crate::bench) struct Own {
     pub(in crate::bench) url: String,
-    pub(super) database: PostgresDatabase,
+    pub(in crate::bench) database: PostgresDatabase,
     server: PostgresDatabase,
     name: String,
     /// Of the process that has all others of this Postgres as its children, if that is on this machine.
@@ -46,6 +46,18 @@ impl Own {
         let database = of(&opened)?;
         PostgresRows::new(database.clone()).keep_house(90).await?;
         Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
+    }
+
+    /// Records the definitions of so many flags.
+    pub(in crate::bench) async fn define(&self, flags: usize) -> anyhow::Result<()> {
+        let record = "INSERT INTO feature_flag_versions (environment, name, version, definition, in_force_at)
+            VALUES ($1, $2, $3, $4::jsonb, now() - interval '1 day')";
+        for number in 0..flags {
+            let query = sqlx::query(record).bind(load::ENVIRONMENT).bind(load::flag_name(number));
+            let query = query.bind(load::version(number) as i64).bind(load::definition(number).to_string());
+            query.execute(&self.database.pool).await?;
+        }
+        Ok(())
     }
 
     /// As it was made.
@@ -90,7 +102,7 @@ impl Own {
 }
 
 /// Writes the rows as fast as one connection can: a transaction per chunk.
-pub(super) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
+pub(in crate::bench) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
     let mut connection = own.database.connect().await?;
     let (started, cpu) = (Instant::now(), own.cpu_seconds());
     let mut rows = 0;

@@ -3,6 +3,7 @@
 
 mod bodies;
 pub(super) mod experiments;
+mod preview;
 mod uses;
 
 use utoipa::{IntoParams, IntoResponses};
@@ -10,6 +11,7 @@ use utoipa::{IntoParams, IntoResponses};
 use crate::http::openapi::schema::ProblemDetails;
 
 pub use bodies::{ChangeList, FlagBody, FlagList, FlagUpdate, History, NewFlag, SyncAnswer};
+pub use preview::{PreviewAsk, PreviewBody};
 pub use uses::{
     CleanedBody, CleanupBody, KillBody, PreloadedBody, RestoreBody, RevertBody, StaleBody, TurnedBody,
     UsageBody,

@@ -2,7 +2,7 @@
 //!
 //! The tests read it with the library, and compare it with what the JSON form becomes.
 
-use crate::flag::{Answer, Reason, Value};
+use crate::flag::{Answer, Reason, Value, ValueType};
 use crate::message::event::{EventFrame, EventSource};
 use crate::message::json::write_string;
 use crate::message::request::Ask;
@@ -31,8 +31,10 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     optional(out, answer.error_code.map(|code| code.as_str()));
     optional(out, answer.error_message.as_deref());
     optional_long(out, answer.flag_version.map(u64::cast_signed));
+    optional_long(out, Some(frame.flags_version.cast_signed()));
     write_text(out, frame.context);
     optional(out, ask.default_json);
+    optional(out, frame.value_type.map(ValueType::as_str));
     write_long(out, frame.evaluated_at.micros);
     optional_long(out, frame.evaluation_ns.map(u64::cast_signed));
     write_source(out, frame.source);

@@ -203,6 +203,7 @@ proptest! {
             event_id: "019bc134-7845-8002-896e-300000018330",
             request_id: request_id.as_deref(), user_id: user_id.as_deref(), session_id: session_id.as_deref(),
             environment: "production", context: &context, evaluated_at: Timestamp { text: &at, micros },
+            flags_version: version.map_or(7, i64::cast_unsigned), value_type: ns.map(|_| crate::flag::ValueType::Integer),
             evaluation_ns: ns.map(Into::into), source,
         };
         let body = format!(r#"{{"flag_name": "flag \"1\"", "default_value": {default}}}"#);

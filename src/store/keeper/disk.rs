@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::Keeper;
 use crate::store::disk::{Disk, DiskSnapshot};
 use crate::store::ledger::Verdict;
+use crate::store::saver::Saver;
 use crate::store::standing::Origin;
 
 /// How long Kafka may take before the snapshot on disk counts as ready.
@@ -27,13 +28,18 @@ impl Keeper {
     /// Saves what is not yet on disk.
     pub(in crate::store) fn finish(self) {
         let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
-        self.saver.finish(left);
+        if let Some(saver) = self.saver {
+            saver.finish(left);
+        }
     }
 
     pub(super) fn save_now_and_then(&mut self) {
-        if self.live && self.unsaved && self.saver.is_due() {
-            let snapshot = self.disk_snapshot();
-            self.unsaved = !self.saver.save(snapshot);
+        if !(self.live && self.unsaved && self.saver.as_ref().is_some_and(Saver::is_due)) {
+            return;
+        }
+        let snapshot = self.disk_snapshot();
+        if let Some(saver) = &mut self.saver {
+            self.unsaved = !saver.save(snapshot);
         }
     }
 

@@ -22,7 +22,7 @@ impl Scene {
         prepare(&disk);
         let store = Arc::new(Store::default());
         let mut keeper =
-            Keeper::new(Arc::clone(&store), Metrics::new(), disk.clone(), "definitions").unwrap();
+            Keeper::new(Arc::clone(&store), Metrics::new(), Some(disk.clone()), "definitions").unwrap();
         keeper.load(&disk);
         Self { _folder: folder, disk, store, keeper }
     }

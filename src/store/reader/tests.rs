@@ -47,7 +47,7 @@ impl Scene {
         config.state_dir = self.folder.path().to_owned();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
         let reader =
-            Reader::start(Arc::new(config), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
+            Reader::start((&config).into(), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
         Running { store, metrics, shutdown, reader: reader.unwrap() }
     }
 

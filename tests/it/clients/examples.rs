@@ -64,7 +64,7 @@ fn fastapi_and_express_have_flags_in_every_request() {
 }
 
 #[test]
-fn openfeature_says_the_same_in_three_languages() {
+fn openfeature_says_the_same_in_every_language() {
     let (stack, _together) = Stack::together();
     let group = group(stack);
     let service = start(&group, &[]);
@@ -75,6 +75,15 @@ fn openfeature_says_the_same_in_three_languages() {
     if let Some(mut go) = go(stack, "examples/openfeature/go") {
         go.args(["run", "."]).current_dir(folder("examples/openfeature/go"));
         commands.push(go);
+    }
+    for in_process in [false, true] {
+        let mut rust = Command::new(env!("CARGO"));
+        rust.args(["run", "--quiet", "--locked", "--offline", "--example", "openfeature"]);
+        rust.current_dir(folder("")).env("UNLEASH_ENVIRONMENT", "production");
+        if in_process {
+            rust.env("FLAGSTREAM_IN_PROCESS", "1");
+        }
+        commands.push(rust);
     }
     for command in &mut commands {
         let said = run(told(command, &service, &group.topics)).to_lowercase();

@@ -1,4 +1,5 @@
-//! The id that Kafka gives to a topic when it is made: a topic made anew under an old name has another one.
+//! What Kafka says of a topic beside its partitions: the id that it gave it when it was made (a topic made anew under an
+//! old name has another one), and what this user may do there.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -9,13 +10,20 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-/// Why the id is not known.
+/// Why it is not known.
 #[derive(Debug, thiserror::Error)]
-pub enum LogIdError {
+pub enum DescribeError {
     #[error("topic {topic}: {code}")]
     Refused { topic: String, code: RDKafkaErrorCode },
-    #[error("topic {topic}: Kafka does not say its id")]
+    #[error("topic {topic}: Kafka does not describe it")]
     Silent { topic: String },
+}
+
+/// What a user may do with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    pub read: bool,
+    pub write: bool,
 }
 
 struct Options(*mut sys::rd_kafka_AdminOptions_t);
@@ -28,13 +36,49 @@ pub fn log_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     patience: Duration,
-) -> Result<String, LogIdError> {
-    let silent = || LogIdError::Silent { topic: topic.to_owned() };
+) -> Result<String, DescribeError> {
+    describe(client, topic, patience, false, |topic| {
+        // The text lives as long as the description.
+        unsafe {
+            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
+            (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned())
+        }
+    })
+}
+
+/// Asks what this user may do with `topic`. A broker that checks nobody's rights answers: everything.
+pub fn rights<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    patience: Duration,
+) -> Result<Rights, DescribeError> {
+    use sys::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_READ, RD_KAFKA_ACL_OPERATION_WRITE};
+    describe(client, topic, patience, true, |topic| {
+        let mut count = 0;
+        // The list lives as long as the description.
+        let operations = unsafe {
+            let first = sys::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
+            if first.is_null() { &[] } else { std::slice::from_raw_parts(first, count) }
+        };
+        let may = |operation| operations.contains(&operation);
+        Some(Rights { read: may(RD_KAFKA_ACL_OPERATION_READ), write: may(RD_KAFKA_ACL_OPERATION_WRITE) })
+    })
+}
+
+/// Asks about `topic`, and reads the answer with `read`.
+fn describe<C: ClientContext, T>(
+    client: &Client<C>,
+    topic: &str,
+    patience: Duration,
+    with_rights: bool,
+    read: impl FnOnce(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
+) -> Result<T, DescribeError> {
+    let silent = || DescribeError::Silent { topic: topic.to_owned() };
     let name = CString::new(topic).map_err(|_| silent())?;
     // A client knows no controller, and waits for one in vain, until it has asked for metadata.
     client.fetch_metadata(Some(topic), patience).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        LogIdError::Refused { topic: topic.to_owned(), code }
+        DescribeError::Refused { topic: topic.to_owned(), code }
     })?;
     let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     // Everything that is made here is given back by its own type, in whatever order the question ends.
@@ -43,6 +87,13 @@ pub fn log_id<C: ClientContext>(
         let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = Options(sys::rd_kafka_AdminOptions_new(handle, kind));
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, millis, ptr::null_mut(), 0);
+        if with_rights {
+            let refused = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1);
+            if !refused.is_null() {
+                sys::rd_kafka_error_destroy(refused);
+                return Err(silent());
+            }
+        }
         let mut names = [name.as_ptr()];
         let topics =
             Collection(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()));
@@ -66,13 +117,9 @@ pub fn log_id<C: ClientContext>(
         let error = sys::rd_kafka_TopicDescription_error(described);
         let code = sys::rd_kafka_error_code(error);
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(LogIdError::Refused { topic: topic.to_owned(), code: code.into() });
+            return Err(DescribeError::Refused { topic: topic.to_owned(), code: code.into() });
         }
-        let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(described));
-        if id.is_null() {
-            return Err(silent());
-        }
-        Ok(CStr::from_ptr(id).to_string_lossy().into_owned())
+        read(described).ok_or_else(silent)
     }
 }
 

@@ -1,0 +1,117 @@
+//! `bench replay`: recorded evaluations evaluated again, against a bare `COPY … TO` of the same rows, in one run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use chrono::{TimeDelta, Utc};
+
+use crate::audit::evaluation::Event;
+use crate::audit::postgres::PostgresRows;
+use crate::audit::rows::Rows;
+use crate::config::Config;
+use crate::database::Database;
+use crate::replay::{self, History, Progress, Session, Wanted, With};
+
+use super::load;
+use super::sink::{self, Own, postgres};
+use super::stream::median;
+
+/// Rows of one transaction.
+const CHUNK_ROWS: u64 = 50_000;
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReplayArgs {
+    /// Recorded evaluations
+    #[arg(long, default_value_t = 2_000_000)]
+    pub rows: u64,
+    /// Different flags
+    #[arg(long, default_value_t = 50)]
+    pub flags: usize,
+    /// Both arms run this often, in turn; the median counts
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+}
+
+#[derive(Debug, serde::Serialize)]
+pub struct ReplayReport {
+    pub rows: u64,
+    pub flags: usize,
+    pub copied_per_second: Vec<f64>,
+    pub replayed_per_second: Vec<f64>,
+    /// The median of the second by that of the first.
+    pub ratio: f64,
+}
+
+/// Runs the benchmark on the configured Postgres; fails if a result is not what it was.
+pub async fn run(args: &ReplayArgs, config: Config) -> anyhow::Result<ReplayReport> {
+    ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
+    ensure!(args.flags > 0, "--flags: expected at least 1");
+    let own = Own::create(config.database.url.as_ref().context("DATABASE_URL is not set")?).await?;
+    let measured = measure(args, &config, &own).await;
+    own.drop().await?;
+    measured
+}
+
+async fn measure(args: &ReplayArgs, config: &Config, own: &Own) -> anyhow::Result<ReplayReport> {
+    let to = Utc::now();
+    let wanted = Wanted {
+        from: to - TimeDelta::hours(1),
+        to,
+        environments: Vec::new(),
+        flags: Vec::new(),
+        last: None,
+    };
+    own.define(args.flags).await?;
+    record(args, &wanted, own).await?;
+    let (mut copied, mut replayed) = (Vec::new(), Vec::new());
+    for round in 0..args.rounds.max(1) {
+        copied.push(args.rows as f64 / copy(&wanted, own).await?);
+        replayed.push(args.rows as f64 / replay(args, config, &wanted, own).await?);
+        tracing::info!(round, copied = ?copied.last(), replayed = ?replayed.last(), "measured");
+    }
+    let ratio = median(&replayed) / median(&copied);
+    let (rows, flags) = (args.rows, args.flags);
+    Ok(ReplayReport { rows, flags, copied_per_second: copied, replayed_per_second: replayed, ratio })
+}
+
+/// Results of real evaluations, evenly over the time that is wanted.
+async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result<()> {
+    let snapshot = load::snapshot(args.flags)?;
+    let step = (wanted.to - wanted.from) / i32::try_from(args.rows)?;
+    let (mut chunk, mut at) = (Vec::new(), wanted.from);
+    for number in 0..args.rows {
+        let place = (0, i64::try_from(number)?);
+        let (_, event) =
+            sink::event(&snapshot, number, args.flags, "requests", place, at).context("no event")?;
+        if let Ok(Event::Evaluated(row)) = Event::read(&event) {
+            PostgresRows::encode(&row, &mut chunk);
+        }
+        at += step;
+        if (number + 1) % CHUNK_ROWS == 0 || number + 1 == args.rows {
+            postgres::raw(own, &[std::mem::take(&mut chunk)], 1).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Seconds that the rows alone take.
+async fn copy(wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let bytes = replay::copied_bytes(&own.database, wanted).await?;
+    ensure!(bytes > 0, "no rows");
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Seconds of a whole replay.
+async fn replay(args: &ReplayArgs, config: &Config, wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let database = Database::Postgres(own.database.clone());
+    let session = Session::new(config, History::load(&database).await?, With::Then, &[]);
+    let progress = Arc::new(Progress::default());
+    let report = replay::database(&database, wanted, session, &progress).await?.report;
+    let seconds = started.elapsed().as_secs_f64();
+    ensure!(report.same == args.rows, "{} of {} are the same: {report:?}", report.same, args.rows);
+    Ok(seconds)
+}

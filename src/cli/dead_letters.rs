@@ -1,0 +1,65 @@
+//! `flagstream dead-letters`: what was refused, and sending it again.
+
+mod edit;
+mod replay;
+mod select;
+mod show;
+
+use std::process::ExitCode;
+
+use crate::message::dead_letter::Letter;
+
+use super::{Global, Output, print, render};
+
+use self::select::Selection;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List dead letters, a line each
+    List(ListArgs),
+    /// Show one of them, whole
+    Show(show::Args),
+    /// Send them to the topic that they came from again
+    Replay(replay::Args),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List(args) => list(args, global).await,
+        Command::Show(args) => show::show(args, global).await,
+        Command::Replay(args) => replay::replay(args, global).await,
+    }
+}
+
+async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let (config, output) = (global.load_config()?, global.output);
+    let print = move |letter: Letter| -> anyhow::Result<bool> {
+        let line = match output {
+            Output::Text => line(&letter),
+            Output::Json => show::json(&letter).to_string(),
+        };
+        Ok(print::line(&line)?)
+    };
+    tokio::task::spawn_blocking(move || args.selection.each(&config, print)).await??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line(letter: &Letter) -> String {
+    let Letter { partition, offset, code, message, source_topic, source_partition, source_offset, .. } =
+        letter;
+    let body = match &letter.body {
+        Some(body) => String::from_utf8_lossy(body),
+        None => "(no body)".into(),
+    };
+    let when = show::time(letter);
+    let place = format!("{partition}/{offset}");
+    render::printable(&format!(
+        "{place:>8}  {when}  {code} from {source_topic} {source_partition}/{source_offset}: {message}: {body}"
+    ))
+}

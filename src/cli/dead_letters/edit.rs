@@ -1,0 +1,62 @@
+//! A body through a program: in by its stdin, out by its stdout.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::message::dead_letter::Letter;
+use crate::message::request::MAX_REQUEST_BYTES;
+
+/// For one body.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Read of what the program says; more than any topic of ours takes.
+const MAX_OUTPUT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+
+/// The body as the shell command `program` writes it; the letter's code and place are in its environment. An error if it
+/// fails.
+pub async fn through(program: &str, letter: &Letter) -> anyhow::Result<Vec<u8>> {
+    let mut child = Command::new("sh")
+        .args(["-c", program])
+        .env("DEAD_LETTER_CODE", &letter.code)
+        .env("DEAD_LETTER_MESSAGE", &letter.message)
+        .env("DEAD_LETTER_PLACE", format!("{}/{}", letter.partition, letter.offset))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("sh")?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let body = letter.body.as_deref().unwrap_or_default();
+    let talk = async {
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A program need not read what it replaces.
+                let _ = stdin.write_all(body).await;
+            }
+        };
+        let read = async {
+            let mut output = Vec::new();
+            if let Some(stdout) = stdout {
+                let most = u64::try_from(MAX_OUTPUT_BYTES).unwrap_or(u64::MAX);
+                stdout.take(most + 1).read_to_end(&mut output).await?;
+            }
+            anyhow::Ok(output)
+        };
+        // At once: neither may wait for the other.
+        let ((), output) = tokio::join!(write, read);
+        anyhow::Ok((output?, child.wait().await?))
+    };
+    let (output, status) = match tokio::time::timeout(PATIENCE, talk).await {
+        Ok(done) => done?,
+        Err(_) => bail!("`{program}` is not done within {} s", PATIENCE.as_secs()),
+    };
+    anyhow::ensure!(status.success(), "`{program}`: {status}");
+    anyhow::ensure!(
+        output.len() <= MAX_OUTPUT_BYTES,
+        "`{program}` writes more than {MAX_OUTPUT_BYTES} bytes"
+    );
+    Ok(output)
+}

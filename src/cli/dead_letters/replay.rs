@@ -1,0 +1,185 @@
+//! `dead-letters replay`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use rdkafka::message::Header;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::cli::{Global, Output, UsageError, print, render};
+use crate::config::Config;
+use crate::kafka::client::{self, Logged};
+use crate::message::dead_letter::Letter;
+use crate::message::request::Request;
+
+use super::edit;
+use super::select::{Place, Selection};
+
+/// For the broker to take a record.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Letters read ahead of those that are sent.
+const AHEAD_LETTERS: usize = 64;
+/// Header of what is sent again: the dead letter that it was.
+const REPLAYED: &str = "replayed-from";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// These ones, as `dead-letters list` prints their places (or say which by the options below)
+    #[arg(value_name = "PARTITION/OFFSET")]
+    places: Vec<Place>,
+    #[command(flatten)]
+    selection: Selection,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// A shell command that gets each body on its stdin and writes the new one to its stdout; one that fails, or
+    /// writes nothing, keeps the letter from being sent
+    #[arg(long, value_name = "COMMAND")]
+    filter: Option<String>,
+    /// Send whole requests again of which only one flag was refused: the others are evaluated a second time
+    #[arg(long)]
+    whole: bool,
+    /// Say what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What became of a letter.
+enum Fate {
+    Sent {
+        partition: i32,
+        offset: i64,
+    },
+    /// It would be sent.
+    Ready,
+    /// Why it is not.
+    Kept {
+        reason: &'static str,
+        message: String,
+    },
+}
+
+struct Replay<'c> {
+    args: &'c Args,
+    config: &'c Config,
+    producer: FutureProducer<Logged>,
+}
+
+pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if args.places.is_empty() && !args.all && args.selection.is_everything() {
+        let how = "say which: places, --code, --since, --until, --source, --count, or --all";
+        return Err(UsageError(format!("dead-letters replay: {how}")).into());
+    }
+    let config = global.load_config()?;
+    let (letters, mut next) = mpsc::channel(AHEAD_LETTERS);
+    let (selection, places, reading) = (args.selection.clone(), args.places.clone(), config.clone());
+    let reader = tokio::task::spawn_blocking(move || {
+        selection.each(&reading, |letter| {
+            let is_meant = places.is_empty() || places.contains(&Place::of(&letter));
+            Ok(!is_meant || letters.blocking_send(letter).is_ok())
+        })
+    });
+    let producer = client::base(&config.kafka, &config.instance, "dead-letters")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
+        .create_with_context(Logged)?;
+    let replay = Replay { args: &args, config: &config, producer };
+    let (mut sent, mut kept) = (0u64, BTreeMap::<&str, u64>::new());
+    while let Some(letter) = next.recv().await {
+        let fate = replay.take(&letter).await?;
+        match &fate {
+            Fate::Kept { reason, .. } => *kept.entry(reason).or_default() += 1,
+            Fate::Sent { .. } | Fate::Ready => sent += 1,
+        }
+        print::line(&told(&letter, &fate, global.output))?;
+    }
+    reader.await??;
+    let kept_count: u64 = kept.values().sum();
+    let done = if args.dry_run { "to send" } else { "sent" };
+    let reasons: String = kept.iter().map(|(reason, count)| format!(", {count} {reason}")).collect();
+    eprintln!("{sent} {done}, {kept_count} not{reasons}");
+    let missing = !args.places.is_empty() && sent + kept_count < args.places.len() as u64;
+    anyhow::ensure!(!missing, "not all of these places hold a dead letter");
+    Ok(if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Replay<'_> {
+    async fn take(&self, letter: &Letter) -> anyhow::Result<Fate> {
+        let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
+        let topics = &self.config.topics;
+        if letter.source_topic != topics.requests && letter.source_topic != topics.conversions {
+            let why =
+                "only requests and conversions are sent again: the sink takes a result for one that it had";
+            return kept("not_an_input", why.to_owned());
+        }
+        if letter.index.is_some() && !self.args.whole {
+            let why = "one flag of a request whose other flags have their events: --whole sends all of it";
+            return kept("part_of_a_request", why.to_owned());
+        }
+        if letter.body_omitted && self.args.filter.is_none() {
+            return kept("body_omitted", "its body was too large to be kept".to_owned());
+        }
+        let body = match &self.args.filter {
+            None => letter.body.clone().unwrap_or_default(),
+            Some(program) => match edit::through(program, letter).await {
+                Ok(body) if body.is_empty() => {
+                    return kept("filtered", "the filter writes nothing".to_owned());
+                }
+                Ok(body) => body,
+                Err(error) => return kept("filter_failed", format!("{error:#}")),
+            },
+        };
+        if letter.source_topic == topics.requests
+            && let Err(refusal) = Request::decode(&body)
+        {
+            return kept("still_refused", refusal.to_string());
+        }
+        if self.args.dry_run {
+            return Ok(Fate::Ready);
+        }
+        self.send(letter, &body).await
+    }
+
+    /// To the partition that it came from: what has its key is there too.
+    async fn send(&self, letter: &Letter, body: &[u8]) -> anyhow::Result<Fate> {
+        let from = format!("{} {}/{}", self.config.topics.dead_letters, letter.partition, letter.offset);
+        let headers = letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&letter.source_topic).payload(body);
+        record = record.partition(letter.source_partition).headers(headers);
+        record.key = letter.key.as_deref();
+        let sent = self.producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error);
+        let place = || format!("topic {} at {}", letter.source_topic, self.config.kafka.bootstrap_servers);
+        let delivery = sent.with_context(place)?;
+        Ok(Fate::Sent { partition: delivery.partition, offset: delivery.offset })
+    }
+}
+
+fn told(letter: &Letter, fate: &Fate, output: Output) -> String {
+    let topic = &letter.source_topic;
+    if output == Output::Text {
+        let place = format!("{}/{}", letter.partition, letter.offset);
+        let fate = match fate {
+            Fate::Sent { partition, offset } => format!("is at {topic} {partition}/{offset} now"),
+            Fate::Ready => format!("would go to {topic}"),
+            Fate::Kept { reason, message } => format!("not sent, {reason}: {message}"),
+        };
+        return render::printable(&format!("{place:>8}  {} {fate}", letter.code));
+    }
+    let mut document = json!({"partition": letter.partition, "offset": letter.offset, "code": letter.code});
+    let fate = match fate {
+        Fate::Sent { partition, offset } => {
+            json!({"sent": {"topic": topic, "partition": partition, "offset": offset}})
+        }
+        Fate::Ready => json!({"would_go_to": topic}),
+        Fate::Kept { reason, message } => json!({"not_sent": reason, "message": message}),
+    };
+    if let (Some(members), Value::Object(fate)) = (document.as_object_mut(), fate) {
+        members.extend(fate);
+    }
+    document.to_string()
+}

@@ -1,0 +1,103 @@
+//! Which dead letters are meant.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+
+use crate::cli::moment;
+use crate::cli::tail::by_role;
+use crate::config::Config;
+use crate::kafka::range::Range;
+use crate::message::dead_letter::Letter;
+
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Selection {
+    /// With these codes only, such as NOT_JSON; several with commas
+    #[arg(long = "code", value_name = "CODE", value_delimiter = ',')]
+    codes: Vec<String>,
+    /// Written at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    since: Option<DateTime<Utc>>,
+    /// Written before this time
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    until: Option<DateTime<Utc>>,
+    /// From this topic only: requests, events, definitions, conversions, or any by its name
+    #[arg(long, value_name = "TOPIC")]
+    source: Option<String>,
+    /// At most so many
+    #[arg(short = 'n', long = "count", value_name = "N")]
+    count: Option<u64>,
+}
+
+/// A dead letter's own place, as `list` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/');
+        let place = numbers.and_then(|(partition, offset)| {
+            Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        });
+        place.ok_or_else(|| "expected PARTITION/OFFSET, as `dead-letters list` prints it".to_owned())
+    }
+}
+
+impl Place {
+    pub fn of(letter: &Letter) -> Self {
+        Self { partition: letter.partition, offset: letter.offset }
+    }
+}
+
+impl Selection {
+    /// Only this one.
+    pub fn none() -> Self {
+        Self { codes: Vec::new(), since: None, until: None, source: None, count: None }
+    }
+
+    /// Whether anything is said at all.
+    pub fn is_everything(&self) -> bool {
+        let said = !self.codes.is_empty() || self.since.is_some() || self.until.is_some();
+        !said && self.source.is_none() && self.count.is_none()
+    }
+
+    /// Takes each letter that is meant, of those that are there when it begins, until there are no more or `take`
+    /// wants none. Blocks.
+    pub fn each(
+        &self,
+        config: &Config,
+        mut take: impl FnMut(Letter) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let since = self.since.map(|since| since.timestamp_millis());
+        let mut letters = Range::open(config, "dead-letters", &config.topics.dead_letters, since)?;
+        let source = self.source.as_deref().map(|source| by_role(&config.topics, source));
+        let mut left = self.count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let Some(record) = letters.record()? else { break };
+            let Some(letter) = Letter::read(&record) else { continue };
+            if self.means(&letter, source) {
+                left -= 1;
+                if !take(letter)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn means(&self, letter: &Letter, source: Option<&str>) -> bool {
+        let in_time = |time: i64| {
+            self.since.is_none_or(|since| since.timestamp_millis() <= time)
+                && self.until.is_none_or(|until| time < until.timestamp_millis())
+        };
+        let coded =
+            self.codes.is_empty() || self.codes.iter().any(|code| code.eq_ignore_ascii_case(&letter.code));
+        coded && in_time(letter.written_ms) && source.is_none_or(|source| source == letter.source_topic)
+    }
+}

@@ -1,0 +1,109 @@
+//! `dead-letters show`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use chrono::{DateTime, SecondsFormat};
+use rdkafka::message::Headers;
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Global, Output, print, render};
+use crate::message::dead_letter::Letter;
+
+use super::select::{Place, Selection};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where it is, as `dead-letters list` prints it
+    #[arg(value_name = "PARTITION/OFFSET")]
+    place: Place,
+    /// Print its body alone, byte for byte
+    #[arg(long)]
+    body: bool,
+}
+
+pub async fn show(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let (place, topic) = (args.place, config.topics.dead_letters.clone());
+    let find = move || {
+        let mut found = None;
+        Selection::none().each(&config, |letter| {
+            let is_it = Place::of(&letter) == place;
+            found = is_it.then_some(letter);
+            Ok(!is_it)
+        })?;
+        anyhow::Ok(found)
+    };
+    let found = tokio::task::spawn_blocking(find).await??;
+    let letter =
+        found.ok_or_else(|| anyhow!("{topic} has no dead letter at {}/{}", place.partition, place.offset))?;
+    if args.body {
+        std::io::stdout().write_all(letter.body.as_deref().unwrap_or_default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print::line(&match global.output {
+        Output::Json => json(&letter).to_string(),
+        Output::Text => lines(&letter),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn time(letter: &Letter) -> String {
+    let time = DateTime::from_timestamp_millis(letter.written_ms).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+pub fn json(letter: &Letter) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut document = json!({
+        "partition": letter.partition, "offset": letter.offset, "written_at": time(letter),
+        "code": letter.code, "message": letter.message,
+        "source": {
+            "topic": letter.source_topic, "partition": letter.source_partition, "offset": letter.source_offset,
+            "index": letter.index,
+        },
+        "key": letter.key.as_deref().map(text),
+        "headers": Value::Object(headers(letter)),
+        "body": letter.body.as_deref().map(text),
+        "body_omitted": letter.body_omitted,
+    });
+    let is_text = |bytes: &Vec<u8>| std::str::from_utf8(bytes).is_ok();
+    for (name, bytes) in [("key_hex", &letter.key), ("body_hex", &letter.body)] {
+        if let (Some(bytes), Some(members)) =
+            (bytes.as_ref().filter(|it| !is_text(it)), document.as_object_mut())
+        {
+            members.insert(name.to_owned(), hex::encode(bytes).into());
+        }
+    }
+    document
+}
+
+fn headers(letter: &Letter) -> Map<String, Value> {
+    let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
+    letter.headers.iter().map(|header| (header.key.to_owned(), text(header.value).into())).collect()
+}
+
+fn lines(letter: &Letter) -> String {
+    let text = |bytes: Option<&[u8]>| bytes.map_or("-".into(), String::from_utf8_lossy).into_owned();
+    let index = letter.index.map(|index| format!(", flag {index} of the request")).unwrap_or_default();
+    let mut lines = vec![
+        format!("written  {}", time(letter)),
+        format!("code     {}", letter.code),
+        format!("message  {}", letter.message),
+        format!(
+            "source   {} {}/{}{index}",
+            letter.source_topic, letter.source_partition, letter.source_offset
+        ),
+        format!("key      {}", text(letter.key.as_deref())),
+    ];
+    lines.extend(
+        letter.headers.iter().map(|header| format!("header   {}: {}", header.key, text(header.value))),
+    );
+    lines.push(match (letter.body_omitted, &letter.body) {
+        (true, _) => "body     (too large to be kept here)".to_owned(),
+        (false, None) => "body     (null)".to_owned(),
+        (false, Some(body)) => format!("body     {}", String::from_utf8_lossy(body)),
+    });
+    lines.iter().map(|line| render::harmless(line)).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,38 @@
+//! `flagstream doctor`: checks everything that a deployment needs, and says what to do.
+
+use std::process::ExitCode;
+
+use crate::doctor::{self, Finding, State};
+
+use super::{Global, Output, print, render};
+
+/// Exit code 1 if anything is wrong.
+pub async fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    let findings = doctor::look(&config).await;
+    match global.output {
+        Output::Json => {
+            print::line(&serde_json::to_string(&findings)?)?;
+        }
+        Output::Text => {
+            for line in findings.iter().flat_map(lines) {
+                if !print::line(&render::printable(&line))? {
+                    break;
+                }
+            }
+        }
+    }
+    let is_wrong = findings.iter().any(|finding| finding.state == State::Wrong);
+    Ok(if is_wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn lines(finding: &Finding) -> Vec<String> {
+    let Finding { part, state, found, advice } = finding;
+    let state = match state {
+        State::Well => "well",
+        State::Doubtful => "doubtful",
+        State::Wrong => "WRONG",
+    };
+    let advice = advice.iter().map(|advice| format!("{:19} {advice}", ""));
+    std::iter::once(format!("{state:8}  {part:8}  {found}")).chain(advice).collect()
+}

@@ -1,0 +1,51 @@
+//! `flagstream completions` and `flagstream man`: both made from the parser itself.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Cli;
+
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell; put what is printed where it looks for completions
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Write a page for each command into this folder (default: print the page of `flagstream` itself)
+    #[arg(value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+}
+
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "flagstream", &mut script);
+    print(&script)
+}
+
+pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    let Some(folder) = &args.folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        return print(&page);
+    };
+    let place = || folder.display().to_string();
+    std::fs::create_dir_all(folder).with_context(place)?;
+    clap_mangen::generate_to(Cli::command(), folder).with_context(place)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nobody has to read it to its end.
+fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    match io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,168 @@
+//! `flagstream replay`: recorded evaluations, evaluated again.
+
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal, topics};
+
+use super::{Global, Output, UsageError, moment, print};
+
+/// How often the bar moves.
+const TICK: Duration = Duration::from_millis(200);
+const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Evaluated at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    from: DateTime<Utc>,
+    /// Evaluated before this time
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, default_value = "now")]
+    to: DateTime<Utc>,
+    /// With the versions that were in force at this moment (default: at the moment of each evaluation)
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "with")]
+    as_of: Option<DateTime<Utc>>,
+    /// With the flags of this file in the place of their versions: flags as Unleash's client API has them, or local
+    /// flags as `flags apply` takes them
+    #[arg(long, value_name = "FILE")]
+    with: Option<PathBuf>,
+    /// Where evaluations are read from; versions come from the database all the same, where there is one
+    #[arg(long, value_enum, default_value_t = Source::Database)]
+    source: Source,
+    /// Of these flags only; several with commas
+    #[arg(long = "flag", value_name = "FLAG", value_delimiter = ',')]
+    flags: Vec<String>,
+    /// Of this environment only; also that of a file of Unleash's flags (default: UNLEASH_ENVIRONMENT)
+    #[arg(long)]
+    environment: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Source {
+    Database,
+    /// The events topic, as far back as it goes
+    Topics,
+}
+
+#[derive(Serialize)]
+struct Document<'r> {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    seconds: f64,
+    #[serde(flatten)]
+    report: &'r Report,
+}
+
+/// Exit code 1 if anything is different that must be the same.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    if args.from >= args.to {
+        return Err(UsageError(format!("--from {} is not before --to {}", args.from, args.to)).into());
+    }
+    let proposals = proposals(&args, &config)?;
+    let with = match (&args.as_of, &args.with) {
+        (Some(moment), _) => With::AsOf(*moment),
+        (None, Some(_)) => With::Proposed,
+        (None, None) => With::Then,
+    };
+    let wanted = Wanted {
+        from: args.from,
+        to: args.to,
+        environments: args.environment.iter().cloned().collect(),
+        flags: args.flags.clone(),
+        last: None,
+    };
+    let started = std::time::Instant::now();
+    let progress = Arc::new(Progress::default());
+    let replaying = replayed(&config, &args, with, &proposals, &wanted, &progress);
+    let session = watched(replaying, &progress).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let report = &session.report;
+    print::line(&match global.output {
+        Output::Json => {
+            serde_json::to_string(&Document { from: wanted.from, to: wanted.to, seconds, report })?
+        }
+        Output::Text => text::lines(report, with, seconds).join("\n"),
+    })?;
+    let is_proof = with == With::Then;
+    Ok(if is_proof && report.different > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn replayed(
+    config: &Config,
+    args: &Args,
+    with: With,
+    proposals: &[Proposal],
+    wanted: &Wanted,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Session> {
+    let url = config.database.url.as_ref();
+    let database = url.map(|url| Database::open(url, "flagstream-replay")).transpose()?;
+    let history = match &database {
+        Some(database) => History::load(database).await.with_context(|| database.to_string())?,
+        None if args.source == Source::Topics => {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || topics::history(&config)).await??
+        }
+        None => {
+            let how = "replay: DATABASE_URL is not set; --source topics reads the topics";
+            return Err(UsageError(how.to_owned()).into());
+        }
+    };
+    let session = Session::new(config, history, with, proposals);
+    if let (Source::Database, Some(database)) = (args.source, &database) {
+        let replaying = replay::database(database, wanted, session, progress);
+        return replaying.await.with_context(|| database.to_string());
+    }
+    let (config, wanted, progress) = (config.clone(), wanted.clone(), Arc::clone(progress));
+    let reading = move || topics::evaluations(&config, &wanted, session, &progress);
+    Ok(tokio::task::spawn_blocking(reading).await??)
+}
+
+fn proposals(args: &Args, config: &Config) -> anyhow::Result<Vec<Proposal>> {
+    let Some(path) = &args.with else { return Ok(Vec::new()) };
+    let place = || path.display().to_string();
+    let bytes = std::fs::metadata(path).with_context(place)?.len();
+    anyhow::ensure!(bytes <= FILE_MAX_BYTES, "{}: larger than {FILE_MAX_BYTES} bytes", path.display());
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
+    proposal::read(&text, environment, args.from).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
+/// Shows how far it is, where somebody looks.
+async fn watched<T>(work: impl Future<Output = T>, progress: &Progress) -> T {
+    let bar = ProgressBar::new(1_000);
+    // A template that is no good is one that the test has not seen.
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}  {elapsed_precise}") {
+        bar.set_style(style);
+    }
+    let mut work = std::pin::pin!(work);
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                bar.finish_and_clear();
+                return done;
+            }
+            _ = ticks.tick() => {
+                let rows = progress.rows.load(Ordering::Relaxed);
+                let per_second = rows as f64 / bar.elapsed().as_secs_f64().max(0.001);
+                bar.set_position(progress.done.load(Ordering::Relaxed).into());
+                bar.set_message(format!("{rows} evaluations, {per_second:.0}/s"));
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The database: reachable, up to date, and ours to write.
+
+use chrono::{DateTime, Utc};
+
+use crate::config::Config;
+use crate::database::{Database, DatabaseError, PostgresDatabase};
+
+use super::Finding;
+
+const PART: &str = "database";
+/// Older ones were never tried.
+const OLDEST_VERSION: i32 = 140_000;
+/// The database's clock and ours.
+const APART_MAX_SECONDS: i64 = 5;
+const NUMBER: &str = "SELECT current_setting('server_version_num')::int, now(), pg_is_in_recovery(),
+    has_schema_privilege(current_schema(), 'CREATE')";
+
+pub async fn look(config: &Config) -> Vec<Finding> {
+    let Some(url) = &config.database.url else {
+        let advice = "set DATABASE_URL for the audit trail, local flags and tokens";
+        return vec![Finding::doubtful(PART, "there is none", advice)];
+    };
+    let unreachable = |error: DatabaseError| {
+        vec![Finding::wrong(PART, error, "is DATABASE_URL right, and the database up?")]
+    };
+    let database = match Database::open(url, "flagstream-doctor") {
+        Ok(database) => database,
+        Err(error) => return unreachable(error),
+    };
+    // Not by the pool, which would wait, and not say for what.
+    let reached = match &database {
+        Database::Postgres(postgres) => postgres.connect().await.map(drop),
+        Database::Sqlite(_) => database.ping().await,
+    };
+    if let Err(error) = reached {
+        return unreachable(error);
+    }
+    let mut findings = vec![Finding::well(PART, format!("{database} answers"))];
+    if let Database::Postgres(postgres) = &database {
+        match of_postgres(postgres).await {
+            Ok(more) => findings.extend(more),
+            Err(error) => return unreachable(error),
+        }
+    }
+    findings.push(match database.pending().await {
+        Ok(0) => Finding::well(PART, "its tables are up to date"),
+        Ok(pending) => {
+            let does_it = if config.database.migrate { " (`flagstream run` does it too)" } else { "" };
+            let advice = format!("flagstream migrate{does_it}");
+            Finding::doubtful(PART, format!("{pending} migrations are missing"), advice)
+        }
+        Err(error) => Finding::wrong(PART, error, "let this user read _sqlx_migrations"),
+    });
+    findings
+}
+
+async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, DatabaseError> {
+    let asked = Utc::now();
+    let (version, now, is_standby, may_create): (i32, DateTime<Utc>, bool, bool) =
+        sqlx::query_as(NUMBER).fetch_one(&postgres.pool).await?;
+    let apart = (now - asked).num_seconds().abs();
+    let major = version / 10_000;
+    let mut findings = vec![match version >= OLDEST_VERSION {
+        true => Finding::well(PART, format!("Postgres {major}")),
+        false => Finding::doubtful(PART, format!("Postgres {major}"), "14 is the oldest that is tried"),
+    }];
+    if is_standby {
+        let advice = "let DATABASE_URL name the primary (target_session_attrs=read-write with several hosts)";
+        findings.push(Finding::wrong(PART, "this is a standby: nothing can be written", advice));
+    }
+    if !may_create {
+        let advice = "grant CREATE on the schema: a partition is made for every day";
+        findings.push(Finding::wrong(PART, "no table can be made", advice));
+    }
+    if apart > APART_MAX_SECONDS {
+        let advice = "synchronise the clocks of both machines";
+        findings.push(Finding::doubtful(PART, format!("its clock is {apart} s from ours"), advice));
+    }
+    Ok(findings)
+}

@@ -1,0 +1,133 @@
+//! Kafka: reachable, its topics as needed, and what we may do there.
+
+mod rights;
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use crate::config::{Config, DeliveryMode};
+use crate::kafka::client::{self, Logged};
+use crate::kafka::topics::{Difference, TopicReport, Topics};
+
+use super::Finding;
+
+const PART: &str = "kafka";
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub async fn look(config: &Config) -> Vec<Finding> {
+    let topics = match Topics::new(config) {
+        Ok(topics) => topics,
+        Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
+    };
+    let servers = &config.kafka.bootstrap_servers;
+    let there = match topics.partitions(CALL_TIMEOUT).await {
+        Ok(there) => there,
+        Err(error) => {
+            let advice = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) what it wants? \
+                FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
+            return vec![Finding::wrong(PART, error, advice)];
+        }
+    };
+    let mut findings = vec![Finding::well(PART, format!("{servers} answers, {} topics", there.len()))];
+    match topics.check().await {
+        Ok(reports) => findings.extend(reports.iter().flat_map(of_topic)),
+        Err(error) => {
+            let advice = "allow this user to describe the topics and their configuration";
+            findings.push(Finding::wrong(PART, error, advice));
+        }
+    }
+    let config = config.clone();
+    let more = tokio::task::spawn_blocking(move || {
+        let mut more = of_user(&config, |topic| there.contains_key(topic));
+        more.extend([group(&config), transactions(&config)]);
+        more
+    });
+    findings.extend(more.await.into_iter().flatten());
+    findings
+}
+
+fn of_topic(report: &TopicReport) -> Vec<Finding> {
+    let TopicReport { topic, left, .. } = report;
+    if left.is_empty() {
+        return vec![Finding::well(PART, format!("topic {topic}: as needed"))];
+    }
+    let found = left.iter().map(|difference| {
+        let text = format!("topic {topic}: {difference}");
+        match difference {
+            Difference::Missing => Finding::wrong(PART, text, "flagstream topics apply"),
+            Difference::Config { .. } => Finding::doubtful(PART, text, "flagstream topics apply"),
+            Difference::Partitions { .. } => Finding::doubtful(
+                PART,
+                text,
+                "keys would move to other partitions: set FLAGSTREAM_TOPICS__PARTITIONS to what is there, or make the topic anew",
+            ),
+        }
+    });
+    found.collect()
+}
+
+/// What this user may do with the topics, and what the broker is.
+fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let client = client::base(&config.kafka, &config.instance, "doctor");
+    let consumer: BaseConsumer<Logged> = match client.create_with_context(Logged) {
+        Ok(consumer) => consumer,
+        Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
+    };
+    let events = Some(&config.topics.events).filter(|events| is_there(events));
+    let age = events.and_then(|events| rights::age(consumer.client(), events));
+    let mut findings: Vec<Finding> = age.into_iter().collect();
+    findings.extend(rights::of_topics(config, consumer.client(), is_there));
+    findings
+}
+
+/// Whether offsets of our groups may be read: then they may be joined too.
+fn group(config: &Config) -> Finding {
+    let group = format!("{}-evaluator", config.kafka.group_id);
+    let ask = || -> Result<(), KafkaError> {
+        let consumer: BaseConsumer<Logged> = client::base(&config.kafka, &config.instance, "doctor")
+            .set("group.id", &group)
+            .create_with_context(Logged)?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&config.topics.requests, 0);
+        let committed = consumer.committed_offsets(asked, CALL_TIMEOUT)?;
+        committed.elements().iter().try_for_each(|element| element.error())
+    };
+    match ask() {
+        Ok(()) => Finding::well(PART, format!("group {group}: offsets can be read")),
+        Err(error) => {
+            let advice = format!("allow this user to read groups that begin with {}", config.kafka.group_id);
+            Finding::wrong(PART, format!("group {group}: {error}"), advice)
+        }
+    }
+}
+
+/// Begins no transaction: that a producer gets its id shows that it would be allowed to.
+fn transactions(config: &Config) -> Finding {
+    let name = format!("{}-doctor-{}", config.kafka.group_id, config.instance);
+    let ask = || -> Result<(), KafkaError> {
+        let producer: BaseProducer<Logged> = client::base(&config.kafka, &config.instance, "doctor")
+            .set("transactional.id", &name)
+            .create_with_context(Logged)?;
+        producer.init_transactions(CALL_TIMEOUT)
+    };
+    match ask() {
+        Ok(()) => Finding::well(PART, "transactions work"),
+        Err(error) => {
+            let text = format!("transactional id {name}: {error}");
+            let advice = format!(
+                "allow this user transactional ids that begin with {}; on a small cluster, \
+                transaction.state.log.replication.factor must not be larger than the number of brokers",
+                config.kafka.group_id
+            );
+            match config.delivery.mode {
+                DeliveryMode::Transactional => Finding::wrong(PART, text, advice),
+                // The feeder and kill switches use them all the same.
+                DeliveryMode::AtLeastOnce => Finding::doubtful(PART, text, advice),
+            }
+        }
+    }
+}

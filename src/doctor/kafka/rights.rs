@@ -1,0 +1,90 @@
+//! What this user may do with each topic, beside what the roles do there.
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+
+use crate::config::{Config, TopicsConfig};
+use crate::doctor::Finding;
+use crate::kafka::describe::{Rights, log_id, rights};
+
+use super::{CALL_TIMEOUT, PART};
+
+/// Who reads a topic, and who writes to it; empty: nobody.
+struct Use<'t> {
+    topic: &'t str,
+    readers: &'static str,
+    writers: &'static str,
+}
+
+/// Of every topic that is there. Blocks.
+pub(super) fn of_topics<C: ClientContext>(
+    config: &Config,
+    client: &Client<C>,
+    is_there: impl Fn(&str) -> bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let there: Vec<Use<'_>> = uses(&config.topics).into_iter().filter(|used| is_there(used.topic)).collect();
+    for used in &there {
+        match rights(client, used.topic, CALL_TIMEOUT) {
+            Ok(rights) => findings.extend(lacks(used, rights)),
+            Err(error) => {
+                let advice = "allow this user to describe the topic";
+                return vec![Finding::doubtful(PART, format!("rights are not known: {error}"), advice)];
+            }
+        }
+    }
+    if findings.is_empty() && !there.is_empty() {
+        findings.push(Finding::well(PART, "the topics may be read and written as needed"));
+    }
+    findings
+}
+
+fn lacks(used: &Use<'_>, rights: Rights) -> Vec<Finding> {
+    let Use { topic, readers, writers } = used;
+    let both = [("read", rights.read, readers), ("write", rights.write, writers)];
+    let lacking = both.into_iter().filter(|(_, may, who)| !may && !who.is_empty());
+    let found = lacking.map(|(what, _, who)| {
+        let advice = format!("allow this user to {what} it, unless only other users run what does so: {who}");
+        Finding::doubtful(PART, format!("topic {topic}: this user may not {what} it"), advice)
+    });
+    found.collect()
+}
+
+fn uses(topics: &TopicsConfig) -> [Use<'_>; 8] {
+    let of = |topic, readers, writers| Use { topic, readers, writers };
+    [
+        of(&topics.requests, "evaluator", ""),
+        of(&topics.changes, "feeder", "api"),
+        of(&topics.definitions, "every role", "feeder"),
+        of(&topics.overrides, "every role", "feeder, api"),
+        of(&topics.events, "sink, warmer", "evaluator, feeder, api"),
+        of(&topics.updates, "warmer", "feeder, api"),
+        of(&topics.dead_letters, "", "evaluator, sink, api"),
+        of(&topics.conversions, "sink", "api"),
+    ]
+}
+
+/// A broker tells its age by what it knows: it has ids for topics since 2.8.
+pub(super) fn age<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<Finding> {
+    let id = log_id(client, topic, CALL_TIMEOUT).ok()?;
+    Some(match id.bytes().all(|byte| matches!(byte, b'A' | b'=')) {
+        false => Finding::well(PART, "the broker is 2.8 or newer"),
+        true => {
+            let advice = "update it: the sink cannot tell a topic that is made anew from the one before";
+            Finding::doubtful(PART, "the broker is older than 2.8", advice)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_does_needs_no_right() {
+        let used = Use { topic: "t", readers: "evaluator", writers: "" };
+        let found = |read, write| lacks(&used, Rights { read, write }).into_iter().map(|it| it.found);
+        assert_eq!(found(true, false).count(), 0);
+        assert_eq!(found(false, false).collect::<Vec<_>>(), ["topic t: this user may not read it"]);
+    }
+}

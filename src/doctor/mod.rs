@@ -1,0 +1,75 @@
+//! Looks at everything that a deployment needs, and says what to do about what is wrong. Changes nothing.
+
+mod database;
+mod kafka;
+mod redis;
+mod unleash;
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::config::Config;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Well,
+    /// It works, but somebody should know.
+    Doubtful,
+    Wrong,
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `kafka`, `database`, …
+    pub part: &'static str,
+    pub state: State,
+    pub found: String,
+    /// Where something is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    fn well(part: &'static str, found: impl fmt::Display) -> Self {
+        Self { part, state: State::Well, found: found.to_string(), advice: None }
+    }
+
+    fn doubtful(part: &'static str, found: impl fmt::Display, advice: impl Into<String>) -> Self {
+        Self { part, state: State::Doubtful, found: found.to_string(), advice: Some(advice.into()) }
+    }
+
+    fn wrong(part: &'static str, found: impl fmt::Display, advice: impl Into<String>) -> Self {
+        Self { part, state: State::Wrong, found: found.to_string(), advice: Some(advice.into()) }
+    }
+}
+
+/// All findings, part by part.
+pub async fn look(config: &Config) -> Vec<Finding> {
+    // Side by side: one that does not answer keeps nobody waiting for the others.
+    let (kafka, database, redis, unleash) =
+        tokio::join!(kafka::look(config), database::look(config), redis::look(config), unleash::look(config));
+    let state = std::iter::once(state_dir(&config.state_dir));
+    kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(state).collect()
+}
+
+/// The snapshot and the spool are written there.
+fn state_dir(folder: &Path) -> Finding {
+    let tried = folder.join(".doctor");
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(&tried, b"")?;
+        std::fs::remove_file(&tried)
+    };
+    match write() {
+        Ok(()) => Finding::well("state", format!("{} can be written", folder.display())),
+        Err(error) => {
+            let advice =
+                "let FLAGSTREAM_STATE_DIR name a folder that this user may write, on a disk that survives";
+            Finding::wrong("state", format!("{}: {error}", folder.display()), advice)
+        }
+    }
+}

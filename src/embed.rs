@@ -1,0 +1,183 @@
+//! The flags inside of another program: the store and the core of the service, without the service.
+//!
+//! [`Embedded`] reads the topics of definitions and of kill switches, follows them, and answers from memory. It tells
+//! nobody what it was asked: no event, no row in the audit trail, no usage in Unleash.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{SecondsFormat, Utc};
+use tokio::time::Instant;
+
+use crate::config::{Config, ConfigError, Profile, load_from};
+use crate::flag::{Answer, Lookup, Moment, answer};
+use crate::message::request::{Ask, Request};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::store::{Reader, ReaderConfig, Standing, Store};
+
+/// The settings that count here. All others are left alone: a program may hand over its whole environment.
+const SETTINGS: [&str; 6] = [
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "UNLEASH_ENVIRONMENT",
+    "UNLEASH_APP_NAME",
+    "FLAGSTREAM_TOPICS__DEFINITIONS",
+    "FLAGSTREAM_TOPICS__OVERRIDES",
+    STATE_DIR,
+];
+/// So does whatever begins like this.
+const KAFKA_SETTINGS: &str = "FLAGSTREAM_KAFKA__";
+const STATE_DIR: &str = "FLAGSTREAM_STATE_DIR";
+/// Part of the clients' ids.
+const INSTANCE: &str = "embedded";
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the thread that reads the flags: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// How the flags in memory are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Not all of them were read yet.
+    NotReady,
+    /// As they are in Kafka.
+    Current,
+    /// As they were when Kafka was last heard, or as they are on disk.
+    Stale,
+}
+
+/// The flags of all environments, kept as they are in Kafka until this goes.
+#[derive(Debug)]
+pub struct Embedded {
+    store: Arc<Store>,
+    environment: String,
+    app_name: String,
+    hostname: String,
+    shutdown: Shutdown,
+    reader: Mutex<Option<Reader>>,
+}
+
+impl Embedded {
+    /// Starts to read. Settings have the names and the defaults of the service's; without `FLAGSTREAM_STATE_DIR`, a
+    /// folder of this process alone, no copy is kept on disk to start from while Kafka is away.
+    pub fn start(settings: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, StartError> {
+        let settings: Vec<_> = settings.into_iter().filter(|(name, _)| counts(name)).collect();
+        let folder = settings.iter().find(|(name, folder)| name == STATE_DIR && !folder.is_empty());
+        let state_dir = folder.map(|(_, folder)| PathBuf::from(folder));
+        let instance = ("FLAGSTREAM_INSTANCE".into(), INSTANCE.into());
+        let config: Config =
+            load_from(None, settings.into_iter().chain([instance]), Profile::Service)?.config;
+        let environment = config.unleash.default_environment.clone();
+        let reading = ReaderConfig {
+            environments: vec![environment.clone()],
+            state_dir,
+            ..ReaderConfig::from(&config)
+        };
+        let (store, shutdown) = (Arc::new(Store::default()), Shutdown::new());
+        let reader = Reader::start(reading, Arc::clone(&store), Metrics::new(), shutdown.clone())?;
+        Ok(Self {
+            store,
+            environment,
+            app_name: config.unleash.app_name,
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            shutdown,
+            reader: Mutex::new(Some(reader)),
+        })
+    }
+
+    /// The one that is asked where a request names none.
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    pub fn freshness(&self) -> Freshness {
+        let standing = self.standing();
+        match (standing.ready, &standing.trouble) {
+            (false, _) => Freshness::NotReady,
+            (true, Some(_)) => Freshness::Stale,
+            (true, None) if self.shutdown.is_cancelled() => Freshness::Stale,
+            (true, None) => Freshness::Current,
+        }
+    }
+
+    /// What there is to know about the reading: since when, from where, what is in the way.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.store.standing()
+    }
+
+    /// `false` if the deadline came first.
+    pub async fn wait_until_ready(&self, deadline: Instant) -> bool {
+        self.store.wait_until_ready(deadline).await
+    }
+
+    /// Answers each flag of a request as the service would, all from one snapshot.
+    pub fn answer(&self, request: &Request<'_>, mut take: impl FnMut(&Ask<'_>, Answer<'_>)) {
+        let snapshot = self.store.load();
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let moment = Moment { now: &now, hostname: &self.hostname, app_name: &self.app_name };
+        let environment = request.environment.as_deref().unwrap_or(&self.environment);
+        let flags = snapshot.environment(environment);
+        for ask in request.asks.as_slice() {
+            let lookup = match self.store.is_ready() {
+                true => Lookup::evaluate(flags, environment, &ask.flag, &request.context, &moment),
+                false => Lookup::NotReady("the flags are not loaded yet".into()),
+            };
+            take(ask, answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));
+        }
+    }
+
+    /// Ends the reading, and waits for that. The flags stay as they are. Blocks.
+    pub fn stop(&self) {
+        self.shutdown.cancel();
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reader) = reader {
+            reader.join();
+        }
+    }
+}
+
+fn counts(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| SETTINGS.contains(&name) || name.starts_with(KAFKA_SETTINGS))
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // Who drops it may not be allowed to wait.
+        self.shutdown.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(settings: &[(&str, &str)]) -> Result<Embedded, StartError> {
+        let settings = settings.iter().map(|(name, value)| (name.into(), value.into()));
+        Embedded::start(settings)
+    }
+
+    #[test]
+    fn other_settings_are_left_alone_and_bad_ones_are_named() {
+        let nobody = ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1");
+        let embedded = start(&[nobody, ("DATABASE_URL", "mysql://"), ("UNLEASH_ENVIRONMENT", "e")]).unwrap();
+        assert_eq!(embedded.freshness(), Freshness::NotReady);
+        let request = Request::decode(br#"{"flag_name": "f", "value_type": "string"}"#).unwrap();
+        let mut codes = Vec::new();
+        embedded.answer(&request, |ask, answer| codes.push((ask.flag.to_string(), answer.error_code)));
+        assert_eq!(codes, [("f".to_owned(), Some(crate::flag::ErrorCode::ProviderNotReady))]);
+        embedded.stop();
+        embedded.stop();
+
+        let error = start(&[nobody, ("FLAGSTREAM_KAFKA__NO_SUCH", "1")]).unwrap_err().to_string();
+        assert!(error.contains("FLAGSTREAM_KAFKA__NO_SUCH"), "{error}");
+        let error = start(&[("KAFKA_BOOTSTRAP_SERVERS", "a b")]).unwrap_err().to_string();
+        assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS"), "{error}");
+    }
+}

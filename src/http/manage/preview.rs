@@ -1,0 +1,72 @@
+//! `/{name}/preview`: what a proposed definition would change.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::ask::{self, FlagName};
+use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, PreviewAsk, PreviewBody};
+use super::{answer, problem};
+use crate::config::Scope;
+use crate::http::Problem;
+use crate::http::api::Api;
+use crate::http::caller::Caller;
+use crate::http::input::Input;
+use crate::http::openapi::schema::ProblemDetails;
+use crate::manage::Proposed;
+
+const LAST_DEFAULT: u32 = 10_000;
+const LAST_MAX: u32 = 100_000;
+const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
+/// Evaluates the last requests of a flag again, with a proposed definition: how many evaluations, requests and users
+/// would get something else, by variant and reason, with examples. Nothing is changed.
+#[utoipa::path(
+    post,
+    path = "/api/v1/feature-flags/{name}/preview",
+    tag = "management",
+    params(FlagPath, EnvironmentQuery),
+    request_body = PreviewAsk,
+    responses(
+        (status = 200, description = "What the definition would change", body = PreviewBody),
+        (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
+        ManageProblems
+    )
+)]
+pub(in crate::http) async fn preview(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    FlagName(name): FlagName,
+    input: Input,
+) -> Result<Response, Problem> {
+    let environment = ask::allowed(&caller, Scope::Read, input.parameter("environment"))?;
+    let (mut definition, mut flag, mut last) = (None, None, LAST_DEFAULT);
+    for (member, value) in ask::members(&input.body)? {
+        let wrong = |message: String| Err(Problem::of_field(StatusCode::BAD_REQUEST, &member, message));
+        match (member.as_str(), &value) {
+            (_, Value::Null) => {}
+            ("definition", Value::Object(_)) => definition = Some(value.to_string()),
+            ("flag", Value::Object(_)) => flag = Some(value.to_string()),
+            ("definition" | "flag", _) => return wrong("expected an object".to_owned()),
+            ("last", Value::Number(given)) => {
+                let given = given.as_u64().and_then(|given| u32::try_from(given).ok());
+                let given = given.filter(|given| (1..=LAST_MAX).contains(given));
+                let message = format!("expected a whole number from 1 to {LAST_MAX}");
+                last = given.ok_or_else(|| Problem::of_field(MEANINGLESS, "last", message))?;
+            }
+            ("last", _) => return wrong("expected a number".to_owned()),
+            _ => return Err(Problem::of_field(MEANINGLESS, &member, "is not known here")),
+        }
+    }
+    let proposed = match (&definition, &flag) {
+        (Some(definition), None) => Proposed::Unleash(definition),
+        (None, Some(flag)) => Proposed::Local(flag),
+        _ => return Err(Problem::of_field(MEANINGLESS, "definition", "expected either this or a flag")),
+    };
+    let preview = api.manager.preview(&environment, &name, proposed, last).await.map_err(problem)?;
+    answer(StatusCode::OK, &preview)
+}

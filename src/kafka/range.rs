@@ -1,0 +1,104 @@
+//! A topic from one moment to its end as it was when reading began, and then no further.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::Config;
+
+use super::client::Logged;
+use super::follow::{self, CALL_TIMEOUT, FollowError};
+
+/// How long Kafka may have nothing to say before its end is reached.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Committed records of a topic, partition by partition in order. All its calls block.
+pub struct Range {
+    consumer: BaseConsumer<Logged>,
+    topic: String,
+    servers: String,
+    /// By partition: the next offset to read, and the one to end before.
+    open: BTreeMap<i32, (i64, i64)>,
+    /// Records between the two, as far as offsets tell: an upper bound.
+    expected: u64,
+}
+
+impl Range {
+    /// From the first record whose time is not before `from` (milliseconds since 1970), or from the beginning.
+    pub fn open(config: &Config, role: &str, topic: &str, from: Option<i64>) -> Result<Self, FollowError> {
+        let consumer = follow::consumer(config, role, topic, true)?;
+        let failed = |error| follow::failed(topic, error);
+        let partitions = follow::partitions(config, &consumer, topic)?;
+        let starts = from.map(|from| follow::starts(&consumer, topic, &partitions, from)).transpose()?;
+        let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
+        for partition in partitions {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
+            let start = match &starts {
+                None => low,
+                // Nothing is so late.
+                Some(starts) => starts.get(&partition).copied().unwrap_or(high),
+            };
+            if start < high {
+                open.insert(partition, (start, high));
+                assignment.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(failed)?;
+            }
+        }
+        consumer.assign(&assignment).map_err(failed)?;
+        let span = |(start, end): &(i64, i64)| u64::try_from(end - start).unwrap_or_default();
+        let expected = open.values().map(span).sum();
+        let servers = config.kafka.bootstrap_servers.clone();
+        Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected })
+    }
+
+    /// How many records there are at most.
+    pub fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// How many of them are read, or were none.
+    pub fn passed(&self) -> u64 {
+        let left = self.open.values().map(|(next, end)| u64::try_from(end - next).unwrap_or_default());
+        self.expected.saturating_sub(left.sum())
+    }
+
+    /// The next record; `None` at the end.
+    pub fn record(&mut self) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
+        let Self { consumer, topic, servers, open, .. } = self;
+        let until = Instant::now() + SILENCE_MAX;
+        while !open.is_empty() {
+            match consumer.poll(until.saturating_duration_since(Instant::now())) {
+                Some(Ok(message)) => {
+                    let partition = message.partition();
+                    let Some((next, end)) = open.get_mut(&partition) else { continue };
+                    *next = message.offset() + 1;
+                    let (is_last, is_inside) = (*next >= *end, *next <= *end);
+                    if is_last {
+                        open.remove(&partition);
+                    }
+                    if is_inside {
+                        return Ok(Some(message));
+                    }
+                }
+                // What stands behind the last committed record belongs to transactions that are not.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                }
+                Some(Err(error)) if follow::is_lasting(&error) => return Err(follow::failed(topic, error)),
+                Some(Err(error)) => tracing::debug!(topic, %error, "cannot be read at the moment"),
+                None => return Err(FollowError::Silent { servers: servers.clone(), within: SILENCE_MAX }),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl std::fmt::Debug for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Range").field("topic", &self.topic).field("open", &self.open).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! What a proposed definition would change: the last evaluations of a flag, with it. Nothing is written.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::flag::definition::Segments;
+use crate::replay::{
+    self, History, Progress, Proposal, ReplayError, Report, Session, Wanted, With, proposal,
+};
+
+use super::{ManageError, Manager};
+
+/// What is proposed: JSON texts.
+#[derive(Debug, Clone, Copy)]
+pub enum Proposed<'p> {
+    /// A feature of Unleash's client API.
+    Unleash(&'p str),
+    /// A local flag.
+    Local(&'p str),
+}
+
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    pub flag_name: String,
+    pub environment: String,
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+impl Manager {
+    /// The last `count` evaluations of a flag with a proposed definition. One such question is answered at a time.
+    pub async fn preview(
+        &self,
+        environment: &str,
+        name: &str,
+        proposed: Proposed<'_>,
+        count: u32,
+    ) -> Result<Preview, ManageError> {
+        let database = &self.records()?.database;
+        let now = Utc::now();
+        let proposal = read(environment, name, proposed, now)?;
+        // Never closed.
+        let _turn = self.previews.acquire().await;
+        let failed = |error: ReplayError| match error {
+            ReplayError::Database(error) => ManageError::from(error),
+            error => ManageError::field("definition", error.to_string()),
+        };
+        let history = History::of_flag(database, environment, name, &proposal.definition);
+        let history = history.await.map_err(failed)?;
+        let session = Session::new(&self.config, history, With::Proposed, std::slice::from_ref(&proposal));
+        let wanted = Wanted {
+            from: now - TimeDelta::days(self.config.audit.retention_days.into()),
+            // Clocks of other instances may be ahead.
+            to: now + TimeDelta::hours(1),
+            environments: vec![environment.to_owned()],
+            flags: vec![name.to_owned()],
+            last: Some(count),
+        };
+        let progress = Arc::new(Progress::default());
+        let replaying = replay::database(database, &wanted, session, &progress);
+        let report = replaying.await.map_err(failed)?.report;
+        Ok(Preview { flag_name: name.to_owned(), environment: environment.to_owned(), report })
+    }
+}
+
+fn read(
+    environment: &str,
+    name: &str,
+    proposed: Proposed<'_>,
+    now: DateTime<Utc>,
+) -> Result<Proposal, ManageError> {
+    let (field, read) = match proposed {
+        Proposed::Unleash(text) => {
+            ("definition", proposal::unleash_flag(text, &Segments::default(), environment))
+        }
+        Proposed::Local(text) => ("flag", proposal::local_flag(text, now)),
+    };
+    let proposal = read.map_err(|message| ManageError::field(field, message))?;
+    for (member, given, expected) in
+        [("name", &proposal.flag, name), ("environment", &proposal.environment, environment)]
+    {
+        if given != expected {
+            let message = format!("expected {expected}, as the call has it, got {given}");
+            return Err(ManageError::field(&format!("{field}.{member}"), message));
+        }
+    }
+    Ok(proposal)
+}

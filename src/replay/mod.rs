@@ -1,0 +1,200 @@
+//! What was evaluated, evaluated again: with the versions that were in force then, with those of another moment, or
+//! with proposed ones.
+//!
+//! ```text
+//!  feature_flag_versions, kill switches ──► History ──► Scenes ──┐ a flag and those it depends on, as they were
+//!                                                                ▼
+//!  recorded evaluations (Postgres, SQLite, a topic) ──────────► Session ──► Report
+//! ```
+//!
+//! A result names the version of its flag and that of all flags together, the type that was asked for, and the time, so
+//! that is what it is evaluated with. What it does not tell cannot be evaluated again, and is counted by reason
+//! ([`Unrepeatable`]): never is it told as a difference. Nothing is written anywhere.
+
+mod again;
+mod asked;
+mod history;
+pub mod proposal;
+mod reads;
+mod report;
+mod rows;
+mod scene;
+pub mod topics;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::audit::evaluation::Evaluation;
+use crate::config::Config;
+use crate::database::DatabaseError;
+use crate::flag::Moment;
+use crate::kafka::follow::FollowError;
+use crate::privacy::Privacy;
+
+pub use again::{Told, Unrepeatable};
+pub use history::History;
+pub use proposal::Proposal;
+pub use report::{Example, FlagReport, Report};
+pub use rows::{Progress, Wanted, copied_bytes, database};
+
+use again::Verdict;
+use scene::{Own, Scenes};
+
+/// Why a replay ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error("the definitions of all versions are larger than {0} bytes")]
+    HistoryTooLarge(usize),
+    #[error("the database sends rows in a format that is not known")]
+    Format,
+    #[error(transparent)]
+    Kafka(#[from] FollowError),
+    #[error("the schema registry: {0}")]
+    Registry(String),
+    #[error("the process is ending")]
+    Ended,
+}
+
+impl From<sqlx::Error> for ReplayError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// With which versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// Those in force when it was evaluated.
+    Then,
+    /// Those in force at this moment.
+    AsOf(DateTime<Utc>),
+    /// Proposed ones, among those in force when it was evaluated.
+    Proposed,
+}
+
+/// Takes evaluations one by one, and counts what becomes of them.
+#[derive(Debug)]
+pub struct Session {
+    scenes: Scenes,
+    with: With,
+    app_name: String,
+    /// The last moment, in microseconds since 1970 and as text: those of a batch share one.
+    now: (i64, String),
+    /// Lists and objects in contexts come as what they mean, not as they were written.
+    is_reworded: bool,
+    pub report: Report,
+}
+
+impl Session {
+    pub fn new(config: &Config, history: History, with: With, proposals: &[Proposal]) -> Self {
+        let mut scenes = Scenes::new(history, Privacy::of(&config.privacy));
+        for proposal in proposals {
+            scenes.propose(&proposal.environment, &proposal.flag, &proposal.definition);
+        }
+        let app_name = config.unleash.app_name.clone();
+        Self {
+            scenes,
+            with,
+            app_name,
+            now: (i64::MIN, String::new()),
+            is_reworded: false,
+            report: Report::default(),
+        }
+    }
+
+    /// Evaluates it again, and counts what comes of it.
+    pub fn take(&mut self, row: &Evaluation<'_>) {
+        if self.now.0 != row.evaluated_at {
+            let at = DateTime::from_timestamp_micros(row.evaluated_at).unwrap_or_default();
+            self.now = (row.evaluated_at, at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        }
+        let number = self.scenes.history.number(&row.environment, &row.flag_name);
+        let is_untouched =
+            self.with == With::Proposed && !number.is_some_and(|number| self.scenes.is_touched(number));
+        let flags_version = row.flags_version.and_then(unsigned);
+        let verdict = match (self.with, flags_version) {
+            _ if is_untouched => Verdict::Untouched,
+            _ if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") => {
+                Verdict::Not(Unrepeatable::NotReady)
+            }
+            (_, None) => Verdict::Not(Unrepeatable::Unrecorded),
+            (With::Then, Some(version)) => self.then(row, number, version),
+            (With::AsOf(moment), _) => self.as_of(row, number, moment.timestamp_millis()),
+            (With::Proposed, Some(version)) => self.proposed(row, number, version),
+        };
+        let verdict = match verdict {
+            Verdict::Different(_) if row.amended => Verdict::Not(Unrepeatable::Amended),
+            Verdict::Different(_) if self.is_reworded && has_depth(&row.context) => {
+                Verdict::Not(Unrepeatable::Context)
+            }
+            verdict => verdict,
+        };
+        self.report.count(row, verdict);
+    }
+
+    /// With the version that the result names, among the others of the snapshot that it names.
+    fn then(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
+        let Some(version) = row.flag_version.and_then(unsigned) else {
+            return match number.and_then(|number| self.scenes.get(number, Own::Latest, flags_version)) {
+                // It came, or went, at about that time.
+                Some(_) => Verdict::Not(Unrepeatable::VersionUnrecorded),
+                None => again::missing(row),
+            };
+        };
+        let known =
+            number.filter(|number| self.scenes.history.flag(*number).is_some_and(|flag| flag.has(version)));
+        let Some(number) = known else { return Verdict::Not(Unrepeatable::VersionUnknown) };
+        let first = match self.scenes.get(number, Own::Pinned(version), flags_version) {
+            Some(scene) => again::again(&scene, row, self.moment()),
+            None => Verdict::Not(Unrepeatable::VersionUnknown),
+        };
+        let is_excused =
+            matches!(first, Verdict::Different(_)) && self.is_near(row, number, version, flags_version);
+        if is_excused { Verdict::Not(Unrepeatable::Parents) } else { first }
+    }
+
+    /// Whether the result is that of a moment before or after.
+    fn is_near(&mut self, row: &Evaluation<'_>, number: usize, version: u64, flags_version: u64) -> bool {
+        let near = self.scenes.near(number, version, flags_version);
+        [Own::Pinned(version), Own::Behind(version)].into_iter().any(|own| {
+            near.iter().any(|at| {
+                let scene = self.scenes.get(number, own, *at);
+                scene.is_some_and(|scene| matches!(again::again(&scene, row, self.moment()), Verdict::Same))
+            })
+        })
+    }
+
+    /// With everything as of a moment.
+    fn as_of(&mut self, row: &Evaluation<'_>, number: Option<usize>, moment_ms: i64) -> Verdict {
+        let Some(number) = number else { return again::missing(row) };
+        let version = self.scenes.version_at(number, moment_ms);
+        match self.scenes.get(number, Own::Latest, version) {
+            Some(scene) => again::again(&scene, row, self.moment()),
+            None => again::missing(row),
+        }
+    }
+
+    /// With proposed definitions among those of then.
+    fn proposed(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
+        let Some(number) = number else { return Verdict::Untouched };
+        let own = row.flag_version.and_then(unsigned).filter(|_| !self.scenes.is_proposed(number));
+        match self.scenes.get(number, own.map_or(Own::Latest, Own::Pinned), flags_version) {
+            Some(scene) => again::again(&scene, row, self.moment()),
+            None => Verdict::Not(Unrepeatable::VersionUnknown),
+        }
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        Moment { now: &self.now.1, hostname: "", app_name: &self.app_name }
+    }
+}
+
+/// Whether an attribute is a list or an object: rules see its text.
+fn has_depth(context: &str) -> bool {
+    context.get(1..).is_some_and(|inside| inside.contains(['{', '[']))
+}
+
+fn unsigned(version: i64) -> Option<u64> {
+    u64::try_from(version).ok()
+}

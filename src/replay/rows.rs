@@ -1,0 +1,193 @@
+//! Recorded evaluations, from the database into a [`Session`]: what Postgres sends is read on one thread and evaluated
+//! on another.
+
+mod copied;
+mod sqlite;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::TryStreamExt;
+use tokio::sync::mpsc;
+
+use crate::audit::evaluation::Evaluation;
+use crate::audit::postgres::copy;
+use crate::database::{Database, PostgresDatabase};
+
+use super::{ReplayError, Session};
+
+use copied::Copied;
+
+/// Rows are handed over in blocks of this size, or as soon as there are no more.
+const BLOCK_BYTES: usize = 512 * 1024;
+/// Blocks that are read but not evaluated yet.
+const BLOCKS_MAX: usize = 4;
+/// What is asked for is asked in so many pieces at most, so that it is known how far it is.
+const SLICES_MAX: i32 = 100;
+const SLICE_MIN: TimeDelta = TimeDelta::minutes(10);
+
+/// Which ones.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub from: DateTime<Utc>,
+    /// Not included.
+    pub to: DateTime<Utc>,
+    /// Empty: all.
+    pub environments: Vec<String>,
+    /// Empty: all.
+    pub flags: Vec<String>,
+    /// Only the last ones.
+    pub last: Option<u32>,
+}
+
+/// How far it is; looked at while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub rows: AtomicU64,
+    /// In thousandths.
+    pub done: AtomicU32,
+}
+
+/// Takes all of them, and gives the session back.
+pub async fn database(
+    database: &Database,
+    wanted: &Wanted,
+    session: Session,
+    progress: &Arc<Progress>,
+) -> Result<Session, ReplayError> {
+    match database {
+        Database::Postgres(postgres) => of_postgres(postgres, wanted, session, progress).await,
+        Database::Sqlite(sqlite) => sqlite::take(sqlite, wanted, session, progress).await,
+    }
+}
+
+/// Reads all of them and does nothing with them: what a replay is measured by. How many bytes there are.
+pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Result<u64, ReplayError> {
+    let mut connection = postgres.pool.acquire().await?.detach();
+    let mut bytes = 0;
+    for (from, to) in wanted.slices() {
+        let mut stream = connection.copy_out_raw(&statement(wanted, from, to)).await?;
+        while let Some(chunk) = stream.try_next().await? {
+            bytes += chunk.len() as u64;
+        }
+    }
+    Ok(bytes)
+}
+
+impl Wanted {
+    /// The pieces, in the order of time.
+    fn slices(&self) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+        let whole = (self.to - self.from).max(TimeDelta::zero());
+        if self.last.is_some() || whole <= SLICE_MIN {
+            return vec![(self.from, self.to)];
+        }
+        let slice = (whole / SLICES_MAX).max(SLICE_MIN);
+        let mut slices = Vec::new();
+        let mut from = self.from;
+        while from < self.to {
+            let to = (from + slice).min(self.to);
+            slices.push((from, to));
+            from = to;
+        }
+        slices
+    }
+
+    /// Whether a row is one of them, whatever its time.
+    pub fn means(&self, row: &Evaluation<'_>) -> bool {
+        let named = |names: &[String], name: &str| names.is_empty() || names.iter().any(|it| it == name);
+        named(&self.environments, &row.environment) && named(&self.flags, &row.flag_name)
+    }
+}
+
+impl Progress {
+    /// So many of so many.
+    pub fn is_at(&self, done: u64, of: u64) {
+        let thousandths = done.saturating_mul(1_000).checked_div(of).unwrap_or(1_000).min(1_000);
+        self.done.store(u32::try_from(thousandths).unwrap_or(1_000), Ordering::Relaxed);
+    }
+}
+
+async fn of_postgres(
+    postgres: &PostgresDatabase,
+    wanted: &Wanted,
+    mut session: Session,
+    progress: &Arc<Progress>,
+) -> Result<Session, ReplayError> {
+    session.is_reworded = true;
+    let (blocks, mut next) = mpsc::channel::<Vec<u8>>(BLOCKS_MAX);
+    let counted = Arc::clone(progress);
+    let evaluating = tokio::task::spawn_blocking(move || {
+        while let Some(block) = next.blocking_recv() {
+            let rows = session.take_block(&block)?;
+            counted.rows.fetch_add(rows, Ordering::Relaxed);
+        }
+        Ok::<_, ReplayError>(session)
+    });
+    // A connection that is given up halfway is of no use to others.
+    let mut connection = postgres.pool.acquire().await?.detach();
+    let slices = wanted.slices();
+    for (index, (from, to)) in slices.iter().enumerate() {
+        let mut stream = connection.copy_out_raw(&statement(wanted, *from, *to)).await?;
+        let mut copied = Copied::default();
+        while let Some(chunk) = stream.try_next().await? {
+            if let Some(block) = copied.add(&chunk)?
+                && blocks.send(block).await.is_err()
+            {
+                break;
+            }
+        }
+        if blocks.send(copied.rest()).await.is_err() {
+            break;
+        }
+        progress.is_at(index as u64 + 1, slices.len() as u64);
+    }
+    drop(blocks);
+    evaluating.await.map_err(|_| ReplayError::Ended)?
+}
+
+/// `COPY` takes no parameters.
+fn statement(wanted: &Wanted, from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let list = |names: &[String]| {
+        let quoted = names.iter().map(|name| format!("'{}'", name.replace('\0', "").replace('\'', "''")));
+        quoted.collect::<Vec<_>>().join(", ")
+    };
+    let mut conditions = format!("evaluated_at >= '{}' AND evaluated_at < '{}'", time(from), time(to));
+    for (column, names) in [("environment", &wanted.environments), ("flag_name", &wanted.flags)] {
+        if !names.is_empty() {
+            conditions.push_str(&format!(" AND {column} IN ({})", list(names)));
+        }
+    }
+    if let Some(last) = wanted.last {
+        conditions.push_str(&format!(" ORDER BY evaluated_at DESC LIMIT {last}"));
+    }
+    let columns = copy::COLUMN_NAMES;
+    format!(
+        "COPY (SELECT {columns} FROM feature_flag_evaluations WHERE {conditions}) TO STDOUT (FORMAT binary)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_without_gaps() {
+        let at = |minutes| DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes);
+        let wanted = |to| Wanted { from: at(0), to, environments: vec![], flags: vec![], last: None };
+        assert_eq!(wanted(at(5)).slices(), [(at(0), at(5))]);
+        assert_eq!(wanted(at(25)).slices(), [(at(0), at(10)), (at(10), at(20)), (at(20), at(25))]);
+        let month = wanted(at(30 * 24 * 60)).slices();
+        assert!(month.len() == 100 && month.windows(2).all(|pair| pair[0].1 == pair[1].0));
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        let at = DateTime::UNIX_EPOCH;
+        let flags = vec!["it's".to_owned(), "b".to_owned()];
+        let wanted = Wanted { from: at, to: at, environments: vec![], flags, last: Some(5) };
+        let statement = statement(&wanted, at, at);
+        assert!(statement.contains("flag_name IN ('it''s', 'b') ORDER BY"), "{statement}");
+    }
+}

@@ -1,0 +1,250 @@
+//! A flag among the flags that it depends on, as they were at some version.
+
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+
+use crate::flag::{CompiledFlag, EnvironmentFlags, FlagChange, Snapshot};
+use crate::privacy::Privacy;
+
+use super::history::{ANCESTORS_MAX_COUNT, FlagHistory, History, Turn, Version, parents};
+use super::reads;
+
+/// Versions before, and after, that are tried before a difference is told.
+const NEAR_MAX: usize = 8;
+/// Kept compiled.
+const SCENES_MAX_COUNT: usize = 20_000;
+
+/// Which of its versions a flag is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Own {
+    /// The one that a result names.
+    Pinned(u64),
+    /// The same, with the definition or the turn of the switch before: the two come by different topics, and one of
+    /// them may not have been there yet.
+    Behind(u64),
+    /// The latest of the version that everything is at.
+    Latest,
+}
+
+/// What is evaluated.
+#[derive(Debug)]
+pub struct Scene {
+    pub flags: Arc<EnvironmentFlags>,
+    /// Something that its rules read is not written as it was asked.
+    pub is_hidden: bool,
+}
+
+/// The flags that a flag depends on, or ever did.
+#[derive(Debug, Default)]
+struct Ancestry {
+    flags: AHashSet<usize>,
+    /// Their versions and turns, ascending, each with when it came.
+    steps: Vec<(u64, i64)>,
+}
+
+/// Makes scenes, and keeps them.
+#[derive(Debug)]
+pub struct Scenes {
+    pub history: History,
+    /// Definitions that stand in the place of all others of a flag.
+    proposed: AHashMap<usize, Arc<str>>,
+    privacy: Option<Arc<Privacy>>,
+    kept: AHashMap<(usize, Own, u64), Option<Arc<Scene>>>,
+    ancestries: AHashMap<usize, Arc<Ancestry>>,
+}
+
+impl Scenes {
+    pub fn new(history: History, privacy: Option<Arc<Privacy>>) -> Self {
+        let (proposed, kept, ancestries) = Default::default();
+        Self { history, proposed, privacy, kept, ancestries }
+    }
+
+    /// Puts a definition in the place of all that the flag ever had.
+    pub fn propose(&mut self, environment: &str, name: &str, definition: &str) {
+        let number = self.history.known(environment, name);
+        self.proposed.insert(number, definition.into());
+    }
+
+    pub fn is_proposed(&self, flag: usize) -> bool {
+        self.proposed.contains_key(&flag)
+    }
+
+    /// Whether a proposal says anything about this flag, or one that it depends on.
+    pub fn is_touched(&mut self, flag: usize) -> bool {
+        if self.proposed.contains_key(&flag) {
+            return true;
+        }
+        let ancestry = self.ancestry(flag);
+        self.proposed.keys().any(|proposed| ancestry.flags.contains(proposed))
+    }
+
+    /// The flag as it was with everything at `version`; `None` where it was not there.
+    pub fn get(&mut self, flag: usize, own: Own, version: u64) -> Option<Arc<Scene>> {
+        let ancestry = self.ancestry(flag);
+        // Of all versions of the deployment, only those of these flags make a difference.
+        let relevant = match own {
+            Own::Latest => self.last_step(flag, version),
+            Own::Pinned(_) | Own::Behind(_) => 0,
+        };
+        let key = (flag, own, relevant.max(ancestry.last(version)));
+        if let Some(kept) = self.kept.get(&key) {
+            return kept.clone();
+        }
+        if self.kept.len() >= SCENES_MAX_COUNT {
+            self.kept.clear();
+        }
+        let made = self.make(flag, own, version).map(Arc::new);
+        self.kept.insert(key, made.clone());
+        made
+    }
+
+    /// The versions of what the flag depends on around `version`, while the flag was at `own` itself: the nearest ones,
+    /// and that one too.
+    pub fn near(&mut self, flag: usize, own: u64, version: u64) -> Vec<u64> {
+        let ancestry = self.ancestry(flag);
+        let steps = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
+        let next = steps.map(|(step, _)| step).filter(|step| *step > own).min().unwrap_or(u64::MAX);
+        let steps = ancestry.steps.iter().map(|(step, _)| *step).filter(|step| (own..next).contains(step));
+        let mut near: Vec<u64> = std::iter::once(own).chain(steps).collect();
+        let at = near.iter().rposition(|step| *step <= version).unwrap_or_default();
+        let from = at.saturating_sub(NEAR_MAX);
+        near.drain(..from);
+        near.truncate(2 * NEAR_MAX + 1);
+        near
+    }
+
+    /// Everything as of a moment, for this flag.
+    pub fn version_at(&mut self, flag: usize, at_ms: i64) -> u64 {
+        let ancestry = self.ancestry(flag);
+        let own = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
+        let all = own.chain(ancestry.steps.iter().copied());
+        all.filter(|(_, ms)| *ms <= at_ms).map(|(version, _)| version).max().unwrap_or_default()
+    }
+
+    fn last_step(&self, flag: usize, version: u64) -> u64 {
+        let steps = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
+        steps.map(|(step, _)| step).filter(|step| *step <= version).max().unwrap_or_default()
+    }
+
+    fn ancestry(&mut self, flag: usize) -> Arc<Ancestry> {
+        if let Some(known) = self.ancestries.get(&flag) {
+            return Arc::clone(known);
+        }
+        let mut ancestry = Ancestry::default();
+        let mut next = vec![flag];
+        while let Some(number) = next.pop() {
+            let Some(history) = self.history.flag(number) else { continue };
+            let proposed = self.proposed.get(&number).map(|text| text.as_ref());
+            let texts = history.versions.iter().filter_map(|version| version.definition.as_deref());
+            for name in
+                texts.chain(proposed).filter(|text| text.contains("\"dependencies\"")).flat_map(parents)
+            {
+                if let Some(parent) = self.history.number(&history.environment, &name)
+                    && parent != flag
+                    && ancestry.flags.len() < ANCESTORS_MAX_COUNT
+                    && ancestry.flags.insert(parent)
+                {
+                    next.push(parent);
+                }
+            }
+        }
+        let flags = ancestry.flags.iter().filter_map(|number| self.history.flag(*number));
+        ancestry.steps = flags.flat_map(FlagHistory::steps).collect();
+        ancestry.steps.sort_unstable();
+        let ancestry = Arc::new(ancestry);
+        self.ancestries.insert(flag, Arc::clone(&ancestry));
+        ancestry
+    }
+
+    fn make(&self, number: usize, own: Own, version: u64) -> Option<Scene> {
+        let flag = self.history.flag(number)?;
+        let (first, mut is_hidden) = match own {
+            Own::Latest => self.latest(number, version)?,
+            Own::Pinned(pinned) => self.pinned(number, pinned, 0)?,
+            Own::Behind(pinned) => self.pinned(number, pinned, 1)?,
+        };
+        let mut names: Vec<String> = first.parents().map(str::to_owned).collect();
+        let mut changes = vec![FlagChange::Set(Arc::new(first))];
+        let mut next = 0;
+        while let Some(name) = names.get(next) {
+            next += 1;
+            let parent = self.history.number(&flag.environment, name).filter(|parent| *parent != number);
+            let Some((parent, hidden)) = parent.and_then(|parent| self.latest(parent, version)) else {
+                continue;
+            };
+            is_hidden |= hidden;
+            for above in parent.parents() {
+                if names.len() < ANCESTORS_MAX_COUNT && !names.iter().any(|name| name == above) {
+                    names.push(above.to_owned());
+                }
+            }
+            changes.push(FlagChange::Set(Arc::new(parent)));
+        }
+        let snapshot = Snapshot::default().with(changes);
+        let flags = Arc::clone(snapshot.environment(&flag.environment)?);
+        Some(Scene { flags, is_hidden })
+    }
+
+    /// The flag at the latest of its versions that is not above `version`. One that could not be compiled was never in
+    /// force.
+    fn latest(&self, number: usize, version: u64) -> Option<(CompiledFlag, bool)> {
+        let flag = self.history.flag(number)?;
+        let turn = flag.turns(version).next();
+        if self.proposed.contains_key(&number) {
+            return self.compile(number, version, "", turn);
+        }
+        for defined in flag.definitions(version) {
+            let text = defined.definition.as_deref()?;
+            if let Some(compiled) = self.compile(number, defined.version, text, turn) {
+                return Some(compiled);
+            }
+        }
+        None
+    }
+
+    /// The flag at exactly this version, which is that of its definition or of its switch; the other one `behind` steps
+    /// back from where it should have been.
+    fn pinned(&self, number: usize, version: u64, behind: usize) -> Option<(CompiledFlag, bool)> {
+        let flag = self.history.flag(number)?;
+        let is_defined = |it: &&Version| it.version == version;
+        let own = flag.definitions(version).next().filter(is_defined);
+        let (defined, turn) = match own {
+            Some(own) => (own, flag.turns(version).nth(behind)),
+            None => {
+                let turn = flag.turns(version).next().filter(|turn| turn.version == version)?;
+                (flag.definitions(version).nth(behind)?, Some(turn))
+            }
+        };
+        self.compile(number, defined.version, defined.definition.as_deref()?, turn)
+    }
+
+    fn compile(
+        &self,
+        number: usize,
+        version: u64,
+        definition: &str,
+        turn: Option<&Turn>,
+    ) -> Option<(CompiledFlag, bool)> {
+        let flag = self.history.flag(number)?;
+        let definition = self.proposed.get(&number).map_or(definition, |proposed| proposed.as_ref());
+        let compiled = CompiledFlag::compile(&flag.environment, version, definition).ok()?;
+        let is_hidden =
+            self.privacy.as_ref().is_some_and(|privacy| reads::any(definition, |it| privacy.hides(it)));
+        Some((
+            match turn {
+                Some(turn) => compiled.switched(Arc::clone(&turn.switch)),
+                None => compiled,
+            },
+            is_hidden,
+        ))
+    }
+}
+
+impl Ancestry {
+    /// The latest step up to this version.
+    fn last(&self, version: u64) -> u64 {
+        let end = self.steps.partition_point(|(step, _)| *step <= version);
+        end.checked_sub(1).and_then(|at| self.steps.get(at)).map_or(0, |(step, _)| *step)
+    }
+}

@@ -1,0 +1,95 @@
+//! Evaluations and versions out of the topics, for who has no database, or does not trust it.
+
+use std::sync::atomic::Ordering;
+
+use rdkafka::Message;
+use rdkafka::message::Headers;
+use tokio::runtime::Handle;
+
+use crate::audit::definition::FlagVersion;
+use crate::audit::evaluation::Event;
+use crate::config::{Config, InputFormat};
+use crate::kafka::range::Range;
+use crate::message::avro::Subject;
+use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry, Unread};
+use crate::store::record::{Key, decode_switch};
+
+use super::history::{Turn, Version};
+use super::{History, Progress, ReplayError, Session, Wanted};
+
+/// In the client's name.
+const ROLE: &str = "replay";
+
+/// What is still in the topics of definitions and kill switches: of each flag its last version, and those that were not
+/// compacted yet. Blocks.
+pub fn history(config: &Config) -> Result<History, ReplayError> {
+    let mut history = History::default();
+    let mut definitions = Range::open(config, ROLE, &config.topics.definitions, None)?;
+    while let Some(record) = definitions.record()? {
+        let at_ms = record.timestamp().to_millis().unwrap_or_default();
+        let (version, actor) = (header(&record, "version"), header(&record, "actor"));
+        // What cannot be read was never in force.
+        let read = FlagVersion::read(record.key(), record.payload(), version, actor, at_ms);
+        if let Ok(FlagVersion { environment, name, version, defined, .. }) = read {
+            let definition = defined.map(|defined| defined.definition.into_boxed_str());
+            let version = u64::try_from(version).unwrap_or_default();
+            history.add(&environment, &name, Version { version, in_force_ms: at_ms, definition })?;
+        }
+    }
+    let mut switches = Range::open(config, ROLE, &config.topics.overrides, None)?;
+    while let Some(record) = switches.record()? {
+        let key = Key::parse(record.key()).ok();
+        let switch = key.zip(record.payload()).and_then(|(key, value)| decode_switch(&key, value).ok());
+        if let Some(switch) = switch {
+            let at_ms = switch.changed_at.timestamp_millis();
+            let (environment, name) = (switch.environment.clone(), switch.flag_name.clone());
+            history.turned(
+                &environment,
+                &name,
+                Turn { version: switch.version, at_ms, switch: switch.into() },
+            );
+        }
+    }
+    history.sort();
+    Ok(history)
+}
+
+/// Takes all wanted evaluations of the events topic, and gives the session back. Blocks; within a runtime.
+pub fn evaluations(
+    config: &Config,
+    wanted: &Wanted,
+    mut session: Session,
+    progress: &Progress,
+) -> Result<Session, ReplayError> {
+    // No event is written before it is evaluated.
+    let from = wanted.from.timestamp_millis();
+    let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
+    let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
+    let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
+        .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;
+    let (mut reader, mut text) = (Reader::new(registry, Subject::EVENTS, InputFormat::Auto), Vec::new());
+    loop {
+        progress.is_at(events.passed(), events.expected());
+        let Some(record) = events.record()? else { break };
+        let json = match reader.read(record.payload().unwrap_or_default(), &mut text, MAX_EVENT_BYTES) {
+            Ok(json) => json,
+            Err(Unread::Away(why)) => return Err(ReplayError::Registry(why.to_string())),
+            Err(_) => continue,
+        };
+        // What is unreadable is a dead letter of the sink.
+        if let Ok(Event::Evaluated(row)) = Event::read(json)
+            && (from..to).contains(&row.evaluated_at)
+            && wanted.means(&row)
+        {
+            session.take(&row);
+            progress.rows.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(session)
+}
+
+/// The last header of this name.
+fn header<'r>(record: &'r impl Message, name: &str) -> Option<&'r str> {
+    let value = record.headers()?.iter().filter(|header| header.key == name).last()?.value?;
+    std::str::from_utf8(value).ok()
+}

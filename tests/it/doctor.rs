@@ -1,0 +1,71 @@
+//! `flagstream doctor`: what it finds, and what it advises.
+
+use serde_json::Value;
+
+use crate::harness::{Database, Group, Stack, flagstream, free_port, temporary_folder};
+
+fn doctor(group: &Group) -> (Option<i32>, Vec<Value>) {
+    let output = flagstream(group.folder.path(), &["doctor", "--output", "json"], group.settings());
+    let findings = serde_json::from_slice(&output.stdout);
+    (output.status.code(), findings.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// The state of the finding of this part that says this.
+fn state<'f>(findings: &'f [Value], part: &str, found: &str) -> &'f Value {
+    let finding = findings.iter().find(|it| it["part"] == part && it["found"].to_string().contains(found));
+    finding.unwrap_or_else(|| panic!("{part} {found}: {findings:#?}"))
+}
+
+#[test]
+fn a_deployment_that_is_well_and_each_thing_that_is_not() {
+    let (stack, _together) = Stack::together();
+    let database = Database::create(stack);
+    let group = Group::new(stack)
+        .set("DATABASE_URL", &database.url)
+        .set("REDIS_URL", &stack.redis)
+        .set("UNLEASH_URL", &stack.unleash.url)
+        .set("UNLEASH_API_TOKEN", &stack.unleash.development_token)
+        .set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
+    let (code, findings) = doctor(&group);
+    assert_eq!(code, Some(0), "{findings:#?}");
+    assert_eq!(state(&findings, "database", "migrations are missing")["state"], "doubtful");
+    assert!(flagstream(group.folder.path(), &["migrate"], group.settings()).status.success());
+    let (code, findings) = doctor(&group);
+    assert!(code == Some(0) && findings.iter().all(|it| it["state"] == "well"), "{findings:#?}");
+    for (part, found) in [
+        ("kafka", "transactions"),
+        ("kafka", "2.8 or newer"),
+        ("kafka", "read and written"),
+        ("unleash", "Admin API: answers, Unleash 7"),
+        ("kafka", "group"),
+        ("redis", "Redis"),
+        ("unleash", "development"),
+        ("state", ""),
+    ] {
+        state(&findings, part, found);
+    }
+
+    let closed = free_port();
+    let broken = group
+        .clone()
+        .set("FLAGSTREAM_TOPICS__UPDATES", format!("{}-none", group.topics.prefix))
+        .set("DATABASE_URL", format!("postgres://nobody@127.0.0.1:{closed}/none"))
+        .set("REDIS_URL", format!("redis://127.0.0.1:{closed}"))
+        .set("UNLEASH_API_TOKEN", "*:development.wrong")
+        .set("FLAGSTREAM_STATE_DIR", "/proc/none");
+    let (code, findings) = doctor(&broken);
+    assert_eq!(code, Some(1));
+    let wrong =
+        [("kafka", "-none"), ("database", ""), ("redis", ""), ("unleash", "401"), ("state", "/proc/none")];
+    for (part, found) in wrong {
+        let finding = state(&findings, part, found);
+        assert!(finding["state"] == "wrong" && finding["advice"].is_string(), "{finding}");
+    }
+    assert_eq!(state(&findings, "kafka", "-none")["advice"], "flagstream topics apply");
+
+    let folder = temporary_folder();
+    let nowhere = [("KAFKA_BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{closed}"))];
+    let output = flagstream(folder.path(), &["doctor"], nowhere);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("KAFKA_BOOTSTRAP_SERVERS"), "{text}");
+}
