@@ -27,7 +27,7 @@ use crate::shutdown::Shutdown;
 use kept::Kept;
 
 pub use client::{Client, RegistryError};
-pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations_of};
+pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of};
 pub use reader::{MAX_EVENT_BYTES, Reader, Unread};
 
 /// Registered a moment ago at another node of the registry, an id may be unknown at this one: it is asked for twice.
