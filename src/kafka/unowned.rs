@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use crate::config::Config;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, pause};
 
 use super::client::{self, Logged};
 
@@ -61,15 +61,6 @@ pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -
         }
     }
     Ok(())
-}
-
-/// `false`: shutdown came first.
-fn pause(length: Duration, shutdown: &Shutdown) -> bool {
-    let until = Instant::now() + length;
-    while Instant::now() < until && !shutdown.is_cancelled() {
-        std::thread::sleep(POLL);
-    }
-    !shutdown.is_cancelled()
 }
 
 /// Of a group that has members and is at rest.

@@ -17,6 +17,7 @@ use crate::evaluate::Parts;
 use crate::flag::Moment;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::metrics::WarmMetrics;
+use crate::shutdown::pause;
 
 use super::client::Client;
 use super::clients::{self, Progress};
@@ -105,7 +106,7 @@ impl Worker {
             } else {
                 (backoff * 2).min(MAX_BACKOFF)
             };
-            self.pause(backoff);
+            pause(backoff, &self.parts.shutdown);
         }
     }
 
@@ -292,12 +293,5 @@ impl Worker {
 
     fn ttl_ms(&self) -> i64 {
         i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn pause(&self, backoff: Duration) {
-        let until = Instant::now() + backoff;
-        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
-            std::thread::park_timeout(STEP);
-        }
     }
 }
