@@ -7,6 +7,7 @@
 //!          ─► publisher (drain)
 //! ```
 
+mod groups;
 mod probes;
 mod storage;
 
@@ -145,6 +146,7 @@ impl App {
         app.start_registry();
         app.start_store();
         let fit = app.start_topics(topics);
+        app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
         let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
         let elsewhere = origins.clone();

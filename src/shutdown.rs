@@ -14,6 +14,18 @@ pub use tokio_util::sync::CancellationToken as Shutdown;
 /// How often threads are looked after.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Between looks of a thread that waits.
+const PAUSE_STEP: Duration = Duration::from_millis(20);
+
+/// Waits on a thread. `false` if `shutdown` came first.
+pub fn pause(length: Duration, shutdown: &Shutdown) -> bool {
+    let until = std::time::Instant::now() + length;
+    while std::time::Instant::now() < until && !shutdown.is_cancelled() {
+        std::thread::park_timeout(PAUSE_STEP);
+    }
+    !shutdown.is_cancelled()
+}
+
 /// When a part stops: stages stop one after another, the parts of one together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

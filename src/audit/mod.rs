@@ -51,7 +51,7 @@ use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
 use crate::registry::Formats;
-use crate::shutdown::{Shutdown, Threads};
+use crate::shutdown::{Shutdown, Threads, pause};
 
 use self::letters::Letters;
 use self::postgres::PostgresRows;
@@ -176,10 +176,7 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
             if started.elapsed() > MAX_BACKOFF {
                 backoff = MIN_BACKOFF;
             }
-            let until = Instant::now() + backoff;
-            while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
+            pause(backoff, &self.parts.shutdown);
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }

@@ -9,6 +9,7 @@ use rand::Rng;
 
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::{BatchLabels, Metrics};
+use crate::shutdown::pause;
 
 use super::Parts;
 use super::amend::Amendments;
@@ -141,9 +142,6 @@ impl Worker {
 
     fn pause(&self, backoff: Duration) {
         let jitter = rand::rng().random_range(0.5..1.0);
-        let until = Instant::now() + backoff.mul_f64(jitter);
-        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        pause(backoff.mul_f64(jitter), &self.parts.shutdown);
     }
 }

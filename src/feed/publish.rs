@@ -1,7 +1,7 @@
 //! One Kafka transaction per diff, by the one producer that a successor fences. (Kill switches are written the same way.)
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use rdkafka::ClientContext;
@@ -15,13 +15,12 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
-use crate::kafka::producer::{LINGER_MS, flush};
+use crate::kafka::producer::{LINGER_MS, drain};
 
 /// A leader that died holds up readers of committed records no longer than this.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one call to the transaction coordinator, and for the drain.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const DRAIN_STEP: Duration = Duration::from_millis(10);
 /// Of records that are sent together. librdkafka doesn't split a batch that the broker finds too large: with small ones
 /// a definition that is too large is alone in its batch, and known by name.
 const BATCH_BYTES: usize = 16 << 10;
@@ -181,14 +180,8 @@ impl Publisher {
 
     /// Waits for all deliveries. Without this `commit_transaction` would wait for them itself, in steps of 100 ms.
     fn drain(&self) -> Result<(), PublishError> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        while self.producer.in_flight_count() > 0 {
-            if Instant::now() > deadline {
-                return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));
-            }
-            flush(&self.producer, DRAIN_STEP);
-            // What failed stays in flight until it is heard of.
-            self.producer.poll(Duration::ZERO);
+        if !drain(&self.producer, CALL_TIMEOUT, || {}) {
+            return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));
         }
         self.undelivered().map_or(Ok(()), Err)
     }

@@ -31,6 +31,9 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
     config
 }
 
+/// How the members of a group share out its partitions.
+pub const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
+
 /// A static member of a role's group, which reads committed records from where the application says.
 pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientConfig {
     let session_timeout = config.delivery.session_timeout;
@@ -38,7 +41,7 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
     settings
         .set("group.id", format!("{}-{role}", config.kafka.group_id))
         .set("group.instance.id", name)
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("partition.assignment.strategy", ASSIGNMENT_STRATEGY)
         .set("session.timeout.ms", session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
         .set("enable.auto.commit", "false")

@@ -9,3 +9,4 @@ pub mod range;
 mod record;
 pub mod sender;
 pub mod topics;
+pub mod unowned;

@@ -183,23 +183,14 @@ impl ReportingProducer {
     ///
     /// Not the crate's `flush`: that one works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
         let mut purged = false;
-        while self.producer.in_flight_count() > 0 {
-            if Instant::now() > deadline {
-                return false;
-            }
-            // Sends what still waits for company, and returns as soon as nothing is in flight. What failed stays
-            // in flight until it is heard of, so the wait is a short one.
-            flush(&self.producer, FLUSH);
-            self.producer.poll(Duration::ZERO);
+        drain(&self.producer, patience, || {
             // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
             if !purged && self.has_failures() {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-        }
-        true
+        })
     }
 
     /// Serves what has come and gives the core to those who are waited for.
@@ -279,6 +270,26 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
 pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, patience: Duration) {
     let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), patience) };
+}
+
+/// Waits until nothing is in flight, and calls `heard` after each look at what was reported. `false` if `patience` ran out.
+pub(crate) fn drain<C: ProducerContext>(
+    producer: &BaseProducer<C>,
+    patience: Duration,
+    mut heard: impl FnMut(),
+) -> bool {
+    let deadline = Instant::now() + patience;
+    while producer.in_flight_count() > 0 {
+        if Instant::now() > deadline {
+            return false;
+        }
+        // Returns as soon as nothing is in flight. What failed stays in flight until it is heard of, so the wait is a
+        // short one.
+        flush(producer, FLUSH);
+        producer.poll(Duration::ZERO);
+        heard();
+    }
+    true
 }
 
 /// Whether a broker refused this very record, so that sending it again would end the same way.

@@ -24,6 +24,7 @@ use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::message::change::Change;
 use crate::registry::Reader;
+use crate::shutdown::pause;
 
 use super::client::Client;
 use super::clients::{self, Progress};
@@ -107,7 +108,7 @@ impl Sweeper {
             }
             let Err(error) = self.session() else { break };
             tracing::warn!(%error, "invalidations are read again from the last commit");
-            self.pause(MAX_BACKOFF);
+            pause(MAX_BACKOFF, &self.parts.shutdown);
         }
     }
 
@@ -125,7 +126,7 @@ impl Sweeper {
                 Ok(()) => backoff = MIN_BACKOFF,
                 Err(trouble) => {
                     self.give_up_late(&trouble);
-                    self.pause(backoff);
+                    pause(backoff, &self.parts.shutdown);
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
@@ -307,13 +308,6 @@ impl Sweeper {
         }
         let since = sweep.published.and_then(|published| (Utc::now() - published).to_std().ok());
         histogram.observe(since.unwrap_or_else(|| sweep.begun.elapsed()));
-    }
-
-    fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause;
-        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
-            std::thread::park_timeout(STEP);
-        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::metrics::WarmMetrics;
 use crate::registry::{MAX_EVENT_BYTES, Reader, Unread};
+use crate::shutdown::pause;
 
 use super::client::Client;
 use super::clients::{self, Progress};
@@ -110,7 +111,7 @@ impl Worker {
             } else {
                 (backoff * 2).min(MAX_BACKOFF)
             };
-            self.pause(backoff);
+            pause(backoff, &self.parts.shutdown);
         }
     }
 
@@ -305,12 +306,5 @@ impl Worker {
 
     fn ttl_ms(&self) -> i64 {
         i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn pause(&self, backoff: Duration) {
-        let until = Instant::now() + backoff;
-        while Instant::now() < until && !self.parts.shutdown.is_cancelled() {
-            std::thread::park_timeout(STEP);
-        }
     }
 }

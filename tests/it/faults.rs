@@ -2,10 +2,17 @@
 //!
 //! Load runs all the while. At the end the ledger compares every request in Kafka with every result.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use flagstream::config::{Profile, load_from};
+use flagstream::kafka::unowned;
+use flagstream::shutdown::Shutdown;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use flagstream::message::avro::Kind;
 
@@ -279,4 +286,41 @@ fn the_broker_is_stopped_and_comes_back() {
     }
     services.iter_mut().for_each(Service::assert_running);
     scenes.into_iter().for_each(Scene::balance);
+}
+
+/// As after a broker that was lost in the middle of a rebalance: they are nobody's, and no member asks for another one.
+#[test]
+fn partitions_that_belong_to_nobody_are_shared_out() {
+    let (stack, _together) = Stack::together();
+    let mut topics = Group::new(stack).topics;
+    let member: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &topics.kafka)
+        .set("group.id", format!("{}-evaluator", topics.prefix))
+        .set("group.instance.id", "member")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        // It never looks at its topics again by itself.
+        .set("topic.metadata.refresh.interval.ms", "-1")
+        .create()
+        .unwrap();
+    member.subscribe(&[&topics.requests]).unwrap();
+    let owned = || {
+        member.poll(Duration::from_millis(10));
+        member.assignment().unwrap().count()
+    };
+    let before = usize::try_from(topics.partitions).unwrap();
+    wait_until("its partitions", SOON, || owned() == before);
+    topics.grow(topics.partitions + 2);
+    let settings = topics.settings().into_iter().map(|(name, value)| (name.into(), value.into()));
+    let config = Arc::new(load_from(None, settings, Profile::Service).unwrap().config);
+    let groups = [unowned::Group { role: "evaluator", topic: topics.requests.clone() }];
+    let shutdown = Shutdown::new();
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| unowned::look_after(&config, &groups, &shutdown));
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            wait_until("the new partitions too", SOON * 2, || owned() == before + 2);
+        }));
+        shutdown.cancel();
+        looking.join().unwrap().unwrap();
+        ended.unwrap();
+    });
 }

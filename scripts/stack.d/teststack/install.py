@@ -110,7 +110,9 @@ def _maven(name, goal):
 
     def fetch(folder):
         need("java", "mvn")
-        _quiet(["mvn", "-B", "-q", "-f", pom, f"dependency:{goal}", f"-DoutputDirectory={folder}"])
+        # Maven leaves marks beside its pom, and a mark of an earlier fetch makes it fetch nothing.
+        shutil.copy(pom, folder)
+        _quiet(["mvn", "-B", "-q", "-f", folder / pom.name, f"dependency:{goal}", f"-DoutputDirectory={folder}"])
 
     return _cached(name, [pom], fetch)
 

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use tokio::task::JoinHandle;
 
 use crate::kafka::consumer::BatchConsumer;
+use crate::shutdown::pause;
 use crate::warm::clients::Progress;
 use crate::warm::subject::Entry;
 use crate::warm::trouble::Trouble;
@@ -57,7 +58,7 @@ impl Worker {
                 self.parts.metrics.drop_counted("warm_write", trouble.reason(), count);
                 break;
             }
-            self.pause(backoff);
+            pause(backoff, &self.parts.shutdown);
             backoff = (backoff * 2).min(MAX_BACKOFF);
             if self.parts.shutdown.is_cancelled() {
                 return Ok(());

@@ -186,6 +186,8 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "5")
         .set("reconnect.backoff.max.ms", "500")
+        // One that was told that there is no such topic would ask again in minutes.
+        .set("topic.metadata.refresh.interval.ms", "1000")
         .set("allow.auto.create.topics", "false")
         .create()
         .unwrap();

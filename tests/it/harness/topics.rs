@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 
 use super::http::block_on;
@@ -138,6 +140,16 @@ impl Topics {
         for result in made {
             result.unwrap();
         }
+    }
+
+    /// Adds partitions to the topic of requests.
+    pub fn grow(&mut self, partitions: i32) {
+        let grown = NewPartitions::new(&self.requests, usize::try_from(partitions).unwrap());
+        for result in block_on(admin(&self.kafka).create_partitions([&grown], &AdminOptions::new())).unwrap()
+        {
+            result.unwrap();
+        }
+        self.partitions = partitions;
     }
 
     /// Sets the largest record (batch, as compressed) that a topic takes.

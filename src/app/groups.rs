@@ -1,0 +1,38 @@
+//! The consumer groups of this instance's roles.
+
+use std::sync::Arc;
+
+use super::{App, Role, Topics};
+use crate::config::TopicsConfig;
+use crate::kafka::unowned::{self, Group};
+use crate::shutdown::Stage;
+
+impl App {
+    /// Sees to it that no partition is left to nobody. (The embedded broker cannot say whose they are.)
+    pub(super) fn start_groups(&mut self, roles: &[Role], topics: Topics) {
+        let config = Arc::clone(&self.parts.config);
+        let groups: Vec<Group> = roles.iter().flat_map(|role| groups(*role, &config.topics)).collect();
+        if groups.is_empty() || topics == Topics::Made {
+            return;
+        }
+        self.supervisor.start(Stage::Base, "groups", |shutdown| async move {
+            let looking = move || unowned::look_after(&config, &groups, &shutdown);
+            Ok(tokio::task::spawn_blocking(looking).await??)
+        });
+    }
+}
+
+fn groups(role: Role, topics: &TopicsConfig) -> Vec<Group> {
+    let group = |role, topic: &String| Group { role, topic: topic.clone() };
+    match role {
+        Role::Evaluator => vec![group("evaluator", &topics.requests)],
+        Role::Sink => vec![
+            group("sink", &topics.events),
+            group("sink-definitions", &topics.definitions),
+            group("sink-conversions", &topics.conversions),
+        ],
+        Role::Warmer => vec![group("warmer", &topics.events), group("warmer-updates", &topics.updates)],
+        // Whoever owns the changes leads; it shares them out eagerly.
+        Role::Feeder | Role::Api => Vec::new(),
+    }
+}
