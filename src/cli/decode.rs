@@ -22,24 +22,25 @@ impl Decoder {
 
     /// What cannot be read stays as it is.
     pub fn decode(&mut self, record: OwnedMessage) -> OwnedMessage {
+        let Some(json) = record.payload().and_then(|payload| self.json(payload)) else { return record };
+        OwnedMessage::new(
+            Some(json),
+            record.key().map(<[u8]>::to_vec),
+            record.topic().to_owned(),
+            record.timestamp(),
+            record.partition(),
+            record.offset(),
+            record.headers().cloned(),
+        )
+    }
+
+    /// The JSON of what is in Avro, if it can be read.
+    pub fn json(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let mut text = Vec::new();
-        let read = self.0.read(record.payload().unwrap_or_default(), &mut text, MAX_EVENT_BYTES).map(drop);
-        match read {
-            // It is JSON already.
-            Ok(()) if text.is_empty() => record,
-            Ok(()) => OwnedMessage::new(
-                Some(text),
-                record.key().map(<[u8]>::to_vec),
-                record.topic().to_owned(),
-                record.timestamp(),
-                record.partition(),
-                record.offset(),
-                record.headers().cloned(),
-            ),
-            Err(unread) => {
-                tracing::debug!(partition = record.partition(), offset = record.offset(), %unread, "not decoded");
-                record
-            }
+        if let Err(unread) = self.0.read(payload, &mut text, MAX_EVENT_BYTES) {
+            tracing::debug!("not decoded: {unread}");
+            return None;
         }
+        Some(text).filter(|text| !text.is_empty())
     }
 }

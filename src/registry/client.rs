@@ -56,8 +56,16 @@ pub struct Registered {
     pub schema: String,
     #[serde(rename = "schemaType", default = "avro")]
     pub schema_type: String,
+    /// Others that are needed to read it.
     #[serde(default)]
-    references: Vec<IgnoredAny>,
+    pub references: Vec<Reference>,
+}
+
+/// Another schema, by which a type of it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+pub struct Reference {
+    pub subject: String,
+    pub version: u32,
 }
 
 #[derive(Serialize)]
@@ -90,11 +98,6 @@ fn avro() -> String {
 impl Registered {
     pub fn is_avro(&self) -> bool {
         self.schema_type == "AVRO"
-    }
-
-    /// Whether other schemas are needed to read it.
-    pub fn has_references(&self) -> bool {
-        !self.references.is_empty()
     }
 }
 
@@ -132,6 +135,12 @@ impl Client {
     /// What the id stands for; `None` if the registry does not have it.
     pub async fn schema(&self, id: u32) -> Result<Option<Registered>, RegistryError> {
         self.ask(Method::GET, &["schemas", "ids", &id.to_string()], None).await
+    }
+
+    /// A schema that another refers to; `None` if the registry does not have it.
+    pub async fn referred(&self, reference: &Reference) -> Result<Option<Registered>, RegistryError> {
+        let path = ["subjects", &reference.subject, "versions", &reference.version.to_string()];
+        self.ask(Method::GET, &path, None).await
     }
 
     /// The id of a schema under a subject; registers it if that is wanted.

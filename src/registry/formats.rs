@@ -10,6 +10,7 @@ use crate::config::{Config, InputFormat, OutputFormat, SubjectStrategy};
 use crate::message::avro::{Format, Kind, Subject, header};
 use crate::metrics::Metrics;
 
+use super::texts::Texts;
 use super::{Lookups, Reader, RegistryError, SchemaRegistry};
 
 /// How long a start waits for the registry: without ids nothing can be written.
@@ -69,7 +70,7 @@ impl Formats {
         let requests = registrations_of(config.formats.subjects, &config.topics.requests, Subject::REQUESTS);
         for (registration, id) in requests.iter().chain(&registrations(config)).zip(UNREGISTERED_ID..) {
             if let Some(registry) = &formats.registry {
-                registry.learn(id, &registration.schema).map_err(anyhow::Error::msg)?;
+                registry.learn(id, &Texts::alone(&registration.schema)).map_err(anyhow::Error::msg)?;
             }
             formats.set(registration, id);
         }

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::disk::replace;
 
+use super::texts::Texts;
+
 /// More schemas of strangers are not kept.
 const MAX_SCHEMAS_COUNT: usize = 1_000;
 /// Larger ones are not kept, nor is a larger file read.
@@ -31,7 +33,7 @@ pub(super) struct Kept {
 struct Said {
     /// The addresses asked: ids of another registry mean something else.
     registry: Vec<String>,
-    schemas: BTreeMap<u32, String>,
+    schemas: BTreeMap<u32, Texts>,
     own: BTreeMap<String, Own>,
 }
 
@@ -59,7 +61,7 @@ impl Kept {
         Self { path, said: Mutex::new(said) }
     }
 
-    pub(super) fn schema(&self, id: u32) -> Option<String> {
+    pub(super) fn schema(&self, id: u32) -> Option<Texts> {
         self.with(|said| said.schemas.get(&id).cloned())
     }
 
@@ -67,11 +69,11 @@ impl Kept {
         self.with(|said| said.own.get(subject).filter(|own| own.schema == schema).map(|own| own.id))
     }
 
-    pub(super) fn keep_schema(&self, id: u32, schema: &str) {
+    pub(super) fn keep_schema(&self, id: u32, schema: &Texts) {
         self.with(|said| {
-            let fits = schema.len() <= MAX_SCHEMA_BYTES && said.schemas.len() < MAX_SCHEMAS_COUNT;
+            let fits = schema.bytes() <= MAX_SCHEMA_BYTES && said.schemas.len() < MAX_SCHEMAS_COUNT;
             if said.schemas.get(&id).is_none_or(|known| known != schema) && fits {
-                said.schemas.insert(id, schema.to_owned());
+                said.schemas.insert(id, schema.clone());
                 self.save(said);
             }
         });

@@ -7,13 +7,13 @@ mod client;
 mod formats;
 mod kept;
 mod reader;
+mod texts;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use apache_avro::Schema;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,10 +21,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::config::SchemaRegistryConfig;
+use crate::message::avro::Writer;
 use crate::metrics::OutcomeLabels;
 use crate::shutdown::Shutdown;
 
 use kept::Kept;
+use texts::Texts;
 
 pub use client::{Client, RegistryError};
 pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of};
@@ -47,7 +49,7 @@ pub type Lookups = Family<OutcomeLabels, Counter>;
 /// What an id stands for.
 #[derive(Debug, Clone)]
 pub enum Lookup {
-    Known(Arc<Schema>),
+    Known(Arc<Writer>),
     /// The registry has no such id, or it is not one of Avro.
     Unknown(Arc<str>),
     /// The registry cannot be asked: why.
@@ -61,7 +63,7 @@ pub struct SchemaRegistry {
     kept: Option<Kept>,
     lookups: Lookups,
     runtime: Handle,
-    known: ArcSwap<AHashMap<u32, Arc<Schema>>>,
+    known: ArcSwap<AHashMap<u32, Arc<Writer>>>,
     /// Since when it is away, and why.
     away: ArcSwapOption<(Instant, Arc<str>)>,
     /// Held while it is asked; which ids it does not know.
@@ -134,7 +136,7 @@ impl SchemaRegistry {
             }
             Err(refused) => return Err(refused),
         };
-        self.learn(id, schema).map_err(|error| RegistryError::Refused(error.to_string()))?;
+        self.learn(id, &Texts::alone(schema)).map_err(|error| RegistryError::Refused(error.to_string()))?;
         Ok(id)
     }
 
@@ -160,10 +162,10 @@ impl SchemaRegistry {
             }
         };
         self.note_there();
-        match found.and_then(|schema| self.learn(id, &schema).map(|learnt| (schema, learnt))) {
-            Ok((text, schema)) => {
+        match found.and_then(|texts| self.learn(id, &texts).map(|schema| (texts, schema))) {
+            Ok((texts, schema)) => {
                 if let Some(kept) = &self.kept {
-                    kept.keep_schema(id, &text);
+                    kept.keep_schema(id, &texts);
                 }
                 self.count("found");
                 Lookup::Known(schema)
@@ -182,7 +184,7 @@ impl SchemaRegistry {
     /// What is known of the id while the registry cannot be asked.
     fn meanwhile(&self, id: u32, why: Arc<str>) -> Lookup {
         let kept = self.kept.as_ref().and_then(|kept| kept.schema(id));
-        match kept.map(|schema| self.learn(id, &schema)) {
+        match kept.map(|texts| self.learn(id, &texts)) {
             Some(Ok(schema)) => {
                 self.count("kept");
                 Lookup::Known(schema)
@@ -194,9 +196,9 @@ impl SchemaRegistry {
         }
     }
 
-    fn learn(&self, id: u32, text: &str) -> Result<Arc<Schema>, Arc<str>> {
-        let schema =
-            Schema::parse_str(text).map_err(|error| format!("schema {id} cannot be read: {error}"))?;
+    fn learn(&self, id: u32, texts: &Texts) -> Result<Arc<Writer>, Arc<str>> {
+        let schema = Writer::parse(&texts.schema, &texts.others)
+            .map_err(|error| format!("schema {id} cannot be read: {error}"))?;
         let schema = Arc::new(schema);
         self.known.rcu(|known| {
             let mut known = AHashMap::clone(known);
@@ -224,22 +226,16 @@ impl SchemaRegistry {
     }
 
     /// The schema, or why there is none.
-    async fn look(&self, id: u32) -> Result<Result<String, Arc<str>>, RegistryError> {
+    async fn look(&self, id: u32) -> Result<Result<Texts, Arc<str>>, RegistryError> {
         let mut found = self.client.schema(id).await?;
         if found.is_none() {
             tokio::time::sleep(SECOND_LOOK).await;
             found = self.client.schema(id).await?;
         }
-        Ok(match found {
-            None => Err(format!("the registry has no schema {id}").into()),
-            Some(found) if !found.is_avro() => {
-                Err(format!("schema {id} is of type {}, not AVRO", found.schema_type).into())
-            }
-            Some(found) if found.has_references() => {
-                Err(format!("schema {id} refers to others, which are not followed").into())
-            }
-            Some(found) => Ok(found.schema),
-        })
+        match found {
+            None => Ok(Err(format!("the registry has no schema {id}").into())),
+            Some(found) => Texts::gather(&self.client, id, found).await,
+        }
     }
 }
 

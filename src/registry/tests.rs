@@ -44,10 +44,13 @@ async fn serve(
     let parts: Vec<&str> = uri.path().trim_start_matches("/base").split('/').skip(1).collect();
     let sent = || serde_json::from_slice::<Value>(&body).unwrap()["schema"].clone();
     match (method.as_str(), parts.as_slice()) {
-        ("GET", ["schemas", "ids", id]) => match schemas.get(&id.parse().unwrap()) {
-            Some(schema) => schema.to_string().into_response(),
-            None => missing.into_response(),
-        },
+        // A version is the id here.
+        ("GET", ["schemas", "ids", id] | ["subjects", _, "versions", id]) => {
+            match schemas.get(&id.parse().unwrap()) {
+                Some(schema) => schema.to_string().into_response(),
+                None => missing.into_response(),
+            }
+        }
         ("POST", ["subjects", "refused-value", ..]) => {
             (StatusCode::CONFLICT, r#"{"message":"incompatible with an earlier schema"}"#).into_response()
         }
@@ -179,6 +182,50 @@ async fn a_start_while_the_registry_is_away_goes_on_with_what_it_said() {
 }
 
 #[tokio::test]
+async fn what_a_schema_refers_to_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fake, address) = Fake::default().start().await;
+    let has = |id: u32, schema: Value, references: &[u32]| {
+        let reference = |id: &u32| json!({"name": "any", "subject": format!("s{id}"), "version": id});
+        let references: Vec<_> = references.iter().map(reference).collect();
+        let schema = json!({"schema": schema.to_string(), "references": references});
+        fake.schemas.lock().unwrap().insert(id, schema);
+    };
+    let record = |name: &str, fields: Value| json!({"type": "record", "name": name, "fields": fields});
+    has(1, json!({"type": "enum", "name": "a.Tier", "symbols": ["free", "paid"]}), &[]);
+    has(2, record("b.Context", json!([{"name": "tier", "type": "a.Tier"}])), &[1]);
+    let fields = json!([{"name": "flag_name", "type": "string"}, {"name": "context", "type": "b.Context"},
+        {"name": "trace", "type": "a.Tier"}]);
+    has(3, record("Question", fields), &[2, 1]);
+    let message = [&header(3)[..], b"\x02f\x02\x00"].concat();
+    let url = format!("http://{address}");
+    for _ in 0..2 {
+        // The second one has it from the disk.
+        let registry = kept_in(Some(folder.path()), &[&url]);
+        let reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
+        let (_, read) = read(reader, message.clone()).await;
+        assert_eq!(read.as_deref(), Ok(r#"{"flag_name":"f","context":{"tier":"paid"}}"#));
+        *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(fake.calls.lock().unwrap().iter().filter(|call| call.contains("/versions/")).count(), 2);
+
+    *fake.fails.lock().unwrap() = None;
+    (100..300).for_each(|id| has(id, json!("string"), &[id + 1]));
+    has(4, json!("string"), &[4]);
+    has(5, record("Question", json!([{"name": "context", "type": "a.Tier"}])), &[]);
+    let registry = open(&[&url]);
+    for (id, expected) in [
+        (100, "schema 100 refers to more than 100 others, or 4194304 bytes of them"),
+        (4, "schema 4 cannot be read: "),
+        (5, "schema 5 cannot be read: "),
+    ] {
+        let reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);
+        let error = read(reader, header(id).to_vec()).await.1.unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_outage_is_no_fault_of_the_record_and_ends() {
     let (fake, address) = Fake::default().start().await;
     *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
@@ -216,7 +263,7 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
         .insert(4, json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}));
     fake.has(5, Kind::Request.text());
     let referring =
-        json!({"schema": Kind::Request.text(), "references": [{"name": "X", "subject": "x", "version": 1}]});
+        json!({"schema": Kind::Request.text(), "references": [{"name": "X", "subject": "x", "version": 99}]});
     fake.schemas.lock().unwrap().insert(6, referring);
     let registry = open(&[&format!("http://{address}")]);
     let outcomes = [
@@ -224,7 +271,7 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
         (header(2).to_vec(), "schema 2: flag_names: expected a list, its schema has string"),
         (header(3).to_vec(), "schema 3 cannot be read"),
         (header(4).to_vec(), "schema 4 is of type PROTOBUF, not AVRO"),
-        (header(6).to_vec(), "schema 6 refers to others, which are not followed"),
+        (header(6).to_vec(), "schema 6 refers to x 99, which is not there"),
         (header(5).to_vec(), "not a message of schema 5: it ends in the middle of a value"),
     ];
     let mut reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);

@@ -12,7 +12,7 @@ import uuid
 
 import fastavro
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
@@ -26,7 +26,10 @@ def main():
     for message in told["writes"]:
         # Each schema under a subject of its own, as of services that know nothing of each other.
         topic, subject = message["topic"], message["subject"]
-        serialize = AvroSerializer(registry, message["schema"], conf={"subject.name.strategy": lambda *_: subject})
+        references = [SchemaReference(name, of, registry.get_latest_version(of).version)
+                      for name, of in message.get("references", {}).items()]
+        schema = Schema(message["schema"], "AVRO", references)
+        serialize = AvroSerializer(registry, schema, conf={"subject.name.strategy": lambda *_: subject})
         value = serialize(message["value"], SerializationContext(topic, MessageField.VALUE))
         producer.produce(topic, value=value, key=message["key"], headers=message.get("headers", {}))
     producer.flush(PATIENCE_S)

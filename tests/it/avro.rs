@@ -22,6 +22,11 @@ const OTHERS: &str = r#"{"type": "record", "name": "com.acme.Question", "fields"
         {"name": "subscription_tier", "type": {"type": "enum", "name": "com.acme.Tier", "symbols": ["free", "premium"]}},
         {"name": "seen", "type": {"type": "map", "values": "int"}}]}}]}"#;
 
+/// What all services of a company share, and a schema that refers to it.
+const SHARED: &str = r#"{"type": "record", "name": "com.acme.Traits", "fields": [{"name": "subscription_tier", "type": "string"}]}"#;
+const REFERRING: &str = r#"{"type": "record", "name": "com.acme.Ask", "fields": [{"name": "request_id", "type": "string"},
+    {"name": "flag_name", "type": "string"}, {"name": "context", "type": "com.acme.Traits"}]}"#;
+
 /// None of a request's.
 const ODD: &str =
     r#"{"type": "record", "name": "Odd", "fields": [{"name": "flag_names", "type": "string"}]}"#;
@@ -55,6 +60,12 @@ fn services_in_python_ask_and_read_in_avro() {
         let subject = format!("{}-{subject}", group.topics.prefix);
         json!({"topic": group.topics.requests, "subject": subject, "schema": schema, "key": key, "value": value, "headers": headers})
     };
+    let shared = format!("{}-shared", group.topics.prefix);
+    register(stack, &shared, SHARED);
+    let traits =
+        json!({"request_id": "r-4", "flag_name": "theme", "context": {"subscription_tier": "premium"}});
+    let mut referring = ask("refers", REFERRING, "u-4", traits);
+    referring["references"] = json!({"com.acme.Traits": shared});
     let read = python(
         stack,
         &[
@@ -73,8 +84,9 @@ fn services_in_python_ask_and_read_in_avro() {
                 "default_value": "{\"none\":true}", "context": {"subscription_tier": "free", "seen": {"home": 2}}}),
             ),
             ask("asks", ours, "u-3", json!({"request_id": "r-3", "flag_name": "on"})),
+            referring,
         ],
-        &[(&group.topics.events, 3), (&replies, 3)],
+        &[(&group.topics.events, 4), (&replies, 4)],
     );
 
     let events = by_request(&read, &group.topics.events);
@@ -91,6 +103,10 @@ fn services_in_python_ask_and_read_in_avro() {
     assert_eq!(second["typed_value"], r#"{"none":true}"#);
     assert_eq!(second["context"], r#"{"subscription_tier":"free","seen":{"home":2}}"#);
     assert_eq!((&events["r-3"]["typed_value"], &events["r-3"]["context"]), (&json!("true"), &json!("{}")));
+    assert_eq!(
+        (&events["r-4"]["variant"], &events["r-4"]["context"]),
+        (&json!("dark"), &json!(r#"{"subscription_tier":"premium"}"#))
+    );
     let replies = by_request(&read, &replies);
     assert_eq!(replies["r-1"]["results"]["theme"]["value"], first["typed_value"]);
     assert_eq!(replies["r-3"]["results"]["on"]["flag_version"], events["r-3"]["flag_version"]);
@@ -101,7 +117,7 @@ fn services_in_python_ask_and_read_in_avro() {
     sender.send(&group.topics.requests, None, Some(b"u-4"), br#"{"flag_name":"on","user_id":"u-4"}"#, None);
     let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &json!({"flag_name": "on"}));
     assert_eq!(answer.status, 200);
-    wait_until("five rows", SOON, || database.audited() == 5);
+    wait_until("all rows", SOON, || database.audited() == 6);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::wire::Input;
 
 /// Deepest nesting of a message: schemas may contain themselves.
 const MAX_DEPTH_LEVELS: usize = 64;
-/// Most elements of all lists and maps of a message: one without bytes may claim any number.
+/// Most elements of all lists and maps of a message, and skipped fields: those without bytes may be any number.
 const MAX_ITEMS_COUNT: u64 = 1_000_000;
 
 /// One message on its way.
@@ -213,12 +213,17 @@ impl<'m> Decoder<'m> {
                 self.input.long()?;
             }
             for _ in 0..count.unsigned_abs() {
-                self.items += 1;
-                if self.items > MAX_ITEMS_COUNT {
-                    return Err(Broken::new(format!("it has more than {MAX_ITEMS_COUNT} elements")));
-                }
+                self.count()?;
                 item(self)?;
             }
+        }
+    }
+
+    fn count(&mut self) -> Result<(), Broken> {
+        self.items += 1;
+        match self.items {
+            0..=MAX_ITEMS_COUNT => Ok(()),
+            _ => Err(Broken::new(format!("it has more than {MAX_ITEMS_COUNT} elements"))),
         }
     }
 
@@ -242,9 +247,12 @@ impl<'m> Decoder<'m> {
                     decoder.skip(*of)
                 })
             }),
-            Step::Record(fields) => {
-                self.nested(|decoder| fields.iter().try_for_each(|(_, id)| decoder.skip(*id)))
-            }
+            Step::Record(fields) => self.nested(|decoder| {
+                fields.iter().try_for_each(|(_, id)| {
+                    decoder.count()?;
+                    decoder.skip(*id)
+                })
+            }),
             Step::Unfit(misfit) => Err(Broken::new(misfit.to_string())),
         }
     }

@@ -19,7 +19,7 @@ mod wire;
 
 pub use format::Format;
 pub use plan::{Misfit, Plan};
-pub use schemas::{Kind, Subject};
+pub use schemas::{Kind, Subject, Writer};
 
 /// Before each message in Confluent's wire format: a zero and the schema's id.
 pub const HEADER_BYTES: usize = 5;

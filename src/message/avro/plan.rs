@@ -9,6 +9,11 @@ use std::collections::HashMap;
 use apache_avro::Schema;
 use apache_avro::schema::{Name, NamesRef, RecordSchema, ResolvedSchema, UuidSchema};
 
+use super::Writer;
+
+/// Deepest nesting of a schema, by its types' names too.
+const MAX_DEPTH_LEVELS: usize = 200;
+
 /// How messages of one schema become JSON and, for schemas of ours, how JSON becomes them.
 #[derive(Debug)]
 pub struct Plan {
@@ -76,18 +81,20 @@ struct Resolver<'r> {
     steps: Vec<Step>,
     /// Records that are skipped or taken whole: they may contain themselves.
     whole: HashMap<(Name, bool), usize>,
+    depth: usize,
 }
 
 impl Plan {
     /// How messages of `writer` are read as one of `readers`.
-    pub(super) fn resolve(writer: &Schema, readers: &[&Schema]) -> Result<Self, Misfit> {
+    pub(super) fn resolve(writer: &Writer, readers: &[&Schema]) -> Result<Self, Misfit> {
         let mut resolver = Resolver {
-            writer: names(vec![writer])?,
+            writer: names(writer.others.iter().chain([&writer.schema]).collect())?,
             reader: names(readers.to_vec())?,
             steps: Vec::new(),
             whole: HashMap::new(),
+            depth: 0,
         };
-        let root = resolver.step(writer, Want::OneOf(readers))?;
+        let root = resolver.step(&writer.schema, Want::OneOf(readers))?;
         Ok(Self { steps: resolver.steps, root })
     }
 }
@@ -110,6 +117,16 @@ impl<'r> Resolver<'r> {
     }
 
     fn step(&mut self, writer: &'r Schema, want: Want<'r>) -> Result<usize, Misfit> {
+        if self.depth == MAX_DEPTH_LEVELS {
+            return Err(Misfit::new("a schema of few levels", format!("more than {MAX_DEPTH_LEVELS}")));
+        }
+        self.depth += 1;
+        let step = self.step_of(writer, want);
+        self.depth -= 1;
+        step
+    }
+
+    fn step_of(&mut self, writer: &'r Schema, want: Want<'r>) -> Result<usize, Misfit> {
         match (writer, want) {
             (Schema::Ref { name }, _) => match self.writer.get(name).copied() {
                 Some(named) => self.step(named, want),

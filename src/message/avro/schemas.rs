@@ -24,10 +24,18 @@ pub struct Subject {
     pub kinds: &'static [Kind],
 }
 
+/// A schema that messages were written with.
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) schema: Schema,
+    /// Those that it refers to, each behind the ones that it refers to itself.
+    pub(super) others: Vec<Schema>,
+}
+
 /// A schema of ours, and how it is written and read.
 #[derive(Debug)]
 struct Own {
-    schema: Schema,
+    writer: Writer,
     plan: Plan,
 }
 
@@ -74,7 +82,7 @@ impl Kind {
     }
 
     pub fn schema(self) -> &'static Schema {
-        &self.own().schema
+        &self.own().writer.schema
     }
 
     /// How messages of our own schema are written and read.
@@ -92,9 +100,18 @@ impl Kind {
 
 #[allow(clippy::expect_used)] // The texts are constants, and a test reads them all.
 fn own(kind: Kind) -> Own {
-    let schema = Schema::parse_str(kind.text()).expect("a schema of ours");
-    let plan = Plan::resolve(&schema, &[&schema]).expect("a schema of ours fits itself");
-    Own { schema, plan }
+    let writer = Writer::parse(kind.text(), &[]).expect("a schema of ours");
+    let plan = Plan::resolve(&writer, &[&writer.schema]).expect("a schema of ours fits itself");
+    Own { writer, plan }
+}
+
+impl Writer {
+    /// A schema and those that it refers to, each behind the ones that it refers to itself.
+    pub fn parse(schema: &str, others: &[String]) -> Result<Self, String> {
+        let (schema, others) =
+            Schema::parse_str_with_list(schema, others).map_err(|error| error.to_string())?;
+        Ok(Self { schema, others })
+    }
 }
 
 impl Subject {
@@ -116,7 +133,7 @@ impl Subject {
     }
 
     /// How messages of a stranger's schema are read as one of these.
-    pub fn resolve(self, writer: &Schema) -> Result<Plan, Misfit> {
+    pub fn resolve(self, writer: &Writer) -> Result<Plan, Misfit> {
         let readers: Vec<_> = self.kinds.iter().map(|kind| kind.schema()).collect();
         Plan::resolve(writer, &readers)
     }

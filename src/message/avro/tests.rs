@@ -262,7 +262,7 @@ fn without_nulls(json: &Json) -> Json {
 }
 
 /// A message of a stranger's schema, written by the library.
-fn written(schema: &str, value: impl Into<Avro>) -> (Schema, Vec<u8>) {
+fn written(schema: &str, value: impl Into<Avro>) -> (Writer, Vec<u8>) {
     let schema = Schema::parse_str(schema).unwrap();
     let value = value.into().resolve(&schema).unwrap();
     let message = apache_avro::writer::datum::GenericDatumWriter::builder(&schema)
@@ -270,7 +270,11 @@ fn written(schema: &str, value: impl Into<Avro>) -> (Schema, Vec<u8>) {
         .unwrap()
         .write_value_to_vec(value)
         .unwrap();
-    (schema, message)
+    (Writer { schema, others: Vec::new() }, message)
+}
+
+fn writer(schema: &str) -> Writer {
+    Writer::parse(schema, &[]).unwrap()
 }
 
 fn record(fields: Vec<(&str, Avro)>) -> Avro {
@@ -360,19 +364,19 @@ fn a_schema_that_does_not_fit_is_named() {
         ),
     ] {
         let schema = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
-        let misfit = Subject::REQUESTS.resolve(&Schema::parse_str(&schema).unwrap()).unwrap_err();
+        let misfit = Subject::REQUESTS.resolve(&writer(&schema)).unwrap_err();
         assert_eq!(misfit.to_string(), expected);
     }
-    let misfit = Subject::EVENTS.resolve(&Schema::parse_str(r#""string""#).unwrap()).unwrap_err();
+    let misfit = Subject::EVENTS.resolve(&writer(r#""string""#)).unwrap_err();
     assert_eq!(misfit.to_string(), "expected a record, its schema has string");
     let evaluated = Kind::Evaluated.text().replace("\"flag_name\"", "\"flag\"");
-    let misfit = Subject::EVENTS.resolve(&Schema::parse_str(&evaluated).unwrap()).unwrap_err();
+    let misfit = Subject::EVENTS.resolve(&writer(&evaluated)).unwrap_err();
     assert_eq!(misfit.to_string(), "flag_name: expected a text, its schema has no such field");
 }
 
 #[test]
 fn records_that_share_a_topic_are_told_apart() {
-    let union = Schema::parse_str(&Subject::EVENTS.text()).unwrap();
+    let union = writer(&Subject::EVENTS.text());
     let plan = Subject::EVENTS.resolve(&union).unwrap();
     let change = json!({"event_type": "FEATURE_FLAG_CREATED", "flag_name": "f", "environment": "e", "version": 8,
         "changed_at": "2026-01-15T10:31:00.998211Z", "published_at": "2026-01-15T10:31:01.007402Z", "actor": "unleash"});
@@ -380,7 +384,7 @@ fn records_that_share_a_topic_are_told_apart() {
     message.extend(encode(Kind::Changed, &change.to_string()));
     assert_eq!(decode(&plan, &message).unwrap(), change);
     // Under the subject of its record it has no branch before it.
-    let alone = Subject::EVENTS.resolve(Kind::Changed.schema()).unwrap();
+    let alone = Subject::EVENTS.resolve(&writer(Kind::Changed.text())).unwrap();
     assert_eq!(decode(&alone, message.get(1..).unwrap()).unwrap(), change);
 }
 
@@ -407,6 +411,36 @@ fn broken_messages_are_refused() {
     assert_eq!(decode(&plan, &message).unwrap(), json!({}));
     let claims = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0];
     assert_eq!(decode(&plan, &claims).unwrap_err().to_string(), "it has more than 1000000 elements");
+}
+
+#[test]
+fn schemas_that_grow_without_bytes_have_an_end() {
+    let record =
+        |name: &str, fields: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{fields}]}}"#);
+    // Each record is twice the one within it, and none has a byte.
+    let doubled = (0..40).fold(record("R", ""), |inner, level| {
+        let name = if level == 0 { "R".to_owned() } else { format!("R{}", level - 1) };
+        record(
+            &format!("R{level}"),
+            &format!(r#"{{"name":"a","type":{inner}}},{{"name":"b","type":"{name}"}}"#),
+        )
+    });
+    let plan = Subject::REQUESTS.resolve(&writer(&doubled)).unwrap();
+    assert_eq!(decode(&plan, &[]).unwrap_err().to_string(), "it has more than 1000000 elements");
+    // Each record has the one before it, by its name.
+    let chain: String = (0..10_000)
+        .map(|level| {
+            let inner = if level == 0 { "int".to_owned() } else { format!("R{}", level - 1) };
+            let record = record(&format!("R{level}"), &format!(r#"{{"name":"a","type":"{inner}"}}"#));
+            format!(r#"{{"name":"f{level}","type":{record}}},"#)
+        })
+        .collect();
+    let chain = record("Chain", &format!(r#"{chain}{{"name":"context","type":"R9999"}}"#));
+    let misfit = Subject::REQUESTS.resolve(&writer(&chain)).unwrap_err();
+    assert!(
+        misfit.to_string().ends_with("expected a schema of few levels, its schema has more than 200"),
+        "{misfit}"
+    );
 }
 
 #[test]

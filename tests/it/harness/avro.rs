@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use apache_avro::Schema;
 use serde_json::{Value, json};
 
-use flagstream::message::avro::{Kind, Plan, Subject, header, split};
+use flagstream::message::avro::{Kind, Plan, Subject, Writer, header, split};
 
 use super::http::{get, post};
 use super::{Group, Stack};
@@ -53,7 +52,7 @@ fn plan(id: u32) -> Arc<Plan> {
     let plan = plans.entry(id).or_insert_with(|| {
         let (_, answer) = get(&format!("{}/schemas/ids/{id}", Stack::get().registry)).unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
-        let schema = Schema::parse_str(answer["schema"].as_str().unwrap()).unwrap();
+        let schema = Writer::parse(answer["schema"].as_str().unwrap(), &[]).unwrap();
         Arc::new(Subject::ANY.resolve(&schema).unwrap())
     });
     Arc::clone(plan)
