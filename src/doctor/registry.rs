@@ -1,7 +1,7 @@
 //! The schema registry: whether it answers, and takes the schemas of what is written in Avro.
 
 use crate::config::Config;
-use crate::registry::{Client, registrations};
+use crate::registry::{Client, Registration, RegistryError, registrations};
 
 use super::Finding;
 
@@ -23,15 +23,26 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     }
     let mut findings = vec![Finding::well(PART, "answers")];
     for wanted in registrations(config) {
+        let found = match config.schema_registry.auto_register {
+            true => taken(&client, &wanted).await,
+            false => client.id_of(&wanted.subject, &wanted.schema).await.map(drop),
+        };
         let advice = "`flagstream schemas check` tells more";
-        findings.extend(match client.incompatibilities(&wanted.subject, &wanted.schema).await {
-            Ok(problems) if problems.is_empty() => None,
-            Ok(problems) => {
-                let found = format!("refuses our schema for {}: {}", wanted.subject, problems.join("; "));
-                Some(Finding::wrong(PART, found, advice))
-            }
-            Err(error) => Some(Finding::doubtful(PART, format!("{}: {error}", wanted.subject), advice)),
+        findings.push(match found {
+            Ok(()) => Finding::well(PART, format!("our schema is good for {}", wanted.subject)),
+            Err(RegistryError::Refused(why)) => Finding::wrong(PART, why, advice),
+            Err(error) => Finding::doubtful(PART, format!("{}: {error}", wanted.subject), advice),
         });
     }
     findings
+}
+
+/// Whether the registry would take the schema.
+async fn taken(client: &Client, wanted: &Registration) -> Result<(), RegistryError> {
+    let problems = client.incompatibilities(&wanted.subject, &wanted.schema).await?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let why = format!("it refuses our schema for {}: {}", wanted.subject, problems.join("; "));
+    Err(RegistryError::Refused(why))
 }

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use flagstream::message::avro::{Kind, header};
 
-use crate::harness::avro::{self, register};
+use crate::harness::avro::{self, register, register_rule};
 use crate::harness::{
-    Database, Door, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, Topics, Way, call,
-    flagstream, post, temporary_folder, wait_until,
+    Database, Door, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, Topics, Way, flagstream,
+    post, temporary_folder, wait_until,
 };
 
 /// A schema as another service has it: fewer fields, and a context with fields of its own.
@@ -278,11 +278,7 @@ fn schemas_are_registered_and_checked_by_command() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let hints = format!("{}-value", topics.changes);
-    register(stack, &hints, ODD);
-    let rule = format!("{}/config/{hints}", stack.registry);
-    let headers = [("content-type", "application/vnd.schemaregistry.v1+json")];
-    let set = call("PUT", &rule, &headers, br#"{"compatibility": "FULL"}"#);
-    assert_eq!(set.status, 200, "{set:?}");
+    register_rule(stack, &hints, ODD);
     let (code, printed) = run("check");
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains(&format!("{hints}  change-hint  REFUSED: ")), "{printed}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use flagstream::message::avro::{Kind, Plan, Subject, Writer, header, split};
 
-use super::http::{get, post};
+use super::http::{call, get, post};
 use super::{Group, Stack};
 
 impl Group {
@@ -28,6 +28,15 @@ pub fn register(stack: &Stack, subject: &str, schema: &str) -> u32 {
     let answer = post(&url, &json!({"schema": schema}));
     assert_eq!(answer.status, 200, "{answer:?}");
     u32::try_from(answer.json()["id"].as_u64().unwrap()).unwrap()
+}
+
+/// Registers a schema that every later one must be compatible with.
+pub fn register_rule(stack: &Stack, subject: &str, schema: &str) {
+    register(stack, subject, schema);
+    let headers = [("content-type", "application/vnd.schemaregistry.v1+json")];
+    let rule = format!("{}/config/{subject}", stack.registry);
+    let set = call("PUT", &rule, &headers, br#"{"compatibility": "FULL"}"#);
+    assert_eq!(set.status, 200, "{set:?}");
 }
 
 /// A message of ours.
