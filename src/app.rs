@@ -32,6 +32,7 @@ use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Publishing};
+use crate::registry::Formats;
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
 use crate::warm::{View, Warmer};
@@ -117,15 +118,22 @@ impl App {
     ) -> anyhow::Result<Self> {
         let health = Arc::new(Registry::new(&config.instance));
         let store = Arc::new(Store::default());
+        let metrics = Metrics::new();
+        let formats = Formats::open(&config, &metrics).await?;
         let mut app = Self {
-            switches: Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+            switches: Arc::new(KillSwitches::new(
+                Arc::clone(&config),
+                Arc::clone(&formats),
+                Arc::clone(&store),
+            )),
             parts: Parts {
                 store,
-                metrics: Metrics::new(),
+                metrics,
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
                 health: Reporter::detached(),
                 config,
+                formats,
             },
             health,
             supervisor: Supervisor::default(),
@@ -135,6 +143,7 @@ impl App {
         app.serve_environments(&origins, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
+        app.start_registry();
         app.start_store();
         let fit = app.start_topics(topics);
         app.start_groups(roles, topics);
@@ -236,14 +245,15 @@ impl App {
         records: Option<Records>,
         origins: Vec<Origin>,
     ) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, store, metrics, .. } = self.parts.clone();
+        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
         tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
         let health = self.health.reporter("publisher", false);
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(Arc::clone(&config), store, records, origins, Arc::clone(&self.switches));
+        let manager =
+            Manager::new(Arc::clone(&config), &formats, store, records, origins, Arc::clone(&self.switches));
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         if let Some(days) = config.flags.cleanup_after_days {
@@ -297,6 +307,16 @@ impl App {
         });
     }
 
+    fn start_registry(&mut self) {
+        let Some(registry) = self.parts.formats.registry() else { return };
+        let asked = Arc::clone(&registry);
+        self.health.probe("schema-registry", false, move || probes::schema_registry(asked.is_away()));
+        self.supervisor.start(Stage::Base, "schema-registry", |shutdown| async move {
+            registry.look_after(shutdown).await;
+            Ok(())
+        });
+    }
+
     fn start_store(&mut self) {
         let Parts { config, store, metrics, .. } = self.parts.clone();
         self.supervisor.start(Stage::Base, "store", |shutdown| async move {
@@ -329,9 +349,9 @@ impl App {
     }
 
     fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
-        let Parts { config, store, metrics, .. } = self.parts.clone();
+        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
-        let feeder = Feeder::new(config, store, metrics, origins);
+        let feeder = Feeder::new(config, formats, store, metrics, origins);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
         self.health.probe("unleash", false, move || probes::unleash(&sources.load()));

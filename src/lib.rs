@@ -61,6 +61,7 @@ pub mod bench;
 
 pub mod database;
 pub mod kafka;
+pub mod registry;
 
 pub mod config;
 

@@ -65,6 +65,7 @@ pub struct Metrics {
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
+    pub schema_lookups: Family<OutcomeLabels, Counter>,
     pub evaluate: EvaluateMetrics,
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
@@ -98,6 +99,12 @@ impl Metrics {
         registry.register("dead_letters", "Records sent to the dead-letter topic", dead_letters.clone());
         let dropped = Family::default();
         registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        let schema_lookups = Family::default();
+        registry.register(
+            "schema_lookups",
+            "Lookups of schemas' ids, by what came of them",
+            schema_lookups.clone(),
+        );
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
         let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -124,6 +131,7 @@ impl Metrics {
             events_published,
             dead_letters,
             dropped,
+            schema_lookups,
             feed,
             store,
             warm,

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use flagstream::flag::value::{Lookup, answer};
 use flagstream::flag::{CompiledFlag, FlagChange, Moment, Snapshot};
-use flagstream::message::event::{EventFrame, EventSource, write_event};
+use flagstream::message::event::{EventFrame, EventSource, Timestamp, write_event};
 use flagstream::message::request::Request;
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
@@ -45,7 +45,7 @@ fuzz_target!(|body: &[u8]| {
             environment: ENVIRONMENT,
             context: &request.context_json,
             evaluation_ns: None,
-            evaluated_at: NOW,
+            evaluated_at: Timestamp { text: NOW, micros: 0 },
             source: EventSource::Kafka { topic: "requests", partition: 0, offset: 0, index: 0 },
         };
         let mut event = Vec::new();

@@ -1,6 +1,7 @@
 //! How parts that are asked are doing, in the words of `/health`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::feed;
 use crate::health::{Report, State};
@@ -53,6 +54,14 @@ fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
     };
     report.more(&meant)
+}
+
+/// What it said once goes on working while it is away.
+pub(super) fn schema_registry(away: Option<Arc<str>>) -> Report {
+    match away {
+        None => Report::new(State::Up),
+        Some(why) => Report::new(State::Degraded).detail(why),
+    }
 }
 
 /// What the API has of Redis.

@@ -11,6 +11,7 @@ use crate::access::Register;
 use crate::audit::{self, Sink};
 use crate::config::Config;
 use crate::database::Database;
+use crate::evaluate::Parts;
 use crate::experiment::recount;
 use crate::health::Reporter;
 use crate::kafka::topics;
@@ -84,7 +85,7 @@ impl App {
         for health in [&health, &definitions_health, &conversions_health] {
             health.starting("waits for the database and kafka");
         }
-        let (config, metrics) = (Arc::clone(&self.parts.config), Arc::clone(&self.parts.metrics));
+        let Parts { config, formats, metrics, .. } = self.parts.clone();
         // It takes no requests in, and what it has not written is written later.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
             if !until_migrated(&mut migrated, &shutdown).await
@@ -96,6 +97,7 @@ impl App {
             let counting = tokio::spawn(counting);
             let parts = audit::Parts {
                 config,
+                formats,
                 database,
                 metrics,
                 shutdown: shutdown.clone(),

@@ -50,7 +50,7 @@ use crate::health::Reporter;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
-use crate::privacy::Privacy;
+use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Threads, pause};
 
 use self::letters::Letters;
@@ -72,6 +72,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
+    pub formats: Arc<Formats>,
     pub database: Database,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
@@ -148,13 +149,16 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let definitions = lane(&topics.definitions, "sink-definitions", "definitions", health, false);
     let health = &parts.conversions_health;
     let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
-    let config = Arc::clone(&parts.config);
-    let take = move || Conversions { privacy: Privacy::of(&config.privacy), config: Arc::clone(&config) };
+    let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
+    let take = {
+        let formats = Arc::clone(&formats);
+        move || Conversions::new(&config, &formats)
+    };
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };
     Ok(vec![
-        start("sink", Box::new(move || evaluations.run(Evaluations::<R>::default)))?,
+        start("sink", Box::new(move || evaluations.run(|| Evaluations::<R>::new(&formats))))?,
         start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
         start("sink-conversions", Box::new(move || conversions.run(take)))?,
     ])

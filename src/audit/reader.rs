@@ -41,6 +41,11 @@ const LAST_WRITE: Duration = Duration::from_secs(3);
 /// What becomes of each record.
 pub trait Take: Send + 'static {
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch);
+
+    /// Why the record cannot be taken now, for a reason that is not its own.
+    fn holds_up(&mut self, _: &Record<'_>) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// One reader.
@@ -86,6 +91,9 @@ impl<T: Take> Reader<T> {
             }
             self.fill(&mut standing);
             self.hand_over(&mut standing)?;
+            if standing.held_up && standing.batch.is_empty() {
+                self.look_again(&mut standing)?;
+            }
             if self.tells && told.elapsed() > LAG_INTERVAL {
                 told = Instant::now();
                 self.tell(&standing, &topic);
@@ -212,13 +220,22 @@ impl<T: Take> Reader<T> {
         }
         let patience = if standing.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
         let fetched = self.consumer.fetch(patience);
-        let Standing { positions, batch, .. } = standing;
+        let Standing { positions, batch, held_up, .. } = standing;
         let mut sure = true;
         for record in fetched.records() {
             let Some(position) = positions.get_mut(&record.partition()) else { continue };
             if record.offset() < position.next_offset {
                 // Not what was sought: the topic may be another one under the same name.
                 sure = false;
+                break;
+            }
+            if let Some(why) = self.take.holds_up(&record) {
+                tracing::debug!(
+                    partition = record.partition(),
+                    offset = record.offset(),
+                    "the sink waits: {why}"
+                );
+                *held_up = true;
                 break;
             }
             let from = position.next_offset;
@@ -231,6 +248,16 @@ impl<T: Take> Reader<T> {
             standing.doubt();
             std::thread::park_timeout(PAUSE);
         }
+    }
+
+    /// What could not be taken is read again, once all before it is written.
+    fn look_again(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
+        if standing.waiting {
+            return self.hear(standing, IDLE);
+        }
+        standing.doubt();
+        std::thread::park_timeout(PAUSE);
+        Ok(())
     }
 
     /// Gives the batch to the writer, once it is due and the writer is free.

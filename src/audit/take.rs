@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::config::Config;
+use crate::config::{Config, InputFormat};
 use crate::experiment::conversion::Reported;
 use crate::flag::local::Invalid;
 use crate::kafka::consumer::Record;
-use crate::message::conversion::{Conversion, USER_HEADER};
+use crate::message::avro::Subject;
+use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
 use crate::privacy::Privacy;
+use crate::registry::{Formats, MAX_EVENT_BYTES, Reader};
 
 use super::batch::{Batch, Content, Refusal};
 use super::definition::FlagVersion;
@@ -22,7 +24,12 @@ use super::rows::Rows;
 
 /// Of the events topic.
 #[derive(Debug)]
-pub(super) struct Evaluations<R>(PhantomData<fn() -> R>);
+pub(super) struct Evaluations<R> {
+    reader: Reader,
+    /// The JSON of an event in Avro.
+    text: Vec<u8>,
+    rows: PhantomData<fn() -> R>,
+}
 
 /// Of the definitions topic.
 #[derive(Debug)]
@@ -31,27 +38,51 @@ pub(super) struct Definitions;
 /// Of the conversions topic.
 #[derive(Debug)]
 pub(super) struct Conversions {
-    pub config: Arc<Config>,
-    pub privacy: Option<Arc<Privacy>>,
+    config: Arc<Config>,
+    privacy: Option<Arc<Privacy>>,
+    reader: Reader,
+    /// The JSON of a conversion in Avro.
+    text: Vec<u8>,
+}
+
+impl Conversions {
+    pub(super) fn new(config: &Arc<Config>, formats: &Formats) -> Self {
+        Self {
+            config: Arc::clone(config),
+            privacy: Privacy::of(&config.privacy),
+            reader: formats.reader(Subject::CONVERSIONS, config.formats.conversions),
+            text: Vec::new(),
+        }
+    }
 }
 
 /// The code of what a conversion says wrong.
 pub(super) const INVALID_CONVERSION: &str = "INVALID_CONVERSION";
 
-impl<R> Default for Evaluations<R> {
-    fn default() -> Self {
-        Self(PhantomData)
+impl<R> Evaluations<R> {
+    /// Whatever the format is now, the topic may have both.
+    pub(super) fn new(formats: &Formats) -> Self {
+        let reader = formats.reader(Subject::EVENTS, InputFormat::Auto);
+        Self { reader, text: Vec::new(), rows: PhantomData }
     }
 }
 
 impl<R: Rows> Take for Evaluations<R> {
+    fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
+        self.reader.holds_up(record.payload())
+    }
+
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch) {
         let sequence = record.header(HEADER).and_then(Sequence::parse);
         if sequence.is_some_and(|sequence| !position.streams.take(sequence)) {
             batch.repeated += 1;
             return;
         }
-        match Event::read(record.payload()) {
+        let event = match self.reader.read(record.payload(), &mut self.text, MAX_EVENT_BYTES) {
+            Ok(json) => Event::read(json),
+            Err(unread) => Err(Unreadable(unread.to_string())),
+        };
+        match event {
             Ok(Event::Evaluated(evaluation)) if position.sources.take(&evaluation) => {
                 batch.evaluation(record, &evaluation, R::encode);
             }
@@ -75,10 +106,18 @@ impl Take for Definitions {
 }
 
 impl Take for Conversions {
+    fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
+        self.reader.holds_up(record.payload())
+    }
+
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let now = Utc::now();
-        let text = std::str::from_utf8(record.payload());
-        let read = text.map_err(|_| "body: expected UTF-8".to_owned()).and_then(|text| {
+        // Twice the size of the largest: what is over it is said with its size.
+        let json = self.reader.read(record.payload(), &mut self.text, 2 * MAX_CONVERSION_BYTES);
+        let text = json
+            .map_err(|unread| unread.to_string())
+            .and_then(|json| std::str::from_utf8(json).map_err(|_| "body: expected UTF-8".to_owned()));
+        let read = text.and_then(|text| {
             let read = Conversion::read(text, None, now, self.config.audit.oldest(now));
             read.map_err(|wrong| wrong.iter().map(Invalid::to_string).collect::<Vec<_>>().join("; "))
         });

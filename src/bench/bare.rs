@@ -4,12 +4,12 @@
 use rdkafka::error::KafkaResult;
 
 use crate::bench::load;
-use crate::evaluate::answer::Respond;
+use crate::evaluate::answer::{Respond, Responded};
 use crate::evaluate::outbox::Outbox;
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::Record;
-use crate::message::event::{EventFrame, EventSource, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, write_event};
 use crate::message::request::Request;
 
 /// How many different events the loop turns over.
@@ -36,17 +36,17 @@ impl Bare {
 impl Respond for Bare {
     fn begin(&mut self) {}
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
         self.next = (self.next + 1) % self.events.len().max(1);
         let Some(event) = self.events.get_mut(self.next) else {
-            return Ok(());
+            return Ok(Responded::Done);
         };
         // The stamp is all that is taken over: the latency run reads it.
         let stamp = STAMP_AT..STAMP_AT + STAMP_LENGTH;
         if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
             to.copy_from_slice(from);
         }
-        outbox.event(record, record.key(), 0, None, event).map(drop)
+        outbox.event(record, record.key(), 0, None, event).map(|_| Responded::Done)
     }
 }
 
@@ -65,7 +65,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         session_id: request.context.session_id.as_deref(),
         environment: load::ENVIRONMENT,
         context: &request.context_json,
-        evaluated_at: "2026-01-15T10:30:00.012345Z",
+        evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,

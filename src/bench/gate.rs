@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaResult;
 
-use crate::evaluate::answer::Respond;
+use crate::evaluate::answer::{Respond, Responded};
 use crate::evaluate::outbox::Outbox;
 use crate::kafka::consumer::Record;
 
@@ -59,7 +59,7 @@ impl<R: Respond> Respond for Gated<R> {
         self.inner.begin();
     }
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
         self.inner.respond(record, outbox)
     }
 }

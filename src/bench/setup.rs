@@ -12,7 +12,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::config::{Config, DeliveryMode, TopicsConfig};
+use crate::config::{Config, DeliveryMode, InputFormat, TopicsConfig};
 use crate::evaluate::Parts;
 use crate::evaluate::answer::{Respond, Responder};
 use crate::evaluate::worker::Worker;
@@ -20,7 +20,9 @@ use crate::feed::usage::Usage;
 use crate::flag::Snapshot;
 use crate::health::Reporter;
 use crate::kafka::client;
+use crate::message::avro::{Kind, header};
 use crate::metrics::Metrics;
+use crate::registry::{Formats, UNREGISTERED_ID};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -157,11 +159,17 @@ impl Bench {
         number: u64,
         stamp: u64,
     ) -> anyhow::Result<()> {
-        let (key, body) = load::request(number, self.flags, stamp);
-        self.produce_record(
-            producer,
-            BaseRecord::to(&self.config.topics.requests).key(key.as_str()).payload(body.as_bytes()),
-        )
+        let (key, text) = load::request(number, self.flags, stamp);
+        let body = match self.config.formats.requests {
+            InputFormat::Avro => {
+                let mut body = header(UNREGISTERED_ID).to_vec();
+                Kind::Request.plan().from_json(&text, &mut body)?;
+                body
+            }
+            _ => text.into_bytes(),
+        };
+        let record = BaseRecord::to(&self.config.topics.requests).key(key.as_str()).payload(body.as_slice());
+        self.produce_record(producer, record)
     }
 
     /// Sends a record to a partition of any topic.
@@ -205,6 +213,7 @@ impl Bench {
         let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let parts = Parts {
+            formats: Formats::unregistered(&config)?,
             config: Arc::new(config),
             store,
             metrics: Arc::clone(&metrics),

@@ -21,7 +21,7 @@ use crate::database::{Database, PostgresDatabase};
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Moment, Snapshot};
 use crate::health::Reporter;
-use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
 use crate::message::request::Request;
 use crate::metrics::{EnvironmentLabels, Metrics};
 use crate::shutdown::{Shutdown, Threads};
@@ -214,7 +214,10 @@ pub(super) fn event(
         session_id: request.context.session_id.as_deref(),
         environment: load::ENVIRONMENT,
         context: &request.context_json,
-        evaluated_at: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        evaluated_at: Timestamp {
+            text: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+            micros: at.timestamp_micros(),
+        },
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,
@@ -261,6 +264,7 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
     let parts = Parts {
         config: Arc::new(config),
+        formats: Arc::default(),
         database: Database::Postgres(own.database.clone()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),

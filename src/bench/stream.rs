@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use crate::config::{Config, DeliveryMode};
+use crate::config::{Config, DeliveryMode, InputFormat, OutputFormat, Secret};
 
 use super::setup::{Arm, Bench, From, Loop};
 
@@ -25,13 +25,31 @@ pub struct StreamArgs {
     /// Every arm runs this often, in turn; the median counts
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// avro: requests and events in Avro, beside the same in JSON, at least once
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
-const ARMS: [Arm; 4] = [
-    Arm { what: Loop::Bare, mode: DeliveryMode::Transactional },
-    Arm { what: Loop::Full, mode: DeliveryMode::Transactional },
-    Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce },
-    Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce },
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Json,
+    Avro,
+}
+
+/// With which of the backlogs, the one in JSON or the one in Avro, an arm runs.
+type Run = (Format, Arm);
+
+const JSON: [Run; 4] = [
+    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::Transactional }),
+    (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::Transactional }),
+    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce }),
+    (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
+];
+const AVRO: [Run; 3] = [
+    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce }),
+    (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
+    (Format::Avro, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
 ];
 
 /// Requests per second of each arm and round, and the ratios of their medians.
@@ -58,23 +76,40 @@ pub struct ArmReport {
 pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamReport> {
     ensure!(args.requests >= 1_000, "--requests: expected at least 1000");
     let workers = config.delivery.workers;
-    let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
-    tracing::info!(requests = args.requests, "producing the backlog");
-    bench.produce(args.requests)?;
-    let mut rates: Vec<Vec<(f64, f64)>> = vec![Vec::new(); ARMS.len()];
+    let runs: &[Run] = if args.format == Format::Avro { &AVRO } else { &JSON };
+    let mut backlogs = Vec::new();
+    for format in [Format::Json, Format::Avro] {
+        if runs.iter().any(|(of, _)| *of == format) {
+            let config = if format == Format::Avro { in_avro(config.clone()) } else { config.clone() };
+            let bench = Bench::prepare(config, args.flags, args.partitions).await?;
+            tracing::info!(requests = args.requests, ?format, "producing the backlog");
+            bench.produce(args.requests)?;
+            backlogs.push((format, bench));
+        }
+    }
+    let mut rates: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runs.len()];
     // A broker that has just started is slow: the first round of all is for warming up.
     for round in 0..=args.rounds.max(1) {
-        for (arm, rates) in ARMS.iter().zip(&mut rates) {
-            let rate = measure(&mut bench, *arm, args.requests)?;
+        for ((format, arm), rates) in runs.iter().zip(&mut rates) {
+            let Some((_, bench)) = backlogs.iter_mut().find(|(of, _)| of == format) else { continue };
+            let rate = measure(bench, *arm, args.requests)?;
             if round == 0 {
                 continue;
             }
-            tracing::info!(round, arm = arm.name(), requests_per_second = rate.0.round(), "measured");
+            tracing::info!(
+                round,
+                ?format,
+                arm = arm.name(),
+                requests_per_second = rate.0.round(),
+                "measured"
+            );
             rates.push(rate);
         }
     }
-    bench.clean_up().await;
-    let arms: Vec<_> = ARMS.iter().zip(&rates).map(|(arm, rates)| report(*arm, rates)).collect();
+    for (_, bench) in backlogs {
+        bench.clean_up().await;
+    }
+    let arms: Vec<_> = runs.iter().zip(&rates).map(|(run, rates)| report(*run, rates)).collect();
     let ratios = ratios(&arms);
     Ok(StreamReport {
         requests: args.requests,
@@ -107,11 +142,20 @@ fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f
     Ok(measured)
 }
 
-fn report(arm: Arm, rates: &[(f64, f64)]) -> ArmReport {
+/// Of requests and events.
+fn in_avro(mut config: Config) -> Config {
+    config.formats.requests = InputFormat::Avro;
+    config.formats.events = OutputFormat::Avro;
+    // Nobody is asked.
+    config.schema_registry.urls = vec![Secret::new("http://127.0.0.1:9".to_owned())];
+    config
+}
+
+fn report((format, arm): Run, rates: &[(f64, f64)]) -> ArmReport {
     let requests_per_second: Vec<f64> = rates.iter().map(|(rate, _)| rate.round()).collect();
     let cpu: Vec<f64> = rates.iter().map(|(_, cpu)| *cpu).collect();
     ArmReport {
-        arm: arm.name(),
+        arm: if format == Format::Avro { format!("{}, avro", arm.name()) } else { arm.name() },
         median: median(&requests_per_second),
         requests_per_second,
         cpu_microseconds_per_request: median(&cpu),
@@ -119,19 +163,21 @@ fn report(arm: Arm, rates: &[(f64, f64)]) -> ArmReport {
 }
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
+    let ratio = |name: &str, arm: &ArmReport, by: &ArmReport| (name.to_owned(), arm.median / by.median);
+    if let [bare, json, avro] = arms {
+        return vec![
+            ratio("json: flagstream / bare loop", json, bare),
+            ratio("avro: flagstream / bare loop", avro, bare),
+            ratio("flagstream: avro / json", avro, json),
+        ];
+    }
     let [bare_transactional, transactional, bare_at_least_once, at_least_once] = arms else {
         return Vec::new();
     };
     vec![
-        (
-            "transactional: flagstream / bare loop".to_owned(),
-            transactional.median / bare_transactional.median,
-        ),
-        (
-            "at_least_once: flagstream / bare loop".to_owned(),
-            at_least_once.median / bare_at_least_once.median,
-        ),
-        ("flagstream: transactional / at_least_once".to_owned(), transactional.median / at_least_once.median),
+        ratio("transactional: flagstream / bare loop", transactional, bare_transactional),
+        ratio("at_least_once: flagstream / bare loop", at_least_once, bare_at_least_once),
+        ratio("flagstream: transactional / at_least_once", transactional, at_least_once),
     ]
 }
 

@@ -180,6 +180,7 @@ fn start_warmer(bench: &Bench, url: &str, handle: &Handle) -> anyhow::Result<(Wa
     store.replace(bench.snapshot.clone());
     let shutdown = Shutdown::new();
     let parts = Parts {
+        formats: Arc::default(),
         config: Arc::new(bench.config.clone()),
         store,
         metrics: Metrics::new(),

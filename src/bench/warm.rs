@@ -105,6 +105,7 @@ impl Bench {
         let store = Arc::new(Store::default());
         store.replace(snapshot);
         let parts = Parts {
+            formats: Arc::default(),
             config: Arc::new(config),
             store,
             metrics: Metrics::new(),

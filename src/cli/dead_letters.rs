@@ -1,5 +1,6 @@
 //! `flagstream dead-letters`: what was refused, and sending it again.
 
+mod body;
 mod edit;
 mod replay;
 mod select;
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use crate::message::dead_letter::Letter;
 
+use super::decode::Decoder;
 use super::{Global, Output, print, render};
 
 use self::select::Selection;
@@ -39,14 +41,18 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 
 async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (config, output) = (global.load_config()?, global.output);
-    let print = move |letter: Letter| -> anyhow::Result<bool> {
-        let line = match output {
-            Output::Text => line(&letter),
-            Output::Json => show::json(&letter).to_string(),
-        };
-        Ok(print::line(&line)?)
+    let each = move || {
+        let mut decoder = Decoder::open(&config)?;
+        args.selection.each(&config, |mut letter| {
+            letter.body = letter.body.map(|body| decoder.json(&body).unwrap_or(body));
+            let line = match output {
+                Output::Text => line(&letter),
+                Output::Json => show::json(&letter).to_string(),
+            };
+            Ok(print::line(&line)?)
+        })
     };
-    tokio::task::spawn_blocking(move || args.selection.each(&config, print)).await??;
+    tokio::task::spawn_blocking(each).await??;
     Ok(ExitCode::SUCCESS)
 }
 

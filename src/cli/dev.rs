@@ -13,6 +13,7 @@ use crate::evaluate::Parts;
 use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::{Shutdown, signalled};
 
+use super::decode::Decoder;
 use super::{Global, Output, UsageError, print, render};
 
 /// How late a stop may be noticed.
@@ -93,7 +94,7 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
     let http = format!("http://{}", config.http.listen);
     let environment = &config.unleash.default_environment;
-    let (database, look) = database(config);
+    let (database, variable, look) = database(config);
     vec![
         format!("http {http}"),
         format!("kafka {kafka}"),
@@ -106,7 +107,7 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
         format!("  curl -s {http}/api/v1/feature-flags/evaluate -H 'Content-Type: application/json' \\"),
         "    -d '{\"flag_name\": \"theme-variant\", \"user_id\": \"user-456\", \"default_value\": \"light\"}'".to_owned(),
         format!("  curl -sN {http}/api/v1/changes   # and every other call: {http}/docs"),
-        format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}"),
+        format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}{variable}"),
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
         "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
@@ -115,27 +116,36 @@ fn banner(config: &Config, flags: &Path) -> Vec<String> {
     ]
 }
 
-/// Where the audit trail is, and how to look at it.
-fn database(config: &Config) -> (String, String) {
+/// Where the audit trail is, the variable that tells other commands so, and how to look at it.
+fn database(config: &Config) -> (String, String, String) {
     let url = config.database.url.as_ref().map_or("", |url| url.expose());
     let look = "select evaluated_at, flag_name, user_id, evaluation_reason from feature_flag_evaluations \
         order by id desc limit 5";
     match url.strip_prefix("sqlite:") {
         Some(file) if !file.contains(":memory:") => {
             let file = file.trim_start_matches("//");
-            (format!("database {file} (every evaluation is a row)"), format!("  sqlite3 {file} '{look}'"))
+            (
+                format!("database {file} (every evaluation is a row)"),
+                format!(" DATABASE_URL=sqlite:{file}"),
+                format!("  sqlite3 {file} '{look}'"),
+            )
         }
-        _ => ("database in memory (every evaluation is a row, gone after a stop)".to_owned(), String::new()),
+        _ => {
+            let memory = "database in memory (every evaluation is a row, gone after a stop)";
+            (memory.to_owned(), String::new(), String::new())
+        }
     }
 }
 
 /// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.
 fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow::Result<()> {
     let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
+    let mut decoder = Decoder::open(config)?;
     while !shutdown.is_cancelled() {
         let Some(record) = follower.next(STEP)? else {
             continue;
         };
+        let record = decoder.decode(record.detach());
         let line = match output {
             Output::Text => {
                 render::printable(&format!("{} {}", render::time(&record), render::content(&record)))

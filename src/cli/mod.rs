@@ -6,6 +6,7 @@ mod ask;
 pub mod bench;
 pub mod config;
 pub mod dead_letters;
+mod decode;
 pub mod dev;
 pub mod doctor;
 pub mod erase;
@@ -20,6 +21,7 @@ mod render;
 pub mod replay;
 pub mod request;
 pub mod run;
+pub mod schemas;
 mod service;
 pub mod tail;
 pub mod token;
@@ -82,6 +84,9 @@ pub enum Command {
     Experiments(experiments::Command),
     /// Remove or anonymise what is kept of a user
     Erase(erase::Args),
+    /// The schemas of messages in Avro
+    #[command(subcommand)]
+    Schemas(schemas::Command),
     /// Check every dependency, topic, permission and version, and say what to do
     Doctor,
     /// Look at the configuration
@@ -140,6 +145,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Flags(command) => flags::run(command, global).await,
         Command::Experiments(command) => experiments::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
+        Command::Schemas(command) => schemas::run(command, global).await,
         Command::Doctor => doctor::run(global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,

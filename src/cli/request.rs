@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::kafka::client::{self, Logged};
 use crate::kafka::follow::{FollowError, Follower, Start};
 
+use super::decode::Decoder;
 use super::{Global, Output, UsageError, ask, print, render};
 
 /// For the broker to take the request.
@@ -72,7 +73,12 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let follower = follower.await?.map_err(|error| explain(error, &topic))?;
     let sent = send(&config, &args, body, request_id, Some(&topic)).await?;
     let expected = sent.request_id.clone();
-    let reply = tokio::task::spawn_blocking(move || wait(&follower, &expected, timeout)).await??;
+    let mut decoder = Decoder::open(&config)?;
+    let waiting = tokio::task::spawn_blocking(move || {
+        let reply = wait(&follower, &expected, timeout)?;
+        Ok::<_, FollowError>(reply.map(|reply| decoder.decode(reply)))
+    });
+    let reply = waiting.await??;
     let Some(reply) = reply else {
         bail!(
             "no reply in {topic} within {} s (the request is at {} {}/{}): is an evaluator running?",

@@ -12,6 +12,7 @@ use crate::kafka::follow::{Follower, Start};
 use crate::shutdown::Shutdown;
 
 use self::filter::Filter;
+use super::decode::Decoder;
 use super::{Global, Output, moment, print, render};
 
 /// How late Ctrl-C may be noticed.
@@ -59,11 +60,13 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
         None => Start::End,
     };
     let follower = Follower::open(config, "tail", topic, start)?;
+    let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_cancelled() {
         let Some(record) = follower.next(STEP)? else {
             continue;
         };
+        let record = decoder.decode(record.detach());
         if !args.filter.takes(&record) {
             continue;
         }

@@ -11,7 +11,7 @@ use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
     EvaluationConfig, FlagsConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath,
-    RedisConfig, Scope, Secret, TlsConfig, client, parse, topics, unleash,
+    RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,13 +28,12 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let reply = topics::reply(values, topics.as_ref());
     let evaluation = evaluation(values);
     let log = log(values);
-    let formats = formats(values);
+    let formats = formats::config(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
     let flags = flags(values);
     let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
-    let schema_registry = values.optional("schema_registry.url", |text| parse::url(text, &["http", "https"]));
-    formats?;
+    let (formats, schema_registry) = formats?;
     let instance = instance?;
     Some(Config {
         state_dir: PathBuf::from(state_dir?).join(&instance),
@@ -54,7 +53,8 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         redis: redis?,
         auth: auth?,
         api: api?,
-        schema_registry_url: schema_registry?.map(Secret::new),
+        formats,
+        schema_registry,
     })
 }
 
@@ -169,25 +169,6 @@ fn log(values: &mut Values) -> Option<LogConfig> {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = values.required("log.format", |text| parse::word(text, &formats));
     Some(LogConfig { filter: filter?, format: format? })
-}
-
-/// Refuses every format that is not built, so that nothing is silently written in another one.
-fn formats(values: &mut Values) -> Option<()> {
-    let inputs = ["format.requests", "format.changes", "format.conversions"];
-    let outputs = ["format.events", "format.updates", "format.replies"];
-    let inputs = inputs.map(|path| values.required(path, |text| built(text, "json", &["avro", "auto"])));
-    let outputs = outputs.map(|path| values.required(path, |text| built(text, "json", &["avro"])));
-    let subjects =
-        values.required("format.subjects", |text| built(text, "topic", &["record", "topic_record"]));
-    inputs.into_iter().chain(outputs).chain([subjects]).collect()
-}
-
-fn built(text: &str, built: &str, later: &[&str]) -> parse::Parsed<()> {
-    match text.trim() {
-        text if text == built => Ok(()),
-        text if later.contains(&text) => Err(format!("only `{built}` is built yet")),
-        _ => Err(format!("expected `{built}`")),
-    }
 }
 
 fn database(values: &mut Values) -> Option<DatabaseConfig> {

@@ -4,6 +4,7 @@ mod build;
 mod client;
 mod environment;
 mod file;
+mod formats;
 mod mask;
 mod parse;
 pub mod secret;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
 pub use secret::Secret;
 pub use settings::markdown;
 pub use show::SettingInForce;
@@ -114,7 +116,8 @@ pub struct Config {
     pub redis: RedisConfig,
     pub auth: AuthConfig,
     pub api: ApiConfig,
-    pub schema_registry_url: Option<Secret>,
+    pub formats: FormatsConfig,
+    pub schema_registry: SchemaRegistryConfig,
 }
 
 #[derive(Debug, Clone)]

@@ -146,7 +146,9 @@ impl Values {
             match parse(&item) {
                 Ok(value) => values.push(value),
                 Err(problem) => {
-                    let _: Option<T> = self.refuse(path, format!("`{item}`: {problem}"));
+                    let open = settings::at(path).is_some_and(|setting| setting.mask == Mask::Open);
+                    let quoted = if open { format!("`{item}`: ") } else { String::new() };
+                    let _: Option<T> = self.refuse(path, format!("{quoted}{problem}"));
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod database;
 mod kafka;
 mod redis;
+mod registry;
 mod unleash;
 
 use std::fmt;
@@ -50,10 +51,15 @@ impl Finding {
 /// All findings, part by part.
 pub async fn look(config: &Config) -> Vec<Finding> {
     // Side by side: one that does not answer keeps nobody waiting for the others.
-    let (kafka, database, redis, unleash) =
-        tokio::join!(kafka::look(config), database::look(config), redis::look(config), unleash::look(config));
+    let (kafka, database, redis, unleash, registry) = tokio::join!(
+        kafka::look(config),
+        database::look(config),
+        redis::look(config),
+        unleash::look(config),
+        registry::look(config),
+    );
     let state = std::iter::once(state_dir(&config.state_dir));
-    kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(state).collect()
+    kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(registry).chain(state).collect()
 }
 
 /// The snapshot and the spool are written there.

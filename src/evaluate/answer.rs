@@ -6,36 +6,52 @@ use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 use rdkafka::error::KafkaResult;
-use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
 use crate::kafka::consumer::Record;
-use crate::message::event::{EventFrame, EventSource, stream_event_id, write_event};
+use crate::message::avro::{Kind, Subject};
+use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
-use crate::message::request::{Ask, Request};
-use crate::message::trace;
+use crate::message::request::{Ask, MAX_REQUEST_BYTES, Refusal, Request};
 use crate::privacy::{Privacy, Shown};
+use crate::registry::{Reader, Unread};
 
 use super::Parts;
+use super::headers::Headers;
 use super::outbox::{Outbox, place, results_too_large};
 
 /// Most bytes that the events of one request may take: every event echoes the context, so a small request
 /// could otherwise ask for gigabytes.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 
+/// Most bytes of JSON that a request in Avro may become; beyond [`MAX_REQUEST_BYTES`] it is refused by its size.
+const MAX_TEXT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+
 /// What a worker does with each record. The load tool's bare loop is the other implementation.
 pub trait Respond: Send {
     /// Called before the records of one fetch: they share a snapshot and a moment.
     fn begin(&mut self);
     /// Sends everything that the record asks for.
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()>;
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded>;
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Responded {
+    /// Everything that it asks for is sent, or a dead letter is.
+    Done,
+    /// It cannot be read now, for a reason that is not its own; nothing is sent.
+    HeldUp(Arc<str>),
 }
 
 /// The real thing. The buffers are reused from event to event.
 #[derive(Debug)]
 pub struct Responder {
     scene: Scene,
+    reader: Reader,
+    /// The JSON of a request in Avro.
+    text: Vec<u8>,
     event: Vec<u8>,
     reply: ReplyWriter,
 }
@@ -50,6 +66,7 @@ struct Scene {
     privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
     now: String,
+    now_micros: i64,
 }
 
 /// The environment of a request; without flags if this deployment does not serve it.
@@ -61,6 +78,7 @@ struct Served<'s> {
 impl Responder {
     pub fn new(parts: Parts) -> Self {
         let mut topic = parts.config.topics.requests.as_bytes();
+        let reader = parts.formats.reader(Subject::REQUESTS, parts.config.formats.requests);
         let scene = Scene {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             // Reading from a slice cannot fail.
@@ -68,54 +86,83 @@ impl Responder {
             privacy: Privacy::of(&parts.config.privacy),
             snapshot: Arc::default(),
             now: String::new(),
+            now_micros: 0,
             parts,
         };
-        Self { scene, event: Vec::with_capacity(1024), reply: ReplyWriter::default() }
+        Self {
+            scene,
+            reader,
+            text: Vec::new(),
+            event: Vec::with_capacity(1024),
+            reply: ReplyWriter::default(),
+        }
     }
 }
 
 impl Respond for Responder {
     fn begin(&mut self) {
         self.scene.snapshot = Arc::clone(&self.scene.parts.store.load());
-        self.scene.now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let now = Utc::now();
+        self.scene.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+        self.scene.now_micros = now.timestamp_micros();
     }
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<()> {
-        let Self { scene, event, reply } = self;
-        let request = match Request::decode(record.payload()) {
-            Ok(request) => request,
-            Err(refusal) => return outbox.dead_letter(record, &refusal, None),
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
+        let Self { scene, reader, text, event, reply } = self;
+        let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
+            Ok(json) => Request::decode(json),
+            Err(Unread::Away(why)) => return Ok(Responded::HeldUp(why)),
+            Err(unread) => Err(Refusal::from(unread)),
         };
+        let answered = match request {
+            Ok(request) => scene.answer(&request, record, outbox, event, reply),
+            Err(refusal) => outbox.dead_letter(record, &refusal, None),
+        };
+        answered.map(|()| Responded::Done)
+    }
+}
+
+impl Scene {
+    /// All answers to one request: an event each, and the reply.
+    fn answer(
+        &self,
+        request: &Request<'_>,
+        record: &Record<'_>,
+        outbox: &mut Outbox<'_>,
+        event: &mut Vec<u8>,
+        reply: &mut ReplyWriter,
+    ) -> KafkaResult<()> {
+        let formats = &self.parts.formats;
         let asks = request.asks.as_slice();
-        let echoed = echoed_bytes(&request).saturating_mul(asks.len());
+        let echoed = echoed_bytes(request).saturating_mul(asks.len());
         if echoed > MAX_RESULT_BYTES {
             return outbox.dead_letter(record, &results_too_large(echoed, MAX_RESULT_BYTES), None);
         }
-        let served = scene.serve(request.environment.as_deref());
+        let served = self.serve(request.environment.as_deref());
         let headers = Headers::of(record, outbox);
-        let (shown, key) = scene.show(&request, record);
-        let frame = scene.reply_frame(&request, &shown, &served, &headers);
+        let (shown, key) = self.show(request, record);
+        let frame = self.reply_frame(request, &shown, &served, &headers);
         if headers.reply_to.is_some() {
             reply.begin(&frame);
         }
         for (ask, index) in asks.iter().zip(0u32..) {
             let stopwatch = outbox.tally.stopwatch();
-            let answer = scene.evaluate(&served, &request, ask, outbox);
+            let answer = self.evaluate(&served, request, ask, outbox);
             let took = stopwatch.map(nanoseconds);
             event.clear();
             let id = stream_event_id(
-                scene.topic_hash,
+                self.topic_hash,
                 record.partition(),
                 record.offset(),
                 index,
                 record.timestamp_ms(),
             );
-            write_event(
+            formats.evaluated.write_event(
                 event,
                 &EventFrame {
                     evaluation_ns: took,
                     value_type: Some(ask.value_type),
-                    ..scene.event_frame(&request, &shown, &served, record, index, &id)
+                    ..self.event_frame(request, &shown, &served, record, index, &id)
                 },
                 ask,
                 &answer,
@@ -129,15 +176,18 @@ impl Respond for Responder {
             }
         }
         match headers.reply_to {
-            Some(topic) => {
-                outbox.reply(record, key.as_deref(), topic, headers.correlation_id, reply.finish(&frame))
-            }
+            Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
+                Ok(body) => outbox.reply(record, key.as_deref(), topic, headers.correlation_id, &body),
+                Err(broken) => {
+                    tracing::error!(%broken, "a reply does not fit its schema");
+                    outbox.drop_reply(place(record), topic, "unfit");
+                    Ok(())
+                }
+            },
             None => Ok(()),
         }
     }
-}
 
-impl Scene {
     fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
         Served { name, flags: self.snapshot.environment_entry(name) }
@@ -191,7 +241,7 @@ impl Scene {
             session_id: shown.session_id.as_deref(),
             environment: served.name,
             context: &shown.context,
-            evaluated_at: &self.now,
+            evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.snapshot.version(),
             value_type: None,
             evaluation_ns: None,
@@ -225,39 +275,6 @@ impl Scene {
 /// Since then.
 pub fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The headers that we honour.
-#[derive(Default)]
-struct Headers<'r> {
-    /// The topic to reply to, if one is named that may be used.
-    reply_to: Option<&'r str>,
-    correlation_id: Option<&'r str>,
-    /// What goes from the request to its events.
-    passed_on: Option<OwnedHeaders>,
-}
-
-impl<'r> Headers<'r> {
-    fn of(record: &Record<'r>, outbox: &mut Outbox<'_>) -> Self {
-        if !record.has_headers() {
-            return Self::default();
-        }
-        let correlation_id = record.header(c"correlation-id");
-        let known = [("correlation-id", correlation_id), (trace::TRACEPARENT, record.header(trace::HEADER))];
-        let passed_on = known.into_iter().fold(None, |headers: Option<OwnedHeaders>, (key, value)| {
-            let Some(value) = value else { return headers };
-            Some(headers.unwrap_or_default().insert(Header { key, value: Some(value) }))
-        });
-        Self { reply_to: reply_to(record, outbox), correlation_id, passed_on }
-    }
-}
-
-/// A reply that may not be sent is dropped and counted; the request is evaluated as usual.
-fn reply_to<'r>(record: &Record<'r>, outbox: &mut Outbox<'_>) -> Option<&'r str> {
-    let topic = record.header(c"reply-to")?;
-    let refused = outbox.amendments.is_unanswered(place(record));
-    let usable = if refused { Err("refused") } else { outbox.reply_topics.check(topic) };
-    usable.map_err(|reason| outbox.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
 }
 
 /// What every event of the request repeats.

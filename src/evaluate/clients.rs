@@ -12,7 +12,8 @@ use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::producer::{LINGER_MS, ReportingProducer};
 
 use super::Parts;
-use super::session::{FETCH_RECORDS, STEP, SessionError};
+use super::error::SessionError;
+use super::session::{FETCH_RECORDS, STEP};
 
 /// How long a start of transactions may take before it is tried anew: the broker may be away.
 const START: Duration = Duration::from_secs(5);
@@ -66,8 +67,17 @@ pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionErr
 /// Sets every assigned partition back to its committed offset, or to its start.
 pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
     consumer.serve().map_err(SessionError::Consumer)?;
+    let assigned = consumer.inner().assignment().map_err(SessionError::Consumer)?;
+    rewind_these(consumer, topic, assigned)
+}
+
+/// The same of some of them.
+pub fn rewind_these(
+    consumer: &BatchConsumer,
+    topic: &str,
+    assigned: TopicPartitionList,
+) -> Result<(), SessionError> {
     let inner = consumer.inner();
-    let assigned = inner.assignment().map_err(SessionError::Consumer)?;
     let committed = inner.committed_offsets(assigned, STEP).map_err(SessionError::Consumer)?;
     let mut targets = TopicPartitionList::new();
     for element in committed.elements_for_topic(topic) {

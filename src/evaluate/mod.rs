@@ -21,6 +21,9 @@ pub mod amend;
 pub mod answer;
 pub mod batch;
 mod clients;
+pub mod error;
+mod headers;
+pub mod holds;
 pub mod outbox;
 pub mod pace;
 pub mod reply_topics;
@@ -35,6 +38,7 @@ use std::thread::JoinHandle;
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
+use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -44,6 +48,7 @@ use self::worker::Worker;
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
+    pub formats: Arc<Formats>,
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
     pub usage: Arc<crate::feed::usage::Usage>,

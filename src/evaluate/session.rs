@@ -16,8 +16,9 @@ use crate::message::request::RefusalCode;
 use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
 
 use super::Parts;
-use super::answer::Respond;
+use super::answer::{Respond, Responded};
 use super::batch::{Batch, Sent};
+use super::error::SessionError;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::reply_topics::ReplyTopics;
@@ -44,23 +45,6 @@ pub enum Ended {
     Recovered,
 }
 
-/// Why a session ended with its batch uncommitted.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error("producer: {0}")]
-    Producer(KafkaError),
-    #[error("consumer: {0}")]
-    Consumer(KafkaError),
-    #[error("commit: {0}")]
-    Commit(KafkaError),
-    #[error("results not delivered: {count}, the first with {first}")]
-    Undelivered { count: usize, first: RDKafkaErrorCode },
-    #[error("results refused by the broker: {count}, the first with {first}")]
-    Refused { count: usize, first: RDKafkaErrorCode },
-    #[error("results not acknowledged within {} s", STEP.as_secs())]
-    Unacknowledged,
-}
-
 /// Attempts in a row after which a batch's replies are taken for the reason.
 const SUSPECTED_AFTER_FAILURES: u32 = 3;
 
@@ -82,42 +66,6 @@ pub struct Session<'s> {
     well: bool,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
-}
-
-impl SessionError {
-    /// Whether a new consumer is needed as well.
-    pub fn ends_consumer(&self) -> bool {
-        matches!(self, Self::Consumer(_))
-    }
-
-    /// Another process lives under this worker's name, or the group has given its partitions away.
-    pub fn is_fenced(&self) -> bool {
-        use RDKafkaErrorCode as Code;
-        let (Self::Producer(error) | Self::Consumer(error) | Self::Commit(error)) = self else {
-            return false;
-        };
-        matches!(
-            error.rdkafka_error_code(),
-            Some(
-                Code::Fenced
-                    | Code::ProducerFenced
-                    | Code::InvalidProducerEpoch
-                    | Code::FencedInstanceId
-                    | Code::IllegalGeneration
-                    | Code::UnknownMemberId
-            )
-        )
-    }
-
-    /// There was a producer and a consumer, and the batch failed all the same.
-    pub fn is_of_delivery(&self) -> bool {
-        !matches!(self, Self::Producer(_) | Self::Consumer(_))
-    }
-
-    /// A refusal is answered at once by doing it differently, without waiting.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
-    }
 }
 
 impl<'s> Session<'s> {
@@ -164,6 +112,7 @@ impl<'s> Session<'s> {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
             self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+            self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
             if self.fill(responder)? {
                 self.commit()?;
                 if std::mem::take(&mut self.memory.careful) {
@@ -206,8 +155,14 @@ impl<'s> Session<'s> {
                 metrics: &self.parts.metrics,
             };
             for record in fetched.records() {
-                responder.respond(&record, &mut outbox).map_err(SessionError::Producer)?;
-                outbox.batch.advance(super::outbox::place(&record), record.timestamp_ms());
+                let place = super::outbox::place(&record);
+                if self.memory.holds.has(place) {
+                    continue;
+                }
+                match responder.respond(&record, &mut outbox).map_err(SessionError::Producer)? {
+                    Responded::Done => outbox.batch.advance(place, record.timestamp_ms()),
+                    Responded::HeldUp(why) => self.memory.holds.hold(place, why),
+                }
                 if outbox.batch.is_round_full() {
                     // What was not delivered, or not in time, is told at the end.
                     let full = Instant::now();
@@ -216,13 +171,39 @@ impl<'s> Session<'s> {
                     waited += full.elapsed();
                 }
             }
+            drop(fetched);
             self.batch.busy += busy.elapsed().saturating_sub(waited);
+            self.hold()?;
             patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
             }
         }
+        if self.batch.records == 0 && deadline.is_some() {
+            self.commit_nothing()?;
+        }
         Ok(self.batch.records > 0)
+    }
+
+    /// What was held up while this was filled waits from now on.
+    fn hold(&mut self) -> Result<(), SessionError> {
+        let topic = &self.parts.config.topics.requests;
+        self.memory.holds.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
+        if let Some(why) = &self.memory.holds.why {
+            self.parts.health.degraded(format!("partitions wait: {why}"));
+            self.well = false;
+        }
+        Ok(())
+    }
+
+    /// Everything that came waits.
+    fn commit_nothing(&self) -> Result<(), SessionError> {
+        match self.parts.config.delivery.mode {
+            DeliveryMode::Transactional => {
+                self.producer.inner().commit_transaction(STEP).map_err(SessionError::Commit)
+            }
+            DeliveryMode::AtLeastOnce => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -262,7 +243,7 @@ impl<'s> Session<'s> {
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
         self.observe(took);
-        if !std::mem::replace(&mut self.well, true) {
+        if self.memory.holds.is_empty() && !std::mem::replace(&mut self.well, true) {
             self.parts.health.up();
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);

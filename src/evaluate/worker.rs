@@ -15,7 +15,9 @@ use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
 use super::clients;
-use super::session::{Ended, Session, SessionError};
+use super::error::SessionError;
+use super::holds::Holds;
+use super::session::{Ended, Session};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -34,6 +36,8 @@ pub struct Worker {
 #[derive(Debug, Default)]
 pub struct Memory {
     pub amendments: Amendments,
+    /// Partitions that wait.
+    pub holds: Holds,
     /// The broker refused something, but not yet said what: one record per request finds out.
     pub careful: bool,
     /// Batches in a row that could not be delivered though the broker was there.
@@ -69,7 +73,8 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let mut memory = Memory::default();
+        let holds = Holds::new(self.parts.metrics.evaluate.waiting.clone());
+        let mut memory = Memory { holds, ..Memory::default() };
         let mut backoff = MIN_BACKOFF;
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
@@ -89,6 +94,7 @@ impl Worker {
             }
             if error.ends_consumer() {
                 consumer = None;
+                memory.holds.forget();
                 memory.tell_assigned(0, &self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
@@ -113,7 +119,9 @@ impl Worker {
         let producer = clients::producer(&self.parts, self.index, memory.careful)?;
         let consumer = match consumer {
             Some(consumer) => {
-                clients::rewind(consumer, &self.parts.config.topics.requests)?;
+                let topic = &self.parts.config.topics.requests;
+                memory.holds.resume(consumer, topic).map_err(SessionError::Consumer)?;
+                clients::rewind(consumer, topic)?;
                 consumer
             }
             None => consumer.insert(clients::consumer(&self.parts, self.index)?),

@@ -16,7 +16,9 @@ use crate::database::audited::{self, Author, Entry};
 use crate::database::{Database, DatabaseError, in_transaction, on_pool, text_of};
 use crate::flag::local::Invalid;
 use crate::kafka::sender::Sender;
+use crate::message::avro::{Format, Kind};
 use crate::message::conversion::{Conversion, USER_HEADER};
+use crate::registry::Formats;
 use crate::store::Store;
 
 use super::design::Design;
@@ -45,6 +47,7 @@ pub struct Experiments {
     /// By environment and name. A design never changes.
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
     sender: Sender,
+    format: Format,
 }
 
 /// One as the tables have it.
@@ -122,9 +125,16 @@ const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at FRO
         AND user_id <> '' AND flag_version IS NOT NULL AND error_code IS NULL";
 
 impl Experiments {
-    pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>) -> Self {
+    pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>, formats: &Formats) -> Self {
         let sender = Sender::new(Arc::clone(&config), "conversions");
-        Self { database, store, config, designs: Mutex::default(), sender }
+        Self {
+            database,
+            store,
+            config,
+            designs: Mutex::default(),
+            sender,
+            format: formats.conversion.clone(),
+        }
     }
 
     /// Begins an experiment; evaluations since its beginning that are audited already are part of it.
@@ -223,6 +233,8 @@ impl Experiments {
     /// Gives a conversion to Kafka. `is_hashed`: its user's id is not the one that services send.
     pub async fn report(&self, conversion: &Conversion<'_>, is_hashed: bool) -> Result<(), ExperimentError> {
         let body = serde_json::to_vec(conversion).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let body = self.format.message(Kind::Conversion, body);
+        let body = body.map_err(|error| sqlx::Error::Encode(error.into()))?;
         let (name, value) = USER_HEADER;
         let header = name.to_str().ok().filter(|_| is_hashed).map(|name| (name, value));
         let topic = &self.config.topics.conversions;

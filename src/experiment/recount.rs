@@ -20,8 +20,10 @@ use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Who counts has so long before somebody else may.
-const CLAIM: TimeDelta = TimeDelta::seconds(60);
+/// Who counts has so long before somebody else may, and as much longer as it took the last time. Whoever is killed over
+/// it leaves the results as they are for so long.
+const CLAIM: Duration = Duration::from_secs(10);
+const CLAIM_FACTOR: u32 = 5;
 /// Between two counts of a running experiment, at least.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Of a stopped one, of which little is still to come.
@@ -92,7 +94,7 @@ type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64
 
 /// Counts what is due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
-    let mut recount = Recount { database, metrics, versions: AHashMap::new() };
+    let mut recount = Recount { database, metrics, versions: AHashMap::new(), took: AHashMap::new() };
     let mut is_well = true;
     loop {
         // What is not counted whole is counted again.
@@ -119,6 +121,8 @@ struct Recount {
     metrics: Arc<Metrics>,
     /// Of the flags of experiments, by the experiment's number: none is ever changed.
     versions: AHashMap<i64, Vec<Version>>,
+    /// How long each was counted here, also in vain.
+    took: AHashMap<i64, Duration>,
 }
 
 impl Recount {
@@ -133,7 +137,8 @@ impl Recount {
         };
         let kept = read_row(row)?;
         let (id, due_at) = (kept.id, kept.due_at);
-        let claim = (now + CLAIM).timestamp_micros();
+        let claim = CLAIM + CLAIM_FACTOR * self.took.get(&id).copied().unwrap_or_default();
+        let claim = (now + claim).timestamp_micros();
         let claimed = on_pool!(&self.database, |pool, sql| {
             let claimed = sqlx::query(sql(CLAIMED)).bind(id).bind(due_at).bind(claim);
             claimed.execute(pool).await?.rows_affected()
@@ -147,6 +152,7 @@ impl Recount {
         let results = serde_json::to_string(&Results::of(kept.experiment, &tallies, conversions))
             .map_err(|error| sqlx::Error::Encode(error.into()))?;
         let took = started.elapsed();
+        self.took.insert(id, took);
         self.metrics.experiments.counted.observe(took);
         let least = if status == Status::Running { PAUSE } else { STOPPED_PAUSE };
         let pause = (took * PAUSE_FACTOR).max(least);

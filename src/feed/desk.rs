@@ -7,8 +7,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tracing::warn;
 
 use crate::config::Config;
+use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::definition::{Definition, Source};
+use crate::registry::Formats;
 use crate::store::Store;
 
 use super::answer::{Answer, Feature};
@@ -26,6 +28,7 @@ const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Desk {
     config: Arc<Config>,
+    formats: Arc<Formats>,
     /// Kill switches get versions too, which come into force here.
     store: Arc<Store>,
     publisher: Publisher,
@@ -53,10 +56,18 @@ struct Versioned {
 
 impl Desk {
     /// Fences former leaders, and only then reads what they left.
-    pub fn open(config: Arc<Config>, store: Arc<Store>) -> Result<Self, PublishError> {
+    pub fn open(config: Arc<Config>, formats: Arc<Formats>, store: Arc<Store>) -> Result<Self, PublishError> {
         let publisher = open(&config)?;
         let state = read(&config)?;
-        Ok(Self { config, store, publisher, state, refusals: BTreeMap::new(), locals: BTreeMap::new() })
+        Ok(Self {
+            config,
+            formats,
+            store,
+            publisher,
+            state,
+            refusals: BTreeMap::new(),
+            locals: BTreeMap::new(),
+        })
     }
 
     /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
@@ -157,18 +168,20 @@ impl Desk {
         Versioned { version, planned }: &Versioned,
         stamp: &Stamp,
         now: DateTime<Utc>,
-    ) -> Result<[Record<'_>; 3], serde_json::Error> {
+    ) -> anyhow::Result<[Record<'_>; 3]> {
         let topics = &self.config.topics;
         let key = key_of(&stamp.environment, &planned.flag);
         let invalidation = change(planned, *version, stamp, now);
         let event = Change { previous_version: None, ..invalidation.clone() };
+        let event = self.formats.changed.message(Kind::Changed, serde_json::to_vec(&event)?)?;
+        let update = self.formats.updated.message(Kind::Changed, serde_json::to_vec(&invalidation)?)?;
         let record = |topic, body, tombstone| Record { topic, key: key.clone(), body, tombstone };
         let tombstone = planned.content.is_none();
         let tombstone = tombstone.then(|| Tombstone { version: *version, actor: invalidation.actor.clone() });
         Ok([
             record(&topics.definitions, definition(planned, *version, stamp)?, tombstone),
-            record(&topics.events, Some(serde_json::to_vec(&event)?), None),
-            record(&topics.updates, Some(serde_json::to_vec(&invalidation)?), None),
+            record(&topics.events, Some(event), None),
+            record(&topics.updates, Some(update), None),
         ])
     }
 

@@ -1,5 +1,6 @@
 //! Who leads: the owner of the single partition of the changes topic.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,8 +16,10 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
+use crate::message::avro::{Subject, split};
+use crate::registry::{Formats, Reader};
 
-use super::hint::{self, Reading};
+use super::hint::{self, HINT_BYTES_MAX, Reading};
 use super::publish::Handled;
 
 const PARTITION: i32 = 0;
@@ -27,6 +30,7 @@ pub struct Election {
     consumer: StreamConsumer<Assignment>,
     leads: watch::Receiver<bool>,
     topic: String,
+    reader: Mutex<Reader>,
 }
 
 /// A hint and where it stood.
@@ -75,7 +79,7 @@ impl std::fmt::Debug for Election {
 }
 
 impl Election {
-    pub fn join(config: &Config) -> anyhow::Result<Self> {
+    pub fn join(config: &Config, formats: &Formats) -> anyhow::Result<Self> {
         let group = format!("{}-feeder", config.kafka.group_id);
         let session = config.delivery.session_timeout;
         let heartbeat = HEARTBEAT_MAX.min(session / 3);
@@ -94,7 +98,8 @@ impl Election {
             .context("the feeder's consumer cannot be made")?;
         let topic = config.topics.changes.clone();
         consumer.subscribe(&[&topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
-        Ok(Self { consumer, leads, topic })
+        let reader = Mutex::new(formats.reader(Subject::HINTS, config.formats.changes));
+        Ok(Self { consumer, leads, topic, reader })
     }
 
     pub fn leads(&self) -> bool {
@@ -104,7 +109,24 @@ impl Election {
     /// Waits for the next hint. Must be awaited most of the time: rebalances happen in here.
     pub async fn recv(&self) -> Result<Received, KafkaError> {
         let message = self.consumer.recv().await?;
-        Ok(Received { reading: hint::read(message.payload()), offset: message.offset() })
+        let read = || self.read(message.payload());
+        // Without an await between the record and its reading: who gives up waiting must not lose a hint.
+        let is_avro = message.payload().is_some_and(|payload| split(payload).is_some());
+        let reading = if is_avro { tokio::task::block_in_place(read) } else { read() };
+        Ok(Received { reading, offset: message.offset() })
+    }
+
+    /// While its schema cannot be found out, a hint says that something has changed.
+    fn read(&self, payload: Option<&[u8]>) -> Reading {
+        let (payload, mut text) = (payload.unwrap_or_default(), Vec::new());
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        match reader.read(payload, &mut text, HINT_BYTES_MAX) {
+            Ok(json) => hint::read(Some(json)),
+            Err(unread) => {
+                debug!(topic = self.topic, %unread, "a hint cannot be read");
+                Reading::NotUnderstood
+            }
+        }
     }
 
     /// Returns when leadership is no longer what it was thought to be; at once, if it already isn't.

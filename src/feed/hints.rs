@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rdkafka::error::KafkaError;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::kafka::sender::Sender;
+use crate::message::avro::{Format, Kind};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
+use crate::registry::Formats;
 
 use super::hint::{self, Hint, Reading};
 
@@ -16,44 +17,65 @@ use super::hint::{self, Hint, Reading};
 pub struct Hints {
     sender: Sender,
     topic: String,
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Body<'h> {
+    event_type: ChangeKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag_name: Option<&'h str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'h str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
 }
 
 impl Hints {
-    pub fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>, formats: &Formats) -> Self {
         let topic = config.topics.changes.clone();
-        Self { sender: Sender::new(config, "hints"), topic }
+        Self { sender: Sender::new(config, "hints"), topic, format: formats.hint.clone() }
     }
 
-    /// Passes on what somebody else wrote.
-    pub async fn pass_on(&self, body: &[u8]) -> Result<(), KafkaError> {
-        self.send(&key(body), body).await
+    /// Passes on what somebody else wrote; what is not understood is about everything.
+    pub async fn pass_on(&self, body: &[u8]) -> anyhow::Result<()> {
+        let hint = match hint::read(Some(body)) {
+            Reading::Understood(hint) => hint,
+            _ => Hint::default(),
+        };
+        match &self.format {
+            Format::Json => self.send_body(&hint, body).await,
+            Format::Avro(_) => self.send(ChangeKind::Updated, &hint).await,
+        }
     }
 
     /// A local flag was changed.
-    pub async fn local(&self, kind: ChangeKind, environment: &str, flag: &str) -> Result<(), KafkaError> {
-        let source = Source::Local;
-        let body =
-            json!({"event_type": kind, "flag_name": flag, "environment": environment, "source": source});
-        self.send(&format!("{environment}/{flag}"), body.to_string().as_bytes()).await
+    pub async fn local(&self, kind: ChangeKind, environment: &str, flag: &str) -> anyhow::Result<()> {
+        let (environment, flag) = (Some(environment.to_owned()), Some(flag.to_owned()));
+        self.send(kind, &Hint { environment, flag, local: true }).await
     }
 
     /// Look at everything in an environment.
-    pub async fn everything(&self, environment: &str) -> Result<(), KafkaError> {
-        let body = json!({"event_type": ChangeKind::Updated, "environment": environment});
-        self.send(&format!("{environment}/"), body.to_string().as_bytes()).await
+    pub async fn everything(&self, environment: &str) -> anyhow::Result<()> {
+        let environment = Some(environment.to_owned());
+        self.send(ChangeKind::Updated, &Hint { environment, ..Hint::default() }).await
     }
 
-    async fn send(&self, key: &str, body: &[u8]) -> Result<(), KafkaError> {
-        self.sender.send(&self.topic, key, body, None).await
+    async fn send(&self, kind: ChangeKind, hint: &Hint) -> anyhow::Result<()> {
+        let body = Body {
+            event_type: kind,
+            flag_name: hint.flag.as_deref(),
+            environment: hint.environment.as_deref(),
+            source: hint.local.then_some(Source::Local),
+        };
+        let body = self.format.message(Kind::Hint, serde_json::to_vec(&body)?)?;
+        self.send_body(hint, &body).await
     }
-}
 
-/// As change events are keyed; what is not understood is about everything.
-fn key(body: &[u8]) -> String {
-    match hint::read(Some(body)) {
-        Reading::Understood(Hint { environment, flag, .. }) => {
-            format!("{}/{}", environment.unwrap_or_default(), flag.unwrap_or_default())
-        }
-        _ => "/".to_owned(),
+    /// Keyed as change events are.
+    async fn send_body(&self, hint: &Hint, body: &[u8]) -> anyhow::Result<()> {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let key = format!("{}/{}", part(&hint.environment), part(&hint.flag));
+        Ok(self.sender.send(&self.topic, &key, body, None).await?)
     }
 }

@@ -47,6 +47,7 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -74,6 +75,7 @@ const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Feeder {
     config: Arc<Config>,
+    formats: Arc<Formats>,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     health: HealthView,
@@ -101,8 +103,14 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 
 impl Feeder {
     /// At most one origin per environment, and one for local flags.
-    pub fn new(config: Arc<Config>, store: Arc<Store>, metrics: Arc<Metrics>, origins: Vec<Origin>) -> Self {
-        Self { config, store, metrics, health: HealthView::default(), origins }
+    pub fn new(
+        config: Arc<Config>,
+        formats: Arc<Formats>,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        origins: Vec<Origin>,
+    ) -> Self {
+        Self { config, formats, store, metrics, health: HealthView::default(), origins }
     }
 
     pub fn health(&self) -> HealthView {
@@ -119,7 +127,7 @@ impl Feeder {
         }
         let mut failures = 0;
         loop {
-            let election = Election::join(&self.config)?;
+            let election = Election::join(&self.config, &self.formats)?;
             let next = self.stand(&election, &shutdown, &mut failures).await;
             self.set_role(Role::Follower);
             // Leaving the group blocks.

@@ -91,8 +91,9 @@ impl<'t> Term<'t> {
         election: &'t Election,
         follow: &'t mut Follow,
     ) -> Result<Self, TermError> {
-        let (config, store) = (Arc::clone(&feeder.config), Arc::clone(&feeder.store));
-        let desk = tokio::task::spawn_blocking(move || Desk::open(config, store)).await??;
+        let (config, formats) = (Arc::clone(&feeder.config), Arc::clone(&feeder.formats));
+        let store = Arc::clone(&feeder.store);
+        let desk = tokio::task::spawn_blocking(move || Desk::open(config, formats, store)).await??;
         let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
         Ok(Self {
             feeder,

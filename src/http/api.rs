@@ -12,6 +12,7 @@ use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
+use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::warm::View;
@@ -28,6 +29,7 @@ pub const MAX_LISTENERS: usize = 8_000;
 #[derive(Debug)]
 pub struct Api {
     pub config: Arc<Config>,
+    pub formats: Arc<Formats>,
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
@@ -53,11 +55,12 @@ impl Api {
         manager: Manager,
         view: Option<View>,
     ) -> Arc<Self> {
-        let Parts { config, metrics, usage, shutdown, .. } = parts;
+        let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
             gate: Gate::new(&config.auth, tokens),
             privacy: Privacy::of(&config.privacy),
             config,
+            formats,
             store: manager.store(),
             metrics,
             usage,

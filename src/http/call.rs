@@ -8,7 +8,7 @@ use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
-use crate::message::event::{EventFrame, EventSource, call_event_id, write_event};
+use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject};
 use crate::privacy::Shown;
 use crate::publish::Parcel;
@@ -33,6 +33,7 @@ pub(super) struct Call<'c> {
     time_ms: u64,
     /// RFC 3339, UTC, microseconds.
     pub(super) now: String,
+    now_micros: i64,
     /// Makes this call's event ids differ from those of all others.
     random: u64,
     /// What Redis has of the answers, in their order.
@@ -92,6 +93,7 @@ impl<'c> Call<'c> {
             not_ready: (!api.store.is_ready()).then_some("the flags are not loaded yet"),
             time_ms: now.timestamp_millis().unsigned_abs(),
             now: now.to_rfc3339_opts(SecondsFormat::Micros, true),
+            now_micros: now.timestamp_micros(),
             random: rand::random(),
             kept: &[],
         }
@@ -154,13 +156,14 @@ impl<'c> Call<'c> {
             session_id: asker.shown.session_id.as_deref(),
             environment: self.environment,
             context: &asker.shown.context,
-            evaluated_at: &self.now,
+            evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.flags_version,
             value_type: (self.path != Path::Ofrep).then_some(ask.value_type),
             evaluation_ns,
             source: EventSource::Api(self.path.as_str()),
         };
-        let write = |out: &mut Vec<u8>| write_event(out, &frame, ask, &answered.answer);
+        let format = &self.api.formats.evaluated;
+        let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, &answered.answer);
         trail.parcel.record(user.map(str::as_bytes), write);
         answered
     }

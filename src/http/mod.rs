@@ -142,4 +142,4 @@ async fn metrics(State(surface): State<Surface>) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -121,7 +121,7 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
 
 /// Certificate and key of `localhost`, in files.
 #[cfg(feature = "tls")]
-fn certificate(folder: &std::path::Path) -> anyhow::Result<crate::config::TlsConfig> {
+pub(crate) fn certificate(folder: &std::path::Path) -> anyhow::Result<crate::config::TlsConfig> {
     use openssl::{asn1::Asn1Time, ec, hash::MessageDigest, nid::Nid, pkey::PKey, x509};
 
     let group = ec::EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;

@@ -12,8 +12,10 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::feed::definitions::{header_version, read_topic};
 use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
+use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::kill_switch::{KillSwitch, SwitchAction, SwitchEvent, SwitchState, Switched};
+use crate::registry::Formats;
 
 use super::{KillError, SWITCHES_MAX};
 
@@ -77,14 +79,14 @@ pub(super) struct Desk {
 }
 
 /// Writes the change, unless there is nothing to write. A desk that is left in `kept` need not be opened by the next one.
-pub(super) fn write(kept: &mut Option<Desk>, config: &Config, wanted: &Wanted) -> Written {
+pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats, wanted: &Wanted) -> Written {
     let deadline = Instant::now() + WRITE_PATIENCE;
     loop {
         let (is_kept, opened) = match kept.take() {
             Some(desk) => (true, Ok(desk)),
             None => (false, Desk::open(config)),
         };
-        let error = match opened.and_then(|desk| desk.write(config, wanted)) {
+        let error = match opened.and_then(|desk| desk.write(config, formats, wanted)) {
             // Only a commit shows that nobody else has written since the desk was opened.
             Ok((_, _, Committed(false))) if is_kept => continue,
             Ok((desk, written, _)) => {
@@ -122,7 +124,12 @@ impl Desk {
     }
 
     /// After an error the desk is gone: whether the change was committed, the next one reads.
-    fn write(mut self, config: &Config, wanted: &Wanted) -> Result<(Self, Written, Committed), PublishError> {
+    fn write(
+        mut self,
+        config: &Config,
+        formats: &Formats,
+        wanted: &Wanted,
+    ) -> Result<(Self, Written, Committed), PublishError> {
         let (started, key) = (Instant::now(), wanted.key());
         let before = self.known.switches.get(&key);
         if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
@@ -141,7 +148,7 @@ impl Desk {
             Next::Nothing => return Ok((self, Ok(None), Committed(false))),
             Next::Tombstone => (vec![tombstone(config, wanted, version)], None),
             Next::Switch(next, action) => {
-                let records = records(config, before, &next, action, now);
+                let records = records((config, formats), before, &next, action, now);
                 (records.map_err(|error| PublishError::Other(error.to_string()))?, Some(next))
             }
         };
@@ -245,12 +252,12 @@ fn tombstone<'c>(config: &'c Config, wanted: &Wanted, version: u64) -> Record<'c
 
 /// The switch, the event that becomes the change log's entry, and the invalidation.
 fn records<'c>(
-    config: &'c Config,
+    (config, formats): (&'c Config, &Formats),
     before: Option<&KillSwitch>,
     next: &KillSwitch,
     action: Option<SwitchAction>,
     now: DateTime<Utc>,
-) -> Result<Vec<Record<'c>>, serde_json::Error> {
+) -> anyhow::Result<Vec<Record<'c>>> {
     let topics = &config.topics;
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let invalidation = Change {
@@ -283,8 +290,11 @@ fn records<'c>(
     let record = |topic, body| Record { topic, key: key.clone(), body: Some(body), tombstone: None };
     Ok(vec![
         record(topics.overrides.as_str(), serde_json::to_vec(next)?),
-        record(topics.events.as_str(), event),
-        record(topics.updates.as_str(), serde_json::to_vec(&invalidation)?),
+        record(topics.events.as_str(), formats.changed.message(Kind::Changed, event)?),
+        record(
+            topics.updates.as_str(),
+            formats.updated.message(Kind::Changed, serde_json::to_vec(&invalidation)?)?,
+        ),
     ])
 }
 

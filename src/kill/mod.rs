@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::message::kill_switch::KillSwitch;
+use crate::registry::Formats;
 use crate::store::Store;
 
 use desk::{Action, Desk, Wanted};
@@ -38,6 +39,7 @@ pub const SWITCHES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub struct KillSwitches {
     config: Arc<Config>,
+    formats: Arc<Formats>,
     store: Arc<Store>,
     /// Two writers of one process would only fence each other.
     desk: Arc<Mutex<Option<Desk>>>,
@@ -65,8 +67,8 @@ pub enum KillError {
 }
 
 impl KillSwitches {
-    pub fn new(config: Arc<Config>, store: Arc<Store>) -> Self {
-        Self { config, store, desk: Arc::default() }
+    pub fn new(config: Arc<Config>, formats: Arc<Formats>, store: Arc<Store>) -> Self {
+        Self { config, formats, store, desk: Arc::default() }
     }
 
     /// Kills a flag, or changes why and until when it is killed.
@@ -100,8 +102,8 @@ impl KillSwitches {
         };
         // Held to the end of the writing, whatever becomes of the call.
         let mut desk = Arc::clone(&self.desk).lock_owned().await;
-        let config = Arc::clone(&self.config);
-        let writing = tokio::task::spawn_blocking(move || desk::write(&mut desk, &config, &wanted));
+        let (config, formats) = (Arc::clone(&self.config), Arc::clone(&self.formats));
+        let writing = tokio::task::spawn_blocking(move || desk::write(&mut desk, &config, &formats, &wanted));
         writing.await.map_err(|error| KillError::Kafka(error.to_string()))?
     }
 }

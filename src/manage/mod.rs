@@ -35,6 +35,7 @@ use crate::experiment::Experiments;
 use crate::feed::{Hints, Origin};
 use crate::kill::KillSwitches;
 use crate::message::definition::Source;
+use crate::registry::Formats;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};
@@ -70,14 +71,15 @@ pub struct Manager {
 impl Manager {
     pub fn new(
         config: Arc<Config>,
+        formats: &Formats,
         store: Arc<Store>,
         records: Option<Records>,
         origins: Vec<Origin>,
         switches: Arc<KillSwitches>,
     ) -> Self {
-        let hints = Hints::new(Arc::clone(&config));
+        let hints = Hints::new(Arc::clone(&config), formats);
         let experiments = records.as_ref().map(|records| {
-            Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config))
+            Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
         });
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
         let previews = Semaphore::new(1);

@@ -12,6 +12,15 @@ pub enum EventSource<'a> {
     Api(&'a str),
 }
 
+/// A moment, in both ways in which it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Timestamp<'a> {
+    /// RFC 3339, UTC, microseconds.
+    pub text: &'a str,
+    /// Microseconds since 1970.
+    pub micros: i64,
+}
+
 /// Everything an event says that is not the answer itself.
 #[derive(Debug)]
 pub struct EventFrame<'a> {
@@ -23,8 +32,7 @@ pub struct EventFrame<'a> {
     pub environment: &'a str,
     /// JSON text.
     pub context: &'a str,
-    /// RFC 3339, UTC, microseconds.
-    pub evaluated_at: &'a str,
+    pub evaluated_at: Timestamp<'a>,
     /// The highest version in the snapshot that answered.
     pub flags_version: u64,
     /// That was asked for; `None`: the payload decided.
@@ -53,7 +61,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
     plain_member(out, "value_type", frame.value_type.map(ValueType::as_str));
     out.extend_from_slice(br#","evaluated_at":""#);
-    out.extend_from_slice(frame.evaluated_at.as_bytes());
+    out.extend_from_slice(frame.evaluated_at.text.as_bytes());
     out.push(b'"');
     if let Some(nanoseconds) = frame.evaluation_ns {
         out.extend_from_slice(br#","evaluation_ns":"#);

@@ -1,5 +1,6 @@
 //! What crosses a topic, in both directions.
 
+pub mod avro;
 pub mod change;
 pub mod conversion;
 pub mod dead_letter;

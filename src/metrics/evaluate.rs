@@ -49,6 +49,8 @@ pub struct EvaluateMetrics {
     pub lag: Family<PartitionLabels, Gauge>,
     /// Partitions that this process answers for.
     pub partitions: Gauge,
+    /// Those of them that wait for the schema registry.
+    pub waiting: Gauge,
 }
 
 /// 0.25 µs to 262 ms, by fours.
@@ -70,6 +72,7 @@ impl EvaluateMetrics {
             latency: Seconds::new(buckets(WIDE)),
             lag: Family::default(),
             partitions: Gauge::default(),
+            waiting: Gauge::default(),
         };
         registry.register("batches", "Batches, by how they ended", metrics.batches.clone());
         let help = "From the first record of a batch to its commit";
@@ -83,6 +86,8 @@ impl EvaluateMetrics {
         registry.register("lag", help, metrics.lag.clone());
         let help = "Partitions of the requests topic that this process answers for";
         registry.register("partitions", help, metrics.partitions.clone());
+        let help = "Partitions that wait until the schema registry says what their next request is";
+        registry.register("waiting", help, metrics.waiting.clone());
         metrics
     }
 }

@@ -50,6 +50,8 @@ pub enum ReplayError {
     Format,
     #[error(transparent)]
     Kafka(#[from] FollowError),
+    #[error("the schema registry: {0}")]
+    Registry(String),
     #[error("the process is ending")]
     Ended,
 }

@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering;
 
 use rdkafka::Message;
 use rdkafka::message::Headers;
+use tokio::runtime::Handle;
 
 use crate::audit::definition::FlagVersion;
 use crate::audit::evaluation::Event;
-use crate::config::Config;
+use crate::config::{Config, InputFormat};
 use crate::kafka::range::Range;
+use crate::message::avro::Subject;
+use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry, Unread};
 use crate::store::record::{Key, decode_switch};
 
 use super::history::{Turn, Version};
@@ -51,7 +54,7 @@ pub fn history(config: &Config) -> Result<History, ReplayError> {
     Ok(history)
 }
 
-/// Takes all wanted evaluations of the events topic, and gives the session back. Blocks.
+/// Takes all wanted evaluations of the events topic, and gives the session back. Blocks; within a runtime.
 pub fn evaluations(
     config: &Config,
     wanted: &Wanted,
@@ -62,11 +65,19 @@ pub fn evaluations(
     let from = wanted.from.timestamp_millis();
     let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
     let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
+    let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
+        .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;
+    let (mut reader, mut text) = (Reader::new(registry, Subject::EVENTS, InputFormat::Auto), Vec::new());
     loop {
         progress.is_at(events.passed(), events.expected());
         let Some(record) = events.record()? else { break };
+        let json = match reader.read(record.payload().unwrap_or_default(), &mut text, MAX_EVENT_BYTES) {
+            Ok(json) => json,
+            Err(Unread::Away(why)) => return Err(ReplayError::Registry(why.to_string())),
+            Err(_) => continue,
+        };
         // What is unreadable is a dead letter of the sink.
-        if let Some(Ok(Event::Evaluated(row))) = record.payload().map(Event::read)
+        if let Ok(Event::Evaluated(row)) = Event::read(json)
             && (from..to).contains(&row.evaluated_at)
             && wanted.means(&row)
         {

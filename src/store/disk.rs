@@ -90,17 +90,7 @@ impl Disk {
 
     /// Puts `snapshot` in the place of the former one, or leaves that as it is.
     pub fn save(&self, snapshot: &DiskSnapshot) -> io::Result<()> {
-        let bytes = encode(snapshot).map_err(io::Error::other)?;
-        let folder = self.path.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(folder)?;
-        let temporary = self.path.with_extension("new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        // Without this a crash of the machine could leave an empty file under the final name.
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&temporary, &self.path)?;
-        File::open(folder)?.sync_all()
+        replace(&self.path, &encode(snapshot).map_err(io::Error::other)?)
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
@@ -109,6 +99,20 @@ impl Disk {
         File::open(&self.path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// Puts a file in the place of the former one, or leaves that as it is.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(folder)?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    // Without this a crash of the machine could leave an empty file under the final name.
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// The whole file.

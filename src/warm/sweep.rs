@@ -13,14 +13,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use chrono::{DateTime, Utc};
-use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 
+use crate::config::InputFormat;
 use crate::evaluate::Parts;
 use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::message::avro::Subject;
 use crate::message::change::Change;
+use crate::registry::Reader;
 use crate::shutdown::pause;
 
 use super::client::Client;
@@ -36,6 +39,8 @@ use ask::{announce, chunks};
 pub(super) use ask::members;
 
 const FETCH_RECORDS: usize = 256;
+/// Most bytes of JSON that an invalidation in Avro may become.
+const MAX_CHANGE_BYTES: usize = 1 << 20;
 /// How late a stop, and a change while nothing is under way, may be noticed.
 const STEP: Duration = Duration::from_millis(20);
 /// Members read, evaluated and renewed at a time: Redis may work on all of them without looking at others.
@@ -54,6 +59,9 @@ pub(crate) struct Sweeper {
     floor_life: Duration,
     /// The latest change of each flag that the store does not have yet, by place, and since when it is waited for.
     waiting: BTreeMap<String, (Change, Instant)>,
+    reader: Reader,
+    /// The JSON of an invalidation in Avro.
+    text: Vec<u8>,
     sweeps: VecDeque<Sweep>,
 }
 
@@ -80,6 +88,8 @@ impl Sweeper {
         let index = Index::new(longest_life(parts.config.redis.cache_ttl));
         Self {
             floor_life: index.chunk_life(),
+            reader: parts.formats.reader(Subject::UPDATES, InputFormat::Auto),
+            text: Vec::new(),
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             parts,
             runtime,
@@ -102,7 +112,7 @@ impl Sweeper {
         }
     }
 
-    fn session(&mut self) -> Result<(), KafkaError> {
+    fn session(&mut self) -> anyhow::Result<()> {
         let topic = self.parts.config.topics.updates.clone();
         let mut consumer = clients::consumer(&self.parts, "warmer-updates", &topic, FETCH_RECORDS)?;
         let mut progress = Progress::new(&topic);
@@ -111,7 +121,7 @@ impl Sweeper {
             consumer.serve()?;
             let idle = self.sweeps.is_empty() && self.waiting.is_empty();
             let patience = if idle { STEP } else { Duration::ZERO };
-            self.take(&mut consumer, patience, &mut progress);
+            self.take(&mut consumer, patience, &mut progress)?;
             match self.step() {
                 Ok(()) => backoff = MIN_BACKOFF,
                 Err(trouble) => {
@@ -130,8 +140,16 @@ impl Sweeper {
         Ok(())
     }
 
-    fn take(&mut self, consumer: &mut BatchConsumer, patience: Duration, progress: &mut Progress) {
+    fn take(
+        &mut self,
+        consumer: &mut BatchConsumer,
+        patience: Duration,
+        progress: &mut Progress,
+    ) -> anyhow::Result<()> {
         for record in consumer.fetch(patience).records() {
+            if let Some(why) = self.reader.holds_up(record.payload()) {
+                bail!("the schema registry is away: {why}");
+            }
             progress.done(record.partition(), record.offset());
             if let Some(change) = self.read(&record) {
                 let place = key::place(&change.environment, &change.flag_name);
@@ -139,6 +157,7 @@ impl Sweeper {
             }
         }
         self.admit();
+        Ok(())
     }
 
     /// Definitions are applied in the order of their versions: a change whose version is reached is in force here.
@@ -176,13 +195,14 @@ impl Sweeper {
         }
     }
 
-    fn read(&self, record: &Record<'_>) -> Option<Change> {
+    fn read(&mut self, record: &Record<'_>) -> Option<Change> {
         // What was invalidated before any living value was written needs no sweep.
         let oldest = Clock::now().ms - millis(self.floor_life);
         if record.timestamp_ms() < oldest {
             return None;
         }
-        let change = serde_json::from_slice(record.payload());
+        let json = self.reader.read(record.payload(), &mut self.text, MAX_CHANGE_BYTES);
+        let change = json.map_err(anyhow::Error::from).and_then(|json| Ok(serde_json::from_slice(json)?));
         let at = (record.partition(), record.offset());
         change.inspect_err(|error| tracing::warn!(?at, %error, "an invalidation cannot be read")).ok()
     }

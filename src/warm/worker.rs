@@ -13,10 +13,13 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+use crate::config::InputFormat;
 use crate::evaluate::Parts;
 use crate::flag::Moment;
 use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::message::avro::Subject;
 use crate::metrics::WarmMetrics;
+use crate::registry::{MAX_EVENT_BYTES, Reader, Unread};
 use crate::shutdown::pause;
 
 use super::client::Client;
@@ -48,6 +51,7 @@ pub(super) struct Worker {
     client: Client,
     writer: Arc<Mutex<Writer>>,
     repeats: Repeats,
+    reader: Reader,
     ttl: Duration,
     hostname: String,
     probed: Option<Instant>,
@@ -75,6 +79,7 @@ impl Worker {
         let writer = Writer::new(client.clone(), ttl);
         Self {
             repeats: writer.repeats(),
+            reader: parts.formats.reader(Subject::EVENTS, InputFormat::Auto),
             writer: Arc::new(Mutex::new(writer)),
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             parts,
@@ -196,7 +201,15 @@ impl Worker {
         if record.timestamp_ms() < clock.ms - self.ttl_ms() {
             return Err("old");
         }
-        let event = Event::read(record.payload()).ok_or("unreadable")?;
+        let mut text = Vec::new();
+        let json =
+            self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES).map_err(
+                |unread| match unread {
+                    Unread::Away(_) => "no_schema",
+                    _ => "unreadable",
+                },
+            )?;
+        let event = Event::read(json).ok_or("unreadable")?;
         if !event.is_evaluation() {
             return Err("change");
         }

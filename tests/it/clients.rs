@@ -90,6 +90,19 @@ fn the_client_for_python_passes_its_tests() {
 }
 
 #[test]
+fn the_client_for_python_hears_of_changes_in_avro() {
+    let (stack, _together) = Stack::together();
+    let group = group(stack).in_avro(&stack.registry);
+    let service = start(&group, &[Flag::on("killed-in-python")]);
+    let mut command = python(stack);
+    command.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1").env("SCHEMA_REGISTRY_URL", &stack.registry);
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "updates_topic"]);
+    let command = command.current_dir(folder("clients/python"));
+    let said = run(told(command, &service, &group.topics));
+    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+}
+
+#[test]
 fn the_client_for_node_passes_its_tests() {
     let (stack, _together) = Stack::together();
     let group = group(stack);

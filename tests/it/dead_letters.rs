@@ -3,12 +3,15 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::{Value, json};
 
+use flagstream::message::avro::Kind;
+
+use crate::harness::avro::{message, register};
 use crate::harness::{Flag, Flags, Group, SOON, Sender, Stack, Tap, flagstream};
 
 /// Runs the command; its exit code, what it printed, and what it said beside that.
 fn dead_letters(group: &Group, arguments: &[&str]) -> (Option<i32>, String, String) {
     let all = [&["dead-letters"], arguments].concat();
-    let output = flagstream(group.folder.path(), &all, group.topics.settings());
+    let output = flagstream(group.folder.path(), &all, group.settings());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -126,4 +129,66 @@ fn what_must_not_be_sent_again_says_why() {
     assert_eq!((conversion.payload.as_deref(), conversion.position.0), (Some(&b"whatever it is"[..]), 1));
     let (_, out, _) = dead_letters(&group, &["replay", "0/0", "--whole", "--dry-run"]);
     assert!(out.contains("would go to"), "{out}");
+}
+
+#[test]
+fn letters_in_avro_are_shown_edited_and_answered() {
+    let (stack, _together) = Stack::together();
+    let group = Group::new(stack).in_avro(&stack.registry).set("FLAGSTREAM_FORMAT__REQUESTS", "avro");
+    Flags::new(&group.topics).set("production", Flag::on("on"));
+    let _service = group.start("one");
+    let topics = &group.topics;
+    let id = register(stack, &format!("{}-senders", topics.prefix), Kind::Request.text());
+    let request = |id: &str, flag: &str| {
+        format!(r#"{{"request_id":"{id}","flag_name":"{flag}","user_id":"u","environment":"production"}}"#)
+    };
+    let sender = Sender::new(&topics.kafka);
+    let wrong = message(id, Kind::Request, &request("edited", ""));
+    sender.send(&topics.requests, Some(2), Some(b"u"), &wrong, None);
+    sender.send(&topics.requests, Some(2), Some(b"u"), request("json", "on").as_bytes(), None);
+    let mut dead = Tap::open(&stack.kafka, &topics.dead_letters);
+    dead.until("both", SOON, |seen| seen.len() == 2);
+    // Refused while its schema was not known, which it is now.
+    write(&group, &topics.requests, &message(id, Kind::Request, &request("late", "on")), &[]);
+
+    let (_, out, said) = dead_letters(&group, &["list", "--output", "json"]);
+    let letters = lines(&out);
+    let of = |code: &str| letters.iter().find(|letter| letter["code"] == code).expect(code);
+    let invalid = of("INVALID_FIELD");
+    assert_eq!(invalid["body"], request("edited", ""), "{out}{said}");
+    assert_eq!(of("NOT_AVRO")["body"], request("json", "on"));
+    let place = format!("{}/{}", invalid["partition"], invalid["offset"]);
+    assert!(dead_letters(&group, &["show", &place]).1.contains(&request("edited", "")));
+    let raw = flagstream(group.folder.path(), &["dead-letters", "show", &place, "--body"], group.settings());
+    assert_eq!(raw.stdout, wrong);
+
+    let replay = |arguments: &[&str]| {
+        let (_, out, _) =
+            dead_letters(&group, &[&["replay", "--all", "--output", "json"], arguments].concat());
+        let fate = |line: &Value| (line["code"].as_str().unwrap().to_owned(), line["not_sent"].clone());
+        lines(&out).iter().map(fate).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let expected = |fates: [(&str, Value); 3]| fates.map(|(code, fate)| (code.to_owned(), fate)).into();
+    let refused = json!("still_refused");
+    assert_eq!(
+        replay(&[]),
+        expected([("INVALID_FIELD", refused.clone()), ("NOT_AVRO", refused), ("MADE_UP", Value::Null)])
+    );
+    let edit = r#"sed 's/"flag_name":""/"flag_name":"on"/'"#;
+    let fates = replay(&["--code", "INVALID_FIELD,NOT_AVRO", "--filter", edit]);
+    assert!(fates.len() == 2 && fates.values().all(Value::is_null), "{fates:?}");
+    let mut events = Tap::open(&stack.kafka, &topics.events);
+    events.until("an event of each", SOON, |seen| seen.len() == 3);
+    let asked: std::collections::BTreeSet<_> =
+        events.seen.iter().map(|event| event.json()["request_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(asked, ["edited", "json", "late"].map(str::to_owned).into());
+    let mut requests = Tap::open(&stack.kafka, &topics.requests);
+    requests.until("all requests", SOON, |seen| seen.len() == 5);
+    let is_avro = |body: &Option<Vec<u8>>| body.as_ref().is_some_and(|body| body.starts_with(&[0]));
+    assert_eq!(requests.seen.iter().filter(|request| is_avro(&request.payload)).count(), 4);
+    assert_eq!(
+        lines(&dead_letters(&group, &["list", "--output", "json"]).1).len(),
+        3,
+        "none was refused again"
+    );
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::harness::avro::register_rule;
 use crate::harness::{Database, Group, Stack, flagstream, free_port, temporary_folder};
 
 fn doctor(group: &Group) -> (Option<i32>, Vec<Value>) {
@@ -68,4 +69,26 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
     let output = flagstream(folder.path(), &["doctor"], nowhere);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.code() == Some(1) && text.contains("KAFKA_BOOTSTRAP_SERVERS"), "{text}");
+}
+
+#[test]
+fn a_registry_that_is_away_or_refuses_a_schema_is_told() {
+    let (stack, _together) = Stack::together();
+    let group = Group::new(stack).in_avro(&stack.registry);
+    let hints = format!("{}-value", group.topics.changes);
+    let part = |group: &Group, found: &str| {
+        let (_, findings) = doctor(group);
+        state(&findings, "schema-registry", found)["state"].clone()
+    };
+    assert_eq!(part(&group, &format!("is good for {hints}")), "well");
+    let only_asked = group.clone().set("FLAGSTREAM_SCHEMA_REGISTRY__AUTO_REGISTER", "false");
+    assert_eq!(part(&only_asked, &format!("{hints} does not have our schema")), "wrong");
+    register_rule(
+        stack,
+        &hints,
+        r#"{"type": "record", "name": "Odd", "fields": [{"name": "event_type", "type": "int"}]}"#,
+    );
+    assert_eq!(part(&group, &format!("it refuses our schema for {hints}")), "wrong");
+    let away = group.set("SCHEMA_REGISTRY_URL", format!("http://127.0.0.1:{}", free_port()));
+    assert_eq!(part(&away, "no answer"), "wrong");
 }

@@ -283,7 +283,7 @@ fn names_scopes_and_bad_input() {
 fn without_redis_everything_is_answered_from_memory() {
     let (stack, _together) = Stack::together();
     let redis = Redis::database(stack);
-    let door = Door::to(&redis);
+    let door = Door::to(&redis.url);
     let url = door.url.clone();
     let scene = Scene::start_at(readable(stack), redis, &url);
     let path = "/flags/new_checkout_flow/check?user_id=user123";

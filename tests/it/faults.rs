@@ -14,7 +14,11 @@ use rand::{Rng, SeedableRng};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::harness::{Flags, Group, Ledger, Load, SOON, Service, Stack, get, is_long, wait_until};
+use flagstream::message::avro::Kind;
+
+use crate::harness::{
+    Database, Flags, Group, Ledger, Load, SOON, Service, Stack, avro, get, is_long, wait_until,
+};
 
 /// The modes of delivery, by their setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,10 @@ struct Scene {
     reply_to: String,
     ledger: Ledger,
     load: Option<Load>,
+    /// Of requests in Avro.
+    schema: Option<u32>,
+    /// Where every event becomes a row.
+    database: Option<Database>,
 }
 
 impl Scene {
@@ -42,7 +50,7 @@ impl Scene {
         Flags::new(&group.topics).set_load();
         let reply_to = group.topics.reply_topic("load");
         let ledger = Ledger::open(&group.topics, &reply_to);
-        Self { mode, group, reply_to, ledger, load: None }
+        Self { mode, group, reply_to, ledger, load: None, schema: None, database: None }
     }
 
     /// Members are given up, and their transactions aborted, after two seconds.
@@ -54,8 +62,18 @@ impl Scene {
         self
     }
 
+    /// Half of the requests, and all results, from which the sink makes rows.
+    fn in_avro(mut self, stack: &Stack) -> Self {
+        let database = Database::create(stack);
+        let subject = format!("{}-value", self.group.topics.requests);
+        self.schema = Some(avro::register(stack, &subject, Kind::Request.text()));
+        self.group = self.group.in_avro(&stack.registry).set("DATABASE_URL", &database.url);
+        self.database = Some(database);
+        self
+    }
+
     fn load(&mut self, rate: u32) {
-        self.load = Some(Load::start(&self.group.topics, &self.reply_to, rate));
+        self.load = Some(Load::start_with(&self.group.topics, &self.reply_to, rate, self.schema));
     }
 
     /// Lets the load run into whatever the test broke.
@@ -69,10 +87,13 @@ impl Scene {
     fn balance(mut self) {
         let sent = self.load.take().unwrap().stop();
         println!("{:?}: {sent} requests", self.mode);
-        match self.mode {
+        let events = match self.mode {
             Mode::Transactional => self.ledger.assert_exactly_once(),
             Mode::AtLeastOnce => self.ledger.assert_last_pair_suffices(),
         };
+        if let Some(database) = &self.database {
+            database.assert_audited(&events, SOON * 2);
+        }
     }
 }
 
@@ -87,24 +108,29 @@ fn wait_until_at_work(service: &Service) {
 
 #[test]
 fn kills_at_random_moments_transactional() {
-    kills_at_random_moments(Mode::Transactional);
+    kills_at_random_moments(Mode::Transactional, 11, |scene, _| scene);
 }
 
 #[test]
 fn kills_at_random_moments_at_least_once() {
-    kills_at_random_moments(Mode::AtLeastOnce);
+    kills_at_random_moments(Mode::AtLeastOnce, 11, |scene, _| scene);
 }
 
-fn kills_at_random_moments(mode: Mode) {
+#[test]
+fn kills_at_random_moments_in_avro() {
+    kills_at_random_moments(Mode::Transactional, 4, Scene::in_avro);
+}
+
+fn kills_at_random_moments(mode: Mode, kills: usize, set: fn(Scene, &Stack) -> Scene) {
     let (stack, _together) = Stack::together();
     let seed = rand::random();
     println!("seed {seed}");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut scene = Scene::new(stack, mode).impatient();
+    let mut scene = set(Scene::new(stack, mode).impatient(), stack);
     let mut services: Vec<_> = ["a", "b", "c"].iter().map(|name| scene.group.start(name)).collect();
     scene.load(if is_long() { 4_000 } else { 1_500 });
     scene.ledger.sign_of_life("all partitions served", SOON);
-    let kills = if is_long() { 60 } else { 11 };
+    let kills = if is_long() { 60 } else { kills };
     for _ in 0..kills {
         scene.run_for(Duration::from_millis(chance.random_range(100..1_500)));
         let victim = chance.random_range(0..services.len());

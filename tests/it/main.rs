@@ -13,6 +13,7 @@ mod harness;
 mod access;
 mod api;
 mod audit;
+mod avro;
 mod changes;
 mod clients;
 mod commands;

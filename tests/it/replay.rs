@@ -75,8 +75,12 @@ struct Scene {
 impl Scene {
     /// Evaluations before and after every flag has changed, all of them rows.
     fn new(stack: &Stack) -> Self {
+        Self::with(stack, Group::new(stack))
+    }
+
+    fn with(stack: &Stack, group: Group) -> Self {
         let database = Database::create(stack);
-        let group = Group::new(stack)
+        let group = group
             .set("DATABASE_URL", &database.url)
             .set("UNLEASH_ENVIRONMENT", ENVIRONMENT)
             .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write,delete");
@@ -182,6 +186,19 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     let (code, report, _) = replay(&scene.group, &["--flag", "gold"]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");
     assert_eq!(report["unrepeatable"]["version_unknown"], report["evaluations"]);
+}
+
+#[test]
+fn events_in_avro_tell_the_same_as_rows() {
+    let (stack, _together) = Stack::together();
+    let scene = Scene::with(stack, Group::new(stack).in_avro(&stack.registry));
+    let (_, of_rows, said) = replay(&scene.group, &[]);
+    let (_, of_topics, _) = replay(&scene.group, &["--source", "topics"]);
+    for report in [&of_rows, &of_topics] {
+        assert_eq!(report["different"], 0, "{report:#} {said}");
+        assert_eq!(report["evaluations"], scene.database.audited());
+        assert_eq!(report["unrepeatable"]["random"], of_rows["unrepeatable"]["random"]);
+    }
 }
 
 #[test]

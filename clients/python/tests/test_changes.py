@@ -55,7 +55,13 @@ def test_the_updates_topic(make, url):
     pytest.importorskip("confluent_kafka")
     from flagstream_client.kafka import KafkaInvalidations
 
+    deserialize = None
+    if registry := os.environ.get("SCHEMA_REGISTRY_URL"):
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+        from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+        deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
     client = make(url, "production", cache=True)
     kafka = {"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]}
-    with KafkaInvalidations(client, kafka, os.environ["FLAGSTREAM_TOPICS__UPDATES"]):
+    with KafkaInvalidations(client, kafka, os.environ["FLAGSTREAM_TOPICS__UPDATES"], deserialize):
         check_kill(client, url, "killed-in-python")

@@ -57,13 +57,12 @@ def lock(path):
 
 def kafka_jars():
     """The folder of the broker's jars."""
-    pom = HERE / "kafka" / "pom.xml"
+    return _maven("kafka", "copy-dependencies")
 
-    def fetch(folder):
-        need("java", "mvn")
-        _quiet(["mvn", "-B", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"])
 
-    return _cached("kafka", [pom], fetch)
+def apicurio_home():
+    """The folder of the schema registry's jars."""
+    return _maven("apicurio", "unpack-dependencies")
 
 
 def unleash_home():
@@ -104,6 +103,18 @@ def go_modules():
         _quiet(["go", "mod", "download"], cwd=source, env={**os.environ, **settings})
 
     return _cached("go", [source / "go.sum"], fetch)
+
+
+def _maven(name, goal):
+    pom = HERE / name / "pom.xml"
+
+    def fetch(folder):
+        need("java", "mvn")
+        # Maven leaves marks beside its pom, and a mark of an earlier fetch makes it fetch nothing.
+        shutil.copy(pom, folder)
+        _quiet(["mvn", "-B", "-q", "-f", folder / pom.name, f"dependency:{goal}", f"-DoutputDirectory={folder}"])
+
+    return _cached(name, [pom], fetch)
 
 
 def _npm(name):
@@ -228,6 +239,7 @@ def install_native():
     """Everything that the services need as processes of this machine."""
     need("java", "node", "redis-server", "postgres")
     kafka_jars()
+    apicurio_home()
     unleash_home()
     node_home()
     python_home()

@@ -12,7 +12,7 @@ from .services import ServiceError
 
 
 class Native:
-    PORTS = ("kafka", "kafka_controller", "postgres", "redis", "unleash")
+    PORTS = ("kafka", "kafka_controller", "postgres", "redis", "unleash", "registry")
 
     def __init__(self, stack_dir, ports):
         self.dir = stack_dir

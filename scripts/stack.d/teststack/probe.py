@@ -40,10 +40,11 @@ def postgres(port, pg_isready):
     return answer.returncode == 0
 
 
-def unleash(port):
+def http(port, path):
+    """Whether a GET is answered with 200."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                f"http://127.0.0.1:{port}/health", timeout=TIMEOUT_S) as answer:
+                f"http://127.0.0.1:{port}{path}", timeout=TIMEOUT_S) as answer:
             return answer.status == 200
     except (OSError, urllib.error.URLError):
         return False

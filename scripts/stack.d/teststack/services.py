@@ -14,6 +14,7 @@ from .install import HERE
 from .process import Process
 
 PASSWORD = "postgres"
+REGISTRY_PATH = "/apis/ccompat/v7"
 
 
 class ServiceError(Exception):
@@ -189,12 +190,29 @@ class Unleash(Service):
                            cwd=install.unleash_home(), env=env)
 
     def ready(self):
-        return probe.unleash(self.port)
+        return probe.http(self.port, "/health")
 
     @staticmethod
     def env():
         return read_env(HERE / "unleash" / "unleash.env")
 
 
-ALL = (Kafka, Postgres, Redis, Unleash)
+class Registry(Service):
+    """A schema registry: Apicurio, which has Confluent's API."""
+
+    name = "registry"
+    start_limit_s = 90
+
+    def spawn(self):
+        home = install.apicurio_home()
+        jar = next(home.glob("*-runner.jar"))
+        argv = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dquarkus.http.host=127.0.0.1",
+                f"-Dquarkus.http.port={self.port}", "-jar", jar]
+        self.process.spawn(argv, log=self.log, cwd=home)
+
+    def ready(self):
+        return probe.http(self.port, f"{REGISTRY_PATH}/subjects")
+
+
+ALL = (Kafka, Postgres, Redis, Unleash, Registry)
 NAMES = tuple(service.name for service in ALL)

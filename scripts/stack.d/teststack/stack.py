@@ -11,7 +11,7 @@ from pathlib import Path
 from . import install, services
 from .compose import Compose, engine_answers
 from .native import Native
-from .services import PASSWORD, ServiceError, Unleash
+from .services import PASSWORD, REGISTRY_PATH, ServiceError, Unleash
 
 BACKENDS = {"native": Native, "compose": Compose}
 
@@ -69,6 +69,7 @@ class Stack:
     def environment(self):
         """What tests read."""
         at = {name: f"127.0.0.1:{port}" for name, port in self.state["ports"].items()}
+        native = self.state["backend"] == "native"
         tokens = Unleash.env()
         development, production = tokens["INIT_BACKEND_API_TOKENS"].split(",")
         return {
@@ -79,13 +80,15 @@ class Stack:
             "FLAGSTREAM_TEST_UNLEASH_CLIENT_TOKEN": development,
             "FLAGSTREAM_TEST_UNLEASH_CLIENT_TOKEN_PRODUCTION": production,
             "FLAGSTREAM_TEST_UNLEASH_ADMIN_TOKEN": tokens["INIT_ADMIN_API_TOKENS"],
+            "FLAGSTREAM_TEST_REGISTRY": f"http://{at['registry']}{REGISTRY_PATH}",
             "FLAGSTREAM_TEST_STACK_DIR": str(self.dir),
             "FLAGSTREAM_TEST_STACK": str(install.HERE.parent / "stack"),
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
             "FLAGSTREAM_TEST_PYTHON_PATH": str(install.python_home()),
             "FLAGSTREAM_TEST_GO_MODULES": str(install.go_modules() or ""),
-            # With containers nobody needs them but an example.
-            "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if self.state["backend"] == "native" else ""),
+            # With containers nobody needs them but an example and a test.
+            "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if native else ""),
+            "FLAGSTREAM_TEST_AVRO_JARS": str(install.apicurio_home() / "lib" if native else ""),
         }
 
     def _lay_out(self, backend):

@@ -15,6 +15,8 @@ pub(super) struct Standing {
     /// Whether the positions are those of the present assignment, and of the database.
     pub(super) sure: bool,
     pub(super) rebalances: usize,
+    /// The next record cannot be taken yet: what was taken before is written, and then it is looked at again.
+    pub(super) held_up: bool,
     /// What the writer has: nothing, a question, or a batch.
     pub(super) waiting: bool,
     pub(super) batch: Box<Batch>,
@@ -26,11 +28,14 @@ impl Standing {
     /// Nothing that was read is certain any more.
     pub(super) fn doubt(&mut self) {
         self.sure = false;
+        self.held_up = false;
         self.positions.clear();
         self.batch.clear();
     }
 
     pub(super) fn is_full(&self, limits: &AuditConfig) -> bool {
-        self.batch.entries.len() >= limits.batch_max_rows || self.batch.size_bytes() >= limits.batch_max_bytes
+        self.held_up
+            || self.batch.entries.len() >= limits.batch_max_rows
+            || self.batch.size_bytes() >= limits.batch_max_bytes
     }
 }

@@ -21,6 +21,7 @@ use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -45,14 +46,22 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let manager = Manager::new(
         Arc::clone(&config),
+        &Formats::default(),
         Arc::clone(&store),
         None,
         Vec::new(),
-        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::default(), Arc::clone(&store))),
     );
     let (usage, health) = (Arc::new(Usage::default()), Reporter::detached());
-    let parts =
-        Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown: shutdown.clone(), health };
+    let parts = Parts {
+        config,
+        formats: Arc::default(),
+        store,
+        metrics: Arc::clone(&metrics),
+        usage,
+        shutdown: shutdown.clone(),
+        health,
+    };
     let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
     let router = http::router(Surface { health, metrics, api: Some(Arc::clone(&api)) }, true);

@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Read of what the program says; more than any topic of ours takes.
 const MAX_OUTPUT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
-/// The body as the shell command `program` writes it; the letter's code and place are in its environment. An error if it
+/// The new body as the shell command `program` writes it; the letter's code and place are in its environment. An error if it
 /// fails.
-pub async fn through(program: &str, letter: &Letter) -> anyhow::Result<Vec<u8>> {
+pub async fn through(program: &str, letter: &Letter, body: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut child = Command::new("sh")
         .args(["-c", program])
         .env("DEAD_LETTER_CODE", &letter.code)
@@ -29,7 +29,6 @@ pub async fn through(program: &str, letter: &Letter) -> anyhow::Result<Vec<u8>> 
         .spawn()
         .context("sh")?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let body = letter.body.as_deref().unwrap_or_default();
     let talk = async {
         let write = async {
             if let Some(mut stdin) = stdin {

@@ -15,7 +15,9 @@ use crate::config::Config;
 use crate::kafka::client::{self, Logged};
 use crate::message::dead_letter::Letter;
 use crate::message::request::Request;
+use crate::registry::Unread;
 
+use super::body::{Readers, Writers};
 use super::edit;
 use super::select::{Place, Selection};
 
@@ -36,8 +38,8 @@ pub struct Args {
     /// All of them
     #[arg(long)]
     all: bool,
-    /// A shell command that gets each body on its stdin and writes the new one to its stdout; one that fails, or
-    /// writes nothing, keeps the letter from being sent
+    /// A shell command that gets each body as JSON on its stdin and writes the new one to its stdout; one that
+    /// fails, or writes nothing, keeps the letter from being sent. For a topic of Avro it is written in Avro again
     #[arg(long, value_name = "COMMAND")]
     filter: Option<String>,
     /// Send whole requests again of which only one flag was refused: the others are evaluated a second time
@@ -67,6 +69,7 @@ struct Replay<'c> {
     args: &'c Args,
     config: &'c Config,
     producer: FutureProducer<Logged>,
+    writers: Writers,
 }
 
 pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -78,20 +81,29 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (letters, mut next) = mpsc::channel(AHEAD_LETTERS);
     let (selection, places, reading) = (args.selection.clone(), args.places.clone(), config.clone());
     let reader = tokio::task::spawn_blocking(move || {
+        let mut bodies = Readers::open(&reading)?;
         selection.each(&reading, |letter| {
             let is_meant = places.is_empty() || places.contains(&Place::of(&letter));
-            Ok(!is_meant || letters.blocking_send(letter).is_ok())
+            if !is_meant {
+                return Ok(true);
+            }
+            let json = bodies.json(&letter);
+            Ok(letters.blocking_send((letter, json)).is_ok())
         })
     });
+    let writers = match &args.filter {
+        Some(_) if !args.dry_run => Writers::open(&config).await?,
+        _ => Writers::default(),
+    };
     let producer = client::base(&config.kafka, &config.instance, "dead-letters")
         .set("enable.idempotence", "true")
         .set("linger.ms", "0")
         .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
         .create_with_context(Logged)?;
-    let replay = Replay { args: &args, config: &config, producer };
+    let replay = Replay { args: &args, config: &config, producer, writers };
     let (mut sent, mut kept) = (0u64, BTreeMap::<&str, u64>::new());
-    while let Some(letter) = next.recv().await {
-        let fate = replay.take(&letter).await?;
+    while let Some((letter, json)) = next.recv().await {
+        let fate = replay.take(&letter, json).await?;
         match &fate {
             Fate::Kept { reason, .. } => *kept.entry(reason).or_default() += 1,
             Fate::Sent { .. } | Fate::Ready => sent += 1,
@@ -109,7 +121,8 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 impl Replay<'_> {
-    async fn take(&self, letter: &Letter) -> anyhow::Result<Fate> {
+    /// `json` is its body, or why it cannot be read.
+    async fn take(&self, letter: &Letter, json: Result<Vec<u8>, Unread>) -> anyhow::Result<Fate> {
         let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
         let topics = &self.config.topics;
         if letter.source_topic != topics.requests && letter.source_topic != topics.conversions {
@@ -124,21 +137,32 @@ impl Replay<'_> {
         if letter.body_omitted && self.args.filter.is_none() {
             return kept("body_omitted", "its body was too large to be kept".to_owned());
         }
-        let body = match &self.args.filter {
-            None => letter.body.clone().unwrap_or_default(),
-            Some(program) => match edit::through(program, letter).await {
-                Ok(body) if body.is_empty() => {
-                    return kept("filtered", "the filter writes nothing".to_owned());
+        let came = letter.body.clone().unwrap_or_default();
+        let json = match (&self.args.filter, json) {
+            (None, Err(unread)) => return kept("still_refused", unread.to_string()),
+            (None, Ok(json)) => json,
+            (Some(program), json) => {
+                match edit::through(program, letter, json.as_ref().unwrap_or(&came)).await {
+                    Ok(body) if body.is_empty() => {
+                        return kept("filtered", "the filter writes nothing".to_owned());
+                    }
+                    Ok(body) => body,
+                    Err(error) => return kept("filter_failed", format!("{error:#}")),
                 }
-                Ok(body) => body,
-                Err(error) => return kept("filter_failed", format!("{error:#}")),
-            },
+            }
         };
         if letter.source_topic == topics.requests
-            && let Err(refusal) = Request::decode(&body)
+            && let Err(refusal) = Request::decode(&json)
         {
             return kept("still_refused", refusal.to_string());
         }
+        let body = match self.args.filter {
+            None => came,
+            Some(_) => match self.writers.write(&letter.source_topic, json) {
+                Ok(body) => body,
+                Err(broken) => return kept("still_refused", broken.to_string()),
+            },
+        };
         if self.args.dry_run {
             return Ok(Fate::Ready);
         }

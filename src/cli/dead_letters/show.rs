@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat};
 use rdkafka::message::Headers;
 use serde_json::{Map, Value, json};
 
+use crate::cli::decode::Decoder;
 use crate::cli::{Global, Output, print, render};
 use crate::message::dead_letter::Letter;
 
@@ -27,12 +28,18 @@ pub async fn show(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let (place, topic) = (args.place, config.topics.dead_letters.clone());
     let find = move || {
-        let mut found = None;
+        let (mut found, mut decoder) = (None, Decoder::open(&config)?);
         Selection::none().each(&config, |letter| {
             let is_it = Place::of(&letter) == place;
             found = is_it.then_some(letter);
             Ok(!is_it)
         })?;
+        if let Some(body) = found.as_mut().and_then(|letter: &mut Letter| letter.body.as_mut())
+            && !args.body
+            && let Some(json) = decoder.json(body)
+        {
+            *body = json;
+        }
         anyhow::Ok(found)
     };
     let found = tokio::task::spawn_blocking(find).await??;

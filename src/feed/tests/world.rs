@@ -87,7 +87,7 @@ impl World {
         let config = Arc::new(self.config(instance));
         let origins = unleash_origins(&config).unwrap();
         let metrics = Metrics::new();
-        let feeder = Feeder::new(config, Arc::default(), Arc::clone(&metrics), origins);
+        let feeder = Feeder::new(config, Arc::default(), Arc::default(), Arc::clone(&metrics), origins);
         let (health, shutdown) = (feeder.health(), Shutdown::new());
         let task = tokio::spawn(feeder.run(shutdown.clone()));
         Running { health, metrics, shutdown, task }

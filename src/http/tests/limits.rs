@@ -13,6 +13,7 @@ use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::publish::{Publisher, Publishing};
+use crate::registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
 
@@ -32,13 +33,15 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let usage = Arc::new(Usage::default());
     let manager = Manager::new(
         Arc::clone(&config),
+        &Formats::default(),
         Arc::clone(&store),
         None,
         Vec::new(),
-        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::clone(&store))),
+        Arc::new(KillSwitches::new(Arc::clone(&config), Arc::default(), Arc::clone(&store))),
     );
     let (shutdown, health) = (Shutdown::new(), Reporter::detached());
-    let parts = Parts { config, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
+    let formats = Arc::default();
+    let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
     let api = Api::new(parts, publisher, None, manager, None);
     let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
     (api, router(surface, true), publishing)

@@ -49,6 +49,11 @@ pub enum RefusalCode {
     Empty,
     NotUtf8,
     NotJson,
+    NotAvro,
+    /// The registry has no such schema.
+    UnknownSchema,
+    /// A schema that is not a request's.
+    SchemaMismatch,
     TooLarge,
     TooDeep,
     TooManyFlags,
@@ -66,6 +71,9 @@ impl RefusalCode {
             Self::Empty => "EMPTY",
             Self::NotUtf8 => "NOT_UTF8",
             Self::NotJson => "NOT_JSON",
+            Self::NotAvro => "NOT_AVRO",
+            Self::UnknownSchema => "UNKNOWN_SCHEMA",
+            Self::SchemaMismatch => "SCHEMA_MISMATCH",
             Self::TooLarge => "TOO_LARGE",
             Self::TooDeep => "TOO_DEEP",
             Self::TooManyFlags => "TOO_MANY_FLAGS",

@@ -35,7 +35,7 @@ fn ask(service: &Service, flag: &str, user: &str) -> Value {
 fn redis_first_takes_what_is_not_older_than_memory() {
     let (stack, _together) = Stack::together();
     let redis = Redis::database(stack);
-    let door = Door::to(&redis);
+    let door = Door::to(&redis.url);
     let url = door.url.clone();
     let group = Group::new(stack).set("FLAGSTREAM_EVALUATION__READ_PATH", "redis_first");
     // No warmer: what is planted stays.

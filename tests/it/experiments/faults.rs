@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use super::{Scene, rfc3339, users};
+use super::{Scene, evaluate, rfc3339, total, users};
 use crate::harness::{Ledger, Load, SOON, Sender, Service, Stack, is_long, wait_until};
 
 /// Sends conversions of the load's users until it is stopped, every fifth twice; how many there were.
@@ -75,4 +75,30 @@ fn counts_are_those_of_the_rows_though_every_role_is_killed() {
     let counted = |results: &serde_json::Value| results["conversions"]["attributed"].as_i64();
     scene.wait(&api, "the conversions too", |results| counted(results) == attributed);
     println!("{sent} requests, {converted} conversions, {:?} users, {kills} kills", users(&results, 0));
+}
+
+#[test]
+fn who_is_killed_while_it_counts_is_not_waited_for() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    let mut services = ["one", "two"].map(|name| scene.start(name));
+    scene.begin(&services[0], &json!([{"name": "purchase"}]));
+    evaluate(&services[0], "first");
+    scene.wait(&services[0], "a user is counted", |results| total(results, 0) == 1);
+    let locked = "LOCK TABLE experiment_exposures; SELECT pg_sleep(120)";
+    std::thread::scope(|scope| {
+        // Ended below, with an error that says so.
+        scope.spawn(|| scene.database.try_run(&format!("BEGIN; {locked}")));
+        // Whoever is done has it due again in two seconds.
+        let claimed = "SELECT (due_at / 1000000 - extract(epoch FROM now()))::bigint FROM experiments";
+        wait_until("somebody counts", SOON, || scene.database.number(claimed).is_some_and(|left| left > 4));
+        services.iter_mut().for_each(Service::kill);
+        scene.database.run(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%{locked}' AND pid <> pg_backend_pid()"
+        ));
+    });
+    services.iter_mut().for_each(Service::spawn);
+    services.iter_mut().for_each(Service::wait_until_ready);
+    evaluate(&services[1], "second");
+    scene.wait(&services[1], "another one is counted", |results| total(results, 0) == 2);
 }

@@ -39,7 +39,12 @@ impl Database {
 
     /// Runs statements that give nothing back.
     pub fn run(&self, statements: &str) {
-        block_on(sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.pool)).unwrap();
+        self.try_run(statements).unwrap();
+    }
+
+    /// The same, if the database lets them end.
+    pub fn try_run(&self, statements: &str) -> Result<(), sqlx::Error> {
+        block_on(sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.pool)).map(drop)
     }
 
     /// The same as the cluster's owner, outside of this database.

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::http::block_on;
-use super::{SOON, wait_for};
+use super::{SOON, avro, wait_for};
 
 /// A record's place in its topic.
 pub type Position = (i32, i64);
@@ -91,7 +91,7 @@ impl Received {
 
     pub fn json(&self) -> Value {
         let payload = self.payload.as_deref().expect("a tombstone");
-        serde_json::from_slice(payload)
+        serde_json::from_slice(&avro::to_json(payload))
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(payload)))
     }
 

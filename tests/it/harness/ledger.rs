@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::kafka::{consumer, next};
-use super::{SOON, Sender, Topics};
+use super::{SOON, Sender, Topics, avro};
 
 /// How many mistakes are printed.
 const SHOWN: usize = 10;
@@ -279,7 +279,8 @@ impl Ledger {
         while let Some(message) = next(&self.results, patience) {
             patience = Duration::ZERO;
             if message.topic() == self.topics.events {
-                let event: Event = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                let event: Event =
+                    serde_json::from_slice(&avro::to_json(message.payload().unwrap())).unwrap();
                 let source = event.source;
                 assert_eq!(source.topic, self.topics.requests);
                 assert_eq!(
@@ -302,7 +303,8 @@ impl Ledger {
                 self.dead_letters
                     .push((number(&message, "source-partition"), number(&message, "source-offset")));
             } else {
-                let reply: Request = serde_json::from_slice(message.payload().unwrap()).unwrap();
+                let reply: Request =
+                    serde_json::from_slice(&avro::to_json(message.payload().unwrap())).unwrap();
                 self.replies.push(reply.request_id.unwrap());
             }
         }
@@ -338,7 +340,8 @@ impl Ledger {
 impl Asked {
     fn enter(&mut self, message: &impl Message) {
         let (partition, offset) = (message.partition(), message.offset());
-        let Ok(request) = serde_json::from_slice::<Request>(message.payload().unwrap()) else {
+        let Ok(request) = serde_json::from_slice::<Request>(&avro::to_json(message.payload().unwrap()))
+        else {
             self.dead_letters.insert((partition, offset));
             return;
         };

@@ -10,7 +10,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::Topics;
+use flagstream::message::avro::Kind;
+
+use super::{Topics, avro};
 
 /// How often requests are sent; each time as many as the rate asks for.
 const TICK: Duration = Duration::from_millis(5);
@@ -26,9 +28,14 @@ impl Load {
     /// Sends `rate` requests a second, evenly to all partitions; some ask for many flags, some for a reply,
     /// some are no requests at all.
     pub fn start(topics: &Topics, reply_to: &str, rate: u32) -> Self {
+        Self::start_with(topics, reply_to, rate, None)
+    }
+
+    /// Every other request is in Avro, under this id.
+    pub fn start_with(topics: &Topics, reply_to: &str, rate: u32, schema: Option<u32>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (topics, reply_to, stopped) = (topics.clone(), reply_to.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || run(&topics, &reply_to, rate, &stopped));
+        let thread = std::thread::spawn(move || run(&topics, &reply_to, rate, schema, &stopped));
         Self { stop, thread: Some(thread) }
     }
 
@@ -45,7 +52,7 @@ impl Drop for Load {
     }
 }
 
-fn run(topics: &Topics, reply_to: &str, rate: u32, stop: &AtomicBool) -> u64 {
+fn run(topics: &Topics, reply_to: &str, rate: u32, schema: Option<u32>, stop: &AtomicBool) -> u64 {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &topics.kafka)
         .set("enable.idempotence", "true")
@@ -59,7 +66,7 @@ fn run(topics: &Topics, reply_to: &str, rate: u32, stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
         let due = (started.elapsed().as_secs_f64() * f64::from(rate)) as u64;
         while sent < due {
-            send(&producer, topics, reply_to, sent);
+            send(&producer, topics, reply_to, sent, schema);
             sent += 1;
         }
         producer.poll(TICK);
@@ -68,8 +75,14 @@ fn run(topics: &Topics, reply_to: &str, rate: u32, stop: &AtomicBool) -> u64 {
     sent
 }
 
-fn send(producer: &BaseProducer, topics: &Topics, reply_to: &str, number: u64) {
-    let body = body(number);
+fn send(producer: &BaseProducer, topics: &Topics, reply_to: &str, number: u64, schema: Option<u32>) {
+    let text = body(number);
+    let body = match schema {
+        Some(id) if number.is_multiple_of(2) && text.starts_with('{') => {
+            avro::message(id, Kind::Request, &text)
+        }
+        _ => text.into_bytes(),
+    };
     let key = format!("user-{}", number % 1_000);
     let mut record = BaseRecord::to(&topics.requests)
         .partition(i32::try_from(number % u64::from(topics.partitions.unsigned_abs())).unwrap())

@@ -1,9 +1,11 @@
 //! What every test stands on.
 
+pub mod avro;
 mod callers;
 mod command;
 mod contract;
 mod database;
+mod door;
 mod flags;
 mod http;
 mod kafka;
@@ -23,13 +25,14 @@ pub use callers::Callers;
 pub use command::{binary as command, flagstream};
 pub use contract::Contract;
 pub use database::Database;
+pub use door::{Door, Way};
 pub use flags::{Flag, Flags};
 pub use http::{Answer, block_on, call, client, get, post, runtime};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;
 pub use proxy::{Mood, Proxy};
-pub use redis::{Door, Redis, Way};
+pub use redis::Redis;
 pub use redis_server::RedisServer;
 pub use service::{Group, Service, free_port};
 pub use stack::{Stack, is_long};

@@ -1,10 +1,7 @@
-//! Redis: a database of the test's own, and a door to it that can be shut.
+//! Redis: a database of the test's own.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{Commands, Connection};
 use serde_json::Value;
@@ -66,115 +63,4 @@ impl Redis {
     pub fn wait(&self, key: &str, fits: impl Fn(&Value) -> bool) -> Value {
         wait_for(key, SOON, || self.get(key).filter(&fits))
     }
-}
-
-/// How connections fare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    Open,
-    /// Ended, and ended again.
-    Shut,
-    /// Answers come five seconds late.
-    Slow,
-    /// Answers are something else.
-    Garbled,
-}
-
-/// A way to Redis that a test can disturb.
-#[derive(Debug)]
-pub struct Door {
-    pub url: String,
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    upstream: Mutex<String>,
-    way: Mutex<Way>,
-    gone: AtomicBool,
-    connections: Mutex<Vec<TcpStream>>,
-}
-
-impl Door {
-    /// To the database of `redis`.
-    pub fn to(redis: &Redis) -> Self {
-        let address = redis.url.strip_prefix("redis://").unwrap();
-        let (upstream, database) = address.split_once('/').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("redis://{}/{database}", listener.local_addr().unwrap());
-        let shared = Arc::new(Shared {
-            upstream: Mutex::new(upstream.to_owned()),
-            way: Mutex::new(Way::Open),
-            gone: AtomicBool::new(false),
-            connections: Mutex::default(),
-        });
-        let door = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                if door.gone.load(Ordering::Relaxed) {
-                    return;
-                }
-                door.admit(connection.unwrap());
-            }
-        });
-        Self { url, shared }
-    }
-
-    /// Leads to another server from now on; connections end.
-    pub fn lead_to(&self, redis: &Redis) {
-        let address = redis.url.strip_prefix("redis://").unwrap().split('/').next().unwrap();
-        address.clone_into(&mut self.shared.upstream.lock().unwrap());
-        self.set(Way::Open);
-    }
-
-    /// Treats connections differently from now on; those there are end.
-    pub fn set(&self, way: Way) {
-        *self.shared.way.lock().unwrap() = way;
-        for connection in self.shared.connections.lock().unwrap().drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.shared.gone.store(true, Ordering::Relaxed);
-        self.set(Way::Shut);
-        // Wakes the one who listens.
-        let address = self.url.strip_prefix("redis://").unwrap().split('/').next().unwrap().to_owned();
-        let _ = TcpStream::connect(address);
-    }
-}
-
-impl Shared {
-    fn admit(self: &Arc<Self>, inside: TcpStream) {
-        if *self.way.lock().unwrap() == Way::Shut {
-            return;
-        }
-        let upstream = self.upstream.lock().unwrap().clone();
-        let Ok(outside) = TcpStream::connect(upstream) else { return };
-        let (asks, answers) = (inside.try_clone().unwrap(), outside.try_clone().unwrap());
-        self.connections.lock().unwrap().extend([inside.try_clone().unwrap(), outside.try_clone().unwrap()]);
-        std::thread::spawn(move || pass(asks, outside, |_| {}));
-        let shared = Arc::clone(self);
-        std::thread::spawn(move || {
-            pass(answers, inside, |bytes| match *shared.way.lock().unwrap() {
-                Way::Garbled => bytes.fill(b'?'),
-                Way::Slow => std::thread::sleep(Duration::from_secs(5)),
-                Way::Open | Way::Shut => {}
-            });
-        });
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, change: impl Fn(&mut [u8])) {
-    let mut buffer = [0; 65_536];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        change(&mut buffer[..count]);
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
 }

@@ -19,6 +19,10 @@ pub struct Stack {
     pub go_modules: String,
     /// The folder of the broker's jars. Empty if it runs in a container.
     pub kafka_jars: String,
+    /// The schema registry, up to the path of Confluent's API.
+    pub registry: String,
+    /// The folder of Java's Avro. Empty if the registry runs in a container.
+    pub avro_jars: String,
     script: String,
     folder: String,
 }
@@ -48,7 +52,7 @@ impl Stack {
         (Self::get(), IN_USE.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn get() -> &'static Self {
+    pub fn get() -> &'static Self {
         static STACK: OnceLock<Stack> = OnceLock::new();
         STACK.get_or_init(|| Self {
             kafka: variable("KAFKA"),
@@ -63,6 +67,8 @@ impl Stack {
             python_path: variable("PYTHON_PATH"),
             go_modules: variable("GO_MODULES"),
             kafka_jars: variable("KAFKA_JARS"),
+            registry: variable("REGISTRY"),
+            avro_jars: variable("AVRO_JARS"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })

@@ -8,7 +8,7 @@ use crate::harness::{Door, Flag, Flags, Group, Redis, SOON, Stack, Tap, Way, get
 /// An instance that reaches Redis through a door.
 fn behind_a_door(stack: &Stack) -> (World, Door) {
     let redis = Redis::database(stack);
-    let door = Door::to(&redis);
+    let door = Door::to(&redis.url);
     let url = door.url.clone();
     let world = World::start_at(Group::new(stack), redis, &url, |flags| {
         flags.set("production", Flag::on("f"));

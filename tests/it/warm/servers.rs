@@ -119,7 +119,7 @@ fn a_replica_takes_over_and_nothing_stale_stays() {
         second.cli(&["INFO", "replication"]).contains("master_link_status:up")
     });
     let (old, new) = (first.redis(), second.redis());
-    let door = Door::to(&old);
+    let door = Door::to(&old.url);
     let world = World::start_at(Group::new(stack), first.redis(), &door.url, |flags| {
         flags.set("production", Flag::on("f"));
     });
@@ -136,7 +136,7 @@ fn a_replica_takes_over_and_nothing_stale_stays() {
     world.ask(&request("f", "between", json!({})));
     wait_until("health tells", SOON, || world.part("warmer")["state"] == "degraded");
     assert_eq!(world.count("flagstream_dropped_total", &[("what", "warm_write")]), 0.0);
-    door.lead_to(&new);
+    door.lead_to(&new.url);
     new.wait(&key("f", "between", EMPTY), |_| true);
     assert_eq!(new.get(&key("f", "lost", EMPTY)), None);
     wait_until("health tells", SOON, || world.part("warmer")["state"] == "up");

@@ -67,15 +67,20 @@ class Changes:
             if self._id.isdecimal():
                 self._cache.invalidate(int(self._id), None)
             return
-        apply(self._cache, data)
+        apply(self._cache, parse(data))
 
 
-def apply(cache: Cache, text: str | bytes) -> bool:
-    """Takes one invalidation, as it stands in the stream or in `feature-flag-updates`; whether it was understood."""
+def parse(text: str | bytes) -> JsonValue:
+    """An invalidation as it stands in the stream or in `feature-flag-updates`; None if it is not JSON."""
     try:
         event: JsonValue = json.loads(text)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return event
+
+
+def apply(cache: Cache, event: object) -> bool:
+    """Takes one invalidation; whether it was understood."""
     if not isinstance(event, dict) or not isinstance(event.get("version"), int):
         return False
     environment = event.get("environment")

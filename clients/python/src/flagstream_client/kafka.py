@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from confluent_kafka import Consumer, TopicPartition
 
-from .changes import apply
+from .changes import apply, parse
 from .core import logger
 
 POLL_S = 0.5
@@ -27,12 +27,20 @@ class KafkaInvalidations:
     """Tells a client (made with `cache=True`) what the topic says, from a thread of its own.
 
     Each process needs every message, so it belongs to no consumer group and commits nothing. `kafka` are properties of
-    librdkafka; `bootstrap.servers` is required.
+    librdkafka; `bootstrap.servers` is required. Messages are JSON, or what `deserialize` makes of them, such as
+    confluent-kafka's `AvroDeserializer`; what it raises is logged, and the next message taken.
     """
 
-    def __init__(self, client: _Client, kafka: Mapping[str, Any], topic: str = "feature-flag-updates") -> None:
+    def __init__(
+        self,
+        client: _Client,
+        kafka: Mapping[str, Any],
+        topic: str = "feature-flag-updates",
+        deserialize: Callable[[bytes], Any] | None = None,
+    ) -> None:
         self._client = client
         self._topic = topic
+        self._deserialize = deserialize or parse
         # A group must be named, although none is joined.
         own = {
             "group.id": f"flagstream-client-{uuid.uuid4()}",
@@ -76,5 +84,13 @@ class KafkaInvalidations:
                 continue
             if message.error() is not None:
                 logger.warning("%s: %s", self._topic, message.error())
-            elif (value := message.value()) is not None and not apply(self._client._core.cache, value):
-                logger.warning("%s: not understood: %r", self._topic, value[:200])
+            elif (value := message.value()) is not None:
+                self._take(value)
+
+    def _take(self, value: bytes) -> None:
+        try:
+            event = self._deserialize(value)
+        except Exception as error:  # noqa: BLE001 Whatever a stranger's function raises.
+            event = error
+        if not apply(self._client._core.cache, event):
+            logger.warning("%s: not understood: %r: %r", self._topic, event, value[:200])

@@ -1,0 +1,100 @@
+//! In which form messages cross the topics, and where their schemas are.
+
+use std::path::PathBuf;
+
+use super::values::Values;
+use super::{Secret, parse};
+
+/// The format of each kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatsConfig {
+    pub requests: InputFormat,
+    pub events: OutputFormat,
+    pub updates: OutputFormat,
+    /// Ours are written in Avro if nothing else is taken.
+    pub changes: InputFormat,
+    /// Likewise.
+    pub conversions: InputFormat,
+    pub replies: OutputFormat,
+    pub subjects: SubjectStrategy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputFormat {
+    Json,
+    Avro,
+    /// Either, told apart record by record.
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    Json,
+    Avro,
+}
+
+/// Under which name a schema is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectStrategy {
+    /// `{topic}-value`
+    Topic,
+    /// `{record}`
+    Record,
+    /// `{topic}-{record}`
+    TopicRecord,
+}
+
+#[derive(Debug, Clone)]
+pub struct SchemaRegistryConfig {
+    /// None: no registry.
+    pub urls: Vec<Secret>,
+    pub auto_register: bool,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_certificate: Option<PathBuf>,
+}
+
+impl FormatsConfig {
+    /// Whether anything is written or read as Avro.
+    fn has_avro(&self) -> bool {
+        let inputs = [self.requests, self.changes, self.conversions];
+        [self.events, self.updates, self.replies].contains(&OutputFormat::Avro)
+            || inputs.into_iter().any(|input| input != InputFormat::Json)
+    }
+}
+
+pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegistryConfig)> {
+    let inputs = [("json", InputFormat::Json), ("avro", InputFormat::Avro), ("auto", InputFormat::Auto)];
+    let outputs = [("json", OutputFormat::Json), ("avro", OutputFormat::Avro)];
+    let strategies = [
+        ("topic", SubjectStrategy::Topic),
+        ("record", SubjectStrategy::Record),
+        ("topic_record", SubjectStrategy::TopicRecord),
+    ];
+    let [requests, changes, conversions] = ["format.requests", "format.changes", "format.conversions"]
+        .map(|path| values.required(path, |text| parse::word(text, &inputs)));
+    let [events, updates, replies] = ["format.events", "format.updates", "format.replies"]
+        .map(|path| values.required(path, |text| parse::word(text, &outputs)));
+    let subjects = values.required("format.subjects", |text| parse::word(text, &strategies));
+    let urls = values.list("schema_registry.url", |text| parse::url(text, &["http", "https"]));
+    let auto_register = values.required("schema_registry.auto_register", parse::flag);
+    let ca_certificate = values.optional("schema_registry.ca_certificate", parse::text);
+    let formats = FormatsConfig {
+        requests: requests?,
+        events: events?,
+        updates: updates?,
+        changes: changes?,
+        conversions: conversions?,
+        replies: replies?,
+        subjects: subjects?,
+    };
+    let urls = urls?;
+    if formats.has_avro() && urls.is_empty() {
+        return values.refuse("schema_registry.url", "must be set where a format is not `json`");
+    }
+    let registry = SchemaRegistryConfig {
+        urls: urls.into_iter().map(Secret::new).collect(),
+        auto_register: auto_register?,
+        ca_certificate: ca_certificate?.map(PathBuf::from),
+    };
+    Some((formats, registry))
+}

@@ -1,0 +1,48 @@
+//! The schema registry: whether it answers, and takes the schemas of what is written in Avro.
+
+use crate::config::Config;
+use crate::registry::{Client, Registration, RegistryError, registrations};
+
+use super::Finding;
+
+const PART: &str = "schema-registry";
+
+pub(super) async fn look(config: &Config) -> Vec<Finding> {
+    let client = match Client::new(&config.schema_registry) {
+        Ok(Some(client)) => client,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            let advice = "correct FLAGSTREAM_SCHEMA_REGISTRY__CA_CERTIFICATE or SCHEMA_REGISTRY_URL";
+            return vec![Finding::wrong(PART, format!("{error:#}"), advice)];
+        }
+    };
+    if let Err(error) = client.pulse().await {
+        let advice =
+            "known ids go on, as long as the state folder has them; repair it, or SCHEMA_REGISTRY_URL";
+        return vec![Finding::wrong(PART, error, advice)];
+    }
+    let mut findings = vec![Finding::well(PART, "answers")];
+    for wanted in registrations(config) {
+        let found = match config.schema_registry.auto_register {
+            true => taken(&client, &wanted).await,
+            false => client.id_of(&wanted.subject, &wanted.schema).await.map(drop),
+        };
+        let advice = "`flagstream schemas check` tells more";
+        findings.push(match found {
+            Ok(()) => Finding::well(PART, format!("our schema is good for {}", wanted.subject)),
+            Err(RegistryError::Refused(why)) => Finding::wrong(PART, why, advice),
+            Err(error) => Finding::doubtful(PART, format!("{}: {error}", wanted.subject), advice),
+        });
+    }
+    findings
+}
+
+/// Whether the registry would take the schema.
+async fn taken(client: &Client, wanted: &Registration) -> Result<(), RegistryError> {
+    let problems = client.incompatibilities(&wanted.subject, &wanted.schema).await?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let why = format!("it refuses our schema for {}: {}", wanted.subject, problems.join("; "));
+    Err(RegistryError::Refused(why))
+}

@@ -1,0 +1,106 @@
+//! Partitions that wait: their next record cannot be read yet, for a reason that is not its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::gauge::Gauge;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
+
+use crate::kafka::consumer::BatchConsumer;
+
+use super::batch::Place;
+use super::clients::rewind_these;
+use super::error::SessionError;
+
+/// How long a partition waits before its record is looked at again.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// The partitions of one worker that wait.
+#[derive(Debug, Default)]
+pub struct Holds {
+    partitions: Vec<i32>,
+    since: Option<Instant>,
+    /// Why the last one waits.
+    pub why: Option<Arc<str>>,
+    /// Not told to the consumer yet.
+    fresh: Vec<i32>,
+    /// Counts those of all workers.
+    waiting: Gauge,
+}
+
+impl Holds {
+    pub fn new(waiting: Gauge) -> Self {
+        Self { waiting, ..Self::default() }
+    }
+
+    /// Whether the record is of a partition that waits: it will come again.
+    pub fn has(&self, place: Place) -> bool {
+        self.partitions.contains(&place.partition)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// The record, and all behind it, will come again.
+    pub fn hold(&mut self, place: Place, why: Arc<str>) {
+        tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
+        self.since.get_or_insert_with(Instant::now);
+        self.waiting.inc();
+        self.partitions.push(place.partition);
+        self.fresh.push(place.partition);
+        self.why = Some(why);
+    }
+
+    /// Nothing more is fetched for those that were added.
+    pub fn pause(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<()> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        consumer.inner().pause(&list(topic, &fresh))
+    }
+
+    /// Looks again at those that have waited for long enough: they are read from what is committed.
+    pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
+        if self.since.is_none_or(|since| since.elapsed() < HOLD) {
+            return Ok(());
+        }
+        let released = self.resume(consumer, topic).map_err(SessionError::Consumer)?;
+        if released.count() == 0 { Ok(()) } else { rewind_these(consumer, topic, released) }
+    }
+
+    /// Nothing waits any more; the partitions that did.
+    pub fn forget(&mut self) -> Vec<i32> {
+        (self.since, self.why) = (None, None);
+        self.fresh.clear();
+        self.waiting.dec_by(i64::try_from(self.partitions.len()).unwrap_or_default());
+        std::mem::take(&mut self.partitions)
+    }
+
+    /// Nothing waits any more; those that are still ours.
+    pub fn resume(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<TopicPartitionList> {
+        let waiting = self.forget();
+        if waiting.is_empty() {
+            return Ok(TopicPartitionList::new());
+        }
+        let assigned = consumer.inner().assignment()?;
+        // Others have them now, and read them from what is committed too.
+        let ours = |partition: &i32| assigned.find_partition(topic, *partition).is_some();
+        let ours = list(topic, &waiting.into_iter().filter(ours).collect::<Vec<_>>());
+        if ours.count() > 0 {
+            consumer.inner().resume(&ours)?;
+        }
+        Ok(ours)
+    }
+}
+
+fn list(topic: &str, partitions: &[i32]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}

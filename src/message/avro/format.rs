@@ -1,0 +1,39 @@
+//! In which format messages leave.
+
+use crate::flag::Answer;
+use crate::message::event::{self as json, EventFrame};
+use crate::message::request::Ask;
+
+use super::{Broken, Kind, event};
+
+/// Of one kind of message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Json,
+    /// What stands before its fields: the schema's id, and which record of a union it is.
+    Avro(Vec<u8>),
+}
+
+impl Format {
+    /// Appends an evaluated event.
+    pub fn write_event(&self, out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, answer: &Answer<'_>) {
+        match self {
+            Self::Json => json::write_event(out, frame, ask, answer),
+            Self::Avro(prefix) => {
+                out.extend_from_slice(prefix);
+                event::write_event(out, frame, ask, answer);
+            }
+        }
+    }
+
+    /// The message whose JSON form this is.
+    pub fn message(&self, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, Broken> {
+        let Self::Avro(prefix) = self else { return Ok(json) };
+        let text = std::str::from_utf8(&json).map_err(|_| Broken::new("a message of ours is not UTF-8"))?;
+        let mut message = Vec::with_capacity(prefix.len() + json.len());
+        message.extend_from_slice(prefix);
+        kind.plan().from_json(text, &mut message)?;
+        Ok(message)
+    }
+}

@@ -1,0 +1,157 @@
+//! How messages leave, settled at the start: under which ids.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+
+use crate::config::{Config, InputFormat, OutputFormat, SubjectStrategy};
+use crate::message::avro::{Format, Kind, Subject, header};
+use crate::metrics::Metrics;
+
+use super::texts::Texts;
+use super::{Lookups, Reader, RegistryError, SchemaRegistry};
+
+/// How long a start waits for the registry: without ids nothing can be written.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
+/// The first id of [`Formats::unregistered`], which is that of requests.
+pub const UNREGISTERED_ID: u32 = 1;
+
+/// The formats of all kinds of messages; JSON unless it is told otherwise.
+#[derive(Debug, Default)]
+pub struct Formats {
+    registry: Option<Arc<SchemaRegistry>>,
+    pub evaluated: Format,
+    /// Change events of the events topic.
+    pub changed: Format,
+    /// Invalidations.
+    pub updated: Format,
+    pub hint: Format,
+    pub conversion: Format,
+    pub reply: Format,
+}
+
+/// A schema as it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    pub subject: String,
+    pub schema: String,
+    /// The topic's messages, and which of them it has, each with what stands before its fields in a union.
+    pub messages: Subject,
+    pub kinds: Vec<(Kind, Option<u8>)>,
+}
+
+impl Formats {
+    /// Asks the registry for the ids of what is written.
+    pub async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Self>> {
+        let (folder, lookups) = (Some(config.state_dir.as_path()), metrics.schema_lookups.clone());
+        let registry = SchemaRegistry::open(&config.schema_registry, folder, lookups, Handle::current())
+            .context("SCHEMA_REGISTRY_URL")?;
+        let mut formats = Self { registry, ..Self::default() };
+        for registration in registrations(config) {
+            let id = formats.id_of(&registration).await.with_context(|| {
+                format!("the schema registry has no id of subject {}", registration.subject)
+            })?;
+            formats.set(&registration, id);
+        }
+        Ok(Arc::new(formats))
+    }
+
+    /// Under ids that no registry has given: for the load tool, which reads and writes by itself.
+    pub fn unregistered(config: &Config) -> anyhow::Result<Arc<Self>> {
+        if config.schema_registry.urls.is_empty() {
+            return Ok(Arc::default());
+        }
+        let registry =
+            SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
+        let mut formats = Self { registry, ..Self::default() };
+        let requests = registrations_of(config.formats.subjects, &config.topics.requests, Subject::REQUESTS);
+        for (registration, id) in requests.iter().chain(&registrations(config)).zip(UNREGISTERED_ID..) {
+            if let Some(registry) = &formats.registry {
+                registry.learn(id, &Texts::alone(&registration.schema)).map_err(anyhow::Error::msg)?;
+            }
+            formats.set(registration, id);
+        }
+        Ok(Arc::new(formats))
+    }
+
+    /// A reader of a topic with these messages.
+    pub fn reader(&self, messages: Subject, format: InputFormat) -> Reader {
+        Reader::new(self.registry.clone(), messages, format)
+    }
+
+    pub fn registry(&self) -> Option<Arc<SchemaRegistry>> {
+        self.registry.clone()
+    }
+
+    fn set(&mut self, registration: &Registration, id: u32) {
+        for (kind, branch) in &registration.kinds {
+            let format = match kind {
+                Kind::Evaluated => &mut self.evaluated,
+                Kind::Changed if registration.messages == Subject::UPDATES => &mut self.updated,
+                Kind::Changed => &mut self.changed,
+                Kind::Hint => &mut self.hint,
+                Kind::Conversion => &mut self.conversion,
+                Kind::Reply => &mut self.reply,
+                Kind::Request | Kind::Definition => continue,
+            };
+            *format = Format::Avro(header(id).into_iter().chain(*branch).collect());
+        }
+    }
+
+    async fn id_of(&self, wanted: &Registration) -> Result<u32, RegistryError> {
+        let Some(registry) = &self.registry else {
+            return Err(RegistryError::Refused("there is no schema registry".to_owned()));
+        };
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            match registry.id_of(&wanted.subject, &wanted.schema).await {
+                Err(RegistryError::Away(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                ended => return ended,
+            }
+        }
+    }
+}
+
+/// What must be registered for what is written as Avro.
+pub fn registrations(config: &Config) -> Vec<Registration> {
+    let (formats, topics) = (&config.formats, &config.topics);
+    let mut topics = vec![
+        (formats.events == OutputFormat::Avro, topics.events.as_str(), Subject::EVENTS),
+        (formats.updates == OutputFormat::Avro, &topics.updates, Subject::UPDATES),
+        (formats.changes == InputFormat::Avro, &topics.changes, Subject::HINTS),
+        (formats.conversions == InputFormat::Avro, &topics.conversions, Subject::CONVERSIONS),
+    ];
+    // The topics of replies are the askers'; what they have in common is the prefix.
+    let prefixes = config.reply.allowed_prefixes.iter();
+    let replies = formats.replies == OutputFormat::Avro;
+    topics.extend(prefixes.map(|prefix| (replies, prefix.as_str(), Subject::REPLIES)));
+    let wanted = topics.into_iter().filter(|(wanted, ..)| *wanted);
+    wanted.flat_map(|(_, topic, messages)| registrations_of(formats.subjects, topic, messages)).collect()
+}
+
+/// The subjects of a topic.
+pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subject) -> Vec<Registration> {
+    let alone = |subject: String, kind: Kind| Registration {
+        subject,
+        schema: kind.text().to_owned(),
+        messages,
+        kinds: vec![(kind, None)],
+    };
+    match (strategy, messages.kinds) {
+        (SubjectStrategy::Topic, [kind]) => vec![alone(format!("{topic}-value"), *kind)],
+        (SubjectStrategy::Topic, kinds) => vec![Registration {
+            subject: format!("{topic}-value"),
+            schema: messages.text(),
+            messages,
+            // The index of a union's branch, as Avro writes numbers.
+            kinds: kinds.iter().zip((0u8..).step_by(2)).map(|(kind, index)| (*kind, Some(index))).collect(),
+        }],
+        (SubjectStrategy::Record, kinds) => kinds.iter().map(|kind| alone(kind.full_name(), *kind)).collect(),
+        (SubjectStrategy::TopicRecord, kinds) => {
+            kinds.iter().map(|kind| alone(format!("{topic}-{}", kind.full_name()), *kind)).collect()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A schema and the schemas that it refers to, as the registry has them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, Reference, Registered, RegistryError};
+
+/// Most schemas that one refers to, by others too.
+const MAX_REFERENCES_COUNT: usize = 100;
+/// Of all of them together.
+const MAX_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Texts {
+    pub schema: String,
+    /// Each stands behind the ones that it refers to itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+}
+
+/// What is left to do for a schema's references.
+enum Task {
+    Fetch(Reference),
+    /// All that it refers to is there.
+    Place(String),
+}
+
+impl Texts {
+    pub fn alone(schema: &str) -> Self {
+        Self { schema: schema.to_owned(), others: Vec::new() }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.schema.len() + self.others.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Asks for what the schema with this id refers to; why there is no such thing.
+    pub async fn gather(
+        client: &Client,
+        id: u32,
+        found: Registered,
+    ) -> Result<Result<Self, Arc<str>>, RegistryError> {
+        if !found.is_avro() {
+            return Ok(Err(format!("schema {id} is of type {}, not AVRO", found.schema_type).into()));
+        }
+        let mut texts = Self::alone(&found.schema);
+        let mut tasks: Vec<_> = fetches(found.references).collect();
+        let mut seen = HashSet::new();
+        while let Some(task) = tasks.pop() {
+            let reference = match task {
+                Task::Place(text) => {
+                    texts.others.push(text);
+                    continue;
+                }
+                Task::Fetch(reference) => reference,
+            };
+            if !seen.insert(reference.clone()) {
+                continue;
+            }
+            let refers = || format!("schema {id} refers to {} {}", reference.subject, reference.version);
+            match client.referred(&reference).await? {
+                None => return Ok(Err(format!("{}, which is not there", refers()).into())),
+                Some(other) if !other.is_avro() => {
+                    return Ok(Err(format!("{} of type {}", refers(), other.schema_type).into()));
+                }
+                Some(other) => {
+                    tasks.push(Task::Place(other.schema));
+                    tasks.extend(fetches(other.references));
+                }
+            }
+            if seen.len() > MAX_REFERENCES_COUNT || texts.bytes() > MAX_BYTES {
+                let limits = format!("{MAX_REFERENCES_COUNT} others, or {MAX_BYTES} bytes of them");
+                return Ok(Err(format!("schema {id} refers to more than {limits}").into()));
+            }
+        }
+        Ok(Ok(texts))
+    }
+}
+
+/// The first one is on top.
+fn fetches(references: Vec<Reference>) -> impl Iterator<Item = Task> {
+    references.into_iter().rev().map(Task::Fetch)
+}
