@@ -1,11 +1,17 @@
 //! librdkafka client configuration from ours.
 
+use std::time::Duration;
+
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::{Config, KafkaConfig};
+
+/// How librdkafka's broker names its cluster.
+const EMBEDDED_CLUSTER: &str = "mockCluster";
 
 /// The context of a client that needs no more than its log lines among ours.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,11 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
         config.set_log_level(RDKafkaLogLevel::Debug);
     }
     config
+}
+
+/// Whether this is the broker of `dev`, which knows neither times nor settings. Blocks.
+pub fn is_embedded<C: ClientContext>(client: &Client<C>, patience: Duration) -> bool {
+    client.fetch_cluster_id(patience).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
 }
 
 /// How the members of a group share out its partitions.

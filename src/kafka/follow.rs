@@ -12,8 +12,6 @@ use crate::config::Config;
 
 use super::client;
 
-/// The broker of `dev`, which knows no times: everything there counts as late enough.
-const EMBEDDED_CLUSTER: &str = "mockCluster";
 /// For one question to the broker.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -140,8 +138,8 @@ pub(super) fn starts(
     from: i64,
 ) -> Result<BTreeMap<i32, i64>, FollowError> {
     let failed = |error| failed(topic, error);
-    let cluster = consumer.client().fetch_cluster_id(CALL_TIMEOUT);
-    if cluster.is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER)) {
+    // Everything there counts as late enough.
+    if client::is_embedded(consumer.client(), CALL_TIMEOUT) {
         let low = |partition: &i32| {
             consumer.fetch_watermarks(topic, *partition, CALL_TIMEOUT).map(|(low, _)| (*partition, low))
         };

@@ -26,6 +26,8 @@ pub enum TopicsError {
     Client(KafkaError),
     #[error("Kafka at {servers} does not answer: {error}")]
     Unreachable { servers: String, error: KafkaError },
+    #[error("Kafka at {servers} is that of `flagstream dev`, where topics have no settings")]
+    Embedded { servers: String },
     #[error("topic {topic}: {code}")]
     Refused { topic: String, code: RDKafkaErrorCode },
     #[error("stopped while asking Kafka")]
@@ -113,6 +115,12 @@ impl Topics {
 
     async fn find(&self, needs: &[Need]) -> Result<BTreeMap<String, Found>, TopicsError> {
         let partitions = self.partitions(CALL_TIMEOUT).await?;
+        let admin = Arc::clone(&self.admin);
+        // It does not answer what follows.
+        let embedded = tokio::task::spawn_blocking(move || client::is_embedded(admin.inner(), CALL_TIMEOUT));
+        if embedded.await.map_err(|_| TopicsError::Stopped)? {
+            return Err(TopicsError::Embedded { servers: self.servers.clone() });
+        }
         let there: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
         let there: Vec<&str> = there.into_iter().filter(|name| partitions.contains_key(*name)).collect();
         let mut found = BTreeMap::new();
