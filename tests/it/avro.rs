@@ -107,10 +107,10 @@ fn services_in_python_ask_and_read_in_avro() {
         (&events["r-4"]["variant"], &events["r-4"]["context"]),
         (&json!("dark"), &json!(r#"{"subscription_tier":"premium"}"#))
     );
-    let replies = by_request(&read, &replies);
-    assert_eq!(replies["r-1"]["results"]["theme"]["value"], first["typed_value"]);
-    assert_eq!(replies["r-3"]["results"]["on"]["flag_version"], events["r-3"]["flag_version"]);
-    assert_eq!(replies["r-2"]["evaluated_at"], second["evaluated_at"]);
+    let answers = by_request(&read, &replies);
+    assert_eq!(answers["r-1"]["results"]["theme"]["value"], first["typed_value"]);
+    assert_eq!(answers["r-3"]["results"]["on"]["flag_version"], events["r-3"]["flag_version"]);
+    assert_eq!(answers["r-2"]["evaluated_at"], second["evaluated_at"]);
 
     // In JSON too, and over HTTP; all of it becomes rows, read from Avro.
     let sender = Sender::new(&stack.kafka);
@@ -118,6 +118,33 @@ fn services_in_python_ask_and_read_in_avro() {
     let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &json!({"flag_name": "on"}));
     assert_eq!(answer.status, 200);
     wait_until("all rows", SOON, || database.audited() == 6);
+
+    // The commands decode what they show.
+    let said = |arguments: &[&str]| {
+        let output = flagstream(group.folder.path(), arguments, group.settings());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let replied = said(&[
+        "request",
+        "on",
+        "--user",
+        "u-5",
+        "--environment",
+        "production",
+        "--wait",
+        "--reply-to",
+        &replies,
+    ]);
+    assert_eq!(replied, "on = true  TARGETING_MATCH\n");
+    let tail =
+        ["tail", "--topic", "events", "--from-beginning", "--user", "u-5", "-n", "1", "--output", "json"];
+    let event: Value = serde_json::from_str(&said(&tail)).unwrap();
+    assert_eq!(
+        (&event["value"]["flag_name"], &event["value"]["user_id"]),
+        (&json!("on"), &json!("u-5")),
+        "{event}"
+    );
 }
 
 #[test]
