@@ -102,8 +102,12 @@ pub(super) fn chunk(place: &str, id: &str) -> String {
 /// A glob that matches all chunks.
 pub(super) const CHUNKS: &str = "flagstream:warm:*:chunk:*";
 
-/// Tells whether Redis still has what was written: gone after a flush.
-pub(super) const MARKER: &str = "flagstream:warm:marker";
+pub(super) const MARKERS_COUNT: usize = 8;
+
+/// They tell whether Redis still has what was written: all are gone after a flush. One may be evicted.
+pub(super) fn markers() -> impl Iterator<Item = String> {
+    (0..MARKERS_COUNT).map(|number| format!("flagstream:warm:{{marker}}:{number}"))
+}
 
 fn encode_where(part: &str, special: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !part.contains(&special) {

@@ -40,7 +40,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// How often Redis is asked whether it still has everything.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two rebuilds: one reads the events of a whole life of values.
+/// Between two rebuilds, of which each reads the events of a whole life of values. It doubles, up to such a life, as long as
+/// they are not enough: a Redis that is too small loses again what is written to it.
 const REBUILD_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reads events, writes outcomes; one thread.
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     hostname: String,
     probed: Option<Instant>,
     rebuilt: Option<Instant>,
+    rebuild_pause: Duration,
     wants_rebuild: bool,
     /// The highest version that the store was waited for in vain: nobody waits for it again.
     missing: u64,
@@ -88,6 +90,7 @@ impl Worker {
             ttl,
             probed: None,
             rebuilt: None,
+            rebuild_pause: REBUILD_PAUSE,
             wants_rebuild: false,
             missing: 0,
         }
@@ -289,16 +292,21 @@ impl Worker {
 
     /// Reads the events of a whole life of values again, if Redis has lost them.
     fn rebuild(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), KafkaError> {
-        if !self.wants_rebuild || self.rebuilt.is_some_and(|at| at.elapsed() < REBUILD_PAUSE) {
+        let since = self.rebuilt.map(|at| at.elapsed());
+        if !self.wants_rebuild || since.is_some_and(|since| since < self.rebuild_pause) {
             return Ok(());
         }
         let partitions = clients::assigned(consumer)?;
         if partitions.is_empty() {
             return Ok(());
         }
-        tracing::info!("Redis has nothing of the warm view: the last evaluations are written again");
+        tracing::info!("Redis does not have the warm view: the last evaluations are written again");
         clients::seek_to(consumer, topic, Clock::now().ms - self.ttl_ms(), &partitions)?;
         self.wants_rebuild = false;
+        self.rebuild_pause = match since {
+            Some(since) if since < self.ttl => (self.rebuild_pause * 2).min(self.ttl.max(REBUILD_PAUSE)),
+            _ => REBUILD_PAUSE,
+        };
         self.rebuilt = Some(Instant::now());
         self.parts.metrics.warm.rebuilds.inc();
         Ok(())

@@ -30,10 +30,13 @@ use super::trouble::{Trouble, refusal};
 const CALL_MEMBERS_MAX: usize = 512;
 /// Values live this much longer or shorter, so that they don't all end at once.
 pub(super) const JITTER: f64 = 0.1;
-/// How often a batch is sent again because Redis had lost the list.
+/// How often entries are sent again because they were gone.
 const ATTEMPTS_MAX: usize = 3;
+/// Entries that are written together, at least. Where Redis loses lists as soon as they are made, fewer and fewer are.
+const PIECE_MIN: usize = 64;
+const PIECE_SHRINKS_BY: usize = 8;
 
-/// The marker is renewed every second or so.
+/// Markers are renewed every second or so.
 const MARKER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of a batch.
@@ -50,6 +53,16 @@ pub(crate) struct Written {
     pub(crate) lost: bool,
 }
 
+impl Written {
+    fn absorb(&mut self, other: Self) {
+        self.values += other.values;
+        self.refused += other.refused;
+        self.given_up.extend(other.given_up);
+        self.outdated.extend(other.outdated);
+        self.lost |= other.lost;
+    }
+}
+
 /// One warmer's way to write.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -57,8 +70,10 @@ pub(crate) struct Writer {
     ttl: Duration,
     index: Index,
     repeats: Repeats,
-    /// What stood in Redis when it was asked last.
+    /// What the markers said when Redis was asked last.
     marker: Option<String>,
+    /// How many entries are written together.
+    piece: usize,
 }
 
 /// How an attempt to write a batch ended.
@@ -90,7 +105,8 @@ struct Group<'e> {
 
 impl Writer {
     pub(crate) fn new(client: Client, ttl: Duration) -> Self {
-        Self { index: Index::new(longest_life(ttl)), client, ttl, repeats: Repeats::new(ttl), marker: None }
+        let (index, repeats) = (Index::new(longest_life(ttl)), Repeats::new(ttl));
+        Self { index, client, ttl, repeats, marker: None, piece: usize::MAX }
     }
 
     /// What was written a moment ago.
@@ -101,23 +117,41 @@ impl Writer {
     /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
     pub(crate) async fn has_lost_all(&mut self) -> Result<bool, Trouble> {
         let link = self.client.link().await?;
-        let mut get = redis::cmd("GETEX");
-        get.arg(key::MARKER).arg("PX").arg(millis(MARKER_LIFE));
-        let found = text(self.client.send(&link, vec![get]).await?.into_iter().next());
-        if found.is_some() && (found == self.marker || self.marker.is_none()) {
-            self.marker = found;
-            return Ok(false);
+        let renew = |marker: String| {
+            let mut renew = redis::cmd("GETEX");
+            renew.arg(marker).arg("PX").arg(millis(MARKER_LIFE));
+            renew
+        };
+        let found = self.client.send(&link, key::markers().map(renew).collect()).await?;
+        let found: Vec<Option<String>> = found.into_iter().map(text).collect();
+        let known = found.iter().flatten().find(|found| self.marker.as_ref().is_none_or(|own| own == *found));
+        if let Some(known) = known {
+            self.marker = Some(known.clone());
+            if found.iter().all(Option::is_some) {
+                return Ok(false);
+            }
         }
-        let own = uuid::Uuid::now_v7().simple().to_string();
-        let mut set = redis::cmd("SET");
-        set.arg(key::MARKER).arg(own).arg("NX").arg("PX").arg(millis(MARKER_LIFE));
-        let replies = self.client.send(&link, vec![set, command("GET", key::MARKER)]).await?;
+        let is_lost = known.is_none();
+        let own = match &self.marker {
+            Some(own) if !is_lost => own.clone(),
+            _ => uuid::Uuid::now_v7().simple().to_string(),
+        };
+        let set = |marker: String| {
+            let mut set = redis::cmd("SET");
+            set.arg(marker).arg(&own).arg("NX").arg("PX").arg(millis(MARKER_LIFE));
+            set
+        };
+        let get = key::markers().map(|marker| command("GET", &marker));
+        let replies = self.client.send(&link, key::markers().map(set).chain(get).collect()).await?;
         if let Some(trouble) = replies.iter().find_map(refusal) {
             return Err(trouble);
         }
-        self.marker = text(replies.into_iter().nth(1));
-        self.forget();
-        Ok(true)
+        if is_lost {
+            // Somebody else may have been faster; all take the first one.
+            self.marker = replies.into_iter().skip(key::MARKERS_COUNT).find_map(text);
+            self.forget();
+        }
+        Ok(is_lost)
     }
 
     /// Forgets what Redis is thought to have.
@@ -131,23 +165,45 @@ impl Writer {
         self.index.turn();
         self.repeats.turn();
         let mut written = Written::default();
-        let mut rest: Vec<&Entry> = entries.iter().collect();
-        for _ in 0..ATTEMPTS_MAX {
-            match self.attempt(&rest, &mut written).await {
-                Ok(Attempt::Done) => return Ok(written),
-                Ok(Attempt::Gone(gone)) => {
-                    // Written anew, and listed before.
-                    rest = gone.into_iter().filter_map(|number| rest.get(number).copied()).collect();
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(self.piece.min(rest.len()));
+            match self.write_piece(piece).await {
+                Ok(Some(all)) => {
+                    written.absorb(all);
+                    self.piece = self.piece.saturating_mul(2);
+                    rest = behind;
                 }
-                Ok(Attempt::Lost) => {
+                Ok(None) => {
                     self.forget();
-                    rest = entries.iter().collect();
-                    written = Written { lost: true, ..Written::default() };
+                    written.lost = true;
+                    if piece.len() <= PIECE_MIN {
+                        written.given_up.push(("evicted", u64::try_from(piece.len()).unwrap_or(u64::MAX)));
+                        rest = behind;
+                    }
+                    self.piece = (piece.len() / PIECE_SHRINKS_BY).max(PIECE_MIN);
                 }
                 // Which chunks were made is not known.
                 Err(trouble) => {
                     self.forget();
                     return Err(trouble);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes these entries; `None` if Redis loses a list that they are in.
+    async fn write_piece(&mut self, entries: &[Entry]) -> Result<Option<Written>, Trouble> {
+        let mut written = Written::default();
+        let mut rest: Vec<&Entry> = entries.iter().collect();
+        for _ in 0..ATTEMPTS_MAX {
+            match self.attempt(&rest, &mut written).await? {
+                Attempt::Done => return Ok(Some(written)),
+                Attempt::Lost => return Ok(None),
+                // Written anew, and listed before.
+                Attempt::Gone(gone) => {
+                    rest = gone.into_iter().filter_map(|number| rest.get(number).copied()).collect();
                 }
             }
         }
@@ -274,8 +330,8 @@ pub(crate) fn command(name: &str, key: &str) -> Cmd {
     command
 }
 
-fn text(reply: Option<Value>) -> Option<String> {
-    redis::from_redis_value::<Option<String>>(reply?).ok().flatten()
+fn text(reply: Value) -> Option<String> {
+    redis::from_redis_value::<Option<String>>(reply).ok().flatten()
 }
 
 /// A number that Redis keeps as text; 0 if it isn't there, `None` if it is something else.

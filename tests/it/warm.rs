@@ -40,7 +40,6 @@ impl World {
         ask(&self.sender, &self.group.topics, request);
     }
 
-    /// How far the one counter that tells it has come.
     /// What `/health` says of a part.
     fn part(&self, name: &str) -> Value {
         self.service.health()["parts"][name].clone()
