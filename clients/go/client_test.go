@@ -64,7 +64,8 @@ func TestGoroutinesShareAClientAndItsConnections(t *testing.T) {
 	for _, request := range server.seen() {
 		connections[request["from"]] = true
 	}
-	if len(connections) > 8 || len(server.seen()) < 20 {
+	// Some more than there are goroutines: Go dials beside waiting for one that is in use, and keeps both.
+	if len(connections) > 40 || len(server.seen()) < 50 {
 		t.Errorf("%d connections for %d requests", len(connections), len(server.seen()))
 	}
 }
