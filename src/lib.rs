@@ -69,6 +69,7 @@ pub mod app;
 pub mod cli;
 pub mod embed;
 pub mod health;
+pub mod log_limit;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
