@@ -14,7 +14,7 @@ mod storage;
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -31,6 +31,7 @@ use crate::kill::KillSwitches;
 use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::publish::{Publisher, Publishing};
 use crate::registry::Formats;
 use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
@@ -377,14 +378,19 @@ impl App {
     fn start_evaluator(&mut self, fit: topics::Fit) {
         let parts = self.parts.clone();
         // Not required: with Kafka away this process still answers what does not come through Kafka.
-        let health = self.health.reporter("evaluator", false);
+        let Parts { config, metrics, .. } = &parts;
+        let gauges = metrics.evaluate.partition_gauges();
+        let progress = Progress::new(&config.topics.requests, &config.health, gauges);
+        let shown = progress.clone();
+        let health =
+            self.health.reporter_with("evaluator", false, move |report| shown.add_to(report, Instant::now()));
         health.starting("waits for kafka and its topics");
         self.supervisor.start(Stage::Intake, "evaluator", |shutdown| async move {
             if !topics::wait_until_fit(fit, &shutdown).await {
                 return Ok(());
             }
             let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
-            let evaluator = Evaluator::start(&parts)?;
+            let evaluator = Evaluator::start(&parts, progress)?;
             run_threads(evaluator, shutdown).await
         });
     }

@@ -31,6 +31,9 @@ pub struct Report {
     /// Numbers and lists of the part's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more: Option<Value>,
+    /// The process is not ready while this is reported, whether or not readiness requires the part otherwise.
+    #[serde(skip)]
+    pub blocks_ready: bool,
 }
 
 /// A part's report as `/health` tells it.
@@ -85,9 +88,19 @@ impl Registry {
 
     /// A part that reports by itself; until it does, it is starting.
     pub fn reporter(&self, name: &'static str, required_for_ready: bool) -> Reporter {
+        self.reporter_with(name, required_for_ready, |report| report)
+    }
+
+    /// A part that reports by itself, with what `add` adds to the report at each look; `add` must not block.
+    pub fn reporter_with(
+        &self,
+        name: &'static str,
+        required_for_ready: bool,
+        add: impl Fn(Report) -> Report + Send + Sync + 'static,
+    ) -> Reporter {
         let reporter = Reporter::detached();
         let report = Arc::clone(&reporter.0);
-        self.probe(name, required_for_ready, move || lock(&report).clone());
+        self.probe(name, required_for_ready, move || add(lock(&report).clone()));
         reporter
     }
 
@@ -123,11 +136,12 @@ impl Registry {
     /// Whether this process should get traffic: every part that matters for it works.
     pub fn is_ready(&self) -> bool {
         let parts = lock(&self.parts);
-        let works = |entry: &Entry| matches!((entry.probe)().state, State::Up | State::Degraded);
+        let works = |entry: &Entry| {
+            let report = (entry.probe)();
+            !report.blocks_ready && (!entry.required || matches!(report.state, State::Up | State::Degraded))
+        };
         // No parts yet: the process is still being built.
-        !self.stopping.load(Ordering::Acquire)
-            && !parts.is_empty()
-            && parts.values().filter(|entry| entry.required).all(works)
+        !self.stopping.load(Ordering::Acquire) && !parts.is_empty() && parts.values().all(works)
     }
 
     pub fn overview(&self) -> Overview {
@@ -154,7 +168,8 @@ impl Entry {
             _ => now,
         };
         self.last = Some((report.state, since));
-        PartHealth { report, since, required_for_ready: self.required }
+        let required_for_ready = self.required || report.blocks_ready;
+        PartHealth { report, since, required_for_ready }
     }
 }
 
@@ -173,7 +188,7 @@ fn overall<'p>(parts: impl Iterator<Item = &'p PartHealth> + Clone) -> State {
 
 impl Report {
     pub fn new(state: State) -> Self {
-        Self { state, detail: None, more: None }
+        Self { state, detail: None, more: None, blocks_ready: false }
     }
 
     #[must_use]
@@ -246,6 +261,11 @@ mod tests {
         assert!(registry.is_ready());
         assert_eq!(registry.overview().status, State::Degraded);
         store.degraded("kafka is unreachable");
+        assert!(registry.is_ready());
+        unleash.set(Report { blocks_ready: true, ..Report::new(State::Degraded) });
+        assert!(!registry.is_ready(), "a part that is not required may block readiness");
+        assert!(registry.overview().parts["unleash"].required_for_ready);
+        unleash.up();
         assert!(registry.is_ready());
         registry.stopping();
         assert!(!registry.is_ready());

@@ -71,5 +71,6 @@ pub mod embed;
 pub mod health;
 pub mod log_limit;
 pub mod metrics;
+pub mod progress;
 pub mod shutdown;
 pub mod telemetry;

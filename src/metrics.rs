@@ -6,6 +6,7 @@ mod edge;
 mod evaluate;
 mod experiment;
 mod http;
+mod progress;
 mod publish;
 mod warm;
 
@@ -30,6 +31,7 @@ pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use experiment::ExperimentMetrics;
 pub use http::{HttpMetrics, RefusedLabels};
+pub use progress::{PartitionGauges, StuckLabels};
 pub use publish::PublishMetrics;
 pub use warm::WarmMetrics;
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, FlagsConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat, PrivacyConfig, ReadPath,
-    RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
+    EvaluationConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat,
+    PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let flags = flags(values);
     let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
+    let health = health(values);
     let (formats, schema_registry) = formats?;
     let instance = instance?;
     Some(Config {
@@ -55,6 +56,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         api: api?,
         formats,
         schema_registry,
+        health: health?,
     })
 }
 
@@ -169,6 +171,13 @@ fn log(values: &mut Values) -> Option<LogConfig> {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = values.required("log.format", |text| parse::word(text, &formats));
     Some(LogConfig { filter: filter?, format: format? })
+}
+
+fn health(values: &mut Values) -> Option<HealthConfig> {
+    let stuck_after =
+        values.required("health.stuck_after", |text| parse::duration(text, SECOND..=3_600 * SECOND));
+    let stuck_not_ready = values.required("health.stuck_not_ready", parse::flag);
+    Some(HealthConfig { stuck_after: stuck_after?, stuck_not_ready: stuck_not_ready? })
 }
 
 fn database(values: &mut Values) -> Option<DatabaseConfig> {

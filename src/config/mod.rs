@@ -118,6 +118,15 @@ pub struct Config {
     pub api: ApiConfig,
     pub formats: FormatsConfig,
     pub schema_registry: SchemaRegistryConfig,
+    pub health: HealthConfig,
+}
+
+/// When a partition that does not move is reported, and what follows from it.
+#[derive(Debug, Clone, Copy)]
+pub struct HealthConfig {
+    pub stuck_after: Duration,
+    /// Whether stuck partitions make the process not ready.
+    pub stuck_not_ready: bool,
 }
 
 #[derive(Debug, Clone)]

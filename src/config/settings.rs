@@ -194,6 +194,10 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_HTTP__TLS_CERTIFICATE", "http.tls_certificate", Unset("no TLS"),
       "File of the certificate (PEM, with those that vouch for it) of the HTTP listener."),
     s("FLAGSTREAM_HTTP__TLS_KEY", "http.tls_key", Unset("no TLS"), "File of its private key (PEM)."),
+    s("FLAGSTREAM_HEALTH__STUCK_AFTER", "health.stuck_after", Text("30s"),
+      "After how long without progress a partition in which records wait is reported as stuck; `1s` to `1h`."),
+    s("FLAGSTREAM_HEALTH__STUCK_NOT_READY", "health.stuck_not_ready", Text("false"),
+      "`true`: the process is not ready while one of its partitions is stuck."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 

@@ -9,6 +9,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 
 use crate::kafka::consumer::BatchConsumer;
+use crate::progress::{Progress, Reason};
 
 use super::batch::Place;
 use super::clients::rewind_these;
@@ -18,7 +19,7 @@ use super::error::SessionError;
 const HOLD: Duration = Duration::from_secs(1);
 
 /// The partitions of one worker that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Holds {
     partitions: Vec<i32>,
     since: Option<Instant>,
@@ -28,16 +29,22 @@ pub struct Holds {
     fresh: Vec<i32>,
     /// Counts those of all workers.
     waiting: Gauge,
+    progress: Progress,
 }
 
 impl Holds {
-    pub fn new(waiting: Gauge) -> Self {
-        Self { waiting, ..Self::default() }
+    /// No partition waits yet. `waiting` counts those of all workers; each is reported to `progress` with its reason.
+    pub fn new(waiting: Gauge, progress: Progress) -> Self {
+        Self { partitions: Vec::new(), since: None, why: None, fresh: Vec::new(), waiting, progress }
     }
 
     /// Whether the record is of a partition that waits: it will come again.
     pub fn has(&self, place: Place) -> bool {
         self.partitions.contains(&place.partition)
+    }
+
+    pub fn has_partition(&self, partition: i32) -> bool {
+        self.partitions.contains(&partition)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -49,6 +56,7 @@ impl Holds {
         tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
         self.since.get_or_insert_with(Instant::now);
         self.waiting.inc();
+        self.progress.blocked(place.partition, Reason::Held, Arc::clone(&why));
         self.partitions.push(place.partition);
         self.fresh.push(place.partition);
         self.why = Some(why);

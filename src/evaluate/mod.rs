@@ -28,6 +28,7 @@ pub mod outbox;
 pub mod pace;
 pub mod reply_topics;
 pub mod session;
+pub mod standing;
 pub mod tally;
 pub mod worker;
 
@@ -38,10 +39,13 @@ use std::thread::JoinHandle;
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::progress::watch::Watch;
 use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
+use self::standing::Standing;
 use self::worker::Worker;
 
 /// What every worker needs.
@@ -59,27 +63,36 @@ pub struct Parts {
 /// The running workers.
 #[derive(Debug)]
 pub struct Evaluator {
-    workers: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Evaluator {
-    /// Starts `delivery.workers` threads; they run until the shutdown token is cancelled.
-    pub fn start(parts: &Parts) -> io::Result<Self> {
-        let workers = (0..parts.config.delivery.workers).map(|index| {
-            let worker = Worker::new(parts.clone(), index);
-            std::thread::Builder::new().name(format!("evaluate-{index}")).spawn(move || worker.run())
-        });
-        Ok(Self { workers: workers.collect::<io::Result<_>>()? })
+    /// Starts `delivery.workers` threads, and one that follows their partitions' offsets in `progress`; they run until
+    /// the shutdown token is cancelled.
+    pub fn start(parts: &Parts, progress: Progress) -> anyhow::Result<Self> {
+        let watch = Watch::new(&parts.config, "evaluator", progress.clone())?;
+        let standing = Standing::with_progress(parts, progress);
+        let shutdown = parts.shutdown.clone();
+        let mut threads = vec![spawn("evaluate-offsets".to_owned(), move || watch.run(&shutdown))?];
+        for index in 0..parts.config.delivery.workers {
+            let worker = Worker::sharing(parts.clone(), index, &standing);
+            threads.push(spawn(format!("evaluate-{index}"), move || worker.run())?);
+        }
+        Ok(Self { threads })
     }
 
     /// Whether a worker ended although nobody asked it to.
     pub fn has_failed(&self) -> bool {
-        self.workers.iter().any(JoinHandle::is_finished)
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Waits for all workers to commit what they have and stop. `false` if one of them panicked.
     pub fn join(self) -> bool {
-        let ended: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)
     }
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(work)
 }

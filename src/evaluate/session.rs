@@ -1,5 +1,7 @@
 //! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
 
+mod assignment;
+
 use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::producer::{Failure, ReportingProducer, is_of_connection, is_refusal, is_topic_refusal};
 use crate::message::request::RefusalCode;
-use crate::metrics::{BatchLabels, CodeLabels, PartitionLabels};
+use crate::metrics::{BatchLabels, CodeLabels};
 
 use super::Parts;
 use super::answer::{Respond, Responded};
@@ -31,8 +33,6 @@ pub const FETCH_RECORDS: usize = 2_048;
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the broker may take for one step of a transaction.
 pub(super) const STEP: Duration = Duration::from_secs(10);
-/// How often the lag is told.
-const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// Most records in a batch of a careful session.
 const CAREFUL_RECORDS: usize = 256;
 
@@ -61,7 +61,7 @@ pub struct Session<'s> {
     pace: Pace,
     /// The requests topic, as librdkafka wants it.
     requests: CString,
-    lag_told: Instant,
+    positions_reported: Instant,
     /// Health was told that this session works.
     well: bool,
     /// What at-least-once committed last, without waiting for the answer.
@@ -100,7 +100,7 @@ impl<'s> Session<'s> {
             tally: Tally::default(),
             pace,
             requests: CString::new(topics.requests.as_str()).unwrap_or_default(),
-            lag_told: Instant::now(),
+            positions_reported: Instant::now(),
             well: false,
             unconfirmed: None,
         }
@@ -111,7 +111,7 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
-            self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+            self.follow_assignment()?;
             self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
             if self.fill(responder)? {
                 self.commit()?;
@@ -119,6 +119,7 @@ impl<'s> Session<'s> {
                     return Ok(Ended::Recovered);
                 }
             }
+            self.report_positions();
         }
         self.leave();
         Ok(Ended::Shutdown)
@@ -190,7 +191,7 @@ impl<'s> Session<'s> {
         let topic = &self.parts.config.topics.requests;
         self.memory.holds.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
         if let Some(why) = &self.memory.holds.why {
-            self.parts.health.degraded(format!("partitions wait: {why}"));
+            self.memory.standing.degraded(format!("partitions wait: {why}"));
             self.well = false;
         }
         Ok(())
@@ -243,8 +244,10 @@ impl<'s> Session<'s> {
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
         self.observe(took);
-        if self.memory.holds.is_empty() && !std::mem::replace(&mut self.well, true) {
-            self.parts.health.up();
+        self.memory.has_failed = false;
+        self.reports_well();
+        for (partition, next) in self.batch.positions() {
+            self.memory.standing.progress().committed(*partition, *next);
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
@@ -265,18 +268,6 @@ impl<'s> Session<'s> {
             .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
         let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
         metrics.latency.observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
-        if self.lag_told.elapsed() < LAG_INTERVAL {
-            return;
-        }
-        self.lag_told = Instant::now();
-        for (partition, next) in self.batch.positions() {
-            if let Some(high) = self.consumer.high_watermark(&self.requests, *partition) {
-                metrics
-                    .lag
-                    .get_or_create(&PartitionLabels { partition: *partition })
-                    .set((high - next).max(0));
-            }
-        }
     }
 
     fn offsets(&self) -> KafkaResult<TopicPartitionList> {

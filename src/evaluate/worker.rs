@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::gauge::Gauge;
 use rand::Rng;
 
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::{BatchLabels, Metrics};
+use crate::progress::Reason;
 use crate::shutdown::pause;
 
 use super::Parts;
@@ -18,6 +20,7 @@ use super::clients;
 use super::error::SessionError;
 use super::holds::Holds;
 use super::session::{Ended, Session};
+use super::standing::{Standing, WorkerStanding};
 
 /// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -30,11 +33,14 @@ const GOOD_SESSION: Duration = Duration::from_secs(10);
 pub struct Worker {
     parts: Parts,
     index: usize,
+    standing: WorkerStanding,
 }
 
 /// What outlives a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
+    /// The state of this worker, for health.
+    pub standing: WorkerStanding,
     pub amendments: Amendments,
     /// Partitions that wait.
     pub holds: Holds,
@@ -42,11 +48,37 @@ pub struct Memory {
     pub careful: bool,
     /// Batches in a row that could not be delivered though the broker was there.
     pub failures: u32,
+    /// The last session failed, and no batch was committed since.
+    pub has_failed: bool,
+    /// The consumer's count of rebalances when its assignment was last looked at; `None` with a new consumer.
+    pub rebalances: Option<usize>,
     /// How many partitions the process's gauge counts for this worker.
     assigned: usize,
 }
 
 impl Memory {
+    fn new(standing: WorkerStanding, waiting: Gauge) -> Self {
+        let holds = Holds::new(waiting, standing.progress().clone());
+        Self {
+            standing,
+            amendments: Amendments::default(),
+            holds,
+            careful: false,
+            failures: 0,
+            has_failed: false,
+            rebalances: None,
+            assigned: 0,
+        }
+    }
+
+    /// The consumer is gone, and its partitions with it.
+    fn forget_consumer(&mut self, metrics: &Metrics) {
+        self.holds.forget();
+        self.tell_assigned(0, metrics);
+        self.standing.progress().assign(self.standing.index(), &[]);
+        self.rebalances = None;
+    }
+
     /// Moves the process's gauge by what has changed for this worker; whether anything has.
     pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
         if assigned != self.assigned {
@@ -58,8 +90,15 @@ impl Memory {
 }
 
 impl Worker {
+    /// A worker whose state nobody else shares.
     pub fn new(parts: Parts, index: usize) -> Self {
-        Self { parts, index }
+        let standing = Standing::new(&parts);
+        Self::sharing(parts, index, &standing)
+    }
+
+    /// One of several workers of a process.
+    pub fn sharing(parts: Parts, index: usize, standing: &Standing) -> Self {
+        Self { parts, index, standing: standing.worker(index) }
     }
 
     /// Answers requests until shutdown.
@@ -73,8 +112,7 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let holds = Holds::new(self.parts.metrics.evaluate.waiting.clone());
-        let mut memory = Memory { holds, ..Memory::default() };
+        let mut memory = Memory::new(self.standing.clone(), self.parts.metrics.evaluate.waiting.clone());
         let mut backoff = MIN_BACKOFF;
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
@@ -89,13 +127,14 @@ impl Worker {
             let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            self.standing.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
             if !error.is_refusal() {
-                self.parts.health.degraded(format!("worker {}: {error}", self.index));
+                memory.has_failed = true;
+                self.standing.degraded(&error);
             }
             if error.ends_consumer() {
                 consumer = None;
-                memory.holds.forget();
-                memory.tell_assigned(0, &self.parts.metrics);
+                memory.forget_consumer(&self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
                 backoff = MIN_BACKOFF;

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::evaluate::{WIDE, buckets};
-use super::{EnvironmentLabels, PartitionLabels, Seconds};
+use super::{EnvironmentLabels, PartitionGauges, PartitionLabels, Seconds, StuckLabels};
 
 /// How an attempt to write ended: `committed`, `found_committed` (an unconfirmed commit had gone through), `conflict`
 /// (another sink was there first), `failed` (it is tried again), `house_failed` (partitions are not looked after).
@@ -39,6 +39,8 @@ pub struct AuditMetrics {
     pub paused: Family<PausedLabels, Gauge>,
     /// Records behind the end of the partition.
     pub lag: Family<PartitionLabels, Gauge>,
+    /// 1 while a partition is stuck.
+    pub stuck: Family<StuckLabels, Gauge>,
     /// Partitions that this process writes.
     pub partitions: Gauge,
 }
@@ -54,6 +56,7 @@ impl AuditMetrics {
             latency: Seconds::new(buckets(WIDE)),
             paused: Family::default(),
             lag: Family::default(),
+            stuck: Family::default(),
             partitions: Gauge::default(),
         };
         registry.register("rows", "Evaluations committed to the database", metrics.rows.clone());
@@ -66,8 +69,16 @@ impl AuditMetrics {
         registry.register("latency_seconds", help, metrics.latency.0.clone());
         registry.register("paused", "1 while the sink waits, and what for", metrics.paused.clone());
         registry.register("lag", "Events behind the end of the partition", metrics.lag.clone());
+        let help = "1 while records wait in the partition and the sink's position does not move, by reason";
+        registry.register("stuck", help, metrics.stuck.clone());
         let help = "Partitions of the events topic that this process writes";
         registry.register("partitions", help, metrics.partitions.clone());
         metrics
+    }
+
+    /// The gauges of the partitions of one of the sink's topics; only that of the events has a lag.
+    pub fn partition_gauges(&self, with_lag: bool) -> PartitionGauges {
+        let lag = with_lag.then(|| self.lag.clone());
+        PartitionGauges { lag, stuck: self.stuck.clone(), with_topic: true }
     }
 }

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::{PartitionGauges, StuckLabels};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PartitionLabels {
     pub partition: i32,
@@ -47,6 +49,8 @@ pub struct EvaluateMetrics {
     pub latency: Seconds,
     /// Records behind the end of the partition.
     pub lag: Family<PartitionLabels, Gauge>,
+    /// 1 while a partition is stuck.
+    pub stuck: Family<StuckLabels, Gauge>,
     /// Partitions that this process answers for.
     pub partitions: Gauge,
     /// Those of them that wait for the schema registry.
@@ -71,6 +75,7 @@ impl EvaluateMetrics {
             evaluation: Seconds::new(buckets(NARROW)),
             latency: Seconds::new(buckets(WIDE)),
             lag: Family::default(),
+            stuck: Family::default(),
             partitions: Gauge::default(),
             waiting: Gauge::default(),
         };
@@ -84,10 +89,17 @@ impl EvaluateMetrics {
         registry.register("latency_seconds", help, metrics.latency.0.clone());
         let help = "Requests behind the end of the partition";
         registry.register("lag", help, metrics.lag.clone());
+        let help = "1 while requests wait in the partition and its committed offset does not move, by reason";
+        registry.register("stuck", help, metrics.stuck.clone());
         let help = "Partitions of the requests topic that this process answers for";
         registry.register("partitions", help, metrics.partitions.clone());
         let help = "Partitions that wait until the schema registry says what their next request is";
         registry.register("waiting", help, metrics.waiting.clone());
         metrics
+    }
+
+    /// The gauges of the requests topic's partitions.
+    pub fn partition_gauges(&self) -> PartitionGauges {
+        PartitionGauges { lag: Some(self.lag.clone()), stuck: self.stuck.clone(), with_topic: false }
     }
 }

@@ -1,0 +1,108 @@
+//! How the workers and their partitions are doing, for health.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::health::{Report, Reporter, State};
+use crate::progress::Progress;
+
+use super::Parts;
+
+/// The state of all workers of a process. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    pub progress: Progress,
+    workers: Arc<Mutex<BTreeMap<usize, Report>>>,
+    health: Reporter,
+}
+
+/// The state of one worker.
+#[derive(Debug, Clone)]
+pub struct WorkerStanding {
+    index: usize,
+    all: Standing,
+}
+
+impl Standing {
+    pub fn new(parts: &Parts) -> Self {
+        let gauges = parts.metrics.evaluate.partition_gauges();
+        let progress = Progress::new(&parts.config.topics.requests, &parts.config.health, gauges);
+        Self::with_progress(parts, progress)
+    }
+
+    /// With progress that is reported elsewhere too.
+    pub fn with_progress(parts: &Parts, progress: Progress) -> Self {
+        Self { progress, workers: Arc::default(), health: parts.health.clone() }
+    }
+
+    /// The state of worker `index`, which has no partitions yet.
+    pub fn worker(&self, index: usize) -> WorkerStanding {
+        let standing = WorkerStanding { index, all: self.clone() };
+        standing.set(Report::new(State::Starting).detail("waits for its partitions"));
+        standing
+    }
+
+    fn set(&self, index: usize, report: Report) {
+        // Held until health has it, so that two workers cannot overtake each other.
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.insert(index, report);
+        self.health.set(combined(&workers));
+    }
+}
+
+impl WorkerStanding {
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.all.progress
+    }
+
+    pub fn up(&self) {
+        self.set(Report::new(State::Up));
+    }
+
+    pub fn degraded(&self, detail: impl fmt::Display) {
+        self.set(Report::new(State::Degraded).detail(detail));
+    }
+
+    fn set(&self, report: Report) {
+        self.all.set(self.index, report);
+    }
+}
+
+/// The evaluator does as well as its worst worker.
+fn combined(workers: &BTreeMap<usize, Report>) -> Report {
+    let bad = [State::Down, State::Degraded, State::Starting];
+    let worst = bad.into_iter().find(|state| workers.values().any(|report| report.state == *state));
+    let Some(worst) = worst else { return Report::new(State::Up) };
+    let details = workers.iter().filter(|(_, report)| report.state == worst);
+    let details = details
+        .map(|(index, report)| format!("worker {index}: {}", report.detail.as_deref().unwrap_or_default()));
+    Report::new(worst).detail(details.collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_evaluator_does_as_well_as_its_worst_worker() {
+        let mut workers = BTreeMap::new();
+        let mut set = |index, report: Report| {
+            workers.insert(index, report);
+            let all = combined(&workers);
+            (all.state, all.detail.unwrap_or_default())
+        };
+        let up = || Report::new(State::Up);
+        assert_eq!(set(0, up()).0, State::Up);
+        let waits = Report::new(State::Starting).detail("waits");
+        assert_eq!(set(1, waits), (State::Starting, "worker 1: waits".to_owned()));
+        let failed = Report::new(State::Degraded).detail("failed");
+        assert_eq!(set(0, failed), (State::Degraded, "worker 0: failed".to_owned()));
+        assert_eq!(set(0, up()).0, State::Starting);
+        assert_eq!(set(1, up()).0, State::Up);
+    }
+}

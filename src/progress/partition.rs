@@ -1,0 +1,195 @@
+//! What is known of one partition.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most bytes of a reason's text that are kept.
+const MAX_DETAIL_BYTES: usize = 500;
+
+/// Why a partition does not move: a closed set, since each is the value of a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Kafka does not hand out the records.
+    FetchError,
+    /// Kafka does not allow this user to read the topic.
+    Unauthorized,
+    /// The records are compressed or written in a way that this build cannot read.
+    Unreadable,
+    /// The batch with the next record could not be committed.
+    BatchFailed,
+    /// The next record waits for something that is named, such as the schema registry.
+    Held,
+    /// The database cannot be written.
+    Database,
+    /// No error was reported: the reader is slow, or the records belong to a transaction that has not ended.
+    Unknown,
+}
+
+impl Reason {
+    /// The value of the label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::FetchError => "fetch_error",
+            Self::Unauthorized => "unauthorized",
+            Self::Unreadable => "unreadable",
+            Self::BatchFailed => "batch_failed",
+            Self::Held => "held",
+            Self::Database => "database",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether nothing can be read, so that nobody knows whether records wait.
+    fn is_of_reading(self) -> bool {
+        matches!(self, Self::FetchError | Self::Unauthorized | Self::Unreadable)
+    }
+}
+
+/// A partition that does not move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    /// The next offset; `None` if nothing was ever committed.
+    pub offset: Option<i64>,
+    pub duration: Duration,
+    pub reason: Reason,
+    pub detail: Arc<str>,
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, partition, duration, reason, detail, .. } = self;
+        write!(f, "topic {topic} partition {partition} ")?;
+        match self.offset {
+            Some(offset) => write!(f, "stays at offset {offset}")?,
+            None => f.write_str("stays where it began")?,
+        }
+        write!(f, " for {} s ({}): {detail}", duration.as_secs(), reason.label())
+    }
+}
+
+/// The progress of one partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// Which reader of this process has it.
+    pub reader: usize,
+    /// The reason that the gauge shows.
+    pub shown: Option<Reason>,
+    /// The committed offset.
+    next: Option<i64>,
+    /// Everything before this offset was passed by the reader.
+    passed: Option<i64>,
+    /// The end offset, and when it was reported.
+    end: Option<(i64, Instant)>,
+    /// Since when records wait without the offset moving.
+    waiting: Option<Instant>,
+    block: Option<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    reason: Reason,
+    detail: Arc<str>,
+    since: Instant,
+}
+
+impl Partition {
+    pub fn new(reader: usize) -> Self {
+        Self { reader, shown: None, next: None, passed: None, end: None, waiting: None, block: None }
+    }
+
+    pub fn next(&self) -> Option<i64> {
+        self.next
+    }
+
+    pub fn committed(&mut self, next: i64, now: Instant) {
+        if self.next.replace(next) != Some(next) {
+            self.block = None;
+            self.waiting = None;
+        }
+        self.wait(now);
+    }
+
+    pub fn starts_at(&mut self, next: i64, now: Instant) {
+        self.next.get_or_insert(next);
+        self.wait(now);
+    }
+
+    pub fn passed(&mut self, position: i64, now: Instant) {
+        self.passed = Some(position);
+        self.wait(now);
+    }
+
+    pub fn ends_at(&mut self, end: i64, now: Instant) {
+        self.end = Some((end, now));
+        self.wait(now);
+    }
+
+    pub fn end_age(&self, now: Instant) -> Option<Duration> {
+        self.end.map(|(_, at)| now.saturating_duration_since(at))
+    }
+
+    /// Begins or ends the time in which records wait.
+    fn wait(&mut self, now: Instant) {
+        match self.lag() {
+            Some(1..) => {
+                self.waiting.get_or_insert(now);
+            }
+            Some(_) => self.waiting = None,
+            None => {}
+        }
+    }
+
+    /// Records that wait, as far as offsets tell.
+    pub fn lag(&self) -> Option<i64> {
+        let (end, _) = self.end?;
+        let next = self.next.max(self.passed)?;
+        Some((end - next).max(0))
+    }
+
+    pub fn blocked(&mut self, reason: Reason, mut detail: Arc<str>, now: Instant) {
+        if detail.len() > MAX_DETAIL_BYTES {
+            detail = detail.get(..detail.floor_char_boundary(MAX_DETAIL_BYTES)).unwrap_or_default().into();
+        }
+        let since = match &self.block {
+            Some(block) if block.reason == reason => block.since,
+            _ => now,
+        };
+        self.block = Some(Block { reason, detail, since });
+    }
+
+    pub fn unblocked(&mut self, reason: Reason) {
+        self.block.take_if(|block| block.reason == reason);
+    }
+
+    /// Since when nothing moves though something waits, or may wait.
+    fn still_since(&self) -> Option<Instant> {
+        let blind = self.block.as_ref().filter(|block| {
+            // An end that is older than the error says nothing about what has come since.
+            block.reason.is_of_reading() && self.end.is_none_or(|(_, at)| at < block.since)
+        });
+        self.waiting.or(blind.map(|block| block.since))
+    }
+
+    pub fn stuck(&self, topic: &Arc<str>, partition: i32, after: Duration, now: Instant) -> Option<Stuck> {
+        let duration = now.saturating_duration_since(self.still_since()?);
+        (duration >= after).then(|| self.told(topic, partition, duration))
+    }
+
+    /// The partition as it is told if it cannot be read.
+    pub fn unread(&self, topic: &Arc<str>, partition: i32) -> Option<Stuck> {
+        let block = self.block.as_ref().filter(|block| block.reason.is_of_reading())?;
+        Some(self.told(topic, partition, block.since.elapsed()))
+    }
+
+    fn told(&self, topic: &Arc<str>, partition: i32, duration: Duration) -> Stuck {
+        let (reason, detail) = match &self.block {
+            Some(block) => (block.reason, Arc::clone(&block.detail)),
+            None => (Reason::Unknown, "no error is known; is a transaction of a producer still open?".into()),
+        };
+        let offset = self.next.max(self.passed);
+        Stuck { topic: Arc::clone(topic), partition, offset, duration, reason, detail }
+    }
+}
