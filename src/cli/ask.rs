@@ -1,6 +1,9 @@
 //! What `evaluate` and `request` ask: one body, in the format of the requests topic, from the command line.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::message::request::Request;
 
@@ -26,44 +29,64 @@ pub struct Options {
     pub value_type: Option<String>,
 }
 
-/// The request for `flags`. What is wrong with it is told before anything is sent.
-pub fn body(
-    flags: &[String],
-    options: &Options,
-    environment: &str,
-) -> Result<Map<String, Value>, UsageError> {
-    let mut body = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            body.insert(name.to_owned(), value);
-        }
-    };
+/// The body of a request. Context and defaults stand in it as they were given, digit by digit and member by member:
+/// evaluation sees how they are written.
+#[derive(Debug, Clone, Default)]
+pub struct Body {
+    members: Vec<(&'static str, Box<RawValue>)>,
+}
+
+impl Body {
+    /// Adds a member.
+    pub fn put(&mut self, name: &'static str, value: &impl Serialize) -> Result<(), UsageError> {
+        let value = to_raw_value(value).map_err(|error| UsageError(format!("{name}: {error}")))?;
+        self.members.push((name, value));
+        Ok(())
+    }
+
+    /// The whole body as JSON text.
+    pub fn text(&self) -> Result<String, UsageError> {
+        serde_json::to_string(self).map_err(|error| UsageError(error.to_string()))
+    }
+}
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.members.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// The request for `flags`. An error that the service would report is reported before anything is sent.
+pub fn body(flags: &[String], options: &Options, environment: &str) -> Result<Body, UsageError> {
+    let mut body = Body::default();
     let defaults = defaults(flags.len(), &options.defaults)?;
     if let [flag] = flags {
-        put("flag_name", Some(flag.as_str().into()));
-        put("default_value", defaults.into_iter().next());
-        put("value_type", options.value_type.as_deref().map(Value::from));
+        body.put("flag_name", flag)?;
+        defaults.first().map(|default| body.put("default_value", default)).transpose()?;
+        options.value_type.as_ref().map(|asked| body.put("value_type", asked)).transpose()?;
     } else {
-        put("flag_names", Some(json!(flags)));
-        let each = || flags.iter().cloned();
-        let defaults: Map<_, _> = each().zip(defaults).collect();
-        put("default_values", Some(defaults).filter(|map| !map.is_empty()).map(Value::Object));
-        let types = options.value_type.as_deref();
-        let types = types.map(|asked| each().map(|flag| (flag, asked.into())).collect());
-        put("value_types", types.map(Value::Object));
+        body.put("flag_names", &flags)?;
+        if !defaults.is_empty() {
+            let defaults: BTreeMap<_, _> = flags.iter().zip(&defaults).collect();
+            body.put("default_values", &defaults)?;
+        }
+        if let Some(asked) = &options.value_type {
+            let types: BTreeMap<_, _> = flags.iter().map(|flag| (flag, asked)).collect();
+            body.put("value_types", &types)?;
+        }
     }
-    put("user_id", options.user.as_deref().map(Value::from));
-    put("session_id", options.session.as_deref().map(Value::from));
-    let context = options.context.as_deref().map(|text| parse("--context", text));
-    put("context", context.transpose()?);
-    put("environment", Some(environment.into()));
-    let text = Value::Object(body.clone()).to_string();
-    Request::decode(text.as_bytes()).map_err(|refusal| UsageError(refusal.text()))?;
+    options.user.as_ref().map(|user| body.put("user_id", user)).transpose()?;
+    options.session.as_ref().map(|session| body.put("session_id", session)).transpose()?;
+    if let Some(context) = &options.context {
+        body.put("context", &parse("--context", context)?)?;
+    }
+    body.put("environment", &environment)?;
+    Request::decode(body.text()?.as_bytes()).map_err(|refusal| UsageError(refusal.text()))?;
     Ok(body)
 }
 
-fn defaults(flags: usize, given: &[String]) -> Result<Vec<Value>, UsageError> {
-    let parsed: Vec<Value> = given.iter().map(|text| parse("--default", text)).collect::<Result<_, _>>()?;
+fn defaults(flags: usize, given: &[String]) -> Result<Vec<Box<RawValue>>, UsageError> {
+    let parsed: Vec<_> = given.iter().map(|text| parse("--default", text)).collect::<Result<_, _>>()?;
     match parsed.as_slice() {
         [] => Ok(parsed),
         [one] => Ok(vec![one.clone(); flags]),
@@ -75,7 +98,7 @@ fn defaults(flags: usize, given: &[String]) -> Result<Vec<Value>, UsageError> {
     }
 }
 
-fn parse(option: &str, text: &str) -> Result<Value, UsageError> {
+fn parse(option: &str, text: &str) -> Result<Box<RawValue>, UsageError> {
     serde_json::from_str(text).map_err(|error| {
         let hint = if option == "--default" { r#" (a text needs its quotes: '"light"')"# } else { "" };
         UsageError(format!("{option} {text}: not JSON: {error}{hint}"))
@@ -85,7 +108,13 @@ fn parse(option: &str, text: &str) -> Result<Value, UsageError> {
 #[allow(clippy::unwrap_used)]
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn read(body: Body) -> Value {
+        serde_json::from_str(&body.text().unwrap()).unwrap()
+    }
 
     fn options(defaults: &[&str]) -> Options {
         Options {
@@ -103,16 +132,29 @@ mod tests {
     fn one_flag_and_many_flags() {
         let one = body(&flags(&["a"]), &options(&["5"]), "e").unwrap();
         assert_eq!(
-            Value::Object(one),
+            read(one),
             json!({"flag_name": "a", "default_value": 5, "user_id": "u", "environment": "e"})
         );
-        let many = body(&flags(&["a", "b"]), &options(&["5", "true"]), "e").unwrap();
+        let many = read(body(&flags(&["a", "b"]), &options(&["5", "true"]), "e").unwrap());
         assert_eq!(many["default_values"], json!({"a": 5, "b": true}));
-        let same = body(&flags(&["a", "b"]), &options(&["5"]), "e").unwrap();
+        let same = read(body(&flags(&["a", "b"]), &options(&["5"]), "e").unwrap());
         assert_eq!(same["default_values"], json!({"a": 5, "b": 5}));
         let typed = Options { value_type: Some("float".to_owned()), ..options(&[]) };
-        let typed = body(&flags(&["a", "b"]), &typed, "e").unwrap();
+        let typed = read(body(&flags(&["a", "b"]), &typed, "e").unwrap());
         assert_eq!(typed["value_types"], json!({"a": "float", "b": "float"}));
+    }
+
+    #[test]
+    fn context_and_defaults_are_sent_as_they_are_written() {
+        let context = r#"{"t":12345678901234567890123,"o":{"b":1.0,"a":[1e2]},"plan":"gold","plan":null}"#;
+        let default = "12345678901234567890123";
+        let with = Options { context: Some(context.to_owned()), ..options(&[default]) };
+        let text = body(&flags(&["a"]), &with, "e").unwrap().text().unwrap();
+        assert!(text.contains(&format!(r#""context":{context}"#)), "{text}");
+        assert!(text.contains(&format!(r#""default_value":{default}"#)), "{text}");
+        let request = Request::decode(text.as_bytes()).unwrap();
+        assert_eq!(request.context.property("plan"), None);
+        assert_eq!(request.context.property("o"), Some(r#"{"b":1.0,"a":[1e2]}"#));
     }
 
     #[test]

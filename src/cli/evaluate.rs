@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use chrono::{SecondsFormat, Utc};
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::flag::value::{Lookup, answer};
@@ -46,7 +48,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 eprintln!("flagstream: refused: {error}");
                 anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
             }
-            evaluate(&args.flag, body, &file.snapshot, &config.unleash.app_name)?
+            evaluate(&args.flag, &body, &file.snapshot, &config.unleash.app_name)?
         }
         None => ask_service(&args, &config, &body).await?,
     };
@@ -59,19 +61,14 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// The answer of a running service, as it gave it.
-async fn ask_service(args: &Args, config: &Config, body: &Map<String, Value>) -> anyhow::Result<String> {
+async fn ask_service(args: &Args, config: &Config, body: &ask::Body) -> anyhow::Result<String> {
     let service = Service::new(&args.service, config)?;
     let answered = service.call(Method::POST, "/api/v1/feature-flags/evaluate", None, Some(body)).await?;
     Ok(answered.body)
 }
 
-fn evaluate(
-    flag: &str,
-    body: Map<String, Value>,
-    snapshot: &Snapshot,
-    app_name: &str,
-) -> anyhow::Result<String> {
-    let text = Value::Object(body).to_string();
+fn evaluate(flag: &str, body: &ask::Body, snapshot: &Snapshot, app_name: &str) -> anyhow::Result<String> {
+    let text = body.text()?;
     let request = Request::decode(text.as_bytes())?;
     let asked = request.asks.as_slice().first().context("nothing is asked")?;
     let (now, hostname) = (
@@ -97,11 +94,19 @@ fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// The value of a result as it is written. A flag of a file has its value as events do, with a typed value beside it.
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow)]
+    typed_value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
 fn text(flag: &str, result: &str) -> serde_json::Result<String> {
+    let answered: Answered<'_> = serde_json::from_str(result)?;
+    let value = answered.typed_value.or(answered.value).map_or("null", RawValue::get);
     let result: Value = serde_json::from_str(result)?;
-    // The value of a file's flag stands there as an event has it, that of a service's as its type.
-    let value =
-        result.get("typed_value").or_else(|| result.get("value")).map(Value::to_string).unwrap_or_default();
     Ok(render::printable(&format!("{flag} = {value}  {}", render::outcome(&result))))
 }
 
@@ -122,7 +127,7 @@ mod tests {
             ..ask::Options::default()
         };
         let body = ask::body(&[flag.to_owned()], &options, "e").unwrap();
-        evaluate(flag, body, &snapshot, "flagstream").unwrap()
+        evaluate(flag, &body, &snapshot, "flagstream").unwrap()
     }
 
     fn read(result: String) -> Value {
@@ -148,6 +153,9 @@ mod tests {
         );
         let unknown = read(sample("unknown", "{}", Some("\"x\"")));
         assert_eq!((&unknown["value"], &unknown["error_code"]), (&"x".into(), &"FLAG_NOT_FOUND".into()));
+        let huge = "12345678901234567890123";
+        let shown = text("unknown", &sample("unknown", "{}", Some(huge))).unwrap();
+        assert!(shown.starts_with(&format!("unknown = {huge} ")), "{shown}");
         let mismatch = read(sample("theme-variant", "{}", Some("5")));
         assert_eq!((&mismatch["typed_value"], &mismatch["reason"]), (&5.into(), &"ERROR".into()));
     }

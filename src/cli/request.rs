@@ -1,5 +1,6 @@
 //! `flagstream request`: produces an evaluation request, and waits for its reply if asked to.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use anyhow::{Context, bail};
 use rdkafka::Message;
 use rdkafka::message::{Header, Headers, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
@@ -41,6 +44,19 @@ pub struct Args {
     pub reply_to: Option<String>,
 }
 
+/// The results of a reply, as they are written.
+#[derive(Deserialize)]
+struct Reply<'a> {
+    #[serde(borrow, default)]
+    results: BTreeMap<String, &'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
 /// A request on its way.
 struct Sent {
     request_id: String,
@@ -55,9 +71,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let mut body = ask::body(&args.flags, &args.options, environment)?;
     let request_id = uuid::Uuid::now_v7().to_string();
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    body.insert("request_id".to_owned(), request_id.as_str().into());
-    body.insert("requested_at".to_owned(), now.into());
-    let body = Value::Object(body).to_string();
+    body.put("request_id", &request_id)?;
+    body.put("requested_at", &now)?;
+    let body = body.text()?;
     let timeout = Duration::try_from_secs_f64(args.timeout)
         .map_err(|error| UsageError(format!("--timeout {}: {error}", args.timeout)))?;
     if !args.wait {
@@ -187,11 +203,11 @@ fn print_reply(reply: &OwnedMessage, output: Output) -> anyhow::Result<ExitCode>
         print::line(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let body: Value = serde_json::from_str(&text).context("the reply is not JSON")?;
-    let results = body.get("results").and_then(Value::as_object);
-    for (flag, answer) in results.into_iter().flatten() {
-        let value = answer.get("value").map(Value::to_string).unwrap_or_default();
-        let line = format!("{flag} = {value}  {}", render::outcome(answer));
+    let reply: Reply<'_> = serde_json::from_str(&text).context("the reply is not JSON")?;
+    for (flag, answer) in reply.results {
+        let value: Answered<'_> = serde_json::from_str(answer.get())?;
+        let value = value.value.map_or("null", RawValue::get);
+        let line = format!("{flag} = {value}  {}", render::outcome(&serde_json::from_str(answer.get())?));
         if !print::line(&render::printable(&line))? {
             break;
         }

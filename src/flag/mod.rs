@@ -7,7 +7,7 @@
 //! in Unleash's words.
 
 pub mod compile;
-pub mod context;
+pub(crate) mod context;
 pub mod definition;
 pub mod evaluate;
 mod killed;

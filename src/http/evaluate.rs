@@ -194,8 +194,8 @@ pub(super) async fn batch(
     let min_version = input.min_version()?;
     wait_for_version(&api, min_version).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
-    subject.context.user_id = input.parameter("user_id");
-    subject.context.session_id = input.parameter("session_id");
+    subject.context.user_id = input.parameter("user_id").filter(|user| !user.is_empty());
+    subject.context.session_id = input.parameter("session_id").filter(|session| !session.is_empty());
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     check_size(asks.len(), std::slice::from_ref(&subject))?;
     let subjects = std::slice::from_ref(&subject);

@@ -202,7 +202,7 @@ fn notified_version(input: &Input) -> Option<u64> {
 }
 
 fn refused(refusal: &Refusal) -> Failure {
-    let code = if refusal.field == "context" { "INVALID_CONTEXT" } else { "PARSE_ERROR" };
+    let code = if refusal.field.starts_with("context") { "INVALID_CONTEXT" } else { "PARSE_ERROR" };
     Failure::new(StatusCode::BAD_REQUEST, code, refusal.text())
 }
 

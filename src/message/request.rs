@@ -3,6 +3,7 @@
 //! Everything a service may get wrong ends in a [`Refusal`] that names the field and what was expected; it
 //! becomes the `error-code` and `error-message` of a dead letter. An unknown flag or environment is not wrong.
 
+mod context;
 mod fields;
 mod query;
 mod read;
@@ -17,7 +18,7 @@ use super::json::{Kind, Span};
 use self::fields::Fields;
 use self::refusal::{Problems, refuse};
 
-pub use self::fields::context;
+pub use self::context::{context, generated_session, is_generated_session, recorded_context};
 pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};
 

@@ -107,12 +107,10 @@ impl Told {
 /// Evaluates what the row asked in this scene.
 pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>) -> Verdict {
     let Some(flag) = scene.flags.get(&row.flag_name) else { return missing(row) };
-    let Ok(mut context) = request::context(&row.context) else {
+    let (user, session) = (row.user_id.as_deref(), row.session_id.as_deref());
+    let Ok(context) = request::recorded_context(&row.context, user, session) else {
         return Verdict::Not(Unrepeatable::Context);
     };
-    // As the request gave them: both win over what stands in the context.
-    context.user_id = row.user_id.as_deref().map(Into::into).or(context.user_id);
-    context.session_id = row.session_id.as_deref().map(Into::into).or(context.session_id);
     match scene.flags.unrepeatable(flag, &context, row.evaluated_at.div_euclid(1_000)) {
         Some("host") => return Verdict::Not(Unrepeatable::Host),
         Some(_) => return Verdict::Not(Unrepeatable::Random),

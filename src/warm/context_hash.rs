@@ -1,8 +1,12 @@
-//! `context_hash`: the same in every language.
+//! `context_hash`: the same in every language, and over all that evaluation sees of a context.
 //!
 //! The first 16 hex digits of SHA-256 over the context as Python's `json.dumps(context, sort_keys=True)` writes it,
-//! with the member `session_id` in it where a session is given. `tests/vectors/context_hash.json` has examples, made
-//! by Python.
+//! with the member `session_id` in it where a session is given.
+//!
+//! Evaluation also sees how a number, a list or an object is written: `100.0` is another text than `1e2`. Members that
+//! are not written as Python would write them are therefore hashed as well: a line feed follows, and a JSON object, in
+//! the same form, of their names and their texts as evaluation sees them. Two contexts with one hash evaluate equally.
+//! `tests/vectors/context_hash.json` has examples, made by Python.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,81 +18,129 @@ use crate::message::request::MAX_DEPTH_LEVELS;
 
 const HASH_BYTES: usize = 8;
 
+/// What Python puts between the tokens of a text.
+#[derive(Debug, Clone, Copy)]
+struct Separators {
+    item: &'static str,
+    member: &'static str,
+}
+
+/// `json.dumps(value, sort_keys=True)`.
+const SPACED: Separators = Separators { item: ", ", member: ": " };
+/// `json.dumps(value, sort_keys=True, separators=(",", ":"))`: what evaluation sees of an ordinary list or object.
+const COMPACT: Separators = Separators { item: ",", member: ":" };
+
 /// The hash of a context, given as the JSON text of an object.
 pub fn context_hash(context: &str, session: Option<&str>) -> Result<String, JsonError> {
-    let text = python_form(context, session)?;
-    let digest = Sha256::digest(text);
+    let digest = Sha256::digest(hashed_text(context, session)?);
     Ok(hex::encode(digest.get(..HASH_BYTES).unwrap_or_default()))
 }
 
-fn python_form(context: &str, session: Option<&str>) -> Result<String, JsonError> {
+/// What is hashed: Python's form, and on a second line the members that are written otherwise.
+fn hashed_text(context: &str, session: Option<&str>) -> Result<String, JsonError> {
     let mut scanner = Scanner::new(context, MAX_DEPTH_LEVELS);
-    let mut members = members(&mut scanner)?;
+    let (mut members, mut otherwise) = (Vec::new(), Vec::new());
+    let mut first = true;
+    scanner.begin_object()?;
+    while let Some(key) = scanner.next_key(&mut first)? {
+        let span = scanner.value()?;
+        let text = text_of(&span, SPACED)?;
+        otherwise.push((key.clone(), seen_otherwise(&span, &text)?));
+        members.push((key, text));
+    }
     scanner.end()?;
     if let Some(session) = session {
-        let mut text = String::with_capacity(session.len() + 2);
-        write_text(&mut text, session);
-        members.push((Cow::Borrowed("session_id"), text));
+        let key = Cow::Borrowed("session_id");
+        otherwise.push((key.clone(), None));
+        members.push((key, quoted(session)));
     }
     let mut out = String::with_capacity(context.len() + 32);
-    write_members(&mut out, members);
+    write_members(&mut out, last_of_each(members), SPACED);
+    let otherwise = last_of_each(otherwise).into_iter();
+    let otherwise: Vec<_> = otherwise.filter_map(|(key, text)| Some((key, quoted(&text?)))).collect();
+    if !otherwise.is_empty() {
+        out.push('\n');
+        write_members(&mut out, otherwise, SPACED);
+    }
     Ok(out)
 }
 
-type Members<'a> = Vec<(Cow<'a, str>, String)>;
-
-/// The members of the object that stands here, their values in Python's form.
-fn members<'a>(scanner: &mut Scanner<'a>) -> Result<Members<'a>, JsonError> {
-    let (mut members, mut first) = (Vec::new(), true);
-    scanner.begin_object()?;
-    while let Some(key) = scanner.next_key(&mut first)? {
-        let mut text = String::new();
-        write_value(&mut text, scanner)?;
-        members.push((key, text));
-    }
-    Ok(members)
+/// What evaluation sees of a value, where Python's form of it does not tell.
+fn seen_otherwise<'a>(span: &Span<'a>, python: &str) -> Result<Option<Cow<'a, str>>, JsonError> {
+    Ok(match span.kind {
+        Kind::Null | Kind::Boolean | Kind::String => None,
+        Kind::Number => (span.text != python).then_some(Cow::Borrowed(span.text)),
+        Kind::Object | Kind::Array => {
+            let seen = span.compact();
+            let ordinary = text_of(span, COMPACT)?;
+            (seen != ordinary).then_some(seen)
+        }
+    })
 }
 
-/// Python sorts by code point, which is the order of UTF-8 too. Of a key that is repeated the last one counts.
-fn write_members(out: &mut String, mut members: Members<'_>) {
-    members.sort_by(|(a, _), (b, _)| a.cmp(b));
+/// A value in Python's form.
+fn text_of(span: &Span<'_>, separators: Separators) -> Result<String, JsonError> {
+    let mut text = String::with_capacity(span.text.len());
+    write_value(&mut text, &mut Scanner::new(span.text, MAX_DEPTH_LEVELS), separators)?;
+    Ok(text)
+}
+
+/// Sorted by name. Python sorts by code point, which is the order of UTF-8 too; of a name that is repeated the last one
+/// counts.
+fn last_of_each<'a, T>(mut members: Vec<(Cow<'a, str>, T)>) -> Vec<(Cow<'a, str>, T)> {
+    members.reverse();
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    members.dedup_by(|(earlier, _), (later, _)| earlier == later);
+    members
+}
+
+fn write_members(out: &mut String, members: Vec<(Cow<'_, str>, String)>, separators: Separators) {
     out.push('{');
     let mut separator = "";
-    for (index, (key, value)) in members.iter().enumerate() {
-        if members.get(index + 1).is_some_and(|(next, _)| next == key) {
-            continue;
-        }
+    for (key, value) in members {
         out.push_str(separator);
-        write_text(out, key);
-        out.push_str(": ");
-        out.push_str(value);
-        separator = ", ";
+        write_text(out, &key);
+        out.push_str(separators.member);
+        out.push_str(&value);
+        separator = separators.item;
     }
     out.push('}');
 }
 
-fn write_value(out: &mut String, scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+fn write_value(out: &mut String, scanner: &mut Scanner<'_>, separators: Separators) -> Result<(), JsonError> {
     match scanner.peek()? {
-        Kind::Object => write_members(out, members(scanner)?),
+        Kind::Object => {
+            scanner.begin_object()?;
+            let (mut members, mut first) = (Vec::new(), true);
+            while let Some(key) = scanner.next_key(&mut first)? {
+                let mut text = String::new();
+                write_value(&mut text, scanner, separators)?;
+                members.push((key, text));
+            }
+            write_members(out, last_of_each(members), separators);
+        }
         Kind::Array => {
             scanner.begin_array()?;
             let (mut first, mut separator) = (true, "");
             out.push('[');
             while scanner.next_element(&mut first)? {
                 out.push_str(separator);
-                write_value(out, scanner)?;
-                separator = ", ";
+                write_value(out, scanner, separators)?;
+                separator = separators.item;
             }
             out.push(']');
         }
-        Kind::String => {
-            let span = scanner.value()?;
-            write_text(out, &span.as_string().unwrap_or_default());
-        }
+        Kind::String => write_text(out, &scanner.string()?),
         Kind::Number => write_number(out, scanner.value()?),
         Kind::Null | Kind::Boolean => out.push_str(scanner.value()?.text),
     }
     Ok(())
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    write_text(&mut quoted, text);
+    quoted
 }
 
 /// ASCII alone, as `ensure_ascii` has it.

@@ -1,6 +1,5 @@
 //! Who asks for which flag, and what is kept of the answer.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -26,7 +25,7 @@ pub struct Subject<'a> {
     pub flag: &'a str,
     /// As evaluation sees it: `user_id`, else the context's `userId`.
     pub user: Option<&'a str>,
-    /// As evaluation sees it: `session_id`, else the context's `sessionId`.
+    /// As evaluation sees it: `session_id` beside the context or in it, else its `sessionId`. A generated one is none.
     pub session: Option<&'a str>,
     /// JSON text of an object.
     pub context: &'a str,
@@ -75,7 +74,8 @@ impl<'a> Subject<'a> {
 
     fn keys_with(&self, context: &EvaluationContext<'_>) -> Option<Keys> {
         // A session that the context names itself was not given beside it.
-        let session = self.session.filter(|session| context.session_id.as_deref() != Some(*session));
+        let given = self.session.filter(|session| !request::is_generated_session(session));
+        let session = given.filter(|session| context.session_id.as_deref() != Some(*session));
         let user = self.user.unwrap_or_default();
         if self.environment.len() + self.flag.len() + user.len() > KEY_BYTES_MAX {
             return None;
@@ -91,10 +91,9 @@ impl<'a> Subject<'a> {
     /// Evaluates the subject, and makes what is to be written.
     pub(crate) fn entry(&self, scene: &Scene<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
         let flags = scene.snapshot.environment(self.environment).ok_or("unserved")?;
-        let mut context = request::context(self.context).map_err(|_| "context")?;
-        let keys = self.keys_with(&context).ok_or("long_key")?;
-        context.user_id = self.user.map(Cow::Borrowed).or(context.user_id);
-        context.session_id = self.session.map(Cow::Borrowed).or(context.session_id);
+        let keys = self.keys().ok_or("long_key")?;
+        let context =
+            request::recorded_context(self.context, self.user, self.session).map_err(|_| "context")?;
         let outcome = flags.evaluate(self.flag, &context, &scene.moment).ok_or("no_flag")?;
         let steady = flags.steady(outcome.flag, &context, scene.now_ms);
         match (outcome.failure, steady) {

@@ -112,6 +112,7 @@ pub fn context(context: &Value) -> EvaluationContext<'static> {
                 Some((name.clone().into(), text.into()))
             })
             .collect(),
+        ..EvaluationContext::default()
     }
 }
 

@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 
 use crate::flag::{EvaluationContext, ValueType};
-use crate::message::json::{JsonError, Kind, Scanner, Span, write_string};
+use crate::message::json::{Kind, Scanner, Span, write_string};
 
+use super::context::{add_identity, given, read_context, text_of};
 use super::read::{members, present, scalar, string, strings};
 use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse, shorten, value_type};
 use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, Request, Subject};
 
 /// Seed 002's names of an evaluation context, taken beside `user_id` too; they become properties.
 const CONTEXT_FIELDS: [&str; 4] = ["group_id", "geographic_region", "device_type", "user_segment"];
+
+/// OpenFeature's name of the user, inside a context.
+const TARGETING_KEY: &str = "targetingKey";
 
 /// Takes the value of a key that is not a request's, or leaves it alone.
 pub(super) type More<'m, 'a> = dyn FnMut(&str, &mut Scanner<'a>) -> Option<Result<(), Refusal>> + 'm;
@@ -103,8 +107,8 @@ impl<'a> Fields<'a> {
             "request_id" => self.once(0, &key).and(scalar(scanner, &key)).map(|v| self.request_id = v),
             "flag_name" => self.once(1, &key).and(string(scanner, &key)).map(|v| self.flag_name = v),
             "flag_names" => self.once(2, &key).and(strings(scanner, &key)).map(|v| self.flag_names = v),
-            "user_id" => self.once(3, &key).and(scalar(scanner, &key)).map(|v| self.user_id = v),
-            "session_id" => self.once(4, &key).and(scalar(scanner, &key)).map(|v| self.session_id = v),
+            "user_id" => self.once(3, &key).and(scalar(scanner, &key)).map(|v| self.user_id = given(v)),
+            "session_id" => self.once(4, &key).and(scalar(scanner, &key)).map(|v| self.session_id = given(v)),
             "context" => self.once(5, &key).and_then(|()| self.context(scanner)),
             "default_value" => self.once(6, &key).and(present(scanner)).map(|v| self.default_value = v),
             "default_values" => {
@@ -168,6 +172,26 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    /// The context of a body in OpenFeature's protocol, which has it once.
+    pub(super) fn only_context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
+        self.once(5, "context")?;
+        self.context(scanner)
+    }
+
+    /// Whom a body in OpenFeature's protocol is about: the targeting key is the user.
+    pub(super) fn into_openfeature_subject(self) -> Result<Subject<'a>, Refusal> {
+        let key = self.context.map(|span| last_member(span.text, TARGETING_KEY)).transpose()?.flatten();
+        if let Some(Span { kind: kind @ (Kind::Object | Kind::Array), .. }) = key {
+            return Err(expected("context.targetingKey", "a text", kind));
+        }
+        let mut subject = self.into_subject();
+        let key = subject.context.property(TARGETING_KEY).filter(|key| !key.is_empty());
+        if let Some(key) = key.map(str::to_owned) {
+            subject.context.user_id = Some(Cow::Owned(key));
+        }
+        Ok(subject)
+    }
+
     /// One pass over the context: its text for the echo, its entries for the engine.
     pub(super) fn context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
         let kind = scanner.peek().map_err(not_json)?;
@@ -196,12 +220,15 @@ impl<'a> Fields<'a> {
     pub(super) fn into_subject(self) -> Subject<'a> {
         let context_json = self.context_json();
         let mut context = self.in_context;
-        context.user_id = self.user_id.or(context.user_id);
-        context.session_id = self.session_id.or(context.session_id);
+        add_identity(&mut context, self.user_id, self.session_id);
         for (name, span) in self.beside {
             let text = text_of(span).filter(|_| context.property(name).is_none());
-            context.properties.extend(text.map(|text| (Cow::Borrowed(name), text)));
+            if let Some(text) = text {
+                context.properties.push((Cow::Borrowed(name), text));
+                context.properties_sorted = false;
+            }
         }
+        context.sort_properties();
         Subject { context, context_json }
     }
 
@@ -316,51 +343,20 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn twice(key: &str) -> Refusal {
-    refuse(RefusalCode::DuplicateField, key, "expected once, got twice".into())
-}
-
-/// What evaluation sees of a context's JSON text, such as an event echoes.
-pub fn context(text: &str) -> Result<EvaluationContext<'_>, JsonError> {
-    let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
-    let mut context = EvaluationContext::default();
-    read_context(&mut scanner, &mut context)?;
-    scanner.end()?;
-    Ok(context)
-}
-
-fn read_context<'a>(scanner: &mut Scanner<'a>, context: &mut EvaluationContext<'a>) -> Result<(), JsonError> {
-    scanner.begin_object()?;
-    let mut first = true;
-    while let Some(key) = scanner.next_key(&mut first)? {
-        if let Some(text) = text_of(scanner.value()?) {
-            enter(context, key, text);
+/// The last member of this name of an object's JSON text.
+fn last_member<'a>(object: &'a str, name: &str) -> Result<Option<Span<'a>>, Refusal> {
+    let mut scanner = Scanner::new(object, MAX_DEPTH_LEVELS);
+    let (mut found, mut first) = (None, true);
+    scanner.begin_object().map_err(not_json)?;
+    while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
+        let value = scanner.value().map_err(not_json)?;
+        if key == name {
+            found = Some(value);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// A value as the engine's operators see it: text as it is, numbers and booleans as their JSON text, lists
-/// and objects as compact JSON; `null` is absent.
-fn text_of(span: Span<'_>) -> Option<Cow<'_, str>> {
-    match span.kind {
-        Kind::Null => None,
-        Kind::String => span.as_string(),
-        Kind::Boolean | Kind::Number => Some(Cow::Borrowed(span.text)),
-        Kind::Object | Kind::Array => Some(span.compact()),
-    }
-}
-
-/// Unleash's own context fields go to their places, everything else is a property.
-fn enter<'a>(context: &mut EvaluationContext<'a>, key: Cow<'a, str>, text: Cow<'a, str>) {
-    match key.as_ref() {
-        "userId" => context.user_id = Some(text),
-        "sessionId" => context.session_id = Some(text),
-        "remoteAddress" => context.remote_address = Some(text),
-        "currentTime" => context.current_time = Some(text),
-        "appName" => context.app_name = Some(text),
-        // The environment is the request's.
-        "environment" => {}
-        _ => context.properties.push((key, text)),
-    }
+fn twice(key: &str) -> Refusal {
+    refuse(RefusalCode::DuplicateField, key, "expected once, got twice".into())
 }

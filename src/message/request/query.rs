@@ -185,18 +185,13 @@ impl<'a> Subject<'a> {
         let mut first = true;
         while let Some(key) = scanner.next_key(&mut first).map_err(not_json)? {
             if key == "context" {
-                fields.context(&mut scanner)?;
+                fields.only_context(&mut scanner)?;
             } else {
                 scanner.value().map_err(not_json)?;
             }
         }
         scanner.end().map_err(not_json)?;
-        let mut subject = fields.into_subject();
-        let key = subject.context.properties.iter().position(|(name, _)| name == "targetingKey");
-        if let Some(key) = key {
-            subject.context.user_id = Some(subject.context.properties.remove(key).1);
-        }
-        Ok(subject)
+        fields.into_openfeature_subject()
     }
 }
 
