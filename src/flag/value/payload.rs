@@ -29,7 +29,7 @@ pub(super) struct Number {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotInteger {
     Fraction,
-    /// Beyond 64 bits, or beyond what its notation tells exactly.
+    /// Beyond 64 bits.
     TooLarge,
 }
 
@@ -84,33 +84,78 @@ impl Number {
     /// Reads what Rust takes for a finite number, which is more than JSON does (`+5`, `.5`, `007`).
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+        text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+        let decimal = Decimal::parse(text)?;
         let text = match serde_json::from_str::<serde_json::Number>(text) {
             Ok(_) => text.to_owned(),
-            Err(_) => number.to_string(),
+            Err(_) => decimal.to_json(),
         };
         let float = if text.contains(['.', 'e', 'E']) { text.clone() } else { format!("{text}.0") };
-        Some(Self { integer: integer(&text, number), text: text.into(), float: float.into() })
+        Some(Self { integer: decimal.integer(), text: text.into(), float: float.into() })
     }
 }
 
-/// The integer that a JSON number is, if it is one.
-fn integer(text: &str, number: f64) -> Result<Box<str>, NotInteger> {
-    /// Up to here every integer has an `f64` of its own.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let whole = match text.split_once('.') {
-        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
-        _ => text,
-    };
-    if let Ok(integer) = whole.parse::<i64>() {
-        return Ok(integer.to_string().into());
+/// A number as its text has it: no digit is lost to a binary fraction.
+#[derive(Debug)]
+struct Decimal<'t> {
+    negative: bool,
+    whole: &'t str,
+    fraction: &'t str,
+    /// Of ten, with its sign; empty for none.
+    exponent: &'t str,
+}
+
+impl<'t> Decimal<'t> {
+    /// The parts of what `f64` parses; `None` for `inf` and `nan`.
+    fn parse(text: &'t str) -> Option<Self> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, ""));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        (digits(whole) && digits(fraction)).then_some(Self { negative, whole, fraction, exponent })
     }
-    if number.fract() != 0.0 {
-        return Err(NotInteger::Fraction);
+
+    /// The same number in JSON's grammar.
+    fn to_json(&self) -> String {
+        let whole = match self.whole.trim_start_matches('0') {
+            "" => "0",
+            whole => whole,
+        };
+        let sign = if self.negative { "-" } else { "" };
+        let point = if self.fraction.is_empty() { "" } else { "." };
+        let e = if self.exponent.is_empty() { "" } else { "e" };
+        format!("{sign}{whole}{point}{}{e}{}", self.fraction, self.exponent)
     }
-    if number.abs() > EXACT {
-        return Err(NotInteger::TooLarge);
+
+    /// The integer that it is, if it is one within 64 bits.
+    fn integer(&self) -> Result<Box<str>, NotInteger> {
+        /// Digits of the largest integer within 64 bits.
+        const INTEGER_DIGITS_MAX: usize = 19;
+        let digits = format!("{}{}", self.whole, self.fraction);
+        let significant = digits.trim_start_matches('0').trim_end_matches('0');
+        if significant.is_empty() {
+            return Ok("0".into());
+        }
+        let trailing = digits.len() - digits.trim_end_matches('0').len();
+        // An exponent beyond 64 bits is no whole number of 64 bits, whichever its sign is.
+        let exponent: i64 = match self.exponent {
+            "" => 0,
+            text if text.starts_with('-') => text.parse().unwrap_or(i64::MIN / 2),
+            text => text.parse().unwrap_or(i64::MAX / 2),
+        };
+        let shift = i64::try_from(self.fraction.len()).unwrap_or(i64::MAX / 2);
+        let zeros =
+            exponent.saturating_sub(shift).saturating_add(i64::try_from(trailing).unwrap_or_default());
+        let zeros = usize::try_from(zeros).map_err(|_| NotInteger::Fraction)?;
+        if significant.len().saturating_add(zeros) > INTEGER_DIGITS_MAX {
+            return Err(NotInteger::TooLarge);
+        }
+        let sign = if self.negative { "-" } else { "" };
+        let integer = format!("{sign}{significant}{}", "0".repeat(zeros));
+        integer.parse::<i64>().map_err(|_| NotInteger::TooLarge)?;
+        Ok(integer.into())
     }
-    // Neither a fraction nor an exponent is written here, and adding 0 turns -0 into 0.
-    Ok((number + 0.0).to_string().into())
 }

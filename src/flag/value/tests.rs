@@ -222,3 +222,60 @@ fn a_killed_flag_is_disabled_and_says_so() {
     }
     assert_eq!(natural_answer("f", kept()).reason, Reason::Disabled);
 }
+
+#[test]
+fn an_integer_is_exact_or_a_mismatch() {
+    let integer = |text: &str| {
+        let snapshot = snapshot(true, variant(&json!({ "type": "number", "value": text })));
+        let answer = answer("f", Lookup::Found(found(&snapshot)), ValueType::Integer, None);
+        match answer.error_code {
+            None => Some(answer.value.as_text().to_owned()),
+            Some(code) => {
+                assert_eq!(code, ErrorCode::TypeMismatch, "{text}");
+                None
+            }
+        }
+    };
+    for (text, expected) in [
+        ("9.007199254740993e15", "9007199254740993"),
+        ("9007199254740993.0", "9007199254740993"),
+        ("90071992547409930e-1", "9007199254740993"),
+        ("+9007199254740993", "9007199254740993"),
+        ("9223372036854775807", "9223372036854775807"),
+        ("-9223372036854775808", "-9223372036854775808"),
+        ("922337203685477580.7e1", "9223372036854775807"),
+        ("1e18", "1000000000000000000"),
+        ("007", "7"),
+        ("5.", "5"),
+        ("5.0", "5"),
+        ("-0.0", "0"),
+        ("0e999999999999999999999", "0"),
+    ] {
+        assert_eq!(integer(text).as_deref(), Some(expected), "{text}");
+    }
+    for text in [
+        "4503599627370497.25",
+        "1.0000000000000000001",
+        "0.5",
+        "1e-1",
+        "5e-324",
+        "9223372036854775808",
+        "-9223372036854775809",
+        "1e19",
+        "inf",
+        "nan",
+        "five",
+    ] {
+        assert_eq!(integer(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_number_that_json_cannot_write_keeps_its_digits() {
+    for (text, expected) in
+        [("+9007199254740993", "9007199254740993"), (".50", "0.50"), ("-007.1E+3", "-7.1e+3")]
+    {
+        let payload = Payload::parse("number", text);
+        assert_eq!(payload.natural().as_text(), expected);
+    }
+}
