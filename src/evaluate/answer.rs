@@ -13,7 +13,7 @@ use crate::kafka::consumer::Record;
 use crate::message::avro::{Kind, Subject};
 use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
-use crate::message::request::{Ask, MAX_REQUEST_BYTES, Refusal, Request};
+use crate::message::request::{Ask, MAX_REQUEST_BYTES, Refusal, Request, generated_session};
 use crate::privacy::{Privacy, Shown};
 use crate::registry::{Reader, Unread};
 
@@ -115,7 +115,10 @@ impl Respond for Responder {
             Err(unread) => Err(Refusal::from(unread)),
         };
         let answered = match request {
-            Ok(request) => scene.answer(&request, record, outbox, event, reply),
+            Ok(mut request) => {
+                scene.name_nobody(&mut request, record);
+                scene.answer(&request, record, outbox, event, reply)
+            }
             Err(refusal) => outbox.dead_letter(record, &refusal, None),
         };
         answered.map(|()| Responded::Done)
@@ -162,6 +165,7 @@ impl Scene {
                 &EventFrame {
                     evaluation_ns: took,
                     value_type: Some(ask.value_type),
+                    session_id: Self::session(&served, request, &shown, ask),
                     ..self.event_frame(request, &shown, &served, record, index, &id)
                 },
                 ask,
@@ -186,6 +190,33 @@ impl Scene {
             },
             None => Ok(()),
         }
+    }
+
+    /// A caller without user and session is drawn alike for all flags of the request, and again if it is processed again.
+    fn name_nobody(&self, request: &mut Request<'_>, record: &Record<'_>) {
+        let context = &mut request.context;
+        if context.is_anonymous() && context.anonymous_id.is_none() {
+            let topic = u128::from(self.topic_hash) << 96;
+            let partition = u128::from(record.partition().cast_unsigned()) << 64;
+            let number = topic | partition | u128::from(record.offset().cast_unsigned());
+            context.anonymous_id = Some(Cow::Owned(generated_session(number)));
+        }
+    }
+
+    /// What an event has as its session: the caller's, or what a draw was made for in its place.
+    fn session<'a>(
+        served: &Served<'_>,
+        request: &'a Request<'_>,
+        shown: &'a Shown<'_>,
+        ask: &Ask<'_>,
+    ) -> Option<&'a str> {
+        let context = &request.context;
+        let generated = || {
+            let (_, flags) = served.flags.filter(|_| context.is_anonymous())?;
+            let flag = flags.get(&ask.flag)?;
+            context.anonymous_id.as_deref().filter(|_| flags.draws_for_nobody(flag, context))
+        };
+        shown.session_id.as_deref().or_else(generated)
     }
 
     fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {

@@ -28,8 +28,9 @@ pub struct Outcome<'s> {
     pub variant: Option<(usize, &'s Variant)>,
     /// It is off because somebody killed it.
     pub killed: bool,
-    /// There is no answer but off: the flags that it depends on are not there, or depend on each other.
-    pub failure: Option<&'static str>,
+    /// There is no answer but off: the definition cannot be evaluated, or the flags that it depends on are not there, or
+    /// depend on each other.
+    pub failure: Option<&'s str>,
 }
 
 /// Everything evaluation asks, for one flag of one environment.
@@ -70,6 +71,15 @@ impl EnvironmentFlags {
         if flag.is_killed_at(moment) {
             return Some(Outcome { flag, enabled: false, variant: None, killed: true, failure: None });
         }
+        if let Some(reason) = &flag.unusable {
+            return Some(Outcome {
+                flag,
+                enabled: false,
+                variant: None,
+                killed: false,
+                failure: Some(reason),
+            });
+        }
         let asked = Asked { context, moment, environment: self.name() };
         let (matched, failure) = match self.decide(flag, asked, None) {
             Ok(matched) => (matched, None),
@@ -95,7 +105,7 @@ impl CompiledFlag {
         };
         let context = &mut EnrichedContext {
             user_id: asked.context.user_id.as_deref(),
-            session_id: asked.context.session_id.as_deref(),
+            session_id: None,
             environment: field(in_environment, Some(asked.environment)),
             app_name: field(in_app_name, Some(asked.app_name())),
             current_time: Some(asked.current_time()),
@@ -112,6 +122,7 @@ impl CompiledFlag {
                 Condition::Rule(rule) => {
                     // To the engine, the flag's name is the group of a rollout that names none (`compile::rule`).
                     context.toggle_name = strategy.group.as_deref().unwrap_or(group);
+                    context.session_id = asked.session_for(strategy);
                     rule(context)
                 }
             };
@@ -126,7 +137,7 @@ impl CompiledFlag {
         context: &'c EvaluationContext<'_>,
     ) -> Option<HashMap<Cow<'c, str>, Cow<'c, str>>> {
         let names = self.properties.in_map();
-        if names.len() == 0 || context.properties.is_empty() {
+        if names.len() == 0 || (context.properties.is_empty() && context.session_id.is_none()) {
             return None;
         }
         let mut properties = HashMap::with_capacity(names.len());
@@ -142,6 +153,12 @@ impl CompiledFlag {
 impl<'q> Asked<'q> {
     fn app_name(&self) -> &'q str {
         self.context.app_name.as_deref().unwrap_or(self.moment.app_name)
+    }
+
+    /// The caller's session; for a draw of default stickiness, what stands in for it.
+    fn session_for(&self, strategy: &StrategyRule) -> Option<&'q str> {
+        let stand_in = || self.context.anonymous_id.as_deref().filter(|_| strategy.drawn_by_default);
+        self.context.session_id.as_deref().or_else(stand_in)
     }
 
     fn current_time(&self) -> &'q str {

@@ -101,6 +101,18 @@ impl EnvironmentFlags {
         why
     }
 
+    /// Whether what `flag` says to a context without a user and a session depends on what stands in for them.
+    pub fn draws_for_nobody(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>) -> bool {
+        if !context.is_anonymous() {
+            return false;
+        }
+        let mut draws = flag.dependence.draws_by_default();
+        self.each_ancestor(flag, |_, parent| {
+            draws |= parent.is_some_and(|parent| parent.dependence.draws_by_default());
+        });
+        draws
+    }
+
     /// Whether what `flag` says depends on the flag of this name, directly or not.
     pub fn depends_on(&self, flag: &CompiledFlag, name: &str) -> bool {
         let mut depends = false;
@@ -172,9 +184,17 @@ impl Dependence {
         self.draws.iter().any(|draw| draw.is_random_for(context)).then_some("random")
     }
 
+    fn draws_by_default(&self) -> bool {
+        self.draws.contains(&Draw::For(Stickiness::UserOrSession))
+    }
+
     fn steady(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
         if let Some(why) = self.unrepeatable(context) {
             return Steady::No(why);
+        }
+        // What stands in for a user and a session is another one in the next call.
+        if context.is_anonymous() && self.draws_by_default() {
+            return Steady::No("random");
         }
         // A context that brings its own time does not see the clock.
         if context.current_time.is_some() {
@@ -198,7 +218,7 @@ impl Draw {
     fn is_random_for(&self, context: &EvaluationContext<'_>) -> bool {
         match self {
             Self::Random => true,
-            Self::For(Stickiness::UserOrSession) => context.user_id.is_none() && context.session_id.is_none(),
+            Self::For(Stickiness::UserOrSession) => context.is_anonymous() && context.anonymous_id.is_none(),
             Self::For(Stickiness::Field(field)) => match field {
                 ContextField::UserId => context.user_id.is_none(),
                 ContextField::SessionId => context.session_id.is_none(),

@@ -1,5 +1,6 @@
 //! One call: all its answers come from one snapshot and one moment, and each becomes an event.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -7,9 +8,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::flag::value::{Lookup, answer, natural_answer};
-use crate::flag::{Answer, EnvironmentFlags, Moment, Outcome, Snapshot};
+use crate::flag::{Answer, EnvironmentFlags, EvaluationContext, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
-use crate::message::request::{Ask, Subject};
+use crate::message::request::{Ask, Subject, generated_session};
 use crate::privacy::Shown;
 use crate::publish::Parcel;
 use crate::warm::Warm;
@@ -43,7 +44,8 @@ pub(super) struct Call<'c> {
 /// Whom answers are for, and what may be written of them.
 #[derive(Debug)]
 pub(super) struct Asker<'s> {
-    subject: &'s Subject<'s>,
+    /// With an id that all flags of the call are drawn for, where there is neither a user nor a session.
+    context: Cow<'s, EvaluationContext<'s>>,
     shown: Shown<'s>,
 }
 
@@ -122,7 +124,22 @@ impl<'c> Call<'c> {
             None => Shown::of(context, json),
             Some(privacy) => privacy.show(context, json),
         };
-        Asker { subject, shown }
+        let mut context = Cow::Borrowed(context);
+        if context.is_anonymous() && context.anonymous_id.is_none() {
+            context.to_mut().anonymous_id = Some(Cow::Owned(generated_session(rand::random())));
+        }
+        Asker { context, shown }
+    }
+
+    /// What an event has as its session: the caller's, or what a draw was made for in its place.
+    fn session<'a>(&self, asker: &'a Asker<'_>, flag: &str) -> Option<&'a str> {
+        let context = &asker.context;
+        let generated = || {
+            let flags = self.all_flags().filter(|_| context.is_anonymous())?;
+            let flag = flags.get(flag)?;
+            context.anonymous_id.as_deref().filter(|_| flags.draws_for_nobody(flag, context))
+        };
+        asker.shown.session_id.as_deref().or_else(generated)
     }
 
     /// Answers one flag for one subject, and writes the event.
@@ -135,7 +152,7 @@ impl<'c> Call<'c> {
                 (self.typed(ask, kept.lookup()), None, true)
             }
             None => {
-                let (answer, outcome) = self.evaluate(asker.subject, ask);
+                let (answer, outcome) = self.evaluate(&asker.context, ask);
                 (answer, outcome, false)
             }
         };
@@ -153,7 +170,7 @@ impl<'c> Call<'c> {
             event_id: answered.event_id(),
             request_id: None,
             user_id: user,
-            session_id: asker.shown.session_id.as_deref(),
+            session_id: self.session(asker, &ask.flag),
             environment: self.environment,
             context: &asker.shown.context,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
@@ -168,10 +185,14 @@ impl<'c> Call<'c> {
         answered
     }
 
-    fn evaluate(&self, subject: &Subject<'_>, ask: &'c Ask<'_>) -> (Answer<'c>, Option<Outcome<'c>>) {
+    fn evaluate(
+        &self,
+        context: &EvaluationContext<'_>,
+        ask: &'c Ask<'_>,
+    ) -> (Answer<'c>, Option<Outcome<'c>>) {
         let app_name = &self.api.config.unleash.app_name;
         let moment = Moment { now: &self.now, hostname: &self.api.hostname, app_name };
-        let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, &subject.context, &moment));
+        let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, context, &moment));
         let lookup = match (outcome, self.flags, self.not_ready) {
             (_, _, Some(why)) => Lookup::NotReady(why.into()),
             (_, None, None) => Lookup::unserved(self.environment),

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use unleash_types::client_features::Strategy;
 
 use super::rule::parameter;
+use crate::flag::context::SESSION_PROPERTY;
 
 /// A field of the context, as Unleash names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl ContextField {
     pub(crate) fn of(name: &str) -> Self {
         match name {
             "userId" => Self::UserId,
-            "sessionId" => Self::SessionId,
+            "sessionId" | SESSION_PROPERTY => Self::SessionId,
             "environment" => Self::Environment,
             "appName" => Self::AppName,
             "currentTime" => Self::CurrentTime,
@@ -87,9 +88,23 @@ impl PropertyNames {
 
     /// What stands for this context name in a rule.
     pub(super) fn in_rule(&mut self, name: &str) -> String {
-        if !matches!(ContextField::of(name), ContextField::Property(_)) {
-            return name.to_owned();
+        match ContextField::of(name) {
+            ContextField::Property(_) => self.stand_in(name),
+            ContextField::SessionId => "sessionId".to_owned(),
+            _ => name.to_owned(),
         }
+    }
+
+    /// What stands for this context name in a constraint beside a draw of default stickiness. There the engine's session
+    /// may be one that was generated for the draw; constraints are about the session that the caller has.
+    pub(super) fn beside_draw(&mut self, name: &str) -> String {
+        match ContextField::of(name) {
+            ContextField::SessionId => self.stand_in(SESSION_PROPERTY),
+            _ => self.in_rule(name),
+        }
+    }
+
+    fn stand_in(&mut self, name: &str) -> String {
         let Properties { in_fields, in_map } = &mut self.properties;
         if let Some((_, number)) = in_map.iter().find(|(known, _)| known.as_ref() == name) {
             return number.to_string();

@@ -29,12 +29,14 @@ pub(crate) struct StrategyRule {
     pub(crate) off: bool,
     /// Of the rollout; the flag's name if `None`.
     pub(crate) group: Option<Box<str>>,
+    /// Its rollout is drawn by the user, else by the session, else by what stands in for one.
+    pub(crate) drawn_by_default: bool,
     pub(crate) variants: VariantSet,
 }
 
 pub(crate) enum Condition {
     Always,
-    /// An unknown strategy, a segment that isn't there, a required parameter missing.
+    /// An unknown strategy, a segment that isn't there, a required parameter missing, a constraint that never holds.
     Never,
     Rule(RuleFragment),
 }
@@ -44,11 +46,18 @@ pub(super) fn compile(strategy: &Strategy, names: &mut PropertyNames) -> Result<
     if strategy.segments.as_ref().is_some_and(|missing| !missing.is_empty()) {
         return Ok(Condition::Never);
     }
+    let never_holds = |constraint: &Constraint| matches!(constraint.operator, Operator::Unknown(_));
+    if strategy.constraints.iter().flatten().any(never_holds) {
+        return Ok(Condition::Never);
+    }
     let Some(mut plain) = translate(strategy, names) else {
         return Ok(Condition::Never);
     };
+    let drawn = is_drawn_by_default(strategy);
     for constraint in plain.constraints.iter_mut().flatten() {
-        make_literal(constraint, names)?;
+        let name = &constraint.context_name;
+        constraint.context_name = if drawn { names.beside_draw(name) } else { names.in_rule(name) };
+        make_literal(constraint)?;
     }
     let text = upgrade(&[plain], &HashMap::new()).map_err(|error| format!("no rule: {error:?}"))?;
     if text == "true" {
@@ -62,6 +71,15 @@ pub(super) fn compile(strategy: &Strategy, names: &mut PropertyNames) -> Result<
 /// The group that the strategy's rollout is drawn for.
 pub(super) fn group(strategy: &Strategy) -> Option<Box<str>> {
     parameter(strategy, "groupId").map(Into::into)
+}
+
+/// Whether the strategy has a rollout of default stickiness.
+pub(super) fn is_drawn_by_default(strategy: &Strategy) -> bool {
+    match strategy.name.as_str() {
+        "gradualRollout" => true,
+        "flexibleRollout" => matches!(parameter(strategy, "stickiness"), None | Some("default")),
+        _ => false,
+    }
 }
 
 /// The strategy in terms of those that the engine has; `None` if it never matches.
@@ -147,8 +165,7 @@ fn host_names(names: &str) -> String {
 }
 
 /// Rewrites a constraint so that the rule's text holds its values literally.
-fn make_literal(constraint: &mut Constraint, names: &mut PropertyNames) -> Result<(), String> {
-    constraint.context_name = names.in_rule(&constraint.context_name);
+fn make_literal(constraint: &mut Constraint) -> Result<(), String> {
     let values = constraint.values.get_or_insert_default();
     match constraint.operator {
         Operator::StrContains

@@ -50,7 +50,11 @@ fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
         return None;
     }
     let value = match &set.stickiness {
-        Stickiness::UserOrSession => asked.context.user_id.as_deref().or(asked.context.session_id.as_deref()),
+        Stickiness::UserOrSession => {
+            let context = asked.context;
+            let known = context.user_id.as_deref().or(context.session_id.as_deref());
+            known.or(context.anonymous_id.as_deref())
+        }
         Stickiness::Field(field) => asked.field(field),
     };
     let Some(value) = value else {

@@ -10,6 +10,7 @@ use crate::flag::{CompiledFlag, EnvironmentFlags};
 /// Parents that one evaluation asks, one that is asked by two of its children counted twice.
 const MAX_PARENTS_ASKED: u32 = 400;
 
+const UNUSABLE: &str = "a flag that it depends on cannot be evaluated";
 const MISSING: &str = "a flag that it depends on does not exist";
 const CYCLE: &str = "the flags that it depends on form a cycle";
 const TOO_FAR: &str = "it depends on too many flags";
@@ -64,6 +65,9 @@ impl EnvironmentFlags {
         if chain.has(&parent.name) {
             return Err(CYCLE);
         }
+        if parent.unusable.is_some() {
+            return Err(UNUSABLE);
+        }
         chain.left.set(chain.left.get().checked_sub(1).ok_or(TOO_FAR)?);
         if chain.level >= MAX_DEPENDENCY_LEVELS {
             return Err(TOO_FAR);
@@ -88,6 +92,9 @@ impl EnvironmentFlags {
         asked: Asked<'_>,
     ) -> Result<bool, &'static str> {
         let parent = self.get(&dependency.parent).ok_or(MISSING)?;
+        if parent.unusable.is_some() {
+            return Err(UNUSABLE);
+        }
         if !parent.dependencies.is_empty() {
             return Err(if parent.parents().any(|it| *it == *child.name) { CYCLE } else { NESTED });
         }
