@@ -66,6 +66,9 @@ fn parse(text: &str, environment: &str, version: u64) -> Result<FlagFile, String
             Err(error) => {
                 let named = serde_json::from_str::<Named>(feature.get());
                 let name = named.map_or_else(|_| format!("features[{index}]"), |named| named.name);
+                let reason = format!("{}: {}", error.field, error.message);
+                let unusable = CompiledFlag::unusable(environment, &name, version, &reason);
+                changes.push(FlagChange::Set(Arc::new(unusable)));
                 refused.push((name, error));
             }
         }
@@ -83,7 +86,9 @@ mod tests {
     fn a_bad_flag_is_refused_by_name_and_the_others_are_there() {
         let text = r#"{"version":2,"features":[{"name":"a","enabled":true},{"name":"b","strategies":7},{"enabled":true}]}"#;
         let file = parse(text, "e", 9).unwrap();
-        assert_eq!(file.snapshot.environment("e").unwrap().len(), 1);
+        let flags = file.snapshot.environment("e").unwrap();
+        assert!(flags.get("a").unwrap().unusable_because().is_none());
+        assert!(flags.get("b").unwrap().unusable_because().unwrap().starts_with("enabled"));
         assert_eq!(file.snapshot.version(), 9);
         let refused: Vec<&str> = file.refused.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(refused, ["b", "features[2]"]);

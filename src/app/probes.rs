@@ -8,9 +8,19 @@ use crate::health::{Report, State};
 use crate::store::Store;
 use crate::warm::Trouble;
 
+/// Flags that one part of health names in a sentence; all that are known stand beside it.
+const NAMED_MAX: usize = 10;
+
 pub(super) fn store(store: &Store) -> Report {
     let standing = store.standing();
     let report = match (&standing.trouble, standing.ready) {
+        (None, true) if standing.refused_total > 0 => {
+            let named: Vec<_> = standing.refused.keys().take(NAMED_MAX).map(String::as_str).collect();
+            let more = standing.refused_total.saturating_sub(named.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let detail = format!("definitions cannot be evaluated as they are: {}{more}", named.join(", "));
+            Report::new(State::Degraded).detail(detail)
+        }
         (None, true) => Report::new(State::Up),
         (Some(trouble), true) => Report::new(State::Degraded).detail(trouble),
         (Some(trouble), false) => Report::new(State::Starting).detail(trouble),
@@ -48,7 +58,15 @@ fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
         Some(format!("{name}: {}", error.message))
     });
     let failing: Vec<_> = failing.collect();
+    let refused = meant.iter().flat_map(|(name, environment)| {
+        environment.refused.iter().map(move |refused| format!("{name}/{}", refused.flag))
+    });
+    let refused: Vec<_> = refused.take(NAMED_MAX).collect();
     let report = match failing.len() {
+        0 if !refused.is_empty() => Report::new(State::Degraded).detail(format!(
+            "definitions are refused, the last good ones stay in force: {}",
+            refused.join(", ")
+        )),
         0 => Report::new(State::Up),
         all if all == meant.len() => Report::new(State::Down).detail(failing.join("; ")),
         _ => Report::new(State::Degraded).detail(failing.join("; ")),

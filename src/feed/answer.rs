@@ -110,29 +110,29 @@ impl Answer {
         self.features.push(Feature { name, json, digest, actor });
     }
 
+    /// Takes the features of a list. Of a name that is there twice the last one counts, as in Unleash's SDKs.
     fn take(&mut self, features: &[&RawValue], segments: &str) {
         let segments: Digest = Sha256::digest(segments).into();
         let mut places: HashMap<String, usize> = HashMap::with_capacity(features.len());
-        let mut doubled = Vec::new();
         for json in features {
             let Some(name) = name_of(json) else {
                 self.unnamed += 1;
                 continue;
             };
-            if places.insert(name.clone(), self.features.len()).is_some() {
-                doubled.push(name);
-                continue;
-            }
             let digest = feature_digest(json, &segments);
             let json = (*json).to_owned();
-            self.features.push(Feature { name, json, digest, actor: None });
+            let feature = Feature { name: name.clone(), json, digest, actor: None };
+            match places.get(&name).and_then(|place| self.features.get_mut(*place)) {
+                Some(earlier) => {
+                    tracing::debug!(flag = name, "the source lists this flag twice: the last one counts");
+                    *earlier = feature;
+                }
+                None => {
+                    places.insert(name, self.features.len());
+                    self.features.push(feature);
+                }
+            }
         }
-        doubled.sort();
-        doubled.dedup();
-        // Which of the two is meant can't be known.
-        self.features.retain(|feature| doubled.binary_search(&feature.name).is_err());
-        let twice = |flag| Refused::new(flag, "it is in the answer more than once");
-        self.refused.extend(doubled.into_iter().map(twice));
     }
 }
 
@@ -220,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_comes_twice_is_refused() {
-        let body = r#"{"features":[{"name":"a"},{"name":"b"},{"name":"a","enabled":true},{"name":"a"}]}"#;
+    fn of_a_name_that_comes_twice_the_last_one_counts() {
+        let body = r#"{"features":[{"name":"a"},{"name":"b"},{"name":"a"},{"name":"a","enabled":true}]}"#;
         let answer = read(body).unwrap();
-        assert_eq!(names(&answer), ["b"]);
-        let refused: Vec<_> = answer.refused.iter().map(|refused| refused.flag.as_str()).collect();
-        assert_eq!(refused, ["a"]);
+        assert_eq!(names(&answer), ["a", "b"]);
+        assert_eq!(answer.features[0].json.get(), r#"{"name":"a","enabled":true}"#);
+        assert!(answer.refused.is_empty());
     }
 
     #[test]

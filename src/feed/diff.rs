@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::flag::definition::{self, Segments};
 use crate::flag::{CompileError, CompiledFlag};
@@ -91,7 +92,7 @@ pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
             continue;
         }
         if let Some(refused) = standing.refusals.of(&feature.name, &feature.digest) {
-            diff.refused.push(refused.clone());
+            diff.refuse(refused.clone(), old, feature, source);
             continue;
         }
         diff.compare(standing.environment, old, feature, &answer.segments, source);
@@ -114,7 +115,7 @@ impl Diff {
         let Feature { name, json, digest, actor } = feature;
         let content = match content(environment, json, segments, *digest) {
             Ok(content) => content,
-            Err(reason) => return self.refused.push(Refused::of(name, reason, *digest)),
+            Err(reason) => return self.refuse(Refused::of(name, reason, *digest), old, feature, source),
         };
         match old {
             Some(old) if old.checksum == content.checksum && old.source == source => {
@@ -129,6 +130,24 @@ impl Diff {
                 asked: false,
             }),
         }
+    }
+
+    /// The last good version stays in force. A flag that has none is published as one that cannot be evaluated, so that
+    /// callers get the reason and not an unknown flag.
+    fn refuse(&mut self, refused: Refused, old: Option<&Known>, feature: &Feature, source: Source) {
+        let content = match old {
+            Some(_) => None,
+            None => unusable(&feature.name, &refused.reason),
+        };
+        self.refused.push(refused);
+        self.changes.extend(content.map(|content| Planned {
+            flag: feature.name.clone(),
+            previous_version: None,
+            content: Some(content),
+            source,
+            actor: feature.actor.clone(),
+            asked: false,
+        }));
     }
 
     fn delete_absent(&mut self, standing: Standing<'_>, answer: &Answer, source: Source) {
@@ -161,6 +180,14 @@ impl Diff {
             });
         }
     }
+}
+
+/// What is published in the place of a definition that is refused. Its digest is its own and not the source's, so that
+/// the source's text is still compared, and refused, at every look.
+fn unusable(name: &str, reason: &str) -> Option<Content> {
+    let text = definition::unusable(name, reason);
+    let (checksum, digest) = (definition::checksum(&text), Sha256::digest(&text).into());
+    Some(Content { definition: RawValue::from_string(text).ok()?, checksum, digest })
 }
 
 /// The definition as it is published: segments inlined, canonical, known to compile.

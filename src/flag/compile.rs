@@ -10,7 +10,7 @@ mod variant;
 use std::fmt;
 use std::sync::Arc;
 
-use unleash_types::client_features::{ClientFeature, FeatureDependency};
+use unleash_types::client_features::{ClientFeature, FeatureDependency, Operator};
 
 pub use summary::Summary;
 pub use variant::{Payload, Variant};
@@ -28,6 +28,9 @@ use super::definition;
 use super::definition::local::Private;
 use super::steady::Dependence;
 use properties::PropertyNames;
+
+/// Problems of one flag that are kept.
+const MAX_PROBLEMS: usize = 20;
 
 /// A flag ready to be evaluated.
 pub struct CompiledFlag {
@@ -58,6 +61,10 @@ pub struct CompiledFlag {
     pub(super) properties: Properties,
     /// What else the outcome depends on.
     pub(super) dependence: Dependence,
+    /// Parts of the definition that cannot be evaluated, each with its path and the reason.
+    problems: Box<[Box<str>]>,
+    /// Why nothing of the definition can be evaluated; `None`: it can.
+    pub(super) unusable: Option<Box<str>>,
     summary: Summary,
 }
 
@@ -127,11 +134,13 @@ impl CompiledFlag {
                 clauses: private.iter().flat_map(|it| &it.conditions).map(Clause::of).collect(),
                 off: private.is_some_and(|it| it.off),
                 group: rule::group(strategy),
+                drawn_by_default: rule::is_drawn_by_default(strategy),
                 variants: set,
             });
         }
         let sets = std::iter::once(&own).chain(strategies.iter().map(|strategy| &strategy.variants));
         let phases = phase::phases(&private.phases);
+        let problems = problems(feature);
         let dependence = Dependence::of(feature, sets, &phases);
         Ok(Self {
             name: feature.name.as_str().into(),
@@ -150,7 +159,45 @@ impl CompiledFlag {
             chained: private.chained,
             properties: names.finish(),
             dependence,
+            problems,
+            unusable: private.unusable.as_deref().map(Into::into),
         })
+    }
+
+    /// A flag whose definition cannot be compiled: it is off, and every answer has the reason as its error.
+    pub fn unusable(environment: &str, name: &str, version: u64, reason: &str) -> Self {
+        let reason = definition::shorten(reason, definition::MAX_REASON_BYTES);
+        Self {
+            name: name.into(),
+            environment: environment.into(),
+            version,
+            definition_version: version,
+            switch: None,
+            provenance: None,
+            switched_on: false,
+            summary: Summary::nothing(),
+            strategies: Box::default(),
+            phases: Box::default(),
+            variants: Box::default(),
+            own: VariantSet::own(&ClientFeature::default()),
+            dependencies: Box::default(),
+            chained: false,
+            properties: Properties::default(),
+            dependence: Dependence::default(),
+            problems: Box::default(),
+            unusable: Some(reason.into()),
+        }
+    }
+
+    /// Why nothing of its definition can be evaluated; `None`: it can.
+    pub fn unusable_because(&self) -> Option<&str> {
+        self.unusable.as_deref()
+    }
+
+    /// Parts of its definition that cannot be evaluated, each with its path and the reason: constraints with an unknown
+    /// operator or a value that makes no sense, which never hold.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.problems.iter().map(|problem| problem.as_ref())
     }
 
     /// All variants it can answer with, in the order of [`Outcome::variant`]'s positions: its own, then those of its
@@ -186,6 +233,16 @@ impl CompiledFlag {
     pub fn is_switched_on(&self) -> bool {
         self.switched_on
     }
+}
+
+/// The first problems of the definition's constraints.
+fn problems(feature: &ClientFeature) -> Box<[Box<str>]> {
+    let constraints = feature.strategies.iter().flatten().flat_map(|it| it.constraints.iter().flatten());
+    let problems = constraints.filter_map(|constraint| match &constraint.operator {
+        Operator::Unknown(problem) => Some(definition::shorten(problem, definition::MAX_REASON_BYTES).into()),
+        _ => None,
+    });
+    problems.take(MAX_PROBLEMS).collect()
 }
 
 impl Dependency {

@@ -1,8 +1,9 @@
 //! Unleash's client feature JSON, read leniently and validated.
 //!
 //! Lenient: unknown and repeated fields, `null` for any list or optional field, numbers and booleans where Unleash
-//! has text. Strict: whatever would change what the flag means. A refusal names the path of what it refuses, as in
-//! `strategies[2].constraints[0].operator`.
+//! has text. A constraint that cannot be evaluated never holds, as in Unleash's SDKs (`constraint`). Strict: whatever
+//! else would change what the flag means. A refusal names the path of what it refuses, as in
+//! `strategies[2].constraints[0].contextName`.
 //!
 //! Definitions travel as [`canonical`] text with their segments inlined ([`inline_segments`]), so that one flag's
 //! text is all that is needed to compile it.
@@ -19,6 +20,17 @@ use unleash_types::client_features::ClientFeature;
 
 pub use canonical::{canonical, checksum};
 pub use segments::{Segments, inline_segments};
+
+/// Longest reason why a definition cannot be evaluated that is repeated to callers, in bytes.
+pub const MAX_REASON_BYTES: usize = 500;
+
+/// The definition that stands for one that cannot be evaluated: off, and every answer has the reason.
+pub fn unusable(name: &str, reason: &str) -> String {
+    let reason = shorten(reason, MAX_REASON_BYTES);
+    let feature = serde_json::json!({"name": name, "enabled": false, "strategies": [],
+        "local": {"unusable": reason}});
+    canonical::write(feature)
+}
 
 use local::Private;
 

@@ -256,12 +256,16 @@ pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Res
 /// Whether the flag can be compiled, and is not too large.
 pub(super) fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
     let definition = local::feature(name, flag, i64::MAX, Utc::now()).to_string();
-    let compiled = CompiledFlag::compile(environment, 0, &definition);
-    compiled.map(drop).map_err(|error| {
-        let Invalid { field, message, malformed } =
-            Invalid { field: error.field, message: error.message, malformed: false };
-        ManageError::Invalid(vec![Invalid { field, message, malformed }])
-    })
+    let invalid = |field: String, message: String| Invalid { field, message, malformed: false };
+    let compiled = CompiledFlag::compile(environment, 0, &definition)
+        .map_err(|error| ManageError::Invalid(vec![invalid(error.field, error.message)]))?;
+    // Of a flag that comes from here nothing may be left out.
+    let problems = compiled.problems().map(|problem| {
+        let (field, message) = problem.split_once(": ").unwrap_or(("rules", problem));
+        invalid(field.to_owned(), message.to_owned())
+    });
+    let problems: Vec<_> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(ManageError::Invalid(problems)) }
 }
 
 pub(super) async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {

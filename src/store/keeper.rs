@@ -98,6 +98,7 @@ impl Keeper {
         let outcome = match self.ledger.take(record) {
             Verdict::Changed(change) => {
                 if let Ok(key) = Key::parse(record.key) {
+                    self.log_problems(key.text, &change, offset);
                     self.pending.insert(key.text.into(), change);
                 }
                 self.unsaved = true;
@@ -269,6 +270,23 @@ impl Keeper {
         }
         self.unsaved = true;
         self.touched = true;
+    }
+
+    fn log_problems(&self, key: &str, change: &FlagChange, offset: i64) {
+        let FlagChange::Set(flag) = change else { return };
+        let topic = &self.topic;
+        if let Some(reason) = flag.unusable_because() {
+            warn!(
+                topic,
+                offset, key, reason, "the flag cannot be evaluated: callers get the reason as an error"
+            );
+        }
+        for problem in flag.problems() {
+            warn!(
+                topic,
+                offset, key, problem, "a constraint cannot be evaluated: its strategy matches nobody"
+            );
+        }
     }
 
     fn note_sums(&self) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::flag::FlagChange;
+use crate::flag::{CompiledFlag, FlagChange};
 use crate::message::definition::Definition;
 use crate::message::kill_switch::KillSwitch;
 
@@ -45,6 +45,8 @@ struct Entry {
     value: Arc<[u8]>,
     /// The last reading of the topic that showed this flag; 0 for one that only the disk has.
     seen: u64,
+    /// What of its definition cannot be evaluated, and why.
+    problems: Option<Arc<str>>,
 }
 
 /// What became of a record.
@@ -77,7 +79,8 @@ impl Ledger {
         self.entries.is_empty()
     }
 
-    /// Refused records by key, with the reason; a flag leaves the list when a good record comes.
+    /// Refused records, and flags of which something cannot be evaluated, by key and with the reason; a flag leaves the
+    /// list when a good record comes.
     pub fn refused(&self) -> &BTreeMap<Box<str>, Refused> {
         &self.refused
     }
@@ -167,17 +170,34 @@ impl Ledger {
         match self.entries.get(key.text) {
             Some(known) if known.version > version => return Ok(Verdict::Stale),
             Some(known) if known.version == version && *known.value == *value => {
-                self.refused.remove(key.text);
+                let problems = known.problems.clone();
+                self.list_problems(key.text, problems.as_deref());
                 return Ok(Verdict::Same);
             }
             _ => {}
         }
-        let flag = self.switches.put_on(key.text, compile(key, &definition)?);
-        let entry = Entry { version, value: value.into(), seen: self.reading };
+        let flag = match compile(key, &definition) {
+            Ok(flag) => flag,
+            Err(refusal) if self.entries.contains_key(key.text) => return Err(refusal),
+            // There is no last good version: callers get the reason, and not an unknown flag.
+            Err(refusal @ Refusal::Compile(_)) => unusable(key, version, &refusal),
+            Err(refusal) => return Err(refusal),
+        };
+        let flag = self.switches.put_on(key.text, flag);
+        let problems = problems(&flag);
+        self.list_problems(key.text, problems.as_deref());
+        let entry = Entry { version, value: value.into(), seen: self.reading, problems };
         self.entries.insert(key.text.into(), entry);
         self.removed.remove(key.text);
-        self.refused.remove(key.text);
         Ok(Verdict::Changed(FlagChange::Set(Arc::new(flag))))
+    }
+
+    /// Lists a flag of whose definition something cannot be evaluated, or takes it off the list.
+    fn list_problems(&mut self, key: &str, problems: Option<&str>) {
+        match problems {
+            Some(problems) => self.list_refused(key, problems.to_owned()),
+            None => drop(self.refused.remove(key)),
+        }
     }
 
     /// A tombstone without a version deletes whatever is in force.
@@ -239,20 +259,21 @@ impl Ledger {
             return Verdict::Same;
         };
         let compiled = decode(key, &entry.value).and_then(|definition| compile(key, &definition));
-        match compiled {
-            Ok(flag) => Verdict::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag)))),
-            // It was compiled before.
-            Err(refusal) => Verdict::Refused(key.text.to_owned(), refusal),
-        }
+        // What cannot be compiled now could not before: there was no good version of it.
+        let flag = compiled.unwrap_or_else(|refusal| unusable(key, entry.version, &refusal));
+        Verdict::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag))))
     }
 
     fn refuse(&mut self, key: String, refusal: Refusal) -> Verdict {
-        if self.refused.len() < MAX_REFUSED_COUNT || self.refused.contains_key(key.as_str()) {
-            let message = refusal.to_string().chars().take(MAX_MESSAGE_CHARS).collect();
-            let seen = self.reading;
-            self.refused.insert(key.as_str().into(), Refused { message, seen });
-        }
+        self.list_refused(&key, refusal.to_string());
         Verdict::Refused(key, refusal)
+    }
+
+    fn list_refused(&mut self, key: &str, message: String) {
+        if self.refused.len() < MAX_REFUSED_COUNT || self.refused.contains_key(key) {
+            let message = message.chars().take(MAX_MESSAGE_CHARS).collect();
+            self.refused.insert(key.into(), Refused { message, seen: self.reading });
+        }
     }
 
     /// Forgets the older half when there are too many.
@@ -265,6 +286,15 @@ impl Ledger {
         let median = *median;
         self.removed.retain(|_, version| *version > median);
     }
+}
+
+fn problems(flag: &CompiledFlag) -> Option<Arc<str>> {
+    let problems: Vec<&str> = flag.unusable_because().into_iter().chain(flag.problems()).collect();
+    (!problems.is_empty()).then(|| problems.join("; ").into())
+}
+
+fn unusable(key: &Key<'_>, version: u64, refusal: &Refusal) -> CompiledFlag {
+    CompiledFlag::unusable(key.environment, key.flag, version, &refusal.to_string())
 }
 
 fn removal(key: &Key<'_>, version: u64) -> FlagChange {

@@ -17,6 +17,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Of a flag whose definition cannot be read.
+    pub(super) fn nothing() -> Self {
+        Self { kind: None, description: None, project: None, stale: false, rollout_percentage: 0.0 }
+    }
+
     pub(super) fn of(feature: &ClientFeature, private: &Private) -> Self {
         let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
         Self {

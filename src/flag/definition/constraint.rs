@@ -1,6 +1,10 @@
 //! Constraints: the operator known, the value well-formed and in the notation of the engine's grammar.
+//!
+//! A constraint whose operator is not known, or whose value is no number, date or version, never holds, whether it is
+//! inverted or not. It is kept as [`Operator::Unknown`], with the reason in the place of the operator's name, so that
+//! its strategy matches nobody and the flag's other strategies are as good as ever.
 
-use chrono::{DateTime, Datelike, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 use regex::RegexBuilder;
 use unleash_types::client_features::{Constraint, Operator};
 
@@ -16,39 +20,53 @@ pub(super) fn read(place: &Place<'_>) -> Result<Constraint, Refusal> {
         values: place.texts("values", MAX_VALUES_PER_CONSTRAINT)?,
         value: place.optional_text("value")?,
     };
-    normalize(&mut constraint).map_err(|message| match constraint.value {
-        Some(_) => place.refuse_member("value", message),
-        None => place.refuse_member("value", "is required"),
-    })?;
+    match normalize(&mut constraint) {
+        Ok(()) => {}
+        Err(Unusable::TooLarge(message)) => return Err(place.refuse_member("value", message)),
+        Err(Unusable::Value(message)) => {
+            let message = if constraint.value.is_some() { message } else { "is required".to_owned() };
+            constraint.operator = Operator::Unknown(place.refuse_member("value", message).to_string());
+        }
+    }
     Ok(constraint)
+}
+
+/// Why a constraint cannot be evaluated.
+enum Unusable {
+    /// The value is not of the operator's type: the constraint never holds.
+    Value(String),
+    /// The value takes too much memory: the definition is refused.
+    TooLarge(String),
 }
 
 fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
     let name = place.required_text("operator")?;
+    let unknown = || {
+        let message = format!("unknown operator {:?}", shorten(&name, 100));
+        Operator::Unknown(place.refuse_member("operator", message).to_string())
+    };
     // The type's own reading never fails: what it doesn't know it keeps as `Unknown`.
-    match serde_json::from_value(name.clone().into()) {
-        Ok(Operator::Unknown(_)) | Err(_) => {
-            Err(place.refuse_member("operator", format!("unknown operator {:?}", shorten(&name, 100))))
-        }
-        Ok(operator) => Ok(operator),
-    }
+    Ok(match serde_json::from_value(name.clone().into()) {
+        Ok(Operator::Unknown(_)) | Err(_) => unknown(),
+        Ok(operator) => operator,
+    })
 }
 
 /// Brings `value` into the form that the engine's grammar takes for the operator, and into no other: it goes into
 /// the text of a rule unquoted.
-fn normalize(constraint: &mut Constraint) -> Result<(), String> {
+fn normalize(constraint: &mut Constraint) -> Result<(), Unusable> {
     let value = constraint.value.as_deref().unwrap_or_default().trim();
     let normal = match constraint.operator {
         Operator::NumEq | Operator::NumGt | Operator::NumGte | Operator::NumLt | Operator::NumLte => {
-            number(value)?
+            number(value).map_err(Unusable::Value)?
         }
-        Operator::DateAfter | Operator::DateBefore => date(value)?,
+        Operator::DateAfter | Operator::DateBefore => date(value).map_err(Unusable::Value)?,
         Operator::SemverEq
         | Operator::SemverGt
         | Operator::SemverGte
         | Operator::SemverLt
-        | Operator::SemverLte => version(value)?,
-        Operator::RegexMatch => return regex(constraint),
+        | Operator::SemverLte => version(value).map_err(Unusable::Value)?,
+        Operator::RegexMatch => return regex(constraint).map_err(Unusable::TooLarge),
         Operator::In
         | Operator::NotIn
         | Operator::InCidr
@@ -71,12 +89,27 @@ fn number(text: &str) -> Result<String, String> {
 
 fn date(text: &str) -> Result<String, String> {
     let refusal = || format!("expected a date as in RFC 3339, not {:?}", shorten(text, 100));
-    let date: DateTime<Utc> = text.parse().map_err(|_| refusal())?;
+    let date = moment(text).ok_or_else(refusal)?;
     // The grammar has four digits for the year.
     if !(0..=9999).contains(&date.year()) {
         return Err(refusal());
     }
     Ok(date.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// A moment in one of the forms that Unleash's server accepts: RFC 3339, the same without seconds, offset or time (then in
+/// UTC, as Unleash's SDK for Node.js reads them), and RFC 2822.
+fn moment(text: &str) -> Option<DateTime<Utc>> {
+    let local = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+    let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
+    let time = || {
+        let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"];
+        forms.iter().find_map(|form| NaiveDateTime::parse_from_str(local, form).ok())
+    };
+    let offset = || DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%:z").ok().map(|date| date.to_utc());
+    let mail = || DateTime::parse_from_rfc2822(text).ok().map(|date| date.to_utc());
+    let utc = || time().or_else(day).map(|date| date.and_utc());
+    text.parse().ok().or_else(offset).or_else(utc).or_else(mail)
 }
 
 /// The client specification has versions with a leading `v` in definitions: such a constraint never holds.

@@ -4,6 +4,8 @@
 //! - `strategies[].local.conditions`: constraints with operators of our own, `{contextNames, operator, values}`: `IN`
 //!   compares numbers as numbers; `HAS` looks into a list; `CONTAINS` into a list or a text.
 //! - `local.schedule`: from a moment on, other strategies.
+//! - `local.unusable`: the definition cannot be evaluated, and why. A feeder publishes this in the place of a definition
+//!   that it refuses and that has no good version, so that callers get the reason instead of an unknown flag.
 //! - `local.chained`: parents are asked as if they were asked alone, and may have parents themselves.
 
 use chrono::DateTime;
@@ -20,6 +22,8 @@ pub struct Private {
     /// Empty: one for all times.
     pub phases: Vec<PhaseDefinition>,
     pub chained: bool,
+    /// Why the flag cannot be evaluated; `None`: it can.
+    pub unusable: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +65,8 @@ pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Pri
         return Ok(Private { strategies: own, ..Private::default() });
     };
     let chained = local.optional_boolean("chained")?.unwrap_or(false);
-    let mut private = Private { strategies: own, phases: Vec::new(), chained };
+    let unusable = local.optional_text("unusable")?;
+    let mut private = Private { strategies: own, phases: Vec::new(), chained, unusable };
     let steps = local.list("schedule", MAX_STEPS, step)?.unwrap_or_default();
     if !steps.is_empty() {
         let base = private.strategies.len();

@@ -13,6 +13,12 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Place<'p> {
     pub(super) value: &'p Value,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{MAX_DEFINITION_BYTES, Segments, canonical, checksum, inline_segments, read};
-use crate::flag::CompiledFlag;
+use crate::flag::{CompiledFlag, EvaluationContext, FlagChange, Moment, Snapshot};
 
 /// A feature with the given member of its only strategy.
 fn strategy(member: &str, value: Value) -> Value {
@@ -67,13 +67,6 @@ fn refusals_name_the_path() {
         (strategy("parameters", json!({ "x": [[]] })), "strategies[0].parameters.x[0]"),
         (strategy("segments", json!(["one"])), "strategies[0].segments[0]"),
         (strategy("variants", json!([{ "name": "v", "weight": -1 }])), "strategies[0].variants[0].weight"),
-        (constraint("SOUNDS_LIKE", json!("x")), "strategies[0].constraints[0].operator"),
-        (constraint("NUM_EQ", json!("5 or true")), value),
-        (constraint("NUM_EQ", json!("NaN")), value),
-        (constraint("NUM_EQ", Value::Null), value),
-        (constraint("DATE_AFTER", json!("yesterday")), value),
-        (constraint("DATE_AFTER", json!("+12022-01-22T14:00:00Z")), value),
-        (constraint("SEMVER_GT", json!("1.2")), value),
         (constraint("REGEX", json!("(\\pL{100}){100}")), value),
         (
             strategy("constraints", json!([{ "contextName": "p", "operator": "IN", "values": [{}] }])),
@@ -88,8 +81,78 @@ fn refusals_name_the_path() {
     for (definition, path) in cases {
         assert_eq!(refusal(&definition).0, path, "{definition}");
     }
-    let (_, message) = refusal(&constraint("SOUNDS_LIKE", json!("x")));
-    assert_eq!(message, "unknown operator \"SOUNDS_LIKE\"");
+}
+
+#[test]
+fn a_constraint_that_cannot_be_evaluated_never_holds_and_is_named() {
+    let path = |member: &str| format!("strategies[0].constraints[0].{member}: ");
+    for (operator, value, place) in [
+        ("SOUNDS_LIKE", json!("x"), "operator"),
+        ("NUM_EQ", json!("5 or true"), "value"),
+        ("NUM_EQ", json!("NaN"), "value"),
+        ("NUM_EQ", Value::Null, "value"),
+        ("DATE_AFTER", json!("yesterday"), "value"),
+        ("DATE_AFTER", json!("+12022-01-22T14:00:00Z"), "value"),
+        ("SEMVER_GT", json!("1.2"), "value"),
+    ] {
+        for inverted in [false, true] {
+            let mut definition = constraint(operator, value.clone());
+            definition["strategies"][0]["constraints"][0]["inverted"] = inverted.into();
+            let flag = CompiledFlag::compile("e", 1, &definition.to_string()).unwrap();
+            let problems: Vec<_> = flag.problems().collect();
+            assert!(matches!(problems.as_slice(), [one] if one.starts_with(&path(place))), "{problems:?}");
+            assert!(!is_on(flag), "{operator} {inverted}");
+            // The other strategies count.
+            definition["strategies"].as_array_mut().unwrap().push(json!({ "name": "default" }));
+            assert!(is_on(CompiledFlag::compile("e", 1, &definition.to_string()).unwrap()));
+        }
+    }
+}
+
+fn is_on(flag: CompiledFlag) -> bool {
+    let context = EvaluationContext { user_id: Some("u".into()), ..EvaluationContext::default() };
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "h", app_name: "a" };
+    let snapshot = Snapshot::default().with([FlagChange::Set(flag.into())]);
+    snapshot.environment("e").unwrap().evaluate("f", &context, &moment).unwrap().enabled
+}
+
+#[test]
+fn dates_that_unleash_accepts_are_read_as_utc() {
+    for (text, expected) in [
+        ("2022-01-29", "2022-01-29T00:00:00.000Z"),
+        ("2022-01-29T13:00", "2022-01-29T13:00:00.000Z"),
+        ("2022-01-29T13:00:00", "2022-01-29T13:00:00.000Z"),
+        ("2022-01-29T13:00:00.250", "2022-01-29T13:00:00.250Z"),
+        ("2022-01-29T13:00Z", "2022-01-29T13:00:00.000Z"),
+        ("2022-01-29T13:00+02:00", "2022-01-29T11:00:00.000Z"),
+        ("Sat, 29 Jan 2022 13:00:00 GMT", "2022-01-29T13:00:00.000Z"),
+    ] {
+        for operator in ["DATE_AFTER", "DATE_BEFORE"] {
+            let (feature, _) = read(&constraint(operator, json!(text)).to_string()).unwrap();
+            let constraints = feature.strategies.unwrap()[0].constraints.clone().unwrap();
+            assert_eq!(constraints[0].value.as_deref(), Some(expected), "{text}");
+        }
+    }
+    for text in ["2022-02-30", "2022", "13:00", "2022-01-29 13:00 or true", "Sat, 29 Jan"] {
+        let flag = CompiledFlag::compile("e", 1, &constraint("DATE_AFTER", json!(text)).to_string()).unwrap();
+        assert_eq!(flag.problems().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_definition_that_stands_for_an_unusable_one_gives_its_reason() {
+    let text = super::unusable("f", "strategies: expected a list");
+    let flag = CompiledFlag::compile("e", 1, &text).unwrap();
+    assert_eq!(flag.unusable_because(), Some("strategies: expected a list"));
+    let made = CompiledFlag::unusable("e", "f", 1, "strategies: expected a list");
+    assert_eq!((made.unusable_because(), &*made.name), (flag.unusable_because(), "f"));
+    for flag in [flag, made] {
+        let snapshot = Snapshot::default().with([FlagChange::Set(flag.into())]);
+        let flags = snapshot.environment("e").unwrap();
+        let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "h", app_name: "a" };
+        let outcome = flags.evaluate("f", &EvaluationContext::default(), &moment).unwrap();
+        assert_eq!((outcome.enabled, outcome.failure), (false, Some("strategies: expected a list")));
+    }
 }
 
 #[test]

@@ -75,6 +75,45 @@ fn what_is_refused_is_named_and_leaves_the_last_good_version_in_force() {
 }
 
 #[test]
+fn what_cannot_be_compiled_and_has_no_good_version_is_there_with_the_reason() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    let bad = uncompilable("e/a", 9);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&bad), None), 'c');
+    let reason = |snapshot: &Snapshot| {
+        let flag = snapshot.environment("e").unwrap().get("a").unwrap().clone();
+        flag.unusable_because().map(str::to_owned)
+    };
+    assert!(reason(&snapshot).unwrap().contains("strategies"), "{:?}", reason(&snapshot));
+    assert_eq!(ledger.refused().len(), 1);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&bad), None), '=');
+    assert_eq!(ledger.refused().len(), 1, "it still is");
+    // What is saved comes back as it was.
+    let mut restored = Ledger::default();
+    assert!(matches!(restored.take_saved(&ledger.saved().values[0]), Verdict::Changed(_)));
+    assert_eq!(restored.refused().len(), 1);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&value("e/a", 10, true)), None), 'c');
+    assert_eq!((reason(&snapshot), ledger.refused().len()), (None, 0));
+}
+
+#[test]
+fn a_flag_of_which_a_part_cannot_be_evaluated_is_listed_until_it_is_mended() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    let text = String::from_utf8(value("e/a", 5, true)).unwrap();
+    let odd = text.replace(
+        r#""strategies":[]"#,
+        r#""strategies":[{"name":"default","constraints":[{"contextName":"x","operator":"SOUNDS_LIKE"}]}]"#,
+    );
+    assert_ne!(odd, text);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(odd.as_bytes()), None), 'c');
+    let listed: Vec<_> = ledger.refused().values().map(|refused| refused.message.as_str()).collect();
+    assert_eq!(listed, [r#"strategies[0].constraints[0].operator: unknown operator "SOUNDS_LIKE""#]);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(odd.as_bytes()), None), '=');
+    assert_eq!(ledger.refused().len(), 1);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&value("e/a", 6, true)), None), 'c');
+    assert!(ledger.refused().is_empty());
+}
+
+#[test]
 fn a_flag_cannot_take_the_place_of_another() {
     let text = String::from_utf8(value("e/a", 5, true)).unwrap();
     let disguised = text.replace(r#""name":"a""#, r#""name":"b""#);
