@@ -15,7 +15,6 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --create-home --home-dir /var/lib/flagstream flagstream
 COPY --from=build /usr/local/bin/flagstream /usr/local/bin/flagstream
-COPY --chmod=755 scripts/docker-healthcheck /usr/local/bin/docker-healthcheck
 
 USER flagstream
 WORKDIR /var/lib/flagstream
@@ -23,6 +22,6 @@ WORKDIR /var/lib/flagstream
 ENV FLAGSTREAM_STATE_DIR=/var/lib/flagstream
 VOLUME /var/lib/flagstream
 EXPOSE 8082
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["docker-healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["flagstream", "health", "--ready"]
 ENTRYPOINT ["flagstream"]
 CMD ["run"]

@@ -31,10 +31,11 @@ use crate::kill::KillSwitches;
 use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
 use crate::metrics::Metrics;
+use crate::private_files;
 use crate::progress::Progress;
 use crate::publish::{Publisher, Publishing};
 use crate::registry::Formats;
-use crate::shutdown::{self, Shutdown, Stage, Supervisor, Threads, run_threads};
+use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, Store};
 use crate::warm::{View, Warmer};
 
@@ -43,6 +44,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 const HTTP: &str = "http";
 const HTTP_ADMIN: &str = "http-admin";
+const HTTP_TLS: &str = "http-tls";
 
 /// How exact `/health` is about since when a part is as it is.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -102,11 +104,17 @@ pub struct App {
     supervisor: Supervisor,
 }
 
-/// Runs the service until a signal or until a part fails, and stops it in order.
-pub async fn run(config: Arc<Config>, roles: &[Role]) -> anyhow::Result<()> {
+/// Runs the service until a signal or until a part fails, and stops it in order. A signal during the start ends the
+/// process at once.
+pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> anyhow::Result<()> {
     let origins = feed::unleash_origins(&config)?;
     let app = App::start(config, roles, origins, Topics::LookedAfter).await?;
-    app.run_until(shutdown::signalled()).await
+    signals.started();
+    app.run_until(async move {
+        signals.received().await;
+        Ok(())
+    })
+    .await
 }
 
 impl App {
@@ -117,6 +125,7 @@ impl App {
         origins: Vec<Origin>,
         topics: Topics,
     ) -> anyhow::Result<Self> {
+        warn_if_open_to_others(&config.state_dir);
         let health = Arc::new(Registry::new(&config.instance));
         let store = Arc::new(Store::default());
         let metrics = Metrics::new();
@@ -230,6 +239,10 @@ impl App {
         let surface = Surface { health, metrics, api };
         let with_metrics = self.parts.config.http.admin_listen.is_none();
         for (name, server) in servers {
+            if let Some(tls) = server.tls() {
+                let health = self.health.reporter(HTTP_TLS, false);
+                self.supervisor.start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, shutdown));
+            }
             let router = match name {
                 HTTP => http::router(surface.clone(), with_metrics),
                 _ => http::admin_router(surface.clone()),
@@ -411,6 +424,14 @@ impl App {
             let warmer = Warmer::start(&parts, url.expose(), &Handle::current())?;
             run_threads(warmer, shutdown).await
         });
+    }
+}
+
+/// A folder of an earlier version, or one that somebody else made, keeps its mode: its owner decides.
+fn warn_if_open_to_others(state_dir: &std::path::Path) {
+    if let Some(mode) = private_files::open_to_others(state_dir) {
+        let folder = state_dir.display();
+        tracing::warn!(%folder, mode, "other users may enter the state folder, which holds user ids and contexts: chmod 700");
     }
 }
 

@@ -212,6 +212,11 @@ impl Reporter {
         *lock(&self.0) = report;
     }
 
+    /// What was reported last.
+    pub fn report(&self) -> Report {
+        lock(&self.0).clone()
+    }
+
     pub fn up(&self) {
         self.set(Report::new(State::Up));
     }

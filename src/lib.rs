@@ -24,6 +24,9 @@
 //! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line;
 //! [`embed`] is what other programs take of all this: the store and the core.
 
+// A macro that prints panics when stdout or stderr is closed or full. `cli::print` does not.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod message;
 
 pub mod flag;
@@ -71,6 +74,7 @@ pub mod embed;
 pub mod health;
 pub mod log_limit;
 pub mod metrics;
+pub mod private_files;
 pub mod progress;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,9 +1,11 @@
 //! Arguments -> configuration -> telemetry -> app -> signal -> drain.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
-use flagstream::cli::{self, Cli};
+use flagstream::cli::{self, Cli, print};
 
 /// What one thread makes and another frees costs neither of them a lock.
 #[global_allocator]
@@ -14,7 +16,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("flagstream: cannot start: {error}");
+            print::note(format_args!("flagstream: cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     // A blocked thread (a name lookup, say) must not hold the process after its work is done.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
-        eprintln!("flagstream: {error:#}");
+        print::note(format_args!("flagstream: {error:#}"));
         cli::exit_code(&error)
     })
 }

@@ -1,5 +1,7 @@
 //! Starting and stopping: who runs, in which order they stop, under one deadline.
 
+mod signals;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -9,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
+pub use signals::StopSignals;
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
 /// How often threads are looked after.
@@ -137,58 +140,6 @@ pub async fn run_threads(threads: impl Threads, shutdown: Shutdown) -> anyhow::R
         bail!("a thread panicked");
     }
     Ok(())
-}
-
-/// Waits for SIGTERM or Ctrl-C. From then on a second one ends the process at once.
-pub async fn signalled() -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("signals")?;
-    let name = signals.next().await;
-    tracing::info!(signal = name, "stopping");
-    tokio::spawn(async move {
-        let name = signals.next().await;
-        tracing::warn!(signal = name, "stopped at once");
-        std::process::exit(1);
-    });
-    Ok(())
-}
-
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> &'static str {
-        // Without a way to hear of Ctrl-C there is nothing to wait for.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        "Ctrl-C"
-    }
 }
 
 fn result(name: &str, ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {

@@ -1,4 +1,10 @@
-//! Structured logs, on stderr: stdout is for data.
+//! Structured logs on stderr. Stdout is for data.
+//!
+//! Logging never ends or fails anything: a log line that cannot be written (full disk, closed pipe) is dropped. One event
+//! is one line: control characters in its text are escaped, so that text from outside cannot forge lines or drive a
+//! terminal.
+
+mod writer;
 
 use std::io::IsTerminal;
 
@@ -7,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+
+use writer::{Controls, LogWriter};
 
 /// Libraries that say too much of themselves; a filter that names one of them decides for it.
 const QUIET: &[(&str, &str)] = &[
@@ -22,10 +30,18 @@ const QUIET: &[(&str, &str)] = &[
 
 /// From here on `tracing` (and `log`, for libraries) writes to stderr. Once per process.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
+    let colours = std::io::stderr().is_terminal();
+    let controls = match (log.format, colours) {
+        (LogFormat::Json, _) => Controls::EscapedAlready,
+        (LogFormat::Text, true) => Controls::EscapeAllButColours,
+        (LogFormat::Text, false) => Controls::Escape,
+    };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.filter)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(move || LogWriter::new(std::io::stderr(), controls))
+        // The library's own report of a failed write goes to stderr with a macro that panics when that fails.
+        .log_internal_errors(false)
+        .with_ansi(colours);
     let installed = match log.format {
         LogFormat::Text => subscriber.finish().try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),

@@ -64,9 +64,9 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 
 fn print<R: serde::Serialize>(global: &Global, report: &R, text: fn(&R) -> String) -> anyhow::Result<()> {
     match global.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(report)?),
-        Output::Text => println!("{}", text(report)),
-    }
+        Output::Json => super::print::line(&serde_json::to_string_pretty(report)?)?,
+        Output::Text => super::print::line(&text(report))?,
+    };
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Output::Text => print::line(&table(&loaded.settings))?,
     };
     for notice in &loaded.notices {
-        eprintln!("flagstream: note: {notice}");
+        print::note(format_args!("flagstream: note: {notice}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, Profile};
 use crate::dev::{self, Broker, embed, sample, trickle};
 use crate::evaluate::Parts;
 use crate::kafka::follow::{Follower, Start};
-use crate::shutdown::{Shutdown, signalled};
+use crate::shutdown::{Shutdown, StopSignals};
 
 use super::decode::Decoder;
 use super::{Global, Output, UsageError, print, render};
@@ -37,6 +37,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if !(0.0..=trickle::MAX_RATE).contains(&args.rate) {
         return Err(UsageError(format!("--rate {}: expected 0 to {}", args.rate, trickle::MAX_RATE)).into());
     }
+    let signals = StopSignals::install()?;
     let mut config = global.load(Profile::Dev)?.config;
     let broker = Broker::start().context("the embedded broker does not start")?;
     embed(&mut config, broker.address());
@@ -45,16 +46,23 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     broker.create_topics(&config)?;
     let app = dev::start(Arc::clone(&config), flags.clone()).await?;
     let parts = app.parts.clone();
-    app.run_until(serve(&args, global.output, &parts, &flags)).await?;
+    signals.started();
+    app.run_until(serve(&args, global.output, &parts, &flags, &signals)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// From the first flag to Ctrl-C.
-async fn serve(args: &Args, output: Output, parts: &Parts, flags: &Path) -> anyhow::Result<()> {
+async fn serve(
+    args: &Args,
+    output: Output,
+    parts: &Parts,
+    flags: &Path,
+    signals: &StopSignals,
+) -> anyhow::Result<()> {
     let Parts { config, shutdown, .. } = parts;
     tokio::select! {
         ready = dev::ready(&parts.store) => ready?,
-        stop = signalled() => return stop,
+        () = signals.received() => return Ok(()),
     }
     for line in banner(config, flags) {
         print::line(&line)?;
@@ -75,7 +83,7 @@ async fn serve(args: &Args, output: Output, parts: &Parts, flags: &Path) -> anyh
         anyhow::Ok(())
     };
     tokio::select! {
-        stop = signalled() => stop,
+        () = signals.received() => Ok(()),
         sampled = samples => sampled,
     }
 }

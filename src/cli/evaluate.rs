@@ -45,7 +45,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         Some(path) => {
             let file = flag_file::load(path, environment)?;
             for (name, error) in &file.refused {
-                eprintln!("flagstream: refused: {error}");
+                print::note(format_args!("flagstream: refused: {error}"));
                 anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
             }
             evaluate(&args.flag, &body, &file.snapshot, &config.unleash.app_name)?

@@ -13,10 +13,11 @@ pub mod erase;
 pub mod evaluate;
 pub mod experiments;
 pub mod flags;
+pub mod health;
 pub mod manual;
 pub mod migrate;
 mod moment;
-mod print;
+pub mod print;
 mod render;
 pub mod replay;
 pub mod request;
@@ -89,6 +90,8 @@ pub enum Command {
     Schemas(schemas::Command),
     /// Check every dependency, topic, permission and version, and say what to do
     Doctor,
+    /// Ask the service on this machine whether it lives or is ready, for health checks
+    Health(health::Args),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -147,6 +150,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Erase(args) => erase::run(args, global).await,
         Command::Schemas(command) => schemas::run(command, global).await,
         Command::Doctor => doctor::run(global).await,
+        Command::Health(args) => health::run(args, global).await,
         Command::Config(command) => config::run(command, global),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::app::{self, Role};
 use crate::config::{Config, Profile};
+use crate::shutdown::StopSignals;
 use crate::telemetry;
 
 use super::{Global, UsageError};
@@ -18,6 +19,8 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    // Before anything that may take its time.
+    let signals = StopSignals::install()?;
     let roles = roles(&args.roles)?;
     let loaded = global.load(Profile::Service)?;
     telemetry::init(&loaded.config.log)?;
@@ -28,7 +31,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let roles = possible(roles, &args.roles, &config)?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, instance = config.instance, ?roles, "starting");
-    app::run(config, &roles).await?;
+    app::run(config, &roles, signals).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

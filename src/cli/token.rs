@@ -81,7 +81,7 @@ async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyho
             print::line(&made.to_string())?;
         }
         Output::Text => {
-            eprintln!("{}\nThe token, shown this once:", line(&entered));
+            print::note(format_args!("{}\nThe token, shown this once:", line(&entered)));
             print::line(text.expose())?;
         }
     }

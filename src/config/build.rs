@@ -117,6 +117,15 @@ fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
             }),
         }
     }
+    if problems.is_empty()
+        && let Err((property, problem)) = client::check_together(&properties)
+    {
+        let origin = property.and_then(|property| values.client.get(property)).map(|value| &value.origin);
+        problems.push(match origin {
+            Some(super::Origin::Environment(variable)) => format!("{variable}: {problem}"),
+            _ => format!("kafka.client: {problem}"),
+        });
+    }
     let none = problems.is_empty();
     problems.into_iter().for_each(|problem| values.problem(problem));
     none.then_some(properties)

@@ -1,8 +1,14 @@
 //! librdkafka properties that an operator may set, and those that carry a guarantee.
 
+use std::collections::BTreeMap;
+
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaConfRes;
+
+use super::Secret;
+use super::mask::secret_name;
 
 /// Properties that are ours, and why.
 const REFUSED: &[(&str, &str)] = &[
@@ -44,8 +50,15 @@ pub(super) fn property_of(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', ".")
 }
 
-/// Whether librdkafka knows the property, takes the value, and nothing of ours depends on it. The error never
-/// repeats the value: it may be a secret.
+/// What this build can authenticate with.
+const SUPPORTED: &str = "this build supports PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 in `sasl.mechanism`, and client \
+    certificates (`ssl.certificate.location`, `ssl.key.location`)";
+
+/// Names of the property that chooses the SASL mechanism.
+const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
+
+/// Checks that librdkafka knows the property and takes the value, and that nothing of ours depends on it. The error gives
+/// librdkafka's reason, but never repeats the value of a property that holds a secret.
 pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == property) {
         return Err(format!("`{property}` cannot be changed: {reason}"));
@@ -55,6 +68,92 @@ pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
             Err(format!("`{property}` is not a property of librdkafka"))
         }
+        Err(_) if property == "sasl.oauthbearer.method" && value.eq_ignore_ascii_case("oidc") => {
+            Err(format!("`{property}` cannot be oidc, since librdkafka is built without curl: {SUPPORTED}"))
+        }
+        Err(KafkaError::ClientConfig(_, reason, ..)) if !secret_name(property) => {
+            Err(format!("`{property}` does not take this value: {reason}"))
+        }
         Err(_) => Err(format!("`{property}` does not take this value")),
+    }
+}
+
+/// Checks what shows only when all properties are known: files that cannot be read, a mechanism that this build does not
+/// have. The error is after the name of the property that it is about, if it is about one.
+pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&str>, String)> {
+    if properties.is_empty() {
+        return Ok(());
+    }
+    let mechanism = properties.iter().find(|(name, value)| {
+        MECHANISM.contains(&name.as_str()) && value.expose().eq_ignore_ascii_case("OAUTHBEARER")
+    });
+    let makes_tokens = properties
+        .get("enable.sasl.oauthbearer.unsecure.jwt")
+        .is_some_and(|value| value.expose().eq_ignore_ascii_case("true"));
+    if let (Some((name, _)), false) = (mechanism, makes_tokens) {
+        let problem =
+            format!("`{name}` cannot be OAUTHBEARER, since there is no source of tokens: {SUPPORTED}");
+        return Err((Some(name), problem));
+    }
+    let mut config = ClientConfig::new();
+    for (name, value) in properties {
+        config.set(name, value.expose());
+    }
+    // Without an address it connects to nothing.
+    match config.create::<BaseProducer>() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientCreation(reason)) if reason.contains("SASL mechanism") => {
+            Err((None, format!("{reason}: {SUPPORTED}")))
+        }
+        Err(KafkaError::ClientCreation(reason)) => Err((None, reason)),
+        Err(error) => Err((None, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn together(pairs: &[(&str, &str)]) -> Result<(), String> {
+        let properties = pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
+        check_together(&properties.collect()).map_err(|(_, problem)| problem)
+    }
+
+    #[test]
+    fn a_refused_value_comes_with_the_reason_of_librdkafka_but_no_secret() {
+        let error = check("security.protocol", "carrier-pigeon").err().unwrap_or_default();
+        assert!(
+            error.starts_with("`security.protocol` does not take this value: ") && error.len() > 60,
+            "{error}"
+        );
+        let error = check("socket.timeout.ms", "1").err().unwrap_or_default();
+        assert!(error.contains("10..300000"), "{error}");
+        assert!(check("sasl.password", "hidden").is_ok());
+        let error = check("sasl.oauthbearer.method", "oidc").err().unwrap_or_default();
+        assert!(error.contains("curl") && error.contains("SCRAM-SHA-512"), "{error}");
+    }
+
+    #[test]
+    fn a_mechanism_that_this_build_lacks_is_refused_with_those_that_it_has() {
+        let sasl = ("security.protocol", "sasl_plaintext");
+        for mechanism in ["OAUTHBEARER", "GSSAPI"] {
+            for name in MECHANISM {
+                let error = together(&[sasl, (name, mechanism)]).err().unwrap_or_default();
+                assert!(error.contains(mechanism) && error.contains("PLAIN, SCRAM-SHA-256"), "{error}");
+            }
+        }
+        let unsecure = ("enable.sasl.oauthbearer.unsecure.jwt", "true");
+        assert_eq!(together(&[sasl, ("sasl.mechanism", "OAUTHBEARER"), unsecure]), Ok(()));
+        let user = [("sasl.username", "u"), ("sasl.password", "p")];
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            assert_eq!(together(&[sasl, ("sasl.mechanism", mechanism), user[0], user[1]]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = together(&[("security.protocol", "ssl"), ("ssl.ca.location", "/none/ca.pem")]);
+        let error = error.err().unwrap_or_default();
+        assert!(error.contains("ssl.ca.location"), "{error}");
     }
 }

@@ -222,11 +222,10 @@ fn unleash_needs_a_token_and_takes_several_environments() {
 #[test]
 fn librdkafka_properties_from_both_sides() {
     let file = "[kafka.client]\n\"security.protocol\" = \"PLAINTEXT\"\nsasl.username = \"file\"\nsocket.timeout.ms = 5000\n";
-    let config = config(file, &[("FLAGSTREAM_KAFKA__CLIENT__SECURITY_PROTOCOL", "SASL_PLAINTEXT")]);
+    let config = config(file, &[("FLAGSTREAM_KAFKA__CLIENT__SECURITY_PROTOCOL", "SSL")]);
     let client: Vec<_> =
         config.kafka.client.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    let expected =
-        [("sasl.username", "file"), ("security.protocol", "SASL_PLAINTEXT"), ("socket.timeout.ms", "5000")];
+    let expected = [("sasl.username", "file"), ("security.protocol", "SSL"), ("socket.timeout.ms", "5000")];
     assert_eq!(client, expected);
 }
 

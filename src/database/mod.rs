@@ -22,6 +22,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::config::Secret;
+use crate::private_files;
 
 pub use dialect::Sql;
 pub(crate) use dialect::{in_transaction, on_pool};
@@ -133,6 +134,11 @@ fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {
         let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal);
         (options, SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS))
     };
+    if !memory {
+        // SQLite would create it with the mode that the umask leaves, and gives its other files the same mode. If this fails,
+        // connecting reports why.
+        let _ = private_files::create_if_missing(options.get_filename());
+    }
     let file = (!memory).then(|| options.get_filename().display().to_string());
     Ok(SqliteDatabase { pool: pool.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options), file })
 }

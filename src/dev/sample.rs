@@ -1,8 +1,9 @@
 //! The sample flags, one of every kind, in the format of Unleash's client API.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::private_files;
 
 /// What is written where no flag file is given.
 pub const FLAGS: &str = include_str!("sample-flags.json");
@@ -29,8 +30,8 @@ pub const ASKS: [(&str, &str); 14] = [
 pub fn write(folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("flags.json");
     if !path.try_exists()? {
-        fs::create_dir_all(folder)?;
-        fs::write(&path, FLAGS)?;
+        private_files::create_folder(folder)?;
+        private_files::write(&path, FLAGS.as_bytes())?;
     }
     Ok(path)
 }
@@ -38,6 +39,8 @@ pub fn write(folder: &Path) -> io::Result<PathBuf> {
 #[allow(clippy::unwrap_used)]
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::flag::value::Lookup;
     use crate::flag::{EvaluationContext, Moment, Reason, ValueType};

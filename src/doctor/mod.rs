@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::private_files;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,13 +67,18 @@ pub async fn look(config: &Config) -> Vec<Finding> {
 fn state_dir(folder: &Path) -> Finding {
     let tried = folder.join(".doctor");
     let write = || {
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(&tried, b"")?;
+        private_files::create_folder(folder)?;
+        private_files::write(&tried, b"")?;
         std::fs::remove_file(&tried)
     };
-    match write() {
-        Ok(()) => Finding::well("state", format!("{} can be written", folder.display())),
-        Err(error) => {
+    match (write(), private_files::open_to_others(folder)) {
+        (Ok(()), None) => Finding::well("state", format!("{} can be written", folder.display())),
+        (Ok(()), Some(mode)) => Finding::doubtful(
+            "state",
+            format!("other users may enter {} (mode {mode})", folder.display()),
+            "chmod 700: it holds user ids, contexts and flags",
+        ),
+        (Err(error), _) => {
             let advice =
                 "let FLAGSTREAM_STATE_DIR name a folder that this user may write, on a disk that survives";
             Finding::wrong("state", format!("{}: {error}", folder.display()), advice)

@@ -20,7 +20,7 @@ mod ofrep;
 mod openapi;
 pub mod problem;
 pub mod server;
-mod tls;
+pub mod tls;
 mod tokens;
 mod webhook;
 

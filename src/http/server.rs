@@ -68,6 +68,11 @@ impl Server {
         Ok(())
     }
 
+    /// The certificate in use, if this listener has one.
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
+    }
+
     /// The address in use, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()

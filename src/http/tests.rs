@@ -4,6 +4,7 @@ mod limits;
 
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request};
 use serde_json::Value;
@@ -167,6 +168,36 @@ async fn an_encrypted_listener_speaks_tls_only() -> anyhow::Result<()> {
     assert_eq!(answer.status(), 200);
     let plain = reqwest::Client::builder().no_proxy().build()?;
     assert!(plain.get(format!("http://{address}/health/live")).send().await.is_err());
+    shutdown.cancel();
+    serving.await??;
+    Ok(())
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() -> anyhow::Result<()> {
+    let (folder, other) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let (files, new) = (certificate(folder.path())?, certificate(other.path())?);
+    let mut server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
+    server.encrypt(&files)?;
+    let (tls, address, shutdown) = (server.tls().context("TLS")?, server.address()?, Shutdown::new());
+    let serving = tokio::spawn(server.run(router(surface(), true), shutdown.clone()));
+    let url = format!("https://localhost:{}/health/live", address.port());
+    let trusting = |pem: &[u8]| -> anyhow::Result<reqwest::Client> {
+        let client = reqwest::Client::builder().add_root_certificate(reqwest::Certificate::from_pem(pem)?);
+        Ok(client.no_proxy().resolve("localhost", address).build()?)
+    };
+    let old_client = trusting(&std::fs::read(&files.certificate)?)?;
+    let new_client = trusting(&std::fs::read(&new.certificate)?)?;
+    assert_eq!(old_client.get(&url).send().await?.status(), 200);
+    assert!(new_client.get(&url).send().await.is_err());
+
+    std::fs::copy(&new.certificate, &files.certificate)?;
+    std::fs::copy(&new.key, &files.key)?;
+    assert_eq!(tls.reload(), tls::Reload::Reloaded);
+    assert_eq!(new_client.get(&url).send().await?.status(), 200);
+    // The connection that the former certificate opened goes on.
+    assert_eq!(old_client.get(&url).send().await?.status(), 200);
     shutdown.cancel();
     serving.await??;
     Ok(())

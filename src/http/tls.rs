@@ -1,26 +1,67 @@
 //! TLS of the listener, with the OpenSSL that Kafka's client brings.
+//!
+//! Certificate and key are read again when their files change, so that a renewed certificate needs no restart. Files that
+//! cannot be used leave the certificate in use as it is, and are reported.
 
 #[cfg(feature = "tls")]
-pub(super) use with_openssl::Tls;
+pub use with_openssl::{Reload, Tls};
 #[cfg(not(feature = "tls"))]
-pub(super) use without::Tls;
+pub use without::Tls;
 
 #[cfg(feature = "tls")]
 mod with_openssl {
     use std::pin::Pin;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     use anyhow::Context;
-    use openssl::ssl::{AlpnError, Ssl, SslAcceptor, SslFiletype, SslMethod, select_next_proto};
+    use arc_swap::ArcSwap;
+    use openssl::asn1::Asn1Time;
+    use openssl::pkey::PKey;
+    use openssl::ssl::{AlpnError, Ssl, SslAcceptor, SslMethod, select_next_proto};
+    use openssl::x509::X509;
     use tokio_openssl::SslStream;
 
     use crate::config::TlsConfig;
+    use crate::health::{Report, Reporter, State};
     use crate::http::server::Stream;
+    use crate::shutdown::Shutdown;
 
     /// The protocols that we speak, best first, each after its length.
     const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
+    /// How often the files are compared with what was read of them.
+    const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
+    /// The certificate in use. Clones share it.
     #[derive(Clone)]
-    pub struct Tls(SslAcceptor);
+    pub struct Tls(Arc<Shared>);
+
+    struct Shared {
+        config: TlsConfig,
+        loaded: ArcSwap<Loaded>,
+    }
+
+    struct Loaded {
+        acceptor: SslAcceptor,
+        certificate: X509,
+        files: Files,
+    }
+
+    /// The content of the two files.
+    #[derive(PartialEq, Eq)]
+    struct Files {
+        certificate: Vec<u8>,
+        key: Vec<u8>,
+    }
+
+    /// What a look at the files found.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub enum Reload {
+        Unchanged,
+        Reloaded,
+        /// The files cannot be used, for this reason. The former certificate stays in use.
+        Refused(String),
+    }
 
     impl std::fmt::Debug for Tls {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -29,29 +70,170 @@ mod with_openssl {
     }
 
     impl Tls {
-        /// Reads certificate and key; an error names the file.
+        /// Reads certificate and key. An error names the file.
         pub fn load(config: &TlsConfig) -> anyhow::Result<Self> {
+            let loaded = ArcSwap::from_pointee(Loaded::of(config, Files::read(config)?)?);
+            Ok(Self(Arc::new(Shared { config: config.clone(), loaded })))
+        }
+
+        /// The handshake, with the certificate in use.
+        pub async fn accept(&self, stream: Stream) -> anyhow::Result<SslStream<Stream>> {
+            let ssl = Ssl::new(self.0.loaded.load().acceptor.context())?;
+            let mut stream = SslStream::new(ssl, stream)?;
+            Pin::new(&mut stream).accept().await?;
+            Ok(stream)
+        }
+
+        /// Reads the files again if they have changed. Open connections go on as they are.
+        pub fn reload(&self) -> Reload {
+            let Shared { config, loaded } = &*self.0;
+            let changed = Files::read(config).and_then(|files| {
+                let same = loaded.load().files == files;
+                if same { Ok(None) } else { Loaded::of(config, files).map(Some) }
+            });
+            match changed {
+                Ok(None) => Reload::Unchanged,
+                Ok(Some(changed)) => {
+                    loaded.store(Arc::new(changed));
+                    Reload::Reloaded
+                }
+                Err(error) => Reload::Refused(format!("{error:#}")),
+            }
+        }
+
+        /// Follows the files until `shutdown`, and reports on the certificate in use.
+        pub async fn watch(self, health: Reporter, shutdown: Shutdown) -> anyhow::Result<()> {
+            let mut before = Reload::Unchanged;
+            health.set(self.report(&before));
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(RELOAD_INTERVAL) => {}
+                }
+                let tls = self.clone();
+                let found = tokio::task::spawn_blocking(move || tls.reload()).await?;
+                before = self.follow(before, found, &health);
+            }
+        }
+
+        /// Reports what a look found, `before` being what the last one found.
+        fn follow(&self, before: Reload, found: Reload, health: &Reporter) -> Reload {
+            match &found {
+                // The look may fall between the writing of the two files: only what stays wrong is reported.
+                Reload::Refused(_) if found != before => return found,
+                Reload::Reloaded => {
+                    let valid_until = self.valid_until();
+                    tracing::info!(valid_until, "the certificate of the listener was reloaded");
+                }
+                Reload::Refused(_) | Reload::Unchanged => {}
+            }
+            let report = self.report(&found);
+            if let Some(detail) = &report.detail
+                && health.report() != report
+            {
+                tracing::error!("TLS of the listener: {detail}");
+            }
+            health.set(report);
+            found
+        }
+
+        fn report(&self, found: &Reload) -> Report {
+            let valid_until = self.valid_until();
+            let detail = match found {
+                Reload::Refused(why) => Some(format!("the new certificate cannot be used: {why}")),
+                _ if self.has_expired() => Some("the certificate has expired".to_owned()),
+                _ => None,
+            };
+            match detail {
+                Some(detail) => Report::new(State::Degraded)
+                    .detail(format!("{detail}; the one in use is valid until {valid_until}")),
+                None => Report::new(State::Up).more(serde_json::json!({ "valid_until": valid_until })),
+            }
+        }
+
+        fn valid_until(&self) -> String {
+            self.0.loaded.load().certificate.not_after().to_string()
+        }
+
+        fn has_expired(&self) -> bool {
+            let loaded = self.0.loaded.load();
+            Asn1Time::days_from_now(0).is_ok_and(|now| loaded.certificate.not_after() < &*now)
+        }
+    }
+
+    impl Files {
+        fn read(config: &TlsConfig) -> anyhow::Result<Self> {
+            let read =
+                |path: &std::path::Path| std::fs::read(path).with_context(|| path.display().to_string());
+            Ok(Self { certificate: read(&config.certificate)?, key: read(&config.key)? })
+        }
+    }
+
+    impl Loaded {
+        fn of(config: &TlsConfig, files: Files) -> anyhow::Result<Self> {
             let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
             let name = config.certificate.display();
-            acceptor
-                .set_certificate_chain_file(&config.certificate)
-                .with_context(|| format!("{name}: no certificate in PEM"))?;
+            let mut chain = X509::stack_from_pem(&files.certificate).unwrap_or_default().into_iter();
+            let certificate = chain.next().with_context(|| format!("{name}: no certificate in PEM"))?;
+            acceptor.set_certificate(&certificate)?;
+            chain.try_for_each(|issuer| acceptor.add_extra_chain_cert(issuer))?;
             let name = config.key.display();
-            acceptor
-                .set_private_key_file(&config.key, SslFiletype::PEM)
-                .with_context(|| format!("{name}: no private key in PEM"))?;
+            // Without a callback OpenSSL would ask for the password of an encrypted key on the terminal.
+            let key = PKey::private_key_from_pem_callback(&files.key, |_| Ok(0));
+            let key = key.with_context(|| format!("{name}: no private key in PEM without a password"))?;
+            acceptor.set_private_key(&key).with_context(|| format!("{name}: not the certificate's key"))?;
             acceptor.check_private_key().with_context(|| format!("{name}: not the certificate's key"))?;
             acceptor.set_alpn_select_callback(|_, offered| {
                 select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK)
             });
-            Ok(Self(acceptor.build()))
+            Ok(Self { acceptor: acceptor.build(), certificate, files })
         }
+    }
 
-        /// The handshake.
-        pub async fn accept(&self, stream: Stream) -> anyhow::Result<SslStream<Stream>> {
-            let mut stream = SslStream::new(Ssl::new(self.0.context())?, stream)?;
-            Pin::new(&mut stream).accept().await?;
-            Ok(stream)
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::http::tests::certificate;
+
+        #[test]
+        fn new_files_are_taken_and_bad_ones_leave_the_former() -> anyhow::Result<()> {
+            let (folder, other) = (tempfile::tempdir()?, tempfile::tempdir()?);
+            let (files, new) = (certificate(folder.path())?, certificate(other.path())?);
+            let tls = Tls::load(&files)?;
+            let in_use = |tls: &Tls| tls.0.loaded.load().files.certificate.clone();
+            let (old_pem, new_pem) = (std::fs::read(&files.certificate)?, std::fs::read(&new.certificate)?);
+            assert_eq!(tls.reload(), Reload::Unchanged);
+
+            std::fs::copy(&new.certificate, &files.certificate)?;
+            let refused = tls.reload();
+            assert!(matches!(&refused, Reload::Refused(why) if why.contains("not the certificate's key")));
+            assert_eq!(in_use(&tls), old_pem);
+            // The key is there a moment later: nobody needs to know.
+            let health = Reporter::detached();
+            let before = tls.follow(Reload::Unchanged, refused, &health);
+            assert_ne!(health.report().state, State::Degraded);
+            std::fs::copy(&new.key, &files.key)?;
+            let before = tls.follow(before, tls.reload(), &health);
+            assert_eq!((before.clone(), in_use(&tls)), (Reload::Reloaded, new_pem.clone()));
+            assert_eq!(health.report().state, State::Up);
+
+            for (path, text) in [(&files.certificate, "rubbish"), (&files.key, "rubbish")] {
+                let good = std::fs::read(path)?;
+                std::fs::write(path, text)?;
+                let once = tls.follow(before.clone(), tls.reload(), &health);
+                tls.follow(once, tls.reload(), &health);
+                let report = health.report();
+                assert_eq!((report.state, in_use(&tls)), (State::Degraded, new_pem.clone()));
+                let detail = report.detail.unwrap_or_default();
+                assert!(detail.contains(&path.display().to_string()), "{detail}");
+                std::fs::write(path, good)?;
+                tls.follow(before.clone(), tls.reload(), &health);
+                assert_eq!(health.report().state, State::Up);
+            }
+            std::fs::remove_file(&files.key)?;
+            assert!(matches!(tls.reload(), Reload::Refused(why) if why.contains("key.pem")));
+            assert_eq!(in_use(&tls), new_pem);
+            Ok(())
         }
     }
 }
@@ -59,7 +241,9 @@ mod with_openssl {
 #[cfg(not(feature = "tls"))]
 mod without {
     use crate::config::TlsConfig;
+    use crate::health::Reporter;
     use crate::http::server::Stream;
+    use crate::shutdown::Shutdown;
 
     /// Of a build without TLS; there is none of it.
     #[derive(Debug, Clone)]
@@ -72,6 +256,10 @@ mod without {
 
         pub async fn accept(&self, _: Stream) -> anyhow::Result<Stream> {
             match *self {}
+        }
+
+        pub async fn watch(self, _: Reporter, _: Shutdown) -> anyhow::Result<()> {
+            match self {}
         }
     }
 }

@@ -15,6 +15,7 @@
 //! ([`Sequence`](crate::message::sequence::Sequence)): so its readers know it again.
 
 mod flight;
+mod opening;
 mod outlet;
 mod parcel;
 pub mod queue;
@@ -150,3 +151,6 @@ impl Publishing {
         self.thread.join().is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

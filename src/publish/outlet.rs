@@ -29,8 +29,6 @@ const KEYLESS_RUN: u64 = 256;
 pub const LETTER: usize = usize::MAX;
 /// Answers of the broker taken at one look.
 const POLLS_MAX: usize = 64;
-/// How long the broker may take to say how many partitions there are.
-const METADATA_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// One record that the broker did not take.
 #[derive(Debug, Clone)]
@@ -95,6 +93,7 @@ pub struct Outlet {
     // Dropped before the producer that made it.
     lane: Lane,
     producer: BaseProducer<Deliveries>,
+    /// Partitions of the events topic; 0 until they are known.
     partitions: u64,
     dead_letters: String,
 }
@@ -106,21 +105,27 @@ impl std::fmt::Debug for Outlet {
 }
 
 impl Outlet {
+    /// Creates the producer, which starts to connect. It takes no events before [`Outlet::connect`] has succeeded.
     pub fn create(config: &Config) -> KafkaResult<Self> {
         let producer: BaseProducer<Deliveries> =
             client_config(config).create_with_context(Deliveries::default())?;
-        let topic = config.topics.events.as_str();
-        let metadata = producer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        Ok(Self {
+            lane: Lane::open(&producer, &config.topics.events)?,
+            producer,
+            partitions: 0,
+            dead_letters: config.topics.dead_letters.clone(),
+        })
+    }
+
+    /// Waits up to `timeout` for a broker's answer about the partitions of `topic`. May be called again after an error.
+    pub fn connect(&mut self, topic: &str, timeout: Duration) -> KafkaResult<()> {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), timeout)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         if partitions == 0 {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         }
-        Ok(Self {
-            lane: Lane::open(&producer, topic)?,
-            producer,
-            partitions: partitions as u64,
-            dead_letters: config.topics.dead_letters.clone(),
-        })
+        self.partitions = partitions as u64;
+        Ok(())
     }
 
     /// Hands over what was not yet of a parcel: all of it, or one record of a suspect.
@@ -155,7 +160,7 @@ impl Outlet {
     ) -> Result<bool, RDKafkaErrorCode> {
         let partition = match (key, sequence) {
             (None, Some(Sequence { number, .. })) => {
-                i32::try_from(number / KEYLESS_RUN % self.partitions).unwrap_or(BY_KEY)
+                i32::try_from(number / KEYLESS_RUN % self.partitions.max(1)).unwrap_or(BY_KEY)
             }
             _ => BY_KEY,
         };

@@ -1,7 +1,7 @@
 //! Where calls leave their events: bounded.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub struct Queue {
     arrived: Condvar,
     /// For those who found no room.
     room: Notify,
-    /// Told by the worker: why there is no room here.
-    spool_is_full: AtomicBool,
+    /// The [`DiskTrouble`] that keeps the queue from being emptied to the disk, as a number; 0 for none.
+    disk_trouble: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +61,35 @@ impl Full {
 
 const QUEUE_FULL: &str = "queue_full";
 
+/// Why the disk takes no events at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// The spool has reached its limit, or its disk is full.
+    Full = 1,
+    /// The disk fails in another way, for example because it is read-only.
+    Failed = 2,
+}
+
+impl DiskTrouble {
+    const ALL: [Self; 2] = [Self::Full, Self::Failed];
+
+    /// The `reason` label under which dropped events are counted.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Full => "spool_full",
+            Self::Failed => "spool_failed",
+        }
+    }
+
+    /// For health.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Full => "the disk takes no more: the spool or its disk is full",
+            Self::Failed => "the disk takes none: it fails",
+        }
+    }
+}
+
 impl Default for Queue {
     fn default() -> Self {
         Self {
@@ -68,7 +97,7 @@ impl Default for Queue {
             inner: Mutex::default(),
             arrived: Condvar::default(),
             room: Notify::new(),
-            spool_is_full: AtomicBool::default(),
+            disk_trouble: AtomicU8::default(),
         }
     }
 }
@@ -82,11 +111,8 @@ impl Queue {
             return Err(Full { reason: "stopped", entry: Box::new(entry) });
         }
         if bytes > QUEUE_BYTES {
-            let spool_is_full = self.spool_is_full.load(Ordering::Relaxed);
-            return Err(Full {
-                reason: if spool_is_full { "spool_full" } else { QUEUE_FULL },
-                entry: Box::new(entry),
-            });
+            let reason = self.disk_trouble().map_or(QUEUE_FULL, DiskTrouble::reason);
+            return Err(Full { reason, entry: Box::new(entry) });
         }
         inner.bytes = bytes;
         entry.parcel.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });
@@ -155,8 +181,17 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    pub(super) fn set_spool_is_full(&self, full: bool) {
-        self.spool_is_full.store(full, Ordering::Relaxed);
+    /// Sets why the disk takes no events. Who waits for room learns at once that there will be none.
+    pub(super) fn set_disk_trouble(&self, trouble: Option<DiskTrouble>) {
+        let number = trouble.map_or(0, |trouble| trouble as u8);
+        if self.disk_trouble.swap(number, Ordering::Relaxed) == 0 && number != 0 {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn disk_trouble(&self) -> Option<DiskTrouble> {
+        let number = self.disk_trouble.load(Ordering::Relaxed);
+        DiskTrouble::ALL.into_iter().find(|trouble| *trouble as u8 == number)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -165,6 +200,7 @@ impl Queue {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -183,8 +219,11 @@ mod tests {
         let queue = Queue::default();
         assert_eq!(refused(&queue, QUEUE_BYTES / 2), None);
         assert_eq!(refused(&queue, QUEUE_BYTES / 2), Some("queue_full"));
-        queue.set_spool_is_full(true);
-        assert_eq!(refused(&queue, QUEUE_BYTES / 2), Some("spool_full"));
+        for (trouble, reason) in [(DiskTrouble::Full, "spool_full"), (DiskTrouble::Failed, "spool_failed")] {
+            queue.set_disk_trouble(Some(trouble));
+            let full = queue.push(entry(QUEUE_BYTES / 2)).unwrap_err();
+            assert_eq!((full.reason, full.may_pass()), (reason, false));
+        }
         assert_eq!(queue.take(usize::MAX).len(), 1);
         assert_eq!((queue.bytes(), refused(&queue, QUEUE_BYTES / 2)), (0, None));
         queue.close();
@@ -201,6 +240,19 @@ mod tests {
         queue.take(1);
         taken.await;
         assert_eq!(refused(&queue, 2_000), None);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_woken_when_the_disk_takes_no_more() {
+        let queue = Queue::default();
+        assert_eq!(refused(&queue, QUEUE_BYTES - 1_000), None);
+        let mut taken = std::pin::pin!(queue.taken());
+        assert!(futures_util::poll!(taken.as_mut()).is_pending());
+        queue.set_disk_trouble(Some(DiskTrouble::Full));
+        taken.await;
+        assert_eq!(refused(&queue, 2_000), Some("spool_full"));
+        queue.set_disk_trouble(None);
+        assert_eq!(refused(&queue, 2_000), Some("queue_full"));
     }
 
     #[test]

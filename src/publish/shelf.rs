@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use std::sync::Arc;
 
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 
 use super::flight::Flight;
-use super::queue::{Entry, Queue};
+use super::queue::{DiskTrouble, Entry, Queue};
 use super::spool::{Next, Position, Spool, SpoolError};
 
 /// Most that is moved from memory to disk before Kafka is looked after again.
@@ -16,8 +17,6 @@ const STORE_BYTES: usize = 8 << 20;
 const HEALTHY_AGE: Duration = Duration::from_millis(500);
 /// After an error of the disk it is left alone for so long.
 const DISK_PAUSE: Duration = Duration::from_millis(200);
-/// Under load that comes and goes the disk may be used several times a second; metrics say how much.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -28,8 +27,8 @@ pub(super) struct Shelf {
     /// There may be something on disk.
     filled: bool,
     pause_until: Option<Instant>,
-    /// When the log was told last that events go to disk.
-    told: Option<Instant>,
+    /// Why events could not be put on disk when that was tried last.
+    disk_trouble: Option<DiskTrouble>,
 }
 
 impl Shelf {
@@ -39,7 +38,7 @@ impl Shelf {
         if left {
             tracing::info!(bytes = spool.bytes(), "events of a former run are on disk, they are sent first");
         }
-        Self { spool, metrics, in_use: left, filled: left, pause_until: None, told: None }
+        Self { spool, metrics, in_use: left, filled: left, pause_until: None, disk_trouble: None }
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -63,12 +62,14 @@ impl Shelf {
                     self.metrics.publish.spooled.inc_by(sent.entry.parcel.len().into());
                 }
                 // What is missing on disk is still on its way; the rest of it stays in memory.
-                Err(error) => return self.trouble(&error),
+                Err(error) => return self.not_stored(&error),
             }
         }
-        if self.told.is_none_or(|told| told.elapsed() > TELL_INTERVAL) {
-            self.told = Some(Instant::now());
-            tracing::warn!("kafka does not keep up: events go to disk");
+        self.disk_trouble = None;
+        // Under load that comes and goes the disk may be used several times a second; metrics say how much.
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::warn!(suppressed, "kafka does not keep up: events go to disk");
         }
         self.spool.skip_to_end();
         self.in_use = true;
@@ -84,14 +85,13 @@ impl Shelf {
             match self.spool.append(&entry.parcel) {
                 Ok(_) => self.metrics.publish.spooled.inc_by(entry.parcel.len().into()),
                 Err(error) => {
-                    queue.set_spool_is_full(matches!(error, SpoolError::Full));
                     queue.put_back(std::iter::once(entry).chain(entries));
-                    self.trouble(&error);
+                    self.not_stored(&error);
                     return false;
                 }
             };
         }
-        queue.set_spool_is_full(false);
+        self.disk_trouble = None;
         true
     }
 
@@ -143,6 +143,10 @@ impl Shelf {
 
     /// Back to memory, once all was read and Kafka takes it; nothing on disk, once Kafka has it.
     fn end(&mut self, flight: &Flight) {
+        if flight.age() < HEALTHY_AGE && !self.in_use {
+            // Kafka takes them: the disk is not needed.
+            self.disk_trouble = None;
+        }
         if self.in_use && self.spool.is_read() && flight.age() < HEALTHY_AGE {
             self.in_use = false;
             tracing::debug!("kafka keeps up again: all events on disk are on their way");
@@ -161,10 +165,66 @@ impl Shelf {
         self.pause_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Why the disk takes no events, while it does not.
+    pub(super) fn disk_trouble(&self) -> Option<DiskTrouble> {
+        self.disk_trouble
+    }
+
+    fn not_stored(&mut self, error: &SpoolError) {
+        let full = error.is_full();
+        self.disk_trouble = Some(if full { DiskTrouble::Full } else { DiskTrouble::Failed });
+        self.trouble(error);
+    }
+
     fn trouble(&mut self, error: &SpoolError) {
-        if !self.is_paused() {
-            tracing::error!(%error, "events cannot go to disk");
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::error!(%error, suppressed, "the spool of events fails");
         }
         self.pause_until = Some(Instant::now() + DISK_PAUSE);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Parcel;
+    use super::*;
+
+    fn entry() -> Entry {
+        let mut parcel = Parcel::new("e".into());
+        parcel.record(None, |out| out.push(b'x'));
+        Entry { parcel, delivered: None }
+    }
+
+    /// Waits until the disk is tried again.
+    fn after_the_pause(shelf: &Shelf) {
+        while shelf.is_paused() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_disk_is_in_trouble_from_a_failed_write_to_the_next_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), 1 << 20).unwrap();
+        let (mut shelf, mut flight, queue) =
+            (Shelf::new(spool, Metrics::new()), Flight::default(), Queue::default());
+        flight.add(entry(), None);
+        shelf.spool.fail_next_append().unwrap();
+        shelf.begin(&mut flight);
+        assert_eq!((shelf.is_in_use(), shelf.disk_trouble()), (false, Some(DiskTrouble::Full)));
+        after_the_pause(&shelf);
+        shelf.begin(&mut flight);
+        assert_eq!((shelf.is_in_use(), shelf.disk_trouble()), (true, None));
+
+        queue.push(entry()).unwrap();
+        let bytes = queue.bytes();
+        shelf.spool.fail_next_append().unwrap();
+        assert!(!shelf.store(&queue));
+        assert_eq!((queue.bytes(), shelf.disk_trouble()), (bytes, Some(DiskTrouble::Full)));
+        after_the_pause(&shelf);
+        assert!(shelf.store(&queue));
+        assert_eq!((queue.bytes(), shelf.disk_trouble()), (0, None));
     }
 }

@@ -48,6 +48,19 @@ pub enum SpoolError {
     Io(#[from] io::Error),
 }
 
+impl SpoolError {
+    /// Whether there is no room: by the limit of the spool, or on its disk.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind as Kind;
+        match self {
+            Self::Full => true,
+            Self::Io(error) => {
+                matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge)
+            }
+        }
+    }
+}
+
 /// What [`Spool::next`] found.
 #[derive(Debug)]
 pub enum Next {
@@ -129,8 +142,11 @@ impl Spool {
             return Err(SpoolError::Full);
         };
         if let Err(error) = writer.write_all(&self.block) {
-            // Perhaps half of it is there: the rest of the segment is given up.
-            self.writer = None;
+            // Perhaps half of it is there. Where that cannot be undone, the rest of the segment is given up. Each failure
+            // would otherwise begin a segment, and an outage leave thousands of them.
+            if writer.set_len(last.bytes).is_err() {
+                self.writer = None;
+            }
             return Err(error.into());
         }
         last.bytes += length;
@@ -213,6 +229,16 @@ impl Spool {
         self.syncer.wait()?;
         self.sync()?;
         self.syncer.wait()
+    }
+
+    /// Lets the next append fail as on a full disk.
+    #[cfg(test)]
+    pub(super) fn fail_next_append(&mut self) -> io::Result<()> {
+        if self.writer.is_none() {
+            self.begin_segment()?;
+        }
+        self.writer = Some(File::options().write(true).open("/dev/full")?);
+        Ok(())
     }
 
     fn end(&self) -> Position {

@@ -5,15 +5,17 @@ mod refusals;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::kafka::producer::is_refusal;
 use crate::kafka::topics::Fit;
+use crate::log_limit::LogLimit;
 use crate::metrics::{EnvironmentLabels, Metrics};
 
 use super::flight::{Flight, Sent};
+use super::opening::Opening;
 use super::outlet::{Handed, LETTER, Outlet, Refused};
 use super::queue::{Entry, QUEUE_BYTES, Queue};
 use super::shelf::Shelf;
@@ -48,6 +50,8 @@ pub(super) struct Worker {
     /// Whether the topics are as they must be. A producer that opened before would make the broker create them.
     fit: Fit,
     outlet: Option<Outlet>,
+    /// The producer that is to become the outlet, while it connects.
+    opening: Option<Opening>,
     flight: Flight,
     shelf: Option<Shelf>,
     /// Why the producer is to be replaced, and how long it is listened to.
@@ -75,6 +79,7 @@ impl Worker {
         Self {
             fit,
             outlet: None,
+            opening: None,
             queue,
             config,
             metrics,
@@ -124,6 +129,9 @@ impl Worker {
             }
             if shelf.is_in_use() {
                 shelf.store(&self.queue);
+            }
+            self.queue.set_disk_trouble(shelf.disk_trouble());
+            if shelf.is_in_use() {
                 shelf.load(&mut self.flight, IN_FLIGHT_BYTES);
                 return;
             }
@@ -230,7 +238,10 @@ impl Worker {
 
     /// Replaces the producer; what is on its way is sent again, in its order and with its numbers.
     fn renew(&mut self, code: RDKafkaErrorCode) {
-        tracing::warn!(%code, "the producer of events is replaced, what is on its way is sent again");
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::warn!(%code, suppressed, "the producer of events is replaced; unacknowledged events are sent again");
+        }
         self.outlet = None;
         self.ending = None;
         self.alone = false;
@@ -239,11 +250,27 @@ impl Worker {
         self.pause_until = (!is_refusal(code)).then(|| Instant::now() + RENEW_PAUSE);
     }
 
+    /// Gets a producer without waiting for it.
     fn open(&mut self) {
-        match Outlet::create(&self.config) {
+        static LIMIT: LogLimit = LogLimit::new();
+        let opened = match &self.opening {
+            Some(opening) => opening.poll(),
+            None => match Opening::start(&self.config) {
+                Ok(opening) => {
+                    self.opening = Some(opening);
+                    None
+                }
+                Err(error) => Some(Err(KafkaError::ClientCreation(error.to_string()))),
+            },
+        };
+        let Some(opened) = opened else { return };
+        self.opening = None;
+        match opened {
             Ok(outlet) => self.outlet = Some(outlet),
             Err(error) => {
-                tracing::error!(%error, "there is no producer of events yet");
+                if let Some(suppressed) = LIMIT.admit() {
+                    tracing::error!(%error, suppressed, "the producer of events cannot be created");
+                }
                 self.pause_until = Some(Instant::now() + RENEW_PAUSE);
             }
         }
@@ -263,7 +290,11 @@ impl Worker {
         self.metrics.publish.spool_bytes.set(gauge(spooled));
         if self.flight.age() > SPOOL_AFTER {
             let detail = format!("kafka has not taken events for {} s", self.flight.age().as_secs());
-            self.health.degraded(format!("{detail}; {spooled} bytes are on disk"));
+            let disk = match self.shelf.as_ref().and_then(Shelf::disk_trouble) {
+                Some(trouble) => format!(", and {}", trouble.describe()),
+                None => String::new(),
+            };
+            self.health.degraded(format!("{detail}; {spooled} bytes are on disk{disk}"));
         } else {
             self.health.up();
         }

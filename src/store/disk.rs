@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::private_files;
+
 use super::ledger::Saved;
 
 /// A file larger than this is not ours.
@@ -104,9 +106,9 @@ impl Disk {
 /// Puts a file in the place of the former one, or leaves that as it is.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(folder)?;
+    private_files::create_folder(folder)?;
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    let mut file = private_files::create(&temporary)?;
     file.write_all(bytes)?;
     // Without this a crash of the machine could leave an empty file under the final name.
     file.sync_all()?;

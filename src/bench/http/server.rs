@@ -67,7 +67,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let router = http::router(Surface { health, metrics, api: Some(Arc::clone(&api)) }, true);
     let router = router.clone().merge(fixed(&router, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
-    println!("{}", server.address()?);
+    crate::cli::print::line(&server.address()?.to_string())?;
     server.run(router, shutdown).await?;
     publishing.join();
     Ok(())

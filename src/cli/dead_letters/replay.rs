@@ -114,7 +114,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let kept_count: u64 = kept.values().sum();
     let done = if args.dry_run { "to send" } else { "sent" };
     let reasons: String = kept.iter().map(|(reason, count)| format!(", {count} {reason}")).collect();
-    eprintln!("{sent} {done}, {kept_count} not{reasons}");
+    print::note(format_args!("{sent} {done}, {kept_count} not{reasons}"));
     let missing = !args.places.is_empty() && sent + kept_count < args.places.len() as u64;
     anyhow::ensure!(!missing, "not all of these places hold a dead letter");
     Ok(if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -44,7 +44,7 @@ pub async fn show(args: ShowArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let answered = match service.call(Method::GET, &path, None, None::<&Value>).await {
             // A service may be restarted while one watches.
             Err(error) if args.watch && !printed.is_empty() => {
-                eprintln!("flagstream: {error:#}");
+                print::note(format_args!("flagstream: {error:#}"));
                 continue;
             }
             answered => answered?,

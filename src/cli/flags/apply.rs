@@ -181,7 +181,7 @@ impl Planned {
             Action::Delete => service.call(Method::DELETE, &one, reason, None::<&Value>).await?,
         };
         if answered.status == StatusCode::ACCEPTED {
-            eprintln!("flagstream: {environment}/{name}: will be in force, and is not yet");
+            print::note(format_args!("flagstream: {environment}/{name}: will be in force, and is not yet"));
         }
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Planned {
                     print::line(&change)?;
                 }
                 if let Some(error) = error {
-                    eprintln!("flagstream: {environment}/{name}: {error}");
+                    print::note(format_args!("flagstream: {environment}/{name}: {error}"));
                 }
             }
         }

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::private_files;
+
 use super::Position;
 
 const ACKNOWLEDGED: &str = "acknowledged";
@@ -19,8 +21,8 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let lock = File::create(folder.join("lock"))?;
+        private_files::create_folder(folder)?;
+        let lock = private_files::create(&folder.join("lock"))?;
         lock.try_lock().map_err(|_| {
             io::Error::new(ErrorKind::AddrInUse, format!("{}: used by another process", folder.display()))
         })?;
@@ -47,7 +49,7 @@ impl Files {
     }
 
     pub(super) fn create(&self, number: u64) -> io::Result<File> {
-        File::options().create_new(true).append(true).open(self.path(number))
+        private_files::options().create_new(true).append(true).open(self.path(number))
     }
 
     pub(super) fn read(&self, number: u64) -> io::Result<File> {
@@ -76,7 +78,7 @@ impl Files {
         let note = format!("{place} {}\n", crc32fast::hash(place.as_bytes()));
         // Replaced as a whole, so that there is always one that can be read.
         let new = self.folder.join("acknowledged.new");
-        fs::write(&new, note)?;
+        private_files::write(&new, note.as_bytes())?;
         fs::rename(new, self.folder.join(ACKNOWLEDGED))
     }
 

@@ -128,3 +128,22 @@ fn it_is_bounded_and_belongs_to_one_process() {
     let other = Spool::open(folder.path(), 200).err().unwrap();
     assert!(other.to_string().contains("another process"), "{other}");
 }
+
+#[test]
+fn a_full_disk_is_full_and_what_comes_after_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
+    spool.append(&parcel(0)).unwrap();
+    for _ in 0..3 {
+        spool.fail_next_append().unwrap();
+        let error = spool.append(&parcel(1)).unwrap_err();
+        assert!(error.is_full(), "{error}");
+    }
+    spool.append(&parcel(2)).unwrap();
+    let (found, damaged, _) = drain(&mut spool);
+    assert_eq!((found, damaged), (vec![0, 2], 0));
+    for (error, full) in [(libc::EDQUOT, true), (libc::EFBIG, true), (libc::EROFS, false), (libc::EIO, false)]
+    {
+        assert_eq!(SpoolError::from(io::Error::from_raw_os_error(error)).is_full(), full);
+    }
+}

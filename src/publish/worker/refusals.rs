@@ -2,6 +2,7 @@
 
 use rdkafka::error::RDKafkaErrorCode;
 
+use crate::log_limit::LogLimit;
 use crate::metrics::CodeLabels;
 use crate::publish::count_dropped;
 use crate::publish::outlet::{LETTER, Refused};
@@ -14,7 +15,10 @@ impl Worker {
     pub(super) fn refused(&mut self, refused: Refused) {
         let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
         if refused.ticket == LETTER {
-            tracing::error!(%code, "a dead letter is refused");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::error!(%code, suppressed, "the broker refuses the dead letter of an event; both are dropped");
+            }
             count_dropped(&self.metrics, "dead_letter_refused", 1);
             self.letter_settled();
         } else if alone {

@@ -73,6 +73,22 @@ fn a_file_that_cannot_be_written_leaves_the_former_one() {
     assert!(disk.load().unwrap().is_some());
 }
 
+#[cfg(unix)]
+#[test]
+fn the_file_is_for_its_owner_only_and_a_link_in_its_way_is_not_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::new(&folder.path().join("state"));
+    disk.save(&sample()).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(disk.path()), mode(disk.path().parent().unwrap())), (0o600, 0o700));
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, disk.path().with_extension("new")).unwrap();
+    assert!(disk.save(&sample()).is_err());
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
 proptest! {
     #[test]
     fn random_bytes_are_no_snapshot(bytes: Vec<u8>) {

@@ -1,0 +1,103 @@
+//! `flagstream health`: asks the service on this machine how it is, for health checks of containers and supervisors.
+//!
+//! It reads the same configuration as `run`, so that it finds the listener wherever it is: on another port, another
+//! address, with TLS, or the listener for operators.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::config::HttpConfig;
+
+use super::service::reachable;
+use super::{Global, Output, print};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Ask whether it should get traffic, not only whether it lives
+    #[arg(long)]
+    pub ready: bool,
+    /// How long it may take to answer
+    #[arg(long, default_value_t = 4.0, value_name = "SECONDS")]
+    pub timeout: f64,
+}
+
+/// Exit code 1 if the answer is not 200.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let timeout = Duration::try_from_secs_f64(args.timeout)
+        .map_err(|_| super::UsageError(format!("--timeout {}: expected seconds", args.timeout)))?;
+    let url = url(&global.load_config()?.http, args.ready);
+    let client = reqwest::Client::builder().timeout(timeout).no_proxy();
+    #[cfg(feature = "tls")]
+    // The certificate is for the name that callers use, and nothing secret is sent.
+    let client = client.danger_accept_invalid_certs(true);
+    let answer = client.build()?.get(&url).send().await;
+    let answer = answer.with_context(|| format!("no answer from {url}"))?;
+    let status = answer.status();
+    let body: Value = answer.json().await.unwrap_or_default();
+    match global.output {
+        Output::Json => {
+            print::line(&json!({"url": url, "status": status.as_u16(), "body": body}).to_string())?
+        }
+        Output::Text => print::line(&text(&url, status.as_u16(), &body))?,
+    };
+    Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The listener for operators if there is one: it has no TLS, and no caller can use up its connections.
+fn url(http: &HttpConfig, ready: bool) -> String {
+    let path = if ready { "/health/ready" } else { "/health/live" };
+    let (scheme, address) = match (http.admin_listen, &http.tls) {
+        (Some(address), _) => ("http", address),
+        (None, Some(_)) => ("https", http.listen),
+        (None, None) => ("http", http.listen),
+    };
+    format!("{scheme}://{}{path}", reachable(address))
+}
+
+fn text(url: &str, status: u16, body: &Value) -> String {
+    let state = body.get("status").and_then(Value::as_str).unwrap_or("not flagstream's answer");
+    let mut line = format!("{url}: {status} {state}");
+    for (name, part) in body.get("parts").and_then(Value::as_object).into_iter().flatten() {
+        let text = |name: &str| part.get(name).and_then(Value::as_str).unwrap_or_default();
+        line.push_str(&format!("; {name}: {} {}", text("state"), text("detail")));
+    }
+    super::render::printable(&line)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::TlsConfig;
+
+    #[test]
+    fn it_finds_the_listener_wherever_it_is() {
+        let tls = TlsConfig { certificate: "cert.pem".into(), key: "key.pem".into() };
+        let http = |listen: &str, admin: Option<&str>, tls: Option<&TlsConfig>| HttpConfig {
+            listen: listen.parse().unwrap(),
+            admin_listen: admin.map(|address| address.parse().unwrap()),
+            tls: tls.cloned(),
+        };
+        for (http, expected) in [
+            (http("0.0.0.0:8082", None, None), "http://127.0.0.1:8082/health/ready"),
+            (http("[::]:81", None, Some(&tls)), "https://[::1]:81/health/ready"),
+            (http("10.0.0.7:82", None, None), "http://10.0.0.7:82/health/ready"),
+            (http("[::1]:83", None, None), "http://[::1]:83/health/ready"),
+            (http("0.0.0.0:84", Some("127.0.0.1:9"), Some(&tls)), "http://127.0.0.1:9/health/ready"),
+        ] {
+            assert_eq!(url(&http, true), expected);
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_ready_are_named() {
+        let body =
+            json!({"status": "not ready", "parts": {"store": {"state": "starting", "detail": "reads"}}});
+        let line = text("http://h/health/ready", 503, &body);
+        assert_eq!(line, "http://h/health/ready: 503 not ready; store: starting reads");
+        assert!(text("u", 200, &Value::Null).contains("not flagstream's answer"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Connects a producer of events on a thread of its own, so that a slow connection does not hold up the worker.
+//!
+//! A connection with TLS and SASL takes some ten round trips, and far longer while Kafka is unreachable. The client is
+//! kept over failed attempts: librdkafka goes on connecting in the background, and what it has reached is not thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+
+use crate::config::Config;
+use crate::log_limit::LogLimit;
+
+use super::outlet::Outlet;
+
+/// How long one request for the partitions of the events topic may take, with connecting.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two requests.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// A producer that is being connected. Dropping it ends the attempt.
+#[derive(Debug)]
+pub struct Opening {
+    opened: Receiver<Result<Outlet, KafkaError>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Opening {
+    /// Starts to connect. The error says why there is no thread for it.
+    pub fn start(config: &Arc<Config>) -> std::io::Result<Self> {
+        let (sender, opened) = sync_channel(1);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (config, is_cancelled) = (Arc::clone(config), Arc::clone(&cancelled));
+        std::thread::Builder::new()
+            .name("publish-open".to_owned())
+            .spawn(move || open(&config, &sender, &is_cancelled))?;
+        Ok(Self { opened, cancelled })
+    }
+
+    /// The connected producer, or why there will be none. `None` while it is still connecting.
+    pub fn poll(&self) -> Option<Result<Outlet, KafkaError>> {
+        match self.opened.try_recv() {
+            Ok(opened) => Some(opened),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(KafkaError::Canceled)),
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+fn open(config: &Config, opened: &SyncSender<Result<Outlet, KafkaError>>, cancelled: &AtomicBool) {
+    static LIMIT: LogLimit = LogLimit::new();
+    let mut outlet = match Outlet::create(config) {
+        Ok(outlet) => outlet,
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    while !cancelled.load(Ordering::Relaxed) {
+        match outlet.connect(&config.topics.events, METADATA_TIMEOUT) {
+            Ok(()) => {
+                // The worker may have ended meanwhile.
+                let _ = opened.send(Ok(outlet));
+                return;
+            }
+            Err(error) => {
+                if let Some(suppressed) = LIMIT.admit() {
+                    let topic = config.topics.events.as_str();
+                    tracing::error!(%error, topic, suppressed, "events cannot be sent yet: no answer about their topic");
+                }
+                std::thread::park_timeout(RETRY_DELAY);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The signals that end the service: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
+//!
+//! ```text
+//!  install ─► starting ── signal ─► the process ends at once, exit code 0
+//!                │
+//!             started ─── signal ─► orderly stop ── SIGTERM or SIGINT ─► the process ends at once, exit code 1
+//! ```
+//!
+//! The handlers are installed before anything else. Without handlers a process with id 1, as in a container, would ignore
+//! these signals.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+
+use super::Shutdown;
+
+/// Receives the signals that end the process. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignals {
+    /// Whether there is something to stop in order.
+    started: Arc<AtomicBool>,
+    stop: Shutdown,
+}
+
+impl StopSignals {
+    /// Installs the handlers. Must be called within the runtime, whose other threads receive the signals even while the
+    /// start blocks this one.
+    pub fn install() -> anyhow::Result<Self> {
+        let streams = Streams::open().context("the handlers of SIGTERM, SIGINT and SIGHUP")?;
+        let signals = Self::default();
+        tokio::spawn(signals.clone().receive(streams));
+        Ok(signals)
+    }
+
+    /// From now on the first signal asks for an orderly stop, see [`StopSignals::received`].
+    pub fn started(&self) {
+        self.started.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until a signal asks for an orderly stop. Returns at once if one did before.
+    pub async fn received(&self) {
+        self.stop.cancelled().await;
+    }
+
+    async fn receive(self, mut streams: Streams) {
+        let signal = streams.next().await;
+        if !self.started.load(Ordering::SeqCst) {
+            // Nothing has been taken in yet: there is nothing to finish, and the start may wait for somebody else.
+            tracing::info!(signal, "stopped during the start");
+            std::process::exit(0);
+        }
+        tracing::info!(signal, "stopping");
+        self.stop.cancel();
+        // A terminal that closes sends SIGHUP, and its shell may send another one: that is no second request.
+        let mut signal = streams.next().await;
+        while signal == HANGUP {
+            signal = streams.next().await;
+        }
+        tracing::warn!(signal, "stopped at once");
+        std::process::exit(1);
+    }
+}
+
+const HANGUP: &str = "SIGHUP";
+
+#[cfg(unix)]
+struct Streams {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    /// `None` if the process was started with SIGHUP ignored, as by `nohup`.
+    hangup: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Streams {
+    fn open() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let Self { terminate, interrupt, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hung_up => HANGUP,
+        }
+    }
+}
+
+/// Whether the process was started with `signal` ignored.
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one, to a place that is large enough for it.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
+    // SAFETY: all zeroes are a valid `sigaction`, and the call may have written another one over them.
+    let action = unsafe { action.assume_init() };
+    known && action.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(not(unix))]
+struct Streams;
+
+#[cfg(not(unix))]
+impl Streams {
+    fn open() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        // Without a way to receive Ctrl-C there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "Ctrl-C"
+    }
+}
