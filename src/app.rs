@@ -11,6 +11,7 @@ mod groups;
 mod probes;
 mod storage;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -30,13 +31,14 @@ use crate::kafka::topics;
 use crate::kill::KillSwitches;
 use crate::manage::{self, Manager, Records};
 use crate::message::definition::Source;
+use crate::message::source_status::SourceName;
 use crate::metrics::Metrics;
 use crate::private_files;
 use crate::progress::Progress;
 use crate::publish::{Publisher, Publishing};
 use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
-use crate::store::{Reader, Store};
+use crate::store::{Reader, ReaderConfig, Store};
 use crate::warm::{View, Warmer};
 
 /// For all parts together, from the signal to the end of the process.
@@ -154,8 +156,13 @@ impl App {
         let servers = app.bind().await?;
         app.start_health();
         app.start_registry();
-        app.start_store();
-        let fit = app.start_topics(topics);
+        let local = database
+            .is_some()
+            .then(|| SourceName { source: Source::Local, environment: feed::EVERYWHERE.to_owned() });
+        let sources = origins.iter().map(Origin::name).chain(local).collect();
+        let (ids_sender, ids) = watch::channel(Arc::default());
+        app.start_store(ids, sources);
+        let fit = app.start_topics(topics, ids_sender);
         app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
         let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
@@ -331,15 +338,22 @@ impl App {
         });
     }
 
-    fn start_store(&mut self) {
+    fn start_store(&mut self, topic_ids: topics::TopicIds, sources: Vec<SourceName>) {
         let Parts { config, store, metrics, .. } = self.parts.clone();
+        let mut reading = ReaderConfig::from(&*config);
+        reading.topic_ids = Some(topic_ids);
+        reading.expected.sources = sources;
         self.supervisor.start(Stage::Base, "store", |shutdown| async move {
-            let reader = Reader::start((&*config).into(), store, metrics, shutdown.clone())?;
+            let reader = Reader::start(reading, store, metrics, shutdown.clone())?;
             run_threads(reader, shutdown).await
         });
     }
 
-    fn start_topics(&mut self, topics: Topics) -> topics::Fit {
+    fn start_topics(
+        &mut self,
+        topics: Topics,
+        ids: watch::Sender<Arc<BTreeMap<String, String>>>,
+    ) -> topics::Fit {
         let health = self.health.reporter("kafka", false);
         let config = Arc::clone(&self.parts.config);
         let (sender, fit) = watch::channel(topics == Topics::Made);
@@ -347,7 +361,8 @@ impl App {
             health.up();
             return fit;
         }
-        let look = |shutdown| async move { topics::look_after(&config, &health, sender, shutdown).await };
+        let look =
+            |shutdown| async move { topics::look_after(&config, &health, sender, ids, shutdown).await };
         self.supervisor.start(Stage::Base, "kafka", look);
         fit
     }
@@ -367,10 +382,11 @@ impl App {
         let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
         let feeder = Feeder::new(config, formats, store, metrics, origins);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
+        let (store, reported) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.store));
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));
-        self.health.probe("unleash", false, move || probes::unleash(&sources.load()));
+        self.health.probe("unleash", false, move || probes::unleash(&sources.load(), &store));
         if has_local {
-            self.health.probe("local-flags", false, move || probes::local_flags(&local.load()));
+            self.health.probe("local-flags", false, move || probes::local_flags(&local.load(), &reported));
         }
         let switches = Arc::clone(&self.switches);
         let may_write = fit.clone();

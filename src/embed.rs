@@ -19,12 +19,13 @@ use crate::shutdown::Shutdown;
 use crate::store::{Reader, ReaderConfig, Standing, Store};
 
 /// The settings that count here. All others are left alone: a program may hand over its whole environment.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "KAFKA_BOOTSTRAP_SERVERS",
     "UNLEASH_ENVIRONMENT",
     "UNLEASH_APP_NAME",
     "FLAGSTREAM_TOPICS__DEFINITIONS",
     "FLAGSTREAM_TOPICS__OVERRIDES",
+    "FLAGSTREAM_FEED__START_WITHOUT_SOURCE",
     STATE_DIR,
 ];
 /// So does whatever begins like this.

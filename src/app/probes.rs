@@ -13,6 +13,7 @@ const NAMED_MAX: usize = 10;
 
 pub(super) fn store(store: &Store) -> Report {
     let standing = store.standing();
+    let waits_for = standing.waiting_for.join("; ");
     let report = match (&standing.trouble, standing.ready) {
         (None, true) if standing.refused_total > 0 => {
             let named: Vec<_> = standing.refused.keys().take(NAMED_MAX).map(String::as_str).collect();
@@ -21,9 +22,16 @@ pub(super) fn store(store: &Store) -> Report {
             let detail = format!("definitions cannot be evaluated as they are: {}{more}", named.join(", "));
             Report::new(State::Degraded).detail(detail)
         }
+        (None, true) if standing.missing > 0 => Report::new(State::Degraded).detail(format!(
+            "{} flags and kill switches in force are missing in their topics: the leader writes them again",
+            standing.missing
+        )),
         (None, true) => Report::new(State::Up),
         (Some(trouble), true) => Report::new(State::Degraded).detail(trouble),
         (Some(trouble), false) => Report::new(State::Starting).detail(trouble),
+        (None, false) if !waits_for.is_empty() => Report::new(State::Starting).detail(format!(
+            "waits for {waits_for}; FLAGSTREAM_FEED__START_WITHOUT_SOURCE=true starts without"
+        )),
         (None, false) => Report::new(State::Starting).detail("reads the definitions topic"),
     };
     report.more(&*standing)
@@ -39,18 +47,18 @@ pub(super) fn feeder(health: &feed::Health) -> Report {
 }
 
 /// The sources of flags, as the leader sees them.
-pub(super) fn unleash(health: &feed::Health) -> Report {
-    sources(health, |name| name != feed::EVERYWHERE)
+pub(super) fn unleash(health: &feed::Health, store: &Store) -> Report {
+    sources(health, store, |name| name != feed::EVERYWHERE)
 }
 
 /// The local flags, as the leader sees them.
-pub(super) fn local_flags(health: &feed::Health) -> Report {
-    sources(health, |name| name == feed::EVERYWHERE)
+pub(super) fn local_flags(health: &feed::Health, store: &Store) -> Report {
+    sources(health, store, |name| name == feed::EVERYWHERE)
 }
 
-fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
+fn sources(health: &feed::Health, store: &Store, are_meant: impl Fn(&str) -> bool) -> Report {
     if health.role == feed::Role::Follower {
-        return Report::new(State::Up).detail("not asked by this instance: it does not lead");
+        return reported(store, are_meant);
     }
     let meant: BTreeMap<_, _> = health.environments.iter().filter(|(name, _)| are_meant(name)).collect();
     let failing = meant.iter().filter_map(|(name, environment)| {
@@ -62,16 +70,35 @@ fn sources(health: &feed::Health, are_meant: impl Fn(&str) -> bool) -> Report {
         environment.refused.iter().map(move |refused| format!("{name}/{}", refused.flag))
     });
     let refused: Vec<_> = refused.take(NAMED_MAX).collect();
-    let report = match failing.len() {
+    judged(&failing, meant.len(), &refused).more(&meant)
+}
+
+/// What the leader, another instance, last said of the sources.
+fn reported(store: &Store, are_meant: impl Fn(&str) -> bool) -> Report {
+    let statuses = store.sources();
+    let meant = statuses.values().filter(|status| are_meant(&status.environment));
+    let meant: BTreeMap<_, _> = meant.map(|status| (status.environment.as_str(), status)).collect();
+    if meant.is_empty() {
+        return Report::new(State::Up).detail("not asked by this instance; no leader has reported yet");
+    }
+    let failing = meant.iter().filter_map(|(name, status)| {
+        let error = status.error.as_ref()?;
+        Some(format!("{name}: {} (seen by {})", error.message, status.leader))
+    });
+    let failing: Vec<_> = failing.collect();
+    judged(&failing, meant.len(), &[]).more(&meant)
+}
+
+fn judged(failing: &[String], all: usize, refused: &[String]) -> Report {
+    match failing.len() {
         0 if !refused.is_empty() => Report::new(State::Degraded).detail(format!(
             "definitions are refused, the last good ones stay in force: {}",
             refused.join(", ")
         )),
         0 => Report::new(State::Up),
-        all if all == meant.len() => Report::new(State::Down).detail(failing.join("; ")),
+        failed if failed == all => Report::new(State::Down).detail(failing.join("; ")),
         _ => Report::new(State::Degraded).detail(failing.join("; ")),
-    };
-    report.more(&meant)
+    }
 }
 
 /// What it said once goes on working while it is away.

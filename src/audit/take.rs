@@ -12,6 +12,7 @@ use crate::kafka::consumer::Record;
 use crate::message::avro::Subject;
 use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
+use crate::message::source_status::is_status;
 use crate::privacy::Privacy;
 use crate::registry::{Formats, MAX_EVENT_BYTES, Reader};
 
@@ -96,6 +97,9 @@ impl<R: Rows> Take for Evaluations<R> {
 
 impl Take for Definitions {
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
+        if is_status(record.key()) {
+            return;
+        }
         let value = (!record.is_null()).then(|| record.payload());
         let (version, actor) = (record.header(c"version"), record.header(c"actor"));
         match FlagVersion::read(record.key(), value, version, actor, record.timestamp_ms()) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::values::Values;
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat,
+    EvaluationConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat,
     PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
 };
 
@@ -31,6 +31,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let formats = formats::config(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
     let flags = flags(values);
+    let feed = feed(values);
     let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
     let health = health(values);
@@ -50,6 +51,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         database: database?,
         audit: audit?,
         flags: flags?,
+        feed: feed?,
         privacy: privacy?,
         redis: redis?,
         auth: auth?,
@@ -209,6 +211,11 @@ fn audit(values: &mut Values) -> Option<AuditConfig> {
         batch_max_bytes: bytes?,
         log_id: None,
     })
+}
+
+fn feed(values: &mut Values) -> Option<FeedConfig> {
+    let start_without_source = values.required("feed.start_without_source", parse::flag);
+    Some(FeedConfig { start_without_source: start_without_source? })
 }
 
 fn flags(values: &mut Values) -> Option<FlagsConfig> {

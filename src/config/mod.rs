@@ -112,6 +112,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub audit: AuditConfig,
     pub flags: FlagsConfig,
+    pub feed: FeedConfig,
     pub privacy: PrivacyConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
@@ -272,6 +273,12 @@ pub struct DatabaseConfig {
 pub struct FlagsConfig {
     /// `None`: nobody cleans up by night.
     pub cleanup_after_days: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FeedConfig {
+    /// Whether to be ready before every source of flags was read for the first time.
+    pub start_without_source: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -9,9 +9,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use crate::config::{Config, DeliveryMode};
+use crate::config::{Config, DeliveryMode, TopicsConfig};
 use crate::kafka::client::{self, Logged};
-use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError};
+use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError, is_dangerous};
 
 use super::Finding;
 
@@ -24,19 +24,23 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
     };
     let servers = &config.kafka.bootstrap_servers;
-    let there = match topics.partitions(CALL_TIMEOUT).await {
-        Ok(there) => there,
+    let there = match topics.describe(CALL_TIMEOUT).await {
+        Ok(overview) => overview.topics,
+        Err(error @ TopicsError::Refused { .. }) => {
+            return vec![Finding::wrong(PART, error, "allow this user to describe our topics")];
+        }
         Err(error) => {
             let advice = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) what it wants? \
                 FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
             return vec![Finding::wrong(PART, error, advice)];
         }
     };
-    let mut findings = vec![Finding::well(PART, format!("{servers} answers, {} topics", there.len()))];
+    let mut findings =
+        vec![Finding::well(PART, format!("{servers} answers, {} of our topics exist", there.len()))];
     let checked = topics.check().await;
     let is_embedded = matches!(checked, Err(TopicsError::Embedded { .. }));
     match checked {
-        Ok(reports) => findings.extend(reports.iter().flat_map(of_topic)),
+        Ok(reports) => findings.extend(reports.iter().flat_map(|report| of_topic(report, &config.topics))),
         Err(error) if is_embedded => {
             findings.push(Finding::doubtful(
                 PART,
@@ -62,7 +66,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn of_topic(report: &TopicReport) -> Vec<Finding> {
+fn of_topic(report: &TopicReport, topics: &TopicsConfig) -> Vec<Finding> {
     let TopicReport { topic, left, .. } = report;
     if left.is_empty() {
         return vec![Finding::well(PART, format!("topic {topic}: as needed"))];
@@ -71,6 +75,10 @@ fn of_topic(report: &TopicReport) -> Vec<Finding> {
         let text = format!("topic {topic}: {difference}");
         match difference {
             Difference::Missing => Finding::wrong(PART, text, "flagstream topics apply"),
+            Difference::Config { .. } if is_dangerous(difference, topic, topics) => {
+                let advice = "flags and kill switches are lost when its records expire: flagstream topics apply";
+                Finding::wrong(PART, text, advice)
+            }
             Difference::Config { .. } => Finding::doubtful(PART, text, "flagstream topics apply"),
             Difference::Partitions { .. } => Finding::doubtful(
                 PART,

@@ -1,5 +1,7 @@
 //! The leader's desk: what is in force, and the producer that changes it. Everything here blocks.
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -206,7 +206,7 @@ impl Feeder {
                 match error {
                     // To open a new producer now would fence the successor in turn.
                     TermError::Publish(PublishError::Fenced(_)) | TermError::Consumer(_) => Next::Rejoin,
-                    TermError::Publish(_) | TermError::Cut(_) => Next::Stay,
+                    TermError::Publish(_) | TermError::Cut(_) | TermError::Lost(_) => Next::Stay,
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::message::definition::Source;
+use crate::message::source_status::SourceName;
 
 use super::file::{FILE_REFRESH, FileOrigin};
 use super::follow::Followable;
@@ -35,6 +36,11 @@ impl Origin {
     /// The environment for metrics and health.
     pub fn label(&self) -> &str {
         self.environment().unwrap_or(EVERYWHERE)
+    }
+
+    /// The name of its status record.
+    pub fn name(&self) -> SourceName {
+        SourceName { source: self.source(), environment: self.label().to_owned() }
     }
 
     pub fn source(&self) -> Source {

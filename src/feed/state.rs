@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::definition::{Definition, Source};
+use crate::message::source_status::{SourceName, SourceStatus, is_status};
 
 use super::answer::Digest;
 
@@ -24,6 +25,7 @@ pub type Environment = BTreeMap<String, Known>;
 pub struct State {
     environments: BTreeMap<String, Environment>,
     highest: u64,
+    sources: BTreeMap<SourceName, SourceStatus>,
 }
 
 /// A key of the definitions topic that isn't `environment/flag`, or a body that isn't a definition.
@@ -60,6 +62,9 @@ impl State {
         body: Option<&[u8]>,
         tombstone_version: Option<u64>,
     ) -> Result<(), BadRecord> {
+        if is_status(Some(key)) {
+            return self.apply_status(body);
+        }
         let (environment, flag) = parse_key(key)?;
         let Some(body) = body else {
             self.highest = self.highest.max(tombstone_version.unwrap_or(0));
@@ -75,6 +80,44 @@ impl State {
         let Definition { version, checksum, source, .. } = definition;
         let known = Known { version, checksum, source, digest: None };
         self.environment_mut(environment).insert(flag.to_owned(), known);
+        Ok(())
+    }
+}
+
+impl State {
+    /// What the topic says of a source.
+    pub fn source(&self, name: &SourceName) -> Option<&SourceStatus> {
+        self.sources.get(name)
+    }
+
+    /// Notes what was written about a source.
+    pub fn set_source(&mut self, status: SourceStatus) {
+        self.sources.insert(status.name(), status);
+    }
+
+    /// Whether the topic has a definition with this key.
+    pub fn has(&self, key: &str) -> bool {
+        let known = |(environment, flag): (&str, &str)| self.environments.get(environment)?.get(flag);
+        key.split_once('/').and_then(known).is_some()
+    }
+
+    /// Whether the flags show that this source was synced, where the topic says nothing about any source: an earlier
+    /// version of this service wrote it.
+    pub fn shows_sync_of(&self, name: &SourceName) -> bool {
+        let has_flags =
+            |environment: &str| !self.environments.get(environment).is_none_or(BTreeMap::is_empty);
+        self.sources.is_empty()
+            && match name.source {
+                Source::Local => self.environments.keys().any(|environment| has_flags(environment)),
+                _ => has_flags(&name.environment),
+            }
+    }
+
+    fn apply_status(&mut self, body: Option<&[u8]>) -> Result<(), BadRecord> {
+        let Some(body) = body else { return Ok(()) };
+        let status: SourceStatus = serde_json::from_slice(body)
+            .map_err(|error| BadRecord(format!("not the status of a source: {error}")))?;
+        self.set_source(status);
         Ok(())
     }
 }

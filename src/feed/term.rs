@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::message::definition::Source;
 use crate::shutdown::Shutdown;
+use crate::store::Missing;
 
 use super::Feeder;
 use super::answer::Answer;
@@ -35,6 +37,9 @@ pub enum Ended {
 pub enum TermError {
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The next term writes it again.
+    #[error("the topic of definitions has lost {0} flags that are in force")]
+    Lost(usize),
     #[error("the consumer of the changes topic is lost: {0}")]
     Consumer(rdkafka::error::KafkaError),
     #[error("a blocking step was cut short: {0}")]
@@ -52,6 +57,8 @@ pub struct Term<'t> {
     /// By place and environment.
     guards: HashMap<(usize, String), DeletionGuard>,
     pollers: Pollers,
+    /// What the topics have lost, by this instance's store.
+    missing: watch::Receiver<Arc<Missing>>,
 }
 
 /// What came of an answer.
@@ -80,6 +87,7 @@ impl TermError {
             Self::Publish(_) => "publish",
             Self::Consumer(_) => "consumer",
             Self::Cut(_) => "internal",
+            Self::Lost(_) => "lost",
         }
     }
 }
@@ -93,7 +101,19 @@ impl<'t> Term<'t> {
     ) -> Result<Self, TermError> {
         let (config, formats) = (Arc::clone(&feeder.config), Arc::clone(&feeder.formats));
         let store = Arc::clone(&feeder.store);
-        let desk = tokio::task::spawn_blocking(move || Desk::open(config, formats, store)).await??;
+        let mut missing = store.missing();
+        let lost = Arc::clone(&missing.borrow_and_update());
+        let sources: Vec<_> = feeder.origins.iter().map(Origin::name).collect();
+        let opening = move || {
+            let mut desk = Desk::open(config, formats, store)?;
+            let restored = desk.restore(&lost)?;
+            if restored > 0 {
+                warn!(flags = restored, "the topic of definitions had lost flags: they are written again");
+            }
+            desk.begin_sources(&sources, Utc::now())?;
+            Ok::<_, PublishError>(desk)
+        };
+        let desk = tokio::task::spawn_blocking(opening).await??;
         let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
         Ok(Self {
             feeder,
@@ -102,6 +122,7 @@ impl<'t> Term<'t> {
             desk: Arc::new(Mutex::new(desk)),
             guards: HashMap::new(),
             pollers,
+            missing,
         })
     }
 
@@ -120,6 +141,12 @@ impl<'t> Term<'t> {
                     Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
                 },
                 look = self.pollers.next() => self.judge(look).await?,
+                Ok(()) = self.missing.changed() => {
+                    let lost = self.missing.borrow_and_update().definitions.len();
+                    if lost > 0 {
+                        return Err(TermError::Lost(lost));
+                    }
+                }
             }
         }
     }
@@ -159,10 +186,18 @@ impl<'t> Term<'t> {
                 (judged.accepted, false)
             }
         };
+        self.report(origin, accepted).await?;
         self.commit_hints();
         // A poller that is gone needs no verdict.
         verdict.send(Verdict { accepted, following }).ok();
         Ok(())
+    }
+
+    /// Tells all instances what was seen of a source, through its status in the topic.
+    async fn report(&self, origin: &Origin, is_synced: bool) -> Result<(), TermError> {
+        let (name, health) = (origin.name(), self.feeder.health.environment(origin.label()));
+        let reporting = self.with_desk(move |desk| desk.report(&name, &health, is_synced, Utc::now()));
+        Ok(reporting.await??)
     }
 
     /// The local flags of all environments, those included that have none any more.

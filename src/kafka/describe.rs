@@ -1,7 +1,8 @@
 //! What Kafka says of a topic beside its partitions: the id that it gave it when it was made (a topic made anew under an
 //! old name has another one), and what this user may do there.
 
-use std::ffi::{CStr, CString};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use rdkafka::ClientContext;
 use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
+
+use super::client;
 
 /// Why it is not known.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,27 @@ pub struct Rights {
     pub write: bool,
 }
 
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    pub partitions: i32,
+    /// Partitions that have no leader at the moment.
+    pub leaderless: usize,
+    /// The id that Kafka gave the topic when it was made, as base64.
+    pub id: String,
+}
+
+/// The answer of one broker about the topics it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// The number of brokers in the cluster.
+    pub brokers: usize,
+    /// Whether this is the broker of `dev`.
+    pub is_embedded: bool,
+    /// The topics that exist, by name.
+    pub topics: BTreeMap<String, Described>,
+}
+
 struct Options(*mut sys::rd_kafka_AdminOptions_t);
 struct Collection(*mut sys::rd_kafka_TopicCollection_t);
 struct Queue(*mut sys::rd_kafka_queue_t);
@@ -38,7 +62,7 @@ pub fn log_id<C: ClientContext>(
     patience: Duration,
 ) -> Result<String, DescribeError> {
     describe(client, topic, patience, false, |topic| {
-        // The text lives as long as the description.
+        // SAFETY: the text lives as long as the description.
         unsafe {
             let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
             (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned())
@@ -55,7 +79,7 @@ pub fn rights<C: ClientContext>(
     use sys::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_READ, RD_KAFKA_ACL_OPERATION_WRITE};
     describe(client, topic, patience, true, |topic| {
         let mut count = 0;
-        // The list lives as long as the description.
+        // SAFETY: the list lives as long as the description.
         let operations = unsafe {
             let first = sys::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
             if first.is_null() { &[] } else { std::slice::from_raw_parts(first, count) }
@@ -71,17 +95,36 @@ fn describe<C: ClientContext, T>(
     topic: &str,
     patience: Duration,
     with_rights: bool,
-    read: impl FnOnce(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
+    read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
 ) -> Result<T, DescribeError> {
     let silent = || DescribeError::Silent { topic: topic.to_owned() };
-    let name = CString::new(topic).map_err(|_| silent())?;
     // A client knows no controller, and waits for one in vain, until it has asked for metadata.
     client.fetch_metadata(Some(topic), patience).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         DescribeError::Refused { topic: topic.to_owned(), code }
     })?;
-    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // Everything that is made here is given back by its own type, in whatever order the question ends.
+    let read = |described| read(described).ok_or_else(silent);
+    let described = describe_all(client, &[topic], patience, with_rights, read).ok_or_else(silent)?;
+    match described.into_iter().next() {
+        Some((_, Ok(described))) => described,
+        Some((_, Err(code))) => Err(DescribeError::Refused { topic: topic.to_owned(), code }),
+        None => Err(silent()),
+    }
+}
+
+/// Sends one DescribeTopics request for `topics` and reads each description with `read`. `None`: no answer.
+fn describe_all<C: ClientContext, T>(
+    client: &Client<C>,
+    topics: &[&str],
+    patience: Duration,
+    with_rights: bool,
+    read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
+) -> Option<Vec<(String, Result<T, RDKafkaErrorCode>)>> {
+    let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic).ok()).collect::<Option<_>>()?;
+    let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let millis = millis(patience);
+    // SAFETY: everything that is made here is given back by its own type, in whatever order the question ends, and
+    // what is read of the answer is copied before the answer is given back.
     unsafe {
         let handle = client.native_ptr();
         let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -91,36 +134,120 @@ fn describe<C: ClientContext, T>(
             let refused = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1);
             if !refused.is_null() {
                 sys::rd_kafka_error_destroy(refused);
-                return Err(silent());
+                return None;
             }
         }
-        let mut names = [name.as_ptr()];
-        let topics =
-            Collection(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()));
+        let asked = Collection(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()));
         let queue = Queue(sys::rd_kafka_queue_new(handle));
-        sys::rd_kafka_DescribeTopics(handle, topics.0, options.0, queue.0);
+        sys::rd_kafka_DescribeTopics(handle, asked.0, options.0, queue.0);
         // A little longer than the request, so that its own timeout is what is heard.
         let event = Event(sys::rd_kafka_queue_poll(queue.0, millis.saturating_add(500)));
         if event.0.is_null() {
-            return Err(silent());
+            return None;
         }
         let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
         if result.is_null() {
-            return Err(silent());
+            return None;
         }
         let mut count = 0;
         let described = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
         if described.is_null() || count == 0 {
-            return Err(silent());
+            return None;
         }
-        let described = *described;
-        let error = sys::rd_kafka_TopicDescription_error(described);
-        let code = sys::rd_kafka_error_code(error);
-        if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(DescribeError::Refused { topic: topic.to_owned(), code: code.into() });
-        }
-        read(described).ok_or_else(silent)
+        let one = |described: *const sys::rd_kafka_TopicDescription_t| {
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(described));
+            let name = name.to_string_lossy().into_owned();
+            let code = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(described));
+            match code {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => (name, Ok(read(described))),
+                code => (name, Err(code.into())),
+            }
+        };
+        Some(std::slice::from_raw_parts(described, count).iter().map(|described| one(*described)).collect())
     }
+}
+
+/// Describes `topics` in one request that names them: neither are topics created by asking, nor is anything sent
+/// that grows with the number of other topics in the cluster. Topics that do not exist are left out.
+pub fn overview<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    patience: Duration,
+) -> Result<Overview, DescribeError> {
+    if client::is_embedded(client, patience) {
+        return embedded_overview(client, topics, patience);
+    }
+    let first = topics.first().copied().unwrap_or_default();
+    let refused = |topic: &str, code| DescribeError::Refused { topic: topic.to_owned(), code };
+    let brokers = brokers(client, patience).map_err(|code| refused(first, code))?;
+    let described = describe_all(client, topics, patience, false, |described| {
+        let mut count = 0;
+        // SAFETY: both texts and lists live as long as the description that is being read.
+        unsafe {
+            let partitions = sys::rd_kafka_TopicDescription_partitions(described, &mut count);
+            let leaderless = match partitions.is_null() {
+                true => 0,
+                false => std::slice::from_raw_parts(partitions, count)
+                    .iter()
+                    .filter(|partition| sys::rd_kafka_TopicPartitionInfo_leader(**partition).is_null())
+                    .count(),
+            };
+            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(described));
+            let id = (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned());
+            let partitions = i32::try_from(count).unwrap_or(i32::MAX);
+            Described { partitions, leaderless, id: id.unwrap_or_default() }
+        }
+    });
+    let described = described.ok_or_else(|| DescribeError::Silent { topic: first.to_owned() })?;
+    let mut found = BTreeMap::new();
+    for (name, described) in described {
+        match described {
+            Ok(described) => drop(found.insert(name, described)),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+            Err(code) => return Err(refused(&name, code)),
+        }
+    }
+    Ok(Overview { brokers, is_embedded: false, topics: found })
+}
+
+/// The same of the broker of `dev`, which describes no topics. It has few, so that all may be asked for, which makes
+/// none.
+fn embedded_overview<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    patience: Duration,
+) -> Result<Overview, DescribeError> {
+    let metadata = client.fetch_metadata(None, patience).map_err(|error| {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        DescribeError::Refused { topic: topics.first().copied().unwrap_or_default().to_owned(), code }
+    })?;
+    let ours =
+        metadata.topics().iter().filter(|topic| topic.error().is_none() && topics.contains(&topic.name()));
+    let described = ours.map(|topic| {
+        let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+        (topic.name().to_owned(), Described { partitions, leaderless: 0, id: String::new() })
+    });
+    Ok(Overview { brokers: metadata.brokers().len(), is_embedded: true, topics: described.collect() })
+}
+
+/// Asks for the list of brokers alone and returns how many there are. A client knows no controller until it has asked.
+fn brokers<C: ClientContext>(client: &Client<C>, patience: Duration) -> Result<usize, RDKafkaErrorCode> {
+    let mut metadata = ptr::null();
+    // SAFETY: without a topic, and not for all, the answer has brokers only; it is given back after it was counted.
+    unsafe {
+        let code =
+            sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut metadata, millis(patience));
+        if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(code.into());
+        }
+        let brokers = usize::try_from((*metadata).broker_cnt).unwrap_or(0);
+        sys::rd_kafka_metadata_destroy(metadata);
+        Ok(brokers)
+    }
+}
+
+fn millis(patience: Duration) -> i32 {
+    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
 }
 
 impl Drop for Options {
@@ -148,3 +275,7 @@ impl Drop for Event {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "describe_tests.rs"]
+mod tests;

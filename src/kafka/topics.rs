@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::config::TopicsConfig;
 
 pub use admin::{TopicReport, Topics, TopicsError};
-pub use watch::{Fit, look_after, wait_until_fit};
+pub use watch::{Fit, TopicIds, look_after, wait_until_fit};
 
 /// An event echoes its request (1 MiB at most), and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
@@ -148,6 +148,27 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
     Some(format!(
         "topic {spread} has more than one partition: its order would be lost; see `flagstream topics check`"
     ))
+}
+
+/// The `cleanup.policy` under which the last record of each key stays for good.
+const KEEPING_POLICY: (&str, &str) = ("cleanup.policy", "compact");
+
+/// Why a topic that must keep the last record of each key does not, from its settings.
+fn wrong_policy(topic: &str, config: &[FoundConfig]) -> Option<String> {
+    let (name, needed) = KEEPING_POLICY;
+    let value = config.iter().find(|entry| entry.name == name)?.value.as_deref()?;
+    (value != needed).then(|| {
+        format!(
+            "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
+             after that lack flags or kill switches; set it with `flagstream topics apply`"
+        )
+    })
+}
+
+/// Whether this difference loses flags or kill switches, and not only performance or room.
+pub fn is_dangerous(difference: &Difference, topic: &str, topics: &TopicsConfig) -> bool {
+    let keeps = [&topics.definitions, &topics.overrides].iter().any(|kept| *kept == topic);
+    keeps && matches!(difference, Difference::Config { name, .. } if *name == KEEPING_POLICY.0)
 }
 
 #[cfg(test)]

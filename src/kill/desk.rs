@@ -40,6 +40,8 @@ pub(super) struct Wanted {
     pub(super) definition_version: Option<u64>,
     /// The highest version that is in force here.
     pub(super) seen_version: u64,
+    /// The switch as it is in force here, where it is to be reinstated.
+    pub(super) lost: Option<KillSwitch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub(super) enum Action {
     Renew,
     /// A lifted switch whose version no longer matters.
     Forget,
+    /// The topic has lost the switch, which is still in force here.
+    Reinstate,
 }
 
 /// The topic as it was read.
@@ -81,6 +85,10 @@ pub(super) struct Desk {
 /// Writes the change, unless there is nothing to write. A desk that is left in `kept` need not be opened by the next one.
 pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats, wanted: &Wanted) -> Written {
     let deadline = Instant::now() + WRITE_PATIENCE;
+    if wanted.action == Action::Reinstate {
+        // What it read is no longer in the topic.
+        *kept = None;
+    }
     loop {
         let (is_kept, opened) = match kept.take() {
             Some(desk) => (true, Ok(desk)),
@@ -223,6 +231,11 @@ impl Wanted {
             (Action::Forget, Some(before)) if is_forgettable(before, self.definition_version, now) => {
                 Next::Tombstone
             }
+            (Action::Reinstate, None) => match self.lost.clone() {
+                // A version of its own: what was answered meanwhile by instances without the switch is outdated.
+                Some(lost) => Next::Switch(KillSwitch { version, ..lost }, None),
+                None => Next::Nothing,
+            },
             _ => Next::Nothing,
         }
     }

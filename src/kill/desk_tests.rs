@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
 
@@ -12,6 +12,7 @@ fn wanted(action: Action, definition_version: Option<u64>) -> Wanted {
         change_id: Uuid::now_v7(),
         definition_version,
         seen_version: 0,
+        lost: None,
     }
 }
 
@@ -68,4 +69,16 @@ fn a_lifted_switch_is_forgotten_when_its_version_no_longer_matters() {
     assert!(!forgotten(&lifted, Some(3), now) && !forgotten(&lifted, None, now));
     assert!(forgotten(&lifted, Some(12), now) && forgotten(&lifted, None, now + TimeDelta::days(2)));
     assert!(!forgotten(&killed, Some(12), now + TimeDelta::days(2)));
+}
+
+#[test]
+fn a_switch_that_its_topic_has_lost_is_reinstated_with_a_new_version_and_only_once() {
+    let now = Utc::now();
+    let killed = written(&wanted(Action::Kill { expires_at: None }, Some(3)), None, now).unwrap();
+    let reinstate = Wanted { lost: Some(killed.clone()), ..wanted(Action::Reinstate, Some(3)) };
+    let Next::Switch(again, action) = reinstate.next(None, 20, now) else { panic!("nothing is written") };
+    assert_eq!((again.version, action), (20, None));
+    assert_eq!(KillSwitch { version: killed.version, ..again.clone() }, killed);
+    assert!(written(&reinstate, Some(&again), now).is_none());
+    assert!(written(&wanted(Action::Reinstate, Some(3)), None, now).is_none(), "nothing was lost");
 }

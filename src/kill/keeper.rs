@@ -1,6 +1,7 @@
 //! Looks after the switches that are there: writes down what has expired, renews what a definition has overtaken, and
 //! forgets what no longer matters. Runs in every instance with a feeder; whoever comes second finds nothing to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -75,6 +76,11 @@ impl KillSwitches {
             return None;
         }
         let (switches, snapshot, now) = (self.store.switches(), self.store.load(), Utc::now());
+        let missing = Arc::clone(&self.store.missing().borrow());
+        let lost = missing.switches.iter().find_map(|key| switches.get(key));
+        if let Some(lost) = lost {
+            return Some((KillSwitch::clone(lost), Action::Reinstate));
+        }
         switches.values().find_map(|switch| {
             let flags = snapshot.environment(&switch.environment);
             let flag = flags.and_then(|flags| flags.get(&switch.flag_name));

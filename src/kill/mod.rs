@@ -86,6 +86,12 @@ impl KillSwitches {
         self.write(turn, Action::Restore).await?.ok_or(KillError::NotKilled)
     }
 
+    fn lost(&self, action: &Action, turn: Turn<'_>) -> Option<KillSwitch> {
+        let key = format!("{}/{}", turn.environment, turn.flag);
+        let lost = (*action == Action::Reinstate).then(|| self.store.switches().get(key.as_str()).cloned());
+        lost.flatten().map(|switch| KillSwitch::clone(&switch))
+    }
+
     /// `None`: there is nothing to be written.
     async fn write(&self, turn: Turn<'_>, action: Action) -> Result<Option<KillSwitch>, KillError> {
         let snapshot = self.store.load_full();
@@ -99,6 +105,7 @@ impl KillSwitches {
             change_id: Uuid::now_v7(),
             definition_version: flag.map(|flag| flag.definition_version),
             seen_version: snapshot.version(),
+            lost: self.lost(&action, turn),
         };
         // Held to the end of the writing, whatever becomes of the call.
         let mut desk = Arc::clone(&self.desk).lock_owned().await;

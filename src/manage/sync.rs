@@ -52,6 +52,8 @@ impl Manager {
         self.bring_in_force(environment, &expected).await?;
         let told = self.told(&origin).await?;
         let admin = told.is_some();
+        let (synced, refused) = (expected.flags.len(), expected.refused.len());
+        tracing::info!(environment, source = source.as_str(), synced, refused, admin, "flags synced");
         self.note_synced(environment, &expected, told.unwrap_or_default()).await?;
         Ok(Synced {
             synced_count: expected.flags.len(),

@@ -11,4 +11,5 @@ pub mod kill_switch;
 pub mod reply;
 pub mod request;
 pub mod sequence;
+pub mod source_status;
 pub mod trace;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! flagstream-snapshot 1 <SHA-256 of all that follows, hex>\n
-//! {"saved_at":…,"topic":…,"offset":…,"count":…,"removed":{…},"definitions":[…],"switches":[…]}
+//! {"saved_at":…,"topic":…,"offset":…,"count":…,"removed":{…},"definitions":[…],"switches":[…],"sources":[…]}
 //! ```
 //!
 //! A file is either whole or absent: it is written beside its place, synced, and renamed. One that is not whole, or
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::message::source_status::SourceStatus;
 use crate::private_files;
 
 use super::ledger::Saved;
@@ -42,6 +43,7 @@ pub struct DiskSnapshot {
     /// The offset behind the last record it holds.
     pub offset: i64,
     pub saved: Saved,
+    pub sources: Vec<SourceStatus>,
 }
 
 /// Why a file cannot be used.
@@ -65,6 +67,9 @@ struct Body<'b> {
     /// Files of earlier versions have none.
     #[serde(borrow, default)]
     switches: Vec<&'b RawValue>,
+    /// What was known of the sources of flags. Files of earlier versions have none.
+    #[serde(default)]
+    sources: Vec<SourceStatus>,
 }
 
 impl Disk {
@@ -132,6 +137,7 @@ pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
         removed: snapshot.saved.removed.clone(),
         definitions,
         switches,
+        sources: snapshot.sources.clone(),
     };
     serde_json::to_writer(&mut file, &body)?;
     let (first, rest) = file.split_at_mut(start);
@@ -169,6 +175,7 @@ pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
         topic: body.topic,
         offset: body.offset,
         saved: Saved { values: values.collect(), removed: body.removed, switches: switches.collect() },
+        sources: body.sources,
     })
 }
 

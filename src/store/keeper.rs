@@ -11,14 +11,16 @@ use chrono::{DateTime, Utc};
 use tracing::{debug, info, warn};
 
 use crate::flag::FlagChange;
+use crate::message::source_status::is_status;
 use crate::metrics::{Metrics, OutcomeLabels};
 
-use super::Store;
 use super::disk::Disk;
 use super::ledger::{Ledger, Verdict};
 use super::record::{Key, Record};
 use super::saver::Saver;
+use super::sources::{Expected, Sources};
 use super::standing::{MAX_REFUSED_SHOWN, Origin};
+use super::{Missing, Store};
 
 /// Many flags that a reading did not show are kept this long, in case the topic is just being filled again.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +28,11 @@ pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
 const FEW_FLAGS: usize = 10;
 /// Without a sign of life from the broker for this long the flags in force may be old.
 const CONTACT_MAX: Duration = Duration::from_secs(5);
+/// A topic keeps the tombstone of a deleted flag for a day (`delete.retention.ms`). A process that followed the topic
+/// less long ago has seen every deletion: what the topic lacks then was lost.
+const LOSS_WINDOW: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long the leader may take until it says something about a source of flags.
+const UNREPORTED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The reader's half that knows nothing of Kafka.
 #[derive(Debug)]
@@ -33,6 +40,7 @@ pub(super) struct Keeper {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     ledger: Ledger,
+    sources: Sources,
     /// `None`: nothing is kept on disk.
     saver: Option<Saver>,
     topic: String,
@@ -53,6 +61,14 @@ pub(super) struct Keeper {
     unsaved: bool,
     started: Instant,
     sweep_at: Option<Instant>,
+    /// Whether this process followed the topics before this reading, and not long ago: what they do not show is lost.
+    follows: bool,
+    /// Records were removed from the beginning of a topic: what it does not show need not have been deleted.
+    is_cut: bool,
+    /// When the end of the topic was reached for the first time.
+    read_at: Option<Instant>,
+    /// Whether something that is in force is missing in the topics.
+    is_lacking: bool,
 }
 
 impl Keeper {
@@ -61,12 +77,14 @@ impl Keeper {
         metrics: Arc<Metrics>,
         disk: Option<Disk>,
         topic: &str,
+        expected: Expected,
     ) -> std::io::Result<Self> {
         Ok(Self {
             saver: disk.map(|disk| Saver::start(disk, Arc::clone(&metrics))).transpose()?,
             store,
             metrics,
             ledger: Ledger::default(),
+            sources: Sources::new(expected),
             topic: topic.to_owned(),
             pending: AHashMap::default(),
             live: false,
@@ -78,11 +96,18 @@ impl Keeper {
             unsaved: false,
             started: Instant::now(),
             sweep_at: None,
+            follows: false,
+            is_cut: false,
+            read_at: None,
+            is_lacking: false,
         })
     }
 
     /// The topic is read from its beginning.
     pub(super) fn begin_reading(&mut self) {
+        let age = self.store.standing().age(Utc::now());
+        self.follows = self.read_at.is_some() && age.is_some_and(|age| age < LOSS_WINDOW);
+        self.is_cut = false;
         self.ledger.begin_reading();
         self.ledger.begin_reading_switches();
         (self.live, self.has_switches, self.at_end) = (false, false, false);
@@ -95,6 +120,9 @@ impl Keeper {
         self.records += 1;
         self.offset = offset + 1;
         self.touched = true;
+        if is_status(record.key) {
+            return self.take_status(record, offset);
+        }
         let outcome = match self.ledger.take(record) {
             Verdict::Changed(change) => {
                 if let Ok(key) = Key::parse(record.key) {
@@ -118,6 +146,18 @@ impl Keeper {
         self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
+    fn take_status(&mut self, record: &Record<'_>, offset: i64) {
+        self.unsaved = true;
+        if let Err(error) = self.sources.take(record.value) {
+            warn!(topic = self.topic, offset, %error, "the status of a source cannot be read");
+        }
+    }
+
+    /// Records were removed from the beginning of one of the topics.
+    pub(super) fn note_cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// Takes one record of the topic of kill switches; it is in force after the next [`Keeper::flush`].
     pub(super) fn take_switch(&mut self, record: &Record<'_>, offset: i64) {
         self.touched = true;
@@ -139,6 +179,11 @@ impl Keeper {
         self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
+    /// Whether this reading has come to the end of both topics.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Whether this reading has not come to the end of the kill switches.
     pub(super) fn waits_for_switches(&self) -> bool {
         !self.has_switches
@@ -147,7 +192,7 @@ impl Keeper {
     /// All kill switches are read. `had_records`: the topic was written at some time, so that what it does not show is
     /// gone. One that was never written may have been made anew, and lifts no switch.
     pub(super) fn switches_read(&mut self, had_records: bool) {
-        if had_records {
+        if had_records && !self.follows && !self.is_cut {
             for (key, change) in self.ledger.sweep_switches() {
                 info!(%key, "a kill switch that is no longer in its topic is forgotten");
                 self.pending.insert(key, change);
@@ -171,7 +216,9 @@ impl Keeper {
             self.store.apply(self.pending.drain().map(|(_, change)| change));
         }
         self.touched = false;
+        self.note_missing();
         self.note_sums();
+        self.note_ready();
     }
 
     /// All that was in the topic is read.
@@ -186,20 +233,23 @@ impl Keeper {
         }
         self.live = true;
         let unseen = self.ledger.unseen();
-        if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.ledger.len()) {
+        if unseen > 0 && (self.follows || self.is_cut) {
+            let topic = &self.topic;
+            warn!(topic, unseen, "the topic has lost records: flags in force that it does not show are kept");
+        } else if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.ledger.len()) {
             self.sweep();
         } else if unseen > 0 {
             let topic = &self.topic;
             warn!(topic, unseen, "the topic lacks most of the flags in force: they are kept");
             self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
         }
+        self.read_at = self.read_at.or_else(|| Some(Instant::now()));
+        self.touched = true;
         self.flush();
-        self.note_sums();
         let (flags, version) = (self.ledger.len(), self.store.version());
         info!(flags, version, records = self.records, "definitions read");
         let filled = self.records > 0 || unseen == 0;
         self.store.set_standing(|standing| {
-            standing.ready = true;
             if filled {
                 standing.origin = Origin::Kafka;
                 standing.as_of = Some(Utc::now());
@@ -232,6 +282,54 @@ impl Keeper {
         }
     }
 
+    /// Ready once, ready for good: what is in force here is never less than what it was.
+    fn note_ready(&mut self) {
+        if self.store.standing().ready {
+            return;
+        }
+        let waiting_for = self.waiting_for();
+        if waiting_for.is_empty() || waiting_for != self.store.standing().waiting_for {
+            if !waiting_for.is_empty() {
+                info!(waits_for = waiting_for.join("; "), "not ready: flags that exist may be unknown here");
+            }
+            self.store.set_standing(|standing| {
+                standing.ready = waiting_for.is_empty();
+                standing.waiting_for = waiting_for;
+            });
+        }
+    }
+
+    /// What there is to wait for before the flags here are all there are.
+    fn waiting_for(&self) -> Vec<String> {
+        let has_flags_of = |environment: Option<&str>| self.ledger.has_flags_of(environment);
+        let is_late = self.read_at.is_some_and(|at| at.elapsed() >= UNREPORTED_PATIENCE);
+        self.sources.waiting_for(has_flags_of, self.records == 0, is_late)
+    }
+
+    /// Says what is in force and missing in the topics, where this process knows that it was there.
+    fn note_missing(&mut self) {
+        if !(self.follows || self.is_lacking) {
+            return;
+        }
+        let missing = Missing {
+            definitions: self.ledger.unseen_values(),
+            switches: self.ledger.unseen_switches(),
+            sources: self.sources.known(),
+        };
+        let count = missing.len();
+        if count == 0 && self.is_lacking {
+            info!(topic = self.topic, "all flags and kill switches in force are in their topics again");
+        }
+        self.is_lacking = count > 0;
+        self.follows = false;
+        self.store.missing.send_if_modified(|before| {
+            let is_news = before.len() != count;
+            *before = Arc::new(missing);
+            is_news
+        });
+        self.store.set_standing(|standing| standing.missing = count);
+    }
+
     /// Something keeps the topic from being read. `lasting`: it will not pass within moments.
     pub(super) fn trouble(&mut self, trouble: String, lasting: bool) {
         if lasting {
@@ -243,6 +341,9 @@ impl Keeper {
     /// What is to be done now and then.
     pub(super) fn tick(&mut self) {
         self.trust_disk_in_time();
+        if self.live {
+            self.note_ready();
+        }
         if self.sweep_at.is_some_and(|at| at <= Instant::now()) {
             if self.records == 0 {
                 // Still empty, which never removes a flag.
@@ -297,6 +398,7 @@ impl Keeper {
         let (switches, now) = (self.ledger.switches(), Utc::now());
         let killed = switches.values().filter(|switch| switch.is_on(now)).count();
         self.metrics.store.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
+        self.store.sources.store(self.sources.known());
         self.store.set_standing(|standing| {
             standing.offset = self.offset;
             standing.flags = self.ledger.len();

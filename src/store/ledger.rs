@@ -135,6 +135,24 @@ impl Ledger {
         self.entries.values().filter(|entry| entry.seen != self.reading).count()
     }
 
+    /// The flags that the current reading has not shown: key and value of the record of each.
+    pub fn unseen_values(&self) -> Vec<(Box<str>, Arc<[u8]>)> {
+        let unseen = self.entries.iter().filter(|(_, entry)| entry.seen != self.reading);
+        unseen.map(|(key, entry)| (key.clone(), Arc::clone(&entry.value))).collect()
+    }
+
+    /// The keys of the kill switches that the current reading has not shown.
+    pub fn unseen_switches(&self) -> Vec<Box<str>> {
+        self.switches.unseen().map(Box::from).collect()
+    }
+
+    /// Whether there are flags of this environment; `None`: of any.
+    pub fn has_flags_of(&self, environment: Option<&str>) -> bool {
+        let Some(environment) = environment else { return !self.entries.is_empty() };
+        let is_of = |key: &str| key.split_once('/').is_some_and(|(of, _)| of == environment);
+        self.entries.keys().any(|key| is_of(key))
+    }
+
     /// Removes what the current reading has not shown.
     pub fn sweep(&mut self) -> Vec<FlagChange> {
         let reading = self.reading;

@@ -20,6 +20,7 @@ pub mod reader;
 pub mod record;
 mod saver;
 mod session;
+mod sources;
 mod standing;
 mod switches;
 #[allow(clippy::unwrap_used)]
@@ -40,6 +41,7 @@ use crate::message::kill_switch::KillSwitch;
 use changes::Changes;
 
 pub use reader::{Reader, ReaderConfig};
+pub use sources::{Expected, Statuses};
 pub use standing::{Origin, Standing};
 
 /// Readers call [`Store::load`] and never wait.
@@ -53,6 +55,30 @@ pub struct Store {
     standing: watch::Sender<Arc<Standing>>,
     changes: Changes,
     switches: ArcSwap<AHashMap<Box<str>, Arc<KillSwitch>>>,
+    sources: ArcSwap<Statuses>,
+    missing: watch::Sender<Arc<Missing>>,
+}
+
+/// What is in force here, and no longer in its topic: the topic was made anew, emptied or cut while this process
+/// followed it. The feeder's leader and the keeper of kill switches write it again.
+#[derive(Debug, Default, Clone)]
+pub struct Missing {
+    /// Values of records of the definitions topic by key.
+    pub definitions: Vec<(Box<str>, Arc<[u8]>)>,
+    /// What was known of the sources of flags.
+    pub sources: Arc<Statuses>,
+    /// Keys of kill switches.
+    pub switches: Vec<Box<str>>,
+}
+
+impl Missing {
+    pub fn len(&self) -> usize {
+        self.definitions.len() + self.switches.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Default for Store {
@@ -65,6 +91,8 @@ impl Default for Store {
             standing: watch::Sender::default(),
             changes: Changes::default(),
             switches: ArcSwap::default(),
+            sources: ArcSwap::default(),
+            missing: watch::Sender::default(),
         }
     }
 }
@@ -122,6 +150,16 @@ impl Store {
         self.switches.load_full()
     }
 
+    /// What the leader last said about the sources of flags.
+    pub fn sources(&self) -> Arc<Statuses> {
+        self.sources.load_full()
+    }
+
+    /// What is in force here and missing in the topics, as it changes.
+    pub fn missing(&self) -> watch::Receiver<Arc<Missing>> {
+        self.missing.subscribe()
+    }
+
     /// How the store is doing.
     pub fn standing(&self) -> Arc<Standing> {
         Arc::clone(&self.standing.borrow())
@@ -158,6 +196,12 @@ impl Store {
         self.snapshot.store(Arc::new(next));
         // After the swap: who was woken by the version must find it in force.
         self.version.send_replace(version);
+    }
+
+    /// Says that this is missing in the topics.
+    #[cfg(test)]
+    pub fn lose(&self, missing: Missing) {
+        self.missing.send_replace(Arc::new(missing));
     }
 
     fn set_standing(&self, change: impl FnOnce(&mut Standing)) {

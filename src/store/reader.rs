@@ -12,6 +12,7 @@ use rand::Rng;
 use tracing::warn;
 
 use crate::config::{Config, KafkaConfig};
+use crate::kafka::topics::TopicIds;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -19,6 +20,7 @@ use super::Store;
 use super::disk::Disk;
 use super::keeper::Keeper;
 use super::session::Session;
+use super::sources::Expected;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -37,6 +39,10 @@ pub struct ReaderConfig {
     pub environments: Vec<String>,
     /// `None`: nothing is kept on disk.
     pub state_dir: Option<PathBuf>,
+    /// What the store waits for before it is ready.
+    pub expected: Expected,
+    /// The ids of the topics as they are seen while the service runs; `None` where nobody looks at them.
+    pub topic_ids: Option<TopicIds>,
 }
 
 impl From<&Config> for ReaderConfig {
@@ -49,6 +55,11 @@ impl From<&Config> for ReaderConfig {
             overrides: config.topics.overrides.clone(),
             environments: environments.map(|environment| environment.name.clone()).collect(),
             state_dir: Some(config.state_dir.clone()),
+            expected: Expected {
+                sources: Vec::new(),
+                start_without_source: config.feed.start_without_source,
+            },
+            topic_ids: None,
         }
     }
 }
@@ -69,7 +80,8 @@ impl Reader {
     ) -> io::Result<Self> {
         store.serve(config.environments.iter().map(String::as_str));
         let disk = config.state_dir.as_deref().map(Disk::new);
-        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.definitions)?;
+        let expected = config.expected.clone();
+        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.definitions, expected)?;
         let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
             if let Some(disk) = disk {
                 keeper.load(&disk);

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use crate::feed::definitions::header_version;
 use crate::kafka::client;
+use crate::kafka::topics::TopicIds;
 use crate::shutdown::Shutdown;
 
 use super::keeper::Keeper;
@@ -43,39 +44,57 @@ pub(super) struct Session {
     topic: String,
     switches: BaseConsumer<Contact>,
     switches_topic: String,
+    topic_ids: Option<TopicIds>,
 }
 
 /// What ends a session. The next one reads the topic from its beginning.
 #[derive(Debug, thiserror::Error)]
-#[error("topic {topic}: {error}")]
-pub(super) struct SessionError {
-    topic: String,
-    error: KafkaError,
+pub(super) enum SessionError {
+    #[error("topic {topic}: {error}")]
+    Kafka { topic: String, error: KafkaError },
+    #[error("topic {topic} was deleted and made anew: it is read from its beginning")]
+    MadeAnew { topic: String },
+    #[error("topic {topic} has lost its records before offset {low}: it is read from its beginning")]
+    Cut { topic: String, low: i64 },
 }
 
-/// When the broker was last heard, from librdkafka's statistics: no record for hours is no sign of trouble.
-#[derive(Debug, Clone, Default)]
+/// What librdkafka's statistics say: when the broker was last heard (no record for hours is no sign of trouble), and
+/// from which offset on the partition has records.
+#[derive(Debug, Clone)]
 pub(super) struct Contact {
     millis: Arc<AtomicI64>,
+    low: Arc<AtomicI64>,
+}
+
+/// A low watermark that is not known yet.
+const UNKNOWN_OFFSET: i64 = -1;
+
+/// What a session compares with, to notice that a topic is no longer what it read.
+struct Seen {
+    low: i64,
+    id: Option<String>,
 }
 
 impl Session {
     pub(super) fn open(config: &ReaderConfig) -> Result<Self, SessionError> {
         let (topic, switches_topic) = (config.definitions.clone(), config.overrides.clone());
         let open = |topic: &str, role| {
-            consumer(config, topic, role).map_err(|error| SessionError { topic: topic.to_owned(), error })
+            consumer(config, topic, role)
+                .map_err(|error| SessionError::Kafka { topic: topic.to_owned(), error })
         };
         Ok(Self {
             consumer: open(&topic, "store")?,
             switches: open(&switches_topic, "store-switches")?,
             topic,
             switches_topic,
+            topic_ids: config.topic_ids.clone(),
         })
     }
 
     /// Follows the topic until `shutdown`.
     pub(super) fn run(&self, keeper: &mut Keeper, shutdown: &Shutdown) -> Result<(), SessionError> {
         keeper.begin_reading();
+        let (mut seen, mut seen_switches) = (self.seen(&self.topic), self.seen(&self.switches_topic));
         while !shutdown.is_cancelled() {
             self.take_switches(keeper)?;
             let mut polled = self.consumer.poll(POLL_STEP);
@@ -93,7 +112,44 @@ impl Session {
             if let Some(at) = self.consumer.context().last() {
                 keeper.contact(at);
             }
+            self.compare(&self.topic, self.consumer.context(), &mut seen, keeper)?;
+            self.compare(&self.switches_topic, self.switches.context(), &mut seen_switches, keeper)?;
             keeper.tick();
+        }
+        Ok(())
+    }
+
+    fn seen(&self, topic: &str) -> Seen {
+        Seen { low: UNKNOWN_OFFSET, id: self.topic_id(topic) }
+    }
+
+    fn topic_id(&self, topic: &str) -> Option<String> {
+        self.topic_ids.as_ref().and_then(|ids| ids.borrow().get(topic).cloned())
+    }
+
+    /// Whoever has read a topic to its end is told nothing when its older records go, or when another topic of the
+    /// same name takes its place: an error says that such a thing happened.
+    fn compare(
+        &self,
+        topic: &str,
+        contact: &Contact,
+        seen: &mut Seen,
+        keeper: &mut Keeper,
+    ) -> Result<(), SessionError> {
+        let low = contact.low.load(Ordering::Relaxed);
+        if low > seen.low {
+            // Compaction never moves it: only retention, or somebody who deletes records, does.
+            if low > 0 {
+                keeper.note_cut();
+            }
+            if seen.low != UNKNOWN_OFFSET {
+                return Err(SessionError::Cut { topic: topic.to_owned(), low });
+            }
+            seen.low = low;
+        }
+        let id = self.topic_id(topic);
+        if id.is_some() && id != seen.id && seen.id.replace(id.unwrap_or_default()).is_some() {
+            return Err(SessionError::MadeAnew { topic: topic.to_owned() });
         }
         Ok(())
     }
@@ -103,7 +159,12 @@ impl Session {
             match event {
                 Ok(message) => keeper.take_switch(&record(&message), message.offset()),
                 Err(KafkaError::PartitionEOF(_)) if keeper.waits_for_switches() => {
-                    keeper.switches_read(self.switches_were_written());
+                    let (low, end) = offsets(&self.switches, &self.switches_topic);
+                    if low > 0 {
+                        keeper.note_cut();
+                    }
+                    // Written at some time, though compaction may have left no record of it.
+                    keeper.switches_read(end > 0);
                 }
                 // Told again after every record.
                 Err(KafkaError::PartitionEOF(_)) => {}
@@ -111,13 +172,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// Whether the topic has an offset behind its first, though compaction may have left no record of it.
-    fn switches_were_written(&self) -> bool {
-        let topic = &self.switches_topic;
-        let watermarks = self.switches.fetch_watermarks(topic, PARTITION, METADATA_PATIENCE);
-        watermarks.is_ok_and(|(_, end)| end > 0)
     }
 
     fn handle(
@@ -129,7 +183,12 @@ impl Session {
             Ok(message) => {
                 keeper.take(&record(&message), message.offset(), message.timestamp().to_millis());
             }
-            Err(KafkaError::PartitionEOF(_)) => keeper.reached_end(),
+            Err(KafkaError::PartitionEOF(_)) => {
+                if !keeper.is_live() && offsets(&self.consumer, &self.topic).0 > 0 {
+                    keeper.note_cut();
+                }
+                keeper.reached_end();
+            }
             Err(error) => trouble(&self.topic, error, keeper)?,
         }
         Ok(())
@@ -152,7 +211,7 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
         .set("reconnect.backoff.max.ms", "1000")
         .set("queued.max.messages.kbytes", "16384")
         .set("statistics.interval.ms", "1000")
-        .create_with_context(Contact::default())?;
+        .create_with_context(Contact::new())?;
     // Known beforehand, or librdkafka would look for the leader only at its next one-second round. It's no harm if
     // nobody answers: then polling tells.
     let _ = consumer.fetch_metadata(Some(topic), METADATA_PATIENCE);
@@ -162,6 +221,11 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
     Ok(consumer)
 }
 
+/// The first offset that the topic has, and the one behind its last; zeros if nobody answers.
+fn offsets(consumer: &BaseConsumer<Contact>, topic: &str) -> (i64, i64) {
+    consumer.fetch_watermarks(topic, PARTITION, METADATA_PATIENCE).unwrap_or_default()
+}
+
 fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
     Record { key: message.key(), value: message.payload(), version: header_version(message) }
 }
@@ -169,7 +233,7 @@ fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
 /// An error that is not the session's end: librdkafka connects again by itself.
 fn trouble(topic: &str, error: KafkaError, keeper: &mut Keeper) -> Result<(), SessionError> {
     if ends_session(&error) {
-        return Err(SessionError { topic: topic.to_owned(), error });
+        return Err(SessionError::Kafka { topic: topic.to_owned(), error });
     }
     debug!(topic, %error, "the topic cannot be read at the moment");
     let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
@@ -201,6 +265,10 @@ fn ends_session(error: &KafkaError) -> bool {
 }
 
 impl Contact {
+    fn new() -> Self {
+        Self { millis: Arc::default(), low: Arc::new(AtomicI64::new(UNKNOWN_OFFSET)) }
+    }
+
     fn last(&self) -> Option<DateTime<Utc>> {
         match self.millis.load(Ordering::Relaxed) {
             0 => None,
@@ -221,6 +289,9 @@ impl ClientContext for Contact {
 
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().filter_map(|topic| topic.partitions.get(&PARTITION));
+        if let Some(low) = partitions.clone().map(|partition| partition.lo_offset).find(|low| *low >= 0) {
+            self.low.store(low, Ordering::Relaxed);
+        }
         let leaders = partitions.map(|partition| partition.broker);
         let heard = leaders
             .filter_map(|leader| statistics.brokers.values().find(|broker| broker.nodeid == leader))

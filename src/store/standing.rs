@@ -29,6 +29,11 @@ pub struct Standing {
     pub as_of: Option<DateTime<Utc>>,
     /// What keeps the reader from following the topic; `None` while it does.
     pub trouble: Option<String>,
+    /// The sources of flags that were never read to their end, which keeps the store from being ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// Flags and kill switches that are in force here, and no longer in their topics.
+    pub missing: usize,
     /// Offset behind the last record taken.
     pub offset: i64,
     pub flags: usize,

@@ -55,6 +55,12 @@ impl Switches {
         self.reading += 1;
     }
 
+    /// The keys of the switches that the current reading has not shown.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = &str> {
+        let unseen = self.values.iter().filter(|(_, (_, seen))| *seen != self.reading);
+        unseen.map(|(key, _)| &**key)
+    }
+
     /// Forgets what the current reading has not shown, and says what that was.
     pub(super) fn sweep(&mut self) -> Vec<Box<str>> {
         let reading = self.reading;

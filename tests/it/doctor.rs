@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::avro::register_rule;
-use crate::harness::{Database, Group, Stack, flagstream, free_port, temporary_folder};
+use crate::harness::{Database, Group, RedisServer, Stack, flagstream, free_port, temporary_folder};
 
 fn doctor(group: &Group) -> (Option<i32>, Vec<Value>) {
     let output = flagstream(group.folder.path(), &["doctor", "--output", "json"], group.settings());
@@ -91,4 +91,37 @@ fn a_registry_that_is_away_or_refuses_a_schema_is_told() {
     assert_eq!(part(&group, &format!("it refuses our schema for {hints}")), "wrong");
     let away = group.set("SCHEMA_REGISTRY_URL", format!("http://127.0.0.1:{}", free_port()));
     assert_eq!(part(&away, "no answer"), "wrong");
+}
+
+#[test]
+fn what_a_user_of_redis_may_not_do_is_told() {
+    let (stack, _together) = Stack::together();
+    if !RedisServer::is_wanted() {
+        return;
+    }
+    let folder = temporary_folder();
+    let server = RedisServer::plain(folder.path(), &[]);
+    let group = Group::new(stack);
+    let doctor_of = |name: &str, rights: &[&str]| {
+        let mut words = vec!["ACL", "SETUSER", name, "on", ">secret"];
+        words.extend(rights);
+        assert!(server.cli(&words).contains("OK"), "{words:?}");
+        let url = format!("redis://{name}:secret@127.0.0.1:{}", server.port);
+        let (code, findings) = doctor(&group.clone().set("REDIS_URL", url));
+        let of_redis: Vec<Value> = findings.into_iter().filter(|it| it["part"] == "redis").collect();
+        (code, of_redis)
+    };
+    let (code, findings) = doctor_of("all", &["~*", "+@all"]);
+    assert!(code == Some(0) && findings.iter().all(|it| it["state"] == "well"), "{findings:#?}");
+    let (code, findings) = doctor_of("no-info", &["~*", "+@all", "-@dangerous", "-info"]);
+    assert!(code == Some(0) && findings.iter().all(|it| it["state"] == "well"), "{findings:#?}");
+    let (code, findings) = doctor_of("no-scripts", &["~*", "+@all", "-@scripting"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(state(&findings, "redis", "SCRIPT")["state"], "wrong");
+    assert!(state(&findings, "redis", "SCRIPT")["advice"].to_string().contains("+evalsha"), "{findings:#?}");
+    let (code, findings) = doctor_of("few-keys", &["~flagstream:*", "+@all"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(state(&findings, "redis", "feature_flag:eval:")["state"], "wrong");
+    let key_is_there = server.cli(&["KEYS", "*"]);
+    assert_eq!(key_is_there.trim(), "", "nothing was written");
 }

@@ -29,6 +29,7 @@ mod manage;
 mod ofrep;
 mod pipeline;
 mod replay;
+mod sources;
 mod spec;
 mod store;
 mod warm;

@@ -2,11 +2,14 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::header;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::{Value, json};
+
+use crate::store::{Missing, Store};
 
 use super::{EnvironmentHealth, Role};
 use world::{Running, World, flag, until};
@@ -217,5 +220,74 @@ async fn after_an_unknown_outcome_the_leader_reads_what_is_in_force() {
     synced(&running, 2).await;
     let updates = world.records("updates", 2).await;
     assert_eq!(updates[1].0, "dev/b");
+    running.stop().await;
+}
+
+fn text<'v>(status: &'v Value, name: &str) -> Option<&'v str> {
+    status.get(name).and_then(Value::as_str)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_of_a_source_is_written_before_its_flags_and_after_them() {
+    let world = World::new().await;
+    world.unleash.answer(503, "", vec![(header::RETRY_AFTER, "0".to_owned())]);
+    let running = world.feed("one");
+    let begun = world.statuses(2).await;
+    assert_eq!((text(&begun[0], "source"), text(&begun[0], "environment")), (Some("unleash"), Some("dev")));
+    assert!(begun[0]["synced_at"].is_null() && begun[0].get("error").is_none(), "{begun:?}");
+    assert!(begun[1]["synced_at"].is_null() && begun[1]["error"]["reason"] == "server_error", "{begun:?}");
+    world.unleash.serve(&[flag("a", true)]);
+    synced(&running, 1).await;
+    let statuses = world.statuses(3).await;
+    assert!(statuses[2]["synced_at"].is_string() && statuses[2].get("error").is_none(), "{statuses:?}");
+    assert_eq!(text(&statuses[2], "leader"), Some("one"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_environment_without_flags_counts_as_synced() {
+    let world = World::new().await;
+    let running = world.feed("one");
+    let statuses = world.statuses(2).await;
+    assert!(statuses[0]["synced_at"].is_null() && statuses[1]["synced_at"].is_string(), "{statuses:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_says_who_it_is_and_keeps_when_the_source_was_synced_first() {
+    let world = World::new().await;
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    running.stop().await;
+    let running = world.feed("two");
+    let statuses = world.statuses(3).await;
+    assert_eq!(statuses[2]["synced_at"], statuses[1]["synced_at"], "{statuses:?}");
+    assert_eq!(text(&statuses[2], "leader"), Some("two"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing() {
+    let world = World::new().await;
+    world.unleash.answer(503, "", Vec::new());
+    let store = Arc::new(Store::default());
+    let running = world.feed_with("one", Arc::clone(&store));
+    until("leader", || running.health.load().role == Role::Leader).await;
+    let lost = |name: &str| {
+        let key = format!("dev/{name}");
+        let body = json!({"environment": "dev", "flag_name": name, "source": "unleash", "version": 7,
+            "checksum": "c", "definition": flag(name, true)});
+        (key.into(), serde_json::to_vec(&body).unwrap().into())
+    };
+    store.lose(Missing { definitions: vec![lost("a"), lost("b")], ..Missing::default() });
+    until("a new term", || running.terms_ended("lost") == 1).await;
+    let definitions = world.records("definitions", 2).await;
+    assert_eq!(definitions[0].0, "dev/a");
+    assert_eq!(field(&definitions[1], "version"), 7, "as it was");
+    // The next change follows on what was written again, and is the first that is announced.
+    world.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let updates = world.records("updates", 1).await;
+    assert_eq!(field(&updates[0], "previous_version"), 7);
     running.stop().await;
 }

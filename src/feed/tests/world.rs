@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 
 use crate::config::*;
 use crate::feed::{Feeder, HealthView, unleash_origins};
+use crate::message::source_status::is_status;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::shutdown::Shutdown;
+use crate::store::Store;
 
 /// Long enough that nothing in a test is seen by the regular look.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -84,10 +86,15 @@ impl World {
     }
 
     pub fn feed(&self, instance: &str) -> Running {
+        self.feed_with(instance, Arc::default())
+    }
+
+    /// The same with a store of the test's own.
+    pub fn feed_with(&self, instance: &str, store: Arc<Store>) -> Running {
         let config = Arc::new(self.config(instance));
         let origins = unleash_origins(&config).unwrap();
         let metrics = Metrics::new();
-        let feeder = Feeder::new(config, Arc::default(), Arc::default(), Arc::clone(&metrics), origins);
+        let feeder = Feeder::new(config, Arc::default(), store, Arc::clone(&metrics), origins);
         let (health, shutdown) = (feeder.health(), Shutdown::new());
         let task = tokio::spawn(feeder.run(shutdown.clone()));
         Running { health, metrics, shutdown, task }
@@ -105,8 +112,23 @@ impl World {
         tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.unwrap().unwrap();
     }
 
-    /// The first `count` records of a topic: key and body.
+    /// The first `count` records of a topic that are about flags: key and body.
     pub async fn records(&self, topic: &'static str, count: usize) -> Vec<(String, Option<Value>)> {
+        self.read(topic, count, |key| !is_status(Some(key))).await
+    }
+
+    /// The first `count` statuses of sources.
+    pub async fn statuses(&self, count: usize) -> Vec<Value> {
+        let read = self.read("definitions", count, |key| is_status(Some(key))).await;
+        read.into_iter().filter_map(|(_, body)| body).collect()
+    }
+
+    async fn read(
+        &self,
+        topic: &'static str,
+        count: usize,
+        is_wanted: impl Fn(&[u8]) -> bool + Send + 'static,
+    ) -> Vec<(String, Option<Value>)> {
         let mut config = rdkafka::ClientConfig::new();
         config.set("bootstrap.servers", self.cluster.bootstrap_servers()).set("group.id", "test");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -124,6 +146,9 @@ impl World {
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
                     continue;
                 };
+                if !is_wanted(message.key().unwrap()) {
+                    continue;
+                }
                 let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
                 records.push((key, message.payload().map(|body| serde_json::from_slice(body).unwrap())));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
@@ -14,10 +14,18 @@ use serde::Serialize;
 
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::client;
+use crate::kafka::describe::{DescribeError, Overview, overview};
 
-use super::{Difference, Found, FoundConfig, Need, differences, needs};
+use super::{Difference, Found, FoundConfig, Need, differences, needs, wrong_policy};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long created topics may take until all brokers know them.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two questions whether they do.
+const VISIBLE_PAUSE: Duration = Duration::from_millis(20);
+/// Each answer is that of one broker, picked at random. So many in a row, for each broker, must know all topics.
+const VISIBLE_ANSWERS_PER_BROKER: usize = 5;
+const VISIBLE_ANSWERS_MAX: usize = 50;
 
 /// Why topics cannot be looked at or changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +38,10 @@ pub enum TopicsError {
     Embedded { servers: String },
     #[error("topic {topic}: {code}")]
     Refused { topic: String, code: RDKafkaErrorCode },
+    #[error(
+        "the created topics {topics} are not known to all brokers after {VISIBLE_TIMEOUT:?}; run it again"
+    )]
+    Invisible { topics: String },
     #[error("stopped while asking Kafka")]
     Stopped,
 }
@@ -64,21 +76,38 @@ impl Topics {
         })
     }
 
-    /// Partition counts of all topics there are.
-    pub async fn partitions(&self, patience: Duration) -> Result<BTreeMap<String, i32>, TopicsError> {
+    /// What Kafka says of our topics; those that do not exist are left out.
+    pub async fn describe(&self, patience: Duration) -> Result<Overview, TopicsError> {
         let admin = Arc::clone(&self.admin);
-        // All topics: a question for one by its name may create it.
+        let names: Vec<String> = self.topics.names().map(|(_, name)| name.to_owned()).into();
         let asked = tokio::task::spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, patience)?;
-            let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
-            let count = |topic: &rdkafka::metadata::MetadataTopic| {
-                let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-                (topic.name().to_owned(), partitions)
-            };
-            Ok(topics.map(count).collect())
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            overview(admin.inner(), &names, patience)
         });
         let answer = asked.await.map_err(|_| TopicsError::Stopped)?;
-        answer.map_err(|error| self.unreachable(error))
+        answer.map_err(|error| match error {
+            DescribeError::Refused { topic, code: RDKafkaErrorCode::TopicAuthorizationFailed } => {
+                refused(&topic, RDKafkaErrorCode::TopicAuthorizationFailed)
+            }
+            DescribeError::Refused { code, .. } => self.unreachable(KafkaError::MetadataFetch(code)),
+            DescribeError::Silent { .. } => {
+                self.unreachable(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut))
+            }
+        })
+    }
+
+    /// What is wrong with the `cleanup.policy` of the topics that keep the flags and the kill switches, one sentence
+    /// for each. Empty also where this user may not see the settings of topics.
+    pub async fn wrong_policies(&self) -> Result<Vec<String>, TopicsError> {
+        let kept = [self.topics.definitions.as_str(), self.topics.overrides.as_str()];
+        let asked = kept.map(ResourceSpecifier::Topic);
+        let answers = self.admin.describe_configs(&asked, &options()).await;
+        let answers = answers.map_err(|error| self.unreachable(error))?;
+        let wrong = kept
+            .into_iter()
+            .zip(answers)
+            .filter_map(|(name, answer)| wrong_policy(name, &config_of(&answer.ok()?)));
+        Ok(wrong.collect())
     }
 
     /// How each topic differs from what it needs.
@@ -110,19 +139,50 @@ impl Topics {
             }
             reports.push(TopicReport { topic: need.name.clone(), done, left });
         }
+        let created = reports.iter().filter(|report| report.done.contains(&Difference::Missing));
+        let created: Vec<&str> = created.map(|report| report.topic.as_str()).collect();
+        if !created.is_empty() {
+            self.wait_until_visible(&created).await?;
+        }
         Ok(reports)
     }
 
+    /// Waits until every broker knows the created topics and a leader of each of their partitions: whoever asks any
+    /// broker afterwards finds them.
+    async fn wait_until_visible(&self, created: &[&str]) -> Result<(), TopicsError> {
+        let deadline = Instant::now() + VISIBLE_TIMEOUT;
+        let mut in_a_row = 0;
+        loop {
+            let needed = match self.describe(CALL_TIMEOUT).await {
+                Ok(Overview { brokers, topics, .. }) => {
+                    let is_known = |name: &&str| topics.get(*name).is_some_and(|topic| topic.leaderless == 0);
+                    in_a_row = if created.iter().all(is_known) { in_a_row + 1 } else { 0 };
+                    (brokers * VISIBLE_ANSWERS_PER_BROKER).clamp(1, VISIBLE_ANSWERS_MAX)
+                }
+                // A topic that is just being made has errors of its own.
+                Err(_) => {
+                    in_a_row = 0;
+                    1
+                }
+            };
+            if in_a_row >= needed {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(TopicsError::Invisible { topics: created.join(", ") });
+            }
+            tokio::time::sleep(VISIBLE_PAUSE).await;
+        }
+    }
+
     async fn find(&self, needs: &[Need]) -> Result<BTreeMap<String, Found>, TopicsError> {
-        let partitions = self.partitions(CALL_TIMEOUT).await?;
-        let admin = Arc::clone(&self.admin);
+        let Overview { topics: described, is_embedded, .. } = self.describe(CALL_TIMEOUT).await?;
         // It does not answer what follows.
-        let embedded = tokio::task::spawn_blocking(move || client::is_embedded(admin.inner(), CALL_TIMEOUT));
-        if embedded.await.map_err(|_| TopicsError::Stopped)? {
+        if is_embedded {
             return Err(TopicsError::Embedded { servers: self.servers.clone() });
         }
         let there: Vec<&str> = needs.iter().map(|need| need.name.as_str()).collect();
-        let there: Vec<&str> = there.into_iter().filter(|name| partitions.contains_key(*name)).collect();
+        let there: Vec<&str> = there.into_iter().filter(|name| described.contains_key(*name)).collect();
         let mut found = BTreeMap::new();
         if there.is_empty() {
             return Ok(found);
@@ -133,7 +193,7 @@ impl Topics {
         for (name, answer) in there.into_iter().zip(answers) {
             let resource = answer.map_err(|code| refused(name, code))?;
             if let OwnedResourceSpecifier::Topic(topic) = &resource.specifier {
-                let partitions = partitions.get(topic).copied().unwrap_or_default();
+                let partitions = described.get(topic).map_or(0, |topic| topic.partitions);
                 let config = config_of(&resource);
                 found.insert(topic.clone(), Found { partitions, config });
             }

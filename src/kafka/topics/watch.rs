@@ -1,11 +1,15 @@
 //! Looks after Kafka and its topics while the service runs.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::config::Config;
 use crate::health::Reporter;
+use crate::kafka::describe::Overview;
 use crate::shutdown::Shutdown;
 
 use super::{Topics, TopicsError, unfit};
@@ -18,32 +22,69 @@ const CALM_PAUSE: Duration = Duration::from_secs(5);
 /// For one answer. A broker that is slower than this has troubles of its own.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Between looks at the settings of topics, which nobody changes often.
+const POLICY_PAUSE: Duration = Duration::from_secs(60);
+
+/// The ids of our topics by name, as they were seen last; empty until then. A topic made anew has another id.
+pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
+
 /// Whether the topics were once found fit for the service.
 pub type Fit = watch::Receiver<bool>;
 
-/// Looks at the topics until `shutdown` and reports what is wrong; once they are fit, `fit` is told.
+/// What is wrong with the topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// Requests cannot be answered.
+    Unfit(String),
+    /// Everything works, but flags or kill switches will be lost.
+    Losing(String),
+}
+
+/// Looks at the topics, and remembers what need not be asked for each time.
+struct Watcher<'w> {
+    topics: Topics,
+    config: &'w Config,
+    ids: watch::Sender<Arc<BTreeMap<String, String>>>,
+    policies: Vec<String>,
+    policies_at: Option<Instant>,
+    is_embedded: bool,
+}
+
+/// Looks at the topics until `shutdown` and reports what is wrong; once they are fit, `fit` is told. `ids` gets the
+/// topics' ids after each look.
 pub async fn look_after(
     config: &Config,
     health: &Reporter,
     fit: watch::Sender<bool>,
+    ids: watch::Sender<Arc<BTreeMap<String, String>>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let topics = Topics::new(config)?;
+    let mut watcher =
+        Watcher { topics, config, ids, policies: Vec::new(), policies_at: None, is_embedded: false };
     let mut pause = MIN_PAUSE;
     let mut trouble = None;
     loop {
-        let now = tokio::select! {
+        let unfit = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            found = look(&topics, config) => found.err(),
+            found = watcher.look() => found.err(),
         };
-        tell(health, trouble.as_deref(), now.as_deref());
-        if now.is_none() {
+        let is_fit = unfit.is_none();
+        if is_fit {
             fit.send_replace(true);
         }
-        pause = match (&trouble, &now) {
-            (_, None) => CALM_PAUSE,
-            (None, Some(_)) => MIN_PAUSE,
-            (Some(_), Some(_)) => (pause * 2).min(MAX_PAUSE),
+        let now = match unfit {
+            Some(trouble) => Some(Trouble::Unfit(trouble)),
+            None => tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                losing = watcher.look_at_policies() => losing,
+            },
+        };
+        tell(health, trouble.as_ref(), now.as_ref());
+        pause = match (matches!(trouble, Some(Trouble::Unfit(_))), is_fit) {
+            (_, true) => CALM_PAUSE,
+            (false, false) => MIN_PAUSE,
+            (true, false) => (pause * 2).min(MAX_PAUSE),
         };
         trouble = now;
         tokio::select! {
@@ -61,18 +102,52 @@ pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
     }
 }
 
-async fn look(topics: &Topics, config: &Config) -> Result<(), String> {
-    let partitions = topics.partitions(LOOK_TIMEOUT).await.map_err(|error: TopicsError| error.to_string())?;
-    unfit(&config.topics, |name| partitions.get(name).copied()).map_or(Ok(()), Err)
+impl Watcher<'_> {
+    /// Looks at the topics; the error says why requests cannot be answered.
+    async fn look(&mut self) -> Result<(), String> {
+        let failed = |error: TopicsError| error.to_string();
+        let Overview { topics: found, is_embedded, .. } =
+            self.topics.describe(LOOK_TIMEOUT).await.map_err(failed)?;
+        self.is_embedded = is_embedded;
+        let ids = found.iter().map(|(name, topic)| (name.clone(), topic.id.clone())).collect();
+        self.ids.send_if_modified(|before| {
+            let is_new = **before != ids;
+            if is_new {
+                *before = Arc::new(ids);
+            }
+            is_new
+        });
+        let partitions = |name: &str| found.get(name).map(|topic| topic.partitions);
+        unfit(&self.config.topics, partitions).map_or(Ok(()), Err)
+    }
+
+    /// Asks for the topics' settings, though not each time while they are as needed.
+    async fn look_at_policies(&mut self) -> Option<Trouble> {
+        let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_PAUSE);
+        // The broker of `dev` has no settings.
+        if !self.is_embedded && (!is_recent || !self.policies.is_empty()) {
+            self.policies_at = Some(Instant::now());
+            match self.topics.wrong_policies().await {
+                Ok(policies) => self.policies = policies,
+                // This user may not see them, or the broker has just gone: the next look at the topics says so.
+                Err(error) => debug!(%error, "the settings of the topics cannot be read"),
+            }
+        }
+        (!self.policies.is_empty()).then(|| Trouble::Losing(self.policies.join("; ")))
+    }
 }
 
-fn tell(health: &Reporter, before: Option<&str>, now: Option<&str>) {
+fn tell(health: &Reporter, before: Option<&Trouble>, now: Option<&Trouble>) {
     match now {
         None => health.up(),
-        Some(trouble) => health.down(trouble),
+        Some(Trouble::Unfit(trouble)) => health.down(trouble),
+        Some(Trouble::Losing(trouble)) => health.degraded(trouble),
     }
     match (before, now) {
-        (before, Some(trouble)) if before != Some(trouble) => tracing::error!("{trouble}"),
+        (before, Some(trouble)) if before != Some(trouble) => {
+            let (Trouble::Unfit(trouble) | Trouble::Losing(trouble)) = trouble;
+            tracing::error!("{trouble}");
+        }
         (Some(_), None) => tracing::info!("kafka and its topics are as needed"),
         _ => {}
     }

@@ -15,6 +15,7 @@ fn sample() -> DiskSnapshot {
             removed: [("e/gone".to_owned(), 6)].into(),
             switches: vec![switch("e/a", 8, "killed").into()],
         },
+        sources: Vec::new(),
     }
 }
 

@@ -52,7 +52,7 @@ impl Keeper {
     /// Flags from the disk are good enough now.
     pub(super) fn trust_disk(&mut self, why: &str) {
         let standing = self.store.standing();
-        if standing.ready || standing.origin != Origin::Disk {
+        if standing.ready || standing.origin != Origin::Disk || !self.waiting_for().is_empty() {
             return;
         }
         let age = standing.age(Utc::now()).unwrap_or_default();
@@ -78,6 +78,7 @@ impl Keeper {
                 Verdict::Same | Verdict::Stale => {}
             }
         }
+        self.sources.restore(&snapshot.sources);
         self.offset = snapshot.offset;
         self.store.apply(changes);
         let (flags, saved_at) = (self.ledger.len(), snapshot.saved_at);
@@ -96,6 +97,7 @@ impl Keeper {
             topic: self.topic.clone(),
             offset: self.offset,
             saved: self.ledger.saved(),
+            sources: self.sources.known().values().cloned().collect(),
         }
     }
 }

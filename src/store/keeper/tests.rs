@@ -17,12 +17,17 @@ impl Scene {
     }
 
     fn with(prepare: impl FnOnce(&Disk)) -> Self {
+        Self::expecting(anything(), prepare)
+    }
+
+    fn expecting(expected: Expected, prepare: impl FnOnce(&Disk)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::new(folder.path());
         prepare(&disk);
         let store = Arc::new(Store::default());
         let mut keeper =
-            Keeper::new(Arc::clone(&store), Metrics::new(), Some(disk.clone()), "definitions").unwrap();
+            Keeper::new(Arc::clone(&store), Metrics::new(), Some(disk.clone()), "definitions", expected)
+                .unwrap();
         keeper.load(&disk);
         Self { _folder: folder, disk, store, keeper }
     }
@@ -47,6 +52,11 @@ impl Scene {
     }
 }
 
+/// Ready with whatever there is.
+fn anything() -> Expected {
+    Expected { start_without_source: true, ..Expected::default() }
+}
+
 /// A disk with `count` flags of version 5.
 fn filled(disk: &Disk, count: usize) {
     let values = (0..count).map(|number| value(&format!("e/{number}"), 5, true).into());
@@ -55,6 +65,7 @@ fn filled(disk: &Disk, count: usize) {
         topic: "definitions".to_owned(),
         offset: 9,
         saved: crate::store::ledger::Saved { values: values.collect(), ..Default::default() },
+        sources: Vec::new(),
     };
     disk.save(&snapshot).unwrap();
 }
@@ -226,8 +237,8 @@ fn switches_are_on_disk_and_a_topic_made_anew_lifts_none() {
                 switches: vec![switch("e/a", 8, "killed").into()],
                 ..Default::default()
             };
-            let snapshot =
-                DiskSnapshot { saved_at: Utc::now(), topic: "definitions".to_owned(), offset: 1, saved };
+            let (topic, sources) = ("definitions".to_owned(), Vec::new());
+            let snapshot = DiskSnapshot { saved_at: Utc::now(), topic, offset: 1, saved, sources };
             disk.save(&snapshot).unwrap();
         })
     };
@@ -241,6 +252,128 @@ fn switches_are_on_disk_and_a_topic_made_anew_lifts_none() {
     assert_eq!(scene.killed("a"), (true, 8));
     read(&mut scene, false);
     assert_eq!(scene.killed("a"), (true, 8), "a topic that was never written");
+    let mut scene = killed();
     read(&mut scene, true);
     assert_eq!(scene.killed("a"), (false, 5), "compacted away");
+}
+
+mod first_sync {
+    use super::*;
+    use crate::message::definition::Source;
+    use crate::message::source_status::{SourceName, SourceStatus};
+
+    fn dev() -> SourceName {
+        SourceName { source: Source::Unleash, environment: "e".to_owned() }
+    }
+
+    fn status(is_synced: bool) -> Vec<u8> {
+        let status = SourceStatus {
+            source: Source::Unleash,
+            environment: "e".to_owned(),
+            synced_at: is_synced.then(Utc::now),
+            last_success: None,
+            error: None,
+            leader: "one".to_owned(),
+            reported_at: Utc::now(),
+        };
+        serde_json::to_vec(&status).unwrap()
+    }
+
+    fn waiting(prepare: impl FnOnce(&Disk)) -> Scene {
+        Scene::expecting(Expected { sources: vec![dev()], start_without_source: false }, prepare)
+    }
+
+    #[test]
+    fn a_store_is_ready_when_its_source_was_read_to_the_end_and_stays_so() {
+        let mut scene = waiting(|_| {});
+        scene.begin_reading();
+        scene.keeper.reached_end();
+        assert!(!scene.store.is_ready(), "an empty topic");
+        scene.take(&dev().key(), &status(false));
+        scene.set("e/a", 5);
+        scene.keeper.flush();
+        assert!(!scene.store.is_ready(), "half of a first sync");
+        assert!(scene.store.standing().waiting_for[0].contains("unleash (e)"));
+        scene.take(&dev().key(), &status(true));
+        scene.keeper.flush();
+        assert!(scene.store.is_ready() && scene.store.standing().waiting_for.is_empty());
+        scene.begin_reading();
+        scene.take(&dev().key(), &status(false));
+        scene.keeper.reached_end();
+        assert!(scene.store.is_ready(), "a topic that was made anew");
+    }
+
+    #[test]
+    fn flags_without_any_status_are_those_of_an_earlier_version() {
+        let mut scene = waiting(|_| {});
+        scene.begin_reading();
+        scene.set("e/a", 5);
+        scene.keeper.reached_end();
+        assert!(scene.store.is_ready());
+    }
+
+    #[test]
+    fn a_snapshot_of_an_unfinished_first_sync_is_not_good_enough() {
+        let mut scene = waiting(|_| {});
+        scene.begin_reading();
+        scene.take(&dev().key(), &status(false));
+        scene.keeper.reached_end();
+        let Scene { _folder, disk, keeper, .. } = scene;
+        keeper.finish();
+        let bytes = std::fs::read(disk.path()).unwrap();
+        let load = |disk: &Disk| {
+            std::fs::create_dir_all(disk.path().parent().unwrap()).unwrap();
+            std::fs::write(disk.path(), &bytes).unwrap();
+        };
+        let mut scene = waiting(load);
+        scene.keeper.trouble("Kafka is away".to_owned(), true);
+        assert!(!scene.store.is_ready());
+        let mut scene = waiting(|disk| filled(disk, 1));
+        scene.keeper.trouble("Kafka is away".to_owned(), true);
+        assert!(scene.store.is_ready(), "a snapshot with flags");
+    }
+}
+
+#[test]
+fn what_a_followed_topic_has_lost_is_kept_and_named_until_it_is_there_again() {
+    let mut scene = Scene::new();
+    scene.keeper.begin_reading();
+    for key in ["e/a", "e/b", "e/c"] {
+        scene.set(key, 5);
+    }
+    scene.switch("e/a", Some(&switch("e/a", 8, "killed")));
+    scene.keeper.switches_read(true);
+    scene.keeper.reached_end();
+    scene.keeper.contact(Utc::now());
+    let missing = scene.store.missing();
+
+    // Few flags, and a topic that was written: both would be removed at a start.
+    scene.keeper.begin_reading();
+    scene.set("e/c", 5);
+    scene.keeper.switches_read(true);
+    scene.keeper.reached_end();
+    assert_eq!((scene.flags(), scene.killed("a")), (3, (true, 8)));
+    let lost = Arc::clone(&missing.borrow());
+    let mut keys: Vec<&str> = lost.definitions.iter().map(|(key, _)| &**key).collect();
+    keys.sort_unstable();
+    assert_eq!((keys, lost.switches.as_slice()), (vec!["e/a", "e/b"], &["e/a".into()][..]));
+    assert_eq!(scene.store.standing().missing, 3);
+
+    scene.set("e/a", 5);
+    scene.set("e/b", 5);
+    scene.switch("e/a", Some(&switch("e/a", 9, "killed")));
+    scene.keeper.flush();
+    assert!(missing.borrow().is_empty());
+    assert_eq!((scene.flags(), scene.store.standing().missing), (3, 0));
+}
+
+#[test]
+fn a_topic_whose_beginning_was_cut_removes_no_flag_at_a_start() {
+    let mut scene = Scene::with(|disk| filled(disk, 3));
+    scene.keeper.begin_reading();
+    scene.keeper.note_cut();
+    scene.set("e/0", 5);
+    scene.keeper.switches_read(true);
+    scene.keeper.reached_end();
+    assert_eq!(scene.flags(), 3);
 }

@@ -41,9 +41,14 @@ impl Scene {
     }
 
     fn start(&self) -> Running {
+        self.start_with(false)
+    }
+
+    fn start_with(&self, start_without_source: bool) -> Running {
         let loaded = crate::config::load_from(None, [], crate::config::Profile::Dev);
         let mut config = loaded.unwrap().config;
         crate::dev::embed(&mut config, self.cluster.bootstrap_servers());
+        config.feed.start_without_source = start_without_source;
         config.state_dir = self.folder.path().to_owned();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
         let reader =
@@ -104,9 +109,9 @@ fn the_whole_topic_is_read_and_then_followed() {
 }
 
 #[test]
-fn an_empty_topic_is_ready_with_nothing() {
+fn an_empty_topic_is_ready_with_nothing_where_the_operator_wants_that() {
     let scene = Scene::new();
-    let running = scene.start();
+    let running = scene.start_with(true);
     running.until("ready", Store::is_ready);
     assert_eq!(running.store.version(), 0);
     running.stop();
@@ -156,7 +161,8 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
         values: ["e/kept", "e/gone"].map(|key| value(key, 1, true).into()).to_vec(),
         ..Default::default()
     };
-    let snapshot = DiskSnapshot { saved_at: chrono::Utc::now(), topic: TOPIC.to_owned(), offset: 0, saved };
+    let (topic, sources) = (TOPIC.to_owned(), Vec::new());
+    let snapshot = DiskSnapshot { saved_at: chrono::Utc::now(), topic, offset: 0, saved, sources };
     Disk::new(scene.folder.path()).save(&snapshot).unwrap();
     let running = scene.start();
     running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);

@@ -62,6 +62,10 @@ impl Group {
             std::env::var("FLAGSTREAM_TEST_LOG").unwrap_or_else(|_| "info".to_owned()),
         )];
         settings.extend(self.settings());
+        // Most tests write their flags themselves, or none at all.
+        if !settings.iter().any(|(name, _)| name == "UNLEASH_URL" || name == "DATABASE_URL") {
+            settings.push(("FLAGSTREAM_FEED__START_WITHOUT_SOURCE".to_owned(), "true".to_owned()));
+        }
         settings.extend([
             ("FLAGSTREAM_INSTANCE".to_owned(), name.to_owned()),
             ("FLAGSTREAM_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}")),

@@ -10,9 +10,10 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::http::block_on;
-use super::{Stack, flagstream};
+use super::{SOON, Stack, flagstream, wait_until};
 
 /// Names that no other test uses, for all topics, for groups, and for whatever else is shared.
 #[derive(Debug, Clone)]
@@ -150,6 +151,34 @@ impl Topics {
             result.unwrap();
         }
         self.partitions = partitions;
+    }
+
+    /// Deletes a topic and makes it anew, as needed.
+    pub fn make_anew(&self, topic: &str) {
+        for result in block_on(admin(&self.kafka).delete_topics(&[topic], &AdminOptions::new())).unwrap() {
+            result.unwrap();
+        }
+        let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        // The old one is gone a moment later.
+        wait_until("made anew", SOON, || {
+            let made = block_on(admin(&self.kafka).create_topics([&new], &AdminOptions::new())).unwrap();
+            made.into_iter().all(|result| result.is_ok())
+        });
+    }
+
+    /// Removes all records that the only partition of a topic has now.
+    pub fn delete_records(&self, topic: &str) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::End).unwrap();
+        block_on(admin(&self.kafka).delete_records(&offsets, &AdminOptions::new())).unwrap();
+    }
+
+    pub fn set_policy(&self, topic: &str, policy: &str) {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", policy);
+        let set = block_on(admin(&self.kafka).alter_configs([&config], &AdminOptions::new())).unwrap();
+        for result in set {
+            result.unwrap();
+        }
     }
 
     /// Sets the largest record (batch, as compressed) that a topic takes.

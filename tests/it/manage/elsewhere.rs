@@ -162,7 +162,8 @@ fn a_source_that_cannot_be_looked_at_is_told_and_evaluation_goes_on() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::new(stack)
         .set("UNLEASH_URL", "http://127.0.0.1:1")
-        .set("UNLEASH_API_TOKEN", "x:development.y");
+        .set("UNLEASH_API_TOKEN", "x:development.y")
+        .set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true");
     let service = scene.start("one");
     leads(&service);
     let answer = scene.ask(&service, "POST", SYNC, &[], &Value::Null);

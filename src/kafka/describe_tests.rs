@@ -1,0 +1,33 @@
+//! Questions about topics, on librdkafka's mock broker, which is also that of `dev`.
+#![allow(clippy::unwrap_used)]
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn topics_are_asked_for_by_name_and_none_is_made_by_asking() {
+    let cluster = MockCluster::new(3).unwrap();
+    for number in 0..20 {
+        cluster.create_topic(&format!("other-{number}"), 3, 1).unwrap();
+    }
+    cluster.create_topic("ours", 4, 1).unwrap();
+    // The client of `topics`: a producer's, which makes topics by asking for them.
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    for _ in 0..2 {
+        let Overview { brokers, topics, .. } =
+            overview(client.inner(), &["ours", "absent"], PATIENCE).unwrap();
+        assert_eq!(brokers, 3);
+        let found: Vec<_> = topics.iter().map(|(name, topic)| (name.as_str(), topic.partitions)).collect();
+        assert_eq!(found, [("ours", 4)]);
+        assert_eq!(topics.get("ours").map(|topic| topic.leaderless), Some(0));
+    }
+    let all = client.inner().fetch_metadata(None, PATIENCE).unwrap();
+    assert!(all.topics().iter().all(|topic| topic.name() != "absent"));
+}
