@@ -17,6 +17,9 @@ pub enum ManageError {
     Database(DatabaseError),
     #[error("the flags in force are not known here yet")]
     NotReady,
+    /// Too much of the kind is being done; what it is.
+    #[error("{0}: too many at once, retry later")]
+    Busy(&'static str),
     #[error("there is no flag of this name in this environment")]
     Unknown,
     #[error(transparent)]

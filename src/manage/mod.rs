@@ -12,6 +12,7 @@
 
 mod change;
 mod cleanup;
+mod compile;
 mod error;
 mod history;
 mod kill;
@@ -64,6 +65,8 @@ pub struct Manager {
     experiments: Option<Experiments>,
     /// One preview at a time: each holds evaluations and definitions.
     previews: Semaphore,
+    /// Places for those that wait for their turn, and the one whose turn it is.
+    preview_places: Semaphore,
     /// Of flags that are managed elsewhere.
     origins: Vec<Origin>,
 }
@@ -82,8 +85,8 @@ impl Manager {
             Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
         });
         let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
-        let previews = Semaphore::new(1);
-        Self { config, store, records, hints, switches, experiments, previews, origins }
+        let (previews, preview_places) = (Semaphore::new(1), Semaphore::new(preview::MAX_PREVIEWS));
+        Self { config, store, records, hints, switches, experiments, previews, preview_places, origins }
     }
 
     /// The store that its calls wait for.

@@ -10,7 +10,10 @@ use crate::replay::{
     self, History, Progress, Proposal, ReplayError, Report, Session, Wanted, With, proposal,
 };
 
-use super::{ManageError, Manager};
+use super::{ManageError, Manager, compile};
+
+/// Previews that are computed or wait for their turn; further ones are refused.
+pub(super) const MAX_PREVIEWS: usize = 4;
 
 /// What is proposed: JSON texts.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +22,28 @@ pub enum Proposed<'p> {
     Unleash(&'p str),
     /// A local flag.
     Local(&'p str),
+}
+
+/// The same, for another thread.
+enum OwnedProposed {
+    Unleash(String),
+    Local(String),
+}
+
+impl OwnedProposed {
+    fn of(proposed: Proposed<'_>) -> Self {
+        match proposed {
+            Proposed::Unleash(text) => Self::Unleash(text.to_owned()),
+            Proposed::Local(text) => Self::Local(text.to_owned()),
+        }
+    }
+
+    fn borrowed(&self) -> Proposed<'_> {
+        match self {
+            Self::Unleash(text) => Proposed::Unleash(text),
+            Self::Local(text) => Proposed::Local(text),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -40,9 +65,12 @@ impl Manager {
     ) -> Result<Preview, ManageError> {
         let database = &self.records()?.database;
         let now = Utc::now();
-        let proposal = read(environment, name, proposed, now)?;
+        let _place = self.preview_places.try_acquire().map_err(|_| ManageError::Busy("previews"))?;
         // Never closed.
         let _turn = self.previews.acquire().await;
+        let (expected, text) = ((environment.to_owned(), name.to_owned()), OwnedProposed::of(proposed));
+        let read = move || read(&expected.0, &expected.1, text.borrowed(), now);
+        let proposal = compile::apart(read).await??;
         let failed = |error: ReplayError| match error {
             ReplayError::Database(error) => ManageError::from(error),
             error => ManageError::field("definition", error.to_string()),

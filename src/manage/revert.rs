@@ -6,9 +6,9 @@ use crate::database::on_pool;
 use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
-use super::change::{Asked, By, Done, check, current, has_room, wanted};
+use super::change::{Asked, By, Done, current, has_room, wanted};
 use super::records::{Decision, Wanted, Written};
-use super::{ManageError, Manager};
+use super::{ManageError, Manager, compile};
 
 /// The state to go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Manager {
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         let mut flag = self.as_it_was(environment, name, target).await?;
-        check(name, environment, &flag)?;
+        compile::checked(name, environment, &flag).await?;
         let exists = records.find(environment, name).await?.is_some();
         let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
         if !exists {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::flag::{CompiledFlag, FlagChange};
+use crate::flag::{CompileError, CompiledFlag, FlagChange};
 use crate::message::definition::Definition;
 use crate::message::kill_switch::KillSwitch;
 
@@ -19,6 +19,8 @@ use super::switches::Switches;
 const MAX_REMOVED_COUNT: usize = 100_000;
 /// So many refused records are listed by name.
 const MAX_REFUSED_COUNT: usize = 1_000;
+/// Most memory of the compiled regular expressions of one environment's flags, in bytes.
+pub const MAX_EXPRESSIONS_BYTES: usize = 64 << 20;
 /// Refusals are told to people: a line or two.
 const MAX_MESSAGE_CHARS: usize = 500;
 
@@ -29,6 +31,8 @@ pub struct Ledger {
     removed: AHashMap<Box<str>, u64>,
     switches: Switches,
     refused: BTreeMap<Box<str>, Refused>,
+    /// What the compiled regular expressions of an environment's flags take, those of each flag counted on their own.
+    expression_bytes: AHashMap<Box<str>, usize>,
     reading: u64,
 }
 
@@ -47,6 +51,8 @@ struct Entry {
     seen: u64,
     /// What of its definition cannot be evaluated, and why.
     problems: Option<Arc<str>>,
+    /// What its compiled regular expressions take.
+    expression_bytes: usize,
 }
 
 /// What became of a record.
@@ -156,11 +162,14 @@ impl Ledger {
     /// Removes what the current reading has not shown.
     pub fn sweep(&mut self) -> Vec<FlagChange> {
         let reading = self.reading;
-        let swept = self.entries.extract_if(|_, entry| entry.seen != reading);
-        let changes: Vec<_> = swept
+        let swept: Vec<_> = self.entries.extract_if(|_, entry| entry.seen != reading).collect();
+        let mut changes = Vec::with_capacity(swept.len());
+        for (text, entry) in swept {
             // Not remembered as removed: whoever fills the topic again may use the same versions.
-            .filter_map(|(key, entry)| Some(removal(&Key::parse(Some(key.as_bytes())).ok()?, entry.version)))
-            .collect();
+            let Ok(key) = Key::parse(Some(text.as_bytes())) else { continue };
+            self.note_expressions(key.environment, Some(&entry), 0);
+            changes.push(removal(&key, entry.version));
+        }
         self.refused.retain(|_, refused| refused.seen == reading);
         changes
     }
@@ -194,7 +203,8 @@ impl Ledger {
             }
             _ => {}
         }
-        let flag = match compile(key, &definition) {
+        let compiled = compile(key, &definition).and_then(|flag| self.within_limits(key, flag));
+        let flag = match compiled {
             Ok(flag) => flag,
             Err(refusal) if self.entries.contains_key(key.text) => return Err(refusal),
             // There is no last good version: callers get the reason, and not an unknown flag.
@@ -204,10 +214,38 @@ impl Ledger {
         let flag = self.switches.put_on(key.text, flag);
         let problems = problems(&flag);
         self.list_problems(key.text, problems.as_deref());
-        let entry = Entry { version, value: value.into(), seen: self.reading, problems };
-        self.entries.insert(key.text.into(), entry);
+        let expression_bytes = flag.expression_bytes();
+        let entry = Entry { version, value: value.into(), seen: self.reading, problems, expression_bytes };
+        let before = self.entries.insert(key.text.into(), entry);
+        self.note_expressions(key.environment, before.as_ref(), expression_bytes);
         self.removed.remove(key.text);
         Ok(Verdict::Changed(FlagChange::Set(Arc::new(flag))))
+    }
+
+    /// Refuses a flag whose regular expressions would exceed what those of an environment may take together.
+    fn within_limits(&self, key: &Key<'_>, flag: CompiledFlag) -> Result<CompiledFlag, Refusal> {
+        let before = self.entries.get(key.text).map_or(0, |entry| entry.expression_bytes);
+        let others = self.expression_bytes.get(key.environment).map_or(0, |all| all.saturating_sub(before));
+        if flag.expression_bytes() == 0 || others + flag.expression_bytes() <= MAX_EXPRESSIONS_BYTES {
+            return Ok(flag);
+        }
+        Err(Refusal::Compile(CompileError {
+            flag: key.flag.to_owned(),
+            field: "strategies".to_owned(),
+            message: format!(
+                "its regular expressions and those of the environment's other flags take more than \
+                 {MAX_EXPRESSIONS_BYTES} bytes as they are compiled"
+            ),
+        }))
+    }
+
+    fn note_expressions(&mut self, environment: &str, before: Option<&Entry>, now: usize) {
+        let before = before.map_or(0, |entry| entry.expression_bytes);
+        if before == 0 && now == 0 {
+            return;
+        }
+        let all = self.expression_bytes.entry(environment.into()).or_default();
+        *all = all.saturating_sub(before).saturating_add(now);
     }
 
     /// Lists a flag of whose definition something cannot be evaluated, or takes it off the list.
@@ -227,7 +265,8 @@ impl Ledger {
             return Ok(Verdict::Stale);
         }
         self.refused.remove(key.text);
-        self.entries.remove(key.text);
+        let before = self.entries.remove(key.text);
+        self.note_expressions(key.environment, before.as_ref(), 0);
         let repeated = self.removed.insert(key.text.into(), version) == Some(version);
         self.bound_removed();
         if repeated && known.is_none() {

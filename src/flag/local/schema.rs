@@ -9,7 +9,6 @@ use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::Invalid;
-use crate::flag::definition::MAX_REGEX_BYTES;
 
 /// What a local flag may say.
 pub const SCHEMA: &str = include_str!("../../../schemas/local-flag.schema.json");
@@ -20,6 +19,9 @@ pub const VERSION: &str = "expected a semantic version such as 1.2.3";
 /// Of all whole numbers that a flag may say.
 const PERCENTAGE: &str = "expected a whole number from 0 to 100";
 const MAX_SCHEMA_BYTES: usize = 8_192;
+/// Regular expressions of one schema of values, and what each may take as it is compiled.
+const MAX_SCHEMA_PATTERNS: usize = 20;
+const MAX_SCHEMA_PATTERN_BYTES: usize = 256 << 10;
 /// In such a schema, references aside, the cost is bounded by its size and the value's.
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
@@ -46,7 +48,10 @@ pub fn of_values(schema: &Value) -> Result<Validator, String> {
     if has_reference(schema) {
         return Err("expected no references".to_owned());
     }
-    let patterns = PatternOptions::regex().size_limit(MAX_REGEX_BYTES);
+    if patterns(schema) > MAX_SCHEMA_PATTERNS {
+        return Err(format!("expected at most {MAX_SCHEMA_PATTERNS} regular expressions"));
+    }
+    let patterns = PatternOptions::regex().size_limit(MAX_SCHEMA_PATTERN_BYTES);
     let options = jsonschema::options().with_pattern_options(patterns);
     options.build(schema).map_err(|error| format!("expected a JSON Schema: {error}"))
 }
@@ -72,8 +77,27 @@ fn ours(whole: bool) -> Result<Validator, String> {
     options.build(&schema).map_err(|error| error.to_string())
 }
 
+/// Whether it is well-formed. It is not compiled here, which takes up to megabytes: it is given no room for that, and is
+/// parsed before it runs out of it. The limits of compiled expressions are the flag's.
 fn is_regex(text: &str) -> bool {
-    RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().is_ok()
+    let compiled = RegexBuilder::new(text).size_limit(0).build();
+    matches!(compiled, Ok(_) | Err(regex::Error::CompiledTooBig(_)))
+}
+
+/// Regular expressions of a schema, wherever they stand.
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Array(items) => items.iter().map(patterns).sum(),
+        Value::Object(members) => {
+            let of = |(name, member): (&String, &Value)| match (name.as_str(), member) {
+                ("pattern", Value::String(_)) => 1,
+                ("patternProperties", Value::Object(properties)) => properties.len() + patterns(member),
+                _ => patterns(member),
+            };
+            members.iter().map(of).sum()
+        }
+        _ => 0,
+    }
 }
 
 /// Wherever it stands: a property of that name is not worth the doubt.

@@ -38,7 +38,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
             let detail = "the database does not answer; whether a change was made before is not known";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
         }
-        ManageError::NotReady | ManageError::Late(_) => {
+        ManageError::NotReady | ManageError::Late(_) | ManageError::Busy(_) => {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
         }
     };

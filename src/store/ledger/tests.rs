@@ -113,6 +113,48 @@ fn a_flag_of_which_a_part_cannot_be_evaluated_is_listed_until_it_is_mended() {
     assert!(ledger.refused().is_empty());
 }
 
+/// A definition whose expressions take some seven megabytes.
+fn with_expressions(key: &str, version: u64, mark: usize) -> Vec<u8> {
+    let text = String::from_utf8(value(key, version, true)).unwrap();
+    let constraint = |n: usize| {
+        let expression = format!("{mark}-{n}-\\\\w{{30}}");
+        format!(r#"{{"contextName":"x","operator":"REGEX","value":"{expression}"}}"#)
+    };
+    let constraints: Vec<_> = (0..3).map(constraint).collect();
+    let strategies =
+        format!(r#""strategies":[{{"name":"default","constraints":[{}]}}]"#, constraints.join(","));
+    text.replace(r#""strategies":[]"#, &strategies).into_bytes()
+}
+
+#[test]
+fn the_expressions_of_an_environment_are_limited_and_the_last_good_version_stays() {
+    let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
+    take(&mut ledger, &mut snapshot, "e/last", Some(&value("e/last", 1, true)), None);
+    let mut count = 0;
+    let refused = loop {
+        let key = format!("e/f{count}");
+        let verdict = take(&mut ledger, &mut snapshot, &key, Some(&with_expressions(&key, 5, count)), None);
+        assert_eq!(verdict, 'c');
+        if let Some(reason) = snapshot.environment("e").unwrap().get(&key[2..]).unwrap().unusable_because() {
+            break reason.to_owned();
+        }
+        count += 1;
+    };
+    assert!((8..=32).contains(&count), "{count}");
+    assert!(refused.contains("67108864 bytes"), "{refused}");
+    let last = with_expressions("e/last", 9, 1_000);
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/last", Some(&last), None), 'r');
+    assert_eq!(version_of(&snapshot, "e", "last"), Some(1));
+    assert!(ledger.refused().contains_key("e/last"));
+    // Another environment has room of its own, and what is deleted makes room.
+    let other = with_expressions("other/f", 5, 0);
+    assert_eq!(take(&mut ledger, &mut snapshot, "other/f", Some(&other), None), 'c');
+    assert!(snapshot.environment("other").unwrap().get("f").unwrap().unusable_because().is_none());
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/f0", None, None), 'c');
+    assert_eq!(take(&mut ledger, &mut snapshot, "e/last", Some(&last), None), 'c');
+    assert_eq!(version_of(&snapshot, "e", "last"), Some(9));
+}
+
 #[test]
 fn a_flag_cannot_take_the_place_of_another() {
     let text = String::from_utf8(value("e/a", 5, true)).unwrap();
