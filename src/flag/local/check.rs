@@ -5,13 +5,16 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::model::{Attribute, Dependency, LocalFlag, Rule, Step, Variant};
-use super::share::{self, TOTAL_WEIGHT};
+use super::share::{self, TOTAL_WEIGHT, WHOLE};
 use super::value::Values;
-use super::words::{Operator, Status, Strategy, ValueKind};
+use super::words::{Operator, Status, Strategy, ValueKind, Weights};
 use super::{Invalid, schedule, schema};
+use crate::flag::MAX_FLAG_EXPRESSIONS;
 
 /// Strategies that a flag may become, those of all its steps together.
 const MAX_STRATEGIES: usize = 1_000;
+/// Warnings about one flag.
+const MAX_WARNINGS: usize = 10;
 /// What else has a meaning for `stickiness` than an attribute.
 const OWN_TIME: &str = "currentTime";
 
@@ -28,7 +31,8 @@ pub fn tidy(flag: &mut LocalFlag) -> Vec<Invalid> {
 
 /// Everything that is wrong with the flag as a whole.
 pub fn problems(flag: &LocalFlag) -> Vec<Invalid> {
-    let mut found = Found { values: Values::default(), kind: flag.value_type, problems: Vec::new() };
+    let (kind, of) = (flag.value_type, flag.weights);
+    let mut found = Found { values: Values::default(), kind, of, problems: Vec::new() };
     match Values::of(flag) {
         Ok(values) => found.values = values,
         Err(problems) => found.problems.extend(problems),
@@ -40,13 +44,47 @@ pub fn problems(flag: &LocalFlag) -> Vec<Invalid> {
     found.rules("rules", &flag.rules);
     found.flag_variants(flag);
     found.schedule(flag);
+    found.expressions(flag);
     found.dependencies(&flag.depends_on);
     found.problems
+}
+
+/// What is right, and perhaps not meant.
+pub fn warnings(flag: &LocalFlag) -> Vec<String> {
+    if flag.weights == Weights::Absolute {
+        return Vec::new();
+    }
+    let distribution = (!flag.distribution.is_empty()).then_some(&flag.distribution);
+    let own = ("variants".to_owned(), flag.variants.as_slice(), distribution);
+    let steps = flag.rollout_schedule.iter().enumerate().filter_map(|(index, step)| {
+        Some((format!("rollout_schedule[{index}].rules"), step.rules.as_ref()?.as_slice()))
+    });
+    let rules = std::iter::once(("rules".to_owned(), flag.rules.as_slice())).chain(steps);
+    let of_rules = rules.flat_map(|(place, rules)| {
+        let of = move |(index, _): (usize, &Rule)| format!("{place}[{index}].variants");
+        rules.iter().enumerate().map(move |it| (of(it), it.1.variants.as_slice(), None))
+    });
+    let sets = std::iter::once(own).chain(of_rules);
+    let short = sets.filter_map(|(place, variants, distribution)| {
+        let given = distribution.is_some() || variants.iter().any(|variant| variant.weight.is_some());
+        let sum: f64 = share::weights(variants, distribution).iter().sum();
+        // Fractions that add up to the whole are as clear as percentages.
+        let is_whole = (sum - 1.0).abs() < 1e-9;
+        (given && sum < WHOLE && !is_whole).then(|| {
+            format!(
+                "{place}: the weights add up to {sum} and are in relation to each other, so that everybody gets a \
+                 variant; with \"weights\": \"absolute\" they are percentages, and the rest gets `control` or none"
+            )
+        })
+    });
+    short.take(MAX_WARNINGS).collect()
 }
 
 struct Found {
     values: Values,
     kind: ValueKind,
+    /// What weights are parts of.
+    of: Weights,
     problems: Vec<Invalid>,
 }
 
@@ -174,6 +212,9 @@ impl Found {
                 (None, Some(flag)) if !flag.distribution.contains_key(&variant.name) => {
                     self.refuse(format!("distribution.{}", variant.name), "is required, as all weights are");
                 }
+                (None, None) if self.of == Weights::Absolute => {
+                    self.refuse(format!("{place}.weight"), "is required, as weights are absolute");
+                }
                 (None, None) if given > 0 => {
                     self.refuse(format!("{place}.weight"), "is required, as other variants have one");
                 }
@@ -206,7 +247,17 @@ impl Found {
             (Some(_), Some(variant)) => format!("distribution.{}", variant.name),
             _ => format!("{place}[{index}].weight"),
         };
-        match share::shares(&weights) {
+        let sum: f64 = weights.iter().sum();
+        if self.of == Weights::Absolute && sum > WHOLE {
+            let message = format!("the weights add up to {sum}, and absolute ones to at most {WHOLE}");
+            return self.refuse(place, message);
+        }
+        let shares = match self.of {
+            Weights::Relative => share::shares(&weights),
+            Weights::Absolute if sum <= 0.0 => None,
+            Weights::Absolute => Some(share::absolute_shares(variants, &weights)),
+        };
+        match shares {
             None => self.refuse(place, "the weights are all 0"),
             Some(shares) => {
                 let lost =
@@ -252,6 +303,20 @@ impl Found {
             let message =
                 format!("has {phases} rules in all its steps together, at most {MAX_STRATEGIES} are allowed");
             self.refuse("rollout_schedule", message);
+        }
+    }
+
+    /// Before anything is compiled.
+    fn expressions(&mut self, flag: &LocalFlag) {
+        let steps = flag.rollout_schedule.iter().filter_map(|step| step.rules.as_ref());
+        let rules = flag.rules.iter().chain(steps.flatten());
+        let attributes = rules.flat_map(|rule| &rule.attributes);
+        let count = attributes.filter(|attribute| attribute.operator == Operator::Matches).count();
+        if count > MAX_FLAG_EXPRESSIONS {
+            let message = format!(
+                "{count} attributes have the operator matches, at most {MAX_FLAG_EXPRESSIONS} are allowed"
+            );
+            self.refuse("rules", message);
         }
     }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::words::{FlagType, Operator, Status, Strategy, ValueKind};
+use super::words::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 
 /// A local flag, without its name and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct LocalFlag {
     pub variants: Vec<Variant>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub distribution: BTreeMap<String, Number>,
+    /// Of the flag's variants and those of its rules.
+    #[serde(skip_serializing_if = "is_default")]
+    pub weights: Weights,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_variant: Option<String>,
     /// In the order of their dates.

@@ -167,6 +167,9 @@ impl World<'_> {
 
     fn in_share(&self, name: &str, stickiness: &str, share: u64) -> bool {
         let value = self.stuck_to(stickiness);
+        if share == 100 && value.is_none() && stickiness == "default" {
+            return true;
+        }
         value.is_some_and(|value| u64::from(hash(name, &value, 0) % 100 + 1) <= share)
     }
 
@@ -189,11 +192,11 @@ impl World<'_> {
         }
         let stickiness = rule["stickiness"].as_str().unwrap_or("default");
         let drawn = if !list(&rule["variants"]).is_empty() {
-            self.draw(name, &list(&rule["variants"]), &Value::Null, stickiness)
+            self.draw(name, flag, &list(&rule["variants"]), &Value::Null, stickiness)
         } else if !on {
             None
         } else if !list(&flag["variants"]).is_empty() {
-            self.draw(name, &list(&flag["variants"]), &flag["distribution"], "default")
+            self.draw(name, flag, &list(&flag["variants"]), &flag["distribution"], "default")
         } else if !flag["default_value"].is_null() && !is_boolean(flag) {
             Some(("default".to_owned(), flag["default_value"].clone()))
         } else {
@@ -208,6 +211,7 @@ impl World<'_> {
     fn draw(
         &self,
         name: &str,
+        flag: &Value,
         variants: &[&Value],
         distribution: &Value,
         stickiness: &str,
@@ -216,7 +220,13 @@ impl World<'_> {
             let given = distribution.get(variant["name"].as_str().unwrap()).unwrap_or(&variant["weight"]);
             given.as_f64().unwrap_or(1.0)
         };
-        let sum: f64 = variants.iter().map(|variant| weight(variant)).sum();
+        let given: f64 = variants.iter().map(|variant| weight(variant)).sum();
+        let absolute = flag["weights"] == "absolute";
+        let sum = if absolute { 100.0 } else { given };
+        let weight = |variant: &Value| {
+            let rest = if absolute && variant["name"] == "control" { 100.0 - given } else { 0.0 };
+            weight(variant) + rest
+        };
         let ticket = f64::from(hash(name, &self.stuck_to(stickiness)?, 86_028_157) % 1_000 + 1);
         let mut upto = 0.0;
         let drawn = variants.iter().find(|variant| {

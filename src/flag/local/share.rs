@@ -47,6 +47,28 @@ pub fn shares(weights: &[f64]) -> Option<Vec<u32>> {
     Some(shares)
 }
 
+/// What weights are parts of where they are absolute.
+pub const WHOLE: f64 = 100.0;
+/// Gets what absolute weights leave.
+const CONTROL: &str = "control";
+
+/// Shares of [`TOTAL_WEIGHT`] by weights that are parts of [`WHOLE`], cut where the sums up to each one end. What they leave
+/// is the variant's named `control`, if there is one; else the shares add up to less than the total.
+pub fn absolute_shares(variants: &[Variant], weights: &[f64]) -> Vec<u32> {
+    let rest = (WHOLE - weights.iter().sum::<f64>()).max(0.0);
+    let control = variants.iter().position(|variant| variant.name == CONTROL);
+    let (mut upto, mut before) = (0.0, 0);
+    let share = |(index, weight): (usize, &f64)| {
+        upto += if control == Some(index) { weight + rest } else { *weight };
+        // A cut that is all but on a whole number is there.
+        let cut = ((upto / WHOLE * f64::from(TOTAL_WEIGHT) + 1e-6).floor() as u32).min(TOTAL_WEIGHT);
+        let share = cut.saturating_sub(before);
+        before = cut;
+        share
+    };
+    weights.iter().enumerate().map(share).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +88,19 @@ mod tests {
         }
         assert_eq!(shares(&[0.0, 0.0]), None);
         assert_eq!(shares(&[]), None);
+    }
+
+    #[test]
+    fn absolute_shares_leave_the_rest_to_control_or_to_nobody() {
+        let of = |given: &[(&str, f64)]| {
+            let variant = |name: &str| Variant { name: name.to_owned(), weight: None, value: None };
+            let variants: Vec<_> = given.iter().map(|(name, _)| variant(name)).collect();
+            let weights: Vec<_> = given.iter().map(|(_, weight)| *weight).collect();
+            absolute_shares(&variants, &weights)
+        };
+        assert_eq!(of(&[("a", 25.0), ("b", 25.0)]), [250, 250]);
+        assert_eq!(of(&[("a", 25.0), ("control", 5.0), ("b", 25.0)]), [250, 500, 250]);
+        assert_eq!(of(&[("a", 33.3), ("b", 33.3), ("c", 33.4)]), [333, 333, 334]);
+        assert_eq!(of(&[("control", 100.0)]), [1_000]);
     }
 }

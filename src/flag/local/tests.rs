@@ -155,3 +155,73 @@ fn an_update_changes_what_it_names() {
     fields.sort_unstable();
     assert_eq!(fields, [("is_enabled", true), ("name", false)]);
 }
+
+/// Three rules of fifty expressions, each of which takes more than a megabyte as it is compiled.
+#[test]
+fn too_many_expressions_are_refused_before_any_is_compiled() {
+    let attribute =
+        |n: usize| json!({"attribute": format!("a{n}"), "operator": "matches", "value": r"\w{30}"});
+    let rule = || json!({"attributes": (0..50).map(attribute).collect::<Vec<_>>()});
+    let body =
+        json!({"name": "f", "environment": "e", "is_enabled": true, "rules": [rule(), rule(), rule()]});
+    let problems = created(body.to_string().as_bytes()).unwrap_err();
+    let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["rules"]);
+    assert!(problems[0].message.starts_with("150 attributes"), "{}", problems[0].message);
+    let flag = json!({"rules": [rule()]});
+    let definition = feature("f", &self::flag(&flag), 1, DateTime::<Utc>::UNIX_EPOCH).to_string();
+    assert!(CompiledFlag::compile("e", 1, &definition).is_ok(), "fifty times the same is compiled once");
+}
+
+#[test]
+fn a_schema_of_values_has_few_regular_expressions() {
+    let properties = |count: usize| {
+        let each = (0..count).map(|n| (format!("p{n}"), json!({"pattern": "^[a-z]+$"})));
+        json!({"name": "f", "environment": "e", "value_type": "object",
+            "value_schema": {"properties": each.collect::<serde_json::Map<_, _>>()}})
+    };
+    assert!(created(properties(20).to_string().as_bytes()).is_ok());
+    let problems = created(properties(21).to_string().as_bytes()).unwrap_err();
+    assert_eq!(problems[0].field, "value_schema");
+}
+
+#[test]
+fn weights_that_add_up_to_less_than_a_hundred_are_warned_about() {
+    let warned = |body: Value| warnings(&flag(&body)).len();
+    let variants = |weights: &[f64]| {
+        let named =
+            weights.iter().enumerate().map(|(n, weight)| json!({"name": format!("v{n}"), "weight": weight}));
+        Value::from(named.collect::<Vec<_>>())
+    };
+    assert_eq!(warned(json!({"variants": variants(&[25.0, 25.0])})), 1);
+    assert_eq!(warned(json!({"rules": [{"variants": variants(&[25.0, 25.0])}]})), 1);
+    assert_eq!(warned(json!({"variants": variants(&[25.0, 25.0]), "weights": "absolute"})), 0);
+    assert_eq!(warned(json!({"variants": variants(&[50.0, 50.0])})), 0);
+    assert_eq!(warned(json!({"variants": variants(&[0.5, 0.5])})), 0);
+    assert_eq!(warned(json!({"variants": [{"name": "a"}, {"name": "b"}]})), 0);
+    assert_eq!(warned(json!({"variants": [{"name": "a"}], "distribution": {"a": 70}})), 1);
+}
+
+#[test]
+fn what_absolute_weights_leave_is_a_draw_that_a_cache_has_to_know() {
+    let body = json!({"is_enabled": true, "value_type": "string", "weights": "absolute",
+        "variants": [{"name": "a", "weight": 50}]});
+    let definition = feature("f", &flag(&body), 1, DateTime::<Utc>::UNIX_EPOCH).to_string();
+    let compiled = CompiledFlag::compile("e", 1, &definition).unwrap();
+    let snapshot = Snapshot::default().with([FlagChange::Set(compiled.into())]);
+    let flags = snapshot.environment("e").unwrap();
+    let steady = flags.steady(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
+    assert_eq!(steady, crate::flag::Steady::No("random"));
+}
+
+#[test]
+fn a_percentage_of_nobody_known_is_no_draw() {
+    let body = json!({"is_enabled": true, "rollout_percentage": 50});
+    let definition = feature("f", &flag(&body), 1, DateTime::<Utc>::UNIX_EPOCH).to_string();
+    let compiled = CompiledFlag::compile("e", 1, &definition).unwrap();
+    let snapshot = Snapshot::default().with([FlagChange::Set(compiled.into())]);
+    let flags = snapshot.environment("e").unwrap();
+    let steady = flags.steady(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
+    assert_eq!(steady, crate::flag::Steady::Always);
+    assert!((0..100).all(|_| !on_for(&flag(&body), None)));
+}

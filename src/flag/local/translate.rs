@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use super::condition::{Conditions, context_name, users};
 use super::model::{LocalFlag, Rule, Variant};
 use super::schedule::{Phase, phases};
-use super::share::{TOTAL_WEIGHT, shares, weights};
+use super::share::{TOTAL_WEIGHT, absolute_shares, shares, weights};
 use super::value::payload;
-use super::words::{Strategy, ValueKind};
+use super::words::{Strategy, ValueKind, Weights};
 
 /// The variant that carries a flag's only value.
 const DEFAULT_VARIANT: &str = "default";
@@ -18,6 +18,9 @@ const DEFAULT_VARIANT: &str = "default";
 pub fn feature(name: &str, flag: &LocalFlag, revision: i64, now: DateTime<Utc>) -> Value {
     let (base, later) = phases(flag, now);
     let mut local = json!({"revision": revision, "owner": flag.owner, "tags": flag.tags});
+    if !flag.variants.is_empty() {
+        add_total_weight(&mut local, flag.weights);
+    }
     let mut feature = json!({
         "name": name,
         "type": flag.r#type,
@@ -86,7 +89,10 @@ fn shorthand(name: &str, flag: &LocalFlag, percentage: Option<u8>) -> Vec<Value>
     let own = if flag.strategy.is_some() { flag.percentage } else { flag.rollout_percentage };
     let others = match (percentage.or(own), flag.strategy) {
         (Some(percentage), _) => {
-            Some(strategy("flexibleRollout", rollout(name, percentage, "default"), Conditions::default()))
+            let rollout = rollout(name, percentage, "default");
+            let mut strategy = strategy("flexibleRollout", rollout, Conditions::default());
+            mark_identified(&mut strategy, percentage, "default");
+            Some(strategy)
         }
         (None, Some(Strategy::None)) => None,
         (None, None) if !users.is_empty() => None,
@@ -113,18 +119,57 @@ fn rule(name: &str, flag: &LocalFlag, index: usize, rule: &Rule) -> Value {
             let title = rule.name.clone().unwrap_or_else(|| format!("rule-{}", index + 1));
             vec![sole(&title, Some(value))]
         }
-        _ => weighted(&rule.variants, &weights(&rule.variants, None)),
+        _ => weighted(&rule.variants, &weights(&rule.variants, None), flag.weights),
     };
+    if !rule.variants.is_empty() {
+        add_total_weight(own_members(&mut strategy), flag.weights);
+    }
+    if let Some(percentage) = rule.percentage {
+        mark_identified(&mut strategy, percentage, stickiness);
+    }
     if let Some(members) = strategy.as_object_mut() {
         members.insert("variants".to_owned(), variants.into());
-        if !rule.enabled || (is_boolean && rule.value == Some(Value::Bool(false))) {
-            let own = members.entry("local").or_insert_with(|| json!({}));
-            if let Some(own) = own.as_object_mut() {
-                own.insert("off".to_owned(), true.into());
-            }
-        }
     }
+    if !rule.enabled || (is_boolean && rule.value == Some(Value::Bool(false))) {
+        add(own_members(&mut strategy), "off", true);
+    }
+    tidy(&mut strategy);
     strategy
+}
+
+/// The members of a strategy that only local flags have.
+fn own_members(strategy: &mut Value) -> &mut Value {
+    if strategy.get("local").is_none() {
+        add(strategy, "local", json!({}));
+    }
+    &mut strategy["local"]
+}
+
+fn add(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+/// Removes `local` where nothing is said there.
+fn tidy(strategy: &mut Value) {
+    let is_empty = strategy.get("local").and_then(Value::as_object).is_some_and(Map::is_empty);
+    if let Some(members) = strategy.as_object_mut().filter(|_| is_empty) {
+        members.remove("local");
+    }
+}
+
+/// A percentage takes nobody who has neither a user nor a session. Of everybody, and of nobody, no draw is made.
+fn mark_identified(strategy: &mut Value, percentage: u8, stickiness: &str) {
+    if stickiness == "default" && (1..100).contains(&percentage) {
+        add(own_members(strategy), "identified", true);
+    }
+}
+
+fn add_total_weight(own: &mut Value, weights: Weights) {
+    if weights == Weights::Absolute {
+        add(own, "totalWeight", TOTAL_WEIGHT);
+    }
 }
 
 /// What those get whom nothing takes; nothing, if the flag does not say.
@@ -174,7 +219,7 @@ fn drawn(name: &str, stickiness: &str) -> Map<String, Value> {
 fn own_variants(flag: &LocalFlag) -> Vec<Value> {
     if !flag.variants.is_empty() {
         let distribution = (!flag.distribution.is_empty()).then_some(&flag.distribution);
-        return weighted(&flag.variants, &weights(&flag.variants, distribution));
+        return weighted(&flag.variants, &weights(&flag.variants, distribution), flag.weights);
     }
     match &flag.default_value {
         Some(value) if flag.value_type != ValueKind::Boolean => vec![sole(DEFAULT_VARIANT, Some(value))],
@@ -182,8 +227,11 @@ fn own_variants(flag: &LocalFlag) -> Vec<Value> {
     }
 }
 
-fn weighted(variants: &[Variant], weights: &[f64]) -> Vec<Value> {
-    let shares = shares(weights).unwrap_or_default();
+fn weighted(variants: &[Variant], weights: &[f64], of: Weights) -> Vec<Value> {
+    let shares = match of {
+        Weights::Relative => shares(weights).unwrap_or_default(),
+        Weights::Absolute => absolute_shares(variants, weights),
+    };
     let weighted = variants.iter().zip(shares);
     weighted.map(|(Variant { name, value, .. }, weight)| variant(name, weight, value.as_ref())).collect()
 }

@@ -39,6 +39,17 @@ pub enum ValueKind {
     Object,
 }
 
+/// What the weights of variants are parts of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Of their sum: everybody gets a variant.
+    #[default]
+    Relative,
+    /// Of a hundred: the rest gets the variant `control`, or none.
+    Absolute,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {

@@ -6,7 +6,9 @@ use serde_json::{Map, Number, Value};
 
 use std::collections::BTreeMap;
 
-use crate::flag::local::{Dependency, Link, LocalFlag, Rule, Status, Step, Strategy, ValueKind, Variant};
+use crate::flag::local::{
+    Dependency, Link, LocalFlag, Rule, Status, Step, Strategy, ValueKind, Variant, Weights,
+};
 
 /// Empty for flags that are managed elsewhere.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -24,6 +26,7 @@ pub struct Model {
     pub rules: Vec<Rule>,
     pub variants: Vec<Variant>,
     pub distribution: BTreeMap<String, Number>,
+    pub weights: Option<Weights>,
     pub default_variant: Option<String>,
     pub rollout_schedule: Vec<Step>,
     pub depends_on: Vec<Dependency>,
@@ -49,6 +52,7 @@ impl Model {
             rules: flag.rules,
             variants: flag.variants,
             distribution: flag.distribution,
+            weights: Some(flag.weights),
             default_variant: flag.default_variant,
             rollout_schedule: flag.rollout_schedule,
             depends_on: flag.depends_on,

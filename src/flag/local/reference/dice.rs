@@ -114,17 +114,27 @@ impl Dice {
     }
 
     fn variants(&mut self, kind: &str) -> Vec<Value> {
-        let weights =
-            [json!([50, 50]), json!([1, 1, 2]), json!([7]), json!([0.25, 0.75]), json!([0, 3]), json!([])];
+        let weights = [
+            json!([50, 50]),
+            json!([1, 1, 2]),
+            json!([25, 25]),
+            json!([7]),
+            json!([0.25, 0.75]),
+            json!([0, 3]),
+            json!([]),
+        ];
         let weights = self.one(&weights);
         let count = if list(&weights).is_empty() { 4 } else { list(&weights).len() };
+        let named_control = self.0.random_bool(0.3);
         (0..count)
             .map(|index| {
                 let value = match kind {
                     "boolean" | "string" => self.some(0.7, |dice| dice.value("string")),
                     kind => Some(self.value(kind)),
                 };
-                compact(json!({"name": format!("v{index}"), "weight": weights.get(index), "value": value}))
+                let name =
+                    if index == 1 && named_control { "control".to_owned() } else { format!("v{index}") };
+                compact(json!({"name": name, "weight": weights.get(index), "value": value}))
             })
             .collect()
     }
@@ -204,6 +214,9 @@ impl Dice {
             steps.reverse();
             flag["rollout_schedule"] = steps.into();
         }
+        if self.0.random_bool(0.4) && !lacks_weights(&flag) {
+            flag["weights"] = json!("absolute");
+        }
         if self.0.random_bool([0.1, 0.4, 0.5][index]) {
             let parent = *NAMES.choose(&mut self.0).unwrap();
             flag["depends_on"] = json!([match self.0.random_range(0..4) {
@@ -238,6 +251,20 @@ impl Dice {
         ];
         more.into_iter().for_each(|(name, value)| context[name] = value.unwrap_or_default());
         compact(context).as_object().unwrap().clone()
+    }
+}
+
+/// Whether a list of variants has no weights, or too small ones to be parts of a hundred.
+fn lacks_weights(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(lacks_weights),
+        Value::Object(members) => members.iter().any(|(name, member)| {
+            let light = |variant: &Value| {
+                variant["weight"].as_f64().is_none_or(|weight| weight > 0.0 && weight < 0.1)
+            };
+            (name == "variants" && list(member).into_iter().any(light)) || lacks_weights(member)
+        }),
+        _ => false,
     }
 }
 

@@ -68,6 +68,9 @@ pub struct FlagBody {
     version: Option<i64>,
     /// Whether what is shown is in force in the instance that answers.
     in_force: bool,
+    /// After a change: what of it is perhaps not meant.
+    #[schema(nullable = false)]
+    warnings: Option<Vec<String>>,
     /// Of a local flag, as in `ETag`.
     #[schema(required)]
     revision: Option<i64>,
@@ -111,6 +114,9 @@ pub struct ModelBody {
     rules: Vec<Map<String, Value>>,
     variants: Vec<Map<String, Value>>,
     distribution: Map<String, Value>,
+    /// What the weights of variants are parts of.
+    #[schema(required)]
+    weights: Option<WeightsName>,
     #[schema(required)]
     default_variant: Option<String>,
     rollout_schedule: Vec<Map<String, Value>>,
@@ -143,6 +149,13 @@ pub enum ValueTypeOfFlag {
     Integer,
     Float,
     Object,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum WeightsName {
+    Relative,
+    Absolute,
 }
 
 #[derive(ToSchema)]
