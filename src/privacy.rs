@@ -14,7 +14,7 @@ use sha2::Sha256;
 use crate::config::PrivacyConfig;
 use crate::flag::EvaluationContext;
 use crate::message::json::{Kind, Scanner, write_string};
-use crate::message::request::MAX_DEPTH_LEVELS;
+use crate::message::request::{MAX_DEPTH_LEVELS, PROPERTIES};
 
 /// Bytes of the hash that are written, each as two hex digits.
 const HASH_BYTES: usize = 16;
@@ -131,6 +131,10 @@ impl Privacy {
             let is_user = self.hash_users && USER_ATTRIBUTES.contains(&name.as_ref());
             match value.kind {
                 Kind::Null => out.extend_from_slice(b"null"),
+                // Its members are attributes too.
+                Kind::Object if name == PROPERTIES => {
+                    out.extend_from_slice(self.rewrite(value.text)?.as_bytes());
+                }
                 _ if is_user || self.hashed.contains(name.as_ref()) => {
                     let text = value.as_string().unwrap_or_else(|| value.compact());
                     write_string(&mut out, &self.hash(text.as_bytes()));
@@ -181,7 +185,8 @@ mod tests {
     fn attributes_are_dropped_or_hashed_and_the_rest_stays_as_written() {
         let privacy = privacy(&["email", "sessionId"], &["phone"], true);
         let body = r#"{"flag_name":"a","user_id":"ann","session_id":"s-1","context":
-            {"email":"a@b.c", "n":1.50 ,"phone":"123","userId":"ann","email":null,"deep":{"email":1}}}"#;
+            {"email":"a@b.c", "n":1.50 ,"phone":"123","userId":"ann","email":null,"deep":{"email":1},
+            "properties":{"email":"a@b.c","phone":"123","n":2.50}}}"#;
         let request = Request::decode(body.as_bytes()).unwrap();
         let shown = privacy.show(&request.context, &request.context_json);
         // HMAC-SHA256 of "ann" and "123" under this key, as Python's hmac computes it.
@@ -190,7 +195,9 @@ mod tests {
         assert_eq!(shown.session_id, None);
         assert_eq!(
             shown.context,
-            format!(r#"{{"n":1.50,"phone":"{phone}","userId":"{ann}","deep":{{"email":1}}}}"#)
+            format!(
+                r#"{{"n":1.50,"phone":"{phone}","userId":"{ann}","deep":{{"email":1}},"properties":{{"phone":"{phone}","n":2.50}}}}"#
+            )
         );
         assert_eq!(privacy.key(b"ann"), ann.as_bytes());
         assert!(!format!("{privacy:?}").contains("sixteen"));

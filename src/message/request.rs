@@ -18,6 +18,7 @@ use super::json::{Kind, Span};
 use self::fields::Fields;
 use self::refusal::{Problems, refuse};
 
+pub(crate) use self::context::PROPERTIES;
 pub use self::context::{context, generated_session, is_generated_session, recorded_context};
 pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};

@@ -16,6 +16,8 @@ use crate::message::json::{JsonError, Kind, Scanner, Span};
 
 use super::MAX_DEPTH_LEVELS;
 
+/// Where Unleash's own context has custom fields.
+pub(crate) const PROPERTIES: &str = "properties";
 /// What a session id that stands for nobody begins with.
 const GENERATED_PREFIX: &str = "generated-";
 const GENERATED_HEX_DIGITS: usize = 32;
@@ -75,12 +77,44 @@ pub(super) fn read_context<'a>(
     scanner: &mut Scanner<'a>,
     context: &mut EvaluationContext<'a>,
 ) -> Result<(), JsonError> {
-    let (mut session, mut absent) = (None, Vec::new());
+    if let Some(nested) = read_members(scanner, context)? {
+        context.sort_properties();
+        let mut within = EvaluationContext::default();
+        read_members(&mut Scanner::new(nested.text, MAX_DEPTH_LEVELS), &mut within)?;
+        add_missing(context, within);
+    }
+    Ok(())
+}
+
+/// Adds what the context does not have itself.
+fn add_missing<'a>(context: &mut EvaluationContext<'a>, more: EvaluationContext<'a>) {
+    let EvaluationContext { user_id, session_id, remote_address, current_time, app_name, .. } = more;
+    context.user_id = context.user_id.take().or(user_id);
+    context.session_id = context.session_id.take().or(session_id);
+    context.remote_address = context.remote_address.take().or(remote_address);
+    context.current_time = context.current_time.take().or(current_time);
+    context.app_name = context.app_name.take().or(app_name);
+    let missing: Vec<_> =
+        more.properties.into_iter().filter(|(name, _)| context.property(name).is_none()).collect();
+    context.properties_sorted &= missing.is_empty();
+    context.properties.extend(missing);
+}
+
+/// Reads the members of the object that stands here. Returns the member in which Unleash's own context has custom
+/// fields, if it is an object.
+fn read_members<'a>(
+    scanner: &mut Scanner<'a>,
+    context: &mut EvaluationContext<'a>,
+) -> Result<Option<Span<'a>>, JsonError> {
+    let (mut session, mut absent, mut nested) = (None, Vec::new(), None);
     scanner.begin_object()?;
     let mut first = true;
     while let Some(key) = scanner.next_key(&mut first)? {
-        let text = text_of(scanner.value()?);
-        match (key.as_ref(), text) {
+        let value = scanner.value()?;
+        if key == PROPERTIES {
+            nested = Some(value).filter(|value| value.kind == Kind::Object);
+        }
+        match (key.as_ref(), text_of(value)) {
             ("userId", text) => context.user_id = given(text),
             ("sessionId", text) => context.session_id = given(text),
             (SESSION_PROPERTY, text) => session = given(text),
@@ -96,7 +130,7 @@ pub(super) fn read_context<'a>(
     // OpenFeature's protocol has no other place for a session than this.
     context.session_id = session.or(context.session_id.take());
     remove_absent(&mut context.properties, absent);
-    Ok(())
+    Ok(nested)
 }
 
 /// Removes the properties before the last `null` of their name. `absent`: names, and how many properties came before.

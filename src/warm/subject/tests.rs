@@ -107,6 +107,8 @@ fn value() -> impl Strategy<Value = String> {
         "\"a\"",
         "\"\\u0061\"",
         "{\"a\":1,\"b\":2}",
+        "{\"x\":1,\"y\":\"a\"}",
+        "{\"x\":1e0,\"userId\":1}",
         "{\"b\":2,\"a\":1}",
         "{\"a\":1,\"b\":2.0}",
         "{\"b\":2,\"b\":2,\"a\":1}",
@@ -123,7 +125,7 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn context_text() -> impl Strategy<Value = String> {
-    let names = ["userId", "sessionId", "session_id", "remoteAddress", "appName", "x", "y"];
+    let names = ["userId", "sessionId", "session_id", "remoteAddress", "appName", "x", "y", "properties"];
     let member = (proptest::sample::select(names.to_vec()), value());
     prop::collection::vec(member, 0..4).prop_map(|members| {
         let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();

@@ -89,6 +89,20 @@ fn a_session_inside_a_context_is_the_session_unless_one_stands_beside_it() {
 }
 
 #[test]
+fn properties_inside_a_context_are_its_own_unless_it_has_the_name() {
+    let text = r#"{"plan":"free","nothing":null,"properties":{"plan":"gold","tier":1e2,"userId":"u","tier":null,"tier":2,"nothing":1}}"#;
+    let context = context(text).unwrap();
+    assert_eq!((context.property("plan"), context.property("tier")), (Some("free"), Some("2")));
+    assert_eq!((context.user_id.as_deref(), context.property("nothing")), (Some("u"), Some("1")));
+    assert!(context.property("properties").unwrap().starts_with("{\"plan\":\"gold\""));
+    let none = super::context(r#"{"properties":{"tier":1},"properties":null}"#).unwrap();
+    assert_eq!((none.property("tier"), none.property("properties")), (None, None));
+    assert_eq!(super::context(r#"{"properties":[1]}"#).unwrap().property("properties"), Some("[1]"));
+    let deep = super::context(r#"{"properties":{"properties":{"tier":1}}}"#).unwrap();
+    assert_eq!(deep.property("tier"), None);
+}
+
+#[test]
 fn an_empty_user_is_none() {
     let user = |body: &str| Request::decode(body.as_bytes()).unwrap().context.user_id.map(Cow::into_owned);
     assert_eq!(user(r#"{"flag_name":"f","user_id":""}"#), None);
