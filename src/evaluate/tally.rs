@@ -10,6 +10,7 @@ use ahash::AHashMap;
 
 use crate::feed::usage::Usage;
 use crate::flag::{Answer, CompiledFlag, Outcome, Reason, Variant};
+use crate::log_limit::LogLimit;
 use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
 /// The label of all environments that this deployment does not serve: strangers choose their names.
@@ -61,6 +62,9 @@ impl Tally {
 
     /// Counts yes, no and the variant for Unleash's metrics.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) {
+        if let Some(parent) = outcome.unmet {
+            log_unmet(outcome.flag, parent);
+        }
         self.flag(outcome.flag, outcome.enabled, outcome.variant.map(|(_, variant)| variant));
     }
 
@@ -116,5 +120,20 @@ impl Tally {
             let variants = counts.variants.iter().map(|(name, count)| (&**name, *count));
             usage.merge(&counts.flag.environment, &counts.flag.name, counts.yes, counts.no, variants);
         }
+    }
+}
+
+/// One line a minute for all flags together: they are evaluated by the hundred thousand a second.
+fn log_unmet(flag: &CompiledFlag, parent: &str) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(suppressed) = LIMIT.admit() {
+        let (environment, flag) = (&*flag.environment, &*flag.name);
+        tracing::warn!(
+            suppressed,
+            environment,
+            flag,
+            parent,
+            "off: a flag that it depends on is not what it must be"
+        );
     }
 }

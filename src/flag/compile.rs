@@ -1,6 +1,7 @@
 //! One flag, compiled: its rules as closures of Unleash's engine, its variants with their payloads parsed.
 
 mod clause;
+mod expression;
 mod phase;
 mod properties;
 mod rule;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 use unleash_types::client_features::{ClientFeature, FeatureDependency, Operator};
 
+pub use expression::{
+    MAX_EXPRESSION_BYTES, MAX_FLAG_EXPRESSIONS, MAX_FLAG_EXPRESSIONS_BYTES, MAX_SEARCHED_BYTES,
+};
 pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
@@ -27,6 +31,7 @@ use crate::message::kill_switch::KillSwitch;
 use super::definition;
 use super::definition::local::Private;
 use super::steady::Dependence;
+use expression::Expressions;
 use properties::PropertyNames;
 
 /// Problems of one flag that are kept.
@@ -61,6 +66,8 @@ pub struct CompiledFlag {
     pub(super) properties: Properties,
     /// What else the outcome depends on.
     pub(super) dependence: Dependence,
+    /// Upper bound of what its regular expressions take.
+    expression_bytes: usize,
     /// Parts of the definition that cannot be evaluated, each with its path and the reason.
     problems: Box<[Box<str>]>,
     /// Why nothing of the definition can be evaluated; `None`: it can.
@@ -118,21 +125,26 @@ impl CompiledFlag {
     ) -> Result<Self, CompileError> {
         let mut names = PropertyNames::of(feature.strategies.as_deref().unwrap_or_default());
         let mut variants = variant::own(feature);
-        let own = VariantSet::own(feature);
-        let mut strategies = Vec::new();
+        let own = VariantSet::own(feature, private.total_weight);
+        let (mut strategies, mut expressions) = (Vec::new(), Expressions::default());
         for (index, strategy) in feature.strategies.iter().flatten().enumerate() {
-            let set = VariantSet::of_strategy(strategy, variants.len());
+            let said = private.strategies.get(index);
+            let total_weight = said.map_or(0, |said| said.total_weight);
+            let set = VariantSet::of_strategy(strategy, variants.len(), total_weight);
             variants.extend(variant::of_strategy(strategy));
-            let condition = rule::compile(strategy, &mut names).map_err(|message| CompileError {
+            let refused = |message| CompileError {
                 flag: feature.name.clone(),
                 field: format!("strategies[{index}]"),
                 message,
-            })?;
-            let private = private.strategies.get(index);
+            };
+            let (condition, patterns) =
+                rule::compile(strategy, &mut names, &mut expressions).map_err(refused)?;
             strategies.push(StrategyRule {
                 condition,
-                clauses: private.iter().flat_map(|it| &it.conditions).map(Clause::of).collect(),
-                off: private.is_some_and(|it| it.off),
+                clauses: said.iter().flat_map(|it| &it.conditions).map(Clause::of).collect(),
+                patterns: patterns.into(),
+                off: said.is_some_and(|it| it.off),
+                identified: said.is_some_and(|it| it.identified),
                 group: rule::group(strategy),
                 drawn_by_default: rule::is_drawn_by_default(strategy),
                 variants: set,
@@ -141,7 +153,7 @@ impl CompiledFlag {
         let sets = std::iter::once(&own).chain(strategies.iter().map(|strategy| &strategy.variants));
         let phases = phase::phases(&private.phases);
         let problems = problems(feature);
-        let dependence = Dependence::of(feature, sets, &phases);
+        let dependence = Dependence::of(feature, private, sets, &phases);
         Ok(Self {
             name: feature.name.as_str().into(),
             environment: environment.into(),
@@ -159,6 +171,7 @@ impl CompiledFlag {
             chained: private.chained,
             properties: names.finish(),
             dependence,
+            expression_bytes: expressions.bytes(),
             problems,
             unusable: private.unusable.as_deref().map(Into::into),
         })
@@ -179,14 +192,20 @@ impl CompiledFlag {
             strategies: Box::default(),
             phases: Box::default(),
             variants: Box::default(),
-            own: VariantSet::own(&ClientFeature::default()),
+            own: VariantSet::own(&ClientFeature::default(), 0),
             dependencies: Box::default(),
             chained: false,
             properties: Properties::default(),
             dependence: Dependence::default(),
+            expression_bytes: 0,
             problems: Box::default(),
             unusable: Some(reason.into()),
         }
+    }
+
+    /// Upper bound of the memory that its compiled regular expressions take, in bytes.
+    pub fn expression_bytes(&self) -> usize {
+        self.expression_bytes
     }
 
     /// Why nothing of its definition can be evaluated; `None`: it can.
@@ -218,7 +237,8 @@ impl CompiledFlag {
         let first_off = self.strategies.iter().position(|strategy| strategy.off);
         let mut before = self.strategies.iter().take(first_off.unwrap_or(usize::MAX));
         let always = |strategy: &StrategyRule| {
-            matches!(strategy.condition, Condition::Always) && strategy.clauses.is_empty()
+            let beside = strategy.clauses.is_empty() && strategy.patterns.is_empty();
+            matches!(strategy.condition, Condition::Always) && beside
         };
         let timeless = self.dependencies.is_empty() && self.phases.is_empty();
         timeless && (self.strategies.is_empty() || before.any(always))

@@ -55,8 +55,6 @@ pub const MAX_VARIANTS: usize = 1_000;
 pub const MAX_WEIGHT: i32 = 1_000_000;
 pub const MAX_OVERRIDES_PER_VARIANT: usize = 1_000;
 pub const MAX_DEPENDENCIES: usize = 100;
-/// Of one compiled regular expression.
-pub const MAX_REGEX_BYTES: usize = 2 << 20;
 
 /// Reads and validates one flag. What comes back can be compiled: operators are known, numbers, dates and versions
 /// well-formed and in the engine's notation. The strategies of later phases stand behind those of the first.

@@ -31,6 +31,8 @@ pub struct Outcome<'s> {
     /// There is no answer but off: the definition cannot be evaluated, or the flags that it depends on are not there, or
     /// depend on each other.
     pub failure: Option<&'s str>,
+    /// It is off because a flag that it depends on is not what it must be: which one.
+    pub unmet: Option<&'s str>,
 }
 
 /// Everything evaluation asks, for one flag of one environment.
@@ -44,6 +46,8 @@ struct Asked<'q> {
 /// Which strategy matched.
 enum Match<'f> {
     None,
+    /// None was tried: this flag, on which it depends, is not what it must be.
+    Unmet(&'f str),
     /// The flag has no strategies: on for everyone.
     Everyone,
     Strategy(&'f StrategyRule),
@@ -52,7 +56,7 @@ enum Match<'f> {
 impl Match<'_> {
     fn is_on(&self) -> bool {
         match self {
-            Self::None => false,
+            Self::None | Self::Unmet(_) => false,
             Self::Everyone => true,
             Self::Strategy(strategy) => !strategy.off,
         }
@@ -69,7 +73,14 @@ impl EnvironmentFlags {
     ) -> Option<Outcome<'s>> {
         let flag = self.get(flag)?;
         if flag.is_killed_at(moment) {
-            return Some(Outcome { flag, enabled: false, variant: None, killed: true, failure: None });
+            return Some(Outcome {
+                flag,
+                enabled: false,
+                variant: None,
+                killed: true,
+                failure: None,
+                unmet: None,
+            });
         }
         if let Some(reason) = &flag.unusable {
             return Some(Outcome {
@@ -78,6 +89,7 @@ impl EnvironmentFlags {
                 variant: None,
                 killed: false,
                 failure: Some(reason),
+                unmet: None,
             });
         }
         let asked = Asked { context, moment, environment: self.name() };
@@ -86,7 +98,11 @@ impl EnvironmentFlags {
             Err(failure) => (Match::None, Some(failure)),
         };
         let variant = flag.draw_for(&matched, asked);
-        Some(Outcome { flag, enabled: matched.is_on(), variant, killed: false, failure })
+        let unmet = match matched {
+            Match::Unmet(parent) => Some(parent),
+            _ => None,
+        };
+        Some(Outcome { flag, enabled: matched.is_on(), variant, killed: false, failure, unmet })
     }
 }
 
@@ -116,6 +132,9 @@ impl CompiledFlag {
             runtime_hostname: Some(asked.moment.hostname),
         };
         let matched = strategies.iter().find(|strategy| {
+            if strategy.identified && asked.context.is_anonymous() {
+                return false;
+            }
             let rule_holds = match &strategy.condition {
                 Condition::Always => true,
                 Condition::Never => false,
@@ -126,7 +145,9 @@ impl CompiledFlag {
                     rule(context)
                 }
             };
-            rule_holds && strategy.clauses.iter().all(|clause| asked.holds(clause))
+            rule_holds
+                && strategy.clauses.iter().all(|clause| asked.holds(clause))
+                && strategy.patterns.iter().all(|pattern| pattern.holds(asked.field(&pattern.field)))
         });
         matched.map_or(Match::None, Match::Strategy)
     }

@@ -19,13 +19,14 @@ mod words;
 
 use serde::Deserialize;
 
+pub use check::warnings;
 pub use graph::{Family, MAX_DEPENDENCY_LEVELS, check_dependencies};
 pub use model::{Attribute, Dependency, Link, LocalFlag, Rule, Step, Variant};
 pub use read::{Change, Invalid, check_environment, check_name, created, updated};
 pub use schedule::{last_step, next_step};
 pub use schema::SCHEMA;
 pub use translate::feature;
-pub use words::{FlagType, Operator, Status, Strategy, ValueKind};
+pub use words::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 
 /// The revision in a definition that [`feature`] has made.
 pub fn revision(definition: &str) -> Option<i64> {

@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod steady;
 pub mod value;
 
-pub use compile::{CompileError, CompiledFlag, Payload, Provenance, Summary, Variant};
+pub use compile::{CompileError, CompiledFlag, MAX_FLAG_EXPRESSIONS, Payload, Provenance, Summary, Variant};
 pub use context::{EvaluationContext, Moment};
 pub use evaluate::Outcome;
 pub use snapshot::{EnvironmentFlags, FlagChange, Snapshot};

@@ -6,6 +6,7 @@ use chrono::DateTime;
 use unleash_types::client_features::{ClientFeature, Constraint, Operator, Strategy};
 
 use super::compile::{ContextField, Phase, Stickiness, VariantSet, parameter};
+use super::definition::local::Private;
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
 /// So near to a date the outcome is anybody's guess: it may lie on either side.
@@ -158,12 +159,17 @@ impl Steady {
 impl Dependence {
     pub(super) fn of<'v>(
         feature: &ClientFeature,
+        private: &Private,
         sets: impl Iterator<Item = &'v VariantSet>,
         phases: &[Phase],
     ) -> Self {
         let strategies = feature.strategies.as_deref().unwrap_or_default();
-        let rollouts = strategies.iter().filter_map(rollout_draw);
-        let variants = sets.filter(|set| set.count > 1).map(|set| Draw::For(set.stickiness.clone()));
+        // Who has no user and no session is off there, which is no draw.
+        let identified = |index: usize| private.strategies.get(index).is_some_and(|said| said.identified);
+        let drawn = strategies.iter().enumerate().filter(|(index, _)| !identified(*index));
+        let rollouts = drawn.filter_map(|(_, strategy)| rollout_draw(strategy));
+        let variants =
+            sets.filter(|set| set.count > 1 || set.has_rest).map(|set| Draw::For(set.stickiness.clone()));
         let mut draws: Vec<Draw> = Vec::new();
         for draw in rollouts.chain(variants) {
             if !draws.contains(&draw) {

@@ -77,6 +77,7 @@ pub struct Answer<'a> {
     pub variant: Option<&'a str>,
     pub reason: Reason,
     pub error_code: Option<ErrorCode>,
+    /// What is wrong; without an error code, which flag that this one depends on is not what it must be.
     pub error_message: Option<Cow<'a, str>>,
     /// Version of the definition that answered; `None` for an unknown flag or environment.
     pub flag_version: Option<u64>,
@@ -101,6 +102,8 @@ pub struct Kept<'a> {
     pub killed: bool,
     /// The variant's name and payload.
     pub variant: Option<(&'a str, Option<&'a Payload>)>,
+    /// The flag that it depends on and that is not what it must be.
+    pub unmet: Option<&'a str>,
     pub flag_version: u64,
 }
 

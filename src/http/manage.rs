@@ -264,11 +264,25 @@ pub(super) async fn changes(
 /// The flag after a change: 202 if that is not in force yet.
 async fn finish(api: &Api, done: &Done, status: StatusCode) -> Result<Response, Problem> {
     let shown = api.manager.get(&done.environment, &done.name).await.map_err(problem)?;
-    show(if done.in_force { status } else { StatusCode::ACCEPTED }, &shown)
+    let status = if done.in_force { status } else { StatusCode::ACCEPTED };
+    respond(status, &shown, &Changed { shown: &shown, warnings: &done.warnings })
+}
+
+/// A flag after a change of it.
+#[derive(Serialize)]
+struct Changed<'c> {
+    #[serde(flatten)]
+    shown: &'c Shown,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'c [String],
 }
 
 fn show(status: StatusCode, shown: &Shown) -> Result<Response, Problem> {
-    let mut response = answer(status, shown)?;
+    respond(status, shown, shown)
+}
+
+fn respond(status: StatusCode, shown: &Shown, body: &impl Serialize) -> Result<Response, Problem> {
+    let mut response = answer(status, body)?;
     if let Some(revision) = shown.revision
         && let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\""))
     {

@@ -2,14 +2,13 @@
 
 use chrono::Utc;
 
-use crate::flag::CompiledFlag;
-use crate::flag::local::{self, Family, Invalid, LocalFlag, Status};
+use crate::flag::local::{self, Family, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
 use super::records::{Decision, Local, Records, Wanted, Written, action};
 use super::standing::Standing;
-use super::{ManageError, Manager};
+use super::{ManageError, Manager, compile};
 
 /// Local flags of all environments.
 pub const MAX_LOCAL_FLAGS: i64 = 20_000;
@@ -48,6 +47,8 @@ pub struct Done {
     pub revision: i64,
     /// It is in force here, and was announced.
     pub in_force: bool,
+    /// What is perhaps not meant.
+    pub warnings: Vec<String>,
 }
 
 impl Expected {
@@ -68,13 +69,14 @@ impl Manager {
         mut flag: LocalFlag,
         by: By<'_>,
     ) -> Result<Done, ManageError> {
-        check(name, environment, &flag)?;
+        compile::checked(name, environment, &flag).await?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
         has_room(records, environment).await?;
         if flag.status == Status::Archived {
             flag.archived_at = Some(Utc::now());
         }
+        let warnings = local::warnings(&flag);
         let wanted = wanted(environment, name, ChangeKind::Created, by);
         let related = !flag.depends_on.is_empty();
         let written = records.change_among(wanted, related, |before, family| {
@@ -84,7 +86,8 @@ impl Manager {
             };
             checked.map_or_else(Decision::Leave, |()| Decision::Write(Some(flag)))
         });
-        self.finish(wanted, written.await?).await
+        let done = self.finish(wanted, written.await?).await?;
+        Ok(Done { warnings, ..done })
     }
 
     /// Changes the fields of a local flag that `body` names.
@@ -95,6 +98,15 @@ impl Manager {
         self.is_ours(environment, name, "")?;
         let wanted = wanted(environment, name, ChangeKind::Updated, by);
         let related = change.names("depends_on");
+        // Held until the flag is written, so that compiling it once more in the transaction takes no time.
+        let (mut warnings, mut compiled) = (Vec::new(), None);
+        if let Some(before) = records.find(environment, name).await?
+            && expected.holds(before.revision)
+            && let Ok(flag) = change.apply_to(&before.flag, Utc::now())
+        {
+            warnings = local::warnings(&flag);
+            compiled = Some(compile::checked(name, environment, &flag).await?);
+        }
         let written = records.change_among(wanted, related, |before, family| {
             let before = match current(before, expected) {
                 Ok(before) => before,
@@ -108,15 +120,18 @@ impl Manager {
                 return Decision::Leave(Left::Same(before.revision));
             }
             let parents = || if related { self.check_parents(wanted, &flag, family) } else { Ok(()) };
-            match check(name, environment, &flag).and_then(|()| parents()) {
+            match compile::compile(name, environment, &flag).and_then(|_| parents()) {
                 Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(Left::Error(error)),
             }
         });
-        match written.await? {
+        let written = written.await?;
+        drop(compiled);
+        match written {
             Written::Left(Left::Error(error)) => Err(error),
-            Written::Left(Left::Same(revision)) => Ok(self.settle(wanted, revision).await),
-            Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
+            Written::Left(Left::Same(revision)) | Written::Done { revision, .. } => {
+                Ok(Done { warnings, ..self.settle(wanted, revision).await })
+            }
         }
     }
 
@@ -147,7 +162,13 @@ impl Manager {
         let gone = was || matches!(seen, Standing::Elsewhere(..));
         let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
         let ((), in_force) = tokio::join!(self.hint(wanted), away);
-        Ok(Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force })
+        Ok(Done {
+            environment: environment.to_owned(),
+            name: name.to_owned(),
+            revision,
+            in_force,
+            warnings: Vec::new(),
+        })
     }
 
     /// Deletes a local flag, in force or not, without waiting until that is so everywhere.
@@ -206,7 +227,8 @@ impl Manager {
             true => true,
             false => tokio::join!(self.hint(wanted), in_force).1,
         };
-        Done { environment: environment.to_owned(), name: name.to_owned(), revision, in_force }
+        let (environment, name) = (environment.to_owned(), name.to_owned());
+        Done { environment, name, revision, in_force, warnings: Vec::new() }
     }
 
     /// Losing it costs time only: the leader looks by itself too.
@@ -251,21 +273,6 @@ pub(super) fn wanted<'w>(environment: &'w str, name: &'w str, kind: ChangeKind, 
 pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
     let before = before.ok_or(ManageError::Unknown)?;
     if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
-}
-
-/// Whether the flag can be compiled, and is not too large.
-pub(super) fn check(name: &str, environment: &str, flag: &LocalFlag) -> Result<(), ManageError> {
-    let definition = local::feature(name, flag, i64::MAX, Utc::now()).to_string();
-    let invalid = |field: String, message: String| Invalid { field, message, malformed: false };
-    let compiled = CompiledFlag::compile(environment, 0, &definition)
-        .map_err(|error| ManageError::Invalid(vec![invalid(error.field, error.message)]))?;
-    // Of a flag that comes from here nothing may be left out.
-    let problems = compiled.problems().map(|problem| {
-        let (field, message) = problem.split_once(": ").unwrap_or(("rules", problem));
-        invalid(field.to_owned(), message.to_owned())
-    });
-    let problems: Vec<_> = problems.collect();
-    if problems.is_empty() { Ok(()) } else { Err(ManageError::Invalid(problems)) }
 }
 
 pub(super) async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {

@@ -64,6 +64,7 @@ impl Warm {
             enabled: self.enabled,
             killed: self.killed,
             variant,
+            unmet: None,
             flag_version: self.flag_version,
         })
     }

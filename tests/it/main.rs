@@ -17,6 +17,7 @@ mod avro;
 mod changes;
 mod clients;
 mod commands;
+mod corner_cases;
 mod dead_letters;
 mod differential;
 mod doctor;

@@ -7,7 +7,8 @@
 //! - names of properties are replaced by others, under which evaluation passes the values on (`properties`);
 //! - the group is not in the text but passed as the flag's name, which is what the engine takes without a group;
 //! - values are only in constraints, whose quotes the engine escapes, and none ends with a backslash, for which its
-//!   grammar has no notation (`"a\"` is an unfinished string);
+//!   grammar has no notation (`"a\"` is an unfinished string): those and regular expressions are matched beside the rule
+//!   (`expression`);
 //! - numbers, dates and versions, which stand unquoted, have been normalized (`definition::constraint`).
 
 use std::collections::HashMap;
@@ -16,17 +17,21 @@ use unleash_types::client_features::{Constraint, Operator, Strategy};
 use unleash_yggdrasil::strategy_parsing::{RuleFragment, compile_rule};
 use unleash_yggdrasil::strategy_upgrade::upgrade;
 
+use super::expression::{Expressions, Pattern};
 use super::properties::PropertyNames;
 use super::{Clause, VariantSet};
-use crate::flag::definition::MAX_REGEX_BYTES;
 
 /// One strategy: whom it matches, and what these get.
 pub(crate) struct StrategyRule {
     pub(crate) condition: Condition,
     /// What must hold beside it; only local flags have such.
     pub(crate) clauses: Box<[Clause]>,
+    /// Regular expressions that must hold beside it.
+    pub(crate) patterns: Box<[Pattern]>,
     /// Whom it matches is off.
     pub(crate) off: bool,
+    /// Who has neither a user nor a session is not matched.
+    pub(crate) identified: bool,
     /// Of the rollout; the flag's name if `None`.
     pub(crate) group: Option<Box<str>>,
     /// Its rollout is drawn by the user, else by the session, else by what stands in for one.
@@ -42,30 +47,42 @@ pub(crate) enum Condition {
 }
 
 /// Compiles one strategy; `Err` says why that can't be done.
-pub(super) fn compile(strategy: &Strategy, names: &mut PropertyNames) -> Result<Condition, String> {
+pub(super) fn compile(
+    strategy: &Strategy,
+    names: &mut PropertyNames,
+    expressions: &mut Expressions,
+) -> Result<(Condition, Vec<Pattern>), String> {
+    let never = Ok((Condition::Never, Vec::new()));
     if strategy.segments.as_ref().is_some_and(|missing| !missing.is_empty()) {
-        return Ok(Condition::Never);
+        return never;
     }
     let never_holds = |constraint: &Constraint| matches!(constraint.operator, Operator::Unknown(_));
     if strategy.constraints.iter().flatten().any(never_holds) {
-        return Ok(Condition::Never);
+        return never;
     }
     let Some(mut plain) = translate(strategy, names) else {
-        return Ok(Condition::Never);
+        return never;
     };
     let drawn = is_drawn_by_default(strategy);
-    for constraint in plain.constraints.iter_mut().flatten() {
+    let (mut constraints, mut patterns) = (Vec::new(), Vec::new());
+    for mut constraint in plain.constraints.take().unwrap_or_default() {
+        if let Some(pattern) = pattern(&mut constraint, expressions)? {
+            patterns.push(pattern);
+            continue;
+        }
         let name = &constraint.context_name;
         constraint.context_name = if drawn { names.beside_draw(name) } else { names.in_rule(name) };
-        make_literal(constraint)?;
+        make_literal(&mut constraint);
+        constraints.push(constraint);
     }
+    plain.constraints = Some(constraints);
     let text = upgrade(&[plain], &HashMap::new()).map_err(|error| format!("no rule: {error:?}"))?;
     if text == "true" {
-        return Ok(Condition::Always);
+        return Ok((Condition::Always, patterns));
     }
     // The engine's message holds the whole rule, which may be megabytes of user ids: not repeated.
     let rule = compile_rule(&text).map_err(|_| "the engine cannot parse its rule".to_owned())?;
-    Ok(Condition::Rule(rule))
+    Ok((Condition::Rule(rule), patterns))
 }
 
 /// The group that the strategy's rollout is drawn for.
@@ -165,20 +182,12 @@ fn host_names(names: &str) -> String {
 }
 
 /// Rewrites a constraint so that the rule's text holds its values literally.
-fn make_literal(constraint: &mut Constraint) -> Result<(), String> {
+fn make_literal(constraint: &mut Constraint) {
     let values = constraint.values.get_or_insert_default();
     match constraint.operator {
-        Operator::StrContains
-        | Operator::StrStartsWith
-        | Operator::StrEndsWith
-        | Operator::In
-        | Operator::NotIn => {
-            if values.is_empty() && constraint.operator != Operator::NotIn {
-                // The grammar has an empty list only here; it never matches.
-                constraint.operator = Operator::In;
-            } else if values.iter().any(|value| value.ends_with('\\')) {
-                as_regex(constraint)?;
-            }
+        Operator::StrContains | Operator::StrStartsWith | Operator::StrEndsWith if values.is_empty() => {
+            // The grammar has an empty list only here; it never matches.
+            constraint.operator = Operator::In;
         }
         Operator::InCidr => {
             // What is no address is passed over by the engine anyway.
@@ -187,14 +196,31 @@ fn make_literal(constraint: &mut Constraint) -> Result<(), String> {
                 constraint.operator = Operator::In;
             }
         }
-        Operator::RegexMatch => finish_regex(constraint),
         _ => {}
     }
-    Ok(())
 }
 
-/// The same constraint as a regular expression, which can name a trailing backslash by its code.
-fn as_regex(constraint: &mut Constraint) -> Result<(), String> {
+/// What is not left to the engine: expressions, and texts that end with a backslash, for which its grammar has no notation.
+fn pattern(constraint: &mut Constraint, expressions: &mut Expressions) -> Result<Option<Pattern>, String> {
+    let ends_with_backslash = || constraint.values.iter().flatten().any(|value| value.ends_with('\\'));
+    match constraint.operator {
+        Operator::RegexMatch => expressions.pattern(constraint).map(Some),
+        Operator::StrContains
+        | Operator::StrStartsWith
+        | Operator::StrEndsWith
+        | Operator::In
+        | Operator::NotIn
+            if ends_with_backslash() =>
+        {
+            let text = as_expression(constraint);
+            expressions.literal(constraint, &text).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The same constraint as a regular expression.
+fn as_expression(constraint: &mut Constraint) -> String {
     let (start, end) = match constraint.operator {
         Operator::StrContains => ("", ""),
         Operator::StrStartsWith => (r"\A", ""),
@@ -207,23 +233,5 @@ fn as_regex(constraint: &mut Constraint) -> Result<(), String> {
     }
     let values = constraint.values.take().unwrap_or_default();
     let literals: Vec<String> = values.iter().map(|value| regex::escape(value)).collect();
-    let expression = format!("{start}(?:{}){end}", literals.join("|"));
-    if regex::RegexBuilder::new(&expression).size_limit(MAX_REGEX_BYTES).build().is_err() {
-        return Err("too many values beside one that ends with a backslash".to_owned());
-    }
-    constraint.operator = Operator::RegexMatch;
-    constraint.value = Some(expression);
-    Ok(())
-}
-
-/// Keeps an expression from ending with a backslash, and an ill-formed one ill-formed.
-fn finish_regex(constraint: &mut Constraint) {
-    let Some(expression) = constraint.value.as_mut().filter(|text| text.ends_with('\\')) else {
-        return;
-    };
-    if regex::Regex::new(expression).is_ok() {
-        expression.push_str("(?:)");
-    } else {
-        "(".clone_into(expression);
-    }
+    format!("{start}(?:{}){end}", literals.join("|"))
 }

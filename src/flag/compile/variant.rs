@@ -29,7 +29,10 @@ pub(crate) struct VariantSet {
     /// Where they stand among all variants of the flag.
     pub(crate) start: usize,
     pub(crate) count: usize,
+    /// What is drawn from: at least the weights' sum.
     pub(crate) total_weight: u32,
+    /// Whether a draw may come to no variant.
+    pub(crate) has_rest: bool,
     pub(crate) stickiness: Stickiness,
     /// What the draw is made for, beside the stickiness's value; the flag's name if `None`.
     pub(crate) group: Option<Box<str>>,
@@ -57,13 +60,17 @@ impl Stickiness {
 
 impl VariantSet {
     /// The flag's own. The first variant's stickiness is that of all.
-    pub(super) fn own(feature: &ClientFeature) -> Self {
+    ///
+    /// `total_weight`: what is drawn from at least.
+    pub(super) fn own(feature: &ClientFeature, total_weight: u32) -> Self {
         let variants = feature.variants.as_deref().unwrap_or_default();
+        let sum = variants.iter().map(|variant| weight(variant.weight)).sum();
         let stickiness = variants.first().and_then(|variant| variant.stickiness.as_deref());
         Self {
             start: 0,
             count: variants.len(),
-            total_weight: variants.iter().map(|variant| weight(variant.weight)).sum(),
+            total_weight: total_weight.max(sum),
+            has_rest: total_weight > sum,
             stickiness: Stickiness::of(stickiness),
             group: None,
             has_overrides: variants.iter().any(|variant| variant.overrides.is_some()),
@@ -72,13 +79,15 @@ impl VariantSet {
 
     /// Those of one strategy: drawn as the strategy's rollout is, whatever stickiness they name themselves (the
     /// client specification and the engine have it so).
-    pub(super) fn of_strategy(strategy: &Strategy, start: usize) -> Self {
+    pub(super) fn of_strategy(strategy: &Strategy, start: usize, total_weight: u32) -> Self {
         let variants = strategy.variants.as_deref().unwrap_or_default();
+        let sum = variants.iter().map(|variant| weight(variant.weight)).sum();
         let stickiness = super::rule::parameter(strategy, "stickiness");
         Self {
             start,
             count: variants.len(),
-            total_weight: variants.iter().map(|variant| weight(variant.weight)).sum(),
+            total_weight: total_weight.max(sum),
+            has_rest: total_weight > sum,
             stickiness: Stickiness::of(stickiness),
             group: super::rule::group(strategy),
             has_overrides: false,

@@ -5,11 +5,10 @@
 //! its strategy matches nobody and the flag's other strategies are as good as ever.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
-use regex::RegexBuilder;
 use unleash_types::client_features::{Constraint, Operator};
 
+use super::MAX_VALUES_PER_CONSTRAINT;
 use super::place::{Place, Refusal, shorten};
-use super::{MAX_REGEX_BYTES, MAX_VALUES_PER_CONSTRAINT};
 
 pub(super) fn read(place: &Place<'_>) -> Result<Constraint, Refusal> {
     let mut constraint = Constraint {
@@ -20,23 +19,11 @@ pub(super) fn read(place: &Place<'_>) -> Result<Constraint, Refusal> {
         values: place.texts("values", MAX_VALUES_PER_CONSTRAINT)?,
         value: place.optional_text("value")?,
     };
-    match normalize(&mut constraint) {
-        Ok(()) => {}
-        Err(Unusable::TooLarge(message)) => return Err(place.refuse_member("value", message)),
-        Err(Unusable::Value(message)) => {
-            let message = if constraint.value.is_some() { message } else { "is required".to_owned() };
-            constraint.operator = Operator::Unknown(place.refuse_member("value", message).to_string());
-        }
+    if let Err(message) = normalize(&mut constraint) {
+        let message = if constraint.value.is_some() { message } else { "is required".to_owned() };
+        constraint.operator = Operator::Unknown(place.refuse_member("value", message).to_string());
     }
     Ok(constraint)
-}
-
-/// Why a constraint cannot be evaluated.
-enum Unusable {
-    /// The value is not of the operator's type: the constraint never holds.
-    Value(String),
-    /// The value takes too much memory: the definition is refused.
-    TooLarge(String),
 }
 
 fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
@@ -54,20 +41,21 @@ fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
 
 /// Brings `value` into the form that the engine's grammar takes for the operator, and into no other: it goes into
 /// the text of a rule unquoted.
-fn normalize(constraint: &mut Constraint) -> Result<(), Unusable> {
+fn normalize(constraint: &mut Constraint) -> Result<(), String> {
     let value = constraint.value.as_deref().unwrap_or_default().trim();
     let normal = match constraint.operator {
         Operator::NumEq | Operator::NumGt | Operator::NumGte | Operator::NumLt | Operator::NumLte => {
-            number(value).map_err(Unusable::Value)?
+            number(value)?
         }
-        Operator::DateAfter | Operator::DateBefore => date(value).map_err(Unusable::Value)?,
+        Operator::DateAfter | Operator::DateBefore => date(value)?,
         Operator::SemverEq
         | Operator::SemverGt
         | Operator::SemverGte
         | Operator::SemverLt
-        | Operator::SemverLte => version(value).map_err(Unusable::Value)?,
-        Operator::RegexMatch => return regex(constraint).map_err(Unusable::TooLarge),
-        Operator::In
+        | Operator::SemverLte => version(value)?,
+        // Compiled with the flag, whose limits are about all its expressions.
+        Operator::RegexMatch
+        | Operator::In
         | Operator::NotIn
         | Operator::InCidr
         | Operator::StrContains
@@ -120,19 +108,5 @@ fn version(text: &str) -> Result<String, String> {
     match semver::Version::parse(text) {
         Ok(version) => Ok(version.to_string()),
         Err(_) => Err(format!("expected a semantic version, not {:?}", shorten(text, 100))),
-    }
-}
-
-/// An ill-formed expression matches nothing, in the client specification too; one that is too large is refused.
-fn regex(constraint: &Constraint) -> Result<(), String> {
-    let compiled = RegexBuilder::new(constraint.value.as_deref().unwrap_or_default())
-        .case_insensitive(constraint.case_insensitive)
-        .size_limit(MAX_REGEX_BYTES)
-        .build();
-    match compiled {
-        Err(regex::Error::CompiledTooBig(_)) => {
-            Err(format!("takes more than {MAX_REGEX_BYTES} bytes as a compiled regular expression"))
-        }
-        _ => Ok(()),
     }
 }

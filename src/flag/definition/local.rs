@@ -1,6 +1,9 @@
 //! What only our own flags say, in members named `local`, for which Unleash has no words.
 //!
 //! - `strategies[].local.off`: whom the strategy takes is off, and may have a value (its variants) all the same.
+//! - `strategies[].local.identified`: who has neither a user nor a session is not taken.
+//! - `strategies[].local.totalWeight`, `local.totalWeight`: variants are drawn from so many weights at least; what theirs add up
+//!   to less is for those who get none.
 //! - `strategies[].local.conditions`: constraints with operators of our own, `{contextNames, operator, values}`: `IN`
 //!   compares numbers as numbers; `HAS` looks into a list; `CONTAINS` into a list or a text.
 //! - `local.schedule`: from a moment on, other strategies.
@@ -13,7 +16,9 @@ use serde_json::Value;
 use unleash_types::client_features::ClientFeature;
 
 use super::place::{Place, Refusal};
-use super::{MAX_CONSTRAINTS_PER_STRATEGY, MAX_STEPS, MAX_STRATEGIES, MAX_VALUES_PER_CONSTRAINT, feature};
+use super::{
+    MAX_CONSTRAINTS_PER_STRATEGY, MAX_STEPS, MAX_STRATEGIES, MAX_VALUES_PER_CONSTRAINT, MAX_WEIGHT, feature,
+};
 
 /// What stands beside a feature's strategies, in their order.
 #[derive(Debug, Default)]
@@ -22,6 +27,8 @@ pub struct Private {
     /// Empty: one for all times.
     pub phases: Vec<PhaseDefinition>,
     pub chained: bool,
+    /// Of the flag's own variants.
+    pub total_weight: u32,
     /// Why the flag cannot be evaluated; `None`: it can.
     pub unusable: Option<String>,
 }
@@ -29,6 +36,10 @@ pub struct Private {
 #[derive(Debug, Default)]
 pub struct PrivateStrategy {
     pub off: bool,
+    /// Takes only who has a user or a session.
+    pub identified: bool,
+    /// Of its variants.
+    pub total_weight: u32,
     pub conditions: Vec<PrivateCondition>,
 }
 
@@ -66,7 +77,8 @@ pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Pri
     };
     let chained = local.optional_boolean("chained")?.unwrap_or(false);
     let unusable = local.optional_text("unusable")?;
-    let mut private = Private { strategies: own, phases: Vec::new(), chained, unusable };
+    let total_weight = total_weight(&local)?;
+    let mut private = Private { strategies: own, phases: Vec::new(), chained, total_weight, unusable };
     let steps = local.list("schedule", MAX_STEPS, step)?.unwrap_or_default();
     if !steps.is_empty() {
         let base = private.strategies.len();
@@ -110,8 +122,19 @@ fn strategy(place: &Place<'_>) -> Result<PrivateStrategy, Refusal> {
     };
     Ok(PrivateStrategy {
         off: local.optional_boolean("off")?.unwrap_or(false),
+        identified: local.optional_boolean("identified")?.unwrap_or(false),
+        total_weight: total_weight(&local)?,
         conditions: local.list("conditions", MAX_CONSTRAINTS_PER_STRATEGY, condition)?.unwrap_or_default(),
     })
+}
+
+/// The least that weights are drawn from; 0 if nothing is said.
+fn total_weight(local: &Place<'_>) -> Result<u32, Refusal> {
+    let Some(place) = local.member("totalWeight") else { return Ok(0) };
+    let total = place.value.as_u64().and_then(|total| u32::try_from(total).ok());
+    let limit = MAX_WEIGHT.unsigned_abs();
+    let refusal = || place.refuse(format!("expected a whole number from 0 to {limit}"));
+    total.filter(|total| *total <= limit).ok_or_else(refusal)
 }
 
 fn condition(place: &Place<'_>) -> Result<PrivateCondition, Refusal> {

@@ -16,7 +16,7 @@ impl CompiledFlag {
     /// What a context gets; nothing where no strategy takes it.
     pub(super) fn draw_for(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
         match matched {
-            Match::None => None,
+            Match::None | Match::Unmet(_) => None,
             // Its own variants are for whom the flag is on.
             Match::Strategy(strategy) if strategy.off && strategy.variants.count == 0 => None,
             matched => self.draw(matched, asked),

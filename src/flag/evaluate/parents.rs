@@ -47,7 +47,7 @@ impl EnvironmentFlags {
                     false => self.allows_child(dependency, flag, asked)?,
                 };
                 if !allows {
-                    return Ok(Match::None);
+                    return Ok(Match::Unmet(&dependency.parent));
                 }
             }
         }

@@ -114,6 +114,7 @@ impl<'a> Answer<'a> {
         Self {
             enabled: kept.enabled,
             variant: kept.variant.map(|(name, _)| name),
+            error_message: kept.unmet.map(|parent| Cow::Owned(unmet(parent))).or(self.error_message),
             flag_version: Some(kept.flag_version),
             ..self
         }
@@ -127,8 +128,18 @@ impl<'a> Answer<'a> {
 impl<'a> From<&Outcome<'a>> for Kept<'a> {
     fn from(outcome: &Outcome<'a>) -> Self {
         let variant = outcome.variant.map(|(_, variant)| (variant.name.as_ref(), variant.payload.as_ref()));
-        Self { enabled: outcome.enabled, killed: outcome.killed, variant, flag_version: outcome.flag.version }
+        Self {
+            enabled: outcome.enabled,
+            killed: outcome.killed,
+            variant,
+            unmet: outcome.unmet,
+            flag_version: outcome.flag.version,
+        }
     }
+}
+
+fn unmet(parent: &str) -> String {
+    format!("off, as flag {} is not what this one depends on", shorten(parent, MAX_ECHO_BYTES))
 }
 
 /// The variant's value as what was asked for.

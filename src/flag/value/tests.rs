@@ -192,7 +192,9 @@ proptest! {
 #[test]
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
-    let kept = |enabled, variant| Lookup::Kept(Kept { enabled, killed: false, variant, flag_version: 7 });
+    let kept = |enabled, variant| {
+        Lookup::Kept(Kept { enabled, killed: false, variant, unmet: None, flag_version: 7 })
+    };
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
     assert_eq!(value(kept(true, Some(("five", None)))), json!("five"));
@@ -208,7 +210,8 @@ fn what_was_kept_says_the_same_without_a_type() {
 
 #[test]
 fn a_killed_flag_is_disabled_and_says_so() {
-    let kept = || Lookup::Kept(Kept { enabled: false, killed: true, variant: None, flag_version: 7 });
+    let kept =
+        || Lookup::Kept(Kept { enabled: false, killed: true, variant: None, unmet: None, flag_version: 7 });
     let dark = DefaultValue::String("dark".into());
     for (asked, default, value) in [
         (ValueType::Boolean, None, "false"),
