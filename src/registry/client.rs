@@ -31,6 +31,9 @@ pub enum RegistryError {
     /// It answered that it will not.
     #[error("{0}")]
     Refused(String),
+    /// Its answer is larger than what is read. Asked again it would be the same.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// A registry, at one or more addresses.
@@ -236,7 +239,8 @@ impl Client {
         let (status, mut body) = (response.status(), Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(away)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(RegistryError::Away(format!("{}: its answer is too large", place.base)));
+                let limit = format!("its answer is larger than {ANSWER_BYTES_MAX} bytes");
+                return Err(RegistryError::TooLarge(format!("{}: {limit}", place.base)));
             }
             body.extend_from_slice(&chunk);
         }

@@ -1,16 +1,22 @@
 //! The schema registry: which schema an id stands for, and which id a schema of ours has.
 //!
 //! What an id stands for never changes, so it is asked for once. While the registry is away known ids go on working;
-//! who needs another is told that it is away, and waits: a registry's outage is nobody's bad message.
+//! a record that needs another one waits: a registry's outage is nobody's bad message.
+//!
+//! Ids are chosen by whoever writes to a topic. Lookups run on the runtime, a few at a time and so many a second; a thread
+//! that reads a topic waits for one for a bounded share of its time, and is otherwise told that it is pending. An id that
+//! fails while the registry answers other questions, or whose answer is too large, becomes an unknown one.
 
 mod client;
 mod formats;
 mod kept;
+mod lookups;
 mod reader;
 mod texts;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
@@ -18,7 +24,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::config::SchemaRegistryConfig;
 use crate::message::avro::Writer;
@@ -26,6 +32,7 @@ use crate::metrics::OutcomeLabels;
 use crate::shutdown::Shutdown;
 
 use kept::Kept;
+use lookups::{Begun, Open};
 use texts::Texts;
 
 pub use client::{Client, RegistryError};
@@ -36,10 +43,8 @@ pub use reader::{MAX_EVENT_BYTES, Reader, Unread};
 const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// After a failure nobody asks for so long.
 const REST: Duration = Duration::from_secs(1);
-/// For so long an unknown id is not asked for again.
-const UNKNOWN_FOR: Duration = Duration::from_secs(30);
-/// Most unknown ids remembered; strangers make them up.
-const MAX_UNKNOWN_COUNT: usize = 1_000;
+/// Most lookups at the same time.
+const MAX_CONCURRENT_LOOKUPS: usize = 8;
 /// How often it is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(10);
 
@@ -54,6 +59,8 @@ pub enum Lookup {
     Unknown(Arc<str>),
     /// The registry cannot be asked: why.
     Away(Arc<str>),
+    /// It is being asked for, or will be.
+    Pending(Arc<str>),
 }
 
 /// The registry, as it is asked by threads that read topics.
@@ -66,8 +73,9 @@ pub struct SchemaRegistry {
     known: ArcSwap<AHashMap<u32, Arc<Writer>>>,
     /// Since when it is away, and why.
     away: ArcSwapOption<(Instant, Arc<str>)>,
-    /// Held while it is asked; which ids it does not know.
-    asking: Mutex<AHashMap<u32, (Instant, Arc<str>)>>,
+    permits: Semaphore,
+    /// Lookups that are open, and ids that came to nothing.
+    open: Open,
 }
 
 impl SchemaRegistry {
@@ -80,23 +88,57 @@ impl SchemaRegistry {
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(client) = Client::new(config)? else { return Ok(None) };
         let kept = folder.map(|folder| Kept::open(folder, client.addresses()));
-        let (known, away, asking) = (ArcSwap::default(), ArcSwapOption::empty(), Mutex::default());
-        Ok(Some(Arc::new(Self { client, kept, lookups, runtime, known, away, asking })))
+        let (known, away) = (ArcSwap::default(), ArcSwapOption::empty());
+        let (permits, open) = (Semaphore::new(MAX_CONCURRENT_LOOKUPS), Open::default());
+        Ok(Some(Arc::new(Self { client, kept, lookups, runtime, known, away, permits, open })))
     }
 
-    /// What the id stands for. Not for tasks: it blocks, for a second or two, and not at all for a registry that was
-    /// away a moment ago: that is asked in the background, for the next time.
+    /// What the id stands for. Not for tasks: it waits for a lookup, though for a bounded share of all time only, and not
+    /// at all for a registry that was away a moment ago, or for a lookup that another thread waits for already.
     pub fn schema(self: &Arc<Self>, id: u32) -> Lookup {
         if let Some(schema) = self.known.load().get(&id) {
             return Lookup::Known(Arc::clone(schema));
         }
-        let Some(why) = self.is_away() else { return self.runtime.block_on(self.ask(id)) };
-        let meanwhile = self.meanwhile(id, why);
-        if matches!(meanwhile, Lookup::Away(_)) {
-            let registry = Arc::clone(self);
-            self.runtime.spawn(async move { registry.ask(id).await });
+        if let Some(why) = self.is_away() {
+            let meanwhile = self.meanwhile(id, why);
+            if matches!(meanwhile, Lookup::Away(_)) {
+                self.begin(id);
+            }
+            return meanwhile;
         }
-        meanwhile
+        let pending = || Lookup::Pending(format!("schema {id} is being looked up").into());
+        match self.begin(id) {
+            Begun::Unknown(why) => Lookup::Unknown(why),
+            Begun::Later => pending(),
+            Begun::Open(outcome) => {
+                let (started, patience) = (Instant::now(), self.open.patience());
+                let found = outcome.recv_timeout(patience).unwrap_or_else(|_| pending());
+                self.open.spend(started.elapsed());
+                found
+            }
+        }
+    }
+
+    /// Begins to look an id up, unless it is known: for a record that comes soon.
+    pub fn prepare(self: &Arc<Self>, id: u32) {
+        if !self.known.load().contains_key(&id) {
+            self.begin(id);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, id: u32) -> Begun {
+        let (done, outcome) = mpsc::sync_channel(1);
+        let begun = self.open.begin(id, outcome);
+        if matches!(begun, Begun::Open(_)) {
+            let registry = Arc::clone(self);
+            self.runtime.spawn(async move {
+                let found = registry.ask(id).await;
+                registry.open.end(id);
+                // Whoever waited may have given up by now.
+                let _ = done.try_send(found);
+            });
+        }
+        begun
     }
 
     /// Why it could not be asked the last time.
@@ -114,7 +156,7 @@ impl SchemaRegistry {
             }
             match self.client.pulse().await {
                 Err(RegistryError::Away(why)) => self.note_away(why.into()),
-                Ok(()) | Err(RegistryError::Refused(_)) => self.note_there(),
+                Ok(()) | Err(RegistryError::Refused(_) | RegistryError::TooLarge(_)) => self.note_there(),
             }
         }
     }
@@ -141,25 +183,18 @@ impl SchemaRegistry {
     }
 
     async fn ask(&self, id: u32) -> Lookup {
-        let mut unknown = self.asking.lock().await;
-        // Another thread may have asked meanwhile.
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await;
         if let Some(schema) = self.known.load().get(&id) {
             return Lookup::Known(Arc::clone(schema));
-        }
-        unknown.retain(|_, (since, _)| since.elapsed() < UNKNOWN_FOR);
-        if let Some((_, why)) = unknown.get(&id) {
-            return Lookup::Unknown(Arc::clone(why));
         }
         if let Some(away) = self.away.load_full().filter(|away| away.0.elapsed() < REST) {
             return Lookup::Away(Arc::clone(&away.1));
         }
         let found = match self.look(id).await {
             Ok(found) => found,
-            Err(error) => {
-                let why: Arc<str> = error.to_string().into();
-                self.note_away(Arc::clone(&why));
-                return self.meanwhile(id, why);
-            }
+            Err(error @ RegistryError::TooLarge(_)) => Err(format!("schema {id}: {error}").into()),
+            Err(error) => return self.failed(id, error.to_string().into()).await,
         };
         self.note_there();
         match found.and_then(|texts| self.learn(id, &texts).map(|schema| (texts, schema))) {
@@ -170,15 +205,32 @@ impl SchemaRegistry {
                 self.count("found");
                 Lookup::Known(schema)
             }
-            Err(why) => {
-                if unknown.len() >= MAX_UNKNOWN_COUNT {
-                    unknown.clear();
-                }
-                unknown.insert(id, (Instant::now(), Arc::clone(&why)));
-                self.count("unknown");
-                Lookup::Unknown(why)
-            }
+            Err(why) => self.unknown(id, why),
         }
+    }
+
+    /// The lookup of an id failed. The first time the registry is taken to be away; a registry that answers other questions
+    /// while it fails for this id again and again does not know it.
+    async fn failed(&self, id: u32, why: Arc<str>) -> Lookup {
+        let is_repeated = self.open.has_failed(id);
+        if is_repeated && !matches!(self.client.pulse().await, Err(RegistryError::Away(_))) {
+            self.note_there();
+            if self.open.failed_alone(id) {
+                let why = format!("the registry answers, but not with schema {id}: {why}");
+                return self.unknown(id, why.into());
+            }
+            self.count("failed");
+            return Lookup::Pending(why);
+        }
+        self.open.failed_with_all(id);
+        self.note_away(Arc::clone(&why));
+        self.meanwhile(id, why)
+    }
+
+    fn unknown(&self, id: u32, why: Arc<str>) -> Lookup {
+        self.open.note_unknown(id, Arc::clone(&why));
+        self.count("unknown");
+        Lookup::Unknown(why)
     }
 
     /// What is known of the id while the registry cannot be asked.

@@ -1,6 +1,7 @@
 //! One topic's messages, in either format, as JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 
@@ -15,6 +16,9 @@ pub const MAX_EVENT_BYTES: usize = 16 << 20;
 /// Most schemas whose plans a reader keeps.
 const MAX_PLANS_COUNT: usize = 1_000;
 
+/// Between two looks of a reader that waits for a lookup.
+const PATIENT_PAUSE: Duration = Duration::from_millis(20);
+
 /// Reads what a topic has; each thread has its own.
 #[derive(Debug)]
 pub struct Reader {
@@ -22,6 +26,7 @@ pub struct Reader {
     subject: Subject,
     format: InputFormat,
     plans: AHashMap<u32, Result<Plan, Misfit>>,
+    is_patient: bool,
 }
 
 /// Why a record was not read.
@@ -30,6 +35,9 @@ pub enum Unread {
     /// What its schema is cannot be found out now. It is no fault of the record's.
     #[error("the schema registry is away: {0}")]
     Away(Arc<str>),
+    /// Its schema is being looked up: a moment later it is known. It is no fault of the record's.
+    #[error("{0}")]
+    Pending(Arc<str>),
     #[error("{0}")]
     UnknownSchema(Arc<str>),
     /// Its schema is known, and not one of this topic's messages.
@@ -44,7 +52,21 @@ pub enum Unread {
 
 impl Reader {
     pub fn new(registry: Option<Arc<SchemaRegistry>>, subject: Subject, format: InputFormat) -> Self {
-        Self { registry, subject, format, plans: AHashMap::new() }
+        Self { registry, subject, format, plans: AHashMap::new(), is_patient: false }
+    }
+
+    /// The same reader, which waits for a lookup however long it takes: for threads that nobody waits for.
+    pub fn patient(self) -> Self {
+        Self { is_patient: true, ..self }
+    }
+
+    /// Begins to look up what this record needs, unless it is known.
+    pub fn prepare(&self, payload: &[u8]) {
+        if let (Some(registry), Ok(Some((id, _)))) = (&self.registry, self.avro(payload))
+            && !self.plans.contains_key(&id)
+        {
+            registry.prepare(id);
+        }
     }
 
     /// The record's JSON, of `max_bytes` at most: as it came, or made of Avro in `text`.
@@ -71,7 +93,7 @@ impl Reader {
     pub fn holds_up(&mut self, payload: &[u8]) -> Option<Arc<str>> {
         let (id, _) = self.avro(payload).ok().flatten()?;
         match self.settle(id) {
-            Err(Unread::Away(why)) => Some(why),
+            Err(Unread::Away(why) | Unread::Pending(why)) => Some(why),
             _ => None,
         }
     }
@@ -95,8 +117,14 @@ impl Reader {
         let Some(registry) = &self.registry else {
             return Err(Unread::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into()));
         };
-        let schema = match registry.schema(id) {
+        let mut found = registry.schema(id);
+        while self.is_patient && matches!(found, Lookup::Pending(_)) {
+            std::thread::park_timeout(PATIENT_PAUSE);
+            found = registry.schema(id);
+        }
+        let schema = match found {
             Lookup::Known(schema) => schema,
+            Lookup::Pending(why) => return Err(Unread::Pending(why)),
             Lookup::Unknown(why) => return Err(Unread::UnknownSchema(why)),
             Lookup::Away(why) => return Err(Unread::Away(why)),
         };
@@ -111,7 +139,7 @@ impl Reader {
 impl From<Unread> for Refusal {
     fn from(unread: Unread) -> Self {
         let code = match &unread {
-            Unread::Away(_) | Unread::UnknownSchema(_) => RefusalCode::UnknownSchema,
+            Unread::Away(_) | Unread::Pending(_) | Unread::UnknownSchema(_) => RefusalCode::UnknownSchema,
             Unread::Misfit { .. } => RefusalCode::SchemaMismatch,
             Unread::Broken { .. } | Unread::NotAvro => RefusalCode::NotAvro,
         };

@@ -18,6 +18,8 @@ struct Fake {
     schemas: StdMutex<HashMap<u32, Value>>,
     /// Answers with this status.
     fails: StdMutex<Option<StatusCode>>,
+    /// Answers for this id with an error of its own, or with a schema of so many bytes.
+    fails_for: StdMutex<HashMap<u32, usize>>,
     calls: StdMutex<Vec<String>>,
     /// Must be in every call.
     authorization: Option<&'static str>,
@@ -44,6 +46,15 @@ async fn serve(
     let parts: Vec<&str> = uri.path().trim_start_matches("/base").split('/').skip(1).collect();
     let sent = || serde_json::from_slice::<Value>(&body).unwrap()["schema"].clone();
     match (method.as_str(), parts.as_slice()) {
+        ("GET", ["schemas", "types"]) => r#"["AVRO"]"#.into_response(),
+        ("GET", ["schemas", "ids", id])
+            if fake.fails_for.lock().unwrap().contains_key(&id.parse().unwrap()) =>
+        {
+            match fake.fails_for.lock().unwrap()[&id.parse::<u32>().unwrap()] {
+                0 => (StatusCode::INTERNAL_SERVER_ERROR, "this one fails").into_response(),
+                bytes => json!({"schema": "x".repeat(bytes)}).to_string().into_response(),
+            }
+        }
         // A version is the id here.
         ("GET", ["schemas", "ids", id] | ["subjects", _, "versions", id]) => {
             match schemas.get(&id.parse().unwrap()) {
@@ -409,4 +420,62 @@ fn subjects_are_named_by_their_strategy() {
         named(SubjectStrategy::TopicRecord, Subject::REPLIES),
         [one("t-flagstream.EvaluationReply", Kind::Reply)]
     );
+}
+
+#[tokio::test]
+async fn an_id_that_fails_alone_or_is_too_large_is_unknown_and_others_go_on() {
+    let (fake, address) = Fake::default().start().await;
+    *fake.fails_for.lock().unwrap() = [(7, 0), (8, 5 << 20)].into();
+    fake.has(9, Kind::Request.text());
+    let registry = open(&[&format!("http://{address}")]);
+    let mut reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for (id, expected) in
+        [(8, "larger than 4194304 bytes"), (7, "the registry answers, but not with schema 7")]
+    {
+        loop {
+            let (back, outcome) = read(reader, request(id)).await;
+            reader = back;
+            match outcome.unwrap_err() {
+                Unread::UnknownSchema(why) => {
+                    assert!(why.contains(expected), "{why}");
+                    break;
+                }
+                other => assert!(Instant::now() < deadline, "{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(registry.is_away(), None);
+    let (_, other) = read(reader, request(9)).await;
+    assert!(other.is_ok(), "{other:?}");
+    assert!(count(&registry, "failed") >= 2);
+}
+
+#[tokio::test]
+async fn made_up_ids_hold_a_thread_for_a_bounded_time_and_end_as_unknown() {
+    let (_fake, address) = Fake::default().start().await;
+    let registry = open(&[&format!("http://{address}")]);
+    let mut reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
+    let (mut pending, mut unknown, deadline) = (0, 0, Instant::now() + Duration::from_secs(60));
+    let mut id = 1_000_000;
+    while unknown < 40 {
+        assert!(Instant::now() < deadline, "{unknown} unknown, {pending} pending");
+        for ahead in 0..16 {
+            reader.prepare(&request(id + ahead));
+        }
+        let (back, outcome) = read(reader, request(id)).await;
+        reader = back;
+        match outcome.unwrap_err() {
+            Unread::UnknownSchema(_) => {
+                unknown += 1;
+                id += 1;
+            }
+            Unread::Pending(_) => {
+                pending += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

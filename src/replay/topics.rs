@@ -67,7 +67,8 @@ pub fn evaluations(
     let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
     let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
         .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;
-    let (mut reader, mut text) = (Reader::new(registry, Subject::EVENTS, InputFormat::Auto), Vec::new());
+    let (mut reader, mut text) =
+        (Reader::new(registry, Subject::EVENTS, InputFormat::Auto).patient(), Vec::new());
     loop {
         progress.is_at(events.passed(), events.expected());
         let Some(record) = events.record()? else { break };

@@ -208,7 +208,7 @@ impl Worker {
         let json =
             self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES).map_err(
                 |unread| match unread {
-                    Unread::Away(_) => "no_schema",
+                    Unread::Away(_) | Unread::Pending(_) => "no_schema",
                     _ => "unreadable",
                 },
             )?;

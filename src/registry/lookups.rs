@@ -1,0 +1,200 @@
+//! Which lookups are open, how many may be, and which ids came to nothing.
+
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, AHashSet};
+
+use super::Lookup;
+
+/// For how long an unknown id is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+/// Most ids remembered that are unknown, or that fail; strangers make them up.
+const MAX_IDS_COUNT: usize = 1_000;
+/// Most lookups that are open or wait for their turn.
+const MAX_OPEN_COUNT: usize = 64;
+/// Most lookups that begin in a second.
+const MAX_LOOKUPS_PER_SECOND: u32 = 50;
+/// Between two lookups of an id that fails.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the lookup of an id fails, while the registry answers other questions, before the id is unknown.
+const MAX_FAILURES: u32 = 3;
+/// Longest wait of threads for lookups, and the share of all time (one part in so many) they may wait in the long run.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+const WAIT_SHARE: u32 = 10;
+
+/// What became of the wish to look an id up.
+pub(super) enum Begun {
+    /// It is looked up now; the outcome comes here.
+    Open(Receiver<Lookup>),
+    /// It is being looked up already, or too many are.
+    Later,
+    /// It came to nothing a moment ago.
+    Unknown(Arc<str>),
+}
+
+/// The lookups of one registry.
+#[derive(Debug, Default)]
+pub(super) struct Open(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    open: AHashSet<u32>,
+    unknown: AHashMap<u32, (Instant, Arc<str>)>,
+    /// By id: when it failed last, and how often while the registry answered otherwise.
+    failing: AHashMap<u32, (Instant, u32)>,
+    /// The current second, and how many lookups began in it.
+    second: (Instant, u32),
+    /// How long threads may wait, as of a moment.
+    allowance: (Duration, Instant),
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            open: AHashSet::new(),
+            unknown: AHashMap::new(),
+            failing: AHashMap::new(),
+            second: (now, 0),
+            allowance: (MAX_WAIT, now),
+        }
+    }
+}
+
+impl Open {
+    /// Whether an id may be looked up now; its lookup must then be [ended](Self::end).
+    pub(super) fn begin(&self, id: u32, outcome: Receiver<Lookup>) -> Begun {
+        self.begin_at(id, outcome, Instant::now())
+    }
+
+    fn begin_at(&self, id: u32, outcome: Receiver<Lookup>, now: Instant) -> Begun {
+        let mut state = self.state();
+        state.unknown.retain(|_, (since, _)| now.saturating_duration_since(*since) < UNKNOWN_FOR);
+        if let Some((_, why)) = state.unknown.get(&id) {
+            return Begun::Unknown(Arc::clone(why));
+        }
+        if now.saturating_duration_since(state.second.0) >= Duration::from_secs(1) {
+            state.second = (now, 0);
+        }
+        let rests = |(last, _): &(Instant, u32)| now.saturating_duration_since(*last) < FAILURE_PAUSE;
+        if state.open.len() >= MAX_OPEN_COUNT
+            || state.second.1 >= MAX_LOOKUPS_PER_SECOND
+            || state.failing.get(&id).is_some_and(rests)
+            || !state.open.insert(id)
+        {
+            return Begun::Later;
+        }
+        state.second.1 += 1;
+        Begun::Open(outcome)
+    }
+
+    pub(super) fn end(&self, id: u32) {
+        self.state().open.remove(&id);
+    }
+
+    pub(super) fn note_unknown(&self, id: u32, why: Arc<str>) {
+        let mut state = self.state();
+        state.failing.remove(&id);
+        if state.unknown.len() >= MAX_IDS_COUNT {
+            state.unknown.clear();
+        }
+        state.unknown.insert(id, (Instant::now(), why));
+    }
+
+    /// Whether the last lookup of this id failed.
+    pub(super) fn has_failed(&self, id: u32) -> bool {
+        self.state().failing.contains_key(&id)
+    }
+
+    /// The lookup failed together with all others.
+    pub(super) fn failed_with_all(&self, id: u32) {
+        self.state().note_failure(id, 0);
+    }
+
+    /// The lookup failed though the registry answers other questions; whether that was often enough to give up.
+    pub(super) fn failed_alone(&self, id: u32) -> bool {
+        let mut state = self.state();
+        let count = state.failing.get(&id).map_or(0, |(_, count)| *count) + 1;
+        state.note_failure(id, count);
+        count >= MAX_FAILURES
+    }
+
+    /// How long a thread may wait for a lookup now.
+    pub(super) fn patience(&self) -> Duration {
+        let (mut state, now) = (self.state(), Instant::now());
+        let (left, since) = state.allowance;
+        let left = (left + now.saturating_duration_since(since) / WAIT_SHARE).min(MAX_WAIT);
+        state.allowance = (left, now);
+        left
+    }
+
+    pub(super) fn spend(&self, spent: Duration) {
+        let mut state = self.state();
+        state.allowance.0 = state.allowance.0.saturating_sub(spent);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note_failure(&mut self, id: u32, count: u32) {
+        if self.failing.len() >= MAX_IDS_COUNT && !self.failing.contains_key(&id) {
+            self.failing.clear();
+        }
+        self.failing.insert(id, (Instant::now(), count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    fn begin(open: &Open, id: u32, now: Instant) -> Begun {
+        open.begin_at(id, sync_channel(1).1, now)
+    }
+
+    #[test]
+    fn made_up_ids_begin_few_lookups_a_second() {
+        let (open, start) = (Open::default(), Instant::now());
+        let mut begun = 0;
+        for id in 0..2_048 {
+            if matches!(begin(&open, id, start), Begun::Open(_)) {
+                begun += 1;
+                open.end(id);
+            }
+        }
+        assert_eq!(begun, MAX_LOOKUPS_PER_SECOND);
+        assert!(matches!(begin(&open, 5_000, start + Duration::from_secs(1)), Begun::Open(_)));
+        assert!(matches!(begin(&open, 5_000, start + Duration::from_secs(1)), Begun::Later), "it is open");
+    }
+
+    #[test]
+    fn an_id_that_fails_alone_rests_and_is_given_up_in_the_end() {
+        let (open, start) = (Open::default(), Instant::now());
+        open.failed_with_all(7);
+        assert!(open.has_failed(7));
+        assert!(matches!(begin(&open, 7, start), Begun::Later));
+        assert!(matches!(begin(&open, 7, Instant::now() + FAILURE_PAUSE), Begun::Open(_)));
+        open.end(7);
+        assert!(!open.failed_alone(7) && !open.failed_alone(7) && open.failed_alone(7));
+        open.failed_with_all(7);
+        assert!(!open.failed_alone(7), "an outage between begins the count anew");
+        open.note_unknown(7, "why".into());
+        assert!(matches!(begin(&open, 7, Instant::now()), Begun::Unknown(_)));
+        assert!(matches!(begin(&open, 7, Instant::now() + UNKNOWN_FOR), Begun::Open(_)));
+    }
+
+    #[test]
+    fn threads_wait_for_a_bounded_share_of_the_time() {
+        let open = Open::default();
+        assert_eq!(open.patience(), MAX_WAIT);
+        open.spend(MAX_WAIT * 2);
+        assert!(open.patience() < MAX_WAIT / 2);
+    }
+}
