@@ -227,6 +227,15 @@ impl CompiledFlag {
         &self.variants
     }
 
+    /// Length of the longest value it can answer with.
+    pub fn largest_value_bytes(&self) -> usize {
+        let bytes = |variant: &Variant| match &variant.payload {
+            Some(payload) => payload.text.len().max(variant.name.len()),
+            None => variant.name.len(),
+        };
+        self.variants.iter().map(bytes).max().unwrap_or_default()
+    }
+
     /// The names of the flags it depends on.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
         self.dependencies.iter().map(|dependency| dependency.parent.as_ref())

@@ -27,6 +27,8 @@ pub struct EnvironmentFlags {
     shards: Box<[Arc<Shard>]>,
     hasher: ahash::RandomState,
     len: usize,
+    /// Of all flags that ever were in it: an upper bound.
+    largest_value_bytes: usize,
 }
 
 /// One step from a snapshot to the next.
@@ -117,7 +119,13 @@ impl EnvironmentFlags {
     fn named(name: Arc<str>) -> Self {
         let hasher = ahash::RandomState::new();
         let empty = Arc::new(Shard::with_hasher(hasher.clone()));
-        Self { name, shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(), hasher, len: 0 }
+        Self {
+            name,
+            shards: (0..SHARDS).map(|_| Arc::clone(&empty)).collect(),
+            hasher,
+            len: 0,
+            largest_value_bytes: 0,
+        }
     }
 
     /// The environment's name.
@@ -137,6 +145,11 @@ impl EnvironmentFlags {
         self.len() == 0
     }
 
+    /// Upper bound of the length of any value in it.
+    pub fn largest_value_bytes(&self) -> usize {
+        self.largest_value_bytes
+    }
+
     /// In no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledFlag>> {
         self.shards.iter().flat_map(|shard| shard.values())
@@ -150,6 +163,7 @@ impl EnvironmentFlags {
 
     fn set(&mut self, flag: Arc<CompiledFlag>) {
         let shard = self.shard(&flag.name);
+        self.largest_value_bytes = self.largest_value_bytes.max(flag.largest_value_bytes());
         if let Some(shard) = self.shards.get_mut(shard) {
             let name = Arc::clone(&flag.name);
             if Arc::make_mut(shard).insert(name, flag).is_none() {

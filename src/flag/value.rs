@@ -8,10 +8,14 @@ use std::borrow::Cow;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::definition::shorten;
 use super::{EnvironmentFlags, EvaluationContext, Moment, Outcome};
 
 pub use answer::{answer, natural_answer};
 pub use payload::Payload;
+
+/// How much of an environment's name an error message repeats.
+const MAX_NAMED_BYTES: usize = 100;
 
 /// The type asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,7 +128,9 @@ impl<'a> Lookup<'a> {
 
     /// This deployment has no environment of this name.
     pub fn unserved(environment: &str) -> Self {
-        Self::NotReady(Cow::Owned(format!("the environment {environment} is not served here")))
+        // Every answer repeats it: a stranger's name is cut.
+        let name = shorten(environment, MAX_NAMED_BYTES);
+        Self::NotReady(Cow::Owned(format!("the environment {name} is not served here")))
     }
 }
 

@@ -112,6 +112,11 @@ impl<'c> Call<'c> {
         flags.map(|(_, flags)| flags.as_ref())
     }
 
+    /// The flags of the environment, ready or not; `None` if it is not served.
+    pub(super) fn environment_flags(&self) -> Option<&'c EnvironmentFlags> {
+        self.flags.map(|(_, flags)| flags.as_ref())
+    }
+
     pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
         // Strangers choose the names of environments that are not served.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));

@@ -14,6 +14,7 @@ use axum::routing::post;
 use crate::config::Scope;
 use crate::flag::ValueType;
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
+use crate::message::result_size::{Repeated, result_bytes};
 use crate::publish::Parcel;
 use crate::warm::Warm;
 
@@ -28,11 +29,13 @@ use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQue
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 
 /// For callers that can set neither body nor query, such as OpenFeature's providers.
-const ENVIRONMENT_HEADER: &str = "flags-environment";
+pub(super) const ENVIRONMENT_HEADER: &str = "flags-environment";
 /// Flags times contexts of one call.
 pub const MAX_ANSWERS: usize = 20_000;
-/// What a call's events may repeat of its contexts.
+/// What a call's events and its answer may repeat of what it brings.
 const MAX_ECHO_BYTES: usize = 16 << 20;
+/// The same with the flags' values.
+const MAX_RESULT_BYTES: usize = 64 << 20;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -106,6 +109,7 @@ async fn single(
             return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
         };
         let (asker, mut body) = (call.asker(subject), Vec::with_capacity(body::ONE_BYTES));
+        call.check_size(asks.as_slice(), query.subjects.as_slice())?;
         for ask in asks.as_slice() {
             body::write_one(&mut body, call, ask, &call.answer(&asker, ask, trail));
         }
@@ -154,7 +158,7 @@ pub(super) async fn bulk(
             }
         };
         let subjects = query.subjects.as_slice();
-        check_size(asks.len(), subjects)?;
+        call.check_size(asks, subjects)?;
         trail.reserve(asks.len() * subjects.len());
         Ok(match &query.subjects {
             Subjects::One(subject) => body::bulk(call, subject, asks, trail),
@@ -197,10 +201,12 @@ pub(super) async fn batch(
     subject.context.user_id = input.parameter("user_id").filter(|user| !user.is_empty());
     subject.context.session_id = input.parameter("session_id").filter(|session| !session.is_empty());
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
-    check_size(asks.len(), std::slice::from_ref(&subject))?;
     let subjects = std::slice::from_ref(&subject);
     let kept = kept(&api, When::ReadPath, &environment, subjects, &asks, min_version).await;
-    let answer = |call: &Call<'_>, trail: &mut Trail<'_>| Ok(body::batch(call, &subject, &asks, trail));
+    let answer = |call: &Call<'_>, trail: &mut Trail<'_>| {
+        call.check_size(&asks, subjects)?;
+        Ok(body::batch(call, &subject, &asks, trail))
+    };
     let (body, parcel, version) = in_call(&api, &environment, &kept, answer)?;
     finish(&api, &input, body, parcel, version).await
 }
@@ -260,19 +266,33 @@ async fn finish(
     Ok(json_answer(body, version))
 }
 
-pub(super) fn check_size(asks: usize, subjects: &[Subject<'_>]) -> Result<(), Problem> {
-    let answers = asks.saturating_mul(subjects.len());
-    if answers > MAX_ANSWERS {
-        let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");
-        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "flag_names", message));
-    }
-    let contexts: usize = subjects.iter().map(|subject| subject.context_json.len()).sum();
-    let echoed = contexts.saturating_mul(asks);
-    if echoed > MAX_ECHO_BYTES {
+impl Call<'_> {
+    /// Refuses a call whose results would be too many or too large, before any of them is made.
+    pub(super) fn check_size(&self, asks: &[Ask<'_>], subjects: &[Subject<'_>]) -> Result<(), Problem> {
+        let answers = asks.len().saturating_mul(subjects.len());
+        if answers > MAX_ANSWERS {
+            let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");
+            return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "flag_names", message));
+        }
+        let repeated = Repeated {
+            environment: self.environment,
+            flags: self.environment_flags(),
+            request_id: None,
+            record_bytes: 0,
+        };
+        let subjects = subjects.iter().map(|subject| (&subject.context, subject.context_json.as_ref()));
+        let bytes = result_bytes(&repeated, asks, subjects);
+        let (total, limit) = match bytes.echoed > MAX_ECHO_BYTES {
+            true => (bytes.echoed, MAX_ECHO_BYTES),
+            false => (bytes.total(), MAX_RESULT_BYTES),
+        };
+        if total <= limit {
+            return Ok(());
+        }
         let detail = format!(
-            "each event repeats its context: that would take {echoed} bytes, at most {MAX_ECHO_BYTES} are allowed"
+            "each result repeats its context, ids, environment and default: that would take up to {total} bytes, at most \
+             {limit} are allowed"
         );
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
     }
-    Ok(())
 }

@@ -11,10 +11,11 @@ use axum::http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Instant;
 
-use crate::message::request::{Refusal, RefusalCode};
+use crate::message::request::{MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, Refusal, RefusalCode, check_length};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
 use super::api::Api;
+use super::evaluate::ENVIRONMENT_HEADER;
 use super::problem::{FieldError, Problem};
 
 /// A version that is not in force within this time is not waited for any longer.
@@ -37,6 +38,7 @@ impl<S: Send + Sync> FromRequest<S> for Input {
         let (parts, body) = request.into_parts();
         check_content_type(&parts.headers)?;
         let query = parts.uri.query().map(str::to_owned);
+        check_repeated(&parts.headers, query.as_deref())?;
         let body = Limited::new(body, super::MAX_BODY_BYTES).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let message = format!("the body is larger than {} bytes", super::MAX_BODY_BYTES);
@@ -59,6 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().map(str::to_owned);
+        check_repeated(&parts.headers, query.as_deref())?;
         Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query }))
     }
 }
@@ -98,6 +101,19 @@ impl Input {
         }
         if errors.is_empty() { Ok(highest) } else { Err(Problem::of_fields(StatusCode::BAD_REQUEST, errors)) }
     }
+}
+
+/// Refuses what stands in query or header and is too long to be repeated with every result.
+fn check_repeated(headers: &HeaderMap, query: Option<&str>) -> Result<(), Problem> {
+    let limits =
+        [("environment", MAX_ENVIRONMENT_BYTES), ("user_id", MAX_ID_BYTES), ("session_id", MAX_ID_BYTES)];
+    for (name, limit) in limits {
+        let bytes = last_parameter(query, name).map_or(0, |value| value.len());
+        check_length(name, bytes, limit).map_err(|refusal| refused(vec![refusal]))?;
+    }
+    let environment = headers.get(ENVIRONMENT_HEADER).map_or(0, axum::http::HeaderValue::len);
+    let checked = check_length(ENVIRONMENT_HEADER, environment, MAX_ENVIRONMENT_BYTES);
+    checked.map_err(|refusal| refused(vec![refusal]))
 }
 
 /// The last value of a parameter; an empty one is none.

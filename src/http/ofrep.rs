@@ -24,7 +24,7 @@ use super::api::Api;
 use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
-use super::evaluate::{check_size, environment_of};
+use super::evaluate::environment_of;
 use super::input::{Input, json_answer, wait_for_version};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
@@ -168,8 +168,8 @@ fn evaluate_all(
     };
     let mut names: Vec<&str> = flags.iter().map(|flag| &*flag.name).collect();
     names.sort_unstable();
-    check_size(names.len(), std::slice::from_ref(subject))?;
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
+    call.check_size(&asks, std::slice::from_ref(subject))?;
     let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
         let mut trail = call.trail(tally);
         trail.reserve(asks.len());

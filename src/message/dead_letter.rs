@@ -15,7 +15,12 @@ pub mod header {
     /// `true` where the original was too large for the dead-letter topic and only its coordinates are kept.
     pub const BODY_OMITTED: &str = "body-omitted";
 
-    pub(super) const ALL: [&str; 7] = [
+    /// `true` where the original had a key that is left out too.
+    pub const KEY_OMITTED: &str = "key-omitted";
+    /// How many headers of the original are left out.
+    pub const HEADERS_OMITTED: &str = "headers-omitted";
+
+    pub(super) const ALL: [&str; 9] = [
         ERROR_CODE,
         ERROR_MESSAGE,
         SOURCE_TOPIC,
@@ -23,6 +28,8 @@ pub mod header {
         SOURCE_OFFSET,
         SOURCE_INDEX,
         BODY_OMITTED,
+        KEY_OMITTED,
+        HEADERS_OMITTED,
     ];
 }
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod kill_switch;
 pub mod reply;
 pub mod request;
+pub mod result_size;
 pub mod sequence;
 pub mod source_status;
 pub mod trace;

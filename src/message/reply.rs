@@ -53,6 +53,16 @@ impl ReplyWriter {
         out.push(b'}');
     }
 
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether nothing is written yet.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// The finished body.
     pub fn finish(&mut self, frame: &ReplyFrame<'_>) -> &[u8] {
         let out = &mut self.buffer;

@@ -5,6 +5,7 @@
 
 mod context;
 mod fields;
+mod limits;
 mod query;
 mod read;
 mod refusal;
@@ -20,6 +21,9 @@ use self::refusal::{Problems, refuse};
 
 pub(crate) use self::context::PROPERTIES;
 pub use self::context::{context, generated_session, is_generated_session, recorded_context};
+pub use self::limits::{
+    MAX_CORRELATION_ID_BYTES, MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, MAX_KEY_BYTES, check_length, check_record,
+};
 pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};
 

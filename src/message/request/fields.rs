@@ -6,6 +6,7 @@ use crate::flag::{EvaluationContext, ValueType};
 use crate::message::json::{Kind, Scanner, Span, write_string};
 
 use super::context::{add_identity, given, read_context, text_of};
+use super::limits::{MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, bounded, check_length};
 use super::read::{members, present, scalar, string, strings};
 use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse, shorten, value_type};
 use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, Request, Subject};
@@ -107,8 +108,16 @@ impl<'a> Fields<'a> {
             "request_id" => self.once(0, &key).and(scalar(scanner, &key)).map(|v| self.request_id = v),
             "flag_name" => self.once(1, &key).and(string(scanner, &key)).map(|v| self.flag_name = v),
             "flag_names" => self.once(2, &key).and(strings(scanner, &key)).map(|v| self.flag_names = v),
-            "user_id" => self.once(3, &key).and(scalar(scanner, &key)).map(|v| self.user_id = given(v)),
-            "session_id" => self.once(4, &key).and(scalar(scanner, &key)).map(|v| self.session_id = given(v)),
+            "user_id" => self
+                .once(3, &key)
+                .and(scalar(scanner, &key))
+                .and_then(|v| bounded(&key, v, MAX_ID_BYTES))
+                .map(|v| self.user_id = given(v)),
+            "session_id" => self
+                .once(4, &key)
+                .and(scalar(scanner, &key))
+                .and_then(|v| bounded(&key, v, MAX_ID_BYTES))
+                .map(|v| self.session_id = given(v)),
             "context" => self.once(5, &key).and_then(|()| self.context(scanner)),
             "default_value" => self.once(6, &key).and(present(scanner)).map(|v| self.default_value = v),
             "default_values" => {
@@ -119,7 +128,11 @@ impl<'a> Fields<'a> {
                 .and(string(scanner, &key))
                 .and_then(|text| self.value_type(text.as_deref())),
             "value_types" => self.once(9, &key).and(members(scanner, &key)).and_then(|v| self.value_types(v)),
-            "environment" => self.once(10, &key).and(string(scanner, &key)).map(|v| self.environment = v),
+            "environment" => self
+                .once(10, &key)
+                .and(string(scanner, &key))
+                .and_then(|v| bounded(&key, v, MAX_ENVIRONMENT_BYTES))
+                .map(|v| self.environment = v),
             "requested_at" => self.once(11, &key).and(string(scanner, &key)).map(drop),
             other => match CONTEXT_FIELDS.iter().zip(12u32..).find(|(name, _)| **name == other) {
                 Some((name, bit)) => self.once(bit, &key).and(present(scanner)).map(|span| {
@@ -187,6 +200,7 @@ impl<'a> Fields<'a> {
         let mut subject = self.into_subject();
         let key = subject.context.property(TARGETING_KEY).filter(|key| !key.is_empty());
         if let Some(key) = key.map(str::to_owned) {
+            check_length("context.targetingKey", key.len(), MAX_ID_BYTES)?;
             subject.context.user_id = Some(Cow::Owned(key));
         }
         Ok(subject)
@@ -203,6 +217,13 @@ impl<'a> Fields<'a> {
         }
         let start = scanner.rest();
         read_context(scanner, &mut self.in_context).map_err(not_json)?;
+        let ids = [
+            ("context.userId", &self.in_context.user_id),
+            ("context.sessionId", &self.in_context.session_id),
+        ];
+        for (field, id) in ids {
+            check_length(field, id.as_ref().map_or(0, |id| id.len()), MAX_ID_BYTES)?;
+        }
         let length = start.len() - scanner.rest().len();
         let text = start.get(..length).unwrap_or_default();
         self.context = Some(Span { kind: Kind::Object, text });

@@ -63,6 +63,9 @@ pub enum RefusalCode {
     ConflictingFields,
     /// The broker refused the result for a reason other than its size.
     Refused,
+    /// The results could not be committed within the time of a transaction, alone and several times, while the broker took
+    /// others.
+    ProcessingFailed,
 }
 
 impl RefusalCode {
@@ -82,6 +85,7 @@ impl RefusalCode {
             Self::DuplicateField => "DUPLICATE_FIELD",
             Self::ConflictingFields => "CONFLICTING_FIELDS",
             Self::Refused => "REFUSED",
+            Self::ProcessingFailed => "PROCESSING_FAILED",
         }
     }
 }
