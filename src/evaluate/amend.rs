@@ -11,12 +11,24 @@ use super::batch::Place;
 /// For how long a size that was refused is taken to be refused again without asking the broker.
 const REFUSED_SIZE_TTL: Duration = Duration::from_secs(60);
 
+/// How much of the original record a dead letter keeps. Its coordinates and the reason always stand in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    Everything,
+    /// Key and headers, without the body.
+    KeyAndHeaders,
+    Nothing,
+}
+
 /// Amendments by record. They are forgotten once the record is committed.
 #[derive(Debug, Default)]
 pub struct Amendments {
     events: AHashMap<(Place, u32), RefusalCode>,
-    bodiless: AHashSet<Place>,
+    /// How much of a record its dead letters keep, where that is not all of it.
+    kept: AHashMap<Place, Kept>,
     unanswered: AHashSet<Place>,
+    /// Records that become a dead letter instead of being evaluated.
+    unprocessable: AHashSet<Place>,
     refused_size: Option<(usize, Instant)>,
 }
 
@@ -26,9 +38,22 @@ impl Amendments {
         self.events.insert((place, index), code);
     }
 
-    /// The record's dead letter is sent without its body.
-    pub fn omit_body(&mut self, place: Place) {
-        self.bodiless.insert(place);
+    /// The record's dead letters keep less of it: no body, then neither key nor headers.
+    pub fn shorten_dead_letter(&mut self, place: Place) {
+        let kept = match self.kept(place) {
+            Kept::Everything => Kept::KeyAndHeaders,
+            Kept::KeyAndHeaders | Kept::Nothing => Kept::Nothing,
+        };
+        self.kept.insert(place, kept);
+    }
+
+    /// The record becomes a dead letter: it could not be processed.
+    pub fn give_up(&mut self, place: Place) {
+        self.unprocessable.insert(place);
+    }
+
+    pub fn is_unprocessable(&self, place: Place) -> bool {
+        !self.unprocessable.is_empty() && self.unprocessable.contains(&place)
     }
 
     /// The record's reply is dropped.
@@ -48,8 +73,9 @@ impl Amendments {
         if self.events.is_empty() && self.refused_size.is_none() { None } else { known().or_else(too_large) }
     }
 
-    pub fn is_bodiless(&self, place: Place) -> bool {
-        self.bodiless.contains(&place)
+    /// How much of the record its dead letters keep.
+    pub fn kept(&self, place: Place) -> Kept {
+        self.kept.get(&place).copied().unwrap_or(Kept::Everything)
     }
 
     pub fn is_unanswered(&self, place: Place) -> bool {
@@ -62,8 +88,9 @@ impl Amendments {
             !positions.iter().any(|(partition, next)| place.partition == *partition && place.offset < *next)
         };
         self.events.retain(|(place, _), _| open(place));
-        self.bodiless.retain(open);
+        self.kept.retain(|place, _| open(place));
         self.unanswered.retain(open);
+        self.unprocessable.retain(open);
     }
 
     fn refused_size(&self) -> Option<usize> {
@@ -81,15 +108,20 @@ mod tests {
     fn amendments_last_until_their_record_is_committed() {
         let mut amendments = Amendments::default();
         amendments.refuse_event(PLACE, 2, RefusalCode::Refused);
-        amendments.omit_body(PLACE);
+        amendments.shorten_dead_letter(PLACE);
         amendments.drop_reply(PLACE);
+        amendments.give_up(PLACE);
         amendments.committed(&[(0, 100), (1, 7)]);
         assert_eq!(amendments.event_refusal(PLACE, 2, 10), Some(RefusalCode::Refused));
         assert_eq!(amendments.event_refusal(PLACE, 1, 10), None);
-        assert!(amendments.is_bodiless(PLACE) && amendments.is_unanswered(PLACE));
+        assert!(amendments.is_unanswered(PLACE) && amendments.is_unprocessable(PLACE));
+        assert_eq!(amendments.kept(PLACE), Kept::KeyAndHeaders);
+        amendments.shorten_dead_letter(PLACE);
+        assert_eq!(amendments.kept(PLACE), Kept::Nothing);
         amendments.committed(&[(1, 8)]);
         assert_eq!(amendments.event_refusal(PLACE, 2, 10), None);
-        assert!(!amendments.is_bodiless(PLACE) && !amendments.is_unanswered(PLACE));
+        assert!(!amendments.is_unanswered(PLACE) && !amendments.is_unprocessable(PLACE));
+        assert_eq!(amendments.kept(PLACE), Kept::Everything);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use rdkafka::error::KafkaResult;
@@ -10,28 +10,37 @@ use rdkafka::error::KafkaResult;
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
 use crate::kafka::consumer::Record;
+use crate::kafka::producer::MAX_RECORD_BYTES;
 use crate::message::avro::{Kind, Subject};
 use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
-use crate::message::request::{Ask, MAX_REQUEST_BYTES, Refusal, Request, generated_session};
+use crate::message::request::{
+    Ask, MAX_REQUEST_BYTES, Refusal, RefusalCode, Request, check_record, generated_session,
+};
+use crate::message::result_size::{Repeated, result_bytes};
 use crate::privacy::{Privacy, Shown};
 use crate::registry::{Reader, Unread};
 
 use super::Parts;
-use super::headers::Headers;
+use super::headers::{Headers, reply_to};
 use super::outbox::{Outbox, place, results_too_large};
 
-/// Most bytes that the events of one request may take: every event echoes the context, so a small request
-/// could otherwise ask for gigabytes.
+/// Most bytes that the events of one request and its reply may take, by what is known before they are made.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Most bytes of JSON that a request in Avro may become; beyond [`MAX_REQUEST_BYTES`] it is refused by its size.
 const MAX_TEXT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
+/// When a record whose schema cannot be looked up is tried again: the registry is away, or has not answered yet.
+const AWAY_RETRY: Duration = Duration::from_secs(1);
+const PENDING_RETRY: Duration = Duration::from_millis(200);
+
 /// What a worker does with each record. The load tool's bare loop is the other implementation.
 pub trait Respond: Send {
     /// Called before the records of one fetch: they share a snapshot and a moment.
     fn begin(&mut self);
+    /// Called for a record that waits behind another one of its partition: what it needs can be looked up meanwhile.
+    fn prepare(&mut self, _record: &Record<'_>) {}
     /// Sends everything that the record asks for.
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded>;
 }
@@ -41,8 +50,8 @@ pub trait Respond: Send {
 pub enum Responded {
     /// Everything that it asks for is sent, or a dead letter is.
     Done,
-    /// It cannot be read now, for a reason that is not its own; nothing is sent.
-    HeldUp(Arc<str>),
+    /// It cannot be read now, for a reason that is not its own; nothing is sent. It is tried again after this time.
+    HeldUp { why: Arc<str>, retry_after: Duration },
 }
 
 /// The real thing. The buffers are reused from event to event.
@@ -100,6 +109,10 @@ impl Responder {
 }
 
 impl Respond for Responder {
+    fn prepare(&mut self, record: &Record<'_>) {
+        self.reader.prepare(record.payload());
+    }
+
     fn begin(&mut self) {
         self.scene.snapshot = Arc::clone(&self.scene.parts.store.load());
         let now = Utc::now();
@@ -109,9 +122,13 @@ impl Respond for Responder {
 
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
         let Self { scene, reader, text, event, reply } = self;
+        if outbox.amendments.is_unprocessable(place(record)) {
+            return outbox.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
+        }
         let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
             Ok(json) => Request::decode(json),
-            Err(Unread::Away(why)) => return Ok(Responded::HeldUp(why)),
+            Err(Unread::Away(why)) => return Ok(Responded::HeldUp { why, retry_after: AWAY_RETRY }),
+            Err(Unread::Pending(why)) => return Ok(Responded::HeldUp { why, retry_after: PENDING_RETRY }),
             Err(unread) => Err(Refusal::from(unread)),
         };
         let answered = match request {
@@ -137,15 +154,15 @@ impl Scene {
     ) -> KafkaResult<()> {
         let formats = &self.parts.formats;
         let asks = request.asks.as_slice();
-        let echoed = echoed_bytes(request).saturating_mul(asks.len());
-        if echoed > MAX_RESULT_BYTES {
-            return outbox.dead_letter(record, &results_too_large(echoed, MAX_RESULT_BYTES), None);
-        }
         let served = self.serve(request.environment.as_deref());
-        let headers = Headers::of(record, outbox);
+        let headers = Headers::of(record);
+        if let Err(refusal) = check(request, record, &served, &headers) {
+            return outbox.dead_letter(record, &refusal, None);
+        }
+        let mut reply_to = reply_to(record, outbox);
         let (shown, key) = self.show(request, record);
         let frame = self.reply_frame(request, &shown, &served, &headers);
-        if headers.reply_to.is_some() {
+        if reply_to.is_some() {
             reply.begin(&frame);
         }
         for (ask, index) in asks.iter().zip(0u32..) {
@@ -171,17 +188,23 @@ impl Scene {
                 ask,
                 &answer,
             );
-            if outbox.event(record, key.as_deref(), index, headers.passed_on.as_ref(), event)? {
+            if outbox.event(record, key.as_deref(), index, Some(&headers), event)? {
                 outbox.tally.answer(served.flags.map(|(name, _)| name), &answer);
             }
             let repeated = || asks.iter().take(index as usize).any(|earlier| earlier.flag == ask.flag);
-            if headers.reply_to.is_some() && !repeated() {
+            if let Some(topic) = reply_to
+                && !repeated()
+            {
                 reply.result(&ask.flag, &answer);
+                if reply.len() > MAX_RECORD_BYTES {
+                    outbox.drop_reply(place(record), topic, "too_large");
+                    reply_to = None;
+                }
             }
         }
-        match headers.reply_to {
+        match reply_to {
             Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
-                Ok(body) => outbox.reply(record, key.as_deref(), topic, headers.correlation_id, &body),
+                Ok(body) => outbox.reply(record, key.as_deref(), topic, &headers, &body),
                 Err(broken) => {
                     tracing::error!(%broken, "a reply does not fit its schema");
                     outbox.drop_reply(place(record), topic, "unfit");
@@ -308,9 +331,33 @@ pub fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What every event of the request repeats.
-fn echoed_bytes(request: &Request<'_>) -> usize {
-    let texts = [&request.request_id, &request.context.user_id, &request.context.session_id];
-    let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-    request.context_json.len() + request.environment.as_ref().map_or(0, |name| name.len()) + texts
+/// Refuses what would make the results too large, before any of them is made.
+fn check(
+    request: &Request<'_>,
+    record: &Record<'_>,
+    served: &Served<'_>,
+    headers: &Headers<'_>,
+) -> Result<(), Refusal> {
+    check_record(record.key(), headers.correlation_id)?;
+    let repeated = Repeated {
+        environment: served.name,
+        flags: served.flags.map(|(_, flags)| flags.as_ref()),
+        request_id: request.request_id.as_deref(),
+        record_bytes: record.key().map_or(0, <[u8]>::len) + headers.bytes,
+    };
+    let subject = (&request.context, request.context_json.as_ref());
+    let bytes = result_bytes(&repeated, request.asks.as_slice(), [subject]).total();
+    if bytes > MAX_RESULT_BYTES { Err(results_too_large(bytes, MAX_RESULT_BYTES)) } else { Ok(()) }
+}
+
+/// The refusal of a record whose results ran out of time again and again.
+fn unprocessable() -> Refusal {
+    let message =
+        "its results could not be committed within the time of a transaction, alone and several times";
+    Refusal {
+        code: RefusalCode::ProcessingFailed,
+        field: "request".into(),
+        message: message.into(),
+        wrong_type: false,
+    }
 }

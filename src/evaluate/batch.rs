@@ -45,6 +45,8 @@ pub struct Batch {
     pub oldest_ms: u64,
     /// Dead letters by code, to be counted when they are committed.
     pub dead_letters: Vec<RefusalCode>,
+    /// Bytes of the dead letters of the last record that had any.
+    letters: Option<(Place, usize)>,
 }
 
 impl Default for Batch {
@@ -61,6 +63,7 @@ impl Default for Batch {
             busy: Duration::ZERO,
             oldest_ms: u64::MAX,
             dead_letters: Vec::new(),
+            letters: None,
         }
     }
 }
@@ -71,6 +74,7 @@ impl Batch {
         self.sent.clear();
         self.reply_topics.clear();
         self.dead_letters.clear();
+        self.letters = None;
         self.records = 0;
         self.bytes = 0;
         self.flushed();
@@ -92,7 +96,19 @@ impl Batch {
         }
     }
 
-    /// The ticket under which a failed delivery of this will be reported.
+    /// Bytes of the dead letters that the record has in this batch, with another one of `bytes`.
+    pub fn letter_bytes(&mut self, place: Place, bytes: usize) -> usize {
+        let before = self.letters.filter(|(last, _)| *last == place).map_or(0, |(_, sum)| sum);
+        self.letters = Some((place, before + bytes));
+        before + bytes
+    }
+
+    /// How many records were sent.
+    pub fn sent_count(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// The ticket under which a failed delivery of this will be reported; `bytes` with key and headers.
     pub fn ticket(&mut self, place: Place, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
         match sent {
@@ -106,6 +122,11 @@ impl Batch {
         }
         self.sent.push((place, sent));
         self.sent.len() - 1
+    }
+
+    /// Takes the last ticket back: what it was for was not sent.
+    pub fn withdraw_ticket(&mut self) {
+        self.sent.pop();
     }
 
     /// Whether what was sent fills a request to one partition.

@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::DeliveryMode;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::{LINGER_MS, ReportingProducer};
+use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, ReportingProducer};
 
 use super::Parts;
 use super::error::SessionError;
@@ -29,8 +29,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
         .set("compression.type", "lz4")
         // Requests go out when they are full, or at the end of a batch, which flushes.
         .set("linger.ms", LINGER_MS)
-        // Requests may echo a mebibyte of context; what the topic takes is the topic's decision.
-        .set("message.max.bytes", "8388608")
+        .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "500000");
     if careful {
@@ -89,8 +88,13 @@ pub fn rewind_these(
         };
         targets.add_partition_offset(topic, element.partition(), offset).map_err(SessionError::Consumer)?;
     }
+    seek(consumer, targets)
+}
+
+/// Sets partitions to these offsets: the next fetch begins there.
+pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(), SessionError> {
     if targets.count() > 0 {
-        let sought = inner.seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
+        let sought = consumer.inner().seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
         for element in sought.elements() {
             element.error().map_err(SessionError::Consumer)?;
         }

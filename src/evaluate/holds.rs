@@ -15,14 +15,12 @@ use super::batch::Place;
 use super::clients::rewind_these;
 use super::error::SessionError;
 
-/// How long a partition waits before its record is looked at again.
-const HOLD: Duration = Duration::from_secs(1);
-
 /// The partitions of one worker that wait.
 #[derive(Debug)]
 pub struct Holds {
     partitions: Vec<i32>,
-    since: Option<Instant>,
+    /// When their records are looked at again.
+    until: Option<Instant>,
     /// Why the last one waits.
     pub why: Option<Arc<str>>,
     /// Not told to the consumer yet.
@@ -35,7 +33,7 @@ pub struct Holds {
 impl Holds {
     /// No partition waits yet. `waiting` counts those of all workers; each is reported to `progress` with its reason.
     pub fn new(waiting: Gauge, progress: Progress) -> Self {
-        Self { partitions: Vec::new(), since: None, why: None, fresh: Vec::new(), waiting, progress }
+        Self { partitions: Vec::new(), until: None, why: None, fresh: Vec::new(), waiting, progress }
     }
 
     /// Whether the record is of a partition that waits: it will come again.
@@ -51,10 +49,10 @@ impl Holds {
         self.partitions.is_empty()
     }
 
-    /// The record, and all behind it, will come again.
-    pub fn hold(&mut self, place: Place, why: Arc<str>) {
+    /// The record, and all behind it, will come again after `retry_after`, with all that are held meanwhile.
+    pub fn hold(&mut self, place: Place, why: Arc<str>, retry_after: Duration) {
         tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
-        self.since.get_or_insert_with(Instant::now);
+        self.until.get_or_insert_with(|| Instant::now() + retry_after);
         self.waiting.inc();
         self.progress.blocked(place.partition, Reason::Held, Arc::clone(&why));
         self.partitions.push(place.partition);
@@ -73,7 +71,7 @@ impl Holds {
 
     /// Looks again at those that have waited for long enough: they are read from what is committed.
     pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
-        if self.since.is_none_or(|since| since.elapsed() < HOLD) {
+        if self.until.is_none_or(|until| Instant::now() < until) {
             return Ok(());
         }
         let released = self.resume(consumer, topic).map_err(SessionError::Consumer)?;
@@ -82,7 +80,7 @@ impl Holds {
 
     /// Nothing waits any more; the partitions that did.
     pub fn forget(&mut self) -> Vec<i32> {
-        (self.since, self.why) = (None, None);
+        (self.until, self.why) = (None, None);
         self.fresh.clear();
         self.waiting.dec_by(i64::try_from(self.partitions.len()).unwrap_or_default());
         std::mem::take(&mut self.partitions)

@@ -20,6 +20,7 @@
 pub mod amend;
 pub mod answer;
 pub mod batch;
+pub mod batch_limit;
 mod clients;
 pub mod error;
 mod headers;
@@ -96,3 +97,6 @@ impl Evaluator {
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name).spawn(work)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,35 @@
 //! Where results leave: events, dead letters and replies, each with a ticket in the open batch.
+//!
+//! A record that librdkafka refuses at once, or that is larger than [`MAX_RECORD_BYTES`], is treated as if a broker had
+//! refused it: an event becomes a dead letter, a dead letter keeps less of its record, a reply is dropped.
 
-use rdkafka::error::KafkaResult;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::config::TopicsConfig;
 use crate::kafka::consumer::Record;
-use crate::kafka::producer::ReportingProducer;
-use crate::message::dead_letter::DeadLetter;
+use crate::kafka::producer::{
+    MAX_RECORD_BYTES, ReportingProducer, header_bytes, is_local_refusal, record_bytes,
+};
+use crate::log_limit::LogLimit;
+use crate::message::dead_letter::{DeadLetter, header};
 use crate::message::request::{Refusal, RefusalCode};
-use crate::message::trace;
 use crate::metrics::{DropLabels, Metrics};
 
-use super::amend::Amendments;
+use super::amend::{Amendments, Kept};
 use super::batch::{Batch, Place, Sent};
+use super::headers::Headers;
 use super::reply_topics::ReplyTopics;
 use super::tally::Tally;
+
+/// Room in a dead letter for what is added to the original.
+const LETTER_HEADERS_BYTES: usize = 64 << 10;
+/// Most bytes that the dead letters of one record may take together. Each keeps the whole record, and there may be one for
+/// each flag; beyond this they keep nothing but where it stands.
+const MAX_LETTERS_BYTES: usize = 16 << 20;
+/// How much of a `reply-to` is logged.
+const LOGGED_CHARS: usize = 249;
 
 /// The way out of an open batch.
 #[derive(Debug)]
@@ -25,41 +39,79 @@ pub struct Outbox<'b> {
     pub batch: &'b mut Batch,
     pub tally: &'b mut Tally,
     pub amendments: &'b Amendments,
-    pub reply_topics: &'b mut ReplyTopics,
+    pub reply_topics: &'b ReplyTopics,
     pub metrics: &'b Metrics,
 }
 
+/// What of the original record goes into a dead letter.
+struct Original<'r> {
+    key: Option<&'r [u8]>,
+    headers: OwnedHeaders,
+    /// `None`: a null value, as it came or because it is left out.
+    body: Option<&'r [u8]>,
+    body_omitted: bool,
+    key_omitted: bool,
+    headers_omitted: usize,
+    bytes: usize,
+}
+
 impl Outbox<'_> {
-    /// Sends one event to the partition its request came from, under `key`: the request's, unless privacy hides it. `Ok(false)` if the
-    /// broker is known to refuse it; a dead letter then stands in its place.
+    /// Sends one event to the partition its request came from, under `key`: the request's, unless privacy hides it. `Ok(false)`
+    /// if it is refused, or known to be refused by the broker; a dead letter then stands in its place.
     pub fn event(
         &mut self,
         record: &Record<'_>,
         key: Option<&[u8]>,
         index: u32,
-        headers: Option<&OwnedHeaders>,
+        headers: Option<&Headers<'_>>,
         body: &[u8],
     ) -> KafkaResult<bool> {
         let place = place(record);
-        if let Some(code) = self.amendments.event_refusal(place, index, body.len()) {
-            let field = format!("event {index}");
-            let message = format!("refused by the broker, {} bytes", body.len());
-            self.dead_letter(record, &Refusal { code, field, message, wrong_type: false }, Some(index))?;
-            return Ok(false);
+        let headers = headers.and_then(|headers| Some((headers.passed_on.as_ref()?, headers.bytes)));
+        let bytes = record_bytes(key, body, headers.map_or(0, |(_, bytes)| bytes));
+        if let Some(code) = self.amendments.event_refusal(place, index, bytes) {
+            let message = format!("refused by the broker, {bytes} bytes with key and headers");
+            return self.refused_event(record, index, code, message);
         }
-        let ticket = self.batch.ticket(place, Sent::Event { index, bytes: body.len() }, body.len());
+        if bytes > MAX_RECORD_BYTES {
+            let message = format!("{bytes} bytes with key and headers, at most {MAX_RECORD_BYTES} are sent");
+            return self.refused_event(record, index, RefusalCode::TooLarge, message);
+        }
+        let ticket = self.batch.ticket(place, Sent::Event { index, bytes }, bytes);
         let partition = record.partition();
-        match headers {
-            None => self.producer.send(partition, key, body, ticket)?,
-            Some(headers) => {
+        let sent = match headers {
+            None => self.producer.send(partition, key, body, ticket),
+            Some((headers, _)) => {
                 let event = BaseRecord::with_opaque_to(&self.topics.events, ticket).partition(partition);
-                self.send(event, key, body, headers.clone())?;
+                self.send(event, key, body, headers.clone())
+            }
+        };
+        match local_refusal(&sent) {
+            None => sent.map(|()| true),
+            Some(code) => {
+                self.batch.withdraw_ticket();
+                let message = format!("refused by the Kafka client: {code}, {bytes} bytes");
+                let code = match code {
+                    RDKafkaErrorCode::MessageSizeTooLarge => RefusalCode::TooLarge,
+                    _ => RefusalCode::Refused,
+                };
+                self.refused_event(record, index, code, message)
             }
         }
-        Ok(true)
     }
 
-    /// Sends the record as it came, with the reason beside it.
+    fn refused_event(
+        &mut self,
+        record: &Record<'_>,
+        index: u32,
+        code: RefusalCode,
+        message: String,
+    ) -> KafkaResult<bool> {
+        let refusal = Refusal { code, field: format!("event {index}"), message, wrong_type: false };
+        self.dead_letter(record, &refusal, Some(index)).map(|()| false)
+    }
+
+    /// Sends the record as it came, with the reason beside it. What does not fit is left out, and named as left out.
     pub fn dead_letter(
         &mut self,
         record: &Record<'_>,
@@ -67,7 +119,32 @@ impl Outbox<'_> {
         index: Option<u32>,
     ) -> KafkaResult<()> {
         let place = place(record);
-        let body_omitted = self.amendments.is_bodiless(place);
+        let mut original = Original::of(record, self.amendments.kept(place));
+        if self.batch.letter_bytes(place, original.bytes) > MAX_LETTERS_BYTES {
+            original = Original::of(record, Kept::Nothing);
+        }
+        loop {
+            let (sent, is_smallest) = (self.letter(place, refusal, index, &original), original.bytes == 0);
+            match local_refusal(&sent) {
+                Some(_) if !is_smallest => {
+                    self.batch.withdraw_ticket();
+                    original = Original::of(record, Kept::Nothing);
+                }
+                _ => {
+                    self.batch.dead_letters.push(refusal.code);
+                    return sent;
+                }
+            }
+        }
+    }
+
+    fn letter(
+        &mut self,
+        place: Place,
+        refusal: &Refusal,
+        index: Option<u32>,
+        original: &Original<'_>,
+    ) -> KafkaResult<()> {
         let message = refusal.text();
         let letter = DeadLetter {
             code: refusal.code.as_str(),
@@ -76,7 +153,7 @@ impl Outbox<'_> {
             partition: place.partition,
             offset: place.offset,
             index,
-            body_omitted,
+            body_omitted: original.body_omitted,
         };
         tracing::debug!(
             topic = letter.topic,
@@ -86,15 +163,18 @@ impl Outbox<'_> {
             "dead letter: {}",
             letter.message
         );
-        let headers = letter.headers().into_iter().fold(record.headers(), |headers, (key, value)| {
+        let mut added = letter.headers();
+        added.extend(original.key_omitted.then(|| (header::KEY_OMITTED, "true".to_owned())));
+        let headers = original.headers_omitted;
+        added.extend((headers > 0).then(|| (header::HEADERS_OMITTED, headers.to_string())));
+        let headers = added.into_iter().fold(original.headers.clone(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(&value) })
         });
-        let body = if body_omitted { &[] } else { record.payload() };
-        let ticket = self.batch.ticket(place, Sent::DeadLetter, body.len());
+        let bytes = original.bytes + LETTER_HEADERS_BYTES.min(message.len());
+        let ticket = self.batch.ticket(place, Sent::DeadLetter, bytes);
         let mut dead = BaseRecord::with_opaque_to(&self.topics.dead_letters, ticket).headers(headers);
-        dead.key = record.key();
-        dead.payload = (!body_omitted && !record.is_null()).then_some(body);
-        self.batch.dead_letters.push(refusal.code);
+        dead.key = original.key;
+        dead.payload = original.body;
         self.producer.send_record(dead)
     }
 
@@ -104,31 +184,35 @@ impl Outbox<'_> {
         record: &Record<'_>,
         key: Option<&[u8]>,
         topic: &str,
-        correlation_id: Option<&str>,
+        headers: &Headers<'_>,
         body: &[u8],
     ) -> KafkaResult<()> {
-        let mut headers = OwnedHeaders::new();
-        if let Some(value) = correlation_id {
-            headers = headers.insert(Header { key: "correlation-id", value: Some(value) });
-        }
-        if let Some(value) = record.header(trace::HEADER) {
-            headers = headers.insert(Header { key: trace::TRACEPARENT, value: Some(value) });
+        let place = place(record);
+        let bytes = record_bytes(key, body, headers.bytes);
+        if bytes > MAX_RECORD_BYTES {
+            self.drop_reply(place, topic, "too_large");
+            return Ok(());
         }
         let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
-        let ticket = self.batch.ticket(place(record), sent, body.len());
-        self.send(BaseRecord::with_opaque_to(topic, ticket), key, body, headers)
+        let ticket = self.batch.ticket(place, sent, bytes);
+        let passed_on = headers.passed_on.clone().unwrap_or_default();
+        let sent = self.send(BaseRecord::with_opaque_to(topic, ticket), key, body, passed_on);
+        let Some(code) = local_refusal(&sent) else { return sent };
+        self.batch.withdraw_ticket();
+        let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
+        self.drop_reply(place, topic, if too_large { "too_large" } else { "refused" });
+        Ok(())
     }
 
     /// Counts a reply that is not sent. The request's events are not affected.
     pub fn drop_reply(&self, place: Place, topic: &str, reason: &'static str) {
+        static LIMIT: LogLimit = LogLimit::new();
         self.metrics.dropped.get_or_create(&DropLabels { what: "reply", reason }).inc();
-        tracing::warn!(
-            partition = place.partition,
-            offset = place.offset,
-            reply_to = %topic.chars().take(249).collect::<String>(),
-            reason,
-            "reply dropped"
-        );
+        let Some(suppressed) = LIMIT.admit() else { return };
+        // As a field, not as text: the name is a stranger's, and may hold line feeds.
+        let reply_to: String = topic.chars().take(LOGGED_CHARS).collect();
+        let (partition, offset) = (place.partition, place.offset);
+        tracing::warn!(partition, offset, reply_to = ?reply_to, reason, suppressed, "reply dropped");
     }
 
     fn send(
@@ -146,6 +230,57 @@ impl Outbox<'_> {
     }
 }
 
+impl<'r> Original<'r> {
+    /// As much of the record as `kept` says and as fits.
+    fn of(record: &Record<'r>, kept: Kept) -> Self {
+        let mut room = MAX_RECORD_BYTES - LETTER_HEADERS_BYTES;
+        let mut original = Self {
+            key: None,
+            headers: OwnedHeaders::new(),
+            body: None,
+            body_omitted: false,
+            key_omitted: false,
+            headers_omitted: 0,
+            bytes: 0,
+        };
+        let mut take = |bytes: usize| match room.checked_sub(bytes) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        let keeps = |least: Kept| kept <= least;
+        if let Some(key) = record.key() {
+            let fits = keeps(Kept::KeyAndHeaders) && take(key.len());
+            original.key = fits.then_some(key);
+            original.key_omitted = !fits;
+        }
+        for header in record.headers().iter() {
+            if keeps(Kept::KeyAndHeaders) && take(header_bytes(header.key, header.value)) {
+                original.headers = original.headers.insert(header);
+            } else {
+                original.headers_omitted += 1;
+            }
+        }
+        // Without its key or headers the body would be sent again as another record.
+        let is_cut = original.key_omitted || original.headers_omitted > 0;
+        let fits = keeps(Kept::Everything) && !is_cut && take(record.payload().len());
+        original.body = (fits && !record.is_null()).then_some(record.payload());
+        original.body_omitted = is_cut || !(fits || record.is_null());
+        original.bytes = MAX_RECORD_BYTES - LETTER_HEADERS_BYTES - room;
+        original
+    }
+}
+
+/// The code, if librdkafka refused this record alone.
+fn local_refusal(sent: &KafkaResult<()>) -> Option<RDKafkaErrorCode> {
+    match sent {
+        Err(KafkaError::MessageProduction(code)) if is_local_refusal(*code) => Some(*code),
+        _ => None,
+    }
+}
+
 /// Where a record stands in the requests topic.
 pub fn place(record: &Record<'_>) -> Place {
     Place { partition: record.partition(), offset: record.offset() }
@@ -153,6 +288,6 @@ pub fn place(record: &Record<'_>) -> Place {
 
 /// The refusal of a request whose results would be larger than we are willing to hold.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
-    let message = format!("expected results of at most {limit} bytes, they would take {bytes}");
+    let message = format!("expected results of at most {limit} bytes, they would take up to {bytes}");
     Refusal { code: RefusalCode::TooLarge, field: "request".into(), message, wrong_type: false }
 }

@@ -1,81 +1,159 @@
 //! Which topics may be replied to: those with an allowed prefix that exist.
 //!
-//! A reply that cannot be delivered would take its whole transaction down, so existence is asked for first.
-//! What is known is kept for a while, and for at most `MAX_TOPICS_COUNT` topics: strangers choose the names.
+//! A reply that cannot be delivered would take its whole transaction down, so existence is asked for first. The names are
+//! chosen by strangers: what is known of them is bounded, all new names of a fetch are asked for in one question, and the
+//! time spent waiting for answers is a bounded share of all time. Beyond it the question goes on in the background, and the
+//! first replies to a new topic are dropped.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
+use crate::kafka::exists::{TopicAnswer, TopicQuestions};
+
+/// Most topics that are remembered of each kind: those that exist, those that do not, and those that refused a reply.
 const MAX_TOPICS_COUNT: usize = 1_000;
-/// For how long a topic that exists is taken to exist.
+/// Most names of one question.
+const MAX_ASKED_COUNT: usize = 500;
+/// After how long it is asked again whether a topic still exists; it counts as existing meanwhile.
 const USABLE_TTL: Duration = Duration::from_secs(60);
 /// For how long a topic that does not exist is not asked for again.
-const MISSING_TTL: Duration = Duration::from_secs(5);
-/// For how long a topic that refused a reply is left alone.
+const MISSING_TTL: Duration = Duration::from_secs(2);
+/// For how long a topic that refused a reply gets none.
 const BANNED_TTL: Duration = Duration::from_secs(60);
-
-/// Asks the broker whether a topic exists: `Some(false)` for no, `None` if there is no answer.
-pub type Exists = Arc<dyn Fn(&str) -> Option<bool> + Send + Sync>;
+/// Between two questions that nobody waits for.
+const BACKGROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for answers at once, and the share of all time (one in so many) that is spent waiting in the long run.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+const WAIT_SHARE: u32 = 10;
 
 /// What is known of reply topics.
+#[derive(Debug)]
 pub struct ReplyTopics {
     allowed_prefixes: Vec<String>,
     own: Vec<String>,
-    known: AHashMap<String, (Result<(), &'static str>, Instant)>,
-    exists: Exists,
-}
-
-impl std::fmt::Debug for ReplyTopics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyTopics").field("known", &self.known.len()).finish_non_exhaustive()
-    }
+    /// By name: when the broker said so.
+    existing: AHashMap<String, Instant>,
+    missing: AHashMap<String, Instant>,
+    /// By name: when a reply was refused.
+    banned: AHashMap<String, Instant>,
+    /// To be asked for next.
+    wanted: Vec<String>,
+    last_asked: Option<Instant>,
+    /// How long answers may be waited for, as of a moment.
+    allowance: (Duration, Instant),
 }
 
 impl ReplyTopics {
     /// `own` topics are never replied to, whatever the prefixes say.
-    pub fn new(allowed_prefixes: Vec<String>, own: Vec<String>, exists: Exists) -> Self {
-        Self { allowed_prefixes, own, known: AHashMap::new(), exists }
+    pub fn new(allowed_prefixes: Vec<String>, own: Vec<String>) -> Self {
+        Self {
+            allowed_prefixes,
+            own,
+            existing: AHashMap::new(),
+            missing: AHashMap::new(),
+            banned: AHashMap::new(),
+            wanted: Vec::new(),
+            last_asked: None,
+            allowance: (MAX_WAIT, Instant::now()),
+        }
     }
 
     /// Whether a reply may be sent to `topic`, or the reason why not.
-    pub fn check(&mut self, topic: &str) -> Result<(), &'static str> {
-        let allowed = self.allowed_prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str()));
-        if !allowed || self.own.iter().any(|own| own == topic) || !is_topic_name(topic) {
-            return Err("topic_not_allowed");
-        }
-        match self.known.get(topic) {
-            Some((usable, until)) if Instant::now() < *until => *usable,
-            _ => match (self.exists)(topic) {
-                Some(true) => self.remember(topic, Ok(()), USABLE_TTL),
-                Some(false) => self.remember(topic, Err("topic_unknown"), MISSING_TTL),
-                // Not remembered: the broker may be back for the next one. A topic that was there is there still.
-                None => match self.known.get(topic) {
-                    Some((Ok(()), _)) => Ok(()),
-                    _ => Err("topic_unknown"),
-                },
-            },
+    pub fn check(&self, topic: &str) -> Result<(), &'static str> {
+        if !self.is_allowed(topic) {
+            Err("topic_not_allowed")
+        } else if self.banned.get(topic).is_some_and(|since| since.elapsed() < BANNED_TTL) {
+            Err("refused")
+        } else if self.existing.contains_key(topic) {
+            Ok(())
+        } else {
+            Err("topic_unknown")
         }
     }
 
     /// The topic refused a reply although it exists.
     pub fn ban(&mut self, topic: &str) {
-        let _ = self.remember(topic, Err("refused"), BANNED_TTL);
+        remember(&mut self.banned, topic, Instant::now());
     }
 
-    fn remember(
-        &mut self,
-        topic: &str,
-        usable: Result<(), &'static str>,
-        ttl: Duration,
-    ) -> Result<(), &'static str> {
-        if self.known.len() >= MAX_TOPICS_COUNT {
-            self.known.clear();
+    /// Learns what is asked for and answered by now, and asks for what is not known of `names`, those of one fetch. Answers are
+    /// waited for within bounds.
+    pub fn look_up<'n>(&mut self, names: impl IntoIterator<Item = &'n str>, questions: &mut TopicQuestions) {
+        let started = Instant::now();
+        self.learn(questions.answer(Duration::ZERO).unwrap_or_default(), started);
+        let is_new = names.into_iter().fold(false, |is_new, name| self.note(name, started) | is_new);
+        if self.wanted.is_empty() {
+            return;
         }
-        self.known.insert(topic.to_owned(), (usable, Instant::now() + ttl));
-        usable
+        let patience = if is_new { self.patience(started) } else { Duration::ZERO };
+        if questions.is_open() && !patience.is_zero() {
+            // One that was asked in the background.
+            self.learn(questions.answer(patience).unwrap_or_default(), Instant::now());
+        }
+        let is_due = self.last_asked.is_none_or(|last| started - last >= BACKGROUND_INTERVAL);
+        if questions.is_open() || (patience.is_zero() && !is_due) {
+            return;
+        }
+        questions.ask(&std::mem::take(&mut self.wanted));
+        self.last_asked = Some(started);
+        if let Some(left) = patience.checked_sub(started.elapsed()).filter(|_| is_new) {
+            self.learn(questions.answer(left).unwrap_or_default(), Instant::now());
+            self.spend(started.elapsed());
+        }
     }
+
+    /// Takes note of a name; whether a reply to it has to wait for an answer.
+    fn note(&mut self, name: &str, now: Instant) -> bool {
+        if !self.is_allowed(name) {
+            return false;
+        }
+        let (is_new, is_due) = match (self.existing.get(name), self.missing.get(name)) {
+            (Some(asked), _) => (false, now - *asked >= USABLE_TTL),
+            (None, Some(asked)) => (true, now - *asked >= MISSING_TTL),
+            (None, None) => (true, true),
+        };
+        if is_due && self.wanted.len() < MAX_ASKED_COUNT && !self.wanted.iter().any(|known| known == name) {
+            self.wanted.push(name.to_owned());
+        }
+        is_new && is_due
+    }
+
+    fn learn(&mut self, answers: Vec<TopicAnswer>, now: Instant) {
+        for TopicAnswer { name, exists } in answers {
+            let (to, from) = match exists {
+                true => (&mut self.existing, &mut self.missing),
+                false => (&mut self.missing, &mut self.existing),
+            };
+            from.remove(&name);
+            remember(to, &name, now);
+        }
+    }
+
+    /// How long answers may be waited for now.
+    fn patience(&mut self, now: Instant) -> Duration {
+        let (left, since) = self.allowance;
+        let left = (left + now.saturating_duration_since(since) / WAIT_SHARE).min(MAX_WAIT);
+        self.allowance = (left, now);
+        left
+    }
+
+    fn spend(&mut self, spent: Duration) {
+        self.allowance.0 = self.allowance.0.saturating_sub(spent);
+    }
+
+    fn is_allowed(&self, topic: &str) -> bool {
+        let allowed = self.allowed_prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str()));
+        allowed && !self.own.iter().any(|own| own == topic) && is_topic_name(topic)
+    }
+}
+
+/// What is remembered of strangers' names must not grow; forgetting them only costs a question.
+fn remember(known: &mut AHashMap<String, Instant>, name: &str, now: Instant) {
+    if known.len() >= MAX_TOPICS_COUNT && !known.contains_key(name) {
+        known.clear();
+    }
+    known.insert(name.to_owned(), now);
 }
 
 /// Kafka's rule for topic names.
@@ -85,58 +163,6 @@ fn is_topic_name(topic: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    fn topics(answer: Option<bool>) -> (ReplyTopics, Arc<AtomicUsize>) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
-        let exists: Exists = Arc::new(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            answer
-        });
-        let own = vec!["replies-own".to_owned()];
-        (ReplyTopics::new(vec!["replies".to_owned()], own, exists), asked)
-    }
-
-    #[test]
-    fn a_topic_that_was_there_is_there_while_the_broker_says_nothing() {
-        let (mut topics, asked) = topics(None);
-        topics.known.insert("replies-a".to_owned(), (Ok(()), Instant::now()));
-        assert_eq!(topics.check("replies-a"), Ok(()));
-        assert_eq!(topics.check("replies-b"), Err("topic_unknown"));
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn only_allowed_names_are_asked_for() {
-        let (mut topics, asked) = topics(Some(true));
-        for name in ["events", "replies-own", "replies/x", "replies x", "", &"replies".repeat(40)] {
-            assert_eq!(topics.check(name), Err("topic_not_allowed"), "{name}");
-        }
-        assert_eq!(asked.load(Ordering::Relaxed), 0);
-        assert_eq!(topics.check("replies-a"), Ok(()));
-        assert_eq!(topics.check("replies-a"), Ok(()));
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn missing_topics_are_remembered_and_bans_hold() {
-        let (mut topics, asked) = topics(Some(false));
-        assert_eq!(topics.check("replies-a"), Err("topic_unknown"));
-        assert_eq!(topics.check("replies-a"), Err("topic_unknown"));
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-        topics.ban("replies-b");
-        assert_eq!(topics.check("replies-b"), Err("refused"));
-    }
-
-    #[test]
-    fn strangers_cannot_fill_the_memory() {
-        let (mut topics, _) = topics(Some(false));
-        for n in 0..MAX_TOPICS_COUNT * 3 {
-            let _ = topics.check(&format!("replies-{n}"));
-        }
-        assert!(topics.known.len() <= MAX_TOPICS_COUNT);
-    }
-}
+#[allow(clippy::unwrap_used)]
+#[path = "reply_topics_tests.rs"]
+mod tests;

@@ -1,9 +1,9 @@
 //! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
 
 mod assignment;
+mod delivery;
 
 use std::ffi::CString;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -13,28 +13,37 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::{Failure, ReportingProducer, is_of_connection, is_refusal, is_topic_refusal};
-use crate::message::request::RefusalCode;
+use crate::kafka::exists::TopicQuestions;
+use crate::kafka::producer::ReportingProducer;
 use crate::metrics::{BatchLabels, CodeLabels};
 
 use super::Parts;
 use super::answer::{Respond, Responded};
-use super::batch::{Batch, Sent};
+use super::batch::Batch;
+use super::clients;
 use super::error::SessionError;
-use super::outbox::Outbox;
+use super::headers::wanted_reply;
+use super::outbox::{Outbox, place};
 use super::pace::Pace;
-use super::reply_topics::ReplyTopics;
 use super::tally::Tally;
 use super::worker::Memory;
 
-/// Most records out of one fetch.
+/// So many records that wait to be fetched are a backlog.
 pub const FETCH_RECORDS: usize = 2_048;
+/// Most records out of one fetch: what of them does not fit into the batch is fetched again.
+const CHUNK_RECORDS: usize = 64;
 /// How long an idle worker waits for records before it looks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the broker may take for one step of a transaction.
 pub(super) const STEP: Duration = Duration::from_secs(10);
-/// Most records in a batch of a careful session.
+/// Most records in a batch of a careful session, and after how many results, each a request of its own, it is full.
 const CAREFUL_RECORDS: usize = 256;
+const CAREFUL_RESULTS: usize = 1_000;
+/// A fetch is left half-way when the batch is over its size by one part in so many, or by the least of it.
+const SLACK_SHARE: usize = 4;
+const MIN_SLACK_BYTES: usize = 1 << 20;
+/// A batch is filled for at most one part in so many of the time that its transaction may take.
+const FILL_SHARE: u32 = 4;
 
 /// Why a session ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +54,6 @@ pub enum Ended {
     Recovered,
 }
 
-/// Attempts in a row after which a batch's replies are taken for the reason.
-const SUSPECTED_AFTER_FAILURES: u32 = 3;
-
 /// A producer at work, with the consumer whose records it answers.
 #[derive(Debug)]
 pub struct Session<'s> {
@@ -55,7 +61,7 @@ pub struct Session<'s> {
     consumer: &'s mut BatchConsumer,
     producer: &'s ReportingProducer,
     memory: &'s mut Memory,
-    reply_topics: ReplyTopics,
+    questions: TopicQuestions,
     batch: Batch,
     tally: Tally,
     pace: Pace,
@@ -66,6 +72,20 @@ pub struct Session<'s> {
     well: bool,
     /// What at-least-once committed last, without waiting for the answer.
     unconfirmed: Option<TopicPartitionList>,
+    /// When the open batch was begun, and until when it is filled.
+    opened: Option<(Instant, Instant)>,
+    /// How many results of the batch were acknowledged, as of its last wait for them.
+    acknowledged: usize,
+    /// When the shutdown was noticed.
+    stopping: Option<Instant>,
+}
+
+/// When the filling of a batch ends in the middle of a fetch.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    bytes: usize,
+    results: usize,
+    until: Instant,
 }
 
 impl<'s> Session<'s> {
@@ -75,34 +95,24 @@ impl<'s> Session<'s> {
         producer: &'s ReportingProducer,
         memory: &'s mut Memory,
     ) -> Self {
-        let topics = &parts.config.topics;
-        let own = [
-            &topics.requests,
-            &topics.events,
-            &topics.changes,
-            &topics.definitions,
-            &topics.updates,
-            &topics.dead_letters,
-            &topics.conversions,
-            &topics.overrides,
-        ];
-        let own = own.into_iter().cloned().collect();
-        let prefixes = parts.config.reply.allowed_prefixes.clone();
-        let reply_topics = ReplyTopics::new(prefixes, own, Arc::new(consumer.topic_exists()));
         let pace = Pace::new(parts.config.delivery.batch_max);
+        let questions = consumer.topic_questions(&parts.config.topics.requests);
         Self {
             parts,
             consumer,
             producer,
             memory,
-            reply_topics,
+            questions,
             batch: Batch::default(),
             tally: Tally::default(),
             pace,
-            requests: CString::new(topics.requests.as_str()).unwrap_or_default(),
+            requests: CString::new(parts.config.topics.requests.as_str()).unwrap_or_default(),
             positions_reported: Instant::now(),
             well: false,
             unconfirmed: None,
+            opened: None,
+            acknowledged: 0,
+            stopping: None,
         }
     }
 
@@ -113,8 +123,11 @@ impl<'s> Session<'s> {
             self.consumer.serve().map_err(SessionError::Consumer)?;
             self.follow_assignment()?;
             self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
-            if self.fill(responder)? {
-                self.commit()?;
+            let filled = self.fill(responder);
+            let committed =
+                filled.and_then(|filled| if filled { self.commit().map(|()| true) } else { Ok(false) });
+            let is_committed = committed.inspect_err(|error| self.note_failure(error))?;
+            if is_committed {
                 if std::mem::take(&mut self.memory.careful) {
                     return Ok(Ended::Recovered);
                 }
@@ -129,61 +142,100 @@ impl<'s> Session<'s> {
     fn fill(&mut self, responder: &mut impl Respond) -> Result<bool, SessionError> {
         self.batch.clear();
         self.tally.clear();
+        self.opened = None;
+        self.acknowledged = 0;
         let mut patience = IDLE;
-        let mut deadline = None;
-        while !self.is_full() {
-            let fetched = self.consumer.fetch(patience);
-            self.pace.fetched(fetched.len(), FETCH_RECORDS);
-            if fetched.is_empty() && deadline.is_none() {
-                return Ok(false);
-            }
-            let deadline = match deadline {
-                Some(deadline) => deadline,
-                None => {
-                    begin(self.producer, self.parts.config.delivery.mode)?;
-                    *deadline.insert(self.pace.deadline(Instant::now()))
-                }
-            };
-            let (busy, mut waited) = (Instant::now(), Duration::ZERO);
-            responder.begin();
-            let mut outbox = Outbox {
-                topics: &self.parts.config.topics,
-                producer: self.producer,
-                batch: &mut self.batch,
-                tally: &mut self.tally,
-                amendments: &self.memory.amendments,
-                reply_topics: &mut self.reply_topics,
-                metrics: &self.parts.metrics,
-            };
-            for record in fetched.records() {
-                let place = super::outbox::place(&record);
-                if self.memory.holds.has(place) {
-                    continue;
-                }
-                match responder.respond(&record, &mut outbox).map_err(SessionError::Producer)? {
-                    Responded::Done => outbox.batch.advance(place, record.timestamp_ms()),
-                    Responded::HeldUp(why) => self.memory.holds.hold(place, why),
-                }
-                if outbox.batch.is_round_full() {
-                    // What was not delivered, or not in time, is told at the end.
-                    let full = Instant::now();
-                    self.producer.drain(STEP);
-                    outbox.batch.flushed();
-                    waited += full.elapsed();
-                }
-            }
-            drop(fetched);
-            self.batch.busy += busy.elapsed().saturating_sub(waited);
+        while let Some(room) = self.room() {
+            let is_over = self.take(responder, patience, room)?;
+            let Some((_, until)) = self.opened else { return Ok(false) };
             self.hold()?;
-            patience = deadline.saturating_duration_since(Instant::now());
-            if patience.is_zero() || self.parts.shutdown.is_cancelled() {
+            patience = until.saturating_duration_since(Instant::now());
+            if is_over || patience.is_zero() || self.parts.shutdown.is_cancelled() {
                 break;
             }
         }
-        if self.batch.records == 0 && deadline.is_some() {
+        if self.batch.records == 0 && self.opened.is_some() {
             self.commit_nothing()?;
         }
         Ok(self.batch.records > 0)
+    }
+
+    /// Answers the records of one fetch, of at most `room` records. `true` if the batch is over its bounds; what is left of
+    /// the fetch then comes again.
+    fn take(
+        &mut self,
+        responder: &mut impl Respond,
+        patience: Duration,
+        room: usize,
+    ) -> Result<bool, SessionError> {
+        self.pace.fetched(self.consumer.waiting(), FETCH_RECORDS);
+        let fetched = self.consumer.fetch_at_most(patience, room);
+        if fetched.is_empty() && self.opened.is_none() {
+            return Ok(false);
+        }
+        let (begun, until) = match self.opened {
+            Some(opened) => opened,
+            None => {
+                begin(self.producer, self.parts.config.delivery.mode)?;
+                let now = Instant::now();
+                *self.opened.insert((now, self.pace.deadline(now)))
+            }
+        };
+        let bounds = Bounds::of(self.parts, self.memory.careful, begun, until);
+        let (busy, mut waited) = (Instant::now(), Duration::ZERO);
+        responder.begin();
+        let wanted = fetched.records().filter_map(|record| wanted_reply(&record));
+        self.memory.reply_topics.look_up(wanted, &mut self.questions);
+        let mut outbox = Outbox {
+            topics: &self.parts.config.topics,
+            producer: self.producer,
+            batch: &mut self.batch,
+            tally: &mut self.tally,
+            amendments: &self.memory.amendments,
+            reply_topics: &self.memory.reply_topics,
+            metrics: &self.parts.metrics,
+        };
+        let (mut is_over, mut left) = (false, Vec::new());
+        for record in fetched.records() {
+            let place = place(&record);
+            if self.memory.holds.has(place) {
+                responder.prepare(&record);
+                continue;
+            }
+            if is_over {
+                leave(&mut left, place);
+                continue;
+            }
+            match responder.respond(&record, &mut outbox).map_err(SessionError::Producer)? {
+                Responded::Done => outbox.batch.advance(place, record.timestamp_ms()),
+                Responded::HeldUp { why, retry_after } => self.memory.holds.hold(place, why, retry_after),
+            }
+            if outbox.batch.is_round_full() {
+                // What was not delivered, or not in time, is reported at the end.
+                let full = Instant::now();
+                self.producer
+                    .drain_until(|_| Instant::now() > bounds.until || self.parts.shutdown.is_cancelled());
+                outbox.batch.flushed();
+                waited += full.elapsed();
+            }
+            is_over = bounds.are_passed(outbox.batch) || self.parts.shutdown.is_cancelled();
+        }
+        drop(fetched);
+        self.batch.busy += busy.elapsed().saturating_sub(waited);
+        self.seek_back(&left)?;
+        Ok(is_over)
+    }
+
+    /// The rest of a fetch, by partition, is fetched again.
+    fn seek_back(&self, left: &[(i32, i64)]) -> Result<(), SessionError> {
+        let topic = &self.parts.config.topics.requests;
+        let mut targets = TopicPartitionList::with_capacity(left.len());
+        for (partition, offset) in left {
+            targets
+                .add_partition_offset(topic, *partition, Offset::Offset(*offset))
+                .map_err(SessionError::Consumer)?;
+        }
+        clients::seek(self.consumer, targets)
     }
 
     /// What was held up while this was filled waits from now on.
@@ -198,19 +250,23 @@ impl<'s> Session<'s> {
     }
 
     /// Everything that came waits.
-    fn commit_nothing(&self) -> Result<(), SessionError> {
+    fn commit_nothing(&mut self) -> Result<(), SessionError> {
         match self.parts.config.delivery.mode {
-            DeliveryMode::Transactional => {
-                self.producer.inner().commit_transaction(STEP).map_err(SessionError::Commit)
-            }
+            DeliveryMode::Transactional => self.commit_transaction(),
             DeliveryMode::AtLeastOnce => Ok(()),
         }
     }
 
-    fn is_full(&self) -> bool {
+    /// How many records the next fetch may bring; `None`: the batch is full.
+    fn room(&self) -> Option<usize> {
         let delivery = &self.parts.config.delivery;
-        let records = if self.memory.careful { CAREFUL_RECORDS } else { delivery.batch_max_messages };
-        self.batch.records >= records || self.batch.bytes >= delivery.batch_max_bytes
+        let careful = self.memory.careful;
+        let most = if careful { CAREFUL_RECORDS } else { delivery.batch_max_messages };
+        let most = self.memory.limit.records(most);
+        let is_full = self.batch.bytes >= delivery.batch_max_bytes
+            || (careful && self.batch.sent_count() >= CAREFUL_RESULTS);
+        let room = most.saturating_sub(self.batch.records).min(CHUNK_RECORDS);
+        (room > 0 && !is_full).then_some(room)
     }
 
     /// The one place where a batch ends: all of it, or nothing.
@@ -224,12 +280,12 @@ impl<'s> Session<'s> {
                     return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
                 };
                 // Before the drain, so that the two round trips overlap.
-                let sent = producer.send_offsets_to_transaction(&offsets, &group, STEP);
+                let sent = producer.send_offsets_to_transaction(&offsets, &group, self.time_left());
                 // A refused record ends the transaction, which then takes no offsets: the record is the reason
                 // to be remembered, so it is looked for first.
                 self.drain()?;
                 sent.map_err(SessionError::Commit)?;
-                producer.commit_transaction(STEP).map_err(SessionError::Commit)?;
+                self.commit_transaction()?;
             }
             DeliveryMode::AtLeastOnce => {
                 self.drain()?;
@@ -251,6 +307,8 @@ impl<'s> Session<'s> {
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.memory.failures = 0;
+        let batch_took = self.opened.map_or(took, |(begun, _)| begun.elapsed());
+        self.memory.limit.committed(self.batch.records, batch_took, self.allowed());
         self.memory.amendments.committed(self.batch.positions());
         self.tally.commit(&self.parts.metrics, &self.parts.usage);
         for code in self.batch.dead_letters.drain(..) {
@@ -279,71 +337,6 @@ impl<'s> Session<'s> {
         Ok(offsets)
     }
 
-    /// Waits for every acknowledgement; what was refused is remembered for the next attempt.
-    fn drain(&mut self) -> Result<(), SessionError> {
-        let acknowledged = self.producer.drain(STEP);
-        let failures = self.producer.take_failures();
-        if let Some(refused) = failures.iter().find(|failure| is_refusal(failure.code)) {
-            self.amend(&failures);
-            return Err(SessionError::Refused { count: failures.len(), first: refused.code });
-        }
-        self.drop_refused_replies(&failures, acknowledged);
-        match failures.first() {
-            Some(first) => Err(SessionError::Undelivered { count: failures.len(), first: first.code }),
-            None if !acknowledged => Err(SessionError::Unacknowledged),
-            None => Ok(()),
-        }
-    }
-
-    /// A broker refuses a whole request of records for the sake of one, so the first refusal only makes the
-    /// next session careful: one record per request. Then each refusal is the record's own.
-    fn amend(&mut self, failures: &[Failure]) {
-        if !std::mem::replace(&mut self.memory.careful, true) {
-            return;
-        }
-        for failure in failures.iter().filter(|failure| is_refusal(failure.code)) {
-            let Some((place, sent)) = self.batch.by_ticket(failure.ticket) else {
-                continue;
-            };
-            match sent {
-                Sent::Event { index, bytes } => {
-                    let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
-                    let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
-                    if too_large {
-                        self.memory.amendments.learn_refused_size(bytes);
-                    }
-                    self.memory.amendments.refuse_event(place, index, code);
-                }
-                Sent::DeadLetter => self.memory.amendments.omit_body(place),
-                Sent::Reply { .. } => self.memory.amendments.drop_reply(place),
-            }
-        }
-    }
-
-    /// A reply that cannot be delivered costs the reply, not the batch: the next attempt leaves it out. Without
-    /// a failure of its own (a transaction may refuse the topic as a whole) that takes some attempts, since a broker that
-    /// has just come back, or a rebalance, makes batches fail too. While results time out beside it, it is the connection.
-    fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
-        let is_reply =
-            |failure: &Failure| matches!(self.batch.by_ticket(failure.ticket), Some((_, Sent::Reply { .. })));
-        let is_away = failures.iter().any(|failure| is_of_connection(failure.code) && !is_reply(failure));
-        let suspected = !is_away && self.memory.failures >= SUSPECTED_AFTER_FAILURES;
-        let mut topics: Vec<usize> = Vec::new();
-        for failure in failures {
-            if let Some((place, Sent::Reply { topic })) = self.batch.by_ticket(failure.ticket)
-                && (is_topic_refusal(failure.code) || suspected)
-            {
-                self.memory.amendments.drop_reply(place);
-                topics.push(topic);
-            }
-        }
-        let stuck = !acknowledged && suspected;
-        let suspects = self.batch.reply_topics().iter().enumerate();
-        for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
-            self.reply_topics.ban(topic);
-        }
-    }
-
     /// At-least-once commits without waiting, but not the last time. The member stays in the group, so that
     /// its restart does not cost a rebalance.
     fn leave(&mut self) {
@@ -358,5 +351,36 @@ fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), Session
     match mode {
         DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),
+    }
+}
+
+impl Bounds {
+    fn of(parts: &Parts, careful: bool, begun: Instant, until: Instant) -> Self {
+        let delivery = &parts.config.delivery;
+        let slack = (delivery.batch_max_bytes / SLACK_SHARE).max(MIN_SLACK_BYTES);
+        Self {
+            bytes: delivery.batch_max_bytes + slack,
+            results: if careful { CAREFUL_RESULTS } else { usize::MAX },
+            until: until.max(begun + allowed(parts) / FILL_SHARE),
+        }
+    }
+
+    fn are_passed(&self, batch: &Batch) -> bool {
+        batch.bytes >= self.bytes || batch.sent_count() >= self.results || Instant::now() >= self.until
+    }
+}
+
+/// How long a batch may take, from its begin to its commit.
+fn allowed(parts: &Parts) -> Duration {
+    match parts.config.delivery.mode {
+        DeliveryMode::Transactional => parts.config.delivery.transaction_timeout,
+        DeliveryMode::AtLeastOnce => STEP,
+    }
+}
+
+/// Takes note of the first record of each partition that is not taken any more.
+fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::Place) {
+    if !left.iter().any(|(partition, _)| *partition == place.partition) {
+        left.push((place.partition, place.offset));
     }
 }

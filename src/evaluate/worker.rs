@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use prometheus_client::metrics::gauge::Gauge;
 use rand::Rng;
 
 use crate::kafka::consumer::BatchConsumer;
@@ -16,9 +15,11 @@ use crate::shutdown::pause;
 use super::Parts;
 use super::amend::Amendments;
 use super::answer::{Respond, Responder};
+use super::batch_limit::BatchLimit;
 use super::clients;
 use super::error::SessionError;
 use super::holds::Holds;
+use super::reply_topics::ReplyTopics;
 use super::session::{Ended, Session};
 use super::standing::{Standing, WorkerStanding};
 
@@ -42,6 +43,9 @@ pub struct Memory {
     /// The state of this worker, for health.
     pub standing: WorkerStanding,
     pub amendments: Amendments,
+    /// How many records the next batch may have.
+    pub limit: BatchLimit,
+    pub reply_topics: ReplyTopics,
     /// Partitions that wait.
     pub holds: Holds,
     /// The broker refused something, but not yet said what: one record per request finds out.
@@ -57,11 +61,26 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn new(standing: WorkerStanding, waiting: Gauge) -> Self {
+    fn new(parts: &Parts, standing: WorkerStanding) -> Self {
+        let topics = &parts.config.topics;
+        let own = [
+            &topics.requests,
+            &topics.events,
+            &topics.changes,
+            &topics.definitions,
+            &topics.updates,
+            &topics.dead_letters,
+            &topics.conversions,
+            &topics.overrides,
+        ];
+        let own = own.into_iter().cloned().collect();
+        let waiting = parts.metrics.evaluate.waiting.clone();
         let holds = Holds::new(waiting, standing.progress().clone());
         Self {
             standing,
             amendments: Amendments::default(),
+            limit: BatchLimit::default(),
+            reply_topics: ReplyTopics::new(parts.config.reply.allowed_prefixes.clone(), own),
             holds,
             careful: false,
             failures: 0,
@@ -112,7 +131,7 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let mut memory = Memory::new(self.standing.clone(), self.parts.metrics.evaluate.waiting.clone());
+        let mut memory = Memory::new(&self.parts, self.standing.clone());
         let mut backoff = MIN_BACKOFF;
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {

@@ -16,12 +16,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Message as _, TopicPartitionList};
 use rdkafka_sys as sys;
 
+use super::exists::TopicQuestions;
 pub use super::record::{Fetched, Record};
 
 /// How long the group may take to confirm a last commit, and to let a member go.
 const FAREWELL: Duration = Duration::from_millis(700);
-/// How long the broker may take to say whether a topic exists.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A consumer in a group, with its own queue.
 pub struct BatchConsumer {
@@ -91,20 +90,15 @@ impl BatchConsumer {
             .unwrap_or(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)))
     }
 
-    /// Asks the broker whether a topic exists; `None` if it does not answer in time. Through a consumer, because
-    /// a producer's question may create the topic.
-    pub fn topic_exists(&self) -> impl Fn(&str) -> Option<bool> + Send + Sync + 'static {
-        let consumer = Arc::clone(&self.handles.consumer);
-        move |topic| {
-            let metadata = consumer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT).ok()?;
-            let known = metadata.topics().first()?;
-            match known.error().map(RDKafkaErrorCode::from) {
-                None => Some(!known.partitions().is_empty()),
-                // A broker that has just come back: it is there, and waits for its leader.
-                Some(RDKafkaErrorCode::LeaderNotAvailable) => Some(true),
-                Some(_) => Some(false),
-            }
-        }
+    /// Asks a broker which topics exist; `topic` is one that does. Through a consumer, because a producer's question may create
+    /// a topic.
+    pub fn topic_questions(&self, topic: &str) -> TopicQuestions {
+        TopicQuestions::new(Arc::clone(&self.handles.consumer), topic)
+    }
+
+    /// How many records have arrived and wait to be fetched.
+    pub fn waiting(&self) -> usize {
+        self.handles.queue.len()
     }
 
     /// How far the partition reaches, as far as this consumer has heard.
@@ -153,13 +147,19 @@ impl BatchConsumer {
 
     /// What has arrived; waits up to `patience` for the first record, and not at all for more.
     pub fn fetch(&mut self, patience: Duration) -> Fetched<'_> {
+        self.fetch_at_most(patience, self.buffer.capacity())
+    }
+
+    /// The same, of at most `limit` records: all others stay in librdkafka's queue, and go with their partitions.
+    pub fn fetch_at_most(&mut self, patience: Duration, limit: usize) -> Fetched<'_> {
         self.buffer.clear();
-        let mut filled = self.take(Duration::ZERO, self.buffer.capacity());
+        let limit = limit.min(self.buffer.capacity());
+        let mut filled = self.take(Duration::ZERO, limit);
         if filled == 0 && !patience.is_zero() {
             // A batch call waits until its array is full, so wait for one record and take the rest at once.
-            filled = self.take(patience, 1);
-            if filled == 1 {
-                filled += self.take(Duration::ZERO, self.buffer.capacity() - 1);
+            filled = self.take(patience, limit.min(1));
+            if filled == 1 && limit > 1 {
+                filled += self.take(Duration::ZERO, limit - 1);
             }
         }
         debug_assert_eq!(filled, self.buffer.len());

@@ -50,10 +50,10 @@ pub struct Overview {
     pub topics: BTreeMap<String, Described>,
 }
 
-struct Options(*mut sys::rd_kafka_AdminOptions_t);
-struct Collection(*mut sys::rd_kafka_TopicCollection_t);
-struct Queue(*mut sys::rd_kafka_queue_t);
-struct Event(*mut sys::rd_kafka_event_t);
+pub(super) struct Options(pub(super) *mut sys::rd_kafka_AdminOptions_t);
+pub(super) struct Collection(pub(super) *mut sys::rd_kafka_TopicCollection_t);
+pub(super) struct Queue(pub(super) *mut sys::rd_kafka_queue_t);
+pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 
 /// Asks for the id of `topic`, as base64. Brokers from before ids existed answer the same for every topic.
 pub fn log_id<C: ClientContext>(

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod consumer;
 pub mod describe;
+pub mod exists;
 pub mod follow;
 pub mod producer;
 pub mod range;

@@ -21,8 +21,16 @@ pub const LINGER_MS: &str = "500";
 /// For the same reason: most bytes that are handed over for one partition between two flushes. With keys and headers less
 /// than one request takes, which is `batch.size`.
 pub const ROUND_BYTES: usize = 768 << 10;
+/// Largest record that the evaluator's producers take, with key and headers, before compression. What a topic takes is the
+/// topic's decision; this bounds what is held in memory for one record.
+pub const MAX_RECORD_BYTES: usize = 8 << 20;
+/// What the wire format may add to one record, and to each of its headers: lengths, offsets and timestamps.
+const RECORD_OVERHEAD_BYTES: usize = 128;
+const HEADER_OVERHEAD_BYTES: usize = 10;
 /// How long one wait for acknowledgements takes at most.
 const FLUSH: Duration = Duration::from_millis(10);
+/// How long the reports of records that were given up may take.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks for room in the queue.
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -183,14 +191,40 @@ impl ReportingProducer {
     ///
     /// Not the crate's `flush`: that one works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        self.drain_until(|_| Instant::now() > deadline)
+    }
+
+    /// Waits until everything sent is delivered or has failed, or until `is_over`, which is given the number of records in
+    /// flight, ends the wait: `false` then.
+    pub fn drain_until(&self, mut is_over: impl FnMut(i32) -> bool) -> bool {
         let mut purged = false;
-        drain(&self.producer, patience, || {
+        while self.producer.in_flight_count() > 0 {
+            if is_over(self.producer.in_flight_count()) {
+                return false;
+            }
+            // A failed record stays in flight until its report is polled, so each wait is a short one.
+            flush(&self.producer, FLUSH);
+            self.producer.poll(Duration::ZERO);
             // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
             if !purged && self.has_failures() {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
             }
-        })
+        }
+        true
+    }
+
+    /// Gives up everything that is not acknowledged yet: it is reported as failed, so that what is not among the failures
+    /// is known to be delivered. `false` if that cannot be told of every record.
+    pub fn give_up(&self) -> bool {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        drain(&self.producer, GIVE_UP_TIMEOUT, || {})
+    }
+
+    /// How many records were handed over and are neither acknowledged nor reported as failed.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
     /// Serves what has come and gives the core to those who are waited for.
@@ -299,6 +333,22 @@ pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
         code,
         Code::MessageSizeTooLarge | Code::InvalidMessage | Code::InvalidMessageSize | Code::PolicyViolation
     ) || RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD as i32 == code as i32
+}
+
+/// Whether librdkafka itself refused to take this very record, at once and without asking a broker.
+pub fn is_local_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::MessageSizeTooLarge | Code::BadMessage | Code::InvalidArgument)
+}
+
+/// Upper bound of what a record takes on the wire before compression; `headers` as [`header_bytes`] counts them.
+pub fn record_bytes(key: Option<&[u8]>, body: &[u8], headers: usize) -> usize {
+    RECORD_OVERHEAD_BYTES + key.map_or(0, <[u8]>::len) + body.len() + headers
+}
+
+/// Upper bound of what one header takes on the wire.
+pub fn header_bytes(name: &str, value: Option<&[u8]>) -> usize {
+    HEADER_OVERHEAD_BYTES + name.len() + value.map_or(0, <[u8]>::len)
 }
 
 /// The broker is away, or has just come back.

@@ -1,0 +1,225 @@
+//! What became of what was sent: how long it is waited for, and what follows from a failure.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::DeliveryMode;
+use crate::evaluate::batch::{Place, Sent};
+use crate::evaluate::error::SessionError;
+use crate::kafka::producer::{Failure, is_of_connection, is_refusal, is_topic_refusal};
+use crate::message::request::RefusalCode;
+
+use super::{STEP, Session};
+
+/// Attempts in a row after which a batch's replies are taken for the reason.
+const SUSPECTED_AFTER_FAILURES: u32 = 3;
+/// Each step of a batch gets at least so long, however late it is.
+const MIN_STEP: Duration = Duration::from_millis(200);
+/// How long an open batch may take to end once the process is asked to stop.
+const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
+/// A commit is waited for in pieces, so that a shutdown is noticed.
+const COMMIT_SLICE: Duration = Duration::from_millis(500);
+
+impl Session<'_> {
+    /// How long a batch may take, from its begin to its commit.
+    pub(super) fn allowed(&self) -> Duration {
+        super::allowed(self.parts)
+    }
+
+    /// How long the next step of the open batch may take.
+    pub(super) fn time_left(&mut self) -> Duration {
+        let begun = self.opened.map_or_else(Instant::now, |(begun, _)| begun);
+        let left = match self.parts.config.delivery.mode {
+            // Beyond it the broker has aborted the transaction.
+            DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP),
+            DeliveryMode::AtLeastOnce => STEP,
+        };
+        left.min(self.time_to_stop()).max(MIN_STEP)
+    }
+
+    /// How long the process may still take to stop; no limit while nobody asked it to.
+    fn time_to_stop(&mut self) -> Duration {
+        if !self.parts.shutdown.is_cancelled() {
+            return Duration::MAX;
+        }
+        let since = *self.stopping.get_or_insert_with(Instant::now);
+        STOP_TIMEOUT.saturating_sub(since.elapsed())
+    }
+
+    /// Commits the transaction. Waiting goes on after a piece of the time has passed: librdkafka resumes it.
+    pub(super) fn commit_transaction(&mut self) -> Result<(), SessionError> {
+        let deadline = Instant::now() + self.time_left();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).min(self.time_to_stop());
+            match self.producer.inner().commit_transaction(left.min(COMMIT_SLICE).max(MIN_STEP)) {
+                Err(error) if is_timeout(&error) && left > COMMIT_SLICE => {}
+                ended => return ended.map_err(SessionError::Commit),
+            }
+        }
+    }
+
+    /// Waits for every acknowledgement; what was refused is remembered for the next attempt.
+    pub(super) fn drain(&mut self) -> Result<(), SessionError> {
+        let acknowledged = match self.parts.config.delivery.mode {
+            DeliveryMode::Transactional => {
+                let deadline = Instant::now() + self.time_left();
+                let producer = self.producer;
+                producer.drain_until(|_| Instant::now() > deadline || self.time_to_stop().is_zero())
+            }
+            DeliveryMode::AtLeastOnce => self.drain_while_acknowledged(),
+        };
+        let failures = self.producer.take_failures();
+        let open = failures.len() + self.producer.in_flight();
+        self.acknowledged = self.batch.sent_count().saturating_sub(open);
+        if self.parts.config.delivery.mode == DeliveryMode::AtLeastOnce
+            && (!acknowledged || !failures.is_empty())
+        {
+            self.commit_acknowledged(&failures);
+        }
+        if let Some(refused) = failures.iter().find(|failure| is_refusal(failure.code)) {
+            self.amend(&failures);
+            return Err(SessionError::Refused { count: failures.len(), first: refused.code });
+        }
+        self.drop_refused_replies(&failures, acknowledged);
+        match failures.first() {
+            _ if !acknowledged => Err(SessionError::Unacknowledged),
+            Some(first) => Err(SessionError::Undelivered { count: failures.len(), first: first.code }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits as long as acknowledgements come in: what was sent and is not waited for would be sent again.
+    fn drain_while_acknowledged(&mut self) -> bool {
+        let (mut fewest, mut since) = (i32::MAX, Instant::now());
+        let producer = self.producer;
+        producer.drain_until(|in_flight| {
+            if in_flight < fewest {
+                (fewest, since) = (in_flight, Instant::now());
+            }
+            since.elapsed() > STEP || self.time_to_stop().is_zero()
+        })
+    }
+
+    /// Gives up what is not acknowledged, and commits every record before the first one of its partition that has such
+    /// results: at-least-once sends the others again, but not these.
+    fn commit_acknowledged(&mut self, failures: &[Failure]) {
+        let all_told = self.producer.give_up();
+        let given_up = self.producer.take_failures();
+        if !all_told {
+            return;
+        }
+        let topic = &self.parts.config.topics.requests;
+        let mut offsets = TopicPartitionList::new();
+        for (partition, next) in self.batch.positions() {
+            let failed =
+                failures.iter().chain(&given_up).filter_map(|failure| self.batch.by_ticket(failure.ticket));
+            let failed = failed.filter(|(place, _)| place.partition == *partition);
+            let next = failed.map(|(place, _)| place.offset).fold(*next, i64::min);
+            if offsets.add_partition_offset(topic, *partition, Offset::Offset(next)).is_err() {
+                return;
+            }
+        }
+        match self.consumer.commit_last(offsets) {
+            Ok(()) => self.unconfirmed = None,
+            Err(error) => {
+                tracing::warn!(%error, "acknowledged results not committed; they may be sent again")
+            }
+        }
+    }
+
+    /// A broker refuses a whole request of records for the sake of one, so the first refusal only makes the
+    /// next session careful: one record per request. Then each refusal is the record's own.
+    fn amend(&mut self, failures: &[Failure]) {
+        if !std::mem::replace(&mut self.memory.careful, true) {
+            return;
+        }
+        for failure in failures.iter().filter(|failure| is_refusal(failure.code)) {
+            let Some((place, sent)) = self.batch.by_ticket(failure.ticket) else {
+                continue;
+            };
+            match sent {
+                Sent::Event { index, bytes } => {
+                    let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
+                    let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
+                    if too_large {
+                        self.memory.amendments.learn_refused_size(bytes);
+                    }
+                    self.memory.amendments.refuse_event(place, index, code);
+                }
+                Sent::DeadLetter => self.memory.amendments.shorten_dead_letter(place),
+                Sent::Reply { .. } => self.memory.amendments.drop_reply(place),
+            }
+        }
+    }
+
+    /// A reply that cannot be delivered costs the reply, not the batch: the next attempt leaves it out. Without
+    /// a failure of its own (a transaction may refuse the topic as a whole) that takes some attempts, since a broker that
+    /// has just come back, or a rebalance, makes batches fail too. While results time out beside it, it is the connection.
+    fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
+        let is_reply =
+            |failure: &Failure| matches!(self.batch.by_ticket(failure.ticket), Some((_, Sent::Reply { .. })));
+        let is_away = failures.iter().any(|failure| is_of_connection(failure.code) && !is_reply(failure));
+        let suspected = !is_away && self.memory.failures >= SUSPECTED_AFTER_FAILURES;
+        let mut topics: Vec<usize> = Vec::new();
+        for failure in failures {
+            if let Some((place, Sent::Reply { topic })) = self.batch.by_ticket(failure.ticket)
+                && (is_topic_refusal(failure.code) || suspected)
+            {
+                self.memory.amendments.drop_reply(place);
+                topics.push(topic);
+            }
+        }
+        let stuck = !acknowledged && suspected;
+        let suspects = self.batch.reply_topics().iter().enumerate();
+        for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
+            self.memory.reply_topics.ban(topic);
+        }
+    }
+
+    /// The next batch is smaller. A record that runs out of time alone and again and again, while the broker acknowledges
+    /// results, becomes a dead letter; if not even that can be committed, it keeps less of the record.
+    pub(super) fn note_failure(&mut self, error: &SessionError) {
+        if error.is_refusal() {
+            return;
+        }
+        self.memory.limit.failed(self.batch.records);
+        let Some(place) = self.only_record().filter(|_| self.ran_out_of_time()) else { return };
+        if self.memory.amendments.is_unprocessable(place) {
+            self.memory.amendments.shorten_dead_letter(place);
+        } else if self.memory.limit.ran_out_of_time(place) {
+            tracing::warn!(
+                partition = place.partition,
+                offset = place.offset,
+                results = self.batch.sent_count(),
+                bytes = self.batch.bytes,
+                "the record's results cannot be committed in time: it becomes a dead letter"
+            );
+            self.memory.amendments.give_up(place);
+        }
+    }
+
+    /// The record of a batch that has no other.
+    fn only_record(&self) -> Option<Place> {
+        match self.batch.positions() {
+            [(partition, next)] if self.batch.records == 1 => {
+                Some(Place { partition: *partition, offset: next - 1 })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the broker was there, as it acknowledged results of the batch, and its time was up all the same.
+    fn ran_out_of_time(&self) -> bool {
+        let Some((begun, _)) = self.opened else { return false };
+        let is_late = begun.elapsed() + MIN_STEP >= self.allowed();
+        let transactional = self.parts.config.delivery.mode == DeliveryMode::Transactional;
+        transactional && is_late && !self.parts.shutdown.is_cancelled() && self.acknowledged > 0
+    }
+}
+
+fn is_timeout(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
+}

@@ -1,0 +1,276 @@
+//! The whole worker on librdkafka's mock broker, which shows aborted records too and ends no transaction by itself.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{Profile, load_from};
+use crate::flag::{CompiledFlag, FlagChange, Snapshot};
+use crate::metrics::DropLabels;
+
+const REPLIES: &str = "feature-flag-replies";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A worker at work, and the ends of its topics.
+struct Scene {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    parts: Parts,
+    sender: BaseProducer,
+    worker: Option<JoinHandle<()>>,
+    asked: usize,
+}
+
+impl Scene {
+    fn new(snapshot: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        let mut config = load_from(None, [], Profile::Dev).unwrap().config;
+        crate::dev::embed(&mut config, cluster.bootstrap_servers());
+        change(&mut config);
+        let topics = &config.topics;
+        for topic in [&topics.requests, &topics.events, &topics.dead_letters] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        cluster.create_topic(REPLIES, 1, 1).unwrap();
+        let sender = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("message.max.bytes", "20000000")
+            .set("compression.type", "lz4")
+            .create()
+            .unwrap();
+        let store = Arc::new(Store::default());
+        store.replace(snapshot);
+        let parts = Parts {
+            formats: Arc::default(),
+            config: Arc::new(config),
+            store,
+            metrics: Metrics::new(),
+            usage: Arc::default(),
+            shutdown: Shutdown::new(),
+            health: Reporter::detached(),
+        };
+        Self { cluster, parts, sender, worker: None, asked: 0 }
+    }
+
+    /// Begins to answer.
+    fn start(&mut self) {
+        let worker = Worker::new(self.parts.clone(), 0);
+        self.worker = Some(std::thread::spawn(move || worker.run()));
+    }
+
+    /// Sends a request; its offset.
+    fn ask(&mut self, key: Option<&[u8]>, headers: &[(&str, &str)], body: &[u8]) -> i64 {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(*value) })
+        });
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&self.parts.config.topics.requests).partition(0).payload(body).headers(headers);
+        record.key = key;
+        self.sender.send(record).map_err(|(error, _)| error).unwrap();
+        self.sender.flush(DEADLINE).unwrap();
+        self.asked += 1;
+        self.asked as i64 - 1
+    }
+
+    /// The records of a topic, as soon as there are so many.
+    fn read(&self, topic: &str, count: usize) -> Vec<OwnedMessage> {
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.cluster.bootstrap_servers())
+            .set("group.id", "reader")
+            .set("fetch.wait.max.ms", "10")
+            .set("fetch.message.max.bytes", "20000000")
+            .create()
+            .unwrap();
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        reader.assign(&all).unwrap();
+        let (mut records, deadline) = (Vec::new(), Instant::now() + DEADLINE);
+        while records.len() < count {
+            assert!(Instant::now() < deadline, "{topic}: {} of {count}", records.len());
+            if let Some(Ok(record)) = reader.poll(Duration::from_millis(50)) {
+                records.push(record.detach());
+            }
+        }
+        records
+    }
+
+    fn events(&self, count: usize) -> Vec<Value> {
+        let events = self.read(&self.parts.config.topics.events, count);
+        events.iter().map(|event| serde_json::from_slice(event.payload().unwrap()).unwrap()).collect()
+    }
+
+    fn dead_letters(&self, count: usize) -> Vec<OwnedMessage> {
+        self.read(&self.parts.config.topics.dead_letters, count)
+    }
+
+    fn dropped(&self, reason: &'static str) -> u64 {
+        self.parts.metrics.dropped.get_or_create(&DropLabels { what: "reply", reason }).get()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.parts.shutdown.cancel();
+        if let Some(worker) = self.worker.take() {
+            assert!(worker.join().is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+/// Flags `f0`, `f1`, … that are on, each with a value of so many bytes.
+fn flags(count: usize, value_bytes: usize) -> Snapshot {
+    let value = "v".repeat(value_bytes);
+    let flags = (0..count).map(|number| {
+        let payload = json!({"type": "string", "value": value});
+        let variant = json!({"name": "v", "weight": 1000, "payload": payload});
+        let body =
+            json!({"name": format!("f{number}"), "enabled": true, "strategies": [], "variants": [variant]});
+        FlagChange::Set(Arc::new(CompiledFlag::compile("development", 1, &body.to_string()).unwrap()))
+    });
+    Snapshot::default().with(flags)
+}
+
+/// A request for the first flags, each as a text.
+fn request(count: usize) -> Value {
+    let names: Vec<_> = (0..count).map(|number| format!("f{number}")).collect();
+    let types: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!("string"))).collect();
+    json!({"flag_names": names, "value_types": types})
+}
+
+fn header<'m>(record: &'m OwnedMessage, name: &str) -> Option<&'m str> {
+    let value = record.headers()?.iter().filter(|header| header.key == name).last()?.value?;
+    std::str::from_utf8(value).ok()
+}
+
+#[test]
+fn a_reply_larger_than_a_record_is_dropped_and_the_next_requests_are_answered() {
+    let mut scene = Scene::new(flags(13, 700_000), |_| {});
+    let large = request(13).to_string();
+    scene.ask(Some(b"u"), &[("reply-to", REPLIES)], large.as_bytes());
+    scene.ask(Some(b"u"), &[("reply-to", REPLIES)], br#"{"flag_name": "f0"}"#);
+    scene.start();
+    let replies = scene.read(REPLIES, 1);
+    let reply: Value = serde_json::from_slice(replies[0].payload().unwrap()).unwrap();
+    assert_eq!(reply["results"]["f0"]["value"], true, "the second request's");
+    assert_eq!(scene.events(14).last().unwrap()["source"]["offset"], 1);
+    assert_eq!(scene.dropped("too_large"), 1);
+}
+
+#[test]
+fn what_does_not_fit_into_a_dead_letter_is_left_out_and_its_place_is_kept() {
+    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let large = " ".repeat(9 << 20);
+    scene.ask(Some(b"u"), &[("x-mine", "kept")], large.as_bytes());
+    scene.ask(Some(b"u"), &[("x-large", &large), ("x-mine", "kept")], b"{");
+    scene.ask(Some(large.as_bytes()), &[("x-mine", "kept")], br#"{"flag_name": "f0"}"#);
+    scene.ask(Some(b"u"), &[], br#"{"flag_name": "f0"}"#);
+    scene.start();
+    assert_eq!(scene.events(1)[0]["source"]["offset"], 3);
+    let letters = scene.dead_letters(3);
+    let codes: Vec<_> = letters.iter().map(|letter| header(letter, "error-code").unwrap()).collect();
+    assert_eq!(codes, ["TOO_LARGE", "NOT_JSON", "TOO_LARGE"]);
+    for (offset, letter) in letters.iter().enumerate() {
+        assert_eq!(header(letter, "source-offset"), Some(offset.to_string().as_str()));
+        assert_eq!((header(letter, "body-omitted"), letter.payload()), (Some("true"), None));
+        assert_eq!(header(letter, "x-mine"), Some("kept"));
+    }
+    let omitted: Vec<_> = letters
+        .iter()
+        .map(|letter| (header(letter, "key-omitted"), header(letter, "headers-omitted"), letter.key()))
+        .collect();
+    let key = Some(b"u".as_slice());
+    assert_eq!(omitted, [(None, None, key), (None, Some("1"), key), (Some("true"), None, None)]);
+}
+
+#[test]
+fn everything_that_results_repeat_is_bounded_before_any_is_made() {
+    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let names: Vec<_> = (0..1_000).map(|number| format!("n{number}")).collect();
+    let with = |field: &str, bytes: usize| {
+        let mut request = json!({"flag_names": names});
+        request[field] = json!("x".repeat(bytes));
+        request.to_string()
+    };
+    let plain = json!({"flag_names": names}).to_string();
+    let defaults = json!({"flag_names": names, "default_values": {"n1": "d".repeat(900_000)}}).to_string();
+    let context = json!({"flag_names": names, "context": {"a": "c".repeat(100_000)}}).to_string();
+    let (key, id) = ("k".repeat((64 << 10) + 1), "c".repeat(1_025));
+    let refused: [(Option<&str>, &str, String, &str); 7] = [
+        (None, "", with("environment", 101), "environment"),
+        (None, "", with("user_id", 4_097), "user_id"),
+        (None, "", with("session_id", 4_097), "session_id"),
+        (None, "", with("request_id", 100_000), "request"),
+        (None, "", context, "request"),
+        (Some(&key), "", plain.clone(), "key"),
+        (None, &id, plain.clone(), "correlation-id"),
+    ];
+    for (key, id, body, _) in &refused {
+        let headers: &[(&str, &str)] = if id.is_empty() { &[] } else { &[("correlation-id", id)] };
+        scene.ask(key.map(str::as_bytes), headers, body.as_bytes());
+    }
+    // The longest of each that is taken; a default is repeated for its own flag only.
+    let key = "k".repeat(60_000);
+    scene.ask(Some(key.as_bytes()), &[("correlation-id", &id[1..])], plain.as_bytes());
+    scene.ask(None, &[], defaults.as_bytes());
+    scene.start();
+    let letters = scene.dead_letters(refused.len());
+    for (letter, (.., field)) in letters.iter().zip(&refused) {
+        let message = header(letter, "error-message").unwrap();
+        assert!(message.starts_with(&format!("{field}: expected")), "{field}: {message}");
+    }
+    let events = scene.events(2_000);
+    let offsets: BTreeSet<_> = events.iter().map(|event| event["source"]["offset"].as_i64()).collect();
+    assert_eq!(offsets, [Some(7), Some(8)].into());
+}
+
+#[test]
+fn many_unknown_reply_topics_cost_their_replies_only() {
+    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let requests = 300;
+    for number in 0..requests {
+        let topic = format!("{REPLIES}-{number}");
+        scene.ask(Some(b"u"), &[("reply-to", &topic)], br#"{"flag_name": "f0"}"#);
+    }
+    scene.ask(Some(b"u"), &[("reply-to", REPLIES)], br#"{"flag_name": "f0"}"#);
+    scene.start();
+    // The first reply to a topic that exists is not lost.
+    assert_eq!(scene.read(REPLIES, 1).len(), 1);
+    let offsets: Vec<_> =
+        scene.events(requests + 1).iter().map(|event| event["source"]["offset"].clone()).collect();
+    assert_eq!(offsets, (0..=requests).map(Value::from).collect::<Vec<_>>());
+    assert_eq!(scene.dropped("topic_unknown"), requests as u64);
+}
+
+#[test]
+fn a_batch_ends_within_a_fetch_and_what_is_left_of_it_comes_again_in_order() {
+    let small = |config: &mut Config| config.delivery.batch_max_bytes = 64 << 10;
+    let mut scene = Scene::new(flags(100, 10), small);
+    let (requests, flags) = (60, 100);
+    let mut body = request(flags);
+    body["context"] = json!({"noise": "c".repeat(1_000)});
+    for _ in 0..requests {
+        scene.ask(Some(b"u"), &[], body.to_string().as_bytes());
+    }
+    scene.start();
+    let events = scene.events(requests * flags);
+    let places: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (event["source"]["offset"].as_u64().unwrap(), event["source"]["index"].as_u64().unwrap())
+        })
+        .collect();
+    let expected: Vec<_> =
+        (0..requests as u64).flat_map(|offset| (0..flags as u64).map(move |index| (offset, index))).collect();
+    assert_eq!(places, expected, "each once and in order");
+    // 60 requests of some 160 KB each: a fetch of all of them takes several batches.
+    let batches = &scene.parts.metrics.evaluate.batches;
+    let committed = batches.get_or_create(&crate::metrics::BatchLabels { outcome: "committed" }).get();
+    assert!(committed >= 5, "{committed} batches");
+}

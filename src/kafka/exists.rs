@@ -1,0 +1,148 @@
+//! Which of several topics exist: one request for all names, which creates none of them and is answered in the background.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+
+use super::consumer::Forwarding;
+use super::describe::{Collection, Event, Options, Queue};
+
+/// How long the broker may take to answer before the question counts as unanswered.
+const REQUEST_TIMEOUT_MS: i32 = 2_000;
+/// How long it may take to find out which broker to ask.
+const BROKER_TIMEOUT: Duration = Duration::from_millis(500);
+
+const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// What the broker says of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicAnswer {
+    pub name: String,
+    pub exists: bool,
+}
+
+/// Asks about topics through a consumer; at most one question is open at any time.
+pub struct TopicQuestions {
+    // Dropped before the consumer that it belongs to.
+    queue: Queue,
+    consumer: Arc<BaseConsumer<Forwarding>>,
+    /// A topic that exists.
+    topic: String,
+    /// The broker that is asked: the one that answered last, not the cluster's controller, which the client may not know.
+    broker: Option<i32>,
+    is_open: bool,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread.
+unsafe impl Send for TopicQuestions {}
+
+impl fmt::Debug for TopicQuestions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicQuestions").field("is_open", &self.is_open).finish_non_exhaustive()
+    }
+}
+
+impl TopicQuestions {
+    pub(super) fn new(consumer: Arc<BaseConsumer<Forwarding>>, topic: &str) -> Self {
+        // SAFETY: the consumer is alive, and outlives the queue.
+        let queue = Queue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
+        Self { queue, consumer, topic: topic.to_owned(), broker: None, is_open: false }
+    }
+
+    /// Whether a question waits for its answer.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Sends a question about these topics, each named once. Nothing happens while another question is open.
+    pub fn ask(&mut self, names: &[String]) {
+        let names: Vec<_> = names.iter().filter_map(|name| CString::new(name.as_str()).ok()).collect();
+        if self.is_open || names.is_empty() {
+            return;
+        }
+        if self.broker.is_none() {
+            let metadata = self.consumer.client().fetch_metadata(Some(&self.topic), BROKER_TIMEOUT);
+            self.broker = metadata.ok().map(|metadata| metadata.orig_broker_id());
+        }
+        let Some(broker) = self.broker else { return };
+        let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+        // SAFETY: librdkafka copies names and options before it returns; the queue outlives the request, as the consumer
+        // that serves it does.
+        unsafe {
+            let handle = self.consumer.client().native_ptr();
+            let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+            let options = Options(sys::rd_kafka_AdminOptions_new(handle, kind));
+            sys::rd_kafka_AdminOptions_set_request_timeout(options.0, REQUEST_TIMEOUT_MS, ptr::null_mut(), 0);
+            sys::rd_kafka_AdminOptions_set_broker(options.0, broker, ptr::null_mut(), 0);
+            let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), names.len());
+            let collection = Collection(collection);
+            sys::rd_kafka_DescribeTopics(handle, collection.0, options.0, self.queue.0);
+        }
+        self.is_open = true;
+    }
+
+    /// The answer to the open question, waiting for it up to `patience`. `None` while there is none. A topic that the broker
+    /// says nothing certain of is not among the answers, and none is if the question failed.
+    pub fn answer(&mut self, patience: Duration) -> Option<Vec<TopicAnswer>> {
+        if !self.is_open {
+            return None;
+        }
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the event owns all that is read here, and lives until the end of this function.
+        unsafe {
+            let event = Event(sys::rd_kafka_queue_poll(self.queue.0, millis));
+            if event.0.is_null() {
+                return None;
+            }
+            self.is_open = false;
+            let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
+            if result.is_null() || sys::rd_kafka_event_error(event.0) != NO_ERROR {
+                tracing::debug!(broker = self.broker, "the broker does not say which topics exist");
+                self.broker = None;
+                return Some(Vec::new());
+            }
+            let mut count = 0;
+            let described = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            if described.is_null() {
+                return Some(Vec::new());
+            }
+            let described = std::slice::from_raw_parts(described, count);
+            Some(described.iter().filter_map(|topic| read(*topic)).collect())
+        }
+    }
+}
+
+/// What one description says; `None` if it is no certain answer.
+///
+/// # Safety
+/// `topic` is null, or lives as long as this call.
+unsafe fn read(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<TopicAnswer> {
+    use RDKafkaErrorCode as Code;
+    if topic.is_null() {
+        return None;
+    }
+    // SAFETY: the caller keeps the description alive, and with it its name and its error.
+    let (name, code) = unsafe {
+        let name = sys::rd_kafka_TopicDescription_name(topic);
+        (!name.is_null()).then(|| {
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            (CStr::from_ptr(name).to_string_lossy().into_owned(), sys::rd_kafka_error_code(error))
+        })?
+    };
+    let exists = match Code::from(code) {
+        // A broker that has just come back: the topic is there, and waits for its leader.
+        Code::NoError | Code::LeaderNotAvailable => true,
+        Code::UnknownTopicOrPartition
+        | Code::UnknownTopic
+        | Code::InvalidTopic
+        | Code::TopicAuthorizationFailed => false,
+        _ => return None,
+    };
+    Some(TopicAnswer { name, exists })
+}
