@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::flag::definition::lenient_text;
 use crate::message::definition::Definition;
 use crate::store::record::{self, Key};
 
@@ -42,37 +42,6 @@ pub struct Defined {
     pub target_users: Vec<String>,
 }
 
-/// What is read of a feature in Unleash's format.
-#[derive(Debug, Deserialize)]
-struct Feature {
-    #[serde(default)]
-    enabled: bool,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(default, rename = "type")]
-    kind: Value,
-    #[serde(default)]
-    project: Value,
-    /// What a local flag has beside a feature.
-    #[serde(default)]
-    local: Value,
-    #[serde(default)]
-    strategies: Vec<Strategy>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Strategy {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    constraints: Value,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-    /// What only local flags say: more conditions, or that these are off.
-    #[serde(default)]
-    local: Value,
-}
-
 impl FlagVersion {
     /// Reads a record of the definitions topic; `value` is `None` for a tombstone, whose version and actor are in its
     /// headers.
@@ -104,62 +73,79 @@ impl FlagVersion {
 }
 
 impl Defined {
+    /// Reads what is shown of a definition as leniently as evaluation reads it (`flag::definition`), and refuses less: a
+    /// definition that is in force must have its version and its row.
     fn read(definition: &Definition) -> Result<Self, Unreadable> {
         let text = definition.definition.get();
-        let feature: Feature = serde_json::from_str(text)
+        let feature: Value = serde_json::from_str(text)
             .map_err(|error| Unreadable(format!("definition: not a feature: {error}")))?;
+        if !feature.is_object() {
+            return Err(Unreadable("definition: not a feature: expected an object".to_owned()));
+        }
         let mut definition_text = Cow::Borrowed(text);
         storable::json(&mut definition_text);
-        let mut description = feature.description.map(Cow::Owned);
+        let mut description = lenient_text(&feature["description"]).map(Cow::Owned);
         description.as_mut().map(storable::text);
-        let plain = |text: &Value| text.as_str().map(|text| text.replace('\0', ""));
+        let plain = |text: &Value| lenient_text(text).map(|text| text.replace('\0', ""));
+        let strategies = list(&feature["strategies"]);
         Ok(Self {
             definition: definition_text.into_owned(),
             checksum: definition.checksum.replace('\0', ""),
             source: definition.source.as_str(),
-            is_enabled: feature.enabled,
+            is_enabled: feature["enabled"].as_bool().unwrap_or_default(),
             description: description.map(Cow::into_owned),
-            r#type: plain(&feature.kind),
-            project: plain(&feature.project),
-            owner: plain(&feature.local["owner"]),
-            rollout_percentage: rollout(&feature.strategies),
-            target_users: target_users(&feature.strategies),
+            r#type: plain(&feature["type"]),
+            project: plain(&feature["project"]),
+            owner: plain(&feature["local"]["owner"]),
+            rollout_percentage: rollout(strategies),
+            target_users: target_users(strategies),
         })
     }
 }
 
-fn rollout(strategies: &[Strategy]) -> Option<String> {
+/// The items of a list; none for null and for what is no list.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn is_named(strategy: &Value, name: &str) -> bool {
+    lenient_text(&strategy["name"]).as_deref() == Some(name)
+}
+
+fn rollout(strategies: &[Value]) -> Option<String> {
     let mut percentages = strategies.iter().filter_map(|strategy| {
-        let parameter = strategy.parameters.get("rollout").or(strategy.parameters.get("percentage"))?;
-        parameter
-            .as_str()
-            .map(str::to_owned)
-            .or_else(|| parameter.as_u64().map(|percent| percent.to_string()))
+        let parameters = &strategy["parameters"];
+        lenient_text(&parameters["rollout"]).or_else(|| lenient_text(&parameters["percentage"]))
     });
     // With more than one there is no such number.
     percentages.next().filter(|_| percentages.next().is_none()).map(|text| text.replace('\0', ""))
 }
 
-fn target_users(strategies: &[Strategy]) -> Vec<String> {
-    let listed = strategies.iter().filter(|strategy| strategy.name == "userWithId");
-    let listed = listed.filter_map(|strategy| strategy.parameters.get("userIds")?.as_str());
-    let listed = listed.flat_map(|users| users.split(',')).map(str::trim);
+fn target_users(strategies: &[Value]) -> Vec<String> {
+    let listed = strategies.iter().filter(|strategy| is_named(strategy, "userWithId"));
+    let listed = listed.flat_map(|strategy| match &strategy["parameters"]["userIds"] {
+        // Evaluation joins a list with commas.
+        Value::Array(users) => users.iter().filter_map(lenient_text).collect(),
+        users => lenient_text(users).into_iter().collect::<Vec<_>>(),
+    });
+    let listed: Vec<String> = listed
+        .flat_map(|users| users.split(',').map(|user| user.trim().to_owned()).collect::<Vec<_>>())
+        .collect();
     // On for these users, and nothing else is asked.
     let constrained =
-        strategies.iter().filter(|strategy| strategy.name == "default" && strategy.local.is_null());
-    let constrained = constrained.filter_map(|strategy| match strategy.constraints.as_array()?.as_slice() {
+        strategies.iter().filter(|strategy| is_named(strategy, "default") && strategy["local"].is_null());
+    let constrained = constrained.flat_map(|strategy| match list(&strategy["constraints"]) {
         [only] if only["contextName"] == "userId" && only["operator"] == "IN" && only["inverted"] != true => {
-            only["values"].as_array()
+            list(&only["values"])
         }
-        _ => None,
+        _ => &[],
     });
-    let users = listed.chain(constrained.flatten().filter_map(Value::as_str));
-    let users = users.map(|user| user.replace('\0', ""));
-    users.filter(|user| !user.is_empty()).collect()
+    let users = listed.into_iter().chain(constrained.filter_map(lenient_text));
+    users.map(|user| user.replace('\0', "")).filter(|user| !user.is_empty()).collect()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use serde_json::json;
 
@@ -195,5 +181,94 @@ mod tests {
         assert_eq!((version.version, version.defined, version.actor.as_deref()), (9, None, Some("ann")));
         assert!(FlagVersion::read(Some(b"production/a"), None, None, None, 5).is_err());
         assert!(FlagVersion::read(Some(b"nonsense"), None, Some("9"), None, 5).is_err());
+    }
+
+    /// Every shape that evaluation reads as "none" or as a text, in every place of a definition.
+    #[test]
+    fn whatever_evaluation_accepts_becomes_a_version() {
+        let shapes =
+            [json!(null), json!(5), json!(1.5), json!(true), json!("x"), json!("5"), json!([]), json!({})];
+        let with = |feature: &mut Value, path: &str, shape: &Value| match feature.pointer_mut(path) {
+            Some(place) => *place = shape.clone(),
+            None => panic!("{path}"),
+        };
+        let whole = json!({"name": "a/b", "enabled": true, "description": "d", "type": "t", "project": "p",
+            "stale": false, "impressionData": false, "variants": [{"name": "v", "weight": 1000, "stickiness": "s",
+                "payload": {"type": "string", "value": "x"}, "overrides": [{"contextName": "c", "values": ["v"]}]}],
+            "dependencies": [{"feature": "f", "enabled": true, "variants": ["v"]}], "createdAt": "c", "local": null,
+            "strategies": [{"name": "userWithId", "parameters": {"userIds": "u"}, "segments": [], "variants": [],
+                "sortOrder": 1, "constraints": [{"contextName": "c", "operator": "IN", "values": ["v"],
+                    "value": "v", "inverted": false, "caseInsensitive": false}]}]});
+        let paths = [
+            "/enabled",
+            "/description",
+            "/type",
+            "/project",
+            "/stale",
+            "/impressionData",
+            "/variants",
+            "/dependencies",
+            "/createdAt",
+            "/local",
+            "/strategies",
+            "/strategies/0",
+            "/strategies/0/name",
+            "/strategies/0/parameters",
+            "/strategies/0/parameters/userIds",
+            "/strategies/0/segments",
+            "/strategies/0/variants",
+            "/strategies/0/sortOrder",
+            "/strategies/0/constraints",
+            "/strategies/0/constraints/0",
+            "/strategies/0/constraints/0/contextName",
+            "/strategies/0/constraints/0/operator",
+            "/strategies/0/constraints/0/values",
+            "/strategies/0/constraints/0/values/0",
+            "/strategies/0/constraints/0/value",
+            "/strategies/0/constraints/0/inverted",
+            "/variants/0",
+            "/variants/0/weight",
+            "/variants/0/payload",
+            "/variants/0/payload/value",
+            "/variants/0/stickiness",
+            "/variants/0/overrides",
+            "/dependencies/0",
+            "/dependencies/0/enabled",
+        ];
+        let mut accepted = 0;
+        for path in paths {
+            for shape in &shapes {
+                let mut feature = whole.clone();
+                with(&mut feature, path, shape);
+                if crate::flag::definition::read(&feature.to_string()).is_err() {
+                    continue;
+                }
+                accepted += 1;
+                let version = read(&feature).unwrap_or_else(|error| panic!("{path} {shape}: {error}"));
+                assert_eq!(version.defined.unwrap().is_enabled, feature["enabled"] == true, "{path} {shape}");
+            }
+        }
+        assert!(accepted > 80, "{accepted}");
+    }
+
+    #[test]
+    fn lenient_shapes_show_what_evaluation_sees() {
+        let shown = |member: &str, value: Value| {
+            let mut feature = json!({"name": "a/b", "enabled": true, "strategies": [{"name": "default"}]});
+            feature[member] = value;
+            read(&feature).unwrap().defined.unwrap()
+        };
+        assert_eq!(shown("description", json!(5)).description.as_deref(), Some("5"));
+        assert_eq!(shown("project", json!(7)).project.as_deref(), Some("7"));
+        assert_eq!(shown("type", json!(true)).r#type.as_deref(), Some("true"));
+        assert_eq!(shown("strategies", json!(null)).target_users, Vec::<String>::new());
+        for parameters in [json!([]), json!(null)] {
+            let strategies = json!([{"name": "flexibleRollout", "parameters": parameters}]);
+            assert_eq!(shown("strategies", strategies).rollout_percentage, None);
+        }
+        let strategies = json!([{"name": "flexibleRollout", "parameters": {"rollout": 25}}, {"name": 5}]);
+        assert_eq!(shown("strategies", strategies).rollout_percentage.as_deref(), Some("25"));
+        let strategies = json!([{"name": "userWithId", "parameters": {"userIds": ["u-1", 2]}}]);
+        assert_eq!(shown("strategies", strategies).target_users, ["u-1", "2"]);
     }
 }

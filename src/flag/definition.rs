@@ -35,8 +35,8 @@ pub fn unusable(name: &str, reason: &str) -> String {
 use local::Private;
 
 use super::CompileError;
-pub(super) use place::shorten;
 use place::{Place, Refusal};
+pub(crate) use place::{lenient_text, shorten};
 
 /// Leaves room for the envelope in a Kafka message of the default 1 MiB.
 pub const MAX_DEFINITION_BYTES: usize = 1_000_000;

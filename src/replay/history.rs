@@ -9,6 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::database::{Database, on_pool};
+use crate::flag::definition::lenient_text;
 use crate::message::kill_switch::{KillSwitch, Position, SwitchState};
 
 use super::ReplayError;
@@ -78,7 +79,8 @@ struct Dependencies {
 
 #[derive(Deserialize)]
 struct Parent {
-    feature: String,
+    /// A text, or a number that evaluation reads as one.
+    feature: serde_json::Value,
 }
 
 impl History {
@@ -239,7 +241,7 @@ impl FlagHistory {
 pub fn parents(definition: &str) -> Vec<String> {
     let read: Option<Dependencies> = serde_json::from_str(definition).ok();
     let parents = read.and_then(|read| read.dependencies).unwrap_or_default();
-    parents.into_iter().map(|parent| parent.feature).collect()
+    parents.iter().filter_map(|parent| lenient_text(&parent.feature)).collect()
 }
 
 fn unsigned(version: i64) -> u64 {

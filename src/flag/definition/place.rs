@@ -68,12 +68,7 @@ impl<'p> Place<'p> {
 
     /// A text, or a number or boolean as its JSON text.
     pub(super) fn text(&self) -> Result<String, Refusal> {
-        match self.value {
-            Value::String(text) => Ok(text.clone()),
-            Value::Number(number) => Ok(number.to_string()),
-            Value::Bool(boolean) => Ok(boolean.to_string()),
-            _ => Err(self.refuse("expected text")),
-        }
+        lenient_text(self.value).ok_or_else(|| self.refuse("expected text"))
     }
 
     pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>, Refusal> {
@@ -147,6 +142,17 @@ impl<'p> Place<'p> {
             // Writing to a String cannot fail.
             Step::Item(index) => drop(write!(path, "[{index}]")),
         }
+    }
+}
+
+/// Reads a text as evaluation does, wherever a definition has one: a number or a boolean counts as its JSON text. `None` for
+/// null, a list or an object.
+pub(crate) fn lenient_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(boolean) => Some(boolean.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
