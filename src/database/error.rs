@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 
+use super::{pooler, sessions};
+
 /// Why something asked of the database was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -11,10 +13,36 @@ pub enum DatabaseError {
     Url(sqlx::Error),
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(Duration),
+    #[error(
+        "the database is read-only (a standby, or default_transaction_read_only is on): nothing can be written; let \
+         DATABASE_URL name the primary"
+    )]
+    ReadOnly,
+    #[error(
+        "the clock of this machine and that of the database are {0} s apart: nothing is removed by age until they agree"
+    )]
+    ClockSkew(u64),
     #[error("{0}")]
     Migrate(#[from] MigrateError),
-    #[error("{0}")]
-    Sql(#[from] sqlx::Error),
+    #[error("{}", described(.0))]
+    Sql(sqlx::Error),
+}
+
+impl From<sqlx::Error> for DatabaseError {
+    fn from(error: sqlx::Error) -> Self {
+        if trouble(&error) == Trouble::ReadOnly {
+            sessions::note_read_only();
+        }
+        Self::Sql(error)
+    }
+}
+
+/// The error, and what to do about it where the error itself does not tell.
+fn described(error: &sqlx::Error) -> String {
+    match trouble(error) {
+        Trouble::Pooler => format!("{error}: {}", pooler::ADVICE),
+        _ => error.to_string(),
+    }
 }
 
 /// What is the matter, from the error's code.
@@ -32,6 +60,8 @@ pub enum Trouble {
     NoPartition,
     /// The tables are not there, or not ours to write.
     Schema,
+    /// A connection pooler shares its session with other clients.
+    Pooler,
     /// It will not take this data, whenever it is asked.
     Data,
     Other,
@@ -46,6 +76,7 @@ impl Trouble {
             Self::Blocked => "blocked",
             Self::NoPartition => "no_partition",
             Self::Schema => "schema",
+            Self::Pooler => "pooler",
             Self::Data => "data",
             Self::Other => "other",
         }
@@ -56,6 +87,9 @@ impl DatabaseError {
     pub fn trouble(&self) -> Trouble {
         match self {
             Self::Silent(_) => Trouble::Unreachable,
+            Self::ReadOnly => Trouble::ReadOnly,
+            Self::ClockSkew(_) => Trouble::Other,
+            Self::Migrate(MigrateError::Execute(error)) => trouble(error),
             Self::Url(_) | Self::Migrate(_) => Trouble::Schema,
             Self::Sql(error) => trouble(error),
         }
@@ -73,6 +107,8 @@ fn trouble(error: &sqlx::Error) -> Trouble {
             // Postgres tells a row without a partition as a check violation without a constraint.
             let code = database.code().unwrap_or_default();
             match code.as_ref() {
+                // PgBouncer's own refusal at connection.
+                "08P01" if database.message().contains("startup parameter") => Trouble::Pooler,
                 "23514" if database.constraint().is_none() => Trouble::NoPartition,
                 code if code.len() == 5 => of_sqlstate(code),
                 code => of_sqlite(code),
@@ -91,6 +127,8 @@ fn trouble(error: &sqlx::Error) -> Trouble {
 fn of_sqlstate(code: &str) -> Trouble {
     match code {
         "25006" => Trouble::ReadOnly,
+        // A statement that was prepared in a session is there already, or is not: the session was another client's.
+        "42P05" | "26000" => Trouble::Pooler,
         "57014" | "55P03" | "40P01" | "40001" | "25P03" => Trouble::Blocked,
         // A wrong password, or no such database: it is there, but not for us.
         _ => match code.get(..2) {
@@ -134,6 +172,8 @@ mod tests {
             ("54000", Trouble::Data),
             ("23502", Trouble::Data),
             ("42P01", Trouble::Schema),
+            ("42P05", Trouble::Pooler),
+            ("26000", Trouble::Pooler),
             ("XX000", Trouble::Other),
         ];
         for (code, expected) in cases {

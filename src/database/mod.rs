@@ -7,13 +7,15 @@ pub mod audited;
 pub(crate) mod dialect;
 mod error;
 mod migrate;
+pub mod pooler;
+mod sessions;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::TryFutureExt;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -38,6 +40,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Said to Postgres by each connection of the pool. A question over all days is planned over dozens of partitions, so
 /// that it looks expensive enough to be compiled, which takes longer than to answer it.
 const PREPARE: &str = "SET jit = off";
+/// Furthest that the clocks of this machine and of the database may be apart where something is removed by age.
+pub const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::minutes(5);
 /// How long SQLite waits for another writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -70,23 +74,46 @@ impl Database {
         if text.starts_with("sqlite:") {
             return sqlite(text).map(Self::Sqlite).map_err(DatabaseError::Url);
         }
-        let options: PgConnectOptions = text.parse().map_err(DatabaseError::Url)?;
-        let options = options.application_name(name);
+        let options = postgres_options(text).map_err(DatabaseError::Url)?.application_name(name);
+        let sessions = sessions::Sessions::new();
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| Box::pin(connection.execute(PREPARE).map_ok(drop)))
+            .before_acquire(move |session, metadata| {
+                let sessions = Arc::clone(&sessions);
+                Box::pin(async move { sessions.may_use(session, metadata).await })
+            })
             .connect_lazy_with(options.clone());
         Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }
 
-    /// Asks for an answer, whatever it is.
+    /// Asks for an answer. A Postgres that takes no writes is [`DatabaseError::ReadOnly`].
     pub async fn ping(&self) -> Result<(), DatabaseError> {
         match self {
-            Self::Postgres(postgres) => sqlx::raw_sql("SELECT 1").execute(&postgres.pool).await.map(drop),
-            Self::Sqlite(sqlite) => sqlx::raw_sql("SELECT 1").execute(&sqlite.pool).await.map(drop),
+            Self::Postgres(postgres) => {
+                let mut session = postgres.pool.acquire().await?;
+                if sessions::is_read_only(&mut session).await? {
+                    return Err(DatabaseError::ReadOnly);
+                }
+                Ok(())
+            }
+            Self::Sqlite(sqlite) => Ok(sqlx::raw_sql("SELECT 1").execute(&sqlite.pool).await.map(drop)?),
         }
-        .map_err(DatabaseError::from)
+    }
+
+    /// The time by the database's clock, which decides what is old. An error if this machine's clock is far from it: then
+    /// nobody knows.
+    pub async fn checked_now(&self) -> Result<DateTime<Utc>, DatabaseError> {
+        match self {
+            Self::Postgres(postgres) => {
+                let now = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&postgres.pool).await?;
+                check_clocks(now, Utc::now())?;
+                Ok(now)
+            }
+            // Its clock is this machine's.
+            Self::Sqlite(_) => Ok(Utc::now()),
+        }
     }
 
     /// How many migrations of this binary are not applied.
@@ -114,6 +141,26 @@ impl PostgresDatabase {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(DatabaseError::Silent(CONNECT_TIMEOUT)),
         }
+    }
+}
+
+/// An error if the two clocks are further apart than [`CLOCK_SKEW_MAX`].
+pub(crate) fn check_clocks(database: DateTime<Utc>, process: DateTime<Utc>) -> Result<(), DatabaseError> {
+    let apart = (database - process).abs();
+    if apart > CLOCK_SKEW_MAX {
+        return Err(DatabaseError::ClockSkew(apart.num_seconds().unsigned_abs()));
+    }
+    Ok(())
+}
+
+/// Reads a URL of Postgres as libpq does.
+fn postgres_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    // An IPv6 address stands in brackets in a URL, which are no part of it.
+    let host = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match host.map(str::to_owned) {
+        Some(host) => Ok(options.host(&host)),
+        None => Ok(options),
     }
 }
 
@@ -156,7 +203,11 @@ impl fmt::Display for Database {
         match self {
             Self::Postgres(PostgresDatabase { options, .. }) => {
                 let name = options.get_database().unwrap_or(options.get_username());
-                write!(f, "postgres://{}:{}/{name}", options.get_host(), options.get_port())
+                let (host, port) = (options.get_host(), options.get_port());
+                match host.contains(':') {
+                    true => write!(f, "postgres://[{host}]:{port}/{name}"),
+                    false => write!(f, "postgres://{host}:{port}/{name}"),
+                }
             }
             Self::Sqlite(SqliteDatabase { file: Some(file), .. }) => write!(f, "sqlite:{file}"),
             Self::Sqlite(SqliteDatabase { file: None, .. }) => f.write_str("sqlite::memory:"),
@@ -196,6 +247,50 @@ mod tests {
         assert!(!format!("{postgres:?}").contains("hidden"));
         assert_eq!(open("sqlite:./dev.db").to_string(), "sqlite:./dev.db");
         assert_eq!(open("sqlite::memory:").to_string(), "sqlite::memory:");
+    }
+
+    #[tokio::test]
+    async fn urls_are_read_as_libpq_reads_them() {
+        let cases = [
+            ("postgres://[::1]:5433/flags", "::1", 5433, "postgres", "postgres://[::1]:5433/flags"),
+            (
+                "postgresql://ann:pw@[fe80::1]/flags",
+                "fe80::1",
+                5432,
+                "ann",
+                "postgres://[fe80::1]:5432/flags",
+            ),
+            ("postgres://an%40n:p%2Fw%5B@db:1/my%20db", "db", 1, "an@n", "postgres://db:1/my db"),
+            ("postgres://ann@127.0.0.1/flags", "127.0.0.1", 5432, "ann", "postgres://127.0.0.1:5432/flags"),
+            ("postgres://ann@ignored/flags?host=::1", "::1", 5432, "ann", "postgres://[::1]:5432/flags"),
+            (
+                "postgres://ann@ignored/flags?host=%5B::1%5D&port=7",
+                "::1",
+                7,
+                "ann",
+                "postgres://[::1]:7/flags",
+            ),
+        ];
+        for (url, host, port, user, shown) in cases {
+            let options = postgres_options(url).unwrap();
+            assert_eq!((options.get_host(), options.get_port()), (host, port), "{url}");
+            if user != "postgres" {
+                assert_eq!(options.get_username(), user, "{url}");
+            }
+            assert_eq!(Database::open(&Secret::new(url), "test").unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn clocks_may_be_minutes_apart_and_no_more() {
+        let now = Utc::now();
+        for seconds in [-299, 0, 299] {
+            assert!(check_clocks(now + TimeDelta::seconds(seconds), now).is_ok(), "{seconds}");
+        }
+        for seconds in [-301, 301, 8_640_000] {
+            let error = check_clocks(now + TimeDelta::seconds(seconds), now).unwrap_err();
+            assert!(error.to_string().contains(&format!("{} s apart", seconds.abs())), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::config::Config;
-use crate::database::{Database, DatabaseError, PostgresDatabase};
+use crate::database::{CLOCK_SKEW_MAX, Database, DatabaseError, PostgresDatabase, pooler};
 
 use super::Finding;
 
@@ -12,8 +12,9 @@ const PART: &str = "database";
 const OLDEST_VERSION: i32 = 140_000;
 /// The database's clock and ours.
 const APART_MAX_SECONDS: i64 = 5;
-const NUMBER: &str = "SELECT current_setting('server_version_num')::int, now(), pg_is_in_recovery(),
-    has_schema_privilege(current_schema(), 'CREATE')";
+const NUMBER: &str =
+    "SELECT current_setting('server_version_num')::int, clock_timestamp(), pg_is_in_recovery(),
+    has_schema_privilege(current_schema(), 'CREATE'), current_setting('transaction_read_only')::bool";
 
 pub async fn look(config: &Config) -> Vec<Finding> {
     let Some(url) = &config.database.url else {
@@ -55,8 +56,11 @@ pub async fn look(config: &Config) -> Vec<Finding> {
 }
 
 async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, DatabaseError> {
+    if pooler::shares_sessions(postgres).await? {
+        return Ok(vec![Finding::wrong(PART, "its sessions are shared with other clients", pooler::ADVICE)]);
+    }
     let asked = Utc::now();
-    let (version, now, is_standby, may_create): (i32, DateTime<Utc>, bool, bool) =
+    let (version, now, is_standby, may_create, is_read_only): (i32, DateTime<Utc>, bool, bool, bool) =
         sqlx::query_as(NUMBER).fetch_one(&postgres.pool).await?;
     let apart = (now - asked).num_seconds().abs();
     let major = version / 10_000;
@@ -65,15 +69,22 @@ async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, Databa
         false => Finding::doubtful(PART, format!("Postgres {major}"), "14 is the oldest that is tried"),
     }];
     if is_standby {
-        let advice = "let DATABASE_URL name the primary (target_session_attrs=read-write with several hosts)";
+        let advice = "let DATABASE_URL name the primary";
         findings.push(Finding::wrong(PART, "this is a standby: nothing can be written", advice));
+    } else if is_read_only {
+        let advice = "let DATABASE_URL name the primary, or reset default_transaction_read_only of the server, the \
+            database or the user";
+        findings.push(Finding::wrong(PART, "it is read-only: nothing can be written", advice));
     }
     if !may_create {
         let advice = "grant CREATE on the schema: a partition is made for every day";
         findings.push(Finding::wrong(PART, "no table can be made", advice));
     }
-    if apart > APART_MAX_SECONDS {
-        let advice = "synchronise the clocks of both machines";
+    let advice = "synchronise the clocks of both machines";
+    if apart > CLOCK_SKEW_MAX.num_seconds() {
+        let found = format!("its clock is {apart} s from ours: nothing is removed by age");
+        findings.push(Finding::wrong(PART, found, advice));
+    } else if apart > APART_MAX_SECONDS {
         findings.push(Finding::doubtful(PART, format!("its clock is {apart} s from ours"), advice));
     }
     Ok(findings)

@@ -61,7 +61,7 @@ impl Manager {
         by: By<'_>,
     ) -> Result<Cleaned, ManageError> {
         let database = &self.records()?.database;
-        let before = Utc::now() - TimeDelta::days(i64::from(older_than_days));
+        let before = database.checked_now().await? - TimeDelta::days(i64::from(older_than_days));
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
             sqlx::query_as(sql(FLAGS)).bind(FLAGS_MAX).fetch_all(pool).await?
         });
