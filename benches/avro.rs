@@ -30,6 +30,7 @@ fn events(criterion: &mut Criterion) {
         value_type: Some(ask.value_type),
         evaluation_ns: None,
         source: EventSource::Kafka {
+            topic_id: None,
             topic: "feature-flag-evaluation-requests",
             partition: 3,
             offset: 99_120,

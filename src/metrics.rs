@@ -26,7 +26,7 @@ use prometheus_client::registry::Registry;
 use crate::flag::Snapshot;
 
 pub use access::{AccessMetrics, LookLabels};
-pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
+pub use audit::{AuditBatchLabels, AuditMetrics, ClockLabels, PausedLabels};
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use experiment::ExperimentMetrics;

@@ -46,7 +46,7 @@ fuzz_target!(|body: &[u8]| {
             context: &request.context_json,
             evaluation_ns: None,
             evaluated_at: Timestamp { text: NOW, micros: 0 },
-            source: EventSource::Kafka { topic: "requests", partition: 0, offset: 0, index: 0 },
+            source: EventSource::Kafka { topic: "requests", topic_id: None, partition: 0, offset: 0, index: 0 },
         };
         let mut event = Vec::new();
         write_event(&mut event, &frame, ask, &answer);

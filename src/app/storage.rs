@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::access::Register;
-use crate::audit::{self, Sink};
+use crate::audit::{self, Lanes, Sink};
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
@@ -79,13 +79,8 @@ impl App {
     }
 
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
-        let health = self.health.reporter("sink", false);
-        let definitions_health = self.health.reporter("sink-definitions", false);
-        let conversions_health = self.health.reporter("sink-conversions", false);
-        for health in [&health, &definitions_health, &conversions_health] {
-            health.starting("waits for the database and kafka");
-        }
         let Parts { config, formats, metrics, .. } = self.parts.clone();
+        let lanes = Lanes::new(&self.health, &config, &metrics);
         // It takes no requests in, and what it has not written is written later.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
             if !until_migrated(&mut migrated, &shutdown).await
@@ -95,16 +90,8 @@ impl App {
             }
             let counting = recount::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
             let counting = tokio::spawn(counting);
-            let parts = audit::Parts {
-                config,
-                formats,
-                database,
-                metrics,
-                shutdown: shutdown.clone(),
-                health,
-                definitions_health,
-                conversions_health,
-            };
+            let parts =
+                audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), lanes };
             run_threads(Sink::start(&parts).context("sink")?, shutdown).await?;
             counting.await.context("experiments")
         });

@@ -19,6 +19,12 @@ use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
 use super::switch::SwitchChange;
 
+/// Largest record, uncompressed, that is read: nothing larger is an event, a definition or a conversion of ours. A small
+/// compressed record may be much larger than its topic's `max.message.bytes`.
+pub const MAX_RECORD_BYTES: usize = 8 << 20;
+/// Most bytes of the key, and of the headers, that are kept of a larger record.
+const MAX_KEPT_BYTES: usize = 64 << 10;
+
 /// One batch. The bytes of the records are kept until it is written: one that cannot be is given back as it came.
 #[derive(Debug)]
 pub struct Batch {
@@ -42,6 +48,7 @@ pub struct Move {
     pub partition: i32,
     pub from: i64,
     pub to: i64,
+    pub generation: i32,
     pub sources: Sources,
     /// Those that changed.
     pub streams: Vec<Sequence>,
@@ -55,6 +62,8 @@ pub struct Entry {
     pub content: Content,
     /// Set once it is known that it cannot be written.
     pub refusal: Option<Refusal>,
+    /// The record was too large to keep its value.
+    pub body_omitted: bool,
     headers: Option<Box<OwnedHeaders>>,
     /// `None`: a null key.
     key: Option<Range<usize>>,
@@ -160,6 +169,7 @@ impl Batch {
                 partition: position.partition,
                 from,
                 to: position.next_offset,
+                generation: position.generation,
                 sources: Sources::default(),
                 streams: Vec::new(),
             }),
@@ -172,7 +182,27 @@ impl Batch {
         let payload = (!record.is_null()).then(|| self.keep(record.payload()));
         let headers = record.has_headers().then(|| Box::new(record.headers()));
         let (partition, offset) = (record.partition(), record.offset());
-        self.entries.push(Entry { partition, offset, content, refusal, headers, key, payload });
+        let body_omitted = false;
+        self.entries.push(Entry { partition, offset, content, refusal, body_omitted, headers, key, payload });
+    }
+
+    /// Enters a record of more than [`MAX_RECORD_BYTES`] as a dead letter without its value, which is never copied.
+    pub fn refuse_too_large(&mut self, record: &Record<'_>) {
+        let bytes = record.size_bytes();
+        let message = format!("{bytes} bytes uncompressed, at most {MAX_RECORD_BYTES} are allowed");
+        let key = record.key().filter(|key| key.len() <= MAX_KEPT_BYTES).map(|key| self.keep(key));
+        let headers = (record.has_headers() && record.headers_bytes() <= MAX_KEPT_BYTES)
+            .then(|| Box::new(record.headers()));
+        self.entries.push(Entry {
+            partition: record.partition(),
+            offset: record.offset(),
+            content: Content::Nothing,
+            refusal: Some(Refusal { code: "TOO_LARGE", message }),
+            body_omitted: true,
+            headers,
+            key,
+            payload: None,
+        });
     }
 
     /// Enters an evaluation that `encode` writes as a row.
@@ -201,6 +231,22 @@ impl Batch {
             },
         };
         self.enter(record, content, None);
+    }
+
+    /// Enters a refused record that was not read from Kafka.
+    #[cfg(test)]
+    pub(super) fn refuse_made_up(&mut self, offset: i64, key: &[u8], value: &[u8], headers: OwnedHeaders) {
+        let (key, payload) = (Some(self.keep(key)), Some(self.keep(value)));
+        self.entries.push(Entry {
+            partition: 0,
+            offset,
+            content: Content::Nothing,
+            refusal: Some(Refusal { code: "INVALID_EVENT", message: "made up".to_owned() }),
+            body_omitted: false,
+            headers: Some(Box::new(headers)),
+            key,
+            payload,
+        });
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Range<usize> {

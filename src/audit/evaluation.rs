@@ -58,7 +58,14 @@ pub struct Evaluation<'a> {
 /// Where the evaluation was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source<'a> {
-    Kafka { topic: Cow<'a, str>, partition: i32, offset: i64, index: i32 },
+    Kafka {
+        topic: Cow<'a, str>,
+        /// The topic's own id, which tells one that was made anew under its name.
+        topic_id: Option<Cow<'a, str>>,
+        partition: i32,
+        offset: i64,
+        index: i32,
+    },
     Api(Cow<'a, str>),
     Unknown,
 }

@@ -25,7 +25,7 @@ use crate::kafka::producer::is_refusal;
 use super::batch::{Batch, Entry, Refusal};
 use super::position::Log;
 
-use self::desk::{CALL_TIMEOUT, Desk};
+use self::desk::{CALL_TIMEOUT, Desk, life};
 
 /// Letters in one transaction.
 const TRANSACTION_LETTERS_MAX: usize = 500;
@@ -35,6 +35,16 @@ const TRANSACTION_LETTERS_MAX: usize = 500;
 pub struct Letters {
     config: Arc<Config>,
     desks: BTreeMap<i32, Desk>,
+}
+
+/// How much of its record a dead letter repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Key and headers.
+    WithoutBody,
+    /// Neither key nor headers: the reason, topic, partition and offset.
+    CoordinatesOnly,
 }
 
 /// One of them: a record, and why it is none of the rows.
@@ -51,6 +61,19 @@ pub enum LetterError {
     Undelivered(RDKafkaErrorCode),
     #[error("dead letters: how far they are is not known")]
     Lost,
+}
+
+impl LetterError {
+    /// Whether this client or a broker refused a record itself, so that sending it again would end the same way.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Undelivered(code) => is_refusal(*code),
+            Self::Kafka(KafkaError::MessageProduction(code)) => {
+                is_refusal(*code) || *code == RDKafkaErrorCode::InvalidArgument
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Letters {
@@ -82,17 +105,47 @@ impl Letters {
         partition: i32,
         letters: &[Letter<'_>],
     ) -> Result<(), LetterError> {
-        let refused = |sent: &Result<(), LetterError>| matches!(sent, Err(LetterError::Undelivered(code)) if is_refusal(*code));
-        let sent = self.commit(log, batch, partition, letters, false);
-        if !refused(&sent) {
-            return sent;
+        match self.commit(log, batch, partition, letters, Extent::Whole) {
+            Err(error) if error.is_refusal() => {}
+            sent => return sent,
         }
         // The broker refuses many records for the sake of one; which one shows when each is alone.
-        for letter in letters.chunks(1) {
-            let sent = self.commit(log, batch, partition, letter, false);
-            if refused(&sent) { self.commit(log, batch, partition, letter, true)? } else { sent? }
+        let mut refused_bytes = usize::MAX;
+        for letter in letters {
+            self.send_alone(log, batch, partition, letter, &mut refused_bytes)?;
         }
         Ok(())
+    }
+
+    /// Sends one dead letter with as much of its record as is accepted. Bodies of `refused_bytes` or more are known to be
+    /// refused.
+    fn send_alone(
+        &mut self,
+        log: &Log,
+        batch: &Batch,
+        partition: i32,
+        letter: &Letter<'_>,
+        refused_bytes: &mut usize,
+    ) -> Result<(), LetterError> {
+        let bytes = batch.payload(letter.0).map_or(0, <[u8]>::len);
+        let letters = std::slice::from_ref(letter);
+        if bytes < *refused_bytes {
+            match self.commit(log, batch, partition, letters, Extent::Whole) {
+                Err(error) if error.is_refusal() => {}
+                sent => return sent,
+            }
+        }
+        match self.commit(log, batch, partition, letters, Extent::WithoutBody) {
+            Err(error) if error.is_refusal() => {}
+            sent => {
+                if sent.is_ok() && bytes > 0 {
+                    // The body was the reason.
+                    *refused_bytes = bytes.min(*refused_bytes);
+                }
+                return sent;
+            }
+        }
+        self.commit(log, batch, partition, letters, Extent::CoordinatesOnly)
     }
 
     /// After an error the partition's producer is made anew: that fences what is left of its transaction.
@@ -102,17 +155,22 @@ impl Letters {
         batch: &Batch,
         partition: i32,
         letters: &[Letter<'_>],
-        body_omitted: bool,
+        extent: Extent,
     ) -> Result<(), LetterError> {
+        let life = life(log, batch, partition);
         let desk = match self.desks.remove(&partition) {
-            Some(desk) => desk,
-            None => Desk::open(&self.config, log, partition)?,
+            Some(desk) if desk.life == life => desk,
+            _ => Desk::open(&self.config, log, partition, life)?,
         };
         let desk = self.desks.entry(partition).insert_entry(desk).into_mut();
-        let sent = desk.commit(log, batch, letters, body_omitted);
+        let sent = desk.commit(log, batch, letters, extent);
         if sent.is_err() {
             self.desks.remove(&partition);
         }
         sent
     }
 }
+
+#[cfg(test)]
+#[path = "letters_tests.rs"]
+mod tests;

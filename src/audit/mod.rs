@@ -22,10 +22,12 @@ pub mod definition;
 pub mod erase;
 pub mod evaluation;
 mod experiments;
+mod health;
 pub mod letters;
 pub mod position;
 pub mod postgres;
 pub mod reader;
+pub mod retention;
 pub mod rows;
 pub mod sqlite;
 mod storable;
@@ -46,13 +48,15 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::health::Reporter;
+use crate::health::{Registry, Reporter};
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Threads, pause};
 
+use self::health::LaneHealth;
 use self::letters::Letters;
 use self::postgres::PostgresRows;
 use self::reader::{Reader, ReaderError, Take};
@@ -76,11 +80,41 @@ pub struct Parts {
     pub database: Database,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
+    pub lanes: Lanes,
+}
+
+/// Where each lane reports how it is doing.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    pub evaluations: LaneReports,
+    pub definitions: LaneReports,
+    pub conversions: LaneReports,
+}
+
+/// Where one lane reports how it is doing.
+#[derive(Debug, Clone)]
+pub struct LaneReports {
     pub health: Reporter,
-    /// Of the lane of definitions.
-    pub definitions_health: Reporter,
-    /// Of the lane of conversions.
-    pub conversions_health: Reporter,
+    pub progress: Progress,
+}
+
+impl Lanes {
+    /// Each lane reports as a part of the process's health of its own.
+    pub fn new(registry: &Registry, config: &Config, metrics: &Metrics) -> Self {
+        let lane = |name, topic: &str, is_main| {
+            let progress = Progress::new(topic, &config.health, metrics.audit.partition_gauges(is_main));
+            let shown = progress.clone();
+            let health =
+                registry.reporter_with(name, false, move |report| shown.add_to(report, Instant::now()));
+            health.starting("waits for the database and kafka");
+            LaneReports { health, progress }
+        };
+        Self {
+            evaluations: lane("sink", &config.topics.events, true),
+            definitions: lane("sink-definitions", &config.topics.definitions, false),
+            conversions: lane("sink-conversions", &config.topics.conversions, false),
+        }
+    }
 }
 
 /// The running sink.
@@ -121,6 +155,8 @@ impl Threads for Sink {
 /// One topic on its way into the database.
 struct Lane<M> {
     parts: Parts,
+    health: Arc<LaneHealth>,
+    progress: Progress,
     topic: String,
     /// In the names of the consumer group and its members.
     role: &'static str,
@@ -135,8 +171,10 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     rows: M,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let topics = &parts.config.topics;
-    let lane = |topic: &str, role, what, health: &Reporter, is_main| Lane {
-        parts: Parts { health: health.clone(), ..parts.clone() },
+    let lane = |topic: &str, role, what, reports: &LaneReports, is_main| Lane {
+        parts: parts.clone(),
+        health: Arc::new(LaneHealth::new(reports.health.clone())),
+        progress: reports.progress.clone(),
         topic: topic.to_owned(),
         role,
         what,
@@ -144,11 +182,11 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
         runtime: Handle::current(),
         is_main,
     };
-    let evaluations = lane(&topics.events, "sink", "evaluations", &parts.health, true);
-    let health = &parts.definitions_health;
-    let definitions = lane(&topics.definitions, "sink-definitions", "definitions", health, false);
-    let health = &parts.conversions_health;
-    let conversions = lane(&topics.conversions, "sink-conversions", "conversions", health, false);
+    let evaluations = lane(&topics.events, "sink", "evaluations", &parts.lanes.evaluations, true);
+    let reports = &parts.lanes.definitions;
+    let definitions = lane(&topics.definitions, "sink-definitions", "definitions", reports, false);
+    let reports = &parts.lanes.conversions;
+    let conversions = lane(&topics.conversions, "sink-conversions", "conversions", reports, false);
     let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
     let take = {
         let formats = Arc::clone(&formats);
@@ -172,7 +210,7 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
             let started = Instant::now();
             let Err(error) = self.session(take()) else { return };
             tracing::warn!(what = self.what, %error, "the audit sink starts again from its positions");
-            self.parts.health.degraded(&error);
+            self.health.degraded(&error);
             if started.elapsed() > MAX_BACKOFF {
                 backoff = MIN_BACKOFF;
             }
@@ -182,14 +220,15 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
     }
 
     fn session<T: Take>(&self, take: T) -> Result<(), ReaderError> {
-        let Parts { config, metrics, shutdown, health, .. } = &self.parts;
+        let Parts { config, metrics, shutdown, .. } = &self.parts;
         let (orders, ordered) = mpsc::channel(1);
         let (report, reports) = std::sync::mpsc::channel();
         let writer = Writer {
             rows: (self.rows)(),
             letters: Letters::new(Arc::clone(config)),
             metrics: Arc::clone(metrics),
-            health: health.clone(),
+            health: Arc::clone(&self.health),
+            progress: self.progress.clone(),
             shutdown: shutdown.clone(),
             what: self.what,
             retention_days: self.is_main.then_some(config.audit.retention_days),
@@ -206,8 +245,11 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
                 orders,
                 reports,
                 metrics: Arc::clone(metrics),
+                health: Arc::clone(&self.health),
+                progress: self.progress.clone(),
                 shutdown: shutdown.clone(),
-                tells: self.is_main,
+                is_main: self.is_main,
+                ahead_ms: None,
             };
             reader.run()
         });
@@ -222,5 +264,10 @@ fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, K
     let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
     let mut settings = client::member(config, role, role, &name);
     settings.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "16384");
+    // The end of a partition is behind its last record where transaction markers follow it.
+    settings.set("enable.partition.eof", "true");
     BatchConsumer::subscribe(&settings, topic, FETCH_RECORDS)
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ mod usage;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::{DatabaseError, PostgresDatabase};
@@ -34,6 +34,7 @@ use super::evaluation::Evaluation;
 use super::experiments;
 use super::letters::Letters;
 use super::position::{Log, Position, Sources};
+use super::retention::Kept;
 use super::rows::{Rows, WriteError, Written, send_letters};
 
 use self::flags::{count, define, log_switch};
@@ -59,7 +60,7 @@ pub struct PostgresRows {
 }
 
 /// A row of `sink_offsets`.
-type Standing = (i32, i64, String, Option<String>);
+type Standing = (i32, i64, i32, String, Option<String>);
 
 impl PostgresRows {
     pub fn new(database: PostgresDatabase) -> Self {
@@ -111,13 +112,25 @@ impl Rows for PostgresRows {
             Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams))
         });
         let (standing, mut streams) = standing.await?;
-        let position = |(partition, next_offset, sources, _): Standing| {
+        let position = |(partition, next_offset, generation, sources, _): Standing| {
             let sources =
                 serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
             let streams = streams.remove(&partition).unwrap_or_default();
-            Ok(Position { partition, next_offset, sources, streams })
+            Ok(Position { partition, next_offset, generation, sources, streams })
         };
         standing.into_iter().map(position).collect()
+    }
+
+    async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Result<bool, DatabaseError> {
+        let update =
+            "UPDATE sink_offsets SET next_offset = $1, generation = generation + 1, batch_id = NULL, updated_at = now()
+            WHERE topic = $2 AND log_id = $3 AND partition = $4 AND next_offset = $5 AND generation = $6";
+        self.with(async |connection| {
+            let query = sqlx::query(update).bind(offset).bind(&log.topic).bind(&log.id);
+            let query = query.bind(position.partition).bind(position.next_offset).bind(position.generation);
+            Ok(query.execute(connection).await?.rows_affected() > 0)
+        })
+        .await
     }
 
     async fn write(
@@ -171,10 +184,17 @@ impl Rows for PostgresRows {
         .await
     }
 
-    async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
+    async fn keep_house(
+        &mut self,
+        retention_days: u32,
+        process: DateTime<Utc>,
+    ) -> Result<Kept, DatabaseError> {
         self.with(async |connection| {
-            house::keep(connection, retention_days, Utc::now().date_naive()).await?;
-            usage::make_coarser(connection, Utc::now().timestamp()).await
+            let kept = house::keep(connection, retention_days, process).await?;
+            if kept.objection.is_none() {
+                usage::make_coarser(connection, (process + kept.ahead).timestamp()).await?;
+            }
+            Ok(kept)
         })
         .await
     }
@@ -186,9 +206,9 @@ async fn standing(
     partitions: &[i32],
     lock: bool,
 ) -> Result<Vec<Standing>, DatabaseError> {
-    let look = "SELECT partition, next_offset, sources::text, batch_id::text FROM sink_offsets
+    let look = "SELECT partition, next_offset, generation, sources::text, batch_id::text FROM sink_offsets
         WHERE topic = $1 AND log_id = $2 AND partition = ANY($3) ORDER BY partition";
-    let hold = "SELECT partition, next_offset, sources::text, batch_id::text FROM sink_offsets
+    let hold = "SELECT partition, next_offset, generation, sources::text, batch_id::text FROM sink_offsets
         WHERE topic = $1 AND log_id = $2 AND partition = ANY($3) ORDER BY partition FOR UPDATE";
     let query = sqlx::query_as(if lock { hold } else { look });
     Ok(query.bind(&log.topic).bind(&log.id).bind(partitions).fetch_all(connection).await?)
@@ -201,7 +221,10 @@ fn compare(standing: &[Standing], batch: &Batch) -> Option<Written> {
         return Some(Written::Before);
     }
     let unmoved = batch.moves.iter().all(|moved| {
-        standing.iter().any(|(partition, next, ..)| *partition == moved.partition && *next == moved.from)
+        let stands = |(partition, next, generation, ..): &Standing| {
+            (*partition, *next, *generation) == (moved.partition, moved.from, moved.generation)
+        };
+        standing.iter().any(stands)
     });
     (!unmoved).then_some(Written::Conflict)
 }

@@ -4,13 +4,18 @@
 //! asked for and sought. What Kafka has committed for the group is for display only. While the writer is at work the
 //! next batch is filled; when that is full too, nothing more is fetched.
 
+mod bounds;
+mod look;
 mod standing;
+mod start;
 
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -19,13 +24,17 @@ use tokio::sync::mpsc::Sender;
 use crate::config::AuditConfig;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::kafka::describe::{DescribeError, log_id};
-use crate::metrics::{Metrics, PartitionLabels};
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
-use super::batch::Batch;
+use super::batch::{Batch, MAX_RECORD_BYTES};
+use super::health::LaneHealth;
 use super::position::{Log, Position};
 use super::writer::{Order, Report};
 
+use self::bounds::expired_between;
 use self::standing::Standing;
 
 /// How long an idle reader waits for records before it looks for rebalances and shutdown.
@@ -35,6 +44,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two attempts to find out where to read.
 const PAUSE: Duration = Duration::from_millis(200);
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
+/// Most bytes by which a batch may be larger than its limit: a fetch of small compressed records may be much larger than
+/// what was fetched.
+const MAX_EXCESS_BYTES: usize = 32 << 20;
 /// How long shutdown waits for the batch that the writer has.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
@@ -58,10 +70,17 @@ pub struct Reader<T> {
     pub orders: Sender<Order>,
     pub reports: Receiver<Report>,
     pub metrics: Arc<Metrics>,
+    pub health: Arc<LaneHealth>,
+    pub progress: Progress,
     pub shutdown: Shutdown,
-    /// Whether it tells lag and partitions.
-    pub tells: bool,
+    /// Whether it reads the events topic, and reports how many partitions it has.
+    pub is_main: bool,
+    /// How far the timestamps of the last second's records were ahead of this machine's clock at most.
+    pub ahead_ms: Option<i64>,
 }
+
+/// The one reader of a lane's [`Progress`].
+pub(super) const READER: usize = 0;
 
 /// What ends a reader; a new one begins from the database's positions.
 #[derive(Debug, thiserror::Error)]
@@ -85,18 +104,19 @@ impl<T: Take> Reader<T> {
                 standing.doubt();
             }
             self.hear(&mut standing, Duration::ZERO)?;
+            if told.elapsed() > LAG_INTERVAL {
+                told = Instant::now();
+                self.health.refresh();
+                self.look(&mut standing, &topic);
+            }
             if !standing.sure {
                 self.find_position(&mut standing)?;
                 continue;
             }
-            self.fill(&mut standing);
+            self.fill(&mut standing, &topic);
             self.hand_over(&mut standing)?;
             if standing.held_up && standing.batch.is_empty() {
                 self.look_again(&mut standing)?;
-            }
-            if self.tells && told.elapsed() > LAG_INTERVAL {
-                told = Instant::now();
-                self.tell(&standing, &topic);
             }
         }
         self.finish(&mut standing);
@@ -110,7 +130,8 @@ impl<T: Take> Reader<T> {
         }
         let assigned = self.consumer.inner().assignment()?;
         let partitions: Vec<i32> = assigned.elements().iter().map(|element| element.partition()).collect();
-        if self.tells {
+        self.progress.assign(READER, &partitions);
+        if self.is_main {
             self.metrics.audit.partitions.set(i64::try_from(partitions.len()).unwrap_or(i64::MAX));
         }
         if partitions.is_empty() {
@@ -120,12 +141,14 @@ impl<T: Take> Reader<T> {
         let log = match self.log() {
             Ok(log) => log,
             Err(error) => {
-                tracing::warn!(%error, "waits for Kafka");
-                std::thread::park_timeout(PAUSE);
+                self.wait_for_kafka(&error);
                 return Ok(());
             }
         };
-        standing.log = Some(log.clone());
+        if standing.log.as_ref().is_some_and(|known| *known != log) {
+            self.report_recreated();
+        }
+        standing.follow(&log);
         self.order(standing, Order::Position(log, partitions))
     }
 
@@ -161,6 +184,15 @@ impl<T: Take> Reader<T> {
                 self.seek(standing, positions)?;
             }
             Report::Positions(_) => {}
+            // Either way the positions are asked for again.
+            Report::Restarted(restarted) => {
+                if restarted {
+                    self.metrics.audit.truncated.inc();
+                }
+                standing.receded.clear();
+                standing.cut.clear();
+                standing.floors.clear();
+            }
             Report::Written(batch) => {
                 self.show(&batch);
                 standing.spare = Some(batch);
@@ -173,78 +205,74 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// Reads on from the database's positions.
-    fn seek(&mut self, standing: &mut Standing, positions: Vec<Position>) -> Result<(), ReaderError> {
-        let mut targets = TopicPartitionList::new();
-        for position in &positions {
-            let (low, high) =
-                match self.consumer.inner().fetch_watermarks(&self.topic, position.partition, CALL_TIMEOUT) {
-                    Ok(ends) => ends,
-                    Err(error) => {
-                        tracing::warn!(%error, partition = position.partition, "waits for Kafka");
-                        return Ok(());
-                    }
-                };
-            if position.next_offset < low && position.next_offset > 0 {
-                let (partition, lost) = (position.partition, low - position.next_offset);
-                tracing::error!(
-                    partition,
-                    from = position.next_offset,
-                    to = low,
-                    "Kafka has deleted events before they were read"
-                );
-                self.metrics.audit.expired.inc_by(lost.unsigned_abs());
-            }
-            if position.next_offset > high {
-                let (partition, next) = (position.partition, position.next_offset);
-                tracing::error!(partition, next, high, "Kafka's log ends before what was read of it");
-            }
-            let offset = Offset::Offset(position.next_offset.max(low));
-            targets.add_partition_offset(&self.topic, position.partition, offset)?;
+    /// At most a line a minute, however often it is tried.
+    fn wait_for_kafka(&self, error: &dyn std::fmt::Display) {
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::warn!(topic = self.topic, suppressed, "the sink waits for Kafka: {error}");
         }
-        let sought = self.consumer.inner().seek_partitions(targets, CALL_TIMEOUT)?;
-        if let Some(error) = sought.elements().iter().find_map(|element| element.error().err()) {
-            tracing::debug!(%error, "not sought yet");
-            std::thread::park_timeout(PAUSE);
-            return Ok(());
-        }
-        standing.positions = positions.into_iter().map(|position| (position.partition, position)).collect();
-        standing.sure = true;
-        Ok(())
+        std::thread::park_timeout(PAUSE);
     }
 
     /// Takes what has arrived, if there is room.
-    fn fill(&mut self, standing: &mut Standing) {
+    fn fill(&mut self, standing: &mut Standing, topic: &CStr) {
         if standing.is_full(&self.limits) {
             return;
         }
         let patience = if standing.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
+        let max_bytes = self.limits.batch_max_bytes.saturating_add(MAX_EXCESS_BYTES);
+        let mut expired = Vec::new();
+        // The low watermarks cannot be asked for while the fetch is borrowed from the consumer.
+        let lows: BTreeMap<i32, i64> = standing
+            .positions
+            .keys()
+            .filter_map(|partition| Some((*partition, self.consumer.low_watermark(topic, *partition)?)))
+            .collect();
+        let now_ms = Utc::now().timestamp_millis();
         let fetched = self.consumer.fetch(patience);
-        let Standing { positions, batch, held_up, .. } = standing;
-        let mut sure = true;
+        let Standing { positions, batch, held_up, floors, ends, receded, .. } = &mut *standing;
+        ends.extend(fetched.ends());
         for record in fetched.records() {
-            let Some(position) = positions.get_mut(&record.partition()) else { continue };
-            if record.offset() < position.next_offset {
-                // Not what was sought: the topic may be another one under the same name.
-                sure = false;
+            let (partition, offset) = (record.partition(), record.offset());
+            let Some(position) = positions.get_mut(&partition) else { continue };
+            if offset < position.next_offset {
+                // Not what was sought: the topic may be another one under the same name, or its log may have been cut.
+                receded.insert(partition, offset);
                 break;
             }
-            if let Some(why) = self.take.holds_up(&record) {
-                tracing::debug!(
-                    partition = record.partition(),
-                    offset = record.offset(),
-                    "the sink waits: {why}"
-                );
+            let floor = floors.get(&partition).copied().unwrap_or_default();
+            let expected = position.next_offset.max(floor);
+            let lost = lows.get(&partition).map_or(0, |low| expired_between(expected, offset, *low));
+            if lost > 0 {
+                expired.push((partition, expected, lost));
+            }
+            if batch.size_bytes() > max_bytes {
                 *held_up = true;
                 break;
             }
+            let is_too_large = record.size_bytes() > MAX_RECORD_BYTES;
+            if !is_too_large && let Some(why) = self.take.holds_up(&record) {
+                tracing::debug!(partition, offset, "the sink waits: {why}");
+                self.progress.blocked(partition, Reason::Held, why);
+                *held_up = true;
+                break;
+            }
+            self.ahead_ms = self.ahead_ms.max(Some(record.timestamp_ms() - now_ms));
             let from = position.next_offset;
-            position.next_offset = record.offset() + 1;
-            self.take.take(&record, position, batch);
+            position.next_offset = offset + 1;
+            if is_too_large {
+                batch.refuse_too_large(&record);
+            } else {
+                self.take.take(&record, position, batch);
+            }
             batch.advance(position, from);
         }
-        if !sure {
-            drop(fetched);
+        drop(fetched);
+        for (partition, from, lost) in expired {
+            standing.floors.insert(partition, from.saturating_add_unsigned(lost));
+            self.report_expired(partition, from, lost);
+        }
+        if !standing.receded.is_empty() {
             standing.doubt();
             std::thread::park_timeout(PAUSE);
         }
@@ -260,7 +288,8 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// Gives the batch to the writer, once it is due and the writer is free.
+    /// Gives the batch to the writer, once it is due, the writer is free, and Kafka says that the topic was not made anew
+    /// while the batch was read.
     fn hand_over(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
         if !standing.sure || standing.batch.is_empty() {
             return Ok(());
@@ -275,6 +304,18 @@ impl<T: Take> Reader<T> {
             return Ok(());
         };
         let log = log.clone();
+        match self.log() {
+            Ok(now) if now == log => {}
+            // These may be records of the topic that was made anew: they are read again as such.
+            Ok(_) => {
+                standing.doubt();
+                return Ok(());
+            }
+            Err(error) => {
+                self.wait_for_kafka(&error);
+                return Ok(());
+            }
+        }
         let mut next = standing.spare.take().unwrap_or_default();
         next.clear();
         let mut batch = std::mem::replace(&mut standing.batch, next);
@@ -291,21 +332,11 @@ impl<T: Take> Reader<T> {
     fn show(&self, batch: &Batch) {
         let mut offsets = TopicPartitionList::new();
         for moved in &batch.moves {
+            self.progress.committed(moved.partition, moved.to);
             let _ = offsets.add_partition_offset(&self.topic, moved.partition, Offset::Offset(moved.to));
         }
         if let Err(error) = self.consumer.inner().commit(&offsets, CommitMode::Async) {
             tracing::debug!(%error, "offsets are not shown");
-        }
-    }
-
-    fn tell(&self, standing: &Standing, topic: &std::ffi::CStr) {
-        let audit = &self.metrics.audit;
-        audit.partitions.set(i64::try_from(standing.positions.len()).unwrap_or(i64::MAX));
-        for (partition, position) in &standing.positions {
-            if let Some(high) = self.consumer.high_watermark(topic, *partition) {
-                let labels = PartitionLabels { partition: *partition };
-                audit.lag.get_or_create(&labels).set((high - position.next_offset).max(0));
-            }
         }
     }
 

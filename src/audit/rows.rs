@@ -3,12 +3,15 @@
 use std::future::Future;
 use std::ops::Range;
 
+use chrono::{DateTime, Utc};
+
 use crate::database::DatabaseError;
 
 use super::batch::{Batch, Refusal};
 use super::evaluation::Evaluation;
 use super::letters::{LetterError, Letters};
 use super::position::{Log, Position};
+use super::retention::Kept;
 
 /// A database that takes batches. [`super::postgres`] and [`super::sqlite`] are the two there are.
 pub trait Rows: Send + 'static {
@@ -21,6 +24,15 @@ pub trait Rows: Send + 'static {
         log: &Log,
         partitions: &[i32],
     ) -> impl Future<Output = Result<Vec<Position>, DatabaseError>> + Send;
+
+    /// Begins a new generation of a partition at `offset`, if the partition still stands where `position` says. `false`:
+    /// another sink was first.
+    fn restart(
+        &mut self,
+        log: &Log,
+        position: &Position,
+        offset: i64,
+    ) -> impl Future<Output = Result<bool, DatabaseError>> + Send;
 
     /// Writes the accepted entries and moves the positions, in one transaction, if they are where the batch says. The
     /// refused ones are sent as dead letters when nothing but the commit is missing.
@@ -38,8 +50,13 @@ pub trait Rows: Send + 'static {
         entries: Range<usize>,
     ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// Makes room for what will come and drops what is older than `retention_days`.
-    fn keep_house(&mut self, retention_days: u32) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    /// Makes room for what will come and removes what is older than `retention_days` by the database's clock, unless
+    /// something points to a wrong clock. `process` is the time by this machine's clock.
+    fn keep_house(
+        &mut self,
+        retention_days: u32,
+        process: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Kept, DatabaseError>> + Send;
 }
 
 /// Why a batch is not written.

@@ -1,11 +1,12 @@
 //! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
 
+mod retention;
 mod streams;
 mod usage;
 
 use std::ops::Range;
 
-use chrono::{DateTime, Days, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, Transaction};
 
@@ -18,8 +19,8 @@ use super::evaluation::{Evaluation, Event, Source};
 use super::experiments;
 use super::letters::Letters;
 use super::position::{Log, Position};
+use super::retention::Kept;
 use super::rows::{Rows, WriteError, Written, send_letters};
-use super::streams::KEPT_DAYS;
 use super::switch::SwitchChange;
 
 /// SQLite. Its rows are read from the events again when they are written.
@@ -29,7 +30,7 @@ pub struct SqliteRows {
 }
 
 /// A row of `sink_offsets`.
-type Standing = (i32, i64, String, Option<String>);
+type Standing = (i32, i64, i32, String, Option<String>);
 
 impl SqliteRows {
     pub fn new(database: SqliteDatabase) -> Self {
@@ -49,15 +50,25 @@ impl Rows for SqliteRows {
                 ON CONFLICT DO NOTHING";
             let query = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partition);
             query.execute(&mut *transaction).await?;
-            for (partition, next_offset, sources, _) in standing(&mut transaction, log, *partition).await? {
+            let standing = standing(&mut transaction, log, *partition).await?;
+            for (partition, next_offset, generation, sources, _) in standing {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
                 let streams = streams::known(&mut transaction, &log.topic, partition).await?;
-                positions.push(Position { partition, next_offset, sources, streams });
+                positions.push(Position { partition, next_offset, generation, sources, streams });
             }
         }
         transaction.commit().await?;
         Ok(positions)
+    }
+
+    async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Result<bool, DatabaseError> {
+        let update =
+            "UPDATE sink_offsets SET next_offset = $1, generation = generation + 1, batch_id = NULL, updated_at = $2
+            WHERE topic = $3 AND log_id = $4 AND partition = $5 AND next_offset = $6 AND generation = $7";
+        let query = sqlx::query(update).bind(offset).bind(time(Utc::now())).bind(&log.topic).bind(&log.id);
+        let query = query.bind(position.partition).bind(position.next_offset).bind(position.generation);
+        Ok(query.execute(&self.database.pool).await?.rows_affected() > 0)
     }
 
     async fn write(
@@ -73,7 +84,9 @@ impl Rows for SqliteRows {
             if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
                 return Ok(Written::Before);
             }
-            if !standing.iter().any(|(_, next, ..)| *next == moved.from) {
+            let stands =
+                |(_, next, generation, ..): &Standing| *next == moved.from && *generation == moved.generation;
+            if !standing.iter().any(stands) {
                 return Ok(Written::Conflict);
             }
             let update =
@@ -98,17 +111,16 @@ impl Rows for SqliteRows {
         Ok(transaction.rollback().await?)
     }
 
-    async fn keep_house(&mut self, retention_days: u32) -> Result<(), DatabaseError> {
-        let oldest = Utc::now().checked_sub_days(Days::new(u64::from(retention_days)));
-        let delete = "DELETE FROM feature_flag_evaluations WHERE evaluated_at < $1";
-        let query = sqlx::query(delete).bind(time(oldest.unwrap_or_default()));
-        query.execute(&self.database.pool).await?;
-        let forget = "DELETE FROM sink_streams WHERE updated_at < $1";
-        let oldest = Utc::now().checked_sub_days(Days::new(u64::from(KEPT_DAYS)));
-        sqlx::query(forget).bind(time(oldest.unwrap_or_default())).execute(&self.database.pool).await?;
+    async fn keep_house(
+        &mut self,
+        retention_days: u32,
+        process: DateTime<Utc>,
+    ) -> Result<Kept, DatabaseError> {
         let mut transaction = self.begin().await?;
-        usage::make_coarser(&mut transaction, Utc::now().timestamp()).await?;
-        Ok(transaction.commit().await?)
+        let kept = retention::keep(&mut transaction, retention_days, process).await?;
+        usage::make_coarser(&mut transaction, process.timestamp()).await?;
+        transaction.commit().await?;
+        Ok(kept)
     }
 }
 
@@ -124,7 +136,7 @@ async fn standing(
     log: &Log,
     partition: i32,
 ) -> Result<Vec<Standing>, DatabaseError> {
-    let query = "SELECT partition, next_offset, sources, batch_id FROM sink_offsets
+    let query = "SELECT partition, next_offset, generation, sources, batch_id FROM sink_offsets
         WHERE topic = $1 AND log_id = $2 AND partition = $3";
     let query = sqlx::query_as(query).bind(&log.topic).bind(&log.id).bind(partition);
     Ok(query.fetch_all(connection).await?)
@@ -179,7 +191,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
     let query =
         query.bind(row.error_code.as_deref()).bind(row.error_message.as_deref()).bind(row.flag_version);
     let (topic, partition, offset, index, api) = match &row.source {
-        Source::Kafka { topic, partition, offset, index } => {
+        Source::Kafka { topic, partition, offset, index, .. } => {
             (Some(&**topic), Some(*partition), Some(*offset), Some(*index), None)
         }
         Source::Api(api) => (None, None, None, None, Some(&**api)),
@@ -265,6 +277,7 @@ mod tests {
             partition: 1,
             from,
             to,
+            generation: 0,
             sources: Default::default(),
             streams: vec![Sequence { stream: u64::MAX, number: to.cast_unsigned() }],
         });

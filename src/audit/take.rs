@@ -9,6 +9,7 @@ use crate::config::{Config, InputFormat};
 use crate::experiment::conversion::Reported;
 use crate::flag::local::Invalid;
 use crate::kafka::consumer::Record;
+use crate::log_limit::KeyedLogLimit;
 use crate::message::avro::Subject;
 use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
@@ -142,6 +143,9 @@ impl Take for Conversions {
 
 fn refuse(batch: &mut Batch, record: &Record<'_>, error: Unreadable, code: &'static str) {
     let (partition, offset) = (record.partition(), record.offset());
-    tracing::warn!(partition, offset, %error, "a record cannot be read");
+    static LIMIT: KeyedLogLimit = KeyedLogLimit::new();
+    if let Some(suppressed) = LIMIT.admit(code) {
+        tracing::warn!(partition, offset, %error, suppressed, "a record cannot be read: it becomes a dead letter");
+    }
     batch.enter(record, Content::Nothing, Some(Refusal { code, message: error.0 }));
 }

@@ -6,18 +6,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::database::{DatabaseError, Trouble};
-use crate::health::Reporter;
-use crate::metrics::{AuditBatchLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
+use crate::log_limit::LogLimit;
+use crate::metrics::{AuditBatchLabels, ClockLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
+use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
 use super::batch::{Batch, Content, Refusal};
+use super::health::LaneHealth;
 use super::letters::Letters;
 use super::position::{Log, Position};
+use super::reader::READER;
+use super::retention::{Kept, LATE_KEPT_DAYS};
 use super::rows::{Rows, WriteError, Written};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -31,6 +36,8 @@ const HOUSE_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub enum Order {
     Position(Log, Vec<i32>),
+    /// Begin a new generation of a partition at this offset.
+    Restart(Log, Box<Position>, i64),
     Write(Log, Box<Batch>),
 }
 
@@ -38,6 +45,8 @@ pub enum Order {
 #[derive(Debug)]
 pub enum Report {
     Positions(Vec<Position>),
+    /// Whether the partition begins a new generation; `false`: another sink has moved its position meanwhile.
+    Restarted(bool),
     Written(Box<Batch>),
     /// Another sink was there first: the positions must be asked for again.
     Conflict(Box<Batch>),
@@ -49,7 +58,8 @@ pub struct Writer<R> {
     pub rows: R,
     pub letters: Letters,
     pub metrics: Arc<Metrics>,
-    pub health: Reporter,
+    pub health: Arc<LaneHealth>,
+    pub progress: Progress,
     pub shutdown: Shutdown,
     /// What it writes, in the words of the metrics.
     pub what: &'static str,
@@ -85,6 +95,7 @@ impl<R: Rows> Writer<R> {
             };
             let report = match order {
                 Some(Order::Position(log, partitions)) => self.position(&log, &partitions).await,
+                Some(Order::Restart(log, position, offset)) => self.restart(&log, &position, offset).await,
                 Some(Order::Write(log, batch)) => self.write(&log, batch).await,
                 None => return,
             };
@@ -102,6 +113,19 @@ impl<R: Rows> Writer<R> {
                 Ok(positions) => {
                     self.well();
                     return Some(Report::Positions(positions));
+                }
+                Err(error) => self.pause(&error.into(), &mut backoff).await?,
+            }
+        }
+    }
+
+    async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Option<Report> {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            match self.rows.restart(log, position, offset).await {
+                Ok(restarted) => {
+                    self.well();
+                    return Some(Report::Restarted(restarted));
                 }
                 Err(error) => self.pause(&error.into(), &mut backoff).await?,
             }
@@ -161,7 +185,10 @@ impl<R: Rows> Writer<R> {
                 suspects.push((range.start, middle));
             } else if let Some(entry) = batch.entries.get_mut(range.start) {
                 let (partition, offset) = (entry.partition, entry.offset);
-                tracing::warn!(partition, offset, %error, "the database refuses a record");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(suppressed) = LIMIT.admit() {
+                    tracing::warn!(partition, offset, %error, suppressed, "the database refuses a record");
+                }
                 let message = format!("the database refuses it: {error}");
                 entry.refusal = Some(Refusal { code: "ROW_REFUSED", message });
                 found = true;
@@ -187,7 +214,7 @@ impl<R: Rows> Writer<R> {
             _ => None,
         };
         if let Some(first) = batch.accepted().find_map(|entry| evaluated_at(&entry.content)) {
-            let waited = chrono::Utc::now().timestamp_micros().saturating_sub(first);
+            let waited = Utc::now().timestamp_micros().saturating_sub(first);
             audit.latency.observe(Duration::from_micros(u64::try_from(waited).unwrap_or_default()));
         }
     }
@@ -197,14 +224,40 @@ impl<R: Rows> Writer<R> {
         let Some(days) = self.retention_days else {
             return HOUSE_INTERVAL;
         };
-        match self.rows.keep_house(days).await {
-            Ok(()) => HOUSE_INTERVAL,
+        match self.rows.keep_house(days, Utc::now()).await {
+            Ok(kept) => {
+                self.report_kept(&kept);
+                HOUSE_INTERVAL
+            }
             Err(error) => {
                 self.outcome("house_failed");
-                tracing::warn!(%error, "partitions and retention are not looked after");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(suppressed) = LIMIT.admit() {
+                    tracing::warn!(%error, suppressed, "partitions and retention are not looked after");
+                }
                 HOUSE_PAUSE
             }
         }
+    }
+
+    /// Reports clocks that disagree, evaluations of a slow clock, and why nothing is removed.
+    fn report_kept(&self, kept: &Kept) {
+        let audit = &self.metrics.audit;
+        let labels = ClockLabels { against: "database" };
+        audit.clock_skew.get_or_create(&labels).set(kept.ahead.as_seconds_f64());
+        audit.late.set(kept.late_count);
+        if let Some(objection) = &kept.objection {
+            tracing::error!("old evaluations are not removed: {objection}");
+        }
+        self.health.condition("retention", kept.objection.clone());
+        let late = (kept.late_count > 0).then(|| {
+            let count = kept.late_count;
+            format!(
+                "{count} evaluations were older than retention when they were written: the clock of an evaluator or of an \
+                 API instance is wrong; they are removed after {LATE_KEPT_DAYS} days"
+            )
+        });
+        self.health.condition("late", late);
     }
 
     fn outcome(&self, outcome: &'static str) {
@@ -237,6 +290,11 @@ impl<R: Rows> Writer<R> {
         }
         self.note(Some(pause.reason()));
         self.health.down(format!("waits ({}): {pause}", pause.reason()));
+        let reason = match pause {
+            WriteError::Database(_) => Reason::Database,
+            WriteError::Letters(_) | WriteError::Refused(_) => Reason::BatchFailed,
+        };
+        self.progress.blocked_reader(READER, reason, pause.to_string());
         let jitter = rand::rng().random_range(0.5..1.0);
         let wait = tokio::time::sleep(backoff.mul_f64(jitter));
         *backoff = (*backoff * 2).min(MAX_BACKOFF);

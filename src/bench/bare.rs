@@ -69,7 +69,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,
-        source: EventSource::Kafka { topic, partition: 0, offset: 500_000, index: 0 },
+        source: EventSource::Kafka { topic, topic_id: None, partition: 0, offset: 500_000, index: 0 },
     };
     let mut written = Vec::new();
     write_event(&mut written, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));

@@ -15,12 +15,12 @@ use anyhow::{Context, ensure};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::audit::rows::Rows;
-use crate::audit::{Parts, Sink};
+use crate::audit::{Lanes, Parts, Sink};
 use crate::config::{Config, Secret};
 use crate::database::{Database, PostgresDatabase};
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Moment, Snapshot};
-use crate::health::Reporter;
+use crate::health::Registry;
 use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
 use crate::message::request::Request;
 use crate::metrics::{EnvironmentLabels, Metrics};
@@ -221,7 +221,7 @@ pub(super) fn event(
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,
-        source: EventSource::Kafka { topic, partition, offset, index: 0 },
+        source: EventSource::Kafka { topic, topic_id: None, partition, offset, index: 0 },
     };
     let mut event = Vec::with_capacity(1024);
     write_event(&mut event, &frame, ask, &answer);
@@ -262,15 +262,14 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+    let lanes = Lanes::new(&Registry::new(name), &config, &metrics);
     let parts = Parts {
         config: Arc::new(config),
         formats: Arc::default(),
         database: Database::Postgres(own.database.clone()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
-        health: Reporter::detached(),
-        definitions_health: Reporter::detached(),
-        conversions_health: Reporter::detached(),
+        lanes,
     };
     let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
     let written = metrics.audit.rows.get_or_create(&environment).clone();

@@ -21,6 +21,7 @@ const POSTGRES: Files = &[
     (52, "outcomes", include_str!("../../migrations/postgres/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/postgres/0060_experiments.sql")),
     (70, "replay", include_str!("../../migrations/postgres/0070_replay.sql")),
+    (80, "sink_generations", include_str!("../../migrations/postgres/0080_sink_generations.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -34,6 +35,7 @@ const SQLITE: Files = &[
     (52, "outcomes", include_str!("../../migrations/sqlite/0052_outcomes.sql")),
     (60, "experiments", include_str!("../../migrations/sqlite/0060_experiments.sql")),
     (70, "replay", include_str!("../../migrations/sqlite/0070_replay.sql")),
+    (80, "sink_generations", include_str!("../../migrations/sqlite/0080_sink_generations.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

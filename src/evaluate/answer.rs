@@ -301,6 +301,7 @@ impl Scene {
             evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
+                topic_id: None,
                 partition: record.partition(),
                 offset: record.offset(),
                 index,

@@ -103,12 +103,22 @@ impl BatchConsumer {
 
     /// How far the partition reaches, as far as this consumer has heard.
     pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
+        self.watermarks(topic, partition).map(|(_, high)| high).filter(|high| *high >= 0)
+    }
+
+    /// The first offset that the partition has, as far as this consumer has heard.
+    pub fn low_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
+        self.watermarks(topic, partition).map(|(low, _)| low).filter(|low| *low >= 0)
+    }
+
+    fn watermarks(&self, topic: &CStr, partition: i32) -> Option<(i64, i64)> {
         let (mut low, mut high) = (0, 0);
         let client = self.handles.consumer.client().native_ptr();
+        // SAFETY: the topic's name is a C string, and the two outputs outlive the call.
         let known = unsafe {
             sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high)
         };
-        (known == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+        (known == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
     }
 
     /// How many partitions are assigned.

@@ -36,9 +36,25 @@ impl<'c> Fetched<'c> {
             if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Some(Record { raw, _owner: PhantomData });
             }
+            if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+                return None;
+            }
             let error = RDKafkaErrorCode::from(raw.err);
             tracing::warn!(partition = raw.partition, offset = raw.offset, %error, "fetch error");
             None
+        })
+    }
+}
+
+impl Fetched<'_> {
+    /// Partitions whose end was reached, each with the offset behind its last record. Reported only to consumers with
+    /// `enable.partition.eof`.
+    pub fn ends(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.messages.iter().filter_map(|message| {
+            // SAFETY: librdkafka's messages live until this fetch is dropped.
+            let raw = unsafe { &**message };
+            let is_end = raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF;
+            is_end.then_some((raw.partition, raw.offset))
         })
     }
 }
@@ -82,6 +98,29 @@ impl<'c> Record<'c> {
 
     pub fn has_headers(&self) -> bool {
         self.raw_headers().is_some()
+    }
+
+    /// Bytes of key, value and headers together, uncompressed. Nothing is copied.
+    pub fn size_bytes(&self) -> usize {
+        self.payload().len() + self.raw.key_len + self.headers_bytes()
+    }
+
+    /// Bytes of all header names and values.
+    pub fn headers_bytes(&self) -> usize {
+        let Some(headers) = self.raw_headers() else { return 0 };
+        let mut bytes = 0;
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+            // SAFETY: the headers live as long as the record, and librdkafka writes the three outputs only if it finds one.
+            let found =
+                unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size) };
+            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                break;
+            }
+            // SAFETY: a header's name is a C string in librdkafka's memory.
+            bytes += size + unsafe { CStr::from_ptr(name) }.count_bytes();
+        }
+        bytes
     }
 
     /// The last header of this name, if it is UTF-8.

@@ -8,7 +8,14 @@ use super::request::Ask;
 /// Where the evaluation was asked for.
 #[derive(Debug, Clone, Copy)]
 pub enum EventSource<'a> {
-    Kafka { topic: &'a str, partition: i32, offset: i64, index: u32 },
+    Kafka {
+        topic: &'a str,
+        /// The topic's own id, where Kafka gives one: a topic that was made anew under its name has another.
+        topic_id: Option<&'a str>,
+        partition: i32,
+        offset: i64,
+        index: u32,
+    },
     Api(&'a str),
 }
 
@@ -113,7 +120,7 @@ fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
 
 fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     match source {
-        EventSource::Kafka { topic, partition, offset, index } => {
+        EventSource::Kafka { topic, topic_id, partition, offset, index } => {
             // Kafka's topic names need no escaping.
             out.extend_from_slice(br#"{"topic":""#);
             out.extend_from_slice(topic.as_bytes());
@@ -123,6 +130,9 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             write_integer(out, offset);
             out.extend_from_slice(br#","index":"#);
             write_integer(out, index);
+            if let Some(topic_id) = topic_id {
+                member(out, "topic_id", Some(topic_id));
+            }
             out.push(b'}');
         }
         EventSource::Api(api) => {

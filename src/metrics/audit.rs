@@ -1,5 +1,7 @@
 //! Metrics of the audit sink. `flagstream_audit_…`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +25,12 @@ pub struct PausedLabels {
     pub reason: &'static str,
 }
 
+/// Which clock is compared with this machine's: `database` or `kafka`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClockLabels {
+    pub against: &'static str,
+}
+
 #[derive(Debug)]
 pub struct AuditMetrics {
     /// Evaluations committed to the database.
@@ -32,6 +40,14 @@ pub struct AuditMetrics {
     pub repeated: Counter,
     /// Events that Kafka had deleted before they were read.
     pub expired: Counter,
+    /// Partitions whose log was found to end before the position, so that a new generation began.
+    pub truncated: Counter,
+    /// Topics that were deleted and made anew while they were read.
+    pub recreated: Counter,
+    /// How far another clock is ahead of this machine's, in seconds.
+    pub clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,
+    /// Evaluations that were older than retention when they were written, and are kept for a week.
+    pub late: Gauge,
     /// One batch, from its first statement to its commit.
     pub write: Seconds,
     /// From a batch's first evaluation to its commit.
@@ -52,6 +68,10 @@ impl AuditMetrics {
             batches: Family::default(),
             repeated: Counter::default(),
             expired: Counter::default(),
+            truncated: Counter::default(),
+            recreated: Counter::default(),
+            clock_skew: Family::default(),
+            late: Gauge::default(),
             write: Seconds::new(buckets(WIDE)),
             latency: Seconds::new(buckets(WIDE)),
             paused: Family::default(),
@@ -64,6 +84,14 @@ impl AuditMetrics {
         registry.register("repeated", "Events left out, as they were taken before", metrics.repeated.clone());
         let help = "Events that Kafka had deleted before they were read";
         registry.register("expired", help, metrics.expired.clone());
+        let help = "Partitions whose log ended before the audited position, so that it is read anew";
+        registry.register("truncated", help, metrics.truncated.clone());
+        let help = "Topics found deleted and made anew while they were read";
+        registry.register("recreated", help, metrics.recreated.clone());
+        let help = "Seconds by which another clock is ahead of this machine's";
+        registry.register("clock_skew_seconds", help, metrics.clock_skew.clone());
+        let help = "Evaluations that were older than retention when they were written";
+        registry.register("late_rows", help, metrics.late.clone());
         registry.register("write_seconds", "Writing one batch", metrics.write.0.clone());
         let help = "From a batch's first evaluation to its commit";
         registry.register("latency_seconds", help, metrics.latency.0.clone());

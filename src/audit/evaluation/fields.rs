@@ -6,6 +6,9 @@ use crate::message::json::{JsonError, Kind, Scanner, Span};
 
 use super::{Source, Unreadable};
 
+/// Longest id of a topic that is remembered.
+const MAX_TOPIC_ID_BYTES: usize = 64;
+
 pub(super) fn present(span: Span<'_>) -> Option<Span<'_>> {
     (span.kind != Kind::Null).then_some(span)
 }
@@ -42,13 +45,15 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
         return Ok(Source::Unknown);
     }
     let mut scanner = Scanner::new(span.text, 2);
-    let (mut topic, mut api, mut partition, mut offset, mut index) = (None, None, None, None, None);
+    let (mut topic, mut topic_id, mut api) = (None, None, None);
+    let (mut partition, mut offset, mut index) = (None, None, None);
     let mut first = true;
     scanner.begin_object().map_err(broken)?;
     while let Some(key) = scanner.next_key(&mut first).map_err(broken)? {
         let span = scanner.value().map_err(broken)?;
         match key.as_ref() {
             "topic" => topic = text("source.topic", span)?,
+            "topic_id" => topic_id = text("source.topic_id", span)?.filter(|id| is_id(id)),
             "api" => api = text("source.api", span)?,
             "partition" => partition = number("source.partition", span)?,
             "offset" => offset = number("source.offset", span)?,
@@ -58,11 +63,16 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
     }
     match (topic, api, partition, offset, index) {
         (Some(topic), None, Some(partition), Some(offset), Some(index)) => {
-            Ok(Source::Kafka { topic, partition, offset, index })
+            Ok(Source::Kafka { topic, topic_id, partition, offset, index })
         }
         (None, Some(api), None, None, None) => Ok(Source::Api(api)),
         _ => Err(Unreadable("source: expected topic, partition, offset and index, or api".to_owned())),
     }
+}
+
+/// Whether a text may be the id of a topic: 22 characters of base64, with some room for other kinds.
+fn is_id(text: &str) -> bool {
+    (1..=MAX_TOPIC_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 pub(super) fn missing(field: &str) -> Unreadable {

@@ -10,22 +10,28 @@ use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
 use crate::config::Config;
+use crate::flag::definition::shorten;
 use crate::kafka::client;
-use crate::kafka::producer::{LINGER_MS, ReportingProducer};
+use crate::kafka::producer::{LINGER_MS, ReportingProducer, is_refusal};
 use crate::message::dead_letter::DeadLetter;
 use crate::message::sequence::HEADER;
 
 use super::super::batch::Batch;
 use super::super::position::Log;
-use super::{Letter, LetterError};
+use super::{Extent, Letter, LetterError};
 
 /// How long the broker may take for one step. The database's locks are held meanwhile.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest reason in a dead letter of which the cluster took neither body nor headers.
+const MAX_REASON_BYTES: usize = 1_000;
 
 /// Sends the letters of a partition's records.
 #[derive(Debug)]
 pub(super) struct Desk {
     partition: i32,
+    /// [`life`] of the partition's log.
+    pub(super) life: String,
     producer: ReportingProducer,
     dead_letters: String,
     group: Group,
@@ -44,7 +50,12 @@ impl std::fmt::Debug for Group {
 
 impl Desk {
     /// Fences whoever wrote the letters of this partition before, and asks how far they are.
-    pub(super) fn open(config: &Config, log: &Log, partition: i32) -> Result<Self, LetterError> {
+    pub(super) fn open(
+        config: &Config,
+        log: &Log,
+        partition: i32,
+        life: String,
+    ) -> Result<Self, LetterError> {
         let name = format!("{}-sink-letters", config.kafka.group_id);
         let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
         settings
@@ -63,10 +74,10 @@ impl Desk {
             .set("enable.auto.commit", "false")
             .set("isolation.level", "read_committed");
         let consumer: BaseConsumer = settings.create()?;
-        let sent_to = sent_to(&consumer, log, partition)?;
+        let sent_to = sent_to(&consumer, log, partition, &life)?;
         let group = consumer.group_metadata().ok_or(LetterError::Lost)?;
         let dead_letters = config.topics.dead_letters.clone();
-        Ok(Self { partition, producer, dead_letters, group: Group(group), sent_to })
+        Ok(Self { partition, life, producer, dead_letters, group: Group(group), sent_to })
     }
 
     /// Sends those of `letters` that were not sent yet, and says so, in one transaction. After an error the desk is of
@@ -76,7 +87,7 @@ impl Desk {
         log: &Log,
         batch: &Batch,
         letters: &[Letter<'_>],
-        body_omitted: bool,
+        extent: Extent,
     ) -> Result<(), LetterError> {
         let unsent: Vec<_> = letters.iter().filter(|(entry, _)| entry.offset >= self.sent_to).collect();
         let Some((last, _)) = unsent.last() else {
@@ -86,10 +97,13 @@ impl Desk {
         let producer = self.producer.inner();
         producer.begin_transaction()?;
         for letter in unsent {
-            self.send(log, batch, letter, body_omitted)?;
+            self.send(log, batch, letter, extent)?;
         }
         let acknowledged = self.producer.drain(CALL_TIMEOUT);
-        if let Some(failure) = self.producer.take_failures().first() {
+        let failures = self.producer.take_failures();
+        // Its neighbours fail with it: the refusal is the reason.
+        let refused = failures.iter().find(|failure| is_refusal(failure.code));
+        if let Some(failure) = refused.or(failures.first()) {
             return Err(LetterError::Undelivered(failure.code));
         }
         if !acknowledged {
@@ -98,7 +112,7 @@ impl Desk {
         let mut offsets = TopicPartitionList::new();
         let mut element = offsets.add_partition(&log.topic, self.partition);
         element.set_offset(Offset::Offset(sent_to))?;
-        element.set_metadata(&log.id);
+        element.set_metadata(&self.life);
         producer.send_offsets_to_transaction(&offsets, &self.group.0, CALL_TIMEOUT)?;
         producer.commit_transaction(CALL_TIMEOUT)?;
         self.sent_to = sent_to;
@@ -110,25 +124,31 @@ impl Desk {
         log: &Log,
         batch: &Batch,
         (entry, refusal): &Letter<'_>,
-        body_omitted: bool,
+        extent: Extent,
     ) -> Result<(), KafkaError> {
+        let coordinates_only = extent == Extent::CoordinatesOnly;
         let letter = DeadLetter {
             code: refusal.code,
-            message: &refusal.message,
+            message: if coordinates_only {
+                shorten(&refusal.message, MAX_REASON_BYTES)
+            } else {
+                &refusal.message
+            },
             topic: &log.topic,
             partition: entry.partition,
             offset: entry.offset,
             index: None,
-            body_omitted,
+            body_omitted: entry.body_omitted || extent != Extent::Whole,
         };
-        let headers =
-            letter.headers().into_iter().fold(kept(&batch.headers(entry)), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(&value) })
-            });
+        let original = if coordinates_only { OwnedHeaders::new() } else { kept(&batch.headers(entry)) };
+        let headers = letter
+            .headers()
+            .into_iter()
+            .fold(original, |headers, (key, value)| headers.insert(Header { key, value: Some(&value) }));
         let mut dead: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(&self.dead_letters, 0).headers(headers);
-        dead.key = batch.key(entry);
-        dead.payload = batch.payload(entry).filter(|_| !body_omitted);
+        dead.key = batch.key(entry).filter(|_| !coordinates_only);
+        dead.payload = batch.payload(entry).filter(|_| extent == Extent::Whole);
         self.producer.send_record(dead)
     }
 }
@@ -140,15 +160,24 @@ fn kept(headers: &OwnedHeaders) -> OwnedHeaders {
     kept.fold(OwnedHeaders::new(), OwnedHeaders::insert)
 }
 
+/// Names the log of a partition: offsets of another topic id, or of another generation, mean other records.
+pub(super) fn life(log: &Log, batch: &Batch, partition: i32) -> String {
+    let moved = batch.moves.iter().find(|moved| moved.partition == partition);
+    match moved.map_or(0, |moved| moved.generation) {
+        0 => log.id.clone(),
+        generation => format!("{}#{generation}", log.id),
+    }
+}
+
 /// What the last transaction said, if it was about the topic in its present life.
-fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32) -> Result<i64, LetterError> {
+fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32, life: &str) -> Result<i64, LetterError> {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(&log.topic, partition);
     let committed = consumer.committed_offsets(asked, CALL_TIMEOUT)?;
     let element = committed.find_partition(&log.topic, partition).ok_or(LetterError::Lost)?;
     element.error()?;
     Ok(match element.offset() {
-        Offset::Offset(offset) if element.metadata() == log.id => offset,
+        Offset::Offset(offset) if element.metadata() == life => offset,
         _ => 0,
     })
 }

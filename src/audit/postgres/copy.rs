@@ -56,7 +56,7 @@ pub fn row(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
 
 fn source(out: &mut Vec<u8>, source: &Source<'_>) {
     match source {
-        Source::Kafka { topic, partition, offset, index } => {
+        Source::Kafka { topic, partition, offset, index, .. } => {
             text(out, Some(topic));
             field(out, &partition.to_be_bytes());
             number(out, Some(*offset));

@@ -1,10 +1,11 @@
 //! Day partitions: made ahead, dropped when they are old.
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::DatabaseError;
 
+use super::super::retention::{Kept, LATE_KEPT_DAYS, MAX_LATE_COUNT, objection};
 use super::super::streams::KEPT_DAYS;
 
 /// Days for which there is a partition before they begin.
@@ -16,40 +17,78 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 /// Rows of no partition that are deleted at once.
 const DELETE_ROWS: i64 = 10_000;
 
-/// Brings the partitions into the state that `today` asks for. One process at a time does; the others need not wait.
+/// Brings the partitions into the state that the database's clock asks for. One process at a time does; the others need not
+/// wait. `process` is the time by this machine's clock: if the two are far apart, nothing is removed.
 pub async fn keep(
     connection: &mut PgConnection,
     retention_days: u32,
-    today: NaiveDate,
-) -> Result<(), DatabaseError> {
-    let oldest = back(today, retention_days);
-    let mut missing = Vec::new();
-    {
-        let existing = existing(connection).await?;
-        let mut day = back(today, retention_days.min(BACK_DAYS));
-        while day <= today + Days::new(AHEAD_DAYS) {
-            if !existing.contains(&day) {
-                missing.push(day);
-            }
-            day = day + Days::new(1);
+    process: DateTime<Utc>,
+) -> Result<Kept, DatabaseError> {
+    let database: DateTime<Utc> =
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
+    let today = database.date_naive();
+    let existing = existing(connection).await?;
+    let mut day = back(today, retention_days.min(BACK_DAYS));
+    while day <= today + Days::new(AHEAD_DAYS) {
+        if !existing.contains(&day) {
+            alone(connection, async |transaction| make(transaction, day).await).await?;
         }
-        for day in existing.into_iter().filter(|day| *day < oldest) {
+        day = day + Days::new(1);
+    }
+    alone(connection, async |transaction| make_other(transaction).await).await?;
+    let oldest = back(today, retention_days);
+    let due: Vec<NaiveDate> = existing.into_iter().filter(|day| *day < oldest).collect();
+    let retention = i32::try_from(retention_days).unwrap_or(i32::MAX);
+    let remembered = remembered(connection, retention).await?;
+    let objection = objection(database, process, due.len(), remembered == retention);
+    let start = oldest.and_time(chrono::NaiveTime::MIN).and_utc();
+    if objection.is_none() {
+        for day in due {
             alone(connection, async |transaction| drop_day(transaction, day).await).await?;
             tracing::info!(%day, "evaluations of a day dropped");
         }
+        remove_late(connection, start).await?;
+        let forget = "DELETE FROM sink_streams WHERE updated_at < now() - $1 * interval '1 day'";
+        sqlx::query(forget).bind(f64::from(KEPT_DAYS)).execute(&mut *connection).await?;
+        let applied = "UPDATE sink_retention SET retention_days = $1 WHERE retention_days <> $1";
+        sqlx::query(applied).bind(retention).execute(&mut *connection).await?;
     }
-    for day in missing {
-        alone(connection, async |transaction| make(transaction, day).await).await?;
-    }
-    alone(connection, async |transaction| make_other(transaction).await).await?;
+    let count = "SELECT count(*) FROM (SELECT 1 FROM feature_flag_evaluations_other WHERE evaluated_at < $1 LIMIT $2) AS l";
+    let late_count = sqlx::query_scalar(count).bind(start).bind(MAX_LATE_COUNT).fetch_one(connection).await?;
+    Ok(Kept { ahead: database - process, objection, late_count })
+}
+
+/// The setting that was last applied; this one at the first look.
+async fn remembered(connection: &mut PgConnection, retention_days: i32) -> Result<i32, DatabaseError> {
+    let enter = "INSERT INTO sink_retention (retention_days, late_seen_id)
+        SELECT $1, coalesce(max(id), 0) FROM feature_flag_evaluations_other ON CONFLICT DO NOTHING";
+    sqlx::query(enter).bind(retention_days).execute(&mut *connection).await?;
+    let known = "SELECT retention_days FROM sink_retention";
+    Ok(sqlx::query_scalar(known).fetch_one(connection).await?)
+}
+
+/// Removes evaluations from before `start` that have no day's partition, if they have been there for a week, and remembers
+/// which are there now.
+async fn remove_late(connection: &mut PgConnection, start: DateTime<Utc>) -> Result<(), DatabaseError> {
+    let due =
+        "SELECT late_seen_id FROM sink_retention WHERE late_seen_at < now() - $1::bigint * interval '1 day'";
+    let due: Option<i64> =
+        sqlx::query_scalar(due).bind(LATE_KEPT_DAYS).fetch_optional(&mut *connection).await?;
+    let Some(due) = due else { return Ok(()) };
     let delete = "DELETE FROM feature_flag_evaluations_other WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM feature_flag_evaluations_other WHERE evaluated_at < $1 LIMIT $2))";
-    let oldest = oldest.and_time(chrono::NaiveTime::MIN).and_utc();
-    while sqlx::query(delete).bind(oldest).bind(DELETE_ROWS).execute(&mut *connection).await?.rows_affected()
+        SELECT ctid FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2 LIMIT $3))";
+    while sqlx::query(delete)
+        .bind(start)
+        .bind(due)
+        .bind(DELETE_ROWS)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected()
         > 0
     {}
-    let forget = "DELETE FROM sink_streams WHERE updated_at < now() - $1 * interval '1 day'";
-    sqlx::query(forget).bind(f64::from(KEPT_DAYS)).execute(&mut *connection).await?;
+    let advance = "UPDATE sink_retention SET late_seen_at = now(),
+            late_seen_id = (SELECT coalesce(max(id), 0) FROM feature_flag_evaluations_other)";
+    sqlx::query(advance).execute(connection).await?;
     Ok(())
 }
 

@@ -44,7 +44,7 @@ impl Own {
         let opened = Database::open(&Secret::new(url.clone()), "flagstream-bench")?;
         opened.migrate().await?;
         let database = of(&opened)?;
-        PostgresRows::new(database.clone()).keep_house(90).await?;
+        PostgresRows::new(database.clone()).keep_house(90, chrono::Utc::now()).await?;
         Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
     }
 

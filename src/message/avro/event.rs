@@ -61,16 +61,18 @@ fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {
 
 fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     match source {
-        EventSource::Kafka { topic, partition, offset, index } => {
+        EventSource::Kafka { topic, topic_id, partition, offset, index } => {
             optional(out, Some(topic));
             optional_long(out, Some(partition.into()));
             optional_long(out, Some(offset));
             optional_long(out, Some(index.into()));
             out.push(NULL);
+            optional(out, topic_id);
         }
         EventSource::Api(api) => {
             out.extend_from_slice(&[NULL; 4]);
             optional(out, Some(api));
+            out.push(NULL);
         }
     }
 }

@@ -107,7 +107,7 @@ impl<'b> Fields<'b> {
         let api = self.text()?;
         Ok(match (topic, partition, offset, index, api) {
             (Some(topic), Some(partition), Some(offset), Some(index), _) => {
-                Source::Kafka { topic, partition, offset, index }
+                Source::Kafka { topic, topic_id: None, partition, offset, index }
             }
             (.., Some(api)) => Source::Api(api),
             _ => Source::Unknown,

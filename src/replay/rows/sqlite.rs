@@ -48,6 +48,7 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
     let event_id: &str = row.try_get("event_id")?;
     let source = match (text("source_topic")?, text("source_api")?) {
         (Some(topic), _) => Source::Kafka {
+            topic_id: None,
             topic,
             partition: row.try_get("source_partition")?,
             offset: row.try_get("source_offset")?,

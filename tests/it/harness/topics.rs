@@ -127,6 +127,17 @@ impl Topics {
         .collect()
     }
 
+    /// Deletes the events topic and makes it anew, empty and under another id.
+    pub fn make_events_anew(&self) {
+        let (admin, options) = (admin(&self.kafka), AdminOptions::new());
+        let deleted = block_on(admin.delete_topics(&[&self.events], &options)).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        let new = NewTopic::new(&self.events, self.partitions, TopicReplication::Fixed(1));
+        wait_until("the topic is made anew", SOON, || {
+            block_on(admin.create_topics([&new], &options)).unwrap().iter().all(Result::is_ok)
+        });
+    }
+
     /// Makes a topic that may be replied to.
     pub fn reply_topic(&self, name: &str) -> String {
         let topic = format!("{}-{name}", self.replies);

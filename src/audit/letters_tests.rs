@@ -1,0 +1,148 @@
+#![allow(clippy::unwrap_used)]
+//! Dead letters that this client or the broker refuses, on a mock broker.
+
+use std::time::Instant;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::*;
+use crate::config::{Profile, load_from};
+use crate::message::dead_letter::Letter as ReadLetter;
+
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+const TOO_LARGE: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+
+struct Scene {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    config: Arc<Config>,
+    log: Log,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        let address = ("KAFKA_BOOTSTRAP_SERVERS".into(), cluster.bootstrap_servers().into());
+        let config = load_from(None, [address], Profile::Service).unwrap().config;
+        for topic in [&config.topics.events, &config.topics.dead_letters] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let log = Log { topic: config.topics.events.clone(), id: "one".to_owned() };
+        Self { cluster, config: Arc::new(config), log }
+    }
+
+    fn send(&self, batch: &Batch) -> Result<(), LetterError> {
+        Letters::new(Arc::clone(&self.config)).send(&self.log, batch)
+    }
+
+    /// The dead letters of these many records, by the record's offset.
+    fn letters(&self, count: usize) -> BTreeMap<i64, ReadLetter> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.cluster.bootstrap_servers())
+            .set("group.id", "reader")
+            .create()
+            .unwrap();
+        let mut all = rdkafka::TopicPartitionList::new();
+        let topic = &self.config.topics.dead_letters;
+        all.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
+        consumer.assign(&all).unwrap();
+        let mut letters = BTreeMap::new();
+        let until = Instant::now() + DEADLINE;
+        while letters.len() < count && Instant::now() < until {
+            if let Some(Ok(record)) = consumer.poll(std::time::Duration::from_millis(100)) {
+                let letter = ReadLetter::read(&record).unwrap();
+                letters.insert(letter.source_offset, letter);
+            }
+        }
+        assert_eq!(letters.len(), count);
+        letters
+    }
+}
+
+fn batch(records: &[(&[u8], OwnedHeaders)]) -> Batch {
+    let mut batch = Batch::default();
+    for (offset, (value, headers)) in records.iter().enumerate() {
+        batch.refuse_made_up(i64::try_from(offset).unwrap(), b"key", value, headers.clone());
+    }
+    batch
+}
+
+fn header(value: &[u8]) -> OwnedHeaders {
+    OwnedHeaders::new().insert(Header { key: "traceparent", value: Some(value) })
+}
+
+#[test]
+fn what_this_client_refuses_is_sent_with_as_much_as_it_takes() {
+    let scene = Scene::new();
+    let large = vec![b' '; 9 << 20];
+    let records: [(&[u8], _); 4] =
+        [(b"a", header(b"x")), (&large, header(b"x")), (b"c", header(&large)), (b"d", header(b"x"))];
+    scene.send(&batch(&records)).unwrap();
+    let letters = scene.letters(4);
+    let kept = |offset: i64| {
+        let letter = letters.get(&offset).unwrap();
+        let body = letter.body.as_deref().map(<[u8]>::to_vec);
+        (body, letter.key.is_some(), letter.headers.iter().count(), letter.body_omitted)
+    };
+    assert_eq!(kept(0), (Some(b"a".to_vec()), true, 1, false));
+    assert_eq!(kept(1), (None, true, 1, true), "without its body");
+    assert_eq!(kept(2), (None, false, 0, true), "neither key nor headers");
+    assert_eq!(kept(3), (Some(b"d".to_vec()), true, 1, false));
+    assert_eq!(letters.get(&2).unwrap().code, "INVALID_EVENT");
+}
+
+#[test]
+fn what_a_broker_refuses_is_sent_with_less_each_time() {
+    // The refusals of: all letters together, each alone, without a body, with coordinates only.
+    for (refusals, expected) in [(1, (true, true)), (2, (false, true)), (3, (false, false))] {
+        let scene = Scene::new();
+        scene.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refusals]);
+        scene.send(&batch(&[(b"a", header(b"x"))])).unwrap();
+        let letters = scene.letters(1);
+        let letter = letters.get(&0).unwrap();
+        assert_eq!((letter.body.is_some(), letter.key.is_some()), expected, "{refusals}");
+        assert_eq!(letter.body_omitted, !expected.0);
+    }
+}
+
+#[test]
+fn a_letter_that_nobody_takes_is_an_error_and_no_loop() {
+    let scene = Scene::new();
+    scene.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; 4]);
+    let error = scene.send(&batch(&[(b"a", header(b"x"))])).unwrap_err();
+    assert!(matches!(error, LetterError::Undelivered(RDKafkaErrorCode::MessageSizeTooLarge)), "{error}");
+}
+
+#[test]
+fn offsets_of_another_generation_are_other_records() {
+    let scene = Scene::new();
+    let mut letters = Letters::new(Arc::clone(&scene.config));
+    let mut batch = batch(&[(b"a", header(b"x"))]);
+    let moved = |generation| super::super::batch::Move {
+        partition: 0,
+        from: 0,
+        to: 1,
+        generation,
+        sources: Default::default(),
+        streams: Vec::new(),
+    };
+    let count = |letters: &mut Letters, batch: &Batch| {
+        letters.send(&scene.log, batch).unwrap();
+        let topic = &scene.config.topics.dead_letters;
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", scene.cluster.bootstrap_servers()).create().unwrap();
+        consumer.fetch_watermarks(topic, 0, DEADLINE).unwrap().1
+    };
+    batch.moves.push(moved(0));
+    assert_eq!((count(&mut letters, &batch), count(&mut letters, &batch)), (1, 1), "sent once");
+    batch.moves = vec![moved(1)];
+    assert_eq!(
+        (count(&mut letters, &batch), count(&mut letters, &batch)),
+        (2, 2),
+        "another record at offset 0"
+    );
+}

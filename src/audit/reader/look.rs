@@ -1,0 +1,53 @@
+//! A look at all partitions once a second.
+
+use std::ffi::CStr;
+use std::time::Instant;
+
+use chrono::TimeDelta;
+
+use crate::database::CLOCK_SKEW_MAX;
+use crate::metrics::ClockLabels;
+
+use super::standing::Standing;
+use super::{Reader, Take};
+
+impl<T: Take> Reader<T> {
+    /// Looks at all partitions: how far behind they are, and whether their logs end before their positions.
+    pub(super) fn look(&mut self, standing: &mut Standing, topic: &CStr) {
+        let ends: Vec<(i32, i64)> = standing
+            .positions
+            .keys()
+            .filter_map(|partition| Some((*partition, self.consumer.high_watermark(topic, *partition)?)))
+            .collect();
+        self.tell(standing, &ends);
+        let is_cut = |(partition, high): &(i32, i64)| {
+            standing.positions.get(partition).is_some_and(|position| position.next_offset > *high)
+        };
+        // Kafka's own answer decides; this is only what the consumer has heard.
+        if ends.iter().any(is_cut) && standing.batch.is_empty() && !standing.waiting {
+            standing.doubt();
+        }
+    }
+
+    /// Reports the ends of the partitions and how far they are read, and clocks that run ahead of this one.
+    fn tell(&mut self, standing: &Standing, ends: &[(i32, i64)]) {
+        for (partition, high) in ends {
+            self.progress.end(*partition, *high);
+            if let Some(read) = standing.read_to(*partition) {
+                self.progress.position(*partition, read);
+            }
+        }
+        self.progress.observe(Instant::now());
+        let Some(ahead_ms) = self.ahead_ms.take() else { return };
+        let ahead = TimeDelta::milliseconds(ahead_ms.max(0));
+        if self.is_main {
+            let labels = ClockLabels { against: "kafka" };
+            self.metrics.audit.clock_skew.get_or_create(&labels).set(ahead.as_seconds_f64());
+        }
+        let wrong = (ahead > CLOCK_SKEW_MAX).then(|| {
+            let (topic, seconds) = (&self.topic, ahead.num_seconds());
+            format!("records of {topic} are {seconds} s ahead of this machine's clock: it or their producer's is wrong")
+        });
+        self.health.condition("kafka-clock", wrong);
+    }
+}

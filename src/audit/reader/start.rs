@@ -1,0 +1,114 @@
+//! Reads on at the positions of the database, or at what Kafka still has.
+
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::super::position::Position;
+use super::super::writer::Order;
+use super::bounds::{Bounds, Start};
+use super::standing::Standing;
+use super::{CALL_TIMEOUT, PAUSE, Reader, ReaderError, Take};
+
+impl<T: Take> Reader<T> {
+    /// Reads on from the database's positions.
+    pub(super) fn seek(
+        &mut self,
+        standing: &mut Standing,
+        positions: Vec<Position>,
+    ) -> Result<(), ReaderError> {
+        let mut targets = TopicPartitionList::new();
+        for position in &positions {
+            let partition = position.partition;
+            let bounds = match self.consumer.inner().fetch_watermarks(&self.topic, partition, CALL_TIMEOUT) {
+                Ok((low, high)) => Bounds { low, high },
+                Err(error) => {
+                    self.wait_for_kafka(&error);
+                    return Ok(());
+                }
+            };
+            let reported = standing.floors.get(&partition).copied().unwrap_or_default();
+            let receded = standing.receded.contains_key(&partition);
+            let offset = match bounds.start(position.next_offset, reported, receded) {
+                Start::At(offset) => offset,
+                Start::Expired { from, lost, at } => {
+                    self.report_expired(partition, from, lost);
+                    at
+                }
+                Start::Cut => return self.begin_generation(standing, position, bounds),
+            };
+            standing.floors.insert(partition, offset);
+            self.progress.starts_at(partition, offset);
+            targets.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        }
+        let sought = self.consumer.inner().seek_partitions(targets, CALL_TIMEOUT)?;
+        if let Some(error) = sought.elements().iter().find_map(|element| element.error().err()) {
+            tracing::debug!(%error, "not sought yet");
+            std::thread::park_timeout(PAUSE);
+            return Ok(());
+        }
+        standing.positions = positions.into_iter().map(|position| (position.partition, position)).collect();
+        standing.receded.clear();
+        standing.cut.clear();
+        standing.sure = true;
+        Ok(())
+    }
+
+    /// The log of a partition ends before its position, though the topic is the same: once a second look agrees, the
+    /// partition is read from the log's start in a new generation. Repetitions are known by their source or number as
+    /// ever.
+    fn begin_generation(
+        &self,
+        standing: &mut Standing,
+        position: &Position,
+        bounds: Bounds,
+    ) -> Result<(), ReaderError> {
+        let (partition, next) = (position.partition, position.next_offset);
+        if standing.cut.insert(partition, next) != Some(next) {
+            std::thread::park_timeout(PAUSE);
+            return Ok(());
+        }
+        let Some(log) = standing.log.clone() else { return Ok(()) };
+        let Bounds { low, high } = bounds;
+        tracing::error!(
+            topic = self.topic,
+            partition,
+            next,
+            low,
+            high,
+            "the log was cut: it has other records than were read before; it is read again from its start"
+        );
+        let text = format!(
+            "the log of {} [{partition}] was cut (position {next}, the log has {low} to {high}): records may be lost; it is \
+             read again from {low}",
+            self.topic
+        );
+        self.health.notice(format!("{}/{partition}/cut", self.topic), text);
+        self.order(standing, Order::Restart(log, Box::new(position.clone()), low))
+    }
+
+    /// Counts and reports records that retention removed before they were read.
+    pub(super) fn report_expired(&self, partition: i32, from: i64, lost: u64) {
+        self.metrics.audit.expired.inc_by(lost);
+        let to = from.saturating_add_unsigned(lost);
+        tracing::error!(
+            topic = self.topic,
+            partition,
+            from,
+            to,
+            lost,
+            "Kafka has removed records before they were read"
+        );
+        let text = format!(
+            "Kafka has removed records of {} [{partition}] before they were read: offsets {from} to {to}",
+            self.topic
+        );
+        self.health.notice(format!("{}/{partition}/expired", self.topic), text);
+    }
+
+    pub(super) fn report_recreated(&self) {
+        self.metrics.audit.recreated.inc();
+        tracing::error!(topic = self.topic, "the topic was deleted and made anew: it is read from its start");
+        let text = format!("{} was deleted and made anew: what was not read before is lost", self.topic);
+        self.health.notice(format!("{}/recreated", self.topic), text);
+    }
+}

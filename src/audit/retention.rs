@@ -1,0 +1,62 @@
+//! When old evaluations may be removed: by the database's clock, and only if nothing points to a wrong one.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::database::check_clocks;
+
+/// Most days that are removed at once while the setting is what it was: retention passes one day a day, so that more of them
+/// point to a clock that has jumped.
+pub const MAX_DAYS_AT_ONCE: usize = 2;
+/// Evaluations that were older than retention when they were written are kept for at least so many days, so that an operator
+/// can see that an evaluator's clock is wrong.
+pub const LATE_KEPT_DAYS: i64 = 7;
+/// Most late evaluations that are counted.
+pub const MAX_LATE_COUNT: i64 = 10_000;
+
+/// What a look at partitions and retention came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How far the database's clock is ahead of this machine's.
+    pub ahead: TimeDelta,
+    /// The reason for which nothing was removed although something may be old enough.
+    pub objection: Option<String>,
+    /// Evaluations that were older than retention when they were written; at most [`MAX_LATE_COUNT`].
+    pub late_count: i64,
+}
+
+/// Returns the reason for which nothing may be removed by age, or `None` if old evaluations may be removed. `due_days` is how
+/// many days are older than retention; `is_same_setting` whether retention was as long at the last look.
+pub fn objection(
+    database: DateTime<Utc>,
+    process: DateTime<Utc>,
+    due_days: usize,
+    is_same_setting: bool,
+) -> Option<String> {
+    if let Err(error) = check_clocks(database, process) {
+        return Some(error.to_string());
+    }
+    (is_same_setting && due_days > MAX_DAYS_AT_ONCE).then(|| {
+        format!(
+            "{due_days} days of evaluations are older than FLAGSTREAM_AUDIT__RETENTION_DAYS, more than \
+             {MAX_DAYS_AT_ONCE} at once: none is removed, as a clock may have jumped; if they are to go, change the setting, \
+             for instance by one day"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_by_a_clock_that_is_wrong() {
+        let now = Utc::now();
+        let ahead = now + TimeDelta::days(100);
+        let refuses = |database, process, due, same| objection(database, process, due, same).is_some();
+        assert!(!refuses(now, now, 0, true) && !refuses(now, now, MAX_DAYS_AT_ONCE, true));
+        assert!(refuses(ahead, now, 0, true) && refuses(now, ahead, 0, true), "the two disagree");
+        assert!(refuses(ahead, now, 90, false), "a changed setting does not help a wrong clock");
+        assert!(refuses(ahead, ahead, 90, true), "both have jumped");
+        assert!(!refuses(now, now, 90, false), "the setting was changed");
+    }
+}
