@@ -2,8 +2,9 @@
 //!
 //! Logging never ends or fails anything: a log line that cannot be written (full disk, closed pipe) is dropped. One event
 //! is one line: control characters in its text are escaped, so that text from outside cannot forge lines or drive a
-//! terminal.
+//! terminal. No place in the code can flood the log.
 
+mod limited;
 mod writer;
 
 use std::io::IsTerminal;
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
 
+use limited::Limited;
 use writer::{Controls, LogWriter};
 
 /// Libraries that say too much of themselves; a filter that names one of them decides for it.
@@ -43,8 +45,11 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
         .log_internal_errors(false)
         .with_ansi(colours);
     let installed = match log.format {
-        LogFormat::Text => subscriber.finish().try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => subscriber.map_event_format(|text| Limited::new(text, false)).finish().try_init(),
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true);
+            subscriber.map_event_format(|json| Limited::new(json, true)).finish().try_init()
+        }
     };
     installed.context("logs")
 }

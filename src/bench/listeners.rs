@@ -42,7 +42,7 @@ pub struct ListenersReport {
 /// Runs the benchmark; it needs no Kafka.
 pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     ensure!(args.listeners > 0, "--listeners: expected at least 1");
-    handles::raise_for(args.listeners);
+    let _ = handles::raise_for(args.listeners);
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
     let (mut server, address) = start(&folder).await?;
     let pid = server.id().context("the server has ended")?;

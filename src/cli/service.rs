@@ -45,7 +45,10 @@ impl Service {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(config.http.listen)),
         };
-        let client = Client::builder().timeout(ANSWER_PATIENCE).build()?;
+        let client = Client::builder().timeout(ANSWER_PATIENCE);
+        // A proxy knows another machine by this address.
+        let client = if options.url.is_none() { client.no_proxy() } else { client };
+        let client = client.build()?;
         Ok(Self { client, base, token: options.token.clone() })
     }
 

@@ -184,7 +184,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "delivery.session_timeout", Text("6s"),
       "After how long a dead member's partitions are given to others; `1s` to `30m` (the broker allows from `6s` unless told otherwise)."),
     s("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "delivery.transaction_timeout", Text("5s"),
-      "After how long the broker aborts the transaction of a dead member; `1s` to `15m`, longer than `batch_max`."),
+      "After how long the broker may abort the transaction of a dead member; with the default of brokers, which look every 10 s, it happens up to 10 s later. `1s` to `15m`, longer than `batch_max`."),
     s("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", "reply.allowed_prefixes", Text("feature-flag-replies"),
       "Prefixes of topics that a request may name in `reply-to`, never our own; several with commas, `none` for no replies."),
     s("FLAGSTREAM_EVALUATION__READ_PATH", "evaluation.read_path", Text("store_first"),

@@ -24,11 +24,41 @@ pub fn raise() -> Option<u64> {
     None
 }
 
-/// The same, and a warning where `connections` need more.
-pub fn raise_for(connections: usize) {
-    if let Some(handles) = raise()
-        && handles < connections as u64 + OTHERS
-    {
-        tracing::warn!(handles, connections, "fewer file handles (ulimit -n) than connections are allowed");
+/// Asks for as many handles as the system allows, and returns how many of `connections` they are enough for. A warning says
+/// so if that is fewer. What remains is for files, databases and Kafka: without it the process could neither reconnect nor
+/// answer about its health.
+#[must_use]
+pub fn raise_for(connections: usize) -> usize {
+    let Some(handles) = raise() else { return connections };
+    let allowed = share(handles, connections);
+    if allowed < connections {
+        tracing::warn!(
+            handles,
+            allowed,
+            connections,
+            "the limit of file handles (ulimit -n) allows fewer connections"
+        );
+    }
+    allowed
+}
+
+/// The part of `handles` that connections may take.
+fn share(handles: u64, connections: usize) -> usize {
+    // Of a small number most are for the rest.
+    let others = OTHERS.min(handles / 4 * 3);
+    connections.min(usize::try_from(handles - others).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_handles_to_the_rest() {
+        for (handles, connections) in
+            [(256, 64), (1_024, 256), (4_096, 3_072), (1 << 20, 10_000), (u64::MAX, 10_000), (0, 0)]
+        {
+            assert_eq!(share(handles, 10_000), connections, "{handles} handles");
+        }
     }
 }

@@ -22,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 use crate::config::TlsConfig;
+use crate::log_limit::LogLimit;
 use crate::shutdown::Shutdown;
 
 use super::caller::Peer;
@@ -80,9 +81,9 @@ impl Server {
 
     /// Serves `router` until `shutdown`, then lets answers under way finish.
     pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
-        handles::raise_for(MAX_CONNECTIONS);
+        let max_connections = handles::raise_for(MAX_CONNECTIONS);
         let (graceful, builder) = (GracefulShutdown::new(), Arc::new(builder()));
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(max_connections));
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -102,7 +103,10 @@ impl Server {
                     tokio::spawn(connection.serve(Box::pin(stream), self.tls.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    static LIMIT: LogLimit = LogLimit::new();
+                    if let Some(suppressed) = LIMIT.admit() {
+                        tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

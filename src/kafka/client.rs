@@ -9,6 +9,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::{Config, KafkaConfig};
+use crate::log_limit::KeyedLogLimit;
 
 /// How librdkafka's broker names its cluster.
 const EMBEDDED_CLUSTER: &str = "mockCluster";
@@ -70,8 +71,33 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
     settings
 }
 
-/// librdkafka's own log lines, as ours.
+/// The target of the lines that [`log`] writes.
+pub(crate) const LOG_TARGET: &str = module_path!();
+
+/// Most characters of a line that tell its kind.
+const KIND_CHARS_MAX: usize = 120;
+
+/// What a warning of librdkafka is about, without what differs from client to client and from line to line: thread, broker,
+/// numbers, and what follows in parentheses. Each client tells that a broker is away, every 30 s.
+fn kind(facility: &str, message: &str) -> String {
+    let text = message.split_once("]: ").map_or(message, |(_, text)| text);
+    let named = text.split_once(": ").filter(|(broker, _)| !broker.contains(' '));
+    let text = named.map_or(text, |(_, text)| text);
+    let text = text.split(" (").next().unwrap_or_default();
+    let digit = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    let mut kind = format!("{facility} ");
+    for c in text.chars().take(KIND_CHARS_MAX).map(digit) {
+        // Numbers of any length are alike.
+        if c != '0' || !kind.ends_with('0') {
+            kind.push(c);
+        }
+    }
+    kind
+}
+
+/// librdkafka's own log lines, as ours. Of warnings and errors of one kind a line a minute is written.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    static LIMIT: KeyedLogLimit = KeyedLogLimit::new();
     // Producers and consumers share their settings on purpose: each ignores what is for the other. And what ends a
     // producer at a gap is meant to.
     let meant = ["property and will be ignored by this", "enable.gapless.guarantee is experimental"];
@@ -83,9 +109,15 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
         | RDKafkaLogLevel::Error => {
-            tracing::error!(facility, "{message}");
+            if let Some(suppressed) = LIMIT.admit(&kind(facility, message)) {
+                tracing::error!(facility, suppressed, "{message}");
+            }
         }
-        RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
+        RDKafkaLogLevel::Warning => {
+            if let Some(suppressed) = LIMIT.admit(&kind(facility, message)) {
+                tracing::warn!(facility, suppressed, "{message}");
+            }
+        }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
     }
@@ -103,4 +135,25 @@ impl ProducerContext for Logged {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_trouble_of_any_client_and_broker_is_one_kind() {
+        let refused = |client: &str, broker: &str, address: &str, count: u32| {
+            format!(
+                "[thrd:{broker}]: {client}{broker}: Connect to ipv4#{address} failed: Connection refused \
+                 (after {count}ms in state CONNECT, {count} identical error(s) suppressed)"
+            )
+        };
+        let one = kind("FAIL", &refused("", "10.0.0.1:9092/bootstrap", "10.0.0.1:9092", 140));
+        assert_eq!(one, kind("FAIL", &refused("", "10.0.0.22:19092/3", "10.0.0.22:19092", 0)));
+        assert!(one.contains("Connection refused"), "{one}");
+        let other = "[thrd:sasl_ssl://k:9092/1]: sasl_ssl://k:9092/1: SASL authentication error: Authentication failed (after 5ms)";
+        assert_ne!(one, kind("FAIL", other));
+        assert!(kind("X", &"ä".repeat(1_000)).chars().count() <= KIND_CHARS_MAX + 2);
+    }
 }

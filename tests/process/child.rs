@@ -7,13 +7,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Within this time every condition is expected; a machine under load takes long.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running `flagstream`, killed when it is dropped.
 pub struct Flagstream {
     pub child: Child,
-    port: u16,
+    /// Of its HTTP listener; 0 if the test knows it.
+    pub port: u16,
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The binary without the variables of this process, which a setting among them would change.
@@ -43,8 +48,12 @@ fn clean(command: &mut Command, folder: &Path) {
 impl Flagstream {
     /// Starts `command`, which is to serve HTTP on a port of its own.
     pub fn start(command: &mut Command) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        command.env("FLAGSTREAM_HTTP__LISTEN", format!("127.0.0.1:{port}"));
+        let port = free_port();
+        Self::running(command.env("FLAGSTREAM_HTTP__LISTEN", format!("127.0.0.1:{port}")), port)
+    }
+
+    /// Starts `command`, which serves HTTP on `port`.
+    pub fn running(command: &mut Command, port: u16) -> Self {
         Self { child: command.spawn().unwrap(), port }
     }
 

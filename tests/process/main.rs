@@ -4,5 +4,7 @@
 
 mod child;
 mod files;
+mod handles;
+mod health;
 mod signals;
 mod streams;
