@@ -3,7 +3,7 @@
 //! ```text
 //!  install ─► starting ── signal ─► the process ends at once, exit code 0
 //!                │
-//!             started ─── signal ─► orderly stop ── SIGTERM or SIGINT ─► the process ends at once, exit code 1
+//!             started ─── signal ─► orderly stop ── SIGTERM or SIGINT, a second later or more ─► it ends at once, exit code 1
 //! ```
 //!
 //! The handlers are installed before anything else. Without handlers a process with id 1, as in a container, would ignore
@@ -12,6 +12,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -54,17 +55,24 @@ impl StopSignals {
         }
         tracing::info!(signal, "stopping");
         self.stop.cancel();
-        // A terminal that closes sends SIGHUP, and its shell may send another one: that is no second request.
-        let mut signal = streams.next().await;
-        while signal == HANGUP {
-            signal = streams.next().await;
-        }
+        let asked = Instant::now();
+        let signal = loop {
+            let signal = streams.next().await;
+            // A terminal that closes sends SIGHUP, and its shell may send another one. `timeout` and supervisors send a signal to
+            // the process and to its group. Neither is a second request.
+            if signal != HANGUP && asked.elapsed() > REPEATED_SIGNAL_TIME {
+                break signal;
+            }
+        };
         tracing::warn!(signal, "stopped at once");
         std::process::exit(1);
     }
 }
 
 const HANGUP: &str = "SIGHUP";
+
+/// A signal that comes within this time after the first one is the same request.
+const REPEATED_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(unix)]
 struct Streams {

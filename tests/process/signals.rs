@@ -45,6 +45,18 @@ fn every_signal_that_ends_a_service_lets_it_drain() {
 }
 
 #[test]
+fn a_signal_that_is_sent_twice_at_once_is_one_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = Flagstream::dev(&mut command(folder.path()));
+    service.wait_for("/health/ready");
+    // Each of them must be seen: one that is pending already is not sent again.
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        service.signal(signal);
+    }
+    assert_eq!(service.ended().code(), Some(0));
+}
+
+#[test]
 fn a_process_under_nohup_outlives_its_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Flagstream::dev(&mut shell(folder.path(), r#"trap "" HUP; exec "$@""#));
