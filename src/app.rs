@@ -201,9 +201,30 @@ impl App {
             tracing::error!("{error:#}; stopping");
         }
         self.health.stopping();
+        let ended = match ended {
+            Ok(()) => self.drain().await,
+            failed => failed,
+        };
         self.parts.shutdown.cancel();
         let stopped = self.supervisor.stop(STOP_DEADLINE).await;
         ended.and(stopped)
+    }
+
+    /// Not ready any more, and everything still works: load balancers see it and send their calls elsewhere. Ends early
+    /// with the error of a part that fails meanwhile.
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        let delay = self.parts.config.http.drain_delay;
+        if delay.is_zero() {
+            return Ok(());
+        }
+        tracing::info!(seconds = delay.as_secs_f32(), "not ready; calls are still answered for this time");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Ok(()),
+            failure = self.supervisor.failure() => {
+                tracing::error!("{failure:#}; stopping at once");
+                Err(failure)
+            }
+        }
     }
 
     /// Before anyone can ask, so that there is something to wait for.
@@ -223,7 +244,7 @@ impl App {
 
     /// First of all, so that a taken port ends the start before it has begun.
     async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let HttpConfig { listen, admin_listen, tls } = &self.parts.config.http;
+        let HttpConfig { listen, admin_listen, tls, connections_per_address, .. } = &self.parts.config.http;
         let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
         if let (Some(tls), Some((_, server))) = (tls, servers.first_mut()) {
             server.encrypt(tls).context("FLAGSTREAM_HTTP__TLS_…")?;
@@ -232,7 +253,8 @@ impl App {
             let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", *address).await?;
             servers.push((HTTP_ADMIN, server));
         }
-        for (name, server) in &servers {
+        for (name, server) in &mut servers {
+            server.limit(*connections_per_address, Arc::clone(&self.parts.metrics));
             let address = server.address()?;
             tracing::info!(%address, "{name} listens");
             self.health.address(name, address);
@@ -243,7 +265,7 @@ impl App {
     /// Last of all: whoever asks finds everything built.
     fn serve(&mut self, servers: Vec<(&'static str, Server)>, api: Option<Arc<Api>>) {
         let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
-        let surface = Surface { health, metrics, api };
+        let surface = Surface::new(&self.parts.config, health, metrics, api);
         let with_metrics = self.parts.config.http.admin_listen.is_none();
         for (name, server) in servers {
             if let Some(tls) = server.tls() {

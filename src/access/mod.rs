@@ -17,6 +17,7 @@ mod token;
 
 pub use grant::{Environments, Grant};
 pub use order::{Order, OrderProblem};
-pub use pace::{Addresses, TooFast};
+pub(crate) use pace::network;
+pub use pace::{Addresses, TooFast, TooMuch};
 pub use register::{Entry, Found, Register};
 pub use token::{Token, TokenId};

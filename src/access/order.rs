@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::{Scope, lifetime};
 
-use super::{Environments, Grant};
+use super::{Environments, Grant, TokenId};
 
 const NAME_CHARS_MAX: usize = 100;
 const ENVIRONMENTS_MAX: usize = 100;
@@ -20,6 +20,8 @@ pub struct Order {
     pub name: String,
     pub grant: Grant,
     pub expires_at: Option<DateTime<Utc>>,
+    /// The token with which it is made: it ends with that one.
+    pub made_by: Option<TokenId>,
 }
 
 /// What is wrong with which part of an order.
@@ -56,10 +58,22 @@ impl Order {
             (Ok(environments), Ok(expires_in)) if problems.is_empty() => {
                 let lifetime = expires_in.and_then(|lifetime| TimeDelta::from_std(lifetime).ok());
                 let expires_at = lifetime.and_then(|lifetime| now().checked_add_signed(lifetime));
-                Ok(Self { name: name.to_owned(), grant: Grant::new(scopes, environments), expires_at })
+                let grant = Grant::new(scopes, environments);
+                Ok(Self { name: name.to_owned(), grant, expires_at, made_by: None })
             }
             _ => Err(problems),
         }
+    }
+
+    /// The order of somebody with a token that expires at `maker_expires_at`: what they make ends no later.
+    #[must_use]
+    pub fn by(mut self, maker: TokenId, maker_expires_at: Option<DateTime<Utc>>) -> Self {
+        self.made_by = Some(maker);
+        self.expires_at = match (self.expires_at, maker_expires_at) {
+            (Some(wanted), Some(most)) => Some(wanted.min(most)),
+            (wanted, most) => wanted.or(most),
+        };
+        self
     }
 }
 

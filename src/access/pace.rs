@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
-use governor::{DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, InsufficientCapacity, NotUntil, Quota, RateLimiter};
 
 /// Addresses that are counted one by one; while there are more, all share one count.
 const ADDRESSES_MAX: usize = 65_536;
@@ -19,7 +19,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pace(Option<DefaultDirectRateLimiter>);
 
-/// The paces of callers without a token.
+/// How much each address may ask for in a second: calls without a token, their answers, or wrong tokens.
 #[derive(Debug)]
 pub struct Addresses(Option<Counted>);
 
@@ -30,9 +30,17 @@ struct Counted {
     forgotten: Mutex<Instant>,
 }
 
-/// Too many calls; it is worth coming back after this time.
+/// Too much in a second; it is worth coming back after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooFast(pub Duration);
+
+/// Why an address does not get as much as it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooMuch {
+    Now(TooFast),
+    /// More than a second's worth in one call, which is never allowed. Holds what is.
+    Ever(u32),
+}
 
 impl TooFast {
     /// For `Retry-After`.
@@ -68,6 +76,21 @@ impl Addresses {
             None => counted.together.check().map_err(too_fast),
         }
     }
+
+    /// So many answers for this address, all or none.
+    pub fn check_many(&self, address: Option<IpAddr>, count: NonZeroU32) -> Result<(), TooMuch> {
+        let Some(counted) = &self.0 else { return Ok(()) };
+        let checked = match address.filter(|_| counted.has_room()) {
+            Some(address) => {
+                counted.one_by_one.check_key_n(&network(address), count).map(|now| now.map_err(too_fast))
+            }
+            None => counted.together.check_n(count).map(|now| now.map_err(too_fast)),
+        };
+        match checked {
+            Ok(now) => now.map_err(TooMuch::Now),
+            Err(InsufficientCapacity(most)) => Err(TooMuch::Ever(most)),
+        }
+    }
 }
 
 impl Counted {
@@ -88,8 +111,8 @@ fn too_fast(until: NotUntil<<DefaultClock as Clock>::Instant>) -> TooFast {
     TooFast(until.wait_time_from(DefaultClock::default().now()))
 }
 
-/// Who has one address of IPv6 mostly has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
+/// The address as callers are counted by it: of IPv6 its /64, since who has one of those mostly has 2^64 of them.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,
@@ -117,6 +140,19 @@ mod tests {
         assert_eq!(at("2001:db8::1"), Ok(()));
         assert!(at("2001:db8::2").is_err());
         assert_eq!(at("2001:db8:0:1::2"), Ok(()));
+    }
+
+    #[test]
+    fn answers_are_counted_and_not_calls() {
+        let addresses = Addresses::new(NonZeroU32::new(100));
+        let ask = |from: &str, count| {
+            addresses.check_many(Some(from.parse().unwrap()), NonZeroU32::new(count).unwrap())
+        };
+        assert_eq!(ask("10.0.0.1", 60), Ok(()));
+        assert!(matches!(ask("10.0.0.1", 60), Err(TooMuch::Now(_))));
+        assert_eq!(ask("10.0.0.1", 30), Ok(()), "what was refused was not counted");
+        assert_eq!(ask("10.0.0.2", 100), Ok(()));
+        assert_eq!(ask("10.0.0.3", 101), Err(TooMuch::Ever(100)));
     }
 
     #[test]

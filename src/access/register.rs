@@ -118,9 +118,14 @@ impl Register {
 
     /// What a caller's token is.
     pub async fn find(&self, token: &Token) -> Found {
-        if let Some(found) = self.find_known(token) {
-            return found;
+        match self.find_known(token) {
+            Some(found) => found,
+            None => self.find_anew(token).await,
         }
+    }
+
+    /// The same for a token that is not known: what the table says now.
+    pub async fn find_anew(&self, token: &Token) -> Found {
         if self.is_absent(token.id) {
             return Found::Unknown;
         }
@@ -170,8 +175,8 @@ impl Register {
         ended.is_ok_and(|looks| looks.is_ok_and(|looks| !looks.failing))
     }
 
-    /// `None`: it is not here, which may mean nothing.
-    fn find_known(&self, token: &Token) -> Option<Found> {
+    /// What is known of a token in memory. `None`: nothing, and the table may know more.
+    pub fn find_known(&self, token: &Token) -> Option<Found> {
         let known = self.known.load();
         let entry = known.get(&token.id)?;
         if !entry.valid.hash.is_of(token) || entry.is_expired() {

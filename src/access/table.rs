@@ -1,5 +1,7 @@
 //! The table of tokens, in Postgres and in SQLite: what is written and read is the same text in both.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
@@ -25,6 +27,8 @@ pub struct Entered {
     pub expires_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
     pub last_used_at: Option<DateTime<Utc>>,
+    /// The token with which it was made, and with which it ends.
+    pub made_by: Option<TokenId>,
 }
 
 /// A valid token, as calls are compared with it.
@@ -78,7 +82,14 @@ impl Entered {
         let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
         let expires_at = self.expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
         let environments = self.grant.environments.names();
-        json!({"name": self.name, "scopes": scopes, "environments": environments, "expires_at": expires_at})
+        let made_by = self.made_by.map(|id| id.to_string());
+        json!({
+            "name": self.name,
+            "scopes": scopes,
+            "environments": environments,
+            "expires_at": expires_at,
+            "made_by": made_by,
+        })
     }
 
     /// As programs get it.
@@ -95,6 +106,7 @@ impl Entered {
             "expires_at": self.expires_at.map(time),
             "revoked_at": self.revoked_at.map(time),
             "last_used_at": self.last_used_at.map(time),
+            "made_by": self.made_by.map(|id| id.to_string()),
         })
     }
 }
@@ -117,8 +129,8 @@ pub async fn create(
 ) -> Result<(Token, Entered), TableError> {
     const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
     const INSERT: &str =
-        "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at, made_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let (token, created_at) = (Token::generate(), now());
     let valid: i64 = in_either!(database, sqlx::query_scalar(VALID).bind(created_at), fetch_one)?;
     if valid >= VALID_TOKENS_MAX {
@@ -132,6 +144,7 @@ pub async fn create(
         expires_at: order.expires_at,
         revoked_at: None,
         last_used_at: None,
+        made_by: order.made_by,
     };
     let id = token.id.to_string();
     in_transaction!(database, |transaction, sql| {
@@ -143,6 +156,7 @@ pub async fn create(
             .bind(order.grant.environments.stored())
             .bind(created_at)
             .bind(order.expires_at)
+            .bind(order.made_by.map(|id| id.to_string()))
             .execute(&mut *transaction)
             .await?;
         let after = Some(entered.granted());
@@ -167,7 +181,7 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<Entered>, TableError> {
     const LIST: &str =
-        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at FROM api_tokens
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by FROM api_tokens
         WHERE $1 IS NULL OR (created_at, id) < (SELECT created_at, id FROM api_tokens WHERE id = $1)
         ORDER BY created_at DESC, id DESC LIMIT $2";
     let before = before.map(|id| id.to_string());
@@ -180,30 +194,43 @@ pub async fn list(
 /// One token.
 pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, TableError> {
     const FIND: &str =
-        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by
         FROM api_tokens WHERE id = $1";
     let row: Option<EnteredRow> =
         in_either!(database, sqlx::query_as(FIND).bind(id.to_string()), fetch_optional)?;
     Ok(row.and_then(entered))
 }
 
-/// From now on it is valid no more.
+/// From now on it is valid no more, nor is any token that was made with it, directly or not.
 pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Result<Revoked, TableError> {
+    /// The token and its descendants, as far as they are not revoked.
+    const FAMILY: &str = "WITH RECURSIVE family(id) AS (
+            SELECT CAST($1 AS text) UNION
+            SELECT made.id FROM api_tokens AS made JOIN family ON made.made_by = family.id
+        )
+        SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by
+        FROM api_tokens WHERE id IN (SELECT id FROM family) AND revoked_at IS NULL";
     const REVOKE: &str = "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
-    let Some(found) = find(database, id).await? else {
+    if find(database, id).await?.is_none() {
         return Ok(Revoked::Unknown);
-    };
-    let (subject, at) = (id.to_string(), now());
+    }
+    let (first, at) = (id.to_string(), now());
     let revoked = in_transaction!(database, |transaction, sql| {
-        let revoking = sqlx::query(sql(REVOKE)).bind(&subject).bind(at).execute(&mut *transaction);
-        let revoked = revoking.await?.rows_affected() > 0;
-        // Of two at once, one has done it.
-        if revoked {
-            let before = Some(found.granted());
-            let subject = subject.as_str();
-            let entry =
-                Entry { kind: Kind::Token, subject, action: "revoked", author, before, after: None, at };
-            enter!(transaction, sql, entry);
+        let family: Vec<EnteredRow> =
+            sqlx::query_as(sql(FAMILY)).bind(&first).fetch_all(&mut *transaction).await?;
+        let mut revoked = false;
+        for token in family.into_iter().filter_map(entered) {
+            let subject = token.id.to_string();
+            let revoking = sqlx::query(sql(REVOKE)).bind(&subject).bind(at).execute(&mut *transaction);
+            // Of two at once, one has done it.
+            if revoking.await?.rows_affected() > 0 {
+                revoked |= token.id == id;
+                let before = Some(token.granted());
+                let subject = subject.as_str();
+                let entry =
+                    Entry { kind: Kind::Token, subject, action: "revoked", author, before, after: None, at };
+                enter!(transaction, sql, entry);
+            }
         }
         revoked
     });
@@ -218,20 +245,34 @@ pub async fn revision(database: &Database) -> Result<i64, TableError> {
 
 /// All valid tokens.
 pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
-    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at FROM api_tokens
+    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at, made_by FROM api_tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
     let rows: Vec<ValidRow> =
         in_either!(database, sqlx::query_as(VALID).bind(now()).bind(2 * VALID_TOKENS_MAX), fetch_all)?;
-    let read = |(id, name, hash, scopes, environments, expires_at): ValidRow| {
-        Some(Valid {
+    let read = |(id, name, hash, scopes, environments, expires_at, made_by): ValidRow| {
+        let valid = Valid {
             id: TokenId::parse(&id)?,
             name,
             hash: SecretHash::stored(hash),
             grant: Grant::read(&scopes, environments.as_deref()),
             expires_at,
-        })
+        };
+        Some((valid, made_by))
     };
-    Ok(rows.into_iter().filter_map(read).collect())
+    Ok(without_orphans(rows.into_iter().filter_map(read).collect()))
+}
+
+/// The tokens whose makers are valid too, and theirs. A token that was made while its maker was being revoked is not
+/// revoked itself.
+fn without_orphans(mut tokens: Vec<(Valid, Option<String>)>) -> Vec<Valid> {
+    loop {
+        let known: HashSet<String> = tokens.iter().map(|(token, _)| token.id.to_string()).collect();
+        let before = tokens.len();
+        tokens.retain(|(_, made_by)| made_by.as_ref().is_none_or(|maker| known.contains(maker)));
+        if tokens.len() == before {
+            return tokens.into_iter().map(|(token, _)| token).collect();
+        }
+    }
 }
 
 /// Notes when a token was used last.
@@ -242,7 +283,7 @@ pub async fn used(database: &Database, id: TokenId, at: DateTime<Utc>) -> Result
     Ok(())
 }
 
-type ValidRow = (String, String, Vec<u8>, String, Option<String>, Option<DateTime<Utc>>);
+type ValidRow = (String, String, Vec<u8>, String, Option<String>, Option<DateTime<Utc>>, Option<String>);
 type EnteredRow = (
     String,
     String,
@@ -252,11 +293,12 @@ type EnteredRow = (
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
+    Option<String>,
 );
 
 /// `None` for a row that was entered by hand, with an id that is none.
 fn entered(row: EnteredRow) -> Option<Entered> {
-    let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at) = row;
+    let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by) = row;
     Some(Entered {
         id: TokenId::parse(&id)?,
         name,
@@ -265,6 +307,7 @@ fn entered(row: EnteredRow) -> Option<Entered> {
         expires_at,
         revoked_at,
         last_used_at,
+        made_by: made_by.as_deref().and_then(TokenId::parse),
     })
 }
 
@@ -324,6 +367,56 @@ mod tests {
         assert_eq!(told, [("revoked", "ann", Some("why not")), ("created", "ann", Some("why not"))]);
         let after = log.last().unwrap().after.as_ref().unwrap().get();
         assert!(after.contains("\"one\"") && !after.contains(&hex::encode(token.hash().bytes())), "{after}");
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_with_the_one_it_was_made_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder).await;
+        let make = async |name: &str, lifetime: Option<&str>, maker: Option<&Entered>| {
+            let mut order = order(name, lifetime);
+            if let Some(maker) = maker {
+                order = order.by(maker.id, maker.expires_at);
+            }
+            create(&database, &order, BY).await.unwrap().1
+        };
+        let root = make("root", Some("1h"), None).await;
+        let child = make("child", None, Some(&root)).await;
+        let grandchild = make("grandchild", Some("90d"), Some(&child)).await;
+        let brief = make("brief", Some("1s"), Some(&child)).await;
+        let other = make("other", None, None).await;
+        // None of them outlives its maker.
+        assert_eq!((child.expires_at, grandchild.expires_at), (root.expires_at, root.expires_at));
+        assert!(brief.expires_at < root.expires_at);
+        assert_eq!(find(&database, child.id).await.unwrap().unwrap().made_by, Some(root.id));
+
+        assert_eq!(revoke(&database, root.id, BY).await.unwrap(), Revoked::Now);
+        let left: Vec<_> = valid(&database).await.unwrap().into_iter().map(|token| token.id).collect();
+        assert_eq!(left, [other.id]);
+        for ended in [&child, &grandchild, &brief] {
+            assert_eq!(find(&database, ended.id).await.unwrap().unwrap().state(), "revoked");
+            let log = audited::entries(&database, Kind::Token, &ended.id.to_string(), 10).await.unwrap();
+            assert_eq!(log.first().unwrap().action, "revoked");
+        }
+        // One that was made in the same moment is not revoked, and does not count all the same.
+        let late = make("late", None, Some(&grandchild)).await;
+        assert!(!valid(&database).await.unwrap().iter().any(|token| token.id == late.id));
+        assert_eq!(revoke(&database, root.id, BY).await.unwrap(), Revoked::Before);
+        assert_eq!(find(&database, late.id).await.unwrap().unwrap().state(), "revoked");
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_when_the_one_it_was_made_with_expires() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder).await;
+        let mut expired = order("gone", None);
+        expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
+        let gone = create(&database, &expired, BY).await.unwrap().1;
+        // As by a maker of a version that did not bound what it made.
+        let mut order = order("left", None);
+        order.made_by = Some(gone.id);
+        create(&database, &order, BY).await.unwrap();
+        assert_eq!(valid(&database).await.unwrap(), []);
     }
 
     #[tokio::test]

@@ -75,3 +75,26 @@ async fn a_taken_port_ends_the_start() -> anyhow::Result<()> {
     assert!(error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_answered_for_a_while_after_readiness_has_ended() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (broker, mut config) = scene(folder.path())?;
+    // Longer than this test waits for anything; it is given up at the end.
+    config.http.drain_delay = Duration::from_secs(60);
+    broker.create_topics(&config)?;
+    let app = App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?], Topics::Made).await?;
+    let health = Arc::clone(&app.health);
+    until("ready", || health.is_ready()).await;
+    let address = health.overview().addresses["http"].clone();
+    let stopping = tokio::spawn(app.run_until(async { Ok(()) }));
+    until("not ready any more", || !health.is_ready()).await;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let ask = async |path: &str| client.get(format!("http://{address}{path}")).send().await;
+    assert_eq!(ask("/health/ready").await?.status(), 503);
+    assert_eq!(ask("/health/live").await?.status(), 200);
+    assert_eq!(ask("/flags?environment=development").await?.status(), 200);
+    assert!(!stopping.is_finished());
+    stopping.abort();
+    Ok(())
+}

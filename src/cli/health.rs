@@ -62,7 +62,8 @@ fn text(url: &str, status: u16, body: &Value) -> String {
     let mut line = format!("{url}: {status} {state}");
     for (name, part) in body.get("parts").and_then(Value::as_object).into_iter().flatten() {
         let text = |name: &str| part.get(name).and_then(Value::as_str).unwrap_or_default();
-        line.push_str(&format!("; {name}: {} {}", text("state"), text("detail")));
+        // Callers who may not read see no details.
+        line.push_str(format!("; {name}: {} {}", text("state"), text("detail")).trim_end());
     }
     super::render::printable(&line)
 }
@@ -80,6 +81,10 @@ mod tests {
             listen: listen.parse().unwrap(),
             admin_listen: admin.map(|address| address.parse().unwrap()),
             tls: tls.cloned(),
+            connections_per_address: 1,
+            listeners_per_address: 1,
+            allowed_hosts: None,
+            drain_delay: Duration::ZERO,
         };
         for (http, expected) in [
             (http("0.0.0.0:8082", None, None), "http://127.0.0.1:8082/health/ready"),

@@ -33,7 +33,7 @@ pub struct CreateArgs {
     /// Who or what it is for
     #[arg(long)]
     pub name: String,
-    /// Of evaluate, read, write, delete, admin; several with commas
+    /// Of evaluate, read, audit, write, delete, admin; several with commas
     #[arg(long, value_delimiter = ',', required = true)]
     pub scopes: Vec<String>,
     /// Where it counts; several with commas, or `*` for all

@@ -67,6 +67,11 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
     let admin_listen = values.optional("http.admin_listen", parse::address);
     let certificate = values.optional("http.tls_certificate", parse::text);
     let key = values.optional("http.tls_key", parse::text);
+    let connections = values.required("http.connections_per_address", |text| parse::number(text, 1..=10_000));
+    let listeners = values.required("http.listeners_per_address", |text| parse::number(text, 1..=8_000));
+    let hosts = values.list("http.allowed_hosts", parse::host);
+    let drain_delay =
+        values.required("http.drain_delay", |text| parse::duration(text, Duration::ZERO..=300 * SECOND));
     let (listen, admin_listen) = (listen?, admin_listen?);
     let tls = match (certificate?, key?) {
         (Some(certificate), Some(key)) => {
@@ -79,7 +84,15 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
     if admin_listen == Some(listen) && listen.port() != 0 {
         return values.refuse("http.admin_listen", "is the address of FLAGSTREAM_HTTP__LISTEN too");
     }
-    Some(HttpConfig { listen, admin_listen, tls })
+    Some(HttpConfig {
+        listen,
+        admin_listen,
+        tls,
+        connections_per_address: connections?,
+        listeners_per_address: listeners?,
+        allowed_hosts: hosts.map(|hosts| (!hosts.iter().any(|host| host == "*")).then_some(hosts))?,
+        drain_delay: drain_delay?,
+    })
 }
 
 fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
@@ -269,12 +282,18 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
     };
     let token_rate = values.optional("auth.token_calls_per_second", rate);
     let anonymous_rate = values.optional("auth.anonymous_calls_per_second", rate);
+    let answers = values.required("auth.anonymous_answers_per_second", |text| match text.trim() {
+        "none" => Ok(None),
+        text => rate(text).map(Some),
+    });
     Some(AuthConfig {
         anonymous_scopes: scopes?,
+        anonymous_by_default: !values.is_set("auth.anonymous_scopes"),
         bootstrap_token: token?.map(Secret::new),
         tokens_max_age: max_age?,
         token_calls_per_second: token_rate?,
         anonymous_calls_per_second: anonymous_rate?,
+        anonymous_answers_per_second: answers?,
     })
 }
 

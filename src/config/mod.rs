@@ -130,6 +130,23 @@ pub struct HealthConfig {
     pub stuck_not_ready: bool,
 }
 
+impl Config {
+    /// A warning for an operator who has not decided whether everybody who reaches the service may call it.
+    pub fn anonymous_warning(&self) -> Option<String> {
+        let AuthConfig { anonymous_scopes, anonymous_by_default, .. } = &self.auth;
+        let listen = self.http.listen;
+        let is_open = *anonymous_by_default && !anonymous_scopes.is_empty() && !listen.ip().is_loopback();
+        let scopes: Vec<_> = anonymous_scopes.iter().map(|scope| scope.name()).collect();
+        is_open.then(|| {
+            format!(
+                "everybody who can reach {listen} may {} without a token: set FLAGSTREAM_AUTH__ANONYMOUS_SCOPES to \
+                 `none` to require tokens, or to `evaluate` if this is meant",
+                scopes.join(", ")
+            )
+        })
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
     pub bootstrap_servers: String,
@@ -239,6 +256,14 @@ pub struct HttpConfig {
     pub admin_listen: Option<SocketAddr>,
     /// For `listen`; the listener for operators stays without.
     pub tls: Option<TlsConfig>,
+    /// Open connections of one address to one listener.
+    pub connections_per_address: usize,
+    /// Open change streams of one address.
+    pub listeners_per_address: usize,
+    /// Names that may stand in `Host`, in lower case; `None`: any. Numeric addresses are always allowed.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Between the end of readiness and the end of listening.
+    pub drain_delay: Duration,
 }
 
 /// Files in PEM.
@@ -327,6 +352,8 @@ pub struct RedisConfig {
 pub struct AuthConfig {
     /// What callers without a token may do.
     pub anonymous_scopes: Vec<Scope>,
+    /// Nobody has decided on them: they are what stands where nothing is set.
+    pub anonymous_by_default: bool,
     pub bootstrap_token: Option<Secret>,
     /// How long tokens that are known count while the database cannot be asked.
     pub tokens_max_age: Duration,
@@ -334,12 +361,16 @@ pub struct AuthConfig {
     pub token_calls_per_second: Option<NonZeroU32>,
     /// The same of one address without a token.
     pub anonymous_calls_per_second: Option<NonZeroU32>,
+    /// Answers that one address without a token gets in a second; `None`: as many as it asks for.
+    pub anonymous_answers_per_second: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Evaluate,
     Read,
+    /// Whom flags were evaluated for: user ids and contexts, which `Read` alone does not show.
+    Audit,
     Write,
     Delete,
     Admin,
@@ -349,6 +380,7 @@ impl Scope {
     pub const NAMES: &[(&str, Self)] = &[
         ("evaluate", Self::Evaluate),
         ("read", Self::Read),
+        ("audit", Self::Audit),
         ("write", Self::Write),
         ("delete", Self::Delete),
         ("admin", Self::Admin),

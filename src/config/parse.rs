@@ -190,10 +190,25 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     Err("expected an origin such as `https://app.example.com`, or `*`".into())
 }
 
-/// Unleash's base URL, without a trailing `/api`.
+/// A host's name as it stands in the header `Host`, without its port, in lower case; or `*`.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text == "*" || (!text.is_empty() && text.chars().all(is_plain)) {
+        return Ok(text);
+    }
+    Err("expected a host's name without scheme and port, such as `flags.example.com`, or `*`".into())
+}
+
+/// Unleash's base URL, without a trailing `/api`. It is printed where flags are managed, so it holds no secret.
 pub(super) fn unleash_url(text: &str) -> Parsed<String> {
     let expected = || "expected Unleash's URL, such as `http://localhost:4242`".to_owned();
     let url = reqwest::Url::parse(text.trim()).map_err(|_| expected())?;
+    if !url.username().is_empty() || url.password().is_some() {
+        let problem =
+            "expected a URL without user and password: Unleash's token belongs into UNLEASH_API_TOKEN";
+        return Err(problem.into());
+    }
     let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();
     if !plain || !matches!(url.scheme(), "http" | "https") {
         return Err(expected());

@@ -87,5 +87,6 @@ pub(super) fn notices(config: &Config, values: &Values) -> Vec<String> {
     if !served.is_empty() && !served.iter().any(|environment| environment.name == *default) {
         notices.push(format!("UNLEASH_ENVIRONMENT: no token is given for `{default}`"));
     }
+    notices.extend(config.anonymous_warning());
     notices
 }

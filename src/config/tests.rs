@@ -251,7 +251,7 @@ fn durations_lists_and_empty_variables() {
 fn secrets_are_shown_nowhere() {
     const SECRET: &str = "hunter2hunter2hunter2";
     let variables = [
-        ("UNLEASH_URL", "http://user:hunter2hunter2hunter2@u"),
+        ("UNLEASH_URL", "http://u"),
         ("UNLEASH_API_TOKEN", SECRET),
         ("UNLEASH_ADMIN_TOKEN", SECRET),
         ("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", SECRET),
@@ -265,7 +265,10 @@ fn secrets_are_shown_nowhere() {
     let file = format!("[[unleash.environments]]\nname = \"production\"\ntoken = \"{SECRET}\"\n");
     let loaded = from(&file, &variables).ok();
     assert!(loaded.is_some());
-    // `url` of Unleash goes into requests as it is; everything printable must not hold the secret.
+    // Unleash's URL is printed as it is: one with a password is refused, without telling it.
+    let with_password = problems("", &[("UNLEASH_URL", "http://user:hunter2@u")]);
+    assert!(format!("{with_password:?}").contains("UNLEASH_API_TOKEN"), "{with_password:?}");
+    assert!(!format!("{with_password:?}").contains("hunter2"), "{with_password:?}");
     let shown =
         loaded.map(|loaded| format!("{:?} {:?}", loaded.settings, loaded.notices)).unwrap_or_default();
     assert!(shown.contains("***") && !shown.contains(SECRET), "{shown}");
@@ -278,9 +281,50 @@ fn secrets_are_shown_nowhere() {
 
 #[test]
 fn what_is_not_built_yet_is_not_silently_ignored() {
-    let loaded = from("", &[("UNLEASH_ADMIN_TOKEN", "t"), ("FEATURE_FLAG_CACHE_TTL", "300s")]);
+    let variables = [
+        ("UNLEASH_ADMIN_TOKEN", "t"),
+        ("FEATURE_FLAG_CACHE_TTL", "300s"),
+        ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:8082"),
+    ];
+    let loaded = from("", &variables);
     let notices = loaded.map(|loaded| loaded.notices).unwrap_or_default();
     assert_eq!(notices, ["UNLEASH_ADMIN_TOKEN is set, but the part that reads it is not built yet"]);
+}
+
+#[test]
+fn an_open_service_that_nobody_has_decided_on_is_noticed() {
+    let notices =
+        |variables: &[(&str, &str)]| from("", variables).map(|loaded| loaded.notices).unwrap_or_default();
+    let open = notices(&[]).join(" ");
+    assert!(open.contains("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES") && open.contains("0.0.0.0:8082"), "{open}");
+    assert_eq!(notices(&[("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate")]), Vec::<String>::new());
+    assert_eq!(notices(&[("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")]), Vec::<String>::new());
+    assert_eq!(notices(&[("FLAGSTREAM_HTTP__LISTEN", "[::1]:8082")]), Vec::<String>::new());
+}
+
+#[test]
+fn limits_of_callers_are_read_and_checked() {
+    let http = config("", &[]).http;
+    assert_eq!((http.connections_per_address, http.listeners_per_address), (5_000, 4_000));
+    assert_eq!((http.allowed_hosts, http.drain_delay.as_secs()), (None, 0));
+    let hosts =
+        config("", &[("FLAGSTREAM_HTTP__ALLOWED_HOSTS", "Flags.example.com, localhost")]).http.allowed_hosts;
+    assert_eq!(hosts, Some(vec!["flags.example.com".to_owned(), "localhost".to_owned()]));
+    let rate = |text: &str| {
+        let variables = [("FLAGSTREAM_AUTH__ANONYMOUS_ANSWERS_PER_SECOND", text)];
+        config("", &variables).auth.anonymous_answers_per_second.map(NonZeroU32::get)
+    };
+    assert_eq!((rate("20000"), rate("7"), rate("none")), (Some(20_000), Some(7), None));
+    for (variable, wrong) in [
+        ("FLAGSTREAM_HTTP__CONNECTIONS_PER_ADDRESS", "0"),
+        ("FLAGSTREAM_HTTP__LISTENERS_PER_ADDRESS", "8001"),
+        ("FLAGSTREAM_HTTP__ALLOWED_HOSTS", "http://flags"),
+        ("FLAGSTREAM_HTTP__DRAIN_DELAY", "6m"),
+        ("FLAGSTREAM_AUTH__ANONYMOUS_ANSWERS_PER_SECOND", "0"),
+        ("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", "fifteen-letters"),
+    ] {
+        assert!(format!("{:?}", problems("", &[(variable, wrong)])).contains(variable), "{variable}");
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ use super::values::Values;
 use super::{Secret, UnleashConfig, UnleashEnvironment, parse};
 
 const HOUR: Duration = Duration::from_secs(3_600);
+/// What is shorter could be guessed.
+const WEBHOOK_SECRET_CHARS_MIN: usize = 16;
 
 pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<UnleashConfig> {
     let url = values.optional("unleash.url", parse::unleash_url);
@@ -19,7 +21,12 @@ pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<Unle
     let metrics_interval = values.required("unleash.metrics_interval", metrics);
     let disable_metrics = values.required("unleash.disable_metrics", parse::flag);
     let admin_token = values.optional("unleash.admin_token", parse::token);
-    let webhook_secret = values.optional("unleash.webhook_secret", parse::token);
+    let webhook_secret = values.optional("unleash.webhook_secret", |text| match parse::token(text)? {
+        secret if secret.len() < WEBHOOK_SECRET_CHARS_MIN => {
+            Err(format!("expected at least {WEBHOOK_SECRET_CHARS_MIN} characters"))
+        }
+        secret => Ok(secret),
+    });
     let (url, environments) = (url?, environments?);
     match (&url, environments.is_empty()) {
         (Some(_), true) => {

@@ -22,6 +22,7 @@ const POSTGRES: Files = &[
     (60, "experiments", include_str!("../../migrations/postgres/0060_experiments.sql")),
     (70, "replay", include_str!("../../migrations/postgres/0070_replay.sql")),
     (80, "sink_generations", include_str!("../../migrations/postgres/0080_sink_generations.sql")),
+    (90, "token_makers", include_str!("../../migrations/postgres/0090_token_makers.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -36,6 +37,7 @@ const SQLITE: Files = &[
     (60, "experiments", include_str!("../../migrations/sqlite/0060_experiments.sql")),
     (70, "replay", include_str!("../../migrations/sqlite/0070_replay.sql")),
     (80, "sink_generations", include_str!("../../migrations/sqlite/0080_sink_generations.sql")),
+    (90, "token_makers", include_str!("../../migrations/sqlite/0090_token_makers.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

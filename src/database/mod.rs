@@ -11,13 +11,14 @@ pub mod pooler;
 mod sessions;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::TryFutureExt;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -134,6 +135,15 @@ impl Database {
 }
 
 impl PostgresDatabase {
+    /// Whether another host could pose as this database: it is not on this machine, and neither its certificate nor
+    /// its name is verified.
+    pub fn may_be_impersonated(&self) -> bool {
+        let host = self.options.get_host();
+        let is_address_here = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_here = self.options.get_socket().is_some() || host.starts_with('/') || host == "localhost";
+        !is_here && !is_address_here && !matches!(self.options.get_ssl_mode(), PgSslMode::VerifyFull)
+    }
+
     /// A connection of one's own, outside of the pool.
     pub async fn connect(&self) -> Result<PgConnection, DatabaseError> {
         let connecting = PgConnection::connect_with(self.options.as_ref());
@@ -297,5 +307,23 @@ mod tests {
     async fn a_url_that_is_none_is_an_error_that_names_the_setting() {
         let error = Database::open(&Secret::new("postgres://host:notaport/db"), "test").unwrap_err();
         assert!(error.to_string().starts_with("DATABASE_URL"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_database_elsewhere_must_prove_who_it_is() {
+        for (url, expected) in [
+            ("postgres://u@db.example.com/x", true),
+            ("postgres://u@db.example.com/x?sslmode=require", true),
+            ("postgres://u@10.0.0.5/x?sslmode=verify-ca", true),
+            ("postgres://u@db.example.com/x?sslmode=verify-full", false),
+            ("postgres://u@localhost/x", false),
+            ("postgres://u@127.0.0.1/x", false),
+            ("postgres:///x?host=/run/postgresql", false),
+        ] {
+            let Ok(Database::Postgres(postgres)) = Database::open(&Secret::new(url), "test") else {
+                panic!("{url}");
+            };
+            assert_eq!(postgres.may_be_impersonated(), expected, "{url}");
+        }
     }
 }

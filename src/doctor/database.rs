@@ -80,6 +80,11 @@ async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, Databa
         let advice = "grant CREATE on the schema: a partition is made for every day";
         findings.push(Finding::wrong(PART, "no table can be made", advice));
     }
+    if postgres.may_be_impersonated() {
+        let advice = "add sslmode=verify-full to DATABASE_URL (and sslrootcert=FILE for a private authority)";
+        let found = "another host could pose as the database: its certificate and name are not verified";
+        findings.push(Finding::doubtful(PART, found, advice));
+    }
     let advice = "synchronise the clocks of both machines";
     if apart > CLOCK_SKEW_MAX.num_seconds() {
         let found = format!("its clock is {apart} s from ours: nothing is removed by age");

@@ -59,8 +59,15 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         unleash::look(config),
         registry::look(config),
     );
-    let state = std::iter::once(state_dir(&config.state_dir));
+    let state = std::iter::once(state_dir(&config.state_dir)).chain(callers(config));
     kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(registry).chain(state).collect()
+}
+
+/// Who may call over HTTP, where nobody has decided on it.
+fn callers(config: &Config) -> Option<Finding> {
+    let warning = config.anonymous_warning()?;
+    let (found, advice) = warning.split_once(": ").unwrap_or((&warning, ""));
+    Some(Finding::doubtful("http", found, advice))
 }
 
 /// The snapshot and the spool are written there.

@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use rdkafka::error::KafkaError;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::config::Config;
@@ -34,6 +35,11 @@ use super::wanted::Wanted;
 pub const EXPERIMENTS_MAX: i64 = 1_000;
 /// Users of one experiment's past.
 const BACKFILLED_MAX: usize = 1_000_000;
+/// For each statement about the past: first while nobody waits for it, and then while all sinks do.
+const PAST_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCKED_PAST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Postgres's code for a statement that took longer than `statement_timeout`.
+const STATEMENT_CANCELED: &str = "57014";
 /// For a flag that is known here to be known to the database.
 const DEFINITION_PATIENCE: Duration = Duration::from_secs(2);
 const DEFINITION_PAUSE: Duration = Duration::from_millis(50);
@@ -46,6 +52,8 @@ pub struct Experiments {
     config: Arc<Config>,
     /// By environment and name. A design never changes.
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
+    /// One begins at a time: each makes the sinks wait for a moment.
+    beginnings: Semaphore,
     sender: Sender,
     format: Format,
 }
@@ -81,6 +89,8 @@ pub enum ExperimentError {
     /// Nobody has counted yet.
     #[error("the flag, or the results, are not in the database yet")]
     NotYet,
+    #[error("reading what was evaluated since `started_at` takes too long: begin later")]
+    TooLong,
     #[error("the database does not answer: {0}")]
     Database(#[from] DatabaseError),
     #[error("Kafka does not take it: {0}")]
@@ -89,6 +99,10 @@ pub enum ExperimentError {
 
 impl From<sqlx::Error> for ExperimentError {
     fn from(error: sqlx::Error) -> Self {
+        let is_canceled = error.as_database_error().and_then(|error| error.code());
+        if is_canceled.as_deref() == Some(STATEMENT_CANCELED) {
+            return Self::TooLong;
+        }
         DatabaseError::from(error).into()
     }
 }
@@ -132,6 +146,7 @@ impl Experiments {
             store,
             config,
             designs: Mutex::default(),
+            beginnings: Semaphore::new(1),
             sender,
             format: formats.conversion.clone(),
         }
@@ -148,8 +163,14 @@ impl Experiments {
         let started_at = wanted.started_at;
         let design = wanted.design(&variants).map_err(ExperimentError::Invalid)?;
         let text = serde_json::to_string(&design).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        // Never closed.
+        let _turn = self.beginnings.acquire().await;
+        if let Some(started_at) = started_at {
+            self.check_past(&design, started_at.trunc_subsecs(6)).await?;
+        }
         let (id, started_at) = in_transaction!(&self.database, |transaction, sql| {
             // Nobody writes evaluations without knowing of this experiment from here on.
+            transaction.limit_statements(LOCKED_PAST_TIMEOUT).await?;
             transaction.hold_exposures().await?;
             let started_at = started_at.unwrap_or_else(Utc::now).trunc_subsecs(6);
             let count: i64 = sqlx::query_scalar(sql(COUNT)).fetch_one(&mut *transaction).await?;
@@ -168,8 +189,7 @@ impl Experiments {
             while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
                 exposures.add(id, key(&user), version, &variant, at.timestamp_micros());
                 if exposures.len() > BACKFILLED_MAX {
-                    let message = format!("more than {BACKFILLED_MAX} users were exposed since: begin later");
-                    return Err(ExperimentError::Invalid(vec![Invalid::new("started_at", message)]));
+                    return Err(too_many_exposed());
                 }
             }
             drop(evaluated);
@@ -181,6 +201,25 @@ impl Experiments {
         let experiment =
             Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
         Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
+    }
+
+    /// Reads what the experiment would read while it makes the sinks wait, when they do not: what takes too long, or
+    /// exposes too many, is refused before it costs them anything, and the second time it is in the database's memory.
+    async fn check_past(&self, design: &Design, started_at: DateTime<Utc>) -> Result<(), ExperimentError> {
+        in_transaction!(&self.database, |transaction, sql| {
+            transaction.limit_statements(PAST_TIMEOUT).await?;
+            let mut exposures = Exposures::default();
+            let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
+            let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
+            while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
+                exposures.add(0, key(&user), version, &variant, at.timestamp_micros());
+                if exposures.len() > BACKFILLED_MAX {
+                    return Err(too_many_exposed());
+                }
+            }
+            drop(evaluated);
+        });
+        Ok(())
     }
 
     /// All there are, by environment and name.
@@ -284,6 +323,11 @@ impl Experiments {
             }
         }
     }
+}
+
+fn too_many_exposed() -> ExperimentError {
+    let message = format!("more than {BACKFILLED_MAX} users were exposed since: begin later");
+    ExperimentError::Invalid(vec![Invalid::new("started_at", message)])
 }
 
 fn entry<'e>(design: &'e Design, action: &'static str, author: Author<'e>, at: DateTime<Utc>) -> Entry<'e> {

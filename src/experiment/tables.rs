@@ -1,5 +1,7 @@
 //! What is written to the tables of experiments, in either database.
 
+use std::time::Duration;
+
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -34,6 +36,10 @@ type RunningRow = (i64, String, String, i64, Option<i64>);
 
 /// A connection within a transaction.
 pub(crate) trait Tables: Send {
+    /// From here to the end of the transaction, a statement that takes longer fails. (In SQLite none is limited.)
+    fn limit_statements(&mut self, limit: Duration)
+    -> impl Future<Output = Result<(), DatabaseError>> + Send;
+
     /// From here to the end of the transaction nobody else exposes.
     fn hold_exposures(&mut self) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
@@ -53,6 +59,12 @@ pub(crate) trait Tables: Send {
 }
 
 impl Tables for PgConnection {
+    async fn limit_statements(&mut self, limit: Duration) -> Result<(), DatabaseError> {
+        let setting = sqlx::query("SELECT set_config('statement_timeout', $1, true)");
+        setting.bind(limit.as_millis().to_string()).execute(self).await?;
+        Ok(())
+    }
+
     async fn hold_exposures(&mut self) -> Result<(), DatabaseError> {
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(EXPOSURES_LOCK).execute(self).await?;
         Ok(())
@@ -107,6 +119,10 @@ impl Tables for PgConnection {
 }
 
 impl Tables for SqliteConnection {
+    async fn limit_statements(&mut self, _limit: Duration) -> Result<(), DatabaseError> {
+        Ok(())
+    }
+
     /// There is one writer at a time.
     async fn hold_exposures(&mut self) -> Result<(), DatabaseError> {
         Ok(())

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use crate::access::Register;
 use crate::config::Config;
 use crate::evaluate::Parts;
@@ -17,13 +15,11 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::warm::View;
 
+use super::bodies::Bodies;
 use super::caller::Gate;
 use super::counts::Counts;
-
-/// Calls being answered at once; beyond them 503, not a growing queue.
-pub const MAX_CALLS: usize = 1_024;
-/// Open streams of changes.
-pub const MAX_LISTENERS: usize = 8_000;
+use super::listeners::Listeners;
+use super::places::Places;
 
 /// Everything that a call needs, built once.
 #[derive(Debug)]
@@ -40,8 +36,9 @@ pub struct Api {
     pub manager: Manager,
     pub(super) gate: Gate,
     pub(super) counts: Counts,
-    pub(super) calls: Semaphore,
-    pub(super) listeners: Arc<Semaphore>,
+    pub(super) places: Places,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) listeners: Arc<Listeners>,
     pub(super) hostname: String,
     /// Absent if everything is written as it is.
     pub(super) privacy: Option<Arc<Privacy>>,
@@ -58,6 +55,7 @@ impl Api {
         let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
         Arc::new(Self {
             gate: Gate::new(&config.auth, tokens),
+            listeners: Listeners::new(config.http.listeners_per_address),
             privacy: Privacy::of(&config.privacy),
             config,
             formats,
@@ -68,8 +66,8 @@ impl Api {
             view,
             shutdown,
             counts: Counts::default(),
-            calls: Semaphore::new(MAX_CALLS),
-            listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            places: Places::new(),
+            bodies: Bodies::new(),
             manager,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
         })

@@ -1,15 +1,19 @@
-//! Who calls, and what they may do where: the one place where that is decided.
+//! Who calls, and what they may do where and how often: the one place where that is decided.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq;
 
-use crate::access::{Addresses, Entry, Environments, Found, Grant, Register, Token, TooFast};
+use crate::access::{
+    Addresses, Entry, Environments, Found, Grant, Register, Token, TokenId, TooFast, TooMuch,
+};
 use crate::config::{AuthConfig, Scope, Secret};
 
 use super::Problem;
@@ -17,6 +21,12 @@ use super::api::Api;
 
 /// What an unknown token has to wait for: the next look at the table.
 const TOKENS_RETRY_SECONDS: u32 = 2;
+/// Tokens that one address may try in a second which this instance does not know. Beyond it they are refused without
+/// a look at the table, so that whoever guesses keeps no place from those who wait for a new token.
+const UNKNOWN_TOKENS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(50) {
+    Some(rate) => rate,
+    None => NonZeroU32::MIN,
+};
 
 /// The caller of a route. A route asks [`Caller::may_in`] with the environment that it is about, or [`Caller::may`] and
 /// then [`Caller::sees`] for each thing that it lists.
@@ -26,7 +36,7 @@ pub struct Caller(Who);
 #[derive(Debug, Clone)]
 enum Who {
     /// Without a token: more could be allowed with one.
-    Anonymous(Arc<Grant>),
+    Anonymous(Arc<Grant>, Option<IpAddr>),
     Bootstrap,
     Token(Arc<Entry>, Arc<Register>),
 }
@@ -40,7 +50,12 @@ pub struct Peer(pub IpAddr);
 pub struct Gate {
     anonymous: Arc<Grant>,
     bootstrap: Option<Secret>,
+    /// Calls without a token.
     addresses: Addresses,
+    /// Answers to calls without a token.
+    answers: Addresses,
+    /// Tokens that are not known.
+    guesses: Addresses,
     /// Absent without a database.
     pub(super) register: Option<Arc<Register>>,
 }
@@ -52,7 +67,7 @@ impl Caller {
             return Ok(());
         }
         let name = scope.name();
-        if matches!(self.0, Who::Anonymous(_)) {
+        if matches!(self.0, Who::Anonymous(..)) {
             return Err(unauthorized(&format!("this needs a token with the scope {name}"), ""));
         }
         let challenge = challenge(&format!(", error=\"insufficient_scope\", scope=\"{name}\""));
@@ -100,7 +115,7 @@ impl Caller {
     /// Who did it, for those who ask later.
     pub fn name(&self) -> String {
         match &self.0 {
-            Who::Anonymous(_) => "anonymous".to_owned(),
+            Who::Anonymous(..) => "anonymous".to_owned(),
             Who::Bootstrap => "bootstrap-token".to_owned(),
             Who::Token(entry, _) => format!("token:{}:{}", entry.valid.id, entry.valid.name),
         }
@@ -109,15 +124,28 @@ impl Caller {
     /// Ends when the caller's token counts no more; for answers that go on for long.
     pub async fn until_void(self) {
         match self.0 {
-            Who::Anonymous(_) | Who::Bootstrap => std::future::pending().await,
+            Who::Anonymous(..) | Who::Bootstrap => std::future::pending().await,
             Who::Token(entry, register) => register.until_void(&entry).await,
+        }
+    }
+
+    /// Whether the caller may see for whom flags were evaluated.
+    pub fn may_audit(&self) -> bool {
+        self.grant().is_none_or(|grant| grant.has(Scope::Audit))
+    }
+
+    /// The token of the caller, and when it expires; `None` without a token, and for the bootstrap token.
+    pub fn token(&self) -> Option<(TokenId, Option<DateTime<Utc>>)> {
+        match &self.0 {
+            Who::Anonymous(..) | Who::Bootstrap => None,
+            Who::Token(entry, _) => Some((entry.valid.id, entry.valid.expires_at)),
         }
     }
 
     /// `None`: everything, everywhere.
     fn grant(&self) -> Option<&Grant> {
         match &self.0 {
-            Who::Anonymous(grant) => Some(grant),
+            Who::Anonymous(grant, _) => Some(grant),
             Who::Bootstrap => None,
             Who::Token(entry, _) => Some(&entry.valid.grant),
         }
@@ -125,21 +153,29 @@ impl Caller {
 }
 
 impl Gate {
+    /// Whether callers without a token may do this. Asking is no call.
+    pub(super) fn may_without_token(&self, scope: Scope) -> bool {
+        self.anonymous.has(scope)
+    }
+
     pub fn new(config: &AuthConfig, register: Option<Arc<Register>>) -> Self {
         Self {
             anonymous: Arc::new(Grant::new(config.anonymous_scopes.clone(), Environments::All)),
             bootstrap: config.bootstrap_token.clone(),
             addresses: Addresses::new(config.anonymous_calls_per_second),
+            answers: Addresses::new(config.anonymous_answers_per_second),
+            guesses: Addresses::new(Some(UNKNOWN_TOKENS_PER_SECOND)),
             register,
         }
     }
 
     /// Who a call comes from; it counts as one of theirs.
-    async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Caller, Problem> {
+    pub(super) async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Caller, Problem> {
+        let address = peer.map(|Peer(address)| address);
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let Some(header) = given.next() else {
-            self.addresses.check(peer.map(|Peer(address)| address)).map_err(too_fast)?;
-            return Ok(Caller(Who::Anonymous(Arc::clone(&self.anonymous))));
+            self.addresses.check(address).map_err(too_fast)?;
+            return Ok(Caller(Who::Anonymous(Arc::clone(&self.anonymous), address)));
         };
         // Which of several would count is not ours to guess.
         let token = header.to_str().ok().filter(|_| given.next().is_none()).and_then(bearer);
@@ -148,20 +184,65 @@ impl Gate {
             return Ok(Caller(Who::Bootstrap));
         }
         let (Some(token), Some(register)) = (Token::parse(token), &self.register) else {
-            return Err(unknown());
+            return Err(self.unknown(peer));
         };
-        match register.find(&token).await {
+        let found = match register.find_known(&token) {
+            Some(found @ (Found::Valid(_) | Found::Unavailable)) => found,
+            Some(Found::Unknown) => Found::Unknown,
+            None => {
+                // It may be new: asking the table for it is what others would have to wait for.
+                self.guesses.check(address).map_err(too_many_guesses)?;
+                register.find_anew(&token).await
+            }
+        };
+        match found {
             Found::Valid(entry) => {
                 entry.call().map_err(too_fast)?;
                 Ok(Caller(Who::Token(entry, Arc::clone(register))))
             }
-            Found::Unknown => Err(unknown()),
+            Found::Unknown => Err(self.unknown(peer)),
             Found::Unavailable => {
                 let detail = "whether the token is valid cannot be told at the moment";
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 Err(problem.retry_after(TOKENS_RETRY_SECONDS))
             }
         }
+    }
+}
+
+impl Gate {
+    /// Counts a secret that is not known against the address that it came from, as a call without a token would be.
+    pub(super) fn guessed(&self, peer: Option<Peer>) -> Result<(), Problem> {
+        let address = peer.map(|Peer(address)| address);
+        let counted = self.addresses.check(address).and_then(|()| self.guesses.check(address));
+        counted.map_err(too_many_guesses)
+    }
+
+    /// The answer to a token that is not known.
+    fn unknown(&self, peer: Option<Peer>) -> Problem {
+        self.guessed(peer).err().unwrap_or_else(unknown)
+    }
+
+    /// Counts answers against the address of a caller without a token. Programs on the same machine are not limited.
+    pub(super) fn answers(&self, caller: &Caller, count: usize) -> Result<(), Problem> {
+        let Who::Anonymous(_, address) = &caller.0 else { return Ok(()) };
+        let is_near = address.is_some_and(|address| address.to_canonical().is_loopback());
+        let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).filter(|_| !is_near)
+        else {
+            return Ok(());
+        };
+        self.answers.check_many(*address, count).map_err(|too_much| match too_much {
+            TooMuch::Now(too_fast) => {
+                let detail = "too many answers in a second for callers without a token";
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(too_fast.seconds())
+            }
+            TooMuch::Ever(most) => {
+                let detail = format!(
+                    "{count} answers are asked for, and callers without a token get at most {most} in a second"
+                );
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+            }
+        })
     }
 }
 
@@ -198,6 +279,11 @@ fn unauthorized(detail: &str, error: &str) -> Problem {
 fn challenge(error: &str) -> HeaderValue {
     let challenge = HeaderValue::try_from(format!("Bearer realm=\"flagstream\"{error}"));
     challenge.unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+fn too_many_guesses(too_fast: TooFast) -> Problem {
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens in a second");
+    problem.retry_after(too_fast.seconds())
 }
 
 fn too_fast(too_fast: TooFast) -> Problem {

@@ -11,16 +11,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::stream;
-use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Scope;
 use crate::message::change::ChangeKind;
@@ -28,9 +26,10 @@ use crate::metrics::DropLabels;
 use crate::store::changes::{Changed, Follower};
 
 use super::Problem;
-use super::api::{Api, MAX_LISTENERS};
-use super::caller::Caller;
+use super::api::Api;
+use super::caller::{Caller, Peer};
 use super::input::last_parameter;
+use super::listeners::ListenerPlace;
 use super::openapi::calls::{Stream, StreamHeaders, StreamQuery};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -73,19 +72,7 @@ struct Listener {
     follower: Follower,
     /// Events that are ready.
     ready: VecDeque<Event>,
-    _place: Place,
-}
-
-/// One of so many places for listeners, given back when the stream ends.
-struct Place {
-    open: Gauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
+    _place: ListenerPlace,
 }
 
 /// Follows changes of flags.
@@ -99,10 +86,11 @@ impl Drop for Place {
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    peer: Option<Extension<Peer>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    listen(api, caller, Dialect::Own, query.as_deref(), &headers)
+    listen(api, caller, Dialect::Own, peer, query.as_deref(), &headers)
 }
 
 /// Tells providers when to evaluate again.
@@ -116,30 +104,28 @@ pub(super) async fn changes(
 pub(super) async fn openfeature(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    peer: Option<Extension<Peer>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    listen(api, caller, Dialect::OpenFeature, query.as_deref(), &headers)
+    listen(api, caller, Dialect::OpenFeature, peer, query.as_deref(), &headers)
 }
 
 fn listen(
     api: Arc<Api>,
     caller: Caller,
     dialect: Dialect,
+    peer: Option<Extension<Peer>>,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    let peer = peer.map(|Extension(peer)| peer);
     caller.may(dialect.scope())?;
     let environment = last_parameter(query, "environment").map(Cow::into_owned);
     if let Some(environment) = &environment {
         caller.may_in(dialect.scope(), environment)?;
     }
-    let Ok(permit) = Arc::clone(&api.listeners).try_acquire_owned() else {
-        let detail = format!("{MAX_LISTENERS} listeners are connected already");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
-    };
-    let place = Place { open: api.metrics.http.listeners.clone(), _permit: permit };
-    place.open.inc();
+    let place = api.listeners.take(peer, &api.metrics.http.listeners)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
     let changes = api.store.changes();
     let (follower, first) = match last.map(|version| changes.follow_after(version)) {

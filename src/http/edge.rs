@@ -27,7 +27,7 @@ use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
-use super::input::{Bodiless, Input, json_answer, wait_for_version};
+use super::input::{Bodiless, Input, evaluation_place, json_answer};
 use super::manage::{FlagName, FlagPath};
 use super::openapi::calls::{EdgeProblems, EdgeQuery, EvaluationHeaders};
 use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
@@ -68,6 +68,7 @@ pub(super) async fn check(
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
+    api.gate.answers(&caller, 1)?;
     evaluate(&api, Layer::Check, &environment, name, &input).await
 }
 
@@ -92,6 +93,7 @@ pub(super) async fn flag(
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Read, &environment)?;
+    api.gate.answers(&caller, 1)?;
     evaluate(&api, Layer::Endpoint, &environment, name, &input).await
 }
 
@@ -111,7 +113,7 @@ pub(super) async fn list(
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Read, &environment)?;
     let min_version = input.min_version()?;
-    wait_for_version(&api, min_version).await?;
+    let _place = evaluation_place(&api, min_version).await?;
     let asked = Asked { layer: Layer::List, environment, flag: String::new(), user: None };
     let found = look(&api, &asked, min_version).await;
     if let Some((body, version)) = found.value.as_deref().and_then(|kept| body::kept_list(kept, &asked)) {
@@ -137,7 +139,7 @@ async fn evaluate(
     input: &Input,
 ) -> Result<Response, Problem> {
     let min_version = input.min_version()?;
-    wait_for_version(api, min_version).await?;
+    let _place = evaluation_place(api, min_version).await?;
     let environment = environment.to_owned();
     let user = input.parameter("user_id").map(String::from);
     let asked = Asked { layer, environment, flag, user };

@@ -23,7 +23,7 @@ use super::api::Api;
 use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
-use super::input::{Input, json_answer, refused, wait_for_version};
+use super::input::{Input, Unread, evaluation_place, json_answer, refused};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
@@ -63,9 +63,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    single(&api, &caller, &input, None).await
+    single(&api, &caller, unread, None).await
 }
 
 /// Evaluates one flag as a boolean.
@@ -86,23 +86,24 @@ pub(super) async fn one(
 pub(super) async fn boolean(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    single(&api, &caller, &input, Some(ValueType::Boolean)).await
+    single(&api, &caller, unread, Some(ValueType::Boolean)).await
 }
 
 async fn single(
     api: &Arc<Api>,
     caller: &Caller,
-    input: &Input,
+    unread: Unread,
     of: Option<ValueType>,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Evaluate)?;
+    let input = unread.read_for(api, caller, Scope::Evaluate).await?;
     let query = Query::one(&input.body, of).map_err(refused)?;
-    let environment = environment_of(api, input, query.environment.as_deref());
+    let environment = environment_of(api, &input, query.environment.as_deref());
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
-    wait_for_version(api, min_version).await?;
+    let _place = evaluation_place(api, min_version).await?;
+    api.gate.answers(caller, 1)?;
     let (body, parcel, version) = answered(api, &environment, &query, min_version, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = "expected none here; evaluate/bulk takes many";
@@ -116,7 +117,7 @@ async fn single(
         Ok(body)
     })
     .await?;
-    finish(api, input, body, parcel, version).await
+    finish(api, &input, body, parcel, version).await
 }
 
 /// Evaluates many flags, for one user or many contexts, all from one snapshot.
@@ -137,14 +138,14 @@ async fn single(
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Evaluate)?;
+    let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
     let query = Query::many(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, query.environment.as_deref());
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
-    wait_for_version(&api, min_version).await?;
+    let _place = evaluation_place(&api, min_version).await?;
     let (body, parcel, version) = answered(&api, &environment, &query, min_version, |call, trail| {
         let all: Vec<Ask<'_>>;
         let asks = match &query.asked {
@@ -159,6 +160,7 @@ pub(super) async fn bulk(
         };
         let subjects = query.subjects.as_slice();
         call.check_size(asks, subjects)?;
+        api.gate.answers(&caller, asks.len() * subjects.len())?;
         trail.reserve(asks.len() * subjects.len());
         Ok(match &query.subjects {
             Subjects::One(subject) => body::bulk(call, subject, asks, trail),
@@ -189,14 +191,14 @@ pub(super) async fn bulk(
 pub(super) async fn batch(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Evaluate)?;
+    let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
     let names = flag_names(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = input.min_version()?;
-    wait_for_version(&api, min_version).await?;
+    let _place = evaluation_place(&api, min_version).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = input.parameter("user_id").filter(|user| !user.is_empty());
     subject.context.session_id = input.parameter("session_id").filter(|session| !session.is_empty());
@@ -205,6 +207,7 @@ pub(super) async fn batch(
     let kept = kept(&api, When::ReadPath, &environment, subjects, &asks, min_version).await;
     let answer = |call: &Call<'_>, trail: &mut Trail<'_>| {
         call.check_size(&asks, subjects)?;
+        api.gate.answers(&caller, asks.len())?;
         Ok(body::batch(call, &subject, &asks, trail))
     };
     let (body, parcel, version) = in_call(&api, &environment, &kept, answer)?;

@@ -1,13 +1,22 @@
 //! Whether this process lives, should get traffic, and how its parts are.
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::json;
 
+use crate::config::Scope;
+use crate::health::PartHealth;
+
 use super::Surface;
+use super::caller::Peer;
+
+/// In place of details that the caller may not see.
+const DETAILS_HINT: &str =
+    "call with a token that has the scope read, or use the listener of FLAGSTREAM_HTTP__ADMIN_LISTEN";
 
 pub(super) fn routes() -> Router<Surface> {
     Router::new()
@@ -24,25 +33,61 @@ pub(super) async fn live() -> Response {
 
 /// Whether this process should get traffic.
 #[utoipa::path(get, path = "/health/ready", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
-pub(super) async fn ready(State(surface): State<Surface>) -> Response {
+pub(super) async fn ready(
+    State(surface): State<Surface>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
     match surface.health.is_ready() {
         true => fresh(StatusCode::OK, json!({"status": "ready"})),
         false => {
             let overview = surface.health.overview();
             let waits = overview.parts.iter().filter(|(_, part)| part.required_for_ready);
+            let details = sees_details(&surface, peer, &headers).await;
+            let told = |part: &PartHealth| match details {
+                true => json!(part.report),
+                false => json!({"state": part.report.state}),
+            };
             let parts: serde_json::Map<_, _> =
-                waits.map(|(name, part)| ((*name).to_owned(), json!(part.report))).collect();
+                waits.map(|(name, part)| ((*name).to_owned(), told(part))).collect();
             fresh(StatusCode::SERVICE_UNAVAILABLE, json!({"status": "not ready", "parts": parts}))
         }
     }
 }
 
-/// How each part is doing.
+/// How each part is doing. Addresses, causes and numbers are shown to callers with the scope `read`, and to everybody
+/// on the listener for operators; others see the states.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
-pub(super) async fn overview(State(surface): State<Surface>) -> Response {
+pub(super) async fn overview(
+    State(surface): State<Surface>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
     let overview = surface.health.overview();
     let status = if overview.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    fresh(status, json!(overview))
+    if sees_details(&surface, peer, &headers).await {
+        return fresh(status, json!(overview));
+    }
+    let states = overview.parts.iter().map(|(name, part)| {
+        let PartHealth { report, required_for_ready, .. } = part;
+        let told = json!({"state": report.state, "required_for_ready": required_for_ready});
+        ((*name).to_owned(), told)
+    });
+    let parts: serde_json::Map<_, _> = states.collect();
+    fresh(
+        status,
+        json!({"status": overview.status, "ready": overview.ready, "parts": parts, "details": DETAILS_HINT}),
+    )
+}
+
+/// Whether the caller may see more than states. A token that is not known is no reason to answer less than without one.
+async fn sees_details(surface: &Surface, peer: Option<Extension<Peer>>, headers: &HeaderMap) -> bool {
+    let Some(gate) = &surface.gate else { return true };
+    let gate = surface.api.as_ref().map_or(&**gate, |api| &api.gate);
+    let peer = peer.map(|Extension(peer)| peer);
+    gate.may_without_token(Scope::Read)
+        || (headers.contains_key(AUTHORIZATION)
+            && gate.identify(headers, peer).await.is_ok_and(|caller| caller.may(Scope::Read).is_ok()))
 }
 
 fn fresh(status: StatusCode, body: serde_json::Value) -> Response {

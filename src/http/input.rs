@@ -1,6 +1,7 @@
 //! What a call brings: its body, the query, and the version it wants to see at least.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,47 +9,82 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use chrono::Utc;
 use tokio::time::Instant;
 
+use crate::config::Scope;
 use crate::message::request::{MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, Refusal, RefusalCode, check_length};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
+use super::Caller;
 use super::api::Api;
 use super::evaluate::ENVIRONMENT_HEADER;
+use super::places::{CallPlace, Pool};
 use super::problem::{FieldError, Problem};
 
 /// A version that is not in force within this time is not waited for any longer.
-const MIN_VERSION_PATIENCE: Duration = Duration::from_secs(2);
+const MIN_VERSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Versions are milliseconds of the leader's clock, or one more than the version before. One that is further ahead of
+/// both than this cannot come into force in time, and is not waited for at all.
+const MAX_VERSION_AHEAD_MS: u64 = 300_000;
 const MIN_VERSION_HEADER: &str = "if-flags-version";
 const MIN_VERSION: &str = "min_version";
 
-/// A body of JSON, not read yet.
+/// A call with a body of JSON that was not read yet. It is read for a caller who may do what it asks for, so that
+/// nobody else can keep the service waiting for one.
+#[derive(Debug)]
+pub struct Unread {
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Body,
+}
+
+/// A call with its body of JSON, not parsed yet.
 #[derive(Debug)]
 pub struct Input {
     pub body: Bytes,
     headers: HeaderMap,
     query: Option<String>,
+    /// Held until the call is answered.
+    _place: Option<CallPlace>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Input {
-    type Rejection = Problem;
+impl<S: Send + Sync> FromRequest<S> for Unread {
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Infallible> {
         let (parts, body) = request.into_parts();
-        check_content_type(&parts.headers)?;
         let query = parts.uri.query().map(str::to_owned);
-        check_repeated(&parts.headers, query.as_deref())?;
-        let body = Limited::new(body, super::MAX_BODY_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let message = format!("the body is larger than {} bytes", super::MAX_BODY_BYTES);
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-            } else {
-                Problem::new(StatusCode::BAD_REQUEST, "the body ended early")
-            }
-        })?;
-        let (body, headers) = (body.to_bytes(), parts.headers);
-        Ok(Self { body, headers, query })
+        Ok(Self { headers: parts.headers, query, body })
+    }
+}
+
+impl Unread {
+    /// The call with its body, of a caller who may do this somewhere. Evaluations take their place afterwards, with
+    /// [`evaluation_place`].
+    pub async fn read_for(self, api: &Api, caller: &Caller, scope: Scope) -> Result<Input, Problem> {
+        caller.may(scope)?;
+        self.read(api).await
+    }
+
+    /// The same, with a place of this pool.
+    pub(super) async fn read_in(
+        self,
+        api: &Api,
+        caller: &Caller,
+        scope: Scope,
+        pool: Pool,
+    ) -> Result<Input, Problem> {
+        let input = self.read_for(api, caller, scope).await?;
+        Ok(Input { _place: Some(api.places.take(pool)?), ..input })
+    }
+
+    /// For routes that know their caller by a secret of their own, and have checked it.
+    pub(super) async fn read(self, api: &Api) -> Result<Input, Problem> {
+        check_content_type(&self.headers)?;
+        check_repeated(&self.headers, self.query.as_deref())?;
+        let body = api.bodies.read(self.body).await?;
+        Ok(Input { body, headers: self.headers, query: self.query, _place: None })
     }
 }
 
@@ -62,7 +98,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().map(str::to_owned);
         check_repeated(&parts.headers, query.as_deref())?;
-        Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query }))
+        Ok(Self(Input { body: Bytes::new(), headers: parts.headers.clone(), query, _place: None }))
     }
 }
 
@@ -123,16 +159,24 @@ pub fn last_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, 
     last.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// Waits until a version is in force, within bounds.
-pub async fn wait_for_version(api: &Api, wanted: Option<u64>) -> Result<(), Problem> {
-    let Some(version) = wanted.filter(|version| *version > api.store.version()) else {
-        return Ok(());
-    };
-    if api.store.wait_for_version(version, Instant::now() + MIN_VERSION_PATIENCE).await {
-        return Ok(());
+/// A place to evaluate in, once the wanted version is in force. Waiting for it takes a place of another pool.
+pub(super) async fn evaluation_place(api: &Api, wanted: Option<u64>) -> Result<CallPlace, Problem> {
+    let in_force = api.store.version();
+    if let Some(version) = wanted.filter(|version| *version > in_force) {
+        let now_ms = Utc::now().timestamp_millis().unsigned_abs();
+        let may_come = version <= now_ms.max(in_force).saturating_add(MAX_VERSION_AHEAD_MS);
+        if !may_come || !wait_for_version(api, version).await? {
+            let detail = format!("version {version} is not in force here yet; {} is", api.store.version());
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+        }
     }
-    let detail = format!("version {version} is not in force here yet; {} is", api.store.version());
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
+    api.places.take(Pool::Evaluation)
+}
+
+/// Whether the version came into force in time.
+async fn wait_for_version(api: &Api, version: u64) -> Result<bool, Problem> {
+    let _place = api.places.take(Pool::VersionWait)?;
+    Ok(api.store.wait_for_version(version, Instant::now() + MIN_VERSION_TIMEOUT).await)
 }
 
 /// Everything that is wrong with a body, in one answer.

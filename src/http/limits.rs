@@ -1,32 +1,35 @@
-//! What every call passes, in one layer (each layer costs every call a few allocations): how many calls are answered
-//! at once, how long an answer may take, and the form of errors that the router itself finds.
+//! What every call passes, in one layer (each layer costs every call a few allocations): which host names it may use
+//! and from which pages it may come, how long an answer may take, the headers of every answer, and the form of errors
+//! that the router itself finds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
 use crate::metrics::RefusedLabels;
 
-use super::api::{Api, MAX_CALLS};
-use super::{Problem, server};
+use super::api::Api;
+use super::{Problem, Surface, origin, server};
 
 /// The limits of some routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(super) time: Duration,
-    /// Whose calls are counted; `None`: as many as come.
+    /// Names that may stand in `Host`; `None`: any.
+    pub(super) allowed_hosts: Option<Arc<[String]>>,
+    /// Where refused calls are counted; `None`: nowhere.
     pub(super) api: Option<Arc<Api>>,
 }
 
 impl Limits {
-    pub(crate) fn of(api: Option<Arc<Api>>) -> Self {
-        Self { time: server::ANSWER_TIMEOUT, api }
+    pub(crate) fn of(surface: &Surface, api: Option<Arc<Api>>) -> Self {
+        Self { time: server::ANSWER_TIMEOUT, allowed_hosts: surface.allowed_hosts.clone(), api }
     }
 
     /// The routes within these limits.
@@ -36,19 +39,20 @@ impl Limits {
 }
 
 async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    let Some(api) = &limits.api else {
-        return answered(limits.time, request, next).await;
+    let mut response = match origin::check(limits.allowed_hosts.as_deref(), &request) {
+        Ok(()) => answered(limits.time, request, next).await,
+        Err(problem) => problem.into_response(),
     };
-    let response = match api.calls.try_acquire() {
-        Ok(_permit) => answered(limits.time, request, next).await,
-        // Told to come again, not queued.
-        Err(_) => {
-            let detail = format!("{MAX_CALLS} calls are being answered already");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1).into_response()
-        }
-    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // An answer may be about a user: no cache keeps it unless its route says so.
+    if limits.api.is_some() && !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     // What was refused for who asked, how often, or when.
-    if let Some(labels) = RefusedLabels::of(response.status().as_u16()) {
+    if let Some(api) = &limits.api
+        && let Some(labels) = RefusedLabels::of(response.status().as_u16())
+    {
         api.metrics.http.refused.get_or_create(&labels).inc();
     }
     response

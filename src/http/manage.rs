@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::header::{CONTENT_TYPE, ETAG, LINK, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -22,12 +22,13 @@ use serde::Serialize;
 
 use crate::config::Scope;
 use crate::flag::local;
-use crate::manage::{Asked, By, Done, ManageError, Shown};
+use crate::manage::{Asked, By, Done, HistoryWanted, ManageError, Shown};
 
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::Input;
+use super::input::Unread;
+use super::places::Pool;
 
 pub(super) use ask::reason;
 pub use ask::segment;
@@ -126,9 +127,9 @@ pub(super) async fn one(
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let reason = reason(&input)?;
     let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
     let (name, environment, flag) = new;
@@ -161,8 +162,9 @@ pub(super) async fn update(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, reason(&input)?);
     let asked = Asked { environment: &environment, name: &name, expected: &expected };
@@ -219,13 +221,16 @@ pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) 
     answer(StatusCode::OK, &synced)
 }
 
-/// The latest evaluations of a flag, the last one first.
+/// The latest evaluations of a flag, the last one first. For whom they were is shown with the scope `audit`.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/history",
     tag = "management",
-    params(FlagPath, EnvironmentQuery, LimitQuery),
-    responses((status = 200, description = "As they were audited", body = History), ManageProblems)
+    params(FlagPath, EnvironmentQuery, doc::HistoryQuery),
+    responses(
+        (status = 200, description = "As they were audited; `Link` has the address of earlier ones", body = History),
+        ManageProblems
+    )
 )]
 pub(super) async fn history(
     State(api): State<Arc<Api>>,
@@ -236,8 +241,21 @@ pub(super) async fn history(
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
     caller.may_in(Scope::Read, &environment)?;
-    let history = api.manager.history(&environment, &name, limit).await.map_err(problem)?;
-    answer(StatusCode::OK, &history)
+    let before = ask.parameter("before").map(|text| text.parse()).transpose();
+    let before = before.map_err(|message| Problem::of_field(StatusCode::BAD_REQUEST, "before", message))?;
+    let wanted = HistoryWanted { limit, before, with_users: caller.may_audit() };
+    let history = api.manager.history(&environment, &name, wanted).await.map_err(problem)?;
+    let mut response = answer(StatusCode::OK, &history.evaluations)?;
+    if let Some(next) = history.next {
+        let (name, environment) = (segment(&name), ask::encoded(&environment));
+        let link = format!(
+            "<{FLAGS}/{name}/history?environment={environment}&limit={limit}&before={next}>; rel=\"next\""
+        );
+        if let Ok(link) = HeaderValue::try_from(link) {
+            response.headers_mut().insert(LINK, link);
+        }
+    }
+    Ok(response)
 }
 
 /// The latest changes of a flag and of its kill switch, the last one first.

@@ -4,9 +4,11 @@
 //! and size, and a stop that lets answers finish.
 
 pub mod api;
+mod bodies;
 mod call;
 mod caller;
 mod changes;
+mod connections;
 mod counts;
 mod edge;
 mod evaluate;
@@ -15,9 +17,12 @@ pub mod health;
 mod input;
 mod kept;
 mod limits;
+mod listeners;
 mod manage;
 mod ofrep;
 mod openapi;
+mod origin;
+mod places;
 pub mod problem;
 pub mod server;
 pub mod tls;
@@ -37,14 +42,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::config::Config;
 use crate::health::Registry;
 use crate::metrics::Metrics;
 
+use caller::Gate;
+pub(crate) use input::Unread;
 pub(crate) use limits::Limits;
 
 pub use api::Api;
 pub use caller::Caller;
-pub(crate) use input::Input;
 pub use manage::segment;
 pub use problem::Problem;
 pub use server::Server;
@@ -60,22 +67,35 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What the routes need.
 #[derive(Debug, Clone)]
 pub struct Surface {
-    pub health: Arc<Registry>,
-    pub metrics: Arc<Metrics>,
+    health: Arc<Registry>,
+    metrics: Arc<Metrics>,
     /// The routes of the `api` role; without them only health and metrics are served.
-    pub api: Option<Arc<Api>>,
+    api: Option<Arc<Api>>,
+    /// Decides who sees the details of health, where there is no `api` role to ask. `None`: everybody sees them.
+    gate: Option<Arc<Gate>>,
+    /// Names that may stand in `Host`; `None`: any.
+    allowed_hosts: Option<Arc<[String]>>,
+}
+
+impl Surface {
+    pub fn new(config: &Config, health: Arc<Registry>, metrics: Arc<Metrics>, api: Option<Arc<Api>>) -> Self {
+        let gate = Some(Arc::new(Gate::new(&config.auth, None)));
+        let allowed_hosts = config.http.allowed_hosts.as_deref().map(Arc::from);
+        Self { health, metrics, api, gate, allowed_hosts }
+    }
 }
 
 /// The routes of the main listener; `with_metrics` where they have no listener of their own.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let own = health::routes();
     let own = if with_metrics { own.route("/metrics", get(metrics)) } else { own };
-    let own = Limits::of(None).around(own);
+    let own = Limits::of(&surface, None).around(own);
     let Some(api) = surface.api.clone() else {
         return finish(own, surface);
     };
     let cors = cors(&api.config.api.cors_origins);
-    let router = finish(own.merge(api_routes(api)), surface);
+    let routes = api_routes(&surface, api);
+    let router = finish(own.merge(routes), surface);
     // Around all others: what a browser asks before a call is no call of any route.
     match cors {
         Some(cors) => router.layer(cors),
@@ -84,7 +104,7 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 }
 
 /// The routes of the `api` role, one file per surface.
-fn api_routes<S>(api: Arc<Api>) -> Router<S> {
+fn api_routes<S>(surface: &Surface, api: Arc<Api>) -> Router<S> {
     let routes = Router::new()
         .merge(evaluate::routes())
         .merge(manage::routes())
@@ -94,7 +114,7 @@ fn api_routes<S>(api: Arc<Api>) -> Router<S> {
         .merge(webhook::routes())
         .merge(tokens::routes())
         .merge(openapi::routes());
-    Limits::of(Some(Arc::clone(&api))).around(routes).with_state(api)
+    Limits::of(surface, Some(Arc::clone(&api))).around(routes).with_state(api)
 }
 
 /// What pages of these origins may do; nothing where there are none.
@@ -116,9 +136,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     })
 }
 
-/// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`).
+/// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`): whoever reaches it sees everything.
 pub fn admin_router(surface: Surface) -> Router {
-    router(Surface { api: None, ..surface }, true)
+    router(Surface { api: None, gate: None, allowed_hosts: None, ..surface }, true)
 }
 
 /// With answers for what is not there.

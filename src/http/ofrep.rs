@@ -25,7 +25,7 @@ use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
-use super::input::{Input, json_answer, wait_for_version};
+use super::input::{Input, Unread, evaluation_place, json_answer};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
@@ -61,20 +61,19 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     UrlPath(key): UrlPath<String>,
     caller: Result<Caller, Problem>,
-    input: Result<Input, Problem>,
+    unread: Unread,
 ) -> Response {
-    answer_one(&api, &key, caller, input).await.unwrap_or_else(|failure| failure.into_response(Some(&key)))
+    answer_one(&api, &key, caller, unread).await.unwrap_or_else(|failure| failure.into_response(Some(&key)))
 }
 
 async fn answer_one(
     api: &Arc<Api>,
     key: &str,
     caller: Result<Caller, Problem>,
-    input: Result<Input, Problem>,
+    unread: Unread,
 ) -> Result<Response, Failure> {
     let caller = caller?;
-    caller.may(Scope::Evaluate)?;
-    let input = input?;
+    let input = unread.read_for(api, &caller, Scope::Evaluate).await?;
     let environment = environment_of(api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
@@ -83,9 +82,10 @@ async fn answer_one(
         return Err(Failure::new(StatusCode::BAD_REQUEST, "GENERAL", details));
     }
     let min_version = input.min_version()?;
-    wait_for_version(api, min_version).await?;
+    let _place = evaluation_place(api, min_version).await?;
     let (ask, environment) = (Ask::new(key.into(), None, None), environment_of(api, &input, None));
     let (subjects, asks) = (std::slice::from_ref(&subject), std::slice::from_ref(&ask));
+    api.gate.answers(&caller, 1)?;
     let kept = kept(api, When::Unready, &environment, subjects, asks, min_version).await;
     let (result, parcel, version) = {
         let snapshot = api.store.load();
@@ -124,24 +124,24 @@ async fn answer_one(
 pub(super) async fn all(
     State(api): State<Arc<Api>>,
     caller: Result<Caller, Problem>,
-    input: Result<Input, Problem>,
+    unread: Unread,
 ) -> Response {
-    answer_all(&api, caller, input).await.unwrap_or_else(|failure| failure.into_response(None))
+    answer_all(&api, caller, unread).await.unwrap_or_else(|failure| failure.into_response(None))
 }
 
 async fn answer_all(
     api: &Arc<Api>,
     caller: Result<Caller, Problem>,
-    input: Result<Input, Problem>,
+    unread: Unread,
 ) -> Result<Response, Failure> {
     let caller = caller?;
-    caller.may(Scope::Evaluate)?;
-    let input = input?;
+    let input = unread.read_for(api, &caller, Scope::Evaluate).await?;
     let environment = environment_of(api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
-    wait_for_version(api, input.min_version()?.max(notified_version(&input))).await?;
-    let (flags, parcel, version) = evaluate_all(api, &environment, &subject)?;
+    let min_version = input.min_version()?.max(notified_version(&input));
+    let _place = evaluation_place(api, min_version).await?;
+    let (flags, parcel, version) = evaluate_all(api, &caller, &environment, &subject)?;
     publish(api, &input, parcel).await?;
     // Of the flags alone: the version around them changes with flags that are none of this environment's.
     let etag = etag(&flags);
@@ -158,6 +158,7 @@ async fn answer_all(
 
 fn evaluate_all(
     api: &Arc<Api>,
+    caller: &Caller,
     environment: &str,
     subject: &Subject<'_>,
 ) -> Result<(Vec<u8>, Parcel, u64), Failure> {
@@ -170,6 +171,7 @@ fn evaluate_all(
     names.sort_unstable();
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     call.check_size(&asks, std::slice::from_ref(subject))?;
+    api.gate.answers(caller, asks.len())?;
     let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
         let mut trail = call.trail(tally);
         trail.reserve(asks.len());

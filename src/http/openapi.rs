@@ -11,7 +11,9 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS,
+};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -25,6 +27,9 @@ use super::edge as edge_routes;
 use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
+/// The viewer runs our own scripts only, and stands in nobody's frame. Its styles are partly written into elements.
+const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -114,7 +119,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn document() -> Response {
-    ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response()
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], TEXT.clone()).into_response()
 }
 
 fn viewer(file: &str) -> Response {
@@ -123,6 +128,10 @@ fn viewer(file: &str) -> Response {
         return Problem::new(StatusCode::NOT_FOUND, "no such file").into_response();
     };
     let mut response = Response::new(Body::from(found.bytes.into_owned()));
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(VIEWER_POLICY));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     if let Ok(content_type) = HeaderValue::try_from(found.content_type) {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }

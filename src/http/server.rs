@@ -1,38 +1,50 @@
-//! Listening, with limits: how many connections, how long a header, an idle connection and a stop may take.
+//! Listens for connections, serves them within limits of time, and lets calls under way finish at a stop.
+//!
+//! ```text
+//!  accept ─► a place (connections.rs) ─► TLS handshake ─► first request within 10 s ─► calls ─► idle: closed
+//! ```
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::Request;
-use hyper::body::Incoming;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use axum::routing::future::RouteFuture;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
-use tower::ServiceExt;
+use tokio_util::task::TaskTracker;
 
 use crate::config::TlsConfig;
 use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 use super::caller::Peer;
+use super::connections::{CallUnderWay, ConnectionLimits, Connections, MAX_CONNECTIONS, Place, Use};
 use super::handles;
 use super::tls::Tls;
 
-/// Connections beyond this wait in the system's queue.
-const MAX_CONNECTIONS: usize = 10_000;
-/// For a request's header to arrive, and for the next request of a kept connection.
+/// From the acceptance of a connection to its first complete request header, the TLS handshake included.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a request's header to arrive, and over HTTP/1 for the next request of a kept connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a call under way is closed after this time, whatever its protocol.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the peer of an idle connection to read that it is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -42,17 +54,27 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// At shutdown, for answers under way.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of the listener (out of file handles, say): trying at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection that ends when its peer reads nothing for too long.
 pub(super) type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
+
+/// How long a connection may take for what; tests shorten it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeouts {
+    pub(super) first_request: Duration,
+    pub(super) idle: Duration,
+    pub(super) write: Duration,
+}
 
 /// A bound listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     tls: Option<Tls>,
-    pub(super) write_timeout: Duration,
+    metrics: Option<Arc<Metrics>>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) timeouts: Timeouts,
 }
 
 impl Server {
@@ -60,7 +82,10 @@ impl Server {
     pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
-        Ok(Self { listener, tls: None, write_timeout: WRITE_TIMEOUT })
+        let limits = ConnectionLimits { max: MAX_CONNECTIONS, max_per_address: MAX_CONNECTIONS };
+        let timeouts =
+            Timeouts { first_request: FIRST_REQUEST_TIMEOUT, idle: IDLE_TIMEOUT, write: WRITE_TIMEOUT };
+        Ok(Self { listener, tls: None, metrics: None, limits, timeouts })
     }
 
     /// From now on TLS only.
@@ -74,6 +99,12 @@ impl Server {
         self.tls.clone()
     }
 
+    /// Limits the open connections of one address, and counts connections that are closed or refused for a limit.
+    pub fn limit(&mut self, connections_per_address: usize, metrics: Arc<Metrics>) {
+        self.limits.max_per_address = connections_per_address;
+        self.metrics = Some(metrics);
+    }
+
     /// The address in use, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
@@ -81,38 +112,42 @@ impl Server {
 
     /// Serves `router` until `shutdown`, then lets answers under way finish.
     pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
-        let max_connections = handles::raise_for(MAX_CONNECTIONS);
-        let (graceful, builder) = (GracefulShutdown::new(), Arc::new(builder()));
-        let connections = Arc::new(Semaphore::new(max_connections));
+        let limits = ConnectionLimits { max: handles::raise_for(self.limits.max), ..self.limits };
+        let (tasks, builder) = (TaskTracker::new(), Arc::new(builder()));
+        let connections = Connections::new(limits, self.metrics);
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
-                accepted = accept(&self.listener, &connections) => accepted,
+                accepted = accept(&self.listener) => accepted,
             };
             match accepted {
-                Ok((stream, peer, permit)) => {
+                Ok((stream, peer)) => {
+                    // Without a place the socket is closed at once: its peer learns of it, and may try again.
+                    let Some(place) = connections.admit(peer.ip()) else { continue };
                     let connection = Connection {
-                        peer: Peer(peer),
+                        peer: Peer(peer.ip()),
                         builder: Arc::clone(&builder),
-                        watcher: graceful.watcher(),
                         router: router.clone(),
-                        _permit: permit,
+                        timeouts: self.timeouts,
+                        shutdown: shutdown.clone(),
+                        place: Arc::new(place),
                     };
                     let mut stream = TimeoutStream::new(stream);
-                    stream.set_write_timeout(Some(self.write_timeout));
-                    tokio::spawn(connection.serve(Box::pin(stream), self.tls.clone()));
+                    stream.set_write_timeout(Some(self.timeouts.write));
+                    tasks.spawn(connection.serve(Box::pin(stream), self.tls.clone()));
                 }
                 Err(error) => {
                     static LIMIT: LogLimit = LogLimit::new();
                     if let Some(suppressed) = LIMIT.admit() {
                         tracing::warn!(%error, suppressed, "a connection could not be accepted");
                     }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
         drop(self.listener);
-        if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tasks.close();
+        if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("answers under way were given up");
         }
         Ok(())
@@ -135,47 +170,150 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await;
-    let permit = permit.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept().await?;
     // Small answers must not wait for an acknowledgement of the ones before.
     stream.set_nodelay(true)?;
-    Ok((stream, peer.ip(), permit))
+    Ok((stream, peer))
 }
 
 /// What serving one connection takes.
 struct Connection {
     builder: Arc<auto::Builder<TokioExecutor>>,
-    watcher: Watcher,
     peer: Peer,
     router: Router,
-    _permit: OwnedSemaphorePermit,
+    timeouts: Timeouts,
+    shutdown: Shutdown,
+    place: Arc<Place>,
 }
 
 impl Connection {
+    /// Serves until the connection ends, or has to make room for another one.
     async fn serve(self, stream: Stream, tls: Option<Tls>) {
-        let Some(tls) = tls else { return self.serve_on(stream).await };
-        match timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve_on(stream).await,
-            Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error:#}"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        let place = Arc::clone(&self.place);
+        tokio::select! {
+            () = self.serve_from_handshake(stream, tls) => {}
+            () = place.closing() => tracing::debug!("a connection was closed for another one"),
         }
     }
 
-    async fn serve_on(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let peer = self.peer;
-        let service = self.router.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
-        let service = TowerToHyperService::new(service);
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = self.watcher.watch(connection).await {
-            tracing::debug!(%error, "a connection ended early");
+    async fn serve_from_handshake(self, stream: Stream, tls: Option<Tls>) {
+        let deadline = Instant::now() + self.timeouts.first_request;
+        let Some(tls) = tls else { return self.serve_on(stream, deadline).await };
+        match timeout_at(deadline, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve_on(stream, deadline).await,
+            Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error:#}"),
+            Err(_) => {
+                self.place.connections().count("handshake");
+                tracing::debug!("a TLS handshake took too long");
+            }
         }
+    }
+
+    /// Serves until the peer or a limit ends it: no request until `first_deadline`, or no call for too long.
+    async fn serve_on(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        first_deadline: Instant,
+    ) {
+        let Self { builder, peer, router, timeouts, shutdown, place } = self;
+        let calls = Calls { router, peer, place: Arc::clone(&place) };
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), calls));
+        let mut check = pin!(sleep_until(first_deadline));
+        let (mut stopping, mut closing) = (false, false);
+        loop {
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!("a connection ended early: {error}");
+                    }
+                    return;
+                }
+                () = shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut check => {
+                    let next = match place.in_use() {
+                        Use::Silent => {
+                            place.connections().count("no_request");
+                            return;
+                        }
+                        Use::Busy => timeouts.idle,
+                        Use::Idle(idle) if idle < timeouts.idle => timeouts.idle - idle,
+                        // It was told a moment ago, and does not go.
+                        Use::Idle(_) if closing => return,
+                        Use::Idle(_) => {
+                            closing = true;
+                            connection.as_mut().graceful_shutdown();
+                            CLOSE_TIMEOUT
+                        }
+                    };
+                    check.as_mut().reset(Instant::now() + next);
+                }
+            }
+        }
+    }
+}
+
+/// Answers the calls of one connection, and notes when they begin and end.
+struct Calls {
+    router: Router,
+    peer: Peer,
+    place: Arc<Place>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        request.extensions_mut().insert(self.peer);
+        let answer = tower::Service::call(&mut self.router.clone(), request);
+        Answer { answer, call: Some(self.place.call()) }
+    }
+}
+
+/// An answer that is being made.
+struct Answer {
+    answer: RouteFuture<Infallible>,
+    call: Option<CallUnderWay>,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let answered = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        let call = self.call.take();
+        Poll::Ready(answered.map(|response| response.map(|body| AnswerBody { body, _call: call })))
+    }
+}
+
+/// An answer's body. The call ends with it, not with the header: a stream of changes is a call under way.
+#[derive(Debug)]
+struct AnswerBody {
+    body: Body,
+    _call: Option<CallUnderWay>,
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,6 +1,8 @@
 //! The routes by calls, the server by real sockets.
 
+mod attacks;
 mod limits;
+mod protection;
 
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use super::*;
 use crate::shutdown::Shutdown;
 
 fn surface() -> Surface {
-    Surface { health: Arc::new(Registry::new("test-1")), metrics: Metrics::new(), api: None }
+    let health = Arc::new(Registry::new("test-1"));
+    Surface { health, metrics: Metrics::new(), api: None, gate: None, allowed_hosts: None }
 }
 
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {

@@ -1,4 +1,5 @@
-//! `/api/v1/tokens`: who has the scope `admin` makes, lists and revokes API tokens, for no more than it has itself.
+//! `/api/v1/tokens`: who has the scope `admin` makes, lists and revokes API tokens, for no more than it has itself, and
+//! for no longer.
 
 mod body;
 
@@ -19,9 +20,10 @@ use crate::database::audited::{self, Author, Kind};
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::{Bodiless, Input, last_parameter};
+use super::input::{Bodiless, Unread, last_parameter};
 use super::openapi::calls::ManagementProblems;
 use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
+use super::places::Pool;
 
 const PAGE_TOKENS: u32 = 100;
 const DATABASE_RETRY_SECONDS: u32 = 5;
@@ -33,7 +35,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/tokens/{id}/changes", get(changes))
 }
 
-/// Makes a token. Its secret is in this answer, and nowhere else.
+/// Makes a token. Its secret is in this answer, and nowhere else. A token that is made with another one expires no
+/// later than that, and ends when that is revoked.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -50,11 +53,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Admin)?;
+    let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
     let register = register(&api)?;
-    let order = body::read(&input.body)?;
+    let mut order = body::read(&input.body)?;
+    if let Some((maker, expires_at)) = caller.token() {
+        order = order.by(maker, expires_at);
+    }
     caller.may_in_all(Scope::Admin, &order.grant.environments)?;
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
     let author = Author { actor: &actor, reason: reason.as_deref() };
@@ -92,6 +98,7 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
+    let _place = api.places.take(Pool::Management)?;
     let register = register(&api)?;
     let (limit, after) = page(query.as_deref())?;
     let found = table::list(register.database(), after, limit).await.map_err(problem)?;
@@ -103,7 +110,7 @@ pub(super) async fn list(
     Ok((uncached(), Json(json!({"tokens": tokens, "next": next}))).into_response())
 }
 
-/// Revokes a token: within two seconds no instance takes it any more.
+/// Revokes a token, and all that were made with it: within two seconds no instance takes them any more.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{id}",
@@ -123,6 +130,7 @@ pub(super) async fn revoke(
     Bodiless(input): Bodiless,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
+    let _place = api.places.take(Pool::Management)?;
     let register = register(&api)?;
     let (id, found) = find(&caller, register, &id).await?;
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
@@ -153,6 +161,7 @@ pub(super) async fn changes(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
+    let _place = api.places.take(Pool::Management)?;
     let register = register(&api)?;
     let (id, _) = find(&caller, register, &id).await?;
     let entries = audited::entries(register.database(), Kind::Token, &id.to_string(), PAGE_TOKENS_MAX).await;

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::routing::post;
+use axum::{Extension, Router};
 use serde::de::IgnoredAny;
 
 use crate::feed::hint::HINT_BYTES_MAX;
 
 use super::Problem;
 use super::api::Api;
-use super::caller::{bearer, same};
-use super::input::Input;
+use super::caller::{Peer, bearer, same};
+use super::input::Unread;
 use super::openapi::schema::ProblemDetails;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -41,8 +41,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn webhook(
     State(api): State<Arc<Api>>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    input: Input,
+    unread: Unread,
 ) -> Result<StatusCode, Problem> {
     let Some(secret) = &api.config.unleash.webhook_secret else {
         let detail = "the webhook is off: FLAGSTREAM_UNLEASH__WEBHOOK_SECRET is not set";
@@ -50,10 +51,12 @@ pub(super) async fn webhook(
     };
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !same(bearer(given).unwrap_or(given), secret.expose()) {
+        api.gate.guessed(peer.map(|Extension(peer)| peer))?;
         let problem =
             Problem::new(StatusCode::UNAUTHORIZED, "the header Authorization does not hold the secret");
         return Err(problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"flagstream\"")));
     }
+    let input = unread.read(&api).await?;
     if input.body.len() > HINT_BYTES_MAX {
         let detail = format!("the body is larger than {HINT_BYTES_MAX} bytes");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));

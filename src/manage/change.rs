@@ -6,12 +6,20 @@ use crate::flag::local::{self, Family, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
-use super::records::{Decision, Local, Records, Wanted, Written, action};
+use super::records::{Decision, Local, LocalCount, Records, Wanted, Written, action};
 use super::standing::Standing;
 use super::{ManageError, Manager, compile};
 
 /// Local flags of all environments.
 pub const MAX_LOCAL_FLAGS: i64 = 20_000;
+/// Local flags of one environment: half of all, so that a sandbox cannot take the room of production.
+pub const MAX_LOCAL_FLAGS_PER_ENVIRONMENT: i64 = 10_000;
+/// What the documents of all local flags take as JSON; each instance holds all of them.
+pub const MAX_LOCAL_BYTES: i64 = 128 << 20;
+/// The same of one environment.
+pub const MAX_LOCAL_BYTES_PER_ENVIRONMENT: i64 = 64 << 20;
+/// A change that is smaller is not counted: it is no way to fill memory.
+const UNCOUNTED_CHANGE_BYTES: usize = 4 << 10;
 /// Environments that have local flags.
 pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
 
@@ -72,7 +80,7 @@ impl Manager {
         compile::checked(name, environment, &flag).await?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
-        has_room(records, environment).await?;
+        has_room(records, environment, size(&flag)).await?;
         if flag.status == Status::Archived {
             flag.archived_at = Some(Utc::now());
         }
@@ -96,6 +104,9 @@ impl Manager {
         let change = local::updated(body, name, environment).map_err(ManageError::Invalid)?;
         let records = self.records()?;
         self.is_ours(environment, name, "")?;
+        if body.len() > UNCOUNTED_CHANGE_BYTES {
+            has_room_for_bytes(records, environment, body.len()).await?;
+        }
         let wanted = wanted(environment, name, ChangeKind::Updated, by);
         let related = change.names("depends_on");
         // Held until the flag is written, so that compiling it once more in the transaction takes no time.
@@ -275,18 +286,79 @@ pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Res
     if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
 }
 
-pub(super) async fn has_room(records: &Records, environment: &str) -> Result<(), ManageError> {
-    let (flags, environments, known) = records.count(environment).await?;
-    if flags >= MAX_LOCAL_FLAGS {
-        return Err(ManageError::field(
-            "name",
-            format!("there are {flags} local flags already, as many as there may be"),
-        ));
+/// What a flag's document takes as JSON.
+pub(super) fn size(flag: &LocalFlag) -> usize {
+    serde_json::to_vec(flag).map_or(0, |document| document.len())
+}
+
+/// Whether a local flag of so many bytes may be made in the environment.
+pub(super) async fn has_room(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
+    let count = records.count(environment).await?;
+    may_be_made(&count).and_then(|()| may_grow(&count, bytes))
+}
+
+/// Whether a local flag of the environment may become larger by so many bytes.
+async fn has_room_for_bytes(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
+    may_grow(&records.count(environment).await?, bytes)
+}
+
+fn may_be_made(count: &LocalCount) -> Result<(), ManageError> {
+    let LocalCount { flags, environments, flags_here, .. } = count;
+    if *flags >= MAX_LOCAL_FLAGS {
+        let message = format!("there are {flags} local flags already, as many as there may be");
+        return Err(ManageError::field("name", message));
     }
-    if !known && environments >= MAX_LOCAL_ENVIRONMENTS {
+    if *flags_here >= MAX_LOCAL_FLAGS_PER_ENVIRONMENT {
+        let message = format!("the environment has {flags_here} local flags already, as many as it may have");
+        return Err(ManageError::field("name", message));
+    }
+    if *flags_here == 0 && *environments >= MAX_LOCAL_ENVIRONMENTS {
         let message =
             format!("{environments} environments have local flags already, as many as there may be");
         return Err(ManageError::field("environment", message));
     }
     Ok(())
+}
+
+fn may_grow(count: &LocalCount, bytes: usize) -> Result<(), ManageError> {
+    let more = i64::try_from(bytes).unwrap_or(i64::MAX);
+    for (bytes, most, whose) in [
+        (count.bytes_here, MAX_LOCAL_BYTES_PER_ENVIRONMENT, "of this environment"),
+        (count.bytes, MAX_LOCAL_BYTES, "of all environments"),
+    ] {
+        if bytes.saturating_add(more) > most {
+            let message = format!("the local flags {whose} take {bytes} bytes already, of at most {most}");
+            return Err(ManageError::field("name", message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_cannot_take_the_room_of_all_others() {
+        let count = |flags_here, bytes_here| LocalCount {
+            flags: flags_here,
+            environments: 1,
+            bytes: bytes_here,
+            flags_here,
+            bytes_here,
+        };
+        assert!(may_be_made(&count(MAX_LOCAL_FLAGS_PER_ENVIRONMENT - 1, 0)).is_ok());
+        let full = count(MAX_LOCAL_FLAGS_PER_ENVIRONMENT, MAX_LOCAL_BYTES_PER_ENVIRONMENT);
+        assert!(may_be_made(&full).is_err());
+        assert!(may_grow(&full, 1).is_err());
+        assert!(may_grow(&full, 0).is_ok());
+        // Another environment still has room.
+        let other = LocalCount { flags_here: 0, bytes_here: 0, ..full };
+        assert!(may_be_made(&other).is_ok() && may_grow(&other, 1_000).is_ok());
+        let all = LocalCount { flags: MAX_LOCAL_FLAGS, bytes: MAX_LOCAL_BYTES, ..other };
+        assert!(may_be_made(&all).is_err() && may_grow(&all, 1).is_err());
+        let environments = LocalCount { environments: MAX_LOCAL_ENVIRONMENTS, ..other };
+        assert!(may_be_made(&environments).is_err());
+        assert!(may_be_made(&LocalCount { flags_here: 1, ..environments }).is_ok());
+    }
 }

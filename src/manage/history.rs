@@ -1,10 +1,14 @@
 //! A flag's past: its evaluations, and its changes.
 
+use std::fmt;
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::database::on_pool;
+use crate::database::{on_pool, text_of};
 
 use super::standing::Standing;
 use super::{ManageError, Manager};
@@ -14,8 +18,13 @@ use super::{ManageError, Manager};
 pub struct Evaluated {
     pub id: i64,
     pub flag_name: String,
+    /// `None` also for callers who may not see for whom it was.
     pub user_id: Option<String>,
-    pub context: Box<RawValue>,
+    /// `None` where the caller may not see it, and where it is larger than [`HISTORY_CONTEXT_BYTES`].
+    pub context: Option<Box<RawValue>>,
+    /// The size of a context that is too large to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_bytes: Option<usize>,
     /// Of boolean evaluations.
     pub result: Option<bool>,
     pub variant: Option<String>,
@@ -44,10 +53,66 @@ pub struct FlagChanged {
     pub changed_at: DateTime<Utc>,
 }
 
+/// What one answer of evaluations holds at most; it ends earlier than asked for, and the next one goes on.
+pub const HISTORY_BYTES: usize = 16 << 20;
+/// Contexts that are larger are left out.
+pub const HISTORY_CONTEXT_BYTES: usize = 64 << 10;
+/// What an evaluation holds beside its context and its value.
+const EVALUATED_BYTES: usize = 512;
+
+/// A part of a flag's evaluations, the last one first.
+#[derive(Debug)]
+pub struct Evaluations {
+    pub evaluations: Vec<Evaluated>,
+    /// Where earlier ones begin; `None`: there are none.
+    pub next: Option<Before>,
+}
+
+/// A place among the evaluations of a flag: what comes before this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    pub evaluated_at: DateTime<Utc>,
+    pub id: i64,
+}
+
+/// Which evaluations of a flag are asked for, and what of them.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryWanted {
+    pub limit: u32,
+    /// Earlier ones than this.
+    pub before: Option<Before>,
+    /// With user ids and contexts.
+    pub with_users: bool,
+}
+
+impl fmt::Display for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.evaluated_at.timestamp_micros(), self.id)
+    }
+}
+
+impl FromStr for Before {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected what the header Link of an earlier answer has";
+        let (micros, id) = text.split_once('.').ok_or(EXPECTED)?;
+        let micros: i64 = micros.parse().map_err(|_| EXPECTED)?;
+        let evaluated_at = DateTime::from_timestamp_micros(micros).ok_or(EXPECTED)?;
+        Ok(Self { evaluated_at, id: id.parse().map_err(|_| EXPECTED)? })
+    }
+}
+
 const EVALUATIONS: &str =
     "SELECT id, user_id, context::text, result, variant, evaluated_value::text, evaluated_at,
         evaluation_reason, flag_version
     FROM feature_flag_evaluations WHERE flag_name = $1 AND environment = $2
+    ORDER BY evaluated_at DESC, id DESC LIMIT $3";
+const EVALUATIONS_BEFORE: &str =
+    "SELECT id, user_id, context::text, result, variant, evaluated_value::text, evaluated_at,
+        evaluation_reason, flag_version
+    FROM feature_flag_evaluations WHERE flag_name = $1 AND environment = $2
+        AND evaluated_at <= $4::timestamptz AND (evaluated_at < $4::timestamptz OR id < $5)
     ORDER BY evaluated_at DESC, id DESC LIMIT $3";
 /// The change log has what was done here. What was seen from elsewhere are the versions, each with the one before it: they
 /// are not written twice.
@@ -100,17 +165,36 @@ impl Manager {
         &self,
         environment: &str,
         name: &str,
-        limit: u32,
-    ) -> Result<Vec<Evaluated>, ManageError> {
+        wanted: HistoryWanted,
+    ) -> Result<Evaluations, ManageError> {
         let database = &self.records()?.database;
-        let rows: Vec<EvaluationRow> = on_pool!(database, |pool, sql| {
-            let question = sqlx::query_as(sql(EVALUATIONS)).bind(name).bind(environment);
-            question.bind(i64::from(limit)).fetch_all(pool).await?
+        // One more than asked for says whether there are more.
+        let limit = i64::from(wanted.limit) + 1;
+        let (mut evaluations, mut next, mut bytes) = (Vec::new(), None, 0);
+        on_pool!(database, |pool, sql| {
+            let question = if wanted.before.is_some() { EVALUATIONS_BEFORE } else { EVALUATIONS };
+            let mut question = sqlx::query_as(sql(question)).bind(name).bind(environment).bind(limit);
+            if let Some(before) = wanted.before {
+                question = question.bind(text_of(before.evaluated_at)).bind(before.id);
+            }
+            // Row by row: a page of large contexts is never in memory at once.
+            let mut rows = question.fetch(pool);
+            while let Some(row) = rows.try_next().await? as Option<EvaluationRow> {
+                let evaluated = evaluated(row, environment, name, wanted.with_users)?;
+                bytes += evaluated.bytes();
+                let is_full = evaluations.len() == wanted.limit as usize
+                    || (bytes > HISTORY_BYTES && !evaluations.is_empty());
+                if is_full {
+                    next = evaluations.last().map(Evaluated::place);
+                    break;
+                }
+                evaluations.push(evaluated);
+            }
         });
-        if rows.is_empty() {
+        if evaluations.is_empty() && wanted.before.is_none() {
             self.was_known(environment, name).await?;
         }
-        rows.into_iter().map(|row| evaluated(row, environment, name)).collect()
+        Ok(Evaluations { evaluations, next })
     }
 
     /// The latest changes of a flag, the last one first.
@@ -141,13 +225,34 @@ impl Manager {
     }
 }
 
-fn evaluated(row: EvaluationRow, environment: &str, name: &str) -> Result<Evaluated, ManageError> {
+impl Evaluated {
+    fn place(&self) -> Before {
+        Before { evaluated_at: self.evaluated_at, id: self.id }
+    }
+
+    /// About what it takes in an answer.
+    fn bytes(&self) -> usize {
+        let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |value| value.get().len());
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let names = self.flag_name.len() + self.environment.len() + text(&self.variant);
+        EVALUATED_BYTES + raw(&self.context) + raw(&self.evaluated_value) + text(&self.user_id) + names
+    }
+}
+
+fn evaluated(
+    row: EvaluationRow,
+    environment: &str,
+    name: &str,
+    with_users: bool,
+) -> Result<Evaluated, ManageError> {
     let (id, user_id, context, result, variant, value, evaluated_at, evaluation_reason, flag_version) = row;
+    let is_large = context.len() > HISTORY_CONTEXT_BYTES;
     Ok(Evaluated {
         id,
         flag_name: name.to_owned(),
-        user_id,
-        context: raw(context)?,
+        user_id: user_id.filter(|_| with_users),
+        context_bytes: (with_users && is_large).then_some(context.len()),
+        context: (with_users && !is_large).then(|| raw(context)).transpose()?,
         result,
         variant,
         evaluated_value: value.map(raw).transpose()?,

@@ -42,7 +42,7 @@ use crate::store::Store;
 pub use change::{Asked, By, Done, Expected};
 pub use cleanup::{Cleaned, by_night};
 pub use error::ManageError;
-pub use history::{Evaluated, FlagChanged};
+pub use history::{Before, Evaluated, Evaluations, FlagChanged, HistoryWanted};
 pub use kill::Turned;
 pub use listing::Page;
 pub use preview::{Preview, Proposed};

@@ -78,6 +78,17 @@ pub enum Written<E> {
 type Row = (i64, String, String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
 type FeedRow = (String, String, i64, String, String, DateTime<Utc>, bool);
 
+/// How many local flags there are, and what their documents take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LocalCount {
+    pub flags: i64,
+    pub environments: i64,
+    pub bytes: i64,
+    /// Of one environment.
+    pub flags_here: i64,
+    pub bytes_here: i64,
+}
+
 impl Records {
     pub fn new(database: Database, migrated: watch::Receiver<bool>) -> Self {
         Self { database, migrated }
@@ -116,15 +127,19 @@ impl Records {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// How many local flags there are, and whether `environment` has any.
-    pub async fn count(&self, environment: &str) -> Result<(i64, i64, bool), DatabaseError> {
-        let question = "SELECT count(*), count(DISTINCT environment),
-            coalesce(max(CASE environment WHEN $1 THEN 1 ELSE 0 END), 0)::bigint
-            FROM local_flags WHERE deleted_at IS NULL";
-        let (flags, environments, known): (i64, i64, i64) = on_pool!(&self.database, |pool, sql| {
+    /// How many local flags there are, and how large they are: in all environments, and in this one.
+    pub async fn count(&self, environment: &str) -> Result<LocalCount, DatabaseError> {
+        let question = "SELECT count(*), count(DISTINCT environment), coalesce(sum(bytes), 0)::bigint,
+                coalesce(sum(here), 0)::bigint, coalesce(sum(here * bytes), 0)::bigint
+            FROM (
+                SELECT environment, length(CAST(document AS text)) AS bytes,
+                    CASE environment WHEN $1 THEN 1 ELSE 0 END AS here
+                FROM local_flags WHERE deleted_at IS NULL
+            ) AS flags";
+        let (flags, environments, bytes, flags_here, bytes_here) = on_pool!(&self.database, |pool, sql| {
             sqlx::query_as(sql(question)).bind(environment).fetch_one(pool).await?
         });
-        Ok((flags, environments, known > 0))
+        Ok(LocalCount { flags, environments, bytes, flags_here, bytes_here })
     }
 
     /// Changes a flag as `decide` says, which sees it as it stands (`None`: there is none) while nobody else can

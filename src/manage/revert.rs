@@ -6,7 +6,7 @@ use crate::database::on_pool;
 use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
-use super::change::{Asked, By, Done, current, has_room, wanted};
+use super::change::{Asked, By, Done, current, has_room, size, wanted};
 use super::records::{Decision, Wanted, Written};
 use super::{ManageError, Manager, compile};
 
@@ -42,7 +42,7 @@ impl Manager {
         let exists = records.find(environment, name).await?.is_some();
         let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
         if !exists {
-            has_room(records, environment).await?;
+            has_room(records, environment, size(&flag)).await?;
         }
         let wanted = Wanted { action: "reverted", ..wanted(environment, name, kind, by) };
         let related = !flag.depends_on.is_empty();

@@ -77,6 +77,13 @@ pub struct Distinct {
 }
 
 impl Report {
+    /// Leaves out for whom the examples were evaluated.
+    pub fn hide_users(&mut self) {
+        for example in self.flags.iter_mut().flat_map(|flag| &mut flag.examples) {
+            (example.user_id, example.request_id, example.context) = (None, None, None);
+        }
+    }
+
     /// All that could not be evaluated again.
     pub fn unrepeatable_count(&self) -> u64 {
         self.unrepeatable.values().sum()

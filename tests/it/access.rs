@@ -503,3 +503,27 @@ fn events_take_their_calls_trace_along() {
     let path = "/ofrep/v1/evaluate/flags/on?environment=production";
     assert_eq!(ask(path, &ofrep, TRACE).as_deref(), Some(TRACE));
 }
+
+#[test]
+fn a_token_ends_with_the_one_it_was_made_with() {
+    let (stack, _together) = Stack::together();
+    let scene = Scene::new(stack);
+    let service = scene.start("one");
+    let url = format!("{}{TOKENS}", service.url);
+    let make = |token: &str, order: &Value| with("POST", &url, Some(token), order).json();
+    let order =
+        json!({"name": "made", "scopes": ["admin"], "environments": ["production"], "expires_in": "1h"});
+    let maker = make(&bootstrap(), &order);
+    assert_eq!(maker["made_by"], Value::Null, "{maker}");
+    let order = json!({"name": "made", "scopes": ["admin"], "environments": ["production"]});
+    let child = make(&Token::of(&maker).header, &order);
+    assert_eq!((&child["made_by"], &child["expires_at"]), (&maker["id"], &maker["expires_at"]), "{child}");
+    let grandchild = make(&Token::of(&child).header, &order);
+    let (maker, grandchild) = (Token::of(&maker), Token::of(&grandchild));
+    assert_eq!(evaluate(&service, Some(&grandchild.header), "production").status, 200);
+    let revoked = with("DELETE", &format!("{url}/{}", maker.id), Some(&bootstrap()), &Value::Null);
+    assert_eq!(revoked.status, 204, "{revoked:?}");
+    wait_until("its descendants are refused", SOON, || {
+        evaluate(&service, Some(&grandchild.header), "production").status == 401
+    });
+}

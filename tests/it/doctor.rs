@@ -30,6 +30,11 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
     let (code, findings) = doctor(&group);
     assert_eq!(code, Some(0), "{findings:#?}");
     assert_eq!(state(&findings, "database", "migrations are missing")["state"], "doubtful");
+    // Nobody has decided who may call.
+    let open = state(&findings, "http", "without a token");
+    assert_eq!(open["state"], "doubtful");
+    assert!(open["advice"].to_string().contains("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES"), "{open}");
+    let group = group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate");
     assert!(flagstream(group.folder.path(), &["migrate"], group.settings()).status.success());
     let (code, findings) = doctor(&group);
     assert!(code == Some(0) && findings.iter().all(|it| it["state"] == "well"), "{findings:#?}");

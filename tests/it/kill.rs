@@ -2,11 +2,14 @@
 
 mod faults;
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Database, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, call,
-    flagstream, get, post, wait_for, wait_until,
+    Answer, Contract, Database, Flag, Flags, Group, HEALTH_TOKEN, Redis, SOON, Sender, Service, Stack, Tap,
+    call, flagstream, get, post, wait_for, wait_until,
 };
 
 const ENVIRONMENT: &str = "development";
@@ -328,4 +331,36 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0] == version && told[1] > version, "{told:?}");
     assert_eq!(restore(&two, "plain", "r").status, 409);
+}
+
+/// As many calls as may be answered at once.
+const SLOW_CALLS: usize = 1_024;
+
+#[test]
+fn a_flag_is_killed_while_a_thousand_bodies_do_not_arrive() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    scene.group = scene.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate");
+    let service = scene.group.start("one");
+    assert!(is_on(&service, "plain"));
+    let address_of_service = service.url.trim_start_matches("http://");
+    let beginning = "POST /api/v1/feature-flags/evaluate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        Content-Length: 99\r\n\r\n{";
+    let slow: Vec<TcpStream> = (0..SLOW_CALLS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address_of_service).unwrap();
+            stream.write_all(beginning.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let body = json!({"reason": "it burns"}).to_string();
+    let token = format!("Bearer {HEALTH_TOKEN}");
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let killed = call("POST", &address(&service, "plain", "kill"), &headers, body.as_bytes());
+    assert_eq!(killed.status, 200, "{killed:?}");
+    // The others are answered as well, and nobody is killed by those who may not.
+    assert!(!is_on(&service, "plain"));
+    assert_eq!(restore(&service, "plain", "no").status, 401);
+    assert_eq!(get(&format!("{}/health/live", service.url)).unwrap().0, 200);
+    drop(slow);
 }

@@ -31,7 +31,7 @@ impl Scene {
         let database = Database::create(stack);
         let group = Group::new(stack)
             .set("DATABASE_URL", &database.url)
-            .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write,delete")
+            .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,audit,write,delete")
             .set("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "2s");
         Self { group, database, contract: None }
     }

@@ -83,7 +83,7 @@ impl Scene {
         let group = group
             .set("DATABASE_URL", &database.url)
             .set("UNLEASH_ENVIRONMENT", ENVIRONMENT)
-            .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write,delete");
+            .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,audit,write,delete");
         let mut flags = Flags::new(&group.topics);
         let soon = json!({"name": "soon", "enabled": true, "strategies": [{"name": "default", "constraints": [
             {"contextName": "currentTime", "operator": "DATE_AFTER", "value": "2100-01-01T00:00:00Z"}]}]});

@@ -34,10 +34,12 @@ impl Scene {
         database.migrate().await.unwrap();
         let config = AuthConfig {
             anonymous_scopes: Vec::new(),
+            anonymous_by_default: false,
             bootstrap_token: None,
             tokens_max_age: max_age,
             token_calls_per_second: NonZeroU32::new(1),
             anonymous_calls_per_second: None,
+            anonymous_answers_per_second: None,
         };
         let register = Register::new(database.clone(), &config);
         let shutdown = Shutdown::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
 use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
@@ -16,7 +17,7 @@ use crate::config::{Config, Scope};
 use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Caller, Input, Limits, Surface};
+use crate::http::{self, Api, Caller, Limits, Surface, Unread};
 use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
@@ -64,8 +65,9 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     };
     let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
-    let router = http::router(Surface { health, metrics, api: Some(Arc::clone(&api)) }, true);
-    let router = router.clone().merge(fixed(&router, api, args.flags).await?);
+    let surface = Surface::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    let router = http::router(surface.clone(), true);
+    let router = router.clone().merge(fixed(&router, &surface, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
     crate::cli::print::line(&server.address()?.to_string())?;
     server.run(router, shutdown).await?;
@@ -74,7 +76,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
 }
 
 /// Routes that answer with what the real ones answered once: as any route of the service, and as bare as can be.
-async fn fixed(router: &Router, api: Arc<Api>, flags: usize) -> anyhow::Result<Router> {
+async fn fixed(router: &Router, surface: &Surface, api: Arc<Api>, flags: usize) -> anyhow::Result<Router> {
     let (mut routes, mut bare) = (Router::new(), Router::new());
     for (real, arm, bare_arm) in
         [(Arm::One, Arm::FixedOne, Arm::BareOne), (Arm::All, Arm::FixedAll, Arm::BareAll)]
@@ -88,9 +90,10 @@ async fn fixed(router: &Router, api: Arc<Api>, flags: usize) -> anyhow::Result<R
         let respond = |answer: Bytes| ([(CONTENT_TYPE, "application/json")], answer);
         let of_bare = answer.clone();
         bare = bare.route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_bare)));
-        let of_route =
-            async move |caller: Caller, _: Input| caller.may(Scope::Evaluate).map(|()| respond(answer));
+        let of_route = async move |State(api): State<Arc<Api>>, caller: Caller, unread: Unread| {
+            unread.read_for(&api, &caller, Scope::Evaluate).await.map(|_| respond(answer))
+        };
         routes = routes.route(&client::path(arm, 0, flags), post(of_route));
     }
-    Ok(bare.merge(Limits::of(Some(Arc::clone(&api))).around(routes).with_state(api)))
+    Ok(bare.merge(Limits::of(surface, Some(Arc::clone(&api))).around(routes).with_state(api)))
 }

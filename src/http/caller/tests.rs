@@ -14,10 +14,12 @@ use crate::shutdown::Shutdown;
 fn auth() -> AuthConfig {
     AuthConfig {
         anonymous_scopes: vec![Scope::Evaluate],
+        anonymous_by_default: false,
         bootstrap_token: Some(Secret::new("a-token-of-the-admin")),
         tokens_max_age: Duration::from_secs(60),
         token_calls_per_second: None,
         anonymous_calls_per_second: None,
+        anonymous_answers_per_second: None,
     }
 }
 

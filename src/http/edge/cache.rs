@@ -15,6 +15,7 @@ use crate::http::input::Bodiless;
 use crate::http::manage::{FlagName, FlagPath};
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
+use crate::http::places::Pool;
 use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 
 /// Removes what is kept of a flag, for all users.
@@ -33,6 +34,7 @@ pub(in crate::http) async fn clear(
 ) -> Result<Json<CacheCleared>, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
+    let _place = api.places.take(Pool::Management)?;
     let known = {
         let snapshot = api.store.load();
         snapshot.environment(&environment).is_some_and(|flags| flags.get(&name).is_some())
@@ -68,6 +70,7 @@ pub(in crate::http) async fn stats(
     Bodiless(input): Bodiless,
 ) -> Result<Json<CacheStats>, Problem> {
     caller.may_in(Scope::Read, &environment_of(&api, &input, None))?;
+    let _place = api.places.take(Pool::Management)?;
     let layers = [Layer::Check, Layer::Endpoint, Layer::List].map(|layer| {
         let (hits, misses) = api.metrics.edge.so_far(layer.as_str());
         (layer.as_str().to_owned(), CacheLayer { hits, misses, hit_rate: rate(hits, misses) })

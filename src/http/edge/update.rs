@@ -16,6 +16,7 @@ use crate::http::input::{Bodiless, Input, json_answer};
 use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
+use crate::http::places::Pool;
 use crate::manage::{Asked, By, Expected};
 
 use super::body;
@@ -45,6 +46,7 @@ pub(in crate::http) async fn update(
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
+    let _place = api.places.take(Pool::Management)?;
     let change = change(&input)?;
     let asked = Asked { environment: &environment, name: &name, expected: &Expected::Any };
     let actor = caller.name();

@@ -1,7 +1,7 @@
 //! What a management call asks for: the flag's name in the path, parameters, headers.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::config::Scope;
 use crate::flag::local::check_environment;
+use crate::http::api::Api;
 use crate::http::input::{Input, last_parameter};
+use crate::http::places::{CallPlace, Pool};
 use crate::http::problem::FieldError;
 use crate::http::{Caller, Problem};
 use crate::manage::Expected;
@@ -21,22 +23,26 @@ pub(super) const MAX_REASON_BYTES: usize = 1_000;
 /// Pages beyond are not worth their price.
 const MAX_OFFSET: u32 = 1_000_000;
 
-/// A call without a body.
+/// A call without a body, with a place of the management pool.
 #[derive(Debug)]
 pub struct Ask {
     headers: HeaderMap,
     query: Option<String>,
+    /// Held until the call is answered.
+    _place: CallPlace,
 }
 
 /// The name of the flag, from the path.
 #[derive(Debug)]
 pub struct FlagName(pub(in crate::http) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Ask {
-    type Rejection = Infallible;
+impl FromRequestParts<Arc<Api>> for Ask {
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self { headers: parts.headers.clone(), query: parts.uri.query().map(str::to_owned) })
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        let place = api.places.take(Pool::Management)?;
+        let query = parts.uri.query().map(str::to_owned);
+        Ok(Self { headers: parts.headers.clone(), query, _place: place })
     }
 }
 

@@ -96,6 +96,15 @@ pub struct LimitQuery {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// Where the next part begins, as `Link` of an earlier answer has it.
+    before: Option<String>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ChangeHeaders {
     /// Why; kept with the change.

@@ -27,7 +27,8 @@ use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Input;
+use crate::http::input::Unread;
+use crate::http::places::Pool;
 use crate::message::conversion::Conversion;
 use crate::message::json::{Kind, Scanner, Span};
 
@@ -50,9 +51,9 @@ const MAX_DEPTH_LEVELS: usize = 32;
 pub(in crate::http) async fn begin(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     caller.may_in(Scope::Write, &wanted.environment)?;
     let (actor, reason) = (caller.name(), ask::reason(&input)?);
@@ -146,8 +147,9 @@ pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     let (actor, header) = (caller.name(), ask::reason(&input)?);
@@ -172,8 +174,9 @@ pub(in crate::http) async fn convert(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Evaluation).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
@@ -242,6 +245,9 @@ fn experiments(api: &Api) -> Result<&Experiments, Problem> {
 fn refused(error: ExperimentError) -> Problem {
     let status = match error {
         ExperimentError::Invalid(invalid) => return invalid_fields(&invalid),
+        ExperimentError::TooLong => {
+            return Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "started_at", error.to_string());
+        }
         ExperimentError::Unknown => StatusCode::NOT_FOUND,
         ExperimentError::Exists | ExperimentError::Stopped | ExperimentError::TooMany => StatusCode::CONFLICT,
         ExperimentError::NotYet => {

@@ -15,9 +15,10 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Input;
+use crate::http::input::{Input, Unread};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::ProblemDetails;
+use crate::http::places::Pool;
 use crate::kill::Turn;
 
 use super::doc::{KillBody, RestoreBody, TurnedBody};
@@ -66,9 +67,9 @@ pub(in crate::http) async fn kill(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, &input, Way::Kill).await
+    turn(&api, &caller, &name, unread, Way::Kill).await
 }
 
 /// Brings a killed flag back: what its definition says is in force again.
@@ -90,12 +91,13 @@ pub(in crate::http) async fn restore(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, &input, Way::Restore).await
+    turn(&api, &caller, &name, unread, Way::Restore).await
 }
 
-async fn turn(api: &Api, caller: &Caller, flag: &str, input: &Input, way: Way) -> Result<Response, Problem> {
+async fn turn(api: &Api, caller: &Caller, flag: &str, unread: Unread, way: Way) -> Result<Response, Problem> {
+    let input = &unread.read_in(api, caller, Scope::Write, Pool::Switch).await?;
     let environment = ask::allowed(caller, Scope::Write, input.parameter("environment"))?;
     let Order { reason, expires_at } = order(input, way == Way::Kill)?;
     let actor = caller.name();

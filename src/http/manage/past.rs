@@ -17,7 +17,8 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Input;
+use crate::http::input::Unread;
+use crate::http::places::Pool;
 use crate::manage::{Asked, By, Target};
 
 const OLDER_THAN_DAYS: u32 = 90;
@@ -40,8 +41,9 @@ pub(in crate::http) async fn revert(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
     let target = target(&input.body)?;
@@ -67,9 +69,9 @@ pub(in crate::http) async fn revert(
 pub(in crate::http) async fn cleanup(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Delete)?;
+    let input = unread.read_in(&api, &caller, Scope::Delete, Pool::Management).await?;
     let environment = input.parameter("environment").map(|name| ask::environment(Some(name))).transpose()?;
     let environments = ask::allowed_among(&caller, Scope::Delete, environment.as_deref())?;
     let reason = ask::reason(&input)?;

@@ -13,9 +13,10 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::{Input, refused};
+use crate::http::input::{Unread, refused};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::{BulkRequest, ProblemDetails};
+use crate::http::places::Pool;
 use crate::http::problem::FieldError;
 use crate::message::request::{Asked, Query};
 use crate::privacy::Shown;
@@ -39,9 +40,9 @@ const PRELOADED_MAX: usize = 10_000;
 pub(in crate::http) async fn preload(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Write)?;
+    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let query = Query::many(&input.body).map_err(refused)?;
     let environment = query.environment.as_deref().unwrap_or(&api.config.unleash.default_environment);
     caller.may_in(Scope::Write, environment)?;

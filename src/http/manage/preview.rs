@@ -14,8 +14,9 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Input;
+use crate::http::input::Unread;
 use crate::http::openapi::schema::ProblemDetails;
+use crate::http::places::Pool;
 use crate::manage::Proposed;
 
 const LAST_DEFAULT: u32 = 10_000;
@@ -23,7 +24,8 @@ const LAST_MAX: u32 = 100_000;
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 /// Evaluates the last requests of a flag again, with a proposed definition: how many evaluations, requests and users
-/// would get something else, by variant and reason, with examples. Nothing is changed.
+/// would get something else, by variant and reason, with examples. Nothing is changed. For whom the examples were is
+/// shown with the scope `audit`.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/preview",
@@ -41,8 +43,9 @@ pub(in crate::http) async fn preview(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    input: Input,
+    unread: Unread,
 ) -> Result<Response, Problem> {
+    let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Read, input.parameter("environment"))?;
     let (mut definition, mut flag, mut last) = (None, None, LAST_DEFAULT);
     for (member, value) in ask::members(&input.body)? {
@@ -67,6 +70,9 @@ pub(in crate::http) async fn preview(
         (None, Some(flag)) => Proposed::Local(flag),
         _ => return Err(Problem::of_field(MEANINGLESS, "definition", "expected either this or a flag")),
     };
-    let preview = api.manager.preview(&environment, &name, proposed, last).await.map_err(problem)?;
+    let mut preview = api.manager.preview(&environment, &name, proposed, last).await.map_err(problem)?;
+    if !caller.may_audit() {
+        preview.report.hide_users();
+    }
     answer(StatusCode::OK, &preview)
 }

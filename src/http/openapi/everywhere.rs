@@ -36,6 +36,7 @@ impl Modify for Everywhere {
 
 fn complete(operation: &mut Operation) {
     add(operation, 504, "No answer in time");
+    add(operation, 421, "The host name of the call is not allowed");
     if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
         return;
     }
@@ -46,6 +47,9 @@ fn complete(operation: &mut Operation) {
     add(operation, 403, "The token does not have the scope, or is not for the environment");
     add(operation, 429, "Too many calls in a second");
     add(operation, 503, "Not now; see `Retry-After`");
+    if operation.request_body.is_some() {
+        add(operation, 408, "The body did not arrive in time");
+    }
     // The path and the header are read before the route is asked.
     if operation.parameters.iter().flatten().next().is_some() {
         add(operation, 400, "A parameter that cannot be read");

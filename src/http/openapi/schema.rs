@@ -171,6 +171,7 @@ pub struct FieldProblem {
 pub enum ScopeName {
     Evaluate,
     Read,
+    Audit,
     Write,
     Delete,
     Admin,
@@ -216,6 +217,9 @@ pub struct TokenDetails {
     /// Noted once a minute.
     #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
+    /// The token with which it was made, and with which it ends.
+    #[schema(required, pattern = "^[0-9a-f]{16}$")]
+    made_by: Option<String>,
 }
 
 /// A new token.

@@ -18,13 +18,18 @@ use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
 
 /// The routes of the `api` role, with a store without flags and no Kafka.
-fn scene() -> (Arc<Api>, Router, Publishing) {
+pub(super) fn scene() -> (Arc<Api>, Router, Publishing) {
+    scene_of(&[], true)
+}
+
+/// The same with these settings, and metrics where they are without a listener of their own.
+pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Api>, Router, Publishing) {
     let variables = [
         ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"),
         ("FLAGSTREAM_INSTANCE", "test"),
         ("FLAGSTREAM_API__DURABILITY", "memory"),
     ];
-    let variables = variables.map(|(name, value)| (name.into(), value.into()));
+    let variables = variables.iter().chain(settings).map(|(name, value)| (name.into(), value.into()));
     let config = Arc::new(load_from(None, variables, Profile::Dev).unwrap().config);
     let (metrics, store) = (Metrics::new(), Arc::new(Store::default()));
     let (_never, fit) = watch::channel(false);
@@ -43,11 +48,12 @@ fn scene() -> (Arc<Api>, Router, Publishing) {
     let formats = Arc::default();
     let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
     let api = Api::new(parts, publisher, None, manager, None);
-    let surface = Surface { health: Arc::new(Registry::new("test")), metrics, api: Some(Arc::clone(&api)) };
-    (api, router(surface, true), publishing)
+    let health = Arc::new(Registry::new("test"));
+    let surface = Surface::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    (api, router(surface, with_metrics), publishing)
 }
 
-fn get_request(path: &str) -> Request<Body> {
+pub(super) fn get_request(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).unwrap()
 }
 
@@ -60,7 +66,7 @@ async fn a_call_too_many_is_told_to_come_again() {
             .body(Body::from(r#"{"flag_name":"a"}"#))
             .unwrap()
     };
-    let all = api.calls.try_acquire_many(u32::try_from(api::MAX_CALLS).unwrap()).unwrap();
+    let all = api.places.take_all(places::Pool::Evaluation);
     let answer = router.clone().oneshot(evaluate()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers().get(RETRY_AFTER).unwrap(), "1");
@@ -74,7 +80,7 @@ async fn a_call_too_many_is_told_to_come_again() {
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_given_up() {
     let routes = Router::new().route("/slow", get(std::future::pending::<()>));
-    let limits = Limits { time: Duration::from_millis(10), api: None };
+    let limits = Limits { time: Duration::from_millis(10), allowed_hosts: None, api: None };
     let router: Router = limits.around(routes);
     let answer = router.oneshot(get_request("/slow")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
@@ -124,7 +130,7 @@ async fn who_reads_nothing_is_given_up() {
         }))
     });
     let mut server = Server::bind("A", "127.0.0.1:0".parse().unwrap()).await.unwrap();
-    server.write_timeout = Duration::from_millis(200);
+    server.timeouts.write = Duration::from_millis(200);
     let (address, shutdown) = (server.address().unwrap(), Shutdown::new());
     let serving = tokio::spawn(server.run(Router::new().route("/endless", endless), shutdown.clone()));
     let mut peer = TcpStream::connect(address).await.unwrap();

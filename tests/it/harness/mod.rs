@@ -27,7 +27,7 @@ pub use contract::Contract;
 pub use database::Database;
 pub use door::{Door, Way};
 pub use flags::{Flag, Flags};
-pub use http::{Answer, block_on, call, client, get, post, runtime};
+pub use http::{Answer, HEALTH_TOKEN, block_on, call, client, get, post, runtime};
 pub use kafka::{Received, Sender, Tap};
 pub use ledger::Ledger;
 pub use load::Load;

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::binary;
-use super::http::{Metrics, get};
+use super::http::{HEALTH_TOKEN, Metrics, get, get_with_token};
 use super::{SOON, Topics, temporary_folder, wait_until};
 
+const BOOTSTRAP_TOKEN: &str = "FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN";
 /// The end of a log that is printed when a test fails.
 const LOG_TAIL_BYTES: usize = 12_000;
 
@@ -61,6 +62,7 @@ impl Group {
             "FLAGSTREAM_LOG".to_owned(),
             std::env::var("FLAGSTREAM_TEST_LOG").unwrap_or_else(|_| "info".to_owned()),
         )];
+        settings.push((BOOTSTRAP_TOKEN.to_owned(), HEALTH_TOKEN.to_owned()));
         settings.extend(self.settings());
         // Most tests write their flags themselves, or none at all.
         if !settings.iter().any(|(name, _)| name == "UNLEASH_URL" || name == "DATABASE_URL") {
@@ -149,7 +151,10 @@ impl Service {
 
     /// `/health`, whole.
     pub fn health(&self) -> serde_json::Value {
-        let (_, body) = get(&format!("{}/health", self.url)).expect("nobody answers /health");
+        let token = self.settings.iter().rfind(|(name, _)| name == BOOTSTRAP_TOKEN);
+        let token = token.map_or(HEALTH_TOKEN, |(_, token)| token);
+        let answer = get_with_token(&format!("{}/health", self.url), token);
+        let (_, body) = answer.expect("nobody answers /health");
         serde_json::from_str(&body).unwrap()
     }
 

@@ -220,9 +220,14 @@ pub struct History(Vec<HistoryEntry>);
 pub struct HistoryEntry {
     id: i64,
     flag_name: String,
+    /// With the scope `audit` only, else null.
     #[schema(required)]
     user_id: Option<String>,
-    context: Map<String, Value>,
+    /// With the scope `audit` only, else null; null also where it is larger than 64 KiB.
+    #[schema(required)]
+    context: Option<Map<String, Value>>,
+    /// The size of a context that is too large to be shown.
+    context_bytes: Option<usize>,
     /// Of boolean evaluations.
     #[schema(required)]
     result: Option<bool>,
