@@ -102,6 +102,8 @@ pub enum Topics {
 pub struct App {
     pub parts: Parts,
     pub health: Arc<Registry>,
+    /// The tables of local flags; `None` without a database.
+    pub records: Option<Records>,
     switches: Arc<KillSwitches>,
     supervisor: Supervisor,
 }
@@ -148,6 +150,7 @@ impl App {
                 formats,
             },
             health,
+            records: None,
             supervisor: Supervisor::default(),
         };
         let database = storage::open(&app.parts.config)?;
@@ -166,6 +169,7 @@ impl App {
         app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
         let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
+        app.records.clone_from(&records);
         let elsewhere = origins.clone();
         let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();

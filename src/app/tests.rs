@@ -17,7 +17,7 @@ fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
     let mut config = load_from(None, variables, Profile::Dev)?.config;
     let broker = Broker::start()?;
-    embed(&mut config, broker.address());
+    embed(&mut config, Some(broker.address()))?;
     config.state_dir = folder.join("state");
     config.database.url = Some(crate::config::Secret::new("sqlite::memory:"));
     Ok((broker, config))

@@ -1,16 +1,21 @@
 //! `flagstream dev`: everything embedded in one process.
 
-use std::path::{Path, PathBuf};
+use std::future::Future;
+use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::task::JoinHandle;
 
-use crate::config::{Config, Profile};
-use crate::dev::{self, Broker, embed, sample, trickle};
+use crate::app::Topics;
+use crate::config::{Config, DevEnv, Profile, environment_name};
+use crate::dev::kept::KeptFile;
+use crate::dev::{self, Broker, embed, local, sample, trickle};
 use crate::evaluate::Parts;
 use crate::kafka::follow::{Follower, Start};
+use crate::kafka::topics;
 use crate::shutdown::{Shutdown, StopSignals};
 
 use super::decode::Decoder;
@@ -25,6 +30,12 @@ pub struct Args {
     /// written to the state folder)
     #[arg(long, value_name = "FILE")]
     pub flags: Option<PathBuf>,
+    /// Use this Kafka instead of the embedded broker; missing topics are created
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+    /// Environments to serve, all with the same flags (default: development, production and UNLEASH_ENVIRONMENT)
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub environments: Vec<String>,
     /// Sample requests per second; 0 for none
     #[arg(long, default_value_t = 2.0, value_name = "PER_SECOND")]
     pub rate: f64,
@@ -33,22 +44,107 @@ pub struct Args {
     pub quiet: bool,
 }
 
+/// What is being served, for what is printed.
+#[derive(Debug)]
+struct Scene<'s> {
+    flags: &'s Path,
+    environments: &'s [String],
+    env_file: PathBuf,
+    is_embedded: bool,
+}
+
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if !(0.0..=trickle::MAX_RATE).contains(&args.rate) {
         return Err(UsageError(format!("--rate {}: expected 0 to {}", args.rate, trickle::MAX_RATE)).into());
     }
     let signals = StopSignals::install()?;
     let mut config = global.load(Profile::Dev)?.config;
-    let broker = Broker::start().context("the embedded broker does not start")?;
-    embed(&mut config, broker.address());
+    let environments = environments(&args.environments, &config)?;
+    let broker = match &args.kafka {
+        Some(servers) => {
+            config.kafka.bootstrap_servers.clone_from(servers);
+            embed(&mut config, None)?;
+            None
+        }
+        None => {
+            let mut broker = Broker::start().context("the embedded broker does not start")?;
+            broker.advertise().await?;
+            embed(&mut config, Some(broker.address()))?;
+            Some(broker)
+        }
+    };
     let config = Arc::new(config);
+    // Before anything of a former run is touched: that may be running still.
+    let mut env = DevEnv::claim(&config.state_dir)?;
     let flags = flag_file(args.flags.clone(), &config.state_dir)?;
-    broker.create_topics(&config)?;
-    let app = dev::start(Arc::clone(&config), flags.clone()).await?;
-    let parts = app.parts.clone();
+    let keeping = prepare_broker(broker.as_ref(), &config).await?;
+    let topics = if broker.is_some() { Topics::Made } else { Topics::LookedAfter };
+    let app = dev::start(Arc::clone(&config), &flags, &environments, topics).await?;
+    let (parts, records) = (app.parts.clone(), app.records.clone());
+    let keeping = keeping.map(|kept| keep(kept, &parts));
+    let scene = Scene {
+        flags: &flags,
+        environments: &environments,
+        env_file: absolute(env.path())?,
+        is_embedded: broker.is_some(),
+    };
+    let has_samples = args.flags.is_none();
+    let ready = async {
+        dev::ready(&parts.store).await?;
+        if let (true, Some(records)) = (has_samples, records) {
+            local::create(&records, &parts.store, &environments).await?;
+        }
+        env.write(&variables(&config), scene.is_embedded)?;
+        Ok(())
+    };
     signals.started();
-    app.run_until(serve(&args, global.output, &parts, &flags, &signals)).await?;
-    Ok(ExitCode::SUCCESS)
+    let ran = app.run_until(serve(&args, global.output, &parts, &scene, ready, &signals)).await;
+    if let Some(keeping) = keeping {
+        keeping.await?;
+    }
+    ran.map(|()| ExitCode::SUCCESS)
+}
+
+/// The named environments or the usual ones, and the default one in any case.
+fn environments(named: &[String], config: &Config) -> Result<Vec<String>, UsageError> {
+    let usual = || dev::ENVIRONMENTS.map(str::to_owned).to_vec();
+    let named = if named.is_empty() { usual() } else { named.to_vec() };
+    let mut environments = vec![config.unleash.default_environment.clone()];
+    for name in named {
+        let name = environment_name(name.trim())
+            .map_err(|error| UsageError(format!("--environments {name}: {error}")))?;
+        if !environments.contains(&name) {
+            environments.push(name);
+        }
+    }
+    Ok(environments)
+}
+
+/// Makes the topics. With the embedded broker also what the last run kept is produced again.
+async fn prepare_broker(broker: Option<&Broker>, config: &Arc<Config>) -> anyhow::Result<Option<KeptFile>> {
+    let Some(broker) = broker else {
+        let reports = topics::Topics::new(config)?.apply().await?;
+        for report in reports.iter().filter(|report| !report.left.is_empty()) {
+            tracing::warn!(topic = report.topic, differences = ?report.left, "the topic differs from what is needed");
+        }
+        return Ok(None);
+    };
+    broker.create_topics(config)?;
+    let config = Arc::clone(config);
+    let restored = tokio::task::spawn_blocking(move || {
+        let kept = KeptFile::open(&config.state_dir);
+        kept.restore(&config).map(|()| kept)
+    });
+    Ok(Some(restored.await??))
+}
+
+fn keep(kept: KeptFile, parts: &Parts) -> JoinHandle<()> {
+    let (config, shutdown) = (Arc::clone(&parts.config), parts.shutdown.clone());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = kept.follow(&config, &shutdown) {
+            tracing::warn!("kill switches and definitions will not survive a restart: {error:#}");
+        }
+    })
 }
 
 /// From the first flag to Ctrl-C.
@@ -56,15 +152,16 @@ async fn serve(
     args: &Args,
     output: Output,
     parts: &Parts,
-    flags: &Path,
+    scene: &Scene<'_>,
+    ready: impl Future<Output = anyhow::Result<()>>,
     signals: &StopSignals,
 ) -> anyhow::Result<()> {
     let Parts { config, shutdown, .. } = parts;
     tokio::select! {
-        ready = dev::ready(&parts.store) => ready?,
+        ready = ready => ready?,
         () = signals.received() => return Ok(()),
     }
-    for line in banner(config, flags) {
+    for line in banner(config, scene) {
         print::line(&line)?;
     }
     if !args.quiet {
@@ -98,51 +195,56 @@ fn flag_file(given: Option<PathBuf>, state_dir: &Path) -> anyhow::Result<PathBuf
     Ok(path)
 }
 
-fn banner(config: &Config, flags: &Path) -> Vec<String> {
+/// What other commands need to know, as they read it from the environment.
+fn variables(config: &Config) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
+        ("KAFKA_BOOTSTRAP_SERVERS", config.kafka.bootstrap_servers.clone()),
+        ("UNLEASH_ENVIRONMENT", config.unleash.default_environment.clone()),
+        ("FLAGSTREAM_HTTP__LISTEN", config.http.listen.to_string()),
+    ];
+    if let Some(url) = database_url(config) {
+        variables.push(("DATABASE_URL", url.to_owned()));
+    }
+    variables
+}
+
+/// Of a database that other processes can open too.
+fn database_url(config: &Config) -> Option<&str> {
+    let url = config.database.url.as_ref().map(|url| url.expose());
+    url.filter(|url| !url.contains(":memory:"))
+}
+
+fn banner(config: &Config, scene: &Scene<'_>) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
     let http = format!("http://{}", config.http.listen);
-    let environment = &config.unleash.default_environment;
-    let (database, variable, look) = database(config);
+    let flags = absolute(scene.flags).unwrap_or_else(|_| scene.flags.to_owned());
+    let database = match database_url(config).and_then(|url| url.strip_prefix("sqlite:")) {
+        Some(file) => format!("database {file} (every evaluation is a row)"),
+        None => "database in memory (every evaluation is a row, gone after a stop)".to_owned(),
+    };
+    let limits = if scene.is_embedded {
+        "For development only: the embedded broker keeps no records after a stop and has no transaction isolation."
+    } else {
+        "For development only: everyone who reaches the HTTP port may do everything."
+    };
     vec![
         format!("http {http}"),
         format!("kafka {kafka}"),
         database,
-        format!("flags {} (environment {environment}; edit it: changes are announced)", flags.display()),
+        format!("flags {} (edit the file: changes are announced)", flags.display()),
+        format!("environments {}", scene.environments.join(", ")),
         String::new(),
-        "For development only: the broker keeps nothing after a stop and has no transaction isolation."
-            .to_owned(),
-        "Next, in another terminal:".to_owned(),
+        limits.to_owned(),
+        "Next, in another terminal in this folder:".to_owned(),
         format!("  curl -s {http}/api/v1/feature-flags/evaluate -H 'Content-Type: application/json' \\"),
         "    -d '{\"flag_name\": \"theme-variant\", \"user_id\": \"user-456\", \"default_value\": \"light\"}'".to_owned(),
         format!("  curl -sN {http}/api/v1/changes   # and every other call: {http}/docs"),
-        format!("  export KAFKA_BOOTSTRAP_SERVERS={kafka} UNLEASH_ENVIRONMENT={environment}{variable}"),
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
         "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
-        look,
+        format!("In another folder first: set -a; . {}; set +a", scene.env_file.display()),
         String::new(),
     ]
-}
-
-/// Where the audit trail is, the variable that tells other commands so, and how to look at it.
-fn database(config: &Config) -> (String, String, String) {
-    let url = config.database.url.as_ref().map_or("", |url| url.expose());
-    let look = "select evaluated_at, flag_name, user_id, evaluation_reason from feature_flag_evaluations \
-        order by id desc limit 5";
-    match url.strip_prefix("sqlite:") {
-        Some(file) if !file.contains(":memory:") => {
-            let file = file.trim_start_matches("//");
-            (
-                format!("database {file} (every evaluation is a row)"),
-                format!(" DATABASE_URL=sqlite:{file}"),
-                format!("  sqlite3 {file} '{look}'"),
-            )
-        }
-        _ => {
-            let memory = "database in memory (every evaluation is a row, gone after a stop)";
-            (memory.to_owned(), String::new(), String::new())
-        }
-    }
 }
 
 /// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.

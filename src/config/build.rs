@@ -266,7 +266,7 @@ fn attribute(text: &str) -> parse::Parsed<String> {
 fn redis(values: &mut Values) -> Option<RedisConfig> {
     let url = values.optional("redis.url", |text| parse::url(text, &["redis", "rediss"]));
     let cache_ttl = values.required("redis.cache_ttl", |text| parse::duration(text, SECOND..=365 * DAY));
-    Some(RedisConfig { url: url?.map(Secret::new), cache_ttl: cache_ttl? })
+    Some(RedisConfig { url: url?.map(Secret::new), cache_ttl: cache_ttl?, edge_in_memory: false })
 }
 
 fn auth(values: &mut Values) -> Option<AuthConfig> {

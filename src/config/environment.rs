@@ -31,12 +31,15 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, va
     }
 }
 
-/// Not for us: another prefix, or what Kubernetes sets in every container beside a Service named `flagstream…`.
+/// The token of commands that call a service: an option, and no setting.
+const COMMAND_TOKEN: &str = "FLAGSTREAM_TOKEN";
+
+/// Not for us: another prefix, an option of a command, or what Kubernetes sets in every container beside a Service named `flagstream…`.
 fn is_foreign(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("FLAGSTREAM_") else {
         return true;
     };
-    !rest.contains("__") && is_service_link(&format!("_{rest}"))
+    name == COMMAND_TOKEN || (!rest.contains("__") && is_service_link(&format!("_{rest}")))
 }
 
 /// `…_SERVICE_HOST`, `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_8082_TCP[_ADDR|_PORT|_PROTO]`.
@@ -64,6 +67,7 @@ mod tests {
             "FLAGSTREAM_PORT_8082_TCP_ADDR",
             "FLAGSTREAM_ADMIN_SERVICE_HOST",
             "FLAGSTREAM_ADMIN_PORT_9000_TCP_PROTO",
+            "FLAGSTREAM_TOKEN",
         ] {
             assert!(is_foreign(name), "{name}");
         }

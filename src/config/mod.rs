@@ -2,6 +2,7 @@
 
 mod build;
 mod client;
+mod dev_env;
 mod environment;
 mod file;
 mod formats;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
 pub use secret::Secret;
 pub use settings::markdown;
@@ -54,6 +56,8 @@ impl fmt::Display for ConfigError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     Service,
+    /// Commands that end by themselves: as the service, and while `flagstream dev` runs in this folder, with what it uses.
+    Command,
     /// `flagstream dev`: reachable from this machine only, everything allowed.
     Dev,
 }
@@ -68,15 +72,24 @@ pub struct Loaded {
     pub notices: Vec<String>,
 }
 
-/// Reads the process's environment variables over `file` (or `./flagstream.toml`, where there is one) over defaults.
+/// Reads the process's environment variables over `file` (or `./flagstream.toml`, where there is one) over defaults. For a
+/// command without `file`, the environment file of a running `dev` stands between the variables and `./flagstream.toml`.
 pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError> {
     let default = Path::new("flagstream.toml");
+    let is_named = file.is_some();
     let file = file.or_else(|| default.exists().then_some(default));
-    let text = file.map(std::fs::read_to_string).transpose();
-    match (file, text) {
-        (Some(path), Err(error)) => Err(ConfigError(vec![format!("{}: {error}", path.display())])),
-        (file, text) => load_from(file.zip(text.ok().flatten().as_deref()), std::env::vars_os(), profile),
+    let text = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.map_err(|error| ConfigError(vec![format!("{}: {error}", path.display())]))?)
+        }
+        None => None,
+    };
+    let mut values = values_of(file.zip(text.as_deref()), profile);
+    if profile == Profile::Command && !is_named {
+        dev_env::read(&mut values);
     }
+    finish(values, std::env::vars_os())
 }
 
 /// The same from texts at hand; `file` is its name (for messages) and its text.
@@ -85,14 +98,25 @@ pub fn load_from(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     profile: Profile,
 ) -> Result<Loaded, ConfigError> {
+    finish(values_of(file, profile), variables)
+}
+
+fn values_of(file: Option<(&Path, &str)>, profile: Profile) -> Values {
     let mut values = Values::new(profile == Profile::Dev);
     if let Some((path, text)) = file {
         file::read(path, text, &mut values);
     }
+    values
+}
+
+fn finish(
+    mut values: Values,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
     environment::read(variables, &mut values);
     let config = build::config(&mut values);
     let config = values.finish(config)?;
-    Ok(Loaded { settings: show::in_force(&values), notices: show::notices(&config, &values), config })
+    Ok(Loaded { settings: show::in_force(&values), notices: show::notices(&config), config })
 }
 
 /// Everything that can be configured. Fields that later roles use are parsed and validated already.
@@ -233,6 +257,8 @@ pub struct DeliveryConfig {
 #[derive(Debug, Clone)]
 pub struct ReplyConfig {
     pub allowed_prefixes: Vec<String>,
+    /// Whether a reply topic that does not exist is created when a request names it. Only `dev`'s own broker can.
+    pub create_missing: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -346,6 +372,8 @@ impl PrivacyConfig {
 pub struct RedisConfig {
     pub url: Option<Secret>,
     pub cache_ttl: Duration,
+    /// Without a Redis: the edge API's values are kept in this process. Only in `dev`.
+    pub edge_in_memory: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -35,15 +35,13 @@ pub(super) struct Setting {
     /// The default in `flagstream dev`, where it differs.
     pub dev_default: Option<&'static str>,
     pub mask: Mask,
-    /// `false`: accepted and checked, but the part that reads it is not built.
-    pub used: bool,
     /// What it means, with the values it takes.
     pub doc: &'static str,
 }
 
 impl Setting {
     const fn new(variable: &'static str, path: &'static str, default: Fallback, doc: &'static str) -> Self {
-        Self { variable, path, default, dev_default: None, mask: Mask::Open, used: true, doc }
+        Self { variable, path, default, dev_default: None, mask: Mask::Open, doc }
     }
 
     const fn dev(self, default: &'static str) -> Self {
@@ -52,11 +50,6 @@ impl Setting {
 
     const fn mask(self, mask: Mask) -> Self {
         Self { mask, ..self }
-    }
-
-    /// Of a later feature.
-    const fn later(self) -> Self {
-        Self { used: false, ..self }
     }
 
     /// The name an operator knows it by.
@@ -77,8 +70,7 @@ impl Setting {
             Computed(rule) => rule.to_owned(),
         };
         let dev = self.dev_default.map(|text| format!(" (`dev`: `{text}`)")).unwrap_or_default();
-        let later = if self.used { "" } else { " *Checked, not used yet.*" };
-        format!("| {variable} | `{}` | {default}{dev} | {}{later} |", self.path, self.doc)
+        format!("| {variable} | `{}` | {default}{dev} | {} |", self.path, self.doc)
     }
 }
 
@@ -156,7 +148,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("UNLEASH_API_TOKEN", "unleash.api_token", Unset("then `[[unleash.environments]]` is needed with a URL"),
       "Client token of `UNLEASH_ENVIRONMENT`.").mask(Mask::Secret),
     s("UNLEASH_ADMIN_TOKEN", "unleash.admin_token", Unset("the Admin API is not read"),
-      "Lets `sync` read the Admin API.").mask(Mask::Secret).later(),
+      "Admin token with which `sync` and `doctor` compare what is served with the Admin API.").mask(Mask::Secret),
     s("UNLEASH_APP_NAME", "unleash.app_name", Text("flagstream"), "Name that Unleash knows us by."),
     s("UNLEASH_INSTANCE_ID", "unleash.instance_id", Computed("the instance"), "Instance that Unleash knows us by."),
     s("UNLEASH_ENVIRONMENT", "unleash.environment", Text("development"),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::settings::{Fallback, Mask, SETTINGS};
+use super::settings::{Mask, SETTINGS};
 use super::values::{Origin, Values};
 use super::{Config, mask, unleash};
 
@@ -64,16 +64,9 @@ fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
     })
 }
 
-/// What is set but has no effect, or looks like a mistake.
-pub(super) fn notices(config: &Config, values: &Values) -> Vec<String> {
+/// Settings that are accepted and look like a mistake.
+pub(super) fn notices(config: &Config) -> Vec<String> {
     let mut notices = Vec::new();
-    for setting in SETTINGS.iter().filter(|setting| !setting.used && values.is_set(setting.path)) {
-        let harmless = matches!(setting.default, Fallback::Text(text)
-            if values.set.get(setting.path).is_some_and(|value| value.raw.text() == text));
-        if !harmless {
-            notices.push(format!("{} is set, but the part that reads it is not built yet", setting.name()));
-        }
-    }
     let served = &config.unleash.environments;
     for environment in served {
         if let Some(named) =

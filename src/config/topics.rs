@@ -59,5 +59,5 @@ pub(super) fn reply(values: &mut Values, topics: Option<&TopicsConfig>) -> Optio
             allowed = values.refuse(path, format!("`{prefix}` allows replies to `{name}`"));
         }
     }
-    allowed.map(|()| ReplyConfig { allowed_prefixes })
+    allowed.map(|()| ReplyConfig { allowed_prefixes, create_missing: false })
 }

@@ -3,6 +3,10 @@
 //! What it is not: it keeps nothing after the process, it keeps no more than 5 MB per partition, it never compacts,
 //! and readers of committed records see aborted ones too.
 
+use std::ffi::CString;
+use std::net::SocketAddr;
+
+use anyhow::Context;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,9 +17,19 @@ use rdkafka_sys as sys;
 use crate::config::Config;
 use crate::kafka::client;
 
+use super::forward;
+
+/// The number of Kafka's LeaveGroup request.
+const LEAVE_GROUP: i16 = 13;
+
+/// The id of the one broker in the cluster.
+const BROKER_ID: i32 = 1;
+
 /// The cluster lives as long as the client that it was made with.
 pub struct Broker {
     client: BaseProducer<Host>,
+    /// Where clients reach it; `None`: at the port that it has bound itself.
+    advertised: Option<SocketAddr>,
 }
 
 /// Does nothing but host the cluster.
@@ -27,18 +41,46 @@ impl Broker {
     pub fn start() -> KafkaResult<Self> {
         let client: BaseProducer<Host> =
             ClientConfig::new().set("test.mock.num.brokers", "1").create_with_context(Host)?;
-        let broker = Self { client };
+        let broker = Self { client, advertised: None };
         // A new group would otherwise wait three seconds for more members.
         let cluster = unsafe { sys::rd_kafka_handle_mock_cluster(broker.client.client().native_ptr()) };
         if cluster.is_null() {
             return Err(KafkaError::ClientCreation("no mock cluster".to_owned()));
         }
-        unsafe { sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0) };
+        // SAFETY: the cluster lives as long as `broker.client`.
+        unsafe {
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+            // Later versions have members in the answer, which the mock leaves out.
+            sys::rd_kafka_mock_set_apiversion(cluster, LEAVE_GROUP, 0, 2);
+        }
         Ok(broker)
     }
 
-    /// `127.0.0.1:PORT`.
+    /// Makes the broker reachable at a fixed port, [`forward::DEFAULT_PORT`], or at the next one that is free. Call it
+    /// before any client connects: the address is part of the broker's metadata.
+    pub async fn advertise(&mut self) -> anyhow::Result<()> {
+        let bound: SocketAddr = self.bound().parse().context("the embedded broker's own address")?;
+        let listener = forward::bind().await.context("a port for the embedded broker")?;
+        let address = listener.local_addr()?;
+        let host = CString::new(address.ip().to_string())?;
+        let cluster = unsafe { sys::rd_kafka_handle_mock_cluster(self.client.client().native_ptr()) };
+        anyhow::ensure!(!cluster.is_null(), "no mock cluster");
+        // SAFETY: the cluster lives as long as `self.client`; the host is copied before the call returns.
+        unsafe {
+            sys::rd_kafka_mock_broker_set_host_port(cluster, BROKER_ID, host.as_ptr(), address.port().into());
+        }
+        tokio::spawn(forward::forward(listener, bound));
+        self.advertised = Some(address);
+        Ok(())
+    }
+
+    /// Where clients reach it: `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
+        self.advertised.map_or_else(|| self.bound(), |address| address.to_string())
+    }
+
+    /// The port that the operating system chose.
+    fn bound(&self) -> String {
         let cluster = self.client.client().mock_cluster();
         cluster.map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
     }

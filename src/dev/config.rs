@@ -1,38 +1,82 @@
-//! The configuration of the embedded mode: what is embedded takes the place of what is configured.
+//! The configuration of `dev`: what is embedded takes the place of what is configured.
 
+use std::path::{Path, absolute};
 use std::time::Duration;
 
 use crate::config::{Config, Secret};
 
 /// Few enough to look at, more than one.
-const PARTITIONS: i32 = 4;
+const PARTITIONS_COUNT: i32 = 4;
 /// A result is seen soon after its request, at the price of more transactions.
 const BATCH_MAX: Duration = Duration::from_millis(10);
 /// The mock broker answers a fetch only when its time is up, whatever arrives meanwhile.
 const FETCH_WAIT: Duration = Duration::from_millis(10);
 
 /// Where the audit trail is written, in the folder that `dev` was started in.
-const DATABASE: &str = "sqlite:./flagstream-dev.db";
+const DATABASE_FILE: &str = "flagstream-dev.db";
 
-/// Lets `config` use the embedded broker at `address`, and nothing else that is not in this process.
-pub fn embed(config: &mut Config, address: String) {
+/// Makes `config` one for development. `embedded` is the address of the embedded broker; without it the configured Kafka
+/// is used. A configured Redis is used, and its values are kept in this process where there is none.
+pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<()> {
     "dev".clone_into(&mut config.instance);
     config.state_dir.set_file_name("dev");
-    config.kafka.bootstrap_servers = address;
-    // Security settings are for a real broker.
-    let fetch_wait = Secret::new(FETCH_WAIT.as_millis().to_string());
-    config.kafka.client = [("fetch.wait.max.ms".to_owned(), fetch_wait)].into();
-    config.topics.partitions = PARTITIONS;
-    config.topics.replication = Some(1);
+    // Batches are not compressed: several clients need another package before they can read lz4.
+    let compression = ("compression.type".to_owned(), Secret::new("none"));
+    if let Some(address) = embedded {
+        config.kafka.bootstrap_servers = address;
+        // Security settings are for a real broker.
+        let fetch_wait = Secret::new(FETCH_WAIT.as_millis().to_string());
+        config.kafka.client = [compression, ("fetch.wait.max.ms".to_owned(), fetch_wait)].into();
+        config.topics.partitions = PARTITIONS_COUNT;
+        config.topics.replication = Some(1);
+        config.reply.create_missing = true;
+        // The broker begins anew with every start, and its offsets with it.
+        config.audit.log_id = Some(uuid::Uuid::now_v7().to_string());
+    } else {
+        config.kafka.client.entry(compression.0).or_insert(compression.1);
+    }
     config.unleash.url = None;
-    config.redis.url = None;
     config.unleash.environments.clear();
+    config.redis.edge_in_memory = config.redis.url.is_none();
     config.delivery.workers = 1;
     // A Postgres that is configured is one for real, and no place for samples.
     let sqlite = config.database.url.take().filter(|url| url.expose().starts_with("sqlite:"));
-    config.database.url = Some(sqlite.unwrap_or_else(|| Secret::new(DATABASE)));
+    let url = sqlite.map_or_else(|| format!("sqlite:{DATABASE_FILE}"), |url| url.expose().to_owned());
+    config.database.url = Some(Secret::new(with_absolute_path(&url)?));
     config.database.migrate = true;
-    // The broker begins anew with every start, and its offsets with it.
-    config.audit.log_id = Some(uuid::Uuid::now_v7().to_string());
     config.delivery.batch_max = BATCH_MAX;
+    Ok(())
+}
+
+/// The same file, wherever the URL is used.
+fn with_absolute_path(url: &str) -> std::io::Result<String> {
+    let Some(file) = url.strip_prefix("sqlite:").map(|rest| rest.trim_start_matches("//")) else {
+        return Ok(url.to_owned());
+    };
+    if file.is_empty() || file.contains(":memory:") {
+        return Ok(url.to_owned());
+    }
+    let (file, options) = file.split_once('?').map_or((file, None), |(file, options)| (file, Some(options)));
+    let options = options.map(|options| format!("?{options}")).unwrap_or_default();
+    Ok(format!("sqlite:{}{options}", absolute(Path::new(file))?.display()))
+}
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_the_same_file_from_every_folder() {
+        let here = std::env::current_dir().unwrap();
+        let here = here.display();
+        for (url, expected) in [
+            ("sqlite:a.db", format!("sqlite:{here}/a.db")),
+            ("sqlite://a.db?mode=ro", format!("sqlite:{here}/a.db?mode=ro")),
+            ("sqlite:///tmp/a.db", "sqlite:/tmp/a.db".to_owned()),
+            ("sqlite::memory:", "sqlite::memory:".to_owned()),
+        ] {
+            assert_eq!(with_absolute_path(url).unwrap(), expected);
+        }
+    }
 }

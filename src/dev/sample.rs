@@ -52,9 +52,10 @@ mod tests {
         let path = write(&folder.path().join("new")).unwrap();
         let snapshot = crate::flag_file::load(&path, "development").unwrap().snapshot;
         let flags = snapshot.environment("development").unwrap();
-        assert_eq!(flags.len(), ASKS.len());
+        let local = crate::dev::local::names().unwrap();
+        assert_eq!(flags.len() + local.len(), ASKS.len());
         let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "", app_name: "" };
-        for (flag, default) in ASKS {
+        for (flag, default) in ASKS.into_iter().filter(|(flag, _)| !local.iter().any(|local| local == flag)) {
             let body = format!(r#"{{"flag_name":"{flag}","user_id":"u","default_value":{default}}}"#);
             let request = Request::decode(body.as_bytes()).unwrap();
             let ask = request.asks.as_slice().first().unwrap();
@@ -69,6 +70,19 @@ mod tests {
             if ask.value_type != ValueType::Boolean {
                 assert_eq!(answer.reason, Reason::TargetingMatch, "{flag}");
             }
+        }
+    }
+
+    #[test]
+    fn the_file_of_the_examples_has_the_flags_that_they_ask_for() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = crate::flag_file::load(&folder.join("examples/dev-flags.json"), "production").unwrap();
+        assert!(file.refused.is_empty(), "{:?}", file.refused);
+        let flags = file.snapshot.environment("production").unwrap();
+        let vectors = fs::read_to_string(folder.join("clients/vectors.json")).unwrap();
+        let vectors: serde_json::Value = serde_json::from_str(&vectors).unwrap();
+        for flag in vectors["flags"].as_array().unwrap() {
+            assert!(flags.get(flag["name"].as_str().unwrap()).is_some(), "{flag}");
         }
     }
 

@@ -23,10 +23,9 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
     let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
-    config
+    client::compress(&mut config, &parts.config.kafka)
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
-        .set("compression.type", "lz4")
         // Requests go out when they are full, or at the end of a batch, which flushes.
         .set("linger.ms", LINGER_MS)
         .set("message.max.bytes", MAX_RECORD_BYTES.to_string())

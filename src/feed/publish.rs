@@ -111,12 +111,11 @@ impl Publisher {
     /// Makes a producer and fences every former one of this role: from here on what they publish is refused.
     pub fn open(config: &Config, role: &str, topics: [&str; 3]) -> Result<Self, PublishError> {
         let mut settings = client::base(&config.kafka, &config.instance, role);
-        settings
+        client::compress(&mut settings, &config.kafka)
             // The same for all instances. Owning the partition of the changes topic would be no fence.
             .set("transactional.id", format!("{}-{role}", config.kafka.group_id))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("delivery.report.only.error", "true")
-            .set("compression.type", "lz4")
             .set("linger.ms", LINGER_MS)
             .set("batch.size", BATCH_BYTES.to_string());
         let producer: BaseProducer<Deliveries> = settings

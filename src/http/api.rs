@@ -14,6 +14,7 @@ use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::warm::View;
+use crate::warm::edge::EdgeMemory;
 
 use super::bodies::Bodies;
 use super::caller::Gate;
@@ -32,6 +33,8 @@ pub struct Api {
     pub publisher: Arc<Publisher>,
     /// Absent without a Redis.
     pub view: Option<View>,
+    /// The edge API's values, in `dev` without a Redis.
+    pub edge_memory: Option<EdgeMemory>,
     pub shutdown: Shutdown,
     pub manager: Manager,
     pub(super) gate: Gate,
@@ -53,6 +56,8 @@ impl Api {
         view: Option<View>,
     ) -> Arc<Self> {
         let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
+        let in_memory = view.is_none() && config.redis.edge_in_memory;
+        let edge_memory = in_memory.then(|| EdgeMemory::new(&config, &manager.store(), &metrics));
         Arc::new(Self {
             gate: Gate::new(&config.auth, tokens),
             listeners: Listeners::new(config.http.listeners_per_address),
@@ -64,6 +69,7 @@ impl Api {
             usage,
             publisher,
             view,
+            edge_memory,
             shutdown,
             counts: Counts::default(),
             places: Places::new(),

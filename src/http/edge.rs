@@ -51,6 +51,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     get,
     path = "/flags/{name}/check",
+    operation_id = "edgeCheckFlag",
     tag = "edge",
     params(
         FlagPath,
@@ -76,6 +77,7 @@ pub(super) async fn check(
 #[utoipa::path(
     get,
     path = "/flags/{name}",
+    operation_id = "edgeGetFlag",
     tag = "edge",
     params(
         FlagPath,
@@ -101,6 +103,7 @@ pub(super) async fn flag(
 #[utoipa::path(
     get,
     path = "/flags",
+    operation_id = "edgeListFlags",
     tag = "edge",
     params(EdgeQuery, EvaluationHeaders),
     responses((status = 200, description = "By name", body = EdgeList), EdgeProblems)
@@ -172,16 +175,20 @@ fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
     })
 }
 
-/// What Redis has; nothing where there is no Redis.
+/// What Redis has, or in `dev` without a Redis what this process has; else nothing.
 async fn look(api: &Api, asked: &Asked, min_version: Option<u64>) -> Found {
-    match &api.view {
-        Some(view) => view.edge.read(asked, min_version.unwrap_or_default()).await,
-        None => Found::default(),
+    let min_version = min_version.unwrap_or_default();
+    match (&api.view, &api.edge_memory) {
+        (Some(view), _) => view.edge.read(asked, min_version).await,
+        (None, Some(memory)) => memory.read(asked, min_version),
+        (None, None) => Found::default(),
     }
 }
 
 async fn keep(api: &Api, asked: Asked, with_data: bool) {
     if let Some(view) = &api.view {
         view.edge.keep(asked, with_data).await;
+    } else if let Some(memory) = &api.edge_memory {
+        memory.keep(&asked, with_data);
     }
 }

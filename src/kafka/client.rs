@@ -38,6 +38,18 @@ pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
     config
 }
 
+/// The compression of what this process produces, unless `FLAGSTREAM_KAFKA__CLIENT__COMPRESSION_TYPE` names another.
+const COMPRESSION: &str = "lz4";
+
+/// Has batches compressed as the configuration says, or with lz4. (`kafka` may name the property's alias.)
+pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mut ClientConfig {
+    let names = ["compression.type", "compression.codec"];
+    if !names.iter().any(|name| kafka.client.contains_key(*name)) {
+        client.set("compression.type", COMPRESSION);
+    }
+    client
+}
+
 /// Whether this is the broker of `dev`, which knows neither times nor settings. Blocks.
 pub fn is_embedded<C: ClientContext>(client: &Client<C>, patience: Duration) -> bool {
     client.fetch_cluster_id(patience).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
@@ -63,7 +75,7 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
         // The default of a second would leave a partition that ran dry alone for as long.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
-        .set("allow.auto.create.topics", "false");
+        .set("allow.auto.create.topics", if config.reply.create_missing { "true" } else { "false" });
     // A request that waits for a coordinator that is gone holds up the next rebalance for so long; by default a minute.
     if !config.kafka.client.contains_key("socket.timeout.ms") {
         settings.set("socket.timeout.ms", "10000");

@@ -233,11 +233,10 @@ impl Drop for Outlet {
 
 fn client_config(config: &Config) -> ClientConfig {
     let mut client = client::base(&config.kafka, &config.instance, "api");
-    client
+    client::compress(&mut client, &config.kafka)
         .set("enable.idempotence", "true")
         // After a refusal nothing may arrive ahead of what is sent again: numbers must grow within a partition.
         .set("enable.gapless.guarantee", "true")
-        .set("compression.type", "lz4")
         // Requests go out when they are full, or when they are flushed, which is at every look for reports.
         .set("linger.ms", LINGER_MS)
         // What is not delivered yet is not lost: it waits, in memory or on disk.

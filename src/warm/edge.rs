@@ -14,6 +14,7 @@
 mod asked;
 mod entry;
 mod keeper;
+mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use super::writer::{command, number};
 pub use asked::{Asked, CHECK_LIFE, ENDPOINT_LIFE, Layer};
 pub use entry::{write_flag_data, write_flags};
 pub use keeper::Keeper;
+pub use memory::EdgeMemory;
 
 pub const DATA_LIFE: Duration = Duration::from_secs(300);
 

@@ -31,6 +31,7 @@ mod manage;
 mod ofrep;
 mod pipeline;
 mod replay;
+mod seeds;
 mod sources;
 mod spec;
 mod store;

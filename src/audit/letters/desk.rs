@@ -58,11 +58,10 @@ impl Desk {
     ) -> Result<Self, LetterError> {
         let name = format!("{}-sink-letters", config.kafka.group_id);
         let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
-        settings
+        client::compress(&mut settings, &config.kafka)
             .set("transactional.id", format!("{name}-{}-{partition}", log.topic))
             .set("transaction.timeout.ms", "10000")
             .set("delivery.report.only.error", "true")
-            .set("compression.type", "lz4")
             .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", "8388608");
         let producer = ReportingProducer::create(&settings, &config.topics.dead_letters)?;

@@ -22,6 +22,7 @@ use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 #[utoipa::path(
     delete,
     path = "/flags/{name}/cache",
+    operation_id = "edgeClearFlagCache",
     tag = "edge",
     params(FlagPath, EdgeQuery),
     responses((status = 200, description = "Removed", body = CacheCleared), EdgeProblems)
@@ -43,9 +44,9 @@ pub(in crate::http) async fn clear(
         let detail = format!("environment {environment} has no flag {name}");
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    let removed = match &api.view {
-        Some(view) => view.edge.clear(&environment, &name).await,
-        None => Ok(0),
+    let removed = match (&api.view, &api.edge_memory) {
+        (Some(view), _) => view.edge.clear(&environment, &name).await,
+        (None, memory) => Ok(memory.as_ref().map_or(0, |memory| memory.clear(&environment, &name))),
     };
     // Redis's own words may hold addresses.
     let removed = removed.map_err(|trouble| {
@@ -60,6 +61,7 @@ pub(in crate::http) async fn clear(
 #[utoipa::path(
     get,
     path = "/cache/stats",
+    operation_id = "edgeGetCacheStats",
     tag = "edge",
     params(EdgeQuery),
     responses((status = 200, description = "Since the process started", body = CacheStats), EdgeProblems)
@@ -91,7 +93,9 @@ pub(in crate::http) async fn stats(
 
 async fn redis(api: &Api) -> CacheRedis {
     let Some(view) = &api.view else {
-        return CacheRedis { state: "off".to_owned(), keys: None };
+        let keys = api.edge_memory.as_ref().map(|memory| memory.keys());
+        let state = if keys.is_some() { "memory" } else { "off" };
+        return CacheRedis { state: state.to_owned(), keys };
     };
     match view.edge.keys().await {
         Ok(keys) => CacheRedis { state: "up".to_owned(), keys },

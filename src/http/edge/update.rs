@@ -17,7 +17,7 @@ use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
 use crate::http::places::Pool;
-use crate::manage::{Asked, By, Expected};
+use crate::manage::{Asked, By, Expected, ManageError};
 
 use super::body;
 
@@ -25,6 +25,7 @@ use super::body;
 #[utoipa::path(
     post,
     path = "/flags/{name}/update",
+    operation_id = "edgeUpdateFlag",
     tag = "edge",
     params(
         FlagPath,
@@ -51,7 +52,16 @@ pub(in crate::http) async fn update(
     let asked = Asked { environment: &environment, name: &name, expected: &Expected::Any };
     let actor = caller.name();
     let by = By { actor: &actor, reason: None };
-    let done = api.manager.update(asked, change.to_string().as_bytes(), by).await.map_err(manage::problem)?;
+    let done = api.manager.update(asked, change.to_string().as_bytes(), by).await;
+    let done = done.map_err(|error| match error {
+        ManageError::Unknown => Problem::new(
+            StatusCode::NOT_FOUND,
+            format!(
+                "environment {environment} has no flag {name}: create it with POST /api/v1/feature-flags"
+            ),
+        ),
+        error => manage::problem(error),
+    })?;
     let body = {
         let snapshot = api.store.load();
         let flags = snapshot.environment(&environment);

@@ -139,9 +139,9 @@ pub struct CacheLayer {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CacheRedis {
-    /// `up`, `down` or `off`.
+    /// `up`, `down` or `off`; `memory` in `flagstream dev` without a Redis, where values are kept in the process.
     pub state: String,
-    /// All keys of the Redis database, whoever they are from.
+    /// All keys of the Redis database, whoever they are from. With `memory` the values that are kept.
     #[schema(required)]
     pub keys: Option<u64>,
 }

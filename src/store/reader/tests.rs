@@ -47,7 +47,7 @@ impl Scene {
     fn start_with(&self, start_without_source: bool) -> Running {
         let loaded = crate::config::load_from(None, [], crate::config::Profile::Dev);
         let mut config = loaded.unwrap().config;
-        crate::dev::embed(&mut config, self.cluster.bootstrap_servers());
+        crate::dev::embed(&mut config, Some(self.cluster.bootstrap_servers())).unwrap();
         config.feed.start_without_source = start_without_source;
         config.state_dir = self.folder.path().to_owned();
         let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
