@@ -24,6 +24,7 @@ use crate::registry::{Reader, Unread};
 use super::Parts;
 use super::headers::{Headers, reply_to};
 use super::outbox::{Outbox, place, results_too_large};
+use super::unserved;
 
 /// Most bytes that the events of one request and its reply may take, by what is known before they are made.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
@@ -244,7 +245,11 @@ impl Scene {
 
     fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
-        Served { name, flags: self.snapshot.environment_entry(name) }
+        let flags = self.snapshot.environment_entry(name);
+        if flags.is_none() {
+            unserved::note(name, &self.snapshot);
+        }
+        Served { name, flags }
     }
 
     /// What may be written of a request, and the key of what is written.

@@ -31,6 +31,7 @@ pub mod reply_topics;
 pub mod session;
 pub mod standing;
 pub mod tally;
+pub mod unserved;
 pub mod worker;
 
 use std::io;

@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
+use crate::evaluate::unserved;
 use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, EvaluationContext, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
@@ -85,14 +86,19 @@ impl Trail<'_> {
 impl<'c> Call<'c> {
     pub(super) fn begin(api: &'c Api, snapshot: &'c Snapshot, path: Path, environment: &'c str) -> Self {
         let now: DateTime<Utc> = Utc::now();
+        let flags = snapshot.environment_entry(environment);
+        let is_ready = api.store.is_ready();
+        if is_ready && flags.is_none() {
+            unserved::note(environment, snapshot);
+        }
         Self {
             api,
             path,
             environment,
             snapshot,
-            flags: snapshot.environment_entry(environment),
+            flags,
             flags_version: snapshot.version(),
-            not_ready: (!api.store.is_ready()).then_some("the flags are not loaded yet"),
+            not_ready: (!is_ready).then_some("the flags are not loaded yet"),
             time_ms: now.timestamp_millis().unsigned_abs(),
             now: now.to_rfc3339_opts(SecondsFormat::Micros, true),
             now_micros: now.timestamp_micros(),

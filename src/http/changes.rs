@@ -79,6 +79,7 @@ struct Listener {
 #[utoipa::path(
     get,
     path = "/api/v1/changes",
+    operation_id = "followChanges",
     tag = "changes",
     params(StreamQuery, StreamHeaders),
     responses(Stream)
@@ -97,6 +98,7 @@ pub(super) async fn changes(
 #[utoipa::path(
     get,
     path = "/ofrep/v1/changes",
+    operation_id = "ofrepFollowChanges",
     tag = "openfeature",
     params(StreamQuery, StreamHeaders),
     responses(Stream)

@@ -49,6 +49,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate",
+    operation_id = "evaluateFlag",
     tag = "evaluation",
     params(
         EvaluationQuery,
@@ -72,6 +73,7 @@ pub(super) async fn one(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate/boolean",
+    operation_id = "evaluateBooleanFlag",
     tag = "evaluation",
     params(
         EvaluationQuery,
@@ -124,6 +126,7 @@ async fn single(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate/bulk",
+    operation_id = "evaluateFlags",
     tag = "evaluation",
     params(
         EvaluationQuery,
@@ -175,6 +178,7 @@ pub(super) async fn bulk(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate/batch",
+    operation_id = "evaluateFlagList",
     tag = "evaluation",
     params(
         ("user_id" = Option<String>, Query, description = "The targeting key"),

@@ -26,13 +26,13 @@ pub(super) fn routes() -> Router<Surface> {
 }
 
 /// Answers as long as the process can; never depends on anything outside.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health/live", operation_id = "getLiveness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>)))]
 pub(super) async fn live() -> Response {
     fresh(StatusCode::OK, json!({"status": "up"}))
 }
 
 /// Whether this process should get traffic.
-#[utoipa::path(get, path = "/health/ready", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn ready(
     State(surface): State<Surface>,
     peer: Option<Extension<Peer>>,
@@ -57,7 +57,7 @@ pub(super) async fn ready(
 
 /// How each part is doing. Addresses, causes and numbers are shown to callers with the scope `read`, and to everybody
 /// on the listener for operators; others see the states.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn overview(
     State(surface): State<Surface>,
     peer: Option<Extension<Peer>>,

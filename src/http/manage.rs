@@ -76,6 +76,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags",
+    operation_id = "listFlags",
     tag = "management",
     params(ListQuery),
     responses((status = 200, description = "A page of them, by name", body = FlagList), ManageProblems)
@@ -93,6 +94,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) 
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}",
+    operation_id = "getFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery),
     responses(
@@ -115,6 +117,7 @@ pub(super) async fn one(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags",
+    operation_id = "createFlag",
     tag = "management",
     params(ChangeHeaders),
     request_body = doc::NewFlag,
@@ -149,6 +152,7 @@ pub(super) async fn create(
 #[utoipa::path(
     put,
     path = "/api/v1/feature-flags/{name}",
+    operation_id = "updateFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery, doc::ExpectedHeaders),
     request_body = FlagUpdate,
@@ -179,6 +183,7 @@ pub(super) async fn update(
 #[utoipa::path(
     delete,
     path = "/api/v1/feature-flags/{name}",
+    operation_id = "deleteFlag",
     tag = "management",
     params(FlagPath, DeleteQuery, doc::ExpectedHeaders),
     responses(
@@ -208,6 +213,7 @@ pub(super) async fn delete(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/sync",
+    operation_id = "syncFlags",
     tag = "management",
     params(EnvironmentQuery),
     responses(
@@ -225,6 +231,7 @@ pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) 
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/history",
+    operation_id = "listFlagEvaluations",
     tag = "management",
     params(FlagPath, EnvironmentQuery, doc::HistoryQuery),
     responses(
@@ -262,6 +269,7 @@ pub(super) async fn history(
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/changes",
+    operation_id = "listFlagChanges",
     tag = "management",
     params(FlagPath, EnvironmentQuery, LimitQuery),
     responses((status = 200, description = "Who changed what, when and why", body = ChangeList), ManageProblems)

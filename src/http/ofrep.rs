@@ -44,6 +44,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     post,
     path = "/ofrep/v1/evaluate/flags/{key}",
+    operation_id = "ofrepEvaluateFlag",
     tag = "openfeature",
     params(
         ("key" = String, Path, description = "The flag", min_length = 1),
@@ -107,6 +108,7 @@ async fn answer_one(
 #[utoipa::path(
     post,
     path = "/ofrep/v1/evaluate/flags",
+    operation_id = "ofrepEvaluateFlags",
     tag = "openfeature",
     params(
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),

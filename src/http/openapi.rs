@@ -35,9 +35,17 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
 #[openapi(
     info(
         title = "flagstream",
-        description = "Feature flags, evaluated. Every evaluation becomes an event in Kafka.",
+        description = "flagstream evaluates feature flags and publishes every evaluation as an event in Kafka.\n\n\
+            **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without one a call has the scopes of \
+            `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `write`, `delete`, `admin`) and \
+            environments.\n\n\
+            **Environments.** An evaluation names its environment in the body, in the query or in the header \
+            `Flags-Environment`; else the default environment is used. An environment that is not served answers with \
+            reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\
+            Details are in docs/api.md of the repository.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
+    servers((url = "/", description = "The service that serves this document")),
     paths(
         evaluate::one,
         evaluate::boolean,
@@ -87,15 +95,15 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
     ),
     modifiers(&Everywhere),
     tags(
-        (name = "evaluation", description = "Flags for a user and a context"),
-        (name = "management", description = "Flags themselves: local ones are changed here, all are shown"),
-        (name = "experiments", description = "What flags with variants come to: exposures, conversions, results"),
-        (name = "openfeature", description = "OpenFeature's remote evaluation protocol, 0.3"),
-        (name = "edge", description = "Flags for a user, kept in Redis for a short while"),
-        (name = "changes", description = "What changes, as it happens"),
-        (name = "tokens", description = "Who may call; needs the scope `admin`"),
-        (name = "schemas", description = "What documents may say"),
-        (name = "health", description = "How this process is doing")
+        (name = "evaluation", description = "Evaluate flags for a user and a context"),
+        (name = "management", description = "List all flags; create, change, delete and kill them"),
+        (name = "experiments", description = "Experiments on flags with variants: exposures, conversions, results"),
+        (name = "openfeature", description = "OpenFeature's remote evaluation protocol (OFREP), version 0.3"),
+        (name = "edge", description = "Evaluate flags for a user, with answers cached in Redis for 30 or 60 seconds"),
+        (name = "changes", description = "Streams of changes, as server-sent events"),
+        (name = "tokens", description = "API tokens; needs the scope `admin`"),
+        (name = "schemas", description = "JSON schemas of documents"),
+        (name = "health", description = "The state of this process and of what it depends on")
     )
 )]
 struct Document;
@@ -113,6 +121,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route(DOCUMENT, get(document))
         .route(local_flag::PATH, get(local_flag::schema))
+        .route("/", get(async || Redirect::temporary("/docs/")))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
         .route("/docs/", get(async || viewer("")))
         .route("/docs/{*file}", get(async |Path(file): Path<String>| viewer(&file)))
@@ -139,4 +148,47 @@ fn viewer(file: &str) -> Response {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn operations() -> Vec<(String, Value)> {
+        let document: Value = serde_json::from_slice(&TEXT).unwrap();
+        let paths = document["paths"].as_object().unwrap().clone();
+        let of_path = |(path, item): (String, Value)| {
+            let item = item.as_object().unwrap().clone();
+            item.into_iter().map(move |(method, operation)| (format!("{method} {path}"), operation))
+        };
+        paths.into_iter().flat_map(of_path).collect()
+    }
+
+    #[test]
+    fn operation_ids_are_unique_names_of_functions() {
+        let mut seen = BTreeSet::new();
+        for (place, operation) in operations() {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(id.chars().all(|c| c.is_ascii_alphanumeric()) && id.len() > 6, "{place}: {id}");
+            assert!(seen.insert(id.clone()), "{place}: {id} is the id of two operations");
+        }
+        assert!(seen.contains("evaluateFlag") && seen.contains("edgeUpdateFlag"));
+    }
+
+    #[test]
+    fn every_operation_is_described_and_says_who_may_call() {
+        for (place, operation) in operations() {
+            assert!(operation["summary"].as_str().is_some_and(|summary| summary.len() > 8), "{place}");
+            assert!(operation["security"].is_array(), "{place}");
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.keys().any(|status| status.starts_with('4')), "{place}");
+        }
+        let document: Value = serde_json::from_slice(&TEXT).unwrap();
+        assert_eq!(document["servers"][0]["url"], "/");
+    }
 }

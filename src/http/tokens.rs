@@ -40,6 +40,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
+    operation_id = "createToken",
     operation_id = "create_token",
     tag = "tokens",
     request_body = TokenRequest,
@@ -79,6 +80,7 @@ pub(super) async fn create(
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",
+    operation_id = "listTokens",
     operation_id = "list_tokens",
     tag = "tokens",
     params(
@@ -114,6 +116,7 @@ pub(super) async fn list(
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{id}",
+    operation_id = "revokeToken",
     operation_id = "revoke_token",
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
@@ -146,6 +149,7 @@ pub(super) async fn revoke(
 #[utoipa::path(
     get,
     path = "/api/v1/tokens/{id}/changes",
+    operation_id = "listTokenChanges",
     operation_id = "token_changes",
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),

@@ -26,6 +26,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[utoipa::path(
     post,
     path = "/api/v1/unleash/webhook",
+    operation_id = "receiveUnleashWebhook",
     tag = "changes",
     params(("Authorization" = String, Header, description = "The secret, bare or after `Bearer`")),
     request_body = Map<String, Value>,

@@ -2,6 +2,7 @@
 //! the examples.
 
 mod examples;
+mod openapi;
 mod rust;
 
 use std::io::Write;

@@ -41,6 +41,7 @@ const MAX_DEPTH_LEVELS: usize = 32;
 #[utoipa::path(
     post,
     path = "/api/v1/experiments",
+    operation_id = "createExperiment",
     tag = "experiments",
     request_body = NewExperiment,
     responses(
@@ -75,6 +76,7 @@ pub(in crate::http) async fn begin(
 #[utoipa::path(
     get,
     path = "/api/v1/experiments",
+    operation_id = "listExperiments",
     tag = "experiments",
     params(("environment" = Option<String>, Query, description = "Those of this one only")),
     responses((status = 200, description = "All that the caller may see", body = ExperimentList), ExperimentProblems)
@@ -100,6 +102,7 @@ pub(in crate::http) async fn list(
 #[utoipa::path(
     get,
     path = "/api/v1/experiments/{name}",
+    operation_id = "getExperiment",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     responses((status = 200, description = "As it stands", body = Kept), ExperimentProblems)
@@ -119,6 +122,7 @@ pub(in crate::http) async fn one(
 #[utoipa::path(
     get,
     path = "/api/v1/experiments/{name}/results",
+    operation_id = "getExperimentResults",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     responses((status = 200, description = "Phase by phase", body = Results), ExperimentProblems)
@@ -138,6 +142,7 @@ pub(in crate::http) async fn results(
 #[utoipa::path(
     post,
     path = "/api/v1/experiments/{name}/stop",
+    operation_id = "stopExperiment",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     request_body = StopBody,
@@ -165,6 +170,7 @@ pub(in crate::http) async fn stop(
 #[utoipa::path(
     post,
     path = "/api/v1/experiments/{name}/conversions",
+    operation_id = "reportConversions",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     request_body = ConversionBody,

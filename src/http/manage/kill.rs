@@ -52,6 +52,7 @@ struct Order {
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/kill",
+    operation_id = "killFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery, ReasonHeader),
     request_body = KillBody,
@@ -76,6 +77,7 @@ pub(in crate::http) async fn kill(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/restore",
+    operation_id = "restoreFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery, ReasonHeader),
     request_body = RestoreBody,

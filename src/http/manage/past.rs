@@ -28,6 +28,7 @@ const OLDER_THAN_DAYS_MAX: u64 = 36_500;
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/revert",
+    operation_id = "revertFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery, ExpectedHeaders),
     request_body = RevertBody,
@@ -58,6 +59,7 @@ pub(in crate::http) async fn revert(
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/cleanup",
+    operation_id = "cleanUpFlags",
     tag = "management",
     params(CleanupQuery, ReasonHeader),
     request_body = CleanupBody,

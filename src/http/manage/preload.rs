@@ -29,6 +29,7 @@ const PRELOADED_MAX: usize = 10_000;
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/preload",
+    operation_id = "preloadCache",
     tag = "management",
     request_body = BulkRequest,
     responses(

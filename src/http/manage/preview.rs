@@ -29,6 +29,7 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/preview",
+    operation_id = "previewFlag",
     tag = "management",
     params(FlagPath, EnvironmentQuery),
     request_body = PreviewAsk,

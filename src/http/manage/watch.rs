@@ -28,6 +28,7 @@ const DAYS_MAX: u32 = 365;
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/usage",
+    operation_id = "getFlagUsage",
     tag = "management",
     params(FlagPath, EnvironmentQuery, UsageQuery),
     responses(
@@ -50,6 +51,7 @@ pub(in crate::http) async fn usage(
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/stale",
+    operation_id = "listStaleFlags",
     tag = "management",
     params(StaleQuery),
     responses(

@@ -38,6 +38,10 @@ fn complete(operation: &mut Operation) {
     add(operation, 504, "No answer in time");
     add(operation, 421, "The host name of the call is not allowed");
     if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
+        // Said, not left out: tools take a missing member for a mistake.
+        operation.security.get_or_insert_default();
+        let unreadable = || RefOr::T(ResponseBuilder::new().description("The request is not HTTP").build());
+        operation.responses.responses.entry("400".to_owned()).or_insert_with(unreadable);
         return;
     }
     // Without one, what `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` allows.

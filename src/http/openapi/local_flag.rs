@@ -17,6 +17,7 @@ const COMPONENTS: &str = "#/components/schemas/LocalFlag.";
 #[utoipa::path(
     get,
     path = "/schemas/local-flag.json",
+    operation_id = "getLocalFlagSchema",
     tag = "schemas",
     responses(
         (status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Value),
