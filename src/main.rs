@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     // A blocked thread (a name lookup, say) must not hold the process after its work is done.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
-        print::note(format_args!("flagstream: {error:#}"));
+        print::note(format_args!("flagstream: {}", cli::said_once(&error)));
         cli::exit_code(&error)
     })
 }

@@ -54,11 +54,23 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     installed.context("logs")
 }
 
-/// For commands that end by themselves: warnings, or what `FLAGSTREAM_LOG` says.
-pub fn init_for_command() -> anyhow::Result<()> {
+/// Which command logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Ends by itself and reports its own errors: librdkafka's lines would only repeat them.
+    Short,
+    Lasting,
+}
+
+/// For commands: warnings, or what `FLAGSTREAM_LOG` says.
+pub fn init_for_command(command: Command) -> anyhow::Result<()> {
     let filter = std::env::var("FLAGSTREAM_LOG").ok();
     let filter = filter.filter(|filter| EnvFilter::builder().parse(filter).is_ok());
-    init(&LogConfig { filter: filter.unwrap_or_else(|| "warn".to_owned()), format: LogFormat::Text })
+    let default = match command {
+        Command::Short => "warn,flagstream::kafka::client=off",
+        Command::Lasting => "warn",
+    };
+    init(&LogConfig { filter: filter.unwrap_or_else(|| default.to_owned()), format: LogFormat::Text })
 }
 
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {

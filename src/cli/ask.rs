@@ -29,6 +29,13 @@ pub struct Options {
     pub value_type: Option<String>,
 }
 
+impl Options {
+    /// Whether nothing says which type is asked for.
+    pub fn asks_for_own_type(&self) -> bool {
+        self.defaults.is_empty() && self.value_type.is_none()
+    }
+}
+
 /// The body of a request. Context and defaults stand in it as they were given, digit by digit and member by member:
 /// evaluation sees how they are written.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +66,7 @@ impl Serialize for Body {
 /// The request for `flags`. An error that the service would report is reported before anything is sent.
 pub fn body(flags: &[String], options: &Options, environment: &str) -> Result<Body, UsageError> {
     let mut body = Body::default();
-    let defaults = defaults(flags.len(), &options.defaults)?;
+    let defaults = defaults(flags.len(), options)?;
     if let [flag] = flags {
         body.put("flag_name", flag)?;
         defaults.first().map(|default| body.put("default_value", default)).transpose()?;
@@ -77,16 +84,18 @@ pub fn body(flags: &[String], options: &Options, environment: &str) -> Result<Bo
     }
     options.user.as_ref().map(|user| body.put("user_id", user)).transpose()?;
     options.session.as_ref().map(|session| body.put("session_id", session)).transpose()?;
-    if let Some(context) = &options.context {
-        body.put("context", &parse("--context", context)?)?;
+    if let Some(text) = &options.context {
+        body.put("context", &context(text)?)?;
     }
     body.put("environment", &environment)?;
     Request::decode(body.text()?.as_bytes()).map_err(|refusal| UsageError(refusal.text()))?;
     Ok(body)
 }
 
-fn defaults(flags: usize, given: &[String]) -> Result<Vec<Box<RawValue>>, UsageError> {
-    let parsed: Vec<_> = given.iter().map(|text| parse("--default", text)).collect::<Result<_, _>>()?;
+fn defaults(flags: usize, options: &Options) -> Result<Vec<Box<RawValue>>, UsageError> {
+    let is_string = options.value_type.as_deref() == Some("string");
+    let parsed: Vec<_> =
+        options.defaults.iter().map(|text| default(text, is_string)).collect::<Result<_, _>>()?;
     match parsed.as_slice() {
         [] => Ok(parsed),
         [one] => Ok(vec![one.clone(); flags]),
@@ -98,10 +107,22 @@ fn defaults(flags: usize, given: &[String]) -> Result<Vec<Box<RawValue>>, UsageE
     }
 }
 
-fn parse(option: &str, text: &str) -> Result<Box<RawValue>, UsageError> {
-    serde_json::from_str(text).map_err(|error| {
-        let hint = if option == "--default" { r#" (a text needs its quotes: '"light"')"# } else { "" };
-        UsageError(format!("{option} {text}: not JSON: {error}{hint}"))
+/// A default is JSON. Where a string is asked for, a text that is no JSON is the string itself.
+fn default(text: &str, is_string: bool) -> Result<Box<RawValue>, UsageError> {
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(_) if is_string => to_raw_value(text).map_err(|error| UsageError(format!("--default: {error}"))),
+        Err(_) => Err(UsageError(format!(
+            "--default {text} is not JSON; for a string write --default '\"{text}\"' or add --value-type string"
+        ))),
+    }
+}
+
+/// The context as it is written.
+pub fn context(text: &str) -> Result<Box<RawValue>, UsageError> {
+    let value: Option<Box<RawValue>> = serde_json::from_str(text).ok();
+    value.filter(|value| value.get().starts_with('{')).ok_or_else(|| {
+        UsageError(format!("--context: expected a JSON object such as '{{\"country\": \"NL\"}}', got {text}"))
     })
 }
 
@@ -160,7 +181,11 @@ mod tests {
     #[test]
     fn wrong_usage_names_the_option() {
         let message = |flags: &[String], options: &Options| body(flags, options, "e").unwrap_err().0;
-        assert!(message(&flags(&["a"]), &options(&["light"])).contains("--default light"));
+        let light = message(&flags(&["a"]), &options(&["light"]));
+        assert_eq!(
+            light,
+            "--default light is not JSON; for a string write --default '\"light\"' or add --value-type string"
+        );
         assert!(message(&flags(&["a", "b", "c"]), &options(&["1", "2"])).contains("2 for 3 flags"));
         assert!(message(&flags(&[""]), &options(&[])).contains("flag_name"));
         let context = Options { context: Some("[]".to_owned()), ..options(&[]) };

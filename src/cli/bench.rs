@@ -64,7 +64,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 
 fn print<R: serde::Serialize>(global: &Global, report: &R, text: fn(&R) -> String) -> anyhow::Result<()> {
     match global.output {
-        Output::Json => super::print::line(&serde_json::to_string_pretty(report)?)?,
+        Output::Json => super::print::line(&serde_json::to_string(report)?)?,
         Output::Text => super::print::line(&text(report))?,
     };
     Ok(())

@@ -20,11 +20,17 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         print::line(markdown().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let loaded = global.load(Profile::Service)?;
+    let loaded = global.load(Profile::Command)?;
     match global.output {
-        Output::Json => print::line(&serde_json::to_string_pretty(&loaded.settings)?)?,
-        Output::Text => print::line(&table(&loaded.settings))?,
-    };
+        Output::Json => {
+            for setting in &loaded.settings {
+                print::line(&serde_json::to_string(setting)?)?;
+            }
+        }
+        Output::Text => {
+            print::line(&table(&loaded.settings))?;
+        }
+    }
     for notice in &loaded.notices {
         print::note(format_args!("flagstream: note: {notice}"));
     }

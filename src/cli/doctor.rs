@@ -12,7 +12,9 @@ pub async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let findings = doctor::look(&config).await;
     match global.output {
         Output::Json => {
-            print::line(&serde_json::to_string(&findings)?)?;
+            for finding in &findings {
+                print::line(&serde_json::to_string(finding)?)?;
+            }
         }
         Output::Text => {
             for line in findings.iter().flat_map(lines) {
@@ -29,9 +31,9 @@ pub async fn run(global: &Global) -> anyhow::Result<ExitCode> {
 fn lines(finding: &Finding) -> Vec<String> {
     let Finding { part, state, found, advice } = finding;
     let state = match state {
-        State::Well => "well",
-        State::Doubtful => "doubtful",
-        State::Wrong => "WRONG",
+        State::Well => "ok",
+        State::Doubtful => "warning",
+        State::Wrong => "error",
     };
     let advice = advice.iter().map(|advice| format!("{:19} {advice}", ""));
     std::iter::once(format!("{state:8}  {part:8}  {found}")).chain(advice).collect()

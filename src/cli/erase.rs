@@ -8,11 +8,10 @@ use serde::Serialize;
 
 use crate::audit::erase::{self, Erasure};
 use crate::config::Config;
-use crate::database::Database;
 use crate::privacy::Privacy;
 use crate::warm;
 
-use super::{Global, Output, UsageError, print};
+use super::{Global, Output, UsageError, database, print};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -47,7 +46,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 async fn rows(args: &Args, config: &Config) -> anyhow::Result<u64> {
     let Some(url) = &config.database.url else { return Ok(0) };
-    let database = Database::open(url, "flagstream-erase")?;
+    let database = database::open(url, "flagstream-erase").await?;
     let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
     let users = written_as(config, &args.user);
     erase::rows(&database, &users, how).await.with_context(|| format!("{database}"))

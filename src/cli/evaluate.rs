@@ -1,4 +1,8 @@
 //! `flagstream evaluate`: asks a running service, or evaluates a flag of a file as the service would.
+//!
+//! Without a default and a type the flag's own type is asked for. Exit code 1 where the reason is `ERROR`.
+
+mod own_type;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +15,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::config::Config;
-use crate::flag::value::{Lookup, answer};
-use crate::flag::{Answer, Moment, Snapshot};
+use crate::flag::value::{Lookup, answer, natural_answer};
+use crate::flag::{Answer, Moment, Reason, Snapshot};
 use crate::flag_file;
 use crate::message::event::{member, write_result};
 use crate::message::json::write_string;
@@ -48,26 +52,44 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 print::note(format_args!("flagstream: refused: {error}"));
                 anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
             }
-            evaluate(&args.flag, &body, &file.snapshot, &config.unleash.app_name)?
+            let own_type = args.options.asks_for_own_type();
+            evaluate(&args.flag, &body, own_type, &file.snapshot, &config.unleash.app_name)?
         }
         None => ask_service(&args, &config, &body).await?,
     };
+    let is_error = is_error(&result);
     let line = match global.output {
         Output::Json => result,
         Output::Text => text(&args.flag, &result)?,
     };
     print::line(&line)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Whether the reason is `ERROR`: the value is the default because the flag could not be evaluated.
+fn is_error(result: &str) -> bool {
+    let result: Value = serde_json::from_str(result).unwrap_or_default();
+    result.get("reason").and_then(Value::as_str) == Some(Reason::Error.as_str())
 }
 
 /// The answer of a running service, as it gave it.
 async fn ask_service(args: &Args, config: &Config, body: &ask::Body) -> anyhow::Result<String> {
     let service = Service::new(&args.service, config)?;
+    if args.options.asks_for_own_type() {
+        let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
+        return own_type::ask(&service, &args.flag, &args.options, environment).await;
+    }
     let answered = service.call(Method::POST, "/api/v1/feature-flags/evaluate", None, Some(body)).await?;
     Ok(answered.body)
 }
 
-fn evaluate(flag: &str, body: &ask::Body, snapshot: &Snapshot, app_name: &str) -> anyhow::Result<String> {
+fn evaluate(
+    flag: &str,
+    body: &ask::Body,
+    own_type: bool,
+    snapshot: &Snapshot,
+    app_name: &str,
+) -> anyhow::Result<String> {
     let text = body.text()?;
     let request = Request::decode(text.as_bytes())?;
     let asked = request.asks.as_slice().first().context("nothing is asked")?;
@@ -79,7 +101,10 @@ fn evaluate(flag: &str, body: &ask::Body, snapshot: &Snapshot, app_name: &str) -
     let environment = request.environment.as_deref().unwrap_or_default();
     let flags = snapshot.environment(environment);
     let lookup = Lookup::evaluate(flags, environment, flag, &request.context, &moment);
-    let answer = answer(flag, lookup, asked.value_type, asked.default.as_ref());
+    let answer = match own_type {
+        true => natural_answer(flag, lookup),
+        false => answer(flag, lookup, asked.value_type, asked.default.as_ref()),
+    };
     Ok(result(flag, &request, &answer))
 }
 
@@ -107,7 +132,7 @@ fn text(flag: &str, result: &str) -> serde_json::Result<String> {
     let answered: Answered<'_> = serde_json::from_str(result)?;
     let value = answered.typed_value.or(answered.value).map_or("null", RawValue::get);
     let result: Value = serde_json::from_str(result)?;
-    Ok(render::printable(&format!("{flag} = {value}  {}", render::outcome(&result))))
+    Ok(render::printable(&format!("{flag} = {}", render::answered(value, &result))))
 }
 
 #[allow(clippy::unwrap_used)]
@@ -127,7 +152,7 @@ mod tests {
             ..ask::Options::default()
         };
         let body = ask::body(&[flag.to_owned()], &options, "e").unwrap();
-        evaluate(flag, &body, &snapshot, "flagstream").unwrap()
+        evaluate(flag, &body, options.asks_for_own_type(), &snapshot, "flagstream").unwrap()
     }
 
     fn read(result: String) -> Value {
@@ -158,5 +183,23 @@ mod tests {
         assert!(shown.starts_with(&format!("unknown = {huge} ")), "{shown}");
         let mismatch = read(sample("theme-variant", "{}", Some("5")));
         assert_eq!((&mismatch["typed_value"], &mismatch["reason"]), (&5.into(), &"ERROR".into()));
+    }
+
+    #[test]
+    fn without_a_default_the_flag_has_its_own_type() {
+        let theme = sample("theme-variant", "{}", None);
+        assert!(read(theme.clone())["typed_value"].is_string(), "{theme}");
+        assert!(!is_error(&theme));
+        assert_eq!(read(sample("max-retries", "{}", None))["typed_value"], 5);
+        assert_eq!(read(sample("new-ui-enabled", "{}", None))["typed_value"], true);
+    }
+
+    #[test]
+    fn an_error_is_told_from_a_value() {
+        let mismatch = sample("theme-variant", "{}", Some("5"));
+        assert!(is_error(&mismatch));
+        let text = text("theme-variant", &mismatch).unwrap();
+        assert!(text.starts_with("theme-variant = 5 (default)  TYPE_MISMATCH: "), "{text}");
+        assert!(!is_error(&sample("unknown", "{}", Some("\"x\""))));
     }
 }

@@ -21,7 +21,7 @@ pub enum Command {
     Stale(review::StaleArgs),
     /// List, or remove, local flags that were archived long ago
     Cleanup(review::CleanupArgs),
-    /// Make the local flags of a running service what files say
+    /// Apply flag files to a running service
     Apply(apply::ApplyArgs),
     /// Show what `apply` would change; exit code 1 if that is anything
     Diff(apply::DiffArgs),

@@ -5,6 +5,7 @@
 mod ask;
 pub mod bench;
 pub mod config;
+mod database;
 pub mod dead_letters;
 mod decode;
 pub mod dev;
@@ -27,6 +28,7 @@ mod service;
 pub mod tail;
 pub mod token;
 pub mod topics;
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,7 +38,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self as configuration, Config, ConfigError, Loaded, Profile};
 use crate::telemetry;
 
-/// Evaluates feature flags where the events already are: in Kafka.
+const GLOBAL: &str = "Global options";
+
+/// Evaluates feature flags inside your Kafka pipeline.
 #[derive(Debug, Parser)]
 #[command(name = "flagstream", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
@@ -50,10 +54,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Configuration file (default: ./flagstream.toml, if there is one)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
-    /// How data is printed
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    /// How data is printed on stdout. With json a list is one object per line and a single thing is one object on one
+    /// line; errors are text on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text, help_heading = GLOBAL)]
     pub output: Output,
 }
 
@@ -67,41 +72,41 @@ pub enum Output {
 pub enum Command {
     /// Run the service
     Run(run::Args),
-    /// Everything embedded in one process, for development
+    /// Run everything in one process, for development
     Dev(dev::Args),
-    /// Create the topics, or say how they differ from what is needed
+    /// Create the topics, or report how they differ from what is needed
     #[command(subcommand)]
     Topics(topics::Command),
     /// Bring the database up to date
     Migrate,
-    /// API tokens
+    /// Manage API tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Flags of a running service
+    /// Kill, review, export and apply flags of a running service
     #[command(subcommand)]
     Flags(flags::Command),
-    /// Experiments on flags, at a running service
+    /// Create, follow and stop experiments of a running service
     #[command(subcommand)]
     Experiments(experiments::Command),
-    /// Remove or anonymise what is kept of a user
+    /// Delete or anonymise what is stored about a user
     Erase(erase::Args),
-    /// The schemas of messages in Avro
+    /// List, check and register the Avro schemas of the messages
     #[command(subcommand)]
     Schemas(schemas::Command),
-    /// Check every dependency, topic, permission and version, and say what to do
+    /// Check every dependency, topic, permission and version, and report what to do
     Doctor,
     /// Ask the service on this machine whether it lives or is ready, for health checks
     Health(health::Args),
-    /// Look at the configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
-    /// Evaluate a flag
+    /// Evaluate a flag over HTTP, or one of a file
     Evaluate(evaluate::Args),
-    /// Produce an evaluation request
+    /// Evaluate flags through Kafka: produce a request, and wait for the reply if asked to
     Request(request::Args),
     /// Follow a topic, decoded
     Tail(tail::Args),
-    /// What was refused, and sending it again
+    /// List, show and replay records that were refused
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
     /// Evaluate recorded evaluations again: as then, as of another moment, or with proposed flags
@@ -110,7 +115,7 @@ pub enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual's page, or write those of all commands
     Man(manual::ManArgs),
-    /// Measure
+    /// Run benchmarks
     #[command(subcommand)]
     Bench(bench::Command),
 }
@@ -123,7 +128,7 @@ pub struct UsageError(pub String);
 impl Global {
     /// The configuration of this process; a [`ConfigError`] ends the process with exit code 2.
     pub fn load_config(&self) -> Result<Config, ConfigError> {
-        Ok(self.load(Profile::Service)?.config)
+        Ok(self.load(Profile::Command)?.config)
     }
 
     /// The same with where each value came from, and with the defaults of `profile`.
@@ -136,8 +141,10 @@ impl Global {
 pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     // The service logs as it is configured.
-    if !matches!(cli.command, Command::Run(_)) {
-        telemetry::init_for_command()?;
+    match cli.command {
+        Command::Run(_) => {}
+        Command::Dev(_) | Command::Bench(_) => telemetry::init_for_command(telemetry::Command::Lasting)?,
+        _ => telemetry::init_for_command(telemetry::Command::Short)?,
     }
     match cli.command {
         Command::Run(args) => run::run(args, global).await,
@@ -168,6 +175,21 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() || error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
+/// The error and its causes, without those whose text an earlier one contains already.
+pub fn said_once(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if said.is_empty() {
+            said = text;
+        } else if !said.contains(&text) {
+            said.push_str(": ");
+            said.push_str(&text);
+        }
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -177,6 +199,13 @@ mod tests {
     #[test]
     fn the_parser_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_said_once() {
+        let inner = anyhow::anyhow!("no such table: t");
+        let error = inner.context("no such table: t (code 1)").context("./a.db");
+        assert_eq!(said_once(&error), "./a.db: no such table: t (code 1)");
     }
 
     #[test]

@@ -120,6 +120,18 @@ fn event(body: &Value) -> String {
 }
 
 /// Reason, variant and error of an answer: the part that events and replies share.
+/// What follows `flag = `: the value, whether it is the caller's default, and why.
+pub fn answered(value: &str, answer: &Value) -> String {
+    match answer.get("error_code").and_then(Value::as_str) {
+        None => format!("{value}  {}", outcome(answer)),
+        Some(code) => {
+            let message = answer.get("error_message").and_then(Value::as_str);
+            let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+            format!("{value} (default)  {code}{message}")
+        }
+    }
+}
+
 pub fn outcome(answer: &Value) -> String {
     let mut outcome = text(answer, "reason").into_owned();
     for (name, label) in [("variant", "variant "), ("error_code", ""), ("error_message", "")] {

@@ -15,10 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::database::Database;
 use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal, topics};
 
-use super::{Global, Output, UsageError, moment, print};
+use super::{Global, Output, UsageError, database, moment, print};
 
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(200);
@@ -110,7 +109,10 @@ async fn replayed(
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Session> {
     let url = config.database.url.as_ref();
-    let database = url.map(|url| Database::open(url, "flagstream-replay")).transpose()?;
+    let database = match url {
+        Some(url) => Some(database::open(url, "flagstream-replay").await?),
+        None => None,
+    };
     let history = match &database {
         Some(database) => History::load(database).await.with_context(|| database.to_string())?,
         None if args.source == Source::Topics => {

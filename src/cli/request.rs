@@ -15,11 +15,12 @@ use serde_json::value::RawValue;
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
 use crate::kafka::follow::{FollowError, Follower, Start};
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 
 use super::decode::Decoder;
-use super::{Global, Output, UsageError, ask, print, render};
+use super::{Global, Output, UsageError, ask, print, render, values};
 
-/// For the broker to take the request.
+/// How long the broker may take to accept the request.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(100);
 
@@ -37,8 +38,8 @@ pub struct Args {
     #[arg(long)]
     pub wait: bool,
     /// How long to wait for the reply, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, requires = "wait")]
-    pub timeout: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds, requires = "wait")]
+    pub timeout: Duration,
     /// Topic for the reply (default: the first of FLAGSTREAM_REPLY__ALLOWED_PREFIXES)
     #[arg(long, value_name = "TOPIC", requires = "wait")]
     pub reply_to: Option<String>,
@@ -74,10 +75,12 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     body.put("request_id", &request_id)?;
     body.put("requested_at", &now)?;
     let body = body.text()?;
-    let timeout = Duration::try_from_secs_f64(args.timeout)
-        .map_err(|error| UsageError(format!("--timeout {}: {error}", args.timeout)))?;
+    let deadline = Instant::now() + args.timeout;
+    let patience = REACH_TIMEOUT.min(if args.wait { args.timeout } else { SEND_TIMEOUT });
+    let reached = config.clone();
+    tokio::task::spawn_blocking(move || reach(&reached, patience)).await??;
     if !args.wait {
-        let sent = send(&config, &args, body, request_id, None).await?;
+        let sent = send(&config, &args, body, request_id, None, SEND_TIMEOUT).await?;
         print::line(&sent_line(&sent, global.output))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -87,18 +90,20 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let follower =
         tokio::task::spawn_blocking(move || Follower::open(&opening.0, "request", &opening.1, Start::End));
     let follower = follower.await?.map_err(|error| explain(error, &topic))?;
-    let sent = send(&config, &args, body, request_id, Some(&topic)).await?;
+    let sending = SEND_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()).max(STEP));
+    let sent = send(&config, &args, body, request_id, Some(&topic), sending).await?;
     let expected = sent.request_id.clone();
     let mut decoder = Decoder::open(&config)?;
     let waiting = tokio::task::spawn_blocking(move || {
-        let reply = wait(&follower, &expected, timeout)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reply = wait(&follower, &expected, left)?;
         Ok::<_, FollowError>(reply.map(|reply| decoder.decode(reply)))
     });
     let reply = waiting.await??;
     let Some(reply) = reply else {
         bail!(
             "no reply in {topic} within {} s (the request is at {} {}/{}): is an evaluator running?",
-            args.timeout,
+            args.timeout.as_secs_f64(),
             sent.topic,
             sent.partition,
             sent.offset
@@ -113,11 +118,12 @@ async fn send(
     body: String,
     request_id: String,
     reply_to: Option<&str>,
+    timeout: Duration,
 ) -> anyhow::Result<Sent> {
     let producer: FutureProducer<Logged> = client::base(&config.kafka, &config.instance, "request")
         .set("acks", "all")
         .set("linger.ms", "0")
-        .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
+        .set("message.timeout.ms", timeout.as_millis().to_string())
         .create_with_context(Logged)?;
     let topic = &config.topics.requests;
     let mut record = FutureRecord::<str, str>::to(topic).payload(&body);
@@ -131,7 +137,7 @@ async fn send(
         });
         record = record.headers(headers);
     }
-    let delivered = producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error);
+    let delivered = producer.send(record, timeout).await.map_err(|(error, _)| error);
     let delivered =
         delivered.with_context(|| format!("topic {topic} at {}", config.kafka.bootstrap_servers))?;
     Ok(Sent { request_id, topic: topic.clone(), partition: delivered.partition, offset: delivered.offset })
@@ -207,7 +213,7 @@ fn print_reply(reply: &OwnedMessage, output: Output) -> anyhow::Result<ExitCode>
     for (flag, answer) in reply.results {
         let value: Answered<'_> = serde_json::from_str(answer.get())?;
         let value = value.value.map_or("null", RawValue::get);
-        let line = format!("{flag} = {value}  {}", render::outcome(&serde_json::from_str(answer.get())?));
+        let line = format!("{flag} = {}", render::answered(value, &serde_json::from_str(answer.get())?));
         if !print::line(&render::printable(&line))? {
             break;
         }

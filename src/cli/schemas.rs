@@ -13,7 +13,7 @@ use super::{Global, Output, UsageError, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Print what each topic's messages are and under which subject their schema belongs
+    /// List each topic's schema and registry subject
     List,
     /// Print a schema
     Show {

@@ -3,15 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use reqwest::{Client, Method, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::Config;
 
-/// For a service to answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+use super::UsageError;
+
+/// How long a service may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Which service, and as whom.
 #[derive(Debug, clap::Args)]
@@ -32,7 +34,7 @@ pub struct Service {
     token: Option<String>,
 }
 
-/// An answer that is not an error.
+/// What a service answered.
 #[derive(Debug)]
 pub struct Answered {
     pub status: StatusCode,
@@ -42,10 +44,13 @@ pub struct Answered {
 impl Service {
     pub fn new(options: &Options, config: &Config) -> anyhow::Result<Self> {
         let base = match &options.url {
+            Some(url) if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) => {
+                return Err(UsageError(format!("--url {url}: expected http://… or https://…")).into());
+            }
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(config.http.listen)),
         };
-        let client = Client::builder().timeout(ANSWER_PATIENCE);
+        let client = Client::builder().timeout(ANSWER_TIMEOUT);
         // A proxy knows another machine by this address.
         let client = if options.url.is_none() { client.no_proxy() } else { client };
         let client = client.build()?;
@@ -54,6 +59,26 @@ impl Service {
 
     /// One call. What the service refuses is an error with the service's own words.
     pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        reason: Option<&str>,
+        body: Option<&impl Serialize>,
+    ) -> anyhow::Result<Answered> {
+        let answered = self.send(method, path, reason, body).await?;
+        if answered.status.is_success() { Ok(answered) } else { self.refused(&answered) }
+    }
+
+    /// The error for an answer that is a refusal.
+    pub fn refused<T>(&self, answered: &Answered) -> anyhow::Result<T> {
+        let problem: Value = serde_json::from_str(&answered.body).unwrap_or_default();
+        let detail = problem.get("detail").or(problem.get("errorDetails")).and_then(Value::as_str);
+        let detail = detail.unwrap_or("not flagstream's answer");
+        anyhow::bail!("{}: {}: {detail}", self.base, answered.status)
+    }
+
+    /// One call, whatever the answer is.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
@@ -71,15 +96,33 @@ impl Service {
         if let Some(reason) = reason {
             request = request.header("x-change-reason", reason);
         }
-        let response = request.send().await.with_context(|| format!("no answer from {base}"))?;
+        let response = request.send().await.map_err(|error| anyhow!(unreachable(base, &error)))?;
         let status = response.status();
         let body = response.text().await?;
-        if !status.is_success() {
-            let problem: Value = serde_json::from_str(&body).unwrap_or_default();
-            let detail = problem.get("detail").and_then(Value::as_str).unwrap_or("not flagstream's answer");
-            anyhow::bail!("{base}: {status}: {detail}");
-        }
         Ok(Answered { status, body })
+    }
+}
+
+/// Why there is no answer, without the names of the layers that it went through.
+fn unreachable(base: &str, error: &reqwest::Error) -> String {
+    let mut causes = vec![error.to_string()];
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    let says = |text: &str| causes.iter().any(|cause| cause.to_lowercase().contains(text));
+    let how = "(--url, FLAGSTREAM_HTTP__LISTEN)";
+    if says("connection refused") {
+        format!("cannot reach {base}: connection refused. Is flagstream running there? {how}")
+    } else if error.is_timeout() {
+        format!("{base} does not answer within {} s {how}", ANSWER_TIMEOUT.as_secs())
+    } else if base.starts_with("https://") && (says("wrong version number") || says("record header")) {
+        let plain = base.replacen("https://", "http://", 1);
+        format!("{base} does not speak TLS: did you mean {plain}?")
+    } else {
+        let last = causes.pop().unwrap_or_default();
+        format!("cannot reach {base}: {last} {how}")
     }
 }
 
@@ -91,4 +134,33 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+#[allow(clippy::unwrap_used)]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Profile, load_from};
+
+    async fn error(url: &str) -> String {
+        let config = load_from(None, [], Profile::Service).unwrap().config;
+        let options = Options { url: Some(url.to_owned()), token: None };
+        let calling = async {
+            Service::new(&options, &config)?.call(Method::GET, "/health", None, None::<&Value>).await
+        };
+        format!("{:#}", calling.await.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn an_error_says_what_to_do() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = error(&format!("http://{free}")).await;
+        assert!(
+            refused.starts_with(&format!(
+                "cannot reach http://{free}: connection refused. Is flagstream running"
+            )),
+            "{refused}"
+        );
+        assert_eq!(error("127.0.0.1:1").await, "--url 127.0.0.1:1: expected http://… or https://…");
+    }
 }

@@ -9,11 +9,12 @@ use chrono::{DateTime, Utc};
 
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::follow::{Follower, Start};
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::shutdown::Shutdown;
 
 use self::filter::Filter;
 use super::decode::Decoder;
-use super::{Global, Output, moment, print, render};
+use super::{Global, Output, moment, print, render, values};
 
 /// How late Ctrl-C may be noticed.
 const STEP: Duration = Duration::from_millis(100);
@@ -31,8 +32,8 @@ pub struct Args {
     pub since: Option<DateTime<Utc>>,
     #[command(flatten)]
     pub filter: Filter,
-    /// End after so many records
-    #[arg(short = 'n', long = "count", value_name = "N")]
+    /// Stop after N records
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = values::count)]
     pub count: Option<u64>,
 }
 
@@ -59,7 +60,9 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
         None if args.from_beginning => Start::Beginning,
         None => Start::End,
     };
+    reach(config, REACH_TIMEOUT)?;
     let follower = Follower::open(config, "tail", topic, start)?;
+    args.filter.check(topic, follower.partitions())?;
     let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_cancelled() {

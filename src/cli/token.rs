@@ -10,7 +10,7 @@ use crate::access::{Order, TokenId};
 use crate::database::Database;
 use crate::database::audited::Author;
 
-use super::{Global, Output, UsageError, print};
+use super::{Global, Output, UsageError, database, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -33,7 +33,7 @@ pub struct CreateArgs {
     /// Who or what it is for
     #[arg(long)]
     pub name: String,
-    /// Of evaluate, read, audit, write, delete, admin; several with commas
+    /// Scopes, comma-separated: evaluate, read, audit, write, delete, admin
     #[arg(long, value_delimiter = ',', required = true)]
     pub scopes: Vec<String>,
     /// Where it counts; several with commas, or `*` for all
@@ -50,7 +50,7 @@ pub struct CreateArgs {
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let url = config.database.url.ok_or_else(|| UsageError("token: DATABASE_URL is not set".to_owned()))?;
-    let database = Database::open(&url, "flagstream-token")?;
+    let database = database::open(&url, "flagstream-token").await?;
     let place = || database.to_string();
     match command {
         Command::Create(args) => create(&database, &args, global.output).await.with_context(place),
@@ -103,7 +103,12 @@ async fn list(database: &Database, output: Output) -> anyhow::Result<ExitCode> {
         }
         last = match page.last() {
             Some(token) => Some(token.id),
-            None => return Ok(ExitCode::SUCCESS),
+            None => {
+                if last.is_none() {
+                    print::note("flagstream: there are no tokens");
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
         };
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::kafka::topics::{Difference, TopicReport, Topics};
 
 use super::{Global, Output, print};
@@ -16,14 +17,18 @@ pub enum Command {
 
 /// Exit code 1 while a difference is left.
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
-    let topics = Topics::new(&global.load_config()?)?;
+    let config = global.load_config()?;
+    let topics = Topics::new(&config)?;
+    tokio::task::spawn_blocking(move || reach(&config, REACH_TIMEOUT)).await??;
     let reports = match command {
         Command::Apply => topics.apply().await?,
         Command::Check => topics.check().await?,
     };
     match global.output {
         Output::Json => {
-            print::line(&serde_json::to_string_pretty(&reports)?)?;
+            for report in &reports {
+                print::line(&serde_json::to_string(report)?)?;
+            }
         }
         Output::Text => {
             for line in reports.iter().flat_map(text) {

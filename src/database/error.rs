@@ -11,6 +11,8 @@ use super::{pooler, sessions};
 pub enum DatabaseError {
     #[error("DATABASE_URL: {0}")]
     Url(sqlx::Error),
+    #[error("no database at {0}")]
+    NoFile(String),
     #[error("the database does not answer within {} s", .0.as_secs())]
     Silent(Duration),
     #[error(
@@ -90,7 +92,7 @@ impl DatabaseError {
             Self::ReadOnly => Trouble::ReadOnly,
             Self::ClockSkew(_) => Trouble::Other,
             Self::Migrate(MigrateError::Execute(error)) => trouble(error),
-            Self::Url(_) | Self::Migrate(_) => Trouble::Schema,
+            Self::Url(_) | Self::Migrate(_) | Self::NoFile(_) => Trouble::Schema,
             Self::Sql(error) => trouble(error),
         }
     }

@@ -5,7 +5,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection, SqlSafeStr};
 
-use super::{DatabaseError, PostgresDatabase};
+use super::{Database, DatabaseError, PostgresDatabase};
 
 /// Number, name and text; a new file is entered here.
 type Files = &'static [(i64, &'static str, &'static str)];
@@ -91,6 +91,14 @@ pub(super) async fn pending_sqlite(pool: &SqlitePool) -> Result<usize, DatabaseE
     Ok(pending(SQLITE, &applied))
 }
 
+/// How many migrations there are.
+pub(super) fn count(database: &Database) -> usize {
+    match database {
+        Database::Postgres(_) => POSTGRES.len(),
+        Database::Sqlite(_) => SQLITE.len(),
+    }
+}
+
 fn pending(files: Files, applied: &[i64]) -> usize {
     files.iter().filter(|(version, ..)| !applied.contains(version)).count()
 }
@@ -134,7 +142,7 @@ mod tests {
     async fn sqlite_is_migrated_once() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
-        let database = super::super::Database::open(&crate::config::Secret::new(url), "test").unwrap();
+        let database = Database::open(&crate::config::Secret::new(url), "test").unwrap();
         let first = database.migrate().await.unwrap();
         let newest = SQLITE.iter().map(|(version, ..)| *version).max().unwrap();
         assert_eq!(first, Migrated { version: newest, applied: SQLITE.len() });

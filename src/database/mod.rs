@@ -89,6 +89,24 @@ impl Database {
         Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }
 
+    /// The same, but a file of SQLite must exist: nothing is created.
+    pub fn open_existing(url: &Secret, name: &str) -> Result<Self, DatabaseError> {
+        let text = url.expose();
+        if text.starts_with("sqlite:") && !text.contains(":memory:") {
+            let options: SqliteConnectOptions = text.parse().map_err(DatabaseError::Url)?;
+            let file = options.get_filename();
+            if !file.exists() {
+                return Err(DatabaseError::NoFile(file.display().to_string()));
+            }
+        }
+        Self::open(url, name)
+    }
+
+    /// Whether any migration was applied.
+    pub async fn has_tables(&self) -> Result<bool, DatabaseError> {
+        Ok(self.pending().await? < migrate::count(self))
+    }
+
     /// Asks for an answer. A Postgres that takes no writes is [`DatabaseError::ReadOnly`].
     pub async fn ping(&self) -> Result<(), DatabaseError> {
         match self {

@@ -19,13 +19,16 @@ const NUMBER: &str =
 pub async fn look(config: &Config) -> Vec<Finding> {
     let Some(url) = &config.database.url else {
         let advice = "set DATABASE_URL for the audit trail, local flags and tokens";
-        return vec![Finding::doubtful(PART, "there is none", advice)];
+        return vec![Finding::doubtful(PART, "not configured", advice)];
     };
     let unreachable = |error: DatabaseError| {
         vec![Finding::wrong(PART, error, "is DATABASE_URL right, and the database up?")]
     };
-    let database = match Database::open(url, "flagstream-doctor") {
+    let database = match Database::open_existing(url, "flagstream-doctor") {
         Ok(database) => database,
+        Err(error @ DatabaseError::NoFile(_)) => {
+            return vec![Finding::doubtful(PART, error, "flagstream migrate (`flagstream run` does it too)")];
+        }
         Err(error) => return unreachable(error),
     };
     // Not by the pool, which would wait, and not say for what.

@@ -11,12 +11,15 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::config::{Config, DeliveryMode, TopicsConfig};
 use crate::kafka::client::{self, Logged};
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError, is_dangerous};
 
 use super::Finding;
 
 const PART: &str = "kafka";
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const UNREACHABLE_ADVICE: &str = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) \
+    what it wants? FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
 
 pub async fn look(config: &Config) -> Vec<Finding> {
     let topics = match Topics::new(config) {
@@ -24,15 +27,18 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
     };
     let servers = &config.kafka.bootstrap_servers;
+    let asked = config.clone();
+    let reached = tokio::task::spawn_blocking(move || reach(&asked, REACH_TIMEOUT)).await;
+    if let Ok(Err(error)) = reached {
+        return vec![Finding::wrong(PART, error, UNREACHABLE_ADVICE)];
+    }
     let there = match topics.describe(CALL_TIMEOUT).await {
         Ok(overview) => overview.topics,
         Err(error @ TopicsError::Refused { .. }) => {
             return vec![Finding::wrong(PART, error, "allow this user to describe our topics")];
         }
         Err(error) => {
-            let advice = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) what it wants? \
-                FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
-            return vec![Finding::wrong(PART, error, advice)];
+            return vec![Finding::wrong(PART, error, UNREACHABLE_ADVICE)];
         }
     };
     let mut findings =

@@ -15,11 +15,13 @@ use crate::config::Config;
 use crate::private_files;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
 pub enum State {
+    #[serde(rename = "ok")]
     Well,
     /// It works, but somebody should know.
+    #[serde(rename = "warning")]
     Doubtful,
+    #[serde(rename = "error")]
     Wrong,
 }
 

@@ -14,7 +14,10 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     let client = match Client::new(&config.unleash) {
         Ok(Some(client)) => client,
         Ok(None) => {
-            return vec![Finding::well(PART, "there is none: local flags and the definitions topic only")];
+            return vec![Finding::well(
+                PART,
+                "not configured (optional): local flags and the definitions topic only",
+            )];
         }
         Err(error) => {
             return vec![Finding::wrong(PART, error, "correct UNLEASH_APP_NAME and UNLEASH_INSTANCE_ID")];

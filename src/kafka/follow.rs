@@ -29,12 +29,14 @@ pub enum Start {
 pub struct Follower {
     consumer: BaseConsumer<client::Logged>,
     topic: String,
+    /// In order.
+    partitions: Vec<i32>,
 }
 
 /// Why a topic cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error("Kafka at {servers} does not answer: {error}")]
+    #[error("Kafka at {servers} does not answer ({error}): is it running there? (KAFKA_BOOTSTRAP_SERVERS)")]
     Unreachable { servers: String, error: KafkaError },
     #[error("topic {topic} does not exist")]
     NoTopic { topic: String },
@@ -48,13 +50,14 @@ impl Follower {
     /// `role` becomes part of the client id and of the group id, which is never joined.
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
         let consumer = consumer(config, role, topic, false)?;
-        let partitions = partitions(config, &consumer, topic)?;
+        let mut partitions = partitions(config, &consumer, topic)?;
+        partitions.sort_unstable();
         let later = match start {
             Start::At(from) => starts(&consumer, topic, &partitions, from)?,
             Start::Beginning | Start::End => BTreeMap::new(),
         };
         let mut assignment = TopicPartitionList::new();
-        for partition in partitions {
+        for &partition in &partitions {
             let offset = match (start, later.get(&partition)) {
                 (Start::Beginning, _) => Offset::Beginning,
                 (Start::At(_), Some(offset)) => Offset::Offset(*offset),
@@ -66,7 +69,12 @@ impl Follower {
                 .map_err(|error| failed(topic, error))?;
         }
         consumer.assign(&assignment).map_err(|error| failed(topic, error))?;
-        Ok(Self { consumer, topic: topic.to_owned() })
+        Ok(Self { consumer, topic: topic.to_owned(), partitions })
+    }
+
+    /// The partitions that are followed, in order.
+    pub fn partitions(&self) -> &[i32] {
+        &self.partitions
     }
 
     /// The next record; `None` if none came within `patience`.

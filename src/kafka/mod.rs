@@ -7,6 +7,7 @@ pub mod exists;
 pub mod follow;
 pub mod producer;
 pub mod range;
+pub mod reach;
 mod record;
 pub mod sender;
 pub mod topics;

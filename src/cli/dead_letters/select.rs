@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::moment;
 use crate::cli::tail::by_role;
+use crate::cli::{moment, values};
 use crate::config::Config;
 use crate::kafka::range::Range;
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::message::dead_letter::Letter;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -26,7 +27,7 @@ pub struct Selection {
     #[arg(long, value_name = "TOPIC")]
     source: Option<String>,
     /// At most so many
-    #[arg(short = 'n', long = "count", value_name = "N")]
+    #[arg(short = 'n', long = "count", value_name = "N", value_parser = values::count)]
     count: Option<u64>,
 }
 
@@ -75,6 +76,7 @@ impl Selection {
         mut take: impl FnMut(Letter) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let since = self.since.map(|since| since.timestamp_millis());
+        reach(config, REACH_TIMEOUT)?;
         let mut letters = Range::open(config, "dead-letters", &config.topics.dead_letters, since)?;
         let source = self.source.as_deref().map(|source| by_role(&config.topics, source));
         let mut left = self.count.unwrap_or(u64::MAX);

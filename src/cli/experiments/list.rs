@@ -30,7 +30,12 @@ pub async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let path = args.place.path("", &config);
     let answered = args.place.service(&config)?.call(Method::GET, &path, None, None::<&Value>).await?;
     if global.output == Output::Json {
-        print::line(&answered.body)?;
+        let answer: Value = serde_json::from_str(&answered.body)?;
+        for experiment in answer.get("experiments").and_then(Value::as_array).into_iter().flatten() {
+            if !print::line(&experiment.to_string())? {
+                break;
+            }
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let answer: Answer =

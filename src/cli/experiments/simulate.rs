@@ -43,7 +43,7 @@ pub fn simulate(args: &SimulateArgs, global: &Global) -> anyhow::Result<ExitCode
         sample_ratio: [0.5, 0.52].map(|share| sample_ratio_rates(share, SPLIT_USERS, &extent)).to_vec(),
     };
     print::line(&match global.output {
-        Output::Json => serde_json::to_string_pretty(&report)?,
+        Output::Json => serde_json::to_string(&report)?,
         Output::Text => text(&report),
     })?;
     let met = report.scenarios.iter().all(|rates| rates.covered >= CONFIDENCE);

@@ -51,8 +51,9 @@ pub async fn kill(args: KillArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let expires_at = match (&args.lasting, args.until) {
         (None, until) => until,
         (Some(text), _) => {
-            let lasting = lifetime(text, LASTING_MIN..=LASTING_MAX)
-                .map_err(|error| UsageError(format!("--for: {error}")))?;
+            let lasting = lifetime(text, LASTING_MIN..=LASTING_MAX).map_err(|_| {
+                UsageError(format!("--for {text}: expected a duration such as 30m, 12h or 7d (1s to 365d)"))
+            })?;
             let until = Utc::now().checked_add_signed(chrono::TimeDelta::from_std(lasting)?);
             let until = until.ok_or_else(|| UsageError("--for: too long".to_owned()))?;
             Some(until.to_rfc3339_opts(SecondsFormat::Millis, true))

@@ -80,9 +80,6 @@ pub async fn cleanup(args: CleanupArgs, global: &Global) -> anyhow::Result<ExitC
     let answered = service.call(Method::POST, &path, args.reason.as_deref(), Some(&body)).await?;
     let answer: Value = serde_json::from_str(&answered.body)?;
     let mut failed = false;
-    if global.output == Output::Json {
-        print::line(&answered.body)?;
-    }
     for flag in list(&answer, "flags") {
         let text = |name: &str| flag.get(name).and_then(Value::as_str);
         failed |= text("error").is_some();
@@ -93,9 +90,11 @@ pub async fn cleanup(args: CleanupArgs, global: &Global) -> anyhow::Result<ExitC
         };
         let [name, environment, at] =
             ["name", "environment", "archived_at"].map(|name| text(name).unwrap_or_default());
-        if global.output == Output::Text
-            && !print::line(&render::printable(&format!("{name} in {environment}, archived {at}: {what}")))?
-        {
+        let line = match global.output {
+            Output::Json => flag.to_string(),
+            Output::Text => render::printable(&format!("{name} in {environment}, archived {at}: {what}")),
+        };
+        if !print::line(&line)? {
             break;
         }
     }

@@ -3,34 +3,49 @@
 use rdkafka::Message;
 use serde_json::Value;
 
+use crate::cli::{UsageError, values};
+
 /// All that is given must hold.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Filter {
-    /// About this flag only
+    /// Only this flag
     #[arg(long, value_name = "FLAG")]
     flag: Option<String>,
-    /// Of this user only
+    /// Only this user
     #[arg(long, value_name = "ID")]
     user: Option<String>,
-    /// Of this environment only
+    /// Only this environment
     #[arg(long)]
     environment: Option<String>,
-    /// With this event_type, reason, error_code, or code of a dead letter only
+    /// Only this event_type, reason, error_code, or code of a dead letter
     #[arg(long = "type", value_name = "WORD")]
     word: Option<String>,
-    /// With this key only
+    /// Only records with this key
     #[arg(long)]
     key: Option<String>,
-    /// Of this partition only
-    #[arg(long)]
+    /// Only this partition
+    #[arg(long, value_name = "NUMBER", value_parser = values::partition)]
     partition: Option<i32>,
-    /// With this text in the value, as it is written there
+    /// Only records whose value contains TEXT
     #[arg(long, value_name = "TEXT")]
     contains: Option<String>,
 }
 
 impl Filter {
+    /// A partition that the topic does not have would be waited for without end.
+    pub fn check(&self, topic: &str, partitions: &[i32]) -> Result<(), UsageError> {
+        match (self.partition, partitions) {
+            (Some(wanted), [first, .., last]) if !partitions.contains(&wanted) => Err(UsageError(format!(
+                "--partition: {topic} has partitions {first} to {last}, not {wanted}"
+            ))),
+            (Some(wanted), [only]) if wanted != *only => {
+                Err(UsageError(format!("--partition: {topic} has partition {only} only, not {wanted}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn takes(&self, record: &impl Message) -> bool {
         let holds =
             |wanted: Option<&String>, found: &dyn Fn(&str) -> bool| wanted.is_none_or(|wanted| found(wanted));
@@ -94,6 +109,16 @@ mod tests {
             code.map(|code| OwnedHeaders::new().insert(Header { key: "error-code", value: Some(code) }));
         let body = body.map(|body| body.as_bytes().to_vec());
         OwnedMessage::new(body, Some(key.into()), "t".into(), Timestamp::NotAvailable, 3, 0, headers)
+    }
+
+    #[test]
+    fn a_partition_must_exist() {
+        let of = |partition| Filter { partition: Some(partition), ..Filter::default() };
+        assert!(of(3).check("t", &[0, 1, 2, 3]).is_ok());
+        let error = of(99).check("t", &[0, 1, 2, 3]).map_err(|error| error.0);
+        assert_eq!(error, Err("--partition: t has partitions 0 to 3, not 99".to_owned()));
+        assert!(of(1).check("t", &[0]).is_err());
+        assert!(Filter::default().check("t", &[0]).is_ok());
     }
 
     #[test]
