@@ -16,6 +16,9 @@ import (
 // maxAnswerBytes: larger answers are refused. The service's own are at most about half of it.
 const maxAnswerBytes = 32 << 20
 
+// maxWarnings: combinations of environment and error code that are warned of, each once.
+const maxWarnings = 100
+
 // Client asks flagstream.
 type Client struct {
 	base      string
@@ -29,6 +32,8 @@ type Client struct {
 	following atomic.Bool
 	hearOnce  sync.Once
 	heard     chan struct{}
+	warnings  sync.Mutex
+	warned    map[[2]string]bool // environments and error codes that were warned of
 }
 
 // IsEnabled tells whether a flag is on.
@@ -54,16 +59,18 @@ func (c *Client) EvaluateFlag(ctx context.Context, flag string, who Who, one One
 	return evaluation.Any()
 }
 
-// Value gives a flag's value in the type of the default: a number, a text, a struct.
-func Value[T any](ctx context.Context, client *Client, flag string, who Who, value T) T {
-	evaluation, err := client.Evaluate(ctx, flag, who, One{Default: value})
+// Value gives a flag's value in the type of the default: a number, a text, a struct. It takes a *Client or, in tests, a *Mock.
+func Value[T any](ctx context.Context, flags Flags, flag string, who Who, value T) T {
+	evaluation, err := flags.Evaluate(ctx, flag, who, One{Default: value})
 	if err == nil {
 		var said T
 		if err = evaluation.Decode(&said); err == nil {
 			return said
 		}
 	}
-	client.hide(err)
+	if hider, ok := flags.(interface{ hide(error) }); ok {
+		hider.hide(err)
+	}
 	return value
 }
 
@@ -125,6 +132,7 @@ func (c *Client) Evaluate(ctx context.Context, flag string, who Who, asked One) 
 	}
 	evaluation, err := one(answer)
 	if err == nil {
+		c.warn(evaluation)
 		c.cache.put(key, evaluation)
 	}
 	return evaluation, err
@@ -166,6 +174,7 @@ func (c *Client) EvaluateMany(ctx context.Context, flags []string, who Who, aske
 	}
 	answers, err := many(answer, body.FlagNames)
 	for flag, evaluation := range answers {
+		c.warn(evaluation)
 		c.cache.put(keys[flag], evaluation)
 		found[flag] = evaluation
 	}
@@ -331,6 +340,23 @@ func (c *Client) wait(ctx context.Context, pause time.Duration) error {
 	case <-ctx.Done():
 	}
 	return c.failure(ctx, context.Canceled)
+}
+
+// warn reports, once for each environment and code, that the service answers with defaults because of an error.
+func (c *Client) warn(evaluation Evaluation) {
+	if evaluation.Reason != "ERROR" {
+		return
+	}
+	key := [2]string{evaluation.Environment, evaluation.ErrorCode}
+	c.warnings.Lock()
+	isNew := !c.warned[key] && len(c.warned) < maxWarnings
+	if isNew {
+		c.warned[key] = true
+	}
+	c.warnings.Unlock()
+	if isNew {
+		c.options.OnWarning(evaluation)
+	}
 }
 
 func (c *Client) hide(err error) {

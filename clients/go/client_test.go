@@ -39,6 +39,32 @@ func TestACancelledAttemptLetsTheNextOneTry(t *testing.T) {
 	}
 }
 
+func TestErrorsThatTheServiceAnswersAreWarnedOfOnce(t *testing.T) {
+	failed := func(code string) object {
+		return object{"body": object{"reason": "ERROR", "error_code": code, "error_message": "not served", "environment": "e"}}
+	}
+	answers := []object{failed("PROVIDER_NOT_READY"), failed("PROVIDER_NOT_READY"), failed("TYPE_MISMATCH"), {}}
+	server := newScripted(t, readVectors(t).Answer, answers)
+	var warned []Evaluation
+	client := newClient(t, server.URL, Options{OnWarning: func(e Evaluation) { warned = append(warned, e) }})
+	for range answers {
+		client.IsEnabled(context.Background(), "f", Who{}, false)
+	}
+	if len(warned) != 2 || warned[0].ErrorCode != "PROVIDER_NOT_READY" || warned[1].ErrorCode != "TYPE_MISMATCH" {
+		t.Error(warned)
+	}
+}
+
+func TestValueTakesAMock(t *testing.T) {
+	var flags Flags = NewMock(map[string]any{"max-retries": 5})
+	if said := Value(context.Background(), flags, "max-retries", Who{UserID: "u"}, 3); said != 5 {
+		t.Error(said)
+	}
+	if said := Value(context.Background(), flags, "unknown", Who{}, "light"); said != "light" {
+		t.Error(said)
+	}
+}
+
 func TestGoroutinesShareAClientAndItsConnections(t *testing.T) {
 	answers := make([]object, 400)
 	for index := range answers {

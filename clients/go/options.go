@@ -32,6 +32,9 @@ type Options struct {
 	Transport http.RoundTripper
 	// OnError is told of each failure that a default hides. By default it is logged.
 	OnError func(error)
+	// OnWarning is told, once for each environment and code, that the service answers with defaults because of an error, with the
+	// first such answer. By default it is logged.
+	OnWarning func(Evaluation)
 
 	now func() time.Time // replaced in tests
 }
@@ -68,6 +71,8 @@ func New(configServiceURL string, options Options) (*Client, error) {
 		life:  life,
 		end:   end,
 		heard: make(chan struct{}),
+
+		warned: map[[2]string]bool{},
 	}
 	if options.FollowChanges {
 		client.followers.Add(1)
@@ -94,6 +99,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnError == nil {
 		o.OnError = func(err error) { slog.Warn("flagstream: a default is answered", "error", err) }
+	}
+	if o.OnWarning == nil {
+		o.OnWarning = func(e Evaluation) {
+			slog.Warn("flagstream: answered with the default (logged once for this environment and code)",
+				"flag", e.FlagName, "environment", e.Environment, "code", e.ErrorCode, "message", e.ErrorMessage)
+		}
 	}
 	if o.now == nil {
 		o.now = time.Now

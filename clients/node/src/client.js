@@ -7,6 +7,9 @@ import { MANY_PATH, ONE_PATH, boolean, encode, failed, given, keyOf, many, membe
 import { pause, post } from './http.js';
 import { settings } from './options.js';
 
+/** Combinations of environment and error code that are warned of, each once. */
+const MAX_WARNINGS_COUNT = 100;
+
 /**
  * Asks flagstream. Make one, share it, close it.
  *
@@ -20,6 +23,7 @@ export class FeatureFlagsClient {
   #closing = new AbortController();
   #isFollowing = false;
   #waiting = [];
+  #warned = new Set();
 
   constructor(options) {
     const known = settings(options);
@@ -33,7 +37,7 @@ export class FeatureFlagsClient {
     try {
       return boolean(await this.evaluate(flagName, userId, defaultValue, options));
     } catch (error) {
-      this.#hide(error);
+      this.#hide(error, flagName);
       return defaultValue;
     }
   }
@@ -42,7 +46,7 @@ export class FeatureFlagsClient {
     try {
       return (await this.evaluate(flagName, userId, defaultValue, options)).value;
     } catch (error) {
-      this.#hide(error);
+      this.#hide(error, flagName);
       return defaultValue;
     }
   }
@@ -54,7 +58,7 @@ export class FeatureFlagsClient {
       try {
         said[flag] = boolean(found);
       } catch (error) {
-        this.#hide(error);
+        this.#hide(error, flag);
         said[flag] = defaultValue;
       }
     }
@@ -68,7 +72,7 @@ export class FeatureFlagsClient {
       keys = this.#keys(flagNames, userId, options);
       return await this.evaluateMany(flagNames, userId, options);
     } catch (error) {
-      this.#hide(error);
+      this.#hide(error, flagNames.join(', '));
       const kept = ([flag, key]) => [flag, this.#cache.get(key) ?? failed(flag, member(options.defaultValues, flag), error)];
       return Object.fromEntries([...keys].map(kept));
     }
@@ -81,6 +85,7 @@ export class FeatureFlagsClient {
     if (kept) return kept;
     const body = { flag_name: flagName, ...given({ ...question, default_value: defaultValue, value_type: options.valueType }) };
     const evaluation = one(await this.#exchange(ONE_PATH, body, options));
+    this.#warn(evaluation);
     this.#cache.put(key, evaluation);
     return evaluation;
   }
@@ -96,6 +101,7 @@ export class FeatureFlagsClient {
         if (Object.keys(asked).length > 0) body[name] = asked;
       }
       for (const [flag, evaluation] of many(await this.#exchange(MANY_PATH, body, options), missing)) {
+        this.#warn(evaluation);
         this.#cache.put(keys.get(flag), evaluation);
         found.set(flag, evaluation);
       }
@@ -194,11 +200,20 @@ export class FeatureFlagsClient {
     return (error.retryAfterMs ?? 0) + Math.random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** attempt);
   }
 
+  /** The service has answered, with a default because of an error: once for each environment and code. */
+  #warn({ flag_name: flag, reason, environment, error_code: code, error_message: message }) {
+    const key = JSON.stringify([environment, code]);
+    if (reason !== 'ERROR' || this.#warned.has(key) || this.#warned.size >= MAX_WARNINGS_COUNT) return;
+    this.#warned.add(key);
+    const once = 'logged once for this environment and code';
+    this.#settings.onWarning(`${flag} in environment ${environment} is answered with its default: ${code}: ${message} (${once})`);
+  }
+
   /** The caller's own cancelling is not hidden. */
-  #hide(error) {
+  #hide(error, flags) {
     if (!(error instanceof FlagstreamError)) throw error;
     // Whatever opened the circuit was told.
-    if (error.kind !== 'circuit_open') this.#settings.onError(error);
+    if (error.kind !== 'circuit_open') this.#settings.onError(error, flags);
   }
 
   #heard(yes) {

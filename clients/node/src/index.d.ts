@@ -71,7 +71,9 @@ export interface Options {
   /** Listen to `/api/v1/changes`, so that what is kept is never older than a change heard of. Implies `cache`; needs the scope `read`. */
   followChanges?: boolean;
   /** Told of each failure that a default hides. By default it is written to the console. */
-  onError?: (error: FlagstreamError) => void;
+  onError?: (error: FlagstreamError, flags: string) => void;
+  /** Told, once for each environment and code, that the service answers with defaults because of an error. By default it is written to the console. */
+  onWarning?: (message: string) => void;
 }
 
 export interface Who {

@@ -15,7 +15,8 @@ const DEFAULTS = {
   cacheTtl: 300,
   cacheMaxEntries: 10_000,
   followChanges: false,
-  onError: (error) => console.warn(`flagstream: a default is answered: ${error.message}`),
+  onError: (error, flags) => console.warn(`flagstream: ${flags} answered with the default: ${error.message}`),
+  onWarning: (message) => console.warn(`flagstream: ${message}`),
   /** Replaced in tests. */
   now: () => performance.now(),
 };

@@ -37,6 +37,16 @@ test('a cancelled attempt lets the next one try', async (context) => {
   assert.equal(await client.isEnabled('f'), true);
 });
 
+test('errors that the service answers are warned of once', async (context) => {
+  const error = { reason: 'ERROR', error_code: 'PROVIDER_NOT_READY', error_message: 'not served', environment: 'e' };
+  const answers = [{ body: error }, { body: error }, { body: { ...error, error_code: 'TYPE_MISMATCH' } }, {}];
+  const warned = [];
+  const { client } = await pair(context, answers, { onWarning: (message) => warned.push(message) });
+  for (let call = 0; call < 4; call += 1) await client.isEnabled('f');
+  assert.equal(warned.length, 2);
+  assert.match(warned[0], /in environment e is answered with its default: PROVIDER_NOT_READY: not served/);
+});
+
 test('connections are used again', async (context) => {
   const { server, client } = await pair(context, Array(20).fill({}));
   for (let call = 0; call < 20; call += 1) await client.isEnabled('f');

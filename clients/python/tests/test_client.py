@@ -13,6 +13,7 @@ from flagstream_client import (
     FeatureFlagsClient,
     InvalidRequestError,
     MockFeatureFlagsClient,
+    MockSyncFeatureFlagsClient,
     SyncFeatureFlagClient,
     UnavailableError,
 )
@@ -87,7 +88,21 @@ def test_hidden_failures_are_told(make, caplog):
     assert [error.kind for error in told] == ["connection_failed"]
     with caplog.at_level(logging.WARNING):
         make("http://127.0.0.1:1", max_retries=0).is_enabled("f")
-    assert "a default is answered" in caplog.text
+    assert "f answered with the default: http://127.0.0.1:1: " in caplog.text
+
+
+def test_errors_that_the_service_answers_are_warned_of_once(make, caplog):
+    error = {"reason": "ERROR", "error_code": "PROVIDER_NOT_READY", "error_message": "not served", "environment": "e"}
+    other = {**error, "error_code": "TYPE_MISMATCH"}
+    with ScriptedServer(VECTORS["answer"], [{"body": error}, {"body": error}, {"body": other}, {}]) as server:
+        client = make(server.url)
+        with caplog.at_level(logging.WARNING):
+            for _ in range(4):
+                client.is_enabled("f")
+    warned = [record.getMessage() for record in caplog.records if "answered with its default" in record.getMessage()]
+    assert len(warned) == 2
+    assert "in environment e " in warned[0]
+    assert "PROVIDER_NOT_READY: not served" in warned[0]
 
 
 def test_a_closed_client_answers_with_defaults():
@@ -121,6 +136,19 @@ def test_the_mock_says_what_it_was_told():
 
     asyncio.run(run())
     assert FeatureFlagsClient is FeatureFlagClient
+
+
+def test_the_mock_has_the_calls_of_the_client():
+    for client, mock in ((FeatureFlagClient, MockFeatureFlagsClient), (SyncFeatureFlagClient, MockSyncFeatureFlagsClient)):
+        calls = {name for name in vars(client) if not name.startswith("_")}
+        assert calls - {"is_following", "wait_until_following"} <= set(dir(mock)), mock
+    with MockSyncFeatureFlagsClient({"new_ui": False, "theme": "dark"}) as mock:
+        assert mock.is_enabled("new_ui", "user123", default=True) is False
+        assert mock.evaluate_flag("theme", default_value="light") == "dark"
+        assert mock.evaluate_many(["theme"], "u")["theme"].value == "dark"
+        with mock.set_for("new_ui", True):
+            assert mock.is_enabled("new_ui") is True
+        assert mock.is_enabled("new_ui") is False
 
 
 def test_a_stream_that_ended_goes_on_where_it_was_and_closes_the_circuit(make):

@@ -23,7 +23,7 @@ from .errors import (
     UnavailableError,
 )
 from .evaluation import Evaluation, JsonValue
-from .mock import MockFeatureFlagsClient
+from .mock import MockFeatureFlagsClient, MockSyncFeatureFlagsClient
 from .options import Options
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "InvalidRequestError",
     "JsonValue",
     "MockFeatureFlagsClient",
+    "MockSyncFeatureFlagsClient",
     "NotFoundError",
     "Options",
     "RateLimitedError",

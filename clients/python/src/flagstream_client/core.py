@@ -21,6 +21,8 @@ from .options import Settings
 
 #: Larger answers are refused. The service's own are at most about half of it.
 MAX_ANSWER_BYTES = 32 << 20
+#: Combinations of environment and error code that are warned of, each once.
+MAX_WARNINGS_COUNT = 100
 
 logger = logging.getLogger("flagstream_client")
 
@@ -57,6 +59,7 @@ class Core:
         entries = settings.cache_max_entries if settings.cache or settings.follow_changes else 0
         self.cache = Cache(entries, settings.cache_ttl, settings.clock)
         self.breaker = Breaker(settings.failure_threshold, settings.recovery_timeout, settings.clock)
+        self._warned: set[tuple[str | None, str | None]] = set()
 
     def evaluate(
         self, flag: str, question: Question, default: JsonValue, value_type: str | None, min_version: int | None
@@ -68,6 +71,7 @@ class Core:
         asked = {"flag_name": flag, "default_value": default, "value_type": value_type}
         body = question.body() | {name: value for name, value in asked.items() if value is not None}
         evaluation = one((yield from self._exchange(ONE_PATH, body, min_version)))
+        self._warn(evaluation)
         self.cache.put(key, evaluation)
         return evaluation
 
@@ -89,6 +93,7 @@ class Core:
                     body[member] = given
             answers = many((yield from self._exchange(MANY_PATH, body, min_version)), missing)
             for flag, evaluation in answers.items():
+                self._warn(evaluation)
                 self.cache.put(keys[flag], evaluation)
             found |= answers
         return {flag: found[flag] for flag in keys}
@@ -99,14 +104,14 @@ class Core:
         try:
             return (yield from self.evaluate(flag, question, default, value_type, None)).value
         except FlagstreamError as error:
-            self._hide(error)
+            self._hide(error, flag)
             return default
 
     def is_enabled(self, flag: str, question: Question, default: bool) -> Steps[bool]:
         try:
             return boolean((yield from self.evaluate(flag, question, default, None, None)))
         except FlagstreamError as error:
-            self._hide(error)
+            self._hide(error, flag)
             return default
 
     def bulk(
@@ -115,7 +120,7 @@ class Core:
         try:
             return (yield from self.evaluate_many(flags, question, defaults, value_types, None))
         except FlagstreamError as error:
-            self._hide(error)
+            self._hide(error, ", ".join(flags))
             return self._kept_or_failed(flags, question, defaults, value_types, error)
 
     def batch(self, flags: Sequence[str], question: Question, default: bool) -> Steps[dict[str, bool]]:
@@ -125,7 +130,7 @@ class Core:
             try:
                 said[flag] = boolean(evaluation)
             except InvalidAnswerError as error:
-                self._hide(error)
+                self._hide(error, flag)
                 said[flag] = default
         return said
 
@@ -195,10 +200,24 @@ class Core:
         # Jitter needs no secrecy.
         return (getattr(error, "retry_after_s", None) or 0.0) + random.uniform(0, most)  # noqa: S311
 
-    def _hide(self, error: FlagstreamError) -> None:
+    def _warn(self, evaluation: Evaluation) -> None:
+        """The service has answered, with a default because of an error: once for each environment and code."""
+        key = (evaluation.environment, evaluation.error_code)
+        if evaluation.reason != "ERROR" or key in self._warned or len(self._warned) >= MAX_WARNINGS_COUNT:
+            return
+        self._warned.add(key)
+        logger.warning(
+            "%s in environment %s is answered with its default: %s: %s (logged once for this environment and code)",
+            evaluation.flag_name,
+            evaluation.environment,
+            evaluation.error_code,
+            evaluation.error_message,
+        )
+
+    def _hide(self, error: FlagstreamError, flags: str) -> None:
         if self.settings.on_error is not None:
             self.settings.on_error(error)
         else:
             # Whatever opened the circuit was logged.
             level = logging.DEBUG if isinstance(error, CircuitOpenError) else logging.WARNING
-            logger.log(level, "a default is answered: %s", error)
+            logger.log(level, "%s answered with the default: %s: %s", flags, self.settings.base_url, error)
