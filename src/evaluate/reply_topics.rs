@@ -24,7 +24,7 @@ const BANNED_TTL: Duration = Duration::from_secs(60);
 /// Between two questions that nobody waits for.
 const BACKGROUND_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for answers at once, and the share of all time (one in so many) that is spent waiting in the long run.
-const MAX_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 const WAIT_SHARE: u32 = 10;
 
 /// What is known of reply topics.

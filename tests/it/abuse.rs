@@ -86,9 +86,22 @@ fn a_reply_over_the_limit_of_a_record_is_dropped_and_stops_nothing() {
     }
     let types: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!("string"))).collect();
     let large = json!({"flag_names": names, "value_types": types, "environment": "production"}).to_string();
+    let service = abuse.start();
+    // Whether the topic exists is found out within bounds only: it is known once a small reply is not dropped.
+    let dropped = || service.metrics().sum("flagstream_dropped_total", &[("what", "reply")]);
+    let mut asked = 0;
+    wait_until("a small reply", LATER, || {
+        let before = dropped();
+        abuse.ask(Some(b"small"), &[("reply-to", &reply_topic)], &request(&["on"], &json!({})));
+        abuse.flush();
+        asked += 1;
+        abuse.events.until("the small request", LATER, |seen| {
+            seen.iter().filter(|event| event.key.as_deref() == Some(b"small")).count() == asked
+        });
+        dropped() <= before
+    });
     abuse.ask(Some(b"large"), &[("reply-to", &reply_topic)], large.as_bytes());
     abuse.ask_last();
-    let service = abuse.start();
     abuse.wait_for_last();
     let large = abuse.events.seen.iter().filter(|event| event.key.as_deref() == Some(b"large")).count();
     assert_eq!(large, names.len(), "evaluated as usual");
