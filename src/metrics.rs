@@ -63,6 +63,12 @@ pub struct DropLabels {
 pub struct Metrics {
     pub registry: Registry,
     pub requests: Counter,
+    /// Requests that Kafka had deleted before they were read.
+    pub requests_expired: Family<PartitionLabels, Counter>,
+    /// Requests that were there when reading of a partition began without a committed offset.
+    pub requests_without_offset: Family<PartitionLabels, Counter>,
+    /// How often the requests topic was found to be another one under the same name.
+    pub requests_topic_recreated: Counter,
     pub evaluations: Family<EvaluationLabels, Counter>,
     pub events_published: Family<EnvironmentLabels, Counter>,
     pub dead_letters: Family<CodeLabels, Counter>,
@@ -89,6 +95,15 @@ impl Metrics {
             "Requests answered: events or dead letters committed",
             requests.clone(),
         );
+        let requests_expired = Family::default();
+        let help = "Requests that Kafka had deleted before they were read";
+        registry.register("requests_expired", help, requests_expired.clone());
+        let requests_without_offset = Family::default();
+        let help = "Requests that were there when a partition was begun without a committed offset";
+        registry.register("requests_without_offset", help, requests_without_offset.clone());
+        let requests_topic_recreated = Counter::default();
+        let help = "How often the requests topic was found deleted and created anew";
+        registry.register("requests_topic_recreated", help, requests_topic_recreated.clone());
         let evaluations = Family::default();
         registry.register("evaluations", "Flags evaluated", evaluations.clone());
         let events_published = Family::default();
@@ -129,6 +144,9 @@ impl Metrics {
             access,
             registry,
             requests,
+            requests_expired,
+            requests_without_offset,
+            requests_topic_recreated,
             evaluations,
             events_published,
             dead_letters,

@@ -4,6 +4,7 @@ mod rights;
 
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
@@ -17,6 +18,8 @@ use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError, is_dang
 use super::Finding;
 
 const PART: &str = "kafka";
+/// Every codec that Kafka's producers know.
+const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREACHABLE_ADVICE: &str = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) \
     what it wants? FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
@@ -43,6 +46,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     };
     let mut findings =
         vec![Finding::well(PART, format!("{servers} answers, {} of our topics exist", there.len()))];
+    findings.push(codecs());
     let checked = topics.check().await;
     let is_embedded = matches!(checked, Err(TopicsError::Embedded { .. }));
     match checked {
@@ -70,6 +74,24 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     });
     findings.extend(more.await.into_iter().flatten());
     findings
+}
+
+/// Which compressed records this build reads: producers choose the codec, and so may topics and brokers.
+fn codecs() -> Finding {
+    let features =
+        ClientConfig::new().create_native_config().and_then(|config| config.get("builtin.features"));
+    let features = features.unwrap_or_default();
+    let has = |codec: &&str| features.split(',').any(|feature| feature.trim() == *codec);
+    let (there, missing): (Vec<&str>, Vec<&str>) = CODECS.into_iter().partition(has);
+    let found = format!("this build reads records compressed with {}", there.join(", "));
+    match missing.as_slice() {
+        [] => Finding::well(PART, found),
+        missing => Finding::doubtful(
+            PART,
+            format!("{found}; not with {}", missing.join(", ")),
+            "keep producers, topics and brokers from these codecs: one such record stops its partition",
+        ),
+    }
 }
 
 fn of_topic(report: &TopicReport, topics: &TopicsConfig) -> Vec<Finding> {
@@ -155,5 +177,18 @@ fn transactions(config: &Config) -> Finding {
                 DeliveryMode::AtLeastOnce => Finding::doubtful(PART, text, advice),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_build_reads_every_codec() {
+        let finding = serde_json::to_value(codecs()).unwrap_or_default();
+        assert_eq!(finding["state"], "well");
+        let found = finding["found"].as_str().unwrap_or_default();
+        assert!(found.ends_with("gzip, snappy, lz4, zstd"), "{found}");
     }
 }

@@ -96,6 +96,9 @@ pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(),
         let sought = consumer.inner().seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
         for element in sought.elements() {
             element.error().map_err(SessionError::Consumer)?;
+            if let Offset::Offset(next) = element.offset() {
+                consumer.reading().starts_at(element.partition(), next);
+            }
         }
     }
     Ok(())

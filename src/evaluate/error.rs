@@ -19,6 +19,8 @@ pub enum SessionError {
     Refused { count: usize, first: RDKafkaErrorCode },
     #[error("results not acknowledged within {} s", STEP.as_secs())]
     Unacknowledged,
+    #[error("the requests topic was deleted and created anew")]
+    TopicRecreated,
 }
 
 impl SessionError {
@@ -48,7 +50,17 @@ impl SessionError {
 
     /// There was a producer and a consumer, and the batch failed all the same.
     pub fn is_of_delivery(&self) -> bool {
-        !matches!(self, Self::Producer(_) | Self::Consumer(_))
+        !matches!(self, Self::Producer(_) | Self::Consumer(_) | Self::TopicRecreated)
+    }
+
+    /// The group shared out its partitions anew while the batch was open. Expected whenever a member comes or goes.
+    pub fn is_rebalance(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        let Self::Commit(error) = self else { return false };
+        matches!(
+            error.rdkafka_error_code(),
+            Some(Code::IllegalGeneration | Code::UnknownMemberId | Code::RebalanceInProgress)
+        )
     }
 
     /// A refusal is answered at once by doing it differently, without waiting.

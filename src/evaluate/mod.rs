@@ -72,8 +72,9 @@ impl Evaluator {
     /// Starts `delivery.workers` threads, and one that follows their partitions' offsets in `progress`; they run until
     /// the shutdown token is cancelled.
     pub fn start(parts: &Parts, progress: Progress) -> anyhow::Result<Self> {
-        let watch = Watch::new(&parts.config, "evaluator", progress.clone())?;
-        let standing = Standing::with_progress(parts, progress);
+        let standing = Standing::with_progress(parts, progress.clone());
+        let identity = Arc::clone(standing.identity());
+        let watch = Watch::new(&parts.config, "evaluator", progress)?.confirming(identity);
         let shutdown = parts.shutdown.clone();
         let mut threads = vec![spawn("evaluate-offsets".to_owned(), move || watch.run(&shutdown))?];
         for index in 0..parts.config.delivery.workers {

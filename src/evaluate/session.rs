@@ -2,8 +2,8 @@
 
 mod assignment;
 mod delivery;
+pub(super) mod pairing;
 
-use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -65,8 +65,6 @@ pub struct Session<'s> {
     batch: Batch,
     tally: Tally,
     pace: Pace,
-    /// The requests topic, as librdkafka wants it.
-    requests: CString,
     positions_reported: Instant,
     /// Health was told that this session works.
     well: bool,
@@ -106,7 +104,6 @@ impl<'s> Session<'s> {
             batch: Batch::default(),
             tally: Tally::default(),
             pace,
-            requests: CString::new(parts.config.topics.requests.as_str()).unwrap_or_default(),
             positions_reported: Instant::now(),
             well: false,
             unconfirmed: None,
@@ -121,18 +118,21 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served here only, so no batch is ever open when partitions change hands.
             self.consumer.serve().map_err(SessionError::Consumer)?;
-            self.follow_assignment()?;
+            self.confirm_topic()?;
+            if !self.follow_assignment()? {
+                continue;
+            }
+            self.follow_pairs()?;
             self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
             let filled = self.fill(responder);
             let committed =
                 filled.and_then(|filled| if filled { self.commit().map(|()| true) } else { Ok(false) });
             let is_committed = committed.inspect_err(|error| self.note_failure(error))?;
-            if is_committed {
-                if std::mem::take(&mut self.memory.careful) {
-                    return Ok(Ended::Recovered);
-                }
+            if is_committed && std::mem::take(&mut self.memory.careful) {
+                return Ok(Ended::Recovered);
             }
-            self.report_positions();
+            self.report_positions(!is_committed);
+            self.report_expired();
         }
         self.leave();
         Ok(Ended::Shutdown)
@@ -272,6 +272,7 @@ impl<'s> Session<'s> {
     /// The one place where a batch ends: all of it, or nothing.
     fn commit(&mut self) -> Result<(), SessionError> {
         let started = Instant::now();
+        self.confirm_topic()?;
         let offsets = self.offsets().map_err(SessionError::Commit)?;
         match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => {
@@ -301,7 +302,7 @@ impl<'s> Session<'s> {
         self.pace.committed(took);
         self.observe(took);
         self.memory.has_failed = false;
-        self.reports_well();
+        self.report_well();
         for (partition, next) in self.batch.positions() {
             self.memory.standing.progress().committed(*partition, *next);
         }
@@ -384,3 +385,6 @@ fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::Place) {
         left.push((place.partition, place.offset));
     }
 }
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

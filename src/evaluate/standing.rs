@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::{SecondsFormat, Utc};
+
 use crate::health::{Report, Reporter, State};
+use crate::kafka::identity::TopicIdentity;
 use crate::progress::Progress;
 
 use super::Parts;
@@ -13,7 +16,10 @@ use super::Parts;
 #[derive(Debug, Clone)]
 pub struct Standing {
     pub progress: Progress,
+    identity: Arc<TopicIdentity>,
     workers: Arc<Mutex<BTreeMap<usize, Report>>>,
+    /// What an operator should know though all is well.
+    note: Arc<Mutex<Option<String>>>,
     health: Reporter,
 }
 
@@ -33,7 +39,18 @@ impl Standing {
 
     /// With progress that is reported elsewhere too.
     pub fn with_progress(parts: &Parts, progress: Progress) -> Self {
-        Self { progress, workers: Arc::default(), health: parts.health.clone() }
+        let (config, metrics) = (&parts.config, &parts.metrics);
+        // Where the embedded broker's topics have ids of our own, it has none.
+        let has_ids = config.audit.log_id.is_none();
+        let recreated = metrics.requests_topic_recreated.clone();
+        let identity = Arc::new(TopicIdentity::new(&config.topics.requests, has_ids, recreated));
+        Self {
+            progress,
+            identity,
+            workers: Arc::default(),
+            note: Arc::default(),
+            health: parts.health.clone(),
+        }
     }
 
     /// The state of worker `index`, which has no partitions yet.
@@ -47,7 +64,16 @@ impl Standing {
         // Held until health has it, so that two workers cannot overtake each other.
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.insert(index, report);
-        self.health.set(combined(&workers));
+        let report = combined(&workers);
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = report.detail.iter().chain(&note).cloned().collect::<Vec<_>>();
+        let detail = (!known.is_empty()).then(|| known.join("; "));
+        self.health.set(Report { detail, ..report });
+    }
+
+    /// The requests topic's id.
+    pub fn identity(&self) -> &Arc<TopicIdentity> {
+        &self.identity
     }
 }
 
@@ -66,6 +92,21 @@ impl WorkerStanding {
 
     pub fn degraded(&self, detail: impl fmt::Display) {
         self.set(Report::new(State::Degraded).detail(detail));
+    }
+
+    /// The requests topic's id.
+    pub fn identity(&self) -> &TopicIdentity {
+        &self.all.identity
+    }
+
+    /// Notes that the requests topic was found to be another one. Health shows it as long as the process runs.
+    pub fn recreated(&self) {
+        let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let topic = self.all.progress.topic();
+        let note = format!(
+            "topic {topic} was deleted and created anew, found at {at}: it is read from its beginning"
+        );
+        *self.all.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
     }
 
     fn set(&self, report: Report) {

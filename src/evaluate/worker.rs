@@ -3,6 +3,7 @@
 //! Whatever goes wrong in a session ends it, uncommitted; the next one starts from what was committed. There
 //! is one way to recover, so there is one to get right.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -20,6 +21,7 @@ use super::clients;
 use super::error::SessionError;
 use super::holds::Holds;
 use super::reply_topics::ReplyTopics;
+use super::session::pairing::Unpaired;
 use super::session::{Ended, Session};
 use super::standing::{Standing, WorkerStanding};
 
@@ -28,6 +30,9 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// A session that lasted this long was a good one: backoff starts anew.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// So many batches in a row may fail because of a rebalance before it counts as a fault.
+const EXPECTED_FAILURES: u32 = 3;
 
 /// A request worker.
 #[derive(Debug)]
@@ -56,6 +61,14 @@ pub struct Memory {
     pub has_failed: bool,
     /// The consumer's count of rebalances when its assignment was last looked at; `None` with a new consumer.
     pub rebalances: Option<usize>,
+    /// Partitions of which it is known where reading began.
+    pub begun: BTreeSet<i32>,
+    /// Partitions that the events topic does not have.
+    pub unpaired: Unpaired,
+    /// The requests topic is another one under the same name: it is begun at its first record.
+    pub from_start: bool,
+    /// The requests topic's generation, see [`TopicIdentity`](crate::kafka::identity::TopicIdentity).
+    pub generation: Option<u64>,
     /// How many partitions the process's gauge counts for this worker.
     assigned: usize,
 }
@@ -75,7 +88,7 @@ impl Memory {
         ];
         let own = own.into_iter().cloned().collect();
         let waiting = parts.metrics.evaluate.waiting.clone();
-        let holds = Holds::new(waiting, standing.progress().clone());
+        let holds = Holds::new(waiting.clone(), standing.progress().clone());
         Self {
             standing,
             amendments: Amendments::default(),
@@ -86,6 +99,10 @@ impl Memory {
             failures: 0,
             has_failed: false,
             rebalances: None,
+            begun: BTreeSet::new(),
+            unpaired: Unpaired::new(waiting),
+            from_start: false,
+            generation: None,
             assigned: 0,
         }
     }
@@ -94,8 +111,22 @@ impl Memory {
     fn forget_consumer(&mut self, metrics: &Metrics) {
         self.holds.forget();
         self.tell_assigned(0, metrics);
+        self.begin_anew();
+    }
+
+    /// Where reading of each partition begins has to be found out again.
+    fn begin_anew(&mut self) {
         self.standing.progress().assign(self.standing.index(), &[]);
         self.rebalances = None;
+        self.begun.clear();
+        self.unpaired.retain(|_| false);
+    }
+
+    /// The requests topic is another one under the same name.
+    fn begin_another_topic(&mut self) {
+        self.begin_anew();
+        self.amendments = Amendments::default();
+        self.from_start = true;
     }
 
     /// Moves the process's gauge by what has changed for this worker; whether anything has.
@@ -145,11 +176,20 @@ impl Worker {
             memory.failures = if error.is_of_delivery() { memory.failures + 1 } else { 0 };
             let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
-            tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            let is_expected = error.is_rebalance() && memory.failures <= EXPECTED_FAILURES;
+            if is_expected {
+                tracing::info!(worker = self.index, %error, "rebalance: the batch is answered again");
+            } else {
+                tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+            }
             self.standing.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
-            if !error.is_refusal() {
+            if !error.is_refusal() && !is_expected {
                 memory.has_failed = true;
                 self.standing.degraded(&error);
+            }
+            if matches!(error, SessionError::TopicRecreated) {
+                memory.begin_another_topic();
+                self.standing.recreated();
             }
             if error.ends_consumer() {
                 consumer = None;

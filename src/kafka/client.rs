@@ -116,6 +116,9 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     if facility == "CONFWARN" && meant.iter().any(|text| message.contains(text)) {
         return tracing::debug!(facility, "{message}");
     }
+    if is_expected(facility, message) {
+        return tracing::info!(facility, "{message}");
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
@@ -133,6 +136,23 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "{message}"),
         RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
     }
+}
+
+/// What happens whenever members of a group come or go, or a transactional id changes hands: the transaction is aborted, or
+/// the request is repeated, and nothing has to be done about it.
+fn is_expected(facility: &str, message: &str) -> bool {
+    const FACILITIES: [&str; 4] = ["TXNERR", "ADDPARTS", "ADDOFFSETS", "TXNOFFSETS"];
+    const CAUSES: [&str; 8] = [
+        "ILLEGAL_GENERATION",
+        "UNKNOWN_MEMBER_ID",
+        "REBALANCE_IN_PROGRESS",
+        "CONCURRENT_TRANSACTIONS",
+        "Specified group generation id is not valid",
+        "Unknown member",
+        "Group rebalance in progress",
+        "Producer attempted to update a transaction while another concurrent operation on the same transaction was ongoing",
+    ];
+    FACILITIES.contains(&facility) && CAUSES.iter().any(|cause| message.contains(cause))
 }
 
 impl ClientContext for Logged {
@@ -167,5 +187,16 @@ mod tests {
         let other = "[thrd:sasl_ssl://k:9092/1]: sasl_ssl://k:9092/1: SASL authentication error: Authentication failed (after 5ms)";
         assert_ne!(one, kind("FAIL", other));
         assert!(kind("X", &"ä".repeat(1_000)).chars().count() <= KIND_CHARS_MAX + 2);
+    }
+
+    #[test]
+    fn what_a_rebalance_brings_is_no_error() {
+        let failed = |cause| {
+            format!("Current transaction failed in state InTransaction: Failed to commit offsets ({cause})")
+        };
+        assert!(is_expected("TXNERR", &failed("ILLEGAL_GENERATION")));
+        assert!(!is_expected("TXNERR", &failed("_TIMED_OUT")));
+        assert!(!is_expected("TXNERR", "Fatal transaction error: fenced (_FENCED)"));
+        assert!(!is_expected("FAIL", "ILLEGAL_GENERATION"));
     }
 }

@@ -4,6 +4,7 @@
 //! of our own, which librdkafka empties into an array, while rebalances and errors stay on the crate's queue:
 //! so a rebalance is served only when [`BatchConsumer::serve`] is called, which is between batches.
 
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,16 +17,29 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Message as _, TopicPartitionList};
 use rdkafka_sys as sys;
 
-use super::exists::TopicQuestions;
+use crate::log_limit::{KeyedLogLimit, LogLimit};
+
 pub use super::record::{Fetched, Record};
+
+use super::exists::TopicQuestions;
+use super::reading::Reading;
+use super::record;
 
 /// How long the group may take to confirm a last commit, and to let a member go.
 const FAREWELL: Duration = Duration::from_millis(700);
 
+static CONSUMER_ERRORS: LogLimit = LogLimit::new();
+static FETCH_ERRORS: KeyedLogLimit = KeyedLogLimit::new();
+
 /// A consumer in a group, with its own queue.
 pub struct BatchConsumer {
     handles: ManuallyDrop<Handles>,
+    /// The records of the last fetch, and the ends of partitions that it reached.
     buffer: Vec<*mut sys::rd_kafka_message_t>,
+    topic: CString,
+    reading: RefCell<Reading>,
+    /// Why the group has no partitions for this member.
+    trouble: RefCell<Option<String>>,
 }
 
 // The raw pointers in `buffer` are only alive inside `fetch`'s result, which borrows the consumer mutably.
@@ -75,7 +89,14 @@ impl BatchConsumer {
         let _ = consumer.context().queue.set(queue.0 as usize);
         consumer.subscribe(&[topic])?;
         let handles = Handles { queue, events, consumer: Arc::new(consumer) };
-        Ok(Self { handles: ManuallyDrop::new(handles), buffer: Vec::with_capacity(max_records) })
+        Ok(Self {
+            handles: ManuallyDrop::new(handles),
+            buffer: Vec::with_capacity(max_records),
+            topic: CString::new(topic)
+                .map_err(|_| KafkaError::Subscription("a topic with a zero byte".to_owned()))?,
+            reading: RefCell::default(),
+            trouble: RefCell::default(),
+        })
     }
 
     /// The crate's consumer: positions, offsets, group metadata.
@@ -101,24 +122,30 @@ impl BatchConsumer {
         self.handles.queue.len()
     }
 
-    /// How far the partition reaches, as far as this consumer has heard.
+    /// The partition's end offset as of the last fetch; `None` before a first one, and while Kafka answers with an error.
     pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
-        self.watermarks(topic, partition).map(|(_, high)| high).filter(|high| *high >= 0)
+        self.handles.watermarks(topic, partition).map(|(_, high)| high)
     }
 
     /// The first offset that the partition has, as far as this consumer has heard.
     pub fn low_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
-        self.watermarks(topic, partition).map(|(low, _)| low).filter(|low| *low >= 0)
+        self.handles.watermarks(topic, partition).map(|(low, _)| low).filter(|low| *low >= 0)
     }
 
-    fn watermarks(&self, topic: &CStr, partition: i32) -> Option<(i64, i64)> {
-        let (mut low, mut high) = (0, 0);
-        let client = self.handles.consumer.client().native_ptr();
-        // SAFETY: the topic's name is a C string, and the two outputs outlive the call.
-        let known = unsafe {
-            sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high)
-        };
-        (known == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
+    /// The partition's first and end offset as of the last fetch; `None` before a first one, and while Kafka answers
+    /// with an error.
+    pub fn watermarks(&self, partition: i32) -> Option<(i64, i64)> {
+        self.handles.watermarks(&self.topic, partition)
+    }
+
+    /// What was learned of the partitions while fetching.
+    pub fn reading(&self) -> RefMut<'_, Reading> {
+        self.reading.borrow_mut()
+    }
+
+    /// Why the group does not give this member partitions: the topic is missing, or may not be read.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
     }
 
     /// How many partitions are assigned.
@@ -134,6 +161,14 @@ impl BatchConsumer {
     /// Serves the rebalances, errors and log lines that are waiting. An error is returned if the consumer is beyond
     /// repair.
     pub fn serve(&self) -> KafkaResult<()> {
+        let served = self.serve_waiting();
+        if self.assigned() > 0 {
+            self.trouble.replace(None);
+        }
+        served
+    }
+
+    fn serve_waiting(&self) -> KafkaResult<()> {
         // One poll takes one event, and its `None` does not say whether there was one. Were only one taken between
         // two batches, a rebalance would never end: while it is under way every commit is refused, and every
         // refusal is a log line in front of the rebalance's own events.
@@ -148,7 +183,15 @@ impl BatchConsumer {
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
                 // Told by librdkafka's own lines as well, and by every role's health.
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown))) => {}
-                Some(Err(error)) => tracing::warn!(%error, "consumer error"),
+                Some(Err(error)) => {
+                    if is_of_subscription(&error) {
+                        let text = format!("topic {}: {error}", self.topic.to_string_lossy());
+                        self.trouble.replace(Some(text));
+                    }
+                    if let Some(suppressed) = CONSUMER_ERRORS.admit() {
+                        tracing::warn!(topic = ?self.topic, %error, suppressed, "consumer error");
+                    }
+                }
                 None => {}
             }
         }
@@ -176,6 +219,60 @@ impl BatchConsumer {
         Fetched { messages: &self.buffer }
     }
 
+    /// Takes errors out of what was fetched, and follows the offsets of the records. Returns how many records are left.
+    fn sort_out(&mut self, from: usize) -> usize {
+        let Self { buffer, reading, handles, topic, .. } = self;
+        let reading = reading.get_mut();
+        let mut kept = from;
+        for index in from..buffer.len() {
+            let Some(message) = buffer.get(index).copied() else { break };
+            // SAFETY: librdkafka has handed it out, and it was not given back yet.
+            let raw = unsafe { &*message };
+            match record::fault(raw) {
+                None => {
+                    buffer.swap(kept, index);
+                    kept += 1;
+                    if record::is_end(raw) {
+                        reading.end_fault(raw.partition);
+                    }
+                }
+                Some(fault) => {
+                    let partition = raw.partition;
+                    if let Some(suppressed) = FETCH_ERRORS.admit(&format!("{topic:?}-{partition}")) {
+                        let error = &fault.detail;
+                        tracing::warn!(
+                            ?topic,
+                            partition,
+                            offset = raw.offset,
+                            error,
+                            suppressed,
+                            "fetch error"
+                        );
+                    }
+                    reading.fault(partition, fault);
+                    // SAFETY: it leaves the buffer with the truncation below, so nobody gives it back again.
+                    unsafe { sys::rd_kafka_message_destroy(message) };
+                }
+            }
+        }
+        buffer.truncate(kept);
+        let new = buffer.get(from..).unwrap_or_default();
+        // SAFETY: as above.
+        let partition_of = |message: &*mut sys::rd_kafka_message_t| unsafe { (**message).partition };
+        for run in new.chunk_by(|one, next| partition_of(one) == partition_of(next)) {
+            let Some(partition) = run.first().map(partition_of) else { continue };
+            let low = OnceCell::new();
+            let low = || *low.get_or_init(|| Some(handles.watermarks(topic, partition)?.0));
+            // SAFETY: as above.
+            let records = run.iter().map(|message| unsafe { &**message }).filter(|raw| !record::is_end(raw));
+            let offsets: Vec<i64> = records.map(|raw| raw.offset).collect();
+            if !offsets.is_empty() {
+                reading.records(partition, offsets.into_iter(), low);
+            }
+        }
+        kept - from
+    }
+
     fn take(&mut self, patience: Duration, limit: usize) -> usize {
         let spare = self.buffer.spare_capacity_mut();
         let limit = limit.min(spare.len());
@@ -186,10 +283,38 @@ impl BatchConsumer {
             sys::rd_kafka_consume_batch_queue(self.handles.queue.0, millis, spare.as_mut_ptr().cast(), limit)
         };
         let taken = usize::try_from(taken).unwrap_or(0).min(limit);
+        let before = self.buffer.len();
         // librdkafka has written `taken` pointers behind the current length.
-        unsafe { self.buffer.set_len(self.buffer.len() + taken) };
-        taken
+        unsafe { self.buffer.set_len(before + taken) };
+        self.sort_out(before)
     }
+}
+
+impl Handles {
+    fn watermarks(&self, topic: &CStr, partition: i32) -> Option<(i64, i64)> {
+        let (mut low, mut high) = (0, 0);
+        let client = self.consumer.client().native_ptr();
+        let known = unsafe {
+            sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high)
+        };
+        let is_known = known == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+        is_known.then_some((low, high))
+    }
+}
+
+/// Errors that leave a member without partitions until somebody does something about them.
+fn is_of_subscription(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::UnknownTopic
+                | Code::UnknownTopicOrPartition
+                | Code::InvalidTopic
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+        )
+    )
 }
 
 impl QueueRef {

@@ -4,6 +4,10 @@ use std::time::Instant;
 
 use rdkafka::Offset;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::super::reading::FaultKind;
 
 use super::*;
 
@@ -17,6 +21,67 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(started.elapsed() < DEADLINE, "not in time: {what}");
         std::thread::yield_now();
     }
+}
+
+/// A member of a group, with all partitions.
+fn member(cluster: &MockCluster<'_, DefaultProducerContext>, partitions: usize) -> BatchConsumer {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "evaluators")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest");
+    let mut consumer = BatchConsumer::subscribe(&config, TOPIC, 10).unwrap();
+    wait_until("partitions assigned", || {
+        consumer.serve().unwrap();
+        assert!(consumer.fetch(Duration::from_millis(10)).is_empty());
+        consumer.assigned() == partitions
+    });
+    consumer
+}
+
+fn send(cluster: &MockCluster<'_, DefaultProducerContext>, codec: &str, payload: &[u8]) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("compression.type", codec)
+        .create()
+        .unwrap();
+    producer.send(BaseRecord::<(), [u8]>::to(TOPIC).partition(0).payload(payload)).unwrap();
+    producer.flush(DEADLINE).unwrap();
+}
+
+#[test]
+fn records_are_read_in_every_codec() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let mut consumer = member(&cluster, 1);
+    // So long and even that each codec makes less of it, and none is left out.
+    let payload = vec![b' '; 10_000];
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        send(&cluster, codec, &payload);
+        wait_until(codec, || {
+            let fetched = consumer.fetch(Duration::from_millis(10));
+            fetched.records().next().is_some_and(|record| record.payload() == payload)
+        });
+    }
+    assert_eq!(consumer.reading().faults().count(), 0);
+}
+
+#[test]
+fn a_fetch_error_is_known_until_a_record_comes() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let mut consumer = member(&cluster, 1);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[refused; 3]);
+    wait_until("the error", || {
+        assert!(consumer.fetch(Duration::from_millis(10)).is_empty(), "an error is no record");
+        let kinds: Vec<_> = consumer.reading().faults().map(|(at, fault)| (at, fault.kind())).collect();
+        kinds == [(0, FaultKind::Unauthorized)]
+    });
+    send(&cluster, "none", b"{}");
+    wait_until("a record", || !consumer.fetch(Duration::from_millis(10)).is_empty());
+    assert_eq!(consumer.reading().faults().count(), 0);
 }
 
 #[test]

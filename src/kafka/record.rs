@@ -7,6 +7,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka_sys as sys;
 
+use super::reading::FetchFault;
+
 /// The records of one fetch; they are given back to librdkafka when this is dropped.
 #[derive(Debug)]
 pub struct Fetched<'c> {
@@ -29,20 +31,10 @@ impl<'c> Fetched<'c> {
         self.messages.is_empty()
     }
 
-    /// The records in order; what librdkafka reports in place of a record is logged and left out.
+    /// The records in order.
     pub fn records(&self) -> impl Iterator<Item = Record<'c>> + use<'c> {
-        self.messages.iter().filter_map(|message| {
-            let raw = unsafe { &**message };
-            if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Some(Record { raw, _owner: PhantomData });
-            }
-            if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
-                return None;
-            }
-            let error = RDKafkaErrorCode::from(raw.err);
-            tracing::warn!(partition = raw.partition, offset = raw.offset, %error, "fetch error");
-            None
-        })
+        let records = self.messages.iter().map(|message| unsafe { &**message }).filter(|raw| !is_end(raw));
+        records.map(|raw| Record { raw, _owner: PhantomData })
     }
 }
 
@@ -57,6 +49,21 @@ impl Fetched<'_> {
             is_end.then_some((raw.partition, raw.offset))
         })
     }
+}
+
+/// What librdkafka reports in place of a record; `None` for a record and for the end of a partition.
+pub(super) fn fault(message: &sys::rd_kafka_message_t) -> Option<FetchFault> {
+    if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || is_end(message) {
+        return None;
+    }
+    // The error's text lives as long as the message.
+    let text = unsafe { CStr::from_ptr(sys::rd_kafka_message_errstr(message)) };
+    Some(FetchFault::new(RDKafkaErrorCode::from(message.err), &text.to_string_lossy()))
+}
+
+/// Whether this is the end of a partition, as consumers with `enable.partition.eof` get it.
+pub(super) fn is_end(message: &sys::rd_kafka_message_t) -> bool {
+    message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF
 }
 
 impl Drop for Fetched<'_> {

@@ -131,18 +131,6 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
         let missing = missing.join(", ");
         return Some(format!("missing topics: {missing}; create them with `flagstream topics apply`"));
     }
-    let (requests, events) = (partitions(&topics.requests), partitions(&topics.events));
-    if requests != events {
-        let count = |partitions: Option<i32>| partitions.unwrap_or_default();
-        return Some(format!(
-            "topic {} has {} partitions, but {} has {}: both need the same number, as a result goes to its \
-             request's partition; see `flagstream topics check`",
-            topics.requests,
-            count(requests),
-            topics.events,
-            count(events)
-        ));
-    }
     let single = [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates];
     let spread = single.into_iter().find(|name| partitions(name) != Some(1))?;
     Some(format!(
@@ -161,6 +149,19 @@ fn wrong_policy(topic: &str, config: &[FoundConfig]) -> Option<String> {
         format!(
             "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
              after that lack flags or kill switches; set it with `flagstream topics apply`"
+        )
+    })
+}
+
+/// Why some requests cannot be answered on these topics, though all others are: a result goes to the partition of its
+/// request, and the requests topic has more partitions than the events topic.
+pub fn uneven(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
+    let (requests, events) = (partitions(&topics.requests)?, partitions(&topics.events)?);
+    (requests > events).then(|| {
+        format!(
+            "topic {} has {requests} partitions, but {} has {events}: partitions from {events} on wait until both have \
+             the same number, as a result goes to its request's partition; see `flagstream topics check`",
+            topics.requests, topics.events,
         )
     })
 }

@@ -71,8 +71,29 @@ fn topics_that_cannot_serve_are_told_with_what_to_do() {
         _ => Some(12),
     };
     assert_eq!(unfit(&topics, |name| count(name, 12, 1)), None);
-    let uneven = unfit(&topics, |name| count(name, 6, 1)).unwrap_or_default();
-    assert!(uneven.contains("12 partitions") && uneven.contains("has 6"), "{uneven}");
     let spread = unfit(&topics, |name| count(name, 12, 2)).unwrap_or_default();
     assert!(spread.contains(&topics.definitions), "{spread}");
+}
+
+#[test]
+fn a_larger_requests_topic_stops_only_its_additional_partitions() {
+    let topics = topics();
+    let count = |events: i32| {
+        let topics = topics.clone();
+        move |name: &str| match name {
+            name if name == topics.events => Some(events),
+            name if name == topics.requests => Some(12),
+            _ => Some(1),
+        }
+    };
+    for events in [6, 12, 14] {
+        assert_eq!(unfit(&topics, count(events)), None, "{events}");
+    }
+    let text = uneven(&topics, count(6)).unwrap_or_default();
+    assert!(
+        text.contains("12 partitions") && text.contains("has 6") && text.contains("from 6 on wait"),
+        "{text}"
+    );
+    assert_eq!(uneven(&topics, count(12)), None);
+    assert_eq!(uneven(&topics, count(14)), None, "the events topic is grown first");
 }

@@ -1,5 +1,6 @@
 //! Asks Kafka for the offsets that a reader does not report, so that lag and stuck partitions are known while it is blocked.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -8,12 +9,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
+use crate::kafka::identity::TopicIdentity;
 use crate::shutdown::{Shutdown, pause};
 
 use super::{Progress, Reason};
 
 /// Between two observations.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two questions whether the topic is still the same.
+const IDENTITY_INTERVAL: Duration = Duration::from_millis(250);
 /// An end offset that is older than this is asked for.
 const MAX_END_AGE: Duration = Duration::from_secs(3);
 /// For one question to Kafka.
@@ -23,6 +27,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Watch {
     consumer: BaseConsumer<Logged>,
     progress: Progress,
+    /// The topic's id, if somebody wants to know whether it changes.
+    identity: Option<Arc<TopicIdentity>>,
 }
 
 impl Watch {
@@ -35,14 +41,27 @@ impl Watch {
             .set("isolation.level", "read_uncommitted")
             .set("allow.auto.create.topics", "false")
             .create_with_context(Logged)?;
-        Ok(Self { consumer, progress })
+        Ok(Self { consumer, progress, identity: None })
+    }
+
+    /// Asks for the topic's id as well.
+    #[must_use]
+    pub fn confirming(self, identity: Arc<TopicIdentity>) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     /// Observes once a second until `shutdown`. Blocks.
     pub fn run(&self, shutdown: &Shutdown) {
-        while pause(INTERVAL, shutdown) {
-            self.refresh(Instant::now());
-            self.progress.observe(Instant::now());
+        let mut observed = Instant::now();
+        while pause(IDENTITY_INTERVAL, shutdown) {
+            if let Some(identity) = &self.identity {
+                identity.confirm(self.consumer.client(), IDENTITY_INTERVAL);
+            }
+            if observed.elapsed() >= INTERVAL {
+                observed = Instant::now();
+                self.refresh(observed);
+                self.progress.observe(Instant::now());
+            }
         }
     }
 

@@ -29,6 +29,7 @@ mod feeder;
 mod kill;
 mod manage;
 mod ofrep;
+mod partitions;
 mod pipeline;
 mod replay;
 mod seeds;

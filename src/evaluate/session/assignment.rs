@@ -1,45 +1,204 @@
-//! What a session reports of its partitions between two batches: which it has, how far they were read, where they end.
+//! What a session does about its partitions between two batches: it finds out which it has and where they begin, and
+//! reports how far they were read, where they end, and what cannot be read.
 
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::Session;
 use crate::evaluate::error::SessionError;
+use crate::kafka::reading::{Expired, FaultKind, FetchFault};
+use crate::metrics::PartitionLabels;
+use crate::progress::Reason;
 
 /// How often positions and ends of the partitions are reported.
 const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
+/// For one question about the offsets of new partitions.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
+/// The requests topic's id is asked for before a commit if it was not confirmed for this long. The thread that follows
+/// offsets confirms it several times as often.
+const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
+/// The reasons that end with a fetch that Kafka answers.
+const FETCH_REASONS: [Reason; 3] = [Reason::FetchError, Reason::Unauthorized, Reason::Unreadable];
 
 impl Session<'_> {
-    /// Reports which partitions this worker has, and that it works once it has them: also while there are no requests,
-    /// and if the group has no partition for it.
-    pub(super) fn follow_assignment(&mut self) -> Result<(), SessionError> {
+    /// Follows rebalances. `false` if it is not known yet where a new partition begins: nothing may be read then.
+    ///
+    /// A worker is well once it is a member of its group: also while there are no requests, and if the group has no
+    /// partition for it.
+    pub(super) fn follow_assignment(&mut self) -> Result<bool, SessionError> {
         self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
-        let (standing, rebalances) = (&self.memory.standing, self.consumer.rebalances());
-        if self.memory.rebalances.replace(rebalances) != Some(rebalances) {
+        let rebalances = self.consumer.rebalances();
+        if self.memory.rebalances != Some(rebalances) {
             let assigned = self.consumer.inner().assignment().map_err(SessionError::Consumer)?;
             let assigned = assigned.elements_for_topic(&self.parts.config.topics.requests);
             let assigned: Vec<i32> = assigned.iter().map(|element| element.partition()).collect();
+            let standing = &self.memory.standing;
             standing.progress().assign(standing.index(), &assigned);
+            self.consumer.reading().retain(&assigned);
+            self.memory.begun.retain(|partition| assigned.contains(partition));
+            self.memory.unpaired.retain(|partition| assigned.contains(&partition));
+            let new: Vec<i32> =
+                assigned.into_iter().filter(|partition| !self.memory.begun.contains(partition)).collect();
+            if let Err(error) = self.begin(&new) {
+                let detail = format!("the committed offsets are not known: {error}");
+                standing.progress().blocked_reader(standing.index(), Reason::FetchError, detail);
+                return Ok(false);
+            }
+            self.memory.from_start &= new.is_empty();
+            self.memory.begun.extend(new);
+            self.memory.rebalances = Some(rebalances);
         }
-        // After a failure it has to be shown that batches can be committed, unless there is nothing to commit.
-        let works = !self.memory.has_failed || standing.progress().is_idle(standing.index());
-        if rebalances > 0 && works {
-            self.reports_well();
+        if let Some(trouble) = self.consumer.trouble() {
+            self.memory.standing.degraded(format!("has no partitions: {trouble}"));
+            self.well = false;
+        } else if rebalances > 0 && self.works() {
+            self.report_well();
         }
-        Ok(())
+        Ok(true)
     }
 
-    pub(super) fn reports_well(&mut self) {
-        if self.memory.holds.is_empty() && !std::mem::replace(&mut self.well, true) {
+    /// After a failure it has to be shown that batches can be committed, unless there is nothing to commit.
+    fn works(&self) -> bool {
+        let standing = &self.memory.standing;
+        !self.memory.has_failed || standing.progress().is_idle(standing.index())
+    }
+
+    pub(super) fn report_well(&mut self) {
+        let waits = !(self.memory.holds.is_empty() && self.memory.unpaired.is_empty());
+        if !waits && !std::mem::replace(&mut self.well, true) {
             self.memory.standing.up();
         }
     }
 
+    /// The requests topic is still the one that this worker reads. If not, its positions mean nothing: the batch must not
+    /// be committed, and the new topic is read from its beginning.
+    pub(super) fn confirm_topic(&mut self) -> Result<(), SessionError> {
+        let client = self.consumer.inner().client();
+        let generation = self.memory.standing.identity().confirm(client, MAX_IDENTITY_AGE);
+        match self.memory.generation.replace(generation) {
+            Some(before) if before != generation => Err(SessionError::TopicRecreated),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds out where newly assigned partitions begin, and what was lost before this worker had them.
+    fn begin(&self, new: &[i32]) -> KafkaResult<()> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        if self.memory.from_start {
+            return self.begin_at_start(new);
+        }
+        let progress = self.memory.standing.progress();
+        let consumer = self.consumer.inner();
+        let committed = consumer.committed_offsets(self.list(new, Offset::Invalid)?, OFFSETS_TIMEOUT)?;
+        // A partition whose leader is away has no ends. Then it has no records either, and what is lost is found later.
+        let lows = consumer.offsets_for_times(self.list(new, Offset::Beginning)?, OFFSETS_TIMEOUT);
+        let ends = consumer.offsets_for_times(self.list(new, Offset::End)?, OFFSETS_TIMEOUT);
+        for element in committed.elements() {
+            let partition = element.partition();
+            progress.unblocked(partition, Reason::FetchError);
+            let known = |offsets: &KafkaResult<TopicPartitionList>| {
+                let found = offsets.as_ref().ok()?.find_partition(element.topic(), partition)?;
+                found.error().ok()?;
+                found.offset().to_raw().filter(|offset| *offset >= 0)
+            };
+            let (low, end) = (known(&lows), known(&ends));
+            match (element.error(), element.offset()) {
+                (Err(error), _) => tracing::debug!(partition, %error, "no committed offset"),
+                (Ok(()), Offset::Offset(next)) => self.begin_at(partition, next, low, end),
+                (Ok(()), _) => self.begin_anew(partition, low, end),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins with the first record, whatever is committed: that is of another topic under the same name.
+    fn begin_at_start(&self, new: &[i32]) -> KafkaResult<()> {
+        let consumer = self.consumer.inner();
+        let lows = consumer.offsets_for_times(self.list(new, Offset::Beginning)?, OFFSETS_TIMEOUT)?;
+        lows.elements().iter().try_for_each(|element| element.error())?;
+        let sought = consumer.seek_partitions(lows.clone(), OFFSETS_TIMEOUT)?;
+        sought.elements().iter().try_for_each(|element| element.error())?;
+        // Whoever goes on after a failure, or after this process, has to begin there as well.
+        self.consumer.commit_last(lows.clone())?;
+        for element in lows.elements() {
+            if let Offset::Offset(low) = element.offset() {
+                self.consumer.reading().starts_at(element.partition(), low);
+                self.memory.standing.progress().committed(element.partition(), low);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_at(&self, partition: i32, next: i64, low: Option<i64>, end: Option<i64>) {
+        let topic = &self.parts.config.topics.requests;
+        self.memory.standing.progress().starts_at(partition, next);
+        self.consumer.reading().starts_at(partition, next);
+        if let Some(low) = low.filter(|low| *low > next) {
+            self.consumer.reading().expired(Some(Expired { partition, from: next, to: low }));
+            self.skip_to(partition, low);
+        }
+        if let Some(end) = end.filter(|end| *end < next) {
+            tracing::error!(
+                topic,
+                partition,
+                committed = next,
+                end,
+                "the log ends before the committed offset: it was cut, or the topic was created anew; it is read from its beginning"
+            );
+        }
+    }
+
+    /// The group has no offset for the partition: it is new, or its offsets have expired.
+    fn begin_anew(&self, partition: i32, low: Option<i64>, end: Option<i64>) {
+        let (Some(low), Some(end)) = (low, end) else { return };
+        self.memory.standing.progress().starts_at(partition, low);
+        self.consumer.reading().starts_at(partition, low);
+        let waiting = u64::try_from(end - low).unwrap_or_default();
+        if waiting > 0 {
+            let labels = PartitionLabels { partition };
+            self.parts.metrics.requests_without_offset.get_or_create(&labels).inc_by(waiting);
+            tracing::warn!(
+                topic = self.parts.config.topics.requests,
+                partition,
+                from = low,
+                to = end,
+                "the group has no committed offset for a partition with records: all are answered. If they were answered \
+                 before, the group's offsets have expired, and their events come again with the same ids"
+            );
+        }
+    }
+
+    /// Reads on at `low`, and commits that, so that the records before it are not counted again after a restart.
+    fn skip_to(&self, partition: i32, low: i64) {
+        self.consumer.reading().starts_at(partition, low);
+        let committed = self.list(&[partition], Offset::Offset(low));
+        let committed =
+            committed.and_then(|offsets| self.consumer.inner().commit(&offsets, CommitMode::Async));
+        match committed {
+            Ok(()) => self.memory.standing.progress().committed(partition, low),
+            Err(error) => tracing::debug!(partition, %error, "the first offset was not committed"),
+        }
+    }
+
+    /// Counts and logs the requests that were deleted before they were read.
+    pub(super) fn report_expired(&self) {
+        for Expired { partition, from, to } in self.consumer.reading().take_expired() {
+            let labels = PartitionLabels { partition };
+            let count = u64::try_from(to - from).unwrap_or_default();
+            self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
+            let topic = &self.parts.config.topics.requests;
+            tracing::error!(topic, partition, from, to, "Kafka has deleted requests before they were read");
+        }
+    }
+
     /// Reports how far each partition was read and where it ends. Between batches only: everything that was read is
-    /// then committed, or held.
-    pub(super) fn report_positions(&mut self) {
+    /// then committed, or held. `idle` if there was nothing to read.
+    pub(super) fn report_positions(&mut self, idle: bool) {
         if self.positions_reported.elapsed() < POSITIONS_INTERVAL {
             return;
         }
@@ -49,15 +208,58 @@ impl Session<'_> {
         for element in positions.elements_for_topic(&self.parts.config.topics.requests) {
             let partition = element.partition();
             // Nothing is fetched for it, so its end is not known here.
-            if self.memory.holds.has_partition(partition) {
+            if self.memory.holds.has_partition(partition) || self.memory.unpaired.has(partition) {
+                continue;
+            }
+            let ends = self.consumer.watermarks(partition);
+            if let Some((_, end)) = ends {
+                progress.end(partition, end);
+            }
+            if self.report_fault(partition, ends.is_some()) {
                 continue;
             }
             if let Offset::Offset(position) = element.offset() {
                 progress.position(partition, position);
             }
-            if let Some(end) = self.consumer.high_watermark(&self.requests, partition) {
-                progress.end(partition, end);
+            if let Some((low, _)) = ends.filter(|_| idle)
+                && let Some(low) = self.consumer.reading().is_idle(partition, low)
+            {
+                self.skip_to(partition, low);
             }
         }
+    }
+
+    /// Whether the partition cannot be read. `answered` if Kafka's last answer to a fetch was no error.
+    fn report_fault(&self, partition: i32, answered: bool) -> bool {
+        let progress = self.memory.standing.progress();
+        let mut reading = self.consumer.reading();
+        let fault = reading.faults().find(|(faulty, _)| *faulty == partition).map(|(_, fault)| fault.clone());
+        // Kafka answers again, and there is nothing to read that could end the fault.
+        if fault.is_some() && answered && progress.lag(partition) == Some(0) {
+            reading.end_fault(partition);
+        } else if let Some(fault) = fault {
+            progress.blocked(partition, reason(&fault), fault.detail);
+            return true;
+        }
+        if answered {
+            FETCH_REASONS.into_iter().for_each(|reason| progress.unblocked(partition, reason));
+        }
+        false
+    }
+
+    pub(super) fn list(&self, partitions: &[i32], offset: Offset) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(&self.parts.config.topics.requests, *partition, offset)?;
+        }
+        Ok(list)
+    }
+}
+
+fn reason(fault: &FetchFault) -> Reason {
+    match fault.kind() {
+        FaultKind::Unauthorized => Reason::Unauthorized,
+        FaultKind::Unreadable => Reason::Unreadable,
+        FaultKind::Other => Reason::FetchError,
     }
 }

@@ -12,7 +12,7 @@ use crate::health::Reporter;
 use crate::kafka::describe::Overview;
 use crate::shutdown::Shutdown;
 
-use super::{Topics, TopicsError, unfit};
+use super::{Topics, TopicsError, uneven, unfit};
 
 /// Between looks while something is wrong; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -36,8 +36,8 @@ pub type Fit = watch::Receiver<bool>;
 enum Trouble {
     /// Requests cannot be answered.
     Unfit(String),
-    /// Everything works, but flags or kill switches will be lost.
-    Losing(String),
+    /// Requests are answered, but some partitions wait, or flags or kill switches will be lost.
+    Partial(String),
 }
 
 /// Looks at the topics, and remembers what need not be asked for each time.
@@ -45,6 +45,8 @@ struct Watcher<'w> {
     topics: Topics,
     config: &'w Config,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
+    /// Why some partitions wait.
+    uneven: Option<String>,
     policies: Vec<String>,
     policies_at: Option<Instant>,
     is_embedded: bool,
@@ -60,8 +62,15 @@ pub async fn look_after(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let topics = Topics::new(config)?;
-    let mut watcher =
-        Watcher { topics, config, ids, policies: Vec::new(), policies_at: None, is_embedded: false };
+    let mut watcher = Watcher {
+        topics,
+        config,
+        ids,
+        uneven: None,
+        policies: Vec::new(),
+        policies_at: None,
+        is_embedded: false,
+    };
     let mut pause = MIN_PAUSE;
     let mut trouble = None;
     loop {
@@ -77,7 +86,7 @@ pub async fn look_after(
             Some(trouble) => Some(Trouble::Unfit(trouble)),
             None => tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                losing = watcher.look_at_policies() => losing,
+                () = watcher.look_at_policies() => watcher.partial(),
             },
         };
         tell(health, trouble.as_ref(), now.as_ref());
@@ -118,11 +127,12 @@ impl Watcher<'_> {
             is_new
         });
         let partitions = |name: &str| found.get(name).map(|topic| topic.partitions);
+        self.uneven = uneven(&self.config.topics, partitions);
         unfit(&self.config.topics, partitions).map_or(Ok(()), Err)
     }
 
     /// Asks for the topics' settings, though not each time while they are as needed.
-    async fn look_at_policies(&mut self) -> Option<Trouble> {
+    async fn look_at_policies(&mut self) {
         let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_PAUSE);
         // The broker of `dev` has no settings.
         if !self.is_embedded && (!is_recent || !self.policies.is_empty()) {
@@ -133,7 +143,11 @@ impl Watcher<'_> {
                 Err(error) => debug!(%error, "the settings of the topics cannot be read"),
             }
         }
-        (!self.policies.is_empty()).then(|| Trouble::Losing(self.policies.join("; ")))
+    }
+
+    fn partial(&self) -> Option<Trouble> {
+        let texts: Vec<&str> = self.uneven.iter().chain(&self.policies).map(String::as_str).collect();
+        (!texts.is_empty()).then(|| Trouble::Partial(texts.join("; ")))
     }
 }
 
@@ -141,11 +155,11 @@ fn tell(health: &Reporter, before: Option<&Trouble>, now: Option<&Trouble>) {
     match now {
         None => health.up(),
         Some(Trouble::Unfit(trouble)) => health.down(trouble),
-        Some(Trouble::Losing(trouble)) => health.degraded(trouble),
+        Some(Trouble::Partial(trouble)) => health.degraded(trouble),
     }
     match (before, now) {
         (before, Some(trouble)) if before != Some(trouble) => {
-            let (Trouble::Unfit(trouble) | Trouble::Losing(trouble)) = trouble;
+            let (Trouble::Unfit(trouble) | Trouble::Partial(trouble)) = trouble;
             tracing::error!("{trouble}");
         }
         (Some(_), None) => tracing::info!("kafka and its topics are as needed"),

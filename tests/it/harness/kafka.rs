@@ -28,11 +28,17 @@ impl std::fmt::Debug for Sender {
 
 impl Sender {
     pub fn new(kafka: &str) -> Self {
+        Self::compressing(kafka, "none")
+    }
+
+    /// With a codec, or `none`.
+    pub fn compressing(kafka: &str, codec: &str) -> Self {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", kafka)
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
+            .set("compression.type", codec)
             // What a topic takes is the broker's decision.
             .set("message.max.bytes", "8388608")
             .create()

@@ -156,12 +156,48 @@ impl Topics {
 
     /// Adds partitions to the topic of requests.
     pub fn grow(&mut self, partitions: i32) {
-        let grown = NewPartitions::new(&self.requests, usize::try_from(partitions).unwrap());
+        self.grow_topic(&self.requests, partitions);
+        self.partitions = partitions;
+    }
+
+    /// Adds partitions to a topic, so that it has `partitions`.
+    pub fn grow_topic(&self, topic: &str, partitions: i32) {
+        let grown = NewPartitions::new(topic, usize::try_from(partitions).unwrap());
         for result in block_on(admin(&self.kafka).create_partitions([&grown], &AdminOptions::new())).unwrap()
         {
             result.unwrap();
         }
-        self.partitions = partitions;
+    }
+
+    /// Deletes the records of a partition before an offset.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+        let deleted = block_on(admin(&self.kafka).delete_records(&offsets, &AdminOptions::new())).unwrap();
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// Deletes a topic, and creates another one with as many partitions under its name.
+    pub fn recreate(&self, topic: &str, partitions: i32) {
+        let (admin, options) = (admin(&self.kafka), AdminOptions::new());
+        for result in block_on(admin.delete_topics(&[topic], &options)).unwrap() {
+            result.unwrap();
+        }
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        // Deleting takes its time.
+        wait_until("the topic created anew", SOON, || {
+            let made = block_on(admin.create_topics([&new], &options)).unwrap();
+            made.iter().all(Result::is_ok)
+        });
+    }
+
+    /// Deletes a group with its offsets, once its members are gone.
+    pub fn delete_group(&self, group: &str) {
+        let admin = admin(&self.kafka);
+        wait_until("the group deleted", SOON, || {
+            let deleted = block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+            deleted.iter().all(Result::is_ok)
+        });
     }
 
     /// Deletes a topic and makes it anew, as needed.
@@ -194,8 +230,12 @@ impl Topics {
 
     /// Sets the largest record (batch, as compressed) that a topic takes.
     pub fn limit_record(&self, topic: &str, bytes: usize) {
-        let bytes = bytes.to_string();
-        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        self.configure(topic, "max.message.bytes", &bytes.to_string());
+    }
+
+    /// Sets one of a topic's settings.
+    pub fn configure(&self, topic: &str, name: &str, value: &str) {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
         let set = block_on(admin(&self.kafka).alter_configs([&config], &AdminOptions::new())).unwrap();
         for result in set {
             result.unwrap();

@@ -1,0 +1,137 @@
+//! A result goes to the partition of its request. If the requests topic has more partitions than the events topic, the
+//! additional ones wait until the events topic has them too; all others go on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::gauge::Gauge;
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::Producer;
+
+use super::Session;
+use crate::evaluate::clients::rewind_these;
+use crate::evaluate::error::SessionError;
+use crate::progress::Reason;
+
+/// Between two questions for the partitions of the events topic, while some wait for it.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// For one question.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The partitions of one worker that have no counterpart in the events topic.
+#[derive(Debug)]
+pub struct Unpaired {
+    partitions: Vec<i32>,
+    /// Partitions of the events topic, as last asked.
+    events: Option<i32>,
+    asked: Option<Instant>,
+    /// Counts the waiting partitions of all workers.
+    waiting: Gauge,
+}
+
+impl Unpaired {
+    pub fn new(waiting: Gauge) -> Self {
+        Self { partitions: Vec::new(), events: None, asked: None, waiting }
+    }
+
+    pub fn has(&self, partition: i32) -> bool {
+        self.partitions.contains(&partition)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// Only these are assigned.
+    pub fn retain(&mut self, is_assigned: impl Fn(i32) -> bool) {
+        let before = self.partitions.len();
+        self.partitions.retain(|partition| is_assigned(*partition));
+        self.waiting.dec_by(i64::try_from(before - self.partitions.len()).unwrap_or_default());
+    }
+
+    /// Whether one of the partitions up to `last` has no counterpart, as far as known.
+    fn is_in_doubt(&self, last: i32) -> bool {
+        self.events.is_none_or(|events| last >= events)
+    }
+
+    fn is_due(&self) -> bool {
+        self.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL)
+    }
+}
+
+impl Session<'_> {
+    /// Holds partitions without a counterpart, and lets those go on that have one now.
+    pub(super) fn follow_pairs(&mut self) -> Result<(), SessionError> {
+        let Some(last) = self.memory.begun.last().copied() else { return Ok(()) };
+        if !self.memory.unpaired.is_in_doubt(last) || !self.memory.unpaired.is_due() {
+            return Ok(());
+        }
+        self.memory.unpaired.asked = Some(Instant::now());
+        let events = match self.partitions_of_events() {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::debug!(%error, "the partitions of the events topic are not known");
+                return Ok(());
+            }
+        };
+        self.memory.unpaired.events = Some(events);
+        let (released, kept) =
+            std::mem::take(&mut self.memory.unpaired.partitions).into_iter().partition(|held| *held < events);
+        self.memory.unpaired.partitions = kept;
+        self.release_paired(released)?;
+        let held = self.memory.begun.range(events..).copied();
+        let held: Vec<i32> = held.filter(|partition| !self.memory.unpaired.has(*partition)).collect();
+        self.hold_unpaired(&held, events).map_err(SessionError::Consumer)
+    }
+
+    fn hold_unpaired(&mut self, held: &[i32], events: i32) -> KafkaResult<()> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        self.consumer.inner().pause(&self.list(held, Offset::Invalid)?)?;
+        let topics = &self.parts.config.topics;
+        let why: Arc<str> = format!(
+            "topic {} has {events} partitions, as many are needed as in {}",
+            topics.events, topics.requests
+        )
+        .into();
+        for partition in held {
+            self.memory.standing.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
+        }
+        tracing::warn!(partitions = ?held, "new partitions wait: {why}; see `flagstream topics check`");
+        self.memory.standing.degraded(format!("partitions {held:?} wait: {why}"));
+        self.well = false;
+        self.memory.unpaired.waiting.inc_by(i64::try_from(held.len()).unwrap_or_default());
+        self.memory.unpaired.partitions.extend(held);
+        Ok(())
+    }
+
+    fn release_paired(&mut self, released: Vec<i32>) -> Result<(), SessionError> {
+        if released.is_empty() {
+            return Ok(());
+        }
+        self.memory.unpaired.waiting.dec_by(i64::try_from(released.len()).unwrap_or_default());
+        // The producer learns of the new partitions by asking.
+        let events = &self.parts.config.topics.events;
+        let asked = self.producer.inner().client().fetch_metadata(Some(events), CALL_TIMEOUT);
+        asked.map_err(SessionError::Producer)?;
+        let list = self.list(&released, Offset::Invalid).map_err(SessionError::Consumer)?;
+        self.consumer.inner().resume(&list).map_err(SessionError::Consumer)?;
+        tracing::info!(partitions = ?released, "the events topic has these partitions now: they are read");
+        rewind_these(self.consumer, &self.parts.config.topics.requests, list)
+    }
+
+    fn partitions_of_events(&self) -> KafkaResult<i32> {
+        // Through the consumer: a producer's question may create the topic.
+        let client = self.consumer.inner().client();
+        let metadata = client.fetch_metadata(Some(&self.parts.config.topics.events), CALL_TIMEOUT)?;
+        let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+        let topic = metadata.topics().first().ok_or(unknown)?;
+        match topic.error() {
+            Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+            None => Ok(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)),
+        }
+    }
+}

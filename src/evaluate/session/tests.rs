@@ -1,0 +1,166 @@
+//! Workers on a mock broker.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaResult;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+use super::*;
+use crate::config::{Profile, load_from};
+use crate::dev::embed;
+use crate::evaluate::answer::{Respond, Responded};
+use crate::evaluate::standing::Standing;
+use crate::evaluate::worker::Worker;
+use crate::feed::Usage;
+use crate::health::{Registry, State};
+use crate::kafka::consumer::Record;
+use crate::metrics::{Metrics, PartitionLabels};
+use crate::progress::watch::Watch;
+use crate::progress::{Progress, Reason};
+use crate::registry::Formats;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Answers each request with one event.
+struct Echo;
+
+impl Respond for Echo {
+    fn begin(&mut self) {}
+
+    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
+        outbox.event(record, record.key(), 0, None, b"{}")?;
+        Ok(Responded::Done)
+    }
+}
+
+struct Fixture {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    parts: Parts,
+    progress: Progress,
+    standing: Standing,
+    health: Arc<Registry>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Fixture {
+    /// A broker whose topics have so many partitions.
+    fn new(requests: i32, events: i32) -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        let variables = [("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"), ("FLAGSTREAM_INSTANCE", "test")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let mut config = load_from(None, variables, Profile::Dev).unwrap().config;
+        embed(&mut config, cluster.bootstrap_servers());
+        cluster.create_topic(&config.topics.requests, requests, 1).unwrap();
+        cluster.create_topic(&config.topics.events, events, 1).unwrap();
+        let (metrics, health) = (Metrics::new(), Arc::new(Registry::new("test")));
+        let gauges = metrics.evaluate.partition_gauges();
+        let progress = Progress::new(&config.topics.requests, &config.health, gauges);
+        let shown = progress.clone();
+        let reporter =
+            health.reporter_with("evaluator", false, move |report| shown.add_to(report, Instant::now()));
+        let store = Arc::new(Store::default());
+        store.replace(Default::default());
+        let parts = Parts {
+            config: Arc::new(config),
+            formats: Arc::new(Formats::default()),
+            store,
+            metrics,
+            usage: Arc::new(Usage::default()),
+            shutdown: Shutdown::new(),
+            health: reporter,
+        };
+        let standing = Standing::with_progress(&parts, progress.clone());
+        Self { cluster, parts, progress, standing, health, workers: Vec::new() }
+    }
+
+    fn start_worker(&mut self) {
+        let worker = Worker::sharing(self.parts.clone(), self.workers.len(), &self.standing);
+        self.workers.push(std::thread::spawn(move || worker.run_with(Echo)));
+    }
+
+    fn send(&self, partition: i32) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", self.cluster.bootstrap_servers()).create().unwrap();
+        let topic = &self.parts.config.topics.requests;
+        producer.send(BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(b"{}")).unwrap();
+        producer.flush(DEADLINE).unwrap();
+    }
+
+    fn evaluator(&self) -> (State, String) {
+        let report = self.health.overview().parts["evaluator"].report.clone();
+        (report.state, report.detail.unwrap_or_default())
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.parts.shutdown.cancel();
+        for worker in self.workers.drain(..) {
+            assert!(worker.join().is_ok());
+        }
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn workers_are_well_without_a_request_and_without_a_partition() {
+    let mut fixture = Fixture::new(1, 1);
+    fixture.start_worker();
+    assert_eq!(fixture.evaluator().0, State::Starting);
+    wait_until("up", || fixture.evaluator().0 == State::Up);
+    fixture.start_worker();
+    wait_until("up with a worker that has no partition", || fixture.evaluator().0 == State::Up);
+    assert_eq!(fixture.parts.metrics.evaluate.partitions.get(), 1);
+}
+
+#[test]
+fn partitions_that_the_events_topic_lacks_wait_and_the_others_go_on() {
+    let mut fixture = Fixture::new(3, 2);
+    for partition in [0, 1, 2, 0, 1] {
+        fixture.send(partition);
+    }
+    fixture.start_worker();
+    wait_until("the others are answered", || fixture.parts.metrics.requests.get() == 4);
+    let watch = Watch::new(&fixture.parts.config, "evaluator", fixture.progress.clone()).unwrap();
+    wait_until("the lag of all", || {
+        watch.refresh(Instant::now());
+        [0, 1, 2].map(|partition| fixture.progress.lag(partition)) == [Some(0), Some(0), Some(1)]
+    });
+    let stuck = fixture.progress.stuck(Instant::now() + fixture.parts.config.health.stuck_after * 2);
+    let found: Vec<_> = stuck.iter().map(|stuck| (stuck.partition, stuck.reason)).collect();
+    assert_eq!(found, [(2, Reason::Held)]);
+    let (state, detail) = fixture.evaluator();
+    assert!(state == State::Degraded && detail.contains("has 2 partitions"), "{state:?} {detail}");
+    assert_eq!(fixture.parts.metrics.evaluate.waiting.get(), 1);
+    fixture.send(1);
+    wait_until("they go on", || fixture.parts.metrics.requests.get() == 5);
+}
+
+#[test]
+fn requests_that_wait_without_a_committed_offset_are_counted() {
+    let mut fixture = Fixture::new(2, 2);
+    for _ in 0..3 {
+        fixture.send(1);
+    }
+    fixture.start_worker();
+    wait_until("they are answered", || fixture.parts.metrics.requests.get() == 3);
+    let counted = |partition| {
+        let family = &fixture.parts.metrics.requests_without_offset;
+        family.get_or_create(&PartitionLabels { partition }).get()
+    };
+    assert_eq!([counted(0), counted(1)], [0, 3]);
+    assert_eq!(fixture.progress.stuck(Instant::now()), []);
+}

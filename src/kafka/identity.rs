@@ -1,0 +1,87 @@
+//! Finds out that a topic was deleted and created anew under its old name.
+//!
+//! Offsets say nothing about it: a consumer whose position is inside the new log reads on in the middle, and skips what
+//! is before. Kafka gives each topic an id, so the id is what is compared.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+
+use super::describe::log_id;
+
+/// For one question to Kafka.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The id of one topic, shared by everything in the process that reads the topic.
+#[derive(Debug)]
+pub struct TopicIdentity {
+    topic: String,
+    /// Whether the broker gives topics ids; that of `dev` does not.
+    has_ids: bool,
+    known: Mutex<Known>,
+    /// How often the topic was found to be another one.
+    recreated: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    id: Option<String>,
+    asked: Option<Instant>,
+    generation: u64,
+}
+
+impl TopicIdentity {
+    /// Nothing is asked yet.
+    pub fn new(topic: &str, has_ids: bool, recreated: Counter) -> Self {
+        Self { topic: topic.to_owned(), has_ids, known: Mutex::default(), recreated }
+    }
+
+    /// A number that grows whenever the topic is found to be another one. Kafka is asked if the last answer is older than
+    /// `max_age`. No answer changes nothing: whoever reads a topic cannot do much while Kafka does not answer, and the
+    /// next answer counts.
+    pub fn confirm<C: ClientContext>(&self, client: &Client<C>, max_age: Duration) -> u64 {
+        // Held while Kafka is asked: who comes meanwhile wants the same answer.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_ids || known.asked.is_some_and(|asked| asked.elapsed() < max_age) {
+            return known.generation;
+        }
+        let found = log_id(client, &self.topic, CALL_TIMEOUT);
+        known.asked = Some(Instant::now());
+        match found {
+            Ok(id) => self.found(&mut known, id),
+            Err(error) => tracing::debug!(%error, "the topic's id is not confirmed"),
+        }
+        known.generation
+    }
+
+    fn found(&self, known: &mut Known, id: String) {
+        let Some(before) = known.id.replace(id.clone()).filter(|before| *before != id) else { return };
+        known.generation += 1;
+        self.recreated.inc();
+        tracing::error!(
+            topic = self.topic,
+            before,
+            id,
+            "the topic was deleted and created anew: it is read from its beginning"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_id_is_another_topic() {
+        let identity = TopicIdentity::new("requests", true, Counter::default());
+        let mut known = Known::default();
+        for (id, generation) in [("a", 0), ("a", 0), ("b", 1), ("b", 1), ("a", 2)] {
+            identity.found(&mut known, id.to_owned());
+            assert_eq!(known.generation, generation, "{id}");
+        }
+        assert_eq!(identity.recreated.get(), 2);
+    }
+}

@@ -1,0 +1,266 @@
+//! What happens to the partitions of the requests topic from outside: codecs, growth, retention, deletion.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Database, Flag, Flags, Group, SOON, Sender, Service, Stack, Tap, get, wait_until};
+
+/// A deployment with one flag, and the events it answers with.
+struct Scene {
+    group: Group,
+    sender: Sender,
+    events: Tap,
+}
+
+impl Scene {
+    fn new(group: Group) -> Self {
+        let topics = &group.topics;
+        Flags::new(topics).set("production", Flag::on("on"));
+        Self { sender: Sender::new(&topics.kafka), events: Tap::open(&topics.kafka, &topics.events), group }
+    }
+
+    /// Sends requests with these ids to one partition.
+    fn ask(&self, partition: i32, ids: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+        let ids: BTreeSet<String> = ids.into_iter().collect();
+        for id in &ids {
+            self.ask_with(&self.sender, partition, id);
+        }
+        ids
+    }
+
+    fn ask_with(&self, sender: &Sender, partition: i32, id: &str) {
+        // Even enough that each codec makes less of it.
+        let context = json!({"padding": " ".repeat(4_000)});
+        let request = json!({
+            "request_id": id, "flag_name": "on", "user_id": "u", "environment": "production", "context": context,
+        });
+        let body = request.to_string();
+        sender.send(&self.group.topics.requests, Some(partition), None, body.as_bytes(), None);
+    }
+
+    /// Waits until each of these requests has an event.
+    fn wait_for_answers(&mut self, what: &str, ids: &BTreeSet<String>) {
+        self.events.until(what, SOON * 2, |seen| {
+            let answered: BTreeSet<String> = seen.iter().map(request_id).collect();
+            ids.is_subset(&answered)
+        });
+    }
+
+    /// How many different requests have an event.
+    fn answered(&self) -> BTreeSet<String> {
+        self.events.seen.iter().map(request_id).collect()
+    }
+}
+
+fn request_id(event: &crate::harness::Received) -> String {
+    event.json()["request_id"].as_str().unwrap_or_default().to_owned()
+}
+
+fn ids(prefix: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |number| format!("{prefix}-{number}"))
+}
+
+/// What health says of a part.
+fn part(service: &Service, name: &str) -> (String, String) {
+    let health = service.health();
+    let text = |member: &str| health["parts"][name][member].as_str().unwrap_or_default().to_owned();
+    (text("state"), text("detail"))
+}
+
+fn is_up(service: &Service) -> bool {
+    part(service, "evaluator").0 == "up"
+}
+
+#[test]
+fn every_codec_is_read_in_requests_events_and_definitions() {
+    let (stack, _together) = Stack::together();
+    let database = Database::create(stack);
+    let group = Group::new(stack).set("DATABASE_URL", &database.url);
+    let topics = group.topics.clone();
+    for topic in [&topics.events, &topics.definitions] {
+        topics.configure(topic, "compression.type", "zstd");
+    }
+    let mut scene = Scene::new(group);
+    let service = scene.group.start("one");
+    let mut asked = BTreeSet::new();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        scene.ask_with(&Sender::compressing(&topics.kafka, codec), 0, codec);
+        asked.insert(codec.to_owned());
+    }
+    scene.wait_for_answers("an answer in every codec", &asked);
+    let enabled = |event: &crate::harness::Received| event.json()["enabled"] == Value::Bool(true);
+    assert!(scene.events.seen.iter().all(enabled), "the definition was read");
+    wait_until("rows of all", SOON, || database.audited() == i64::try_from(asked.len()).unwrap());
+    // A new instance reads the definitions from Kafka.
+    let other = scene.group.start("two");
+    wait_until("the lag is gone", SOON, || {
+        service.metrics().sum("flagstream_evaluate_lag", &[])
+            + other.metrics().sum("flagstream_evaluate_lag", &[])
+            == 0.0
+    });
+}
+
+#[test]
+fn an_idle_start_is_up_and_its_lag_is_zero_at_rest() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack).set("FLAGSTREAM_DELIVERY__WORKERS", "2"));
+    let service = scene.group.start("one");
+    wait_until("up without a request", SOON, || is_up(&service));
+    let asked = scene.ask(0, ids("first", 5));
+    scene.wait_for_answers("answers", &asked);
+    let lags = || {
+        (0..scene.group.topics.partitions).map(|partition| {
+            service.metrics().sum("flagstream_evaluate_lag", &[("partition", &partition.to_string())])
+        })
+    };
+    wait_until("no lag", SOON, || lags().sum::<f64>() == 0.0);
+    let log = service.log();
+    let expected = ["ILLEGAL_GENERATION", "CONCURRENT_TRANSACTIONS", "generation id is not valid"];
+    let alarms = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN"));
+    let alarms: Vec<_> = alarms.filter(|line| expected.iter().any(|cause| line.contains(cause))).collect();
+    assert!(alarms.is_empty(), "{alarms:#?}");
+}
+
+#[test]
+fn new_partitions_wait_for_the_events_topic_while_all_others_go_on() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack));
+    let service = scene.group.start("one");
+    let before = scene.group.topics.partitions;
+    let asked =
+        (0..before).flat_map(|partition| scene.ask(partition, [format!("before-{partition}")])).collect();
+    scene.wait_for_answers("answers before", &asked);
+    scene.group.topics.grow(before + 2);
+    scene.sender = Sender::new(&scene.group.topics.kafka);
+    let after: Vec<_> =
+        (0..before + 2).map(|partition| scene.ask(partition, [format!("after-{partition}")])).collect();
+    wait_until("the new partitions are named", SOON * 2, || {
+        let (state, detail) = part(&service, "evaluator");
+        state == "degraded" && detail.contains(&format!("has {before} partitions"))
+    });
+    let old = after[..before as usize].concat_sets();
+    scene.wait_for_answers("answers of the old partitions", &old);
+    let again = scene.ask(0, ids("while-they-wait", 10));
+    scene.wait_for_answers("they go on", &again);
+    let new = after[before as usize..].concat_sets();
+    assert!(scene.answered().is_disjoint(&new));
+    assert_eq!(get(&format!("{}/health/ready", service.url)).unwrap().0, 200);
+    // A start in this state serves, too.
+    let other = scene.group.start("two");
+    wait_until("kafka is only degraded", SOON, || part(&other, "kafka").0 == "degraded");
+    let events = scene.group.topics.events.clone();
+    scene.group.topics.grow_topic(&events, before + 2);
+    scene.events = Tap::open(&scene.group.topics.kafka, &events);
+    scene.wait_for_answers("the new partitions go on by themselves", &new);
+    for service in [&service, &other] {
+        wait_until("up again", SOON, || is_up(service));
+    }
+}
+
+trait ConcatSets {
+    fn concat_sets(&self) -> BTreeSet<String>;
+}
+
+impl ConcatSets for [BTreeSet<String>] {
+    fn concat_sets(&self) -> BTreeSet<String> {
+        self.iter().flatten().cloned().collect()
+    }
+}
+
+#[test]
+fn requests_that_retention_deletes_are_counted() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack));
+    let topics = scene.group.topics.clone();
+    let mut service = scene.group.start("one");
+    let first = scene.ask(0, ids("first", 10));
+    scene.wait_for_answers("the first", &first);
+    let expired =
+        |service: &Service| service.metrics().sum("flagstream_requests_expired_total", &[("partition", "0")]);
+    assert_eq!(expired(&service), 0.0);
+
+    // Before a start: 20 are sent, the first 8 of them are deleted.
+    service.stop();
+    let late: Vec<String> = ids("late", 20).collect();
+    for id in &late {
+        scene.ask(0, [id.clone()]);
+    }
+    topics.delete_records(&topics.requests, 0, 18);
+    service.spawn();
+    service.wait_until_ready();
+    scene.wait_for_answers("those that are left", &late[8..].iter().cloned().collect());
+    wait_until("the gap is counted", SOON, || expired(&service) == 8.0);
+    assert!(service.log().contains("deleted requests before they were read"), "{}", service.log());
+    assert_eq!(scene.answered().len(), 10 + 12);
+
+    // While it runs: frozen, it may have fetched some of them already.
+    service.freeze();
+    let more = scene.ask(0, ids("more", 40));
+    topics.delete_records(&topics.requests, 0, 10 + 20 + 40);
+    service.thaw();
+    let last = scene.ask(0, ids("last", 1));
+    scene.wait_for_answers("it goes on", &last);
+    wait_until("each is answered or counted", SOON, || {
+        let answered = scene.answered().intersection(&more).count();
+        answered as f64 + expired(&service) - 8.0 == more.len() as f64
+    });
+
+    // A restart counts nothing twice, also if no request has come since.
+    service.stop();
+    let gone = scene.ask(1, ids("gone", 5));
+    topics.delete_records(&topics.requests, 1, 5);
+    for _ in 0..2 {
+        service.spawn();
+        service.wait_until_ready();
+        wait_until("up", SOON, || is_up(&service));
+        service.stop();
+    }
+    assert!(scene.answered().is_disjoint(&gone));
+}
+
+#[test]
+fn a_requests_topic_that_is_deleted_and_created_anew_is_read_from_its_beginning() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack));
+    let topics = scene.group.topics.clone();
+    let service = scene.group.start("one");
+    let old = scene.ask(0, ids("old", 30));
+    scene.wait_for_answers("the old ones", &old);
+    topics.recreate(&topics.requests, topics.partitions);
+    // At once, and more than there were: the old position is in the middle of them.
+    scene.sender = Sender::new(&topics.kafka);
+    let new = scene.ask(0, ids("new", 100));
+    scene.wait_for_answers("all of the new ones", &new);
+    let recreated = || service.metrics().sum("flagstream_requests_topic_recreated_total", &[]);
+    wait_until("it is counted", SOON, || recreated() >= 1.0);
+    wait_until("health tells it", SOON, || {
+        let (state, detail) = part(&service, "evaluator");
+        state == "up" && detail.contains("deleted and created anew")
+    });
+    let more = scene.ask(1, ids("more", 5));
+    scene.wait_for_answers("it goes on", &more);
+}
+
+#[test]
+fn expired_offsets_of_the_group_are_told() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack));
+    let topics = scene.group.topics.clone();
+    let mut service = scene.group.start("one");
+    let asked = scene.ask(0, ids("first", 10));
+    scene.wait_for_answers("answers", &asked);
+    service.stop();
+    // What Kafka does a week after the last member has left.
+    topics.delete_group(&format!("{}-evaluator", topics.prefix));
+    service.spawn();
+    service.wait_until_ready();
+    scene.events.until("all are answered again", SOON * 2, |seen| seen.len() == 20);
+    let ids = |events: &[crate::harness::Received]| {
+        events.iter().map(|event| event.json()["event_id"].to_string()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ids(&scene.events.seen).len(), 10, "the same events again");
+    let told = service.metrics().sum("flagstream_requests_without_offset_total", &[("partition", "0")]);
+    assert!(told >= 10.0, "{told}");
+    assert!(service.log().contains("the group's offsets have expired"), "{}", service.log());
+}
