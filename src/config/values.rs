@@ -174,6 +174,11 @@ impl Values {
         self.set.insert(path, Value { raw: Raw::One(text.into()), origin: Origin::Default });
     }
 
+    /// Whether somebody set this (a default is not set).
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.set.get(path).is_some_and(|value| value.origin != Origin::Default)
+    }
+
     /// `built`, or everything that is wrong.
     pub(super) fn finish<T>(&mut self, built: Option<T>) -> Result<T, ConfigError> {
         match built {
