@@ -92,13 +92,12 @@ impl Holds {
         if waiting.is_empty() {
             return Ok(TopicPartitionList::new());
         }
+        // All of them: a partition stays paused in this client also after it was assigned elsewhere and came back.
+        consumer.inner().resume(&list(topic, &waiting))?;
         let assigned = consumer.inner().assignment()?;
         // Others have them now, and read them from what is committed too.
         let ours = |partition: &i32| assigned.find_partition(topic, *partition).is_some();
         let ours = list(topic, &waiting.into_iter().filter(ours).collect::<Vec<_>>());
-        if ours.count() > 0 {
-            consumer.inner().resume(&ours)?;
-        }
         Ok(ours)
     }
 }

@@ -32,7 +32,7 @@ impl Scene {
     fn new(snapshot: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let mut config = load_from(None, [], Profile::Dev).unwrap().config;
-        crate::dev::embed(&mut config, cluster.bootstrap_servers());
+        crate::dev::embed(&mut config, Some(cluster.bootstrap_servers())).unwrap();
         change(&mut config);
         let topics = &config.topics;
         for topic in [&topics.requests, &topics.events, &topics.dead_letters] {

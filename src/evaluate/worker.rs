@@ -111,6 +111,7 @@ impl Memory {
     fn forget_consumer(&mut self, metrics: &Metrics) {
         self.holds.forget();
         self.tell_assigned(0, metrics);
+        self.unpaired.retain(|_| false);
         self.begin_anew();
     }
 
@@ -119,7 +120,6 @@ impl Memory {
         self.standing.progress().assign(self.standing.index(), &[]);
         self.rebalances = None;
         self.begun.clear();
-        self.unpaired.retain(|_| false);
     }
 
     /// The requests topic is another one under the same name.

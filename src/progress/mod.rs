@@ -144,6 +144,15 @@ impl Progress {
         self.lock().get(&partition)?.lag()
     }
 
+    /// Stuck partitions for which no reason is known, or an open transaction was, with the offset at which they stand.
+    pub fn unexplained(&self, now: Instant) -> Vec<(i32, i64)> {
+        let partitions = self.lock();
+        let unexplained = partitions
+            .iter()
+            .filter_map(|(partition, known)| Some((*partition, known.unexplained(self.0.stuck_after, now)?)));
+        unexplained.collect()
+    }
+
     /// Whether nothing waits in any partition of a reader.
     pub fn is_idle(&self, reader: usize) -> bool {
         self.lock().values().filter(|known| known.reader == reader).all(|known| known.lag() == Some(0))

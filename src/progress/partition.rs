@@ -20,9 +20,11 @@ pub enum Reason {
     BatchFailed,
     /// The next record waits for something that is named, such as the schema registry.
     Held,
+    /// The next records belong to a transaction of a producer that has not ended.
+    OpenTransaction,
     /// The database cannot be written.
     Database,
-    /// No error was reported: the reader is slow, or the records belong to a transaction that has not ended.
+    /// No error was reported: the reader is slow.
     Unknown,
 }
 
@@ -35,6 +37,7 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::BatchFailed => "batch_failed",
             Self::Held => "held",
+            Self::OpenTransaction => "open_transaction",
             Self::Database => "database",
             Self::Unknown => "unknown",
         }
@@ -118,8 +121,18 @@ impl Partition {
     }
 
     pub fn passed(&mut self, position: i64, now: Instant) {
+        if self.next.max(self.passed).is_some_and(|before| before < position) {
+            self.waiting = None;
+        }
         self.passed = Some(position);
         self.wait(now);
+    }
+
+    /// Where the reader stands, if nobody knows why: a transaction may be open.
+    pub fn unexplained(&self, after: Duration, now: Instant) -> Option<i64> {
+        let is_stuck = now.saturating_duration_since(self.waiting?) >= after;
+        let has_reason = self.block.as_ref().is_some_and(|block| block.reason != Reason::OpenTransaction);
+        self.next.max(self.passed).filter(|_| is_stuck && !has_reason)
     }
 
     pub fn ends_at(&mut self, end: i64, now: Instant) {
@@ -187,7 +200,7 @@ impl Partition {
     fn told(&self, topic: &Arc<str>, partition: i32, duration: Duration) -> Stuck {
         let (reason, detail) = match &self.block {
             Some(block) => (block.reason, Arc::clone(&block.detail)),
-            None => (Reason::Unknown, "no error is known; is a transaction of a producer still open?".into()),
+            None => (Reason::Unknown, "no error is known".into()),
         };
         let offset = self.next.max(self.passed);
         Stuck { topic: Arc::clone(topic), partition, offset, duration, reason, detail }

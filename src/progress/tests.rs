@@ -185,3 +185,19 @@ fn what_kafka_has_to_be_asked_for_is_known() {
     assert_eq!((progress.lag(0), progress.lag(1)), (Some(2), None));
     assert_eq!(progress.without_committed(), [1]);
 }
+
+#[test]
+fn an_open_transaction_is_asked_for_only_where_no_other_reason_is_known() {
+    let Fixture { progress, .. } = fixture(false);
+    for partition in [0, 1] {
+        progress.committed(partition, 7);
+        progress.end(partition, 9);
+    }
+    progress.blocked(1, Reason::Held, "waits");
+    assert_eq!(progress.unexplained(Instant::now()), []);
+    assert_eq!(progress.unexplained(later()), [(0, 7)]);
+    progress.blocked(0, Reason::OpenTransaction, "open");
+    assert_eq!(progress.unexplained(later()), [(0, 7)], "it may have ended");
+    progress.position(0, 9);
+    assert_eq!(progress.unexplained(later()), []);
+}

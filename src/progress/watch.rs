@@ -1,8 +1,10 @@
 //! Asks Kafka for the offsets that a reader does not report, so that lag and stuck partitions are known while it is blocked.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -26,6 +28,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A client that asks for offsets of one group and topic. It never joins the group.
 pub struct Watch {
     consumer: BaseConsumer<Logged>,
+    /// Sees the end of a partition before the first open transaction. Made when it is needed.
+    committed: OnceCell<BaseConsumer<Logged>>,
+    settings: ClientConfig,
     progress: Progress,
     /// The topic's id, if somebody wants to know whether it changes.
     identity: Option<Arc<TopicIdentity>>,
@@ -34,14 +39,15 @@ pub struct Watch {
 impl Watch {
     /// Makes the client; Kafka is not asked anything yet. `role` is the part of the group's name after the prefix.
     pub fn new(config: &Config, role: &str, progress: Progress) -> Result<Self, KafkaError> {
-        let consumer = client::base(&config.kafka, &config.instance, &format!("{role}-offsets"))
+        let mut settings = client::base(&config.kafka, &config.instance, &format!("{role}-offsets"));
+        settings
             .set("group.id", format!("{}-{role}", config.kafka.group_id))
             .set("enable.auto.commit", "false")
-            // The end of the log itself, and offsets as they are while a transaction is under way.
-            .set("isolation.level", "read_uncommitted")
-            .set("allow.auto.create.topics", "false")
-            .create_with_context(Logged)?;
-        Ok(Self { consumer, progress, identity: None })
+            .set("allow.auto.create.topics", "false");
+        // The end of the log itself, and offsets as they are while a transaction is under way.
+        let consumer =
+            settings.clone().set("isolation.level", "read_uncommitted").create_with_context(Logged)?;
+        Ok(Self { consumer, committed: OnceCell::new(), settings, progress, identity: None })
     }
 
     /// Asks for the topic's id as well.
@@ -76,6 +82,35 @@ impl Watch {
             Ok(ends) => ends.into_iter().for_each(|(partition, end)| self.progress.end(partition, end)),
             Err(error) => tracing::debug!(topic = self.progress.topic(), %error, "end offsets are not known"),
         }
+        if let Err(error) = self.explain(&self.progress.unexplained(now)) {
+            tracing::debug!(topic = self.progress.topic(), %error, "open transactions are not known");
+        }
+    }
+
+    /// Finds out whether a partition stands at the first record of a transaction that has not ended.
+    fn explain(&self, unexplained: &[(i32, i64)]) -> Result<(), KafkaError> {
+        if unexplained.is_empty() {
+            return Ok(());
+        }
+        if self.committed.get().is_none() {
+            let mut settings = self.settings.clone();
+            let made = settings.set("isolation.level", "read_committed").create_with_context(Logged)?;
+            let _ = self.committed.set(made);
+        }
+        let Some(committed) = self.committed.get() else { return Ok(()) };
+        let partitions: Vec<i32> = unexplained.iter().map(|(partition, _)| *partition).collect();
+        let stable = committed.offsets_for_times(self.list(&partitions, Offset::End)?, CALL_TIMEOUT)?;
+        for (partition, next) in unexplained {
+            let found = stable.find_partition(self.progress.topic(), *partition).map(|found| found.offset());
+            match found {
+                Some(Offset::Offset(stable)) if stable <= *next => {
+                    let text = format!("a transaction that begins at offset {stable} has not ended");
+                    self.progress.blocked(*partition, Reason::OpenTransaction, text);
+                }
+                _ => self.progress.unblocked(*partition, Reason::OpenTransaction),
+            }
+        }
+        Ok(())
     }
 
     fn refresh_committed(&self, partitions: &[i32]) -> Result<(), KafkaError> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
 use crate::harness::{Database, Flag, Flags, Group, SOON, Sender, Service, Stack, Tap, get, wait_until};
@@ -68,6 +70,11 @@ fn part(service: &Service, name: &str) -> (String, String) {
     (text("state"), text("detail"))
 }
 
+/// How many partitions are stuck for this reason.
+fn stuck(service: &Service, reason: &str) -> f64 {
+    service.metrics().sum("flagstream_evaluate_stuck", &[("reason", reason)])
+}
+
 fn is_up(service: &Service) -> bool {
     part(service, "evaluator").0 == "up"
 }
@@ -125,7 +132,7 @@ fn an_idle_start_is_up_and_its_lag_is_zero_at_rest() {
 #[test]
 fn new_partitions_wait_for_the_events_topic_while_all_others_go_on() {
     let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(Group::new(stack));
+    let mut scene = Scene::new(Group::new(stack).set("FLAGSTREAM_HEALTH__STUCK_AFTER", "1s"));
     let service = scene.group.start("one");
     let before = scene.group.topics.partitions;
     let asked =
@@ -146,6 +153,7 @@ fn new_partitions_wait_for_the_events_topic_while_all_others_go_on() {
     let new = after[before as usize..].concat_sets();
     assert!(scene.answered().is_disjoint(&new));
     assert_eq!(get(&format!("{}/health/ready", service.url)).unwrap().0, 200);
+    wait_until("they count as stuck", SOON, || stuck(&service, "held") == 2.0);
     // A start in this state serves, too.
     let other = scene.group.start("two");
     wait_until("kafka is only degraded", SOON, || part(&other, "kafka").0 == "degraded");
@@ -154,7 +162,7 @@ fn new_partitions_wait_for_the_events_topic_while_all_others_go_on() {
     scene.events = Tap::open(&scene.group.topics.kafka, &events);
     scene.wait_for_answers("the new partitions go on by themselves", &new);
     for service in [&service, &other] {
-        wait_until("up again", SOON, || is_up(service));
+        wait_until("up again", SOON, || is_up(service) && stuck(service, "held") == 0.0);
     }
 }
 
@@ -263,4 +271,35 @@ fn expired_offsets_of_the_group_are_told() {
     let told = service.metrics().sum("flagstream_requests_without_offset_total", &[("partition", "0")]);
     assert!(told >= 10.0, "{told}");
     assert!(service.log().contains("the group's offsets have expired"), "{}", service.log());
+}
+
+#[test]
+fn a_transaction_that_is_left_open_is_named() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(Group::new(stack).set("FLAGSTREAM_HEALTH__STUCK_AFTER", "1s"));
+    let topics = scene.group.topics.clone();
+    let service = scene.group.start("one");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &topics.kafka)
+        .set("transactional.id", format!("{}-foreign", topics.prefix))
+        .create()
+        .unwrap();
+    producer.init_transactions(SOON).unwrap();
+    producer.begin_transaction().unwrap();
+    let record = BaseRecord::<(), str>::to(&topics.requests).partition(0).payload("{}");
+    producer.send(record).unwrap();
+    producer.flush(SOON).unwrap();
+    let behind = scene.ask(0, ids("behind", 3));
+    let elsewhere = scene.ask(1, ids("elsewhere", 3));
+    scene.wait_for_answers("other partitions", &elsewhere);
+    wait_until("it is named", SOON, || {
+        let (state, detail) = part(&service, "evaluator");
+        stuck(&service, "open_transaction") == 1.0
+            && state == "degraded"
+            && detail.contains("a transaction that begins at offset 0 has not ended")
+    });
+    assert!(scene.answered().is_disjoint(&behind));
+    producer.abort_transaction(SOON).unwrap();
+    scene.wait_for_answers("what is behind it", &behind);
+    wait_until("up again", SOON, || is_up(&service) && stuck(&service, "open_transaction") == 0.0);
 }

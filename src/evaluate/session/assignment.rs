@@ -12,11 +12,14 @@ use crate::evaluate::error::SessionError;
 use crate::kafka::reading::{Expired, FaultKind, FetchFault};
 use crate::metrics::PartitionLabels;
 use crate::progress::Reason;
+use crate::shutdown::pause;
 
 /// How often positions and ends of the partitions are reported.
 const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 /// For one question about the offsets of new partitions.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two questions that are not answered.
+const OFFSETS_PAUSE: Duration = Duration::from_millis(200);
 /// The requests topic's id is asked for before a commit if it was not confirmed for this long. The thread that follows
 /// offsets confirms it several times as often.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
@@ -39,12 +42,15 @@ impl Session<'_> {
             standing.progress().assign(standing.index(), &assigned);
             self.consumer.reading().retain(&assigned);
             self.memory.begun.retain(|partition| assigned.contains(partition));
-            self.memory.unpaired.retain(|partition| assigned.contains(&partition));
+            let left = self.memory.unpaired.retain(|partition| assigned.contains(&partition));
+            self.resume(&left).map_err(SessionError::Consumer)?;
             let new: Vec<i32> =
                 assigned.into_iter().filter(|partition| !self.memory.begun.contains(partition)).collect();
             if let Err(error) = self.begin(&new) {
                 let detail = format!("the committed offsets are not known: {error}");
                 standing.progress().blocked_reader(standing.index(), Reason::FetchError, detail);
+                // A refusal comes at once, and would be asked for again at once.
+                pause(OFFSETS_PAUSE, &self.parts.shutdown);
                 return Ok(false);
             }
             self.memory.from_start &= new.is_empty();
@@ -58,6 +64,14 @@ impl Session<'_> {
             self.report_well();
         }
         Ok(true)
+    }
+
+    /// A paused partition stays paused in this client also after it was assigned elsewhere and came back.
+    fn resume(&self, left: &[i32]) -> KafkaResult<()> {
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.consumer.inner().resume(&self.list(left, Offset::Invalid)?)
     }
 
     /// After a failure it has to be shown that batches can be committed, unless there is nothing to commit.

@@ -44,11 +44,13 @@ impl Unpaired {
         self.partitions.is_empty()
     }
 
-    /// Only these are assigned.
-    pub fn retain(&mut self, is_assigned: impl Fn(i32) -> bool) {
-        let before = self.partitions.len();
-        self.partitions.retain(|partition| is_assigned(*partition));
-        self.waiting.dec_by(i64::try_from(before - self.partitions.len()).unwrap_or_default());
+    /// Only these are assigned. Returns those that are not any more.
+    pub fn retain(&mut self, is_assigned: impl Fn(i32) -> bool) -> Vec<i32> {
+        let (kept, left): (Vec<i32>, Vec<i32>) =
+            std::mem::take(&mut self.partitions).into_iter().partition(|partition| is_assigned(*partition));
+        self.partitions = kept;
+        self.waiting.dec_by(i64::try_from(left.len()).unwrap_or_default());
+        left
     }
 
     /// Whether one of the partitions up to `last` has no counterpart, as far as known.

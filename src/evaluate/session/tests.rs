@@ -8,9 +8,10 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::config::{Profile, load_from};
+use crate::config::{HealthConfig, Profile, load_from};
 use crate::dev::embed;
 use crate::evaluate::answer::{Respond, Responded};
 use crate::evaluate::standing::Standing;
@@ -18,7 +19,7 @@ use crate::evaluate::worker::Worker;
 use crate::feed::Usage;
 use crate::health::{Registry, State};
 use crate::kafka::consumer::Record;
-use crate::metrics::{Metrics, PartitionLabels};
+use crate::metrics::{Metrics, PartitionLabels, StuckLabels};
 use crate::progress::watch::Watch;
 use crate::progress::{Progress, Reason};
 use crate::registry::Formats;
@@ -51,11 +52,16 @@ struct Fixture {
 impl Fixture {
     /// A broker whose topics have so many partitions.
     fn new(requests: i32, events: i32) -> Self {
+        Self::with_health(requests, events, |_| {})
+    }
+
+    fn with_health(requests: i32, events: i32, set: impl FnOnce(&mut HealthConfig)) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let variables = [("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"), ("FLAGSTREAM_INSTANCE", "test")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let mut config = load_from(None, variables, Profile::Dev).unwrap().config;
-        embed(&mut config, cluster.bootstrap_servers());
+        embed(&mut config, Some(cluster.bootstrap_servers())).unwrap();
+        set(&mut config.health);
         cluster.create_topic(&config.topics.requests, requests, 1).unwrap();
         cluster.create_topic(&config.topics.events, events, 1).unwrap();
         let (metrics, health) = (Metrics::new(), Arc::new(Registry::new("test")));
@@ -163,4 +169,38 @@ fn requests_that_wait_without_a_committed_offset_are_counted() {
     };
     assert_eq!([counted(0), counted(1)], [0, 3]);
     assert_eq!(fixture.progress.stuck(Instant::now()), []);
+}
+
+#[test]
+fn a_partition_that_may_not_be_read_is_named_until_kafka_answers_again() {
+    let mut fixture = Fixture::new(1, 1);
+    fixture.start_worker();
+    wait_until("up", || fixture.evaluator().0 == State::Up);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    fixture.cluster.request_errors(RDKafkaApiKey::Fetch, &[refused; 2]);
+    fixture.send(0);
+    wait_until("named", || {
+        let (state, detail) = fixture.evaluator();
+        state == State::Degraded && detail.contains("partition 0") && detail.contains("(unauthorized)")
+    });
+    wait_until("the request is answered", || fixture.parts.metrics.requests.get() == 1);
+    wait_until("up again", || fixture.evaluator().0 == State::Up);
+}
+
+#[test]
+fn a_stuck_partition_makes_the_process_not_ready_where_that_is_asked_for() {
+    let mut fixture = Fixture::with_health(2, 1, |health| {
+        *health = HealthConfig { stuck_after: Duration::from_millis(1), stuck_not_ready: true };
+    });
+    fixture.start_worker();
+    wait_until("ready", || fixture.health.is_ready());
+    fixture.send(1);
+    let watch = Watch::new(&fixture.parts.config, "evaluator", fixture.progress.clone()).unwrap();
+    wait_until("not ready", || {
+        watch.refresh(Instant::now() + DEADLINE);
+        fixture.progress.observe(Instant::now());
+        !fixture.health.is_ready()
+    });
+    let labels = StuckLabels { topic: None, partition: 1, reason: "held" };
+    assert_eq!(fixture.parts.metrics.evaluate.stuck.get_or_create(&labels).get(), 1);
 }
