@@ -194,7 +194,7 @@ fn requests_that_retention_deletes_are_counted() {
     for id in &late {
         scene.ask(0, [id.clone()]);
     }
-    topics.delete_records(&topics.requests, 0, 18);
+    topics.delete_records_before(&topics.requests, 0, 18);
     service.spawn();
     service.wait_until_ready();
     scene.wait_for_answers("those that are left", &late[8..].iter().cloned().collect());
@@ -205,7 +205,7 @@ fn requests_that_retention_deletes_are_counted() {
     // While it runs: frozen, it may have fetched some of them already.
     service.freeze();
     let more = scene.ask(0, ids("more", 40));
-    topics.delete_records(&topics.requests, 0, 10 + 20 + 40);
+    topics.delete_records_before(&topics.requests, 0, 10 + 20 + 40);
     service.thaw();
     let last = scene.ask(0, ids("last", 1));
     scene.wait_for_answers("it goes on", &last);
@@ -217,7 +217,7 @@ fn requests_that_retention_deletes_are_counted() {
     // A restart counts nothing twice, also if no request has come since.
     service.stop();
     let gone = scene.ask(1, ids("gone", 5));
-    topics.delete_records(&topics.requests, 1, 5);
+    topics.delete_records_before(&topics.requests, 1, 5);
     for _ in 0..2 {
         service.spawn();
         service.wait_until_ready();

@@ -170,7 +170,7 @@ impl Topics {
     }
 
     /// Deletes the records of a partition before an offset.
-    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+    pub fn delete_records_before(&self, topic: &str, partition: i32, before: i64) {
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
         let deleted = block_on(admin(&self.kafka).delete_records(&offsets, &AdminOptions::new())).unwrap();
