@@ -67,8 +67,12 @@ fn lag_is_0_once_everything_is_a_row() {
 fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
     let (stack, _together) = Stack::together();
     let scene = Scene::new(stack);
-    let database = flagstream::database::Database::open(&Secret::new(&scene.database.url), "test").unwrap();
-    block_on(database.migrate()).unwrap();
+    let database = block_on(async {
+        let database =
+            flagstream::database::Database::open(&Secret::new(&scene.database.url), "test").unwrap();
+        database.migrate().await.unwrap();
+        database
+    });
     let flagstream::database::Database::Postgres(postgres) = database else { panic!("not Postgres") };
     let mut rows = PostgresRows::new(postgres);
     let mut keep = |retention, ahead_days| {
@@ -112,14 +116,16 @@ fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
 #[test]
 fn a_read_only_database_is_reported_and_its_sessions_are_closed() {
     let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
+    let mut scene = Scene::new(stack);
+    scene.group = scene.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "admin");
     let (database, name) = (&scene.database, scene.database.name.clone());
-    let migrated = flagstream(scene.group.folder.path(), &["migrate"], scene.group.settings());
-    assert!(migrated.status.success());
+    let service = scene.start("a", "api,feeder,sink");
+    wait_until("the database is migrated", SOON, || part(&service, "database")["state"] == "up");
     database.administer(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
-    let mut service = scene.group.prepare("a").roles("api,feeder,sink");
-    service.spawn();
-    service.wait_until_ready();
+    // From now on the sessions of the service are those of a server that takes no writes.
+    database.administer(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND application_name <> ''"
+    ));
     wait_until("health says so", SOON, || part(&service, "database")["state"] == "down");
     assert!(part(&service, "database").to_string().contains("read-only"), "{}", part(&service, "database"));
     let output = flagstream(scene.group.folder.path(), &["doctor"], scene.group.settings());
