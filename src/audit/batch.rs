@@ -2,6 +2,7 @@
 
 mod flags;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use crate::kafka::consumer::Record;
 use crate::message::sequence::Sequence;
 
 use self::flags::Flags;
+use super::chain::Digest;
 use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
@@ -80,6 +82,8 @@ pub enum Content {
         counts: bool,
         evaluated_at: i64,
         outcome: Outcome,
+        /// What the row counts with in its block of the hash chain; zeros where there is no chain.
+        digest: Digest,
     },
     Definition(Box<FlagVersion>),
     Switched(Box<SwitchChange>),
@@ -210,6 +214,7 @@ impl Batch {
         &mut self,
         record: &Record<'_>,
         evaluation: &Evaluation<'_>,
+        digest: Digest,
         encode: impl FnOnce(&Evaluation<'_>, &mut Vec<u8>),
     ) {
         let start = self.encoded.len();
@@ -229,6 +234,7 @@ impl Batch {
                 variant: self.flags.variant(evaluation.variant.as_deref().unwrap_or_default()),
                 nanoseconds: evaluation.evaluation_ns.unwrap_or(UNTIMED),
             },
+            digest,
         };
         self.enter(record, content, None);
     }
@@ -262,6 +268,12 @@ impl Batch {
                 entry.refusal = Some(refusal);
             }
         }
+    }
+
+    /// The partitions that brought evaluations, refused ones included: each of them adds a block to its hash chain.
+    pub fn partitions_with_rows(&self) -> BTreeSet<i32> {
+        let evaluations = self.entries.iter().filter(|entry| matches!(entry.content, Content::Evaluation { .. }));
+        evaluations.map(|entry| entry.partition).collect()
     }
 
     /// The entries that are to be written.

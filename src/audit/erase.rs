@@ -1,94 +1,96 @@
-//! Removes a user from the audit trail, and from experiments.
+//! Removes a user from the audit trail, from experiments and from the history of flags, and records that this was done.
 //!
-//! Rows only. Evaluations that are in Kafka, and no rows yet, become rows afterwards; `evaluation_count` counts what
-//! was evaluated, whoever asked, and stays.
+//! ```text
+//!  evaluations, exposures, conversions     removed, or kept without anything that says whose they are    rows.rs
+//!  change log, versions, deleted flags     the user's id is replaced in lists of users                   history.rs
+//!  flags in force, Kafka, Unleash, disks   not changed here: reported                                    Report::kept
+//! ```
+//!
+//! Only the database is changed. Evaluations that are in Kafka and no rows yet become rows afterwards; `evaluation_count` counts what was
+//! evaluated, whoever asked, and stays. The hash chains stay valid: digests of what was erased are kept, and count in its place.
 
-use sqlx::AssertSqlSafe;
+mod history;
+mod redact;
+mod rows;
+
+use chrono::Utc;
+use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
+use crate::database::audited::{self, Author, Entry, Kind};
 use crate::database::{Database, DatabaseError, in_transaction};
-use crate::experiment::key::key;
 
-/// Rows of one statement: more would hold locks for longer than a sink should wait.
-const ROWS_PER_STATEMENT: i64 = 10_000;
+use super::chain::Hasher;
 
 /// What becomes of a user's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erasure {
+    /// The rows are deleted.
     Remove,
     /// The evaluation stays, nothing in it tells of whom.
     Anonymise,
 }
 
-/// Erases all rows of a user; `users` are the texts that this user is written as. How many rows that were.
-pub async fn rows(database: &Database, users: &[String], how: Erasure) -> Result<u64, DatabaseError> {
-    let mut erased = 0;
-    for user in users {
-        loop {
-            let some = match database {
-                Database::Postgres(postgres) => {
-                    let query =
-                        sqlx::query(AssertSqlSafe(in_postgres(how))).bind(user).bind(ROWS_PER_STATEMENT);
-                    query.execute(&postgres.pool).await?.rows_affected()
-                }
-                Database::Sqlite(sqlite) => {
-                    let query = sqlx::query(in_sqlite(how)).bind(user);
-                    query.execute(&sqlite.pool).await?.rows_affected()
-                }
-            };
-            erased += some;
-            if some == 0 {
-                break;
-            }
-        }
-        erased += of_experiments(database, user, how).await?;
+/// An erasure that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The texts that this user is written as.
+    pub users: &'a [String],
+    pub how: Erasure,
+    /// Who asks for it, and why.
+    pub author: Author<'a>,
+}
+
+/// What was erased, and what is left.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The erasure's own id, by which the change log names it. Nothing in it refers to the user.
+    pub erasure_id: String,
+    /// Evaluations, exposures and conversions.
+    pub rows: u64,
+    /// Entries of the change log from which the user was taken.
+    pub changes: u64,
+    /// Recorded versions of flags from which the user was taken.
+    pub versions: u64,
+    /// Flags in force whose rules name the user, as `environment/name`. They mean something else without; change them where they are managed.
+    pub flags_in_force: Vec<String>,
+}
+
+/// Erases a user and enters the erasure into the change log.
+pub async fn user(database: &Database, hasher: &Hasher, order: &Order<'_>) -> Result<Report, DatabaseError> {
+    let mut report = Report { erasure_id: Uuid::now_v7().to_string(), ..Report::default() };
+    for user in order.users {
+        report.rows += rows::erase(database, hasher, user, order.how, &report.erasure_id).await?;
+        let of_history = history::erase(database, user, &report.erasure_id).await?;
+        report.changes += of_history.changes;
+        report.versions += of_history.versions;
+        report.flags_in_force.extend(of_history.flags_in_force);
     }
-    Ok(erased)
+    report.flags_in_force.sort();
+    report.flags_in_force.dedup();
+    record(database, order, &report).await?;
+    Ok(report)
 }
 
-/// Exposures and conversions. Anonymised they are somebody's still, whom nobody knows.
-async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result<u64, DatabaseError> {
-    let nobody = key(&Uuid::new_v4().to_string());
-    Ok(in_transaction!(database, |transaction, _sql| {
-        let mut erased = 0;
-        for table in ["experiment_exposures", "experiment_conversions"] {
-            let change = match how {
-                Erasure::Remove => format!("DELETE FROM {table}"),
-                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
-            };
-            // Exposures are found by their key, experiment by experiment.
-            let change = format!(
-                "{change} WHERE user_key = $1 AND user_key <> $2 AND experiment_id IN (SELECT id FROM experiments)"
-            );
-            let change = sqlx::query(AssertSqlSafe(change)).bind(key(user).to_vec()).bind(nobody.to_vec());
-            erased += change.execute(&mut *transaction).await?.rows_affected();
-        }
-        erased
-    }))
-}
-
-fn in_postgres(how: Erasure) -> String {
-    let change = match how {
-        Erasure::Remove => "DELETE FROM feature_flag_evaluations",
-        Erasure::Anonymise => {
-            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}',
-                amended = true"
-        }
+/// The change log says that there was an erasure, when, by whom and how much; not whose it was.
+async fn record(database: &Database, order: &Order<'_>, report: &Report) -> Result<(), DatabaseError> {
+    let action = match order.how {
+        Erasure::Remove => "removed",
+        Erasure::Anonymise => "anonymised",
     };
-    // The condition is that of the index on users.
-    format!(
-        "{change} WHERE (evaluated_at, id) IN (SELECT evaluated_at, id FROM feature_flag_evaluations
-            WHERE hashtextextended(user_id, 0) = hashtextextended($1, 0) AND user_id = $1 LIMIT $2)"
-    )
-}
-
-fn in_sqlite(how: Erasure) -> &'static str {
-    match how {
-        Erasure::Remove => "DELETE FROM feature_flag_evaluations WHERE user_id = $1",
-        Erasure::Anonymise => {
-            "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}',
-                amended = true
-                WHERE user_id = $1"
-        }
-    }
+    let erased = json!({"rows": report.rows, "changes": report.changes, "versions": report.versions});
+    let entry = Entry {
+        kind: Kind::Erasure,
+        subject: &report.erasure_id,
+        action,
+        author: order.author,
+        before: None,
+        after: Some(erased),
+        at: Utc::now(),
+    };
+    in_transaction!(database, |transaction, sql| {
+        audited::enter!(transaction, sql, &entry);
+    });
+    Ok(())
 }

@@ -42,6 +42,9 @@ pub struct Evaluation<'a> {
     pub flags_version: Option<i64>,
     /// That was asked for, where one was.
     pub value_type: Option<Cow<'a, str>>,
+    /// The block of the hash chain that the row belongs to ([`super::chain::place`]). `None` before it is known, and for rows outside the
+    /// chain.
+    pub audit_block: Option<i64>,
     /// JSON text.
     pub context: Cow<'a, str>,
     /// JSON text.
@@ -225,6 +228,7 @@ impl<'a> Members<'a> {
             evaluation_ns: self.evaluation_ns,
             source: self.source.unwrap_or(Source::Unknown),
             amended: false,
+            audit_block: None,
         };
         row.make_storable();
         Ok(row)

@@ -18,6 +18,8 @@
 //! one conversions to their experiments.
 
 pub mod batch;
+pub mod chain;
+pub mod checkpoint;
 pub mod definition;
 pub mod erase;
 pub mod evaluation;
@@ -35,6 +37,7 @@ pub mod streams;
 pub mod switch;
 mod take;
 pub mod usage;
+pub mod verify;
 pub mod writer;
 
 use std::io;
@@ -56,6 +59,8 @@ use crate::progress::Progress;
 use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Threads, pause};
 
+use self::chain::Hasher;
+use self::checkpoint::Checkpoints;
 use self::health::LaneHealth;
 use self::letters::Letters;
 use self::postgres::PostgresRows;
@@ -129,14 +134,19 @@ impl Sink {
     pub fn start(parts: &Parts) -> io::Result<Self> {
         let lanes = match &parts.database {
             Database::Postgres(database) => {
-                let database = database.clone();
-                start_lanes(parts, move || PostgresRows::new(database.clone()))?
+                let (database, hasher) = (database.clone(), hasher(&parts.config));
+                start_lanes(parts, move || PostgresRows::new(database.clone(), hasher.clone()))?
             }
             Database::Sqlite(database) => {
                 let database = database.clone();
                 start_lanes(parts, move || SqliteRows::new(database.clone()))?
             }
         };
+        if let Database::Postgres(database) = &parts.database {
+            let hasher = hasher(&parts.config);
+            let checkpoints = Checkpoints::new(Arc::clone(&parts.config), database.clone(), hasher);
+            Handle::current().spawn(checkpoints.run(parts.shutdown.clone()));
+        }
         Ok(Self { lanes })
     }
 }
@@ -188,6 +198,7 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     let reports = &parts.lanes.conversions;
     let conversions = lane(&topics.conversions, "sink-conversions", "conversions", reports, false);
     let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
+    let hasher = hasher(&config);
     let take = {
         let formats = Arc::clone(&formats);
         move || Conversions::new(&config, &formats)
@@ -196,7 +207,7 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };
     Ok(vec![
-        start("sink", Box::new(move || evaluations.run(|| Evaluations::<R>::new(&formats))))?,
+        start("sink", Box::new(move || evaluations.run(|| Evaluations::<R>::new(&formats, hasher.clone()))))?,
         start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
         start("sink-conversions", Box::new(move || conversions.run(take)))?,
     ])
@@ -257,6 +268,11 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
         writer.abort();
         ended
     }
+}
+
+/// What the digests of the audit trail's hash chains are computed with.
+pub fn hasher(config: &Config) -> Hasher {
+    Hasher::new(config.audit.chain_key.as_ref().map(|key| key.expose().as_bytes()))
 }
 
 /// A static member of the sinks' group.

@@ -26,6 +26,8 @@ pub struct Position {
     pub generation: i32,
     pub sources: Sources,
     pub streams: Streams,
+    /// The `audit_block` of the next rows; `None` where the database keeps no hash chain.
+    pub next_block: Option<i64>,
 }
 
 /// The last result taken of each partition of requests.

@@ -14,6 +14,7 @@
 //! Rows that others wait for are locked last and for as short as can be: a process that is frozen in the middle of
 //! its `COPY` holds up nobody.
 
+mod chain;
 pub mod copy;
 mod flags;
 mod house;
@@ -30,6 +31,7 @@ use crate::database::{DatabaseError, PostgresDatabase};
 use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
+use super::chain::{Head, Hasher};
 use super::evaluation::Evaluation;
 use super::experiments;
 use super::letters::Letters;
@@ -57,14 +59,15 @@ pub struct PostgresRows {
     connection: Option<PgConnection>,
     /// Exposures that are in the tables.
     known: Known,
+    hasher: Hasher,
 }
 
 /// A row of `sink_offsets`.
 type Standing = (i32, i64, i32, String, Option<String>);
 
 impl PostgresRows {
-    pub fn new(database: PostgresDatabase) -> Self {
-        Self { database, connection: None, known: Known::default() }
+    pub fn new(database: PostgresDatabase, hasher: Hasher) -> Self {
+        Self { database, connection: None, known: Known::default(), hasher }
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, DatabaseError> {
@@ -109,14 +112,16 @@ impl Rows for PostgresRows {
             let entered = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partitions);
             entered.execute(&mut *connection).await?;
             let streams = streams::known(connection, &log.topic, partitions).await?;
-            Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams))
+            let heads = chain::heads(connection, &log.topic, partitions).await?;
+            Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams, heads))
         });
-        let (standing, mut streams) = standing.await?;
+        let (standing, mut streams, heads) = standing.await?;
         let position = |(partition, next_offset, generation, sources, _): Standing| {
             let sources =
                 serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
             let streams = streams.remove(&partition).unwrap_or_default();
-            Ok(Position { partition, next_offset, generation, sources, streams })
+            let next_block = heads.get(&partition).map(Head::next_block);
+            Ok(Position { partition, next_offset, generation, sources, streams, next_block })
         };
         standing.into_iter().map(position).collect()
     }
@@ -141,6 +146,7 @@ impl Rows for PostgresRows {
     ) -> Result<Written, WriteError> {
         let known = std::mem::take(&mut self.known);
         let mut exposed = Vec::new();
+        let hasher = self.hasher.clone();
         let written = self.with(async |connection| {
             let mut transaction = connection.begin().await?;
             let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
@@ -156,6 +162,7 @@ impl Rows for PostgresRows {
                 return Ok(written);
             }
             advance(&mut transaction, log, batch).await?;
+            chain::append(&mut transaction, &hasher, &log.topic, batch).await?;
             streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
             usage::add(&mut transaction, batch, &batch.entries).await?;

@@ -319,10 +319,14 @@ impl<T: Take> Reader<T> {
         let mut next = standing.spare.take().unwrap_or_default();
         next.clear();
         let mut batch = std::mem::replace(&mut standing.batch, next);
+        let with_rows = batch.partitions_with_rows();
         for moved in &mut batch.moves {
             if let Some(position) = standing.positions.get_mut(&moved.partition) {
                 moved.sources = position.sources.clone();
                 moved.streams = position.streams.take_changes();
+                if with_rows.contains(&moved.partition) {
+                    position.next_block = position.next_block.map(|block| block + 1);
+                }
             }
         }
         self.order(standing, Order::Write(log, batch))

@@ -18,6 +18,7 @@ use crate::privacy::Privacy;
 use crate::registry::{Formats, MAX_EVENT_BYTES, Reader};
 
 use super::batch::{Batch, Content, Refusal};
+use super::chain::{GENESIS, Hasher};
 use super::definition::FlagVersion;
 use super::evaluation::{Event, Unreadable};
 use super::position::Position;
@@ -31,6 +32,9 @@ pub(super) struct Evaluations<R> {
     /// The JSON of an event in Avro.
     text: Vec<u8>,
     rows: PhantomData<fn() -> R>,
+    hasher: Hasher,
+    /// Reused memory for what a row's digest covers.
+    hashed: Vec<u8>,
 }
 
 /// Of the definitions topic.
@@ -63,9 +67,9 @@ pub(super) const INVALID_CONVERSION: &str = "INVALID_CONVERSION";
 
 impl<R> Evaluations<R> {
     /// Whatever the format is now, the topic may have both.
-    pub(super) fn new(formats: &Formats) -> Self {
+    pub(super) fn new(formats: &Formats, hasher: Hasher) -> Self {
         let reader = formats.reader(Subject::EVENTS, InputFormat::Auto);
-        Self { reader, text: Vec::new(), rows: PhantomData }
+        Self { reader, text: Vec::new(), rows: PhantomData, hasher, hashed: Vec::new() }
     }
 }
 
@@ -85,8 +89,13 @@ impl<R: Rows> Take for Evaluations<R> {
             Err(unread) => Err(Unreadable(unread.to_string())),
         };
         match event {
-            Ok(Event::Evaluated(evaluation)) if position.sources.take(&evaluation) => {
-                batch.evaluation(record, &evaluation, R::encode);
+            Ok(Event::Evaluated(mut evaluation)) if position.sources.take(&evaluation) => {
+                evaluation.audit_block = position.next_block;
+                let digest = match position.next_block {
+                    Some(_) => self.hasher.row(&evaluation, &mut self.hashed),
+                    None => GENESIS,
+                };
+                batch.evaluation(record, &evaluation, digest, R::encode);
             }
             Ok(Event::Evaluated(_)) => batch.repeated += 1,
             Ok(Event::Switched(change)) => batch.enter(record, Content::Switched(change), None),

@@ -1,33 +1,58 @@
 //! `flagstream erase`: removes or anonymises what is kept of a user.
 
 use std::borrow::Cow;
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::audit::erase::{self, Erasure};
+use crate::audit;
+use crate::audit::erase::{self, Erasure, Order};
 use crate::config::Config;
+use crate::database::audited::Author;
 use crate::privacy::Privacy;
 use crate::warm;
 
 use super::{Global, Output, UsageError, database, print};
 
+/// Longest user id that is read from a file.
+const USER_MAX_BYTES: u64 = 64 << 10;
+
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("who").required(true).args(["user", "user_file"]))]
 pub struct Args {
     /// The user's id, as services send it
     #[arg(long, value_name = "ID")]
-    pub user: String,
+    pub user: Option<String>,
+    /// Read the user's id from this file, `-` for standard input: an option's value can be seen by other processes and stays in the
+    /// shell's history
+    #[arg(long, value_name = "FILE")]
+    pub user_file: Option<PathBuf>,
     /// Keep the evaluations, without anything that tells whose they are
     #[arg(long)]
     pub anonymise: bool,
+    /// Why, for the change log: the number of a request, for example. Do not name the user here
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
-/// How much was erased, by place.
+/// How much was erased, by place, and where the user may still be.
 #[derive(Debug, Serialize)]
 struct Report {
-    rows: u64,
+    #[serde(flatten)]
+    database: erase::Report,
+    /// Keys in Redis.
     keys: u64,
+    kept: Vec<Kept>,
+}
+
+/// A place that was not changed.
+#[derive(Debug, Serialize)]
+struct Kept {
+    place: String,
+    why: String,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -35,30 +60,111 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if config.database.url.is_none() && config.redis.url.is_none() {
         return Err(UsageError("erase: neither DATABASE_URL nor REDIS_URL is set".to_owned()).into());
     }
-    let report = Report { rows: rows(&args, &config).await?, keys: keys(&args, &config).await? };
-    let done = if args.anonymise { "anonymised" } else { "removed" };
+    let user = user(&args)?;
+    let users = written_as(&config, &user);
+    let erased = in_database(&args, &config, &users).await?;
+    let kept = kept(&config, &erased);
+    let report = Report { database: erased, keys: keys(&config, &users).await?, kept };
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&report)?,
-        Output::Text => format!("{} rows {done}, {} keys removed", report.rows, report.keys),
+        Output::Text => text(&args, &report).join("\n"),
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn rows(args: &Args, config: &Config) -> anyhow::Result<u64> {
-    let Some(url) = &config.database.url else { return Ok(0) };
-    let database = database::open(url, "flagstream-erase").await?;
-    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
-    let users = written_as(config, &args.user);
-    erase::rows(&database, &users, how).await.with_context(|| format!("{database}"))
+fn user(args: &Args) -> anyhow::Result<String> {
+    let text = match (&args.user, &args.user_file) {
+        (Some(user), _) => user.clone(),
+        (None, Some(file)) => {
+            let mut text = String::new();
+            let input: Box<dyn Read> = if file.as_os_str() == "-" {
+                Box::new(std::io::stdin())
+            } else {
+                Box::new(std::fs::File::open(file).with_context(|| file.display().to_string())?)
+            };
+            input.take(USER_MAX_BYTES).read_to_string(&mut text).with_context(|| file.display().to_string())?;
+            text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&text).to_owned()
+        }
+        (None, None) => String::new(),
+    };
+    if text.is_empty() {
+        return Err(UsageError("erase: expected a user id, got an empty text".to_owned()).into());
+    }
+    Ok(text)
 }
 
-async fn keys(args: &Args, config: &Config) -> anyhow::Result<u64> {
+async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::Result<erase::Report> {
+    let Some(url) = &config.database.url else { return Ok(erase::Report::default()) };
+    let database = database::open(url, "flagstream-erase").await?;
+    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
+    let author = Author { actor: "command line", reason: args.reason.as_deref() };
+    let order = Order { users, how, author };
+    let erased = erase::user(&database, &audit::hasher(config), &order).await;
+    erased.with_context(|| database.to_string())
+}
+
+async fn keys(config: &Config, users: &[String]) -> anyhow::Result<u64> {
     let Some(url) = &config.redis.url else { return Ok(0) };
     let mut erased = 0;
-    for user in written_as(config, &args.user) {
-        erased += warm::erase(url.expose(), &user).await?;
+    for user in users {
+        erased += warm::erase(url.expose(), user).await?;
     }
     Ok(erased)
+}
+
+/// Where this command does not reach, and what ends it there.
+fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
+    let topics = &config.topics;
+    let days = |time: std::time::Duration| time.as_secs() / 86_400;
+    let kept = |place: String, why: String| Kept { place, why };
+    let mut places: Vec<Kept> = database
+        .flags_in_force
+        .iter()
+        .map(|flag| kept(format!("flag {flag}"), "its rules name the user: change the flag where it is managed".into()))
+        .collect();
+    for topic in [&topics.requests, &topics.events, &topics.conversions] {
+        places.push(kept(
+            format!("topic {topic}"),
+            format!("records are kept for {} days (as `topics apply` sets it)", days(topics.retention)),
+        ));
+    }
+    places.push(kept(
+        format!("topic {}", topics.dead_letters),
+        format!("refused records are kept as they came, for {} days", days(topics.dead_letters_retention)),
+    ));
+    places.push(kept("reply topics".into(), "they belong to the services that asked; their retention decides".into()));
+    places.push(kept(
+        "state folders of instances".into(),
+        "unsent events leave the spool once Kafka has them; the snapshot holds flags only".into(),
+    ));
+    if config.unleash.url.is_some() {
+        places.push(kept("Unleash".into(), "user ids in its strategies and its event log are changed there".into()));
+    }
+    if config.privacy.hash_user_ids || config.privacy.hash_key.is_some() {
+        places.push(kept(
+            "rows under an earlier FLAGSTREAM_PRIVACY__HASH_KEY".into(),
+            "they can be found with that key only: run the command again with it".into(),
+        ));
+    }
+    places
+}
+
+fn text(args: &Args, report: &Report) -> Vec<String> {
+    let done = if args.anonymise { "anonymised" } else { "removed" };
+    let database = &report.database;
+    let mut lines = vec![
+        format!("{} rows {done}, {} keys removed", database.rows, report.keys),
+        format!(
+            "taken out of {} entries of the change log and {} recorded versions of flags",
+            database.changes, database.versions
+        ),
+    ];
+    if !database.erasure_id.is_empty() {
+        lines.push(format!("recorded in the change log as erasure {}", database.erasure_id));
+    }
+    lines.push("not changed by this command:".to_owned());
+    lines.extend(report.kept.iter().map(|kept| format!("  {}: {}", kept.place, kept.why)));
+    lines
 }
 
 /// The texts that a user's id is written as: itself, and its hash, whatever the setting was at the time.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to stdout, everything else to stderr.
 
 mod ask;
+pub mod audit;
 pub mod bench;
 pub mod config;
 mod database;
@@ -88,6 +89,9 @@ pub enum Command {
     /// Create, follow and stop experiments of a running service
     #[command(subcommand)]
     Experiments(experiments::Command),
+    /// Verify that the audit trail is complete and unchanged
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Delete or anonymise what is stored about a user
     Erase(erase::Args),
     /// List, check and register the Avro schemas of the messages
@@ -154,6 +158,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(command, global).await,
         Command::Flags(command) => flags::run(command, global).await,
         Command::Experiments(command) => experiments::run(command, global).await,
+        Command::Audit(command) => audit::run(command, global).await,
         Command::Erase(args) => erase::run(args, global).await,
         Command::Schemas(command) => schemas::run(command, global).await,
         Command::Doctor => doctor::run(global).await,

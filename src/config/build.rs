@@ -217,7 +217,15 @@ fn audit(values: &mut Values) -> Option<AuditConfig> {
         .required("audit.batch_max", |text| parse::duration(text, Duration::from_millis(1)..=10 * SECOND));
     let rows = values.required("audit.batch_max_rows", |text| parse::number(text, 1..=1_000_000));
     let bytes = values.required("audit.batch_max_bytes", |text| parse::bytes(text, 64 << 10..=256 << 20));
+    let key = values.optional("audit.chain_key", |text| match parse::text(text)? {
+        key if key.len() < 16 => Err("expected at least 16 bytes".into()),
+        key => Ok(Secret::new(key)),
+    });
+    let interval = values
+        .required("audit.checkpoint_interval", |text| parse::duration(text, SECOND..=86_400 * SECOND));
     Some(AuditConfig {
+        chain_key: key?,
+        checkpoint_interval: interval?,
         retention_days: days?,
         batch_max: batch_max?,
         batch_max_rows: rows?,

@@ -190,6 +190,8 @@ pub struct TopicsConfig {
     pub conversions: String,
     /// Kill switches.
     pub overrides: String,
+    /// Checkpoints of the audit trail's hash chains. Nothing else needs this topic.
+    pub audit_checkpoints: String,
     pub partitions: i32,
     /// `None`: the broker's default.
     pub replication: Option<i32>,
@@ -199,7 +201,7 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// Each topic's name, after the path of its setting.
-    pub fn names(&self) -> [(&'static str, &str); 8] {
+    pub fn names(&self) -> [(&'static str, &str); 9] {
         [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
@@ -209,6 +211,7 @@ impl TopicsConfig {
             ("topics.dead_letters", &self.dead_letters),
             ("topics.conversions", &self.conversions),
             ("topics.overrides", &self.overrides),
+            ("topics.audit_checkpoints", &self.audit_checkpoints),
         ]
     }
 }
@@ -340,6 +343,10 @@ pub struct AuditConfig {
     pub batch_max_rows: usize,
     /// Of its events, and again of the rows that they become.
     pub batch_max_bytes: usize,
+    /// Key of the digests in the hash chains and of the signatures of checkpoints.
+    pub chain_key: Option<Secret>,
+    /// Time between two checkpoints of the hash chains.
+    pub checkpoint_interval: Duration,
     /// In place of the topics' own ids, which the embedded broker does not tell: one for each of its lives.
     pub log_id: Option<String>,
 }

@@ -17,6 +17,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     let dead_letters = values.required("topics.dead_letters", parse::topic);
     let conversions = values.required("topics.conversions", parse::topic);
     let overrides = values.required("topics.overrides", parse::topic);
+    let audit_checkpoints = values.required("topics.audit_checkpoints", parse::topic);
     let partitions = values.required("topics.partitions", |text| parse::number(text, 1..=10_000));
     let replication = values.optional("topics.replication", |text| parse::number(text, 1..=1_000));
     let retention = |text: &str| parse::duration(text, 60 * SECOND..=36_500 * 86_400 * SECOND);
@@ -31,6 +32,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
         dead_letters: dead_letters?,
         conversions: conversions?,
         overrides: overrides?,
+        audit_checkpoints: audit_checkpoints?,
         partitions: partitions?,
         replication: replication?,
         retention: keep?,

@@ -19,6 +19,10 @@ pub struct Author<'a> {
 pub enum Kind {
     Token,
     Experiment,
+    /// A user was erased; the subject is the erasure's own id.
+    Erasure,
+    /// Evaluations were removed because of their age.
+    Retention,
 }
 
 /// An entry on its way.
@@ -98,6 +102,8 @@ impl Kind {
         match self {
             Self::Token => "token",
             Self::Experiment => "experiment",
+            Self::Erasure => "erasure",
+            Self::Retention => "retention",
         }
     }
 }

@@ -23,6 +23,7 @@ const POSTGRES: Files = &[
     (70, "replay", include_str!("../../migrations/postgres/0070_replay.sql")),
     (80, "sink_generations", include_str!("../../migrations/postgres/0080_sink_generations.sql")),
     (90, "token_makers", include_str!("../../migrations/postgres/0090_token_makers.sql")),
+    (100, "audit_chain", include_str!("../../migrations/postgres/0100_audit_chain.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -38,6 +39,7 @@ const SQLITE: Files = &[
     (70, "replay", include_str!("../../migrations/sqlite/0070_replay.sql")),
     (80, "sink_generations", include_str!("../../migrations/sqlite/0080_sink_generations.sql")),
     (90, "token_makers", include_str!("../../migrations/sqlite/0090_token_makers.sql")),
+    (100, "audit_chain", include_str!("../../migrations/sqlite/0100_audit_chain.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

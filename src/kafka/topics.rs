@@ -100,6 +100,12 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.updates, 1, keep(retention)),
         need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
         need(&topics.conversions, n, keep(retention)),
+        // What it says is compared with the database for as long as that exists.
+        need(
+            &topics.audit_checkpoints,
+            1,
+            vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", "-1".to_owned())],
+        ),
     ]
 }
 
@@ -125,8 +131,9 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 
 /// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
-    let names = topics.names().map(|(_, name)| name);
-    let missing: Vec<_> = names.into_iter().filter(|name| partitions(name).is_none()).collect();
+    // Requests are answered without checkpoints too; the sink reports that they are missing.
+    let names = topics.names().into_iter().map(|(_, name)| name).filter(|name| *name != topics.audit_checkpoints);
+    let missing: Vec<_> = names.filter(|name| partitions(name).is_none()).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
         return Some(format!("missing topics: {missing}; create them with `flagstream topics apply`"));

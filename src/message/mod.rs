@@ -2,6 +2,7 @@
 
 pub mod avro;
 pub mod change;
+pub mod checkpoint;
 pub mod conversion;
 pub mod dead_letter;
 pub mod definition;

@@ -17,7 +17,7 @@ mod history;
 pub mod proposal;
 mod reads;
 mod report;
-mod rows;
+pub(crate) mod rows;
 mod scene;
 pub mod topics;
 

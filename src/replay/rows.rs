@@ -17,7 +17,7 @@ use crate::database::{Database, PostgresDatabase};
 
 use super::{ReplayError, Session};
 
-use copied::Copied;
+pub(crate) use copied::{Copied, each_row};
 
 /// Rows are handed over in blocks of this size, or as soon as there are no more.
 const BLOCK_BYTES: usize = 512 * 1024;

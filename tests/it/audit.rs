@@ -2,6 +2,7 @@
 
 mod again;
 mod broken;
+mod chain;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -614,13 +615,17 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
-    assert_eq!(erase(&["--anonymise"]), json!({"rows": 2, "keys": 0}));
+    let erased = |arguments: &[&str]| {
+        let report = erase(arguments);
+        (report["rows"].as_u64(), report["keys"].as_u64())
+    };
+    assert_eq!(erased(&["--anonymise"]), (Some(2), Some(0)));
     let kept = "SELECT count(*) FROM feature_flag_evaluations WHERE user_id IS NULL AND context = '{}'";
     assert_eq!(scene.database.number(kept), Some(2));
     ask(None);
     wait_until("the third row", SOON, || scene.database.audited() == 3);
-    assert_eq!(erase(&[]), json!({"rows": 1, "keys": 0}));
-    assert_eq!(erase(&[]), json!({"rows": 0, "keys": 0}));
+    assert_eq!(erased(&[]), (Some(1), Some(0)));
+    assert_eq!(erased(&[]), (Some(0), Some(0)));
     assert_eq!(scene.database.audited(), 2);
 
     // Over HTTP too: the answer is for what was asked, the event says less.

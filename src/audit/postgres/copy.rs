@@ -7,7 +7,7 @@ macro_rules! column_names {
         "flag_name, user_id, context, result, variant, evaluated_value, environment, evaluated_at, \
          evaluation_reason, event_id, request_id, session_id, enabled, default_value, error_code, error_message, \
          flag_version, source_topic, source_partition, source_offset, source_index, source_api, amended, \
-         flags_version, value_type"
+         flags_version, value_type, audit_block"
     };
 }
 
@@ -16,7 +16,7 @@ pub const COLUMN_NAMES: &str = column_names!();
 pub const STATEMENT: &str =
     concat!("COPY feature_flag_evaluations (", column_names!(), ") FROM STDIN (FORMAT binary)");
 
-pub const COLUMNS: i16 = 25;
+pub const COLUMNS: i16 = 26;
 /// Signature, no flags, no extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xFF\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
@@ -52,6 +52,7 @@ pub fn row(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
     boolean(out, evaluation.amended);
     number(out, evaluation.flags_version);
     text(out, evaluation.value_type.as_deref());
+    number(out, evaluation.audit_block);
 }
 
 fn source(out: &mut Vec<u8>, source: &Source<'_>) {

@@ -44,7 +44,11 @@ pub async fn keep(
     let start = oldest.and_time(chrono::NaiveTime::MIN).and_utc();
     if objection.is_none() {
         for day in due {
-            alone(connection, async |transaction| drop_day(transaction, day).await).await?;
+            alone(connection, async |transaction| {
+                drop_day(transaction, day).await?;
+                super::chain::retire(transaction, start.timestamp_micros()).await
+            })
+            .await?;
             tracing::info!(%day, "evaluations of a day dropped");
         }
         remove_late(connection, start).await?;
@@ -75,6 +79,12 @@ async fn remove_late(connection: &mut PgConnection, start: DateTime<Utc>) -> Res
     let due: Option<i64> =
         sqlx::query_scalar(due).bind(LATE_KEPT_DAYS).fetch_optional(&mut *connection).await?;
     let Some(due) = due else { return Ok(()) };
+    let exists = "SELECT EXISTS (SELECT 1 FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2)";
+    if sqlx::query_scalar::<_, bool>(exists).bind(start).bind(due).fetch_one(&mut *connection).await? {
+        // Recorded first: rows that are missing without a record count as tampering.
+        let before = start.timestamp_micros();
+        alone(connection, async |transaction| super::chain::retire(transaction, before).await).await?;
+    }
     let delete = "DELETE FROM feature_flag_evaluations_other WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2 LIMIT $3))";
     while sqlx::query(delete)

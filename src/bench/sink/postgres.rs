@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use crate::audit::chain::Hasher;
 use crate::audit::postgres::{PostgresRows, copy};
 use crate::audit::rows::Rows;
 use crate::config::Secret;
@@ -44,7 +45,7 @@ impl Own {
         let opened = Database::open(&Secret::new(url.clone()), "flagstream-bench")?;
         opened.migrate().await?;
         let database = of(&opened)?;
-        PostgresRows::new(database.clone()).keep_house(90, chrono::Utc::now()).await?;
+        PostgresRows::new(database.clone(), Hasher::default()).keep_house(90, chrono::Utc::now()).await?;
         Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
     }
 

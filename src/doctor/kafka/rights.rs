@@ -50,7 +50,7 @@ fn lacks(used: &Use<'_>, rights: Rights) -> Vec<Finding> {
     found.collect()
 }
 
-fn uses(topics: &TopicsConfig) -> [Use<'_>; 8] {
+fn uses(topics: &TopicsConfig) -> [Use<'_>; 9] {
     let of = |topic, readers, writers| Use { topic, readers, writers };
     [
         of(&topics.requests, "evaluator", ""),
@@ -61,6 +61,7 @@ fn uses(topics: &TopicsConfig) -> [Use<'_>; 8] {
         of(&topics.updates, "warmer", "feeder, api"),
         of(&topics.dead_letters, "", "evaluator, sink, api"),
         of(&topics.conversions, "sink", "api"),
+        of(&topics.audit_checkpoints, "", "sink"),
     ]
 }
 

@@ -47,13 +47,18 @@ impl Copied {
 impl Session {
     /// Takes all rows of a block; how many there were.
     pub(super) fn take_block(&mut self, block: &[u8]) -> Result<u64, ReplayError> {
-        let (mut fields, mut rows) = (Fields { rest: block }, 0);
-        while let Some(row) = fields.row()? {
-            self.take(&row);
-            rows += 1;
-        }
-        Ok(rows)
+        each_row(block, |row| self.take(row))
     }
+}
+
+/// Calls `take` with each row of a block of whole rows; returns how many there were.
+pub fn each_row(block: &[u8], mut take: impl FnMut(&Evaluation<'_>)) -> Result<u64, ReplayError> {
+    let (mut fields, mut rows) = (Fields { rest: block }, 0);
+    while let Some(row) = fields.row()? {
+        take(&row);
+        rows += 1;
+    }
+    Ok(rows)
 }
 
 struct Fields<'b> {
@@ -96,6 +101,7 @@ impl<'b> Fields<'b> {
             amended: self.boolean()?.ok_or(ReplayError::Format)?,
             flags_version: self.number()?,
             value_type: self.text()?,
+            audit_block: self.number()?,
         }))
     }
 

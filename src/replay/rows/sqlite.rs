@@ -79,6 +79,7 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
         evaluated_at: evaluated_at.timestamp_micros(),
         evaluation_ns: None,
         source,
+        audit_block: row.try_get("audit_block")?,
         amended: row.try_get("amended")?,
     })
 }

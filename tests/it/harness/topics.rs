@@ -28,6 +28,7 @@ pub struct Topics {
     pub dead_letters: String,
     pub conversions: String,
     pub overrides: String,
+    pub audit_checkpoints: String,
     /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
     pub replies: String,
     pub kafka: String,
@@ -69,6 +70,7 @@ impl Topics {
             dead_letters: name("dead-letters"),
             conversions: name("conversions"),
             overrides: name("overrides"),
+            audit_checkpoints: name("audit-checkpoints"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
             made: Arc::new(Made { kafka: stack.kafka.clone(), topics: Mutex::default() }),
@@ -102,6 +104,7 @@ impl Topics {
             &self.dead_letters,
             &self.conversions,
             &self.overrides,
+            &self.audit_checkpoints,
         ];
         self.made.topics.lock().unwrap().extend(all.map(String::clone));
     }
@@ -118,6 +121,7 @@ impl Topics {
             ("FLAGSTREAM_TOPICS__DEAD_LETTERS", self.dead_letters.clone()),
             ("FLAGSTREAM_TOPICS__CONVERSIONS", self.conversions.clone()),
             ("FLAGSTREAM_TOPICS__OVERRIDES", self.overrides.clone()),
+            ("FLAGSTREAM_TOPICS__AUDIT_CHECKPOINTS", self.audit_checkpoints.clone()),
             ("FLAGSTREAM_TOPICS__PARTITIONS", self.partitions.to_string()),
             ("FLAGSTREAM_KAFKA__GROUP_ID", self.prefix.clone()),
             ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", self.replies.clone()),

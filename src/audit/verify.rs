@@ -1,0 +1,162 @@
+//! Checks the audit trail against its hash chains and against the checkpoints in Kafka.
+//!
+//! ```text
+//!  audit_blocks          each block's hash follows from the one before it       blocks.rs
+//!  evaluations           the rows of a block add up to its digest               rows.rs
+//!  change logs           each entry is what its link says, none is missing      changes.rs
+//!  checkpoints in Kafka  each is signed, and the chains contain what it says    checkpoints.rs
+//! ```
+
+mod blocks;
+mod changes;
+mod checkpoints;
+mod rows;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::database::{DatabaseError, PostgresDatabase};
+use crate::kafka::follow::FollowError;
+use crate::replay::ReplayError;
+
+use super::chain::{Digest, Hasher};
+
+/// Most problems that are listed; all are counted.
+pub const PROBLEMS_MAX: usize = 1_000;
+
+/// What is checked.
+#[derive(Debug, Clone, Default)]
+pub struct Range {
+    /// Rows written before this moment are not compared. `None`: from the beginning.
+    pub from: Option<DateTime<Utc>>,
+    /// Rows written from this moment on are not compared. `None`: to the end.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// How far a verification is; read while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Blocks whose rows are compared.
+    pub blocks: AtomicU64,
+    /// Blocks to compare in all; 0 until that is known.
+    pub expected: AtomicU64,
+}
+
+/// What a verification found.
+#[derive(Debug, Default, Serialize)]
+pub struct Verified {
+    /// Chains of evaluations, one per partition of an events topic.
+    pub chains: u64,
+    /// Blocks whose hash was checked.
+    pub blocks: u64,
+    /// Blocks whose rows are gone, whole or in part, because of their age.
+    pub blocks_past_retention: u64,
+    /// Rows compared with their block.
+    pub rows: u64,
+    /// Rows that an erasure removed or anonymised.
+    pub erased_rows: u64,
+    /// Rows that were written before the chain existed, or by a version of flagstream without it.
+    pub rows_without_block: u64,
+    /// Entries of the change logs.
+    pub changes: u64,
+    /// Entries of the change logs from which an erasure removed a user.
+    pub erased_changes: u64,
+    /// Checkpoints compared. `None`: they were not read.
+    pub checkpoints: Option<u64>,
+    /// Those without a signature, which anybody who can write to the topic could have made.
+    pub unsigned_checkpoints: u64,
+    /// How many problems there are, including those that are not listed.
+    pub problem_count: u64,
+    /// The first [`PROBLEMS_MAX`] problems.
+    pub problems: Vec<Problem>,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What kind of difference it is.
+    pub kind: ProblemKind,
+    /// The chain or the change log: `topic/partition`, `feature_flag_changes` or `audited_changes`.
+    pub chain: String,
+    /// Number of the block, or of the entry's link.
+    pub number: i64,
+    /// One sentence for people.
+    pub detail: String,
+}
+
+/// The kinds of differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// A block or link of the chain is missing.
+    Missing,
+    /// A block or link does not follow from the one before it.
+    BrokenChain,
+    /// The rows of a block, or the entry of a link, are not what was written.
+    Changed,
+    /// A row or entry belongs to no block or link.
+    Added,
+    /// A checkpoint says something else than the chain.
+    CheckpointDiffers,
+    /// A checkpoint's signature is not ours.
+    BadSignature,
+}
+
+/// Why a verification could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("{0}")]
+    Database(#[from] DatabaseError),
+    #[error("{0}")]
+    Rows(#[from] ReplayError),
+    #[error("{0}")]
+    Kafka(#[from] FollowError),
+    #[error("the checks of the checkpoints ended early")]
+    Ended,
+}
+
+impl From<sqlx::Error> for VerifyError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl Verified {
+    fn add(&mut self, kind: ProblemKind, chain: impl Into<String>, number: i64, detail: impl Into<String>) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { kind, chain: chain.into(), number, detail: detail.into() });
+        }
+    }
+}
+
+/// Checks everything; `kafka` brings the configuration by which the checkpoints are read.
+pub async fn verify(
+    database: &PostgresDatabase,
+    kafka: Option<&Arc<Config>>,
+    hasher: &Hasher,
+    range: &Range,
+    progress: &Progress,
+) -> Result<Verified, VerifyError> {
+    let mut verified = Verified::default();
+    blocks::verify(database, hasher, &mut verified).await?;
+    rows::verify(database, hasher, range, &mut verified, progress).await?;
+    changes::verify(database, &mut verified).await?;
+    if let Some(config) = kafka {
+        checkpoints::verify(database, config, hasher, &mut verified).await?;
+    }
+    Ok(verified)
+}
+
+/// A column that holds a digest; anything of another length equals none.
+fn digest(bytes: &[u8]) -> Option<Digest> {
+    Digest::try_from(bytes).ok()
+}
+
+fn count(number: &AtomicU64, more: u64) {
+    number.fetch_add(more, Ordering::Relaxed);
+}
