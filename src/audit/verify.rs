@@ -49,7 +49,7 @@ pub struct Progress {
 /// What a verification found.
 #[derive(Debug, Default, Serialize)]
 pub struct Verified {
-    /// Chains of evaluations, one per partition of an events topic.
+    /// Chains of evaluations that have a block, one per partition of an events topic.
     pub chains: u64,
     /// Blocks whose hash was checked.
     pub blocks: u64,

@@ -39,7 +39,7 @@ pub(super) async fn verify(
             pruned_number: row.try_get("pruned_number")?,
             pruned_hash: digest(&pruned).unwrap_or(GENESIS),
         };
-        verified.chains += 1;
+        verified.chains += u64::from(chain.number > 0);
         chain.verify(database, hasher, verified).await?;
     }
     Ok(())

@@ -133,8 +133,8 @@ fn every_change_of_the_audit_trail_is_noticed() {
     );
     fixture.assert_noticed(
         "added",
-        "UPDATE feature_flag_evaluations SET audit_block = audit_block + (1::bigint << 41) WHERE user_id = 'bob' AND flag_name = 'on'",
-        "UPDATE feature_flag_evaluations SET audit_block = audit_block - (1::bigint << 41) WHERE user_id = 'bob' AND flag_name = 'on'",
+        "UPDATE feature_flag_evaluations SET audit_block = audit_block + (1000::bigint << 40) WHERE user_id = 'bob' AND flag_name = 'on'",
+        "UPDATE feature_flag_evaluations SET audit_block = audit_block - (1000::bigint << 40) WHERE user_id = 'bob' AND flag_name = 'on'",
     );
     fixture.assert_noticed(
         "broken_chain",
