@@ -272,7 +272,8 @@ impl Batch {
 
     /// The partitions that brought evaluations, refused ones included: each of them adds a block to its hash chain.
     pub fn partitions_with_rows(&self) -> BTreeSet<i32> {
-        let evaluations = self.entries.iter().filter(|entry| matches!(entry.content, Content::Evaluation { .. }));
+        let evaluations =
+            self.entries.iter().filter(|entry| matches!(entry.content, Content::Evaluation { .. }));
         evaluations.map(|entry| entry.partition).collect()
     }
 

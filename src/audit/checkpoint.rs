@@ -23,7 +23,8 @@ const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One process at a time publishes; the others see that nothing has changed since.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('flagstream-checkpoint', 0))";
-const CHAINS: &str = "SELECT topic, partition, number, hash FROM audit_chains WHERE number > 0 ORDER BY topic, partition";
+const CHAINS: &str =
+    "SELECT topic, partition, number, hash FROM audit_chains WHERE number > 0 ORDER BY topic, partition";
 const LOGS: &str = "SELECT log, number, hash FROM audit_change_heads WHERE number > 0 ORDER BY log";
 const LAST: &str = "SELECT digest FROM audit_checkpoint";
 const NOTE: &str = "UPDATE audit_checkpoint SET digest = $1, published_at = now()";
@@ -88,7 +89,11 @@ impl Checkpoints {
                 Err(error) => {
                     // One line per outage.
                     if !std::mem::replace(&mut failed, true) {
-                        let hint = if error.is_missing_topic() { "; create it with `flagstream topics apply`" } else { "" };
+                        let hint = if error.is_missing_topic() {
+                            "; create it with `flagstream topics apply`"
+                        } else {
+                            ""
+                        };
                         tracing::warn!("the checkpoint of the audit trail was not published: {error}{hint}");
                     }
                 }

@@ -31,7 +31,7 @@ use crate::database::{DatabaseError, PostgresDatabase};
 use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
-use super::chain::{Head, Hasher};
+use super::chain::{Hasher, Head};
 use super::evaluation::Evaluation;
 use super::experiments;
 use super::letters::Letters;

@@ -75,7 +75,9 @@ async fn watched(
     progress: &Progress,
 ) -> Result<Verified, VerifyError> {
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {pos} of {len} blocks  {elapsed_precise}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{wide_bar} {percent:>3} %  {pos} of {len} blocks  {elapsed_precise}")
+    {
         bar.set_style(style);
     }
     let mut work = std::pin::pin!(work);
@@ -129,7 +131,10 @@ fn text(verified: &Verified, config: &Config) -> Vec<String> {
     }
     let left = verified.problem_count.saturating_sub(SHOWN_MAX as u64);
     if left > 0 {
-        lines.push(format!("and {left} more differences (--output json lists up to {})", verify::PROBLEMS_MAX));
+        lines.push(format!(
+            "and {left} more differences (--output json lists up to {})",
+            verify::PROBLEMS_MAX
+        ));
     }
     lines.push(match verified.problem_count {
         0 => "nothing was changed".to_owned(),

@@ -82,8 +82,14 @@ fn user(args: &Args) -> anyhow::Result<String> {
             } else {
                 Box::new(std::fs::File::open(file).with_context(|| file.display().to_string())?)
             };
-            input.take(USER_MAX_BYTES).read_to_string(&mut text).with_context(|| file.display().to_string())?;
-            text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&text).to_owned()
+            input
+                .take(USER_MAX_BYTES)
+                .read_to_string(&mut text)
+                .with_context(|| file.display().to_string())?;
+            text.strip_suffix('\n')
+                .map(|line| line.strip_suffix('\r').unwrap_or(line))
+                .unwrap_or(&text)
+                .to_owned()
         }
         (None, None) => String::new(),
     };
@@ -120,7 +126,12 @@ fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
     let mut places: Vec<Kept> = database
         .flags_in_force
         .iter()
-        .map(|flag| kept(format!("flag {flag}"), "its rules name the user: change the flag where it is managed".into()))
+        .map(|flag| {
+            kept(
+                format!("flag {flag}"),
+                "its rules name the user: change the flag where it is managed".into(),
+            )
+        })
         .collect();
     for topic in [&topics.requests, &topics.events, &topics.conversions] {
         places.push(kept(
@@ -132,13 +143,19 @@ fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
         format!("topic {}", topics.dead_letters),
         format!("refused records are kept as they came, for {} days", days(topics.dead_letters_retention)),
     ));
-    places.push(kept("reply topics".into(), "they belong to the services that asked; their retention decides".into()));
+    places.push(kept(
+        "reply topics".into(),
+        "they belong to the services that asked; their retention decides".into(),
+    ));
     places.push(kept(
         "state folders of instances".into(),
         "unsent events leave the spool once Kafka has them; the snapshot holds flags only".into(),
     ));
     if config.unleash.url.is_some() {
-        places.push(kept("Unleash".into(), "user ids in its strategies and its event log are changed there".into()));
+        places.push(kept(
+            "Unleash".into(),
+            "user ids in its strategies and its event log are changed there".into(),
+        ));
     }
     if config.privacy.hash_user_ids || config.privacy.hash_key.is_some() {
         places.push(kept(

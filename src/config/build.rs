@@ -221,8 +221,8 @@ fn audit(values: &mut Values) -> Option<AuditConfig> {
         key if key.len() < 16 => Err("expected at least 16 bytes".into()),
         key => Ok(Secret::new(key)),
     });
-    let interval = values
-        .required("audit.checkpoint_interval", |text| parse::duration(text, SECOND..=86_400 * SECOND));
+    let interval =
+        values.required("audit.checkpoint_interval", |text| parse::duration(text, SECOND..=86_400 * SECOND));
     Some(AuditConfig {
         chain_key: key?,
         checkpoint_interval: interval?,

@@ -132,7 +132,8 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 /// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
     // Requests are answered without checkpoints too; the sink reports that they are missing.
-    let names = topics.names().into_iter().map(|(_, name)| name).filter(|name| *name != topics.audit_checkpoints);
+    let names =
+        topics.names().into_iter().map(|(_, name)| name).filter(|name| *name != topics.audit_checkpoints);
     let missing: Vec<_> = names.filter(|name| partitions(name).is_none()).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");

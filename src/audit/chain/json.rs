@@ -124,8 +124,29 @@ mod tests {
     #[test]
     fn different_values_encode_differently() {
         let texts = [
-            "null", "true", "false", "0", "1", "-1", "10", "0.1", r#""""#, r#""0""#, r#""null""#, "[]", "{}", "[[]]", "[1,2]",
-            "[12]", r#"["1","2"]"#, r#"["12"]"#, r#"{"a":"b"}"#, r#"{"ab":""}"#, r#"{"a":null}"#, "[null]", "not JSON",
+            "null",
+            "true",
+            "false",
+            "0",
+            "1",
+            "-1",
+            "10",
+            "0.1",
+            r#""""#,
+            r#""0""#,
+            r#""null""#,
+            "[]",
+            "{}",
+            "[[]]",
+            "[1,2]",
+            "[12]",
+            r#"["1","2"]"#,
+            r#"["12"]"#,
+            r#"{"a":"b"}"#,
+            r#"{"ab":""}"#,
+            r#"{"a":null}"#,
+            "[null]",
+            "not JSON",
         ];
         for (index, one) in texts.iter().enumerate() {
             for other in texts.iter().skip(index + 1) {

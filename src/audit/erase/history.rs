@@ -20,7 +20,8 @@ pub(super) struct Erased {
 
 const CHANGES: &str = "SELECT id, before::text, after::text FROM feature_flag_changes
     WHERE id > $1 AND (before IS NOT NULL OR after IS NOT NULL) ORDER BY id LIMIT $2";
-const SET_CHANGE: &str = "UPDATE feature_flag_changes SET before = $2::jsonb, after = $3::jsonb WHERE id = $1";
+const SET_CHANGE: &str =
+    "UPDATE feature_flag_changes SET before = $2::jsonb, after = $3::jsonb WHERE id = $1";
 const NOTE_CHANGE: &str = "INSERT INTO audit_erased_changes (log, row_id, row_digest, erasure_id)
     SELECT 'feature_flag_changes', c.id, sha256(convert_to(audit_text(c), 'UTF8')), $2 FROM feature_flag_changes c WHERE c.id = $1";
 const VERSIONS: &str = "SELECT environment, name, version, definition::text FROM feature_flag_versions v
@@ -34,7 +35,11 @@ const LOCAL: &str = "SELECT environment, name, document::text FROM local_flags W
 const SET_LOCAL: &str = "UPDATE local_flags SET document = $3::jsonb WHERE environment = $1 AND name = $2";
 const SET_FLAG: &str = "UPDATE feature_flags SET target_users = '[]' WHERE deleted_at IS NOT NULL AND target_users::text LIKE $1";
 
-pub(super) async fn erase(database: &Database, user: &str, erasure_id: &str) -> Result<Erased, DatabaseError> {
+pub(super) async fn erase(
+    database: &Database,
+    user: &str,
+    erasure_id: &str,
+) -> Result<Erased, DatabaseError> {
     let mut erased = Erased { changes: changes(database, user, erasure_id).await?, ..Erased::default() };
     versions(database, user, &mut erased).await?;
     deleted_flags(database, user).await?;
@@ -55,7 +60,8 @@ async fn changes(database: &Database, user: &str, erasure_id: &str) -> Result<u6
             let rows: Vec<(i64, Option<String>, Option<String>)> =
                 sqlx::query_as(sql(CHANGES)).bind(last).bind(PAGE_ROWS).fetch_all(&mut *transaction).await?;
             for (id, before, after) in &rows {
-                let (now_before, now_after) = (without(before.as_deref(), user), without(after.as_deref(), user));
+                let (now_before, now_after) =
+                    (without(before.as_deref(), user), without(after.as_deref(), user));
                 if now_before.is_none() && now_after.is_none() {
                     continue;
                 }
@@ -115,7 +121,8 @@ async fn versions(database: &Database, user: &str, erased: &mut Erased) -> Resul
     let mut last = (String::new(), String::new(), 0_i64);
     loop {
         let page = in_transaction!(database, |transaction, sql| {
-            let query = sqlx::query_as(sql(VERSIONS)).bind(&last.0).bind(&last.1).bind(last.2).bind(PAGE_ROWS);
+            let query =
+                sqlx::query_as(sql(VERSIONS)).bind(&last.0).bind(&last.1).bind(last.2).bind(PAGE_ROWS);
             let rows: Vec<(String, String, i64, String)> = query.fetch_all(&mut *transaction).await?;
             for (environment, name, version, definition) in &rows {
                 let Some(redacted) = without(Some(definition), user) else { continue };
@@ -141,7 +148,8 @@ async fn versions(database: &Database, user: &str, erased: &mut Erased) -> Resul
 /// Flags that were deleted keep their rows, so that a deletion is not taken for a loss.
 async fn deleted_flags(database: &Database, user: &str) -> Result<(), DatabaseError> {
     in_transaction!(database, |transaction, sql| {
-        let rows: Vec<(String, String, String)> = sqlx::query_as(sql(LOCAL)).fetch_all(&mut *transaction).await?;
+        let rows: Vec<(String, String, String)> =
+            sqlx::query_as(sql(LOCAL)).fetch_all(&mut *transaction).await?;
         for (environment, name, document) in rows {
             if let Some(redacted) = without(Some(&document), user) {
                 let query = sqlx::query(sql(SET_LOCAL)).bind(environment).bind(name).bind(redacted);

@@ -44,7 +44,11 @@ fn redact_ids(value: &mut Value, user: &str) -> bool {
                 return false;
             }
             let kept = |id: &&str| if id.trim() == user { ERASED.to_owned() } else { (*id).to_owned() };
-            *text = if text == user { ERASED.to_owned() } else { ids.iter().map(kept).collect::<Vec<_>>().join(",") };
+            *text = if text == user {
+                ERASED.to_owned()
+            } else {
+                ids.iter().map(kept).collect::<Vec<_>>().join(",")
+            };
             true
         }
         Value::Array(items) => items.iter_mut().fold(false, |found, item| redact_ids(item, user) | found),

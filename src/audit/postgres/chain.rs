@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Postgres, Row, Transaction};
 use crate::database::DatabaseError;
 
 use super::super::batch::{Batch, Content};
-use super::super::chain::{Block, Digest, Head, Hasher};
+use super::super::chain::{Block, Digest, Hasher, Head};
 
 const ENTER: &str = "INSERT INTO audit_chains (topic, partition)
     SELECT $1, partition FROM unnest($2::int[]) AS partition ORDER BY partition ON CONFLICT DO NOTHING";
@@ -30,7 +30,8 @@ pub(super) async fn heads(
     let rows = sqlx::query(HEADS).bind(topic).bind(partitions).fetch_all(connection).await?;
     let head = |row: &sqlx::postgres::PgRow| {
         let hash: Vec<u8> = row.try_get("hash")?;
-        let hash = Digest::try_from(hash).map_err(|_| sqlx::Error::Decode("a hash of 32 bytes is expected".into()))?;
+        let hash = Digest::try_from(hash)
+            .map_err(|_| sqlx::Error::Decode("a hash of 32 bytes is expected".into()))?;
         let head = Head { chain: row.try_get("chain")?, number: row.try_get("number")?, hash };
         Ok((row.try_get("partition")?, head))
     };

@@ -10,7 +10,8 @@ use super::super::chain::{Block, Digest, GENESIS, Hasher};
 use super::{ProblemKind, Verified, VerifyError, digest};
 
 const CHAINS: &str = "SELECT chain, topic, partition, number, hash, pruned_number, pruned_hash FROM audit_chains ORDER BY chain";
-const BLOCKS: &str = "SELECT number, from_offset, to_offset, rows, first_evaluated_at, last_evaluated_at, rows_digest, hash
+const BLOCKS: &str =
+    "SELECT number, from_offset, to_offset, rows, first_evaluated_at, last_evaluated_at, rows_digest, hash
     FROM audit_blocks WHERE chain = $1 AND number <= $2 ORDER BY number";
 
 struct Chain {

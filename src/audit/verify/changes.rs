@@ -44,7 +44,9 @@ async fn verify_log(
 ) -> Result<(), VerifyError> {
     let mut transaction = database.pool.begin().await?;
     // One view of both tables: entries are added meanwhile.
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *transaction).await?;
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        .execute(&mut *transaction)
+        .await?;
     let erased = "SELECT row_id, row_digest FROM audit_erased_changes WHERE log = $1";
     let mut replaced: HashMap<i64, Vec<Digest>> = HashMap::new();
     for row in sqlx::query(erased).bind(log).fetch_all(&mut *transaction).await? {
@@ -70,7 +72,12 @@ async fn verify_log(
             let hash = digest(row.try_get(3)?);
             let expected = linked.map(|linked| follow(&previous, &linked));
             if found == number + 1 && hash != expected {
-                verified.add(ProblemKind::BrokenChain, log, found, "the link does not follow from the one before it");
+                verified.add(
+                    ProblemKind::BrokenChain,
+                    log,
+                    found,
+                    "the link does not follow from the one before it",
+                );
             }
             compare(log, found, id, linked, entry(&row)?, replaced.get(&id), verified);
             verified.changes += 1;
@@ -103,7 +110,12 @@ async fn ends(
     );
     let unlinked: i64 = sqlx::query_scalar(AssertSqlSafe(unlinked)).fetch_one(connection).await?;
     if unlinked > 0 {
-        verified.add(ProblemKind::Added, log, 0, format!("{unlinked} entries have no link: they were added beside flagstream"));
+        verified.add(
+            ProblemKind::Added,
+            log,
+            0,
+            format!("{unlinked} entries have no link: they were added beside flagstream"),
+        );
     }
     Ok(())
 }

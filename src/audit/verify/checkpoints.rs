@@ -37,7 +37,8 @@ pub(super) async fn verify(
     verified.checkpoints = Some(counted.checkpoints);
     verified.unsigned_checkpoints = counted.unsigned;
     for (instance, at) in counted.bad_signatures {
-        let detail = format!("the checkpoint of {at} by {instance} has a signature that is not made with this key");
+        let detail =
+            format!("the checkpoint of {at} by {instance} has a signature that is not made with this key");
         verified.add(ProblemKind::BadSignature, instance, 0, detail);
     }
     for ((topic, partition), said) in chains {
@@ -90,7 +91,9 @@ fn read(config: &Config, hasher: &Hasher) -> Result<Read, VerifyError> {
     let mut records = range::Range::open(config, ROLE, &config.topics.audit_checkpoints, None)?;
     while let Some(record) = records.record()? {
         let read = record.payload().and_then(|body| serde_json::from_slice::<Checkpoint>(body).ok());
-        let Some(checkpoint) = read.filter(|checkpoint| checkpoint.event_type == EVENT_TYPE) else { continue };
+        let Some(checkpoint) = read.filter(|checkpoint| checkpoint.event_type == EVENT_TYPE) else {
+            continue;
+        };
         counted.checkpoints += 1;
         match checkpoint.signature_bytes() {
             Ok(None) if !hasher.is_keyed() => counted.unsigned += 1,

@@ -27,9 +27,11 @@ const BLOCKS: &str = "SELECT (b.chain << 40) | b.number AS id, b.number, b.rows,
         c.topic || '/' || c.partition AS name
     FROM audit_blocks b JOIN audit_chains c USING (chain)
     WHERE b.written_at >= $1 AND b.written_at < $2";
-const ERASED: &str = "SELECT audit_block, digest, replaced_by FROM audit_erased_rows WHERE audit_block = ANY($1)";
+const ERASED: &str =
+    "SELECT audit_block, digest, replaced_by FROM audit_erased_rows WHERE audit_block = ANY($1)";
 /// Retention removed everything before this moment.
-const BOUNDARY: &str = "SELECT max((after->>'before_micros')::bigint) FROM audited_changes WHERE kind = 'retention'";
+const BOUNDARY: &str =
+    "SELECT max((after->>'before_micros')::bigint) FROM audited_changes WHERE kind = 'retention'";
 const WITHOUT_BLOCK: &str = "SELECT count(*) FILTER (WHERE audit_block IS NULL), count(*) FILTER (WHERE audit_block IS NOT NULL)
     FROM feature_flag_evaluations e
     WHERE NOT EXISTS (SELECT 1 FROM audit_blocks b WHERE b.chain = e.audit_block >> 40 AND b.number = e.audit_block & 1099511627775)
@@ -122,7 +124,11 @@ impl Hour<'_> {
         Ok(())
     }
 
-    async fn blocks(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<HashMap<i64, Open>, VerifyError> {
+    async fn blocks(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<HashMap<i64, Open>, VerifyError> {
         let mut blocks = HashMap::new();
         for row in sqlx::query(BLOCKS).bind(from).bind(to).fetch_all(&self.database.pool).await? {
             let rows: i64 = row.try_get("rows")?;
@@ -141,7 +147,11 @@ impl Hour<'_> {
         Ok(blocks)
     }
 
-    async fn erased(&self, blocks: &mut HashMap<i64, Open>, verified: &mut Verified) -> Result<(), VerifyError> {
+    async fn erased(
+        &self,
+        blocks: &mut HashMap<i64, Open>,
+        verified: &mut Verified,
+    ) -> Result<(), VerifyError> {
         let ids: Vec<i64> = blocks.keys().copied().collect();
         for row in sqlx::query(ERASED).bind(ids).fetch_all(&self.database.pool).await? {
             let Some(block) = blocks.get_mut(&row.try_get("audit_block")?) else { continue };
@@ -200,7 +210,9 @@ impl Hour<'_> {
         }
         let detail = match found.cmp(&block.rows) {
             std::cmp::Ordering::Less => format!("{} of {} rows are missing", block.rows - found, block.rows),
-            std::cmp::Ordering::Greater => format!("{} rows were added to {}", found - block.rows, block.rows),
+            std::cmp::Ordering::Greater => {
+                format!("{} rows were added to {}", found - block.rows, block.rows)
+            }
             std::cmp::Ordering::Equal => format!("at least one of {} rows was changed", block.rows),
         };
         verified.add(ProblemKind::Changed, block.name, block.number, detail);

@@ -86,11 +86,14 @@ impl Fixture {
     /// Changes the database with `statements`, expects a problem of this kind, and takes the change back.
     fn assert_noticed(&self, kind: &str, statements: &str, back: &str) {
         let unguarded = |statements: &str| {
-            self.database.run(&format!("SET session_replication_role = replica; {statements}; RESET session_replication_role"));
+            self.database.run(&format!(
+                "SET session_replication_role = replica; {statements}; RESET session_replication_role"
+            ));
         };
         unguarded(statements);
         let (code, verified) = self.run(&["audit", "verify"]);
-        let kinds: Vec<_> = verified["problems"].as_array().unwrap().iter().map(|problem| &problem["kind"]).collect();
+        let kinds: Vec<_> =
+            verified["problems"].as_array().unwrap().iter().map(|problem| &problem["kind"]).collect();
         assert!(code == Some(1) && kinds.contains(&&json!(kind)), "{statements}: {verified}");
         unguarded(back);
         self.assert_unchanged();
@@ -111,7 +114,10 @@ fn every_change_of_the_audit_trail_is_noticed() {
     fixture.checkpoint();
     let verified = fixture.assert_unchanged();
     assert_eq!((&verified["rows"], &verified["changes"]), (&json!(10), &json!(1)), "{verified}");
-    assert!(verified["checkpoints"].as_u64() > Some(0) && verified["unsigned_checkpoints"] == 0, "{verified}");
+    assert!(
+        verified["checkpoints"].as_u64() > Some(0) && verified["unsigned_checkpoints"] == 0,
+        "{verified}"
+    );
 
     let row = "WHERE user_id = 'bob' AND flag_name = 'on'";
     let saved = format!("CREATE TABLE saved AS SELECT * FROM feature_flag_evaluations {row}");
@@ -163,7 +169,11 @@ fn a_chain_that_is_cut_off_or_rewritten_disagrees_with_the_checkpoints() {
     let (code, without) = fixture.run(&["audit", "verify", "--without-kafka"]);
     assert_eq!((code, &without["checkpoints"]), (Some(0), &Value::Null), "{without}");
     let (code, verified) = fixture.run(&["audit", "verify"]);
-    assert_eq!((code, &verified["problems"][0]["kind"]), (Some(1), &json!("checkpoint_differs")), "{verified}");
+    assert_eq!(
+        (code, &verified["problems"][0]["kind"]),
+        (Some(1), &json!("checkpoint_differs")),
+        "{verified}"
+    );
 
     // A checkpoint that somebody else writes is not believed.
     let forged = json!({"event_type": "AUDIT_CHECKPOINT", "instance": "x", "created_at": "2026-01-01T00:00:00Z", "chains": [],
@@ -194,7 +204,8 @@ fn an_erased_user_leaves_a_valid_chain_and_a_record_without_the_id() {
     let (code, erased) = fixture.run(&["erase", "--user", "ann-the-erased", "--reason", "request 4711"]);
     assert_eq!((code, &erased["rows"]), (Some(0), &json!(4)), "{erased}");
     assert_eq!((&erased["changes"], &erased["versions"]), (&json!(2), &json!(1)), "{erased}");
-    let kept: Vec<_> = erased["kept"].as_array().unwrap().iter().filter_map(|kept| kept["place"].as_str()).collect();
+    let kept: Vec<_> =
+        erased["kept"].as_array().unwrap().iter().filter_map(|kept| kept["place"].as_str()).collect();
     assert!(kept.iter().any(|place| place.contains(&fixture.group.topics.events)), "{kept:?}");
     let (code, anonymised) = fixture.run(&["erase", "--user", "bob", "--anonymise"]);
     assert_eq!((code, &anonymised["rows"]), (Some(0), &json!(3)), "{anonymised}");
@@ -202,7 +213,9 @@ fn an_erased_user_leaves_a_valid_chain_and_a_record_without_the_id() {
 
     let verified = fixture.assert_unchanged();
     assert_eq!((&verified["rows"], &verified["erased_rows"]), (&json!(6), &json!(7)), "{verified}");
-    for table in ["feature_flag_evaluations", "feature_flag_changes", "audited_changes", "feature_flag_versions"] {
+    for table in
+        ["feature_flag_evaluations", "feature_flag_changes", "audited_changes", "feature_flag_versions"]
+    {
         let left = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%ann-the-erased%'");
         assert_eq!(fixture.database.number(&left), Some(0), "{table}");
     }
@@ -217,7 +230,11 @@ fn the_change_logs_are_append_only() {
     fixture.database.run(
         "INSERT INTO audited_changes (kind, subject, action, actor, changed_at) VALUES ('token', 'x', 'created', 'a', now())",
     );
-    for statement in ["UPDATE audited_changes SET actor = 'b'", "DELETE FROM audited_changes", "DELETE FROM audit_change_links"] {
+    for statement in [
+        "UPDATE audited_changes SET actor = 'b'",
+        "DELETE FROM audited_changes",
+        "DELETE FROM audit_change_links",
+    ] {
         let refused = fixture.database.try_run(statement).unwrap_err().to_string();
         assert!(refused.contains("append-only"), "{statement}: {refused}");
     }
