@@ -55,7 +55,14 @@ impl Rows for SqliteRows {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
                 let streams = streams::known(&mut transaction, &log.topic, partition).await?;
-                positions.push(Position { partition, next_offset, generation, sources, streams, next_block: None });
+                positions.push(Position {
+                    partition,
+                    next_offset,
+                    generation,
+                    sources,
+                    streams,
+                    next_block: None,
+                });
             }
         }
         transaction.commit().await?;

@@ -79,7 +79,8 @@ async fn remove_late(connection: &mut PgConnection, start: DateTime<Utc>) -> Res
     let due: Option<i64> =
         sqlx::query_scalar(due).bind(LATE_KEPT_DAYS).fetch_optional(&mut *connection).await?;
     let Some(due) = due else { return Ok(()) };
-    let exists = "SELECT EXISTS (SELECT 1 FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2)";
+    let exists =
+        "SELECT EXISTS (SELECT 1 FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2)";
     if sqlx::query_scalar::<_, bool>(exists).bind(start).bind(due).fetch_one(&mut *connection).await? {
         // Recorded first: rows that are missing without a record count as tampering.
         let before = start.timestamp_micros();
