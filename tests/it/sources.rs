@@ -139,8 +139,8 @@ fn what_the_topics_lose_while_they_are_followed_is_written_again() {
     proxy.set(Mood::Down);
     let losses: [(&str, &dyn Fn()); 3] = [
         ("records deleted", &|| {
-            group.topics.delete_records(&group.topics.definitions);
-            group.topics.delete_records(&group.topics.overrides);
+            group.topics.delete_all_records(&group.topics.definitions);
+            group.topics.delete_all_records(&group.topics.overrides);
         }),
         ("definitions made anew", &|| group.topics.make_anew(&group.topics.definitions)),
         ("overrides made anew", &|| group.topics.make_anew(&group.topics.overrides)),

@@ -83,6 +83,7 @@ mod tests {
             generation: 0,
             sources: Default::default(),
             streams: Default::default(),
+            next_block: None,
         };
         standing.positions.insert(0, position);
         assert_eq!(standing.read_to(0), Some(10));

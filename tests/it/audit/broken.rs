@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use flagstream::audit::chain::Hasher;
 use flagstream::audit::postgres::PostgresRows;
 use flagstream::audit::rows::Rows;
 use flagstream::config::Secret;
@@ -74,7 +75,7 @@ fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
         database
     });
     let flagstream::database::Database::Postgres(postgres) = database else { panic!("not Postgres") };
-    let mut rows = PostgresRows::new(postgres);
+    let mut rows = PostgresRows::new(postgres, Hasher::default());
     let mut keep = |retention, ahead_days| {
         block_on(rows.keep_house(retention, Utc::now() + TimeDelta::days(ahead_days))).unwrap()
     };

@@ -218,7 +218,7 @@ impl Topics {
     }
 
     /// Removes all records that the only partition of a topic has now.
-    pub fn delete_records(&self, topic: &str) {
+    pub fn delete_all_records(&self, topic: &str) {
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(topic, 0, Offset::End).unwrap();
         block_on(admin(&self.kafka).delete_records(&offsets, &AdminOptions::new())).unwrap();
