@@ -230,6 +230,8 @@ pub struct UnleashConfig {
     pub metrics_interval: Option<Duration>,
     pub admin_token: Option<Secret>,
     pub webhook_secret: Option<Secret>,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_certificate: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

@@ -160,6 +160,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("UNLEASH_REFRESH_INTERVAL", "unleash.refresh_interval", Text("15s"), "Time between two polls; from `100ms`."),
     s("UNLEASH_METRICS_INTERVAL", "unleash.metrics_interval", Text("60s"), "Time between two metrics reports to Unleash; from `1s`."),
     s("UNLEASH_DISABLE_METRICS", "unleash.disable_metrics", Text("false"), "`true`: Unleash gets no metrics."),
+    s("FLAGSTREAM_UNLEASH__CA_CERTIFICATE", "unleash.ca_certificate", Unset("the system's"),
+      "File of certificates (PEM) that are trusted for Unleash beside the system's."),
     s("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "feed.start_without_source", Text("false"),
       "`true`: be ready with what the definitions topic has, though Unleash (or another source of flags) was never read to its end. Flags that it has are then answered `FLAG_NOT_FOUND`."),
     s("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", "unleash.webhook_secret", Unset("the webhook route is off"),

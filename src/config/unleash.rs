@@ -1,5 +1,6 @@
 //! The Unleash section: a URL, and a token for each environment.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::Values;
@@ -27,6 +28,7 @@ pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<Unle
         }
         secret => Ok(secret),
     });
+    let ca_certificate = values.optional("unleash.ca_certificate", parse::text);
     let (url, environments) = (url?, environments?);
     match (&url, environments.is_empty()) {
         (Some(_), true) => {
@@ -53,6 +55,7 @@ pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<Unle
         metrics_interval: metrics_interval.filter(|_| disable_metrics == Some(false)),
         admin_token: admin_token?.map(Secret::new),
         webhook_secret: webhook_secret?.map(Secret::new),
+        ca_certificate: ca_certificate?.map(PathBuf::from),
     })
 }
 

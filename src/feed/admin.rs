@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::config::Secret;
 
 use super::answer::AnswerError;
+use super::hint::person;
 use super::look::LookError;
 use super::unleash::{Client, read_body, refuse_request, refuse_status};
 
@@ -37,6 +38,29 @@ pub struct AdminFlag {
 struct CreatedBy {
     #[serde(default)]
     name: Option<String>,
+}
+
+/// Who changed a flag, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastChange {
+    pub by: String,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+struct EventLog {
+    events: Vec<Event>,
+}
+
+/// An entry of Unleash's event log.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    #[serde(default)]
+    created_by: Option<String>,
+    created_at: DateTime<Utc>,
+    #[serde(default)]
+    environment: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,9 +97,53 @@ pub(super) async fn flags(client: &Client, token: &Secret) -> Result<Vec<AdminFl
     }
 }
 
+/// The last change of a flag in an environment, or in all of them. `None`: the log has none, or the flag's name cannot
+/// stand in a path.
+pub(super) async fn last_change(
+    client: &Client,
+    token: &Secret,
+    flag: &str,
+    environment: &str,
+) -> Result<Option<LastChange>, LookError> {
+    // Unleash allows no others.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    if !flag.bytes().all(is_plain) {
+        return Ok(None);
+    }
+    let request = client.admin(Method::GET, &format!("events/{flag}"), token);
+    let response = request.send().await.map_err(refuse_request)?;
+    if !response.status().is_success() {
+        return Err(refuse_status(response).await);
+    }
+    let body = read_body(response, PAGE_BYTES_MAX).await?;
+    let log: EventLog =
+        serde_json::from_slice(&body).map_err(|error| AnswerError::NotJson(error.to_string()))?;
+    Ok(latest(log.events, environment))
+}
+
+fn latest(events: Vec<Event>, environment: &str) -> Option<LastChange> {
+    let ours = events.into_iter().filter(|event| {
+        event.environment.as_deref().is_none_or(|of| matches!(of, "" | "*") || of == environment)
+    });
+    let latest = ours.max_by_key(|event| event.created_at)?;
+    Some(LastChange { by: latest.created_by.as_deref().and_then(person)?, at: latest.created_at })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_change_is_the_latest_of_this_environment_or_of_all() {
+        let log = r#"{"events": [
+            {"type": "feature-environment-enabled", "createdBy": "other", "createdAt": "2026-01-15T10:33:00Z", "environment": "prod"},
+            {"type": "feature-created", "createdBy": "ann", "createdAt": "2026-01-15T10:30:00Z", "environment": null},
+            {"type": "feature-strategy-update", "createdBy": " bob\n ", "createdAt": "2026-01-15T10:32:00Z", "environment": "dev"}]}"#;
+        let log = || serde_json::from_str::<EventLog>(log).unwrap().events;
+        assert_eq!(latest(log(), "dev").map(|change| change.by).as_deref(), Some("bob"));
+        assert_eq!(latest(log(), "staging").map(|change| change.by).as_deref(), Some("ann"));
+        assert_eq!(latest(Vec::new(), "dev"), None);
+    }
 
     #[test]
     fn what_an_older_unleash_lacks_is_absent() {

@@ -1,6 +1,6 @@
 //! After a hint: keep looking until the change shows, and commit the hint only then.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::hint::Hint;
@@ -37,6 +37,8 @@ pub enum Followable {
 #[derive(Debug)]
 struct Pending {
     flags: HashSet<String>,
+    /// Who changed a flag, by the hints that say so. Kept while any flag is followed.
+    actors: HashMap<String, String>,
     /// A hint named no flag: the first change of any ends it.
     anything: bool,
     until: Instant,
@@ -58,7 +60,7 @@ impl Follow {
         for (place, followed) in self.places.iter_mut().enumerate() {
             match &followed.whom {
                 Followable::Environment(name) if !hint.local && concerns(name) => {
-                    followed.add(hint.flag.as_deref(), offset, now);
+                    followed.add(hint, offset, now);
                     places.push(place);
                 }
                 Followable::Environment(_) => {}
@@ -71,6 +73,12 @@ impl Follow {
     /// Notes a record that asks for nothing.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = Some(offset + 1);
+    }
+
+    /// Who changed this flag, where a hint that is still followed said so.
+    pub fn actor(&self, place: usize, flag: &str) -> Option<&str> {
+        let pending = self.places.get(place)?.pending.as_ref()?;
+        pending.actors.get(flag).map(String::as_str)
     }
 
     /// Notes what a look at an environment changed. Returns whether to keep looking.
@@ -108,17 +116,22 @@ impl Follow {
 }
 
 impl Followed {
-    fn add(&mut self, flag: Option<&str>, offset: i64, now: Instant) {
+    fn add(&mut self, hint: &Hint, offset: i64, now: Instant) {
         let pending = self.pending.get_or_insert_with(|| Pending {
             flags: HashSet::new(),
+            actors: HashMap::new(),
             anything: false,
             until: now,
             lowest_offset: offset,
         });
         pending.until = now + FOLLOW_MAX;
-        match flag {
+        match &hint.flag {
             Some(flag) if pending.flags.len() < FOLLOWED_FLAGS_MAX => {
-                pending.flags.insert(flag.to_owned());
+                pending.flags.insert(flag.clone());
+                if let Some(actor) = hint.actor.clone().filter(|_| pending.actors.len() < FOLLOWED_FLAGS_MAX)
+                {
+                    pending.actors.insert(flag.clone(), actor);
+                }
             }
             _ => pending.anything = true,
         }
@@ -137,7 +150,8 @@ mod tests {
     }
 
     fn hint(environment: Option<&str>, flag: Option<&str>) -> Hint {
-        Hint { environment: environment.map(str::to_owned), flag: flag.map(str::to_owned), local: false }
+        let (environment, flag) = (environment.map(str::to_owned), flag.map(str::to_owned));
+        Hint { environment, flag, ..Hint::default() }
     }
 
     fn looked(follow: &mut Follow, place: usize, changed: &[&str], now: Instant) -> bool {
@@ -156,6 +170,19 @@ mod tests {
         assert_eq!(follow.handled(), Some(8));
         follow.committed(8);
         assert_eq!(follow.handled(), None);
+    }
+
+    #[test]
+    fn who_changed_a_flag_is_known_while_it_is_followed() {
+        let (mut follow, now) = (follow(), Instant::now());
+        let by_ann = Hint { actor: Some("ann".to_owned()), ..hint(Some("dev"), Some("a")) };
+        follow.hint(&by_ann, 0, now);
+        assert_eq!(
+            (follow.actor(DEV, "a"), follow.actor(DEV, "b"), follow.actor(PROD, "a")),
+            (Some("ann"), None, None)
+        );
+        looked(&mut follow, DEV, &["a"], now);
+        assert_eq!(follow.actor(DEV, "a"), None);
     }
 
     #[test]

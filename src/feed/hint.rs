@@ -10,6 +10,9 @@ use crate::message::definition::Source;
 /// Larger bodies are not read.
 pub const HINT_BYTES_MAX: usize = 256 * 1024;
 
+/// Longer names of people are cut.
+pub const ACTOR_CHARS_MAX: usize = 200;
+
 /// Where to look. `None` is everywhere, or at everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hint {
@@ -17,6 +20,8 @@ pub struct Hint {
     pub flag: Option<String>,
     /// It is about a local flag: Unleash need not be asked.
     pub local: bool,
+    /// Who made the change, by the word of Unleash's webhook.
+    pub actor: Option<String>,
 }
 
 /// What a record on the changes topic came to.
@@ -77,7 +82,18 @@ pub fn read(body: Option<&[u8]>) -> Reading {
         environment: body.environment.filter(|name| !matches!(name.as_ref(), "" | "*")).map(Cow::into_owned),
         flag: flag.filter(|name| !name.is_empty()).map(Cow::into_owned),
         local: body.source.as_deref() == Some(Source::Local.as_str()),
+        actor: body
+            .created_by
+            .and_then(|by| serde_json::from_str::<String>(by.get()).ok())
+            .as_deref()
+            .and_then(person),
     })
+}
+
+/// The name of a person as it may be written and shown: bounded, on one line, and not empty.
+pub(super) fn person(name: &str) -> Option<String> {
+    let plain: String = name.chars().filter(|char| !char.is_control()).take(ACTOR_CHARS_MAX).collect();
+    Some(plain.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -127,6 +143,25 @@ mod tests {
         assert_eq!(understood(archived), (None, some("a")));
         let segment = r#"{"type":"segment-updated","createdBy":"admin","data":{"id":1},"environment":"*"}"#;
         assert_eq!(understood(segment), (None, None));
+    }
+
+    #[test]
+    fn the_webhook_says_who_made_the_change() {
+        let actor = |by: &str| {
+            let body = format!(r#"{{"type":"feature-updated","featureName":"a","createdBy":{by}}}"#);
+            match read(Some(body.as_bytes())) {
+                Reading::Understood(hint) => hint.actor,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(actor(r#"" ann\n""#).as_deref(), Some("ann"));
+        assert_eq!(
+            actor(&format!("\"{}\"", "x".repeat(1_000))).map(|name| name.len()),
+            Some(ACTOR_CHARS_MAX)
+        );
+        for nobody in [r#""""#, "7", "null", r#"{"id":1}"#] {
+            assert_eq!(actor(nobody), None, "{nobody}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Hints {
     /// A local flag was changed.
     pub async fn local(&self, kind: ChangeKind, environment: &str, flag: &str) -> anyhow::Result<()> {
         let (environment, flag) = (Some(environment.to_owned()), Some(flag.to_owned()));
-        self.send(kind, &Hint { environment, flag, local: true }).await
+        self.send(kind, &Hint { environment, flag, local: true, ..Hint::default() }).await
     }
 
     /// Look at everything in an environment.

@@ -36,6 +36,7 @@ mod state;
 mod term;
 pub(crate) mod unleash;
 pub mod usage;
+mod who;
 
 #[cfg(test)]
 mod tests;

@@ -247,7 +247,8 @@ impl<'t> Term<'t> {
         self.publish(place, diff, stamp).await
     }
 
-    async fn publish(&mut self, place: usize, diff: Diff, stamp: Stamp) -> Result<Judged, TermError> {
+    async fn publish(&mut self, place: usize, mut diff: Diff, stamp: Stamp) -> Result<Judged, TermError> {
+        self.feeder.attribute(place, &mut diff, self.follow).await;
         let changed: Vec<String> = diff.changes.iter().map(|change| change.flag.clone()).collect();
         // Noted before it is published, so that the hint's offset goes into the same transaction.
         self.follow.looked(place, changed.iter().map(String::as_str), Instant::now());

@@ -6,18 +6,20 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use uuid::Uuid;
 
 use crate::config::{Secret, UnleashConfig, UnleashEnvironment};
 
-use super::admin::{self, AdminFlag};
+use super::admin::{self, AdminFlag, LastChange};
 use super::answer::ANSWER_BYTES_MAX;
 use super::look::{self, LookError, Seen};
 use super::pace;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REDIRECTS_MAX: usize = 5;
 /// How much of an error page goes into the log.
 const ERROR_CHARS_MAX: usize = 200;
 
@@ -53,12 +55,20 @@ impl Client {
     pub fn new(config: &UnleashConfig) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(base) = &config.url else { return Ok(None) };
         let connection_id = Uuid::now_v7().to_string();
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .default_headers(headers(config, &connection_id)?)
+            .redirect(redirects())
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .context("the HTTP client for Unleash cannot be made")?;
+            .timeout(REQUEST_TIMEOUT);
+        if let Some(path) = &config.ca_certificate {
+            let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .with_context(|| format!("{}: no certificate in PEM", path.display()))?;
+            http = http.tls_certs_merge(certificates);
+        }
+        let http = http.build().context("the HTTP client for Unleash cannot be made")?;
         Ok(Some(Arc::new(Self {
             http,
             base: base.trim_end_matches('/').to_owned(),
@@ -98,6 +108,11 @@ impl UnleashOrigin {
         Self { client, environment: name, token, etag: None, offered: None }
     }
 
+    /// Who changed a flag last, by Unleash's own log.
+    pub async fn last_change(&self, token: &Secret, flag: &str) -> Result<Option<LastChange>, LookError> {
+        admin::last_change(&self.client, token, flag, &self.environment).await
+    }
+
     /// What people wrote about all flags.
     pub async fn admin_flags(&self, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
         admin::flags(&self.client, token).await
@@ -132,6 +147,28 @@ impl UnleashOrigin {
             self.etag = etag;
         }
     }
+}
+
+/// Redirects are followed within one scheme, host and port only. Elsewhere neither the token is safe nor the answer to be
+/// believed: the redirect itself is then the answer.
+fn redirects() -> Policy {
+    Policy::custom(|attempt| {
+        let first = attempt.previous().first().map(Url::origin);
+        match first == Some(attempt.url().origin()) && attempt.previous().len() <= REDIRECTS_MAX {
+            true => attempt.follow(),
+            false => attempt.stop(),
+        }
+    })
+}
+
+/// Where a redirect leads that was not followed, without credentials.
+fn redirected_to(response: &Response) -> Option<String> {
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let target = response.url().join(location).ok()?;
+    Some(format!(
+        "it redirects to {}, where the token is not sent: let UNLEASH_URL name the address itself",
+        target.origin().ascii_serialization()
+    ))
 }
 
 fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<HeaderMap> {
@@ -173,6 +210,9 @@ pub(super) async fn refuse_status(response: Response) -> LookError {
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| pace::retry_after(value, SystemTime::now()));
+    if let Some(start) = redirected_to(&response) {
+        return LookError::Status { status, start, retry_after };
+    }
     let body = read_body(response, ERROR_CHARS_MAX * 100).await.unwrap_or_default();
     let start = String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect();
     LookError::Status { status, start, retry_after }
@@ -241,6 +281,78 @@ mod tests {
         let error = refuse_status(response(page).await).await;
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!((error.reason(), error.to_string()), ("server_error", "status 503: <html>".to_owned()));
+    }
+
+    type Requests = Arc<std::sync::Mutex<Vec<(String, Option<String>)>>>;
+
+    /// A server that notes each request's path and token, and answers with the features, or with a redirect.
+    async fn server(redirect: Option<(&'static str, String)>) -> (String, Requests) {
+        let seen = Requests::default();
+        let noted = Arc::clone(&seen);
+        let answer = move |request: axum::extract::Request| {
+            let (path, token) =
+                (request.uri().path().to_owned(), request.headers().get(header::AUTHORIZATION));
+            let token = token.map(|token| token.to_str().unwrap().to_owned());
+            noted.lock().unwrap().push((path.clone(), token));
+            let target = redirect.as_ref().filter(|(from, _)| *from == path).map(|(_, to)| to.clone());
+            let response = axum::http::Response::builder();
+            let response = match target {
+                Some(to) => response.status(302).header(header::LOCATION, to).body("".to_owned()),
+                None => response.status(200).body(r#"{"features":[]}"#.to_owned()),
+            };
+            std::future::ready(response.unwrap())
+        };
+        let router = axum::Router::new().fallback(answer);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, seen)
+    }
+
+    fn origin(url: &str, ca_certificate: Option<std::path::PathBuf>) -> UnleashOrigin {
+        let loaded = crate::config::load_from(None, [], crate::config::Profile::Service).unwrap();
+        let config = UnleashConfig { url: Some(url.to_owned()), ca_certificate, ..loaded.config.unleash };
+        let client = Client::new(&config).unwrap().unwrap();
+        UnleashOrigin::new(
+            client,
+            UnleashEnvironment { name: "dev".to_owned(), token: Secret::new("secret") },
+        )
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_another_host_is_not_followed_and_gets_no_token() {
+        let (elsewhere, seen_elsewhere) = server(None).await;
+        let (url, _) =
+            server(Some(("/api/client/features", format!("{elsewhere}/api/client/features")))).await;
+        let error = origin(&url, None).look().await.unwrap_err();
+        assert!(
+            error.to_string().contains(&elsewhere) && error.to_string().contains("UNLEASH_URL"),
+            "{error}"
+        );
+        assert!(seen_elsewhere.lock().unwrap().is_empty());
+
+        let (url, seen) =
+            server(Some(("/api/client/features", "/unleash/api/client/features".to_owned()))).await;
+        assert!(matches!(origin(&url, None).look().await, Ok(Seen::Answer { .. })));
+        let token = Some("secret".to_owned());
+        let expected = ["/api/client/features", "/unleash/api/client/features"];
+        assert_eq!(*seen.lock().unwrap(), expected.map(|path| (path.to_owned(), token.clone())));
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn a_private_authority_is_trusted_where_it_is_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = crate::http::tests::certificate(folder.path()).unwrap();
+        let mut server = crate::http::Server::bind("test", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        server.encrypt(&files).unwrap();
+        let url = format!("https://localhost:{}", server.address().unwrap().port());
+        let router = axum::Router::new().fallback(|| async { r#"{"features":[]}"# });
+        tokio::spawn(server.run(router, crate::shutdown::Shutdown::new()));
+        let stranger = origin(&url, None).look().await.unwrap_err();
+        assert!(stranger.to_string().contains("certificate verify failed"), "{stranger}");
+        let trusted = origin(&url, Some(files.certificate)).look().await;
+        assert!(matches!(trusted, Ok(Seen::Answer { .. })), "{trusted:?}");
     }
 
     #[tokio::test]

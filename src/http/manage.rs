@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::config::Scope;
 use crate::flag::local;
-use crate::manage::{Asked, By, Done, HistoryWanted, ManageError, Shown};
+use crate::manage::{Asked, By, Done, HistoryWanted, ListAsked, ManageError, Shown, Sort};
 
 use super::Problem;
 use super::api::Api;
@@ -79,14 +79,27 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     operation_id = "listFlags",
     tag = "management",
     params(ListQuery),
-    responses((status = 200, description = "A page of them, by name", body = FlagList), ManageProblems)
+    responses((status = 200, description = "A page of them, by name or by last evaluation", body = FlagList), ManageProblems)
 )]
 pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
     let environments = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
-    let page = api.manager.list(environments.as_deref(), limit, offset).await.map_err(problem)?;
+    let sort = match ask.parameter("sort").as_deref() {
+        None | Some("name") => Sort::Name,
+        Some("last_evaluated_at") => Sort::LastEvaluatedAt,
+        Some(_) => {
+            let expected = "expected name or last_evaluated_at";
+            return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "sort", expected));
+        }
+    };
+    let unused_days = match ask.parameter("unused_days") {
+        Some(_) => Some(ask.whole("unused_days", 1, 1, watch::UNUSED_DAYS_MAX)?),
+        None => None,
+    };
+    let asked = ListAsked { environments: environments.as_deref(), unused_days, sort, limit, offset };
+    let page = api.manager.list(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
 

@@ -44,7 +44,7 @@ pub use cleanup::{Cleaned, by_night};
 pub use error::ManageError;
 pub use history::{Before, Evaluated, Evaluations, FlagChanged, HistoryWanted};
 pub use kill::Turned;
-pub use listing::Page;
+pub use listing::{ListAsked, Page, Sort};
 pub use preview::{Preview, Proposed};
 pub use records::Records;
 pub use revert::Target;

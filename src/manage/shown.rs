@@ -25,12 +25,15 @@ pub struct Shown {
     pub id: i64,
     pub name: String,
     pub description: Option<String>,
+    /// Of a flag that is managed elsewhere: switched on, and a strategy lets somebody through.
     pub is_enabled: bool,
     pub environment: String,
     pub evaluation_count: i64,
     pub last_evaluated_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// Switched on in its environment, whatever its strategies say.
+    pub is_switched_on: bool,
     pub r#type: Option<String>,
     pub rollout_percentage: Option<String>,
     pub target_users: Vec<String>,
@@ -132,6 +135,7 @@ macro_rules! from_row {
                     last_evaluated_at: row.try_get("last_evaluated_at")?,
                     created_at: row.try_get("created_at")?,
                     updated_at: row.try_get("updated_at")?,
+                    is_switched_on: row.try_get("is_enabled")?,
                     r#type: row.try_get("type")?,
                     rollout_percentage: row.try_get("rollout_percentage")?,
                     target_users: decode(&users)?,
@@ -174,7 +178,8 @@ impl Manager {
         match self.standing(&shown.environment, &shown.name) {
             Standing::Elsewhere(source, flag) => {
                 shown.source = source.as_str();
-                shown.is_enabled = flag.is_switched_on();
+                shown.is_switched_on = flag.is_switched_on();
+                shown.is_enabled = flag.is_switched_on() && flag.summary().lets_through;
                 shown.version = i64::try_from(flag.version).ok();
                 shown.in_force = true;
                 shown.shadowed = local.map(shadowed);
@@ -205,6 +210,7 @@ fn show_local(shown: &mut Shown, local: Local) {
     shown.project = None;
     shown.description = flag.description;
     shown.is_enabled = flag.is_enabled;
+    shown.is_switched_on = flag.is_enabled;
     shown.r#type = Some(type_name(flag.r#type).to_owned());
     shown.rollout_percentage = flag.rollout_percentage.map(|percentage| percentage.to_string());
     shown.target_users = flag.target_users;

@@ -22,6 +22,8 @@ pub enum StaleReason {
     /// Unleash says so itself.
     MarkedStale,
     NeverEvaluated,
+    /// Evaluated, though not in all the days that were asked about.
+    Unused,
     /// Evaluated, and never off, for all the days that were asked about.
     AlwaysOn,
     Unowned,
@@ -34,6 +36,8 @@ pub struct StaleAsked<'a> {
     pub environments: Option<&'a [&'a str]>,
     /// How long a flag must have been on.
     pub days: u32,
+    /// How long ago the last evaluation of an unused flag is, at least.
+    pub unused_days: u32,
     /// Younger ones are left out.
     pub min_age_days: u32,
     pub limit: u32,
@@ -47,6 +51,7 @@ pub struct StalePage {
     pub limit: u32,
     pub offset: u32,
     pub days: u32,
+    pub unused_days: u32,
 }
 
 /// A flag, and what speaks against it.
@@ -94,7 +99,7 @@ type Row = (
 );
 
 impl Manager {
-    /// Flags that are in force and expired, never evaluated, always on, or nobody's.
+    /// Flags that are in force and expired, never evaluated, unused, always on, or nobody's.
     pub async fn stale(&self, asked: StaleAsked<'_>) -> Result<StalePage, ManageError> {
         let database = &self.records()?.database;
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
@@ -116,7 +121,14 @@ impl Manager {
             });
             items.push(StaleFlag { evaluations, enabled, ..flag });
         }
-        Ok(StalePage { items, total, limit: asked.limit, offset: asked.offset, days: asked.days })
+        Ok(StalePage {
+            items,
+            total,
+            limit: asked.limit,
+            offset: asked.offset,
+            days: asked.days,
+            unused_days: asked.unused_days,
+        })
     }
 
     /// `None`: nothing speaks against it.
@@ -156,10 +168,12 @@ impl Manager {
         let always_on = outcomes_since.is_some_and(|since| since <= start)
             && last_evaluated_at.is_some_and(|at| at >= start)
             && last_off_at.is_none_or(|at| at < start);
+        let unused_since = now - TimeDelta::days(i64::from(asked.unused_days));
         let found = [
             (expires_at.is_some_and(|at| at <= now), StaleReason::Expired),
             (marked, StaleReason::MarkedStale),
             (evaluation_count == 0, StaleReason::NeverEvaluated),
+            (last_evaluated_at.is_some_and(|at| at < unused_since), StaleReason::Unused),
             (always_on, StaleReason::AlwaysOn),
             (owner.as_ref().is_none_or(|owner| owner.trim().is_empty()), StaleReason::Unowned),
         ];

@@ -60,7 +60,7 @@ impl Manager {
     }
 
     fn is_on(&self, environment: &str, name: &str) -> bool {
-        matches!(self.standing(environment, name), Standing::Elsewhere(_, flag) if flag.is_switched_on())
+        matches!(self.standing(environment, name), Standing::Elsewhere(_, flag) if flag.is_switched_on() && flag.summary().lets_through)
     }
 }
 

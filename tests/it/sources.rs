@@ -212,3 +212,22 @@ fn topics_are_there_for_every_broker_when_apply_returns() {
         }
     }
 }
+
+#[test]
+fn a_change_made_in_unleash_has_the_name_of_the_person() {
+    let (stack, _together) = Stack::together();
+    let (group, _proxy, flag) = deployment(stack);
+    let group = group.set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
+    let _service = group.start("one");
+    let admin = Admin::new(stack, &group.topics.prefix);
+    admin.turn_off("on");
+    let mut updates = Tap::open(&group.topics.kafka, &group.topics.updates);
+    let update = updates.wait("the change", SOON, |record| {
+        let body = record.json();
+        body["flag_name"] == flag.as_str() && body["event_type"] == "FEATURE_FLAG_UPDATED"
+    });
+    let log = admin.read(&format!("/events/{flag}")).unwrap();
+    let person = log["events"][0]["createdBy"].clone();
+    assert!(person.is_string() && person != "unleash", "{log}");
+    assert_eq!(update.json()["actor"], person);
+}

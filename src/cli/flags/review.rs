@@ -20,9 +20,18 @@ pub struct StaleArgs {
     /// How many days a flag must have been on to be always on
     #[arg(long, default_value_t = 30)]
     days: u32,
+    /// How many days ago the last evaluation of an unused flag is, at least
+    #[arg(long, default_value_t = 90)]
+    unused_days: u32,
     /// Leave out flags that are younger than so many days
     #[arg(long, default_value_t = 0)]
     min_age_days: u32,
+    /// Archive the local flags that are unused (they are off from then on; `flags cleanup` removes them later)
+    #[arg(long)]
+    archive_unused: bool,
+    /// Why they are archived; it is kept with each change
+    #[arg(long, requires = "archive_unused")]
+    reason: Option<String>,
     #[command(flatten)]
     service: Options,
 }
@@ -48,15 +57,21 @@ pub struct CleanupArgs {
 pub async fn stale(args: StaleArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let service = Service::new(&args.service, &global.load_config()?)?;
     let environment = in_environment(args.environment.as_deref());
+    let mut unused = Vec::new();
     for page in 0.. {
         let (days, age, offset) = (args.days, args.min_age_days, page * PAGE);
+        let unused_days = args.unused_days;
         let path = format!(
-            "/api/v1/feature-flags/stale?days={days}&min_age_days={age}&limit={PAGE}&offset={offset}{environment}"
+            "/api/v1/feature-flags/stale?days={days}&unused_days={unused_days}&min_age_days={age}&limit={PAGE}\
+             &offset={offset}{environment}"
         );
         let answered = service.call(Method::GET, &path, None, None::<&Value>).await?;
         let answer: Value = serde_json::from_str(&answered.body)?;
         let flags = list(&answer, "items");
         for flag in flags {
+            if list(flag, "reasons").iter().any(|reason| reason == "unused") {
+                unused.push(flag.clone());
+            }
             let line = match global.output {
                 Output::Json => flag.to_string(),
                 Output::Text => render::printable(&stale_line(flag, days)),
@@ -69,7 +84,34 @@ pub async fn stale(args: StaleArgs, global: &Global) -> anyhow::Result<ExitCode>
             break;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    match args.archive_unused {
+        true => archive(&service, &unused, args.reason.as_deref()).await,
+        false => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Archives unused flags, and says on stderr what became of each.
+async fn archive(service: &Service, unused: &[Value], reason: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut failed = false;
+    for flag in unused {
+        let text = |name: &str| flag.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (name, environment) = (text("name"), text("environment"));
+        let shown = render::printable(&format!("{name} in {environment}"));
+        if text("source") != "local" {
+            eprintln!("flagstream: {shown}: archive it where it is managed, in {}", text("source"));
+            continue;
+        }
+        let path = format!("/api/v1/feature-flags/{}?environment={}", segment(name), segment(environment));
+        let reason = reason.unwrap_or("unused");
+        match service.call(Method::PUT, &path, Some(reason), Some(&json!({"status": "archived"}))).await {
+            Ok(_) => eprintln!("flagstream: {shown}: archived"),
+            Err(error) => {
+                failed = true;
+                eprintln!("flagstream: {shown}: not archived: {error:#}");
+            }
+        }
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 pub async fn cleanup(args: CleanupArgs, global: &Global) -> anyhow::Result<ExitCode> {

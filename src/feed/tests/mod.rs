@@ -291,3 +291,20 @@ async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing
     assert_eq!(field(&updates[0], "previous_version"), 7);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_has_the_name_that_the_webhook_gave() {
+    let world = World::new().await;
+    world.unleash.serve(&[flag("a", true)]);
+    let running = world.feed("one");
+    synced(&running, 1).await;
+    world
+        .hint(r#"{"type":"feature-environment-disabled","createdBy":"ann","featureName":"a","environment":"dev"}"#)
+        .await;
+    until("keeps looking", || world.unleash.script().not_modified >= 2).await;
+    world.unleash.serve(&[flag("a", false)]);
+    let (definitions, events) = (world.records("definitions", 2).await, world.records("events", 2).await);
+    assert_eq!((field(&definitions[1], "actor"), field(&events[1], "actor")), (&json!("ann"), &json!("ann")));
+    assert_eq!(field(&events[0], "actor"), "unleash", "nobody said so");
+    running.stop().await;
+}

@@ -14,12 +14,21 @@ pub struct Summary {
     pub stale: bool,
     /// The largest share that a strategy lets through: of everybody; if all have constraints, of those who fit them.
     pub rollout_percentage: f64,
+    /// Whether a strategy lets anybody through, whatever its constraints say. Without strategies everybody is.
+    pub lets_through: bool,
 }
 
 impl Summary {
     /// Of a flag whose definition cannot be read.
     pub(super) fn nothing() -> Self {
-        Self { kind: None, description: None, project: None, stale: false, rollout_percentage: 0.0 }
+        Self {
+            kind: None,
+            description: None,
+            project: None,
+            stale: false,
+            rollout_percentage: 0.0,
+            lets_through: false,
+        }
     }
 
     pub(super) fn of(feature: &ClientFeature, private: &Private) -> Self {
@@ -30,6 +39,7 @@ impl Summary {
             project: text(&feature.project),
             stale: feature.stale.unwrap_or(false),
             rollout_percentage: rollout(feature.strategies.as_deref().unwrap_or_default(), private),
+            lets_through: lets_through(feature.strategies.as_deref().unwrap_or_default(), private),
         }
     }
 }
@@ -48,6 +58,16 @@ fn rollout(strategies: &[Strategy], private: &Private) -> f64 {
     largest(&mut on.clone().filter(untargeted).map(|(strategy, _)| strategy))
         .or_else(|| largest(&mut on.map(|(strategy, _)| strategy)))
         .unwrap_or(0.0)
+}
+
+fn lets_through(strategies: &[Strategy], private: &Private) -> bool {
+    let now = private.phases.first().map_or(usize::MAX, |phase| phase.strategies);
+    let mut on = strategies.iter().zip(&private.strategies).take(now).filter(|(_, private)| !private.off);
+    let names_nobody = |strategy: &Strategy| {
+        strategy.name == "userWithId"
+            && parameter(strategy, "userIds").is_none_or(|users| users.trim().is_empty())
+    };
+    strategies.is_empty() || on.any(|(strategy, _)| share(strategy) > 0.0 && !names_nobody(strategy))
 }
 
 /// Whether it is about some only, whatever its share of them.
@@ -74,6 +94,19 @@ mod tests {
     use serde_json::json;
 
     use crate::flag::CompiledFlag;
+
+    #[test]
+    fn a_flag_whose_strategies_let_nobody_through_is_told_from_others() {
+        let lets = |strategies: serde_json::Value| {
+            let text = json!({"name": "f", "enabled": true, "strategies": strategies}).to_string();
+            CompiledFlag::compile("e", 1, &text).unwrap().summary().lets_through
+        };
+        let rollout = |share: &str| json!({"name": "flexibleRollout", "parameters": {"rollout": share, "groupId": "f"}});
+        let users = |ids: &str| json!({"name": "userWithId", "parameters": {"userIds": ids}});
+        assert!(lets(json!([])) && lets(json!([{"name": "default"}])));
+        assert!(!lets(json!([rollout("0")])) && !lets(json!([rollout("0"), users(" ")])));
+        assert!(lets(json!([rollout("1")])) && lets(json!([rollout("0"), users("u")])));
+    }
 
     fn percentage(strategies: serde_json::Value) -> f64 {
         let definition = json!({"name": "f", "enabled": true, "strategies": strategies}).to_string();

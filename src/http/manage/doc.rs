@@ -44,6 +44,12 @@ pub struct DeleteQuery {
 pub struct ListQuery {
     /// Flags of this one only.
     environment: Option<String>,
+    /// Only flags whose last evaluation is so many days ago, or longer, and those that were never evaluated.
+    #[param(minimum = 1, maximum = 3650)]
+    unused_days: Option<u32>,
+    /// In which order; by the last evaluation, those that were never evaluated come first.
+    #[param(default = "name")]
+    sort: Option<uses::SortName>,
     #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<u32>,
     #[param(maximum = 1000000, default = 0)]
@@ -72,6 +78,9 @@ pub struct StaleQuery {
     /// How long a flag must have been on to be always on.
     #[param(minimum = 1, maximum = 365, default = 30)]
     days: Option<u32>,
+    /// How long ago the last evaluation of an unused flag is, at least.
+    #[param(minimum = 1, maximum = 3650, default = 90)]
+    unused_days: Option<u32>,
     /// Younger flags are left out.
     #[param(maximum = 365, default = 0)]
     min_age_days: Option<u32>,

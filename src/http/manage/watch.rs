@@ -23,6 +23,9 @@ const BUCKETS_MAX: i64 = 1_500;
 const BUCKETS_DEFAULT: i64 = 24;
 const DAYS_DEFAULT: u32 = 30;
 const DAYS_MAX: u32 = 365;
+/// After how many days without an evaluation a flag is unused.
+const UNUSED_DAYS_DEFAULT: u32 = 90;
+pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
 
 /// How much a flag is used: evaluations, how many found it on, variants, errors, and how long they took, over time.
 #[utoipa::path(
@@ -47,7 +50,7 @@ pub(in crate::http) async fn usage(
     answer(StatusCode::OK, &usage)
 }
 
-/// Lists flags that somebody should look at: expired, marked stale by Unleash, never evaluated, always on, or nobody's.
+/// Lists flags that somebody should look at: expired, marked stale by Unleash, never evaluated, unused, always on, or nobody's.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/stale",
@@ -71,7 +74,8 @@ pub(in crate::http) async fn stale(
     let environments = environments.as_deref();
     let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;
     let min_age_days = ask.whole("min_age_days", 0, 0, DAYS_MAX)?;
-    let asked = StaleAsked { environments, days, min_age_days, limit, offset };
+    let unused_days = ask.whole("unused_days", UNUSED_DAYS_DEFAULT, 1, UNUSED_DAYS_MAX)?;
+    let asked = StaleAsked { environments, days, unused_days, min_age_days, limit, offset };
     let page = api.manager.stale(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }

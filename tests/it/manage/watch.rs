@@ -303,3 +303,53 @@ fn preloading_warms_redis_and_audits_nothing() {
     });
     assert_eq!(refused(&full), ["contexts"]);
 }
+
+#[test]
+fn unused_flags_are_found_sorted_and_archived_in_one_step() {
+    let (stack, _together) = Stack::together();
+    let mut scene = Scene::new(stack);
+    let service = scene.start("one");
+    leads(&service);
+    for name in ["never", "unused", "used"] {
+        let mut flag = new_flag(name);
+        flag["owner"] = json!("ann");
+        assert_eq!(scene.create(&service, &flag).status, 201);
+    }
+    for name in ["unused", "used"] {
+        assert!(is_on(&service, name, "u"));
+    }
+    wait_until("audited", SOON, || scene.database.audited() == 2);
+    scene.database.run(
+        "UPDATE feature_flags SET last_evaluated_at = now() - interval '100 days' WHERE name = 'unused'",
+    );
+    let names = |path: &str| {
+        let answer = get(&scene, &service, path);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let items = answer.json()["items"].as_array().unwrap().clone();
+        items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    const LIST: &str = "/api/v1/feature-flags?environment=development";
+    assert_eq!(names(&format!("{LIST}&sort=last_evaluated_at")), ["never", "unused", "used"]);
+    assert_eq!(names(&format!("{LIST}&sort=last_evaluated_at&unused_days=90")), ["never", "unused"]);
+    assert_eq!(names(&format!("{LIST}&unused_days=101")), ["never"]);
+    let bad = get(&scene, &service, &format!("{LIST}&sort=size"));
+    assert_eq!((bad.status, refused(&bad)), (422, vec!["sort".to_owned()]));
+    let stale = get(&scene, &service, &format!("{STALE}?environment=development")).json();
+    let reasons = |name: &str| {
+        let items = stale["items"].as_array().unwrap();
+        items.iter().find(|item| item["name"] == name).map(|item| item["reasons"].clone())
+    };
+    assert_eq!((reasons("unused"), reasons("used")), (Some(json!(["unused"])), None), "{stale}");
+    assert_eq!(names(&format!("{STALE}?environment=development&unused_days=101")), ["never"]);
+
+    let arguments =
+        ["flags", "stale", "--environment", "development", "--archive-unused", "--url", &service.url];
+    let output = flagstream(scene.group.folder.path(), &arguments, scene.group.settings());
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("unused in development: archived"),
+        "{output:?}"
+    );
+    assert_eq!(scene.show(&service, "unused").json()["status"], "archived");
+    assert_eq!(scene.show(&service, "never").json()["status"], "active");
+}

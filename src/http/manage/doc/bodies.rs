@@ -42,6 +42,7 @@ pub struct FlagBody {
     name: String,
     #[schema(required)]
     description: Option<String>,
+    /// Of a flag of Unleash: switched on, and a strategy lets somebody through.
     is_enabled: bool,
     environment: String,
     evaluation_count: i64,
@@ -51,6 +52,8 @@ pub struct FlagBody {
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
+    /// Switched on in its environment, whatever its strategies say.
+    is_switched_on: bool,
     #[schema(required)]
     r#type: Option<String>,
     #[schema(required, example = "25")]

@@ -110,10 +110,19 @@ pub struct UsageBody {
 
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
+pub enum SortName {
+    Name,
+    LastEvaluatedAt,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum StaleReasonName {
     Expired,
     MarkedStale,
     NeverEvaluated,
+    /// Its last evaluation is `unused_days` ago, or longer.
+    Unused,
     AlwaysOn,
     Unowned,
 }
@@ -153,6 +162,7 @@ pub struct StaleBody {
     limit: u32,
     offset: u32,
     days: u32,
+    unused_days: u32,
 }
 
 #[derive(ToSchema)]

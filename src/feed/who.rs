@@ -1,0 +1,56 @@
+//! Who made a change in Unleash: by the hint of its webhook, else by its event log, where the Admin API may be read.
+
+use std::time::Duration;
+
+use chrono::DateTime;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::message::definition::Source;
+
+use super::Feeder;
+use super::diff::{Diff, Planned};
+use super::follow::Follow;
+use super::origin::Origin;
+
+/// More changes at once are an import or a first sync, which nobody waits for to be told apart.
+const ASKED_FLAGS_MAX: usize = 20;
+/// All questions about one answer of Unleash: changes are published no later than that.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Feeder {
+    /// Gives the changes of an answer their actors, as far as these can be known.
+    pub(super) async fn attribute(&self, place: usize, diff: &mut Diff, follow: &Follow) {
+        let Some(Origin::Unleash(origin)) = self.origins.get(place) else { return };
+        let unknown = |change: &Planned| change.actor.is_none() && change.source == Source::Unleash;
+        for change in diff.changes.iter_mut().filter(|change| unknown(change)) {
+            change.actor = follow.actor(place, &change.flag).map(str::to_owned);
+        }
+        let Some(token) = &self.config.unleash.admin_token else { return };
+        if diff.changes.len() > ASKED_FLAGS_MAX {
+            return;
+        }
+        let asking = async {
+            for change in diff.changes.iter_mut().filter(|change| unknown(change)) {
+                match origin.last_change(token, &change.flag).await {
+                    Ok(Some(last)) if is_later(last.at, change.previous_version) => {
+                        change.actor = Some(last.by)
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        return debug!(flag = change.flag, %error, "Unleash does not say who made a change");
+                    }
+                }
+            }
+        };
+        // What is not known by then is the change of "unleash".
+        let _ = timeout(ASK_TIMEOUT, asking).await;
+    }
+}
+
+/// Whether the event is after the version before this change. One that is not led to that version: this change is that
+/// of something else, such as a segment.
+fn is_later(at: DateTime<chrono::Utc>, previous_version: Option<u64>) -> bool {
+    let at_ms = u64::try_from(at.timestamp_millis()).unwrap_or(0);
+    previous_version.is_none_or(|previous| at_ms > previous)
+}
