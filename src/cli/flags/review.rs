@@ -98,16 +98,19 @@ async fn archive(service: &Service, unused: &[Value], reason: Option<&str>) -> a
         let (name, environment) = (text("name"), text("environment"));
         let shown = render::printable(&format!("{name} in {environment}"));
         if text("source") != "local" {
-            eprintln!("flagstream: {shown}: archive it where it is managed, in {}", text("source"));
+            print::note(format_args!(
+                "flagstream: {shown}: archive it where it is managed, in {}",
+                text("source")
+            ));
             continue;
         }
         let path = format!("/api/v1/feature-flags/{}?environment={}", segment(name), segment(environment));
         let reason = reason.unwrap_or("unused");
         match service.call(Method::PUT, &path, Some(reason), Some(&json!({"status": "archived"}))).await {
-            Ok(_) => eprintln!("flagstream: {shown}: archived"),
+            Ok(_) => print::note(format_args!("flagstream: {shown}: archived")),
             Err(error) => {
                 failed = true;
-                eprintln!("flagstream: {shown}: not archived: {error:#}");
+                print::note(format_args!("flagstream: {shown}: not archived: {error:#}"));
             }
         }
     }
