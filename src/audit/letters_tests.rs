@@ -112,7 +112,7 @@ fn what_a_broker_refuses_is_sent_with_less_each_time() {
 #[test]
 fn a_letter_that_nobody_takes_is_an_error_and_no_loop() {
     let scene = Scene::new();
-    scene.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; 4]);
+    scene.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 4]);
     let error = scene.send(&batch(&[(b"a", header(b"x"))])).unwrap_err();
     assert!(matches!(error, LetterError::Undelivered(RDKafkaErrorCode::MessageSizeTooLarge)), "{error}");
 }
