@@ -33,6 +33,8 @@ impl Scene {
         let cluster = MockCluster::new(1).unwrap();
         let mut config = load_from(None, [], Profile::Dev).unwrap().config;
         crate::dev::embed(&mut config, Some(cluster.bootstrap_servers())).unwrap();
+        // Compressed as in a deployment: the mock broker keeps 5 MiB of a partition and deletes what is older.
+        config.kafka.client.remove("compression.type");
         change(&mut config);
         let topics = &config.topics;
         for topic in [&topics.requests, &topics.events, &topics.dead_letters] {
