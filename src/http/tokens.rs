@@ -41,7 +41,6 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     post,
     path = "/api/v1/tokens",
     operation_id = "createToken",
-    operation_id = "create_token",
     tag = "tokens",
     request_body = TokenRequest,
     responses(
@@ -81,7 +80,6 @@ pub(super) async fn create(
     get,
     path = "/api/v1/tokens",
     operation_id = "listTokens",
-    operation_id = "list_tokens",
     tag = "tokens",
     params(
         ("limit" = Option<u32>, Query, description = "How many at a time; 100 unless said", minimum = 1, maximum = 1000),
@@ -117,7 +115,6 @@ pub(super) async fn list(
     delete,
     path = "/api/v1/tokens/{id}",
     operation_id = "revokeToken",
-    operation_id = "revoke_token",
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
     responses(
@@ -150,7 +147,6 @@ pub(super) async fn revoke(
     get,
     path = "/api/v1/tokens/{id}/changes",
     operation_id = "listTokenChanges",
-    operation_id = "token_changes",
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
     responses(
