@@ -181,6 +181,22 @@ mod tests {
     }
 
     #[test]
+    fn every_reference_leads_to_a_schema() {
+        fn check(value: &Value, document: &Value) {
+            if let Some(target) = value.get("$ref").and_then(Value::as_str) {
+                assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+            }
+            match value {
+                Value::Object(members) => members.values().for_each(|member| check(member, document)),
+                Value::Array(items) => items.iter().for_each(|item| check(item, document)),
+                _ => {}
+            }
+        }
+        let document: Value = serde_json::from_slice(&TEXT).unwrap();
+        check(&document, &document);
+    }
+
+    #[test]
     fn every_operation_is_described_and_says_who_may_call() {
         for (place, operation) in operations() {
             assert!(operation["summary"].as_str().is_some_and(|summary| summary.len() > 8), "{place}");

@@ -48,7 +48,7 @@ pub struct ListQuery {
     #[param(minimum = 1, maximum = 3650)]
     unused_days: Option<u32>,
     /// In which order; by the last evaluation, those that were never evaluated come first.
-    #[param(default = "name")]
+    #[param(inline, default = "name")]
     sort: Option<uses::SortName>,
     #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<u32>,
