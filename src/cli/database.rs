@@ -8,7 +8,9 @@ use crate::database::{Database, DatabaseError, Trouble};
 /// Opens the database, and says so if there is none or it has no tables. Nothing is created.
 pub async fn open(url: &Secret, name: &str) -> anyhow::Result<Database> {
     let database = Database::open_existing(url, name).map_err(|error| match error {
-        DatabaseError::NoFile(_) => anyhow!("{error}: start `flagstream dev` there, or check DATABASE_URL"),
+        DatabaseError::NoFile(_) => {
+            anyhow!("{error}: start `flagstream dev` there, run `flagstream migrate`, or check DATABASE_URL")
+        }
         error => error.into(),
     })?;
     match database.has_tables().await {

@@ -413,7 +413,9 @@ fn odd_headers_are_refused_and_nothing_of_them_comes_back() {
     let looks = || service.metrics().sum("flagstream_access_looks_total", &[]);
     let (before, begun) = (looks(), std::time::Instant::now());
     for _ in 0..200 {
-        assert_eq!(evaluate(&service, Some(&typo), "production").status, 401);
+        // Beyond some wrong tokens a second from one address, 429.
+        let status = evaluate(&service, Some(&typo), "production").status;
+        assert!(matches!(status, 401 | 429), "{status}");
     }
     assert!(
         looks() - before <= begun.elapsed().as_secs_f64() + 2.0,
