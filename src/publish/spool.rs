@@ -157,6 +157,8 @@ impl Spool {
     /// Everything appended so far was sent already: reading goes on behind it.
     pub fn skip_to_end(&mut self) {
         self.read = self.end();
+        // It stands before what is skipped, perhaps in the same segment.
+        self.reader = None;
     }
 
     /// The next parcel that was not read yet, with the place behind it.

@@ -52,6 +52,25 @@ fn parcels_come_in_order_while_more_are_appended() {
     assert_eq!(drain(&mut spool).0, [11]);
 }
 
+/// Kafka was slow twice, and the segment of the first time is still open: what was sent meanwhile is not read again, and what comes
+/// behind it is not lost.
+#[test]
+fn what_is_skipped_in_an_open_segment_is_not_read_and_what_follows_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
+    spool.append(&parcel(1)).unwrap();
+    assert_eq!(drain(&mut spool).0, [1]);
+    for number in [20, 300] {
+        spool.append(&parcel(number)).unwrap();
+    }
+    spool.skip_to_end();
+    for number in [4_000, 50_000, 600_000] {
+        spool.append(&parcel(number)).unwrap();
+    }
+    let (found, damaged, _) = drain(&mut spool);
+    assert_eq!((found, damaged), (vec![4_000, 50_000, 600_000], 0));
+}
+
 #[test]
 fn segments_are_removed_once_they_are_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
