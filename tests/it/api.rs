@@ -37,12 +37,8 @@ impl Scene {
         let is_fed = group.settings().iter().any(|(name, _)| name == "UNLEASH_URL");
         let flags = if is_fed { UNFED_FLAGS } else { FLAGS };
         let service = group.start("one");
-        let url = format!("{}/health", service.url);
         wait_until("all flags in force", SOON, || {
-            get(&url).is_some_and(|(_, body)| {
-                let health: Value = serde_json::from_str(&body).unwrap();
-                health["parts"]["store"]["more"]["flags"].as_u64() >= Some(flags)
-            })
+            service.health()["parts"]["store"]["more"]["flags"].as_u64() >= Some(flags)
         });
         let events = Tap::open(&group.topics.kafka, &group.topics.events);
         let contract = Contract::of(&service.url);
