@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Answer, Callers, Contract, Database, Flag, Flags, Group, Redis, SOON, Service, Stack, Tap, Topics, call,
-    get, is_long, post, wait_until,
+    is_long, post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";

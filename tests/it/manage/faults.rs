@@ -55,6 +55,8 @@ fn the_leader_is_killed_and_what_was_accepted_comes_into_force() {
 fn without_a_leader_a_change_is_accepted_and_kept() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::new(stack);
+    // No leader has ever read the local flags: without this the instance would wait for one.
+    scene.group = scene.group.clone().set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true");
     let mut api = scene.group.prepare("api").roles("api");
     api.spawn();
     api.wait_until_ready();
