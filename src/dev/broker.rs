@@ -56,7 +56,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Makes the broker reachable at a fixed port, [`forward::DEFAULT_PORT`], or at the next one that is free. Call it
+    /// Makes the broker reachable at a fixed port, `forward::DEFAULT_PORT`, or at the next one that is free. Call it
     /// before any client connects: the address is part of the broker's metadata.
     pub async fn advertise(&mut self) -> anyhow::Result<()> {
         let bound: SocketAddr = self.bound().parse().context("the embedded broker's own address")?;

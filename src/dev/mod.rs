@@ -1,6 +1,6 @@
 //! `flagstream dev`: everything in one process, for development.
 //!
-//! An in-process broker ([`broker`], at a fixed port by [`forward`]) with the topics in it, or a real one that is named; a
+//! An in-process broker ([`broker`], at a fixed port by `forward`) with the topics in it, or a real one that is named; a
 //! flag file in place of Unleash ([`sample`]) for each environment; flags that can be changed over HTTP ([`local`]); the
 //! parts that `run` would start; and a [`trickle`] of requests, so that there is something to see. [`kept`] carries kill
 //! switches and definitions over a restart.

@@ -20,7 +20,7 @@ pub struct Evaluated {
     pub flag_name: String,
     /// `None` also for callers who may not see for whom it was.
     pub user_id: Option<String>,
-    /// `None` where the caller may not see it, and where it is larger than [`HISTORY_CONTEXT_BYTES`].
+    /// `None` where the caller may not see it, and where it is larger than `HISTORY_CONTEXT_BYTES`.
     pub context: Option<Box<RawValue>>,
     /// The size of a context that is too large to be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
