@@ -191,8 +191,6 @@ fn two_thousand_reply_topics_that_do_not_exist_stop_nothing() {
 fn repeated_keys_and_headers_are_refused_beyond_their_limits() {
     let (stack, _together) = Stack::together();
     let mut abuse = Abuse::new(stack);
-    // The largest request of all has the time that it takes on a busy machine: this is about sizes.
-    abuse.group = abuse.group.clone().set("FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT", "60s");
     let service = abuse.start();
     let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -209,8 +207,10 @@ fn repeated_keys_and_headers_are_refused_beyond_their_limits() {
     abuse.dead_letters.until("both refused", SOON, |seen| seen.len() >= 2);
     let messages: Vec<_> =
         abuse.dead_letters.seen.iter().map(|letter| letter.header("error-message").unwrap()).collect();
-    assert!(messages[0].starts_with("key: expected at most 65536 bytes"), "{messages:?}");
-    assert!(messages[1].starts_with("correlation-id: expected at most 1024 bytes"), "{messages:?}");
+    // In different partitions, by their keys.
+    for expected in ["key: expected at most 65536 bytes", "correlation-id: expected at most 1024 bytes"] {
+        assert!(messages.iter().any(|message| message.starts_with(expected)), "{messages:?}");
+    }
     let events = service.metrics().sum("flagstream_events_published_total", &[]);
     assert_eq!(events, 1_001.0);
 }
