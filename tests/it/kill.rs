@@ -295,7 +295,7 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
     let (stack, _together) = Stack::together();
     let scene = Scene::new(stack);
     let (one, two) = (scene.group.start("one"), scene.group.start("two"));
-    let expires_at = chrono::Utc::now() + chrono::TimeDelta::milliseconds(2_500);
+    let expires_at = chrono::Utc::now() + chrono::TimeDelta::seconds(6);
     let killed =
         kill(&one, "plain", &json!({"reason": "for a while", "expires_at": expires_at.to_rfc3339()})).json();
     let version = killed["version"].as_u64().unwrap();
