@@ -12,6 +12,7 @@ MEMORY_GROWTH_MAX_MIB = 256
 # Below this a latency is noise: twice of nothing is nothing.
 FLOOR_MS = {"kafka": 400.0, "http": 50.0}
 AFTERWARDS_SECONDS = 120
+WARM_UP_SECONDS = 5
 
 
 def main(argv):
@@ -56,6 +57,9 @@ def run(options, chosen):
             service.create_topic = lambda topic: create_topic(service.kafka, topic)
             load = Load(service, PARTITIONS, attacked=0)
             load.start()
+            # The first answers wait for partitions and connections.
+            time.sleep(WARM_UP_SECONDS)
+            load.take()
             time.sleep(options.seconds)
             before = [percentile(values, 0.99) for values in load.take()[:2]]
             memory = peak = service.memory_mib()
