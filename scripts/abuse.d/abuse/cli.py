@@ -131,7 +131,9 @@ def goes_on(service, peak):
 def create_topic(kafka, topic):
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    for future in AdminClient({"bootstrap.servers": kafka}).create_topics([NewTopic(topic, 1, 1)]).values():
+    # Kept until the answer is there: without the client there is none.
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.create_topics([NewTopic(topic, 1, 1)]).values():
         future.result(30)
 
 
