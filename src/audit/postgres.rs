@@ -112,7 +112,7 @@ impl Rows for PostgresRows {
             let entered = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partitions);
             entered.execute(&mut *connection).await?;
             let streams = streams::known(connection, &log.topic, partitions).await?;
-            let heads = chain::heads(connection, &log.topic, partitions).await?;
+            let heads = chain::begin(connection, &log.topic, partitions).await?;
             Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams, heads))
         });
         let (standing, mut streams, heads) = standing.await?;

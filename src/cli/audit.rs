@@ -3,21 +3,19 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::audit;
-use crate::audit::verify::{self, Progress, Range, Verified, VerifyError};
+use crate::audit::verify::{self, Progress, Range, Verified};
 use crate::config::Config;
 use crate::database::Database;
 
+use super::progress::watched;
 use super::{Global, Output, UsageError, database, moment, print};
 
-/// How often the progress bar is updated.
-const TICK: Duration = Duration::from_millis(200);
+const BAR: &str = "{wide_bar} {percent:>3} %  {pos} of {len} blocks  {elapsed_precise}";
 /// Most problems that are printed as text; `--output json` has more.
 const SHOWN_MAX: usize = 50;
 
@@ -61,39 +59,17 @@ async fn verify(args: VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (range, progress) = (Range { from: args.from, to: args.to }, Progress::default());
     let kafka = (!args.without_kafka).then_some(&config);
     let hasher = audit::hasher(&config);
-    let verified = watched(verify::verify(&postgres, kafka, &hasher, &range, &progress), &progress).await?;
+    let verifying = verify::verify(&postgres, kafka, &hasher, &range, &progress);
+    let verified = watched(verifying, BAR, |bar| {
+        bar.set_length(progress.expected.load(Ordering::Relaxed));
+        bar.set_position(progress.blocks.load(Ordering::Relaxed));
+    })
+    .await?;
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&verified)?,
         Output::Text => text(&verified, &config).join("\n"),
     })?;
     Ok(if verified.problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Shows the progress on a terminal.
-async fn watched(
-    work: impl Future<Output = Result<Verified, VerifyError>>,
-    progress: &Progress,
-) -> Result<Verified, VerifyError> {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) =
-        ProgressStyle::with_template("{wide_bar} {percent:>3} %  {pos} of {len} blocks  {elapsed_precise}")
-    {
-        bar.set_style(style);
-    }
-    let mut work = std::pin::pin!(work);
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            done = &mut work => {
-                bar.finish_and_clear();
-                return done;
-            }
-            _ = ticks.tick() => {
-                bar.set_length(progress.expected.load(Ordering::Relaxed));
-                bar.set_position(progress.blocks.load(Ordering::Relaxed));
-            }
-        }
-    }
 }
 
 fn text(verified: &Verified, config: &Config) -> Vec<String> {

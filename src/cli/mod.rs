@@ -20,6 +20,7 @@ pub mod manual;
 pub mod migrate;
 mod moment;
 pub mod print;
+mod progress;
 mod render;
 pub mod replay;
 pub mod request;

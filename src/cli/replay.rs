@@ -6,21 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal, topics};
 
+use super::progress::watched;
 use super::{Global, Output, UsageError, database, moment, print};
 
-/// How often the bar moves.
-const TICK: Duration = Duration::from_millis(200);
+const BAR: &str = "{wide_bar} {percent:>3} %  {msg}  {elapsed_precise}";
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +85,14 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let started = std::time::Instant::now();
     let progress = Arc::new(Progress::default());
     let replaying = replayed(&config, &args, with, &proposals, &wanted, &progress);
-    let session = watched(replaying, &progress).await?;
+    let session = watched(replaying, BAR, |bar| {
+        let rows = progress.rows.load(Ordering::Relaxed);
+        let per_second = rows as f64 / bar.elapsed().as_secs_f64().max(0.001);
+        bar.set_length(1_000);
+        bar.set_position(progress.done.load(Ordering::Relaxed).into());
+        bar.set_message(format!("{rows} evaluations, {per_second:.0}/s"));
+    })
+    .await?;
     let seconds = started.elapsed().as_secs_f64();
     let report = &session.report;
     print::line(&match global.output {
@@ -142,29 +147,4 @@ fn proposals(args: &Args, config: &Config) -> anyhow::Result<Vec<Proposal>> {
     let text = std::fs::read_to_string(path).with_context(place)?;
     let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
     proposal::read(&text, environment, args.from).map_err(|error| anyhow!("{}: {error}", path.display()))
-}
-
-/// Shows how far it is, where somebody looks.
-async fn watched<T>(work: impl Future<Output = T>, progress: &Progress) -> T {
-    let bar = ProgressBar::new(1_000);
-    // A template that is no good is one that the test has not seen.
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}  {elapsed_precise}") {
-        bar.set_style(style);
-    }
-    let mut work = std::pin::pin!(work);
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            done = &mut work => {
-                bar.finish_and_clear();
-                return done;
-            }
-            _ = ticks.tick() => {
-                let rows = progress.rows.load(Ordering::Relaxed);
-                let per_second = rows as f64 / bar.elapsed().as_secs_f64().max(0.001);
-                bar.set_position(progress.done.load(Ordering::Relaxed).into());
-                bar.set_message(format!("{rows} evaluations, {per_second:.0}/s"));
-            }
-        }
-    }
 }

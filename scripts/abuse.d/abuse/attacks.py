@@ -89,54 +89,50 @@ def address(service):
     return host, int(port)
 
 
-def silent_sockets(service, _):
-    """2,000 connections that send nothing, for 20 seconds."""
-    sockets = []
-    for _ in range(2000):
+def connections(service, count, head=b""):
+    """Opens up to `count` connections and sends `head` on each; fewer if the service or the system takes no more."""
+    opened = []
+    for _ in range(count):
         try:
-            sockets.append(socket.create_connection(address(service), timeout=5))
+            connection = socket.create_connection(address(service), timeout=5)
+            opened.append(connection)
+            connection.send(head)
         except OSError:
             break
-    time.sleep(20)
-    for connection in sockets:
+    return opened
+
+
+def close(opened):
+    for connection in opened:
         connection.close()
+
+
+def silent_sockets(service, _):
+    """2,000 connections that send nothing, for 20 seconds."""
+    opened = connections(service, 2000)
+    time.sleep(20)
+    close(opened)
 
 
 def slow_bodies(service, _):
     """1,024 bodies that never come; a kill switch must work all the same."""
-    sockets = []
     head = b"POST /api/v1/feature-flags/evaluate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
-    for _ in range(1024):
-        try:
-            connection = socket.create_connection(address(service), timeout=5)
-            connection.send(head)
-            sockets.append(connection)
-        except OSError:
-            break
+    opened = connections(service, 1024, head)
     time.sleep(1)
     status, body = service.call("POST", "/api/v1/feature-flags/on/kill?environment=production", {"reason": "abuse"}, token=TOKEN)
     if status != 200:
         raise RuntimeError(f"the kill switch was refused: {status} {body[:200]}")
     service.call("DELETE", "/api/v1/feature-flags/on/kill?environment=production", token=TOKEN)
     time.sleep(5)
-    for connection in sockets:
-        connection.close()
+    close(opened)
 
 
 def impossible_versions(service, _):
     """1,800 calls that wait for a version that cannot come."""
     head = b"GET /flags/on/check?user_id=u&min_version=18446744073709551615 HTTP/1.1\r\nHost: x\r\n\r\n"
-    sockets = []
-    for _ in range(1800):
-        try:
-            connection = socket.create_connection(address(service), timeout=5)
-            connection.send(head)
-            sockets.append(connection)
-        except OSError:
-            break
+    opened = connections(service, 1800, head)
     time.sleep(5)
-    for connection in sockets:
-        connection.close()
+    close(opened)
 
 
 def regexes(service, _):

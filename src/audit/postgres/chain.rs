@@ -20,13 +20,22 @@ const ADD_BLOCKS: &str = "INSERT INTO audit_blocks
 const MOVE_HEADS: &str = "UPDATE audit_chains AS c SET number = m.number, hash = m.hash
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS m (chain, number, hash) WHERE c.chain = m.chain";
 
-/// Where the chains of these partitions end, by partition; chains that do not exist are begun.
-pub(super) async fn heads(
+/// Begins the chains of these partitions that do not exist yet, and returns where each ends, by partition.
+pub(super) async fn begin(
     connection: &mut PgConnection,
     topic: &str,
     partitions: &[i32],
 ) -> Result<BTreeMap<i32, Head>, DatabaseError> {
     sqlx::query(ENTER).bind(topic).bind(partitions).execute(&mut *connection).await?;
+    heads(connection, topic, partitions).await
+}
+
+/// Where the chains of these partitions end, by partition.
+async fn heads(
+    connection: &mut PgConnection,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, Head>, DatabaseError> {
     let rows = sqlx::query(HEADS).bind(topic).bind(partitions).fetch_all(connection).await?;
     let head = |row: &sqlx::postgres::PgRow| {
         let hash: Vec<u8> = row.try_get("hash")?;
