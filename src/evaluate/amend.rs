@@ -1,4 +1,4 @@
-//! What must be done differently when a batch is processed again, because the broker refused part of it.
+//! Per-record changes that apply when a batch is retried because the broker rejected part of it.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,11 @@ use crate::message::request::RefusalCode;
 
 use super::batch::Place;
 
-/// For how long a size that was refused is taken to be refused again without asking the broker.
+/// An event of a size that the broker rejected is rejected locally for this long, without asking the broker again.
 const REFUSED_SIZE_TTL: Duration = Duration::from_secs(60);
 
-/// How much of the original record a dead letter keeps. Its coordinates and the reason always stand in it.
+/// The parts of the original record that its dead letters contain. The record's position and the reason are always
+/// included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     Everything,
@@ -20,25 +21,26 @@ pub enum Kept {
     Nothing,
 }
 
-/// Amendments by record. They are forgotten once the record is committed.
+/// Changes by record. The entries of a record are removed once it is committed.
 #[derive(Debug, Default)]
 pub struct Amendments {
     events: AHashMap<(Place, u32), RefusalCode>,
-    /// How much of a record its dead letters keep, where that is not all of it.
+    /// Content of a record's dead letters. A record without an entry is kept completely.
     kept: AHashMap<Place, Kept>,
     unanswered: AHashSet<Place>,
-    /// Records that become a dead letter instead of being evaluated.
+    /// Records that are written as dead letters instead of being evaluated.
     unprocessable: AHashSet<Place>,
     refused_size: Option<(usize, Instant)>,
 }
 
 impl Amendments {
-    /// The event with this index becomes a dead letter.
+    /// Replaces the event with this index by a dead letter.
     pub fn refuse_event(&mut self, place: Place, index: u32, code: RefusalCode) {
         self.events.insert((place, index), code);
     }
 
-    /// The record's dead letters keep less of it: no body, then neither key nor headers.
+    /// Reduces what the record's dead letters contain by one step: first the body is omitted, then also key and
+    /// headers.
     pub fn shorten_dead_letter(&mut self, place: Place) {
         let kept = match self.kept(place) {
             Kept::Everything => Kept::KeyAndHeaders,
@@ -47,7 +49,7 @@ impl Amendments {
         self.kept.insert(place, kept);
     }
 
-    /// The record becomes a dead letter: it could not be processed.
+    /// Marks the record as unprocessable: it is written as a dead letter instead of being evaluated.
     pub fn give_up(&mut self, place: Place) {
         self.unprocessable.insert(place);
     }
@@ -56,12 +58,12 @@ impl Amendments {
         !self.unprocessable.is_empty() && self.unprocessable.contains(&place)
     }
 
-    /// The record's reply is dropped.
+    /// Drops the record's reply.
     pub fn drop_reply(&mut self, place: Place) {
         self.unanswered.insert(place);
     }
 
-    /// An event of this size was too large for the topic.
+    /// Remembers that the topic rejected an event of this size, in bytes, as too large.
     pub fn learn_refused_size(&mut self, bytes: usize) {
         let smallest = self.refused_size().map_or(bytes, |known| known.min(bytes));
         self.refused_size = Some((smallest, Instant::now()));
@@ -73,7 +75,7 @@ impl Amendments {
         if self.events.is_empty() && self.refused_size.is_none() { None } else { known().or_else(too_large) }
     }
 
-    /// How much of the record its dead letters keep.
+    /// The parts of the record that its dead letters contain.
     pub fn kept(&self, place: Place) -> Kept {
         self.kept.get(&place).copied().unwrap_or(Kept::Everything)
     }
@@ -82,7 +84,7 @@ impl Amendments {
         self.unanswered.contains(&place)
     }
 
-    /// Forgets what lies before the committed `positions`.
+    /// Removes the entries of all records before the committed `positions`, given as (partition, next offset).
     pub fn committed(&mut self, positions: &[(i32, i64)]) {
         let open = |place: &Place| {
             !positions.iter().any(|(partition, next)| place.partition == *partition && place.offset < *next)

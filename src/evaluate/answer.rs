@@ -1,4 +1,4 @@
-//! From one record to its results: decode, evaluate on one snapshot, encode, send.
+//! The processing of one record: decode, evaluate on one snapshot, encode, send.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,60 +26,63 @@ use super::headers::{Headers, reply_to};
 use super::outbox::{Outbox, place, results_too_large};
 use super::unserved;
 
-/// Most bytes that the events of one request and its reply may take, by what is known before they are made.
+/// Upper bound in bytes of one request's events and reply together, estimated before they are encoded.
 const MAX_RESULT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Most bytes of JSON that a request in Avro may become; beyond [`MAX_REQUEST_BYTES`] it is refused by its size.
+/// Upper bound in bytes of the JSON that an Avro request is converted to. A request larger than [`MAX_REQUEST_BYTES`]
+/// is rejected later, by its size.
 const MAX_TEXT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
-/// When a record whose schema cannot be looked up is tried again: the registry is away, or has not answered yet.
+/// Delay before a record is retried whose schema lookup failed because the schema registry is unreachable.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 const PENDING_RETRY: Duration = Duration::from_millis(200);
 
-/// What a worker does with each record. The load tool's bare loop is the other implementation.
+/// Processes the records of a worker. The service uses [`Responder`]; the load tool's baseline is the other
+/// implementation.
 pub trait Respond: Send {
-    /// Called before the records of one fetch: they share a snapshot and a moment.
+    /// Called before the records of one fetch, which all use the same snapshot and the same time.
     fn begin(&mut self);
-    /// Called for a record that waits behind another one of its partition: what it needs can be looked up meanwhile.
+    /// Called for a record of a paused partition, so that its schema can be looked up in the meantime.
     fn prepare(&mut self, _record: &Record<'_>) {}
-    /// Sends everything that the record asks for.
+    /// Sends the record's results to the outbox.
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded>;
 }
 
-/// What became of a record.
+/// The outcome of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Responded {
-    /// Everything that it asks for is sent, or a dead letter is.
+    /// All results of the record were sent, or a dead letter in their place.
     Done,
-    /// It cannot be read now, for a reason that is not its own; nothing is sent. It is tried again after this time.
+    /// The record cannot be decoded at the moment, for example because the schema registry is unreachable. Nothing was
+    /// sent; the record is retried after `retry_after`.
     HeldUp { why: Arc<str>, retry_after: Duration },
 }
 
-/// The real thing. The buffers are reused from event to event.
+/// Evaluates requests on the flags in force. The buffers are reused for every record.
 #[derive(Debug)]
 pub struct Responder {
     scene: Scene,
     reader: Reader,
-    /// The JSON of a request in Avro.
+    /// Buffer for the JSON of an Avro request.
     text: Vec<u8>,
     event: Vec<u8>,
     reply: ReplyWriter,
 }
 
-/// What all records of a fetch have in common.
+/// State that all records of one fetch share.
 #[derive(Debug)]
 struct Scene {
     parts: Parts,
     hostname: String,
     topic_hash: u32,
-    /// `None`: what was asked is written as it is.
+    /// `None`: user data is written to results unchanged.
     privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
     now: String,
     now_micros: i64,
 }
 
-/// The environment of a request; without flags if this deployment does not serve it.
+/// The environment of a request. `flags` is `None` if this deployment does not serve the environment.
 struct Served<'s> {
     name: &'s str,
     flags: Option<(&'s Arc<str>, &'s Arc<EnvironmentFlags>)>,
@@ -144,7 +147,7 @@ impl Respond for Responder {
 }
 
 impl Scene {
-    /// All answers to one request: an event each, and the reply.
+    /// Sends all results of one request: one event per flag, and the reply.
     fn answer(
         &self,
         request: &Request<'_>,
@@ -216,7 +219,8 @@ impl Scene {
         }
     }
 
-    /// A caller without user and session is drawn alike for all flags of the request, and again if it is processed again.
+    /// Gives a caller without user and session an anonymous id derived from the record's position, so that all flags of
+    /// the request are drawn alike, and again alike if the record is processed again.
     fn name_nobody(&self, request: &mut Request<'_>, record: &Record<'_>) {
         let context = &mut request.context;
         if context.is_anonymous() && context.anonymous_id.is_none() {
@@ -227,7 +231,7 @@ impl Scene {
         }
     }
 
-    /// What an event has as its session: the caller's, or what a draw was made for in its place.
+    /// The session id of an event: the caller's, or the generated id if a draw used it.
     fn session<'a>(
         served: &Served<'_>,
         request: &'a Request<'_>,
@@ -252,7 +256,8 @@ impl Scene {
         Served { name, flags }
     }
 
-    /// What may be written of a request, and the key of what is written.
+    /// The parts of a request that may be written to results, and the key of those results. Both are pseudonymized if
+    /// privacy is configured.
     fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
         let (context, json) = (&request.context, &request.context_json);
         match &self.privacy {
@@ -332,12 +337,12 @@ impl Scene {
     }
 }
 
-/// Since then.
+/// Nanoseconds since `start`.
 pub fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Refuses what would make the results too large, before any of them is made.
+/// Rejects a request whose results would be too large, before any of them is encoded.
 fn check(
     request: &Request<'_>,
     record: &Record<'_>,
@@ -356,7 +361,7 @@ fn check(
     if bytes > MAX_RESULT_BYTES { Err(results_too_large(bytes, MAX_RESULT_BYTES)) } else { Ok(()) }
 }
 
-/// The refusal of a record whose results ran out of time again and again.
+/// The refusal of a record whose results repeatedly could not be committed within the transaction timeout.
 fn unprocessable() -> Refusal {
     let message =
         "its results could not be committed within the time of a transaction, alone and several times";

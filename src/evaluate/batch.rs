@@ -1,18 +1,18 @@
-//! An open batch: how far each partition was read, and what was sent for which record.
+//! The state of an open batch: the position in each partition, and the results sent for each record.
 
 use std::time::{Duration, Instant};
 
 use crate::kafka::producer::ROUND_BYTES;
 use crate::message::request::RefusalCode;
 
-/// Where a result belongs, in the requests topic.
+/// Position of a record in the requests topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     pub partition: i32,
     pub offset: i64,
 }
 
-/// What was sent.
+/// The kind of a sent result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     Event {
@@ -20,7 +20,7 @@ pub enum Sent {
         bytes: usize,
     },
     DeadLetter,
-    /// Position among the batch's reply topics.
+    /// A reply; `topic` is the index into the batch's reply topics.
     Reply {
         topic: usize,
     },
@@ -29,23 +29,23 @@ pub enum Sent {
 /// One batch, from its first record to its commit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Per partition the offset behind the last record, in order of appearance.
+    /// The offset after the last record of each partition, in order of first appearance.
     positions: Vec<(i32, i64)>,
     sent: Vec<(Place, Sent)>,
     reply_topics: Vec<String>,
     pub records: usize,
     pub bytes: usize,
-    /// Bytes of events since the last flush, by partition, and of everything else.
+    /// Bytes of events sent since the last flush, by partition.
     round: Vec<(i32, usize)>,
     round_of_others: usize,
     pub opened: Instant,
-    /// Time spent on the records themselves.
+    /// Time spent processing the records, without waiting for the broker.
     pub busy: Duration,
     /// The earliest timestamp among the records, in milliseconds since 1970.
     pub oldest_ms: u64,
-    /// Dead letters by code, to be counted when they are committed.
+    /// Codes of the dead letters. They are counted when the batch is committed.
     pub dead_letters: Vec<RefusalCode>,
-    /// Bytes of the dead letters of the last record that had any.
+    /// Total bytes of the dead letters of the last record that had any.
     letters: Option<(Place, usize)>,
 }
 
@@ -83,7 +83,7 @@ impl Batch {
         self.oldest_ms = u64::MAX;
     }
 
-    /// A record was taken; what is committed later is the offset behind it.
+    /// Records that a record was processed: the offset after it will be committed.
     pub fn advance(&mut self, place: Place, timestamp_ms: i64) {
         if self.records == 0 {
             self.opened = Instant::now();
@@ -96,19 +96,20 @@ impl Batch {
         }
     }
 
-    /// Bytes of the dead letters that the record has in this batch, with another one of `bytes`.
+    /// Total bytes of the record's dead letters in this batch, including a further one of `bytes`.
     pub fn letter_bytes(&mut self, place: Place, bytes: usize) -> usize {
         let before = self.letters.filter(|(last, _)| *last == place).map_or(0, |(_, sum)| sum);
         self.letters = Some((place, before + bytes));
         before + bytes
     }
 
-    /// How many records were sent.
+    /// Number of results sent.
     pub fn sent_count(&self) -> usize {
         self.sent.len()
     }
 
-    /// The ticket under which a failed delivery of this will be reported; `bytes` with key and headers.
+    /// Registers a result of `bytes`, key and headers included, and returns the delivery id under which a failed
+    /// delivery is reported.
     pub fn ticket(&mut self, place: Place, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
         match sent {
@@ -124,12 +125,12 @@ impl Batch {
         self.sent.len() - 1
     }
 
-    /// Takes the last ticket back: what it was for was not sent.
+    /// Removes the last delivery id, because its result was not sent.
     pub fn withdraw_ticket(&mut self) {
         self.sent.pop();
     }
 
-    /// Whether what was sent fills a request to one partition.
+    /// Whether the results sent since the last flush fill a produce request to one partition.
     pub fn is_round_full(&self) -> bool {
         let fullest = self.round.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         fullest.max(self.round_of_others) >= ROUND_BYTES
@@ -156,7 +157,7 @@ impl Batch {
         self.sent.get(ticket).copied()
     }
 
-    /// (partition, next offset).
+    /// The positions to commit, as (partition, next offset).
     pub fn positions(&self) -> &[(i32, i64)] {
         &self.positions
     }

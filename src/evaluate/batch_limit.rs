@@ -1,42 +1,43 @@
-//! How many records a batch may have: fewer after a failure or a slow commit, more again while batches commit quickly.
+//! Limit for the records of a batch. It shrinks after a failure or a slow commit and grows while batches commit
+//! quickly.
 //!
 //! ```text
-//! failed, or took more than half of the time a batch may take ──► half of what it had, down to one record
-//! was full, and took less than a quarter of that time         ──► twice as many, until there is no limit any more
+//! failed, or took more than half of the allowed time    ──► half of its records, down to one
+//! was full, and took less than a quarter of that time   ──► twice as many records, until there is no limit
 //! ```
 
 use std::time::Duration;
 
 use super::batch::Place;
 
-/// From this many records on there is no limit: it is more than any batch takes in one fetch.
+/// Number of records at which the limit is removed: no batch takes more in one fetch.
 const UNLIMITED_RECORDS: usize = 16_384;
-/// How often a record must run out of time alone, before it is given up as one that cannot be processed.
+/// Number of times that a record must time out alone before it is written as a dead letter.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// The size of the next batch.
+/// Limits the records of the next batch.
 #[derive(Debug, Default)]
 pub struct BatchLimit {
-    /// `None`: no limit of its own.
+    /// `None`: no limit.
     records: Option<usize>,
-    /// A record that ran out of time alone, and how often in a row.
+    /// A record that timed out alone, and the number of consecutive times.
     suspect: Option<(Place, u32)>,
 }
 
 impl BatchLimit {
-    /// Most records of the next batch, out of `most` that are allowed anyway.
+    /// Maximum number of records of the next batch; `most` is the configured maximum.
     pub fn records(&self, most: usize) -> usize {
         self.records.map_or(most, |records| records.min(most))
     }
 
-    /// A batch of so many records could not be committed.
+    /// Records that a batch of this many records could not be committed.
     pub fn failed(&mut self, records: usize) {
         if records > 0 {
             self.records = Some((records / 2).max(1));
         }
     }
 
-    /// A batch of so many records was committed after `took`, of `allowed` that it might have taken.
+    /// Records that a batch of this many records was committed after `took`, out of the `allowed` time.
     pub fn committed(&mut self, records: usize, took: Duration, allowed: Duration) {
         self.suspect = None;
         if took > allowed / 2 {
@@ -48,7 +49,8 @@ impl BatchLimit {
         }
     }
 
-    /// A batch of this record alone ran out of time while the broker acknowledged results. Whether that was once too often.
+    /// Records that a batch of only this record timed out while the broker acknowledged results. `true` if that
+    /// happened too often.
     pub fn ran_out_of_time(&mut self, place: Place) -> bool {
         let attempts = match self.suspect {
             Some((suspect, attempts)) if suspect == place => attempts + 1,

@@ -1,4 +1,4 @@
-//! The Kafka clients of a worker, and how its consumer is set back.
+//! The Kafka clients of a worker, and seeking its consumer back to committed offsets.
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use super::Parts;
 use super::error::SessionError;
 use super::session::{FETCH_RECORDS, STEP};
 
-/// How long a start of transactions may take before it is tried anew: the broker may be away.
+/// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
 
-/// A producer that has ended whatever its predecessor left open.
+/// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
+/// name left open. `careful` sends each record in a produce request of its own.
 pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
@@ -26,7 +27,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
     client::compress(&mut config, &parts.config.kafka)
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
-        // Requests go out when they are full, or at the end of a batch, which flushes.
+        // A produce request is sent when it is full, or at the end of a batch, which flushes.
         .set("linger.ms", LINGER_MS)
         .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("queue.buffering.max.kbytes", "262144")
@@ -41,7 +42,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
                 .set("transaction.timeout.ms", delivery.transaction_timeout.as_millis().to_string());
         }
         DeliveryMode::AtLeastOnce => {
-            // A gap ends the producer, so that no result overtakes one that failed.
+            // After a lost record the producer fails, so that no later result overtakes it.
             config.set("enable.gapless.guarantee", "true");
         }
     }
@@ -53,7 +54,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
     Ok(producer)
 }
 
-/// A static member of the evaluators' group.
+/// Creates the worker's consumer, a static member of the evaluators' group.
 pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
     let client = format!("evaluator-{index}");
     let mut config = client::member(&parts.config, "evaluator", &client, &member_name(parts, index));
@@ -62,14 +63,14 @@ pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionErr
         .map_err(SessionError::Consumer)
 }
 
-/// Sets every assigned partition back to its committed offset, or to its start.
+/// Seeks every assigned partition back to its committed offset, or to its start if nothing is committed.
 pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
     consumer.serve().map_err(SessionError::Consumer)?;
     let assigned = consumer.inner().assignment().map_err(SessionError::Consumer)?;
     rewind_these(consumer, topic, assigned)
 }
 
-/// The same of some of them.
+/// Seeks the given partitions back to their committed offsets, or to their start if nothing is committed.
 pub fn rewind_these(
     consumer: &BatchConsumer,
     topic: &str,
@@ -79,7 +80,7 @@ pub fn rewind_these(
     let committed = inner.committed_offsets(assigned, STEP).map_err(SessionError::Consumer)?;
     let mut targets = TopicPartitionList::new();
     for element in committed.elements_for_topic(topic) {
-        // Without an answer there is no offset either, and that is not the start of the partition.
+        // A failed lookup carries no offset either. It must not be mistaken for a partition without a committed offset.
         element.error().map_err(SessionError::Consumer)?;
         let offset = match element.offset() {
             Offset::Offset(offset) => Offset::Offset(offset),
@@ -90,7 +91,7 @@ pub fn rewind_these(
     seek(consumer, targets)
 }
 
-/// Sets partitions to these offsets: the next fetch begins there.
+/// Seeks partitions to the given offsets, where the next fetch starts.
 pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(), SessionError> {
     if targets.count() > 0 {
         let sought = consumer.inner().seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
@@ -104,7 +105,8 @@ pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(),
     Ok(())
 }
 
-/// Stable over restarts and different for every worker of every instance: a new life fences the old one.
+/// Name of the worker's producer and consumer: stable over restarts and unique per worker and instance, so that a
+/// restarted worker fences its predecessor.
 fn member_name(parts: &Parts, index: usize) -> String {
     format!("{}-evaluator-{}-{index}", parts.config.kafka.group_id, parts.config.instance)
 }

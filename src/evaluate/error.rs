@@ -1,10 +1,10 @@
-//! Why a session of a worker ends, and what follows from it.
+//! The errors that end a worker's session, and their classification for recovery.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::session::STEP;
 
-/// Why a session ended with its batch uncommitted.
+/// Reason why a session ended with its batch uncommitted.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("producer: {0}")]
@@ -24,12 +24,12 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Whether a new consumer is needed as well.
+    /// Whether the consumer has to be replaced too, and not only the producer.
     pub fn ends_consumer(&self) -> bool {
         matches!(self, Self::Consumer(_))
     }
 
-    /// Another process lives under this worker's name, or the group has given its partitions away.
+    /// Whether the worker was fenced: another process uses its name, or the group reassigned its partitions.
     pub fn is_fenced(&self) -> bool {
         use RDKafkaErrorCode as Code;
         let (Self::Producer(error) | Self::Consumer(error) | Self::Commit(error)) = self else {
@@ -48,12 +48,13 @@ impl SessionError {
         )
     }
 
-    /// There was a producer and a consumer, and the batch failed all the same.
+    /// Whether the batch failed although producer and consumer could be created.
     pub fn is_of_delivery(&self) -> bool {
         !matches!(self, Self::Producer(_) | Self::Consumer(_) | Self::TopicRecreated)
     }
 
-    /// The group shared out its partitions anew while the batch was open. Expected whenever a member comes or goes.
+    /// Whether the group reassigned partitions while the batch was open. This is expected whenever a member joins or
+    /// leaves.
     pub fn is_rebalance(&self) -> bool {
         use RDKafkaErrorCode as Code;
         let Self::Commit(error) = self else { return false };
@@ -63,7 +64,8 @@ impl SessionError {
         )
     }
 
-    /// A refusal is answered at once by doing it differently, without waiting.
+    /// Whether the broker rejected records. The worker then retries immediately, without backoff, after recording what
+    /// to change.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }

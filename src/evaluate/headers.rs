@@ -1,4 +1,4 @@
-//! The headers of a request: what is passed on, and where the reply goes.
+//! The headers of a request: those that are copied to its results, and the reply topic.
 
 use rdkafka::message::{Header, OwnedHeaders};
 
@@ -9,17 +9,17 @@ use crate::message::trace;
 
 use super::outbox::{Outbox, place};
 
-/// Name of the header that callers find their own replies and events by.
+/// Name of the header by which callers find their own replies and events.
 pub const CORRELATION_ID: &str = "correlation-id";
 
-/// The headers that go from a request to its results.
+/// The headers that are copied from a request to its results.
 #[derive(Debug, Default)]
 pub struct Headers<'r> {
     pub correlation_id: Option<&'r str>,
     pub traceparent: Option<&'r str>,
-    /// As events take them; `None` where there are none.
+    /// The headers as Kafka headers for events; `None` if there are none.
     pub passed_on: Option<OwnedHeaders>,
-    /// What they take on the wire.
+    /// Size of the headers on the wire, in bytes.
     pub bytes: usize,
 }
 
@@ -29,7 +29,7 @@ impl<'r> Headers<'r> {
             return Self::default();
         }
         let correlation_id = record.header(c"correlation-id");
-        // What is longer than any that the standard knows is malformed, and so absent.
+        // A longer value than any valid one is malformed and treated as absent.
         let traceparent = record.header(trace::HEADER).filter(|text| text.len() <= MAX_CORRELATION_ID_BYTES);
         let mut headers = Self { correlation_id, traceparent, ..Self::default() };
         for (key, value) in [(CORRELATION_ID, correlation_id), (trace::TRACEPARENT, traceparent)] {
@@ -43,12 +43,12 @@ impl<'r> Headers<'r> {
     }
 }
 
-/// The topic that the record asks for its reply in.
+/// The topic that the record names in its `reply-to` header.
 pub fn wanted_reply<'r>(record: &Record<'r>) -> Option<&'r str> {
     if record.has_headers() { record.header(c"reply-to") } else { None }
 }
 
-/// The topic to reply to. A reply that may not be sent is dropped and counted; the request is evaluated as usual.
+/// The topic to reply to. A reply that is not allowed is dropped and counted; the request is still evaluated.
 pub fn reply_to<'r>(record: &Record<'r>, outbox: &Outbox<'_>) -> Option<&'r str> {
     let topic = wanted_reply(record)?;
     let refused = outbox.amendments.is_unanswered(place(record));

@@ -1,4 +1,4 @@
-//! Partitions that wait: their next record cannot be read yet, for a reason that is not its own.
+//! Paused partitions: their next record cannot be decoded yet, for example because the schema registry is unreachable.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,28 +15,29 @@ use super::batch::Place;
 use super::clients::rewind_these;
 use super::error::SessionError;
 
-/// The partitions of one worker that wait.
+/// The paused partitions of one worker.
 #[derive(Debug)]
 pub struct Holds {
     partitions: Vec<i32>,
-    /// When their records are looked at again.
+    /// Time of the next attempt to read the paused partitions. `None` if no partition is paused.
     until: Option<Instant>,
-    /// Why the last one waits.
+    /// Reason of the partition that was paused last.
     pub why: Option<Arc<str>>,
-    /// Not told to the consumer yet.
+    /// Partitions that are not paused in the consumer yet.
     fresh: Vec<i32>,
-    /// Counts those of all workers.
+    /// Gauge of the paused partitions of all workers.
     waiting: Gauge,
     progress: Progress,
 }
 
 impl Holds {
-    /// No partition waits yet. `waiting` counts those of all workers; each is reported to `progress` with its reason.
+    /// Creates the set without paused partitions. `waiting` is the gauge of all workers; each paused partition is
+    /// reported to `progress` with its reason.
     pub fn new(waiting: Gauge, progress: Progress) -> Self {
         Self { partitions: Vec::new(), until: None, why: None, fresh: Vec::new(), waiting, progress }
     }
 
-    /// Whether the record is of a partition that waits: it will come again.
+    /// Whether the record's partition is paused. The record is fetched again after the pause.
     pub fn has(&self, place: Place) -> bool {
         self.partitions.contains(&place.partition)
     }
@@ -49,7 +50,8 @@ impl Holds {
         self.partitions.is_empty()
     }
 
-    /// The record, and all behind it, will come again after `retry_after`, with all that are held meanwhile.
+    /// Pauses the record's partition. The record and those after it are fetched again when all pauses end, at the
+    /// latest after `retry_after`.
     pub fn hold(&mut self, place: Place, why: Arc<str>, retry_after: Duration) {
         tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
         self.until.get_or_insert_with(|| Instant::now() + retry_after);
@@ -60,7 +62,7 @@ impl Holds {
         self.why = Some(why);
     }
 
-    /// Nothing more is fetched for those that were added.
+    /// Pauses newly added partitions in the consumer, so that nothing more is fetched from them.
     pub fn pause(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<()> {
         let fresh = std::mem::take(&mut self.fresh);
         if fresh.is_empty() {
@@ -69,7 +71,7 @@ impl Holds {
         consumer.inner().pause(&list(topic, &fresh))
     }
 
-    /// Looks again at those that have waited for long enough: they are read from what is committed.
+    /// Resumes the paused partitions once their retry time has come, and seeks them back to their committed offsets.
     pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
         if self.until.is_none_or(|until| Instant::now() < until) {
             return Ok(());
@@ -78,7 +80,7 @@ impl Holds {
         if released.count() == 0 { Ok(()) } else { rewind_these(consumer, topic, released) }
     }
 
-    /// Nothing waits any more; the partitions that did.
+    /// Clears the set and returns the partitions that were paused.
     pub fn forget(&mut self) -> Vec<i32> {
         (self.until, self.why) = (None, None);
         self.fresh.clear();
@@ -86,16 +88,18 @@ impl Holds {
         std::mem::take(&mut self.partitions)
     }
 
-    /// Nothing waits any more; those that are still ours.
+    /// Clears the set, resumes its partitions in the consumer, and returns those that are still assigned to this
+    /// worker.
     pub fn resume(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<TopicPartitionList> {
         let waiting = self.forget();
         if waiting.is_empty() {
             return Ok(TopicPartitionList::new());
         }
-        // All of them: a partition stays paused in this client also after it was assigned elsewhere and came back.
+        // Also partitions that were reassigned: librdkafka keeps a partition paused in this client even after it was
+        // assigned elsewhere and came back.
         consumer.inner().resume(&list(topic, &waiting))?;
         let assigned = consumer.inner().assignment()?;
-        // Others have them now, and read them from what is committed too.
+        // Partitions of other workers by now are read from their committed offsets there.
         let ours = |partition: &i32| assigned.find_partition(topic, *partition).is_some();
         let ours = list(topic, &waiting.into_iter().filter(ours).collect::<Vec<_>>());
         Ok(ours)

@@ -1,4 +1,4 @@
-//! The request pipeline: what services ask in Kafka is answered in Kafka, exactly once.
+//! The request pipeline: evaluates requests from Kafka and writes the results to Kafka, exactly once.
 //!
 //! ```text
 //!  feature-flag-evaluation-requests                                     one Kafka transaction per batch
@@ -12,10 +12,10 @@
 //!                                                                    └──────────────────────────────────┘
 //! ```
 //!
-//! Workers share nothing: each is one thread with its own consumer, its own producer and its own partitions,
-//! running a plain loop ([`worker`]). There is no queue between threads and no await per record. Every record of
-//! a batch ends in an event per flag or in a dead letter ([`answer`]); then one function commits ([`worker`]).
-//! What the broker refuses is found out and ends in a dead letter too ([`amend`]).
+//! Workers share nothing: each is one thread with its own consumer, producer and partitions, running a plain loop
+//! ([`worker`]). There is no queue between threads and no await per record. Every record of a batch ends in one event
+//! per flag or in a dead letter ([`answer`]); then one function commits the batch ([`session`]). A record that the
+//! broker rejects is identified and also ends in a dead letter ([`amend`]).
 
 pub mod amend;
 pub mod answer;
@@ -50,7 +50,7 @@ use crate::store::Store;
 use self::standing::Standing;
 use self::worker::Worker;
 
-/// What every worker needs.
+/// The dependencies of a worker.
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
@@ -69,8 +69,8 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Starts `delivery.workers` threads, and one that follows their partitions' offsets in `progress`; they run until
-    /// the shutdown token is cancelled.
+    /// Starts `delivery.workers` worker threads, and one thread that records their partitions' offsets in `progress`.
+    /// All run until the shutdown token is cancelled.
     pub fn start(parts: &Parts, progress: Progress) -> anyhow::Result<Self> {
         let standing = Standing::with_progress(parts, progress.clone());
         let identity = Arc::clone(standing.identity());
@@ -84,12 +84,12 @@ impl Evaluator {
         Ok(Self { threads })
     }
 
-    /// Whether a worker ended although nobody asked it to.
+    /// Whether a thread has ended. Before shutdown that means a failure.
     pub fn has_failed(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits for all workers to commit what they have and stop. `false` if one of them panicked.
+    /// Waits until all workers have committed their batches and stopped. `false` if one of them panicked.
     pub fn join(self) -> bool {
         let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)

@@ -1,7 +1,7 @@
-//! Where results leave: events, dead letters and replies, each with a ticket in the open batch.
+//! Sends the results of a batch: events, dead letters and replies, each with a delivery id.
 //!
-//! A record that librdkafka refuses at once, or that is larger than [`MAX_RECORD_BYTES`], is treated as if a broker had
-//! refused it: an event becomes a dead letter, a dead letter keeps less of its record, a reply is dropped.
+//! A record that librdkafka rejects at once, or that is larger than [`MAX_RECORD_BYTES`], is handled as if a broker had
+//! rejected it: an event becomes a dead letter, a dead letter contains less of its record, a reply is dropped.
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
@@ -23,15 +23,15 @@ use super::headers::Headers;
 use super::reply_topics::ReplyTopics;
 use super::tally::Tally;
 
-/// Room in a dead letter for what is added to the original.
+/// Bytes of a dead letter reserved for the headers that are added to the original record.
 const LETTER_HEADERS_BYTES: usize = 64 << 10;
-/// Most bytes that the dead letters of one record may take together. Each keeps the whole record, and there may be one for
-/// each flag; beyond this they keep nothing but where it stands.
+/// Upper bound in bytes of one record's dead letters together. Each contains the whole record, and there may be one per
+/// flag; above this bound they contain only the record's position.
 const MAX_LETTERS_BYTES: usize = 16 << 20;
-/// How much of a `reply-to` is logged.
+/// Number of characters of a `reply-to` value that are logged.
 const LOGGED_CHARS: usize = 249;
 
-/// The way out of an open batch.
+/// Access to an open batch for sending results.
 #[derive(Debug)]
 pub struct Outbox<'b> {
     pub topics: &'b TopicsConfig,
@@ -43,11 +43,11 @@ pub struct Outbox<'b> {
     pub metrics: &'b Metrics,
 }
 
-/// What of the original record goes into a dead letter.
+/// The parts of the original record that go into a dead letter.
 struct Original<'r> {
     key: Option<&'r [u8]>,
     headers: OwnedHeaders,
-    /// `None`: a null value, as it came or because it is left out.
+    /// `None`: a null value, either the original one or because the body is omitted.
     body: Option<&'r [u8]>,
     body_omitted: bool,
     key_omitted: bool,
@@ -56,8 +56,8 @@ struct Original<'r> {
 }
 
 impl Outbox<'_> {
-    /// Sends one event to the partition its request came from, under `key`: the request's, unless privacy hides it. `Ok(false)`
-    /// if it is refused, or known to be refused by the broker; a dead letter then stands in its place.
+    /// Sends one event to the partition of its request, under `key`: the request's key, or its pseudonym. `Ok(false)`
+    /// if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
     pub fn event(
         &mut self,
         record: &Record<'_>,
@@ -111,7 +111,8 @@ impl Outbox<'_> {
         self.dead_letter(record, &refusal, Some(index)).map(|()| false)
     }
 
-    /// Sends the record as it came, with the reason beside it. What does not fit is left out, and named as left out.
+    /// Sends the original record with the reason in headers. Parts that do not fit are omitted, and headers name what
+    /// was omitted.
     pub fn dead_letter(
         &mut self,
         record: &Record<'_>,
@@ -178,7 +179,7 @@ impl Outbox<'_> {
         self.producer.send_record(dead)
     }
 
-    /// Sends a reply, or drops it and counts why.
+    /// Sends a reply, or drops it and counts the reason.
     pub fn reply(
         &mut self,
         record: &Record<'_>,
@@ -204,12 +205,12 @@ impl Outbox<'_> {
         Ok(())
     }
 
-    /// Counts a reply that is not sent. The request's events are not affected.
+    /// Counts and logs a reply that is not sent. The request's events are not affected.
     pub fn drop_reply(&self, place: Place, topic: &str, reason: &'static str) {
         static LIMIT: LogLimit = LogLimit::new();
         self.metrics.dropped.get_or_create(&DropLabels { what: "reply", reason }).inc();
         let Some(suppressed) = LIMIT.admit() else { return };
-        // As a field, not as text: the name is a stranger's, and may hold line feeds.
+        // Logged as a field with escaping, because callers choose the name and it may contain line breaks.
         let reply_to: String = topic.chars().take(LOGGED_CHARS).collect();
         let (partition, offset) = (place.partition, place.offset);
         tracing::warn!(partition, offset, reply_to = ?reply_to, reason, suppressed, "reply dropped");
@@ -231,7 +232,7 @@ impl Outbox<'_> {
 }
 
 impl<'r> Original<'r> {
-    /// As much of the record as `kept` says and as fits.
+    /// Takes as much of the record as `kept` allows and as fits.
     fn of(record: &Record<'r>, kept: Kept) -> Self {
         let mut room = MAX_RECORD_BYTES - LETTER_HEADERS_BYTES;
         let mut original = Self {
@@ -263,7 +264,7 @@ impl<'r> Original<'r> {
                 original.headers_omitted += 1;
             }
         }
-        // Without its key or headers the body would be sent again as another record.
+        // Without its key or all headers, a replay of the body would produce a different record.
         let is_cut = original.key_omitted || original.headers_omitted > 0;
         let fits = keeps(Kept::Everything) && !is_cut && take(record.payload().len());
         original.body = (fits && !record.is_null()).then_some(record.payload());
@@ -273,7 +274,7 @@ impl<'r> Original<'r> {
     }
 }
 
-/// The code, if librdkafka refused this record alone.
+/// The error code if librdkafka rejected only this record.
 fn local_refusal(sent: &KafkaResult<()>) -> Option<RDKafkaErrorCode> {
     match sent {
         Err(KafkaError::MessageProduction(code)) if is_local_refusal(*code) => Some(*code),
@@ -281,12 +282,12 @@ fn local_refusal(sent: &KafkaResult<()>) -> Option<RDKafkaErrorCode> {
     }
 }
 
-/// Where a record stands in the requests topic.
+/// Position of the record in the requests topic.
 pub fn place(record: &Record<'_>) -> Place {
     Place { partition: record.partition(), offset: record.offset() }
 }
 
-/// The refusal of a request whose results would be larger than we are willing to hold.
+/// The refusal of a request whose results would exceed the memory limit for one request.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
     let message = format!("expected results of at most {limit} bytes, they would take up to {bytes}");
     Refusal { code: RefusalCode::TooLarge, field: "request".into(), message, wrong_type: false }

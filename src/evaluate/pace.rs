@@ -1,17 +1,17 @@
-//! How long a batch stays open: short when there is little to do, long when there is a backlog.
+//! How long a batch stays open: short at low load, long when there is a backlog.
 
 use std::time::{Duration, Instant};
 
 /// Shortest time a batch stays open.
 const MIN_OPEN: Duration = Duration::from_millis(2);
-/// A batch stays open this many times as long as its commit takes, so that commits cost a bounded share.
+/// A batch stays open this many times as long as its commit takes, which bounds the share of time spent on commits.
 const OPEN_PER_COMMIT: u32 = 2;
 
-/// Follows the cost of commits, and whether records are waiting.
+/// Tracks the cost of commits and whether a backlog exists.
 #[derive(Debug)]
 pub struct Pace {
     max_open: Duration,
-    /// Smoothed duration of a commit.
+    /// Exponentially smoothed duration of a commit.
     commit: Duration,
     backlog: bool,
 }
@@ -21,13 +21,13 @@ impl Pace {
         Self { max_open, commit: MIN_OPEN, backlog: false }
     }
 
-    /// When a batch opened at `opened` should be committed.
+    /// Time at which a batch opened at `opened` should be committed.
     pub fn deadline(&self, opened: Instant) -> Instant {
         let open = if self.backlog { self.max_open } else { self.commit * OPEN_PER_COMMIT };
         opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open)
     }
 
-    /// A fetch returned `fetched` of at most `limit` records: a full one means that more are waiting.
+    /// Records that a fetch returned `fetched` of at most `limit` records. A full fetch means that more are waiting.
     pub fn fetched(&mut self, fetched: usize, limit: usize) {
         self.backlog = fetched >= limit;
     }

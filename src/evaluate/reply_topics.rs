@@ -1,9 +1,9 @@
-//! Which topics may be replied to: those with an allowed prefix that exist.
+//! The topics that replies may be sent to: those with an allowed prefix that exist.
 //!
-//! A reply that cannot be delivered would take its whole transaction down, so existence is asked for first. The names are
-//! chosen by strangers: what is known of them is bounded, all new names of a fetch are asked for in one question, and the
-//! time spent waiting for answers is a bounded share of all time. Beyond it the question goes on in the background, and the
-//! first replies to a new topic are dropped.
+//! An undeliverable reply would abort its whole transaction, so the existence of the topic is checked first. Callers
+//! choose the names, so the cache is bounded, all new names of a fetch are looked up in one request, and the time spent
+//! waiting for metadata is a bounded share of all time. Above that share the lookup continues in the background, and
+//! the first replies to a new topic are dropped.
 
 use std::time::{Duration, Instant};
 
@@ -11,41 +11,42 @@ use ahash::AHashMap;
 
 use crate::kafka::exists::{TopicAnswer, TopicQuestions};
 
-/// Most topics that are remembered of each kind: those that exist, those that do not, and those that refused a reply.
+/// Size limit of each cache: existing topics, missing topics, and topics that rejected a reply.
 const MAX_TOPICS_COUNT: usize = 1_000;
-/// Most names of one question.
+/// Maximum number of names in one lookup.
 const MAX_ASKED_COUNT: usize = 500;
-/// After how long it is asked again whether a topic still exists; it counts as existing meanwhile.
+/// Age at which an existing topic is looked up again. It counts as existing until the answer arrives.
 const USABLE_TTL: Duration = Duration::from_secs(60);
-/// For how long a topic that does not exist is not asked for again.
+/// How long a missing topic is not looked up again.
 const MISSING_TTL: Duration = Duration::from_secs(2);
-/// For how long a topic that refused a reply gets none.
+/// How long no replies are sent to a topic that rejected one.
 const BANNED_TTL: Duration = Duration::from_secs(60);
-/// Between two questions that nobody waits for.
+/// Minimum interval between background lookups.
 const BACKGROUND_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest wait for answers at once, and the share of all time (one in so many) that is spent waiting in the long run.
+/// Upper bound of the time spent waiting at once. In the long run, one part in [`WAIT_SHARE`] of all time is spent
+/// waiting.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const WAIT_SHARE: u32 = 10;
 
-/// What is known of reply topics.
+/// Cached knowledge about reply topics.
 #[derive(Debug)]
 pub struct ReplyTopics {
     allowed_prefixes: Vec<String>,
     own: Vec<String>,
-    /// By name: when the broker said so.
+    /// Existing topics by name, with the time of the broker's answer.
     existing: AHashMap<String, Instant>,
     missing: AHashMap<String, Instant>,
-    /// By name: when a reply was refused.
+    /// Topics that rejected a reply, by name, with the time of the rejection.
     banned: AHashMap<String, Instant>,
-    /// To be asked for next.
+    /// Names for the next lookup.
     wanted: Vec<String>,
     last_asked: Option<Instant>,
-    /// How long answers may be waited for, as of a moment.
+    /// Remaining time that may be spent waiting, and the time at which it was computed.
     allowance: (Duration, Instant),
 }
 
 impl ReplyTopics {
-    /// `own` topics are never replied to, whatever the prefixes say.
+    /// Creates an empty cache. Replies to `own` topics are never sent, even if a prefix allows them.
     pub fn new(allowed_prefixes: Vec<String>, own: Vec<String>) -> Self {
         Self {
             allowed_prefixes,
@@ -72,13 +73,13 @@ impl ReplyTopics {
         }
     }
 
-    /// The topic refused a reply although it exists.
+    /// Stops replies to the topic for a while, because it rejected one although it exists.
     pub fn ban(&mut self, topic: &str) {
         remember(&mut self.banned, topic, Instant::now());
     }
 
-    /// Learns what is asked for and answered by now, and asks for what is not known of `names`, those of one fetch. Answers are
-    /// waited for within bounds.
+    /// Processes arrived answers and looks up the unknown ones among `names`, the reply topics of one fetch. Waits for
+    /// answers only within the allowance.
     pub fn look_up<'n>(&mut self, names: impl IntoIterator<Item = &'n str>, questions: &mut TopicQuestions) {
         let started = Instant::now();
         self.learn(questions.answer(Duration::ZERO).unwrap_or_default(), started);
@@ -88,7 +89,7 @@ impl ReplyTopics {
         }
         let patience = if is_new { self.patience(started) } else { Duration::ZERO };
         if questions.is_open() && !patience.is_zero() {
-            // One that was asked in the background.
+            // A lookup that was started in the background.
             self.learn(questions.answer(patience).unwrap_or_default(), Instant::now());
         }
         let is_due = self.last_asked.is_none_or(|last| started - last >= BACKGROUND_INTERVAL);
@@ -103,7 +104,7 @@ impl ReplyTopics {
         }
     }
 
-    /// Takes note of a name; whether a reply to it has to wait for an answer.
+    /// Adds a name to the next lookup if necessary. Returns whether a reply to it has to wait for the answer.
     fn note(&mut self, name: &str, now: Instant) -> bool {
         if !self.is_allowed(name) {
             return false;
@@ -130,7 +131,7 @@ impl ReplyTopics {
         }
     }
 
-    /// How long answers may be waited for now.
+    /// How long the caller may wait for answers now.
     fn patience(&mut self, now: Instant) -> Duration {
         let (left, since) = self.allowance;
         let left = (left + now.saturating_duration_since(since) / WAIT_SHARE).min(MAX_WAIT);
@@ -148,7 +149,7 @@ impl ReplyTopics {
     }
 }
 
-/// What is remembered of strangers' names must not grow; forgetting them only costs a question.
+/// Inserts a name. Callers choose the names, so a full cache is cleared; the only cost is a new lookup.
 fn remember(known: &mut AHashMap<String, Instant>, name: &str, now: Instant) {
     if known.len() >= MAX_TOPICS_COUNT && !known.contains_key(name) {
         known.clear();
@@ -156,7 +157,7 @@ fn remember(known: &mut AHashMap<String, Instant>, name: &str, now: Instant) {
     known.insert(name.to_owned(), now);
 }
 
-/// Kafka's rule for topic names.
+/// Whether the name is valid by Kafka's rule for topic names.
 fn is_topic_name(topic: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&topic.len()) && topic != "." && topic != ".." && topic.chars().all(legal)

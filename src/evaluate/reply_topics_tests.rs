@@ -1,4 +1,4 @@
-//! What is asked about reply topics, and what of it is remembered.
+//! Tests of reply topic lookups and of the bounds of their cache.
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;

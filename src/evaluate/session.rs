@@ -1,4 +1,4 @@
-//! A session: one producer's life. Batches are opened, filled and committed here, by one function each.
+//! A session: the lifetime of one producer. Batches are opened, filled and committed here, by one function each.
 
 mod assignment;
 mod delivery;
@@ -28,33 +28,34 @@ use super::pace::Pace;
 use super::tally::Tally;
 use super::worker::Memory;
 
-/// So many records that wait to be fetched are a backlog.
+/// Size of the consumer's fetch queue. If this many records wait, there is a backlog.
 pub const FETCH_RECORDS: usize = 2_048;
-/// Most records out of one fetch: what of them does not fit into the batch is fetched again.
+/// Maximum number of records taken at once. Records that do not fit into the batch are fetched again.
 const CHUNK_RECORDS: usize = 64;
-/// How long an idle worker waits for records before it looks for rebalances and shutdown.
+/// How long an idle worker waits for records before it checks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
-/// How long the broker may take for one step of a transaction.
+/// Timeout of one step of a transaction.
 pub(super) const STEP: Duration = Duration::from_secs(10);
-/// Most records in a batch of a careful session, and after how many results, each a request of its own, it is full.
+/// Maximum number of records in a batch that isolates rejected records.
 const CAREFUL_RECORDS: usize = 256;
 const CAREFUL_RESULTS: usize = 1_000;
-/// A fetch is left half-way when the batch is over its size by one part in so many, or by the least of it.
+/// A batch ends in the middle of a fetch when it exceeds its size limit by a quarter, or by [`MIN_SLACK_BYTES`] if that
+/// is more.
 const SLACK_SHARE: usize = 4;
 const MIN_SLACK_BYTES: usize = 1 << 20;
-/// A batch is filled for at most one part in so many of the time that its transaction may take.
+/// A batch may be filled for a quarter of its transaction timeout even if its regular time is shorter.
 const FILL_SHARE: u32 = 4;
 
-/// Why a session ended without an error.
+/// Reason why a session ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything taken is committed, nothing is open.
+    /// Every processed record is committed and no transaction is open.
     Shutdown,
-    /// What the broker refused is committed as dead letters; a normal session may follow.
+    /// The records that the broker rejected are committed as dead letters; a normal session may follow.
     Recovered,
 }
 
-/// A producer at work, with the consumer whose records it answers.
+/// A producer with the consumer whose records it answers.
 #[derive(Debug)]
 pub struct Session<'s> {
     parts: &'s Parts,
@@ -66,19 +67,19 @@ pub struct Session<'s> {
     tally: Tally,
     pace: Pace,
     positions_reported: Instant,
-    /// Health was told that this session works.
+    /// Whether the session is reported as up to health.
     well: bool,
-    /// What at-least-once committed last, without waiting for the answer.
+    /// In at-least-once mode, the offsets whose asynchronous commit is not confirmed yet.
     unconfirmed: Option<TopicPartitionList>,
-    /// When the open batch was begun, and until when it is filled.
+    /// Start of the open batch, and the time until which it is filled.
     opened: Option<(Instant, Instant)>,
-    /// How many results of the batch were acknowledged, as of its last wait for them.
+    /// Number of the batch's results that were acknowledged at the last drain.
     acknowledged: usize,
-    /// When the shutdown was noticed.
+    /// Time at which the shutdown was noticed.
     stopping: Option<Instant>,
 }
 
-/// When the filling of a batch ends in the middle of a fetch.
+/// Limits at which the filling of a batch ends in the middle of a fetch.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     bytes: usize,
@@ -116,7 +117,7 @@ impl<'s> Session<'s> {
     /// Opens, fills and commits batches until shutdown.
     pub fn run(mut self, responder: &mut impl Respond) -> Result<Ended, SessionError> {
         while !self.parts.shutdown.is_cancelled() {
-            // Rebalances are served here only, so no batch is ever open when partitions change hands.
+            // Rebalances are served only here, so no batch is open when partitions are reassigned.
             self.consumer.serve().map_err(SessionError::Consumer)?;
             self.confirm_topic()?;
             if !self.follow_assignment()? {
@@ -138,7 +139,7 @@ impl<'s> Session<'s> {
         Ok(Ended::Shutdown)
     }
 
-    /// Takes records until the batch is full or its time is up. `false` if there were none.
+    /// Processes records until the batch is full or its time has passed. `false` if the batch has no records.
     fn fill(&mut self, responder: &mut impl Respond) -> Result<bool, SessionError> {
         self.batch.clear();
         self.tally.clear();
@@ -160,8 +161,8 @@ impl<'s> Session<'s> {
         Ok(self.batch.records > 0)
     }
 
-    /// Answers the records of one fetch, of at most `room` records. `true` if the batch is over its bounds; what is left of
-    /// the fetch then comes again.
+    /// Processes one fetch of at most `room` records. `true` if the batch exceeds its limits; the rest of the fetch is
+    /// then fetched again.
     fn take(
         &mut self,
         responder: &mut impl Respond,
@@ -211,7 +212,7 @@ impl<'s> Session<'s> {
                 Responded::HeldUp { why, retry_after } => self.memory.holds.hold(place, why, retry_after),
             }
             if outbox.batch.is_round_full() {
-                // What was not delivered, or not in time, is reported at the end.
+                // Failed and late deliveries are reported by the drain before the commit.
                 let full = Instant::now();
                 self.producer
                     .drain_until(|_| Instant::now() > bounds.until || self.parts.shutdown.is_cancelled());
@@ -226,7 +227,7 @@ impl<'s> Session<'s> {
         Ok(is_over)
     }
 
-    /// The rest of a fetch, by partition, is fetched again.
+    /// Seeks back to the first unprocessed record of each partition.
     fn seek_back(&self, left: &[(i32, i64)]) -> Result<(), SessionError> {
         let topic = &self.parts.config.topics.requests;
         let mut targets = TopicPartitionList::with_capacity(left.len());
@@ -238,7 +239,7 @@ impl<'s> Session<'s> {
         clients::seek(self.consumer, targets)
     }
 
-    /// What was held up while this was filled waits from now on.
+    /// Pauses the partitions whose next record could not be decoded while this batch was filled.
     fn hold(&mut self) -> Result<(), SessionError> {
         let topic = &self.parts.config.topics.requests;
         self.memory.holds.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
@@ -249,7 +250,7 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Everything that came waits.
+    /// Ends the open transaction when every fetched record was deferred.
     fn commit_nothing(&mut self) -> Result<(), SessionError> {
         match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => self.commit_transaction(),
@@ -257,7 +258,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// How many records the next fetch may bring; `None`: the batch is full.
+    /// Maximum number of records in the next fetch; `None` if the batch is full.
     fn room(&self) -> Option<usize> {
         let delivery = &self.parts.config.delivery;
         let careful = self.memory.careful;
@@ -269,7 +270,7 @@ impl<'s> Session<'s> {
         (room > 0 && !is_full).then_some(room)
     }
 
-    /// The one place where a batch ends: all of it, or nothing.
+    /// Commits the batch: all of it, or nothing. No other function ends a batch.
     fn commit(&mut self) -> Result<(), SessionError> {
         let started = Instant::now();
         self.confirm_topic()?;
@@ -280,10 +281,10 @@ impl<'s> Session<'s> {
                 let Some(group) = self.consumer.inner().group_metadata() else {
                     return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
                 };
-                // Before the drain, so that the two round trips overlap.
+                // Sent before the drain, so that the two round trips overlap.
                 let sent = producer.send_offsets_to_transaction(&offsets, &group, self.time_left());
-                // A refused record ends the transaction, which then takes no offsets: the record is the reason
-                // to be remembered, so it is looked for first.
+                // A rejected record fails the transaction, which then accepts no offsets either. The drain comes first,
+                // because the rejected record is the cause to report.
                 self.drain()?;
                 sent.map_err(SessionError::Commit)?;
                 self.commit_transaction()?;
@@ -338,8 +339,8 @@ impl<'s> Session<'s> {
         Ok(offsets)
     }
 
-    /// At-least-once commits without waiting, but not the last time. The member stays in the group, so that
-    /// its restart does not cost a rebalance.
+    /// Confirms the last commit of at-least-once mode, which commits asynchronously. The member stays in the group, so
+    /// that a restart does not cause a rebalance.
     fn leave(&mut self) {
         let Some(offsets) = self.unconfirmed.take() else { return };
         if let Err(error) = self.consumer.commit_last(offsets) {
@@ -371,7 +372,7 @@ impl Bounds {
     }
 }
 
-/// How long a batch may take, from its begin to its commit.
+/// How long a batch may take, from its start to its commit.
 fn allowed(parts: &Parts) -> Duration {
     match parts.config.delivery.mode {
         DeliveryMode::Transactional => parts.config.delivery.transaction_timeout,
@@ -379,7 +380,7 @@ fn allowed(parts: &Parts) -> Duration {
     }
 }
 
-/// Takes note of the first record of each partition that is not taken any more.
+/// Records the first unprocessed record of each partition.
 fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::Place) {
     if !left.iter().any(|(partition, _)| *partition == place.partition) {
         left.push((place.partition, place.offset));

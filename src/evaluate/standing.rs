@@ -1,4 +1,4 @@
-//! How the workers and their partitions are doing, for health.
+//! The state of the workers and their partitions, for health.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use crate::progress::Progress;
 
 use super::Parts;
 
-/// The state of all workers of a process. Clones share it.
+/// The state of all workers of a process. Clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Standing {
     pub progress: Progress,
     identity: Arc<TopicIdentity>,
     workers: Arc<Mutex<BTreeMap<usize, Report>>>,
-    /// What an operator should know though all is well.
+    /// A note for the operator that health shows in every state.
     note: Arc<Mutex<Option<String>>>,
     health: Reporter,
 }
@@ -37,10 +37,10 @@ impl Standing {
         Self::with_progress(parts, progress)
     }
 
-    /// With progress that is reported elsewhere too.
+    /// Uses a `progress` that is also reported elsewhere.
     pub fn with_progress(parts: &Parts, progress: Progress) -> Self {
         let (config, metrics) = (&parts.config, &parts.metrics);
-        // Where the embedded broker's topics have ids of our own, it has none.
+        // The embedded broker has no topic ids; the configuration then sets a substitute.
         let has_ids = config.audit.log_id.is_none();
         let recreated = metrics.requests_topic_recreated.clone();
         let identity = Arc::new(TopicIdentity::new(&config.topics.requests, has_ids, recreated));
@@ -53,7 +53,7 @@ impl Standing {
         }
     }
 
-    /// The state of worker `index`, which has no partitions yet.
+    /// The state of worker `index`, without partitions at first.
     pub fn worker(&self, index: usize) -> WorkerStanding {
         let standing = WorkerStanding { index, all: self.clone() };
         standing.set(Report::new(State::Starting).detail("waits for its partitions"));
@@ -61,7 +61,7 @@ impl Standing {
     }
 
     fn set(&self, index: usize, report: Report) {
-        // Held until health has it, so that two workers cannot overtake each other.
+        // The lock is held until health is updated, so that the reports of two workers cannot arrive out of order.
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.insert(index, report);
         let report = combined(&workers);
@@ -71,7 +71,7 @@ impl Standing {
         self.health.set(Report { detail, ..report });
     }
 
-    /// The requests topic's id.
+    /// Tracks the id of the requests topic.
     pub fn identity(&self) -> &Arc<TopicIdentity> {
         &self.identity
     }
@@ -94,12 +94,12 @@ impl WorkerStanding {
         self.set(Report::new(State::Degraded).detail(detail));
     }
 
-    /// The requests topic's id.
+    /// Tracks the id of the requests topic.
     pub fn identity(&self) -> &TopicIdentity {
         &self.all.identity
     }
 
-    /// Notes that the requests topic was found to be another one. Health shows it as long as the process runs.
+    /// Records that the requests topic was created anew. Health shows this as long as the process runs.
     pub fn recreated(&self) {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let topic = self.all.progress.topic();
@@ -114,7 +114,7 @@ impl WorkerStanding {
     }
 }
 
-/// The evaluator does as well as its worst worker.
+/// The evaluator's state is that of its worst worker.
 fn combined(workers: &BTreeMap<usize, Report>) -> Report {
     let bad = [State::Down, State::Degraded, State::Starting];
     let worst = bad.into_iter().find(|state| workers.values().any(|report| report.state == *state));

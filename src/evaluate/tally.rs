@@ -1,7 +1,8 @@
-//! Counting without contention: a worker counts for itself and adds up when a batch is committed.
+//! Counters without contention: each worker counts locally and adds its counts to the metrics when a batch is
+//! committed.
 //!
-//! What was evaluated in a batch that did not commit is evaluated again and counted then, so that evaluated,
-//! published and audited agree.
+//! The evaluations of an uncommitted batch are repeated and counted then, so that the counts of evaluated, published
+//! and audited records agree.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +14,12 @@ use crate::flag::{Answer, CompiledFlag, Outcome, Reason, Variant};
 use crate::log_limit::LogLimit;
 use crate::metrics::{EnvironmentLabels, EvaluationLabels, Metrics};
 
-/// The label of all environments that this deployment does not serve: strangers choose their names.
+/// Common label of all environments that this deployment does not serve. Callers choose those names, so they must not
+/// become labels.
 pub const UNSERVED: &str = "(unserved)";
 const REASONS: [Reason; 4] = [Reason::TargetingMatch, Reason::Default, Reason::Disabled, Reason::Error];
 
-/// One evaluation in so many is timed. A prime, so that no habit of the requests hides a flag from it.
+/// One evaluation in this many is timed. A prime, so that no regular pattern of requests excludes a flag.
 const TIMED_EVERY: u32 = 31;
 
 /// The counts of one batch.
@@ -37,7 +39,7 @@ struct FlagCounts {
 }
 
 impl Tally {
-    /// The time, if this evaluation is one of those that are timed: all would cost more than it is worth.
+    /// Returns the start time if this evaluation is one of the sampled ones. Timing all of them would be too expensive.
     pub fn stopwatch(&mut self) -> Option<Instant> {
         self.since_timed += 1;
         (self.since_timed >= TIMED_EVERY).then(|| {
@@ -60,7 +62,7 @@ impl Tally {
         }
     }
 
-    /// Counts yes, no and the variant for Unleash's metrics.
+    /// Counts enabled, disabled and the variant for Unleash's metrics.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) {
         if let Some(parent) = outcome.unmet {
             log_unmet(outcome.flag, parent);
@@ -68,7 +70,7 @@ impl Tally {
         self.flag(outcome.flag, outcome.enabled, outcome.variant.map(|(_, variant)| variant));
     }
 
-    /// The same of an outcome that was kept, by the variant's name.
+    /// Counts a cached outcome, given by the variant's name.
     pub fn kept(&mut self, flag: &Arc<CompiledFlag>, enabled: bool, variant: Option<&str>) {
         let variant = variant.and_then(|name| flag.variants().iter().find(|variant| &*variant.name == name));
         self.flag(flag, enabled, variant);
@@ -92,13 +94,13 @@ impl Tally {
         }
     }
 
-    /// Forgets a batch that did not commit.
+    /// Discards the counts of a batch that was not committed.
     pub fn clear(&mut self) {
         self.environments.clear();
         self.flags.clear();
     }
 
-    /// Adds a committed batch to the process's metrics and to what is reported to Unleash.
+    /// Adds a committed batch to the process's metrics and to the usage reported to Unleash.
     pub fn commit(&mut self, metrics: &Metrics, usage: &Usage) {
         for (environment, counts) in &self.environments {
             let labels = EnvironmentLabels { environment: Arc::clone(environment) };
@@ -107,7 +109,7 @@ impl Tally {
         self.count("stream", metrics, usage);
     }
 
-    /// Adds what was evaluated for callers of `path`; whether it is published is counted elsewhere.
+    /// Adds the evaluations for callers of `path` to the metrics. Published events are counted elsewhere.
     pub fn count(&mut self, path: &'static str, metrics: &Metrics, usage: &Usage) {
         for (environment, counts) in self.environments.drain(..) {
             for (reason, count) in REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
@@ -123,7 +125,8 @@ impl Tally {
     }
 }
 
-/// One line a minute for all flags together: they are evaluated by the hundred thousand a second.
+/// Logs at most one line per minute for all flags together, because flags are evaluated several 100,000 times per
+/// second.
 fn log_unmet(flag: &CompiledFlag, parent: &str) {
     static LIMIT: LogLimit = LogLimit::new();
     if let Some(suppressed) = LIMIT.admit() {

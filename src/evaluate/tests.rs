@@ -1,4 +1,5 @@
-//! The whole worker on librdkafka's mock broker, which shows aborted records too and ends no transaction by itself.
+//! Tests of the whole worker on librdkafka's mock broker, which also returns aborted records and never ends a
+//! transaction itself.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use crate::metrics::DropLabels;
 const REPLIES: &str = "feature-flag-replies";
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A worker at work, and the ends of its topics.
+/// A running worker, with access to its topics.
 struct Scene {
     cluster: MockCluster<'static, DefaultProducerContext>,
     parts: Parts,
@@ -33,7 +34,7 @@ impl Scene {
         let cluster = MockCluster::new(1).unwrap();
         let mut config = load_from(None, [], Profile::Dev).unwrap().config;
         crate::dev::embed(&mut config, Some(cluster.bootstrap_servers())).unwrap();
-        // Compressed as in a deployment: the mock broker keeps 5 MiB of a partition and deletes what is older.
+        // Compressed as in a deployment: the mock broker keeps 5 MiB per partition and deletes older records.
         config.kafka.client.remove("compression.type");
         change(&mut config);
         let topics = &config.topics;
@@ -61,13 +62,13 @@ impl Scene {
         Self { cluster, parts, sender, worker: None, asked: 0 }
     }
 
-    /// Begins to answer.
+    /// Starts the worker.
     fn start(&mut self) {
         let worker = Worker::new(self.parts.clone(), 0);
         self.worker = Some(std::thread::spawn(move || worker.run()));
     }
 
-    /// Sends a request; its offset.
+    /// Sends a request and returns its offset.
     fn ask(&mut self, key: Option<&[u8]>, headers: &[(&str, &str)], body: &[u8]) -> i64 {
         let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(*value) })
@@ -81,7 +82,7 @@ impl Scene {
         self.asked as i64 - 1
     }
 
-    /// The records of a topic, as soon as there are so many.
+    /// Waits for `count` records of a topic and returns them.
     fn read(&self, topic: &str, count: usize) -> Vec<OwnedMessage> {
         let reader = self.reader(topic);
         let (mut records, deadline) = (Vec::new(), Instant::now() + DEADLINE);
@@ -94,7 +95,8 @@ impl Scene {
         records
     }
 
-    /// Asks until a reply comes: whether the topic exists is found out within bounds only. How many replies there are then.
+    /// Sends requests until a reply arrives, because a new topic is looked up in the background. Returns the number of
+    /// replies.
     fn ask_until_replied(&mut self) -> usize {
         let deadline = Instant::now() + DEADLINE;
         let reader = self.reader(REPLIES);
@@ -146,7 +148,7 @@ impl Drop for Scene {
     }
 }
 
-/// Flags `f0`, `f1`, … that are on, each with a value of so many bytes.
+/// Enabled flags `f0`, `f1`, …, each with a value of the given size.
 fn flags(count: usize, value_bytes: usize) -> Snapshot {
     let value = "v".repeat(value_bytes);
     let flags = (0..count).map(|number| {
@@ -159,7 +161,7 @@ fn flags(count: usize, value_bytes: usize) -> Snapshot {
     Snapshot::default().with(flags)
 }
 
-/// A request for the first flags, each as a text.
+/// A request for the first `count` flags, each as a string.
 fn request(count: usize) -> Value {
     let names: Vec<_> = (0..count).map(|number| format!("f{number}")).collect();
     let types: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!("string"))).collect();
@@ -237,7 +239,7 @@ fn everything_that_results_repeat_is_bounded_before_any_is_made() {
         let headers: &[(&str, &str)] = if id.is_empty() { &[] } else { &[("correlation-id", id)] };
         scene.ask(key.map(str::as_bytes), headers, body.as_bytes());
     }
-    // The longest of each that is taken; a default is repeated for its own flag only.
+    // Values of the maximum accepted length; a default is repeated for its own flag only.
     let key = "k".repeat(60_000);
     scene.ask(Some(key.as_bytes()), &[("correlation-id", &id[1..])], plain.as_bytes());
     scene.ask(None, &[], defaults.as_bytes());
@@ -265,7 +267,7 @@ fn many_unknown_reply_topics_cost_their_replies_only() {
         scene.events(requests).iter().map(|event| event["source"]["offset"].clone()).collect();
     assert_eq!(offsets, (0..requests).map(Value::from).collect::<Vec<_>>());
     assert_eq!(scene.dropped("topic_unknown"), requests as u64);
-    // A topic that exists gets its replies all the same.
+    // A topic that exists still receives its replies.
     scene.ask_until_replied();
 }
 
@@ -290,7 +292,7 @@ fn a_batch_ends_within_a_fetch_and_what_is_left_of_it_comes_again_in_order() {
     let expected: Vec<_> =
         (0..requests as u64).flat_map(|offset| (0..flags as u64).map(move |index| (offset, index))).collect();
     assert_eq!(places, expected, "each once and in order");
-    // 60 requests of some 160 KB each: a fetch of all of them takes several batches.
+    // 60 requests of about 160 KB each: their results take several batches.
     let batches = &scene.parts.metrics.evaluate.batches;
     let committed = batches.get_or_create(&crate::metrics::BatchLabels { outcome: "committed" }).get();
     assert!(committed >= 5, "{committed} batches");

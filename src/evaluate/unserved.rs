@@ -1,18 +1,18 @@
-//! Calls for an environment that this deployment does not serve are answered with defaults, so that the caller's mistake would go
-//! unseen: they are logged, at most once a minute for each environment. `flagstream_evaluations_total` counts them with the
-//! environment `(unserved)`.
+//! Logs calls for environments that this deployment does not serve. They are answered with defaults, so the caller's
+//! mistake would otherwise stay unnoticed. At most one line per minute and environment; `flagstream_evaluations_total`
+//! counts them with the environment `(unserved)`.
 
 use crate::flag::Snapshot;
 use crate::log_limit::KeyedLogLimit;
 
-/// How much of a name is logged; callers choose it.
+/// Number of characters of a name that are logged, because callers choose it.
 const NAME_MAX_CHARS: usize = 100;
-/// How many environments are listed.
+/// Maximum number of served environments listed.
 const SERVED_MAX_COUNT: usize = 20;
 
 static LIMIT: KeyedLogLimit = KeyedLogLimit::new();
 
-/// Logs that a call asked for `environment`, which is not in `snapshot`.
+/// Logs that a call requested `environment`, which is not in `snapshot`.
 pub fn note(environment: &str, snapshot: &Snapshot) {
     let environment: String = environment.chars().take(NAME_MAX_CHARS).collect();
     if let Some(suppressed) = LIMIT.admit(&environment) {

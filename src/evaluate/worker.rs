@@ -1,7 +1,7 @@
-//! One worker: a thread that keeps a session running until shutdown.
+//! A worker: a thread that runs sessions until shutdown.
 //!
-//! Whatever goes wrong in a session ends it, uncommitted; the next one starts from what was committed. There
-//! is one way to recover, so there is one to get right.
+//! Every error ends the session without a commit; the next session starts from the last commit. There is only one
+//! recovery path.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -25,13 +25,13 @@ use super::session::pairing::Unpaired;
 use super::session::{Ended, Session};
 use super::standing::{Standing, WorkerStanding};
 
-/// How long to wait before the first new attempt; it doubles up to [`MAX_BACKOFF`].
+/// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// A session that lasted this long was a good one: backoff starts anew.
+/// Length of a session after which the backoff is reset.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
-/// So many batches in a row may fail because of a rebalance before it counts as a fault.
+/// Number of consecutive batches that may fail because of a rebalance before it is reported as a fault.
 const EXPECTED_FAILURES: u32 = 3;
 
 /// A request worker.
@@ -42,34 +42,35 @@ pub struct Worker {
     standing: WorkerStanding,
 }
 
-/// What outlives a session.
+/// State that outlives a session.
 #[derive(Debug)]
 pub struct Memory {
     /// The state of this worker, for health.
     pub standing: WorkerStanding,
     pub amendments: Amendments,
-    /// How many records the next batch may have.
+    /// Limits the records of the next batch.
     pub limit: BatchLimit,
     pub reply_topics: ReplyTopics,
-    /// Partitions that wait.
+    /// Paused partitions.
     pub holds: Holds,
-    /// The broker refused something, but not yet said what: one record per request finds out.
+    /// The broker rejected something, but it is not known which record. The next session sends one record per request
+    /// to find out.
     pub careful: bool,
-    /// Batches in a row that could not be delivered though the broker was there.
+    /// Consecutive batches that failed although the broker was reachable.
     pub failures: u32,
-    /// The last session failed, and no batch was committed since.
+    /// Whether the last session failed and no batch was committed since.
     pub has_failed: bool,
-    /// The consumer's count of rebalances when its assignment was last looked at; `None` with a new consumer.
+    /// The consumer's rebalance count when the assignment was last read; `None` with a new consumer.
     pub rebalances: Option<usize>,
-    /// Partitions of which it is known where reading began.
+    /// Partitions whose first offset is known.
     pub begun: BTreeSet<i32>,
-    /// Partitions that the events topic does not have.
+    /// Partitions that the events topic lacks.
     pub unpaired: Unpaired,
-    /// The requests topic is another one under the same name: it is begun at its first record.
+    /// The requests topic was created anew: its partitions are read from the first record.
     pub from_start: bool,
     /// The requests topic's generation, see [`TopicIdentity`](crate::kafka::identity::TopicIdentity).
     pub generation: Option<u64>,
-    /// How many partitions the process's gauge counts for this worker.
+    /// Number of partitions that the process's gauge counts for this worker.
     assigned: usize,
 }
 
@@ -107,7 +108,7 @@ impl Memory {
         }
     }
 
-    /// The consumer is gone, and its partitions with it.
+    /// Clears the state that depends on the consumer, because it was dropped.
     fn forget_consumer(&mut self, metrics: &Metrics) {
         self.holds.forget();
         self.tell_assigned(0, metrics);
@@ -115,21 +116,21 @@ impl Memory {
         self.begin_anew();
     }
 
-    /// Where reading of each partition begins has to be found out again.
+    /// Requires that the first offset of each partition is determined again.
     fn begin_anew(&mut self) {
         self.standing.progress().assign(self.standing.index(), &[]);
         self.rebalances = None;
         self.begun.clear();
     }
 
-    /// The requests topic is another one under the same name.
+    /// Prepares for a requests topic that was created anew.
     fn begin_another_topic(&mut self) {
         self.begin_anew();
         self.amendments = Amendments::default();
         self.from_start = true;
     }
 
-    /// Moves the process's gauge by what has changed for this worker; whether anything has.
+    /// Updates the process's gauge by the change of this worker's assigned partitions.
     pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
         if assigned != self.assigned {
             let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -140,24 +141,24 @@ impl Memory {
 }
 
 impl Worker {
-    /// A worker whose state nobody else shares.
+    /// Creates a worker with a state of its own.
     pub fn new(parts: Parts, index: usize) -> Self {
         let standing = Standing::new(&parts);
         Self::sharing(parts, index, &standing)
     }
 
-    /// One of several workers of a process.
+    /// Creates one of several workers that share a state.
     pub fn sharing(parts: Parts, index: usize, standing: &Standing) -> Self {
         Self { parts, index, standing: standing.worker(index) }
     }
 
-    /// Answers requests until shutdown.
+    /// Processes requests until shutdown.
     pub fn run(self) {
         let responder = Responder::new(self.parts.clone());
         self.run_with(responder);
     }
 
-    /// The same loop around another way to respond.
+    /// Runs the worker with another implementation of [`Respond`].
     pub fn run_with(self, mut responder: impl Respond) {
         if !self.store_is_ready() {
             return;
@@ -172,7 +173,7 @@ impl Worker {
                 Ok(Ended::Recovered) => continue,
                 Err(error) => error,
             };
-            // What fails while the broker is away is no batch's fault.
+            // A failure while the broker is unreachable is not caused by the batch.
             memory.failures = if error.is_of_delivery() { memory.failures + 1 } else { 0 };
             let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
@@ -205,15 +206,15 @@ impl Worker {
         }
     }
 
-    /// One session. A consumer that is still good serves the next one too.
+    /// Runs one session. The consumer is kept for the next session unless it failed.
     fn session(
         &self,
         consumer: &mut Option<BatchConsumer>,
         responder: &mut impl Respond,
         memory: &mut Memory,
     ) -> Result<Ended, SessionError> {
-        // The producer first: its start aborts what a former life of this worker left open, and an open
-        // transaction would hold back the committed offsets that the consumer starts from.
+        // The producer is created first: its start aborts a transaction that a previous process left open, which would
+        // otherwise block the committed offsets that the consumer starts from.
         let producer = clients::producer(&self.parts, self.index, memory.careful)?;
         let consumer = match consumer {
             Some(consumer) => {
@@ -227,7 +228,8 @@ impl Worker {
         Session::new(&self.parts, consumer, &producer, memory).run(responder)
     }
 
-    /// Answering before the flags are there would answer wrongly; the requests can wait in Kafka.
+    /// Waits until the flags are loaded. Answers without flags would be wrong, and requests can wait in Kafka. `false`
+    /// at shutdown.
     fn store_is_ready(&self) -> bool {
         while !self.parts.store.is_ready() {
             if self.parts.shutdown.is_cancelled() {

@@ -1,5 +1,5 @@
-//! What a session does about its partitions between two batches: it finds out which it has and where they begin, and
-//! reports how far they were read, where they end, and what cannot be read.
+//! The work on partitions between two batches: determine the assigned partitions and their first offsets, and report
+//! positions, end offsets and partitions that cannot be read.
 
 use std::time::{Duration, Instant};
 
@@ -14,23 +14,22 @@ use crate::metrics::PartitionLabels;
 use crate::progress::Reason;
 use crate::shutdown::pause;
 
-/// How often positions and ends of the partitions are reported.
+/// Interval at which positions and end offsets of the partitions are reported.
 const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
-/// For one question about the offsets of new partitions.
+/// Timeout of one lookup of the offsets of new partitions.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two questions that are not answered.
+/// Delay after a failed lookup.
 const OFFSETS_PAUSE: Duration = Duration::from_millis(200);
-/// The requests topic's id is asked for before a commit if it was not confirmed for this long. The thread that follows
-/// offsets confirms it several times as often.
+/// Maximum age of the confirmation of the requests topic's id before a commit. The thread that follows offsets confirms
+/// the id several times in this interval.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
-/// The reasons that end with a fetch that Kafka answers.
+/// Reasons that are cleared when Kafka answers a fetch.
 const FETCH_REASONS: [Reason; 3] = [Reason::FetchError, Reason::Unauthorized, Reason::Unreadable];
 
 impl Session<'_> {
-    /// Follows rebalances. `false` if it is not known yet where a new partition begins: nothing may be read then.
+    /// Follows rebalances. `false` if the first offset of a new partition is not known yet; nothing may be read then.
     ///
-    /// A worker is well once it is a member of its group: also while there are no requests, and if the group has no
-    /// partition for it.
+    /// A worker is up once it is a member of its group, even without requests or without an assigned partition.
     pub(super) fn follow_assignment(&mut self) -> Result<bool, SessionError> {
         self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
         let rebalances = self.consumer.rebalances();
@@ -49,7 +48,7 @@ impl Session<'_> {
             if let Err(error) = self.begin(&new) {
                 let detail = format!("the committed offsets are not known: {error}");
                 standing.progress().blocked_reader(standing.index(), Reason::FetchError, detail);
-                // A refusal comes at once, and would be asked for again at once.
+                // A rejected lookup fails immediately; without a delay it would be repeated in a busy loop.
                 pause(OFFSETS_PAUSE, &self.parts.shutdown);
                 return Ok(false);
             }
@@ -66,7 +65,8 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// A paused partition stays paused in this client also after it was assigned elsewhere and came back.
+    /// Resumes revoked partitions. librdkafka keeps a partition paused in this client even after it was assigned
+    /// elsewhere and came back.
     fn resume(&self, left: &[i32]) -> KafkaResult<()> {
         if left.is_empty() {
             return Ok(());
@@ -74,7 +74,8 @@ impl Session<'_> {
         self.consumer.inner().resume(&self.list(left, Offset::Invalid)?)
     }
 
-    /// After a failure it has to be shown that batches can be committed, unless there is nothing to commit.
+    /// Whether the worker can commit batches. After a failure this is true once a batch was committed, or if there is
+    /// nothing to commit.
     fn works(&self) -> bool {
         let standing = &self.memory.standing;
         !self.memory.has_failed || standing.progress().is_idle(standing.index())
@@ -87,8 +88,8 @@ impl Session<'_> {
         }
     }
 
-    /// The requests topic is still the one that this worker reads. If not, its positions mean nothing: the batch must not
-    /// be committed, and the new topic is read from its beginning.
+    /// Checks that the requests topic is still the one that this worker reads. If it was created anew, the positions
+    /// are invalid: the batch must not be committed, and the new topic is read from its start.
     pub(super) fn confirm_topic(&mut self) -> Result<(), SessionError> {
         let client = self.consumer.inner().client();
         let generation = self.memory.standing.identity().confirm(client, MAX_IDENTITY_AGE);
@@ -98,7 +99,8 @@ impl Session<'_> {
         }
     }
 
-    /// Finds out where newly assigned partitions begin, and what was lost before this worker had them.
+    /// Determines the first offsets of newly assigned partitions, and the records that were deleted before they were
+    /// read.
     fn begin(&self, new: &[i32]) -> KafkaResult<()> {
         if new.is_empty() {
             return Ok(());
@@ -109,7 +111,8 @@ impl Session<'_> {
         let progress = self.memory.standing.progress();
         let consumer = self.consumer.inner();
         let committed = consumer.committed_offsets(self.list(new, Offset::Invalid)?, OFFSETS_TIMEOUT)?;
-        // A partition whose leader is away has no ends. Then it has no records either, and what is lost is found later.
+        // A partition without a leader reports no offsets. It returns no records either, and deleted records are
+        // detected later.
         let lows = consumer.offsets_for_times(self.list(new, Offset::Beginning)?, OFFSETS_TIMEOUT);
         let ends = consumer.offsets_for_times(self.list(new, Offset::End)?, OFFSETS_TIMEOUT);
         for element in committed.elements() {
@@ -130,14 +133,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Begins with the first record, whatever is committed: that is of another topic under the same name.
+    /// Starts at the first record and ignores the committed offsets, which belong to a deleted topic of the same name.
     fn begin_at_start(&self, new: &[i32]) -> KafkaResult<()> {
         let consumer = self.consumer.inner();
         let lows = consumer.offsets_for_times(self.list(new, Offset::Beginning)?, OFFSETS_TIMEOUT)?;
         lows.elements().iter().try_for_each(|element| element.error())?;
         let sought = consumer.seek_partitions(lows.clone(), OFFSETS_TIMEOUT)?;
         sought.elements().iter().try_for_each(|element| element.error())?;
-        // Whoever goes on after a failure, or after this process, has to begin there as well.
+        // The committed offset must point there too: the next session, or the next process, starts from it.
         self.consumer.commit_last(lows.clone())?;
         for element in lows.elements() {
             if let Offset::Offset(low) = element.offset() {
@@ -167,7 +170,7 @@ impl Session<'_> {
         }
     }
 
-    /// The group has no offset for the partition: it is new, or its offsets have expired.
+    /// Starts a partition without a committed offset: it is new, or the group's offsets have expired.
     fn begin_anew(&self, partition: i32, low: Option<i64>, end: Option<i64>) {
         let (Some(low), Some(end)) = (low, end) else { return };
         self.memory.standing.progress().starts_at(partition, low);
@@ -187,7 +190,7 @@ impl Session<'_> {
         }
     }
 
-    /// Reads on at `low`, and commits that, so that the records before it are not counted again after a restart.
+    /// Continues at `low` and commits that offset, so that the deleted records are not counted again after a restart.
     fn skip_to(&self, partition: i32, low: i64) {
         self.consumer.reading().starts_at(partition, low);
         let committed = self.list(&[partition], Offset::Offset(low));
@@ -210,8 +213,8 @@ impl Session<'_> {
         }
     }
 
-    /// Reports how far each partition was read and where it ends. Between batches only: everything that was read is
-    /// then committed, or held. `idle` if there was nothing to read.
+    /// Reports position and end offset of each partition. Called only between batches, when every fetched record is
+    /// committed or deferred. `idle` if the last batch had no records.
     pub(super) fn report_positions(&mut self, idle: bool) {
         if self.positions_reported.elapsed() < POSITIONS_INTERVAL {
             return;
@@ -221,7 +224,7 @@ impl Session<'_> {
         let progress = self.memory.standing.progress();
         for element in positions.elements_for_topic(&self.parts.config.topics.requests) {
             let partition = element.partition();
-            // Nothing is fetched for it, so its end is not known here.
+            // A paused partition is not fetched, so its end offset is unknown here.
             if self.memory.holds.has_partition(partition) || self.memory.unpaired.has(partition) {
                 continue;
             }
@@ -243,12 +246,12 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the partition cannot be read. `answered` if Kafka's last answer to a fetch was no error.
+    /// Reports whether the partition cannot be read. `answered` if Kafka's last answer to a fetch was not an error.
     fn report_fault(&self, partition: i32, answered: bool) -> bool {
         let progress = self.memory.standing.progress();
         let mut reading = self.consumer.reading();
         let fault = reading.faults().find(|(faulty, _)| *faulty == partition).map(|(_, fault)| fault.clone());
-        // Kafka answers again, and there is nothing to read that could end the fault.
+        // Kafka answers again, but no record will arrive that could clear the fault.
         if fault.is_some() && answered && progress.lag(partition) == Some(0) {
             reading.end_fault(partition);
         } else if let Some(fault) = fault {

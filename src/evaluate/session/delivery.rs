@@ -1,4 +1,4 @@
-//! What became of what was sent: how long it is waited for, and what follows from a failure.
+//! Delivery results: how long a batch waits for them, and how failures are handled.
 
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,33 @@ use crate::message::request::RefusalCode;
 
 use super::{STEP, Session};
 
-/// Attempts in a row after which a batch's replies are taken for the reason.
+/// Number of consecutive failures after which a batch's replies are suspected as the cause.
 const SUSPECTED_AFTER_FAILURES: u32 = 3;
-/// Each step of a batch gets at least so long, however late it is.
+/// Minimum timeout of each step of a batch, even if the batch is late.
 const MIN_STEP: Duration = Duration::from_millis(200);
-/// How long an open batch may take to end once the process is asked to stop.
+/// Maximum time for an open batch to end after a shutdown request.
 const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
-/// A commit is waited for in pieces, so that a shutdown is noticed.
+/// A commit is awaited in slices of this length, so that a shutdown is noticed.
 const COMMIT_SLICE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
-    /// How long a batch may take, from its begin to its commit.
+    /// How long a batch may take, from its start to its commit.
     pub(super) fn allowed(&self) -> Duration {
         super::allowed(self.parts)
     }
 
-    /// How long the next step of the open batch may take.
+    /// Timeout of the next step of the open batch.
     pub(super) fn time_left(&mut self) -> Duration {
         let begun = self.opened.map_or_else(Instant::now, |(begun, _)| begun);
         let left = match self.parts.config.delivery.mode {
-            // Beyond it the broker has aborted the transaction.
+            // After this time the broker has aborted the transaction.
             DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP),
             DeliveryMode::AtLeastOnce => STEP,
         };
         left.min(self.time_to_stop()).max(MIN_STEP)
     }
 
-    /// How long the process may still take to stop; no limit while nobody asked it to.
+    /// Remaining time until the process must have stopped; [`Duration::MAX`] before a shutdown request.
     fn time_to_stop(&mut self) -> Duration {
         if !self.parts.shutdown.is_cancelled() {
             return Duration::MAX;
@@ -49,7 +49,7 @@ impl Session<'_> {
         STOP_TIMEOUT.saturating_sub(since.elapsed())
     }
 
-    /// Commits the transaction. Waiting goes on after a piece of the time has passed: librdkafka resumes it.
+    /// Commits the transaction. After a timed-out slice the wait is repeated: librdkafka resumes the commit.
     pub(super) fn commit_transaction(&mut self) -> Result<(), SessionError> {
         let deadline = Instant::now() + self.time_left();
         loop {
@@ -61,7 +61,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for every acknowledgement; what was refused is remembered for the next attempt.
+    /// Waits for all acknowledgements and records rejections for the next attempt.
     pub(super) fn drain(&mut self) -> Result<(), SessionError> {
         let acknowledged = match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => {
@@ -91,7 +91,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits as long as acknowledgements come in: what was sent and is not waited for would be sent again.
+    /// Waits as long as acknowledgements arrive. Results without one would be sent again. `false` after a timeout.
     fn drain_while_acknowledged(&mut self) -> bool {
         let (mut fewest, mut since) = (i32::MAX, Instant::now());
         let producer = self.producer;
@@ -103,8 +103,8 @@ impl Session<'_> {
         })
     }
 
-    /// Gives up what is not acknowledged, and commits every record before the first one of its partition that has such
-    /// results: at-least-once sends the others again, but not these.
+    /// Abandons unacknowledged results, and commits each partition up to its first record with a failed or abandoned
+    /// result, so that the acknowledged records before it are not answered twice.
     fn commit_acknowledged(&mut self, failures: &[Failure]) {
         let all_told = self.producer.give_up();
         let given_up = self.producer.take_failures();
@@ -130,8 +130,9 @@ impl Session<'_> {
         }
     }
 
-    /// A broker refuses a whole request of records for the sake of one, so the first refusal only makes the
-    /// next session careful: one record per request. Then each refusal is the record's own.
+    /// Records which results were rejected. A broker rejects a whole produce request because of one record, so the
+    /// first rejection only makes the next session send one record per request. After that each rejection applies to
+    /// exactly one record.
     fn amend(&mut self, failures: &[Failure]) {
         if !std::mem::replace(&mut self.memory.careful, true) {
             return;
@@ -155,9 +156,10 @@ impl Session<'_> {
         }
     }
 
-    /// A reply that cannot be delivered costs the reply, not the batch: the next attempt leaves it out. Without
-    /// a failure of its own (a transaction may refuse the topic as a whole) that takes some attempts, since a broker that
-    /// has just come back, or a rebalance, makes batches fail too. While results time out beside it, it is the connection.
+    /// Excludes undeliverable replies from the next attempt, so that they do not fail the batch. If no reply has an
+    /// error of its own (a transaction may reject the topic as a whole), replies are suspected only after several
+    /// failures, because a rebalance or a broker that just restarted makes batches fail too. If other results time out
+    /// as well, the connection is the cause.
     fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
         let is_reply =
             |failure: &Failure| matches!(self.batch.by_ticket(failure.ticket), Some((_, Sent::Reply { .. })));
@@ -179,8 +181,8 @@ impl Session<'_> {
         }
     }
 
-    /// The next batch is smaller. A record that runs out of time alone and again and again, while the broker acknowledges
-    /// results, becomes a dead letter; if not even that can be committed, it keeps less of the record.
+    /// Reduces the size of the next batch. A record that repeatedly times out alone, while the broker acknowledges
+    /// results, becomes a dead letter; if that cannot be committed either, the dead letter contains less of the record.
     pub(super) fn note_failure(&mut self, error: &SessionError) {
         if error.is_refusal() {
             return;
@@ -201,7 +203,7 @@ impl Session<'_> {
         }
     }
 
-    /// The record of a batch that has no other.
+    /// The record of a batch with exactly one record.
     fn only_record(&self) -> Option<Place> {
         match self.batch.positions() {
             [(partition, next)] if self.batch.records == 1 => {
@@ -211,7 +213,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the broker was there, as it acknowledged results of the batch, and its time was up all the same.
+    /// Whether the transaction timed out although the broker was reachable, as its acknowledgements show.
     fn ran_out_of_time(&self) -> bool {
         let Some((begun, _)) = self.opened else { return false };
         let is_late = begun.elapsed() + MIN_STEP >= self.allowed();

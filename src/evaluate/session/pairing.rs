@@ -1,5 +1,5 @@
-//! A result goes to the partition of its request. If the requests topic has more partitions than the events topic, the
-//! additional ones wait until the events topic has them too; all others go on.
+//! A result is sent to the partition number of its request. If the requests topic has more partitions than the events
+//! topic, the additional ones are paused until the events topic has them too; all others continue.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ use crate::evaluate::clients::rewind_these;
 use crate::evaluate::error::SessionError;
 use crate::progress::Reason;
 
-/// Between two questions for the partitions of the events topic, while some wait for it.
+/// Interval of the lookups of the events topic's partition count, while partitions are paused.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// For one question.
+/// Timeout of one lookup.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The partitions of one worker that have no counterpart in the events topic.
+/// The partitions of one worker without a counterpart in the events topic.
 #[derive(Debug)]
 pub struct Unpaired {
     partitions: Vec<i32>,
-    /// Partitions of the events topic, as last asked.
+    /// Partition count of the events topic at the last lookup; `None` before the first.
     events: Option<i32>,
     asked: Option<Instant>,
-    /// Counts the waiting partitions of all workers.
+    /// Gauge of the paused partitions of all workers.
     waiting: Gauge,
 }
 
@@ -44,7 +44,7 @@ impl Unpaired {
         self.partitions.is_empty()
     }
 
-    /// Only these are assigned. Returns those that are not any more.
+    /// Keeps only the assigned partitions and returns the others.
     pub fn retain(&mut self, is_assigned: impl Fn(i32) -> bool) -> Vec<i32> {
         let (kept, left): (Vec<i32>, Vec<i32>) =
             std::mem::take(&mut self.partitions).into_iter().partition(|partition| is_assigned(*partition));
@@ -53,7 +53,7 @@ impl Unpaired {
         left
     }
 
-    /// Whether one of the partitions up to `last` has no counterpart, as far as known.
+    /// Whether a partition up to `last` may lack a counterpart.
     fn is_in_doubt(&self, last: i32) -> bool {
         self.events.is_none_or(|events| last >= events)
     }
@@ -64,7 +64,7 @@ impl Unpaired {
 }
 
 impl Session<'_> {
-    /// Holds partitions without a counterpart, and lets those go on that have one now.
+    /// Pauses partitions without a counterpart, and resumes those that have one now.
     pub(super) fn follow_pairs(&mut self) -> Result<(), SessionError> {
         let Some(last) = self.memory.begun.last().copied() else { return Ok(()) };
         if !self.memory.unpaired.is_in_doubt(last) || !self.memory.unpaired.is_due() {
@@ -115,7 +115,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.memory.unpaired.waiting.dec_by(i64::try_from(released.len()).unwrap_or_default());
-        // The producer learns of the new partitions by asking.
+        // The producer discovers new partitions only by a metadata request.
         let events = &self.parts.config.topics.events;
         let asked = self.producer.inner().client().fetch_metadata(Some(events), CALL_TIMEOUT);
         asked.map_err(SessionError::Producer)?;
@@ -126,7 +126,7 @@ impl Session<'_> {
     }
 
     fn partitions_of_events(&self) -> KafkaResult<i32> {
-        // Through the consumer: a producer's question may create the topic.
+        // Uses the consumer: a metadata request of a producer may create the topic.
         let client = self.consumer.inner().client();
         let metadata = client.fetch_metadata(Some(&self.parts.config.topics.events), CALL_TIMEOUT)?;
         let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);

@@ -1,4 +1,4 @@
-//! Workers on a mock broker.
+//! Tests of workers against a mock broker.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,7 +28,7 @@ use crate::store::Store;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Answers each request with one event.
+/// Sends one event per request.
 struct Echo;
 
 impl Respond for Echo {
@@ -50,7 +50,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A broker whose topics have so many partitions.
+    /// A mock broker with the given partition counts.
     fn new(requests: i32, events: i32) -> Self {
         Self::with_health(requests, events, |_| {})
     }
