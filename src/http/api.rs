@@ -1,4 +1,4 @@
-//! What the routes of the `api` role share.
+//! State shared by the routes of the `api` role.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::counts::Counts;
 use super::listeners::Listeners;
 use super::places::Places;
 
-/// Everything that a call needs, built once.
+/// State shared by the routes of the `api` role, built once.
 #[derive(Debug)]
 pub struct Api {
     pub config: Arc<Config>,
@@ -31,9 +31,9 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
-    /// Absent without a Redis.
+    /// Redis cache; `None` if Redis is not configured.
     pub view: Option<View>,
-    /// The edge API's values, in `dev` without a Redis.
+    /// In-memory cache of the edge API, for `flagstream dev` without Redis.
     pub edge_memory: Option<EdgeMemory>,
     pub shutdown: Shutdown,
     pub manager: Manager,
@@ -43,7 +43,7 @@ pub struct Api {
     pub(super) bodies: Arc<Bodies>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) hostname: String,
-    /// Absent if everything is written as it is.
+    /// Privacy rules for events; `None` if they are written unchanged.
     pub(super) privacy: Option<Arc<Privacy>>,
 }
 
@@ -79,7 +79,7 @@ impl Api {
         })
     }
 
-    /// Adds what was counted since the last time to the metrics. Meant for a few times a second.
+    /// Adds the counts since the last call to the metrics. To be called a few times per second.
     pub fn flush_counts(&self) {
         self.counts.flush(&self.metrics, &self.usage);
     }

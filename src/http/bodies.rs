@@ -1,8 +1,8 @@
-//! Reads the body of a call, and gives up on one that arrives too slowly.
+//! Reads request bodies, and aborts those that arrive too slowly.
 //!
-//! Most bodies are there when their call is: these are taken at once. The others wait in [`Bodies`], which bounds how
-//! many they are and how much memory they hold. When that is full, the one that has waited longest is given up, so
-//! slow senders cannot keep out those that send at a normal rate.
+//! Most bodies arrive together with their request and are read without waiting. The others are registered in
+//! [`Bodies`], which limits their number and memory. When a limit is reached, the body that has waited longest is
+//! aborted, so that slow clients cannot block those that send at a normal rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{MAX_BODY_BYTES, Problem};
 
-/// A body must be complete after this time, and a second more for each [`MIN_BYTES_PER_SECOND`] of it that came.
+/// Time for a body to arrive completely, plus one second for each [`MIN_BYTES_PER_SECOND`] of it received.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The rate at which a large body must arrive.
+/// Minimum rate at which a large body must arrive.
 pub const MIN_BYTES_PER_SECOND: usize = 64 << 10;
-/// Bodies that are waited for at the same time.
+/// Maximum number of incomplete bodies.
 pub const MAX_WAITING_BODIES: usize = 1_024;
-/// What they may hold in memory together.
+/// Maximum memory of all incomplete bodies together, in bytes.
 pub const MAX_WAITING_BYTES: usize = 64 << 20;
 
-/// The bodies that are waited for, of all calls.
+/// Incomplete bodies of all requests.
 #[derive(Debug)]
 pub(super) struct Bodies {
-    /// [`BODY_TIMEOUT`]; tests shorten it.
+    /// Time for a body to arrive: [`BODY_TIMEOUT`], shortened by tests.
     pub(super) timeout: Duration,
     waiting: Mutex<Waiting>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Bodies {
 struct Waiting {
     next: u64,
     bytes: usize,
-    /// By the order in which they began to wait.
+    /// Incomplete bodies in the order in which they started to wait.
     bodies: BTreeMap<u64, Held>,
 }
 
@@ -48,7 +48,7 @@ struct Held {
     given_up: CancellationToken,
 }
 
-/// One body that is waited for; forgotten when it is dropped.
+/// Registration of one incomplete body, removed when dropped.
 #[derive(Debug)]
 struct Slow {
     bodies: Arc<Bodies>,
@@ -57,11 +57,11 @@ struct Slow {
     since: Instant,
 }
 
-/// The frames of a body, as one.
+/// Concatenates the frames of a body.
 #[derive(Debug, Default)]
 struct Collected {
     first: Bytes,
-    /// All of them, where there are more than one.
+    /// All frames, if there is more than one; else empty.
     joined: Vec<u8>,
 }
 
@@ -70,9 +70,9 @@ impl Bodies {
         Arc::new(Self { timeout: BODY_TIMEOUT, waiting: Mutex::default() })
     }
 
-    /// The whole body, if it is neither too large nor too slow.
+    /// Reads the whole body. An error if it is too large, too slow, or ends early.
     pub(super) async fn read(self: &Arc<Self>, mut body: Body) -> Result<Bytes, Problem> {
-        // What says that it is too large need not come first.
+        // Refuses by the announced length, before anything was received.
         if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
             return Err(too_large());
         }
@@ -95,7 +95,7 @@ impl Bodies {
         }
     }
 
-    /// Waits for the next frame of a body of which `received` bytes are here.
+    /// Waits for the next frame of a body of which `received` bytes have arrived.
     async fn wait(
         self: &Arc<Self>,
         body: &mut Body,
@@ -161,7 +161,7 @@ impl Waiting {
 }
 
 impl Slow {
-    /// So many bytes of it are here now.
+    /// Records that `bytes` of the body have arrived.
     fn holds(&self, bytes: usize) {
         let mut waiting = self.bodies.lock();
         let Some(held) = waiting.bodies.get_mut(&self.number) else { return };
@@ -215,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    /// Some bytes, and then nothing for ever.
+    /// A body that sends some bytes and then never continues.
     fn stuck(bytes: usize) -> Body {
         let begun = stream::iter([Ok::<_, Infallible>(vec![b'x'; bytes])]);
         Body::from_stream(begun.chain(stream::pending()))
@@ -245,7 +245,7 @@ mod tests {
         Arc::new(Bodies { timeout: Duration::from_millis(50), waiting: Mutex::default() })
     }
 
-    /// Reads in a task of its own.
+    /// Reads the body in a separate task.
     fn spawn(bodies: &Arc<Bodies>, body: Body) -> tokio::task::JoinHandle<Result<Bytes, StatusCode>> {
         let bodies = Arc::clone(bodies);
         tokio::spawn(async move { bodies.read(body).await.map_err(|problem| problem.status) })
@@ -264,14 +264,14 @@ mod tests {
     async fn a_body_that_does_not_arrive_in_time_is_given_up() {
         let bodies = impatient();
         assert_eq!(bodies.read(stuck(1)).await.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
-        // One that never ends, byte by byte, is too slow as well.
+        // A body that sends one byte at a time is too slow as well.
         let dripping = stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(5)).await;
             Some((Ok::<_, Infallible>("x"), ()))
         });
         let dripping = bodies.read(Body::from_stream(dripping)).await.unwrap_err();
         assert_eq!(dripping.status, StatusCode::REQUEST_TIMEOUT);
-        // At the named rate, a large one gets the time that it needs.
+        // A large body that arrives at the minimum rate is read to its end.
         let steady = stream::unfold(0, |sent| async move {
             tokio::time::sleep(Duration::from_millis(10)).await;
             (sent < 15).then(|| (Ok::<_, Infallible>(vec![b'x'; MIN_BYTES_PER_SECOND]), sent + 1))
@@ -299,7 +299,7 @@ mod tests {
         send.send(()).unwrap();
         assert_eq!(newest.await.unwrap().unwrap(), "{}");
         until_waiting(&bodies, MAX_WAITING_BODIES - 1).await;
-        // A call that goes away takes its body with it.
+        // Cancelling a request also removes its body.
         others.iter().for_each(tokio::task::JoinHandle::abort);
         until_waiting(&bodies, 0).await;
     }

@@ -1,4 +1,4 @@
-//! One call: all its answers come from one snapshot and one moment, and each becomes an event.
+//! One evaluation request: all its answers use the same snapshot and timestamp, and each is written as an event.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::warm::Warm;
 use super::api::Api;
 use super::counts::Path;
 
-/// Room for an event without a large context.
+/// Initial buffer size of an event without a large context, in bytes.
 const EVENT_BYTES: usize = 640;
 
-/// The snapshot and the moment of one call.
+/// Snapshot and timestamp of one request.
 #[derive(Debug)]
 pub(super) struct Call<'c> {
     api: &'c Api,
@@ -33,19 +33,20 @@ pub(super) struct Call<'c> {
     pub(super) flags_version: u64,
     not_ready: Option<&'static str>,
     time_ms: u64,
-    /// RFC 3339, UTC, microseconds.
+    /// Time of the request: RFC 3339, UTC, microseconds.
     pub(super) now: String,
     now_micros: i64,
-    /// Makes this call's event ids differ from those of all others.
+    /// Random part of this request's event ids, so that they differ from those of all others.
     random: u64,
-    /// What Redis has of the answers, in their order.
+    /// Cached outcomes from Redis, in the order of the answers. `None` or a missing entry: evaluate in memory.
     kept: &'c [Option<Warm>],
 }
 
-/// Whom answers are for, and what may be written of them.
+/// Subject of an evaluation, and the part of its context that may be written to events.
 #[derive(Debug)]
 pub(super) struct Asker<'s> {
-    /// With an id that all flags of the call are drawn for, where there is neither a user nor a session.
+    /// Evaluation context. Without a user and a session it gets a generated anonymous id, so that all flags of the
+    /// request are bucketed alike.
     context: Cow<'s, EvaluationContext<'s>>,
     shown: Shown<'s>,
 }
@@ -54,21 +55,21 @@ pub(super) struct Asker<'s> {
 #[derive(Debug)]
 pub(super) struct Answered<'c> {
     pub(super) answer: Answer<'c>,
-    /// Absent for an unknown flag or environment, and for what was kept.
+    /// `None` for an unknown flag or environment, and for a cached answer.
     pub(super) outcome: Option<Outcome<'c>>,
-    /// It comes from Redis.
+    /// Whether the answer comes from Redis.
     pub(super) was_kept: bool,
     event_id: [u8; 36],
 }
 
 impl Answered<'_> {
     pub(super) fn event_id(&self) -> &str {
-        // Hyphenated hex digits are ASCII.
+        // Never fails: an event id consists of hex digits and hyphens, which are ASCII.
         std::str::from_utf8(&self.event_id).unwrap_or_default()
     }
 }
 
-/// What answers leave behind: their events, and their counts.
+/// Collects the events and counts of a request's answers.
 #[derive(Debug)]
 pub(super) struct Trail<'t> {
     pub(super) parcel: Parcel,
@@ -77,7 +78,7 @@ pub(super) struct Trail<'t> {
 }
 
 impl Trail<'_> {
-    /// Makes room for the events of so many answers.
+    /// Reserves buffer space for the events of this many answers.
     pub(super) fn reserve(&mut self, answers: usize) {
         self.parcel.reserve(answers * EVENT_BYTES);
     }
@@ -107,24 +108,24 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Where these are not older than the flags in force, they are the answers.
+    /// Sets the cached outcomes. One is used as the answer if it is not older than the flag in force.
     pub(super) fn with_kept(self, kept: &'c [Option<Warm>]) -> Self {
         Self { kept, ..self }
     }
 
-    /// All flags of the environment; none before they are loaded.
+    /// All flags of the environment; `None` before the flags are loaded.
     pub(super) fn all_flags(&self) -> Option<&'c EnvironmentFlags> {
         let flags = self.flags.filter(|_| self.not_ready.is_none());
         flags.map(|(_, flags)| flags.as_ref())
     }
 
-    /// The flags of the environment, ready or not; `None` if it is not served.
+    /// The flags of the environment, whether or not loading is complete; `None` if the environment is not served.
     pub(super) fn environment_flags(&self) -> Option<&'c EnvironmentFlags> {
         self.flags.map(|(_, flags)| flags.as_ref())
     }
 
     pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
-        // Strangers choose the names of environments that are not served.
+        // Callers can send any name of an environment that is not served, so it must not become a metric label.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
         Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
@@ -142,7 +143,7 @@ impl<'c> Call<'c> {
         Asker { context, shown }
     }
 
-    /// What an event has as its session: the caller's, or what a draw was made for in its place.
+    /// Session id of the event: the caller's, or the generated anonymous id if the flag's rollout used it.
     fn session<'a>(&self, asker: &'a Asker<'_>, flag: &str) -> Option<&'a str> {
         let context = &asker.context;
         let generated = || {
@@ -153,7 +154,7 @@ impl<'c> Call<'c> {
         asker.shown.session_id.as_deref().or_else(generated)
     }
 
-    /// Answers one flag for one subject, and writes the event.
+    /// Answers one flag for one subject and writes the event.
     pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
         let kept = self.kept.get(trail.index as usize).and_then(Option::as_ref);
         let stopwatch = trail.tally.stopwatch();
@@ -167,7 +168,7 @@ impl<'c> Call<'c> {
                 (answer, outcome, false)
             }
         };
-        // What Redis has was not evaluated.
+        // A cached answer was not evaluated, so it has no evaluation time.
         let evaluation_ns = stopwatch.filter(|_| !was_kept).map(nanoseconds);
         trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
@@ -220,13 +221,14 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Between the look at Redis and this call's snapshot the flag may have changed, or gone.
+    /// Whether a cached outcome may be served. The flag may have been changed or deleted between the read from Redis
+    /// and this request's snapshot. Without flags in memory, every cached outcome is served.
     fn may_serve(&self, kept: &Warm, flag: &str) -> bool {
         let Some(flags) = self.all_flags() else { return true };
         flags.get(flag).is_some_and(|flag| kept.basis >= self.snapshot.basis(flags, flag))
     }
 
-    /// Unleash is told of these too.
+    /// Counts a cached answer in the usage metrics that are sent to Unleash.
     fn count_kept(&self, kept: &Warm, flag: &str, tally: &mut Tally) {
         if let Some(flag) = self.all_flags().and_then(|flags| flags.get(flag)) {
             let name = kept.variant.as_ref().map(|(name, _)| name.as_str());

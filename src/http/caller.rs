@@ -1,4 +1,4 @@
-//! Who calls, and what they may do where and how often: the one place where that is decided.
+//! Authentication and authorization of callers, and their rate limits.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,49 +19,49 @@ use crate::config::{AuthConfig, Scope, Secret};
 use super::Problem;
 use super::api::Api;
 
-/// What an unknown token has to wait for: the next look at the table.
+/// `Retry-After` in seconds when the token table cannot be read.
 const TOKENS_RETRY_SECONDS: u32 = 2;
-/// Tokens that one address may try in a second which this instance does not know. Beyond it they are refused without
-/// a look at the table, so that whoever guesses keeps no place from those who wait for a new token.
+/// Lookups of unknown tokens per second and address. Further ones are refused without reading the token table, so that
+/// guessing tokens does not delay callers with a token that was just created.
 const UNKNOWN_TOKENS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(50) {
     Some(rate) => rate,
     None => NonZeroU32::MIN,
 };
 
-/// The caller of a route. A route asks [`Caller::may_in`] with the environment that it is about, or [`Caller::may`] and
-/// then [`Caller::sees`] for each thing that it lists.
+/// Caller of a route. A route about one environment checks [`Caller::may_in`]. A route that lists things checks
+/// [`Caller::may`] and then [`Caller::sees`] for each.
 #[derive(Debug, Clone)]
 pub struct Caller(Who);
 
 #[derive(Debug, Clone)]
 enum Who {
-    /// Without a token: more could be allowed with one.
+    /// Caller without a token: a request that is refused might be allowed with one.
     Anonymous(Arc<Grant>, Option<IpAddr>),
     Bootstrap,
     Token(Arc<Entry>, Arc<Register>),
 }
 
-/// Where the connection of a call comes from.
+/// IP address of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// What callers are compared with.
+/// Authenticates callers.
 #[derive(Debug)]
 pub struct Gate {
     anonymous: Arc<Grant>,
     bootstrap: Option<Secret>,
-    /// Calls without a token.
+    /// Rate limit of requests without a token, per address.
     addresses: Addresses,
-    /// Answers to calls without a token.
+    /// Rate limit of answers to requests without a token, per address.
     answers: Addresses,
-    /// Tokens that are not known.
+    /// Rate limit of unknown tokens, per address.
     guesses: Addresses,
-    /// Absent without a database.
+    /// `None` without a database.
     pub(super) register: Option<Arc<Register>>,
 }
 
 impl Caller {
-    /// Fails unless the caller may do this somewhere: 401 without a token, 403 with one.
+    /// Checks that the caller has `scope` in some environment. The error is 401 without a token, 403 with one.
     pub fn may(&self, scope: Scope) -> Result<(), Problem> {
         if self.grant().is_none_or(|grant| grant.has(scope)) {
             return Ok(());
@@ -76,7 +76,7 @@ impl Caller {
         Err(problem.header(WWW_AUTHENTICATE, challenge))
     }
 
-    /// The same in one environment.
+    /// Checks that the caller has `scope` in this environment.
     pub fn may_in(&self, scope: Scope, environment: &str) -> Result<(), Problem> {
         self.may(scope)?;
         if self.sees(environment) {
@@ -86,7 +86,7 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
 
-    /// The same in all of these environments.
+    /// Checks that the caller has `scope` in all of these environments.
     pub fn may_in_all(&self, scope: Scope, environments: &Environments) -> Result<(), Problem> {
         self.may(scope)?;
         match self.grant().and_then(|grant| environments.beyond(&grant.environments)) {
@@ -99,7 +99,7 @@ impl Caller {
         }
     }
 
-    /// The environments that are shown to the caller; `None`: all.
+    /// Environments that the caller may see; `None`: all.
     pub fn environments(&self) -> Option<Vec<&str>> {
         match &self.grant()?.environments {
             Environments::All => None,
@@ -107,12 +107,12 @@ impl Caller {
         }
     }
 
-    /// Whether what is in this environment is shown to the caller.
+    /// Whether the caller may see this environment.
     pub fn sees(&self, environment: &str) -> bool {
         self.grant().is_none_or(|grant| grant.environments.contains(environment))
     }
 
-    /// Who did it, for those who ask later.
+    /// Name of the caller in change logs.
     pub fn name(&self) -> String {
         match &self.0 {
             Who::Anonymous(..) => "anonymous".to_owned(),
@@ -121,7 +121,7 @@ impl Caller {
         }
     }
 
-    /// Ends when the caller's token counts no more; for answers that go on for long.
+    /// Completes when the caller's token is no longer valid; never for a caller without one. For long-lived responses.
     pub async fn until_void(self) {
         match self.0 {
             Who::Anonymous(..) | Who::Bootstrap => std::future::pending().await,
@@ -129,12 +129,12 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may see for whom flags were evaluated.
+    /// Whether the caller may see for which users flags were evaluated.
     pub fn may_audit(&self) -> bool {
         self.grant().is_none_or(|grant| grant.has(Scope::Audit))
     }
 
-    /// The token of the caller, and when it expires; `None` without a token, and for the bootstrap token.
+    /// Token of the caller and its expiry; `None` without a token and for the bootstrap token.
     pub fn token(&self) -> Option<(TokenId, Option<DateTime<Utc>>)> {
         match &self.0 {
             Who::Anonymous(..) | Who::Bootstrap => None,
@@ -142,7 +142,7 @@ impl Caller {
         }
     }
 
-    /// `None`: everything, everywhere.
+    /// Permissions of the caller; `None`: everything, everywhere.
     fn grant(&self) -> Option<&Grant> {
         match &self.0 {
             Who::Anonymous(grant, _) => Some(grant),
@@ -153,7 +153,7 @@ impl Caller {
 }
 
 impl Gate {
-    /// Whether callers without a token may do this. Asking is no call.
+    /// Whether callers without a token have `scope`. Does not count against a rate limit.
     pub(super) fn may_without_token(&self, scope: Scope) -> bool {
         self.anonymous.has(scope)
     }
@@ -169,7 +169,7 @@ impl Gate {
         }
     }
 
-    /// Who a call comes from; it counts as one of theirs.
+    /// Identifies the caller and counts the request against its rate limit.
     pub(super) async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Caller, Problem> {
         let address = peer.map(|Peer(address)| address);
         let mut given = headers.get_all(AUTHORIZATION).iter();
@@ -177,7 +177,7 @@ impl Gate {
             self.addresses.check(address).map_err(too_fast)?;
             return Ok(Caller(Who::Anonymous(Arc::clone(&self.anonymous), address)));
         };
-        // Which of several would count is not ours to guess.
+        // Several `Authorization` headers are ambiguous and therefore refused.
         let token = header.to_str().ok().filter(|_| given.next().is_none()).and_then(bearer);
         let token = token.unwrap_or_default();
         if self.bootstrap.as_ref().is_some_and(|known| same(token, known.expose())) {
@@ -190,7 +190,7 @@ impl Gate {
             Some(found @ (Found::Valid(_) | Found::Unavailable)) => found,
             Some(Found::Unknown) => Found::Unknown,
             None => {
-                // It may be new: asking the table for it is what others would have to wait for.
+                // The token may be new. Reading the table is limited, because callers with new tokens wait for it.
                 self.guesses.check(address).map_err(too_many_guesses)?;
                 register.find_anew(&token).await
             }
@@ -211,19 +211,19 @@ impl Gate {
 }
 
 impl Gate {
-    /// Counts a secret that is not known against the address that it came from, as a call without a token would be.
+    /// Counts a wrong secret against its address, like a request without a token.
     pub(super) fn guessed(&self, peer: Option<Peer>) -> Result<(), Problem> {
         let address = peer.map(|Peer(address)| address);
         let counted = self.addresses.check(address).and_then(|()| self.guesses.check(address));
         counted.map_err(too_many_guesses)
     }
 
-    /// The answer to a token that is not known.
+    /// The problem for an unknown token.
     fn unknown(&self, peer: Option<Peer>) -> Problem {
         self.guessed(peer).err().unwrap_or_else(unknown)
     }
 
-    /// Counts answers against the address of a caller without a token. Programs on the same machine are not limited.
+    /// Counts answers against the address of a caller without a token. Clients on the same machine are not limited.
     pub(super) fn answers(&self, caller: &Caller, count: usize) -> Result<(), Problem> {
         let Who::Anonymous(_, address) = &caller.0 else { return Ok(()) };
         let is_near = address.is_some_and(|address| address.to_canonical().is_loopback());
@@ -255,13 +255,13 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
-/// The token of `Bearer …`.
+/// Extracts the token from `Bearer …`.
 pub(super) fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Takes the same time wherever they differ.
+/// Compares in constant time.
 pub(super) fn same(given: &str, secret: &str) -> bool {
     given.as_bytes().ct_eq(secret.as_bytes()).into()
 }
@@ -275,7 +275,7 @@ fn unauthorized(detail: &str, error: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail).header(WWW_AUTHENTICATE, challenge(error))
 }
 
-/// How to ask again (RFC 6750, 3).
+/// Builds the header `WWW-Authenticate` (RFC 6750, section 3).
 fn challenge(error: &str) -> HeaderValue {
     let challenge = HeaderValue::try_from(format!("Bearer realm=\"flagstream\"{error}"));
     challenge.unwrap_or(HeaderValue::from_static("Bearer"))

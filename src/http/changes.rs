@@ -1,7 +1,8 @@
-//! `GET /api/v1/changes`, and the same for OpenFeature's providers: versioned changes as server-sent events.
+//! `GET /api/v1/changes` and the equivalent for OpenFeature providers: versioned flag changes as server-sent events.
 //!
-//! A listener holds a place in the ring that all share ([`crate::store::changes`]). The id of an event is a version:
-//! who comes back with it as `Last-Event-ID` gets what came since, or is told to look at everything.
+//! Each stream is a position in the ring buffer that all streams share ([`crate::store::changes`]). The id of an event
+//! is a version. A client that reconnects with it as `Last-Event-ID` receives the changes since then, or a reset event
+//! if they are no longer in the buffer.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -33,17 +34,17 @@ use super::listeners::ListenerPlace;
 use super::openapi::calls::{Stream, StreamHeaders, StreamQuery};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// When a listener whose connection broke should come back.
+/// Delay that clients are asked to wait before they reconnect.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/api/v1/changes", get(changes)).route(OFREP_STREAM, get(openfeature))
 }
 
-/// Where OpenFeature's providers hear that they should evaluate again.
+/// Path of the stream that asks OpenFeature providers to evaluate again.
 pub(super) const OFREP_STREAM: &str = "/ofrep/v1/changes";
 
-/// How changes are told.
+/// Format of the events.
 #[derive(Debug, Clone, Copy)]
 enum Dialect {
     Own,
@@ -60,22 +61,22 @@ struct Told<'c> {
     previous_version: Option<u64>,
 }
 
-/// One open stream.
+/// State of one open stream.
 struct Listener {
     api: Arc<Api>,
     caller: Caller,
-    /// Ends when the caller may listen no more.
+    /// Completes when the caller's token is no longer valid.
     void: Pin<Box<dyn Future<Output = ()> + Send>>,
     dialect: Dialect,
-    /// `None`: all that the caller sees.
+    /// Only changes of this environment are sent. `None`: changes of all environments that the caller may see.
     environment: Option<String>,
     follower: Follower,
-    /// Events that are ready.
+    /// Events that are ready to be sent.
     ready: VecDeque<Event>,
     _place: ListenerPlace,
 }
 
-/// Follows changes of flags.
+/// Streams changes of flags.
 #[utoipa::path(
     get,
     path = "/api/v1/changes",
@@ -94,7 +95,7 @@ pub(super) async fn changes(
     listen(api, caller, Dialect::Own, peer, query.as_deref(), &headers)
 }
 
-/// Tells providers when to evaluate again.
+/// Streams events that ask providers to evaluate again.
 #[utoipa::path(
     get,
     path = "/ofrep/v1/changes",
@@ -133,7 +134,8 @@ fn listen(
     let (follower, first) = match last.map(|version| changes.follow_after(version)) {
         Some(Ok(follower)) => (follower, None),
         Some(Err(_)) => (changes.follow(), Some(dialect.reset(api.store.version()))),
-        // Nothing is told by it, but who is cut off before the first change knows where it was.
+        // Carries no change, but gives the client a position to resume from if it is disconnected before the first
+        // change.
         None => (changes.follow(), Some(Event::default().id(api.store.version().to_string()))),
     };
     let ready = first.map(|event| event.retry(RETRY)).into_iter().collect();
@@ -143,7 +145,7 @@ fn listen(
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    // Proxies that collect answers would keep events from their listeners.
+    // Disables response buffering in reverse proxies, which would delay the events.
     response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
     Ok(response)
 }
@@ -161,7 +163,7 @@ impl Listener {
                 found = follower.next(api.store.changes()) => found,
             };
             let Ok(found) = found else {
-                // It comes back, and is then told to look at everything.
+                // The client reconnects and then receives a reset event.
                 let labels = DropLabels { what: "listener", reason: "slow" };
                 self.api.metrics.dropped.get_or_create(&labels).inc();
                 return None;
@@ -169,7 +171,7 @@ impl Listener {
             let mut mine = found.iter().filter(|change| self.wants(change));
             self.ready = match self.dialect {
                 Dialect::Own => mine.map(|change| tell(change)).collect(),
-                // One look finds all of them.
+                // One event is enough for all changes: the provider evaluates all flags again.
                 Dialect::OpenFeature => {
                     mine.next_back().map(|last| refetch(last.version)).into_iter().collect()
                 }
@@ -193,7 +195,7 @@ impl Dialect {
         }
     }
 
-    /// Anything may be different from what the listener knows.
+    /// Builds the event for a client that missed changes: any flag may differ from what it knows.
     fn reset(self, version: u64) -> Event {
         match self {
             Self::Own => {
@@ -218,7 +220,7 @@ fn tell(change: &Changed) -> Event {
 }
 
 fn refetch(version: u64) -> Event {
-    // Versions are milliseconds, or a little ahead of them.
+    // Versions are timestamps in milliseconds, or slightly ahead of them.
     let seconds = version / 1_000;
     let data = format!(r#"{{"type":"refetchEvaluation","etag":"v{version}","lastModified":{seconds}}}"#);
     Event::default().id(version.to_string()).event("message").data(data)

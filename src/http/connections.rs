@@ -1,8 +1,8 @@
 //! The open connections of one listener.
 //!
-//! There are at most [`MAX_CONNECTIONS`], and a share of them for each address. When there is no place for a new
-//! connection, the oldest one that never sent a complete request is closed for it, else the one that has been idle
-//! for longest. So sockets that send nothing cannot keep out those that ask something, health checks included.
+//! At most [`MAX_CONNECTIONS`] are open, with a limit per address. When no slot is free for a new connection, the
+//! oldest connection that never sent a complete request is closed, else the one that has been idle longest. Thus
+//! sockets that send nothing cannot block clients that send requests, health checks included.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::access::network;
 use crate::metrics::{DropLabels, Metrics};
 
-/// Open connections of one listener. More than all calls and change streams that are answered at the same time, so
-/// that among ten thousand there are always some without a call under way.
+/// Maximum open connections of one listener. This is more than all requests and change streams that can be in progress
+/// at the same time, so that some of ten thousand connections are always idle.
 pub const MAX_CONNECTIONS: usize = 10_000;
 
 /// How many connections a listener accepts.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     pub max: usize,
-    /// Of one address (of IPv6: of one /64). Loopback addresses, from where a sidecar proxy calls, may have `max`.
+    /// Limit per address (for IPv6 per /64). Loopback addresses, from which a sidecar proxy connects, may use `max`.
     pub max_per_address: usize,
 }
 
@@ -32,7 +32,7 @@ pub struct ConnectionLimits {
 #[derive(Debug)]
 pub(super) struct Connections {
     limits: ConnectionLimits,
-    /// Closed connections are counted here.
+    /// Metrics of closed connections; `None`: they are not counted.
     metrics: Option<Arc<Metrics>>,
     started: Instant,
     open: Mutex<Open>,
@@ -41,26 +41,26 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    /// By the order in which they were accepted.
+    /// Open connections in the order in which they were accepted.
     all: BTreeMap<u64, Arc<Activity>>,
-    /// Those that have not sent a complete request yet.
+    /// Connections that have not sent a complete request yet.
     silent: BTreeSet<u64>,
     by_network: HashMap<IpAddr, usize>,
 }
 
-/// What a connection has done.
+/// Activity of one connection.
 #[derive(Debug)]
 struct Activity {
     network: IpAddr,
-    /// Cancelled when the connection must give its place to another one.
+    /// Cancelled when the connection must be closed in favour of another one.
     closing: CancellationToken,
     has_called: AtomicBool,
     calls_under_way: AtomicUsize,
-    /// When the last call ended, in milliseconds since the listener started.
+    /// When the last request ended, in milliseconds since the listener started.
     idle_since_ms: AtomicU64,
 }
 
-/// The place of one connection, given back when it is dropped.
+/// Slot of one connection, released when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
@@ -68,18 +68,18 @@ pub(super) struct Place {
     activity: Arc<Activity>,
 }
 
-/// A call under way on a connection; it ends when this is dropped.
+/// A request in progress on a connection; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct CallUnderWay(Arc<Place>);
 
 /// Whether a connection is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// No complete request came yet.
+    /// No complete request has arrived yet.
     Silent,
-    /// At least one call is under way.
+    /// At least one request is in progress.
     Busy,
-    /// Nothing is under way for this long.
+    /// No request has been in progress for this long.
     Idle(Duration),
 }
 
@@ -88,7 +88,7 @@ impl Connections {
         Arc::new(Self { limits, metrics, started: Instant::now(), open: Mutex::default() })
     }
 
-    /// A place for a connection from this address; `None` if all places that it could have are busy with calls.
+    /// Takes a slot for a connection from this address. `None` if every slot that it could use is busy with requests.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let network = network(peer);
         let mut open = self.lock();
@@ -123,7 +123,8 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), number, activity })
     }
 
-    /// Closes the connection that is missed least, of this network or of all. `false` if all are busy.
+    /// Closes the oldest silent connection, else the longest idle one, of this network or of all. Returns `false` if
+    /// all are busy.
     fn close_one(&self, open: &mut Open, network: Option<IpAddr>) -> bool {
         let is_meant = |activity: &Activity| network.is_none_or(|network| activity.network == network);
         let silent = open.silent.iter().find(|number| open.all.get(number).is_some_and(|of| is_meant(of)));
@@ -140,7 +141,7 @@ impl Connections {
         true
     }
 
-    /// Counts a connection that was closed, or not accepted.
+    /// Counts a connection that was closed or refused.
     pub(super) fn count(&self, reason: &'static str) {
         if let Some(metrics) = &self.metrics {
             metrics.dropped.get_or_create(&DropLabels { what: "connection", reason }).inc();
@@ -182,7 +183,7 @@ impl Activity {
 }
 
 impl Place {
-    /// Ends when the connection must be closed for another one.
+    /// Completes when the connection must be closed in favour of another one.
     pub(super) async fn closing(&self) {
         self.activity.closing.cancelled().await;
     }
@@ -202,7 +203,7 @@ impl Place {
         Use::Idle(Duration::from_millis(self.connections.now_ms().saturating_sub(since)))
     }
 
-    /// A call begins; it is under way until the returned value is dropped.
+    /// Starts a request, which is in progress until the returned value is dropped.
     pub(super) fn call(self: &Arc<Self>) -> CallUnderWay {
         self.activity.calls_under_way.fetch_add(1, Ordering::Relaxed);
         if !self.activity.has_called.swap(true, Ordering::Relaxed) {
@@ -256,7 +257,7 @@ mod tests {
         let second = Arc::new(pool.admit(address("10.0.0.5")).unwrap());
         assert!(is_closing(&idle) && !is_closing(&busy));
         let _second_call = second.call();
-        // All are busy.
+        // All connections are busy.
         assert!(pool.admit(address("10.0.0.6")).is_none());
         assert_eq!(pool.len(), 3);
         drop(silent);
@@ -274,7 +275,7 @@ mod tests {
         assert!(is_closing(&one) && !is_closing(&other));
         let _another = three.call();
         assert!(pool.admit(address("10.0.0.1")).is_none());
-        // Of IPv6 a /64 is one address.
+        // An IPv6 /64 counts as one address.
         let _six = [pool.admit(address("2001:db8::1")).unwrap(), pool.admit(address("2001:db8::2")).unwrap()];
         let _third = pool.admit(address("2001:db8::3")).unwrap();
         assert_eq!(pool.len(), 5);

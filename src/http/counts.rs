@@ -1,4 +1,4 @@
-//! Counting calls without contention: each thread counts in a place of its own, which is emptied now and then.
+//! Counts evaluations without lock contention: each thread uses its own shard, and the shards are flushed regularly.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,10 @@ use crate::evaluate::tally::Tally;
 use crate::feed::Usage;
 use crate::metrics::Metrics;
 
-/// More threads than this share places.
+/// Number of shards. Threads beyond this number share them.
 const PLACES: usize = 16;
 
-/// Whom a call came through.
+/// API through which an evaluation was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
     Rest,
@@ -22,7 +22,7 @@ pub enum Path {
 impl Path {
     const ALL: [Self; 3] = [Self::Rest, Self::Ofrep, Self::Edge];
 
-    /// As events and metrics name it.
+    /// Name in events and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
@@ -36,7 +36,7 @@ impl Path {
 pub(super) struct Counts([Mutex<[Tally; Path::ALL.len()]>; PLACES]);
 
 impl Counts {
-    /// Counts what a call evaluated.
+    /// Runs `count` with the current thread's counters of `path`.
     pub(super) fn count<T>(&self, path: Path, count: impl FnOnce(&mut Tally) -> T) -> T {
         let Some(place) = self.0.get(place()) else {
             return count(&mut Tally::default());
@@ -60,7 +60,7 @@ impl Counts {
     }
 }
 
-/// The place of this thread.
+/// Index of the current thread's shard.
 fn place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

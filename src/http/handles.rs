@@ -1,13 +1,16 @@
-//! File handles: each connection is one, and many systems give a process 1,024 unless it asks for more.
+//! Limit of open file descriptors. Every connection needs one, and many systems allow a process 1,024 unless it raises
+//! the limit.
 
-/// For files, databases and Kafka beside the connections.
+/// File descriptors reserved for files, databases and Kafka.
 const OTHERS: u64 = 1_024;
 
-/// Asks for as many as the system allows. How many there are then.
+/// Raises the soft limit of file descriptors to the hard limit. Returns the limit that is then in effect; `None` if it
+/// is unknown.
 #[cfg(unix)]
 pub fn raise() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: it is given a place to write to, and later one to read from.
+    // SAFETY: the pointer is to a valid `rlimit` that outlives the call; `getrlimit` writes to it and `setrlimit` reads
+    // it.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
     if !known {
         return None;
@@ -24,9 +27,9 @@ pub fn raise() -> Option<u64> {
     None
 }
 
-/// Asks for as many handles as the system allows, and returns how many of `connections` they are enough for. A warning says
-/// so if that is fewer. What remains is for files, databases and Kafka: without it the process could neither reconnect nor
-/// answer about its health.
+/// Raises the file descriptor limit, and returns how many of `connections` it allows. Logs a warning if that is fewer.
+/// The remainder is reserved for files, databases and Kafka: without it the process could neither reconnect nor report
+/// its health.
 #[must_use]
 pub fn raise_for(connections: usize) -> usize {
     let Some(handles) = raise() else { return connections };
@@ -42,9 +45,9 @@ pub fn raise_for(connections: usize) -> usize {
     allowed
 }
 
-/// The part of `handles` that connections may take.
+/// Number of `handles` that connections may use.
 fn share(handles: u64, connections: usize) -> usize {
-    // Of a small number most are for the rest.
+    // With a low limit, three quarters are reserved.
     let others = OTHERS.min(handles / 4 * 3);
     connections.min(usize::try_from(handles - others).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! Whether this process lives, should get traffic, and how its parts are.
+//! Liveness, readiness and the health of the process's components.
 
 use axum::extract::State;
 use axum::http::header::AUTHORIZATION;
@@ -14,7 +14,7 @@ use crate::health::PartHealth;
 use super::Surface;
 use super::caller::Peer;
 
-/// In place of details that the caller may not see.
+/// Replaces the details that the caller may not see.
 const DETAILS_HINT: &str =
     "call with a token that has the scope read, or use the listener of FLAGSTREAM_HTTP__ADMIN_LISTEN";
 
@@ -25,13 +25,13 @@ pub(super) fn routes() -> Router<Surface> {
         .route("/health/ready", get(ready))
 }
 
-/// Answers as long as the process can; never depends on anything outside.
+/// Reports that the process can answer. Does not depend on any other system.
 #[utoipa::path(get, path = "/health/live", operation_id = "getLiveness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>)))]
 pub(super) async fn live() -> Response {
     fresh(StatusCode::OK, json!({"status": "up"}))
 }
 
-/// Whether this process should get traffic.
+/// Reports whether this process should receive traffic.
 #[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn ready(
     State(surface): State<Surface>,
@@ -55,8 +55,10 @@ pub(super) async fn ready(
     }
 }
 
-/// How each part is doing. Addresses, causes and numbers are shown to callers with the scope `read`, and to everybody
-/// on the listener for operators; others see the states.
+/// Reports the health of each component.
+///
+/// Addresses, causes and numbers are shown to callers with the scope `read`, and to all callers of the operators'
+/// listener. Other callers see only the states.
 #[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn overview(
     State(surface): State<Surface>,
@@ -80,7 +82,7 @@ pub(super) async fn overview(
     )
 }
 
-/// Whether the caller may see more than states. A token that is not known is no reason to answer less than without one.
+/// Whether the caller may see more than states. An unknown token is treated like no token.
 async fn sees_details(surface: &Surface, peer: Option<Extension<Peer>>, headers: &HeaderMap) -> bool {
     let Some(gate) = &surface.gate else { return true };
     let gate = surface.api.as_ref().map_or(&**gate, |api| &api.gate);

@@ -1,4 +1,4 @@
-//! What a call brings: its body, the query, and the version it wants to see at least.
+//! Input of a request: body, query parameters, headers, and the minimum flags version that it requires.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -22,16 +22,16 @@ use super::evaluate::ENVIRONMENT_HEADER;
 use super::places::{CallPlace, Pool};
 use super::problem::{FieldError, Problem};
 
-/// A version that is not in force within this time is not waited for any longer.
+/// Longest time that a request waits for the flags version it requires.
 const MIN_VERSION_TIMEOUT: Duration = Duration::from_secs(2);
-/// Versions are milliseconds of the leader's clock, or one more than the version before. One that is further ahead of
-/// both than this cannot come into force in time, and is not waited for at all.
+/// A required version further ahead than this, in milliseconds, is refused at once. Versions are timestamps of the
+/// leader's clock, or one more than the version before, so such a version cannot come into force in time.
 const MAX_VERSION_AHEAD_MS: u64 = 300_000;
 const MIN_VERSION_HEADER: &str = "if-flags-version";
 const MIN_VERSION: &str = "min_version";
 
-/// A call with a body of JSON that was not read yet. It is read for a caller who may do what it asks for, so that
-/// nobody else can keep the service waiting for one.
+/// Request with a JSON body that has not been read yet. The body is read only after the caller was authorized, so that
+/// an unauthorized caller cannot make the service wait for one.
 #[derive(Debug)]
 pub struct Unread {
     headers: HeaderMap,
@@ -39,13 +39,13 @@ pub struct Unread {
     body: Body,
 }
 
-/// A call with its body of JSON, not parsed yet.
+/// Request with its JSON body, read but not parsed.
 #[derive(Debug)]
 pub struct Input {
     pub body: Bytes,
     headers: HeaderMap,
     query: Option<String>,
-    /// Held until the call is answered.
+    /// Concurrency slot, held until the response is complete.
     _place: Option<CallPlace>,
 }
 
@@ -60,14 +60,14 @@ impl<S: Send + Sync> FromRequest<S> for Unread {
 }
 
 impl Unread {
-    /// The call with its body, of a caller who may do this somewhere. Evaluations take their place afterwards, with
+    /// Reads the body if the caller has `scope` in some environment. Evaluations take their slot afterwards, with
     /// [`evaluation_place`].
     pub async fn read_for(self, api: &Api, caller: &Caller, scope: Scope) -> Result<Input, Problem> {
         caller.may(scope)?;
         self.read(api).await
     }
 
-    /// The same, with a place of this pool.
+    /// Reads the body like [`Self::read_for`], and takes a slot of `pool`.
     pub(super) async fn read_in(
         self,
         api: &Api,
@@ -79,7 +79,7 @@ impl Unread {
         Ok(Input { _place: Some(api.places.take(pool)?), ..input })
     }
 
-    /// For routes that know their caller by a secret of their own, and have checked it.
+    /// Reads the body without checking the caller, for routes that have already checked a secret of their own.
     pub(super) async fn read(self, api: &Api) -> Result<Input, Problem> {
         check_content_type(&self.headers)?;
         check_repeated(&self.headers, self.query.as_deref())?;
@@ -88,7 +88,7 @@ impl Unread {
     }
 }
 
-/// A call whose body, if it has one, is of no interest.
+/// Request whose body is ignored.
 #[derive(Debug)]
 pub struct Bodiless(pub Input);
 
@@ -103,7 +103,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
 }
 
 impl Input {
-    /// The last value of a parameter of the query; an empty one is none.
+    /// Returns the last value of a query parameter. An empty value counts as absent.
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         last_parameter(self.query.as_deref(), name)
     }
@@ -116,12 +116,12 @@ impl Input {
         self.headers.get(name).map(axum::http::HeaderValue::as_bytes)
     }
 
-    /// The trace that the call is part of.
+    /// Trace context of the request (header `traceparent`), if it is valid.
     pub fn trace(&self) -> Option<Traceparent> {
         Traceparent::parse(self.headers.get(TRACEPARENT)?.as_bytes())
     }
 
-    /// The highest version asked for in the query and the header.
+    /// Highest flags version required by the query parameter and the header. An error if one of them is not a number.
     pub fn min_version(&self) -> Result<Option<u64>, Problem> {
         let given = [
             (MIN_VERSION, self.query.as_ref().and_then(|_| self.parameter(MIN_VERSION))),
@@ -139,7 +139,7 @@ impl Input {
     }
 }
 
-/// Refuses what stands in query or header and is too long to be repeated with every result.
+/// Refuses an environment, user or session that is too long, since every result repeats it.
 fn check_repeated(headers: &HeaderMap, query: Option<&str>) -> Result<(), Problem> {
     let limits =
         [("environment", MAX_ENVIRONMENT_BYTES), ("user_id", MAX_ID_BYTES), ("session_id", MAX_ID_BYTES)];
@@ -152,14 +152,15 @@ fn check_repeated(headers: &HeaderMap, query: Option<&str>) -> Result<(), Proble
     checked.map_err(|refusal| refused(vec![refusal]))
 }
 
-/// The last value of a parameter; an empty one is none.
+/// Returns the last value of a query parameter. An empty value counts as absent.
 pub fn last_parameter<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, str>> {
     let pairs = form_urlencoded::parse(query?.as_bytes());
     let last = pairs.filter(|(key, _)| key == name).last();
     last.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// A place to evaluate in, once the wanted version is in force. Waiting for it takes a place of another pool.
+/// Takes a slot of the evaluation pool once the required version is in force. The wait takes a slot of a pool of its
+/// own.
 pub(super) async fn evaluation_place(api: &Api, wanted: Option<u64>) -> Result<CallPlace, Problem> {
     let in_force = api.store.version();
     if let Some(version) = wanted.filter(|version| *version > in_force) {
@@ -173,13 +174,13 @@ pub(super) async fn evaluation_place(api: &Api, wanted: Option<u64>) -> Result<C
     api.places.take(Pool::Evaluation)
 }
 
-/// Whether the version came into force in time.
+/// Waits for `version`. Returns false if it does not come into force in time.
 async fn wait_for_version(api: &Api, version: u64) -> Result<bool, Problem> {
     let _place = api.places.take(Pool::VersionWait)?;
     Ok(api.store.wait_for_version(version, Instant::now() + MIN_VERSION_TIMEOUT).await)
 }
 
-/// Everything that is wrong with a body, in one answer.
+/// Reports everything that is wrong with a body in one problem.
 pub fn refused(refusals: Vec<Refusal>) -> Problem {
     let code = |code| refusals.iter().any(|refusal| refusal.code == code);
     let unreadable = [RefusalCode::Empty, RefusalCode::NotUtf8, RefusalCode::NotJson, RefusalCode::TooDeep];
@@ -197,7 +198,7 @@ pub fn refused(refusals: Vec<Refusal>) -> Problem {
     Problem::of_fields(status, errors.collect())
 }
 
-/// JSON, or a kind of it. Without a type it is not known to be.
+/// Accepts `application/json` and `application/…+json`. A missing `Content-Type` is refused.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     let given = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -212,7 +213,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("expected application/json, got {given}")))
 }
 
-/// An answer of JSON with the version of the flags that gave it.
+/// Builds a JSON response with the flags version that it was evaluated with in the header `flags-version`.
 pub fn json_answer(body: Vec<u8>, flags_version: u64) -> axum::response::Response {
     let mut response = axum::response::Response::new(Body::from(body));
     let headers = response.headers_mut();

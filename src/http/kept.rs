@@ -1,5 +1,5 @@
-//! What Redis has of the answers to a call: asked first where the read path says so, and while there are no flags in
-//! memory.
+//! Cached outcomes from Redis for an evaluation request. Redis is read if the configured read path says so, and while
+//! no flags are in memory.
 
 use tokio::time::{Instant, timeout_at};
 
@@ -9,23 +9,24 @@ use crate::warm::{self, Read, Warm};
 
 use super::api::Api;
 
-/// More answers than this are not looked for in Redis.
+/// Maximum answers of a request for which Redis is read. A larger request is evaluated without the cache.
 pub const MAX_KEPT_ANSWERS: usize = 1_024;
-/// Read at once.
+/// Answers per read from Redis.
 const PAGE_ANSWERS: usize = 256;
-/// For all of a call.
+/// Timeout of all reads from Redis for one request.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Which calls look into Redis.
+/// Requests for which Redis is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// As the read path says.
+    /// As the configured read path says.
     ReadPath,
-    /// Only while there are no flags in memory.
+    /// Only while no flags are in memory.
     Unready,
 }
 
-/// One for each answer, in their order; none at all where Redis is not asked.
+/// Returns one entry per answer, in their order; `None` if Redis has none that is fresh enough. The list is empty if
+/// Redis is not read, and shorter than the answers if reading timed out.
 pub(super) async fn kept(
     api: &Api,
     when: When,

@@ -1,6 +1,6 @@
-//! What every call passes, in one layer (each layer costs every call a few allocations): which host names it may use
-//! and from which pages it may come, how long an answer may take, the headers of every answer, and the form of errors
-//! that the router itself finds.
+//! Middleware around every route: allowed host names and origins, response timeout, response headers, and the problem
+//! form for errors that the router itself produces. It is one layer because each layer costs every request a few
+//! allocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::metrics::RefusedLabels;
 use super::api::Api;
 use super::{Problem, Surface, origin, server};
 
-/// The limits of some routes.
+/// Limits of a group of routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(super) time: Duration,
-    /// Names that may stand in `Host`; `None`: any.
+    /// Host names accepted in the `Host` header. `None`: any.
     pub(super) allowed_hosts: Option<Arc<[String]>>,
-    /// Where refused calls are counted; `None`: nowhere.
+    /// Metrics of refused requests. `None`: they are not counted.
     pub(super) api: Option<Arc<Api>>,
 }
 
@@ -32,7 +32,7 @@ impl Limits {
         Self { time: server::ANSWER_TIMEOUT, allowed_hosts: surface.allowed_hosts.clone(), api }
     }
 
-    /// The routes within these limits.
+    /// Wraps the routes in these limits.
     pub(crate) fn around<S: Clone + Send + Sync + 'static>(self, routes: Router<S>) -> Router<S> {
         routes.layer(middleware::from_fn_with_state(self, limited))
     }
@@ -45,11 +45,11 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
     };
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // An answer may be about a user: no cache keeps it unless its route says so.
+    // Responses can contain data about a user, so they are not cacheable unless the route says otherwise.
     if limits.api.is_some() && !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    // What was refused for who asked, how often, or when.
+    // Counts refusals because of the caller, the rate, or the load.
     if let Some(api) = &limits.api
         && let Some(labels) = RefusedLabels::of(response.status().as_u16())
     {
@@ -58,7 +58,7 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
     response
 }
 
-/// An answer that takes too long is given up.
+/// Runs the route, and responds 504 if it takes longer than `limit`.
 async fn answered(limit: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => as_problem(response),
@@ -66,7 +66,7 @@ async fn answered(limit: Duration, request: Request, next: Next) -> Response {
     }
 }
 
-/// An error that the router itself found, such as a path that is no UTF-8, looks like all others.
+/// Converts an error of the router itself, such as a path that is not UTF-8, into a problem.
 fn as_problem(response: Response) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {

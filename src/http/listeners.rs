@@ -1,4 +1,4 @@
-//! Places for open change streams: so many in all, and a share of them for each address.
+//! Slots for open change streams, with an overall limit and a limit per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use crate::access::network;
 use super::Problem;
 use super::caller::Peer;
 
-/// Open streams of changes.
+/// Maximum open change streams.
 pub const MAX_LISTENERS: usize = 8_000;
 
-/// All places for streams.
+/// Slots of all change streams.
 #[derive(Debug)]
 pub(super) struct Listeners {
     max: usize,
@@ -29,7 +29,7 @@ struct Taken {
     by_network: HashMap<IpAddr, usize>,
 }
 
-/// The place of one stream, given back when it is dropped.
+/// Slot of one stream, released when dropped.
 #[derive(Debug)]
 pub(super) struct ListenerPlace {
     listeners: Arc<Listeners>,
@@ -42,7 +42,8 @@ impl Listeners {
         Arc::new(Self { max: MAX_LISTENERS, max_per_address, taken: Mutex::default() })
     }
 
-    /// A place for a stream to this address, counted in `open`; or the answer that there is none.
+    /// Takes a slot for a stream to this address and counts it in `open`. An error if the overall or the per-address
+    /// limit is reached.
     pub(super) fn take(self: &Arc<Self>, peer: Option<Peer>, open: &Gauge) -> Result<ListenerPlace, Problem> {
         let address = peer.map(|Peer(address)| address);
         let network = address.filter(|address| !address.to_canonical().is_loopback()).map(network);

@@ -1,7 +1,7 @@
 //! The HTTP surface: health and metrics of every process, and the routes of the `api` role.
 //!
-//! One file per surface; every error is a [`Problem`]. [`server`] holds what is the same for all: limits of time
-//! and size, and a stop that lets answers finish.
+//! Each route group has its own file, and every error is a [`Problem`]. [`server`] implements what all listeners share:
+//! timeouts, size limits, and a shutdown that lets open responses finish.
 
 pub mod api;
 mod bodies;
@@ -56,24 +56,24 @@ pub use manage::segment;
 pub use problem::Problem;
 pub use server::Server;
 
-/// A body larger than this is refused with 413.
+/// Maximum size of a request body, in bytes. A larger body is refused with status 413.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// For how long a browser need not ask again what it may do.
+/// How long a browser may cache the result of a CORS preflight request.
 const CORS_MAX_AGE: Duration = Duration::from_secs(3_600);
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the routes need.
+/// State shared by the routes of one listener.
 #[derive(Debug, Clone)]
 pub struct Surface {
     health: Arc<Registry>,
     metrics: Arc<Metrics>,
     /// The routes of the `api` role; without them only health and metrics are served.
     api: Option<Arc<Api>>,
-    /// Decides who sees the details of health, where there is no `api` role to ask. `None`: everybody sees them.
+    /// Decides who sees health details when this process has no `api` role. `None`: every caller sees them.
     gate: Option<Arc<Gate>>,
-    /// Names that may stand in `Host`; `None`: any.
+    /// Host names accepted in the `Host` header. `None`: any.
     allowed_hosts: Option<Arc<[String]>>,
 }
 
@@ -85,7 +85,8 @@ impl Surface {
     }
 }
 
-/// The routes of the main listener; `with_metrics` where they have no listener of their own.
+/// Builds the routes of the main listener. `with_metrics` adds `/metrics`, for when there is no separate metrics
+/// listener.
 pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let own = health::routes();
     let own = if with_metrics { own.route("/metrics", get(metrics)) } else { own };
@@ -96,14 +97,14 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
     let cors = cors(&api.config.api.cors_origins);
     let routes = api_routes(&surface, api);
     let router = finish(own.merge(routes), surface);
-    // Around all others: what a browser asks before a call is no call of any route.
+    // CORS is the outermost layer: a preflight request (`OPTIONS`) matches none of the routes.
     match cors {
         Some(cors) => router.layer(cors),
         None => router,
     }
 }
 
-/// The routes of the `api` role, one file per surface.
+/// Merges the route groups of the `api` role.
 fn api_routes<S>(surface: &Surface, api: Arc<Api>) -> Router<S> {
     let routes = Router::new()
         .merge(evaluate::routes())
@@ -117,7 +118,7 @@ fn api_routes<S>(surface: &Surface, api: Arc<Api>) -> Router<S> {
     Limits::of(surface, Some(Arc::clone(&api))).around(routes).with_state(api)
 }
 
-/// What pages of these origins may do; nothing where there are none.
+/// Builds the CORS layer for the configured origins. `None` if none are configured.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
@@ -136,12 +137,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     })
 }
 
-/// The routes of the listener for operators (`FLAGSTREAM_HTTP__ADMIN_LISTEN`): whoever reaches it sees everything.
+/// Builds the routes of the operators' listener (`FLAGSTREAM_HTTP__ADMIN_LISTEN`). It requires no token: any caller
+/// that can reach it sees everything.
 pub fn admin_router(surface: Surface) -> Router {
     router(Surface { api: None, gate: None, allowed_hosts: None, ..surface }, true)
 }
 
-/// With answers for what is not there.
+/// Adds problem bodies for unknown paths (404) and methods (405), and sets the state.
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))

@@ -1,5 +1,5 @@
-//! Keeps web pages of others from calling with a visitor's browser: by a DNS name that they have rebound to this
-//! machine, and by requests that a browser sends without asking first.
+//! Prevents foreign web pages from calling the service through a visitor's browser, by DNS rebinding or by requests
+//! that a browser sends without a CORS preflight.
 
 use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
@@ -7,12 +7,13 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::Problem;
 
-/// What browsers say about where a request comes from.
+/// Header in which browsers report the relation between the page and the service.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
-/// With one of these, a browser asks the service first (CORS) before it sends a page's request elsewhere.
+/// Request headers that make a browser send a CORS preflight before a cross-origin request.
 const ASKED_FOR_HEADERS: [&str; 4] = ["authorization", "if-match", "x-change-reason", "x-requested-with"];
 
-/// Refuses a call under a host name that is not allowed, and a change that a page of another origin sends unasked.
+/// Refuses a request whose host name is not allowed, and a change that a page of another origin sends without a
+/// preflight.
 pub(super) fn check(allowed_hosts: Option<&[String]>, request: &Request) -> Result<(), Problem> {
     let host = host_of(request.uri(), request.headers());
     if let Some(allowed) = allowed_hosts
@@ -32,7 +33,7 @@ pub(super) fn check(allowed_hosts: Option<&[String]>, request: &Request) -> Resu
     Ok(())
 }
 
-/// The host and port that the caller used: HTTP/2 has them in the URI, HTTP/1 in a header.
+/// Host and port that the client used: in the URI over HTTP/2, in the `Host` header over HTTP/1.
 fn host_of<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
     let in_header = headers.get(HOST).and_then(|host| host.to_str().ok());
     uri.authority().map(|authority| authority.as_str()).or(in_header)
@@ -46,20 +47,20 @@ fn name_of(host: &str) -> &str {
     }
 }
 
-/// Whether a host is a numeric address: DNS has no part in it.
+/// Whether a host is a numeric address. Such a host cannot be the result of DNS rebinding.
 fn is_address(name: &str) -> bool {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.parse::<std::net::IpAddr>().is_ok()
 }
 
-/// Whether a browser would send this for any page, without asking.
+/// Whether a browser would send this cross-origin request without a preflight.
 fn is_sent_unasked(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = content_type.to_ascii_lowercase().starts_with("application/json");
     !is_json && !ASKED_FOR_HEADERS.iter().any(|name| headers.contains_key(*name))
 }
 
-/// Whether a browser sends it, for a page that is not ours. Other programs send neither of these headers.
+/// Whether a browser sends this request for a page of another origin. Other clients send neither of these headers.
 fn is_of_another_origin(host: Option<&str>, headers: &HeaderMap) -> bool {
     match (headers.get(SEC_FETCH_SITE), headers.get(ORIGIN)) {
         (Some(site), _) => !matches!(site.as_bytes(), b"same-origin" | b"none"),
@@ -109,7 +110,7 @@ mod tests {
             assert_eq!(status(Some(&allowed), "GET", &[("host", host)]), 421, "{host}");
             assert_eq!(status(None, "GET", &[("host", host)]), 200, "{host}");
         }
-        // Over HTTP/2 it stands in the URI.
+        // Over HTTP/2 the host is in the URI.
         let rebound = Request::get("http://evil.example:8082/health").body(Body::empty()).unwrap();
         assert_eq!(check(Some(&allowed), &rebound).unwrap_err().status, StatusCode::MISDIRECTED_REQUEST);
     }
@@ -139,7 +140,7 @@ mod tests {
                 assert_eq!(status(None, "POST", &[&[host], page, &[asked]].concat()), 200, "{asked:?}");
             }
         }
-        // Our own page, and programs that are no browsers.
+        // A page of this service, and clients that are not browsers.
         assert_eq!(status(None, "POST", &[host, ("origin", "http://localhost:8082")]), 200);
         assert_eq!(status(None, "POST", &[host, ("sec-fetch-site", "same-origin")]), 200);
         assert_eq!(status(None, "POST", &[host]), 200);

@@ -1,8 +1,8 @@
-//! How many calls are answered at the same time, in pools of their own: whatever takes all places for evaluations
-//! leaves those for kill switches and for management. Health takes no place at all.
+//! Limits how many requests are answered at the same time, in separate pools: a pool that is full of evaluations leaves
+//! slots for kill switches and management. Health routes need no slot.
 //!
-//! A place is taken when the caller may do what it asks for and its body is here, so that neither strangers nor slow
-//! senders hold one.
+//! A slot is taken only after the caller was authorized and the body was read, so that neither unauthorized callers nor
+//! slow clients hold one.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Problem;
 
-/// Evaluations, and reports of conversions.
+/// Concurrent evaluations and conversion reports.
 pub const MAX_CALLS: usize = 1_024;
-/// Calls that read or change flags, experiments and tokens.
+/// Concurrent requests that read or change flags, experiments and tokens.
 pub const MAX_MANAGEMENT_CALLS: usize = 256;
-/// Calls that turn kill switches.
+/// Concurrent requests that set or clear kill switches.
 pub const MAX_SWITCH_CALLS: usize = 32;
-/// Calls that wait until a version is in force; they take no place for evaluations meanwhile.
+/// Requests that may wait for a version at the same time. They hold no evaluation slot meanwhile.
 pub const MAX_VERSION_WAITS: usize = 256;
 
-/// What a call takes a place for.
+/// Pool that a request takes its slot from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pool {
     Evaluation,
@@ -29,7 +29,7 @@ pub(super) enum Pool {
     VersionWait,
 }
 
-/// The places of all pools.
+/// Slots of all pools.
 #[derive(Debug)]
 pub(super) struct Places {
     evaluation: Arc<Semaphore>,
@@ -38,7 +38,7 @@ pub(super) struct Places {
     version_wait: Arc<Semaphore>,
 }
 
-/// Given back when it is dropped.
+/// One slot, released when dropped.
 #[derive(Debug)]
 pub(super) struct CallPlace(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
@@ -53,7 +53,7 @@ impl Places {
         }
     }
 
-    /// A place, at once or not at all: a call that finds none is asked to come again, not queued.
+    /// Takes a slot without waiting. A full pool is an error with `Retry-After`: requests are not queued.
     pub(super) fn take(&self, pool: Pool) -> Result<CallPlace, Problem> {
         Arc::clone(self.of(pool)).try_acquire_owned().map(CallPlace).map_err(|_| {
             let detail = format!("{} {} already", pool.max(), pool.calls());
@@ -70,7 +70,7 @@ impl Places {
         }
     }
 
-    /// All places of a pool; for tests.
+    /// Takes all slots of a pool, for tests.
     #[cfg(test)]
     pub(super) fn take_all(&self, pool: Pool) -> Vec<CallPlace> {
         (0..pool.max()).map_while(|_| self.take(pool).ok()).collect()

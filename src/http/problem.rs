@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct Problem {
     pub status: StatusCode,
     pub detail: String,
-    /// What is wrong with which field of the input.
+    /// One entry per field that is wrong.
     pub errors: Vec<FieldError>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -37,12 +37,12 @@ impl Problem {
         Self { status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new() }
     }
 
-    /// Bad input in one field.
+    /// Problem with one invalid field.
     pub fn of_field(status: StatusCode, field: &str, message: impl Into<String>) -> Self {
         Self::of_fields(status, vec![FieldError::new(field, message)])
     }
 
-    /// Bad input, field by field.
+    /// Problem with one entry per invalid field. The detail shows the first, and how many more there are.
     pub fn of_fields(status: StatusCode, errors: Vec<FieldError>) -> Self {
         let first = errors.first().map(|error| format!("{}: {}", error.field, error.message));
         let more = match errors.len() {
@@ -58,7 +58,7 @@ impl Problem {
         self
     }
 
-    /// It may be different in so many seconds.
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u32) -> Self {
         self.header(header::RETRY_AFTER, seconds.into())

@@ -1,7 +1,7 @@
-//! Listens for connections, serves them within limits of time, and lets calls under way finish at a stop.
+//! Accepts connections, serves them within timeouts, and lets open responses finish at shutdown.
 //!
 //! ```text
-//!  accept ─► a place (connections.rs) ─► TLS handshake ─► first request within 10 s ─► calls ─► idle: closed
+//!  accept ─► slot (connections.rs) ─► TLS handshake ─► first request within 10 s ─► requests ─► idle: closed
 //! ```
 
 use std::convert::Infallible;
@@ -37,29 +37,31 @@ use super::connections::{CallUnderWay, ConnectionLimits, Connections, MAX_CONNEC
 use super::handles;
 use super::tls::Tls;
 
-/// From the acceptance of a connection to its first complete request header, the TLS handshake included.
+/// Timeout from accepting a connection to its first complete request header, including the TLS handshake.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a request's header to arrive, and over HTTP/1 for the next request of a kept connection.
+/// Timeout for a request header to arrive; over HTTP/1 also for the next request of a keep-alive connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection without a call under way is closed after this time, whatever its protocol.
+/// A connection without a request in progress is closed after this time, over any protocol.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// For the peer of an idle connection to read that it is closed.
+/// Grace period for the peer of an idle connection to react to a graceful close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a peer to take something of what it is sent: who reads nothing would hold its connection for ever.
+/// Timeout for a peer to read a part of what it is sent. A peer that reads nothing would otherwise hold its connection
+/// forever.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// At shutdown, for answers under way.
+/// Grace period at shutdown for open responses.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// After an error of the listener (out of file handles, say): trying at once would only spin.
+/// Delay after an error of the listener, for example when file descriptors run out. An immediate retry would loop
+/// without effect.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection that ends when its peer reads nothing for too long.
+/// TCP stream that fails when its peer reads nothing for too long.
 pub(super) type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
 
-/// How long a connection may take for what; tests shorten it.
+/// Timeouts of a connection; tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     pub(super) first_request: Duration,
@@ -78,7 +80,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address`; the error names it and the setting it came from.
+    /// Binds `address`. An error contains the address and the name of the setting.
     pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
@@ -88,29 +90,29 @@ impl Server {
         Ok(Self { listener, tls: None, metrics: None, limits, timeouts })
     }
 
-    /// From now on TLS only.
+    /// Serves TLS only on this listener.
     pub fn encrypt(&mut self, config: &TlsConfig) -> anyhow::Result<()> {
         self.tls = Some(Tls::load(config)?);
         Ok(())
     }
 
-    /// The certificate in use, if this listener has one.
+    /// TLS of this listener, `None` if it serves plain HTTP.
     pub fn tls(&self) -> Option<Tls> {
         self.tls.clone()
     }
 
-    /// Limits the open connections of one address, and counts connections that are closed or refused for a limit.
+    /// Limits the open connections per address, and counts connections that are closed or refused because of a limit.
     pub fn limit(&mut self, connections_per_address: usize, metrics: Arc<Metrics>) {
         self.limits.max_per_address = connections_per_address;
         self.metrics = Some(metrics);
     }
 
-    /// The address in use, with the port that the system chose for port 0.
+    /// The bound address, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves `router` until `shutdown`, then lets answers under way finish.
+    /// Serves `router` until `shutdown`, then lets open responses finish.
     pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
         let limits = ConnectionLimits { max: handles::raise_for(self.limits.max), ..self.limits };
         let (tasks, builder) = (TaskTracker::new(), Arc::new(builder()));
@@ -122,7 +124,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    // Without a place the socket is closed at once: its peer learns of it, and may try again.
+                    // If no slot is free, the socket is closed at once, so that the peer notices and can retry.
                     let Some(place) = connections.admit(peer.ip()) else { continue };
                     let connection = Connection {
                         peer: Peer(peer.ip()),
@@ -172,12 +174,12 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept().await?;
-    // Small answers must not wait for an acknowledgement of the ones before.
+    // Without `TCP_NODELAY`, a small response would wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     Ok((stream, peer))
 }
 
-/// What serving one connection takes.
+/// State needed to serve one connection.
 struct Connection {
     builder: Arc<auto::Builder<TokioExecutor>>,
     peer: Peer,
@@ -188,7 +190,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Serves until the connection ends, or has to make room for another one.
+    /// Serves until the connection ends or must be closed in favour of a new one.
     async fn serve(self, stream: Stream, tls: Option<Tls>) {
         let place = Arc::clone(&self.place);
         tokio::select! {
@@ -210,7 +212,7 @@ impl Connection {
         }
     }
 
-    /// Serves until the peer or a limit ends it: no request until `first_deadline`, or no call for too long.
+    /// Serves until the peer closes or a timeout expires: no request until `first_deadline`, or idle for too long.
     async fn serve_on(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -241,7 +243,7 @@ impl Connection {
                         }
                         Use::Busy => timeouts.idle,
                         Use::Idle(idle) if idle < timeouts.idle => timeouts.idle - idle,
-                        // It was told a moment ago, and does not go.
+                        // The graceful close had its time, and the peer is still connected.
                         Use::Idle(_) if closing => return,
                         Use::Idle(_) => {
                             closing = true;
@@ -256,7 +258,7 @@ impl Connection {
     }
 }
 
-/// Answers the calls of one connection, and notes when they begin and end.
+/// Answers the requests of one connection and records when they begin and end.
 struct Calls {
     router: Router,
     peer: Peer,
@@ -275,7 +277,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     }
 }
 
-/// An answer that is being made.
+/// Response that is being produced.
 struct Answer {
     answer: RouteFuture<Infallible>,
     call: Option<CallUnderWay>,
@@ -291,7 +293,8 @@ impl Future for Answer {
     }
 }
 
-/// An answer's body. The call ends with it, not with the header: a stream of changes is a call under way.
+/// Response body. The request ends with the body, not with the header, so a change stream counts as a request in
+/// progress.
 #[derive(Debug)]
 struct AnswerBody {
     body: Body,

@@ -1,7 +1,7 @@
-//! TLS of the listener, with the OpenSSL that Kafka's client brings.
+//! TLS of a listener, with the OpenSSL library that the Kafka client already needs.
 //!
-//! Certificate and key are read again when their files change, so that a renewed certificate needs no restart. Files that
-//! cannot be used leave the certificate in use as it is, and are reported.
+//! The certificate and key files are read again when they change, so a renewed certificate needs no restart. If the new
+//! files cannot be used, the current certificate stays in use and the error is reported.
 
 #[cfg(feature = "tls")]
 pub use with_openssl::{Reload, Tls};
@@ -27,12 +27,12 @@ mod with_openssl {
     use crate::http::server::Stream;
     use crate::shutdown::Shutdown;
 
-    /// The protocols that we speak, best first, each after its length.
+    /// Supported protocols (ALPN) in order of preference, each preceded by its length.
     const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
-    /// How often the files are compared with what was read of them.
+    /// Interval at which the files are checked for changes.
     const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-    /// The certificate in use. Clones share it.
+    /// Certificate in use, shared by all clones.
     #[derive(Clone)]
     pub struct Tls(Arc<Shared>);
 
@@ -47,19 +47,19 @@ mod with_openssl {
         files: Files,
     }
 
-    /// The content of the two files.
+    /// Content of the two files.
     #[derive(PartialEq, Eq)]
     struct Files {
         certificate: Vec<u8>,
         key: Vec<u8>,
     }
 
-    /// What a look at the files found.
+    /// Result of a check of the files.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum Reload {
         Unchanged,
         Reloaded,
-        /// The files cannot be used, for this reason. The former certificate stays in use.
+        /// The files cannot be used, for this reason. The previous certificate stays in use.
         Refused(String),
     }
 
@@ -70,13 +70,13 @@ mod with_openssl {
     }
 
     impl Tls {
-        /// Reads certificate and key. An error names the file.
+        /// Reads certificate and key. An error contains the name of the file.
         pub fn load(config: &TlsConfig) -> anyhow::Result<Self> {
             let loaded = ArcSwap::from_pointee(Loaded::of(config, Files::read(config)?)?);
             Ok(Self(Arc::new(Shared { config: config.clone(), loaded })))
         }
 
-        /// The handshake, with the certificate in use.
+        /// Performs the TLS handshake with the certificate in use.
         pub async fn accept(&self, stream: Stream) -> anyhow::Result<SslStream<Stream>> {
             let ssl = Ssl::new(self.0.loaded.load().acceptor.context())?;
             let mut stream = SslStream::new(ssl, stream)?;
@@ -84,7 +84,7 @@ mod with_openssl {
             Ok(stream)
         }
 
-        /// Reads the files again if they have changed. Open connections go on as they are.
+        /// Loads the files again if they have changed. Open connections are not affected.
         pub fn reload(&self) -> Reload {
             let Shared { config, loaded } = &*self.0;
             let changed = Files::read(config).and_then(|files| {
@@ -101,7 +101,7 @@ mod with_openssl {
             }
         }
 
-        /// Follows the files until `shutdown`, and reports on the certificate in use.
+        /// Checks the files regularly until `shutdown`, and reports the state of the certificate in use.
         pub async fn watch(self, health: Reporter, shutdown: Shutdown) -> anyhow::Result<()> {
             let mut before = Reload::Unchanged;
             health.set(self.report(&before));
@@ -116,10 +116,11 @@ mod with_openssl {
             }
         }
 
-        /// Reports what a look found, `before` being what the last one found.
+        /// Reports the result of a check. `before` is the result of the previous one.
         fn follow(&self, before: Reload, found: Reload, health: &Reporter) -> Reload {
             match &found {
-                // The look may fall between the writing of the two files: only what stays wrong is reported.
+                // A check can fall between the writes of the two files, so an error is reported only if the next check
+                // finds it again.
                 Reload::Refused(_) if found != before => return found,
                 Reload::Reloaded => {
                     let valid_until = self.valid_until();
@@ -208,7 +209,7 @@ mod with_openssl {
             let refused = tls.reload();
             assert!(matches!(&refused, Reload::Refused(why) if why.contains("not the certificate's key")));
             assert_eq!(in_use(&tls), old_pem);
-            // The key is there a moment later: nobody needs to know.
+            // The key is replaced a moment later, so this error is not reported.
             let health = Reporter::detached();
             let before = tls.follow(Reload::Unchanged, refused, &health);
             assert_ne!(health.report().state, State::Degraded);
@@ -245,7 +246,7 @@ mod without {
     use crate::http::server::Stream;
     use crate::shutdown::Shutdown;
 
-    /// Of a build without TLS; there is none of it.
+    /// TLS of a build without the feature `tls`: has no values.
     #[derive(Debug, Clone)]
     pub enum Tls {}
 

@@ -1,4 +1,4 @@
-//! `POST /api/v1/unleash/webhook`: what Unleash tells becomes a hint on the changes topic.
+//! `POST /api/v1/unleash/webhook`: forwards a notification from Unleash to the changes topic as a hint.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/api/v1/unleash/webhook", post(webhook))
 }
 
-/// Takes what Unleash tells: a change made there is in force soon.
+/// Receives a notification from Unleash, so that a change made there is fetched at once.
 #[utoipa::path(
     post,
     path = "/api/v1/unleash/webhook",
