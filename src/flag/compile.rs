@@ -1,4 +1,4 @@
-//! One flag, compiled: its rules as closures of Unleash's engine, its variants with their payloads parsed.
+//! Compilation of one flag: rules become closures of Unleash's engine, variant payloads are parsed once.
 
 mod clause;
 mod expression;
@@ -34,69 +34,70 @@ use super::steady::Dependence;
 use expression::Expressions;
 use properties::PropertyNames;
 
-/// Problems of one flag that are kept.
+/// Maximum number of problems that are recorded for one flag.
 const MAX_PROBLEMS: usize = 20;
 
 /// A flag ready to be evaluated.
 pub struct CompiledFlag {
     pub name: Arc<str>,
     pub environment: Arc<str>,
-    /// The version of what it says: of its definition, or of its kill switch if that is higher.
+    /// Version of the flag in force: the definition's version, or the kill switch's version if that is
+    /// higher.
     pub version: u64,
-    /// The version of the definition it was compiled from.
+    /// Version of the definition that the flag was compiled from.
     pub definition_version: u64,
-    /// `None`: nobody ever killed it, or that is forgotten.
+    /// The flag's kill switch. `None`: it was never killed, or the kill switch has been removed since.
     pub(super) switch: Option<Arc<KillSwitch>>,
-    /// Of a flag from the definitions topic.
+    /// Source and checksum of the definition; set for flags that were read from the definitions topic.
     pub provenance: Option<Provenance>,
-    /// Switched on in its environment; whom for, the strategies say.
+    /// Whether the flag is switched on in its environment. The strategies decide for which contexts.
     pub(super) switched_on: bool,
-    /// Those of all phases.
+    /// Strategies of all phases.
     pub(super) strategies: Box<[StrategyRule]>,
-    /// In the order of time; empty: one for all times.
+    /// Phases of the schedule, ordered by time. Empty if the same strategies always apply.
     pub(super) phases: Box<[Phase]>,
-    /// The flag's own, then those of its strategies.
+    /// The flag's own variants, then those of its strategies.
     pub(super) variants: Box<[Variant]>,
-    /// The flag's own.
+    /// Describes the flag's own variants within `variants`.
     pub(super) own: VariantSet,
     pub(super) dependencies: Box<[Dependency]>,
-    /// Its parents are asked as if they were asked alone, and may have parents themselves.
+    /// If true, each parent is evaluated exactly as on its own and may have parents itself (local flags).
     pub(super) chained: bool,
-    /// Those that the rules read.
+    /// Context properties that the rules read.
     pub(super) properties: Properties,
-    /// What else the outcome depends on.
+    /// Other inputs that the outcome depends on.
     pub(super) dependence: Dependence,
-    /// Upper bound of what its regular expressions take.
+    /// Upper bound of the memory used by the compiled regular expressions, in bytes.
     expression_bytes: usize,
     /// Parts of the definition that cannot be evaluated, each with its path and the reason.
     problems: Box<[Box<str>]>,
-    /// Why nothing of the definition can be evaluated; `None`: it can.
+    /// Reason why the definition cannot be evaluated at all; `None` if it can.
     pub(super) unusable: Option<Box<str>>,
     summary: Summary,
 }
 
-/// Where a definition comes from.
+/// Origin of a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     pub source: Source,
     pub checksum: Box<str>,
-    /// Of the local flag that it was made from.
+    /// Revision of the local flag that the definition was generated from; `None` for other sources.
     pub revision: Option<i64>,
 }
 
-/// What a flag asks of another.
+/// Required state of another flag, the parent.
 pub(super) struct Dependency {
     pub(super) parent: Box<str>,
     pub(super) enabled: bool,
     pub(super) variants: Box<[Box<str>]>,
 }
 
-/// Why a definition was refused.
+/// Error of a definition that cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("flag {flag}: {field}: {message}")]
 pub struct CompileError {
     pub flag: String,
-    /// Where in the definition, as a path: `strategies[2].constraints[0].operator`.
+    /// Path of the refused field in the definition, such as `strategies[2].constraints[0].operator`.
     pub field: String,
     pub message: String,
 }
@@ -203,31 +204,31 @@ impl CompiledFlag {
         }
     }
 
-    /// Upper bound of the memory that its compiled regular expressions take, in bytes.
+    /// Upper bound of the memory used by the flag's compiled regular expressions, in bytes.
     pub fn expression_bytes(&self) -> usize {
         self.expression_bytes
     }
 
-    /// Why nothing of its definition can be evaluated; `None`: it can.
+    /// Reason why the definition cannot be evaluated at all; `None` if it can.
     pub fn unusable_because(&self) -> Option<&str> {
         self.unusable.as_deref()
     }
 
-    /// Parts of its definition that cannot be evaluated, each with its path and the reason: constraints with an unknown
-    /// operator or a value that makes no sense, which never hold.
+    /// Parts of the definition that cannot be evaluated, each with its path and the reason. These are
+    /// constraints with an unknown operator or an invalid value; such a constraint never holds.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.problems.iter().map(|problem| problem.as_ref())
     }
 
-    /// All variants it can answer with, in the order of [`Outcome::variant`]'s positions: its own, then those of its
-    /// strategies. A name may stand there more than once.
+    /// All variants that the flag can answer with, in the order of [`Outcome::variant`]'s positions: its own,
+    /// then those of its strategies. A name may occur more than once.
     ///
     /// [`Outcome::variant`]: super::Outcome::variant
     pub fn variants(&self) -> &[Variant] {
         &self.variants
     }
 
-    /// Length of the longest value it can answer with.
+    /// Length in bytes of the longest value that the flag can answer with.
     pub fn largest_value_bytes(&self) -> usize {
         let bytes = |variant: &Variant| match &variant.payload {
             Some(payload) => payload.text.len().max(variant.name.len()),
@@ -236,12 +237,12 @@ impl CompiledFlag {
         self.variants.iter().map(bytes).max().unwrap_or_default()
     }
 
-    /// The names of the flags it depends on.
+    /// Names of the flags that this flag depends on.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
         self.dependencies.iter().map(|dependency| dependency.parent.as_ref())
     }
 
-    /// Whether it is on for everyone whenever it is switched on.
+    /// Whether the flag is on for every context whenever it is switched on.
     pub fn is_unconditional(&self) -> bool {
         let first_off = self.strategies.iter().position(|strategy| strategy.off);
         let mut before = self.strategies.iter().take(first_off.unwrap_or(usize::MAX));
@@ -253,18 +254,18 @@ impl CompiledFlag {
         timeless && (self.strategies.is_empty() || before.any(always))
     }
 
-    /// What it is said to be.
+    /// Descriptive data of the flag for display.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// Whether it is switched on in its environment, whatever the context.
+    /// Whether the flag is switched on in its environment, whatever the context.
     pub fn is_switched_on(&self) -> bool {
         self.switched_on
     }
 }
 
-/// The first problems of the definition's constraints.
+/// The first [`MAX_PROBLEMS`] problems of the definition's constraints.
 fn problems(feature: &ClientFeature) -> Box<[Box<str>]> {
     let constraints = feature.strategies.iter().flatten().flat_map(|it| it.constraints.iter().flatten());
     let problems = constraints.filter_map(|constraint| match &constraint.operator {

@@ -1,13 +1,13 @@
-//! The evaluation context: who asks, when, and with which properties.
+//! The evaluation context: the user, the time and the properties of a request.
 
 use std::borrow::Cow;
 
 use chrono::DateTime;
 
-/// The name of the session beside a context, taken inside it too.
+/// Name of the session id in requests. A property of this name inside a context is read as the session too.
 pub(crate) const SESSION_PROPERTY: &str = "session_id";
 
-/// Contexts with more properties than this are sorted once, so that a look-up does not search all of them.
+/// Contexts with more properties than this are sorted once, so that a look-up can use binary search.
 pub(crate) const UNSORTED_PROPERTIES_MAX: usize = 16;
 
 /// OpenFeature's evaluation context in Unleash's terms. All texts may be borrowed from the request.
@@ -16,17 +16,17 @@ pub struct EvaluationContext<'a> {
     /// Unleash's `userId`, OpenFeature's targeting key.
     pub user_id: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,
-    /// Stands in for the session where a draw of default stickiness finds neither a user nor a session, so that all
-    /// flags of one call are drawn alike. `None`: such a draw is random.
+    /// Replaces the session in a draw with default stickiness if the context has neither a user nor a
+    /// session, so that all flags of one call get consistent draws. `None`: such a draw is random.
     pub anonymous_id: Option<Cow<'a, str>>,
     pub remote_address: Option<Cow<'a, str>>,
     /// RFC 3339; overrides [`Moment::now`].
     pub current_time: Option<Cow<'a, str>>,
     /// Overrides [`Moment::app_name`].
     pub app_name: Option<Cow<'a, str>>,
-    /// Everything else, in the order of the request. On a repeated name the last one counts.
+    /// All other properties, in the order of the request. If a name is repeated, the last value counts.
     pub properties: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Whether `properties` are sorted by name and each name is there once. `false` is always right.
+    /// Whether `properties` are sorted by name without duplicates. `false` is always correct.
     pub properties_sorted: bool,
 }
 
@@ -43,12 +43,14 @@ impl<'a> EvaluationContext<'a> {
         self.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 
-    /// Sorts many properties by name; of a repeated name the last one stays.
+    /// Sorts the properties by name if there are more than [`UNSORTED_PROPERTIES_MAX`]. If a name is
+    /// repeated, the last value is kept.
     pub fn sort_properties(&mut self) {
         if self.properties.len() <= UNSORTED_PROPERTIES_MAX {
             return;
         }
-        // Stable. After the reversal the last one of a name is the first, which is the one that `dedup` keeps.
+        // The sort is stable. After the reversal, the last value of a name comes first, and `dedup` keeps the
+        // first.
         self.properties.reverse();
         self.properties.sort_by(|(one, _), (other, _)| one.cmp(other));
         self.properties.dedup_by(|(later, _), (earlier, _)| later == earlier);
@@ -61,18 +63,18 @@ impl<'a> EvaluationContext<'a> {
     }
 }
 
-/// What evaluation would otherwise have to ask the machine for.
+/// Values that evaluation would otherwise have to read from the system.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment<'a> {
-    /// RFC 3339, UTC, for constraints on `currentTime` and for kill switches that expire.
+    /// Current time (RFC 3339, UTC) for constraints on `currentTime` and for expiry of kill switches.
     pub now: &'a str,
-    /// For the `applicationHostname` strategy.
+    /// Host name for the `applicationHostname` strategy.
     pub hostname: &'a str,
     pub app_name: &'a str,
 }
 
 impl Moment<'_> {
-    /// In milliseconds since 1970; `None` if `now` is no time.
+    /// The time in milliseconds since 1970; `None` if `now` is not a valid time.
     pub fn now_ms(&self) -> Option<i64> {
         Some(DateTime::parse_from_rfc3339(self.now).ok()?.timestamp_millis())
     }

@@ -1,12 +1,12 @@
-//! Unleash's client feature JSON, read leniently and validated.
+//! Reads Unleash's client feature JSON leniently and validates it.
 //!
-//! Lenient: unknown and repeated fields, `null` for any list or optional field, numbers and booleans where Unleash
-//! has text. A constraint that cannot be evaluated never holds, as in Unleash's SDKs (`constraint`). Strict: whatever
-//! else would change what the flag means. A refusal names the path of what it refuses, as in
-//! `strategies[2].constraints[0].contextName`.
+//! Accepted: unknown and repeated fields, `null` for any list or optional field, numbers and booleans where
+//! Unleash has text. A constraint that cannot be evaluated never holds, as in Unleash's SDKs (`constraint`).
+//! Refused: anything else that would change the meaning of the flag. A refusal names the path of the refused
+//! value, such as `strategies[2].constraints[0].contextName`.
 //!
-//! Definitions travel as [`canonical`] text with their segments inlined ([`inline_segments`]), so that one flag's
-//! text is all that is needed to compile it.
+//! Definitions are published as [`canonical`] text with their segments inlined ([`inline_segments`]), so one
+//! flag's text is sufficient to compile it.
 
 mod canonical;
 mod constraint;
@@ -21,10 +21,11 @@ use unleash_types::client_features::ClientFeature;
 pub use canonical::{canonical, checksum};
 pub use segments::{Segments, inline_segments};
 
-/// Longest reason why a definition cannot be evaluated that is repeated to callers, in bytes.
+/// Longest reason for an unusable definition that is reported to callers, in bytes.
 pub const MAX_REASON_BYTES: usize = 500;
 
-/// The definition that stands for one that cannot be evaluated: off, and every answer has the reason.
+/// Substitute for a definition that cannot be evaluated: the flag is off, and every answer carries the
+/// reason.
 pub fn unusable(name: &str, reason: &str) -> String {
     let reason = shorten(reason, MAX_REASON_BYTES);
     let feature = serde_json::json!({"name": name, "enabled": false, "strategies": [],
@@ -38,26 +39,28 @@ use super::CompileError;
 use place::{Place, Refusal};
 pub(crate) use place::{lenient_text, shorten};
 
-/// Leaves room for the envelope in a Kafka message of the default 1 MiB.
+/// Maximum size of a definition. Leaves room for the envelope in a Kafka message of the default limit of 1
+/// MiB.
 pub const MAX_DEFINITION_BYTES: usize = 1_000_000;
 pub const MAX_NESTING_LEVELS: usize = 32;
 pub const MAX_NAME_BYTES: usize = 255;
 pub const MAX_STRATEGIES: usize = 256;
-/// Of a local flag's schedule.
+/// Maximum number of steps of a local flag's schedule.
 pub const MAX_STEPS: usize = 64;
-/// The engine nests one closure per constraint, called and dropped recursively: 512 need less than 256 KiB of
-/// stack in a debug build (see the test in `compile`).
+/// Maximum number of constraints per strategy. The engine nests one closure per constraint, called and
+/// dropped recursively: 512 need less than 256 KiB of stack in a debug build (see the test in `compile`).
 pub const MAX_CONSTRAINTS_PER_STRATEGY: usize = 512;
 pub const MAX_VALUES_PER_CONSTRAINT: usize = 65_536;
-/// Of the flag, and of each of its strategies.
+/// Maximum number of variants of the flag, and of each of its strategies.
 pub const MAX_VARIANTS: usize = 1_000;
-/// Unleash's own weights add up to 1000. With [`MAX_VARIANTS`] the sum stays within `u32`.
+/// Maximum weight of a variant. Unleash's own weights add up to 1000. With [`MAX_VARIANTS`] the sum stays
+/// within `u32`.
 pub const MAX_WEIGHT: i32 = 1_000_000;
 pub const MAX_OVERRIDES_PER_VARIANT: usize = 1_000;
 pub const MAX_DEPENDENCIES: usize = 100;
 
-/// Reads and validates one flag. What comes back can be compiled: operators are known, numbers, dates and versions
-/// well-formed and in the engine's notation. The strategies of later phases stand behind those of the first.
+/// Reads and validates one flag. The result can be compiled: operators are known; numbers, dates and versions
+/// are well-formed and in the engine's notation. Strategies of later phases follow those of the first.
 pub fn read(definition: &str) -> Result<(ClientFeature, Private), CompileError> {
     let value = parse(definition)?;
     let place = Place::root(&value);
@@ -69,7 +72,7 @@ pub fn read(definition: &str) -> Result<(ClientFeature, Private), CompileError> 
     read(&place).map_err(|refusal: Refusal| refusal.of(&value))
 }
 
-/// The definition as JSON, within the limits of size and nesting.
+/// Parses the definition as JSON, within the limits of size and nesting.
 fn parse(definition: &str) -> Result<Value, CompileError> {
     within_size(definition)?;
     let value: Value =
@@ -94,12 +97,12 @@ fn within_size(definition: &str) -> Result<(), CompileError> {
     }
 }
 
-/// A refusal before the flag's name is known.
+/// Refusal of a definition whose flag name is not known yet.
 fn nameless(message: String) -> CompileError {
     CompileError { flag: "?".to_owned(), field: "definition".to_owned(), message }
 }
 
-/// Levels of nesting; the JSON parser's own limit of 128 bounds the recursion.
+/// Levels of nesting. The JSON parser's own limit of 128 bounds the recursion.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),

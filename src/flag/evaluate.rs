@@ -1,8 +1,8 @@
-//! Evaluation: enabled and variant in one pass.
+//! Evaluation: decides in one pass whether a flag is on and which variant applies.
 //!
-//! The first strategy that matches decides: that the flag is on (or off, which only local flags' can say), and whose
-//! variants are drawn from. The semantics are those of Unleash's client specification and of its engine, Yggdrasil,
-//! which has the same in two passes.
+//! The first strategy that matches decides whether the flag is on (or off, which only local flags support),
+//! and from whose variants is drawn. The semantics are those of Unleash's client specification and of its
+//! engine, Yggdrasil, which needs two passes for the same result.
 
 mod draw;
 mod parents;
@@ -17,25 +17,25 @@ use unleash_yggdrasil::state::{EnrichedContext, PropertiesRef};
 use super::compile::{Clause, Condition, StrategyRule};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Moment, Variant};
 
-/// What a flag says for a context, before any type is asked for.
+/// Result of evaluating a flag for a context, before conversion to a type.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome<'s> {
     pub flag: &'s Arc<CompiledFlag>,
     /// Whether the flag is on for this context.
     pub enabled: bool,
-    /// The variant chosen, with its position in [`CompiledFlag::variants`] (for counting). A local flag may have one
-    /// where it is off, too.
+    /// The chosen variant, with its position in [`CompiledFlag::variants`] (for counting). A local flag may
+    /// have a variant even if it is off.
     pub variant: Option<(usize, &'s Variant)>,
-    /// It is off because somebody killed it.
+    /// Whether the flag is off because of its kill switch.
     pub killed: bool,
-    /// There is no answer but off: the definition cannot be evaluated, or the flags that it depends on are not there, or
-    /// depend on each other.
+    /// Reason why the flag can only be off: its definition cannot be evaluated, or the flags that it depends
+    /// on do not exist or form a cycle.
     pub failure: Option<&'s str>,
-    /// It is off because a flag that it depends on is not what it must be: which one.
+    /// Name of the parent flag that does not have the required state. The flag is off for that reason.
     pub unmet: Option<&'s str>,
 }
 
-/// Everything evaluation asks, for one flag of one environment.
+/// Input of an evaluation in one environment.
 #[derive(Clone, Copy)]
 struct Asked<'q> {
     context: &'q EvaluationContext<'q>,
@@ -43,12 +43,12 @@ struct Asked<'q> {
     environment: &'q str,
 }
 
-/// Which strategy matched.
+/// The strategy that matched.
 enum Match<'f> {
     None,
-    /// None was tried: this flag, on which it depends, is not what it must be.
+    /// No strategy was tried, because this parent flag does not have the required state.
     Unmet(&'f str),
-    /// The flag has no strategies: on for everyone.
+    /// The flag has no strategies and is on for every context.
     Everyone,
     Strategy(&'f StrategyRule),
 }
@@ -107,13 +107,13 @@ impl EnvironmentFlags {
 }
 
 impl CompiledFlag {
-    /// The first of its strategies that matches, whether or not the flag is switched on.
+    /// The first strategy that matches, whether or not the flag is switched on.
     fn matching<'f>(&'f self, strategies: &'f [StrategyRule], asked: Asked<'_>, group: &str) -> Match<'f> {
         if strategies.is_empty() {
             return Match::Everyone;
         }
         let properties = self.properties_for(asked.context);
-        // Fields that the rules don't read hold properties that they do (`compile::properties`).
+        // Fields that the rules do not read hold properties that they do read (`compile::properties`).
         let [in_environment, in_app_name, in_address] = self.properties.in_fields();
         let field = |property: Option<&str>, own| match property {
             Some(name) => asked.context.property(name),
@@ -139,7 +139,8 @@ impl CompiledFlag {
                 Condition::Always => true,
                 Condition::Never => false,
                 Condition::Rule(rule) => {
-                    // To the engine, the flag's name is the group of a rollout that names none (`compile::rule`).
+                    // The engine uses the flag's name as the group of a rollout that has no group
+                    // (`compile::rule`).
                     context.toggle_name = strategy.group.as_deref().unwrap_or(group);
                     context.session_id = asked.session_for(strategy);
                     rule(context)
@@ -152,7 +153,8 @@ impl CompiledFlag {
         matched.map_or(Match::None, Match::Strategy)
     }
 
-    /// The properties that the rules read, under the names that they have there; most flags need none.
+    /// The properties that the rules read and that are not stored in fields, keyed by their names in the
+    /// rules. `None` for most flags, which need no such map.
     fn properties_for<'c>(
         &'c self,
         context: &'c EvaluationContext<'_>,
@@ -176,7 +178,7 @@ impl<'q> Asked<'q> {
         self.context.app_name.as_deref().unwrap_or(self.moment.app_name)
     }
 
-    /// The caller's session; for a draw of default stickiness, what stands in for it.
+    /// The caller's session. For a draw with default stickiness, the anonymous id if there is no session.
     fn session_for(&self, strategy: &StrategyRule) -> Option<&'q str> {
         let stand_in = || self.context.anonymous_id.as_deref().filter(|_| strategy.drawn_by_default);
         self.context.session_id.as_deref().or_else(stand_in)
@@ -186,7 +188,8 @@ impl<'q> Asked<'q> {
         self.context.current_time.as_deref().unwrap_or(self.moment.now)
     }
 
-    /// `None`: the context brings a time that is none.
+    /// The time of the evaluation in milliseconds since 1970; `None` if the context's `current_time` is not a
+    /// valid time.
     fn current_ms(&self) -> Option<i64> {
         Some(DateTime::parse_from_rfc3339(self.current_time()).ok()?.timestamp_millis())
     }

@@ -1,4 +1,4 @@
-//! A flag under its kill switch.
+//! State of a flag with a kill switch.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::message::kill_switch::{KillSwitch, SwitchState};
 use super::steady::NEAR_MS;
 use super::{CompiledFlag, Moment, Steady};
 
-/// Until then where it does not expire.
+/// End of a kill switch that does not expire.
 const FOR_EVER: i64 = i64::MAX;
 
 impl CompiledFlag {
-    /// The same flag under a kill switch.
+    /// Returns the flag with a kill switch applied.
     #[must_use]
     pub fn switched(mut self, switch: Arc<KillSwitch>) -> Self {
         self.version = self.definition_version.max(switch.version);
@@ -19,27 +19,28 @@ impl CompiledFlag {
         self
     }
 
-    /// Its kill switch, whatever its state.
+    /// The flag's kill switch, whatever its state.
     pub fn switch(&self) -> Option<&KillSwitch> {
         self.switch.as_deref()
     }
 
-    /// Whether its kill switch makes it off at a moment in milliseconds since 1970.
+    /// Whether the kill switch turns the flag off at a moment in milliseconds since 1970.
     pub fn is_killed(&self, now_ms: i64) -> bool {
         self.killed_until().is_some_and(|until| now_ms < until)
     }
 
-    /// A context's own time plays no part: whoever asks must not bring a killed flag back.
+    /// Whether the flag is killed at a moment. The context's own time is ignored, so that a caller cannot
+    /// re-enable a killed flag.
     pub(super) fn is_killed_at(&self, moment: &Moment<'_>) -> bool {
         match self.killed_until() {
             None => false,
             Some(FOR_EVER) => true,
-            // Without a time it is not known to be over.
+            // If the time is unknown, the kill switch is assumed to be in force.
             Some(until) => moment.now_ms().is_none_or(|now| now < until),
         }
     }
 
-    /// How long it stays killed; `None` if it is not killed.
+    /// How long the outcome of a killed flag may be cached; `None` if the flag is not killed.
     pub(super) fn steadily_killed(&self, now_ms: i64) -> Option<Steady> {
         match self.killed_until()? {
             FOR_EVER => Some(Steady::Always),
@@ -48,7 +49,8 @@ impl CompiledFlag {
         }
     }
 
-    /// The moment until which it is killed, in milliseconds since 1970, even if that is past.
+    /// End of the kill switch in milliseconds since 1970, even if it is in the past; `None` if the flag is
+    /// not killed.
     fn killed_until(&self) -> Option<i64> {
         let switch = self.switch.as_ref().filter(|switch| switch.state == SwitchState::Killed)?;
         Some(switch.expires_at.map_or(FOR_EVER, |at| at.timestamp_millis()))

@@ -1,9 +1,9 @@
-//! Local flags: what they say, and what that is in Unleash's words.
+//! Local flags: their model, validation, and translation into Unleash's format.
 //!
-//! There is one engine: [`feature`] writes a local flag as Unleash would, so that it is compiled, evaluated and
-//! drawn by lot like all others. What Unleash has no words for stands in members named `local`
-//! ([`definition::local`](super::definition)). `schemas/local-flag.schema.json` is what a flag may say; reading
-//! begins with it.
+//! Local flags use the same engine as all others: [`feature`] writes a local flag as Unleash would, so that
+//! it is compiled, evaluated and drawn the same way. Extensions that Unleash's format cannot express are in
+//! members named `local` ([`definition::local`](super::definition)). `schemas/local-flag.schema.json` defines
+//! the fields of a local flag; reading validates against it first.
 
 mod check;
 mod condition;
@@ -28,7 +28,7 @@ pub use schema::SCHEMA;
 pub use translate::feature;
 pub use words::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 
-/// The revision in a definition that [`feature`] has made.
+/// Revision of the local flag in a definition that [`feature`] generated; `None` for any other definition.
 pub fn revision(definition: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Feature {

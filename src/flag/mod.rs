@@ -1,10 +1,11 @@
-//! The evaluation core: what a flag is and what it answers. No I/O, no clock, no panic.
+//! The evaluation core: flag definitions and their evaluation. It does no I/O, reads no clock and does not
+//! panic.
 //!
-//! A definition (Unleash's client feature JSON) is read leniently and validated ([`definition`]), compiled one
-//! flag at a time with Unleash's own engine ([`compile`]), and kept in an immutable [`Snapshot`] that shares
-//! everything a change did not touch. [`evaluate`] asks a snapshot; [`value`] turns the outcome into the type
-//! that was asked for; [`steady`] says how long an outcome may be kept. [`local`] is what our own flags say, and that
-//! in Unleash's words.
+//! A definition (Unleash's client feature JSON) is read leniently and validated ([`definition`]), compiled
+//! one flag at a time with Unleash's own engine ([`compile`]), and kept in an immutable [`Snapshot`]; a
+//! changed snapshot shares every unchanged part with its predecessor. [`evaluate`] evaluates a flag of a
+//! snapshot; [`value`] converts the outcome into the requested type; [`steady`] determines how long an
+//! outcome may be cached. [`local`] defines local flags and translates them into Unleash's format.
 
 pub mod compile;
 pub(crate) mod context;

@@ -1,13 +1,14 @@
-//! The flags in force at one version. Immutable; a change makes a new one that shares all unchanged flags.
+//! The flags in force at one version. Snapshots are immutable; a change creates a new one that shares all
+//! unchanged flags.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::CompiledFlag;
 
-/// Flags are spread over so many maps, of which a change copies one: some 40 pointers at 10,000 flags. A persistent
-/// tree (rpds) was measured to change in half the time, of a few microseconds, and to need 2.4 times as long to find
-/// a flag; a flag is looked up millions of times for each change.
+/// Number of maps that the flags are spread over. A change copies one of them: some 40 pointers at 10,000
+/// flags. A persistent tree (rpds) was measured to change in half the time, of a few microseconds, but to
+/// need 2.4 times as long to find a flag; a flag is looked up millions of times for each change.
 const SHARDS: usize = 256;
 
 type Shard = HashMap<Arc<str>, Arc<CompiledFlag>, ahash::RandomState>;
@@ -16,7 +17,7 @@ type Shard = HashMap<Arc<str>, Arc<CompiledFlag>, ahash::RandomState>;
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     version: u64,
-    /// Sorted by name; deployments have a handful.
+    /// Environments sorted by name. A linear list suffices, because deployments have only a few.
     environments: Vec<(Arc<str>, Arc<EnvironmentFlags>)>,
 }
 
@@ -27,11 +28,11 @@ pub struct EnvironmentFlags {
     shards: Box<[Arc<Shard>]>,
     hasher: ahash::RandomState,
     len: usize,
-    /// Of all flags that ever were in it: an upper bound.
+    /// Upper bound of the length of a value in bytes, over all flags that were ever in this environment.
     largest_value_bytes: usize,
 }
 
-/// One step from a snapshot to the next.
+/// Change of one flag, from one snapshot to the next.
 #[derive(Debug, Clone)]
 pub enum FlagChange {
     Set(Arc<CompiledFlag>),
@@ -39,26 +40,26 @@ pub enum FlagChange {
 }
 
 impl Snapshot {
-    /// The highest version applied; 0 when nothing was ever loaded.
+    /// The highest version applied; 0 before the first flag was loaded.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Flags of one environment, or `None` if this deployment does not serve it.
+    /// Flags of one environment; `None` if this deployment does not serve it.
     pub fn environment(&self, name: &str) -> Option<&Arc<EnvironmentFlags>> {
         self.environment_entry(name).map(|(_, flags)| flags)
     }
 
-    /// Like [`Snapshot::environment`], with the name as it is shared.
+    /// Like [`Snapshot::environment`], with the shared copy of the name.
     pub fn environment_entry(&self, name: &str) -> Option<(&Arc<str>, &Arc<EnvironmentFlags>)> {
         let (name, flags) = self.environments.get(self.position(name).ok()?)?;
         Some((name, flags))
     }
 
-    /// The snapshot after `changes`; `self` stays as it is. An environment once served stays served.
+    /// The snapshot after `changes`; `self` is not changed. An environment that was served once stays served.
     ///
-    /// Changes are applied in their order, whatever their versions: the definitions topic is what orders them. Many
-    /// changes in one call copy a shard once only.
+    /// Changes are applied in the given order, whatever their versions, because the definitions topic
+    /// determines the order. All changes of one call copy each affected shard only once.
     pub fn with(&self, changes: impl IntoIterator<Item = FlagChange>) -> Self {
         let mut next = self.clone();
         for change in changes {
@@ -81,7 +82,7 @@ impl Snapshot {
         next
     }
 
-    /// The same flags, with `environments` served even while they have no flag.
+    /// A snapshot with these flags that serves `environments` even if they have no flags.
     pub fn serving<'e>(&self, environments: impl IntoIterator<Item = &'e str>) -> Self {
         let mut next = self.clone();
         for name in environments {
@@ -98,7 +99,7 @@ impl Snapshot {
         self.environments.binary_search_by(|(other, _)| other.as_ref().cmp(name))
     }
 
-    /// The flags of this environment, which is served from now on. Always there.
+    /// The flags of this environment, which is added if it is absent. The result is always `Some`.
     fn served(&mut self, name: Arc<str>) -> Option<&mut Arc<EnvironmentFlags>> {
         let position = self.position(&name).unwrap_or_else(|gap| {
             let flags = Arc::new(EnvironmentFlags::named(Arc::clone(&name)));
@@ -145,18 +146,19 @@ impl EnvironmentFlags {
         self.len() == 0
     }
 
-    /// Upper bound of the length of any value in it.
+    /// Upper bound of the length of any value of this environment, in bytes.
     pub fn largest_value_bytes(&self) -> usize {
         self.largest_value_bytes
     }
 
-    /// In no particular order.
+    /// All flags, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledFlag>> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
 
     fn shard(&self, flag: &str) -> usize {
-        // The map inside goes by the same hash's upper bits and its lowest: take some of the middle.
+        // The map inside a shard uses the highest and lowest bits of the same hash, so the shard is selected
+        // by bits in the middle.
         let hash = self.hasher.hash_one(flag);
         usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)
     }
@@ -177,7 +179,7 @@ impl EnvironmentFlags {
         let Some(shard) = self.shards.get_mut(shard) else {
             return;
         };
-        // Asked first, so that removing what isn't there copies nothing.
+        // Checked first, so that the removal of an absent flag does not copy the shard.
         if shard.contains_key(flag) {
             Arc::make_mut(shard).remove(flag);
             self.len -= 1;

@@ -1,4 +1,4 @@
-//! How long an outcome stays what it is while no definition changes: what a cache has to know.
+//! Cacheability: how long the outcome of a flag stays valid while no definition changes.
 
 use std::sync::Arc;
 
@@ -9,26 +9,28 @@ use super::compile::{ContextField, Phase, Stickiness, VariantSet, parameter};
 use super::definition::local::Private;
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
-/// So near to a date the outcome is anybody's guess: it may lie on either side.
+/// Outcomes within this distance of a date are not cached, because clocks may disagree on which side of the
+/// date they are.
 pub(super) const NEAR_MS: i64 = 2;
-/// More than evaluation asks; beyond, there is no answer that could be kept.
+/// Maximum number of ancestors that are visited. Evaluation visits fewer and fails beyond its limit, so no
+/// outcome with more ancestors is ever cached.
 const ANCESTORS_MAX: usize = 500;
 
-/// For how long a context's outcome holds, as far as the definitions in force say.
+/// How long the outcome for a context is valid, as far as the definitions in force determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steady {
-    /// Until a definition changes.
+    /// Valid until a definition changes.
     Always,
-    /// Until this moment, in milliseconds since 1970.
+    /// Valid until this time, in milliseconds since 1970.
     Until(i64),
-    /// The next evaluation may differ, or another machine's: why.
+    /// The outcome is not cacheable: the next evaluation, or one on another machine, may differ.
     No(&'static str),
 }
 
-/// What a flag's outcome depends on beside its definition and the context.
+/// Inputs of a flag's outcome other than its definition and the context.
 #[derive(Debug, Default)]
 pub(super) struct Dependence {
-    /// Draws that are random for a context without the value they are made for.
+    /// Draws that are random for a context without the value that they are based on.
     draws: Box<[Draw]>,
     clock: Clock,
     on_host: bool,
@@ -44,17 +46,18 @@ enum Draw {
 enum Clock {
     #[default]
     None,
-    /// At these moments the outcome may change, in milliseconds since 1970, ascending.
+    /// The outcome may change at these times, in milliseconds since 1970, ascending.
     At(Box<[i64]>),
-    /// The time is compared as a text.
+    /// The outcome may change at any time, because the time is compared as text.
     Always,
 }
 
 impl Snapshot {
-    /// The highest version that an outcome of this flag is based on: its own, or that of a flag it depends on.
+    /// The highest version that an outcome of this flag is based on: its own, or that of an ancestor.
     ///
-    /// Of a parent that is not there it is unknown since when: then any change counts. So it grows whenever the
-    /// outcome may change, and whoever compares it never takes an outcome for newer than it is.
+    /// If an ancestor does not exist, the snapshot's version is used, because it is unknown when it was
+    /// removed. The basis therefore grows whenever the outcome may change, and comparing it never makes an
+    /// outcome look newer than it is.
     pub fn basis(&self, environment: &EnvironmentFlags, flag: &CompiledFlag) -> u64 {
         let mut basis = flag.version;
         environment.each_ancestor(flag, |_, parent| {
@@ -65,7 +68,7 @@ impl Snapshot {
 }
 
 impl EnvironmentFlags {
-    /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, holds.
+    /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, is valid.
     pub fn steady(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
         if let Some(steady) = flag.steadily_killed(now_ms) {
             return steady;
@@ -84,7 +87,7 @@ impl EnvironmentFlags {
         steady
     }
 
-    /// Why the same evaluation at the same moment may come to something else; `None` if it may not.
+    /// Reason why a repeated evaluation at the same time may differ; `None` if it cannot.
     pub fn unrepeatable(
         &self,
         flag: &CompiledFlag,
@@ -102,7 +105,7 @@ impl EnvironmentFlags {
         why
     }
 
-    /// Whether what `flag` says to a context without a user and a session depends on what stands in for them.
+    /// Whether the outcome of `flag` for an anonymous context depends on its anonymous id.
     pub fn draws_for_nobody(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>) -> bool {
         if !context.is_anonymous() {
             return false;
@@ -114,14 +117,15 @@ impl EnvironmentFlags {
         draws
     }
 
-    /// Whether what `flag` says depends on the flag of this name, directly or not.
+    /// Whether the outcome of `flag` depends on the flag of this name, directly or indirectly.
     pub fn depends_on(&self, flag: &CompiledFlag, name: &str) -> bool {
         let mut depends = false;
         self.each_ancestor(flag, |ancestor, _| depends |= ancestor == name);
         depends
     }
 
-    /// Every flag that this one depends on, and those that they depend on, each once; `None` for one that isn't there.
+    /// Visits every ancestor of the flag once: its parents, their parents, and so on. The argument is `None`
+    /// for a flag that does not exist.
     pub(super) fn each_ancestor<'s>(
         &'s self,
         flag: &'s CompiledFlag,
@@ -164,7 +168,8 @@ impl Dependence {
         phases: &[Phase],
     ) -> Self {
         let strategies = feature.strategies.as_deref().unwrap_or_default();
-        // Who has no user and no session is off there, which is no draw.
+        // Such a strategy does not match a context with neither a user nor a session, so it makes no random
+        // draw.
         let identified = |index: usize| private.strategies.get(index).is_some_and(|said| said.identified);
         let drawn = strategies.iter().enumerate().filter(|(index, _)| !identified(*index));
         let rollouts = drawn.filter_map(|(_, strategy)| rollout_draw(strategy));
@@ -198,11 +203,11 @@ impl Dependence {
         if let Some(why) = self.unrepeatable(context) {
             return Steady::No(why);
         }
-        // What stands in for a user and a session is another one in the next call.
+        // The anonymous id differs in the next call.
         if context.is_anonymous() && self.draws_by_default() {
             return Steady::No("random");
         }
-        // A context that brings its own time does not see the clock.
+        // A context with its own time is independent of the clock.
         if context.current_time.is_some() {
             return Steady::Always;
         }
@@ -230,14 +235,15 @@ impl Draw {
                 ContextField::SessionId => context.session_id.is_none(),
                 ContextField::RemoteAddress => context.remote_address.is_none(),
                 ContextField::Property(name) => context.property(name).is_none(),
-                // Always there.
+                // These fields always have a value.
                 ContextField::Environment | ContextField::AppName | ContextField::CurrentTime => false,
             },
         }
     }
 }
 
-/// Only the default stickiness falls back to chance; everybody's and nobody's rollout need no draw.
+/// The draw of a strategy's rollout that may be random; `None` if it cannot be. Only the default stickiness
+/// falls back to a random draw, and a rollout of 0 or 100 percent needs no draw.
 fn rollout_draw(strategy: &Strategy) -> Option<Draw> {
     let partial = |name: &str| {
         let percentage = parameter(strategy, name).and_then(|text| text.parse::<f64>().ok());
@@ -281,7 +287,7 @@ impl Clock {
     }
 }
 
-/// When the constraint changes its mind; `None` if it does not compare dates.
+/// Time at which the result of the constraint changes; `None` if it does not compare dates.
 fn moment(constraint: &Constraint) -> Option<i64> {
     let dates = matches!(constraint.operator, Operator::DateAfter | Operator::DateBefore);
     let value = constraint.value.as_deref().filter(|_| dates)?;

@@ -1,4 +1,4 @@
-//! Typed values, reasons and error codes: from an outcome to the answer for the type that was asked for.
+//! Typed values, reasons and error codes: converts an outcome into the answer for the requested type.
 
 mod answer;
 mod json;
@@ -14,15 +14,15 @@ use super::{EnvironmentFlags, EvaluationContext, Moment, Outcome};
 pub use answer::{answer, natural_answer};
 pub use payload::Payload;
 
-/// How much of an environment's name an error message repeats.
+/// Maximum length in bytes of an environment's name in an error message.
 const MAX_NAMED_BYTES: usize = 100;
 
-/// The type asked for.
+/// Type of value that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ValueType {
     Boolean,
     String,
-    /// `5` and `5.0`; `5.5` is a mismatch.
+    /// A number without a fraction, such as `5` and `5.0`; `5.5` is a mismatch.
     Integer,
     Float,
     /// Any number.
@@ -31,7 +31,7 @@ pub enum ValueType {
     Object,
 }
 
-/// The caller's default. JSON texts are kept as they were written.
+/// Default value of the request. JSON texts are kept as they were written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DefaultValue<'a> {
     Boolean(bool),
@@ -42,7 +42,7 @@ pub enum DefaultValue<'a> {
     Json(&'a str),
 }
 
-/// A value in the answer.
+/// Value of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     Null,
@@ -54,17 +54,17 @@ pub enum Value<'a> {
     Json(Cow<'a, str>),
 }
 
-/// Why the value is what it is.
+/// Reason for the value of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     TargetingMatch,
     Default,
-    /// Somebody killed the flag.
+    /// The flag is killed by a kill switch.
     Disabled,
     Error,
 }
 
-/// OpenFeature's error codes, as far as evaluation has a use for them.
+/// OpenFeature's error codes that evaluation uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     FlagNotFound,
@@ -81,38 +81,40 @@ pub struct Answer<'a> {
     pub variant: Option<&'a str>,
     pub reason: Reason,
     pub error_code: Option<ErrorCode>,
-    /// What is wrong; without an error code, which flag that this one depends on is not what it must be.
+    /// Description of the error. Without an error code, it names a parent flag that does not have the
+    /// required state.
     pub error_message: Option<Cow<'a, str>>,
     /// Version of the definition that answered; `None` for an unknown flag or environment.
     pub flag_version: Option<u64>,
 }
 
-/// What was looked up, and found or not.
+/// Result of looking up a flag.
 #[derive(Debug)]
 pub enum Lookup<'a> {
-    /// No flags loaded yet, or an environment that this deployment does not serve: the answer's error message.
+    /// No flags are loaded yet, or this deployment does not serve the environment. The text becomes the
+    /// answer's error message.
     NotReady(Cow<'a, str>),
-    /// The environment is served, the flag is not there.
+    /// The environment is served but has no flag of this name.
     NotFound,
     Found(Outcome<'a>),
-    /// Not looked up in a snapshot, but kept from an earlier look.
+    /// Outcome from a cache instead of a snapshot.
     Kept(Kept<'a>),
 }
 
-/// An outcome without its flag: all that an answer is made from.
+/// Outcome without its flag: everything that an answer is built from.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
     pub enabled: bool,
     pub killed: bool,
     /// The variant's name and payload.
     pub variant: Option<(&'a str, Option<&'a Payload>)>,
-    /// The flag that it depends on and that is not what it must be.
+    /// The parent flag that does not have the required state, if any.
     pub unmet: Option<&'a str>,
     pub flag_version: u64,
 }
 
 impl<'a> Lookup<'a> {
-    /// Looks a flag up in the flags of an environment; `None`: this deployment does not serve it.
+    /// Looks up and evaluates a flag. `flags` is `None` if this deployment does not serve the environment.
     pub fn evaluate(
         flags: Option<&'a Arc<EnvironmentFlags>>,
         environment: &str,
@@ -126,15 +128,15 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// This deployment has no environment of this name.
+    /// Lookup in an environment that this deployment does not serve.
     pub fn unserved(environment: &str) -> Self {
-        // Every answer repeats it: a stranger's name is cut.
+        // The name comes from the caller and is repeated in every answer, so it is shortened.
         let name = shorten(environment, MAX_NAMED_BYTES);
         Self::NotReady(Cow::Owned(format!("the environment {name} is not served here")))
     }
 }
 
-/// A type that isn't one of those that can be asked for.
+/// Error: the name is not one of the types that can be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of boolean, string, integer, float, number, object")]
 pub struct UnknownValueType;
@@ -167,7 +169,7 @@ impl ValueType {
         }
     }
 
-    /// The type implied by a default; boolean without one.
+    /// The type implied by a default; boolean if there is none.
     pub fn of_default(default: Option<&DefaultValue<'_>>) -> Self {
         match default {
             None | Some(DefaultValue::Boolean(_)) => Self::Boolean,
@@ -179,7 +181,7 @@ impl ValueType {
 }
 
 impl<'a> Value<'a> {
-    /// The value as text, as events have it: `true`, `dark`, `5`, compact JSON; `null` for no value.
+    /// The value as text, in the form used in events: `true`, `dark`, `5`, compact JSON; `null` for no value.
     pub fn as_text(&self) -> &str {
         match self {
             Self::Null => "null",
@@ -197,7 +199,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same value, borrowed from this one.
+    /// A copy of the value that borrows its text.
     pub fn borrowed(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,

@@ -1,4 +1,5 @@
-//! Conditions of our own, for which the engine has no operators: they look into lists, and compare numbers among others.
+//! Conditions of local flags that the engine has no operators for: membership in lists, and numbers mixed
+//! with other values.
 
 use std::collections::HashSet;
 
@@ -7,10 +8,10 @@ use serde_json::Value;
 use super::properties::ContextField;
 use crate::flag::definition::local::{PrivateCondition, PrivateOperator};
 
-/// What a strategy asks of the context beside its rule.
+/// Condition of a strategy that is checked in addition to the engine's rule.
 #[derive(Debug)]
 pub(crate) struct Clause {
-    /// It holds if it does for any of these.
+    /// The condition holds if it holds for any of these fields.
     pub(crate) fields: Box<[ContextField]>,
     operator: PrivateOperator,
     scalars: Scalars,
@@ -18,7 +19,7 @@ pub(crate) struct Clause {
     pub(crate) inverted: bool,
 }
 
-/// Values that something is compared with, each as its type has it.
+/// Values to compare with, separated by JSON type.
 #[derive(Debug, Default)]
 struct Scalars {
     texts: HashSet<Box<str>, ahash::RandomState>,
@@ -50,7 +51,7 @@ impl Clause {
         }
     }
 
-    /// Whether it holds for this text of a context, inversion aside.
+    /// Whether the condition holds for this context value, before inversion.
     pub(crate) fn holds(&self, text: &str) -> bool {
         let members = match self.operator {
             PrivateOperator::In => None,
@@ -89,7 +90,8 @@ impl Clause {
 }
 
 impl Scalars {
-    /// Whether the text is one of the numbers or booleans: a context does not tell them from texts.
+    /// Whether the text equals one of the numbers or booleans. Context values are texts, so the text is
+    /// parsed.
     fn say(&self, text: &str) -> bool {
         let number = || text.parse::<f64>().is_ok_and(|number| self.numbers.contains(&number));
         let boolean = || text.parse::<bool>().is_ok_and(|boolean| self.booleans.contains(&boolean));
@@ -97,7 +99,7 @@ impl Scalars {
     }
 }
 
-/// The members of a list; `None` if the text is none.
+/// The members of a JSON list; `None` if the text is not a list.
 fn members(text: &str) -> Option<Vec<Value>> {
     if !text.starts_with('[') {
         return None;

@@ -1,11 +1,11 @@
-//! The regular expressions of a flag, compiled within limits.
+//! Regular expressions of a flag, compiled within limits.
 //!
 //! ```text
 //! REGEX constraint ──► Expressions (limits of one flag) ──► pool (one compiled expression for one text) ──► Pattern
 //! ```
 //!
-//! A short expression may compile into megabytes (`\\w{30}` into more than one), so what a flag's expressions take is counted
-//! while they are compiled, and a compilation ends as soon as it exceeds what is left.
+//! A short expression may compile into megabytes (`\\w{30}` needs more than one), so memory is counted while
+//! a flag's expressions are compiled. A compilation fails as soon as it exceeds the remaining limit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -15,43 +15,45 @@ use unleash_types::client_features::Constraint;
 
 use super::properties::ContextField;
 
-/// Most memory of one compiled expression, in bytes.
+/// Maximum memory of one compiled expression, in bytes.
 pub const MAX_EXPRESSION_BYTES: usize = 2 << 20;
-/// Most memory of all compiled expressions of a flag, in bytes.
+/// Maximum memory of all compiled expressions of a flag, in bytes.
 pub const MAX_FLAG_EXPRESSIONS_BYTES: usize = 8 << 20;
-/// Most regular expressions of a flag, all steps of its schedule together.
+/// Maximum number of regular expressions of a flag, in all steps of its schedule together.
 pub const MAX_FLAG_EXPRESSIONS: usize = 100;
-/// Longest text that is searched for a match, in bytes. A longer one has no match.
+/// Longest text that is searched for a match, in bytes. A longer text does not match.
 pub const MAX_SEARCHED_BYTES: usize = 4 << 10;
 
-/// What the first attempt at compiling an expression may take; each further one may take twice as much.
+/// Size limit of the first attempt to compile an expression, in bytes; each further attempt doubles the
+/// limit.
 const FIRST_ATTEMPT_BYTES: usize = 16 << 10;
-/// Most memory that an expression's searches keep between them, in bytes.
+/// Maximum memory of the search cache of an expression, in bytes.
 const SEARCH_CACHE_BYTES: usize = 256 << 10;
-/// The pool is swept of expressions that no flag has any more when it has grown by so many.
+/// Number of added expressions after which unused expressions are removed from the pool.
 const SWEEP_AFTER: usize = 1_000;
 
-/// An expression, compiled once and shared by all flags that have it.
+/// A compiled expression, shared by all flags that use it.
 #[derive(Debug)]
 pub(crate) struct Expression {
-    /// `None`: ill-formed, which has no match in any text.
+    /// `None` if the expression is malformed; it then matches no text.
     regex: Option<Regex>,
-    /// Upper bound of the memory that it takes, within a factor of two.
+    /// Upper bound of the memory used, in bytes; at most twice the real size.
     bytes: usize,
 }
 
-/// What a strategy asks of one field by a regular expression.
+/// Regular expression that a strategy requires one context field to match.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub(crate) field: ContextField,
-    /// `None`: the empty expression, which has a match in every text of any length.
+    /// `None` for the empty expression, which matches every text of any length.
     expression: Option<Arc<Expression>>,
     inverted: bool,
-    /// Whether longer texts are searched too: the expression stands for a list of literal texts.
+    /// Whether texts longer than [`MAX_SEARCHED_BYTES`] are searched too. True for an expression that was
+    /// generated from a list of literal texts.
     unlimited: bool,
 }
 
-/// The expressions of one flag while it is compiled.
+/// Collects the expressions of one flag while it is compiled.
 #[derive(Debug, Default)]
 pub(super) struct Expressions {
     count: usize,
@@ -61,11 +63,11 @@ pub(super) struct Expressions {
 
 type Pool = HashMap<(Box<str>, bool), Weak<Expression>>;
 
-/// Expressions in use, by text and whether they ignore case.
+/// Expressions in use, keyed by text and whether case is ignored.
 static POOL: LazyLock<Mutex<(Pool, usize)>> = LazyLock::new(Mutex::default);
 
 impl Pattern {
-    /// Whether it holds for what the context has there. What is absent has no match.
+    /// Whether the pattern holds for a context value. An absent value (`None`) does not match.
     pub(crate) fn holds(&self, text: Option<&str>) -> bool {
         let found = text.is_some_and(|text| match &self.expression {
             None => true,
@@ -77,7 +79,7 @@ impl Pattern {
 }
 
 impl Expressions {
-    /// The pattern of a constraint with the operator `REGEX`.
+    /// Builds the pattern of a constraint with the operator `REGEX`.
     pub(super) fn pattern(&mut self, constraint: &Constraint) -> Result<Pattern, String> {
         let text = constraint.value.as_deref().unwrap_or_default();
         Ok(Pattern {
@@ -88,7 +90,7 @@ impl Expressions {
         })
     }
 
-    /// The pattern of an expression that stands for a list of literal texts.
+    /// Builds the pattern of an expression that was generated from a list of literal texts.
     pub(super) fn literal(&mut self, constraint: &Constraint, text: &str) -> Result<Pattern, String> {
         Ok(Pattern {
             field: ContextField::of(&constraint.context_name),
@@ -98,7 +100,7 @@ impl Expressions {
         })
     }
 
-    /// Upper bound of the memory that all of them take.
+    /// Upper bound of the memory used by all expressions, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -144,8 +146,8 @@ fn too_large() -> String {
     )
 }
 
-/// Compiles an expression; `None` if it takes more than `limit` bytes. The library does not report how much it took, so
-/// it is allowed twice as much until that is enough.
+/// Compiles an expression; `None` if it takes more than `limit` bytes. The library does not report the memory
+/// used, so the size limit is doubled until the compilation succeeds.
 fn compile(text: &str, ignore_case: bool, limit: usize) -> Option<Expression> {
     let mut bytes = FIRST_ATTEMPT_BYTES.min(limit);
     loop {
@@ -168,7 +170,8 @@ fn pooled(key: &(Box<str>, bool)) -> Option<Arc<Expression>> {
     pool.0.get(key).and_then(Weak::upgrade)
 }
 
-/// Puts an expression into the pool, unless somebody else has just done so: then that one is the answer.
+/// Adds an expression to the pool and returns it. If another thread added the same expression meanwhile, that
+/// one is returned.
 fn pool(key: &(Box<str>, bool), expression: Arc<Expression>) -> Arc<Expression> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     let (expressions, swept) = &mut *pool;

@@ -1,4 +1,4 @@
-//! Phases of a schedule: which strategies are in force when.
+//! Phases of a schedule: the strategies in force during each period.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use crate::flag::definition::local::PhaseDefinition;
 
 use super::StrategyRule;
 
-/// In force from a moment until the next one.
+/// Part of a schedule that is in force from `from_ms` until the next phase begins.
 #[derive(Debug)]
 pub(crate) struct Phase {
-    /// In milliseconds since 1970.
+    /// Start of the phase, in milliseconds since 1970.
     pub(crate) from_ms: i64,
     pub(crate) switched_on: bool,
     strategies: Range<usize>,
@@ -27,8 +27,8 @@ pub(super) fn phases(definitions: &[PhaseDefinition]) -> Box<[Phase]> {
 }
 
 impl CompiledFlag {
-    /// Whether it is switched on, and its strategies, at a moment that is only asked for if it matters; the first phase
-    /// where the moment is not known.
+    /// Whether the flag is switched on at a moment, and the strategies then in force. `now_ms` is only called
+    /// if the flag has a schedule. If it returns `None`, the first phase applies.
     pub(crate) fn at(&self, now_ms: impl FnOnce() -> Option<i64>) -> (bool, &[StrategyRule]) {
         if self.phases.is_empty() {
             return (self.switched_on, &self.strategies);

@@ -1,9 +1,9 @@
-//! The fields of a context, and the names that properties have in the text of a flag's rules.
+//! Fields of the context, and the names that properties have in the text of a flag's rules.
 //!
-//! The engine's context has six fields of its own and a hash map for all else; filling and asking that map costs as
-//! much as the rest of an evaluation. But a rule that does not ask for the `environment`, say, may as well find a
-//! property in that field. So a flag's first properties stand in for the fields that its rules do not read, and
-//! only what does not fit goes into the map, under a number.
+//! The engine's context has six fields of its own and a hash map for everything else. Filling and searching
+//! that map costs as much as the rest of an evaluation. A rule that does not read the field `environment`,
+//! for example, can find a property there instead. So a flag's first properties are stored in the fields that
+//! its rules do not read, and only the remaining properties go into the map, with a number as their key.
 
 use std::borrow::Cow;
 
@@ -24,28 +24,28 @@ pub(crate) enum ContextField {
     Property(Box<str>),
 }
 
-/// The properties that a flag's rules read.
+/// Properties that a flag's rules read.
 #[derive(Debug, Default)]
 pub(crate) struct Properties {
-    /// The properties that stand in for the [`FIELDS`].
+    /// Properties that are stored in the [`FIELDS`].
     in_fields: [Option<Box<str>>; FIELDS.len()],
-    /// The others, with the numbers they have in the text of the rules.
+    /// The other properties, each with the number that is its name in the rules.
     in_map: Vec<(Box<str>, Cow<'static, str>)>,
 }
 
-/// Gives names to properties while a flag is compiled.
+/// Assigns names to properties while a flag is compiled.
 #[derive(Debug)]
 pub(super) struct PropertyNames {
     properties: Properties,
-    /// Fields that the rules read as what they are.
+    /// Fields that the rules read with their own meaning, so that no property can be stored there.
     taken: [bool; FIELDS.len()],
 }
 
-/// What properties may stand in for. Not the user and the session, which the default stickiness reads, and not
-/// the time, for which the engine may be built to have a value of its own.
+/// Context fields that properties may be stored in. The user and the session are excluded because the default
+/// stickiness reads them. The time is excluded because the engine may be built to supply its own.
 const FIELDS: [&str; 3] = ["environment", "appName", "remoteAddress"];
 
-/// Numbers that every flag shares: reading them costs no memory access of the flag's own.
+/// Static texts of the first numbers, shared by all flags: reading them needs no access to the flag's memory.
 const NUMBERS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
 
 impl ContextField {
@@ -63,12 +63,12 @@ impl ContextField {
 }
 
 impl Properties {
-    /// The properties in the place of `environment`, `appName` and `remoteAddress`.
+    /// The properties that are stored in the fields `environment`, `appName` and `remoteAddress`.
     pub(crate) fn in_fields(&self) -> [Option<&str>; FIELDS.len()] {
         self.in_fields.each_ref().map(Option::as_deref)
     }
 
-    /// Pairs of the name in the context and the number in the rules.
+    /// Pairs of the property name in the context and its number in the rules.
     pub(crate) fn in_map(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.in_map.iter().map(|(name, number)| (name.as_ref(), number.as_ref()))
     }
@@ -86,7 +86,7 @@ impl PropertyNames {
         self.properties
     }
 
-    /// What stands for this context name in a rule.
+    /// The name to use in a rule for this context name.
     pub(super) fn in_rule(&mut self, name: &str) -> String {
         match ContextField::of(name) {
             ContextField::Property(_) => self.stand_in(name),
@@ -95,8 +95,9 @@ impl PropertyNames {
         }
     }
 
-    /// What stands for this context name in a constraint beside a draw of default stickiness. There the engine's session
-    /// may be one that was generated for the draw; constraints are about the session that the caller has.
+    /// The name to use for this context name in a constraint of a strategy with a rollout of default
+    /// stickiness. The engine's session may then be one that was generated for the draw, but constraints
+    /// apply to the caller's own session.
     pub(super) fn beside_draw(&mut self, name: &str) -> String {
         match ContextField::of(name) {
             ContextField::SessionId => self.stand_in(SESSION_PROPERTY),
@@ -122,7 +123,7 @@ impl PropertyNames {
     }
 }
 
-/// Whether the strategy's rule reads this field as what it is.
+/// Whether the strategy's rule reads this field with its own meaning.
 fn reads(strategy: &Strategy, field: &str) -> bool {
     let mut constraints = strategy.constraints.iter().flatten();
     strategy.name == field

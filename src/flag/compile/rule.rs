@@ -1,15 +1,17 @@
-//! From a strategy to one closure of Unleash's engine.
+//! Compiles a strategy to one closure of Unleash's engine.
 //!
-//! The engine builds the text of a rule and parses it, and most of what a definition holds goes into that text as
-//! it is: a quote in a `groupId` or a context name would end its string and change the rule. So a strategy is first
-//! rewritten into one of the same meaning in which
+//! The engine builds the text of a rule and parses it, and copies most parts of a definition into that text
+//! unescaped: a quote in a `groupId` or a context name would end its string and change the rule. So a
+//! strategy is first rewritten into an equivalent one in which
 //!
-//! - names of properties are replaced by others, under which evaluation passes the values on (`properties`);
-//! - the group is not in the text but passed as the flag's name, which is what the engine takes without a group;
-//! - values are only in constraints, whose quotes the engine escapes, and none ends with a backslash, for which its
-//!   grammar has no notation (`"a\"` is an unfinished string): those and regular expressions are matched beside the rule
-//!   (`expression`);
-//! - numbers, dates and versions, which stand unquoted, have been normalized (`definition::constraint`).
+//! - names of properties are replaced by generated names, under which evaluation passes the values
+//!   (`properties`);
+//! - the group is not in the text but passed as the flag's name, which the engine uses when there is no
+//!   group;
+//! - values are only in constraints, whose quotes the engine escapes. No value ends with a backslash, because
+//!   the engine's grammar cannot express it (`"a\"` is an unfinished string): such values and regular
+//!   expressions are matched outside the rule (`expression`);
+//! - numbers, dates and versions, which are not quoted, have been normalized (`definition::constraint`).
 
 use std::collections::HashMap;
 
@@ -21,32 +23,34 @@ use super::expression::{Expressions, Pattern};
 use super::properties::PropertyNames;
 use super::{Clause, VariantSet};
 
-/// One strategy: whom it matches, and what these get.
+/// Compiled strategy: the contexts that it matches, and the result for them.
 pub(crate) struct StrategyRule {
     pub(crate) condition: Condition,
-    /// What must hold beside it; only local flags have such.
+    /// Conditions that must hold in addition to `condition`; only local flags have them.
     pub(crate) clauses: Box<[Clause]>,
-    /// Regular expressions that must hold beside it.
+    /// Regular expressions that must match in addition to `condition`.
     pub(crate) patterns: Box<[Pattern]>,
-    /// Whom it matches is off.
+    /// If true, the flag is off for contexts that match this strategy (local flags only).
     pub(crate) off: bool,
-    /// Who has neither a user nor a session is not matched.
+    /// If true, a context with neither a user nor a session does not match.
     pub(crate) identified: bool,
-    /// Of the rollout; the flag's name if `None`.
+    /// Group of the rollout; `None` means the flag's name.
     pub(crate) group: Option<Box<str>>,
-    /// Its rollout is drawn by the user, else by the session, else by what stands in for one.
+    /// Whether the rollout has default stickiness: it is drawn by the user, else the session, else the
+    /// anonymous id.
     pub(crate) drawn_by_default: bool,
     pub(crate) variants: VariantSet,
 }
 
 pub(crate) enum Condition {
     Always,
-    /// An unknown strategy, a segment that isn't there, a required parameter missing, a constraint that never holds.
+    /// Never matches: an unknown strategy, a missing segment, a missing required parameter, or a constraint
+    /// that never holds.
     Never,
     Rule(RuleFragment),
 }
 
-/// Compiles one strategy; `Err` says why that can't be done.
+/// Compiles one strategy; `Err` holds the reason why it cannot be compiled.
 pub(super) fn compile(
     strategy: &Strategy,
     names: &mut PropertyNames,
@@ -80,17 +84,18 @@ pub(super) fn compile(
     if text == "true" {
         return Ok((Condition::Always, patterns));
     }
-    // The engine's message holds the whole rule, which may be megabytes of user ids: not repeated.
+    // The engine's message contains the whole rule, possibly megabytes of user ids, so it is not repeated
+    // here.
     let rule = compile_rule(&text).map_err(|_| "the engine cannot parse its rule".to_owned())?;
     Ok((Condition::Rule(rule), patterns))
 }
 
-/// The group that the strategy's rollout is drawn for.
+/// Group that the strategy's rollout is drawn for; `None` means the flag's name.
 pub(super) fn group(strategy: &Strategy) -> Option<Box<str>> {
     parameter(strategy, "groupId").map(Into::into)
 }
 
-/// Whether the strategy has a rollout of default stickiness.
+/// Whether the strategy has a rollout with default stickiness.
 pub(super) fn is_drawn_by_default(strategy: &Strategy) -> bool {
     match strategy.name.as_str() {
         "gradualRollout" => true,
@@ -99,7 +104,7 @@ pub(super) fn is_drawn_by_default(strategy: &Strategy) -> bool {
     }
 }
 
-/// The strategy in terms of those that the engine has; `None` if it never matches.
+/// Rewrites the strategy into one that the engine supports; `None` if it never matches.
 fn translate(strategy: &Strategy, names: &mut PropertyNames) -> Option<Strategy> {
     let constraints = strategy.constraints.clone().unwrap_or_default();
     let among = |context_name: &str, operator, values: &str| {
@@ -174,23 +179,23 @@ fn one_of(context_name: &str, operator: Operator, values: &str) -> Constraint {
     }
 }
 
-/// The engine puts these into the rule unescaped. No host has a name that ends with a backslash: dropping it is
-/// the same as never matching it.
+/// Host names as a list for the engine, which puts them into the rule unescaped. A name that ends with a
+/// backslash is dropped: no host has such a name, so it could never match.
 fn host_names(names: &str) -> String {
     let names = names.split(',').map(str::trim).filter(|name| !name.ends_with('\\'));
     names.map(|name| name.replace('"', "\\\"")).collect::<Vec<_>>().join(",")
 }
 
-/// Rewrites a constraint so that the rule's text holds its values literally.
+/// Rewrites a constraint so that the text of the rule contains its values literally.
 fn make_literal(constraint: &mut Constraint) {
     let values = constraint.values.get_or_insert_default();
     match constraint.operator {
         Operator::StrContains | Operator::StrStartsWith | Operator::StrEndsWith if values.is_empty() => {
-            // The grammar has an empty list only here; it never matches.
+            // The grammar accepts an empty list only for this operator; it never matches.
             constraint.operator = Operator::In;
         }
         Operator::InCidr => {
-            // What is no address is passed over by the engine anyway.
+            // The engine ignores values that are not addresses, so dropping them changes nothing.
             values.retain(|value| !value.ends_with('\\'));
             if values.is_empty() {
                 constraint.operator = Operator::In;
@@ -200,7 +205,8 @@ fn make_literal(constraint: &mut Constraint) {
     }
 }
 
-/// What is not left to the engine: expressions, and texts that end with a backslash, for which its grammar has no notation.
+/// Builds the pattern of a constraint that the engine cannot evaluate: a regular expression, or a list with a
+/// text that ends with a backslash, which its grammar cannot express. `None` if the engine can evaluate it.
 fn pattern(constraint: &mut Constraint, expressions: &mut Expressions) -> Result<Option<Pattern>, String> {
     let ends_with_backslash = || constraint.values.iter().flatten().any(|value| value.ends_with('\\'));
     match constraint.operator {
@@ -219,7 +225,7 @@ fn pattern(constraint: &mut Constraint, expressions: &mut Expressions) -> Result
     }
 }
 
-/// The same constraint as a regular expression.
+/// Rewrites the constraint as an equivalent regular expression.
 fn as_expression(constraint: &mut Constraint) -> String {
     let (start, end) = match constraint.operator {
         Operator::StrContains => ("", ""),

@@ -1,25 +1,27 @@
-//! What a flag is said to be, for people and dashboards. Evaluation reads none of it.
+//! Descriptive data of a flag for people and dashboards. Evaluation does not read it.
 
 use unleash_types::client_features::{ClientFeature, Strategy};
 
 use super::parameter;
 use crate::flag::definition::local::{Private, PrivateStrategy};
 
-/// A flag in short.
+/// Short description of a flag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     pub kind: Option<Box<str>>,
     pub description: Option<Box<str>>,
     pub project: Option<Box<str>>,
     pub stale: bool,
-    /// The largest share that a strategy lets through: of everybody; if all have constraints, of those who fit them.
+    /// Largest rollout percentage of any strategy without targeting. If all strategies have constraints, the
+    /// largest among those; it then applies to the contexts that fit the constraints.
     pub rollout_percentage: f64,
-    /// Whether a strategy lets anybody through, whatever its constraints say. Without strategies everybody is.
+    /// Whether some strategy can match, apart from its constraints. True for a flag without strategies, which
+    /// is on for every context.
     pub lets_through: bool,
 }
 
 impl Summary {
-    /// Of a flag whose definition cannot be read.
+    /// Summary of a flag whose definition cannot be read.
     pub(super) fn nothing() -> Self {
         Self {
             kind: None,
@@ -44,7 +46,7 @@ impl Summary {
     }
 }
 
-/// Of the first phase.
+/// Rollout percentage of the first phase.
 fn rollout(strategies: &[Strategy], private: &Private) -> f64 {
     if strategies.is_empty() {
         return 100.0;
@@ -70,7 +72,7 @@ fn lets_through(strategies: &[Strategy], private: &Private) -> bool {
     strategies.is_empty() || on.any(|(strategy, _)| share(strategy) > 0.0 && !names_nobody(strategy))
 }
 
-/// Whether it is about some only, whatever its share of them.
+/// Whether the strategy applies to selected contexts only, whatever its percentage.
 fn is_targeted(strategy: &Strategy) -> bool {
     let lists = ["userWithId", "remoteAddress", "applicationHostname", "customProperty"];
     let some = |list: Option<usize>| list.is_some_and(|length| length > 0);

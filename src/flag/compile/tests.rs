@@ -9,7 +9,7 @@ use super::CompiledFlag;
 use crate::flag::definition::MAX_CONSTRAINTS_PER_STRATEGY;
 use crate::flag::{EvaluationContext, FlagChange, Moment, Snapshot};
 
-/// Texts that would end a string of the engine's grammar, or look like a rule.
+/// Texts that would end a string of the engine's grammar, or that look like a rule.
 const NASTY: [&str; 16] = [
     "\"",
     "\\",
@@ -154,7 +154,8 @@ fn a_list_as_long_as_a_definition_may_be_is_compiled() {
     assert!(!is_on(&definition, &user("120000")));
 }
 
-/// More properties than stand in for fields, and numbers beyond the shared ones; the fields themselves, too.
+/// Uses more properties than there are free fields and shared numbers, with and without constraints on the
+/// fields themselves.
 #[test]
 fn any_number_of_properties_can_be_read() {
     for fields in [&[][..], &["environment", "appName", "remoteAddress"]] {

@@ -1,4 +1,4 @@
-//! Variants: who gets which, and their payloads, parsed once.
+//! Variants: their weights, overrides and stickiness, with payloads that are parsed once.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use unleash_types::client_features::{self, ClientFeature, Strategy};
 use super::properties::ContextField;
 pub use crate::flag::value::Payload;
 
-/// A variant, its payload parsed once at compile time.
+/// Variant whose payload is parsed at compile time.
 #[derive(Debug)]
 pub struct Variant {
     pub name: Arc<str>,
@@ -16,7 +16,7 @@ pub struct Variant {
     pub(crate) overrides: Box<[Override]>,
 }
 
-/// Contexts that get a variant whatever their hash.
+/// Context values that select a variant regardless of the draw.
 #[derive(Debug)]
 pub(crate) struct Override {
     pub(crate) field: ContextField,
@@ -26,23 +26,23 @@ pub(crate) struct Override {
 /// Variants that share a draw: the flag's own, or those of one strategy.
 #[derive(Debug)]
 pub(crate) struct VariantSet {
-    /// Where they stand among all variants of the flag.
+    /// Position of the first variant among all variants of the flag.
     pub(crate) start: usize,
     pub(crate) count: usize,
-    /// What is drawn from: at least the weights' sum.
+    /// Range of the draw; at least the sum of the weights.
     pub(crate) total_weight: u32,
-    /// Whether a draw may come to no variant.
+    /// Whether a draw may select no variant, because `total_weight` exceeds the sum of the weights.
     pub(crate) has_rest: bool,
     pub(crate) stickiness: Stickiness,
-    /// What the draw is made for, beside the stickiness's value; the flag's name if `None`.
+    /// Group that is hashed together with the stickiness value; `None` means the flag's name.
     pub(crate) group: Option<Box<str>>,
     pub(crate) has_overrides: bool,
 }
 
-/// Whose value decides the draw; without a value it is random.
+/// Context field whose value decides the draw. If the context has no value there, the draw is random.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stickiness {
-    /// `default`: the user, else the session.
+    /// `default`: the user, or the session if there is no user.
     UserOrSession,
     Field(ContextField),
 }
@@ -51,7 +51,7 @@ impl Stickiness {
     fn of(name: Option<&str>) -> Self {
         match name {
             None | Some("default") => Self::UserOrSession,
-            // Not among the engine's fields of stickiness: a property of this name.
+            // The engine has no stickiness by time, so the name denotes a property.
             Some("currentTime") => Self::Field(ContextField::Property("currentTime".into())),
             Some(name) => Self::Field(ContextField::of(name)),
         }
@@ -59,9 +59,9 @@ impl Stickiness {
 }
 
 impl VariantSet {
-    /// The flag's own. The first variant's stickiness is that of all.
+    /// The flag's own variants. The stickiness of the first variant applies to all.
     ///
-    /// `total_weight`: what is drawn from at least.
+    /// `total_weight`: lower bound of the range of the draw.
     pub(super) fn own(feature: &ClientFeature, total_weight: u32) -> Self {
         let variants = feature.variants.as_deref().unwrap_or_default();
         let sum = variants.iter().map(|variant| weight(variant.weight)).sum();
@@ -77,8 +77,8 @@ impl VariantSet {
         }
     }
 
-    /// Those of one strategy: drawn as the strategy's rollout is, whatever stickiness they name themselves (the
-    /// client specification and the engine have it so).
+    /// Variants of one strategy. They are drawn with the stickiness of the strategy's rollout and not their
+    /// own, as the client specification and the engine define it.
     pub(super) fn of_strategy(strategy: &Strategy, start: usize, total_weight: u32) -> Self {
         let variants = strategy.variants.as_deref().unwrap_or_default();
         let sum = variants.iter().map(|variant| weight(variant.weight)).sum();
@@ -95,7 +95,8 @@ impl VariantSet {
     }
 }
 
-/// Reading has refused negative weights and too many variants, so that the sum fits.
+/// Weight as `u32`. Reading has refused negative weights and too many variants, so the sum of the weights
+/// fits.
 fn weight(weight: i32) -> u32 {
     u32::try_from(weight).unwrap_or(0)
 }

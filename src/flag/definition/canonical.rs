@@ -1,4 +1,5 @@
-//! One text for one meaning: what is compared, checksummed and sent.
+//! Canonical text of a definition, used for comparison, checksums and publication: equal definitions have
+//! equal texts.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -6,16 +7,17 @@ use sha2::{Digest, Sha256};
 use super::parse;
 use crate::flag::CompileError;
 
-/// Members of a feature that change without the flag having been changed.
+/// Members of a feature that change even if the flag was not changed.
 const VOLATILE: [&str; 4] = ["lastSeenAt", "lastSeenAtForEnvironments", "last_seen_at", "createdAt"];
 
-/// The definition as compact JSON with sorted members, without the volatile ones (`lastSeenAt`, `createdAt`). All
-/// others count, whether evaluation reads them or not: readers of the definitions topic may.
+/// The definition as compact JSON with sorted members, without the volatile ones (`lastSeenAt`, `createdAt`).
+/// All other members are kept, because readers of the definitions topic may use them even if evaluation does
+/// not.
 pub fn canonical(definition: &str) -> Result<String, CompileError> {
     Ok(write(parse(definition)?))
 }
 
-/// SHA-256 in hex of a [`canonical`] text.
+/// SHA-256 of a [`canonical`] text, in hex.
 pub fn checksum(canonical: &str) -> String {
     hex::encode(Sha256::digest(canonical.as_bytes()))
 }
@@ -29,8 +31,8 @@ pub(super) fn write(mut feature: Value) -> String {
     text
 }
 
-/// Sorts by itself: whether serde_json's maps are sorted depends on what other crates ask of it. Recursion is
-/// bounded by the nesting limit.
+/// Writes JSON with sorted members. It sorts explicitly because the order of serde_json's maps depends on
+/// features that other crates enable. The nesting limit bounds the recursion.
 fn write_sorted(value: &Value, text: &mut String) {
     match value {
         Value::Array(items) => {

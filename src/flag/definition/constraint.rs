@@ -1,8 +1,8 @@
-//! Constraints: the operator known, the value well-formed and in the notation of the engine's grammar.
+//! Constraints: validates the operator and converts the value into the notation of the engine's grammar.
 //!
-//! A constraint whose operator is not known, or whose value is no number, date or version, never holds, whether it is
-//! inverted or not. It is kept as [`Operator::Unknown`], with the reason in the place of the operator's name, so that
-//! its strategy matches nobody and the flag's other strategies are as good as ever.
+//! A constraint with an unknown operator, or with a value that is not a valid number, date or version, never
+//! holds, whether inverted or not. It is kept as [`Operator::Unknown`], with the reason in place of the
+//! operator's name. Its strategy then never matches; the flag's other strategies are not affected.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 use unleash_types::client_features::{Constraint, Operator};
@@ -32,15 +32,15 @@ fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
         let message = format!("unknown operator {:?}", shorten(&name, 100));
         Operator::Unknown(place.refuse_member("operator", message).to_string())
     };
-    // The type's own reading never fails: what it doesn't know it keeps as `Unknown`.
+    // Deserializing an operator never fails: an unknown name becomes `Unknown`.
     Ok(match serde_json::from_value(name.clone().into()) {
         Ok(Operator::Unknown(_)) | Err(_) => unknown(),
         Ok(operator) => operator,
     })
 }
 
-/// Brings `value` into the form that the engine's grammar takes for the operator, and into no other: it goes into
-/// the text of a rule unquoted.
+/// Converts `value` into exactly the form that the engine's grammar requires for the operator, because the
+/// value goes into the text of a rule unquoted.
 fn normalize(constraint: &mut Constraint) -> Result<(), String> {
     let value = constraint.value.as_deref().unwrap_or_default().trim();
     let normal = match constraint.operator {
@@ -53,7 +53,8 @@ fn normalize(constraint: &mut Constraint) -> Result<(), String> {
         | Operator::SemverGte
         | Operator::SemverLt
         | Operator::SemverLte => version(value)?,
-        // Compiled with the flag, whose limits are about all its expressions.
+        // Regular expressions are compiled with the flag, because the limits apply to all of its expressions
+        // together.
         Operator::RegexMatch
         | Operator::In
         | Operator::NotIn
@@ -67,7 +68,8 @@ fn normalize(constraint: &mut Constraint) -> Result<(), String> {
     Ok(())
 }
 
-/// Rust writes a finite `f64` without an exponent and so that it reads back as the same number.
+/// Normalizes a number. Rust formats a finite `f64` without an exponent, and the text parses back to the same
+/// number.
 fn number(text: &str) -> Result<String, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number.to_string()),
@@ -78,15 +80,15 @@ fn number(text: &str) -> Result<String, String> {
 fn date(text: &str) -> Result<String, String> {
     let refusal = || format!("expected a date as in RFC 3339, not {:?}", shorten(text, 100));
     let date = moment(text).ok_or_else(refusal)?;
-    // The grammar has four digits for the year.
+    // The grammar requires a year of four digits.
     if !(0..=9999).contains(&date.year()) {
         return Err(refusal());
     }
     Ok(date.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// A moment in one of the forms that Unleash's server accepts: RFC 3339, the same without seconds, offset or time (then in
-/// UTC, as Unleash's SDK for Node.js reads them), and RFC 2822.
+/// Parses a time in one of the forms that Unleash's server accepts: RFC 3339, the same without seconds,
+/// offset or time (then in UTC, as Unleash's SDK for Node.js reads them), and RFC 2822.
 fn moment(text: &str) -> Option<DateTime<Utc>> {
     let local = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
@@ -100,7 +102,8 @@ fn moment(text: &str) -> Option<DateTime<Utc>> {
     text.parse().ok().or_else(offset).or_else(utc).or_else(mail)
 }
 
-/// The client specification has versions with a leading `v` in definitions: such a constraint never holds.
+/// Normalizes a version. The client specification allows versions with a leading `v` in definitions: such a
+/// constraint never holds.
 fn version(text: &str) -> Result<String, String> {
     if text.starts_with('v') {
         return Ok(text.to_owned());

@@ -1,4 +1,4 @@
-//! From JSON to Unleash's types, field by field.
+//! Converts feature JSON to Unleash's types, field by field.
 
 use std::collections::HashMap;
 
@@ -54,7 +54,8 @@ pub(super) fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
     })
 }
 
-/// The engine's ids are `i32`; a larger one is kept as "some segment", which is all that compiling needs to know.
+/// Converts a segment id. The engine's ids are `i32`; a larger id becomes `i32::MAX`, because compiling only
+/// needs to know that some segment is missing.
 fn known_or_not(id: i64) -> i32 {
     i32::try_from(id).unwrap_or(i32::MAX)
 }
@@ -65,14 +66,15 @@ pub(super) fn segment_id(place: &Place<'_>) -> Result<i64, Refusal> {
     id.ok_or_else(|| place.refuse("expected the number of a segment"))
 }
 
-/// Texts by name. A list (of texts) becomes what Unleash has for it: one text, separated by commas.
+/// Parameters of a strategy, as texts by name. A list of texts becomes one text separated by commas, as in
+/// Unleash.
 fn parameters(strategy: &Place<'_>) -> Result<HashMap<String, String>, Refusal> {
     let Some(place) = strategy.member("parameters") else {
         return Ok(HashMap::new());
     };
     let members = match place.value {
         Value::Object(members) => members,
-        // Unleash has been seen to send `[]` for no parameters.
+        // Unleash sometimes sends `[]` if there are no parameters.
         Value::Array(items) if items.is_empty() => return Ok(HashMap::new()),
         _ => return Err(place.refuse("expected an object")),
     };
@@ -88,7 +90,7 @@ fn parameters(strategy: &Place<'_>) -> Result<HashMap<String, String>, Refusal> 
     Ok(parameters)
 }
 
-/// The parameter of a strategy that is a percentage.
+/// Name of the strategy's parameter that is a percentage, if it has one.
 fn percentage_of(strategy: &str) -> Option<&'static str> {
     match strategy {
         "flexibleRollout" => Some("rollout"),
@@ -99,7 +101,8 @@ fn percentage_of(strategy: &str) -> Option<&'static str> {
     }
 }
 
-/// A whole number in the engine's notation. None given is no error: that strategy is off.
+/// Normalizes a percentage to a whole number in the engine's notation. An empty text is not an error: such a
+/// strategy never matches.
 fn percentage(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     if text.is_empty() {
@@ -156,7 +159,7 @@ fn payload(variant: &Place<'_>) -> Result<Option<Payload>, Refusal> {
         return Err(place.refuse("expected an object"));
     }
     let value = match place.value.get("value") {
-        // A file written by hand may hold the JSON itself where Unleash has its text.
+        // A handwritten file may contain the JSON itself where Unleash has its text.
         Some(json @ (Value::Object(_) | Value::Array(_))) => json.to_string(),
         _ => place.optional_text("value")?.unwrap_or_default(),
     };

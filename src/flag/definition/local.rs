@@ -1,15 +1,18 @@
-//! What only our own flags say, in members named `local`, for which Unleash has no words.
+//! Extensions for local flags that Unleash's format cannot express, in members named `local`.
 //!
-//! - `strategies[].local.off`: whom the strategy takes is off, and may have a value (its variants) all the same.
-//! - `strategies[].local.identified`: who has neither a user nor a session is not taken.
-//! - `strategies[].local.totalWeight`, `local.totalWeight`: variants are drawn from so many weights at least; what theirs add up
-//!   to less is for those who get none.
-//! - `strategies[].local.conditions`: constraints with operators of our own, `{contextNames, operator, values}`: `IN`
-//!   compares numbers as numbers; `HAS` looks into a list; `CONTAINS` into a list or a text.
-//! - `local.schedule`: from a moment on, other strategies.
-//! - `local.unusable`: the definition cannot be evaluated, and why. A feeder publishes this in the place of a definition
-//!   that it refuses and that has no good version, so that callers get the reason instead of an unknown flag.
-//! - `local.chained`: parents are asked as if they were asked alone, and may have parents themselves.
+//! - `strategies[].local.off`: the flag is off for contexts that match the strategy; it may have a value
+//!   (from the strategy's variants) all the same.
+//! - `strategies[].local.identified`: a context with neither a user nor a session does not match.
+//! - `strategies[].local.totalWeight`, `local.totalWeight`: variants are drawn from a range of at least this
+//!   size. If the weights add up to less, the rest of the range selects no variant.
+//! - `strategies[].local.conditions`: constraints with additional operators, `{contextNames, operator,
+//!   values}`: `IN` compares numbers as numbers; `HAS` tests membership in a list; `CONTAINS` searches a list
+//!   or a text.
+//! - `local.schedule`: strategies that replace the others from a given time on.
+//! - `local.unusable`: the reason why the definition cannot be evaluated. If a feeder refuses a definition
+//!   and no valid version exists, it publishes this instead, so that callers get the reason instead of an
+//!   unknown flag.
+//! - `local.chained`: parents are evaluated exactly as on their own, and may have parents themselves.
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -20,25 +23,25 @@ use super::{
     MAX_CONSTRAINTS_PER_STRATEGY, MAX_STEPS, MAX_STRATEGIES, MAX_VALUES_PER_CONSTRAINT, MAX_WEIGHT, feature,
 };
 
-/// What stands beside a feature's strategies, in their order.
+/// Local extensions of a feature. `strategies` has the order of the feature's strategies.
 #[derive(Debug, Default)]
 pub struct Private {
     pub strategies: Vec<PrivateStrategy>,
-    /// Empty: one for all times.
+    /// Phases of the schedule; empty if the same strategies always apply.
     pub phases: Vec<PhaseDefinition>,
     pub chained: bool,
-    /// Of the flag's own variants.
+    /// Lower bound of the range from which the flag's own variants are drawn.
     pub total_weight: u32,
-    /// Why the flag cannot be evaluated; `None`: it can.
+    /// Reason why the flag cannot be evaluated; `None` if it can.
     pub unusable: Option<String>,
 }
 
 #[derive(Debug, Default)]
 pub struct PrivateStrategy {
     pub off: bool,
-    /// Takes only who has a user or a session.
+    /// If true, only contexts with a user or a session match.
     pub identified: bool,
-    /// Of its variants.
+    /// Lower bound of the range from which the strategy's variants are drawn.
     pub total_weight: u32,
     pub conditions: Vec<PrivateCondition>,
 }
@@ -47,7 +50,7 @@ pub struct PrivateStrategy {
 pub struct PrivateCondition {
     pub context_names: Vec<String>,
     pub operator: PrivateOperator,
-    /// Texts, numbers and booleans.
+    /// Values to compare with: texts, numbers and booleans.
     pub values: Vec<Value>,
     pub inverted: bool,
     pub case_insensitive: bool,
@@ -60,16 +63,16 @@ pub enum PrivateOperator {
     Contains,
 }
 
-/// So many strategies, in force from a moment on.
+/// Phase of a schedule: its start and the number of its strategies.
 #[derive(Debug, Clone, Copy)]
 pub struct PhaseDefinition {
-    /// In milliseconds since 1970.
+    /// Start of the phase, in milliseconds since 1970.
     pub from_ms: i64,
     pub enabled: bool,
     pub strategies: usize,
 }
 
-/// Reads what is private; the strategies of later phases go behind the feature's own.
+/// Reads the local extensions, and appends the strategies of later phases to the feature's own.
 pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Private, Refusal> {
     let own = place.list("strategies", MAX_STRATEGIES, strategy)?.unwrap_or_default();
     let Some(local) = place.member("local") else {
@@ -128,7 +131,7 @@ fn strategy(place: &Place<'_>) -> Result<PrivateStrategy, Refusal> {
     })
 }
 
-/// The least that weights are drawn from; 0 if nothing is said.
+/// Lower bound of the range of a draw; 0 if the member is absent.
 fn total_weight(local: &Place<'_>) -> Result<u32, Refusal> {
     let Some(place) = local.member("totalWeight") else { return Ok(0) };
     let total = place.value.as_u64().and_then(|total| u32::try_from(total).ok());

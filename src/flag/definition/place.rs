@@ -1,4 +1,4 @@
-//! A place in a definition: a JSON value and the path that led there, so that a refusal can name it.
+//! Position in a definition: a JSON value and the path to it, so that a refusal can name the path.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::flag::CompileError;
 
-/// Why a definition was refused, before the flag's name is put to it.
+/// Reason why a definition was refused, before the flag's name is added.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) field: String,
@@ -49,7 +49,7 @@ impl<'p> Place<'p> {
         Self { value, above: None, step: Step::Root }
     }
 
-    /// The member of this name; `null` is absent.
+    /// The member of this name; `None` if it is absent or `null`.
     pub(super) fn member<'c>(&'c self, name: &'c str) -> Option<Place<'c>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         Some(Place { value, above: Some(self), step: Step::Member(name) })
@@ -66,7 +66,7 @@ impl<'p> Place<'p> {
         place.refuse(message)
     }
 
-    /// A text, or a number or boolean as its JSON text.
+    /// The value as text. A number or boolean is converted to its JSON text.
     pub(super) fn text(&self) -> Result<String, Refusal> {
         lenient_text(self.value).ok_or_else(|| self.refuse("expected text"))
     }
@@ -79,7 +79,7 @@ impl<'p> Place<'p> {
         self.optional_text(name)?.ok_or_else(|| self.refuse_member(name, "is required"))
     }
 
-    /// A name: neither empty nor longer than [`super::MAX_NAME_BYTES`].
+    /// A required name: neither empty nor longer than [`super::MAX_NAME_BYTES`].
     pub(super) fn required_name(&self, name: &str) -> Result<String, Refusal> {
         let text = self.required_text(name)?;
         match text.len() {
@@ -98,7 +98,8 @@ impl<'p> Place<'p> {
             .transpose()
     }
 
-    /// Reads every item of the list of this name.
+    /// Reads every item of the list of this name; `None` if the list is absent. More than `limit` items are
+    /// refused.
     pub(super) fn list<T>(
         &self,
         name: &str,
@@ -121,12 +122,12 @@ impl<'p> Place<'p> {
             .map(Some)
     }
 
-    /// The list of texts of this name.
+    /// The list of texts of this name; `None` if it is absent.
     pub(super) fn texts(&self, name: &str, limit: usize) -> Result<Option<Vec<String>>, Refusal> {
         self.list(name, limit, |place| place.text())
     }
 
-    /// Recursion is bounded by the nesting limit.
+    /// Appends the path of this position. The nesting limit bounds the recursion.
     fn write_path(&self, path: &mut String) {
         if let Some(above) = self.above {
             above.write_path(path);
@@ -145,8 +146,8 @@ impl<'p> Place<'p> {
     }
 }
 
-/// Reads a text as evaluation does, wherever a definition has one: a number or a boolean counts as its JSON text. `None` for
-/// null, a list or an object.
+/// Reads a text as evaluation does everywhere in a definition: a number or boolean becomes its JSON text.
+/// `None` for null, a list or an object.
 pub(crate) fn lenient_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -156,7 +157,7 @@ pub(crate) fn lenient_text(value: &Value) -> Option<String> {
     }
 }
 
-/// At most so many bytes of a text, cut between characters.
+/// The text shortened to at most `bytes` bytes, at a character boundary.
 pub(crate) fn shorten(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }

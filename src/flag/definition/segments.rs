@@ -1,4 +1,4 @@
-//! Segments, put into the strategies that name them.
+//! Inlines the constraints of segments into the strategies that reference them.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,14 @@ use super::place::{Place, Refusal};
 use super::{canonical, feature, parse, within_size};
 use crate::flag::CompileError;
 
-/// The constraints of each segment, by its id.
+/// Constraints of each segment, by its id.
 #[derive(Debug, Default, Clone)]
 pub struct Segments {
     constraints: HashMap<i64, Vec<Value>>,
 }
 
 impl Segments {
-    /// Reads the `segments` of Unleash's answer: a list of objects with `id` and `constraints`.
+    /// Reads the member `segments` of Unleash's response: a list of objects with `id` and `constraints`.
     pub fn read(segments: &Value) -> Result<Self, CompileError> {
         let holder = serde_json::json!({ "segments": segments });
         Self::read_list(&Place::root(&holder)).map_err(|refusal| CompileError {
@@ -36,10 +36,10 @@ impl Segments {
     }
 }
 
-/// The definition in canonical form, with the constraints of its segments in its strategies.
+/// The definition in canonical form, with the constraints of its segments added to its strategies.
 ///
-/// A segment that isn't there stays in the strategy's `segments`: [`CompiledFlag::compile`] takes a strategy that
-/// still names a segment as one that never matches, and the other strategies are as good as ever.
+/// An unknown segment stays in the strategy's `segments`: [`CompiledFlag::compile`] treats a strategy that
+/// still references a segment as one that never matches. The other strategies are not affected.
 ///
 /// [`CompiledFlag::compile`]: crate::flag::CompiledFlag::compile
 pub fn inline_segments(definition: &str, segments: &Segments) -> Result<String, CompileError> {
@@ -53,7 +53,8 @@ pub fn inline_segments(definition: &str, segments: &Segments) -> Result<String, 
     Ok(text)
 }
 
-/// Leaves alone what has not the expected type: compiling refuses that by its path.
+/// Inlines the segments of one strategy. Values of an unexpected type are left unchanged; compiling refuses
+/// them with their path.
 fn inline(strategy: &mut Value, segments: &Segments) {
     let Some(members) = strategy.as_object_mut() else {
         return;

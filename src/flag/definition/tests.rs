@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{MAX_DEFINITION_BYTES, Segments, canonical, checksum, inline_segments, read};
 use crate::flag::{CompiledFlag, EvaluationContext, FlagChange, Moment, Snapshot};
 
-/// A feature with the given member of its only strategy.
+/// A feature whose only strategy has the given member.
 fn strategy(member: &str, value: Value) -> Value {
     json!({ "name": "f", "enabled": true, "strategies": [{ "name": "flexibleRollout", member: value }] })
 }
@@ -100,7 +100,7 @@ fn a_constraint_that_cannot_be_evaluated_never_holds_and_is_named() {
             let problems: Vec<_> = flag.problems().collect();
             assert!(matches!(problems.as_slice(), [one] if one.starts_with(&path(place))), "{problems:?}");
             assert!(!is_on(flag), "{operator} {inverted}");
-            // The other strategies count.
+            // The other strategies still apply.
             definition["strategies"].as_array_mut().unwrap().push(json!({ "name": "default" }));
             assert!(is_on(CompiledFlag::compile("e", 1, &definition.to_string()).unwrap()));
         }
@@ -194,7 +194,7 @@ fn segments_are_put_into_the_strategies() {
     assert!(Segments::read(&Value::Null).is_ok());
 }
 
-/// Any JSON, with the names and texts of definitions in it.
+/// Arbitrary JSON that uses names and texts of definitions.
 fn any_json() -> impl Strategy<Value = Value> {
     let words = [
         "name",
@@ -275,7 +275,8 @@ fn well_formed() -> Value {
         "dependencies": [{ "feature": "p", "enabled": false, "variants": ["v"] }] })
 }
 
-/// Compiles if it may; what compiles is one definition however often it is made canonical.
+/// Compiles the text, and checks that making it canonical again changes neither the text nor whether it
+/// compiles.
 fn survive(text: &str) {
     let compiled = CompiledFlag::compile("e", 1, text);
     if let Ok(one) = inline_segments(text, &Segments::default()) {

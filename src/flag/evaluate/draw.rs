@@ -1,4 +1,4 @@
-//! Drawing a variant: overrides first, then by hash, at random where there is nothing to hash.
+//! Draws a variant: overrides first, then by hash, or at random if the context has no value to hash.
 
 use std::io::Read;
 
@@ -9,21 +9,21 @@ use super::{Asked, Match};
 use crate::flag::compile::{ContextField, Stickiness, VariantSet};
 use crate::flag::{CompiledFlag, Variant};
 
-/// Unleash's seed for variants; rollouts have another, so that the two draws are independent.
+/// Unleash's hash seed for variants. Rollouts use another seed, so that the two draws are independent.
 const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
-    /// What a context gets; nothing where no strategy takes it.
+    /// The variant for a context; `None` if no strategy matched.
     pub(super) fn draw_for(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
         match matched {
             Match::None | Match::Unmet(_) => None,
-            // Its own variants are for whom the flag is on.
+            // The flag's own variants apply only to contexts for which the flag is on.
             Match::Strategy(strategy) if strategy.off && strategy.variants.count == 0 => None,
             matched => self.draw(matched, asked),
         }
     }
 
-    /// A variant of the matched strategy, of the flag itself where the strategy has none.
+    /// Draws a variant of the matched strategy, or of the flag itself if the strategy has none.
     pub(super) fn draw(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
         let set = match matched {
             Match::Strategy(strategy) if strategy.variants.count > 0 => &strategy.variants,
@@ -44,7 +44,7 @@ impl CompiledFlag {
     }
 }
 
-/// A number from 1 to the total weight; `None` if that is 0.
+/// Bucket of a context: a number from 1 to the total weight; `None` if the total weight is 0.
 fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
     if set.total_weight == 0 {
         return None;

@@ -1,4 +1,4 @@
-//! Dependencies: what other flags must be for the context.
+//! Dependencies: whether the parents of a flag have the required state for a context.
 
 use std::cell::Cell;
 
@@ -7,7 +7,7 @@ use crate::flag::compile::Dependency;
 use crate::flag::local::MAX_DEPENDENCY_LEVELS;
 use crate::flag::{CompiledFlag, EnvironmentFlags};
 
-/// Parents that one evaluation asks, one that is asked by two of its children counted twice.
+/// Maximum number of parents that one evaluation visits. A parent of two children counts twice.
 const MAX_PARENTS_ASKED: u32 = 400;
 
 const UNUSABLE: &str = "a flag that it depends on cannot be evaluated";
@@ -16,7 +16,8 @@ const CYCLE: &str = "the flags that it depends on form a cycle";
 const TOO_FAR: &str = "it depends on too many flags";
 const NESTED: &str = "a flag that it depends on depends on others itself, which Unleash does not have";
 
-/// The flag that is asked, and those below it that depend on it.
+/// The flag under evaluation and the descendants through which it was reached, to detect cycles and limit
+/// depth.
 pub(super) struct Chain<'c> {
     name: &'c str,
     below: Option<&'c Chain<'c>>,
@@ -25,7 +26,7 @@ pub(super) struct Chain<'c> {
 }
 
 impl EnvironmentFlags {
-    /// What a flag says for a context; an error is off, and says why there is no better answer.
+    /// Decides which strategy of a flag matches. On an error the flag is off; the error is the reason.
     pub(super) fn decide<'f>(
         &self,
         flag: &'f CompiledFlag,
@@ -54,7 +55,7 @@ impl EnvironmentFlags {
         Ok(flag.matching(strategies, asked, &flag.name))
     }
 
-    /// Whether a parent says what is asked of it, asked as if it were asked alone.
+    /// Whether a parent, evaluated exactly as on its own, has the state that the dependency requires.
     fn allows(
         &self,
         dependency: &Dependency,
@@ -83,8 +84,8 @@ impl EnvironmentFlags {
         Ok(drawn.is_some_and(|(_, variant)| dependency.variants.iter().any(|name| **name == *variant.name)))
     }
 
-    /// The same as Unleash has it. Parents have no parents themselves: one that names some (a cycle always does) allows
-    /// nothing.
+    /// Like `allows`, with Unleash's semantics: a parent must not have parents itself. If it has (as in every
+    /// cycle), the result is an error.
     fn allows_child(
         &self,
         dependency: &Dependency,
@@ -98,7 +99,8 @@ impl EnvironmentFlags {
         if !parent.dependencies.is_empty() {
             return Err(if parent.parents().any(|it| *it == *child.name) { CYCLE } else { NESTED });
         }
-        // A rollout without a group is drawn for the flag that was asked for, the child: the engine has it so.
+        // As in the engine, a rollout without a group is drawn for the flag that was requested, which is the
+        // child.
         let (switched_on, strategies) = parent.at(|| asked.current_ms());
         let matched = parent.matching(strategies, asked, &child.name);
         let enabled = switched_on && !parent.is_killed_at(asked.moment) && matched.is_on();
@@ -108,7 +110,8 @@ impl EnvironmentFlags {
         if dependency.variants.is_empty() {
             return Ok(true);
         }
-        // Asked of a parent that is off, too; and a parent without any variant satisfies every list.
+        // As in the engine, variants are checked even if the parent is off, and a parent without a variant
+        // satisfies every list.
         Ok(parent.draw(&matched, asked).is_none_or(|(_, variant)| {
             let mut expected = dependency.variants.iter();
             expected.any(|name| **name == *variant.name)

@@ -22,7 +22,7 @@ fn snapshot(features: &[Value]) -> Snapshot {
     }))
 }
 
-/// Whether it is on, and the name of the variant.
+/// Whether the flag is on, and the name of the variant.
 fn evaluate(features: &[Value], flag: &str, context: &EvaluationContext<'_>) -> (bool, Option<String>) {
     let snapshot = snapshot(features);
     let moment = Moment { now: NOW, hostname: "host", app_name: "app" };
@@ -82,7 +82,7 @@ fn a_cycle_of_dependencies_is_off() {
     }
 }
 
-/// The engine has it so: a parent's rollout that names no group is drawn for the child.
+/// The engine behaves this way: a parent's rollout without a group is drawn for the child.
 #[test]
 fn a_parents_rollout_without_a_group_is_drawn_for_the_child() {
     let features = [
@@ -116,7 +116,7 @@ fn the_clock_is_the_callers() {
     assert!(!evaluate(&features, "f", &past).0);
 }
 
-/// What stands in contexts and in definitions, so that they meet.
+/// Words that occur in both contexts and definitions, so that constraints match sometimes.
 fn word() -> impl Strategy<Value = String> {
     proptest::sample::select(vec!["a", "b", "ab", "", "7", "8.5", "1.2.3", "10.0.0.1", NOW, "Ä"])
         .prop_map(str::to_owned)
@@ -174,7 +174,7 @@ fn constraint() -> impl Strategy<Value = Value> {
 fn variants() -> impl Strategy<Value = Value> {
     proptest::collection::vec((0_u32..4, field(), word()), 0..4).prop_map(|variants| {
         let variant = |(index, (weight, name, value)): (usize, (u32, &str, String))| {
-            // The first has some weight: the engine divides by the sum.
+            // The first variant has a weight above 0, because the engine divides by the sum.
             json!({ "name": format!("v{index}"), "weight": weight + u32::from(index == 0), "stickiness": "default",
                 "overrides": [{ "contextName": name, "values": [value] }] })
         };
@@ -232,8 +232,8 @@ fn feature(name: &'static str) -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Yggdrasil itself, with its whole state compiled its own way, is the reference. Every context has a user and a
-    /// session: without either, draws are random.
+    /// Compares with Yggdrasil itself, which compiles the whole state on its own. Every context has a user
+    /// and a session, because without either, draws are random.
     #[test]
     fn the_engine_itself_answers_the_same(
         features in (feature("f0"), feature("f1"), feature("f2")).prop_map(|(a, b, c)| [a, b, c]),
@@ -269,7 +269,7 @@ proptest! {
     }
 }
 
-/// A switch of `flag`; the state and the end are those of the JSON.
+/// The flag with a kill switch. `state` and `expires_at` are the values in its JSON.
 fn killed(flag: CompiledFlag, version: u64, state: &str, expires_at: Option<&str>) -> CompiledFlag {
     let switch = json!({"environment": "production", "flag_name": flag.name, "state": state, "version": version,
         "actor": "a", "reason": "r", "changed_at": NOW, "expires_at": expires_at, "change_id": uuid::Uuid::nil()});

@@ -1,4 +1,4 @@
-//! What the schema cannot say: fields that do not go together, and values that do not fit their type.
+//! Checks that the JSON schema cannot express: combinations of fields, and values that do not fit their type.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,14 +11,14 @@ use super::words::{Operator, Status, Strategy, ValueKind, Weights};
 use super::{Invalid, schedule, schema};
 use crate::flag::MAX_FLAG_EXPRESSIONS;
 
-/// Strategies that a flag may become, those of all its steps together.
+/// Maximum number of strategies that a flag is translated to, in all its steps together.
 const MAX_STRATEGIES: usize = 1_000;
-/// Warnings about one flag.
+/// Maximum number of warnings about one flag.
 const MAX_WARNINGS: usize = 10;
-/// What else has a meaning for `stickiness` than an attribute.
+/// Attribute name of the evaluation time. It supports the operators `before` and `after`, and no stickiness.
 const OWN_TIME: &str = "currentTime";
 
-/// Each once, and steps in the order of their dates.
+/// Removes duplicates from lists and sorts the steps by date. Returns the problems of the steps.
 pub fn tidy(flag: &mut LocalFlag) -> Vec<Invalid> {
     let lists = [&mut flag.target_users, &mut flag.user_list, &mut flag.tags];
     lists.into_iter().for_each(each_once);
@@ -29,7 +29,7 @@ pub fn tidy(flag: &mut LocalFlag) -> Vec<Invalid> {
     schedule::tidy(&mut flag.rollout_schedule)
 }
 
-/// Everything that is wrong with the flag as a whole.
+/// All problems of the flag as a whole.
 pub fn problems(flag: &LocalFlag) -> Vec<Invalid> {
     let (kind, of) = (flag.value_type, flag.weights);
     let mut found = Found { values: Values::default(), kind, of, problems: Vec::new() };
@@ -49,7 +49,7 @@ pub fn problems(flag: &LocalFlag) -> Vec<Invalid> {
     found.problems
 }
 
-/// What is right, and perhaps not meant.
+/// Warnings about settings that are valid but probably not intended.
 pub fn warnings(flag: &LocalFlag) -> Vec<String> {
     if flag.weights == Weights::Absolute {
         return Vec::new();
@@ -68,7 +68,7 @@ pub fn warnings(flag: &LocalFlag) -> Vec<String> {
     let short = sets.filter_map(|(place, variants, distribution)| {
         let given = distribution.is_some() || variants.iter().any(|variant| variant.weight.is_some());
         let sum: f64 = share::weights(variants, distribution).iter().sum();
-        // Fractions that add up to the whole are as clear as percentages.
+        // Fractions that add up to 1 are as unambiguous as percentages.
         let is_whole = (sum - 1.0).abs() < 1e-9;
         (given && sum < WHOLE && !is_whole).then(|| {
             format!(
@@ -83,7 +83,7 @@ pub fn warnings(flag: &LocalFlag) -> Vec<String> {
 struct Found {
     values: Values,
     kind: ValueKind,
-    /// What weights are parts of.
+    /// Interpretation of weights.
     of: Weights,
     problems: Vec<Invalid>,
 }
@@ -99,7 +99,7 @@ impl Found {
         }
     }
 
-    /// One way to say whom it is for.
+    /// Checks that only one way of targeting is used: `rules`, `strategy` or the shorthand fields.
     fn shorthands(&mut self, flag: &LocalFlag) {
         let seed = [
             ("rollout_percentage", flag.rollout_percentage.is_some()),
@@ -196,7 +196,7 @@ impl Found {
         }
     }
 
-    /// `distributed`: the flag that has their weights.
+    /// Checks variants and their weights. `distributed` is the flag if its `distribution` holds the weights.
     fn variants(&mut self, place: &str, variants: &[Variant], distributed: Option<&LocalFlag>) {
         let mut seen = HashSet::new();
         let given = variants.iter().filter(|variant| variant.weight.is_some()).count();
@@ -228,7 +228,7 @@ impl Found {
                     }
                 }
                 (Some(value), _) => self.value(field, value),
-                // Its name is its value.
+                // A variant without a value has its name as the value.
                 (None, ValueKind::Boolean | ValueKind::String) => {}
                 (None, kind) => {
                     self.refuse(field, format!("is required: the flag's values are {}", kind.name()))
@@ -306,7 +306,7 @@ impl Found {
         }
     }
 
-    /// Before anything is compiled.
+    /// Checks the number of regular expressions before any is compiled.
     fn expressions(&mut self, flag: &LocalFlag) {
         let steps = flag.rollout_schedule.iter().filter_map(|step| step.rules.as_ref());
         let rules = flag.rules.iter().chain(steps.flatten());

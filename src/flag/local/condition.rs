@@ -1,19 +1,19 @@
-//! Conditions of rules, as Unleash's constraints; where these have no words, as conditions of our own.
+//! Conditions of rules, as Unleash's constraints or, where these are insufficient, as local conditions.
 
 use serde_json::{Value, json};
 
 use super::model::{Attribute, Rule};
 use super::words::Operator;
 
-/// Where a context says which groups its user is in: one, or a list of them.
+/// Context fields that hold the user's groups: a single one or a list.
 const GROUP_FIELDS: [&str; 2] = ["group_id", "groups"];
 
-/// What a strategy asks of the context.
+/// Conditions that a strategy requires of the context.
 #[derive(Debug, Default)]
 pub struct Conditions {
-    /// Unleash's.
+    /// Constraints in Unleash's format.
     pub constraints: Vec<Value>,
-    /// Our own.
+    /// Conditions of the local extension.
     pub own: Vec<Value>,
 }
 
@@ -34,7 +34,7 @@ impl Conditions {
         conditions
     }
 
-    /// All of them equal.
+    /// Conditions that require every attribute to equal its value.
     pub fn equal(attributes: &serde_json::Map<String, Value>) -> Self {
         let mut conditions = Self::default();
         for (name, value) in attributes {
@@ -92,7 +92,7 @@ impl Conditions {
             Operator::SemverGreaterOrEqual => constraint("SEMVER_GTE", "value", value.clone(), inverted),
             Operator::SemverLessThan => constraint("SEMVER_LT", "value", value.clone(), inverted),
             Operator::SemverLessOrEqual => constraint("SEMVER_LTE", "value", value.clone(), inverted),
-            // Whatever is there matches nothing in particular.
+            // The empty expression matches any value that is present.
             Operator::Exists => {
                 constraint("REGEX", "value", "".into(), inverted ^ (*value == Value::Bool(false)))
             }
@@ -105,7 +105,7 @@ pub fn users(users: &[String]) -> Value {
     json!({"contextName": "userId", "operator": "IN", "values": users})
 }
 
-/// Unleash's names of what requests have names of their own for.
+/// Unleash's name of a context field; `user_id` and `session_id` have other names in requests.
 pub fn context_name(name: &str) -> &str {
     match name {
         "user_id" => "userId",
@@ -118,7 +118,7 @@ fn listed(value: &Value) -> Value {
     if value.is_array() { value.clone() } else { json!([value]) }
 }
 
-/// As it stands in a context.
+/// The value as text, in the form that it has in a context.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,22 +1,23 @@
-//! Who depends on whom: no cycle, no parent that is missing or archived.
+//! Dependencies between the local flags of an environment: refuses cycles and parents that are missing or
+//! archived.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Dependency, Invalid};
 
-/// From a flag up to the last of its parents' parents. Evaluation goes as far.
+/// Maximum number of levels from a flag to its highest ancestor; evaluation has the same limit.
 pub const MAX_DEPENDENCY_LEVELS: usize = 8;
-/// Flags that one depends on, its parents' parents included.
+/// Maximum number of ancestors of a flag: its parents, their parents, and so on.
 const MAX_ANCESTORS: usize = 200;
 
-/// The flags of an environment, as far as dependencies go: each with its parents.
+/// Dependencies of all flags of an environment: the names of each flag's parents, and the archived flags.
 #[derive(Debug, Default)]
 pub struct Family {
     pub parents: BTreeMap<String, Vec<String>>,
     pub archived: HashSet<String>,
 }
 
-/// What is wrong with the parents of `flag`.
+/// All problems with the parents of `flag`.
 pub fn check_dependencies(flag: &str, depends_on: &[Dependency], family: &Family) -> Vec<Invalid> {
     let mut problems = Vec::new();
     let mut ancestors = HashMap::new();
@@ -36,9 +37,10 @@ pub fn check_dependencies(flag: &str, depends_on: &[Dependency], family: &Family
     problems
 }
 
-/// Goes up from `name`, below which `path` is; not again where it came as high from as far below.
+/// Visits `name` and its ancestors. `path` holds the flags from the checked one up to the child of `name`. A
+/// flag that was already visited by a path of at least this length is skipped.
 ///
-/// The length of the path bounds the recursion.
+/// The maximum length of the path bounds the recursion.
 fn climb<'f>(
     name: &'f str,
     family: &'f Family,
@@ -48,7 +50,8 @@ fn climb<'f>(
     if path.first() == Some(&name) {
         return Err(format!("would be a cycle: {} -> {name}", path.join(" -> ")));
     }
-    // A cycle above that this flag is no part of: it came from elsewhere, and no answer comes from it.
+    // A cycle among ancestors that does not include this flag: it was created elsewhere, and evaluating it
+    // fails.
     if path.contains(&name) {
         return Err(format!("leads to a cycle: {} -> {name}", path.join(" -> ")));
     }

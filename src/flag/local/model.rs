@@ -1,4 +1,5 @@
-//! What a local flag says. The shape is that of `schemas/local-flag.schema.json`, its defaults left out.
+//! Model of a local flag. It has the structure of `schemas/local-flag.schema.json`; default values are
+//! omitted when it is written.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub struct LocalFlag {
     pub r#type: FlagType,
     #[serde(skip_serializing_if = "is_default")]
     pub status: Status,
-    /// The master switch: nothing else brings a flag on that is not enabled.
+    /// Master switch: if false, the flag is off whatever its other fields say.
     pub is_enabled: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub value_type: ValueKind,
@@ -27,13 +28,13 @@ pub struct LocalFlag {
     pub min_value: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_value: Option<Number>,
-    /// A JSON Schema.
+    /// JSON Schema for the flag's values; only for the value type `object`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_schema: Option<Value>,
-    /// `None`: everybody, or the target users only where there are some.
+    /// Rollout percentage. `None`: on for the target users if there are any, otherwise for everyone.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "percentage")]
     pub rollout_percentage: Option<u8>,
-    /// On whatever the percentage.
+    /// Users for whom the flag is on whatever the percentage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub target_users: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,12 +51,12 @@ pub struct LocalFlag {
     pub variants: Vec<Variant>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub distribution: BTreeMap<String, Number>,
-    /// Of the flag's variants and those of its rules.
+    /// Interpretation of the weights of the flag's variants and of its rules' variants.
     #[serde(skip_serializing_if = "is_default")]
     pub weights: Weights,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_variant: Option<String>,
-    /// In the order of their dates.
+    /// Steps in the order of their dates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rollout_schedule: Vec<Step>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -68,12 +69,12 @@ pub struct LocalFlag {
     pub links: Vec<Link>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// Since when its status is `archived`; nobody can say so but the change of the status itself.
+    /// Time at which the status became `archived`. It is only set by a change of the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archived_at: Option<DateTime<Utc>>,
 }
 
-/// Whom it takes, and what these get. All that it names must hold.
+/// Targeting rule: its conditions, all of which must hold, and the result for contexts that match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rule {
@@ -89,7 +90,7 @@ pub struct Rule {
     pub percentage: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<String>,
-    /// `false`: off for whom it takes.
+    /// `false`: the flag is off for contexts that match.
     #[serde(skip_serializing_if = "is_true")]
     pub enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +99,7 @@ pub struct Rule {
     pub variants: Vec<Variant>,
 }
 
-/// What an attribute of the context must be like.
+/// Condition on one attribute of the context.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attribute {
     pub attribute: String,
@@ -120,7 +121,7 @@ pub struct Variant {
     pub value: Option<Value>,
 }
 
-/// What changes at its date, and stays so until a later step says otherwise.
+/// Scheduled change, in force from its date until a later step overrides it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub date: DateTime<Utc>,
@@ -132,13 +133,13 @@ pub struct Step {
     pub rules: Option<Vec<Rule>>,
 }
 
-/// What another flag must be for a context.
+/// Required state of another flag for the same context.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "DependencyText", into = "DependencyText")]
 pub struct Dependency {
     pub flag: String,
     pub on: bool,
-    /// On one of these; any if there is none.
+    /// Variants of the other flag of which one must be selected; empty if any is accepted.
     pub variants: Vec<String>,
 }
 
@@ -149,7 +150,7 @@ pub struct Link {
     pub url: String,
 }
 
-/// A dependency as it is written.
+/// JSON form of a dependency: the name alone, or an object.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum DependencyText {
@@ -208,7 +209,7 @@ impl From<Dependency> for DependencyText {
     }
 }
 
-/// A whole number, or one as text; the schema has seen to that.
+/// Reads a percentage given as a whole number or as text; the schema has validated it.
 fn percentage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     let number = match Option::<Value>::deserialize(deserializer)? {
         None => return Ok(None),
@@ -217,7 +218,7 @@ fn percentage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, 
         Some(_) => None,
     };
     let whole = number.filter(|number| number.fract() == 0.0 && (0.0..=100.0).contains(number));
-    // In bounds, so that nothing is cut off.
+    // The value is within 0 to 100, so the cast does not truncate it.
     whole.map(|number| Some(number as u8)).ok_or_else(|| serde::de::Error::custom("expected a percentage"))
 }
 

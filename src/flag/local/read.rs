@@ -1,4 +1,4 @@
-//! A local flag from the body of a call: everything that is wrong with it, at once.
+//! Reads a local flag from a request body and reports all of its problems at once.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,9 +12,9 @@ use super::schema::{self, MAX_PROBLEMS};
 use super::{LocalFlag, Status, check};
 use crate::flag::definition::MAX_NAME_BYTES;
 
-/// Longest name of an environment, as in the configuration.
+/// Maximum length of an environment's name in bytes; the same limit as in the configuration.
 const MAX_ENVIRONMENT_BYTES: usize = 100;
-/// Fields without which others cannot be judged.
+/// Fields that others depend on: if one is invalid, the flag is not checked as a whole.
 const DECISIVE: [&str; 9] = [
     "value_type",
     "min_value",
@@ -27,13 +27,13 @@ const DECISIVE: [&str; 9] = [
     "status",
 ];
 
-/// What is wrong with one field.
+/// Problem with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     pub field: String,
-    /// What was expected.
+    /// Description of the problem, usually of what was expected.
     pub message: String,
-    /// It cannot be read at all, as opposed to what makes no sense.
+    /// Whether the value cannot be read at all, as opposed to a readable value that is invalid.
     pub malformed: bool,
 }
 
@@ -44,24 +44,24 @@ impl fmt::Display for Invalid {
 }
 
 impl Invalid {
-    /// What can be read, and makes no sense.
+    /// Problem with a value that can be read but is invalid.
     pub fn new(field: &str, message: impl Into<String>) -> Self {
         Self { field: field.to_owned(), message: message.into(), malformed: false }
     }
 
-    /// What cannot be read at all.
+    /// Problem with a value that cannot be read at all.
     pub fn malformed(field: &str, message: impl Into<String>) -> Self {
         Self { malformed: true, ..Self::new(field, message) }
     }
 }
 
-/// The fields of a body that a flag may take over, one by one.
+/// Validated fields of an update, applied to a flag by [`Change::apply_to`].
 #[derive(Debug, Default)]
 pub struct Change {
     members: Map<String, Value>,
 }
 
-/// A flag to be made: its name, its environment, and what it says.
+/// Reads a new flag: its name, its environment, and its fields.
 pub fn created(body: &[u8]) -> Result<(String, String, LocalFlag), Vec<Invalid>> {
     let Checked { mut members, mut problems, order } = read(body, true)?;
     let name = take_checked(&mut members, &mut problems, "name", check_name);
@@ -73,7 +73,7 @@ pub fn created(body: &[u8]) -> Result<(String, String, LocalFlag), Vec<Invalid>>
     }
 }
 
-/// What is to change about the flag `name` of `environment`; applied to what it says by [`Change::apply_to`].
+/// Reads an update of the flag `name` in `environment`; [`Change::apply_to`] applies it to the stored flag.
 pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec<Invalid>> {
     let Checked { mut members, mut problems, order } = read(body, false)?;
     for (field, expected) in [("name", name), ("environment", environment)] {
@@ -87,10 +87,10 @@ pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec
     if problems.is_empty() { Ok(Change { members }) } else { Err(in_order(problems, &order)) }
 }
 
-/// A name that can be stored, and asked for in the path of a URL.
+/// Checks that a name can be stored and used in the path of a URL.
 pub fn check_name(name: &str) -> Result<(), String> {
     match name {
-        // In the path of a URL these mean something else, encoded or not.
+        // URL normalization removes these path segments, even if they are percent-encoded.
         "." | ".." => Err("expected another name than `.` and `..`, which no URL can hold".to_owned()),
         _ if name.chars().any(char::is_control) => Err("expected no control characters".to_owned()),
         _ if name.trim() != name => Err("expected no white space at its beginning or end".to_owned()),
@@ -113,12 +113,12 @@ pub fn check_environment(name: &str) -> Result<(), String> {
 }
 
 impl Change {
-    /// Whether the body has this field.
+    /// Whether the update contains this field.
     pub fn names(&self, field: &str) -> bool {
         self.members.contains_key(field)
     }
 
-    /// The flag with the fields that were given; what is wrong with it then.
+    /// The flag with the update applied. `Err`: the problems that it would then have.
     pub fn apply_to(&self, flag: &LocalFlag, now: DateTime<Utc>) -> Result<LocalFlag, Vec<Invalid>> {
         let mut problems = Vec::new();
         let before = match serde_json::to_value(flag) {
@@ -149,11 +149,11 @@ fn check_transition(from: Status, to: Status) -> Result<(), Invalid> {
     ))
 }
 
-/// The members that the schema has nothing against, and what it has against the others.
+/// Body after validation by the schema: the valid members, and the problems of the others.
 struct Checked {
     members: Map<String, Value>,
     problems: Vec<Invalid>,
-    /// All members of the body.
+    /// Names of all members, in the order of the body.
     order: Vec<String>,
 }
 
@@ -176,7 +176,7 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     let told: HashSet<String> = problems.iter().map(|problem| problem.field.clone()).collect();
     let body = Value::Object(once);
     let found = schema::problems(&body, whole);
-    // What was given twice is not missing.
+    // A field that was given twice is not reported as missing as well.
     problems.extend(found.into_iter().filter(|problem| !told.contains(&problem.field)));
     let Value::Object(mut members) = body else {
         return Err(problems);
@@ -192,7 +192,7 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     Ok(Checked { members, problems, order })
 }
 
-/// As the fields stand in the body; what is missing comes last.
+/// Sorts problems by the position of their fields in the body; missing fields come last.
 fn in_order(mut problems: Vec<Invalid>, order: &[String]) -> Vec<Invalid> {
     let place = |problem: &Invalid| order.iter().position(|field| *field == top(&problem.field));
     problems.sort_by_cached_key(|problem| place(problem).unwrap_or(usize::MAX));
@@ -214,7 +214,8 @@ fn take_checked(
     Some(text)
 }
 
-/// The flag of these members over those it had; `problems` gets what is wrong with it as a whole.
+/// Merges `members` into `document` and reads the result as a flag. Problems of the flag as a whole are added
+/// to `problems`.
 fn judge(
     mut document: Map<String, Value>,
     members: Map<String, Value>,
@@ -238,7 +239,7 @@ fn judge(
     if problems.iter().all(decided) {
         let mut found = check::tidy(&mut flag);
         found.extend(check::problems(&flag));
-        // Of a field that was refused already nothing was left to judge.
+        // A field that was already refused is missing here, so further problems with it are not reported.
         let told: HashSet<String> = problems.iter().map(|problem| top(&problem.field).to_owned()).collect();
         problems.extend(found.into_iter().filter(|problem| !told.contains(top(&problem.field))));
         problems.truncate(MAX_PROBLEMS);
@@ -246,12 +247,13 @@ fn judge(
     Some(flag)
 }
 
-/// The field of the flag that a path begins with.
+/// The flag's field at the beginning of a path.
 fn top(path: &str) -> &str {
     path.split(['.', '[']).next().unwrap_or_default()
 }
 
-/// Postgres cannot hold NUL. The JSON parser's own limit of 128 bounds the recursion.
+/// Whether a value contains the character NUL, which Postgres cannot store. The JSON parser's own limit of
+/// 128 bounds the recursion.
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
@@ -261,7 +263,7 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// The members of an object in their order, repeated ones too.
+/// Members of a JSON object in their order, including repeated ones.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -1,7 +1,7 @@
-//! What a local flag means, read naively off its document, against the translation and the engine.
+//! Compares the translation and the engine with a naive interpreter of local flags.
 //!
-//! The interpreter knows nothing of strategies and constraints: it walks the JSON of a flag for the JSON of a context.
-//! `FLAGSTREAM_TEST_LONG=1` compares ten times as many flags.
+//! The interpreter knows nothing of strategies and constraints: it evaluates the JSON of a flag for the JSON
+//! of a context. `FLAGSTREAM_TEST_LONG=1` compares ten times as many flags.
 
 mod dice;
 
@@ -22,10 +22,10 @@ const SETS_OF_FLAGS: u64 = 1_200;
 const CONTEXTS_PER_SET: usize = 30;
 const NAMES: [&str; 3] = ["f0", "f1", "f2"];
 
-/// On, the variant's name, its value.
+/// Outcome of a flag: whether it is on, the variant's name, and the variant's value.
 type Said = (bool, Option<String>, Option<Value>);
 
-/// All flags of a set, and one on the way.
+/// Input of the interpreter: the flags of a set, a context and the time.
 struct World<'w> {
     flags: &'w BTreeMap<String, Value>,
     context: &'w Map<String, Value>,
@@ -33,7 +33,7 @@ struct World<'w> {
 }
 
 impl World<'_> {
-    /// `Err`: there is no answer but off.
+    /// Evaluates a flag. `Err`: the evaluation fails, and the flag is off.
     fn ask(&self, name: &str, below: &[&str]) -> Result<Said, ()> {
         let flag = &self.flags[name];
         let off = Ok((false, None, None));
@@ -183,7 +183,7 @@ impl World<'_> {
         }
     }
 
-    /// What a rule serves that holds.
+    /// Result for a context that a rule or shorthand matches.
     fn served(&self, name: &str, flag: &Value, rule: &Value, index: usize) -> Said {
         let on = rule["enabled"] != false && !(is_boolean(flag) && rule["value"] == false);
         if !rule["value"].is_null() && !is_boolean(flag) {
@@ -295,7 +295,7 @@ fn compare(there: &Value, operator: &str, wanted: &Value, ignore_case: bool) -> 
     }
 }
 
-/// Numbers are the same as numbers; a context does not tell texts from what is written alike.
+/// Whether a context value equals a wanted value. Numbers are compared as numbers; everything else as text.
 fn same(there: &Value, wanted: &Value) -> bool {
     match wanted {
         Value::Number(wanted) => text(there).parse::<f64>().is_ok_and(|it| Some(it) == wanted.as_f64()),
@@ -323,7 +323,7 @@ fn hash(group: &str, value: &str, seed: u32) -> u32 {
     murmur3::murmur3_32(&mut format!("{group}:{value}").as_bytes(), seed).unwrap()
 }
 
-/// Translated at some moment, evaluated at another.
+/// Snapshot of the flags, translated at `translated_at`. Evaluation may use another time.
 fn snapshot(flags: &BTreeMap<String, Value>, translated_at: DateTime<Utc>) -> Snapshot {
     let compiled = flags.values().map(|flag| {
         let (name, environment, local) =
@@ -363,7 +363,7 @@ fn engine(
     Ok((enabled, variant, (!none).then_some(value)))
 }
 
-/// A variant without a value has its name as one.
+/// Adds the value of a variant without one: its name.
 fn with_name((enabled, variant, value): Said) -> Said {
     let value = value.or_else(|| variant.clone().map(Value::from));
     (enabled, variant, value)
@@ -405,7 +405,7 @@ fn the_translation_means_what_the_flag_says() {
                 failures += u64::from(said.is_err());
             }
         }
-        // The steps that have come are folded in: that changes nothing.
+        // Translating at a later time merges the steps that are due; the outcome must not change.
         let context = dice.context();
         let now = time(&dice.date()).unwrap();
         let late = snapshot(&flags, now);

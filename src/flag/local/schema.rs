@@ -1,4 +1,5 @@
-//! The JSON Schema of local flags, and what it finds wrong, in our words and at the path of the field.
+//! JSON Schema of local flags. Violations are reported in flagstream's own wording, with the path of the
+//! field.
 
 use std::sync::LazyLock;
 
@@ -10,37 +11,38 @@ use serde_json::Value;
 
 use super::Invalid;
 
-/// What a local flag may say.
+/// JSON Schema of a local flag.
 pub const SCHEMA: &str = include_str!("../../../schemas/local-flag.schema.json");
 
-/// More problems than this are not told at once.
+/// Maximum number of problems that are reported at once.
 pub const MAX_PROBLEMS: usize = 100;
 pub const VERSION: &str = "expected a semantic version such as 1.2.3";
-/// Of all whole numbers that a flag may say.
+/// Message for all whole numbers of a local flag, which are percentages.
 const PERCENTAGE: &str = "expected a whole number from 0 to 100";
 const MAX_SCHEMA_BYTES: usize = 8_192;
-/// Regular expressions of one schema of values, and what each may take as it is compiled.
+/// Maximum number of regular expressions in a `value_schema`.
 const MAX_SCHEMA_PATTERNS: usize = 20;
 const MAX_SCHEMA_PATTERN_BYTES: usize = 256 << 10;
-/// In such a schema, references aside, the cost is bounded by its size and the value's.
+/// Keywords that a `value_schema` must not contain. Without references, the cost of validation is bounded by
+/// the size of the schema and of the value.
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
 static WHOLE: LazyLock<Result<Validator, String>> = LazyLock::new(|| ours(true));
 static PARTIAL: LazyLock<Result<Validator, String>> = LazyLock::new(|| ours(false));
 
-/// Everything that is wrong with a body; `whole`: it is a flag to be made, else fields to be changed.
+/// All violations in a body. `whole`: the body is a new flag; otherwise it contains the fields of an update.
 pub fn problems(body: &Value, whole: bool) -> Vec<Invalid> {
     let validator = if whole { &*WHOLE } else { &*PARTIAL };
     match validator {
         Ok(validator) => {
             validator.iter_errors(body).flat_map(|error| told(&error)).take(MAX_PROBLEMS).collect()
         }
-        // A test compiles it.
+        // Cannot happen: a test compiles the schema.
         Err(message) => vec![Invalid::new("body", message.clone())],
     }
 }
 
-/// The schema of a flag's values, without references and with regular expressions that take linear time.
+/// Compiles the schema of a flag's values. References are refused, and regular expressions take linear time.
 pub fn of_values(schema: &Value) -> Result<Validator, String> {
     if schema.to_string().len() > MAX_SCHEMA_BYTES {
         return Err(format!("expected at most {MAX_SCHEMA_BYTES} bytes"));
@@ -56,7 +58,7 @@ pub fn of_values(schema: &Value) -> Result<Validator, String> {
     options.build(schema).map_err(|error| format!("expected a JSON Schema: {error}"))
 }
 
-/// Where in a value its schema does not hold, and why not.
+/// First violation of the schema by a value, with its path; `None` if the value is valid.
 pub fn first_problem(validator: &Validator, value: &Value) -> Option<String> {
     let error = validator.iter_errors(value).next()?;
     let place = path(&error);
@@ -77,14 +79,15 @@ fn ours(whole: bool) -> Result<Validator, String> {
     options.build(&schema).map_err(|error| error.to_string())
 }
 
-/// Whether it is well-formed. It is not compiled here, which takes up to megabytes: it is given no room for that, and is
-/// parsed before it runs out of it. The limits of compiled expressions are the flag's.
+/// Whether a regular expression is well-formed. Compiling it could take megabytes, so the size limit is 0:
+/// parsing comes first, and reports syntax errors before the limit is exceeded. The limits of compiled
+/// expressions are checked for the flag as a whole.
 fn is_regex(text: &str) -> bool {
     let compiled = RegexBuilder::new(text).size_limit(0).build();
     matches!(compiled, Ok(_) | Err(regex::Error::CompiledTooBig(_)))
 }
 
-/// Regular expressions of a schema, wherever they stand.
+/// Number of regular expressions anywhere in a schema.
 fn patterns(schema: &Value) -> usize {
     match schema {
         Value::Array(items) => items.iter().map(patterns).sum(),
@@ -100,7 +103,8 @@ fn patterns(schema: &Value) -> usize {
     }
 }
 
-/// Wherever it stands: a property of that name is not worth the doubt.
+/// Whether a reference keyword occurs anywhere. A property with such a name is refused too, which keeps the
+/// check simple.
 fn has_reference(schema: &Value) -> bool {
     match schema {
         Value::Array(items) => items.iter().any(has_reference),
@@ -121,7 +125,7 @@ fn told(error: &ValidationError<'_>) -> Vec<Invalid> {
         ValidationErrorKind::Required { property } => {
             vec![Invalid::new(&member(property.as_str().unwrap_or_default()), "is required")]
         }
-        // The same as absent.
+        // A `null` counts as absent.
         ValidationErrorKind::Type { .. } if error.instance().is_null() => {
             vec![Invalid::new(&above, "is required")]
         }
@@ -133,7 +137,7 @@ fn told(error: &ValidationError<'_>) -> Vec<Invalid> {
     }
 }
 
-/// In our words, and whether it cannot be read at all.
+/// The message for a violation, and whether the value cannot be read at all.
 fn message(error: &ValidationError<'_>) -> (String, bool) {
     let text = match error.kind() {
         ValidationErrorKind::Type { kind } => return type_message(kind, error.instance()),
@@ -201,7 +205,7 @@ fn listed(options: &Value) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// `rules[0].attributes[1].value`
+/// Path of the violation, such as `rules[0].attributes[1].value`.
 fn path(error: &ValidationError<'_>) -> String {
     let mut path = String::new();
     for step in error.instance_path().as_str().split('/').skip(1) {

@@ -1,8 +1,8 @@
-//! Weights in relation to each other, as shares of Unleash's fixed total.
+//! Converts the weights of variants into shares of Unleash's fixed total.
 //!
-//! Who gets which variant is a hash modulo the total, cut where the shares end, in the order of the variants. The total
-//! never changes, so that a change of weights moves those between the old end of a share and its new one, and nobody
-//! else.
+//! A context's variant is determined by a hash modulo the total, compared with the cumulative shares in the
+//! order of the variants. The total is constant, so a change of weights only moves contexts whose hash lies
+//! between the old and the new boundary of a share.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::Number;
 
 use super::model::Variant;
 
-/// Unleash's own: a flag that comes from there keeps its assignment.
+/// Total weight; the same as Unleash's, so that flags imported from Unleash keep their assignments.
 pub const TOTAL_WEIGHT: u32 = 1_000;
 
-/// As they are given: from a distribution, else their own, else all alike.
+/// Weight of each variant: from the distribution, or its own; 1 for each if no variant has a weight.
 pub fn weights(variants: &[Variant], distribution: Option<&BTreeMap<String, Number>>) -> Vec<f64> {
     let of = |variant: &Variant| match (distribution, &variant.weight) {
         (Some(distribution), _) => distribution.get(&variant.name).and_then(Number::as_f64).unwrap_or(0.0),
@@ -31,12 +31,13 @@ pub fn shares(weights: &[f64]) -> Option<Vec<u32>> {
         return None;
     }
     let exact: Vec<f64> = weights.iter().map(|weight| weight / sum * f64::from(TOTAL_WEIGHT)).collect();
-    // Up to the total, so that nothing is cut off but the fraction; a fraction that is all but whole is.
+    // The share is at most the total, so the cast drops only the fraction. The small addend corrects
+    // floating-point results just below a whole number.
     let whole = |share: f64| (share + 1e-9).floor();
     let mut shares: Vec<u32> = exact.iter().map(|share| whole(*share) as u32).collect();
     let mut order: Vec<usize> = (0..exact.len()).collect();
     let rest = |index: &usize| exact.get(*index).map_or(0.0, |share| share - whole(*share));
-    // Stable: of two alike the first gets more.
+    // The sort is stable: of two equal remainders, the first variant gets the extra unit.
     order.sort_by(|a, b| rest(b).total_cmp(&rest(a)));
     let missing = TOTAL_WEIGHT.saturating_sub(shares.iter().sum());
     for index in order.into_iter().take(missing as usize) {
@@ -47,20 +48,21 @@ pub fn shares(weights: &[f64]) -> Option<Vec<u32>> {
     Some(shares)
 }
 
-/// What weights are parts of where they are absolute.
+/// Sum that absolute weights are parts of.
 pub const WHOLE: f64 = 100.0;
-/// Gets what absolute weights leave.
+/// Name of the variant that gets the rest of absolute weights.
 const CONTROL: &str = "control";
 
-/// Shares of [`TOTAL_WEIGHT`] by weights that are parts of [`WHOLE`], cut where the sums up to each one end. What they leave
-/// is the variant's named `control`, if there is one; else the shares add up to less than the total.
+/// Shares of [`TOTAL_WEIGHT`] for absolute weights, which are parts of [`WHOLE`]. Each boundary is computed
+/// from the cumulative sum. The rest belongs to the variant named `control`; without it the shares add up to
+/// less than the total.
 pub fn absolute_shares(variants: &[Variant], weights: &[f64]) -> Vec<u32> {
     let rest = (WHOLE - weights.iter().sum::<f64>()).max(0.0);
     let control = variants.iter().position(|variant| variant.name == CONTROL);
     let (mut upto, mut before) = (0.0, 0);
     let share = |(index, weight): (usize, &f64)| {
         upto += if control == Some(index) { weight + rest } else { *weight };
-        // A cut that is all but on a whole number is there.
+        // The small addend corrects a boundary that is computed just below a whole number.
         let cut = ((upto / WHOLE * f64::from(TOTAL_WEIGHT) + 1e-6).floor() as u32).min(TOTAL_WEIGHT);
         let share = cut.saturating_sub(before);
         before = cut;

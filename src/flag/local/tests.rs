@@ -67,7 +67,7 @@ fn a_definition_tells_its_revision() {
     assert_eq!(revision(r#"{"name": "f"}"#), None);
 }
 
-/// Field and whether it cannot be read.
+/// Fields of the problems, and whether each value could not be read at all.
 fn refused(body: &str) -> Vec<(String, bool)> {
     let problems = created(body.as_bytes()).unwrap_err();
     problems.into_iter().map(|problem| (problem.field, problem.malformed)).collect()
@@ -156,7 +156,7 @@ fn an_update_changes_what_it_names() {
     assert_eq!(fields, [("is_enabled", true), ("name", false)]);
 }
 
-/// Three rules of fifty expressions, each of which takes more than a megabyte as it is compiled.
+/// Uses three rules with fifty expressions each; each expression takes more than a megabyte when compiled.
 #[test]
 fn too_many_expressions_are_refused_before_any_is_compiled() {
     let attribute =

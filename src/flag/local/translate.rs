@@ -1,4 +1,4 @@
-//! A local flag as Unleash's client API would have it.
+//! Translation of a local flag into the format of Unleash's client API.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
@@ -10,11 +10,12 @@ use super::share::{TOTAL_WEIGHT, absolute_shares, shares, weights};
 use super::value::payload;
 use super::words::{Strategy, ValueKind, Weights};
 
-/// The variant that carries a flag's only value.
+/// Name of the variant that carries a flag's only value.
 const DEFAULT_VARIANT: &str = "default";
 
-/// The feature as it is from `now` on: the steps that have come are in it, those to come stand beside it. With the
-/// revision that it was made from, each change is a definition of its own, whatever it says.
+/// The feature definition in force from `now` on: steps that are due are merged into it, later steps are in
+/// `local.schedule`. The definition contains the revision, so each change produces a distinct definition even
+/// if nothing else differs.
 pub fn feature(name: &str, flag: &LocalFlag, revision: i64, now: DateTime<Utc>) -> Value {
     let (base, later) = phases(flag, now);
     let mut local = json!({"revision": revision, "owner": flag.owner, "tags": flag.tags});
@@ -37,7 +38,7 @@ pub fn feature(name: &str, flag: &LocalFlag, revision: i64, now: DateTime<Utc>) 
             local.insert("schedule".to_owned(), later.iter().map(step).collect());
         }
         if !flag.depends_on.is_empty() {
-            // Its parents are asked as if they were asked alone, and may have parents themselves.
+            // Parents are evaluated exactly as on their own, and may have parents themselves.
             local.insert("chained".to_owned(), true.into());
         }
     }
@@ -60,7 +61,7 @@ fn dependencies(flag: &LocalFlag) -> Value {
         .collect()
 }
 
-/// The first that matches decides; the last ones are for those whom nothing takes.
+/// Strategies of a phase. The first match decides; the last ones apply to contexts that no other matches.
 fn strategies(name: &str, flag: &LocalFlag, phase: Phase<'_>) -> Vec<Value> {
     let mut strategies = if phase.rules.is_empty() {
         shorthand(name, flag, phase.percentage)
@@ -70,13 +71,13 @@ fn strategies(name: &str, flag: &LocalFlag, phase: Phase<'_>) -> Vec<Value> {
     };
     strategies.extend(rest(flag));
     if strategies.is_empty() {
-        // None at all would be on for everybody.
+        // A feature without any strategies would be on for everyone.
         strategies.push(off(Vec::new()));
     }
     strategies
 }
 
-/// `percentage`: in place of the flag's own.
+/// Strategies of the shorthand fields. `percentage` replaces the flag's own.
 fn shorthand(name: &str, flag: &LocalFlag, percentage: Option<u8>) -> Vec<Value> {
     let users = match flag.strategy {
         Some(Strategy::UserList) => return vec![targeted(&flag.user_list)],
@@ -137,7 +138,7 @@ fn rule(name: &str, flag: &LocalFlag, index: usize, rule: &Rule) -> Value {
     strategy
 }
 
-/// The members of a strategy that only local flags have.
+/// The strategy's member `local`, created if it is absent.
 fn own_members(strategy: &mut Value) -> &mut Value {
     if strategy.get("local").is_none() {
         add(strategy, "local", json!({}));
@@ -151,7 +152,7 @@ fn add(object: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
-/// Removes `local` where nothing is said there.
+/// Removes an empty member `local`.
 fn tidy(strategy: &mut Value) {
     let is_empty = strategy.get("local").and_then(Value::as_object).is_some_and(Map::is_empty);
     if let Some(members) = strategy.as_object_mut().filter(|_| is_empty) {
@@ -159,7 +160,8 @@ fn tidy(strategy: &mut Value) {
     }
 }
 
-/// A percentage takes nobody who has neither a user nor a session. Of everybody, and of nobody, no draw is made.
+/// Excludes contexts with neither a user nor a session from a percentage. At 0 and 100 percent no draw is
+/// needed.
 fn mark_identified(strategy: &mut Value, percentage: u8, stickiness: &str) {
     if stickiness == "default" && (1..100).contains(&percentage) {
         add(own_members(strategy), "identified", true);
@@ -172,7 +174,8 @@ fn add_total_weight(own: &mut Value, weights: Weights) {
     }
 }
 
-/// What those get whom nothing takes; nothing, if the flag does not say.
+/// Strategy for contexts that no other strategy matches; `None` if the flag has neither a default variant nor
+/// a default value that requires one.
 fn rest(flag: &LocalFlag) -> Option<Value> {
     if let Some(name) = &flag.default_variant {
         let variant = flag.variants.iter().find(|variant| variant.name == *name)?;
@@ -187,7 +190,7 @@ fn rest(flag: &LocalFlag) -> Option<Value> {
     }
 }
 
-/// Matches everybody, who is then off, yet may have a value.
+/// Strategy that matches every context and turns the flag off; it may carry a value in its variants.
 fn off(variants: Vec<Value>) -> Value {
     json!({"name": "default", "constraints": [], "parameters": {}, "variants": variants, "local": {"off": true}})
 }
@@ -207,7 +210,7 @@ fn rollout(name: &str, percentage: u8, stickiness: &str) -> Map<String, Value> {
     parameters
 }
 
-/// What percentage and variants are drawn by, and for.
+/// Parameters of a draw: its stickiness, and the flag's name as its group.
 fn drawn(name: &str, stickiness: &str) -> Map<String, Value> {
     let mut parameters = Map::new();
     parameters.insert("stickiness".to_owned(), stickiness.into());
@@ -215,7 +218,7 @@ fn drawn(name: &str, stickiness: &str) -> Map<String, Value> {
     parameters
 }
 
-/// Of a flag without any, its default value is what it has for whom it is on.
+/// The flag's own variants. A flag without variants has its default value as the only one.
 fn own_variants(flag: &LocalFlag) -> Vec<Value> {
     if !flag.variants.is_empty() {
         let distribution = (!flag.distribution.is_empty()).then_some(&flag.distribution);

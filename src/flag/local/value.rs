@@ -1,4 +1,4 @@
-//! Values of flags: whether they are of the flag's type, and how a variant carries them.
+//! Values of flags: validation against the flag's type, and conversion into payloads.
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use super::words::ValueKind;
 use super::{Invalid, schema};
 
 const MAX_VALUE_BYTES: usize = 65_536;
-/// Below the limit of a definition, of which a value is a part.
+/// Maximum nesting of a value; below the limit of the definition that contains it.
 const MAX_VALUE_LEVELS: usize = 24;
-/// Up to here every integer has an `f64` of its own.
+/// Largest absolute value up to which an `f64` represents every integer exactly (2^53).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What a flag's values must be like.
+/// Requirements for a flag's values.
 #[derive(Debug, Default)]
 pub struct Values {
     kind: ValueKind,
@@ -82,7 +82,7 @@ impl Values {
     }
 }
 
-/// Not too large, whatever its type.
+/// Checks the size and nesting of a value of any type.
 pub fn bounded(value: &Value) -> Result<(), String> {
     if levels(value) > MAX_VALUE_LEVELS {
         return Err(format!("nested deeper than {MAX_VALUE_LEVELS} levels"));
@@ -93,12 +93,12 @@ pub fn bounded(value: &Value) -> Result<(), String> {
     }
 }
 
-/// As Unleash's variants carry it.
+/// The value as the payload of an Unleash variant.
 pub fn payload(value: &Value) -> Value {
     match value {
         Value::String(text) => json!({"type": "string", "value": text}),
         Value::Number(number) => json!({"type": "number", "value": number.to_string()}),
-        // A member of this name would be taken for the whole.
+        // The member `value` of a payload would be read as the whole value, so the object is wrapped.
         Value::Object(members) if members.contains_key("value") => {
             json!({"type": "json", "value": json!({"value": value}).to_string()})
         }
@@ -106,7 +106,7 @@ pub fn payload(value: &Value) -> Value {
     }
 }
 
-/// The JSON parser's own limit bounds the recursion.
+/// Levels of nesting. The JSON parser's own limit bounds the recursion.
 fn levels(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),

@@ -1,4 +1,5 @@
-//! `tests/vectors/local_flags.json`: what flags answer, in no language; and which documents are flags at all.
+//! Runs the language-independent test vectors: the answers in `tests/vectors/local_flags.json`, and the valid
+//! and invalid documents in `local_flag_documents.json`.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -55,7 +56,8 @@ fn flags_answer_as_the_vectors_say() {
     for case in vectors["cases"].as_array().unwrap() {
         for expected in case["asks"].as_array().unwrap() {
             let now: DateTime<Utc> = expected["now"].as_str().unwrap_or(NOW).parse().unwrap();
-            // Whenever the definition was published: before all steps, or just now.
+            // The answer does not depend on when the definition was translated: before all steps, or at the
+            // time of the evaluation.
             for translated_at in [DateTime::UNIX_EPOCH, now] {
                 let said = ask(&case["flags"], expected, translated_at);
                 for field in ["enabled", "variant", "value", "reason", "error_code"] {
@@ -99,7 +101,7 @@ fn reader_and_schema_agree_on_documents() {
         let document = whole(&case["flag"]);
         let fields: Vec<String> = serde_json::from_value(case["fields"].clone()).unwrap();
         assert_eq!(refused(&document), fields, "{document}");
-        // What only the fields together make wrong, no schema says.
+        // Problems that arise from several fields together are not covered by the JSON schema.
         assert_eq!(validator.is_valid(&document), case["only_together"] == true, "schema: {document}");
     }
 }

@@ -1,8 +1,8 @@
-//! The words that a flag may choose from.
+//! Enumerations that the fields of a local flag use.
 
 use serde::{Deserialize, Serialize};
 
-/// What a flag is for, in Unleash's words.
+/// Purpose of a flag, with Unleash's names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlagType {
@@ -14,14 +14,14 @@ pub enum FlagType {
     KillSwitch,
 }
 
-/// Where a flag is in its life.
+/// Life cycle status of a flag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Draft,
     #[default]
     Active,
-    /// Off until its first step.
+    /// Off until the first step of the schedule.
     Scheduled,
     Paused,
     Archived,
@@ -39,14 +39,14 @@ pub enum ValueKind {
     Object,
 }
 
-/// What the weights of variants are parts of.
+/// Interpretation of the weights of variants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weights {
-    /// Of their sum: everybody gets a variant.
+    /// Weights are parts of their sum, so every context gets a variant.
     #[default]
     Relative,
-    /// Of a hundred: the rest gets the variant `control`, or none.
+    /// Weights are percentages. The rest gets the variant `control`, or none.
     Absolute,
 }
 
@@ -117,7 +117,7 @@ impl Status {
         }
     }
 
-    /// What may follow.
+    /// Statuses that may follow this one.
     pub fn next(self) -> &'static [Self] {
         match self {
             Self::Draft => &[Self::Active, Self::Scheduled, Self::Archived],
@@ -125,12 +125,12 @@ impl Status {
             Self::Scheduled => &[Self::Draft, Self::Active, Self::Paused, Self::Archived, Self::EmergencyOff],
             Self::Paused => &[Self::Active, Self::Scheduled, Self::Archived, Self::EmergencyOff],
             Self::EmergencyOff => &[Self::Active, Self::Scheduled, Self::Paused, Self::Archived],
-            // Never straight back to where it is on.
+            // An archived flag cannot become live again directly.
             Self::Archived => &[Self::Draft, Self::Paused],
         }
     }
 
-    /// Whether a flag of this status can be on at all.
+    /// Whether a flag with this status can be on.
     pub fn is_live(self) -> bool {
         matches!(self, Self::Active | Self::Scheduled)
     }

@@ -1,4 +1,4 @@
-//! The table "Values, types, reasons" of docs/api.md, as code.
+//! Implementation of the table "Values, types, reasons" of docs/api.md.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,13 @@ use super::{Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Valu
 use crate::flag::definition::shorten;
 use crate::flag::{Outcome, Variant};
 
-/// How much of a flag's content an error message repeats.
+/// Maximum length in bytes of a part of a flag that an error message repeats.
 const MAX_ECHO_BYTES: usize = 80;
 
-/// The answer for `flag`, per the table "Values, types, reasons" of docs/api.md.
+/// The answer for `flag`, according to the table "Values, types, reasons" of docs/api.md.
 ///
-/// Where there is no value to answer with, the default is answered, whatever its type; without one `false` if a
-/// boolean was asked for, else `null`.
+/// If the flag has no value for the requested type, the answer is the default, whatever its type. Without a
+/// default it is `false` for a boolean and `null` otherwise.
 pub fn answer<'a>(
     flag: &'a str,
     lookup: Lookup<'a>,
@@ -48,17 +48,20 @@ pub fn answer<'a>(
     }
 }
 
-/// The answer for `flag` where neither a type nor a default is given, as OpenFeature's protocol has it.
+/// The answer for `flag` if neither a type nor a default is given, as in OpenFeature's remote evaluation
+/// protocol.
 ///
-/// With a variant, its payload decides (its name, where it has none). A flag without variants is boolean. A flag with
-/// variants of which none is chosen has no value: the caller's default, which stays with the caller, is.
+/// The payload of the selected variant determines the value (the variant's name if it has no payload). A flag
+/// without variants is boolean. If a flag has variants but none is selected, the value is `null`, and the
+/// client uses its own default.
 pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
     let named = |variant: &'a Variant| (variant.name.as_ref(), variant.payload.as_ref());
     let chosen = match &lookup {
         Lookup::Found(outcome) if !outcome.flag.variants().is_empty() => {
             Some(outcome.variant.map(|(_, variant)| named(variant)))
         }
-        // Whether a flag has variants was not kept: one that is off is taken for a boolean.
+        // A cached outcome does not record whether the flag has variants, so without one it is answered as a
+        // boolean.
         Lookup::Kept(kept) if kept.variant.is_some() => Some(kept.variant),
         _ => None,
     };
@@ -72,7 +75,7 @@ pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
                 Some(payload) => payload.natural(),
                 None => Value::String(Cow::Borrowed(name)),
             };
-            // A local flag may have a value for whom it is off.
+            // A local flag may have a value even if it is off.
             let reason = if as_boolean.enabled { Reason::TargetingMatch } else { as_boolean.reason };
             Answer { value, reason, ..as_boolean }
         }
@@ -109,7 +112,7 @@ fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>
 }
 
 impl<'a> Answer<'a> {
-    /// With what is the same whatever was asked for.
+    /// Adds the members that do not depend on the requested type.
     fn of(self, kept: &Kept<'a>) -> Self {
         Self {
             enabled: kept.enabled,
@@ -142,7 +145,7 @@ fn unmet(parent: &str) -> String {
     format!("off, as flag {} is not what this one depends on", shorten(parent, MAX_ECHO_BYTES))
 }
 
-/// The variant's value as what was asked for.
+/// The variant's value in the requested type; `None` if it cannot be converted.
 fn convert<'a>(name: &'a str, payload: Option<&'a Payload>, asked: ValueType) -> Option<Value<'a>> {
     let Some(payload) = payload else {
         return (asked == ValueType::String).then_some(Value::String(Cow::Borrowed(name)));

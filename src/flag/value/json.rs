@@ -1,4 +1,4 @@
-//! JSON as text: kept as it was written but for whitespace, so that no number loses a digit.
+//! JSON as text: kept as written except for whitespace, so that numbers keep all digits.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::Value;
 use crate::flag::definition::MAX_NESTING_LEVELS;
 
-/// The text without whitespace between its tokens; `None` if it isn't JSON, or nested too deeply.
+/// The text without whitespace between its tokens; `None` if it is not valid JSON or nested too deeply.
 pub(super) fn compact(text: &str) -> Option<String> {
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let mut compact = String::with_capacity(text.len());
@@ -32,7 +32,7 @@ pub(super) fn compact(text: &str) -> Option<String> {
     (deepest <= MAX_NESTING_LEVELS).then_some(compact)
 }
 
-/// The member `value` of compact JSON, if that is an object that has one; `null` is none.
+/// The member `value` of a compact JSON object; `None` if there is no such member or it is `null`.
 pub(super) fn value_member(compact: &str) -> Option<&str> {
     if !compact.starts_with('{') {
         return None;
@@ -46,7 +46,7 @@ pub(super) fn is_object_or_list(compact: &str) -> bool {
     compact.starts_with(['{', '['])
 }
 
-/// The text of a JSON string.
+/// The content of a JSON string; `None` for any other JSON.
 pub(super) fn string(compact: &str) -> Option<String> {
     if !compact.starts_with('"') {
         return None;
@@ -54,7 +54,7 @@ pub(super) fn string(compact: &str) -> Option<String> {
     serde_json::from_str(compact).ok()
 }
 
-/// Compact JSON as a value.
+/// Converts compact JSON into a value.
 pub(super) fn value(compact: &str) -> Value<'static> {
     match compact {
         "null" => Value::Null,
@@ -70,6 +70,6 @@ pub(super) fn value(compact: &str) -> Value<'static> {
 
 /// Appends a text as a JSON string.
 pub(super) fn write_string(text: &str, out: &mut Vec<u8>) {
-    // Neither a text nor a Vec can fail.
+    // Serializing a text into a `Vec` cannot fail.
     drop(serde_json::to_writer(out, text));
 }

@@ -1,15 +1,15 @@
-//! A variant's payload, converted once to every type that may be asked for.
+//! A variant's payload, converted once into every type that may be requested.
 
 use super::{Value, json};
 
-/// What a variant carries. Unleash's types are `string`, `json`, `csv` and `number`.
+/// Payload of a variant. Unleash's types are `string`, `json`, `csv` and `number`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Payload {
-    /// As the definition has it.
+    /// Type as written in the definition.
     pub kind: Box<str>,
-    /// As the definition has it.
+    /// Value as written in the definition.
     pub text: Box<str>,
-    /// What a string is, where that isn't `text`.
+    /// Value for a request of type string if it differs from `text`.
     string: Option<Box<str>>,
     number: Option<Number>,
     /// Compact JSON of an object or a list.
@@ -17,19 +17,19 @@ pub struct Payload {
     natural: Value<'static>,
 }
 
-/// A number in the notations of its types.
+/// Number in the notation of each type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Number {
     pub(super) text: Box<str>,
     pub(super) integer: Result<Box<str>, NotInteger>,
-    /// With a decimal point or an exponent.
+    /// Notation with a decimal point or an exponent.
     pub(super) float: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotInteger {
     Fraction,
-    /// Beyond 64 bits.
+    /// The integer does not fit into 64 bits.
     TooLarge,
 }
 
@@ -38,7 +38,7 @@ impl Payload {
         let is_json = kind == "json";
         let document = json::compact(text).filter(|document| is_json || json::is_object_or_list(document));
         let member = document.as_deref().and_then(json::value_member);
-        // What a number or an object is made from: the member `value`, else the document, else the text.
+        // Numbers and objects are read from the member `value`, else from the document, else from the text.
         let source = member.or(document.as_deref()).unwrap_or(text);
         let inner = json::string(source);
         let number = Number::parse(inner.as_deref().unwrap_or(source));
@@ -61,8 +61,8 @@ impl Payload {
         }
     }
 
-    /// Its value where no type is asked for: a `json` payload's member `value` or the whole, a `number`'s number,
-    /// the text of any other.
+    /// The value if no type is requested: a `json` payload's member `value` or the whole document, the number
+    /// of a `number`, or the text of any other type.
     pub fn natural(&self) -> Value<'_> {
         self.natural.borrowed()
     }
@@ -81,7 +81,8 @@ impl Payload {
 }
 
 impl Number {
-    /// Reads what Rust takes for a finite number, which is more than JSON does (`+5`, `.5`, `007`).
+    /// Reads a text that Rust parses as a finite number. Rust accepts more than JSON does (`+5`, `.5`,
+    /// `007`).
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         text.parse::<f64>().ok().filter(|number| number.is_finite())?;
@@ -95,18 +96,18 @@ impl Number {
     }
 }
 
-/// A number as its text has it: no digit is lost to a binary fraction.
+/// Parts of a number's decimal text, so that no digit is lost by conversion to binary.
 #[derive(Debug)]
 struct Decimal<'t> {
     negative: bool,
     whole: &'t str,
     fraction: &'t str,
-    /// Of ten, with its sign; empty for none.
+    /// Decimal exponent with its sign; empty if there is none.
     exponent: &'t str,
 }
 
 impl<'t> Decimal<'t> {
-    /// The parts of what `f64` parses; `None` for `inf` and `nan`.
+    /// Splits a text that `f64` parses; `None` for `inf` and `nan`.
     fn parse(text: &'t str) -> Option<Self> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -118,7 +119,7 @@ impl<'t> Decimal<'t> {
         (digits(whole) && digits(fraction)).then_some(Self { negative, whole, fraction, exponent })
     }
 
-    /// The same number in JSON's grammar.
+    /// The number in JSON's grammar.
     fn to_json(&self) -> String {
         let whole = match self.whole.trim_start_matches('0') {
             "" => "0",
@@ -130,7 +131,7 @@ impl<'t> Decimal<'t> {
         format!("{sign}{whole}{point}{}{e}{}", self.fraction, self.exponent)
     }
 
-    /// The integer that it is, if it is one within 64 bits.
+    /// The number as an integer, if it is one that fits into 64 bits.
     fn integer(&self) -> Result<Box<str>, NotInteger> {
         /// Digits of the largest integer within 64 bits.
         const INTEGER_DIGITS_MAX: usize = 19;
@@ -140,7 +141,7 @@ impl<'t> Decimal<'t> {
             return Ok("0".into());
         }
         let trailing = digits.len() - digits.trim_end_matches('0').len();
-        // An exponent beyond 64 bits is no whole number of 64 bits, whichever its sign is.
+        // With an exponent that overflows `i64`, the number cannot be a 64-bit integer, whatever the sign.
         let exponent: i64 = match self.exponent {
             "" => 0,
             text if text.starts_with('-') => text.parse().unwrap_or(i64::MIN / 2),

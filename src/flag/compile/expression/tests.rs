@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::flag::{CompileError, CompiledFlag, EvaluationContext, FlagChange, Moment, Snapshot};
 
-/// More than a megabyte, compiled.
+/// An expression that takes more than a megabyte when compiled.
 const LARGE: &str = r"\w{30}";
 
 fn compile_flag(expressions: impl Iterator<Item = String>) -> Result<CompiledFlag, CompileError> {

@@ -1,8 +1,8 @@
-//! Callers whom nobody knows, parents that are not met, and flags that cannot be evaluated.
+//! Tests of anonymous callers, unmet parents, and flags that cannot be evaluated.
 
 use super::*;
 
-/// A parent of 50 % and its child, as Unleash writes them: each has a group of its own.
+/// A parent with a rollout of 50 % and its child, as Unleash writes them: each has its own group.
 fn family() -> [Value; 2] {
     let half = |group: &str, more: Value| {
         let mut feature = json!({ "name": group, "enabled": true, "strategies": [{ "name": "flexibleRollout",

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::{NAMES, list};
 
-/// Random flags and contexts, from words that meet.
+/// Generator of random flags and contexts. Both use the same small vocabulary, so that conditions match often
+/// enough.
 pub(super) struct Dice(pub(super) StdRng);
 
 impl Dice {
@@ -254,7 +255,7 @@ impl Dice {
     }
 }
 
-/// Whether a list of variants has no weights, or too small ones to be parts of a hundred.
+/// Whether a list of variants has no weights, or weights too small to be percentages.
 fn lacks_weights(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(lacks_weights),
@@ -268,7 +269,7 @@ fn lacks_weights(value: &Value) -> bool {
     }
 }
 
-/// Without members that are null.
+/// The object without members that are null.
 fn compact(mut value: Value) -> Value {
     value.as_object_mut().unwrap().retain(|_, member| !member.is_null());
     value
