@@ -1,4 +1,4 @@
-//! librdkafka client configuration from ours.
+//! librdkafka client configuration, derived from the configuration of flagstream.
 
 use std::time::Duration;
 
@@ -11,37 +11,37 @@ use rdkafka::{ClientConfig, ClientContext};
 use crate::config::{Config, KafkaConfig};
 use crate::log_limit::KeyedLogLimit;
 
-/// How librdkafka's broker names its cluster.
+/// Prefix of the cluster id of librdkafka's mock broker, which `dev` embeds.
 const EMBEDDED_CLUSTER: &str = "mockCluster";
 
-/// The context of a client that needs no more than its log lines among ours.
+/// A client context that only forwards librdkafka's log lines to our log.
 #[derive(Debug, Clone, Copy)]
 pub struct Logged;
 
-/// The settings that every client of this process shares; `role` becomes part of the client id.
+/// The settings that all clients of this process share. `role` becomes part of the client id.
 pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &kafka.bootstrap_servers)
         .set("client.id", format!("{}-{instance}-{role}", kafka.group_id))
-        // Keyed like Java's clients, so that a user's events and a Java service's requests share a partition.
+        // The partitioner of the Java client, so that a user's events and a Java service's requests share a partition.
         .set("partitioner", "murmur2_random")
-        // A broker that is back is found within a second; the default may take ten.
+        // A restarted broker is reconnected within a second; the default may take ten.
         .set("reconnect.backoff.max.ms", "1000");
     for (name, value) in &kafka.client {
         config.set(name, value.expose());
     }
-    // What is asked for with `debug` must not be filtered before our own logging sees it.
+    // Otherwise librdkafka would filter the lines requested with `debug` before they reach our log.
     if kafka.client.keys().any(|name| name == "debug") {
         config.set_log_level(RDKafkaLogLevel::Debug);
     }
     config
 }
 
-/// The compression of what this process produces, unless `FLAGSTREAM_KAFKA__CLIENT__COMPRESSION_TYPE` names another.
+/// Compression of produced records, unless `FLAGSTREAM_KAFKA__CLIENT__COMPRESSION_TYPE` sets another one.
 const COMPRESSION: &str = "lz4";
 
-/// Has batches compressed as the configuration says, or with lz4. (`kafka` may name the property's alias.)
+/// Sets the compression of batches to lz4, unless `kafka` configures one, possibly by the property's alias.
 pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mut ClientConfig {
     let names = ["compression.type", "compression.codec"];
     if !names.iter().any(|name| kafka.client.contains_key(*name)) {
@@ -50,15 +50,16 @@ pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mu
     client
 }
 
-/// Whether this is the broker of `dev`, which knows neither times nor settings. Blocks.
+/// Whether this is the embedded broker of `dev`, which supports neither timestamp lookups nor topic settings. Blocks.
 pub fn is_embedded<C: ClientContext>(client: &Client<C>, patience: Duration) -> bool {
     client.fetch_cluster_id(patience).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
 }
 
-/// How the members of a group share out its partitions.
+/// How partitions are distributed among the members of a group.
 pub const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
 
-/// A static member of a role's group, which reads committed records from where the application says.
+/// Configuration of a static member of a role's group. It reads only committed records, and the application commits its
+/// offsets.
 pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientConfig {
     let session_timeout = config.delivery.session_timeout;
     let mut settings = base(&config.kafka, &config.instance, client);
@@ -72,25 +73,25 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
-        // The default of a second would leave a partition that ran dry alone for as long.
+        // With the default of one second, a partition whose queue ran empty would not be fetched again for that long.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
         .set("allow.auto.create.topics", if config.reply.create_missing { "true" } else { "false" });
-    // A request that waits for a coordinator that is gone holds up the next rebalance for so long; by default a minute.
+    // A request to a coordinator that has gone delays the next rebalance for this long; the default is a minute.
     if !config.kafka.client.contains_key("socket.timeout.ms") {
         settings.set("socket.timeout.ms", "10000");
     }
     settings
 }
 
-/// The target of the lines that [`log`] writes.
+/// The log target of the lines that [`log`] writes.
 pub(crate) const LOG_TARGET: &str = module_path!();
 
-/// Most characters of a line that tell its kind.
+/// Upper bound in characters of a line's kind.
 const KIND_CHARS_MAX: usize = 120;
 
-/// What a warning of librdkafka is about, without what differs from client to client and from line to line: thread, broker,
-/// numbers, and what follows in parentheses. Each client tells that a broker is away, every 30 s.
+/// The kind of a librdkafka warning, without the parts that differ between clients and lines: thread, broker, numbers,
+/// and text in parentheses. Every client logs an unreachable broker every 30 s.
 fn kind(facility: &str, message: &str) -> String {
     let text = message.split_once("]: ").map_or(message, |(_, text)| text);
     let named = text.split_once(": ").filter(|(broker, _)| !broker.contains(' '));
@@ -99,7 +100,7 @@ fn kind(facility: &str, message: &str) -> String {
     let digit = |c: char| if c.is_ascii_digit() { '0' } else { c };
     let mut kind = format!("{facility} ");
     for c in text.chars().take(KIND_CHARS_MAX).map(digit) {
-        // Numbers of any length are alike.
+        // Digits are collapsed, so that numbers of any length are equal.
         if c != '0' || !kind.ends_with('0') {
             kind.push(c);
         }
@@ -107,11 +108,11 @@ fn kind(facility: &str, message: &str) -> String {
     kind
 }
 
-/// librdkafka's own log lines, as ours. Of warnings and errors of one kind a line a minute is written.
+/// Writes a librdkafka log line to our log. Of warnings and errors of one kind, one line per minute is written.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     static LIMIT: KeyedLogLimit = KeyedLogLimit::new();
-    // Producers and consumers share their settings on purpose: each ignores what is for the other. And what ends a
-    // producer at a gap is meant to.
+    // Intended: producers and consumers share their settings and each ignores those of the other, and the gapless
+    // guarantee is configured on purpose.
     let meant = ["property and will be ignored by this", "enable.gapless.guarantee is experimental"];
     if facility == "CONFWARN" && meant.iter().any(|text| message.contains(text)) {
         return tracing::debug!(facility, "{message}");
@@ -138,8 +139,8 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// What happens whenever members of a group come or go, or a transactional id changes hands: the transaction is aborted, or
-/// the request is repeated, and nothing has to be done about it.
+/// Whether the line is expected when members of a group join or leave, or when a transactional id changes hands. The
+/// transaction is then aborted or the request retried without any intervention.
 fn is_expected(facility: &str, message: &str) -> bool {
     const FACILITIES: [&str; 4] = ["TXNERR", "ADDPARTS", "ADDOFFSETS", "TXNOFFSETS"];
     const CAUSES: [&str; 8] = [

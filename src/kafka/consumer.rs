@@ -1,8 +1,8 @@
-//! A group consumer that hands out records in batches.
+//! A group consumer that returns records in batches.
 //!
-//! The safe crate hands out one record per event. Here all partitions of a consumer are forwarded to one queue
-//! of our own, which librdkafka empties into an array, while rebalances and errors stay on the crate's queue:
-//! so a rebalance is served only when [`BatchConsumer::serve`] is called, which is between batches.
+//! The rdkafka crate returns one record per event. Here all partitions of a consumer are forwarded to one separate
+//! queue, which librdkafka empties into an array, while rebalances and errors stay on the crate's queue. A rebalance is
+//! therefore served only by [`BatchConsumer::serve`], which is called between batches.
 
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::ffi::{CStr, CString};
@@ -25,35 +25,35 @@ use super::exists::TopicQuestions;
 use super::reading::Reading;
 use super::record;
 
-/// How long the group may take to confirm a last commit, and to let a member go.
+/// Timeout for the group to confirm a final commit, and to process a member's departure.
 const FAREWELL: Duration = Duration::from_millis(700);
 
 static CONSUMER_ERRORS: LogLimit = LogLimit::new();
 static FETCH_ERRORS: KeyedLogLimit = KeyedLogLimit::new();
 
-/// A consumer in a group, with its own queue.
+/// A group member with its own record queue.
 pub struct BatchConsumer {
     handles: ManuallyDrop<Handles>,
-    /// The records of the last fetch, and the ends of partitions that it reached.
+    /// The messages of the last fetch: records and end-of-partition markers.
     buffer: Vec<*mut sys::rd_kafka_message_t>,
     topic: CString,
     reading: RefCell<Reading>,
-    /// Why the group has no partitions for this member.
+    /// The reason why the group has assigned no partitions to this member.
     trouble: RefCell<Option<String>>,
 }
 
-// The raw pointers in `buffer` are only alive inside `fetch`'s result, which borrows the consumer mutably.
+// The raw pointers in `buffer` are only used through `fetch`'s result, which borrows the consumer mutably.
 unsafe impl Send for BatchConsumer {}
 
 struct Handles {
-    // Both dropped before the consumer that they belong to.
+    // Both queues are dropped before the consumer that they belong to.
     queue: QueueRef,
-    /// The crate's: everything but records.
+    /// The crate's queue: everything but records.
     events: QueueRef,
     consumer: Arc<BaseConsumer<Forwarding>>,
 }
 
-/// Forwards each newly assigned partition to the queue, before fetching starts.
+/// Forwards each newly assigned partition to the queue before fetching starts.
 #[derive(Default)]
 pub struct Forwarding {
     queue: OnceLock<usize>,
@@ -62,7 +62,7 @@ pub struct Forwarding {
     closing: AtomicBool,
 }
 
-/// A reference to a queue of librdkafka's.
+/// A reference to a librdkafka queue.
 struct QueueRef(*mut sys::rd_kafka_queue_t);
 
 // librdkafka's handles may be used from any thread.
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Forwarding {
 }
 
 impl BatchConsumer {
-    /// Joins the group and subscribes to `topic`; at most `max_records` come out of one fetch.
+    /// Joins the group and subscribes to `topic`. A fetch returns at most `max_records`.
     pub fn subscribe(config: &ClientConfig, topic: &str, max_records: usize) -> KafkaResult<Self> {
         let consumer: BaseConsumer<Forwarding> = config.create_with_context(Forwarding::default())?;
         let queue = QueueRef(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
@@ -99,67 +99,68 @@ impl BatchConsumer {
         })
     }
 
-    /// The crate's consumer: positions, offsets, group metadata.
+    /// The rdkafka crate's consumer, for positions, offsets and group metadata.
     pub fn inner(&self) -> &BaseConsumer<Forwarding> {
         &self.handles.consumer
     }
 
-    /// Commits before the end, and waits for the answer for a short while only.
+    /// Commits synchronously before the consumer is closed, and waits only [`FAREWELL`] for the answer.
     pub fn commit_last(&self, offsets: TopicPartitionList) -> KafkaResult<()> {
         let consumer = Arc::clone(&self.handles.consumer);
         bounded(move || consumer.commit(&offsets, CommitMode::Sync))
             .unwrap_or(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RequestTimedOut)))
     }
 
-    /// Asks a broker which topics exist; `topic` is one that does. Through a consumer, because a producer's question may create
-    /// a topic.
+    /// Creates a lookup of which topics exist; `topic` is an existing one. It uses a consumer, because a metadata
+    /// request of a producer may create a topic.
     pub fn topic_questions(&self, topic: &str) -> TopicQuestions {
         TopicQuestions::new(Arc::clone(&self.handles.consumer), topic)
     }
 
-    /// How many records have arrived and wait to be fetched.
+    /// Number of records that have arrived and wait to be fetched.
     pub fn waiting(&self) -> usize {
         self.handles.queue.len()
     }
 
-    /// The partition's end offset as of the last fetch; `None` before a first one, and while Kafka answers with an error.
+    /// The partition's end offset at the last fetch; `None` before the first fetch, and while Kafka answers with an
+    /// error.
     pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
         self.handles.watermarks(topic, partition).map(|(_, high)| high)
     }
 
-    /// The first offset that the partition has, as far as this consumer has heard.
+    /// The partition's first offset at the last fetch; `None` if it is not known.
     pub fn low_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
         self.handles.watermarks(topic, partition).map(|(low, _)| low).filter(|low| *low >= 0)
     }
 
-    /// The partition's first and end offset as of the last fetch; `None` before a first one, and while Kafka answers
+    /// The partition's first and end offset at the last fetch; `None` before the first fetch, and while Kafka answers
     /// with an error.
     pub fn watermarks(&self, partition: i32) -> Option<(i64, i64)> {
         self.handles.watermarks(&self.topic, partition)
     }
 
-    /// What was learned of the partitions while fetching.
+    /// Fetch errors and deleted records of the partitions.
     pub fn reading(&self) -> RefMut<'_, Reading> {
         self.reading.borrow_mut()
     }
 
-    /// Why the group does not give this member partitions: the topic is missing, or may not be read.
+    /// The reason why the group assigns no partitions to this member: the topic is missing, or may not be read. `None`
+    /// if there is no such error.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
     }
 
-    /// How many partitions are assigned.
+    /// Number of assigned partitions.
     pub fn assigned(&self) -> usize {
         self.handles.consumer.context().assigned.load(Ordering::Relaxed)
     }
 
-    /// How often partitions came or went.
+    /// Number of rebalances so far: assignments and revocations.
     pub fn rebalances(&self) -> usize {
         self.handles.consumer.context().rebalances.load(Ordering::Relaxed)
     }
 
-    /// Serves the rebalances, errors and log lines that are waiting. An error is returned if the consumer is beyond
-    /// repair.
+    /// Serves all waiting rebalances, errors and log lines. Returns an error only if the consumer cannot recover.
     pub fn serve(&self) -> KafkaResult<()> {
         let served = self.serve_waiting();
         if self.assigned() > 0 {
@@ -169,9 +170,9 @@ impl BatchConsumer {
     }
 
     fn serve_waiting(&self) -> KafkaResult<()> {
-        // One poll takes one event, and its `None` does not say whether there was one. Were only one taken between
-        // two batches, a rebalance would never end: while it is under way every commit is refused, and every
-        // refusal is a log line in front of the rebalance's own events.
+        // One poll takes one event, and its `None` does not say whether there was one. All waiting events are taken:
+        // with one event per batch a rebalance would never finish, because every commit is rejected during a rebalance,
+        // and every rejection adds a log line before the rebalance's own events.
         for _ in 0..self.handles.events.len().max(1) {
             match self.handles.consumer.poll(Duration::ZERO) {
                 // Every partition is forwarded before its first fetch, so no record arrives here.
@@ -181,7 +182,7 @@ impl BatchConsumer {
                     return Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State));
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-                // Told by librdkafka's own lines as well, and by every role's health.
+                // Logged by librdkafka itself, and reported by the health of every role.
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown))) => {}
                 Some(Err(error)) => {
                     if is_of_subscription(&error) {
@@ -198,18 +199,20 @@ impl BatchConsumer {
         Ok(())
     }
 
-    /// What has arrived; waits up to `patience` for the first record, and not at all for more.
+    /// Returns the records that have arrived. Waits up to `patience` for the first one, and not for more.
     pub fn fetch(&mut self, patience: Duration) -> Fetched<'_> {
         self.fetch_at_most(patience, self.buffer.capacity())
     }
 
-    /// The same, of at most `limit` records: all others stay in librdkafka's queue, and go with their partitions.
+    /// Returns at most `limit` records, like [`fetch`](Self::fetch). The others stay in librdkafka's queue, and are
+    /// discarded if their partition is revoked.
     pub fn fetch_at_most(&mut self, patience: Duration, limit: usize) -> Fetched<'_> {
         self.buffer.clear();
         let limit = limit.min(self.buffer.capacity());
         let mut filled = self.take(Duration::ZERO, limit);
         if filled == 0 && !patience.is_zero() {
-            // A batch call waits until its array is full, so wait for one record and take the rest at once.
+            // A batch call waits until its array is full. So this waits for one record and then takes the rest without
+            // waiting.
             filled = self.take(patience, limit.min(1));
             if filled == 1 && limit > 1 {
                 filled += self.take(Duration::ZERO, limit - 1);
@@ -219,14 +222,15 @@ impl BatchConsumer {
         Fetched { messages: &self.buffer }
     }
 
-    /// Takes errors out of what was fetched, and follows the offsets of the records. Returns how many records are left.
+    /// Removes errors from the messages at `from` and after, and tracks the offsets of the records. Returns the number
+    /// of messages left there.
     fn sort_out(&mut self, from: usize) -> usize {
         let Self { buffer, reading, handles, topic, .. } = self;
         let reading = reading.get_mut();
         let mut kept = from;
         for index in from..buffer.len() {
             let Some(message) = buffer.get(index).copied() else { break };
-            // SAFETY: librdkafka has handed it out, and it was not given back yet.
+            // SAFETY: librdkafka returned the message, and it was not destroyed yet.
             let raw = unsafe { &*message };
             match record::fault(raw) {
                 None => {
@@ -250,7 +254,7 @@ impl BatchConsumer {
                         );
                     }
                     reading.fault(partition, fault);
-                    // SAFETY: it leaves the buffer with the truncation below, so nobody gives it back again.
+                    // SAFETY: the truncation below removes the message from the buffer, so it is not destroyed twice.
                     unsafe { sys::rd_kafka_message_destroy(message) };
                 }
             }
@@ -277,14 +281,14 @@ impl BatchConsumer {
         let spare = self.buffer.spare_capacity_mut();
         let limit = limit.min(spare.len());
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        // At least a millisecond where waiting was asked for: zero would spin.
+        // At least a millisecond if waiting is requested: zero would spin.
         let millis = if patience.is_zero() { 0 } else { millis.max(1) };
         let taken = unsafe {
             sys::rd_kafka_consume_batch_queue(self.handles.queue.0, millis, spare.as_mut_ptr().cast(), limit)
         };
         let taken = usize::try_from(taken).unwrap_or(0).min(limit);
         let before = self.buffer.len();
-        // librdkafka has written `taken` pointers behind the current length.
+        // librdkafka has written `taken` pointers after the current length.
         unsafe { self.buffer.set_len(before + taken) };
         self.sort_out(before)
     }
@@ -302,7 +306,7 @@ impl Handles {
     }
 }
 
-/// Errors that leave a member without partitions until somebody does something about them.
+/// Whether the error leaves a member without partitions until an operator intervenes.
 fn is_of_subscription(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -331,7 +335,7 @@ impl Drop for QueueRef {
 
 impl Drop for BatchConsumer {
     fn drop(&mut self) {
-        // Closing the consumer may still serve an assignment, when the queue is gone.
+        // Closing the consumer may still serve an assignment after the queue is destroyed.
         self.handles.consumer.context().closing.store(true, Ordering::Release);
         // SAFETY: nothing uses the handles after this.
         let handles = unsafe { ManuallyDrop::take(&mut self.handles) };
@@ -341,8 +345,8 @@ impl Drop for BatchConsumer {
     }
 }
 
-/// What `work` returns, unless that takes too long: librdkafka waits for a group that is between two generations
-/// without a limit. The work then goes on by itself.
+/// The result of `work`, or `None` after [`FAREWELL`]: librdkafka waits without limit for a group in a rebalance. The
+/// work then continues in its own thread.
 fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, outcome) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("farewell".to_owned());
@@ -381,7 +385,8 @@ impl ConsumerContext for Forwarding {
 }
 
 impl Forwarding {
-    /// A partition forwarded by the application stays so when fetching starts, so no record can slip by.
+    /// Forwards a partition to the queue. A forwarded partition stays forwarded when fetching starts, so no record
+    /// reaches the other queue.
     fn forward(&self, consumer: &BaseConsumer<Self>, topic: &str, partition: i32) {
         let (Some(queue), Ok(topic)) = (self.queue.get(), CString::new(topic)) else {
             return;

@@ -1,4 +1,4 @@
-//! What the crate's queue may hold up, on a mock broker.
+//! Tests of the consumer's queues on a mock broker.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A member of a group, with all partitions.
+/// A member of a group with all partitions assigned.
 fn member(cluster: &MockCluster<'_, DefaultProducerContext>, partitions: usize) -> BatchConsumer {
     let mut config = ClientConfig::new();
     config
@@ -55,7 +55,7 @@ fn records_are_read_in_every_codec() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(TOPIC, 1, 1).unwrap();
     let mut consumer = member(&cluster, 1);
-    // So long and even that each codec makes less of it, and none is left out.
+    // Long and uniform enough for every codec to compress it, so that no codec is skipped.
     let payload = vec![b' '; 10_000];
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         send(&cluster, codec, &payload);
@@ -102,7 +102,7 @@ fn no_rebalance_waits_behind_log_lines() {
     });
     for _ in 0..COMMITS {
         let mut offsets = TopicPartitionList::new();
-        // A partition that the topic does not have: librdkafka logs the refusal, and its log lines come as events.
+        // The topic does not have this partition: librdkafka logs the rejection, and its log lines arrive as events.
         offsets.add_partition_offset(TOPIC, 7, Offset::Offset(1)).unwrap();
         consumer.inner().commit(&offsets, CommitMode::Async).unwrap();
     }

@@ -1,5 +1,5 @@
-//! What Kafka says of a topic beside its partitions: the id that it gave it when it was made (a topic made anew under an
-//! old name has another one), and what this user may do there.
+//! Metadata of topics beyond their partitions: the id that Kafka assigned at creation (a topic created anew under the
+//! same name has a different id), and the rights of this user.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
@@ -13,7 +13,7 @@ use rdkafka_sys as sys;
 
 use super::client;
 
-/// Why it is not known.
+/// Reason why a topic's description is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum DescribeError {
     #[error("topic {topic}: {code}")]
@@ -22,7 +22,7 @@ pub enum DescribeError {
     Silent { topic: String },
 }
 
-/// What a user may do with a topic.
+/// The operations on a topic that a user is authorized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
     pub read: bool,
@@ -33,18 +33,18 @@ pub struct Rights {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     pub partitions: i32,
-    /// Partitions that have no leader at the moment.
+    /// Number of partitions without a leader at the moment.
     pub leaderless: usize,
-    /// The id that Kafka gave the topic when it was made, as base64.
+    /// The id that Kafka assigned to the topic at creation, as base64.
     pub id: String,
 }
 
-/// The answer of one broker about the topics it was asked for.
+/// One broker's answer about the requested topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overview {
     /// The number of brokers in the cluster.
     pub brokers: usize,
-    /// Whether this is the broker of `dev`.
+    /// Whether this is the embedded broker of `dev`.
     pub is_embedded: bool,
     /// The topics that exist, by name.
     pub topics: BTreeMap<String, Described>,
@@ -55,7 +55,7 @@ pub(super) struct Collection(pub(super) *mut sys::rd_kafka_TopicCollection_t);
 pub(super) struct Queue(pub(super) *mut sys::rd_kafka_queue_t);
 pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 
-/// Asks for the id of `topic`, as base64. Brokers from before ids existed answer the same for every topic.
+/// Returns the id of `topic`, as base64. Brokers without topic ids return the same value for every topic.
 pub fn log_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -70,7 +70,7 @@ pub fn log_id<C: ClientContext>(
     })
 }
 
-/// Asks what this user may do with `topic`. A broker that checks nobody's rights answers: everything.
+/// Returns the rights of this user on `topic`. A broker without authorization allows everything.
 pub fn rights<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -89,7 +89,7 @@ pub fn rights<C: ClientContext>(
     })
 }
 
-/// Asks about `topic`, and reads the answer with `read`.
+/// Describes `topic`, and converts the answer with `read`.
 fn describe<C: ClientContext, T>(
     client: &Client<C>,
     topic: &str,
@@ -98,7 +98,7 @@ fn describe<C: ClientContext, T>(
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
 ) -> Result<T, DescribeError> {
     let silent = || DescribeError::Silent { topic: topic.to_owned() };
-    // A client knows no controller, and waits for one in vain, until it has asked for metadata.
+    // A client does not know the controller, and would wait for it in vain, until it has requested metadata.
     client.fetch_metadata(Some(topic), patience).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         DescribeError::Refused { topic: topic.to_owned(), code }
@@ -112,7 +112,8 @@ fn describe<C: ClientContext, T>(
     }
 }
 
-/// Sends one DescribeTopics request for `topics` and reads each description with `read`. `None`: no answer.
+/// Sends one DescribeTopics request for `topics` and converts each description with `read`. `None` if no answer
+/// arrived.
 fn describe_all<C: ClientContext, T>(
     client: &Client<C>,
     topics: &[&str],
@@ -140,7 +141,7 @@ fn describe_all<C: ClientContext, T>(
         let asked = Collection(sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()));
         let queue = Queue(sys::rd_kafka_queue_new(handle));
         sys::rd_kafka_DescribeTopics(handle, asked.0, options.0, queue.0);
-        // A little longer than the request, so that its own timeout is what is heard.
+        // Slightly longer than the request, so that its own timeout is reported.
         let event = Event(sys::rd_kafka_queue_poll(queue.0, millis.saturating_add(500)));
         if event.0.is_null() {
             return None;
@@ -167,8 +168,8 @@ fn describe_all<C: ClientContext, T>(
     }
 }
 
-/// Describes `topics` in one request that names them: neither are topics created by asking, nor is anything sent
-/// that grows with the number of other topics in the cluster. Topics that do not exist are left out.
+/// Describes `topics` in one request that names them. This creates no topics, and the answer does not grow with the
+/// number of other topics in the cluster. Topics that do not exist are left out.
 pub fn overview<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -210,8 +211,8 @@ pub fn overview<C: ClientContext>(
     Ok(Overview { brokers, is_embedded: false, topics: found })
 }
 
-/// The same of the broker of `dev`, which describes no topics. It has few, so that all may be asked for, which makes
-/// none.
+/// Describes topics on the broker of `dev`, which does not support DescribeTopics. It has few topics, so the metadata
+/// of all of them is requested; that creates none.
 fn embedded_overview<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -230,10 +231,10 @@ fn embedded_overview<C: ClientContext>(
     Ok(Overview { brokers: metadata.brokers().len(), is_embedded: true, topics: described.collect() })
 }
 
-/// Asks for the list of brokers alone and returns how many there are. A client knows no controller until it has asked.
+/// Requests only the list of brokers and returns their number. A client knows no controller before such a request.
 fn brokers<C: ClientContext>(client: &Client<C>, patience: Duration) -> Result<usize, RDKafkaErrorCode> {
     let mut metadata = ptr::null();
-    // SAFETY: without a topic, and not for all, the answer has brokers only; it is given back after it was counted.
+    // SAFETY: a request for no topic returns only brokers; the answer is destroyed after they were counted.
     unsafe {
         let code =
             sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut metadata, millis(patience));

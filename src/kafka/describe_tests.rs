@@ -1,4 +1,4 @@
-//! Questions about topics, on librdkafka's mock broker, which is also that of `dev`.
+//! Tests of topic descriptions on librdkafka's mock broker, which is also the broker of `dev`.
 #![allow(clippy::unwrap_used)]
 
 use rdkafka::ClientConfig;
@@ -17,7 +17,7 @@ fn topics_are_asked_for_by_name_and_none_is_made_by_asking() {
         cluster.create_topic(&format!("other-{number}"), 3, 1).unwrap();
     }
     cluster.create_topic("ours", 4, 1).unwrap();
-    // The client of `topics`: a producer's, which makes topics by asking for them.
+    // A producer's client, as `topics` uses it; its metadata requests may create topics.
     let client: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
     for _ in 0..2 {

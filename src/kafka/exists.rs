@@ -1,4 +1,4 @@
-//! Which of several topics exist: one request for all names, which creates none of them and is answered in the background.
+//! Looks up which topics exist: one background request for all names, which creates none of them.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -13,28 +13,29 @@ use rdkafka_sys as sys;
 use super::consumer::Forwarding;
 use super::describe::{Collection, Event, Options, Queue};
 
-/// How long the broker may take to answer before the question counts as unanswered.
+/// Timeout of the lookup on the broker, in milliseconds.
 const REQUEST_TIMEOUT_MS: i32 = 2_000;
-/// How long it may take to find out which broker to ask.
+/// Timeout for finding the broker to send the request to.
 const BROKER_TIMEOUT: Duration = Duration::from_millis(500);
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
-/// What the broker says of one topic.
+/// The broker's answer about one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicAnswer {
     pub name: String,
     pub exists: bool,
 }
 
-/// Asks about topics through a consumer; at most one question is open at any time.
+/// Looks up topics through a consumer. At most one request is in flight.
 pub struct TopicQuestions {
     // Dropped before the consumer that it belongs to.
     queue: Queue,
     consumer: Arc<BaseConsumer<Forwarding>>,
-    /// A topic that exists.
+    /// The name of an existing topic.
     topic: String,
-    /// The broker that is asked: the one that answered last, not the cluster's controller, which the client may not know.
+    /// The broker that receives the request: the one that answered last. The client may not know the cluster's
+    /// controller.
     broker: Option<i32>,
     is_open: bool,
 }
@@ -55,12 +56,12 @@ impl TopicQuestions {
         Self { queue, consumer, topic: topic.to_owned(), broker: None, is_open: false }
     }
 
-    /// Whether a question waits for its answer.
+    /// Whether a request is in flight.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Sends a question about these topics, each named once. Nothing happens while another question is open.
+    /// Sends a lookup of these topics, each named once. Does nothing while another request is in flight.
     pub fn ask(&mut self, names: &[String]) {
         let names: Vec<_> = names.iter().filter_map(|name| CString::new(name.as_str()).ok()).collect();
         if self.is_open || names.is_empty() {
@@ -87,8 +88,8 @@ impl TopicQuestions {
         self.is_open = true;
     }
 
-    /// The answer to the open question, waiting for it up to `patience`. `None` while there is none. A topic that the broker
-    /// says nothing certain of is not among the answers, and none is if the question failed.
+    /// The answer to the request in flight, after waiting up to `patience`. `None` if there is none yet. Topics with an
+    /// inconclusive answer are left out; after a failed request the answer is empty.
     pub fn answer(&mut self, patience: Duration) -> Option<Vec<TopicAnswer>> {
         if !self.is_open {
             return None;
@@ -118,7 +119,7 @@ impl TopicQuestions {
     }
 }
 
-/// What one description says; `None` if it is no certain answer.
+/// Converts one description; `None` if it is inconclusive.
 ///
 /// # Safety
 /// `topic` is null, or lives as long as this call.
@@ -136,7 +137,7 @@ unsafe fn read(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<TopicAn
         })?
     };
     let exists = match Code::from(code) {
-        // A broker that has just come back: the topic is there, and waits for its leader.
+        // After a broker restart, the topic exists but its leader is not elected yet.
         Code::NoError | Code::LeaderNotAvailable => true,
         Code::UnknownTopicOrPartition
         | Code::UnknownTopic

@@ -1,4 +1,4 @@
-//! Follows a topic outside any group: all its partitions, from their beginning or their end.
+//! Reads a topic outside any group: all its partitions, from their beginning or their end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,28 +12,28 @@ use crate::config::Config;
 
 use super::client;
 
-/// For one question to the broker.
+/// Timeout of one request to the broker.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where to begin.
+/// The position at which reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Beginning,
-    /// Behind what is there at the moment of opening: what is produced after that is seen.
+    /// After the records that exist when the follower is opened. Records produced later are returned.
     End,
-    /// With the first record that is not older (milliseconds since 1970).
+    /// At the first record that is not older than this time, in milliseconds since 1970.
     At(i64),
 }
 
-/// A consumer of a whole topic, of committed records only. All its calls block.
+/// A consumer of all partitions of a topic, for committed records only. All its calls block.
 pub struct Follower {
     consumer: BaseConsumer<client::Logged>,
     topic: String,
-    /// In order.
+    /// Partition numbers in ascending order.
     partitions: Vec<i32>,
 }
 
-/// Why a topic cannot be followed.
+/// Reason why a topic cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     #[error("Kafka at {servers} does not answer ({error}): is it running there? (KAFKA_BOOTSTRAP_SERVERS)")]
@@ -47,7 +47,7 @@ pub enum FollowError {
 }
 
 impl Follower {
-    /// `role` becomes part of the client id and of the group id, which is never joined.
+    /// Opens a follower. `role` becomes part of the client id and of the group id; the group is never joined.
     pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
         let consumer = consumer(config, role, topic, false)?;
         let mut partitions = partitions(config, &consumer, topic)?;
@@ -61,7 +61,7 @@ impl Follower {
             let offset = match (start, later.get(&partition)) {
                 (Start::Beginning, _) => Offset::Beginning,
                 (Start::At(_), Some(offset)) => Offset::Offset(*offset),
-                // Asked now: `Offset::End` would be looked up later, and miss what was produced in between.
+                // Looked up now: librdkafka would resolve `Offset::End` later and skip what was produced in between.
                 (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition)?),
             };
             assignment
@@ -72,12 +72,12 @@ impl Follower {
         Ok(Self { consumer, topic: topic.to_owned(), partitions })
     }
 
-    /// The partitions that are followed, in order.
+    /// The followed partitions, in ascending order.
     pub fn partitions(&self) -> &[i32] {
         &self.partitions
     }
 
-    /// The next record; `None` if none came within `patience`.
+    /// The next record; `None` if none arrived within `patience`.
     pub fn next(&self, patience: Duration) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
         let until = Instant::now() + patience;
         loop {
@@ -85,7 +85,7 @@ impl Follower {
             match self.consumer.poll(left) {
                 Some(Ok(message)) => return Ok(Some(message)),
                 Some(Err(error)) if is_lasting(&error) => return Err(failed(&self.topic, error)),
-                // Connections come and go.
+                // Connection errors are transient and are retried.
                 Some(Err(error)) => {
                     tracing::debug!(topic = self.topic, %error, "cannot be read at the moment")
                 }
@@ -98,7 +98,7 @@ impl Follower {
     }
 }
 
-/// A consumer that joins no group; whether it tells where a partition ends.
+/// A consumer that joins no group. With `tells_ends`, it reports the ends of partitions.
 pub(super) fn consumer(
     config: &Config,
     role: &str,
@@ -112,7 +112,7 @@ pub(super) fn consumer(
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", if tells_ends { "true" } else { "false" })
         .set("fetch.queue.backoff.ms", "1")
-        // A mock broker answers a fetch only after this time; a real one as soon as there is something.
+        // A mock broker always answers a fetch after this time; a real one as soon as records are available.
         .set("fetch.wait.max.ms", "20")
         .create_with_context(client::Logged)
         .map_err(|error| failed(topic, error))
@@ -138,7 +138,8 @@ pub(super) fn partitions(
     Ok(partitions)
 }
 
-/// By partition, the first offset whose time is not before `from`; none where all are.
+/// For each partition, the first offset whose timestamp is not before `from`. Partitions without such a record are
+/// missing.
 pub(super) fn starts(
     consumer: &BaseConsumer<client::Logged>,
     topic: &str,
@@ -146,7 +147,7 @@ pub(super) fn starts(
     from: i64,
 ) -> Result<BTreeMap<i32, i64>, FollowError> {
     let failed = |error| failed(topic, error);
-    // Everything there counts as late enough.
+    // The embedded broker cannot look up timestamps, so all its records are included.
     if client::is_embedded(consumer.client(), CALL_TIMEOUT) {
         let low = |partition: &i32| {
             consumer.fetch_watermarks(topic, *partition, CALL_TIMEOUT).map(|(low, _)| (*partition, low))

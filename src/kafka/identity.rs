@@ -1,7 +1,7 @@
-//! Finds out that a topic was deleted and created anew under its old name.
+//! Detects that a topic was deleted and created anew under the same name.
 //!
-//! Offsets say nothing about it: a consumer whose position is inside the new log reads on in the middle, and skips what
-//! is before. Kafka gives each topic an id, so the id is what is compared.
+//! Offsets do not reveal it: a consumer whose position lies inside the new log continues in the middle and skips the
+//! records before. Kafka assigns an id to each topic, so the ids are compared.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use rdkafka::client::Client;
 
 use super::describe::log_id;
 
-/// For one question to Kafka.
+/// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The id of one topic, shared by everything in the process that reads the topic.
 #[derive(Debug)]
 pub struct TopicIdentity {
     topic: String,
-    /// Whether the broker gives topics ids; that of `dev` does not.
+    /// Whether the broker assigns ids to topics; the embedded broker of `dev` does not.
     has_ids: bool,
     known: Mutex<Known>,
-    /// How often the topic was found to be another one.
+    /// Counts how often the topic was found to be created anew.
     recreated: Counter,
 }
 
@@ -34,16 +34,16 @@ struct Known {
 }
 
 impl TopicIdentity {
-    /// Nothing is asked yet.
+    /// Creates the state without a request to Kafka.
     pub fn new(topic: &str, has_ids: bool, recreated: Counter) -> Self {
         Self { topic: topic.to_owned(), has_ids, known: Mutex::default(), recreated }
     }
 
-    /// A number that grows whenever the topic is found to be another one. Kafka is asked if the last answer is older than
-    /// `max_age`. No answer changes nothing: whoever reads a topic cannot do much while Kafka does not answer, and the
-    /// next answer counts.
+    /// Returns a number that increases whenever the topic is found to be created anew. Kafka is asked if the last
+    /// answer is older than `max_age`. A failed request changes nothing: a reader cannot read while Kafka is
+    /// unreachable, and the next answer decides.
     pub fn confirm<C: ClientContext>(&self, client: &Client<C>, max_age: Duration) -> u64 {
-        // Held while Kafka is asked: who comes meanwhile wants the same answer.
+        // The lock is held during the request: concurrent callers wait for the same answer.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.has_ids || known.asked.is_some_and(|asked| asked.elapsed() < max_age) {
             return known.generation;

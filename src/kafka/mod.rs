@@ -1,4 +1,4 @@
-//! Shared edges to Kafka: client configuration, batch consumption, production that reports what failed.
+//! Shared access to Kafka: client configuration, batch consumption, and producers that report failed deliveries.
 
 pub mod client;
 pub mod consumer;

@@ -1,4 +1,4 @@
-//! A producer polled by its own caller, which reports what could not be delivered.
+//! A producer that its caller polls and that reports failed deliveries.
 
 use std::ffi::{CStr, CString};
 use std::sync::Mutex;
@@ -13,49 +13,49 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys as sys;
 
-/// For idempotent producers, whose batches are flushed: longer than any round, and less than the shortest transaction. What
-/// is due while a request of its partition is in flight makes librdkafka spin until that is acknowledged
-/// (<https://github.com/confluentinc/librdkafka/issues/3692>), and the slower the broker, the more of the processor that
-/// takes from it.
+/// `linger.ms` of idempotent producers, whose batches are flushed: longer than any round, and shorter than the shortest
+/// transaction. If a batch is due while a request of its partition is in flight, librdkafka spins until the request is
+/// acknowledged (<https://github.com/confluentinc/librdkafka/issues/3692>), which takes CPU time from the broker on the
+/// same machine.
 pub const LINGER_MS: &str = "500";
-/// For the same reason: most bytes that are handed over for one partition between two flushes. With keys and headers less
-/// than one request takes, which is `batch.size`.
+/// Upper bound in bytes of the records sent to one partition between two flushes, for the same reason. With keys and
+/// headers, this is less than one produce request (`batch.size`).
 pub const ROUND_BYTES: usize = 768 << 10;
-/// Largest record that the evaluator's producers take, with key and headers, before compression. What a topic takes is the
-/// topic's decision; this bounds what is held in memory for one record.
+/// Maximum size of a record that the evaluator's producers send, with key and headers, before compression. The topic
+/// has its own limit; this one bounds the memory for one record.
 pub const MAX_RECORD_BYTES: usize = 8 << 20;
-/// What the wire format may add to one record, and to each of its headers: lengths, offsets and timestamps.
+/// Upper bound in bytes of what the wire format adds to one record: lengths, offset and timestamp.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 const HEADER_OVERHEAD_BYTES: usize = 10;
-/// How long one wait for acknowledgements takes at most.
+/// Maximum duration of one wait for acknowledgements.
 const FLUSH: Duration = Duration::from_millis(10);
-/// How long the reports of records that were given up may take.
+/// Timeout for the delivery reports of abandoned records.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two looks for room in the queue.
+/// Interval of retries while the queue is full.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// A record that was not delivered, by the ticket it was sent with.
+/// A record that was not delivered, identified by the delivery id it was sent with.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure {
     pub ticket: usize,
     pub code: RDKafkaErrorCode,
 }
 
-/// Collects failures; with `delivery.report.only.error` that is all it hears of.
+/// Collects failed deliveries. With `delivery.report.only.error`, successful ones are not reported.
 #[derive(Debug, Default)]
 pub struct Failures {
     records: Mutex<Vec<Failure>>,
     client: Mutex<Option<RDKafkaErrorCode>>,
 }
 
-/// A producer with a fast lane to one topic.
+/// A producer with a topic handle for fast sends to one topic.
 pub struct ReportingProducer {
-    // Dropped before the producer that made it.
+    // Dropped before the producer that created it.
     lane: Lane,
     producer: BaseProducer<Failures>,
 }
 
-/// The way to one topic, without looking it up for each record.
+/// A handle to one topic, which avoids a topic lookup for each record.
 pub(crate) struct Lane {
     client: *mut sys::rd_kafka_t,
     topic: *mut sys::rd_kafka_topic_t,
@@ -65,7 +65,7 @@ pub(crate) struct Lane {
 unsafe impl Send for Lane {}
 
 impl Lane {
-    /// Must be dropped before `producer`.
+    /// Opens a handle. It must be dropped before `producer`.
     pub(crate) fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
         let client = producer.client().native_ptr();
@@ -76,7 +76,7 @@ impl Lane {
         Ok(Self { client, topic: handle })
     }
 
-    /// Hands a record over; it is copied. `ticket` comes back as the delivery's opaque.
+    /// Queues a record, whose data is copied. `ticket` is returned as the opaque value of the delivery report.
     pub(crate) fn send(
         &self,
         partition: i32,
@@ -100,7 +100,7 @@ impl Lane {
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
     }
 
-    /// The same with headers.
+    /// Queues a record with headers, like [`send`](Self::send).
     pub(crate) fn send_with(
         &self,
         headers: &[(&CStr, &[u8])],
@@ -111,7 +111,8 @@ impl Lane {
     ) -> Result<(), RDKafkaErrorCode> {
         use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
-        // A list of tags, each with what it stands for, in C's types. The headers are librdkafka's if it takes them.
+        // The variadic arguments are pairs of a tag and its value, in C types. librdkafka owns the headers only if the
+        // call succeeds.
         unsafe {
             let list = sys::rd_kafka_headers_new(headers.len());
             for (name, header) in headers {
@@ -154,7 +155,7 @@ impl std::fmt::Debug for ReportingProducer {
 }
 
 impl ReportingProducer {
-    /// A producer whose fast lane leads to `topic`.
+    /// Creates a producer with a topic handle for `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
         Ok(Self { lane: Lane::open(&producer, topic)?, producer })
@@ -164,7 +165,7 @@ impl ReportingProducer {
         &self.producer
     }
 
-    /// Sends a record without headers down the fast lane; waits while the queue is full.
+    /// Sends a record without headers through the topic handle; waits while the queue is full.
     pub fn send(&self, partition: i32, key: Option<&[u8]>, value: &[u8], ticket: usize) -> KafkaResult<()> {
         self.when_there_is_room(|| self.lane.send(partition, key, value, ticket))
     }
@@ -187,26 +188,27 @@ impl ReportingProducer {
         })
     }
 
-    /// Waits until everything sent is delivered or has failed. `false` if `patience` ran out.
+    /// Waits until everything sent is delivered or has failed. `false` after `patience`.
     ///
-    /// Not the crate's `flush`: that one works in steps of 100 ms.
+    /// The crate's `flush` is not used: it works in steps of 100 ms.
     pub fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         self.drain_until(|_| Instant::now() > deadline)
     }
 
-    /// Waits until everything sent is delivered or has failed, or until `is_over`, which is given the number of records in
-    /// flight, ends the wait: `false` then.
+    /// Waits until everything sent is delivered or has failed. `is_over` receives the number of records in flight; when
+    /// it returns `true`, the wait ends and the result is `false`.
     pub fn drain_until(&self, mut is_over: impl FnMut(i32) -> bool) -> bool {
         let mut purged = false;
         while self.producer.in_flight_count() > 0 {
             if is_over(self.producer.in_flight_count()) {
                 return false;
             }
-            // A failed record stays in flight until its report is polled, so each wait is a short one.
+            // A failed record stays in flight until its report is polled, so each wait is short.
             flush(&self.producer, FLUSH);
             self.producer.poll(Duration::ZERO);
-            // A failure ends the transaction: librdkafka sends nothing more of it, nor does it give it back.
+            // A failure ends the transaction: librdkafka neither sends nor returns its remaining records, so they are
+            // purged.
             if !purged && self.has_failures() {
                 self.producer.purge(PurgeConfig::default().queue());
                 purged = true;
@@ -215,21 +217,21 @@ impl ReportingProducer {
         true
     }
 
-    /// Gives up everything that is not acknowledged yet: it is reported as failed, so that what is not among the failures
-    /// is known to be delivered. `false` if that cannot be told of every record.
+    /// Abandons all unacknowledged records and reports them as failed, so that every record without a failure is known
+    /// to be delivered. `false` if the reports did not all arrive in time.
     pub fn give_up(&self) -> bool {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         drain(&self.producer, GIVE_UP_TIMEOUT, || {})
     }
 
-    /// How many records were handed over and are neither acknowledged nor reported as failed.
+    /// Number of records that were queued and are neither acknowledged nor reported as failed.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
-    /// Serves what has come and gives the core to those who are waited for.
+    /// Serves delivery reports and yields the CPU for a short time.
     fn wait_a_little(&self) {
-        // The crate's own wait would spin: it rounds what is left of a millisecond down to nothing.
+        // The crate's own wait would spin: it rounds a remaining fraction of a millisecond down to zero.
         self.producer.poll(Duration::ZERO);
         std::thread::park_timeout(PAUSE);
     }
@@ -239,13 +241,13 @@ impl ReportingProducer {
         records.is_ok_and(|records| !records.is_empty())
     }
 
-    /// What failed since the last call.
+    /// The failures since the last call.
     pub fn take_failures(&self) -> Vec<Failure> {
         let failures = self.producer.context();
         failures.records.lock().map(|mut records| std::mem::take(&mut *records)).unwrap_or_default()
     }
 
-    /// The error that ended this producer, if one did.
+    /// The fatal error of this producer, if one occurred.
     pub fn fatal(&self) -> Option<RDKafkaErrorCode> {
         self.producer.context().client.lock().ok().and_then(|fatal| *fatal)
     }
@@ -300,13 +302,14 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
     }
 }
 
-/// Sends what still waits for company, and waits up to `patience` for its end; reports are left to `poll`.
+/// Sends records that still linger, and waits up to `patience` until none is in flight. Delivery reports are left to
+/// `poll`.
 pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, patience: Duration) {
     let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), patience) };
 }
 
-/// Waits until nothing is in flight, and calls `heard` after each look at what was reported. `false` if `patience` ran out.
+/// Waits until no record is in flight, and calls `heard` after each poll of delivery reports. `false` after `patience`.
 pub(crate) fn drain<C: ProducerContext>(
     producer: &BaseProducer<C>,
     patience: Duration,
@@ -317,8 +320,8 @@ pub(crate) fn drain<C: ProducerContext>(
         if Instant::now() > deadline {
             return false;
         }
-        // Returns as soon as nothing is in flight. What failed stays in flight until it is heard of, so the wait is a
-        // short one.
+        // Returns as soon as nothing is in flight. A failed record stays in flight until its report is polled, so the
+        // wait is short.
         flush(producer, FLUSH);
         producer.poll(Duration::ZERO);
         heard();
@@ -326,7 +329,7 @@ pub(crate) fn drain<C: ProducerContext>(
     true
 }
 
-/// Whether a broker refused this very record, so that sending it again would end the same way.
+/// Whether a broker rejected this record itself, so that a retry would fail too.
 pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -335,29 +338,29 @@ pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
     ) || RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD as i32 == code as i32
 }
 
-/// Whether librdkafka itself refused to take this very record, at once and without asking a broker.
+/// Whether librdkafka itself rejected this record immediately, without asking a broker.
 pub fn is_local_refusal(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::MessageSizeTooLarge | Code::BadMessage | Code::InvalidArgument)
 }
 
-/// Upper bound of what a record takes on the wire before compression; `headers` as [`header_bytes`] counts them.
+/// Upper bound in bytes of a record on the wire before compression; `headers` as counted by [`header_bytes`].
 pub fn record_bytes(key: Option<&[u8]>, body: &[u8], headers: usize) -> usize {
     RECORD_OVERHEAD_BYTES + key.map_or(0, <[u8]>::len) + body.len() + headers
 }
 
-/// Upper bound of what one header takes on the wire.
+/// Upper bound in bytes of one header on the wire.
 pub fn header_bytes(name: &str, value: Option<&[u8]>) -> usize {
     HEADER_OVERHEAD_BYTES + name.len() + value.map_or(0, <[u8]>::len)
 }
 
-/// The broker is away, or has just come back.
+/// Whether the broker is unreachable, or has just restarted.
 pub fn is_of_connection(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown)
 }
 
-/// The topic itself is the matter, not the connection.
+/// Whether the error concerns the topic itself and not the connection.
 pub fn is_topic_refusal(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(

@@ -1,4 +1,4 @@
-//! A topic from one moment to its end as it was when reading began, and then no further.
+//! Reads a topic from a given time up to its end at the moment of opening.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,22 +14,23 @@ use crate::config::Config;
 use super::client::Logged;
 use super::follow::{self, CALL_TIMEOUT, FollowError};
 
-/// How long Kafka may have nothing to say before its end is reached.
+/// Time without an answer from Kafka after which reading fails.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Committed records of a topic, partition by partition in order. All its calls block.
+/// Reads committed records of a topic, in order within each partition. All its calls block.
 pub struct Range {
     consumer: BaseConsumer<Logged>,
     topic: String,
     servers: String,
-    /// By partition: the next offset to read, and the one to end before.
+    /// For each unfinished partition, the next offset to read and the end offset (exclusive).
     open: BTreeMap<i32, (i64, i64)>,
-    /// Records between the two, as far as offsets tell: an upper bound.
+    /// Number of offsets between the two at opening: an upper bound of the number of records.
     expected: u64,
 }
 
 impl Range {
-    /// From the first record whose time is not before `from` (milliseconds since 1970), or from the beginning.
+    /// Opens a range that starts at the first record not before `from` (milliseconds since 1970), or at the beginning
+    /// of the topic.
     pub fn open(config: &Config, role: &str, topic: &str, from: Option<i64>) -> Result<Self, FollowError> {
         let consumer = follow::consumer(config, role, topic, true)?;
         let failed = |error| follow::failed(topic, error);
@@ -40,7 +41,7 @@ impl Range {
             let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
             let start = match &starts {
                 None => low,
-                // Nothing is so late.
+                // The partition has no record that late.
                 Some(starts) => starts.get(&partition).copied().unwrap_or(high),
             };
             if start < high {
@@ -55,12 +56,12 @@ impl Range {
         Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected })
     }
 
-    /// How many records there are at most.
+    /// Upper bound of the number of records.
     pub fn expected(&self) -> u64 {
         self.expected
     }
 
-    /// How many of them are read, or were none.
+    /// Number of offsets processed so far, including offsets without a record.
     pub fn passed(&self) -> u64 {
         let left = self.open.values().map(|(next, end)| u64::try_from(end - next).unwrap_or_default());
         self.expected.saturating_sub(left.sum())
@@ -84,7 +85,7 @@ impl Range {
                         return Ok(Some(message));
                     }
                 }
-                // What stands behind the last committed record belongs to transactions that are not.
+                // The offsets after the last committed record belong to uncommitted transactions.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);
                 }

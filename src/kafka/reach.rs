@@ -1,5 +1,5 @@
-//! Whether Kafka answers at all, asked before a command begins: with a broker that is away every later call would wait for its
-//! own timeout and say no more than "transport failure".
+//! Checks that Kafka is reachable before a command begins. With an unreachable broker every later call would wait for
+//! its own timeout and report only "transport failure".
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::client;
 
 /// How long a command waits for the first answer.
 pub const REACH_TIMEOUT: Duration = Duration::from_secs(3);
-/// For one question, so that a broker that refuses connections is noticed before the whole time is up.
+/// Timeout of one request, so that a refused connection is noticed before the whole timeout has passed.
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Kafka does not answer.
@@ -26,7 +26,7 @@ pub struct Unreachable {
     why: String,
 }
 
-/// Keeps the last trouble instead of logging it.
+/// Stores the last error instead of logging it.
 #[derive(Debug, Default)]
 struct Watched {
     state: Mutex<State>,
@@ -52,7 +52,7 @@ impl ClientContext for Watched {
 
 impl ConsumerContext for Watched {}
 
-/// Returns as soon as a broker answers, or an error as soon as none can be connected to, at the latest after `timeout`.
+/// Returns when a broker answers, and an error when no broker accepts a connection, at the latest after `timeout`.
 /// Blocks.
 pub fn reach(config: &Config, timeout: Duration) -> Result<(), Unreachable> {
     let failed = |why: String| Unreachable { servers: config.kafka.bootstrap_servers.clone(), why };
@@ -62,7 +62,8 @@ pub fn reach(config: &Config, timeout: Duration) -> Result<(), Unreachable> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A topic that need not exist: the answer is about brokers. All topics would be a long answer.
+        // The topic need not exist, since any answer shows a reachable broker. Asking for all topics could return a
+        // long answer.
         let asked = consumer.fetch_metadata(Some(&config.topics.events), left.min(QUESTION_TIMEOUT));
         if asked.is_ok() {
             return Ok(());
@@ -77,8 +78,8 @@ pub fn reach(config: &Config, timeout: Duration) -> Result<(), Unreachable> {
     }
 }
 
-/// `127.0.0.1:9/bootstrap: Connect to ipv4#127.0.0.1:9 failed: Connection refused (after 0ms in state CONNECT)` is
-/// `connection refused`.
+/// The cause in a librdkafka error: `127.0.0.1:9/bootstrap: Connect to ipv4#127.0.0.1:9 failed: Connection refused
+/// (after 0ms in state CONNECT)` becomes `connection refused`.
 fn shortened(reason: &str) -> String {
     let reason = reason.split(" (after ").next().unwrap_or_default();
     match reason.rsplit_once(" failed: ") {

@@ -1,33 +1,33 @@
-//! What a group consumer learns of its partitions while it fetches: errors that come in place of records, and records
-//! that Kafka has deleted before they were read.
+//! What a group consumer detects while it fetches: errors in place of records, and records that Kafka deleted before
+//! they were read.
 
 use std::collections::BTreeMap;
 
 use rdkafka::error::RDKafkaErrorCode;
 
-/// The names of the codecs by their number in a record batch.
+/// Codec names by their number in a record batch.
 const CODECS: &[(&str, &str)] =
     &[("0x0", "none"), ("0x1", "gzip"), ("0x2", "snappy"), ("0x3", "lz4"), ("0x4", "zstd")];
 
-/// The last error that came in place of a partition's records. It lasts until a record comes.
+/// The last error that was returned in place of a partition's records. It is cleared by the next record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchFault {
     pub code: RDKafkaErrorCode,
-    /// librdkafka's own words, with the codec's name in place of its number.
+    /// librdkafka's error text, with the codec's name in place of its number.
     pub detail: String,
 }
 
-/// Why a partition's records do not come.
+/// Reason why no records of a partition arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// This user may not read the topic.
+    /// This user is not authorized to read the topic.
     Unauthorized,
     /// This build cannot decompress or parse the records.
     Unreadable,
     Other,
 }
 
-/// Records `from..to` of a partition that were deleted before they were read.
+/// The offsets `from..to` of a partition, whose records were deleted before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
     pub partition: i32,
@@ -35,24 +35,24 @@ pub struct Expired {
     pub to: i64,
 }
 
-/// The partitions of one consumer.
+/// State of one consumer's partitions.
 #[derive(Debug, Default)]
 pub struct Reading {
     partitions: BTreeMap<i32, Partition>,
-    /// At most one per partition: later ones are added to it.
+    /// Deleted ranges by partition, at most [`MAX_EXPIRED_COUNT`] each.
     expired: BTreeMap<i32, Vec<Expired>>,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
-    /// The offset after the last record that was handed out, or where reading begins.
+    /// The offset after the last returned record, or the first offset to read.
     next: Option<i64>,
     fault: Option<FetchFault>,
-    /// Nothing had been read from this offset on when the log's first record was seen behind it.
+    /// The value of `next` when the log was first seen to start after it, without any record since.
     suspected: Option<i64>,
 }
 
-/// Most ranges of deleted records that are kept for one partition until they are taken.
+/// Maximum number of deleted ranges kept for one partition until they are taken.
 const MAX_EXPIRED_COUNT: usize = 16;
 
 impl FetchFault {
@@ -79,27 +79,27 @@ impl FetchFault {
 }
 
 impl Reading {
-    /// Reading of a partition begins at `next`: its committed offset, or where it was sought.
+    /// Sets the next offset of a partition: its committed offset, or the target of a seek.
     pub fn starts_at(&mut self, partition: i32, next: i64) {
         let known = self.partitions.entry(partition).or_default();
         (known.next, known.suspected) = (Some(next), None);
     }
 
-    /// Only these are assigned.
+    /// Removes partitions that are not in `assigned`.
     pub fn retain(&mut self, assigned: &[i32]) {
         self.partitions.retain(|partition, _| assigned.contains(partition));
     }
 
-    /// Whether it is known where reading of the partition began.
+    /// Whether the next offset of the partition is known.
     pub fn is_known(&self, partition: i32) -> bool {
         self.partitions.get(&partition).is_some_and(|known| known.next.is_some())
     }
 
-    /// Records of one partition were handed out. `low` is the log's first offset as of a fetch that is not older than
-    /// the record's; it is looked at where offsets jump.
+    /// Tracks records of one partition that were returned. `low` returns the log's first offset, from a fetch that is
+    /// not older than that of the records; it is only called where offsets jump.
     ///
-    /// A jump alone means nothing: markers of transactions and aborted records have offsets too. But a consumer that is set
-    /// forward to the log's first record comes from before it, and lands behind it.
+    /// A jump alone means nothing, because transaction markers and aborted records have offsets too. Records were
+    /// deleted if the log's first offset lies inside the jump.
     pub fn records(
         &mut self,
         partition: i32,
@@ -123,12 +123,13 @@ impl Reading {
         self.expired(lost);
     }
 
-    /// The reader has taken all that has arrived, and `low` is the log's first offset: what is before it and was not
-    /// handed out when this is said twice will not come. Returns where reading goes on.
+    /// Checks for deleted records when the reader has taken everything that has arrived; `low` is the log's first
+    /// offset. Unread records before `low` are lost if two consecutive calls find them. Returns the offset at which
+    /// reading continues.
     pub fn is_idle(&mut self, partition: i32, low: i64) -> Option<i64> {
         let known = self.partitions.get_mut(&partition)?;
         let next = known.next.filter(|next| *next < low)?;
-        // What was fetched before the log was cut may still be on its way the first time.
+        // On the first call, records fetched before the deletion may still be in the queue.
         if known.suspected.replace(next) != Some(next) {
             return None;
         }
@@ -137,7 +138,7 @@ impl Reading {
         Some(low)
     }
 
-    /// Records are gone, or `None`.
+    /// Adds a deleted range, if there is one.
     pub fn expired(&mut self, expired: Option<Expired>) {
         let Some(expired) = expired else { return };
         let known = self.expired.entry(expired.partition).or_default();
@@ -146,7 +147,7 @@ impl Reading {
         }
     }
 
-    /// What has expired since the last call.
+    /// The deleted ranges since the last call.
     pub fn take_expired(&mut self) -> Vec<Expired> {
         std::mem::take(&mut self.expired).into_values().flatten().collect()
     }
@@ -155,14 +156,14 @@ impl Reading {
         self.partitions.entry(partition).or_default().fault = Some(fault);
     }
 
-    /// Kafka answers without an error, though there is no record.
+    /// Clears the fault: Kafka answers without an error, even if there is no record.
     pub fn end_fault(&mut self, partition: i32) {
         if let Some(known) = self.partitions.get_mut(&partition) {
             known.fault = None;
         }
     }
 
-    /// The partitions that cannot be read.
+    /// The partitions that cannot be read, with their last error.
     pub fn faults(&self) -> impl Iterator<Item = (i32, &FetchFault)> {
         self.partitions.iter().filter_map(|(partition, known)| Some((*partition, known.fault.as_ref()?)))
     }
@@ -172,7 +173,7 @@ impl Reading {
 mod tests {
     use super::*;
 
-    /// Hands out the records at `offsets`, while the log begins at `low`.
+    /// Returns the records at `offsets`, while the log starts at `low`.
     fn read(reading: &mut Reading, offsets: &[i64], low: i64) -> Vec<(i64, i64)> {
         reading.records(0, offsets.iter().copied(), || Some(low));
         reading.take_expired().into_iter().map(|lost| (lost.from, lost.to)).collect()
@@ -189,7 +190,7 @@ mod tests {
         let mut reading = begun(10);
         assert_eq!(read(&mut reading, &[10, 12, 15], 0), []);
         assert_eq!(read(&mut reading, &[40], 10), []);
-        // The log's first record is behind those that were fetched before, and before these.
+        // The log's first record lies after the records that were fetched before, and before the new ones.
         assert_eq!(read(&mut reading, &[43, 44], 41), []);
     }
 
@@ -197,7 +198,7 @@ mod tests {
     fn records_that_were_deleted_before_they_were_read_are_a_gap() {
         let mut reading = begun(10);
         assert_eq!(read(&mut reading, &[500, 501], 500), [(10, 500)]);
-        // The first record that is left may be a marker.
+        // The log may start with a transaction marker.
         assert_eq!(read(&mut reading, &[502, 905], 900), [(503, 900)]);
         assert_eq!(read(&mut reading, &[906], 900), []);
     }

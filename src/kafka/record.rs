@@ -1,4 +1,4 @@
-//! Records as librdkafka hands them out: in its own memory, given back when the fetch is dropped.
+//! Records in librdkafka's own memory, which are released when the fetch is dropped.
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use rdkafka_sys as sys;
 
 use super::reading::FetchFault;
 
-/// The records of one fetch; they are given back to librdkafka when this is dropped.
+/// The records of one fetch. Dropping it releases them to librdkafka.
 #[derive(Debug)]
 pub struct Fetched<'c> {
     pub(super) messages: &'c [*mut sys::rd_kafka_message_t],
@@ -39,7 +39,7 @@ impl<'c> Fetched<'c> {
 }
 
 impl Fetched<'_> {
-    /// Partitions whose end was reached, each with the offset behind its last record. Reported only to consumers with
+    /// Partitions whose end was reached, each with the offset after its last record. Reported only to consumers with
     /// `enable.partition.eof`.
     pub fn ends(&self) -> impl Iterator<Item = (i32, i64)> {
         self.messages.iter().filter_map(|message| {
@@ -51,7 +51,7 @@ impl Fetched<'_> {
     }
 }
 
-/// What librdkafka reports in place of a record; `None` for a record and for the end of a partition.
+/// The error that librdkafka reports in place of a record; `None` for a record and for the end of a partition.
 pub(super) fn fault(message: &sys::rd_kafka_message_t) -> Option<FetchFault> {
     if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || is_end(message) {
         return None;
@@ -61,7 +61,7 @@ pub(super) fn fault(message: &sys::rd_kafka_message_t) -> Option<FetchFault> {
     Some(FetchFault::new(RDKafkaErrorCode::from(message.err), &text.to_string_lossy()))
 }
 
-/// Whether this is the end of a partition, as consumers with `enable.partition.eof` get it.
+/// Whether this is an end-of-partition marker, which consumers with `enable.partition.eof` receive.
 pub(super) fn is_end(message: &sys::rd_kafka_message_t) -> bool {
     message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF
 }
@@ -83,7 +83,7 @@ impl<'c> Record<'c> {
         self.raw.offset
     }
 
-    /// Milliseconds since 1970; 0 where the record has none.
+    /// Milliseconds since 1970; 0 if the record has no timestamp.
     pub fn timestamp_ms(&self) -> i64 {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         unsafe { sys::rd_kafka_message_timestamp(self.raw, &mut kind) }.max(0)
@@ -93,12 +93,12 @@ impl<'c> Record<'c> {
         slice(self.raw.payload, self.raw.len)
     }
 
-    /// `None` for a null key, which is not the same as an empty one.
+    /// `None` for a null key, which differs from an empty one.
     pub fn key(&self) -> Option<&'c [u8]> {
         (!self.raw.key.is_null()).then(|| slice(self.raw.key, self.raw.key_len))
     }
 
-    /// A null value: a tombstone.
+    /// Whether the value is null, which makes the record a tombstone.
     pub fn is_null(&self) -> bool {
         self.raw.payload.is_null()
     }
@@ -107,7 +107,7 @@ impl<'c> Record<'c> {
         self.raw_headers().is_some()
     }
 
-    /// Bytes of key, value and headers together, uncompressed. Nothing is copied.
+    /// Bytes of key, value and headers together, uncompressed. Copies nothing.
     pub fn size_bytes(&self) -> usize {
         self.payload().len() + self.raw.key_len + self.headers_bytes()
     }
@@ -167,7 +167,7 @@ impl<'c> Record<'c> {
     }
 }
 
-/// librdkafka's memory, alive as long as the fetch it came from.
+/// A slice of librdkafka's memory, which lives as long as the fetch it belongs to.
 fn slice<'c, T>(start: *const T, length: usize) -> &'c [u8] {
     if start.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(start.cast(), length) } }
 }

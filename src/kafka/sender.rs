@@ -1,4 +1,4 @@
-//! A producer of single records, made when the first one is sent.
+//! A producer of single records, created when the first one is sent.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::config::Config;
 
 use super::client::{self, Logged};
 
-/// For Kafka to take a record.
+/// Timeout for Kafka to acknowledge a record.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends, and waits until Kafka has it. A record that is given up may be there all the same.
+/// Sends records and waits for their acknowledgement. A record that timed out may still have been written.
 pub struct Sender {
     config: Arc<Config>,
-    /// In the client's name.
+    /// Part of the client id.
     role: &'static str,
     producer: OnceLock<FutureProducer<Logged>>,
 }

@@ -1,4 +1,4 @@
-//! What each topic needs, and how the topics there are differ from it.
+//! The required properties of each topic, and the comparison with the existing topics.
 
 mod admin;
 mod watch;
@@ -13,26 +13,26 @@ use crate::config::TopicsConfig;
 pub use admin::{TopicReport, Topics, TopicsError};
 pub use watch::{Fit, TopicIds, look_after, wait_until_fit};
 
-/// An event echoes its request (1 MiB at most), and adds to it.
+/// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
 
-/// What a topic needs.
+/// The required properties of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     pub name: String,
     pub partitions: i32,
-    /// `None`: the broker's default.
+    /// Replication factor; `None` means the broker's default.
     pub replication: Option<i32>,
-    /// Only what we need differently from a broker's defaults, in the order of their names.
+    /// Required settings that differ from a broker's defaults, sorted by name.
     pub config: Vec<(&'static str, String)>,
 }
 
-/// How a topic differs from what it needs.
+/// A difference between a topic and its required properties.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "difference", rename_all = "snake_case")]
 pub enum Difference {
     Missing,
-    /// Never changed by us: keys would move to other partitions.
+    /// Never changed automatically: keys would move to other partitions.
     Partitions {
         needed: i32,
         found: i32,
@@ -61,7 +61,7 @@ impl fmt::Display for Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub partitions: i32,
-    /// Every setting; `own` where it was set on the topic itself.
+    /// All settings of the topic; `own` is true for those set on the topic itself.
     pub config: Vec<FoundConfig>,
 }
 
@@ -72,7 +72,7 @@ pub struct FoundConfig {
     pub own: bool,
 }
 
-/// All topics, in the order in which data flows through them.
+/// The required properties of all topics, in the order in which data flows through them.
 pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
     let keep = |retention: Duration| {
         vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.as_millis().to_string())]
@@ -100,7 +100,7 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.updates, 1, keep(retention)),
         need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
         need(&topics.conversions, n, keep(retention)),
-        // What it says is compared with the database for as long as that exists.
+        // Checkpoints are compared with the database for as long as it exists, so they never expire.
         need(
             &topics.audit_checkpoints,
             1,
@@ -109,7 +109,7 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
     ]
 }
 
-/// How what was found differs from what is needed; `None` was found where the topic does not exist.
+/// The differences between the required and the found topic; `found` is `None` if the topic does not exist.
 pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
     let Some(found) = found else {
         return vec![Difference::Missing];
@@ -119,7 +119,7 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
     let config = need.config.iter().filter_map(|(name, needed)| {
         let entry = found.config.iter().find(|entry| entry.name == *name);
         let value = entry.and_then(|entry| entry.value.clone());
-        // A broker that does not tell a setting has none that we could change.
+        // A setting that the broker does not report cannot be changed either.
         (entry.is_some() && value.as_deref() != Some(needed)).then(|| Difference::Config {
             name,
             needed: needed.clone(),
@@ -129,9 +129,10 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
     partitions.into_iter().chain(config).collect()
 }
 
-/// Why requests cannot be answered on these topics, from their partition counts (`None`: no such topic).
+/// The reason why requests cannot be answered on these topics, from their partition counts; `partitions` returns `None`
+/// for a missing topic. `None` if the topics are fit.
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
-    // Requests are answered without checkpoints too; the sink reports that they are missing.
+    // Requests are answered without the checkpoints topic too; the sink reports that it is missing.
     let names =
         topics.names().into_iter().map(|(_, name)| name).filter(|name| *name != topics.audit_checkpoints);
     let missing: Vec<_> = names.filter(|name| partitions(name).is_none()).collect();
@@ -146,10 +147,11 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
     ))
 }
 
-/// The `cleanup.policy` under which the last record of each key stays for good.
+/// The `cleanup.policy` that retains the last record of each key permanently.
 const KEEPING_POLICY: (&str, &str) = ("cleanup.policy", "compact");
 
-/// Why a topic that must keep the last record of each key does not, from its settings.
+/// Checks the settings of a topic that must retain the last record of each key. Returns a message if its
+/// `cleanup.policy` is wrong.
 fn wrong_policy(topic: &str, config: &[FoundConfig]) -> Option<String> {
     let (name, needed) = KEEPING_POLICY;
     let value = config.iter().find(|entry| entry.name == name)?.value.as_deref()?;
@@ -161,8 +163,8 @@ fn wrong_policy(topic: &str, config: &[FoundConfig]) -> Option<String> {
     })
 }
 
-/// Why some requests cannot be answered on these topics, though all others are: a result goes to the partition of its
-/// request, and the requests topic has more partitions than the events topic.
+/// The reason why some requests cannot be answered while others are: a result is sent to the partition number of its
+/// request, and the requests topic has more partitions than the events topic. `None` if it has not.
 pub fn uneven(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
     let (requests, events) = (partitions(&topics.requests)?, partitions(&topics.events)?);
     (requests > events).then(|| {
@@ -174,7 +176,7 @@ pub fn uneven(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -
     })
 }
 
-/// Whether this difference loses flags or kill switches, and not only performance or room.
+/// Whether this difference loses flags or kill switches, rather than only performance or disk space.
 pub fn is_dangerous(difference: &Difference, topic: &str, topics: &TopicsConfig) -> bool {
     let keeps = [&topics.definitions, &topics.overrides].iter().any(|kept| *kept == topic);
     keeps && matches!(difference, Difference::Config { name, .. } if *name == KEEPING_POLICY.0)

@@ -1,4 +1,4 @@
-//! What topics need, without a broker.
+//! Tests of the required topic properties, without a broker.
 
 use crate::config::{Profile, load_from};
 

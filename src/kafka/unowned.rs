@@ -1,10 +1,10 @@
-//! Partitions that a group has given to nobody, and will not by itself.
+//! Partitions that no member of a group owns, and that the group will not assign by itself.
 //!
-//! In a cooperative rebalance, what moves belongs to nobody for a moment: whoever gave it up asks for another rebalance.
-//! A coordinator that is lost in between has stored just that half, and static members that come back are given what is
-//! stored, without a rebalance (KIP-345): nobody remembers that one is due. Partitions that were added to a topic belong to
-//! nobody either until a member looks at its topics again, minutes later. Any newcomer makes a group rebalance, so one
-//! comes, and goes.
+//! In a cooperative rebalance, moving partitions are unassigned for a moment: the member that revoked them requests
+//! another rebalance. A coordinator that fails in between has stored only the first half. Static members that rejoin
+//! then receive the stored assignment without a rebalance (KIP-345), so the second one never happens. Partitions that
+//! were added to a topic are also unassigned until a member refreshes its metadata, minutes later. Every new member
+//! triggers a rebalance, so a temporary member joins and leaves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use crate::shutdown::{Shutdown, pause};
 
 use super::client::{self, Logged};
 
-/// Between looks at the groups.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// For one answer.
+/// Timeout of one request.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a newcomer waits to be let in.
+/// How long the temporary member waits for an assignment.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-/// In which nothing is under way.
+/// Group state without a rebalance in progress.
 const STABLE: &str = "Stable";
 
-/// A group, by the role in its name, and the topic that its members share.
+/// A group, by the role in its name, and the topic whose partitions its members share.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub role: &'static str,
     pub topic: String,
 }
 
-/// Looks at the groups until `shutdown`. Blocks.
+/// Checks the groups until `shutdown`. Blocks.
 pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -> Result<(), KafkaError> {
     let asking: BaseConsumer<Logged> =
         client::base(&config.kafka, &config.instance, "groups").create_with_context(Logged)?;
     let mut before: Vec<BTreeSet<i32>> = vec![BTreeSet::new(); groups.len()];
-    // Not all instances at once: the first to look again does what is to be done.
+    // With a random offset, so that usually one instance acts before the others check.
     while pause(INTERVAL.mul_f64(rand::rng().random_range(0.7..1.3)), shutdown) {
         for (group, before) in groups.iter().zip(&mut before) {
             let name = format!("{}-{}", config.kafka.group_id, group.role);
@@ -63,7 +63,7 @@ pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -
     Ok(())
 }
 
-/// Of a group that has members and is at rest.
+/// The unassigned partitions of a stable group with members. Empty if that cannot be determined.
 fn unowned(asking: &BaseConsumer<Logged>, group: &str, topic: &str) -> Result<BTreeSet<i32>, KafkaError> {
     let found = asking.fetch_group_list(Some(group), LOOK_TIMEOUT)?;
     let at_rest = found.groups().iter().find(|found| found.name() == group && found.state() == STABLE);
@@ -72,7 +72,7 @@ fn unowned(asking: &BaseConsumer<Logged>, group: &str, topic: &str) -> Result<BT
     };
     let mut owned = BTreeSet::new();
     for member in members {
-        // A member that speaks otherwise may own anything.
+        // A member with an unknown assignment format may own any partition.
         let Some(assigned) = member.assignment().and_then(|bytes| assigned(bytes, topic)) else {
             return Ok(BTreeSet::new());
         };
@@ -84,7 +84,7 @@ fn unowned(asking: &BaseConsumer<Logged>, group: &str, topic: &str) -> Result<BT
     Ok(partitions.filter(|partition| !owned.contains(partition)).collect())
 }
 
-/// Joins the group, is given nothing that its members want, and leaves.
+/// Joins the group as a temporary member, without taking partitions from its members, and leaves.
 fn visit(config: &Config, group: &str, shutdown: &Shutdown) -> Result<(), KafkaError> {
     let session_timeout = config.delivery.session_timeout.as_millis().to_string();
     let visitor: BaseConsumer<Logged> = client::base(&config.kafka, &config.instance, "visitor")
@@ -103,9 +103,10 @@ fn visit(config: &Config, group: &str, shutdown: &Shutdown) -> Result<(), KafkaE
     Ok(())
 }
 
-/// The partitions of `topic` in a member's assignment, as Kafka's consumer protocol writes it; `None` if it is no such.
+/// The partitions of `topic` in a member's assignment, as encoded by Kafka's consumer protocol; `None` if the bytes are
+/// invalid.
 fn assigned(bytes: &[u8], topic: &str) -> Option<Vec<i32>> {
-    // Of a member that is given nothing, nothing may be written.
+    // The assignment of a member without partitions may be empty.
     if bytes.is_empty() {
         return Some(Vec::new());
     }
@@ -148,7 +149,7 @@ mod tests {
             bytes.extend(i32::try_from(partitions.len()).unwrap().to_be_bytes());
             bytes.extend(partitions.iter().flat_map(|partition| partition.to_be_bytes()));
         }
-        // User data.
+        // User data: none.
         bytes.extend((-1_i32).to_be_bytes());
         bytes
     }

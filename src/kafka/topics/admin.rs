@@ -1,4 +1,4 @@
-//! Asks Kafka for the topics there are, and makes them what they should be.
+//! Describes, creates and alters topics through Kafka's admin API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::kafka::describe::{DescribeError, Overview, overview};
 use super::{Difference, Found, FoundConfig, Need, differences, needs, wrong_policy};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long created topics may take until all brokers know them.
+/// How long created topics may take to become known to all brokers.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two questions whether they do.
+/// Interval of the checks for created topics.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(20);
-/// Each answer is that of one broker, picked at random. So many in a row, for each broker, must know all topics.
+/// Each check is answered by one random broker. This many consecutive answers per broker must include all topics.
 const VISIBLE_ANSWERS_PER_BROKER: usize = 5;
 const VISIBLE_ANSWERS_MAX: usize = 50;
 
-/// Why topics cannot be looked at or changed.
+/// Reason why topics cannot be described or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicsError {
     #[error("Kafka's client cannot be configured: {0}")]
@@ -46,17 +46,17 @@ pub enum TopicsError {
     Stopped,
 }
 
-/// How one topic is, and what was done to it.
+/// The state of one topic, and the changes that were made to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicReport {
     pub topic: String,
-    /// Differences that are gone now.
+    /// Differences that were resolved.
     pub done: Vec<Difference>,
-    /// Differences that are still there.
+    /// Differences that remain.
     pub left: Vec<Difference>,
 }
 
-/// Topics as seen through one admin client.
+/// Access to the topics through one admin client.
 pub struct Topics {
     admin: Arc<AdminClient<client::Logged>>,
     servers: String,
@@ -64,7 +64,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Makes a client; Kafka is not asked anything yet.
+    /// Creates a client, without a request to Kafka.
     pub fn new(config: &Config) -> Result<Self, TopicsError> {
         let client = client::base(&config.kafka, &config.instance, "topics");
         let admin =
@@ -76,7 +76,7 @@ impl Topics {
         })
     }
 
-    /// What Kafka says of our topics; those that do not exist are left out.
+    /// Describes our topics; those that do not exist are left out.
     pub async fn describe(&self, patience: Duration) -> Result<Overview, TopicsError> {
         let admin = Arc::clone(&self.admin);
         let names: Vec<String> = self.topics.names().map(|(_, name)| name.to_owned()).into();
@@ -96,8 +96,8 @@ impl Topics {
         })
     }
 
-    /// What is wrong with the `cleanup.policy` of the topics that keep the flags and the kill switches, one sentence
-    /// for each. Empty also where this user may not see the settings of topics.
+    /// Checks the `cleanup.policy` of the topics that hold the flags and the kill switches. Returns one sentence per
+    /// wrong policy, and nothing if this user may not read topic settings.
     pub async fn wrong_policies(&self) -> Result<Vec<String>, TopicsError> {
         let kept = [self.topics.definitions.as_str(), self.topics.overrides.as_str()];
         let asked = kept.map(ResourceSpecifier::Topic);
@@ -110,7 +110,7 @@ impl Topics {
         Ok(wrong.collect())
     }
 
-    /// How each topic differs from what it needs.
+    /// The differences of each topic from its required properties.
     pub async fn check(&self) -> Result<Vec<TopicReport>, TopicsError> {
         let needs = needs(&self.topics);
         let found = self.find(&needs).await?;
@@ -122,7 +122,7 @@ impl Topics {
         Ok(needs.into_iter().map(report).collect())
     }
 
-    /// Creates what is missing and sets what differs; another process may do the same at the same time.
+    /// Creates missing topics and sets differing settings. Another process may do the same concurrently.
     pub async fn apply(&self) -> Result<Vec<TopicReport>, TopicsError> {
         let needs = needs(&self.topics);
         let found = self.find(&needs).await?;
@@ -147,8 +147,8 @@ impl Topics {
         Ok(reports)
     }
 
-    /// Waits until every broker knows the created topics and a leader of each of their partitions: whoever asks any
-    /// broker afterwards finds them.
+    /// Waits until every broker knows the created topics and a leader of each of their partitions, so that later
+    /// requests to any broker find them.
     async fn wait_until_visible(&self, created: &[&str]) -> Result<(), TopicsError> {
         let deadline = Instant::now() + VISIBLE_TIMEOUT;
         let mut in_a_row = 0;
@@ -159,7 +159,7 @@ impl Topics {
                     in_a_row = if created.iter().all(is_known) { in_a_row + 1 } else { 0 };
                     (brokers * VISIBLE_ANSWERS_PER_BROKER).clamp(1, VISIBLE_ANSWERS_MAX)
                 }
-                // A topic that is just being made has errors of its own.
+                // Errors are expected while a topic is being created.
                 Err(_) => {
                     in_a_row = 0;
                     1
@@ -177,7 +177,7 @@ impl Topics {
 
     async fn find(&self, needs: &[Need]) -> Result<BTreeMap<String, Found>, TopicsError> {
         let Overview { topics: described, is_embedded, .. } = self.describe(CALL_TIMEOUT).await?;
-        // It does not answer what follows.
+        // The embedded broker does not support the requests below.
         if is_embedded {
             return Err(TopicsError::Embedded { servers: self.servers.clone() });
         }
@@ -202,7 +202,7 @@ impl Topics {
     }
 
     async fn create(&self, need: &Need) -> Result<(), TopicsError> {
-        // -1: the broker's default.
+        // -1 selects the broker's default.
         let replication = TopicReplication::Fixed(need.replication.unwrap_or(-1));
         let config = need.config.iter();
         let topic = config
@@ -219,7 +219,8 @@ impl Topics {
         Ok(())
     }
 
-    /// Sets what we need. Kafka takes a topic's settings as a whole here: what others set on it goes along.
+    /// Sets the required settings. This Kafka request replaces all settings of a topic, so those that others set are
+    /// sent along.
     async fn alter(&self, need: &Need, found: &Found) -> Result<(), TopicsError> {
         let ours = |name: &str| need.config.iter().any(|(our, _)| *our == name);
         let kept = found.config.iter().filter(|entry| entry.own && !ours(&entry.name));

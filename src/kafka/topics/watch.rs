@@ -1,4 +1,4 @@
-//! Looks after Kafka and its topics while the service runs.
+//! Monitors Kafka and its topics while the service runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,46 +14,47 @@ use crate::shutdown::Shutdown;
 
 use super::{Topics, TopicsError, uneven, unfit};
 
-/// Between looks while something is wrong; it doubles up to [`MAX_PAUSE`].
+/// Check interval after a problem was found; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// Between looks while all is well.
+/// Check interval while the topics are fit.
 const CALM_PAUSE: Duration = Duration::from_secs(5);
-/// For one answer. A broker that is slower than this has troubles of its own.
+/// Timeout of one request; a slower broker counts as unreachable.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between looks at the settings of topics, which nobody changes often.
+/// Interval of the checks of topic settings, which rarely change.
 const POLICY_PAUSE: Duration = Duration::from_secs(60);
 
-/// The ids of our topics by name, as they were seen last; empty until then. A topic made anew has another id.
+/// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created anew has a
+/// different id.
 pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
 
-/// Whether the topics were once found fit for the service.
+/// Whether the topics have been found fit for the service at least once.
 pub type Fit = watch::Receiver<bool>;
 
-/// What is wrong with the topics.
+/// A problem with the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trouble {
     /// Requests cannot be answered.
     Unfit(String),
-    /// Requests are answered, but some partitions wait, or flags or kill switches will be lost.
+    /// Requests are answered, but some partitions are paused, or flags or kill switches will be lost.
     Partial(String),
 }
 
-/// Looks at the topics, and remembers what need not be asked for each time.
+/// Checks the topics, and caches what is not checked each time.
 struct Watcher<'w> {
     topics: Topics,
     config: &'w Config,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
-    /// Why some partitions wait.
+    /// The reason why some partitions are paused.
     uneven: Option<String>,
     policies: Vec<String>,
     policies_at: Option<Instant>,
     is_embedded: bool,
 }
 
-/// Looks at the topics until `shutdown` and reports what is wrong; once they are fit, `fit` is told. `ids` gets the
-/// topics' ids after each look.
+/// Checks the topics until `shutdown` and reports problems to `health`. Sends `true` to `fit` once the topics are fit,
+/// and the topics' ids to `ids` after each check.
 pub async fn look_after(
     config: &Config,
     health: &Reporter,
@@ -103,7 +104,7 @@ pub async fn look_after(
     }
 }
 
-/// Waits until the topics are fit. `false`: `shutdown` came first.
+/// Waits until the topics are fit. `false` if `shutdown` came first.
 pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
     tokio::select! {
         () = shutdown.cancelled() => false,
@@ -112,7 +113,7 @@ pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
 }
 
 impl Watcher<'_> {
-    /// Looks at the topics; the error says why requests cannot be answered.
+    /// Checks the topics. The error states why requests cannot be answered.
     async fn look(&mut self) -> Result<(), String> {
         let failed = |error: TopicsError| error.to_string();
         let Overview { topics: found, is_embedded, .. } =
@@ -131,15 +132,16 @@ impl Watcher<'_> {
         unfit(&self.config.topics, partitions).map_or(Ok(()), Err)
     }
 
-    /// Asks for the topics' settings, though not each time while they are as needed.
+    /// Reads the topics' settings, but only once per minute while they are correct.
     async fn look_at_policies(&mut self) {
         let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_PAUSE);
-        // The broker of `dev` has no settings.
+        // The broker of `dev` has no topic settings.
         if !self.is_embedded && (!is_recent || !self.policies.is_empty()) {
             self.policies_at = Some(Instant::now());
             match self.topics.wrong_policies().await {
                 Ok(policies) => self.policies = policies,
-                // This user may not see them, or the broker has just gone: the next look at the topics says so.
+                // This user may not read them, or the broker just became unreachable, which the next check of the
+                // topics reports.
                 Err(error) => debug!(%error, "the settings of the topics cannot be read"),
             }
         }
