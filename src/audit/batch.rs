@@ -1,4 +1,4 @@
-//! Records on their way into the database: what is written together, or not at all.
+//! Batches of records that are written to the database in one transaction.
 
 mod flags;
 
@@ -21,30 +21,31 @@ use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
 use super::switch::SwitchChange;
 
-/// Largest record, uncompressed, that is read: nothing larger is an event, a definition or a conversion of ours. A small
-/// compressed record may be much larger than its topic's `max.message.bytes`.
+/// Upper bound of an uncompressed record in bytes. No event, definition or conversion of flagstream is larger, but a
+/// small compressed record may be much larger than its topic's `max.message.bytes`.
 pub const MAX_RECORD_BYTES: usize = 8 << 20;
-/// Most bytes of the key, and of the headers, that are kept of a larger record.
+/// Upper bound in bytes, applied separately to the key and to the headers that are kept of an oversized record.
 const MAX_KEPT_BYTES: usize = 64 << 10;
 
-/// One batch. The bytes of the records are kept until it is written: one that cannot be is given back as it came.
+/// One batch. The records' bytes are kept until the batch is written, so that a record that cannot be written becomes a
+/// dead letter with its original content.
 #[derive(Debug)]
 pub struct Batch {
-    /// By which a batch is known again whose commit was not confirmed.
+    /// Identifies the batch if its commit was not confirmed and it is written again.
     pub id: Uuid,
     pub moves: Vec<Move>,
     pub entries: Vec<Entry>,
-    /// Rows as the database takes them, one after the other.
+    /// Concatenated rows in the database's encoding.
     pub encoded: Vec<u8>,
     pub flags: Flags,
-    /// Events that were taken before.
+    /// Number of events that are duplicates and were skipped.
     pub repeated: u64,
-    /// When the first record came.
+    /// Time at which the first record was added.
     pub opened: Instant,
     bytes: Vec<u8>,
 }
 
-/// How a partition's position changes.
+/// Change of a partition's position.
 #[derive(Debug, Clone)]
 pub struct Move {
     pub partition: i32,
@@ -52,27 +53,27 @@ pub struct Move {
     pub to: i64,
     pub generation: i32,
     pub sources: Sources,
-    /// Those that changed.
+    /// Last sequence numbers of the streams that have changed.
     pub streams: Vec<Sequence>,
 }
 
-/// One record.
+/// One record of a batch.
 #[derive(Debug)]
 pub struct Entry {
     pub partition: i32,
     pub offset: i64,
     pub content: Content,
-    /// Set once it is known that it cannot be written.
+    /// Reason why the record cannot be written; `None` if it is accepted.
     pub refusal: Option<Refusal>,
-    /// The record was too large to keep its value.
+    /// Whether the record was too large to keep its value.
     pub body_omitted: bool,
     headers: Option<Box<OwnedHeaders>>,
-    /// `None`: a null key.
+    /// `None` if the record's key is null.
     key: Option<Range<usize>>,
     payload: Option<Range<usize>>,
 }
 
-/// What a record is to the database.
+/// Contents of a record, as the database stores them.
 #[derive(Debug)]
 pub enum Content {
     Evaluation {
@@ -82,46 +83,47 @@ pub enum Content {
         counts: bool,
         evaluated_at: i64,
         outcome: Outcome,
-        /// What the row counts with in its block of the hash chain; zeros where there is no chain.
+        /// Digest of the row for its block of the hash chain; zeros if the database keeps no chain.
         digest: Digest,
     },
     Definition(Box<FlagVersion>),
     Switched(Box<SwitchChange>),
     Conversion(Box<Reported>),
-    /// Not to be read.
+    /// No row: the record is refused.
     Nothing,
 }
 
-/// What an evaluation adds to its flag's usage.
+/// Contribution of one evaluation to its flag's usage.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     pub(super) enabled: bool,
     pub(super) is_error: bool,
-    /// Its number among the batch's.
+    /// Index of the variant's name in [`Batch::flags`].
     pub(super) variant: u32,
-    /// Or [`UNTIMED`].
+    /// Duration of the evaluation in nanoseconds, or [`UNTIMED`].
     pub(super) nanoseconds: i64,
 }
 
 pub(super) const UNTIMED: i64 = -1;
 
-/// Why a record is a dead letter.
+/// Reason why a record becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub code: &'static str,
     pub message: String,
 }
 
-/// What a batch adds to a flag.
+/// Sums that a batch adds to one flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
     pub environment: Arc<str>,
     pub flag: Arc<str>,
     pub evaluations: i64,
-    /// Microseconds since 1970.
+    /// Time of the latest evaluation, in microseconds since 1970.
     pub last_evaluated_at: i64,
     pub first_evaluated_at: i64,
-    /// Of those that found it off.
+    /// Time of the latest evaluation that returned disabled, in microseconds since 1970. `None`: every evaluation
+    /// returned enabled.
     pub last_off_at: Option<i64>,
 }
 
@@ -141,17 +143,17 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Whether there is nothing to be told to the database.
+    /// Whether the batch moves no position, so that there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.moves.is_empty()
     }
 
-    /// What it holds in memory.
+    /// Approximate memory use in bytes.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len() + self.encoded.len() + self.entries.len() * size_of::<Entry>()
     }
 
-    /// Empties it for another use; its memory is kept.
+    /// Empties the batch for reuse and keeps its allocations.
     pub fn clear(&mut self) {
         self.id = Uuid::now_v7();
         self.moves.clear();
@@ -162,7 +164,8 @@ impl Batch {
         self.bytes.clear();
     }
 
-    /// The record was looked at: `position` is where its partition now stands.
+    /// Records that a record was processed: `position` is the partition's new position. `from` is the position before
+    /// the record; it counts only for the batch's first record of the partition.
     pub fn advance(&mut self, position: &Position, from: i64) {
         if self.moves.is_empty() {
             self.opened = Instant::now();
@@ -180,7 +183,7 @@ impl Batch {
         }
     }
 
-    /// Enters the record as `content`.
+    /// Adds the record as `content`, with a refusal if it becomes a dead letter.
     pub fn enter(&mut self, record: &Record<'_>, content: Content, refusal: Option<Refusal>) {
         let key = record.key().map(|key| self.keep(key));
         let payload = (!record.is_null()).then(|| self.keep(record.payload()));
@@ -190,7 +193,7 @@ impl Batch {
         self.entries.push(Entry { partition, offset, content, refusal, body_omitted, headers, key, payload });
     }
 
-    /// Enters a record of more than [`MAX_RECORD_BYTES`] as a dead letter without its value, which is never copied.
+    /// Adds a record of more than [`MAX_RECORD_BYTES`] as a dead letter without its value, which is never copied.
     pub fn refuse_too_large(&mut self, record: &Record<'_>) {
         let bytes = record.size_bytes();
         let message = format!("{bytes} bytes uncompressed, at most {MAX_RECORD_BYTES} are allowed");
@@ -209,7 +212,7 @@ impl Batch {
         });
     }
 
-    /// Enters an evaluation that `encode` writes as a row.
+    /// Adds an evaluation, whose row `encode` appends to [`Batch::encoded`].
     pub fn evaluation(
         &mut self,
         record: &Record<'_>,
@@ -239,7 +242,7 @@ impl Batch {
         self.enter(record, content, None);
     }
 
-    /// Enters a refused record that was not read from Kafka.
+    /// Adds a refused record that was not read from Kafka.
     #[cfg(test)]
     pub(super) fn refuse_made_up(&mut self, offset: i64, key: &[u8], value: &[u8], headers: OwnedHeaders) {
         let (key, payload) = (Some(self.keep(key)), Some(self.keep(value)));
@@ -261,7 +264,7 @@ impl Batch {
         start..self.bytes.len()
     }
 
-    /// By their places.
+    /// Marks the entries at these indexes as refused.
     pub fn refuse(&mut self, refused: Vec<(usize, Refusal)>) {
         for (index, refusal) in refused {
             if let Some(entry) = self.entries.get_mut(index) {
@@ -270,20 +273,20 @@ impl Batch {
         }
     }
 
-    /// The partitions that brought evaluations, refused ones included: each of them adds a block to its hash chain.
+    /// Partitions with evaluations, including refused ones. Each of them adds a block to its hash chain.
     pub fn partitions_with_rows(&self) -> BTreeSet<i32> {
         let evaluations =
             self.entries.iter().filter(|entry| matches!(entry.content, Content::Evaluation { .. }));
         evaluations.map(|entry| entry.partition).collect()
     }
 
-    /// The entries that are to be written.
+    /// Entries that are not refused.
     pub fn accepted(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.refusal.is_none())
     }
 
-    /// What the accepted evaluations among `entries` add to each flag, in the order of environment and name: every
-    /// sink locks the flags in this order.
+    /// Sums per flag of the accepted evaluations among `entries`, ordered by environment and name. Every sink locks the
+    /// flags in this order, which prevents deadlocks.
     pub fn counts(&self, entries: &[Entry]) -> Vec<Count> {
         let mut counts: Vec<Option<Count>> = vec![None; self.flags.len()];
         for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
@@ -304,7 +307,7 @@ impl Batch {
         counts
     }
 
-    /// Rows to be written, by environment as metrics know it.
+    /// Number of accepted rows by environment label.
     pub fn rows_by_environment(&self) -> Vec<(Arc<str>, u64)> {
         let mut rows = vec![0; self.flags.environments().len()];
         for entry in self.accepted() {

@@ -1,4 +1,4 @@
-//! The hash chain that makes changes of the audit trail visible.
+//! Hash chain that reveals changes of the audit trail.
 //!
 //! ```text
 //!  rows of a batch ──► digest of each row ─┐ sorted
@@ -9,10 +9,11 @@
 //!                                       feature-flag-audit-checkpoints in Kafka, signed
 //! ```
 //!
-//! There is one chain per partition of the events topic. A batch adds a block for each partition that brings rows, in the transaction
-//! that writes them; each row carries its block's number. A row that is changed, added or removed afterwards no longer adds up to its
-//! block's hash, a changed block no longer fits the next one, and a chain that is rewritten as a whole no longer contains what the
-//! checkpoints say. `flagstream audit verify` checks all three.
+//! There is one chain per partition of the events topic. A batch adds a block for each partition with evaluations, in
+//! the transaction that writes the rows; each row contains its block's number. If a row is changed, added or removed
+//! afterwards, the rows no longer add up to their block's hash; a changed block no longer matches the next one; and a
+//! chain that is rewritten as a whole no longer contains the hashes of the checkpoints. `flagstream audit verify`
+//! checks all three.
 
 pub mod json;
 
@@ -21,21 +22,21 @@ use sha2::{Digest as _, Sha256};
 
 use super::evaluation::{Evaluation, Source};
 
-/// A SHA-256, or an HMAC with SHA-256 where there is a key.
+/// SHA-256 digest, or HMAC-SHA-256 if the deployment has a key.
 pub type Digest = [u8; 32];
 
-/// The hash before the first block of a chain.
+/// Previous hash of a chain's first block.
 pub const GENESIS: Digest = [0; 32];
 
 /// Bits of a row's `audit_block` that hold the block's number; the chain's number is above them.
 const NUMBER_BITS: u32 = 40;
 
-/// Computes digests, with a key if the deployment has one. Without a key everybody who can write to the database can also compute a
-/// consistent chain; what then shows a change is the checkpoints in Kafka.
+/// Computes digests, keyed if the deployment has a key. Without a key, anyone who can write to the database can also
+/// compute a consistent chain; then only the checkpoints in Kafka reveal a change.
 #[derive(Clone, Default)]
 pub struct Hasher(Option<Hmac<Sha256>>);
 
-/// Where a chain ends: what the next block follows.
+/// End of a chain, which the next block follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// Number of the chain in `audit_chains`.
@@ -46,12 +47,12 @@ pub struct Head {
     pub hash: Digest,
 }
 
-/// What a block says, apart from its place in the chain.
+/// Contents of a block, without its position in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     pub topic: String,
     pub partition: i32,
-    /// First offset of the events topic that the batch covers, and the first one behind it.
+    /// First offset of the events topic that the batch covers, and the offset behind the last one.
     pub from_offset: i64,
     pub to_offset: i64,
     pub rows: i64,
@@ -75,24 +76,24 @@ impl Head {
     }
 }
 
-/// The chain and the number in a row's `audit_block`.
+/// Splits a row's `audit_block` into the chain and the block's number.
 pub fn place(audit_block: i64) -> (i64, i64) {
     (audit_block >> NUMBER_BITS, audit_block & ((1 << NUMBER_BITS) - 1))
 }
 
 impl Hasher {
-    /// With `key`, digests cannot be computed by somebody who does not have it.
+    /// Creates a hasher. With `key`, only holders of the key can compute digests.
     pub fn new(key: Option<&[u8]>) -> Self {
         // HMAC takes keys of any length.
         Self(key.and_then(|key| Hmac::new_from_slice(key).ok()))
     }
 
-    /// Whether there is a key.
+    /// Whether the hasher has a key.
     pub fn is_keyed(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The digest of any bytes.
+    /// Returns the digest of `bytes`.
     pub fn digest(&self, bytes: &[u8]) -> Digest {
         match &self.0 {
             None => Sha256::digest(bytes).into(),
@@ -104,20 +105,21 @@ impl Hasher {
         }
     }
 
-    /// The digest of a row; `buffer` is only reused memory. How long the evaluation took is in no column and not covered.
+    /// Returns the digest of a row, using `buffer` as scratch memory. The evaluation's duration is in no column and is
+    /// not covered.
     pub fn row(&self, evaluation: &Evaluation<'_>, buffer: &mut Vec<u8>) -> Digest {
         buffer.clear();
         encode(evaluation, buffer);
         self.digest(buffer)
     }
 
-    /// The digest of a block's rows, whatever their order; sorts `digests`.
+    /// Returns the digest of a block's rows, independent of their order; sorts `digests`.
     pub fn rows(&self, digests: &mut [Digest]) -> Digest {
         digests.sort_unstable();
         self.digest(digests.as_flattened())
     }
 
-    /// The hash of the block with this number that follows `previous`.
+    /// Returns the hash of the block with this number that follows `previous`.
     pub fn block(&self, previous: &Digest, number: i64, block: &Block) -> Digest {
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(previous);
@@ -137,7 +139,8 @@ impl Hasher {
     }
 }
 
-/// Every column of a row but its id, each behind a mark or a length.
+/// Appends every column of a row except its id. Each has a tag byte, a fixed length or a length prefix, so that the
+/// encoding is unambiguous.
 fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(evaluation.event_id.as_bytes());
     text(Some(&evaluation.flag_name), out);

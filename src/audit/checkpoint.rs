@@ -1,7 +1,7 @@
-//! Publishes checkpoints: what the hash chains end with, signed, into a topic of Kafka.
+//! Publishes checkpoints to a Kafka topic: the last hash of each chain, signed if there is a key.
 //!
-//! Who may write to the database can rewrite a whole chain. What the checkpoints say cannot be taken back there, so that a rewritten chain
-//! no longer agrees with them.
+//! Anyone who can write to the database can rewrite a whole chain, but cannot change the checkpoints in Kafka, so that
+//! a rewritten chain no longer agrees with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::shutdown::Shutdown;
 
 use super::chain::{Hasher, json};
 
-/// How long the database may take for one checkpoint.
+/// Timeout of all database work for one checkpoint.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One process at a time publishes; the others see that nothing has changed since.
+/// Advisory lock that lets one process publish at a time; the others then find nothing changed.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('flagstream-checkpoint', 0))";
 const CHAINS: &str =
     "SELECT topic, partition, number, hash FROM audit_chains WHERE number > 0 ORDER BY topic, partition";
@@ -29,7 +29,7 @@ const LOGS: &str = "SELECT log, number, hash FROM audit_change_heads WHERE numbe
 const LAST: &str = "SELECT digest FROM audit_checkpoint";
 const NOTE: &str = "UPDATE audit_checkpoint SET digest = $1, published_at = now()";
 
-/// Publishes checkpoints at an interval.
+/// Publishes checkpoints at a fixed interval.
 #[derive(Debug)]
 pub struct Checkpoints {
     config: Arc<Config>,
@@ -38,7 +38,7 @@ pub struct Checkpoints {
     sender: Sender,
 }
 
-/// Why a checkpoint was not published. The next one covers what this one would have.
+/// Reason why a checkpoint was not published. The next checkpoint covers the same blocks.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error("{0}")]
@@ -72,7 +72,7 @@ impl Checkpoints {
         Self { config, database, hasher, sender }
     }
 
-    /// Publishes whenever the chains have grown, until `shutdown`.
+    /// Publishes a checkpoint at each interval if the chains have changed, until `shutdown`.
     pub async fn run(self, shutdown: Shutdown) {
         let mut failed = false;
         loop {
@@ -87,7 +87,7 @@ impl Checkpoints {
                     }
                 }
                 Err(error) => {
-                    // One line per outage.
+                    // Only the first failure of an outage is logged.
                     if !std::mem::replace(&mut failed, true) {
                         let hint = if error.is_missing_topic() {
                             "; create it with `flagstream topics apply`"
@@ -130,7 +130,7 @@ impl Checkpoints {
         let body = serde_json::to_vec(&checkpoint)?;
         let sent = self.sender.send(topic, &self.config.instance, &body, None).await;
         sent.map_err(|error| CheckpointError::Kafka { topic: topic.clone(), error })?;
-        // Behind the record: a checkpoint that is published twice does no harm, one that is not published would.
+        // The note follows the record: a checkpoint that is published twice does no harm, but a missing one would.
         sqlx::query(NOTE).bind(digest).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(true)
@@ -159,7 +159,7 @@ impl Checkpoints {
     }
 }
 
-/// Where the chains end, without when and by whom that was written.
+/// Bytes that identify the ends of the chains, without the checkpoint's time and instance.
 fn contents(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut bytes = Vec::new();
     for end in &checkpoint.chains {

@@ -1,4 +1,4 @@
-//! A version of a flag, read from the definitions topic.
+//! Flag versions, decoded from the definitions topic.
 
 use std::borrow::Cow;
 
@@ -11,24 +11,24 @@ use crate::store::record::{self, Key};
 use super::evaluation::Unreadable;
 use super::storable;
 
-/// A definition that came into force, or the flag's end.
+/// One version of a flag: a definition that came into force, or the flag's deletion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlagVersion {
     pub environment: String,
     pub name: String,
     pub version: i64,
-    /// The record's time: milliseconds since 1970.
+    /// Timestamp of the record, in milliseconds since 1970.
     pub in_force_ms: i64,
-    /// Who made it so.
+    /// User who made the change, or the definition's source if no user is recorded.
     pub actor: Option<String>,
-    /// `None`: the flag was deleted.
+    /// Definition of this version. `None`: the flag was deleted.
     pub defined: Option<Defined>,
 }
 
-/// What the flag cache shows of a definition.
+/// Columns of `feature_flags` that come from a definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Defined {
-    /// JSON text.
+    /// Definition as JSON text.
     pub definition: String,
     pub checksum: String,
     pub source: &'static str,
@@ -37,13 +37,13 @@ pub struct Defined {
     pub r#type: Option<String>,
     pub project: Option<String>,
     pub owner: Option<String>,
-    /// Percent, where one strategy of the flag rolls it out by one.
+    /// Rollout in percent. `None` unless exactly one strategy of the flag has one.
     pub rollout_percentage: Option<String>,
     pub target_users: Vec<String>,
 }
 
 impl FlagVersion {
-    /// Reads a record of the definitions topic; `value` is `None` for a tombstone, whose version and actor are in its
+    /// Decodes a record of the definitions topic. `value` is `None` for a tombstone, whose version and actor are in its
     /// headers.
     pub fn read(
         key: Option<&[u8]>,
@@ -73,8 +73,8 @@ impl FlagVersion {
 }
 
 impl Defined {
-    /// Reads what is shown of a definition as leniently as evaluation reads it (`flag::definition`), and refuses less: a
-    /// definition that is in force must have its version and its row.
+    /// Extracts the columns as leniently as evaluation reads a definition (`flag::definition`) and refuses less,
+    /// because every definition in force must have its version and its row.
     fn read(definition: &Definition) -> Result<Self, Unreadable> {
         let text = definition.definition.get();
         let feature: Value = serde_json::from_str(text)
@@ -103,7 +103,7 @@ impl Defined {
     }
 }
 
-/// The items of a list; none for null and for what is no list.
+/// Items of a list; empty for null and for any other type.
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -117,21 +117,21 @@ fn rollout(strategies: &[Value]) -> Option<String> {
         let parameters = &strategy["parameters"];
         lenient_text(&parameters["rollout"]).or_else(|| lenient_text(&parameters["percentage"]))
     });
-    // With more than one there is no such number.
+    // A single number cannot describe more than one rollout.
     percentages.next().filter(|_| percentages.next().is_none()).map(|text| text.replace('\0', ""))
 }
 
 fn target_users(strategies: &[Value]) -> Vec<String> {
     let listed = strategies.iter().filter(|strategy| is_named(strategy, "userWithId"));
     let listed = listed.flat_map(|strategy| match &strategy["parameters"]["userIds"] {
-        // Evaluation joins a list with commas.
+        // Evaluation joins a list with commas, too.
         Value::Array(users) => users.iter().filter_map(lenient_text).collect(),
         users => lenient_text(users).into_iter().collect::<Vec<_>>(),
     });
     let listed: Vec<String> = listed
         .flat_map(|users| users.split(',').map(|user| user.trim().to_owned()).collect::<Vec<_>>())
         .collect();
-    // On for these users, and nothing else is asked.
+    // Strategies whose only condition is that the user's id is in a list.
     let constrained =
         strategies.iter().filter(|strategy| is_named(strategy, "default") && strategy["local"].is_null());
     let constrained = constrained.flat_map(|strategy| match list(&strategy["constraints"]) {
@@ -183,7 +183,7 @@ mod tests {
         assert!(FlagVersion::read(Some(b"nonsense"), None, Some("9"), None, 5).is_err());
     }
 
-    /// Every shape that evaluation reads as "none" or as a text, in every place of a definition.
+    /// Tries every value that evaluation reads as "none" or as a text, at every path of a definition.
     #[test]
     fn whatever_evaluation_accepts_becomes_a_version() {
         let shapes =

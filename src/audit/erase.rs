@@ -1,13 +1,15 @@
-//! Removes a user from the audit trail, from experiments and from the history of flags, and records that this was done.
+//! Erases a user from the audit trail, from experiments and from the flags' history, and records the erasure in the
+//! change log.
 //!
 //! ```text
-//!  evaluations, exposures, conversions     removed, or kept without anything that says whose they are    rows.rs
+//!  evaluations, exposures, conversions     deleted, or kept without anything that identifies the user    rows.rs
 //!  change log, versions, deleted flags     the user's id is replaced in lists of users                   history.rs
-//!  flags in force, Kafka, Unleash, disks   not changed here: reported                                    Report::kept
+//!  flags in force, Kafka, Unleash, disks   not changed here; flags in force are reported                 Report
 //! ```
 //!
-//! Only the database is changed. Evaluations that are in Kafka and no rows yet become rows afterwards; `evaluation_count` counts what was
-//! evaluated, whoever asked, and stays. The hash chains stay valid: digests of what was erased are kept, and count in its place.
+//! Only the database is changed. Evaluations that are in Kafka but not yet in the database become rows afterwards.
+//! `evaluation_count` counts evaluations of all users and is not reduced. The hash chains stay valid, because the
+//! digests of erased rows are kept and replace the rows in a verification.
 
 mod history;
 mod redact;
@@ -23,41 +25,42 @@ use crate::database::{Database, DatabaseError, in_transaction};
 
 use super::chain::Hasher;
 
-/// What becomes of a user's rows.
+/// Treatment of a user's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erasure {
     /// The rows are deleted.
     Remove,
-    /// The evaluation stays, nothing in it tells of whom.
+    /// The rows stay, without anything that identifies the user.
     Anonymise,
 }
 
-/// An erasure that is asked for.
+/// Request to erase one user.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
-    /// The texts that this user is written as.
+    /// Spellings of the user's id in the database.
     pub users: &'a [String],
     pub how: Erasure,
-    /// Who asks for it, and why.
+    /// User who requests the erasure, and the reason.
     pub author: Author<'a>,
 }
 
-/// What was erased, and what is left.
+/// Result of an erasure.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The erasure's own id, by which the change log names it. Nothing in it refers to the user.
+    /// Id of the erasure in the change log. Nothing in it refers to the user.
     pub erasure_id: String,
-    /// Evaluations, exposures and conversions.
+    /// Number of erased evaluations, exposures and conversions.
     pub rows: u64,
-    /// Entries of the change log from which the user was taken.
+    /// Number of change log entries from which the user was removed.
     pub changes: u64,
-    /// Recorded versions of flags from which the user was taken.
+    /// Number of recorded flag versions from which the user was removed.
     pub versions: u64,
-    /// Flags in force whose rules name the user, as `environment/name`. They mean something else without; change them where they are managed.
+    /// Flags in force whose rules name the user, as `environment/name`. They are not changed, because without the user
+    /// they would evaluate differently; edit them where they are managed.
     pub flags_in_force: Vec<String>,
 }
 
-/// Erases a user and enters the erasure into the change log.
+/// Erases a user and adds an entry to the change log.
 pub async fn user(database: &Database, hasher: &Hasher, order: &Order<'_>) -> Result<Report, DatabaseError> {
     let mut report = Report { erasure_id: Uuid::now_v7().to_string(), ..Report::default() };
     for user in order.users {
@@ -73,7 +76,7 @@ pub async fn user(database: &Database, hasher: &Hasher, order: &Order<'_>) -> Re
     Ok(report)
 }
 
-/// The change log says that there was an erasure, when, by whom and how much; not whose it was.
+/// Adds an entry to the change log with the time, author and extent of the erasure, but not the user.
 async fn record(database: &Database, order: &Order<'_>, report: &Report) -> Result<(), DatabaseError> {
     let action = match order.how {
         Erasure::Remove => "removed",

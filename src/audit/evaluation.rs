@@ -1,4 +1,4 @@
-//! One evaluation, read from its event and ready to become a row.
+//! Evaluations, decoded from their events and ready to become rows.
 
 mod fields;
 
@@ -14,12 +14,12 @@ use super::switch::SwitchChange;
 
 use self::fields::{boolean, missing, number, present, short, source, text};
 
-/// Deepest nesting of an event: that of a request, and the event around it.
+/// Deepest nesting of an event: a request's limit and the levels that the event adds around it.
 const MAX_DEPTH_LEVELS: usize = crate::message::request::MAX_DEPTH_LEVELS + 4;
-/// Longest name of a flag or an environment in a row, in bytes: an index must be able to hold it.
+/// Longest flag or environment name in a row, in bytes, so that the name fits into an index.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// What a row says. Texts are borrowed from the event where they need no change.
+/// One row of evaluations. Texts are borrowed from the event if they need no change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation<'a> {
     pub event_id: Uuid,
@@ -28,9 +28,9 @@ pub struct Evaluation<'a> {
     pub user_id: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,
     pub environment: Cow<'a, str>,
-    /// For booleans.
+    /// Value of a boolean flag. `None` for every other type.
     pub result: Option<bool>,
-    /// JSON text, for every other type.
+    /// Value of a flag of any other type, as JSON text.
     pub evaluated_value: Option<Cow<'a, str>>,
     pub enabled: bool,
     pub variant: Option<Cow<'a, str>>,
@@ -38,32 +38,32 @@ pub struct Evaluation<'a> {
     pub error_code: Option<Cow<'a, str>>,
     pub error_message: Option<Cow<'a, str>>,
     pub flag_version: Option<i64>,
-    /// Of the snapshot that answered.
+    /// Version of the snapshot that the evaluation used.
     pub flags_version: Option<i64>,
-    /// That was asked for, where one was.
+    /// Value type that the request asked for. `None`: the request named none.
     pub value_type: Option<Cow<'a, str>>,
-    /// The block of the hash chain that the row belongs to ([`super::chain::place`]). `None` before it is known, and for rows outside the
-    /// chain.
+    /// Block of the hash chain that the row belongs to ([`super::chain::place`]). `None` until it is known, and for
+    /// rows outside the chain.
     pub audit_block: Option<i64>,
-    /// JSON text.
+    /// Evaluation context as JSON text.
     pub context: Cow<'a, str>,
-    /// JSON text.
+    /// Default value as JSON text.
     pub default_value: Option<Cow<'a, str>>,
-    /// Microseconds since 1970.
+    /// Time of the evaluation, in microseconds since 1970.
     pub evaluated_at: i64,
-    /// How long it took, where that was looked at.
+    /// Duration of the evaluation in nanoseconds. `None`: not measured.
     pub evaluation_ns: Option<i64>,
     pub source: Source<'a>,
-    /// Something is written differently from the event, as a database cannot hold it.
+    /// Whether some value was changed because a database cannot hold the original.
     pub amended: bool,
 }
 
-/// Where the evaluation was asked for.
+/// Origin of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source<'a> {
     Kafka {
         topic: Cow<'a, str>,
-        /// The topic's own id, which tells one that was made anew under its name.
+        /// Kafka's topic id, which distinguishes a recreated topic of the same name.
         topic_id: Option<Cow<'a, str>>,
         partition: i32,
         offset: i64,
@@ -73,22 +73,22 @@ pub enum Source<'a> {
     Unknown,
 }
 
-/// What a record of the events topic is.
+/// Decoded record of the events topic.
 #[derive(Debug)]
 pub enum Event<'a> {
     Evaluated(Box<Evaluation<'a>>),
-    /// A kill switch was turned.
+    /// Change of a kill switch.
     Switched(Box<SwitchChange>),
-    /// A change of a flag, or a kind of event that is not ours to keep.
+    /// Change of a flag, or an event type that the sink does not store.
     Other,
 }
 
-/// Why an event cannot become a row.
+/// Reason why an event cannot become a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
-/// The members as they stand.
+/// Members of an event, not yet validated.
 #[derive(Debug, Default)]
 struct Members<'a> {
     event_type: Option<Cow<'a, str>>,
@@ -116,7 +116,7 @@ struct Members<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Reads the value of a record of the events topic.
+    /// Decodes the value of a record of the events topic.
     pub fn read(payload: &'a [u8]) -> Result<Self, Unreadable> {
         let text = std::str::from_utf8(payload).map_err(|error| {
             Unreadable(format!("expected UTF-8, got an invalid byte at {}", error.valid_up_to()))
@@ -136,12 +136,12 @@ impl<'a> Event<'a> {
 }
 
 impl Evaluation<'_> {
-    /// When the request was made, as its event's id tells (milliseconds since 1970).
+    /// Time of the request in milliseconds since 1970, taken from the event's id.
     pub fn requested_ms(&self) -> i64 {
         i64::try_from(self.event_id.as_u128() >> 80).unwrap_or_default()
     }
 
-    /// Whether it counts for a flag: unknown flags are not counted anywhere.
+    /// Whether the evaluation counts for its flag. Unknown flags are not counted.
     pub fn counts(&self) -> bool {
         self.flag_version.is_some()
     }
@@ -186,7 +186,7 @@ impl<'a> Members<'a> {
             "evaluation_ns" => self.evaluation_ns = number(key, span)?,
             "source" => self.source = Some(source(span)?),
             "override" => self.has_switch = present(span).is_some(),
-            // Of a later version of this software.
+            // Newer versions of flagstream may add members.
             _ => {}
         }
         Ok(())
@@ -236,7 +236,7 @@ impl<'a> Members<'a> {
 }
 
 impl Evaluation<'_> {
-    /// Changes what a database cannot hold, and notes that it did.
+    /// Replaces values that a database cannot hold, and sets `amended` if there were any.
     fn make_storable(&mut self) {
         let names = [&mut self.flag_name, &mut self.environment];
         let mut amended = names.into_iter().fold(false, |amended, name| {

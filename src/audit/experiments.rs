@@ -1,4 +1,4 @@
-//! What a batch has for experiments: users who were exposed, and conversions.
+//! Writes a batch's exposures and conversions to the tables of experiments.
 
 use ahash::AHashMap;
 
@@ -13,8 +13,8 @@ use super::evaluation::{Evaluation, Event};
 use super::rows::WriteError;
 use super::take::INVALID_CONVERSION;
 
-/// Writes what the accepted entries of a batch have, at the end of its transaction. Returns what is known from its commit
-/// on.
+/// Writes the exposures and conversions of a batch's accepted entries at the end of its transaction. Returns the
+/// exposures, which the caller marks as known after the commit.
 pub(super) async fn enter(
     tables: &mut impl Tables,
     batch: &Batch,
@@ -43,10 +43,10 @@ fn reported(batch: &Batch) -> impl Iterator<Item = (usize, &Reported)> {
     })
 }
 
-/// A conversion, and the experiment that it is for.
+/// Conversion, with the id of its experiment.
 type Matched<'b> = (i64, &'b Reported);
 
-/// With the experiments that they are for; or which of them have none that could use them, and why.
+/// Matches conversions with their experiments. `Err`: the conversions that no experiment accepts, each with its reason.
 fn converted<'b>(
     conversions: &[(usize, &'b Reported)],
     designs: &[(i64, Design)],
@@ -77,7 +77,7 @@ fn may_expose(entry: &Entry) -> bool {
 
 fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
     let mut exposures = Exposures::default();
-    // A batch has few flags, and most of them no experiment.
+    // A batch has few flags, and most of them have no experiment.
     let mut of_flags: AHashMap<usize, Vec<&Running>> = AHashMap::new();
     for entry in batch.accepted().filter(|entry| may_expose(entry)) {
         let Content::Evaluation { flag, evaluated_at, .. } = entry.content else { continue };
@@ -91,7 +91,7 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
         if !of_flag.iter().any(|running| running.covers(evaluated_at)) {
             continue;
         }
-        // It was read before.
+        // The event was decoded before, so this cannot fail.
         if let Ok(Event::Evaluated(evaluation)) = Event::read(batch.payload(entry).unwrap_or_default())
             && let Some((user, variant, version)) = exposed(&evaluation)
         {
@@ -103,7 +103,7 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
     exposures
 }
 
-/// The user and the variant that was chosen, under which version.
+/// Returns the user, the variant and the flag's version. `None` if the evaluation lacks one of them.
 fn exposed<'e>(evaluation: &'e Evaluation<'_>) -> Option<(&'e str, &'e str, i64)> {
     let some = |text: &'e Option<std::borrow::Cow<'_, str>>| text.as_deref().filter(|text| !text.is_empty());
     Some((some(&evaluation.user_id)?, some(&evaluation.variant)?, evaluation.flag_version?))

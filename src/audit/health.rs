@@ -1,4 +1,4 @@
-//! The health of one lane of the sink: how its writer is doing, and what happened that an operator has to know about.
+//! Health of one sink pipeline: the state of its writer, and notices that an operator has to see.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::health::{Report, Reporter, State};
 
-/// How long health reports an event that is over, such as lost records.
+/// How long health reports a past event, such as lost records.
 const NOTICE_TTL: Duration = Duration::from_secs(600);
-/// Most notices at a time; the oldest go first.
+/// Upper bound of notices; the oldest are dropped first.
 const MAX_NOTICES_COUNT: usize = 16;
 
-/// Reports the state of a lane together with its notices: with any notice a lane that works is `degraded`.
+/// Reports the state of a pipeline together with its notices. A working pipeline with notices is `degraded`.
 #[derive(Debug)]
 pub struct LaneHealth {
     reporter: Reporter,
@@ -20,7 +20,7 @@ pub struct LaneHealth {
 
 #[derive(Debug)]
 struct Inner {
-    /// The state that the writer or the lane reported last.
+    /// State that the writer or the pipeline reported last.
     state: State,
     detail: Option<String>,
     notices: VecDeque<Notice>,
@@ -31,7 +31,7 @@ struct Notice {
     /// A later notice of the same subject replaces this one.
     subject: String,
     text: String,
-    /// `None`: until it is withdrawn.
+    /// Expiry of the notice. `None`: it stays until it is withdrawn.
     until: Option<Instant>,
 }
 
@@ -53,12 +53,12 @@ impl LaneHealth {
         self.change(|inner| (inner.state, inner.detail) = (State::Down, Some(detail.to_string())));
     }
 
-    /// Reports something that is over, for ten minutes.
+    /// Reports a past event for ten minutes.
     pub fn notice(&self, subject: impl Into<String>, text: impl Into<String>) {
         self.enter(subject.into(), text.into(), Some(Instant::now() + NOTICE_TTL));
     }
 
-    /// Reports a lasting condition until `None` is reported for the same subject.
+    /// Reports an ongoing condition, until `None` is passed for the same subject.
     pub fn condition(&self, subject: &str, text: Option<String>) {
         match text {
             Some(text) => self.enter(subject.to_owned(), text, None),
@@ -66,7 +66,7 @@ impl LaneHealth {
         }
     }
 
-    /// Lets notices expire. To be called every second or so.
+    /// Removes expired notices. Must be called about once a second.
     pub fn refresh(&self) {
         self.change(|_| {});
     }

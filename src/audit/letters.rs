@@ -1,16 +1,15 @@
-//! Records that cannot become rows, on their way to the dead letters: each once, as far as their readers are
-//! `read_committed`.
+//! Sends records that cannot become rows to the dead-letter topic. A `read_committed` consumer sees each of them once.
 //!
 //! ```text
-//!  database:  … rows, positions locked and moved │                        │ COMMIT
-//!  Kafka:                                        │ letters + how far, one │
-//!                                                │ transaction            │
+//!  database:  … rows, positions locked and moved │                           │ COMMIT
+//!  Kafka:                                        │ dead letters and offset,  │
+//!                                                │ one transaction           │
 //! ```
 //!
-//! Whoever dies between the two commits leaves letters whose records are read again. So the letters' transaction also
-//! says how far they are, as the committed offset of a group that nobody joins; a later sink sends only what comes
-//! after. Nobody else can be at it: the positions are locked in the database, and the transactional id is the
-//! partition's, so that a former owner is fenced.
+//! If a process dies between the two commits, its dead letters are in Kafka and the same records are read again. So the
+//! Kafka transaction also commits how far the dead letters are sent, as the offset of a consumer group without members;
+//! the next sink sends only later ones. Concurrent senders are excluded: the positions are locked in the database, and
+//! the transactional id contains the partition, so that a previous owner is fenced.
 
 mod desk;
 
@@ -27,30 +26,30 @@ use super::position::Log;
 
 use self::desk::{CALL_TIMEOUT, Desk, life};
 
-/// Letters in one transaction.
+/// Upper bound of dead letters in one Kafka transaction.
 const TRANSACTION_LETTERS_MAX: usize = 500;
 
-/// Sends dead letters; a partition's producer is made with the first of them.
+/// Sends dead letters. A partition's producer is created with its first dead letter.
 #[derive(Debug)]
 pub struct Letters {
     config: Arc<Config>,
     desks: BTreeMap<i32, Desk>,
 }
 
-/// How much of its record a dead letter repeats.
+/// Parts of its record that a dead letter contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
-    /// Key and headers.
+    /// Key and headers, without the value.
     WithoutBody,
-    /// Neither key nor headers: the reason, topic, partition and offset.
+    /// Only the reason, topic, partition and offset.
     CoordinatesOnly,
 }
 
-/// One of them: a record, and why it is none of the rows.
+/// Refused record, with the reason.
 type Letter<'b> = (&'b Entry, &'b Refusal);
 
-/// Why dead letters are not sent. The batch waits.
+/// Reason why dead letters were not sent. The batch is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum LetterError {
     #[error("dead letters: {0}")]
@@ -64,7 +63,7 @@ pub enum LetterError {
 }
 
 impl LetterError {
-    /// Whether this client or a broker refused a record itself, so that sending it again would end the same way.
+    /// Whether the client or the broker rejected a record, so that a retry would fail the same way.
     fn is_refusal(&self) -> bool {
         match self {
             Self::Undelivered(code) => is_refusal(*code),
@@ -81,8 +80,8 @@ impl Letters {
         Self { config, desks: BTreeMap::new() }
     }
 
-    /// Sends the refused entries of a batch that were not sent yet, and returns once they are committed. Blocks. The
-    /// positions of its partitions must be held in the database.
+    /// Sends the refused entries of a batch that were not sent before, and returns once they are committed. Blocks. The
+    /// caller must hold the database locks on the positions of the batch's partitions.
     pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), LetterError> {
         let mut letters: BTreeMap<i32, Vec<Letter<'_>>> = BTreeMap::new();
         for entry in &batch.entries {
@@ -109,7 +108,8 @@ impl Letters {
             Err(error) if error.is_refusal() => {}
             sent => return sent,
         }
-        // The broker refuses many records for the sake of one; which one shows when each is alone.
+        // The broker rejects a whole produce request because of one record. Sending each record alone shows which one
+        // it is.
         let mut refused_bytes = usize::MAX;
         for letter in letters {
             self.send_alone(log, batch, partition, letter, &mut refused_bytes)?;
@@ -117,8 +117,8 @@ impl Letters {
         Ok(())
     }
 
-    /// Sends one dead letter with as much of its record as is accepted. Bodies of `refused_bytes` or more are known to be
-    /// refused.
+    /// Sends one dead letter with as much of its record as the broker accepts. Bodies of `refused_bytes` or more are
+    /// known to be rejected.
     fn send_alone(
         &mut self,
         log: &Log,
@@ -139,7 +139,7 @@ impl Letters {
             Err(error) if error.is_refusal() => {}
             sent => {
                 if sent.is_ok() && bytes > 0 {
-                    // The body was the reason.
+                    // The letter was accepted without its body, so the body was the reason.
                     *refused_bytes = bytes.min(*refused_bytes);
                 }
                 return sent;
@@ -148,7 +148,8 @@ impl Letters {
         self.commit(log, batch, partition, letters, Extent::CoordinatesOnly)
     }
 
-    /// After an error the partition's producer is made anew: that fences what is left of its transaction.
+    /// Commits dead letters in one transaction. After an error the partition's producer is dropped: its replacement
+    /// fences whatever is left of the transaction.
     fn commit(
         &mut self,
         log: &Log,

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-//! Dead letters that this client or the broker refuses, on a mock broker.
+//! Dead letters that the client or the broker rejects, on a mock broker.
 
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ impl Scene {
         Letters::new(Arc::clone(&self.config)).send(&self.log, batch)
     }
 
-    /// The dead letters of these many records, by the record's offset.
+    /// Reads `count` dead letters, by the offset of the original record.
     fn letters(&self, count: usize) -> BTreeMap<i64, ReadLetter> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())
@@ -97,7 +97,8 @@ fn what_this_client_refuses_is_sent_with_as_much_as_it_takes() {
 
 #[test]
 fn what_a_broker_refuses_is_sent_with_less_each_time() {
-    // The refusals of: all letters together, each alone, without a body, with coordinates only.
+    // Rejections of, in this order: all letters in one request, the letter alone, without its body, with coordinates
+    // only.
     for (refusals, expected) in [(1, (true, true)), (2, (false, true)), (3, (false, false))] {
         let scene = Scene::new();
         scene.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refusals]);

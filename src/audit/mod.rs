@@ -1,4 +1,4 @@
-//! The audit sink: every evaluation becomes one row, whatever crashes.
+//! The audit sink: writes every evaluation to the database as exactly one row, whatever crashes.
 //!
 //! ```text
 //!  feature-flag-events ──► reader (thread) ── batch ──► writer (task) ──► one transaction of the database:
@@ -9,13 +9,14 @@
 //!                               and conflict                └──► feature-flag-dead-letters (what cannot be a row)
 //! ```
 //!
-//! The database says where the sink stands, and nothing else does: a batch that is written twice, by a successor, by
-//! a process thought dead, or after a commit that nobody confirmed, finds the positions moved and changes nothing.
-//! A repetition within the topic is known by its source ([`position::Sources`]), or by its number where it has none
-//! ([`streams::Streams`]).
+//! The database is the only authority on the sink's position. The transaction that writes a batch also moves the
+//! positions, and only from the offsets at which the batch began. A batch that is written twice (by the next owner of
+//! the partition, by a process that was presumed dead, or after a commit without confirmation) finds the positions
+//! moved and changes nothing. Duplicates within the topic are recognised by their source ([`position::Sources`]), or by
+//! their sequence number if they have none ([`streams::Streams`]).
 //!
-//! A second lane of the same kind brings the definitions topic into `feature_flags` and `feature_flag_versions`, a third
-//! one conversions to their experiments.
+//! A second pipeline of the same kind writes the definitions topic to `feature_flags` and `feature_flag_versions`. A
+//! third one writes conversions to their experiments.
 
 pub mod batch;
 pub mod chain;
@@ -70,14 +71,15 @@ use self::sqlite::SqliteRows;
 use self::take::{Conversions, Definitions, Evaluations};
 use self::writer::Writer;
 
-/// Stands for any environment that this deployment does not serve, as in the evaluator's metrics.
+/// Environment label in metrics for every environment that this deployment does not serve, as in the evaluator's
+/// metrics.
 const UNSERVED: &str = "(unserved)";
-/// Most records out of one fetch: a batch is full at once, or larger by these.
+/// Upper bound of the records of one fetch, and so of the records by which a batch can exceed its limit.
 const FETCH_RECORDS: usize = 512;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What the sink needs.
+/// Dependencies of the sink.
 #[derive(Debug, Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
@@ -88,7 +90,7 @@ pub struct Parts {
     pub lanes: Lanes,
 }
 
-/// Where each lane reports how it is doing.
+/// Health and progress reporters of the three pipelines.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     pub evaluations: LaneReports,
@@ -96,7 +98,7 @@ pub struct Lanes {
     pub conversions: LaneReports,
 }
 
-/// Where one lane reports how it is doing.
+/// Health and progress reporters of one pipeline.
 #[derive(Debug, Clone)]
 pub struct LaneReports {
     pub health: Reporter,
@@ -104,7 +106,7 @@ pub struct LaneReports {
 }
 
 impl Lanes {
-    /// Each lane reports as a part of the process's health of its own.
+    /// Registers a health component and a progress report for each pipeline.
     pub fn new(registry: &Registry, config: &Config, metrics: &Metrics) -> Self {
         let lane = |name, topic: &str, is_main| {
             let progress = Progress::new(topic, &config.health, metrics.audit.partition_gauges(is_main));
@@ -129,8 +131,8 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts a thread per lane; they run until the shutdown token is cancelled. Within a runtime, on which the
-    /// database is written.
+    /// Starts one thread per pipeline; the threads run until the shutdown token is cancelled. Must be called within a
+    /// Tokio runtime, which then runs the database writes.
     pub fn start(parts: &Parts) -> io::Result<Self> {
         let lanes = match &parts.database {
             Database::Postgres(database) => {
@@ -162,13 +164,13 @@ impl Threads for Sink {
     }
 }
 
-/// One topic on its way into the database.
+/// Pipeline of one topic into the database.
 struct Lane<M> {
     parts: Parts,
     health: Arc<LaneHealth>,
     progress: Progress,
     topic: String,
-    /// In the names of the consumer group and its members.
+    /// Part of the names of the consumer group and its members.
     role: &'static str,
     what: &'static str,
     rows: M,
@@ -214,7 +216,8 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
 }
 
 impl<R: Rows, M: Fn() -> R> Lane<M> {
-    /// Whatever is wrong with a session ends it; the next one begins where the database says.
+    /// Runs sessions until shutdown. An error ends the session; after a backoff the next one starts from the database's
+    /// positions.
     fn run<T: Take>(self, take: impl Fn() -> T) {
         let mut backoff = MIN_BACKOFF;
         while !self.parts.shutdown.is_cancelled() {
@@ -264,23 +267,23 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
             };
             reader.run()
         });
-        // What it may still be writing is written whole, or not at all.
+        // The transaction that is still open is either committed as a whole or rolled back.
         writer.abort();
         ended
     }
 }
 
-/// What the digests of the audit trail's hash chains are computed with.
+/// Returns the hasher for the audit trail's hash chains, keyed if the configuration has a chain key.
 pub fn hasher(config: &Config) -> Hasher {
     Hasher::new(config.audit.chain_key.as_ref().map(|key| key.expose().as_bytes()))
 }
 
-/// A static member of the sinks' group.
+/// Creates a consumer that is a static member of the sink's group.
 fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, KafkaError> {
     let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
     let mut settings = client::member(config, role, role, &name);
     settings.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "16384");
-    // The end of a partition is behind its last record where transaction markers follow it.
+    // The end of a partition lies behind its last record if transaction markers follow that record.
     settings.set("enable.partition.eof", "true");
     BatchConsumer::subscribe(&settings, topic, FETCH_RECORDS)
 }

@@ -1,60 +1,60 @@
-//! Where the sink stands in a partition, and which results it has taken already.
+//! Position of the sink in a partition, and the results that it has already processed.
 
 use serde::{Deserialize, Serialize};
 
 use super::evaluation::{Evaluation, Source};
 use super::streams::Streams;
 
-/// Most partitions of requests whose last result is remembered per partition of events. There is one, unless several
-/// deployments share an events topic.
+/// Upper bound of request partitions that are remembered per events partition. An events partition has one, unless
+/// several deployments share the events topic.
 const MAX_SOURCES_COUNT: usize = 100;
 
-/// A topic in its present life.
+/// Identifies a topic, also if it is deleted and recreated under the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     pub topic: String,
-    /// The topic's own id: a topic made anew has another one.
+    /// Kafka's topic id; a recreated topic has a new one.
     pub id: String,
 }
 
-/// Where the sink stands in one partition.
+/// Position of the sink in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     pub partition: i32,
     pub next_offset: i64,
-    /// Grows when the log is found to be cut under the same topic id.
+    /// Number of times that the log was found truncated under the same topic id.
     pub generation: i32,
     pub sources: Sources,
     pub streams: Streams,
-    /// The `audit_block` of the next rows; `None` where the database keeps no hash chain.
+    /// The `audit_block` of the next rows. `None`: the database keeps no hash chain.
     pub next_block: Option<i64>,
 }
 
-/// The last result taken of each partition of requests.
+/// Last result that was processed from each partition of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources(Vec<Mark>);
 
-/// The last result taken of one partition of requests.
+/// Last result that was processed from one partition of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     topic: String,
-    /// The requests topic's own id, where the event has it.
+    /// Kafka's id of the requests topic. `None`: the event does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     topic_id: Option<String>,
     partition: i32,
     offset: i64,
     index: i32,
-    /// The latest time of any request so far, in milliseconds since 1970.
+    /// Latest time of any request so far, in milliseconds since 1970.
     time_ms: i64,
 }
 
 impl Sources {
-    /// Notes a result. `false`: it was taken before.
+    /// Records a result. `false`: the result is a duplicate.
     ///
-    /// Results of a partition come in the order of their requests, so what does not come after the last one is a
-    /// repetition (`at_least_once` writes some after a crash). Requests of a topic that was made anew count from its
-    /// beginning: its id tells. Only where an event has no id, or the log of the topic was cut, the request's time decides: one
-    /// that is younger than any seen is another request.
+    /// Results of a partition arrive in the order of their requests, so a result that does not follow the last one is a
+    /// duplicate (`at_least_once` writes some after a crash). A recreated requests topic has a new topic id and is
+    /// tracked from its beginning. If an event has no topic id, or the requests topic was truncated, the request's time
+    /// decides: a request that is later than all before it is a new one.
     pub fn take(&mut self, evaluation: &Evaluation<'_>) -> bool {
         let Source::Kafka { topic, topic_id, partition, offset, index } = &evaluation.source else {
             return true;
@@ -77,7 +77,7 @@ impl Sources {
             return true;
         };
         let Some(mark) = self.0.get_mut(at) else { return true };
-        // The id was not known until now.
+        // Events of older evaluators have no topic id; take the id from the first event that has one.
         mark.topic_id = mark.topic_id.take().or_else(|| topic_id.map(str::to_owned));
         if (*offset, *index) <= (mark.offset, mark.index) && time_ms <= mark.time_ms {
             return false;
@@ -87,8 +87,8 @@ impl Sources {
         true
     }
 
-    /// The mark of a partition of requests: of the topic of this id, or one whose id is not known. For an event without an
-    /// id (of an older evaluator) the latest of its partition.
+    /// Index of the mark of a partition of requests: the one with this topic id, or else one whose id is unknown. For
+    /// an event without an id (from an older evaluator), the latest mark of its partition.
     fn find(&self, topic: &str, topic_id: Option<&str>, partition: i32) -> Option<usize> {
         let is_of = |mark: &Mark| mark.partition == partition && mark.topic == topic;
         let known = |mark: &Mark| is_of(mark) && mark.topic_id.as_deref() == topic_id;
@@ -138,7 +138,7 @@ mod tests {
         assert!(take(&mut sources, 0, 5, 0, 1_000));
         assert!(take(&mut sources, 0, 5, 1, 1_000));
         assert!(take(&mut sources, 1, 2, 0, 900));
-        // Its clock went backwards.
+        // The sender's clock went backwards.
         assert!(take(&mut sources, 0, 9, 0, 500));
         for (offset, index, ms) in [(5, 0, 1_000), (5, 1, 1_000), (9, 0, 500)] {
             assert!(!take(&mut sources, 0, offset, index, ms), "{offset} {index}");
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_topics_id_decides_whatever_senders_clocks_say() {
         let mut sources = Sources::default();
-        // A sender whose clock is an hour ahead was here.
+        // This sender's clock was an hour ahead.
         assert!(take_of(&mut sources, Some("one"), 0, 100, 0, 3_600_000));
         assert!(!take_of(&mut sources, Some("one"), 0, 100, 0, 3_600_000));
         for offset in 0..200 {

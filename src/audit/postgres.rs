@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!  BEGIN
-//!    are the positions where the batch says?          a look, so that a batch of the past costs no COPY
+//!    are the positions those of the batch?            without a lock, so that an outdated batch costs no COPY
 //!    COPY feature_flag_evaluations … BINARY
-//!    the positions again, FOR UPDATE                  now nobody else can move them
-//!    UPDATE sink_offsets, sink_streams, feature_flags in a fixed order, so that sinks never wait in a circle
+//!    the same check FOR UPDATE                        locks the positions until the end
+//!    UPDATE sink_offsets, sink_streams, feature_flags in a fixed order, so that sinks cannot deadlock
 //!    exposures and conversions of experiments
 //!    dead letters, committed in Kafka                 if there are any
 //!  COMMIT
 //! ```
 //!
-//! Rows that others wait for are locked last and for as short as can be: a process that is frozen in the middle of
-//! its `COPY` holds up nobody.
+//! Rows that other sinks wait for are locked last and as briefly as possible: a process that stalls during its `COPY`
+//! blocks no other.
 
 mod chain;
 pub mod copy;
@@ -43,26 +43,27 @@ use self::flags::{count, define, log_switch};
 
 pub use house::AHEAD_DAYS;
 
-/// How long Postgres may take for a batch before its connection is given up.
+/// Timeout of one operation; afterwards the connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same in Postgres, a little earlier, so that a lost client's work ends too.
+/// Timeouts on the server are a little shorter, so that the work of a lost client ends too.
 const SETTINGS: &str = "SET statement_timeout = '50s'; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '10s'; SET TIME ZONE 'UTC'";
-/// Most bytes that are handed to the connection at once.
+/// Bytes per `CopyData` message.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Postgres, by one connection of the sink's own.
+/// Writes the audit trail to Postgres over one dedicated connection.
 #[derive(Debug)]
 pub struct PostgresRows {
     database: PostgresDatabase,
-    /// `None`: to be made anew. After any error there is no telling what state the old one is in.
+    /// Connection of the sink. `None` after an error, because the old connection is in an unknown state; the next call
+    /// opens a new one.
     connection: Option<PgConnection>,
-    /// Exposures that are in the tables.
+    /// Exposures that are already in the tables.
     known: Known,
     hasher: Hasher,
 }
 
-/// A row of `sink_offsets`.
+/// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
 type Standing = (i32, i64, i32, String, Option<String>);
 
 impl PostgresRows {
@@ -82,7 +83,7 @@ impl PostgresRows {
         Ok(self.connection.insert(connection))
     }
 
-    /// Does something with the connection, in time; after an error the connection is not used again.
+    /// Runs an operation on the connection with [`WRITE_TIMEOUT`]. After an error the connection is dropped.
     async fn with<T, E: From<DatabaseError>>(
         &mut self,
         what: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E> + Send,
@@ -221,7 +222,7 @@ async fn standing(
     Ok(query.bind(&log.topic).bind(&log.id).bind(partitions).fetch_all(connection).await?)
 }
 
-/// How the batch has ended already, if it has.
+/// Returns how the write has already ended. `None`: the positions are those of the batch, so it can be written.
 fn compare(standing: &[Standing], batch: &Batch) -> Option<Written> {
     let id = batch.id.to_string();
     if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
@@ -236,7 +237,7 @@ fn compare(standing: &[Standing], batch: &Batch) -> Option<Written> {
     (!unmoved).then_some(Written::Conflict)
 }
 
-/// Writes the accepted ones among `entries`.
+/// Writes the rows, flag versions and kill switch changes of the accepted entries.
 async fn enter(
     transaction: &mut Transaction<'_, Postgres>,
     batch: &Batch,
@@ -258,14 +259,14 @@ async fn enter(
         match &entry.content {
             Content::Definition(version) => define(transaction, version).await?,
             Content::Switched(change) => log_switch(transaction, change).await?,
-            // Those last, once it is known that this batch is the next one.
+            // Conversions are written last, once the locked positions confirm that this batch is the next one.
             Content::Evaluation { .. } | Content::Conversion(_) | Content::Nothing => {}
         }
     }
     Ok(())
 }
 
-/// The encoded rows of the accepted entries, in pieces as large as can be.
+/// Byte ranges of the accepted entries' rows, with adjacent rows merged.
 fn runs(entries: &[Entry]) -> impl Iterator<Item = Range<usize>> {
     let mut rows =
         entries.iter().filter(|entry| entry.refusal.is_none()).filter_map(|entry| match &entry.content {

@@ -1,8 +1,8 @@
-//! Reads a topic into batches, on a thread of its own, and hands them to the writer one at a time.
+//! Reads a topic into batches, on its own thread, and hands them to the writer one at a time.
 //!
-//! Where to read from is the database's to say: after every rebalance, and after every conflict, the positions are
-//! asked for and sought. What Kafka has committed for the group is for display only. While the writer is at work the
-//! next batch is filled; when that is full too, nothing more is fetched.
+//! The database decides where to read from: after every rebalance and every conflict, the reader requests the positions
+//! and seeks to them. The offsets committed in Kafka are only for display. While the writer works, the next batch is
+//! filled; when that one is full too, nothing more is fetched.
 
 mod bounds;
 mod look;
@@ -37,30 +37,31 @@ use super::writer::{Order, Report};
 use self::bounds::expired_between;
 use self::standing::Standing;
 
-/// How long an idle reader waits for records before it looks for rebalances and shutdown.
+/// How long an idle reader waits for records before it checks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
-/// For one question to Kafka.
+/// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two attempts to find out where to read.
+/// Delay before the reader tries again to find its position.
 const PAUSE: Duration = Duration::from_millis(200);
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
-/// Most bytes by which a batch may be larger than its limit: a fetch of small compressed records may be much larger than
-/// what was fetched.
+/// Largest excess of a batch over its limit in bytes, because small compressed records can be much larger than the
+/// fetched data.
 const MAX_EXCESS_BYTES: usize = 32 << 20;
-/// How long shutdown waits for the batch that the writer has.
+/// How long shutdown waits for the batch in flight.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
-/// What becomes of each record.
+/// Converts records into entries of a batch.
 pub trait Take: Send + 'static {
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch);
 
-    /// Why the record cannot be taken now, for a reason that is not its own.
+    /// Returns why the record cannot be processed yet, for instance because its schema is not available. `None`: it
+    /// can.
     fn holds_up(&mut self, _: &Record<'_>) -> Option<Arc<str>> {
         None
     }
 }
 
-/// One reader.
+/// Reader of one topic.
 #[derive(Debug)]
 pub struct Reader<T> {
     pub consumer: BatchConsumer,
@@ -73,16 +74,17 @@ pub struct Reader<T> {
     pub health: Arc<LaneHealth>,
     pub progress: Progress,
     pub shutdown: Shutdown,
-    /// Whether it reads the events topic, and reports how many partitions it has.
+    /// Whether this is the reader of the events topic, which reports the number of partitions.
     pub is_main: bool,
-    /// How far the timestamps of the last second's records were ahead of this machine's clock at most.
+    /// Largest lead of a record's timestamp over this machine's clock since the last check, in milliseconds. `None`: no
+    /// records.
     pub ahead_ms: Option<i64>,
 }
 
-/// The one reader of a lane's [`Progress`].
+/// Index of a pipeline's only reader in its [`Progress`].
 pub(super) const READER: usize = 0;
 
-/// What ends a reader; a new one begins from the database's positions.
+/// Reason why a reader ended; a new one starts from the database's positions.
 #[derive(Debug, thiserror::Error)]
 pub enum ReaderError {
     #[error("consumer: {0}")]
@@ -123,7 +125,7 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// Asks the database where to read, once the writer is free.
+    /// Requests the database's positions, once the writer is idle.
     fn find_position(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
         if standing.waiting {
             return self.hear(standing, IDLE);
@@ -161,7 +163,7 @@ impl<T: Take> Reader<T> {
     }
 
     fn order(&self, standing: &mut Standing, order: Order) -> Result<(), ReaderError> {
-        // There is room: the writer has answered everything before.
+        // The channel has capacity, because the writer has answered everything before.
         self.orders.try_send(order).map_err(|_| ReaderError::Writer)?;
         standing.waiting = true;
         Ok(())
@@ -179,12 +181,12 @@ impl<T: Take> Reader<T> {
         };
         standing.waiting = false;
         match report {
-            // Partitions may have come and gone since the question: then it is asked again.
+            // After another rebalance the positions may belong to the wrong partitions; they are requested again.
             Report::Positions(positions) if standing.rebalances == self.consumer.rebalances() => {
                 self.seek(standing, positions)?;
             }
             Report::Positions(_) => {}
-            // Either way the positions are asked for again.
+            // In both cases the positions are requested again.
             Report::Restarted(restarted) => {
                 if restarted {
                     self.metrics.audit.truncated.inc();
@@ -205,7 +207,7 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// At most a line a minute, however often it is tried.
+    /// Logs at most once a minute, however often it is called, and pauses for [`PAUSE`].
     fn wait_for_kafka(&self, error: &dyn std::fmt::Display) {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
@@ -214,7 +216,7 @@ impl<T: Take> Reader<T> {
         std::thread::park_timeout(PAUSE);
     }
 
-    /// Takes what has arrived, if there is room.
+    /// Adds the records that have arrived to the batch, unless it is full.
     fn fill(&mut self, standing: &mut Standing, topic: &CStr) {
         if standing.is_full(&self.limits) {
             return;
@@ -222,7 +224,7 @@ impl<T: Take> Reader<T> {
         let patience = if standing.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
         let max_bytes = self.limits.batch_max_bytes.saturating_add(MAX_EXCESS_BYTES);
         let mut expired = Vec::new();
-        // The low watermarks cannot be asked for while the fetch is borrowed from the consumer.
+        // The low watermarks cannot be read while the fetch borrows the consumer.
         let lows: BTreeMap<i32, i64> = standing
             .positions
             .keys()
@@ -236,7 +238,8 @@ impl<T: Take> Reader<T> {
             let (partition, offset) = (record.partition(), record.offset());
             let Some(position) = positions.get_mut(&partition) else { continue };
             if offset < position.next_offset {
-                // Not what was sought: the topic may be another one under the same name, or its log may have been cut.
+                // The record is before the position: the topic may have been recreated, or its log may have been
+                // truncated.
                 receded.insert(partition, offset);
                 break;
             }
@@ -278,7 +281,7 @@ impl<T: Take> Reader<T> {
         }
     }
 
-    /// What could not be taken is read again, once all before it is written.
+    /// Reads a record that could not be processed again, once everything before it is written.
     fn look_again(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
         if standing.waiting {
             return self.hear(standing, IDLE);
@@ -288,8 +291,8 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// Gives the batch to the writer, once it is due, the writer is free, and Kafka says that the topic was not made anew
-    /// while the batch was read.
+    /// Sends the batch to the writer if it is due, the writer is idle, and Kafka confirms that the topic was not
+    /// recreated while the batch was read.
     fn hand_over(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
         if !standing.sure || standing.batch.is_empty() {
             return Ok(());
@@ -306,7 +309,7 @@ impl<T: Take> Reader<T> {
         let log = log.clone();
         match self.log() {
             Ok(now) if now == log => {}
-            // These may be records of the topic that was made anew: they are read again as such.
+            // These may be records of a recreated topic, so they are read again as such.
             Ok(_) => {
                 standing.doubt();
                 return Ok(());
@@ -332,7 +335,7 @@ impl<T: Take> Reader<T> {
         self.order(standing, Order::Write(log, batch))
     }
 
-    /// Tells Kafka's tools how far it is.
+    /// Commits offsets to Kafka, so that its tools show the sink's progress.
     fn show(&self, batch: &Batch) {
         let mut offsets = TopicPartitionList::new();
         for moved in &batch.moves {
@@ -344,7 +347,8 @@ impl<T: Take> Reader<T> {
         }
     }
 
-    /// The writer ends its batch; what is only read is read again by whoever comes next.
+    /// Waits for the batch in flight. Records that were read but not sent to the writer are read again by the next
+    /// owner.
     fn finish(&mut self, standing: &mut Standing) {
         if standing.waiting
             && let Ok(Report::Written(batch)) = self.reports.recv_timeout(LAST_WRITE)

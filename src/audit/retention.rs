@@ -1,31 +1,31 @@
-//! When old evaluations may be removed: by the database's clock, and only if nothing points to a wrong one.
+//! Rules for removing old evaluations: by the database's clock, and only if nothing suggests that a clock is wrong.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::database::check_clocks;
 
-/// Most days that are removed at once while the setting is what it was: retention passes one day a day, so that more of them
-/// point to a clock that has jumped.
+/// Upper bound of days that one run removes while the setting is unchanged. Retention passes one day a day; more of
+/// them suggest that a clock has jumped.
 pub const MAX_DAYS_AT_ONCE: usize = 2;
-/// Evaluations that were older than retention when they were written are kept for at least so many days, so that an operator
-/// can see that an evaluator's clock is wrong.
+/// Minimum number of days for which evaluations that were already past retention when written are kept, so that an
+/// operator can see that an evaluator's clock is wrong.
 pub const LATE_KEPT_DAYS: i64 = 7;
-/// Most late evaluations that are counted.
+/// Upper bound of the count of late evaluations.
 pub const MAX_LATE_COUNT: i64 = 10_000;
 
-/// What a look at partitions and retention came to.
+/// Result of one run of partition maintenance and retention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// How far the database's clock is ahead of this machine's.
     pub ahead: TimeDelta,
-    /// The reason for which nothing was removed although something may be old enough.
+    /// Reason why nothing was removed although something may be old enough.
     pub objection: Option<String>,
-    /// Evaluations that were older than retention when they were written; at most [`MAX_LATE_COUNT`].
+    /// Number of evaluations that were already past retention when written; at most [`MAX_LATE_COUNT`].
     pub late_count: i64,
 }
 
-/// Returns the reason for which nothing may be removed by age, or `None` if old evaluations may be removed. `due_days` is how
-/// many days are older than retention; `is_same_setting` whether retention was as long at the last look.
+/// Returns the reason why nothing may be removed by age, or `None` if old evaluations may be removed. `due_days` is the
+/// number of days past retention; `is_same_setting` is whether retention is the same as in the last run.
 pub fn objection(
     database: DateTime<Utc>,
     process: DateTime<Utc>,

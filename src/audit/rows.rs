@@ -1,4 +1,4 @@
-//! What a database is to the sink.
+//! Interface between the sink and its database.
 
 use std::future::Future;
 use std::ops::Range;
@@ -13,20 +13,21 @@ use super::letters::{LetterError, Letters};
 use super::position::{Log, Position};
 use super::retention::Kept;
 
-/// A database that takes batches. [`super::postgres`] and [`super::sqlite`] are the two there are.
+/// Database that stores batches; implemented by [`super::postgres`] and [`super::sqlite`].
 pub trait Rows: Send + 'static {
-    /// Appends an evaluation as `write` wants it. On the reader's thread, beside a `write` of the batch before.
+    /// Appends an evaluation in the encoding that `write` expects. Runs on the reader's thread, concurrently with the
+    /// `write` of the previous batch.
     fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>);
 
-    /// Where the sink stands in these partitions; at their beginning if it was never there.
+    /// Returns the sink's positions in these partitions; offset 0 where it has none.
     fn positions(
         &mut self,
         log: &Log,
         partitions: &[i32],
     ) -> impl Future<Output = Result<Vec<Position>, DatabaseError>> + Send;
 
-    /// Begins a new generation of a partition at `offset`, if the partition still stands where `position` says. `false`:
-    /// another sink was first.
+    /// Starts a new generation of a partition at `offset`, if the partition is still at `position`. `false`: another
+    /// sink moved it first.
     fn restart(
         &mut self,
         log: &Log,
@@ -34,8 +35,8 @@ pub trait Rows: Send + 'static {
         offset: i64,
     ) -> impl Future<Output = Result<bool, DatabaseError>> + Send;
 
-    /// Writes the accepted entries and moves the positions, in one transaction, if they are where the batch says. The
-    /// refused ones are sent as dead letters when nothing but the commit is missing.
+    /// Writes the accepted entries and moves the positions in one transaction, if the positions are those of the batch.
+    /// The refused entries are sent as dead letters immediately before the commit.
     fn write(
         &mut self,
         log: &Log,
@@ -43,15 +44,15 @@ pub trait Rows: Send + 'static {
         letters: &mut Letters,
     ) -> impl Future<Output = Result<Written, WriteError>> + Send;
 
-    /// Writes the accepted entries among these, and takes it back: whether the database would take them.
+    /// Checks whether the database accepts these entries, by writing them and rolling back.
     fn probe(
         &mut self,
         batch: &Batch,
         entries: Range<usize>,
     ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// Makes room for what will come and removes what is older than `retention_days` by the database's clock, unless
-    /// something points to a wrong clock. `process` is the time by this machine's clock.
+    /// Creates partitions ahead of time and removes what is older than `retention_days` by the database's clock, unless
+    /// a clock seems wrong. `process` is the time of this machine's clock.
     fn keep_house(
         &mut self,
         retention_days: u32,
@@ -59,14 +60,14 @@ pub trait Rows: Send + 'static {
     ) -> impl Future<Output = Result<Kept, DatabaseError>> + Send;
 }
 
-/// Why a batch is not written.
+/// Reason why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("{0}")]
     Database(#[from] DatabaseError),
     #[error("{0}")]
     Letters(#[from] LetterError),
-    /// Entries, by their place in the batch, that turned out not to be what they should.
+    /// Entries, by index in the batch, that turned out to be invalid.
     #[error("{} entries are refused", .0.len())]
     Refused(Vec<(usize, Refusal)>),
 }
@@ -77,7 +78,7 @@ impl From<sqlx::Error> for WriteError {
     }
 }
 
-/// Sends the letters of a batch, if it has any.
+/// Sends the dead letters of a batch, if it has any.
 pub fn send_letters(letters: &mut Letters, log: &Log, batch: &Batch) -> Result<(), LetterError> {
     if batch.entries.iter().all(|entry| entry.refusal.is_none()) {
         return Ok(());
@@ -85,12 +86,12 @@ pub fn send_letters(letters: &mut Letters, log: &Log, batch: &Batch) -> Result<(
     tokio::task::block_in_place(|| letters.send(log, batch))
 }
 
-/// How a write ended that the database answered.
+/// Result of a write that the database has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     Committed,
-    /// A commit of this very batch had gone through, though nobody said so.
+    /// An earlier commit of this batch succeeded, but its confirmation was lost.
     Before,
-    /// Another sink has moved a position: nothing was written.
+    /// Another sink has moved a position, so nothing was written.
     Conflict,
 }

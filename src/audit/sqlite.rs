@@ -1,4 +1,4 @@
-//! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows a second.
+//! The audit trail in SQLite, for the embedded mode: one writer, hundreds of rows per second.
 
 mod retention;
 mod streams;
@@ -23,13 +23,13 @@ use super::retention::Kept;
 use super::rows::{Rows, WriteError, Written, send_letters};
 use super::switch::SwitchChange;
 
-/// SQLite. Its rows are read from the events again when they are written.
+/// Writes the audit trail to SQLite. Rows are not encoded in advance; they are decoded from the events when written.
 #[derive(Debug)]
 pub struct SqliteRows {
     database: SqliteDatabase,
 }
 
-/// A row of `sink_offsets`.
+/// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
 type Standing = (i32, i64, i32, String, Option<String>);
 
 impl SqliteRows {
@@ -132,7 +132,7 @@ impl Rows for SqliteRows {
 }
 
 impl SqliteRows {
-    /// The right to write at once: a reader that becomes a writer later may find that it cannot.
+    /// Begins a transaction with the write lock, because upgrading a read transaction later can fail.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, DatabaseError> {
         Ok(self.database.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
@@ -158,7 +158,7 @@ async fn enter(
         match &entry.content {
             Content::Evaluation { .. } => {
                 let payload = batch.payload(entry).unwrap_or_default();
-                // It was read before.
+                // The event was decoded before, so this cannot fail.
                 if let Ok(Event::Evaluated(evaluation)) = Event::read(payload) {
                     insert(connection, &evaluation).await?;
                 }
@@ -210,7 +210,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
     Ok(())
 }
 
-/// Records the version, and brings the flag up to it unless a newer one was there before.
+/// Records a version, and updates the flag unless its version is newer.
 async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Result<(), DatabaseError> {
     let record = "INSERT INTO feature_flag_versions
             (environment, name, version, definition, checksum, source, actor, in_force_at)
@@ -253,7 +253,7 @@ async fn define(connection: &mut SqliteConnection, version: &FlagVersion) -> Res
     Ok(())
 }
 
-/// Adds the turn of a kill switch to the change log, once.
+/// Adds a change of a kill switch to the change log, once.
 async fn log_switch(connection: &mut SqliteConnection, change: &SwitchChange) -> Result<(), DatabaseError> {
     let insert = "INSERT INTO feature_flag_changes
             (environment, flag_name, action, actor, reason, before, after, changed_at, change_id, version)
@@ -306,9 +306,9 @@ mod tests {
         assert_eq!(stands(&mut rows, &log).await, 0);
         let first = batch(0, 5);
         assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Committed);
-        // Its commit was not confirmed, so it comes again.
+        // The commit was not confirmed, so the batch is written again.
         assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Before);
-        // Another sink that still stands at the beginning.
+        // This is another sink that is still at the beginning.
         assert_eq!(rows.write(&log, &batch(0, 3), &mut letters).await.unwrap(), Written::Conflict);
         assert_eq!(rows.write(&log, &batch(5, 6), &mut letters).await.unwrap(), Written::Committed);
         assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Conflict);
@@ -316,7 +316,7 @@ mod tests {
         let mut position = rows.positions(&log, &[1]).await.unwrap().remove(0);
         assert!(!position.streams.take(Sequence { stream: u64::MAX, number: 6 }));
         assert!(position.streams.take(Sequence { stream: u64::MAX, number: 7 }));
-        // The topic was made anew.
+        // The topic was recreated.
         assert_eq!(stands(&mut rows, &Log { id: "two".to_owned(), ..log }).await, 0);
     }
 }

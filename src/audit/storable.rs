@@ -1,17 +1,18 @@
-//! What Postgres cannot hold in `text` and `jsonb`, and what stands in its place.
+//! Replaces values that Postgres cannot hold in `text` and `jsonb`.
 //!
-//! A NUL character becomes U+FFFD. (Half of a surrogate pair is no JSON to us, and never comes here.) A number that `jsonb` would refuse, or that would
-//! take far more room than it has in the text (`1e131071` has 131,072 digits there), becomes a text. A smaller one with an
-//! exponent stays, but `jsonb` writes it differently (`1e2` as `100`), and rules see how it is written.
+//! A NUL character becomes U+FFFD. (Half of a surrogate pair is refused earlier as invalid JSON.) A number that `jsonb`
+//! would reject, or that would take far more space than its text (`1e131072` has 131,073 digits there), becomes a
+//! string. A smaller number with an exponent stays, but `jsonb` writes it differently (`1e2` as `100`), which matters
+//! because rules see how a number is written.
 
 use std::borrow::Cow;
 
-/// Largest exponent of ten, either way, of a number that stays one: every double has a smaller one.
+/// Largest absolute exponent of ten of a number that is kept; every double has a smaller one.
 const MAX_EXPONENT: u32 = 400;
-/// Most bytes of a number that stays one.
+/// Longest number that is kept, in bytes.
 const MAX_NUMBER_BYTES: usize = 1_000;
 
-/// Whether `text` was changed.
+/// Replaces NUL characters. Returns whether there were any.
 pub fn text(text: &mut Cow<'_, str>) -> bool {
     if !text.as_bytes().contains(&0) {
         return false;
@@ -20,7 +21,7 @@ pub fn text(text: &mut Cow<'_, str>) -> bool {
     true
 }
 
-/// Cuts a text to at most `limit` bytes; whether it did.
+/// Cuts a text to at most `limit` bytes. Returns whether it was longer.
 pub fn clip(text: &mut Cow<'_, str>, limit: usize) -> bool {
     if text.len() <= limit {
         return false;
@@ -30,7 +31,8 @@ pub fn clip(text: &mut Cow<'_, str>, limit: usize) -> bool {
     true
 }
 
-/// Whether valid JSON was changed, or `jsonb` will write its numbers differently.
+/// Replaces what `jsonb` cannot hold in valid JSON. Returns whether anything was replaced, or `jsonb` will write a
+/// number differently.
 pub fn json(json: &mut Cow<'_, str>) -> bool {
     let mut amended: Option<String> = None;
     let (mut kept, mut at) = (0, 0);
@@ -79,14 +81,14 @@ pub fn json(json: &mut Cow<'_, str>) -> bool {
     true
 }
 
-/// How long an escape is, as far as it matters here, and whether something else must stand in its place.
+/// Returns the number of bytes of an escape to skip, and whether it must be replaced.
 fn escape(from: &[u8]) -> (usize, bool) {
     if from.starts_with(b"\\u0000") { (6, true) } else { (2, false) }
 }
 
 struct Number {
     length: usize,
-    /// It must become a text.
+    /// Whether the number must become a string.
     is_too_large: bool,
     is_reworded: bool,
 }
@@ -96,7 +98,7 @@ impl Number {
         let part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         let length = from.iter().take_while(part).count();
         let digits = from.get(..length).unwrap_or_default();
-        // Only a long number, or one with an exponent, can be too much.
+        // Only a long number, or one with an exponent, can be too large.
         let exponent = digits.iter().position(|byte| matches!(byte, b'e' | b'E'));
         let too_large = exponent.is_some_and(|at| {
             let digits = digits.get(at + 1..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How far the events of each process that answers over HTTP were taken.
+//! Last processed event of each stream. A stream is the events that one process publishes between start and exit.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,17 @@ use ahash::AHashMap;
 
 use crate::message::sequence::Sequence;
 
-/// Most streams remembered for a partition; each start of a process is one. Those not heard of for longest go first.
+/// Upper bound of streams remembered per partition. Those without events for longest are evicted first.
 pub const MAX_STREAMS_COUNT: usize = 10_000;
-/// For so long a stream is remembered that nothing was heard of: until then its process may come back and send what
-/// it has on disk.
+/// How long a stream without new events is remembered, in days. Within this time its process may restart and send the
+/// events in its spool.
 pub const KEPT_DAYS: u32 = 30;
 
-/// The last event taken of each stream, in one partition of the events topic.
+/// Last processed number of each stream in one partition of the events topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Streams {
     last: AHashMap<u64, Mark>,
-    /// Those that the database does not know yet.
+    /// Streams whose last number is not in the database yet.
     changed: BTreeSet<u64>,
     taken: u64,
 }
@@ -24,20 +24,20 @@ pub struct Streams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     number: u64,
-    /// When it was heard of, in events taken.
+    /// Value of [`Streams::taken`] at the stream's last event.
     heard: u64,
 }
 
 impl Streams {
-    /// Enters what the database knows, one that was heard of longer ago than those entered before.
+    /// Adds a stream from the database. Streams added this way count as older than every stream in use.
     pub fn enter(&mut self, known: Sequence) {
         self.last.entry(known.stream).or_insert(Mark { number: known.number, heard: 0 });
     }
 
-    /// Notes an event. `false`: it was taken before.
+    /// Records an event. `false`: the event is a duplicate.
     ///
-    /// Whoever publishes sends its events in the order of their numbers, and sends some of them again after a crash or
-    /// with another producer, to the same partition. So what does not come after the last one is a repetition.
+    /// A publisher sends its events to a partition in the order of their numbers, and sends some again after a crash or
+    /// with a new producer, to the same partition. So an event that does not follow the last one is a duplicate.
     pub fn take(&mut self, sequence: Sequence) -> bool {
         self.taken += 1;
         let Sequence { stream, number } = sequence;
@@ -54,14 +54,14 @@ impl Streams {
         true
     }
 
-    /// What has changed since the last call.
+    /// Returns the streams that have changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Sequence> {
         let changed = std::mem::take(&mut self.changed);
         let known = |stream| self.last.get(&stream).map(|mark| Sequence { stream, number: mark.number });
         changed.into_iter().filter_map(known).collect()
     }
 
-    /// The tenth that was not heard of for longest; what the database does not know yet stays.
+    /// Evicts the tenth of the streams without events for longest, except for changes that are not in the database yet.
     fn forget_oldest(&mut self) {
         let mut heard: Vec<u64> = self.last.values().map(|mark| mark.heard).collect();
         heard.sort_unstable();
@@ -84,7 +84,7 @@ mod tests {
         streams.enter(Sequence { stream: 1, number: 10 });
         assert!(!take(&mut streams, 1, 9) && !take(&mut streams, 1, 10));
         assert_eq!(streams.take_changes(), []);
-        // Numbers between are other partitions'.
+        // The missing numbers belong to other partitions.
         assert!(take(&mut streams, 1, 15) && take(&mut streams, 2, 1));
         assert!(!take(&mut streams, 1, 12) && !take(&mut streams, 2, 1));
         let changed = [Sequence { stream: 1, number: 15 }, Sequence { stream: 2, number: 1 }];

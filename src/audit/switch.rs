@@ -1,4 +1,4 @@
-//! The turn of a kill switch, as the change log has it: read from the change event that carries it.
+//! Change log entries of kill switches, decoded from change events.
 
 use chrono::{DateTime, Utc};
 
@@ -6,7 +6,7 @@ use crate::message::kill_switch::{SwitchEvent, Switched};
 
 use super::evaluation::{MAX_NAME_BYTES, Unreadable};
 
-/// An entry of the change log.
+/// Entry of the change log for a kill switch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SwitchChange {
     pub environment: String,
@@ -17,7 +17,7 @@ pub struct SwitchChange {
     pub actor: String,
     pub reason: String,
     pub changed_at: DateTime<Utc>,
-    /// JSON texts.
+    /// State before the change as JSON text. `None`: there was none.
     pub before: Option<String>,
     pub after: Option<String>,
 }
@@ -37,7 +37,7 @@ impl SwitchChange {
         }
         let json = |position| match position {
             None => Ok(None),
-            // What a text of JSON cannot hold in Postgres is left out.
+            // Postgres cannot hold NUL characters in JSON, so they are removed.
             Some(position) => match serde_json::to_string(&position) {
                 Ok(text) => Ok(Some(text.replace("\\u0000", ""))),
                 Err(error) => Err(Unreadable(format!("override: {error}"))),

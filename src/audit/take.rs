@@ -1,4 +1,4 @@
-//! What becomes of a record: a row, a version of a flag, a dead letter, or nothing.
+//! Converts a record into a row, a flag version, a dead letter, or nothing.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -25,29 +25,29 @@ use super::position::Position;
 use super::reader::Take;
 use super::rows::Rows;
 
-/// Of the events topic.
+/// Converter for the events topic.
 #[derive(Debug)]
 pub(super) struct Evaluations<R> {
     reader: Reader,
-    /// The JSON of an event in Avro.
+    /// Buffer for the JSON of an event in Avro.
     text: Vec<u8>,
     rows: PhantomData<fn() -> R>,
     hasher: Hasher,
-    /// Reused memory for what a row's digest covers.
+    /// Buffer for the encoding that a row's digest covers.
     hashed: Vec<u8>,
 }
 
-/// Of the definitions topic.
+/// Converter for the definitions topic.
 #[derive(Debug)]
 pub(super) struct Definitions;
 
-/// Of the conversions topic.
+/// Converter for the conversions topic.
 #[derive(Debug)]
 pub(super) struct Conversions {
     config: Arc<Config>,
     privacy: Option<Arc<Privacy>>,
     reader: Reader,
-    /// The JSON of a conversion in Avro.
+    /// Buffer for the JSON of a conversion in Avro.
     text: Vec<u8>,
 }
 
@@ -62,11 +62,12 @@ impl Conversions {
     }
 }
 
-/// The code of what a conversion says wrong.
+/// Dead-letter code of an invalid conversion.
 pub(super) const INVALID_CONVERSION: &str = "INVALID_CONVERSION";
 
 impl<R> Evaluations<R> {
-    /// Whatever the format is now, the topic may have both.
+    /// Creates the converter. It accepts both formats, because the topic may hold events from before a change of
+    /// format.
     pub(super) fn new(formats: &Formats, hasher: Hasher) -> Self {
         let reader = formats.reader(Subject::EVENTS, InputFormat::Auto);
         Self { reader, text: Vec::new(), rows: PhantomData, hasher, hashed: Vec::new() }
@@ -126,7 +127,7 @@ impl Take for Conversions {
 
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         let now = Utc::now();
-        // Twice the size of the largest: what is over it is said with its size.
+        // Twice the limit, so that the error for an oversized conversion can name its size.
         let json = self.reader.read(record.payload(), &mut self.text, 2 * MAX_CONVERSION_BYTES);
         let text = json
             .map_err(|unread| unread.to_string())

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-//! The whole sink, on an embedded broker and SQLite.
+//! Tests of the whole sink, with an embedded broker and SQLite.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ impl Scene {
         self.sink = Some(Sink::start(&parts).unwrap());
     }
 
-    /// Sends a record, and returns once the broker has it.
+    /// Sends a record, and returns once the broker has acknowledged it.
     fn send(&self, topic: &str, partition: i32, value: &[u8]) {
         let header = Header { key: "traceparent", value: Some("t") };
         let headers = OwnedHeaders::new().insert(header);
@@ -104,7 +104,7 @@ impl Scene {
         assert_eq!(self.rows().await, count);
     }
 
-    /// All dead letters, once there are as many.
+    /// Returns the dead letters, once there are `count` of them.
     fn letters(&self, count: usize) -> Vec<Letter> {
         let config = &self.config;
         let consumer: BaseConsumer = ClientConfig::new()
@@ -134,7 +134,7 @@ impl Drop for Scene {
     }
 }
 
-/// An event of a request at this offset.
+/// Event of a request at this offset.
 fn event(offset: i64, context: &str) -> Vec<u8> {
     let id = crate::message::event::stream_event_id(7, 0, offset, 0, 1_768_473_000_000 + offset);
     let event = format!(
@@ -175,7 +175,7 @@ async fn a_record_that_is_large_once_decompressed_is_a_dead_letter_and_its_neigh
 async fn a_log_that_was_cut_is_read_again_and_rows_are_not_doubled() {
     let mut scene = Scene::new().await;
     let events = scene.config.topics.events.clone();
-    // The sink was at offset 1,000, and had taken the results of requests up to offset 1.
+    // The sink is at offset 1,000, and has processed the results of requests up to offset 1.
     scene
         .run(&format!(
             r#"INSERT INTO sink_offsets (topic, log_id, partition, next_offset, sources) VALUES ('{events}', 'one', 0, 1000,
@@ -193,7 +193,7 @@ async fn a_log_that_was_cut_is_read_again_and_rows_are_not_doubled() {
     assert_eq!(sink.state, State::Degraded);
     let detail = sink.detail.unwrap();
     assert!(detail.contains(&format!("the log of {events} [0] was cut (position 1000")), "{detail}");
-    // It goes on as ever.
+    // The sink continues as usual.
     scene.send(&events, 0, &event(4, ""));
     scene.wait_for_rows(3).await;
     let generation =
@@ -209,11 +209,11 @@ async fn records_that_are_removed_before_they_are_read_are_counted_while_it_runs
     scene.start();
     scene.send(&events, 0, &event(0, ""));
     scene.wait_for_rows(1).await;
-    // Nothing can be written; the broker keeps 5 MB of what comes, and the sink reads ahead some 16 MB of 40.
+    // Nothing can be written. The broker keeps 5 MB, and the sink reads ahead about 16 of 40 MB.
     let Database::Sqlite(sqlite) = scene.database.clone() else { unreachable!() };
     let lock = sqlite.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let sent = 400;
-    // Each record is a batch of its own, so the same noise does not compress.
+    // Each record is a batch of its own, so the repeated noise does not compress across records.
     let noise: String = (0..100_000).map(|_| char::from(b'a' + rand::random::<u8>() % 26)).collect();
     for offset in 1..=sent {
         scene.send(&events, 0, &event(offset, &noise));

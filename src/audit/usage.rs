@@ -1,4 +1,4 @@
-//! What a batch adds to the usage of flags: counted here, so that the database gets a few rows for thousands of
+//! Sums a batch's usage per flag, variant and minute, so that the database gets a few rows for thousands of
 //! evaluations.
 
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use super::storable;
 pub const MINUTE: i64 = 60;
 pub const HOUR: i64 = 3_600;
 pub const DAY: i64 = 86_400;
-/// How long usage is kept by the minute, before it becomes hours; by the hour, before it becomes days; and by the day.
+/// Period length, length of the next longer period, and how long usage is kept at this length, in seconds. Afterwards
+/// it is merged into the longer period, or deleted.
 pub const KEPT: [(i64, Option<i64>, i64); 3] =
     [(MINUTE, Some(HOUR), 2 * DAY), (HOUR, Some(DAY), 32 * DAY), (DAY, None, 400 * DAY)];
-/// Rows that change their length at once.
+/// Rows that one step merges or deletes.
 pub const MOVED_ROWS: i64 = 5_000;
-/// Longest name of a variant in a row: an index must be able to hold it.
+/// Longest variant name in a row, in bytes, so that the name fits into an index.
 const MAX_VARIANT_BYTES: usize = 255;
 
-/// A flag's usage within a minute, of one variant.
+/// Usage of one variant of a flag within one minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Used {
     pub environment: Arc<str>,
     pub flag: Arc<str>,
-    /// Seconds since 1970.
+    /// Start of the minute, in seconds since 1970.
     pub starts_at: i64,
-    /// Empty for none.
+    /// Name of the variant; empty if there is none.
     pub variant: Arc<str>,
     pub sums: Sums,
 }
@@ -40,8 +41,8 @@ pub struct Sums {
     pub nanoseconds: i64,
 }
 
-/// What the accepted evaluations among `entries` add, in the order of the table's key: every sink locks rows in this
-/// order, and after those of the flags.
+/// Usage of the accepted evaluations among `entries`, in the order of the table's key. Every sink locks rows in this
+/// order, after those of the flags, which prevents deadlocks.
 pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
     let mut sums: AHashMap<(usize, i64, u32), Sums> = AHashMap::new();
     for entry in entries.iter().filter(|entry| entry.refusal.is_none()) {
@@ -68,7 +69,7 @@ pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
         }
     }
     used.sort_by(|a, b| key(a).cmp(&key(b)));
-    // Names that were cut may be the same now.
+    // Names that were cut may now be equal.
     used.dedup_by(|later, earlier| {
         let same = key(later) == key(earlier);
         if same {

@@ -1,10 +1,10 @@
-//! Checks the audit trail against its hash chains and against the checkpoints in Kafka.
+//! Verifies the audit trail against its hash chains and against the checkpoints in Kafka.
 //!
 //! ```text
 //!  audit_blocks          each block's hash follows from the one before it       blocks.rs
 //!  evaluations           the rows of a block add up to its digest               rows.rs
-//!  change logs           each entry is what its link says, none is missing      changes.rs
-//!  checkpoints in Kafka  each is signed, and the chains contain what it says    checkpoints.rs
+//!  change logs           each entry matches its link, none is missing           changes.rs
+//!  checkpoints in Kafka  each is signed, and the chains contain its hashes      checkpoints.rs
 //! ```
 
 mod blocks;
@@ -25,10 +25,10 @@ use crate::replay::ReplayError;
 
 use super::chain::{Digest, Hasher};
 
-/// Most problems that are listed; all are counted.
+/// Upper bound of problems that are listed; all are counted.
 pub const PROBLEMS_MAX: usize = 1_000;
 
-/// What is checked.
+/// Time range of a verification.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
     /// Rows written before this moment are not compared. `None`: from the beginning.
@@ -37,58 +37,58 @@ pub struct Range {
     pub to: Option<DateTime<Utc>>,
 }
 
-/// How far a verification is; read while it runs.
+/// Progress of a verification, which can be read while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Blocks whose rows are compared.
+    /// Number of blocks whose rows are compared.
     pub blocks: AtomicU64,
-    /// Blocks to compare in all; 0 until that is known.
+    /// Number of blocks to compare; 0 until it is known.
     pub expected: AtomicU64,
 }
 
-/// What a verification found.
+/// Result of a verification.
 #[derive(Debug, Default, Serialize)]
 pub struct Verified {
-    /// Chains of evaluations that have a block, one per partition of an events topic.
+    /// Number of chains of evaluations with at least one block, one per partition of an events topic.
     pub chains: u64,
-    /// Blocks whose hash was checked.
+    /// Number of blocks whose hash was checked.
     pub blocks: u64,
-    /// Blocks whose rows are gone, whole or in part, because of their age.
+    /// Number of blocks whose rows were removed by retention, in whole or in part.
     pub blocks_past_retention: u64,
-    /// Rows compared with their block.
+    /// Number of rows compared with their block.
     pub rows: u64,
-    /// Rows that an erasure removed or anonymised.
+    /// Number of rows that an erasure removed or anonymised.
     pub erased_rows: u64,
-    /// Rows that were written before the chain existed, or by a version of flagstream without it.
+    /// Number of rows that were written before the chain existed, or by a version of flagstream without it.
     pub rows_without_block: u64,
-    /// Entries of the change logs.
+    /// Number of entries of the change logs.
     pub changes: u64,
-    /// Entries of the change logs from which an erasure removed a user.
+    /// Number of change log entries from which an erasure removed a user.
     pub erased_changes: u64,
-    /// Checkpoints compared. `None`: they were not read.
+    /// Number of checkpoints compared. `None`: they were not read.
     pub checkpoints: Option<u64>,
-    /// Those without a signature, which anybody who can write to the topic could have made.
+    /// Number of checkpoints without a signature, which anyone who can write to the topic could have made.
     pub unsigned_checkpoints: u64,
-    /// How many problems there are, including those that are not listed.
+    /// Number of problems, including those that are not listed.
     pub problem_count: u64,
     /// The first [`PROBLEMS_MAX`] problems.
     pub problems: Vec<Problem>,
 }
 
-/// One difference.
+/// One difference between the audit trail and its chains or checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// What kind of difference it is.
+    /// Kind of the difference.
     pub kind: ProblemKind,
-    /// The chain or the change log: `topic/partition`, `feature_flag_changes` or `audited_changes`.
+    /// Affected chain or change log: `topic/partition`, `feature_flag_changes` or `audited_changes`.
     pub chain: String,
-    /// Number of the block, or of the entry's link.
+    /// Number of the block, or of the change log's link.
     pub number: i64,
-    /// One sentence for people.
+    /// Human-readable description, one sentence.
     pub detail: String,
 }
 
-/// The kinds of differences.
+/// Kinds of differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
@@ -96,17 +96,17 @@ pub enum ProblemKind {
     Missing,
     /// A block or link does not follow from the one before it.
     BrokenChain,
-    /// The rows of a block, or the entry of a link, are not what was written.
+    /// The rows of a block, or the entry of a link, differ from what was written.
     Changed,
     /// A row or entry belongs to no block or link.
     Added,
-    /// A checkpoint says something else than the chain.
+    /// A checkpoint disagrees with the chain.
     CheckpointDiffers,
-    /// A checkpoint's signature is not ours.
+    /// A checkpoint's signature was not made with this deployment's key.
     BadSignature,
 }
 
-/// Why a verification could not be finished.
+/// Reason why a verification could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error("{0}")]
@@ -134,7 +134,7 @@ impl Verified {
     }
 }
 
-/// Checks everything; `kafka` brings the configuration by which the checkpoints are read.
+/// Verifies the whole trail. `kafka` is the configuration for reading the checkpoints; `None` skips them.
 pub async fn verify(
     database: &PostgresDatabase,
     kafka: Option<&Arc<Config>>,
@@ -152,7 +152,7 @@ pub async fn verify(
     Ok(verified)
 }
 
-/// A column that holds a digest; anything of another length equals none.
+/// Decodes a digest column. `None` if its length is wrong.
 fn digest(bytes: &[u8]) -> Option<Digest> {
     Digest::try_from(bytes).ok()
 }

@@ -1,7 +1,7 @@
-//! Writes batches, one after the other, until each is in the database or known to be there already.
+//! Writes batches one at a time, until each is in the database or found to be there already.
 //!
-//! Whatever is wrong with the database, the batch waits: the reader holds one more, and reads no further. What is
-//! wrong with a record is found out by halving its batch.
+//! While the database is unavailable, the batch is retried; the reader fills one more batch and then stops fetching. A
+//! record that the database rejects is found by bisecting its batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,32 +27,32 @@ use super::rows::{Rows, WriteError, Written};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Between two looks after partitions and retention.
+/// Interval of partition maintenance and retention.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
-/// After one that failed.
+/// Interval after a failed run.
 const HOUSE_PAUSE: Duration = Duration::from_secs(30);
 
-/// What the reader wants.
+/// Commands from the reader to the writer.
 #[derive(Debug)]
 pub enum Order {
     Position(Log, Vec<i32>),
-    /// Begin a new generation of a partition at this offset.
+    /// Start a new generation of a partition at this offset.
     Restart(Log, Box<Position>, i64),
     Write(Log, Box<Batch>),
 }
 
-/// What became of it.
+/// Replies of the writer to its commands.
 #[derive(Debug)]
 pub enum Report {
     Positions(Vec<Position>),
-    /// Whether the partition begins a new generation; `false`: another sink has moved its position meanwhile.
+    /// Whether the partition starts a new generation. `false`: another sink has moved its position meanwhile.
     Restarted(bool),
     Written(Box<Batch>),
-    /// Another sink was there first: the positions must be asked for again.
+    /// Another sink wrote first, so the positions must be requested again.
     Conflict(Box<Batch>),
 }
 
-/// The database's side of the sink.
+/// Executes the reader's commands on the database.
 #[derive(Debug)]
 pub struct Writer<R> {
     pub rows: R,
@@ -61,16 +61,16 @@ pub struct Writer<R> {
     pub health: Arc<LaneHealth>,
     pub progress: Progress,
     pub shutdown: Shutdown,
-    /// What it writes, in the words of the metrics.
+    /// Label in metrics of what is written.
     pub what: &'static str,
-    /// `None`: another writer looks after the tables.
+    /// Retention of evaluations in days. `None`: another writer maintains the tables.
     pub retention_days: Option<u32>,
-    /// Why it waits, if it does.
+    /// Reason why writing is paused. `None`: it is not.
     pub paused: Option<&'static str>,
 }
 
 impl WriteError {
-    /// Why a batch waits.
+    /// Metrics label of the reason why a batch is retried.
     fn reason(&self) -> &'static str {
         match self {
             Self::Database(error) => error.trouble().as_str(),
@@ -81,7 +81,7 @@ impl WriteError {
 }
 
 impl<R: Rows> Writer<R> {
-    /// Serves the reader until it is gone or `shutdown`.
+    /// Serves the reader until its channel closes or `shutdown`.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, reports: std::sync::mpsc::Sender<Report>) {
         let mut house_due = Instant::now();
         loop {
@@ -99,7 +99,7 @@ impl<R: Rows> Writer<R> {
                 Some(Order::Write(log, batch)) => self.write(&log, batch).await,
                 None => return,
             };
-            // No report: shutdown came first. The batch is read again.
+            // `None` means that shutdown came first; the batch is read again after a restart.
             if report.is_none_or(|report| reports.send(report).is_err()) {
                 return;
             }
@@ -149,7 +149,7 @@ impl<R: Rows> Writer<R> {
                 Err(WriteError::Database(error)) if error.is_about_data() => {
                     match self.narrow(&mut batch).await {
                         Ok(true) => continue,
-                        // None of them alone is the reason.
+                        // No single entry is the reason.
                         Ok(false) => WriteError::Database(error),
                         Err(error) => error.into(),
                     }
@@ -168,7 +168,7 @@ impl<R: Rows> Writer<R> {
         }
     }
 
-    /// Finds the entries that the database refuses. `false`: there are none.
+    /// Finds and refuses the entries that the database rejects. `false`: it rejects none of them alone.
     async fn narrow(&mut self, batch: &mut Batch) -> Result<bool, DatabaseError> {
         let mut found = false;
         let mut suspects = vec![(0, batch.entries.len())];
@@ -219,7 +219,7 @@ impl<R: Rows> Writer<R> {
         }
     }
 
-    /// Returns when it is due again.
+    /// Runs partition maintenance and retention. Returns the time until the next run.
     async fn keep_house(&mut self) -> Duration {
         let Some(days) = self.retention_days else {
             return HOUSE_INTERVAL;
@@ -240,7 +240,7 @@ impl<R: Rows> Writer<R> {
         }
     }
 
-    /// Reports clocks that disagree, evaluations of a slow clock, and why nothing is removed.
+    /// Reports clock differences, late evaluations, and why nothing is removed.
     fn report_kept(&self, kept: &Kept) {
         let audit = &self.metrics.audit;
         let labels = ClockLabels { against: "database" };
@@ -282,9 +282,9 @@ impl<R: Rows> Writer<R> {
         self.paused = reason;
     }
 
-    /// Says why, and waits. `None`: shutdown came first.
+    /// Reports the reason and waits for the backoff. `None`: shutdown came first.
     async fn pause(&mut self, pause: &WriteError, backoff: &mut Duration) -> Option<()> {
-        // The same again is one line only, however long it lasts.
+        // Repeated failures with the same reason are logged once.
         if self.paused != Some(pause.reason()) {
             tracing::warn!(what = self.what, reason = pause.reason(), "the audit sink waits: {pause}");
         }

@@ -1,4 +1,4 @@
-//! Names that stand in a batch many times, each once.
+//! Interned names of flags, environments and variants of a batch.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use ahash::AHashMap;
 
 use super::Count;
 
-/// The flags and environments of a batch, each once.
+/// Names of a batch, each stored once and referred to by its index.
 #[derive(Debug, Default)]
 pub struct Flags {
     environments: Vec<Arc<str>>,
@@ -16,11 +16,11 @@ pub struct Flags {
     known_variants: AHashMap<Arc<str>, u32>,
 }
 
-/// The numbers of an environment's flags.
+/// Indexes of an environment's flags, by name.
 type Numbers = AHashMap<Arc<str>, usize>;
 
 impl Flags {
-    /// How many there are.
+    /// Number of flags.
     pub(super) fn len(&self) -> usize {
         self.flags.len()
     }
@@ -37,7 +37,7 @@ impl Flags {
         self.known_variants.clear();
     }
 
-    /// Nothing counted yet.
+    /// Returns a count of zero evaluations for the flag.
     pub(super) fn count(&self, flag: usize, evaluated_at: i64) -> Count {
         let (environment, flag) = self
             .flag(flag)
@@ -47,7 +47,7 @@ impl Flags {
         Count { environment, flag, evaluations: 0, last_evaluated_at, first_evaluated_at, last_off_at: None }
     }
 
-    /// The environment and the name of a flag.
+    /// Returns the environment and the name of the flag with this index.
     pub(in crate::audit) fn flag(&self, number: usize) -> Option<(&Arc<str>, &Arc<str>)> {
         let (environment, flag) = self.flags.get(number)?;
         Some((self.environments.get(*environment)?, flag))
@@ -79,7 +79,7 @@ impl Flags {
         index
     }
 
-    /// The numbers of an environment and of a flag in it.
+    /// Returns the indexes of an environment and of a flag in it, and adds those that are new.
     pub(super) fn index(&mut self, environment: &str, flag: &str) -> (usize, usize) {
         let index = self.environment(environment);
         let Some((_, flags)) = self.known.get_mut(environment) else {

@@ -1,14 +1,16 @@
-//! One byte sequence for each JSON value, however the value is written.
+//! Canonical encoding of JSON values: equal values have equal bytes, however they are written.
 //!
-//! Postgres stores JSON as `jsonb`, which forgets white space, the order of members, all but the last of repeated members, and how
-//! a number was written. A digest over the text would therefore not match what is read back. This encoding depends on the value alone.
+//! Postgres stores JSON as `jsonb`, which drops white space, the order of members, all but the last of repeated
+//! members, and the spelling of numbers. A digest of the original text would therefore not match the text that is read
+//! back. This encoding depends on the value alone.
 
 use crate::message::json::{JsonError, Kind, Scanner};
 
-/// Deepest nesting that is encoded; every JSON of a row is shallower.
+/// Deepest nesting that is encoded. The JSON columns of a row are never deeper.
 const MAX_DEPTH_LEVELS: usize = 64;
 
-/// Appends the canonical encoding of `text`. Text that is not JSON is appended as it is: the columns that are encoded hold JSON only.
+/// Appends the canonical encoding of `text`. Text that is not valid JSON is appended unchanged with a mark of its own;
+/// the encoded columns hold only JSON.
 pub fn encode(text: &str, out: &mut Vec<u8>) {
     let start = out.len();
     if value(text, MAX_DEPTH_LEVELS, out).is_err() {
@@ -18,7 +20,7 @@ pub fn encode(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `bytes` behind their length, so that no two sequences of fields encode alike.
+/// Appends `bytes` with a length prefix, so that different sequences of fields never encode alike.
 pub fn sized(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
     out.extend_from_slice(bytes);
@@ -51,7 +53,7 @@ fn value(text: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Members in the order of their names; of a repeated name the last one.
+/// Appends the members sorted by name; of a repeated name only the last one.
 fn object(mut scanner: Scanner<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), JsonError> {
     out.push(b'{');
     scanner.begin_object()?;
@@ -59,7 +61,7 @@ fn object(mut scanner: Scanner<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(
     while let Some(name) = scanner.next_key(&mut first)? {
         members.push((name, scanner.value()?.text));
     }
-    // A stable sort keeps repeated names in their order.
+    // A stable sort keeps members with the same name in their original order.
     members.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (index, (name, text)) in members.iter().enumerate() {
         if members.get(index + 1).is_some_and(|(next, _)| next == name) {
@@ -72,7 +74,8 @@ fn object(mut scanner: Scanner<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-/// Sign, significant digits and exponent: `1e2`, `100` and `100.0` are one number, and so are `0` and `-0`.
+/// Appends sign, significant digits and exponent, so that `1e2`, `100` and `100.0` encode alike, and so do `0` and
+/// `-0`.
 fn number(text: &str, out: &mut Vec<u8>) {
     let (negative, unsigned) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));

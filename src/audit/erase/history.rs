@@ -1,4 +1,4 @@
-//! What flags were: the change log, recorded versions, and flags that were deleted.
+//! Erases a user from the change log, from recorded flag versions and from deleted flags.
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -7,10 +7,10 @@ use crate::database::{Database, DatabaseError, in_transaction};
 
 use super::redact::redact;
 
-/// Rows that are looked at in one statement.
+/// Rows per query.
 const PAGE_ROWS: i64 = 500;
 
-/// What was changed, and what may not be.
+/// Result of erasing the user from the history.
 #[derive(Debug, Default)]
 pub(super) struct Erased {
     pub changes: u64,
@@ -46,7 +46,7 @@ pub(super) async fn erase(
     Ok(erased)
 }
 
-/// The JSON without the user; `None` if it does not list the user.
+/// Returns the JSON without the user, or `None` if it does not list the user.
 fn without(text: Option<&str>, user: &str) -> Option<String> {
     let mut value: Value = serde_json::from_str(text?).ok()?;
     redact(&mut value, user).then(|| value.to_string())
@@ -79,8 +79,8 @@ async fn changes(database: &Database, user: &str, erasure_id: &str) -> Result<u6
     }
 }
 
-/// What only one of the two databases needs: the guard of the change log is lifted for this transaction, and the chain learns what became
-/// of an entry.
+/// Steps that only Postgres needs: `allow` permits changes of the change log within this transaction, and `note`
+/// records the new digest of a changed entry for the hash chain.
 trait Guarded {
     async fn allow(&mut self) -> Result<(), DatabaseError>;
     async fn note(&mut self, id: i64, erasure_id: &str) -> Result<(), DatabaseError>;
@@ -116,7 +116,7 @@ async fn note(connection: &mut impl Guarded, id: i64, erasure_id: &str) -> Resul
     connection.note(id, erasure_id).await
 }
 
-/// Versions of the past lose the user; a version that is in force is reported instead.
+/// Removes the user from past versions. A version that is in force is reported and not changed.
 async fn versions(database: &Database, user: &str, erased: &mut Erased) -> Result<(), DatabaseError> {
     let mut last = (String::new(), String::new(), 0_i64);
     loop {
@@ -145,7 +145,7 @@ async fn versions(database: &Database, user: &str, erased: &mut Erased) -> Resul
     }
 }
 
-/// Flags that were deleted keep their rows, so that a deletion is not taken for a loss.
+/// Removes the user from deleted flags. Their rows are kept, because a missing row would look like a lost flag.
 async fn deleted_flags(database: &Database, user: &str) -> Result<(), DatabaseError> {
     in_transaction!(database, |transaction, sql| {
         let rows: Vec<(String, String, String)> =

@@ -1,23 +1,23 @@
-//! Takes a user's id out of a definition, wherever definitions list users.
+//! Removes a user's id from a flag's JSON, in every member that lists users.
 
 use serde_json::Value;
 
-/// Stands in the place of an erased id.
+/// Replacement for an erased id.
 const ERASED: &str = "(erased)";
 
 /// Members whose strings are user ids, in Unleash's definitions and in local flags.
 const USER_LISTS: [&str; 4] = ["userIds", "target_users", "user_list", "users"];
 
-/// Members of a condition that name the attribute it looks at.
+/// Members of a condition that name its attribute.
 const ATTRIBUTE_NAMES: [&str; 2] = ["contextName", "attribute"];
 
 /// Names of the attribute that holds the user's id.
 const USER_ATTRIBUTES: [&str; 3] = ["userId", "user_id", "targetingKey"];
 
-/// Members of a condition that hold what the attribute is compared with.
+/// Members of a condition that hold the operands.
 const CONDITION_VALUES: [&str; 2] = ["value", "values"];
 
-/// Replaces `user` in all lists of users; returns whether it was in any.
+/// Replaces `user` in all lists of users. Returns whether any list contained it.
 pub(super) fn redact(value: &mut Value, user: &str) -> bool {
     match value {
         Value::Array(items) => items.iter_mut().fold(false, |found, item| redact(item, user) | found),
@@ -35,7 +35,8 @@ pub(super) fn redact(value: &mut Value, user: &str) -> bool {
     }
 }
 
-/// `value` is one id, several in one text with commas, or a list of either.
+/// Replaces `user` in `value`, which is one id, several comma-separated ids, or a list of either. Returns whether any
+/// was replaced.
 fn redact_ids(value: &mut Value, user: &str) -> bool {
     match value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! A user's evaluations, exposures and conversions.
+//! Erases a user's evaluations, exposures and conversions.
 
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -13,10 +13,10 @@ use crate::replay::rows::{Copied, each_row};
 use super::super::chain::{Digest, Hasher};
 use super::Erasure;
 
-/// Rows of one statement: more would hold locks for longer than a sink should wait.
+/// Rows per statement. A larger statement would hold its locks for longer than a sink should wait.
 const ROWS_PER_STATEMENT: i64 = 10_000;
 
-/// Erases all rows of a user; returns how many there were.
+/// Erases all rows of a user. Returns how many there were.
 pub(super) async fn erase(
     database: &Database,
     hasher: &Hasher,
@@ -40,7 +40,8 @@ pub(super) async fn erase(
     Ok(erased + of_experiments(database, user, how).await?)
 }
 
-/// Exposures and conversions. Anonymised, they are somebody's still, whom nobody knows.
+/// Erases exposures and conversions. Anonymised rows of a user share one random key, so that they still count as one
+/// user.
 async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result<u64, DatabaseError> {
     let nobody = key(&Uuid::new_v4().to_string());
     Ok(in_transaction!(database, |transaction, _sql| {
@@ -50,7 +51,7 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
                 Erasure::Remove => format!("DELETE FROM {table}"),
                 Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
             };
-            // Exposures are found by their key, experiment by experiment.
+            // The primary key of the exposures begins with the experiment, so the condition names all experiments.
             let change = format!(
                 "{change} WHERE user_key = $1 AND user_key <> $2 AND experiment_id IN (SELECT id FROM experiments)"
             );
@@ -61,7 +62,8 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
     }))
 }
 
-/// Erases some rows and keeps the digests that their blocks of the hash chain need, in one transaction.
+/// Erases up to [`ROWS_PER_STATEMENT`] rows and stores the digests that their blocks of the hash chain need, in one
+/// transaction.
 async fn in_postgres(
     postgres: &PostgresDatabase,
     hasher: &Hasher,
@@ -83,7 +85,7 @@ async fn in_postgres(
     Ok(rows)
 }
 
-/// Runs a `COPY` that changes rows and returns them as they were.
+/// Runs a `COPY` that changes rows, and passes each row in its original form to `take`. Returns the number of rows.
 async fn erased_rows(
     connection: &mut PgConnection,
     statement: &str,
@@ -101,7 +103,7 @@ async fn erased_rows(
     Ok(rows)
 }
 
-/// What an anonymised row says; as `UPDATE` in [`statement`] writes it.
+/// The anonymised form of a row, which must match the `UPDATE` in [`statement`].
 fn anonymous<'a>(row: &Evaluation<'a>) -> Evaluation<'a> {
     Evaluation {
         user_id: None,
@@ -113,11 +115,12 @@ fn anonymous<'a>(row: &Evaluation<'a>) -> Evaluation<'a> {
     }
 }
 
-/// `COPY` takes no parameters: the user's id is quoted. Both forms return the rows as they were.
+/// SQL text that erases one batch of rows and returns them in their original form. `COPY` takes no parameters, so the
+/// user's id is quoted.
 fn statement(user: &str, how: Erasure) -> String {
     let user = user.replace('\0', "").replace('\'', "''");
     let columns = copy::COLUMN_NAMES;
-    // The condition is that of the index on users.
+    // The same condition as in the index on users.
     let picked = format!(
         "SELECT evaluated_at, id FROM feature_flag_evaluations
             WHERE hashtextextended(user_id, 0) = hashtextextended('{user}', 0) AND user_id = '{user}' LIMIT {ROWS_PER_STATEMENT}"
@@ -127,7 +130,7 @@ fn statement(user: &str, how: Erasure) -> String {
             "COPY (DELETE FROM feature_flag_evaluations WHERE (evaluated_at, id) IN ({picked}) RETURNING {columns})
                 TO STDOUT (FORMAT binary)"
         ),
-        // The outer query does not see what the inner one changes.
+        // The outer query reads the snapshot from before the inner `UPDATE`.
         Erasure::Anonymise => format!(
             "COPY (WITH picked AS MATERIALIZED ({picked} FOR UPDATE), changed AS (
                 UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{{}}',
@@ -138,7 +141,7 @@ fn statement(user: &str, how: Erasure) -> String {
     }
 }
 
-/// Rows of `audit_erased_rows`, column by column.
+/// Rows of `audit_erased_rows`, one vector per column.
 #[derive(Default)]
 struct KeptDigests {
     blocks: Vec<i64>,
@@ -147,7 +150,7 @@ struct KeptDigests {
 }
 
 impl KeptDigests {
-    /// Rows outside the chain need no digest.
+    /// Adds a row. Rows outside the chain need no digest and are skipped.
     fn add(&mut self, block: Option<i64>, digest: Digest, replaced_by: Option<Digest>) {
         if let Some(block) = block {
             self.blocks.push(block);

@@ -1,4 +1,4 @@
-//! Reading one member of an event: its type, or what is wrong with it.
+//! Typed access to the members of an event, with an error that names the field.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::message::json::{JsonError, Kind, Scanner, Span};
 
 use super::{Source, Unreadable};
 
-/// Longest id of a topic that is remembered.
+/// Longest topic id that is kept, in bytes.
 const MAX_TOPIC_ID_BYTES: usize = 64;
 
 pub(super) fn present(span: Span<'_>) -> Option<Span<'_>> {
@@ -70,7 +70,7 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
     }
 }
 
-/// Whether a text may be the id of a topic: 22 characters of base64, with some room for other kinds.
+/// Whether a text can be a topic id: Kafka's are 22 characters of base64, and longer ones are allowed up to the limit.
 fn is_id(text: &str) -> bool {
     (1..=MAX_TOPIC_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -79,7 +79,7 @@ pub(super) fn missing(field: &str) -> Unreadable {
     Unreadable(format!("{field}: expected a value, got none"))
 }
 
-/// As much of a text as a message may repeat.
+/// Shortens a text for an error message.
 pub(super) fn short(text: &str) -> String {
     let text: String = text.chars().take(40).collect();
     format!("`{text}`")

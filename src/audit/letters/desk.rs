@@ -1,4 +1,4 @@
-//! The dead letters of one partition: their producer, and how far they are.
+//! Dead-letter producer of one partition, and the offset up to which its dead letters are sent.
 
 use std::time::Duration;
 
@@ -20,26 +20,26 @@ use super::super::batch::Batch;
 use super::super::position::Log;
 use super::{Extent, Letter, LetterError};
 
-/// How long the broker may take for one step. The database's locks are held meanwhile.
+/// Timeout of each call to the broker. The database's locks are held meanwhile.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest reason in a dead letter of which the cluster took neither body nor headers.
+/// Longest reason, in bytes, in a dead letter that has neither body nor headers.
 const MAX_REASON_BYTES: usize = 1_000;
 
-/// Sends the letters of a partition's records.
+/// Sends the dead letters of one partition.
 #[derive(Debug)]
 pub(super) struct Desk {
     partition: i32,
-    /// [`life`] of the partition's log.
+    /// Identifies the partition's log ([`life`]).
     pub(super) life: String,
     producer: ReportingProducer,
     dead_letters: String,
     group: Group,
-    /// Behind the last record whose letter is committed.
+    /// Offset behind the last record whose dead letter is committed.
     sent_to: i64,
 }
 
-/// A group that nobody joins; only its offsets are used.
+/// Consumer group without members; only its committed offsets are used.
 struct Group(ConsumerGroupMetadata);
 
 impl std::fmt::Debug for Group {
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Group {
 }
 
 impl Desk {
-    /// Fences whoever wrote the letters of this partition before, and asks how far they are.
+    /// Fences the previous dead-letter producer of this partition, and reads up to which offset dead letters were sent.
     pub(super) fn open(
         config: &Config,
         log: &Log,
@@ -66,7 +66,8 @@ impl Desk {
             .set("message.max.bytes", "8388608");
         let producer = ReportingProducer::create(&settings, &config.topics.dead_letters)?;
         producer.inner().init_transactions(CALL_TIMEOUT)?;
-        // Only now: an open transaction of a former owner is ended, and its offsets are settled.
+        // The consumer is created after `init_transactions`, which ends an open transaction of a previous owner and so
+        // settles its offsets.
         let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
         settings
             .set("group.id", name)
@@ -79,8 +80,8 @@ impl Desk {
         Ok(Self { partition, life, producer, dead_letters, group: Group(group), sent_to })
     }
 
-    /// Sends those of `letters` that were not sent yet, and says so, in one transaction. After an error the desk is of
-    /// no more use.
+    /// Sends the dead letters that were not sent before and their offset in one transaction. After an error this
+    /// producer must not be used again.
     pub(super) fn commit(
         &mut self,
         log: &Log,
@@ -100,7 +101,7 @@ impl Desk {
         }
         let acknowledged = self.producer.drain(CALL_TIMEOUT);
         let failures = self.producer.take_failures();
-        // Its neighbours fail with it: the refusal is the reason.
+        // A rejection of one record fails the others of the same request, so the rejection is reported as the reason.
         let refused = failures.iter().find(|failure| is_refusal(failure.code));
         if let Some(failure) = refused.or(failures.first()) {
             return Err(LetterError::Undelivered(failure.code));
@@ -152,14 +153,14 @@ impl Desk {
     }
 }
 
-/// A record's own headers, but for its number: what is sent back to the topic some day is not to be taken for something
-/// that was there before.
+/// Returns a record's headers without its sequence number. If the dead letter is sent back to the topic later, it must
+/// not count as a duplicate of the original.
 fn kept(headers: &OwnedHeaders) -> OwnedHeaders {
     let kept = headers.iter().filter(|header| header.key.as_bytes() != HEADER.to_bytes());
     kept.fold(OwnedHeaders::new(), OwnedHeaders::insert)
 }
 
-/// Names the log of a partition: offsets of another topic id, or of another generation, mean other records.
+/// Identifies a partition's log by topic id and generation. Equal offsets of different logs are different records.
 pub(super) fn life(log: &Log, batch: &Batch, partition: i32) -> String {
     let moved = batch.moves.iter().find(|moved| moved.partition == partition);
     match moved.map_or(0, |moved| moved.generation) {
@@ -168,7 +169,7 @@ pub(super) fn life(log: &Log, batch: &Batch, partition: i32) -> String {
     }
 }
 
-/// What the last transaction said, if it was about the topic in its present life.
+/// Reads the committed offset, or 0 if there is none or it belongs to an earlier log of the partition.
 fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32, life: &str) -> Result<i64, LetterError> {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(&log.topic, partition);

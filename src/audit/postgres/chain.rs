@@ -1,4 +1,4 @@
-//! Adds a batch's blocks to the hash chains, in the transaction that writes its rows.
+//! Appends a batch's blocks to the hash chains, in the transaction that writes its rows.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const ADD_BLOCKS: &str = "INSERT INTO audit_blocks
 const MOVE_HEADS: &str = "UPDATE audit_chains AS c SET number = m.number, hash = m.hash
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS m (chain, number, hash) WHERE c.chain = m.chain";
 
-/// Begins the chains of these partitions that do not exist yet, and returns where each ends, by partition.
+/// Creates missing chains for these partitions. Returns the end of each chain, by partition.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     topic: &str,
@@ -30,7 +30,7 @@ pub(super) async fn begin(
     heads(connection, topic, partitions).await
 }
 
-/// Where the chains of these partitions end, by partition.
+/// Returns the end of each partition's chain.
 async fn heads(
     connection: &mut PgConnection,
     topic: &str,
@@ -47,14 +47,15 @@ async fn heads(
     Ok(rows.iter().map(head).collect::<Result<_, sqlx::Error>>()?)
 }
 
-/// Adds a block for each partition that brings rows. The positions of these partitions are locked, so nobody else moves their heads.
+/// Appends a block for each partition with evaluations. The positions of these partitions are locked, so no other sink
+/// moves their heads.
 pub(super) async fn append(
     transaction: &mut Transaction<'_, Postgres>,
     hasher: &Hasher,
     topic: &str,
     batch: &Batch,
 ) -> Result<(), DatabaseError> {
-    // A partition whose evaluations were all refused adds an empty block: the reader counts on it.
+    // A partition whose evaluations were all refused adds an empty block, because the reader has already counted on it.
     let mut digests: BTreeMap<i32, Vec<Digest>> =
         batch.partitions_with_rows().into_iter().map(|partition| (partition, Vec::new())).collect();
     let mut times: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
@@ -93,7 +94,7 @@ pub(super) async fn append(
     added.write(transaction).await
 }
 
-/// Blocks, column by column.
+/// Rows of `audit_blocks`, one vector per column.
 #[derive(Default)]
 struct Added {
     chains: Vec<i64>,
@@ -141,8 +142,8 @@ const PRUNE: &str = "WITH kept AS (
     ), last AS (SELECT DISTINCT ON (chain) chain, number, hash FROM pruned ORDER BY chain, number DESC)
     UPDATE audit_chains c SET pruned_number = l.number, pruned_hash = l.hash FROM last l WHERE c.chain = l.chain";
 
-/// Records that evaluations before a moment (microseconds since 1970) were removed because of their age, and removes the blocks at the
-/// beginning of the chains that have no rows left. A verification begins behind them.
+/// Records that evaluations before a time (microseconds since 1970) were removed by retention, and removes the blocks
+/// at the start of each chain that have no rows left. A verification starts behind them.
 pub(super) async fn retire(
     transaction: &mut Transaction<'_, Postgres>,
     before_micros: i64,

@@ -1,4 +1,4 @@
-//! Evaluations in the binary format of `COPY`.
+//! Evaluations in Postgres' binary `COPY` format.
 
 use super::super::evaluation::{Evaluation, Source};
 
@@ -11,18 +11,18 @@ macro_rules! column_names {
     };
 }
 
-/// What the rows hold, in their order.
+/// Columns of a row, in this order.
 pub const COLUMN_NAMES: &str = column_names!();
 pub const STATEMENT: &str =
     concat!("COPY feature_flag_evaluations (", column_names!(), ") FROM STDIN (FORMAT binary)");
 
 pub const COLUMNS: i16 = 26;
-/// Signature, no flags, no extension.
+/// Signature, no flags and no header extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xFF\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
-/// From 1970 to 2000, where Postgres begins to count.
+/// Microseconds from 1970 to 2000, the epoch of Postgres' timestamps.
 pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
-/// The version of `jsonb`'s text form.
+/// Version byte of the binary `jsonb` format, in front of the JSON text.
 pub const JSONB_VERSION: u8 = 1;
 
 /// Appends one row.
@@ -77,7 +77,7 @@ fn field(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A field longer than this protocol can say is one longer than a Kafka record can be.
+/// Appends a field's length. It always fits, because no Kafka record is larger than `i32::MAX` bytes.
 fn length(out: &mut Vec<u8>, bytes: usize) {
     out.extend_from_slice(&i32::try_from(bytes).unwrap_or(i32::MAX).to_be_bytes());
 }

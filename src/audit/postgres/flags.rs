@@ -1,4 +1,4 @@
-//! The flag cache: counts, and what definitions say.
+//! Writes the flag cache: evaluation counts, and columns from definitions.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Transaction};
@@ -9,7 +9,7 @@ use super::super::batch::{Batch, Entry};
 use super::super::definition::FlagVersion;
 use super::super::switch::SwitchChange;
 
-/// Adds what a batch counted, flag by flag in the order that every sink keeps.
+/// Adds a batch's counts, in the order of [`Batch::counts`], which prevents deadlocks between sinks.
 pub(super) async fn count(
     transaction: &mut Transaction<'_, Postgres>,
     batch: &Batch,
@@ -42,7 +42,7 @@ pub(super) async fn count(
     Ok(())
 }
 
-/// Records the version, and brings the flag up to it unless a newer one was there before.
+/// Records a version, and updates the flag unless its version is newer.
 pub(super) async fn define(
     transaction: &mut Transaction<'_, Postgres>,
     version: &FlagVersion,
@@ -91,7 +91,7 @@ pub(super) async fn define(
     Ok(())
 }
 
-/// Adds the turn of a kill switch to the change log, once.
+/// Adds a change of a kill switch to the change log, once.
 pub(super) async fn log_switch(
     transaction: &mut Transaction<'_, Postgres>,
     change: &SwitchChange,

@@ -1,4 +1,4 @@
-//! Day partitions: made ahead, dropped when they are old.
+//! Maintains daily partitions: creates them ahead of time and drops the old ones.
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
@@ -8,17 +8,18 @@ use crate::database::DatabaseError;
 use super::super::retention::{Kept, LATE_KEPT_DAYS, MAX_LATE_COUNT, objection};
 use super::super::streams::KEPT_DAYS;
 
-/// Days for which there is a partition before they begin.
+/// Number of future days that have a partition.
 pub const AHEAD_DAYS: u64 = 3;
-/// Days back for which there is a partition: Kafka keeps events for a week, unless told otherwise.
+/// Number of past days that have a partition. Kafka keeps events for a week by default.
 const BACK_DAYS: u32 = 8;
-/// How long the parent table is waited for. Everybody else waits behind us meanwhile.
+/// Timeout of the lock on the parent table. All other sessions queue behind this one meanwhile.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
-/// Rows of no partition that are deleted at once.
+/// Rows of the default partition per `DELETE`.
 const DELETE_ROWS: i64 = 10_000;
 
-/// Brings the partitions into the state that the database's clock asks for. One process at a time does; the others need not
-/// wait. `process` is the time by this machine's clock: if the two are far apart, nothing is removed.
+/// Creates missing partitions and drops those older than retention, by the database's clock. Steps that another process
+/// is running are skipped. `process` is the time of this machine's clock: if the two clocks differ too much, nothing is
+/// removed.
 pub async fn keep(
     connection: &mut PgConnection,
     retention_days: u32,
@@ -62,7 +63,7 @@ pub async fn keep(
     Ok(Kept { ahead: database - process, objection, late_count })
 }
 
-/// The setting that was last applied; this one at the first look.
+/// Returns the retention that was last applied, or this one on the first run.
 async fn remembered(connection: &mut PgConnection, retention_days: i32) -> Result<i32, DatabaseError> {
     let enter = "INSERT INTO sink_retention (retention_days, late_seen_id)
         SELECT $1, coalesce(max(id), 0) FROM feature_flag_evaluations_other ON CONFLICT DO NOTHING";
@@ -71,8 +72,8 @@ async fn remembered(connection: &mut PgConnection, retention_days: i32) -> Resul
     Ok(sqlx::query_scalar(known).fetch_one(connection).await?)
 }
 
-/// Removes evaluations from before `start` that have no day's partition, if they have been there for a week, and remembers
-/// which are there now.
+/// Removes rows of the default partition that are older than `start` and were there at the last check, if that was a
+/// week ago. Then remembers the rows that are there now.
 async fn remove_late(connection: &mut PgConnection, start: DateTime<Utc>) -> Result<(), DatabaseError> {
     let due =
         "SELECT late_seen_id FROM sink_retention WHERE late_seen_at < now() - $1::bigint * interval '1 day'";
@@ -82,7 +83,7 @@ async fn remove_late(connection: &mut PgConnection, start: DateTime<Utc>) -> Res
     let exists =
         "SELECT EXISTS (SELECT 1 FROM feature_flag_evaluations_other WHERE evaluated_at < $1 AND id <= $2)";
     if sqlx::query_scalar::<_, bool>(exists).bind(start).bind(due).fetch_one(&mut *connection).await? {
-        // Recorded first: rows that are missing without a record count as tampering.
+        // The removal is recorded first: rows that are missing without a record count as tampering.
         let before = start.timestamp_micros();
         alone(connection, async |transaction| super::chain::retire(transaction, before).await).await?;
     }
@@ -119,7 +120,7 @@ async fn existing(connection: &mut PgConnection) -> Result<Vec<NaiveDate>, Datab
     Ok(names.iter().filter_map(day).collect())
 }
 
-/// One change of the tables, unless another process is at it.
+/// Runs one change of the tables in a transaction, or skips it while another process runs one.
 async fn alone(
     connection: &mut PgConnection,
     change: impl AsyncFnOnce(&mut Transaction<'_, Postgres>) -> Result<(), DatabaseError> + Send,
@@ -133,11 +134,11 @@ async fn alone(
     Ok(transaction.commit().await?)
 }
 
-/// Made beside the parent and then attached, which stops neither readers nor writers. Rows of that day that came
-/// before it are moved into it.
+/// Creates a table and then attaches it as the day's partition, which blocks neither readers nor writers. Rows of that
+/// day in the default partition are moved into it.
 async fn make(transaction: &mut Transaction<'_, Postgres>, day: NaiveDate) -> Result<(), DatabaseError> {
     let (table, next) = (table(day), day + Days::new(1));
-    // Only dates are filled in.
+    // Only dates are interpolated.
     let statements = format!(
         "CREATE TABLE IF NOT EXISTS {table} (LIKE feature_flag_evaluations INCLUDING DEFAULTS INCLUDING CONSTRAINTS
             INCLUDING STORAGE);

@@ -1,4 +1,4 @@
-//! How far each stream of events was taken: `sink_streams`.
+//! Last processed sequence number of each stream: the table `sink_streams`.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::message::sequence::Sequence;
 use super::super::batch::Batch;
 use super::super::streams::{MAX_STREAMS_COUNT, Streams};
 
-/// What is known of each of these partitions.
+/// Returns the known streams of these partitions.
 pub(super) async fn known(
     connection: &mut PgConnection,
     topic: &str,
@@ -30,7 +30,7 @@ pub(super) async fn known(
     Ok(known)
 }
 
-/// Writes what has changed. The positions of these partitions are locked.
+/// Writes the streams that have changed. The positions of these partitions are locked.
 pub(super) async fn advance(
     transaction: &mut Transaction<'_, Postgres>,
     topic: &str,

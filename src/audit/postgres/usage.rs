@@ -1,4 +1,4 @@
-//! The usage of flags: added to by every batch, and made coarser with age.
+//! Usage of flags: every batch adds to it, and old usage is merged into longer periods.
 
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
@@ -7,7 +7,7 @@ use crate::database::DatabaseError;
 use super::super::batch::{Batch, Entry};
 use super::super::usage::{KEPT, MINUTE, MOVED_ROWS, used};
 
-/// Adds what a batch used, in the order that every sink keeps.
+/// Adds a batch's usage, in the order of [`used`], which prevents deadlocks between sinks.
 pub(super) async fn add(
     transaction: &mut Transaction<'_, Postgres>,
     batch: &Batch,
@@ -39,8 +39,8 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// Makes what is old coarser, and forgets what is too old for that. Each step moves rows whole: a question that comes in
-/// between counts them once.
+/// Merges old usage into longer periods and deletes what is past the last period. Each step moves whole rows in one
+/// transaction, so a concurrent query counts each of them once.
 pub(super) async fn make_coarser(connection: &mut PgConnection, now: i64) -> Result<(), DatabaseError> {
     let coarser = "WITH old AS (
             DELETE FROM feature_flag_usage WHERE ctid = ANY (ARRAY(
@@ -66,7 +66,7 @@ pub(super) async fn make_coarser(connection: &mut PgConnection, now: i64) -> Res
     for (seconds, next, kept) in KEPT {
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
         loop {
-            // One process at a time: two would wait for each other's rows.
+            // Only one process at a time, because two would wait for each other's row locks.
             let mut transaction = connection.begin().await?;
             let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('flagstream-usage', 0))";
             if !sqlx::query_scalar::<_, bool>(lock).fetch_one(&mut *transaction).await? {
@@ -75,7 +75,7 @@ pub(super) async fn make_coarser(connection: &mut PgConnection, now: i64) -> Res
             let query = match next {
                 Some(next) => {
                     let next = i32::try_from(next).unwrap_or(i32::MAX);
-                    // Whole periods only.
+                    // Rounded down, so that only complete periods are merged.
                     let before = (now - kept).div_euclid(i64::from(next)) * i64::from(next);
                     sqlx::query(coarser).bind(seconds).bind(next).bind(before).bind(MOVED_ROWS)
                 }

@@ -1,26 +1,27 @@
-//! Decides where to read on in a partition, from the position in the database and from what Kafka still has.
+//! Decides where to continue in a partition, from the position in the database and the offsets that Kafka still has.
 
-/// The first offset that Kafka has of a partition, and the one behind its last record.
+/// First offset of a partition in Kafka, and the offset behind its last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) low: i64,
     pub(super) high: i64,
 }
 
-/// How a partition is read on.
+/// Offset at which a partition is continued, and what was lost before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Read on at this offset.
+    /// Continue at this offset.
     At(i64),
-    /// Retention has removed records before they were read: `lost` offsets, from `from` on.
+    /// Retention removed `lost` records before they were read, starting at `from`; continue at `at`.
     Expired { from: i64, lost: u64, at: i64 },
-    /// The log ends before the position under the same topic id: its end was cut. What it has now may be other records.
+    /// The log ends before the position under the same topic id: it was truncated, and its records may be different
+    /// ones.
     Cut,
 }
 
 impl Bounds {
-    /// Decides where to read on. `next_offset` is the position, 0 where nothing was read before; `reported` the offset up to
-    /// which losses were reported already; `receded` whether Kafka delivered a record from before the position.
+    /// Decides where to continue. `next_offset` is the position, 0 if nothing was read before. `reported` is the offset
+    /// up to which losses are already reported. `receded` is whether Kafka delivered a record from before the position.
     pub(super) fn start(self, next_offset: i64, reported: i64, receded: bool) -> Start {
         if next_offset > self.high || receded {
             return Start::Cut;
@@ -33,11 +34,11 @@ impl Bounds {
     }
 }
 
-/// Offsets between the one that was expected and the one that came which retention has removed. Gaps of another kind
-/// (transaction markers, aborted records) count as none. `low` is the first offset that Kafka has.
+/// Number of offsets between the expected record and the one that was delivered (`came`) that retention has removed.
+/// Other gaps (transaction markers, aborted records) count as zero. `low` is the first offset in Kafka.
 pub(super) fn expired_between(expected: i64, came: i64, low: i64) -> u64 {
-    // With `low` behind the record that came, that one was fetched before retention removed it, and so were those
-    // before it.
+    // If `low` is behind the delivered record, that record and the ones before it were fetched before retention removed
+    // them.
     if expected < low && low <= came { expected.abs_diff(low) } else { 0 }
 }
 
@@ -51,7 +52,7 @@ mod tests {
         let cases = [
             (150, 0, Start::At(150)),
             (200, 0, Start::At(200)),
-            // Never read before: nothing is lost.
+            // Nothing was read before, so nothing is lost.
             (0, 0, Start::At(100)),
             (40, 0, Start::Expired { from: 40, lost: 60, at: 100 }),
             (40, 70, Start::Expired { from: 70, lost: 30, at: 100 }),
@@ -69,10 +70,10 @@ mod tests {
     #[test]
     fn only_what_retention_removed_counts_as_expired() {
         let cases = [
-            // Transaction markers.
+            // Gap of a transaction marker.
             (102, 103, 0, 0),
             (102, 103, 102, 0),
-            // Fetched before retention removed them.
+            // Fetched before retention removed the records.
             (102, 103, 150, 0),
             (120, 150, 150, 30),
             (120, 151, 150, 30),

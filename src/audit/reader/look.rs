@@ -1,4 +1,4 @@
-//! A look at all partitions once a second.
+//! Checks all partitions once a second.
 
 use std::ffi::CStr;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::standing::Standing;
 use super::{Reader, Take};
 
 impl<T: Take> Reader<T> {
-    /// Looks at all partitions: how far behind they are, and whether their logs end before their positions.
+    /// Reports how far each partition is read, and restarts from the database if a log ends before its position.
     pub(super) fn look(&mut self, standing: &mut Standing, topic: &CStr) {
         let ends: Vec<(i32, i64)> = standing
             .positions
@@ -23,13 +23,13 @@ impl<T: Take> Reader<T> {
         let is_cut = |(partition, high): &(i32, i64)| {
             standing.positions.get(partition).is_some_and(|position| position.next_offset > *high)
         };
-        // Kafka's own answer decides; this is only what the consumer has heard.
+        // This is only the consumer's cached watermark; the following request to Kafka decides.
         if ends.iter().any(is_cut) && standing.batch.is_empty() && !standing.waiting {
             standing.doubt();
         }
     }
 
-    /// Reports the ends of the partitions and how far they are read, and clocks that run ahead of this one.
+    /// Reports the end and the position of each partition, and records whose timestamps are ahead of this clock.
     fn tell(&mut self, standing: &Standing, ends: &[(i32, i64)]) {
         for (partition, high) in ends {
             self.progress.end(*partition, *high);

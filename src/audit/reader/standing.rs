@@ -1,4 +1,4 @@
-//! The state of a reader: positions, the batch that is being filled, and what is known of the log's bounds.
+//! State of a reader: positions, the batch that is being filled, and what is known about the log's bounds.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,33 @@ use crate::config::AuditConfig;
 use super::super::batch::Batch;
 use super::super::position::{Log, Position};
 
-/// The state of one reader.
+/// State of one reader.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) log: Option<Log>,
     pub(super) positions: BTreeMap<i32, Position>,
-    /// Whether the positions are those of the present assignment, and of the database.
+    /// Whether the positions belong to the current assignment and come from the database.
     pub(super) sure: bool,
     pub(super) rebalances: usize,
-    /// The next record cannot be taken yet: what was taken before is written, and then it is looked at again.
+    /// Whether the next record cannot be processed yet. It is read again once everything before it is written.
     pub(super) held_up: bool,
-    /// The writer has a batch or a question that it has not answered yet.
+    /// Whether the writer has not yet answered the last batch or request.
     pub(super) waiting: bool,
     pub(super) batch: Box<Batch>,
-    /// Used batches, whose memory serves again.
+    /// Used batch whose allocations are reused.
     pub(super) spare: Option<Box<Batch>>,
-    /// By partition, the offset at which reading began, or up to which removed records are reported.
+    /// Offset at which reading started, or up to which removed records are reported, by partition.
     pub(super) floors: BTreeMap<i32, i64>,
-    /// By partition, the offset behind the last record of the log, where its end was reached.
+    /// Offset of the log's end by partition, if the reader has reached it.
     pub(super) ends: BTreeMap<i32, i64>,
-    /// Partitions of which a record from before the position came.
+    /// Offset of a record that was delivered although it is before the position, by partition.
     pub(super) receded: BTreeMap<i32, i64>,
-    /// Partitions that seemed to be cut at the last look, with the position. A second look must agree.
+    /// Position of a log that looked truncated at the last check, by partition. A second check must confirm it.
     pub(super) cut: BTreeMap<i32, i64>,
 }
 
 impl Standing {
-    /// Nothing that was read is certain any more.
+    /// Discards the positions and the batch; both are read again from the database's positions.
     pub(super) fn doubt(&mut self) {
         self.sure = false;
         self.held_up = false;
@@ -42,7 +42,7 @@ impl Standing {
         self.ends.clear();
     }
 
-    /// The topic is `log` from now on. What is known of the log of another topic id is forgotten.
+    /// Sets the current log. What is known about the log of another topic id is discarded.
     pub(super) fn follow(&mut self, log: &Log) {
         if self.log.as_ref() != Some(log) {
             self.floors.clear();
@@ -58,8 +58,8 @@ impl Standing {
             || self.batch.size_bytes() >= limits.batch_max_bytes
     }
 
-    /// The offset up to which a partition is read and written: behind its last record where its end was reached, though
-    /// transaction markers may follow the record. `None` while a batch is open, or nothing was read.
+    /// Offset up to which a partition is read and written. At the end of the log this is the end itself, which
+    /// transaction markers may separate from the last record. `None` while a batch is open, or if nothing was read.
     pub(super) fn read_to(&self, partition: i32) -> Option<i64> {
         if self.waiting || !self.batch.is_empty() {
             return None;
@@ -87,7 +87,7 @@ mod tests {
         };
         standing.positions.insert(0, position);
         assert_eq!(standing.read_to(0), Some(10));
-        // A transaction's marker.
+        // A transaction marker.
         standing.ends.insert(0, 11);
         assert_eq!(standing.read_to(0), Some(11));
         standing.waiting = true;

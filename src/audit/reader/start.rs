@@ -1,4 +1,4 @@
-//! Reads on at the positions of the database, or at what Kafka still has.
+//! Seeks to the database's positions, or to the first offsets that Kafka still has.
 
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
@@ -10,7 +10,7 @@ use super::standing::Standing;
 use super::{CALL_TIMEOUT, PAUSE, Reader, ReaderError, Take};
 
 impl<T: Take> Reader<T> {
-    /// Reads on from the database's positions.
+    /// Continues from the database's positions.
     pub(super) fn seek(
         &mut self,
         standing: &mut Standing,
@@ -53,9 +53,9 @@ impl<T: Take> Reader<T> {
         Ok(())
     }
 
-    /// The log of a partition ends before its position, though the topic is the same: once a second look agrees, the
-    /// partition is read from the log's start in a new generation. Repetitions are known by their source or number as
-    /// ever.
+    /// Starts a new generation of a partition whose log ends before the position under the same topic id. A second
+    /// check must confirm this first. The partition is then read from the log's start; duplicates are recognised by
+    /// source or sequence number as usual.
     fn begin_generation(
         &self,
         standing: &mut Standing,

@@ -1,5 +1,6 @@
-//! Retention in SQLite, whose clock is this machine's: what is older than retention by more than retention can pass between
-//! two looks is removed only once it was seen for a week, unless the setting was changed.
+//! Retention in SQLite, which has only this machine's clock. A clock that jumps ahead must not remove everything at
+//! once, so rows that are more than two days past retention are removed only after they were seen for a week, or when
+//! the setting was changed.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::sqlite::SqliteConnection;
@@ -10,10 +11,10 @@ use super::super::retention::{Kept, LATE_KEPT_DAYS, MAX_DAYS_AT_ONCE, MAX_LATE_C
 use super::super::streams::KEPT_DAYS;
 use super::time;
 
-/// Number of looks in [`LATE_KEPT_DAYS`] with one look in ten minutes. Looks are counted because the clock may jump.
+/// Number of runs in [`LATE_KEPT_DAYS`], at one run in ten minutes. Runs are counted because the clock may jump.
 const LATE_KEPT_LOOKS: i64 = LATE_KEPT_DAYS * 24 * 6;
 
-/// Removes what is old at the time `now`.
+/// Removes rows that are past retention at the time `now`.
 pub(super) async fn keep(
     connection: &mut SqliteConnection,
     retention_days: u32,
@@ -46,7 +47,8 @@ pub(super) async fn keep(
     Ok(Kept { late_count, ..Kept::default() })
 }
 
-/// The setting at the last look, the last row that was late when looks were counted anew, and the looks since.
+/// Counts this run. Returns the setting of the last run, the last late row when the count began, and the runs since
+/// then.
 async fn remembered(
     connection: &mut SqliteConnection,
     retention_days: u32,
@@ -79,7 +81,7 @@ mod tests {
         let Database::Sqlite(sqlite) = database else { unreachable!() };
         let mut connection = sqlite.pool.acquire().await.unwrap();
         let now = Utc::now();
-        // Ninety days that are kept, and one row of an evaluator whose clock is 100 days behind.
+        // Ninety days within retention, and one row of an evaluator whose clock is 100 days behind.
         for days in (0..90).chain([100]) {
             let at = time(now - TimeDelta::days(days));
             sqlx::query(INSERT).bind(at).execute(&mut *connection).await.unwrap();
@@ -91,7 +93,7 @@ mod tests {
         };
         assert_eq!(kept(90, 0).await, (91, 1));
         assert_eq!(kept(90, 100).await, (91, 91), "nothing goes, all are reported");
-        // The clock is right again.
+        // The clock is correct again.
         assert_eq!(kept(90, 0).await, (91, 1));
         assert_eq!(kept(90, 1).await.0, 91);
         assert_eq!(kept(90, 2).await.0, 90, "retention passes a day");

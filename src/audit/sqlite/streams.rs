@@ -1,4 +1,4 @@
-//! How far each stream of events was taken: `sink_streams`.
+//! Last processed sequence number of each stream: the table `sink_streams`.
 
 use chrono::Utc;
 use sqlx::sqlite::SqliteConnection;
@@ -10,7 +10,7 @@ use super::super::batch::Move;
 use super::super::streams::{MAX_STREAMS_COUNT, Streams};
 use super::time;
 
-/// What is known of a partition.
+/// Returns the known streams of a partition.
 pub(super) async fn known(
     connection: &mut SqliteConnection,
     topic: &str,
@@ -27,7 +27,7 @@ pub(super) async fn known(
     Ok(streams)
 }
 
-/// Writes what has changed.
+/// Writes the streams that have changed.
 pub(super) async fn advance(
     connection: &mut SqliteConnection,
     topic: &str,

@@ -1,4 +1,4 @@
-//! The usage of flags, as in Postgres.
+//! Usage of flags in SQLite, with the same rules as in Postgres.
 
 use sqlx::SqliteConnection;
 
@@ -7,7 +7,7 @@ use crate::database::DatabaseError;
 use super::super::batch::{Batch, Entry};
 use super::super::usage::{KEPT, MINUTE, used};
 
-/// Adds what a batch used.
+/// Adds a batch's usage.
 pub(super) async fn add(
     connection: &mut SqliteConnection,
     batch: &Batch,
@@ -30,7 +30,7 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// Makes what is old coarser, and forgets what is too old for that; within a transaction.
+/// Merges old usage into longer periods and deletes what is past the last period. Must run within a transaction.
 pub(super) async fn make_coarser(connection: &mut SqliteConnection, now: i64) -> Result<(), DatabaseError> {
     let coarser = "INSERT INTO feature_flag_usage (environment, flag_name, seconds, starts_at, variant, evaluations,
             enabled, errors, timed, nanoseconds)
@@ -45,7 +45,7 @@ pub(super) async fn make_coarser(connection: &mut SqliteConnection, now: i64) ->
     for (seconds, next, kept) in KEPT {
         let mut before = now - kept;
         if let Some(next) = next {
-            // Whole periods only.
+            // Rounded down, so that only complete periods are merged.
             before = before.div_euclid(next) * next;
             sqlx::query(coarser).bind(seconds).bind(next).bind(before).execute(&mut *connection).await?;
         }
@@ -69,7 +69,8 @@ mod tests {
         let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
         let mut connection = sqlite.pool.acquire().await.unwrap();
         let now = 20_000 * DAY + 5 * HOUR;
-        // Minutes of now, of three, of forty and of five hundred days ago; and an hour's late minute.
+        // Minutes of today and of 3, 40 and 500 days ago, and hours of 40 days ago, into which the minutes of that day
+        // are merged.
         for (seconds, age) in [(MINUTE, 0), (MINUTE, 3), (MINUTE, 40), (HOUR, 40), (MINUTE, 500)] {
             for minute in 0..90 {
                 let insert = "INSERT INTO feature_flag_usage VALUES ('e', 'f', $1, $2, 'v', 2, 1, 1, 1, 100)

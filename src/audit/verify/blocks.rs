@@ -1,4 +1,4 @@
-//! Whether each block follows from the one before it.
+//! Verifies that each block follows from the previous one.
 
 use futures_util::TryStreamExt;
 use sqlx::Row;
@@ -55,7 +55,7 @@ impl Chain {
     ) -> Result<(), VerifyError> {
         let name = format!("{}/{}", self.topic, self.partition);
         let (mut number, mut previous) = (self.pruned_number, self.pruned_hash);
-        // Up to the head as it was read: a sink may be adding blocks meanwhile.
+        // Up to the head as it was read, because a sink may be adding blocks.
         let mut blocks = sqlx::query(BLOCKS).bind(self.id).bind(self.number).fetch(&database.pool);
         while let Some(row) = blocks.try_next().await? {
             let found: i64 = row.try_get("number")?;
@@ -71,7 +71,7 @@ impl Chain {
             }
             verified.blocks += 1;
             number = found;
-            // Checking goes on behind a difference: each is reported once.
+            // Continues from the stored hash, so that each difference is reported once.
             previous = hash.unwrap_or(GENESIS);
         }
         if number != self.number || (number > 0 && self.hash != Some(previous)) {

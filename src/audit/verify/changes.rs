@@ -1,4 +1,4 @@
-//! Whether each entry of a change log is what its link says, and whether any is missing.
+//! Verifies that each entry of a change log matches its link, and that none is missing.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -12,7 +12,8 @@ use crate::database::PostgresDatabase;
 use super::super::chain::{Digest, GENESIS};
 use super::{ProblemKind, Verified, VerifyError, digest};
 
-/// A change log: its table, and its columns in the order in which the trigger writes them (`audit_text` in the migrations).
+/// Change logs: the table, and its columns in the order in which the trigger writes them (`audit_text` in the
+/// migrations).
 const LOGS: [(&str, &str); 2] = [
     (
         "feature_flag_changes",
@@ -26,7 +27,7 @@ const LOGS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Columns of a link in front of those of its entry.
+/// Number of link columns in front of the entry's columns.
 const LINK_COLUMNS: usize = 4;
 
 pub(super) async fn verify(database: &PostgresDatabase, verified: &mut Verified) -> Result<(), VerifyError> {
@@ -43,7 +44,7 @@ async fn verify_log(
     verified: &mut Verified,
 ) -> Result<(), VerifyError> {
     let mut transaction = database.pool.begin().await?;
-    // One view of both tables: entries are added meanwhile.
+    // One snapshot of both tables, because entries may be added meanwhile.
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .execute(&mut *transaction)
         .await?;
@@ -54,7 +55,7 @@ async fn verify_log(
         replaced.entry(row.try_get(0)?).or_default().push(now);
     }
     verified.erased_changes += replaced.len() as u64;
-    // Table and columns are constants.
+    // Table and columns are constants, so interpolation is safe.
     let links = format!(
         "SELECT l.number, l.row_id, l.row_digest, l.hash, {columns}
          FROM audit_change_links l LEFT JOIN {log} c ON c.id = l.row_id WHERE l.log = '{log}' ORDER BY l.number"
@@ -87,7 +88,7 @@ async fn verify_log(
     ends(&mut transaction, log, number, &previous, verified).await
 }
 
-/// Compares the end of the chain with its head, and looks for entries without a link.
+/// Compares the end of the chain with its head, and reports entries without a link.
 async fn ends(
     connection: &mut sqlx::PgConnection,
     log: &'static str,
@@ -142,7 +143,7 @@ fn follow(previous: &Digest, linked: &Digest) -> Digest {
     Sha256::new().chain_update(previous).chain_update(linked).finalize().into()
 }
 
-/// The digest of the entry as it is now; `None` if it is gone.
+/// Digest of the entry as it is now; `None` if it is gone.
 fn entry(row: &sqlx::postgres::PgRow) -> Result<Option<Digest>, sqlx::Error> {
     let mut text = String::new();
     for column in LINK_COLUMNS..row.len() {

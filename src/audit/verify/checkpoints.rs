@@ -1,4 +1,4 @@
-//! Whether the chains contain what the checkpoints in Kafka say.
+//! Verifies that the chains contain the hashes of the checkpoints in Kafka.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,15 @@ use crate::message::checkpoint::{Checkpoint, EVENT_TYPE};
 use super::super::chain::Hasher;
 use super::{ProblemKind, Verified, VerifyError};
 
-/// In the client's name.
+/// Part of the Kafka client's name.
 const ROLE: &str = "audit-verify";
 
 const BLOCK: &str = "SELECT b.hash, c.number AS last, c.pruned_number FROM audit_chains c
     LEFT JOIN audit_blocks b ON b.chain = c.chain AND b.number = $3 WHERE c.topic = $1 AND c.partition = $2";
 const LINK: &str = "SELECT hash FROM audit_change_links WHERE log = $1 AND number = $2";
 
-/// What the checkpoints say of one chain: number → hash. Two checkpoints that disagree keep both hashes.
+/// Hashes of one chain in the checkpoints: (number, hash) → time of the first checkpoint. Disagreeing checkpoints keep
+/// both hashes.
 type Said = BTreeMap<(i64, String), String>;
 
 pub(super) async fn verify(
@@ -79,7 +80,7 @@ fn compare(name: &str, number: i64, hash: &str, at: &str, found: Option<Vec<u8>>
 struct Counted {
     checkpoints: u64,
     unsigned: u64,
-    /// Instance and time.
+    /// Instance and time of each checkpoint with a bad signature.
     bad_signatures: Vec<(String, String)>,
 }
 
@@ -102,7 +103,7 @@ fn read(config: &Config, hasher: &Hasher) -> Result<Read, VerifyError> {
                 continue;
             }
             Ok(Some(signature)) if is_ours(hasher, &checkpoint, &signature) => {}
-            // Without the key a signature cannot be checked, and says no less than none.
+            // Without the key a signature cannot be checked, so it counts as unsigned.
             Ok(Some(_)) if !hasher.is_keyed() => counted.unsigned += 1,
             Ok(Some(_)) | Err(_) => {
                 counted.bad_signatures.push((checkpoint.instance, checkpoint.created_at));

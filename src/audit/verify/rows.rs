@@ -1,7 +1,7 @@
-//! Whether the rows of each block add up to its digest.
+//! Verifies that the rows of each block add up to its digest.
 //!
-//! Blocks are taken by the hour in which they were written, and their rows by the time of their evaluation, so that one pass over the rows
-//! serves all blocks of the hour and little is held in memory.
+//! Blocks are selected by the hour in which they were written, and their rows by evaluation time. One pass over the
+//! rows serves all blocks of the hour, and memory use stays low.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ use super::super::chain::{Digest, Hasher};
 use super::{ProblemKind, Progress, Range, Verified, VerifyError, count, digest};
 
 const HOUR: TimeDelta = TimeDelta::hours(1);
-/// A block whose rows lie further apart than this (events that waited on a disk) is compared alone: else its hour would be a scan of all
-/// that lies between.
+/// Largest span of a block's evaluation times, in microseconds, for a shared scan. A block with a longer span (events
+/// that waited in a spool) is compared alone; otherwise its hour would scan everything in between.
 const SPREAD_MAX_MICROS: i64 = 2 * 3_600 * 1_000_000;
 
 const SPAN: &str = "SELECT min(written_at), max(written_at), count(*) FROM audit_blocks
@@ -29,7 +29,7 @@ const BLOCKS: &str = "SELECT (b.chain << 40) | b.number AS id, b.number, b.rows,
     WHERE b.written_at >= $1 AND b.written_at < $2";
 const ERASED: &str =
     "SELECT audit_block, digest, replaced_by FROM audit_erased_rows WHERE audit_block = ANY($1)";
-/// Retention removed everything before this moment.
+/// Latest time before which retention has removed all rows.
 const BOUNDARY: &str =
     "SELECT max((after->>'before_micros')::bigint) FROM audited_changes WHERE kind = 'retention'";
 const WITHOUT_BLOCK: &str = "SELECT count(*) FILTER (WHERE audit_block IS NULL), count(*) FILTER (WHERE audit_block IS NOT NULL)
@@ -37,7 +37,7 @@ const WITHOUT_BLOCK: &str = "SELECT count(*) FILTER (WHERE audit_block IS NULL),
     WHERE NOT EXISTS (SELECT 1 FROM audit_blocks b WHERE b.chain = e.audit_block >> 40 AND b.number = e.audit_block & 1099511627775)
         AND ($1::timestamptz IS NULL OR evaluated_at >= $1) AND ($2::timestamptz IS NULL OR evaluated_at < $2)";
 
-/// A block, and the digests of its rows found so far.
+/// Block, with the digests of its rows found so far.
 struct Open {
     name: String,
     number: i64,
@@ -46,7 +46,7 @@ struct Open {
     first: i64,
     last: i64,
     found: Vec<Digest>,
-    /// What an erasure made of a row → what the row was.
+    /// Digest of an anonymised row → digest of the original row.
     originals: HashMap<Digest, Digest>,
 }
 
@@ -84,7 +84,8 @@ pub(super) async fn verify(
 struct Hour<'a> {
     database: &'a PostgresDatabase,
     hasher: &'a Hasher,
-    /// Rows older than this (microseconds since 1970) may be gone.
+    /// Evaluations before this time, in microseconds since 1970, may have been removed by retention. `None`: retention
+    /// has removed nothing.
     boundary: Option<i64>,
 }
 
@@ -165,7 +166,7 @@ impl Hour<'_> {
         Ok(())
     }
 
-    /// Adds the digests of the rows that match to their blocks, except to those in `skipped`.
+    /// Adds the digests of the matching rows to their blocks, except for blocks in `skipped`.
     async fn read(
         &self,
         condition: &str,
@@ -177,7 +178,7 @@ impl Hour<'_> {
         let statement = format!(
             "COPY (SELECT {columns} FROM feature_flag_evaluations WHERE audit_block IS NOT NULL AND {condition}) TO STDOUT (FORMAT binary)"
         );
-        // A connection that is given up halfway is of no use to others.
+        // Detached from the pool, because a connection that is dropped during a `COPY` cannot be reused.
         let mut connection = self.database.pool.acquire().await?.detach();
         let mut stream = connection.copy_out_raw(&statement).await?;
         let (mut copied, mut buffer) = (Copied::default(), Vec::new());
@@ -219,7 +220,8 @@ impl Hour<'_> {
     }
 }
 
-/// `COPY` takes no parameters; only numbers and times are filled in.
+/// SQL condition for rows of this time span and, if given, this block. `COPY` takes no parameters; only numbers and
+/// times are interpolated.
 fn condition(first: i64, last: i64, block: Option<i64>) -> String {
     let time = |micros| {
         let time = DateTime::<Utc>::from_timestamp_micros(micros).unwrap_or_default();
