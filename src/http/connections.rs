@@ -56,7 +56,7 @@ struct Activity {
     closing: CancellationToken,
     has_called: AtomicBool,
     calls_under_way: AtomicUsize,
-    /// When the last request ended, in milliseconds since the listener started.
+    /// End of the last request, in milliseconds since the listener started.
     idle_since_ms: AtomicU64,
 }
 

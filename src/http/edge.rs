@@ -1,7 +1,7 @@
-//! The edge API: is a flag on for a user, what is it, which flags are there; kept in Redis for a short while.
+//! The edge API: whether a flag is on for a user, its state, and the list of flags, cached in Redis for a short time.
 //!
-//! An answer from Redis is an evaluation like any other: it has an event. Without Redis, and while it is away or
-//! slow, everything is answered from memory.
+//! An answer from Redis counts as an evaluation and is written as an event. Without Redis, or while Redis is
+//! unreachable or slow, everything is answered from memory.
 
 mod body;
 mod cache;
@@ -47,7 +47,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/cache/stats", get(cache::stats))
 }
 
-/// Whether a flag is on for a user.
+/// Evaluates whether a flag is on for a user.
 #[utoipa::path(
     get,
     path = "/flags/{name}/check",
@@ -73,7 +73,7 @@ pub(super) async fn check(
     evaluate(&api, Layer::Check, &environment, name, &input).await
 }
 
-/// What a flag is, and whether it is on for a user.
+/// Returns the state of a flag, and evaluates whether it is on for a user.
 #[utoipa::path(
     get,
     path = "/flags/{name}",
@@ -99,7 +99,7 @@ pub(super) async fn flag(
     evaluate(&api, Layer::Endpoint, &environment, name, &input).await
 }
 
-/// All flags of the environment.
+/// Lists all flags of the environment.
 #[utoipa::path(
     get,
     path = "/flags",
@@ -160,7 +160,7 @@ async fn evaluate(
     Ok(json_answer(said.body, said.flags_version))
 }
 
-/// Evaluates, or takes what was found; either becomes an event.
+/// Answers from the cached value or by evaluation. Both are written as an event.
 fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
     let kept = [found.value.as_deref().and_then(Warm::read)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
@@ -175,7 +175,7 @@ fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
     })
 }
 
-/// What Redis has, or in `dev` without a Redis what this process has; else nothing.
+/// Reads the cache: Redis, or this process's memory in `flagstream dev` without Redis.
 async fn look(api: &Api, asked: &Asked, min_version: Option<u64>) -> Found {
     let min_version = min_version.unwrap_or_default();
     match (&api.view, &api.edge_memory) {

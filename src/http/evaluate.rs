@@ -1,4 +1,5 @@
-//! `/api/v1/feature-flags/evaluate…`: one flag, a boolean, many flags for one or many contexts, and a bare list.
+//! `/api/v1/feature-flags/evaluate…`: one flag, one flag as a boolean, many flags for one or many contexts, and a plain
+//! list of flags.
 
 mod body;
 
@@ -28,13 +29,14 @@ use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 
-/// For callers that can set neither body nor query, such as OpenFeature's providers.
+/// Header that names the environment, for clients that can set neither body nor query, such as OpenFeature providers.
 pub(super) const ENVIRONMENT_HEADER: &str = "flags-environment";
-/// Flags times contexts of one call.
+/// Maximum answers (flags times contexts) of one request.
 pub const MAX_ANSWERS: usize = 20_000;
-/// What a call's events and its answer may repeat of what it brings.
+/// Maximum bytes of request data (contexts, ids, environment, defaults) that the events and the response of one request
+/// repeat.
 const MAX_ECHO_BYTES: usize = 16 << 20;
-/// The same with the flags' values.
+/// Maximum bytes of the events and the response of one request: repeated request data plus the flags' values.
 const MAX_RESULT_BYTES: usize = 64 << 20;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -122,7 +124,7 @@ async fn single(
     finish(api, &input, body, parcel, version).await
 }
 
-/// Evaluates many flags, for one user or many contexts, all from one snapshot.
+/// Evaluates many flags, for one user or for many contexts, all from one snapshot.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate/bulk",
@@ -174,7 +176,7 @@ pub(super) async fn bulk(
     finish(&api, &input, body, parcel, version).await
 }
 
-/// Evaluates the flags of a bare list; whom for stands in the query.
+/// Evaluates a plain list of flags. The user and the session are given in the query.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/evaluate/batch",
@@ -230,13 +232,13 @@ async fn answered(
             let subjects = query.subjects.as_slice();
             kept(api, When::ReadPath, environment, subjects, asks.as_slice(), min_version).await
         }
-        // Only memory knows which flags there are.
+        // Redis cannot list the flags of an environment; only the snapshot in memory can.
         Asked::All(_) => Vec::new(),
     };
     in_call(api, environment, &kept, answer)
 }
 
-/// The environment that the body, the query or a header names, else the default one.
+/// Environment named by the body, the query or the header, in this order; else the default one.
 pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option<&'i str>) -> Cow<'i, str> {
     let given = in_body.map(Cow::Borrowed).or_else(|| input.parameter("environment"));
     given
@@ -244,7 +246,7 @@ pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option
         .unwrap_or(Cow::Borrowed(&api.config.unleash.default_environment))
 }
 
-/// Everything that happens on one snapshot.
+/// Answers a request from one snapshot. Returns the response body, the events, and the flags version.
 fn in_call(
     api: &Arc<Api>,
     environment: &str,
@@ -274,7 +276,7 @@ async fn finish(
 }
 
 impl Call<'_> {
-    /// Refuses a call whose results would be too many or too large, before any of them is made.
+    /// Refuses a request whose results would be too many or too large, before any of them is computed.
     pub(super) fn check_size(&self, asks: &[Ask<'_>], subjects: &[Subject<'_>]) -> Result<(), Problem> {
         let answers = asks.len().saturating_mul(subjects.len());
         if answers > MAX_ANSWERS {

@@ -79,7 +79,7 @@ impl Unread {
         Ok(Input { _place: Some(api.places.take(pool)?), ..input })
     }
 
-    /// Reads the body without checking the caller, for routes that have already checked a secret of their own.
+    /// Reads the body without checking the caller, for routes that authenticate by a separate secret.
     pub(super) async fn read(self, api: &Api) -> Result<Input, Problem> {
         check_content_type(&self.headers)?;
         check_repeated(&self.headers, self.query.as_deref())?;

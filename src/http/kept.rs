@@ -19,7 +19,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Requests for which Redis is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// As the configured read path says.
+    /// Decided by the configured read path.
     ReadPath,
     /// Only while no flags are in memory.
     Unready,

@@ -1,4 +1,4 @@
-//! `/api/v1/feature-flags`: flags are listed, shown, made, changed and deleted; Unleash is looked at.
+//! `/api/v1/feature-flags`: lists, shows, creates, changes and deletes flags, and syncs with Unleash.
 
 mod ask;
 mod doc;
@@ -72,7 +72,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/experiments/{name}/conversions", post(experiment::convert))
 }
 
-/// Lists flags, wherever they are managed.
+/// Lists flags, from Unleash, from files and local.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags",
@@ -126,7 +126,7 @@ pub(super) async fn one(
     show(StatusCode::OK, &shown)
 }
 
-/// Makes a local flag.
+/// Creates a local flag.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags",
@@ -161,7 +161,7 @@ pub(super) async fn create(
     Ok(response)
 }
 
-/// Changes the fields of a local flag that are given.
+/// Changes the given fields of a local flag.
 #[utoipa::path(
     put,
     path = "/api/v1/feature-flags/{name}",
@@ -192,7 +192,7 @@ pub(super) async fn update(
     finish(&api, &done, StatusCode::OK).await
 }
 
-/// Deletes a local flag. Its evaluations and its changes are kept.
+/// Deletes a local flag. Its evaluations and its change log are kept.
 #[utoipa::path(
     delete,
     path = "/api/v1/feature-flags/{name}",
@@ -222,7 +222,7 @@ pub(super) async fn delete(
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
-/// Looks at the source of an environment's flags now, and waits until what it has is in force.
+/// Reads the source of an environment's flags now, and waits until its flags are in force.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/sync",
@@ -240,7 +240,7 @@ pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) 
     answer(StatusCode::OK, &synced)
 }
 
-/// The latest evaluations of a flag, the last one first. For whom they were is shown with the scope `audit`.
+/// Lists the latest evaluations of a flag, newest first. User ids and contexts are shown with the scope `audit`.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/history",
@@ -278,7 +278,7 @@ pub(super) async fn history(
     Ok(response)
 }
 
-/// The latest changes of a flag and of its kill switch, the last one first.
+/// Lists the latest changes of a flag and of its kill switch, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/changes",
@@ -300,14 +300,14 @@ pub(super) async fn changes(
     answer(StatusCode::OK, &changes)
 }
 
-/// The flag after a change: 202 if that is not in force yet.
+/// Returns the flag after a change, with status 202 if the change is not in force yet.
 async fn finish(api: &Api, done: &Done, status: StatusCode) -> Result<Response, Problem> {
     let shown = api.manager.get(&done.environment, &done.name).await.map_err(problem)?;
     let status = if done.in_force { status } else { StatusCode::ACCEPTED };
     respond(status, &shown, &Changed { shown: &shown, warnings: &done.warnings })
 }
 
-/// A flag after a change of it.
+/// Response body after a change: the flag, and warnings about it.
 #[derive(Serialize)]
 struct Changed<'c> {
     #[serde(flatten)]

@@ -1,7 +1,7 @@
-//! OpenFeature's remote evaluation protocol (OFREP 0.3): one flag, and all flags with an `ETag`.
+//! OpenFeature Remote Evaluation Protocol (OFREP 0.3): one flag, and all flags with an `ETag`.
 //!
-//! Neither type nor default is sent: a variant's payload decides what the value is, and without a variant it is
-//! boolean. Errors have the protocol's own form.
+//! A request contains neither type nor default. The payload of the variant determines the value; without a variant the
+//! value is boolean. Errors have the form that the protocol defines.
 
 mod body;
 
@@ -36,7 +36,7 @@ use body::Failure;
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/ofrep/v1/evaluate/flags", post(all))
-        // Some providers do not encode the slashes of a key.
+        // A wildcard, because some providers do not encode slashes in a key.
         .route("/ofrep/v1/evaluate/flags/{*key}", post(one))
 }
 
@@ -145,7 +145,7 @@ async fn answer_all(
     let _place = evaluation_place(api, min_version).await?;
     let (flags, parcel, version) = evaluate_all(api, &caller, &environment, &subject)?;
     publish(api, &input, parcel).await?;
-    // Of the flags alone: the version around them changes with flags that are none of this environment's.
+    // Hash of the flags only: the version in the body also changes with flags of other environments.
     let etag = etag(&flags);
     if input.header(IF_NONE_MATCH.as_str()).is_some_and(|known| matches(known, &etag)) {
         let mut response = Response::new(Body::empty());
@@ -200,7 +200,7 @@ async fn publish(api: &Api, input: &Input, parcel: Parcel) -> Result<(), Failure
     api.publisher.publish(parcel.traced(input.trace())).await.map_err(unrecorded)
 }
 
-/// The version that a change notification named: who was told of it must not get anything older.
+/// Flags version named by a change notification. A client that received it must not get an older answer.
 fn notified_version(input: &Input) -> Option<u64> {
     input.parameter("flagConfigEtag")?.trim_matches('"').strip_prefix('v')?.parse().ok()
 }
@@ -216,7 +216,7 @@ fn etag(flags: &[u8]) -> String {
     format!("W/\"{:032x}\"", murmur3::murmur3_x64_128(&mut rest, 0).unwrap_or_default())
 }
 
-/// Whether the caller has this already (RFC 9110, 13.1.2: weakly compared).
+/// Whether the client already has this response (weak comparison, RFC 9110, section 13.1.2).
 fn matches(known: &str, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     known.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))

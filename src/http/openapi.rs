@@ -1,4 +1,4 @@
-//! `/openapi.json`, made from the routes, and `/docs`, a viewer that fetches nothing from elsewhere.
+//! `/openapi.json`, generated from the routes, and `/docs`, a viewer that loads nothing from other hosts.
 
 pub(super) mod calls;
 pub(super) mod edge;
@@ -27,7 +27,8 @@ use super::edge as edge_routes;
 use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
-/// The viewer runs our own scripts only, and stands in nobody's frame. Its styles are partly written into elements.
+/// Allows the viewer only its own scripts, and no embedding in frames. Inline styles are allowed because the viewer
+/// sets some on elements.
 const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'";
 
@@ -109,7 +110,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
 struct Document;
 
 static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
-    // A document of ours always serializes.
+    // Serializing the built-in document does not fail.
     let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
     local_flag::describe(&mut document);
     document.to_string().into()

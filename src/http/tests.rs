@@ -1,4 +1,4 @@
-//! The routes by calls, the server by real sockets.
+//! Tests of the routes by direct calls, and of the server through real sockets.
 
 mod attacks;
 mod limits;
@@ -123,7 +123,7 @@ async fn a_stop_waits_for_answers_and_closes_idle_connections() -> anyhow::Resul
     Ok(())
 }
 
-/// Certificate and key of `localhost`, in files.
+/// Creates a certificate and key for `localhost` as files.
 #[cfg(feature = "tls")]
 pub(crate) fn certificate(folder: &std::path::Path) -> anyhow::Result<crate::config::TlsConfig> {
     use openssl::{asn1::Asn1Time, ec, hash::MessageDigest, nid::Nid, pkey::PKey, x509};
@@ -199,7 +199,7 @@ async fn a_renewed_certificate_is_served_without_a_restart() -> anyhow::Result<(
     std::fs::copy(&new.key, &files.key)?;
     assert_eq!(tls.reload(), tls::Reload::Reloaded);
     assert_eq!(new_client.get(&url).send().await?.status(), 200);
-    // The connection that the former certificate opened goes on.
+    // A connection that was opened with the previous certificate stays open.
     assert_eq!(old_client.get(&url).send().await?.status(), 200);
     shutdown.cancel();
     serving.await??;

@@ -1,5 +1,5 @@
-//! `/api/v1/tokens`: who has the scope `admin` makes, lists and revokes API tokens, for no more than it has itself, and
-//! for no longer.
+//! `/api/v1/tokens`: callers with the scope `admin` create, list and revoke API tokens. A new token cannot allow more
+//! than its creator's token, nor outlive it.
 
 mod body;
 
@@ -35,8 +35,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/tokens/{id}/changes", get(changes))
 }
 
-/// Makes a token. Its secret is in this answer, and nowhere else. A token that is made with another one expires no
-/// later than that, and ends when that is revoked.
+/// Creates a token.
+///
+/// The response is the only place that ever contains its secret. A token created with another token expires no later
+/// than that one, and is revoked together with it.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -66,7 +68,7 @@ pub(super) async fn create(
     let author = Author { actor: &actor, reason: reason.as_deref() };
     let (token, entered) = table::create(register.database(), &order, author).await.map_err(problem)?;
     tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was made");
-    // Here it works at once; elsewhere the first call with it makes the others look.
+    // The token works on this instance at once. Other instances read the table when they first see the token.
     register.look_anew().await;
     let mut made = entered.json();
     if let Some(members) = made.as_object_mut() {
@@ -75,7 +77,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
 }
 
-/// Lists tokens, without their secrets, newest first.
+/// Lists tokens, newest first, without their secrets.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",
@@ -104,13 +106,13 @@ pub(super) async fn list(
     let found = table::list(register.database(), after, limit).await.map_err(problem)?;
     let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|last| last.id.to_string());
-    // A token for environments that the caller does not see is none of its business.
+    // Tokens for environments that the caller may not see are left out.
     let seen = |token: &&table::Entered| caller.may_in_all(Scope::Admin, &token.grant.environments).is_ok();
     let tokens: Vec<Value> = found.iter().filter(seen).map(table::Entered::json).collect();
     Ok((uncached(), Json(json!({"tokens": tokens, "next": next}))).into_response())
 }
 
-/// Revokes a token, and all that were made with it: within two seconds no instance takes them any more.
+/// Revokes a token and all tokens that were created with it. Every instance refuses them within two seconds.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{id}",
@@ -142,7 +144,7 @@ pub(super) async fn revoke(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Who made and who revoked a token, when and why.
+/// Lists who created and revoked a token, when and why.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens/{id}/changes",
@@ -169,7 +171,7 @@ pub(super) async fn changes(
     Ok((uncached(), Json(entries)).into_response())
 }
 
-/// A token that the caller may know of.
+/// Finds a token. An error if it does not exist or is for environments outside the caller's.
 async fn find(caller: &Caller, register: &Register, id: &str) -> Result<(TokenId, table::Entered), Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
     let id = TokenId::parse(id).ok_or_else(unknown)?;
@@ -211,7 +213,7 @@ fn uncached() -> [(header::HeaderName, HeaderValue); 1] {
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
 }
 
-/// What is wrong with the database is nobody's business outside.
+/// Converts an error. Database errors are logged and not shown to the caller.
 fn problem(error: TableError) -> Problem {
     match error {
         TableError::Full => Problem::new(StatusCode::CONFLICT, error),

@@ -1,4 +1,4 @@
-//! Callers by their headers, with a register that knows one token.
+//! Authentication by header, with a token table that contains one token.
 #![allow(clippy::unwrap_used)]
 
 use std::num::NonZeroU32;
@@ -31,7 +31,7 @@ async fn identify(gate: &Gate, headers: &[&str]) -> Result<Caller, Problem> {
     gate.identify(&map, Some(Peer([127, 0, 0, 1].into()))).await
 }
 
-/// A gate with a database, and a token for reading in production.
+/// An authenticator with a database and a token with the scope `read` in `production`.
 async fn scene(auth: &AuthConfig) -> (Gate, String) {
     let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
     database.migrate().await.unwrap();
@@ -95,7 +95,7 @@ async fn a_token_may_what_it_is_for_where_it_is_for() {
     assert_eq!(elsewhere.status, StatusCode::FORBIDDEN);
     assert!(elsewhere.detail.contains("development"), "{elsewhere:?}");
     assert!(caller.sees("production") && !caller.sees("development"));
-    // What it may not do it may not do anywhere, though callers without a token may.
+    // A scope that the token lacks is refused, even if callers without a token have it.
     let problem = caller.may_in(Scope::Evaluate, "production").unwrap_err();
     assert_eq!(problem.status, StatusCode::FORBIDDEN);
     assert!(challenge_of(&problem).contains("insufficient_scope"), "{problem:?}");

@@ -1,4 +1,4 @@
-//! Answers of the edge API, as JSON.
+//! Response bodies of the edge API, as JSON.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
 use crate::warm::edge::{Asked, Found, Layer, write_flag_data, write_flags};
 
-/// An answer, and what it rests on.
+/// A response body and its properties.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) body: Vec<u8>,
     pub(super) flags_version: u64,
     pub(super) is_hit: bool,
-    /// The flag was evaluated.
+    /// Whether the flag exists.
     pub(super) is_known: bool,
-    /// The environment is served and has no such flag.
+    /// Whether the environment is served and has no such flag.
     pub(super) is_unknown: bool,
 }
 
@@ -36,7 +36,7 @@ struct KeptList<'v> {
     flags: &'v RawValue,
 }
 
-/// The answer to an evaluation.
+/// Builds the response to an evaluation.
 pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>, found: &Found) -> Said {
     let answer = &answered.answer;
     let is_hit = answered.was_kept;
@@ -61,13 +61,14 @@ pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>,
     }
 }
 
-/// With a hit what was kept with it; else what is kept of the flag alone, or what is in force.
+/// Writes the state of the flag: the one cached with the answer, else the one cached for the flag alone, else the one
+/// in force.
 fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, found: &Found) {
     let with_hit = found.value.as_deref().filter(|_| is_hit);
     let with_hit = with_hit.and_then(|value| serde_json::from_slice::<KeptFlag<'_>>(value).ok()?.flag_data);
     let in_force = call.all_flags().and_then(|flags| flags.get(&asked.flag));
-    // It was read before this call's snapshot was taken, or another instance is ahead: beside an answer of this one it
-    // must be of the same version.
+    // The cached state was read before this request's snapshot was taken, or was written by an instance that is ahead.
+    // It must be of the same version as the answer of this instance.
     let alone = found.flag_data.as_ref();
     let alone = alone.filter(|(version, _)| in_force.is_none_or(|flag| *version == flag.version));
     if let Some(data) = with_hit.or(alone.map(|(_, data)| data.as_ref())) {
@@ -80,7 +81,7 @@ fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, fo
     }
 }
 
-/// What a flag is after a change.
+/// Builds the response to a change of a flag.
 pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment: &str) -> Vec<u8> {
     let mut out = br#"{"flag_name":"#.to_vec();
     write_string(&mut out, name);
@@ -94,7 +95,7 @@ pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment:
     out
 }
 
-/// The list of an environment's flags.
+/// Builds the list of an environment's flags.
 pub(super) fn list(snapshot: &Snapshot, asked: &Asked) -> Vec<u8> {
     let mut out = b"{".to_vec();
     write_flags(&mut out, snapshot, &asked.environment);
@@ -102,7 +103,7 @@ pub(super) fn list(snapshot: &Snapshot, asked: &Asked) -> Vec<u8> {
     out
 }
 
-/// The same as it was kept, and its version.
+/// Builds the list from its cached form, and returns its version. `None` if the cached form is invalid.
 pub(super) fn kept_list(kept: &[u8], asked: &Asked) -> Option<(Vec<u8>, u64)> {
     let kept: KeptList<'_> = serde_json::from_slice(kept).ok()?;
     let mut out = br#"{"flags":"#.to_vec();

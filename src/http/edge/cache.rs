@@ -1,4 +1,4 @@
-//! What the edge API keeps in Redis: how well that does, and away with it.
+//! Management of the edge API's cache: statistics, and removal of a flag's values.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStat
 use crate::http::places::Pool;
 use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 
-/// Removes what is kept of a flag, for all users.
+/// Removes the cached values of a flag, for all users.
 #[utoipa::path(
     delete,
     path = "/flags/{name}/cache",
@@ -48,7 +48,7 @@ pub(in crate::http) async fn clear(
         (Some(view), _) => view.edge.clear(&environment, &name).await,
         (None, memory) => Ok(memory.as_ref().map_or(0, |memory| memory.clear(&environment, &name))),
     };
-    // Redis's own words may hold addresses.
+    // Redis's error text may contain addresses, so it is only logged.
     let removed = removed.map_err(|trouble| {
         tracing::warn!(%trouble, flag = name, "what the edge keeps was not removed");
         let detail = format!("Redis cannot be asked now ({})", trouble.reason());
@@ -57,7 +57,7 @@ pub(in crate::http) async fn clear(
     Ok(Json(CacheCleared { flag_name: name, environment, removed_keys: removed }))
 }
 
-/// How often this process's calls found their answer in Redis.
+/// Returns how many reads of this process found their answer in Redis.
 #[utoipa::path(
     get,
     path = "/cache/stats",
@@ -103,7 +103,7 @@ async fn redis(api: &Api) -> CacheRedis {
     }
 }
 
-/// Of nothing at all it is 0.
+/// Hit rate from 0 to 1; 0 if there were no reads.
 fn rate(hits: u64, misses: u64) -> f64 {
     if hits == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 }
 }

@@ -1,4 +1,4 @@
-//! `POST /flags/{name}/update`: a local flag is switched, and its rollout set.
+//! `POST /flags/{name}/update`: switches a local flag and sets its rollout percentage.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::manage::{Asked, By, Expected, ManageError};
 
 use super::body;
 
-/// Changes a local flag; what is kept of it is not served any more when this is answered.
+/// Changes a local flag. After a response with status 200, no older cached value is served.
 #[utoipa::path(
     post,
     path = "/flags/{name}/update",
@@ -73,7 +73,7 @@ pub(in crate::http) async fn update(
     Ok(answer)
 }
 
-/// The same as management takes it; it says what is wrong with a percentage.
+/// Builds the body for the management API, which validates the percentage.
 fn change(input: &Input) -> Result<Value, Problem> {
     let mut change = Map::new();
     match input.parameter("enabled").as_deref() {

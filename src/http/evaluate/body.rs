@@ -1,4 +1,4 @@
-//! Answers as JSON, written straight into the body.
+//! Response bodies of evaluations, written directly as JSON.
 
 use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
@@ -6,11 +6,11 @@ use crate::message::request::{Ask, Subject};
 
 use crate::http::call::{Answered, Call, Trail};
 
-/// Room for the answer to one flag.
+/// Buffer size of a response for one flag, in bytes.
 pub(super) const ONE_BYTES: usize = 448;
 const RESULT_BYTES: usize = 256;
 
-/// The answer to a call for one flag.
+/// Writes the response for one flag.
 pub(super) fn write_one(out: &mut Vec<u8>, call: &Call<'_>, ask: &Ask<'_>, answered: &Answered<'_>) {
     out.extend_from_slice(br#"{"flag_name":"#);
     write_string(out, &ask.flag);
@@ -20,7 +20,7 @@ pub(super) fn write_one(out: &mut Vec<u8>, call: &Call<'_>, ask: &Ask<'_>, answe
     out.push(b'}');
 }
 
-/// Many flags for one subject.
+/// Writes the response for many flags and one subject.
 pub(super) fn bulk(
     call: &Call<'_>,
     subject: &Subject<'_>,
@@ -35,7 +35,7 @@ pub(super) fn bulk(
     out
 }
 
-/// Many flags for many subjects, in the order in which these were given.
+/// Writes the response for many flags and many subjects, in the order of the request.
 pub(super) fn contexts(
     call: &Call<'_>,
     subjects: &[Subject<'_>],
@@ -63,7 +63,7 @@ pub(super) fn contexts(
     out
 }
 
-/// Results by flag and nothing around them.
+/// Writes the results by flag, without an envelope.
 pub(super) fn batch(
     call: &Call<'_>,
     subject: &Subject<'_>,
@@ -96,7 +96,7 @@ fn write_results(
     out.push(b'}');
 }
 
-/// The members that are the answer: from `value` to `event_id`.
+/// Writes the members `value` to `event_id` of one result.
 fn write_result(out: &mut Vec<u8>, answered: &Answered<'_>) {
     out.extend_from_slice(br#""value":"#);
     answered.answer.value.write_json(out);
@@ -104,7 +104,7 @@ fn write_result(out: &mut Vec<u8>, answered: &Answered<'_>) {
     member(out, "event_id", Some(answered.event_id()));
 }
 
-/// What all answers of a call have in common.
+/// Writes the members that all results of a request share.
 fn write_frame(out: &mut Vec<u8>, call: &Call<'_>) {
     member(out, "environment", Some(call.environment));
     out.extend_from_slice(br#","flags_version":"#);

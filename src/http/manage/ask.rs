@@ -1,4 +1,4 @@
-//! What a management call asks for: the flag's name in the path, parameters, headers.
+//! Parameters of management requests: the flag's name in the path, query parameters, headers.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::http::problem::FieldError;
 use crate::http::{Caller, Problem};
 use crate::manage::Expected;
 
-/// Why a change is made.
+/// Header with the reason of a change.
 const REASON_HEADER: &str = "x-change-reason";
 pub(super) const MAX_REASON_BYTES: usize = 1_000;
-/// Pages beyond are not worth their price.
+/// Largest offset of a list. Pages further back cost too much in the database.
 const MAX_OFFSET: u32 = 1_000_000;
 
-/// A call without a body, with a place of the management pool.
+/// Request without a body, holding a slot of the management pool.
 #[derive(Debug)]
 pub struct Ask {
     headers: HeaderMap,
     query: Option<String>,
-    /// Held until the call is answered.
+    /// Concurrency slot, held until the response is complete.
     _place: CallPlace,
 }
 
-/// The name of the flag, from the path.
+/// Name of the flag, from the path.
 #[derive(Debug)]
 pub struct FlagName(pub(in crate::http) String);
 
@@ -51,7 +51,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::<String>::from_request_parts(parts, state).await {
-            // No database could even be asked for it.
+            // Postgres cannot store a NUL character, so no flag has such a name.
             Ok(Path(name)) if name.contains('\0') => {
                 Err(Problem::new(StatusCode::NOT_FOUND, "no flag has such a name"))
             }
@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
     }
 }
 
-/// The environment that is named, where the caller may do this.
+/// Reads the required environment and checks that the caller has `scope` there.
 pub(super) fn allowed(caller: &Caller, scope: Scope, given: Option<Cow<'_, str>>) -> Result<String, Problem> {
     caller.may(scope)?;
     let environment = environment(given)?;
@@ -71,7 +71,7 @@ pub(super) fn allowed(caller: &Caller, scope: Scope, given: Option<Cow<'_, str>>
     Ok(environment)
 }
 
-/// The environments that a call is about where it need not name one: all that the caller sees, `None` if that is all.
+/// Environments that a request is about if it need not name one. `None`: all, and the caller may see all.
 pub(super) fn allowed_among<'c>(
     caller: &'c Caller,
     scope: Scope,
@@ -83,7 +83,7 @@ pub(super) fn allowed_among<'c>(
     }
 }
 
-/// The members of a body, which may be absent.
+/// Parses a JSON object. An empty body counts as an empty object.
 pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
@@ -109,7 +109,7 @@ impl Ask {
         environment(self.parameter("environment"))
     }
 
-    /// Absent: all of them.
+    /// Optional environment. `None`: all environments.
     pub(super) fn any_environment(&self) -> Result<Option<String>, Problem> {
         self.parameter("environment").map(|name| environment(Some(name))).transpose()
     }
@@ -118,13 +118,13 @@ impl Ask {
         self.whole("limit", default, 1, max)
     }
 
-    /// A whole number from `min` to `max`.
+    /// Parses a whole number from `min` to `max`.
     pub(super) fn whole(&self, name: &str, default: u32, min: u32, max: u32) -> Result<u32, Problem> {
         let number = self.number(name, default, min, max);
         number.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
     }
 
-    /// Limit and offset.
+    /// Parses limit and offset, and reports the errors of both.
     pub(super) fn page(&self, default: u32, max: u32) -> Result<(u32, u32), Problem> {
         match (self.number("limit", default, 1, max), self.number("offset", 0, 0, MAX_OFFSET)) {
             (Ok(limit), Ok(offset)) => Ok((limit, offset)),
@@ -173,7 +173,7 @@ pub(super) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem
     Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", message))
 }
 
-/// `If-Match`: revisions as `ETag` has them. A weak tag matches nothing.
+/// Parses `If-Match`: revisions in the form of an `ETag`. A weak tag matches nothing.
 pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
     let Some(header) = header.map(str::trim).filter(|header| *header != "*") else {
         return Ok(Expected::Any);
@@ -186,7 +186,7 @@ pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
             let message = "expected `*`, or tags in quotes, as an ETag has them";
             return Err(Problem::of_field(StatusCode::BAD_REQUEST, "If-Match", message));
         };
-        // Somebody else's tag is none of ours.
+        // A tag that is not a revision matches no flag.
         revisions.extend(opaque.parse::<i64>().ok().filter(|_| !weak));
     }
     Ok(Expected::OneOf(revisions))
@@ -210,7 +210,8 @@ fn checked_reason(header: Option<&[u8]>) -> Result<Option<String>, Problem> {
     Err(Problem::of_field(StatusCode::BAD_REQUEST, "X-Change-Reason", message))
 }
 
-/// A flag in a path. One that has the name of a route is told from it by its first byte, which no route has encoded.
+/// Encodes a flag name as a path segment. A name that equals a fixed route gets its first byte percent-encoded, which
+/// no route has.
 pub fn segment(name: &str) -> String {
     match name {
         "sync" => "%73ync".to_owned(),
@@ -222,7 +223,7 @@ pub fn segment(name: &str) -> String {
     }
 }
 
-/// For a query.
+/// Percent-encodes all but unreserved characters.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Bodies, parameters and problems of management calls, as the document describes them.
+//! Parameters, bodies and error responses of management routes, for the OpenAPI document.
 #![allow(dead_code)]
 
 mod bodies;
@@ -20,7 +20,7 @@ pub use uses::{
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct FlagPath {
-    /// The flag, percent-encoded.
+    /// Name of the flag, percent-encoded.
     #[param(min_length = 1)]
     name: String,
 }
@@ -35,19 +35,19 @@ pub struct EnvironmentQuery {
 #[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
     environment: String,
-    /// Deletes the local flag though Unleash's of the same name is in force.
+    /// Deletes the local flag although a flag of Unleash with the same name is in force.
     shadowed: Option<bool>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Flags of this one only.
+    /// Only flags of this environment.
     environment: Option<String>,
-    /// Only flags whose last evaluation is so many days ago, or longer, and those that were never evaluated.
+    /// Only flags whose last evaluation is at least this many days ago, or that were never evaluated.
     #[param(minimum = 1, maximum = 3650)]
     unused_days: Option<u32>,
-    /// In which order; by the last evaluation, those that were never evaluated come first.
+    /// Order of the list. With `last_evaluated_at`, flags that were never evaluated come first.
     #[param(inline, default = "name")]
     sort: Option<uses::SortName>,
     #[param(minimum = 1, maximum = 100, default = 50)]
@@ -59,13 +59,13 @@ pub struct ListQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct UsageQuery {
-    /// Minutes are kept for two days, hours for 32, days for 400.
+    /// Length of a bucket. Minutes are kept for 2 days, hours for 32 days, days for 400 days.
     #[param(default = "hour")]
     resolution: Option<uses::ResolutionName>,
-    /// Absent: 24 of them before `to`.
+    /// Begin of the period. Absent: 24 buckets before `to`.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Absent: now.
+    /// End of the period. Absent: now.
     #[param(format = DateTime)]
     to: Option<String>,
 }
@@ -73,15 +73,15 @@ pub struct UsageQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StaleQuery {
-    /// Flags of this one only.
+    /// Only flags of this environment.
     environment: Option<String>,
-    /// How long a flag must have been on to be always on.
+    /// Number of days for which a flag must have been on to be reported as always on.
     #[param(minimum = 1, maximum = 365, default = 30)]
     days: Option<u32>,
-    /// How long ago the last evaluation of an unused flag is, at least.
+    /// Number of days without an evaluation after which a flag is reported as unused.
     #[param(minimum = 1, maximum = 3650, default = 90)]
     unused_days: Option<u32>,
-    /// Younger flags are left out.
+    /// Leaves out flags that are younger than this.
     #[param(maximum = 365, default = 0)]
     min_age_days: Option<u32>,
     #[param(minimum = 1, maximum = 100, default = 50)]
@@ -93,7 +93,7 @@ pub struct StaleQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct CleanupQuery {
-    /// Flags of this one only.
+    /// Only flags of this environment.
     environment: Option<String>,
 }
 
@@ -109,14 +109,14 @@ pub struct LimitQuery {
 pub struct HistoryQuery {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
-    /// Where the next part begins, as `Link` of an earlier answer has it.
+    /// Position of the next page, taken from the header `Link` of the previous response.
     before: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ChangeHeaders {
-    /// Why; kept with the change.
+    /// Reason of the change, stored in the change log.
     #[param(rename = "X-Change-Reason", max_length = 1000)]
     reason: Option<String>,
 }
@@ -124,10 +124,10 @@ pub struct ChangeHeaders {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ExpectedHeaders {
-    /// The change is made only if the flag still has this `ETag`.
+    /// The change is made only if this is still the flag's `ETag`.
     #[param(rename = "If-Match")]
     if_match: Option<String>,
-    /// Why; kept with the change.
+    /// Reason of the change, stored in the change log.
     #[param(rename = "X-Change-Reason", max_length = 1000)]
     reason: Option<String>,
 }
@@ -135,7 +135,7 @@ pub struct ExpectedHeaders {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct ReasonHeader {
-    /// Why; goes before the body's `reason`, and one of them is required.
+    /// Reason of the change. Takes precedence over the body's `reason`; one of them is required.
     #[param(rename = "X-Change-Reason", max_length = 1000)]
     reason: Option<String>,
 }
@@ -146,7 +146,7 @@ pub enum AcceptedFlag {
     Accepted(FlagBody),
 }
 
-/// Why nothing is shown.
+/// Error responses of routes that read flags.
 #[derive(IntoResponses)]
 pub enum ManageProblems {
     #[response(
@@ -175,7 +175,7 @@ pub enum ManageProblems {
     NotNow(ProblemDetails),
 }
 
-/// Why nothing is changed.
+/// Error responses of routes that change flags.
 #[derive(IntoResponses)]
 pub enum WriteProblems {
     #[response(
@@ -220,7 +220,7 @@ pub enum WriteProblems {
     NotNow(ProblemDetails),
 }
 
-/// Why nothing is synced.
+/// Error responses of the sync route.
 #[derive(IntoResponses)]
 pub enum SyncProblems {
     #[response(

@@ -1,4 +1,4 @@
-//! `/api/v1/experiments`: begun, listed, shown, stopped; conversions come in, results go out.
+//! `/api/v1/experiments`: starts, lists, shows and stops experiments, accepts conversions and returns results.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ use crate::http::places::Pool;
 use crate::message::conversion::Conversion;
 use crate::message::json::{Kind, Scanner, Span};
 
-/// Conversions of one call.
+/// Maximum conversions of one request.
 const CONVERSIONS_MAX: usize = 1_000;
-/// Deepest nesting of what stands beside a conversion's members.
+/// Maximum nesting depth of a conversion's JSON.
 const MAX_DEPTH_LEVELS: usize = 32;
 
-/// Begins an experiment on a flag of type `experiment` with variants, wherever it is managed.
+/// Starts an experiment on a flag of type `experiment` with variants, wherever it is managed.
 #[utoipa::path(
     post,
     path = "/api/v1/experiments",
@@ -72,7 +72,7 @@ pub(in crate::http) async fn begin(
     Ok(response)
 }
 
-/// Lists experiments, by environment and name.
+/// Lists experiments, ordered by environment and name.
 #[utoipa::path(
     get,
     path = "/api/v1/experiments",
@@ -98,7 +98,7 @@ pub(in crate::http) async fn list(
     answer(StatusCode::OK, &json!({"experiments": experiments}))
 }
 
-/// One experiment: what it asks, and whether it runs.
+/// Shows one experiment: its design and its state.
 #[utoipa::path(
     get,
     path = "/api/v1/experiments/{name}",
@@ -118,7 +118,7 @@ pub(in crate::http) async fn one(
     answer(StatusCode::OK, &found.map_err(refused)?)
 }
 
-/// What may be concluded from an experiment so far, as it was counted a few seconds ago at most.
+/// Returns the results of an experiment so far, computed from counts that are at most a few seconds old.
 #[utoipa::path(
     get,
     path = "/api/v1/experiments/{name}/results",
@@ -138,7 +138,7 @@ pub(in crate::http) async fn results(
     answer(StatusCode::OK, &results.map_err(refused)?)
 }
 
-/// Ends an experiment: evaluations from now on expose nobody, conversions count as long as their window lasts.
+/// Stops an experiment. Later evaluations expose no users; conversions still count until their window ends.
 #[utoipa::path(
     post,
     path = "/api/v1/experiments/{name}/stop",
@@ -164,9 +164,9 @@ pub(in crate::http) async fn stop(
     answer(StatusCode::OK, &stopped.map_err(refused)?)
 }
 
-/// Takes one conversion, or a list of them, for Kafka: what is answered with 202 is there.
+/// Accepts one conversion or a list of them. A response with status 202 means that they are stored in Kafka.
 ///
-/// A call that failed may be repeated without counting anything twice if its conversions have an `event_id`.
+/// A request that failed can be repeated without counting anything twice if its conversions have an `event_id`.
 #[utoipa::path(
     post,
     path = "/api/v1/experiments/{name}/conversions",
@@ -215,7 +215,7 @@ pub(in crate::http) async fn convert(
     answer(StatusCode::ACCEPTED, &json!({"accepted": ids.len(), "event_ids": ids}))
 }
 
-/// Each conversion of a body, with its place there.
+/// Splits the body into conversions. Each has the prefix of its fields' names in error messages, such as `[3].`.
 fn texts(body: &[u8]) -> Result<Vec<(String, &str)>, Problem> {
     let refuse = |status, message: String| Problem::of_field(status, "body", message);
     let broken = |message: String| refuse(StatusCode::BAD_REQUEST, message);

@@ -1,4 +1,4 @@
-//! `/api/v1/feature-flags/{name}/kill` and `/restore`: any flag off for everybody, and back again.
+//! `/api/v1/feature-flags/{name}/kill` and `/restore`: turn any flag off for every user, and on again.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::kill::Turn;
 
 use super::doc::{KillBody, RestoreBody, TurnedBody};
 
-/// Which way a switch is turned.
+/// Whether a kill switch is set or cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Kill,
@@ -39,16 +39,16 @@ impl Way {
     }
 }
 
-/// What a call asks for.
+/// Parsed request.
 #[derive(Debug)]
 struct Order {
     reason: String,
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// Kills a flag, wherever it is managed: off for everybody, until it is restored or until `expires_at`.
+/// Kills a flag, wherever it is managed: it is off for every user until it is restored or until `expires_at`.
 ///
-/// Of a flag that is killed already, it changes why and until when. Needs neither Unleash nor the database.
+/// If the flag is already killed, its reason and expiry are replaced. Needs neither Unleash nor the database.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/kill",
@@ -73,7 +73,7 @@ pub(in crate::http) async fn kill(
     turn(&api, &caller, &name, unread, Way::Kill).await
 }
 
-/// Brings a killed flag back: what its definition says is in force again.
+/// Restores a killed flag: its definition is in force again.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/restore",
@@ -113,7 +113,7 @@ async fn turn(api: &Api, caller: &Caller, flag: &str, unread: Unread, way: Way) 
     answer(if turned.in_force { StatusCode::OK } else { StatusCode::ACCEPTED }, &turned)
 }
 
-/// The header's reason goes before the body's.
+/// Parses the request. The reason in the header takes precedence over the one in the body.
 fn order(input: &Input, may_expire: bool) -> Result<Order, Problem> {
     let header = ask::reason(input)?;
     let members = ask::members(&input.body)?;
@@ -144,7 +144,7 @@ fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
     let moment = DateTime::parse_from_rfc3339(text).map_err(|_| {
         Problem::of_field(status, "expires_at", "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z")
     })?;
-    // A switch that expires at once would be an accident.
+    // An expiry in the past would clear the switch at once, which cannot be intended.
     if moment <= Utc::now() {
         return Err(Problem::of_field(status, "expires_at", "expected a time to come"));
     }

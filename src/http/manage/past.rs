@@ -1,4 +1,4 @@
-//! `/{name}/revert`: a local flag as it was; `/cleanup`: archived ones away.
+//! `/{name}/revert` restores an earlier state of a local flag; `/cleanup` removes archived flags.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ use crate::manage::{Asked, By, Target};
 const OLDER_THAN_DAYS: u32 = 90;
 const OLDER_THAN_DAYS_MAX: u64 = 36_500;
 
-/// Makes a local flag what it was after an earlier change, or with an earlier version; one that was deleted is made again.
+/// Restores a local flag to its state after an earlier change, or to an earlier version. A deleted flag is created
+/// again.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/revert",
@@ -55,7 +56,7 @@ pub(in crate::http) async fn revert(
     finish(&api, &done, StatusCode::OK).await
 }
 
-/// Removes local flags that were archived long ago, and tells which; unless told otherwise it only tells.
+/// Removes local flags that were archived long ago, and lists them. By default it only lists them.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/cleanup",

@@ -1,4 +1,4 @@
-//! `/preload`: Redis gets the outcomes of flags for given contexts before anybody asks.
+//! `/preload`: writes the outcomes of flags for given contexts to Redis before they are requested.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::message::request::{Asked, Query};
 use crate::privacy::Shown;
 use crate::warm::Subject;
 
-/// Flags times contexts of one call.
+/// Maximum outcomes (flags times contexts) of one request.
 const PRELOADED_MAX: usize = 10_000;
 
-/// Writes the outcomes of flags for one or many contexts to Redis, as evaluations would; nothing is audited.
+/// Writes the outcomes of flags for one or many contexts to Redis, as evaluations would. No events are written.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/preload",
@@ -57,7 +57,7 @@ pub(in crate::http) async fn preload(
         let message = format!("{count} flags times contexts, at most {PRELOADED_MAX} are allowed");
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", message));
     }
-    // As evaluations would leave them: what is private is not written.
+    // Private attributes are removed, as for evaluations.
     let shown: Vec<Shown<'_>> = subjects
         .iter()
         .map(|subject| match &api.privacy {
@@ -92,7 +92,7 @@ pub(in crate::http) async fn preload(
     )
 }
 
-/// Those that are named, each of which must be there; or all.
+/// Names of the requested flags, or of all. An error if one does not exist.
 fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>, Problem> {
     if !api.store.is_ready() {
         let detail = "the flags are not loaded yet";

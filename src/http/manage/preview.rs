@@ -1,4 +1,4 @@
-//! `/{name}/preview`: what a proposed definition would change.
+//! `/{name}/preview`: the effect of a proposed definition.
 
 use std::sync::Arc;
 
@@ -23,9 +23,10 @@ const LAST_DEFAULT: u32 = 10_000;
 const LAST_MAX: u32 = 100_000;
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// Evaluates the last requests of a flag again, with a proposed definition: how many evaluations, requests and users
-/// would get something else, by variant and reason, with examples. Nothing is changed. For whom the examples were is
-/// shown with the scope `audit`.
+/// Evaluates the latest recorded evaluations of a flag again with a proposed definition.
+///
+/// Reports how many evaluations, requests and users would get a different result, by variant and reason, with examples.
+/// Changes nothing. The users of the examples are shown with the scope `audit`.
 #[utoipa::path(
     post,
     path = "/api/v1/feature-flags/{name}/preview",

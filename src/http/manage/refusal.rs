@@ -1,4 +1,4 @@
-//! Why a management call came to nothing, as callers are told.
+//! Error responses of management requests.
 
 use axum::http::header::ETAG;
 use axum::http::{HeaderValue, StatusCode};
@@ -9,7 +9,7 @@ use crate::http::problem::FieldError;
 use crate::kill::KillError;
 use crate::manage::ManageError;
 
-/// Nothing of what went wrong inside is told, but what the caller can do something about.
+/// Converts an error into a problem. Internal causes are not shown, except those that the caller can act on.
 pub(in crate::http) fn problem(error: ManageError) -> Problem {
     let status = match &error {
         ManageError::Invalid(invalid) => return invalid_fields(invalid),

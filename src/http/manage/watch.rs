@@ -1,4 +1,4 @@
-//! What is looked at of flags in use: `/{name}/usage`, and `/stale`.
+//! Usage of flags: `/{name}/usage` and `/stale`.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::http::caller::Caller;
 use crate::manage::{Period, Resolution, StaleAsked};
 
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
-/// Buckets of one answer.
+/// Maximum buckets of one response.
 const BUCKETS_MAX: i64 = 1_500;
-/// Buckets that are shown unless more are asked for.
+/// Number of buckets if the request does not specify a period.
 const BUCKETS_DEFAULT: i64 = 24;
 const DAYS_DEFAULT: u32 = 30;
 const DAYS_MAX: u32 = 365;
-/// After how many days without an evaluation a flag is unused.
+/// Days without an evaluation after which a flag counts as unused.
 const UNUSED_DAYS_DEFAULT: u32 = 90;
 pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
 
-/// How much a flag is used: evaluations, how many found it on, variants, errors, and how long they took, over time.
+/// Returns the usage of a flag over time: evaluations, how many found it on, variants, errors, and evaluation time.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/{name}/usage",
@@ -50,7 +50,8 @@ pub(in crate::http) async fn usage(
     answer(StatusCode::OK, &usage)
 }
 
-/// Lists flags that somebody should look at: expired, marked stale by Unleash, never evaluated, unused, always on, or nobody's.
+/// Lists flags that need attention: expired, marked stale by Unleash, never evaluated, unused, always on, or without an
+/// owner.
 #[utoipa::path(
     get,
     path = "/api/v1/feature-flags/stale",

@@ -1,4 +1,4 @@
-//! Answers and errors in the form of OpenFeature's protocol.
+//! Responses and errors in the form of OFREP.
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -11,12 +11,12 @@ use crate::http::changes::OFREP_STREAM;
 use crate::message::event::{member, write_integer};
 use crate::message::json::write_string;
 
-/// Room for one flag.
+/// Buffer size per flag, in bytes.
 pub(super) const ONE_BYTES: usize = 192;
-/// A provider whose user is away closes its stream after so long.
+/// Time after which a provider without user activity closes its event stream, in seconds.
 const INACTIVITY_SECONDS: u32 = 120;
 
-/// Why there is no answer.
+/// OFREP error: the reason why a request has no answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
@@ -25,7 +25,7 @@ pub(super) struct Failure {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Writes the answer for one flag, unless it is an error.
+/// Writes the answer for one flag. Returns the error instead if there is no answer.
 pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Option<Failure> {
     let answer = &answered.answer;
     let (reason, version) = match (&answered.outcome, answer.error_code) {
@@ -38,7 +38,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
     };
     out.extend_from_slice(br#"{"key":"#);
     write_string(out, key);
-    // A flag with variants that is off has no value: the caller's default is.
+    // A flag with variants that is off has no value: the client uses its own default.
     if answer.value != Value::Null {
         out.extend_from_slice(br#","value":"#);
         answer.value.write_json(out);
@@ -55,7 +55,7 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
     None
 }
 
-/// OpenFeature's reasons.
+/// Maps the outcome to a reason of OpenFeature.
 fn reason(outcome: &Outcome<'_>) -> &'static str {
     match outcome.variant {
         _ if outcome.killed || (!outcome.enabled && !outcome.flag.is_switched_on()) => "DISABLED",
@@ -66,7 +66,7 @@ fn reason(outcome: &Outcome<'_>) -> &'static str {
     }
 }
 
-/// The whole answer for all flags.
+/// Builds the response for all flags.
 pub(super) fn around(flags: &[u8], environment: &str, version: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(flags.len() + 256);
     out.extend_from_slice(br#"{"flags":["#);

@@ -1,11 +1,11 @@
-//! What calls have in common, as the document describes it: parameters, and why there is no answer.
+//! Parameters and error responses that several routes share, for the OpenAPI document.
 #![allow(dead_code)]
 
 use utoipa::{IntoParams, IntoResponses};
 
 use super::schema::{OfrepFailure, ProblemDetails};
 
-/// Why a call of ours is not answered.
+/// Error responses of evaluation routes.
 #[derive(IntoResponses)]
 pub enum EvaluationProblems {
     #[response(
@@ -32,7 +32,7 @@ pub enum EvaluationProblems {
     NotNow(ProblemDetails),
 }
 
-/// Why a call that changes something is not done; what is true of all calls is added to it.
+/// Error responses of management routes, beside those that are added to every route.
 #[derive(IntoResponses)]
 pub enum ManagementProblems {
     #[response(
@@ -53,7 +53,7 @@ pub enum ManagementProblems {
     NotMeaningful(ProblemDetails),
 }
 
-/// Why a call of OpenFeature's protocol is not answered.
+/// Error responses of OFREP routes.
 #[derive(IntoResponses)]
 pub enum OfrepProblems {
     #[response(status = 400, description = "Not JSON, or a context that is none")]
@@ -74,7 +74,7 @@ pub enum OfrepProblems {
     NotNow(OfrepFailure),
 }
 
-/// What comes of listening.
+/// Responses of change streams.
 #[derive(IntoResponses)]
 pub enum Stream {
     #[response(status = 200, description = "Server-sent events", content_type = "text/event-stream")]
@@ -83,7 +83,7 @@ pub enum Stream {
     NotNow(ProblemDetails),
 }
 
-/// Why a call of the edge API is not answered.
+/// Error responses of the edge API.
 #[derive(IntoResponses)]
 pub enum EdgeProblems {
     #[response(
@@ -106,33 +106,33 @@ pub enum EdgeProblems {
     NotNow(ProblemDetails),
 }
 
-/// What calls of the edge API have in common.
+/// Query parameters of the edge API.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EdgeQuery {
-    /// Else the default one.
+    /// Environment; if absent, the default environment.
     environment: Option<String>,
-    /// Wait until this version is in force.
+    /// Waits until this flags version is in force.
     min_version: Option<u64>,
 }
 
-/// Beside the body of an evaluation.
+/// Query parameters of an evaluation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EvaluationQuery {
-    /// Where the body names none.
+    /// Environment, if the body does not name one.
     environment: Option<String>,
-    /// Wait until this version is in force.
+    /// Waits until this flags version is in force.
     min_version: Option<u64>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct EvaluationHeaders {
-    /// The same as `min_version`.
+    /// Alternative to `min_version`.
     #[param(rename = "If-Flags-Version")]
     if_flags_version: Option<u64>,
-    /// Where neither body nor query names an environment.
+    /// Environment, if neither body nor query names one.
     #[param(rename = "Flags-Environment")]
     flags_environment: Option<String>,
 }
@@ -140,14 +140,14 @@ pub struct EvaluationHeaders {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
-    /// Changes of this one only.
+    /// Only changes of this environment. Absent: all environments that the caller may see.
     environment: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct StreamHeaders {
-    /// The last event that was received.
+    /// Id of the last event received. The stream resumes after it.
     #[param(rename = "Last-Event-ID")]
     last_event_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The bodies of the edge API, as the document describes them.
+//! Response bodies of the edge API, for the OpenAPI document.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,11 @@ pub struct EdgeCheck {
     error_code: Option<ErrorCodeName>,
     #[schema(required)]
     error_message: Option<String>,
-    /// Of the definition that answered.
+    /// Version of the definition that was evaluated.
     #[schema(required)]
     flag_version: Option<u64>,
     environment: String,
-    /// Of the event in Kafka.
+    /// Id of the event in Kafka.
     event_id: String,
     #[schema(format = DateTime)]
     evaluated_at: String,
@@ -33,14 +33,14 @@ pub struct EdgeCheck {
     cache: CacheName,
 }
 
-/// The same, and what the flag is.
+/// Whether a flag is on for a user, and the flag's state.
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub struct EdgeFlag {
     #[schema(inline)]
     #[serde(flatten)]
     check: EdgeCheck,
-    /// `null` while the flags are not loaded and Redis does not have it.
+    /// `null` if the flags are not loaded and Redis does not hold the flag.
     #[schema(required)]
     flag_data: Option<FlagData>,
 }
@@ -50,19 +50,20 @@ pub struct EdgeFlag {
 #[allow(dead_code)]
 pub struct EdgeUpdated {
     flag_name: String,
-    /// As it is in force here.
+    /// State that is in force on the answering instance; `null` if there is no such flag.
     #[schema(required)]
     flag_data: Option<FlagData>,
     environment: String,
 }
 
-/// What a flag is, whoever asks.
+/// State of a flag, independent of any user.
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub struct FlagData {
-    /// Switched on; whom for, its strategies say.
+    /// Whether the flag is switched on. Its strategies decide for which users.
     enabled: bool,
-    /// The largest share that a strategy lets through: of everybody; if all have constraints, of those who fit them.
+    /// Largest rollout percentage of the strategies that apply to all users; if there are none, the largest of the
+    /// targeted strategies.
     rollout_percentage: f64,
     metadata: FlagMetadata,
 }
@@ -78,7 +79,7 @@ pub struct FlagMetadata {
     #[schema(required)]
     description: Option<String>,
     stale: bool,
-    /// Their names.
+    /// Names of the variants.
     variants: Vec<String>,
 }
 
@@ -114,16 +115,16 @@ pub enum CacheName {
 pub struct CacheCleared {
     pub flag_name: String,
     pub environment: String,
-    /// So many there were.
+    /// Number of removed keys.
     pub removed_keys: u64,
 }
 
-/// Since this process started.
+/// Counters since this process started.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CacheStats {
     pub hits: u64,
     pub misses: u64,
-    /// Hits of all reads, 0 to 1.
+    /// Hits divided by all reads, 0 to 1.
     pub hit_rate: f64,
     pub layers: BTreeMap<String, CacheLayer>,
     pub ttl_seconds: BTreeMap<String, u64>,
@@ -139,9 +140,10 @@ pub struct CacheLayer {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CacheRedis {
-    /// `up`, `down` or `off`; `memory` in `flagstream dev` without a Redis, where values are kept in the process.
+    /// `up`, `down` or `off`; `memory` in `flagstream dev` without Redis, where values are kept in the process.
     pub state: String,
-    /// All keys of the Redis database, whoever they are from. With `memory` the values that are kept.
+    /// Number of keys in the Redis database, including those of other programs. With `memory`: number of values in the
+    /// process.
     #[schema(required)]
     pub keys: Option<u64>,
 }

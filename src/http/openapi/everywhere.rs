@@ -1,4 +1,4 @@
-//! Answers that every route may give, whatever it is about: added to all of them, so that none is forgotten.
+//! Responses that any route can give. They are added to every operation of the document, so that none is forgotten.
 
 use utoipa::Modify;
 use utoipa::openapi::path::Operation;
@@ -9,7 +9,7 @@ use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuild
 
 const SCHEME: &str = "token";
 const PROBLEM: &str = "application/problem+json";
-/// Routes that do not ask who calls.
+/// Tags of routes that need no token.
 const OPEN_TAGS: [&str; 2] = ["health", "schemas"];
 
 pub(super) struct Everywhere;
@@ -38,13 +38,13 @@ fn complete(operation: &mut Operation) {
     add(operation, 504, "No answer in time");
     add(operation, 421, "The host name of the call is not allowed");
     if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
-        // Said, not left out: tools take a missing member for a mistake.
+        // An explicit empty list, because tools report a missing `security` member as a mistake.
         operation.security.get_or_insert_default();
         let unreadable = || RefOr::T(ResponseBuilder::new().description("The request is not HTTP").build());
         operation.responses.responses.entry("400".to_owned()).or_insert_with(unreadable);
         return;
     }
-    // Without one, what `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` allows.
+    // The token is optional: without one, `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` decides.
     let token = SecurityRequirement::new(SCHEME, Vec::<String>::new());
     operation.security.get_or_insert_with(|| vec![token, SecurityRequirement::default()]);
     add(operation, 401, "A token is needed, or is not known");
@@ -54,7 +54,7 @@ fn complete(operation: &mut Operation) {
     if operation.request_body.is_some() {
         add(operation, 408, "The body did not arrive in time");
     }
-    // The path and the header are read before the route is asked.
+    // Path and headers are parsed before the route's own code runs.
     if operation.parameters.iter().flatten().next().is_some() {
         add(operation, 400, "A parameter that cannot be read");
     }
@@ -67,7 +67,7 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// The answer with a problem as its body; beside another body, where the route has one for this status.
+/// Adds a response with a problem body. If the route already has a response for this status, only the body is added.
 fn add(operation: &mut Operation, status: u16, description: &str) {
     let new = || RefOr::T(ResponseBuilder::new().description(description).build());
     let response = operation.responses.responses.entry(status.to_string()).or_insert_with(new);

@@ -1,4 +1,4 @@
-//! What a local flag may say: served as the schema it is, and put into the document of the API.
+//! JSON Schema of local flags: served as a file, and included in the OpenAPI document.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -10,10 +10,10 @@ use super::schema::ProblemDetails;
 
 pub(super) const PATH: &str = "/schemas/local-flag.json";
 const PARTS: &str = "#/$defs/";
-/// Where the parts of the schema are in the document.
+/// Prefix of the schema's definitions in the OpenAPI document.
 const COMPONENTS: &str = "#/components/schemas/LocalFlag.";
 
-/// The JSON Schema of local flags.
+/// Returns the JSON Schema of local flags.
 #[utoipa::path(
     get,
     path = "/schemas/local-flag.json",
@@ -34,7 +34,7 @@ pub(in crate::http) async fn schema() -> Response {
     ([(CONTENT_TYPE, "application/schema+json")], SCHEMA).into_response()
 }
 
-/// The bodies that make and change a flag are what the schema says.
+/// Replaces the bodies that create and change a flag by the JSON Schema.
 pub(super) fn describe(document: &mut Value) {
     let Ok(mut schema) = serde_json::from_str::<Value>(&SCHEMA.replace(PARTS, COMPONENTS)) else {
         return;

@@ -1,7 +1,7 @@
-//! The bodies of the routes, as the document describes them.
+//! Request and response bodies, for the OpenAPI document.
 //!
-//! Bodies are read and written without these types, which would copy every text; the tests check answers against
-//! the document.
+//! The routes parse and write JSON without these types, which would copy every string. The tests check responses
+//! against the document.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// The type that is asked for.
+/// Requested type of a value.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum ValueTypeName {
@@ -21,49 +21,49 @@ pub enum ValueTypeName {
     Object,
 }
 
-/// One flag for one user.
+/// Evaluation of one flag for one user.
 #[derive(ToSchema)]
 pub struct EvaluateRequest {
     #[schema(min_length = 1, max_length = 255, example = "new-ui-enabled")]
     flag_name: String,
-    /// The targeting key; a number or a boolean is taken as its text.
+    /// The targeting key. A number or a boolean is converted to text.
     #[schema(example = "user-123")]
     user_id: Option<String>,
     session_id: Option<String>,
     #[schema(example = json!({"region": "us-west"}))]
     context: Option<Map<String, Value>>,
-    /// Answered where there is no value; its type is the type asked for.
+    /// Value to return if the flag has none. Without `value_type`, its JSON type is the requested type.
     #[schema(example = false)]
     default_value: Option<Value>,
     value_type: Option<ValueTypeName>,
-    /// Else the query's, else the default one.
+    /// Environment; if absent, the one of the query or header, else the default environment.
     #[schema(example = "development")]
     environment: Option<String>,
-    /// The answer waits, for a short while, until this version is in force.
+    /// Waits up to two seconds until this flags version is in force.
     min_version: Option<u64>,
 }
 
-/// Many flags for one user or for many contexts.
+/// Evaluation of many flags for one user or for many contexts.
 #[derive(ToSchema)]
 pub struct BulkRequest {
-    /// Absent: all flags of the environment.
+    /// Flags to evaluate. Absent: all flags of the environment.
     #[schema(min_items = 1, max_items = 1000)]
     flag_names: Option<Vec<String>>,
     user_id: Option<String>,
     session_id: Option<String>,
     context: Option<Map<String, Value>>,
-    /// By flag.
+    /// Default values by flag name.
     default_values: Option<BTreeMap<String, Value>>,
-    /// By flag.
+    /// Requested types by flag name.
     value_types: Option<BTreeMap<String, ValueTypeName>>,
-    /// Instead of `user_id`, `session_id` and `context`.
+    /// Contexts to evaluate for, instead of `user_id`, `session_id` and `context`.
     #[schema(min_items = 1, max_items = 1000)]
     contexts: Option<Vec<ContextRequest>>,
     environment: Option<String>,
     min_version: Option<u64>,
 }
 
-/// One of many contexts.
+/// Context of a request with several contexts.
 #[derive(ToSchema)]
 pub struct ContextRequest {
     user_id: Option<String>,
@@ -76,7 +76,7 @@ pub struct ContextRequest {
 pub enum ReasonName {
     TargetingMatch,
     Default,
-    /// Somebody killed the flag.
+    /// A kill switch turned the flag off.
     Disabled,
     Error,
 }
@@ -90,33 +90,33 @@ pub enum ErrorCodeName {
     General,
 }
 
-/// What a flag says.
+/// Result for one flag.
 #[derive(ToSchema)]
 pub struct EvaluationResult {
-    /// Of the type asked for.
+    /// Value, of the requested type.
     #[schema(required, nullable)]
     value: Value,
-    /// Whether the flag is on for this context, whatever its type.
+    /// Whether the flag is on for this context, whatever its value type.
     enabled: bool,
     #[schema(required)]
     variant: Option<String>,
     reason: ReasonName,
-    /// Only there, and true, where somebody killed the flag.
+    /// Present, and true, only if a kill switch turned the flag off.
     #[schema(nullable = false)]
     killed: Option<bool>,
     #[schema(required)]
     error_code: Option<ErrorCodeName>,
     #[schema(required)]
     error_message: Option<String>,
-    /// Of the definition that answered.
+    /// Version of the definition that was evaluated.
     #[schema(required)]
     flag_version: Option<u64>,
-    /// Of the event in Kafka.
+    /// Id of the event in Kafka.
     #[schema(example = "01a1fcc8-865e-766d-a8aa-4bf9561be3e0")]
     event_id: String,
 }
 
-/// The answer for one flag.
+/// Response for one flag.
 #[derive(ToSchema)]
 pub struct EvaluateAnswer {
     flag_name: String,
@@ -124,13 +124,13 @@ pub struct EvaluateAnswer {
     #[serde(flatten)]
     result: EvaluationResult,
     environment: String,
-    /// The highest version that the snapshot holds.
+    /// Highest version in the snapshot that was evaluated.
     flags_version: u64,
     #[schema(format = DateTime)]
     evaluated_at: String,
 }
 
-/// The answer for many flags: `results`, or `contexts` where many were asked for.
+/// Response for many flags: `results`, or `contexts` if the request contained several.
 #[derive(ToSchema)]
 pub struct BulkAnswer {
     results: Option<BTreeMap<String, EvaluationResult>>,
@@ -141,7 +141,7 @@ pub struct BulkAnswer {
     evaluated_at: String,
 }
 
-/// The answers for one of many contexts, in the order asked.
+/// Results for one of several contexts, in the order of the request.
 #[derive(ToSchema)]
 pub struct ContextAnswer {
     #[schema(required)]
@@ -156,7 +156,7 @@ pub struct ProblemDetails {
     title: String,
     status: u16,
     detail: String,
-    /// What is wrong with which field.
+    /// One entry per invalid field.
     errors: Option<Vec<FieldProblem>>,
 }
 
@@ -177,17 +177,17 @@ pub enum ScopeName {
     Admin,
 }
 
-/// A token that shall be made.
+/// Token to create.
 #[derive(ToSchema)]
 pub struct TokenRequest {
     #[schema(min_length = 1, max_length = 100, example = "shop")]
     name: String,
     #[schema(min_items = 1)]
     scopes: Vec<ScopeName>,
-    /// Names, or `*` alone for all.
+    /// Names of environments, or only `*` for all.
     #[schema(min_items = 1, max_items = 100, example = json!(["production"]))]
     environments: Vec<String>,
-    /// Absent: it does not expire.
+    /// Lifetime. Absent: the token does not expire.
     #[schema(example = "90d", pattern = "^[0-9]+(ms|s|m|h|d)?$")]
     expires_in: Option<String>,
 }
@@ -214,10 +214,10 @@ pub struct TokenDetails {
     expires_at: Option<String>,
     #[schema(required, format = DateTime)]
     revoked_at: Option<String>,
-    /// Noted once a minute.
+    /// Updated once a minute.
     #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
-    /// The token with which it was made, and with which it ends.
+    /// Token with which this one was created. Revoking that one also revokes this one.
     #[schema(required, pattern = "^[0-9a-f]{16}$")]
     made_by: Option<String>,
 }
@@ -225,7 +225,7 @@ pub struct TokenDetails {
 /// A new token.
 #[derive(ToSchema)]
 pub struct TokenMade {
-    /// For the header `Authorization: Bearer …`; shown this once.
+    /// Value for the header `Authorization: Bearer …`. Shown only once.
     token: String,
     #[schema(inline)]
     #[serde(flatten)]
@@ -241,7 +241,7 @@ pub struct TokenChange {
     actor: String,
     #[schema(required)]
     reason: Option<String>,
-    /// What it allowed, and allows.
+    /// Permissions before the change.
     #[schema(required)]
     before: Option<Map<String, Value>>,
     #[schema(required)]
@@ -253,15 +253,15 @@ pub struct TokenChange {
 #[derive(ToSchema)]
 pub struct TokenList {
     tokens: Vec<TokenDetails>,
-    /// The `after` of the next page; null at the end.
+    /// Value of `after` for the next page; null on the last page.
     #[schema(required)]
     next: Option<String>,
 }
 
-/// A call of OpenFeature's protocol.
+/// OFREP request.
 #[derive(ToSchema)]
 pub struct OfrepRequest {
-    /// `targetingKey` is the user.
+    /// Evaluation context; `targetingKey` is the user.
     #[schema(example = json!({"targetingKey": "user-123", "region": "us-west"}))]
     context: Option<Map<String, Value>>,
 }
@@ -274,11 +274,11 @@ pub enum OfrepReason {
     Split,
     Disabled,
     Default,
-    /// From Redis, while the flags are not loaded.
+    /// Answered from Redis while the flags are not loaded.
     Cached,
 }
 
-/// A flag's value; absent where the caller's own default is to be taken.
+/// Value of a flag; absent if the client should use its own default.
 #[derive(ToSchema)]
 pub struct OfrepSuccess {
     key: String,

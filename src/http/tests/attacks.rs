@@ -1,4 +1,4 @@
-//! Callers that send nothing, too little, or too much: the others still get answers.
+//! Clients that send nothing, too little or too much must not prevent other clients from being answered.
 #![allow(clippy::unwrap_used)]
 
 use futures_util::stream;
@@ -14,7 +14,7 @@ const KILL: &str = "/api/v1/feature-flags/unknown/kill?environment=development";
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
 const TOKEN: &str = "a-token-of-the-admin";
 
-/// A listener with a router, until it is dropped.
+/// A running listener, stopped when dropped.
 struct Listening {
     address: std::net::SocketAddr,
     shutdown: Shutdown,
@@ -51,7 +51,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// Reads until the other side closes.
+/// Reads until the peer closes the connection.
 async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) {
     let closing = async {
         let mut bytes = [0; 1_024];
@@ -60,12 +60,12 @@ async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) {
     tokio::time::timeout(SOON, closing).await.unwrap();
 }
 
-/// The beginning of HTTP/2, with empty settings.
+/// The HTTP/2 connection preface with empty settings.
 fn http2_preface() -> Vec<u8> {
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat()
 }
 
-/// A GET for `/` on the first stream.
+/// An HTTP/2 GET request for `/` on the first stream.
 fn http2_get() -> Vec<u8> {
     let header = [0x82, 0x86, 0x84, 0x41, 1, b'x'];
     [&http2_preface()[..], &[0, 0, 6, 1, 5, 0, 0, 0, 1], &header].concat()
@@ -115,7 +115,7 @@ async fn a_connection_that_is_silent_after_its_handshake_is_closed() {
         server.timeouts.first_request = Duration::from_secs(2);
     })
     .await;
-    // Before the handshake, and after it.
+    // One connection is silent before the handshake, the other after it.
     let mut bare = listening.connect(b"").await;
     let context = SslContext::builder(SslMethod::tls_client()).unwrap().build();
     let stream = listening.connect(b"").await;
@@ -139,7 +139,7 @@ async fn health_answers_though_silent_sockets_have_taken_all_places() {
         let answer = client().get(listening.url("/health/live")).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
-    // The oldest were closed for the newer ones.
+    // The oldest connections were closed in favour of newer ones.
     until_closed(&mut silent[0]).await;
 }
 
@@ -168,7 +168,7 @@ async fn slow_bodies_keep_nobody_from_evaluating_or_turning_kill_switches() {
         client().post(listening.url(path)).header("content-type", "application/json").body(body)
     };
     assert_eq!(json(EVALUATE, r#"{"flag_name": "f"}"#).send().await.unwrap().status(), 200);
-    // Even while evaluations have really taken all their places.
+    // Kill switches work even while evaluations hold all their slots.
     let all = api.places.take_all(Pool::Evaluation);
     assert_eq!(json(EVALUATE, r#"{"flag_name": "f"}"#).send().await.unwrap().status(), 503);
     let kill = json(KILL, r#"{"reason": "now"}"#).bearer_auth(TOKEN).send().await.unwrap();
@@ -220,12 +220,12 @@ async fn waiting_for_a_version_takes_no_place_for_evaluations() {
         router.clone().oneshot(request.body(Body::from(r#"{"flag_name":"f"}"#)).unwrap())
     };
     let waits = api.places.take_all(Pool::VersionWait);
-    // No place to wait for one that may come; those that are in force are answered as ever.
+    // Without a slot to wait in, a future version is refused. Versions in force are answered as usual.
     let soon = chrono::Utc::now().timestamp_millis();
     assert_eq!(evaluate(&format!("?min_version={soon}")).await.unwrap().status(), 503);
     assert_eq!(evaluate("?min_version=0").await.unwrap().status(), 200);
     drop(waits);
-    // One that cannot come is not waited for: it does not even ask for a place.
+    // A version that cannot come into force is refused without taking a slot.
     let evaluations = api.places.take_all(Pool::Evaluation);
     let far = evaluate(&format!("?min_version={}", u64::MAX)).await.unwrap();
     assert_eq!(far.status(), 503);

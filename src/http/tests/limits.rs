@@ -1,4 +1,4 @@
-//! Too much at once, too long, too slow.
+//! Limits of concurrency, response time and write speed.
 #![allow(clippy::unwrap_used)]
 
 use tokio::sync::watch;
@@ -17,12 +17,12 @@ use crate::registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
 
-/// The routes of the `api` role, with a store without flags and no Kafka.
+/// The routes of the `api` role, with an empty store and without Kafka.
 pub(super) fn scene() -> (Arc<Api>, Router, Publishing) {
     scene_of(&[], true)
 }
 
-/// The same with these settings, and metrics where they are without a listener of their own.
+/// Like [`scene`] with additional settings. `with_metrics` serves `/metrics` on the main listener.
 pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Api>, Router, Publishing) {
     let variables = [
         ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"),
@@ -70,7 +70,7 @@ async fn a_call_too_many_is_told_to_come_again() {
     let answer = router.clone().oneshot(evaluate()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers().get(RETRY_AFTER).unwrap(), "1");
-    // Whether this process is well can be asked all the same.
+    // Health needs no slot.
     assert_eq!(router.clone().oneshot(get_request("/health/live")).await.unwrap().status(), StatusCode::OK);
     drop(all);
     assert_eq!(router.oneshot(evaluate()).await.unwrap().status(), StatusCode::OK);
@@ -107,7 +107,7 @@ async fn a_listener_that_falls_behind_is_dropped_and_counted() {
     let first = futures_util::StreamExt::next(&mut events).await.unwrap().unwrap();
     assert!(first.starts_with(b"id"), "{first:?}");
     assert_eq!(api.metrics.http.listeners.get(), 1);
-    // Nothing is kept for it beyond what is kept for all.
+    // The stream keeps no buffer of its own beyond the shared ring.
     let definition = r#"{"name":"f","enabled":true}"#;
     for version in 1..=KEPT_CHANGES as u64 + 1 {
         let flag = CompiledFlag::compile("e", version, definition).unwrap();
@@ -123,7 +123,7 @@ async fn a_listener_that_falls_behind_is_dropped_and_counted() {
 
 #[tokio::test]
 async fn who_reads_nothing_is_given_up() {
-    // More than the system's buffers hold.
+    // More than the socket buffers hold.
     let endless = get(async || {
         Body::from_stream(futures_util::stream::repeat_with(|| {
             Ok::<_, std::convert::Infallible>(vec![b'x'; 1 << 20])
@@ -135,7 +135,7 @@ async fn who_reads_nothing_is_given_up() {
     let serving = tokio::spawn(server.run(Router::new().route("/endless", endless), shutdown.clone()));
     let mut peer = TcpStream::connect(address).await.unwrap();
     peer.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    // Writable again and again until the other side has closed: only an error ends this.
+    // Writes succeed until the server has closed the connection.
     let closed = async {
         while peer.write_all(b"\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;

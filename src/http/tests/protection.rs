@@ -1,4 +1,4 @@
-//! What answers tell to whom, and the headers that keep browsers from misusing them.
+//! Details that unauthenticated callers must not see, and the headers that protect against browsers.
 #![allow(clippy::unwrap_used)]
 
 use axum::response::Response;
@@ -14,7 +14,7 @@ async fn json(response: Response) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-/// The surface of a service that evaluates for everybody, with and without the `api` role.
+/// State of a service that lets every caller evaluate, without the `api` role.
 fn service(settings: &[(&str, &str)]) -> Surface {
     let variables = [("FLAGSTREAM_INSTANCE", "test-1"), ("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", TOKEN)];
     let variables = variables.iter().chain(settings).map(|(name, value)| (name.into(), value.into()));
@@ -43,7 +43,7 @@ async fn health_tells_strangers_states_and_operators_the_rest() {
             let answer = main.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(json(answer).await["parts"]["store"]["detail"].is_string(), sees, "{token}");
         }
-        // Where everybody may read, everybody sees it.
+        // With the anonymous scope `read`, every caller sees the details.
         let open = router(service(&[("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "read")]), false);
         let told = json(open.oneshot(get(path)).await.unwrap()).await;
         assert!(told["parts"]["store"]["detail"].is_string(), "{told}");
@@ -66,7 +66,7 @@ async fn no_answer_of_the_api_is_kept_by_a_cache_or_taken_for_something_else() {
     let policy = viewer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'self'"), "{policy}");
     assert_eq!(viewer.headers()["x-frame-options"], "DENY");
-    // The page has no script of its own, which the policy would not let run.
+    // The page has no inline script, which the policy would block.
     let page = to_bytes(viewer.into_body(), usize::MAX).await.unwrap();
     let page = String::from_utf8_lossy(&page).to_lowercase();
     assert!(page.split("<script").skip(1).all(|script| script.trim_start().starts_with("src=")), "{page}");
@@ -121,7 +121,7 @@ async fn callers_without_a_token_get_so_many_answers_in_a_second() {
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key(RETRY_AFTER));
     assert_eq!(ask([10, 0, 0, 2], 8).await.unwrap().status(), StatusCode::OK);
-    // More than that in one call is never answered; programs on this machine are not limited.
+    // A request above the limit is never answered. Clients on the same machine are not limited.
     assert_eq!(ask([10, 0, 0, 3], 11).await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(ask([127, 0, 0, 1], 11).await.unwrap().status(), StatusCode::OK);
     assert!(publishing.join());

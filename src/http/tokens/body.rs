@@ -1,4 +1,4 @@
-//! The body of a call that makes a token.
+//! Body of a request that creates a token.
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -9,7 +9,8 @@ use crate::http::problem::FieldError;
 
 const FIELDS: [&str; 4] = ["name", "scopes", "environments", "expires_in"];
 
-/// The order, or everything that is wrong with it. What is of another type is told before what is not meaningful.
+/// Parses and checks the body. Reports all errors: wrong types first (400), invalid values only if all types are right
+/// (422).
 pub(super) fn read(body: &[u8]) -> Result<Order, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::of_field(StatusCode::BAD_REQUEST, "body", format!("expected JSON: {error}"))
@@ -39,7 +40,7 @@ pub(super) fn read(body: &[u8]) -> Result<Order, Problem> {
     }
 }
 
-/// A text; `null` is absent.
+/// Reads a string. `null` counts as absent.
 fn text<'m>(members: &'m Map<String, Value>, field: &str, errors: &mut Vec<FieldError>) -> Option<&'m str> {
     match members.get(field) {
         None | Some(Value::Null) => None,

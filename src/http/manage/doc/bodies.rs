@@ -1,4 +1,4 @@
-//! The bodies of management calls.
+//! Bodies of management routes, for the OpenAPI document.
 #![allow(dead_code)]
 
 use serde_json::{Map, Value};
@@ -26,12 +26,12 @@ pub enum SourceName {
     File,
 }
 
-/// A local flag to be made. What it may say is put here from the schema of local flags.
+/// Local flag to create. Its members are taken from the JSON Schema of local flags.
 #[derive(ToSchema)]
 pub struct NewFlag {}
 
-/// Only what is given is changed; `null` is back to what a new flag has. What it may say is put here from the schema of
-/// local flags.
+/// Fields of a local flag to change. Absent fields stay as they are, and `null` resets a field to its default. The
+/// members are taken from the JSON Schema of local flags.
 #[derive(ToSchema)]
 pub struct FlagUpdate {}
 
@@ -42,7 +42,7 @@ pub struct FlagBody {
     name: String,
     #[schema(required)]
     description: Option<String>,
-    /// Of a flag of Unleash: switched on, and a strategy lets somebody through.
+    /// Whether the flag can be on. A flag of Unleash must be switched on and have a strategy that can match.
     is_enabled: bool,
     environment: String,
     evaluation_count: i64,
@@ -52,7 +52,7 @@ pub struct FlagBody {
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
-    /// Switched on in its environment, whatever its strategies say.
+    /// Whether the flag is switched on in its environment, whatever its strategies say.
     is_switched_on: bool,
     #[schema(required)]
     r#type: Option<String>,
@@ -64,17 +64,17 @@ pub struct FlagBody {
     tags: Vec<String>,
     #[schema(required)]
     project: Option<String>,
-    /// Where it is managed.
+    /// System that manages the flag.
     source: SourceName,
-    /// Of the definition in force.
+    /// Version of the definition in force.
     #[schema(required)]
     version: Option<i64>,
-    /// Whether what is shown is in force in the instance that answers.
+    /// Whether the shown state is in force on the answering instance.
     in_force: bool,
-    /// After a change: what of it is perhaps not meant.
+    /// Warnings about parts of a change that may be unintended.
     #[schema(nullable = false)]
     warnings: Option<Vec<String>>,
-    /// Of a local flag, as in `ETag`.
+    /// Revision of a local flag, equal to its `ETag`.
     #[schema(required)]
     revision: Option<i64>,
     #[schema(required)]
@@ -83,17 +83,17 @@ pub struct FlagBody {
     unleash_flag_name: Option<String>,
     #[schema(required, format = DateTime)]
     last_synced_at: Option<String>,
-    /// The local flag of the same name, which is not in force.
+    /// Local flag of the same name, which is not in force.
     #[schema(required)]
     shadowed: Option<ShadowedBody>,
-    /// While it is killed: off for everybody, whatever the rest says.
+    /// Kill switch, while the flag is killed: it is off for every user, whatever the other members say.
     #[schema(required)]
     kill_switch: Option<KillSwitchBody>,
     #[serde(flatten)]
     model: ModelBody,
 }
 
-/// What a local flag says, as in the schema of local flags; of flags that are managed elsewhere all is empty.
+/// Members of a local flag, as in the JSON Schema of local flags. All are empty for flags that are managed elsewhere.
 #[derive(ToSchema)]
 pub struct ModelBody {
     #[schema(required)]
@@ -117,7 +117,7 @@ pub struct ModelBody {
     rules: Vec<Map<String, Value>>,
     variants: Vec<Map<String, Value>>,
     distribution: Map<String, Value>,
-    /// What the weights of variants are parts of.
+    /// Whether the weights of variants are relative (shares of their sum) or absolute (percentages).
     #[schema(required)]
     weights: Option<WeightsName>,
     #[schema(required)]
@@ -128,7 +128,7 @@ pub struct ModelBody {
     links: Vec<Map<String, Value>>,
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
-    /// Since when its status is `archived`.
+    /// Time since which the status is `archived`.
     #[schema(required, format = DateTime)]
     archived_at: Option<String>,
 }
@@ -171,7 +171,7 @@ pub enum StrategyName {
     UserAttribute,
 }
 
-/// A local flag that waits until the other one of its name is gone.
+/// A local flag that is not in force because another flag of the same name is.
 #[derive(ToSchema)]
 pub struct ShadowedBody {
     #[schema(required)]
@@ -194,11 +194,11 @@ pub struct ShadowedBody {
     model: ModelBody,
 }
 
-/// Some of all flags.
+/// A page of flags.
 #[derive(ToSchema)]
 pub struct FlagList {
     items: Vec<FlagBody>,
-    /// Of all pages.
+    /// Number of flags on all pages.
     total: i64,
     limit: u32,
     offset: u32,
@@ -206,37 +206,37 @@ pub struct FlagList {
 
 #[derive(ToSchema)]
 pub struct SyncAnswer {
-    /// Flags that the source has and that are in force.
+    /// Number of the source's flags that are in force.
     synced_count: usize,
     environment: String,
-    /// Flags that it has and that cannot be taken; their last good version stays in force.
+    /// Number of the source's flags that cannot be used. Their last valid version stays in force.
     refused_count: usize,
-    /// Whether the Admin API was read too.
+    /// Whether the Admin API of Unleash was read, too.
     admin: bool,
 }
 
 #[derive(ToSchema)]
 pub struct History(Vec<HistoryEntry>);
 
-/// An evaluation.
+/// A recorded evaluation.
 #[derive(ToSchema)]
 pub struct HistoryEntry {
     id: i64,
     flag_name: String,
-    /// With the scope `audit` only, else null.
+    /// Null without the scope `audit`.
     #[schema(required)]
     user_id: Option<String>,
-    /// With the scope `audit` only, else null; null also where it is larger than 64 KiB.
+    /// Null without the scope `audit`, and if it is larger than 64 KiB.
     #[schema(required)]
     context: Option<Map<String, Value>>,
-    /// The size of a context that is too large to be shown.
+    /// Size in bytes of a context that is too large to be shown.
     context_bytes: Option<usize>,
-    /// Of boolean evaluations.
+    /// Result of an evaluation as a boolean, else null.
     #[schema(required)]
     result: Option<bool>,
     #[schema(required)]
     variant: Option<String>,
-    /// Of all others.
+    /// Value of an evaluation as any other type.
     #[schema(required, nullable)]
     evaluated_value: Value,
     environment: String,
@@ -250,13 +250,13 @@ pub struct HistoryEntry {
 #[derive(ToSchema)]
 pub struct ChangeList(Vec<ChangeEntry>);
 
-/// A change of a flag: made here, seen from where the flag is managed, or of its kill switch.
+/// A change of a flag: made through this API, observed at the flag's source, or a change of its kill switch.
 #[derive(ToSchema)]
 pub struct ChangeEntry {
-    /// The local flag's revision since then.
+    /// Revision of the local flag after the change.
     #[schema(required)]
     revision: Option<i64>,
-    /// The version in force since then, where the change came with one.
+    /// Version that the change put into force, if known.
     #[schema(required)]
     version: Option<i64>,
     action: ActionName,

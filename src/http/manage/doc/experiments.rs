@@ -1,4 +1,4 @@
-//! The bodies of calls about experiments.
+//! Bodies of experiment routes, for the OpenAPI document.
 #![allow(dead_code)]
 
 use utoipa::{IntoParams, IntoResponses, ToSchema};
@@ -9,7 +9,7 @@ use crate::http::openapi::schema::ProblemDetails;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct ExperimentPath {
-    /// The experiment, percent-encoded.
+    /// Name of the experiment, percent-encoded.
     #[param(min_length = 1)]
     name: String,
 }
@@ -20,26 +20,26 @@ pub struct NewExperiment {
     #[schema(min_length = 1, max_length = 255, example = "checkout-test")]
     name: String,
     environment: String,
-    /// Absent: the flag has the experiment's name.
+    /// Name of the flag. Absent: the name of the experiment.
     flag_name: Option<String>,
     #[schema(max_length = 1000)]
     hypothesis: Option<String>,
     #[schema(max_length = 1000)]
     owner: Option<String>,
-    /// The variant that the others are compared with. Absent: the flag's first.
+    /// Variant that the others are compared with. Absent: the flag's first variant.
     control: Option<String>,
-    /// The variant of users who are kept out: all others together are compared with it.
+    /// Variant of users who are excluded from the change. All other variants together are compared with it.
     holdout: Option<String>,
     #[schema(min_items = 1, max_items = 20)]
     metrics: Vec<NewMetric>,
-    /// How long after its user's exposure a conversion counts.
+    /// Hours after a user's exposure during which conversions count.
     #[schema(minimum = 1, maximum = 2160, default = 168)]
     window_hours: Option<u32>,
     #[schema(minimum = 0.5, maximum = 0.999, default = 0.95)]
     confidence: Option<f64>,
     #[schema(minimum = 0.5, maximum = 0.99, default = 0.8)]
     power: Option<f64>,
-    /// Absent: now. In the past, audited evaluations since then are part of it.
+    /// Start of the experiment. Absent: now. With a time in the past, audited evaluations since then are included.
     #[schema(format = DateTime)]
     started_at: Option<String>,
 }
@@ -54,9 +54,9 @@ pub struct NewMetric {
     kind: Option<Kind>,
     #[schema(default = "increase")]
     goal: Option<Goal>,
-    /// Absent: `primary` for the first metric if no other is, else `secondary`.
+    /// Absent: `primary` for the first metric if no other metric is primary, else `secondary`.
     role: Option<Role>,
-    /// The smallest effect worth finding, relative to the control.
+    /// Smallest effect, relative to the control, that the experiment should detect.
     #[schema(minimum = 0.0001, maximum = 10, default = 0.05)]
     minimum_effect: Option<f64>,
 }
@@ -71,12 +71,12 @@ pub struct ExperimentList {
 pub struct StopBody {
     #[schema(max_length = 1000)]
     reason: Option<String>,
-    /// The variant that is the best.
+    /// The winning variant.
     #[schema(max_length = 1000)]
     winner: Option<String>,
 }
 
-/// One, or a list of up to 1,000.
+/// One conversion, or a list of up to 1,000.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub enum ConversionBody {
@@ -88,13 +88,13 @@ pub enum ConversionBody {
 pub struct OneConversion {
     #[schema(min_length = 1, max_length = 4096)]
     user_id: String,
-    /// One of the experiment's.
+    /// Name of one of the experiment's metrics.
     metric: String,
     /// Required for a metric of kind `mean`.
     value: Option<f64>,
     #[schema(format = DateTime)]
     occurred_at: String,
-    /// By which a repetition is known. Absent: one is made up.
+    /// Id that identifies repetitions of the same conversion. Absent: one is generated.
     #[schema(min_length = 1, max_length = 255)]
     event_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The bodies of previews.
+//! Bodies of the preview route, for the OpenAPI document.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// Either a definition or a flag.
+/// Proposed definition: either `definition` or `flag`.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewAsk {
-    /// A feature as Unleash's client API has it, its segments inlined.
+    /// A feature in the format of Unleash's client API, with its segments inlined.
     definition: Option<Map<String, Value>>,
     /// A local flag, with its name and environment.
     flag: Option<Map<String, Value>>,
-    /// So many evaluations, the latest ones.
+    /// Number of latest evaluations to repeat.
     #[schema(minimum = 1, maximum = 100000, default = 10000)]
     last: Option<u32>,
 }
@@ -23,14 +23,14 @@ pub struct PreviewAsk {
 pub struct PreviewBody {
     flag_name: String,
     environment: String,
-    /// All that were looked at.
+    /// Number of evaluations that were read.
     evaluations: u64,
     untouched: u64,
     same: u64,
     different: u64,
-    /// Those that cannot be evaluated again, by why.
+    /// Evaluations that cannot be repeated, by reason.
     unrepeatable: BTreeMap<String, u64>,
-    /// That would get something else.
+    /// Number of users who would get a different result.
     users: u64,
     requests: u64,
     flags: Vec<PreviewedFlag>,
@@ -48,7 +48,7 @@ pub struct PreviewedFlag {
     examples: Vec<PreviewExample>,
 }
 
-/// Before and after.
+/// Recorded and new result, and how many evaluations changed in this way.
 #[derive(ToSchema)]
 pub struct PreviewedPair {
     #[schema(required)]
@@ -77,7 +77,7 @@ pub struct PreviewExample {
 
 #[derive(ToSchema)]
 pub struct PreviewedResult {
-    /// JSON text.
+    /// The value as JSON text.
     value: String,
     enabled: bool,
     #[schema(required)]

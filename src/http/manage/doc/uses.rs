@@ -1,4 +1,4 @@
-//! The bodies of calls about kill switches, and about flags in use.
+//! Bodies of the routes about kill switches and usage, for the OpenAPI document.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::bodies::SourceName;
 
-/// Who killed a flag, why, and until when.
+/// Kill switch of a flag: who set it, why, and until when.
 #[derive(ToSchema)]
 pub struct KillSwitchBody {
     actor: String,
@@ -22,10 +22,10 @@ pub struct KillSwitchBody {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KillBody {
-    /// Why; required here or as `X-Change-Reason`.
+    /// Reason; required here or in the header `X-Change-Reason`.
     #[schema(max_length = 1000, example = "checkout fails for everybody")]
     reason: Option<String>,
-    /// Absent: until it is restored.
+    /// Time at which the kill switch expires. Absent: it stays until the flag is restored.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
@@ -33,12 +33,12 @@ pub struct KillBody {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreBody {
-    /// Why; required here or as `X-Change-Reason`.
+    /// Reason; required here or in the header `X-Change-Reason`.
     #[schema(max_length = 1000, example = "fixed in 2.4.1")]
     reason: Option<String>,
 }
 
-/// A kill switch that was turned.
+/// A kill switch that was set or cleared.
 #[derive(ToSchema)]
 pub struct TurnedBody {
     name: String,
@@ -46,20 +46,20 @@ pub struct TurnedBody {
     killed: bool,
     #[schema(required)]
     kill_switch: Option<KillSwitchBody>,
-    /// Announced to cache invalidators; what was derived from a lower one is out of date.
+    /// Version of the change, announced to caches. Anything derived from a lower version is out of date.
     version: u64,
-    /// Whether it is in force in the instance that answers.
+    /// Whether the change is in force on the answering instance.
     in_force: bool,
 }
 
-/// Either a revision or a version.
+/// State to restore: either a revision or a version.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevertBody {
-    /// Of the change log: the flag becomes what it was after that change.
+    /// Revision in the change log: the flag is restored to its state after that change.
     #[schema(example = 3)]
     revision: Option<i64>,
-    /// Of the definitions that were in force.
+    /// Version of a definition that was in force.
     version: Option<i64>,
 }
 
@@ -71,16 +71,16 @@ pub enum ResolutionName {
     Day,
 }
 
-/// What evaluations came to.
+/// Number of evaluations and their results.
 #[derive(ToSchema)]
 pub struct UsedBody {
     evaluations: i64,
-    /// That found the flag on.
+    /// Evaluations that found the flag on.
     enabled: i64,
     disabled: i64,
     errors: i64,
     variants: BTreeMap<String, i64>,
-    /// Of the evaluations that were timed: one in 31.
+    /// Mean evaluation time in microseconds, from one in 31 evaluations. Null if none was timed.
     #[schema(required)]
     mean_evaluation_us: Option<f64>,
 }
@@ -93,7 +93,7 @@ pub struct UsageBucket {
     used: UsedBody,
 }
 
-/// A flag's usage.
+/// Usage of a flag.
 #[derive(ToSchema)]
 pub struct UsageBody {
     flag_name: String,
@@ -104,7 +104,7 @@ pub struct UsageBody {
     #[schema(format = DateTime)]
     to: String,
     total: UsedBody,
-    /// In the order of time; a time without evaluations has none.
+    /// Buckets in chronological order; those without evaluations are left out.
     buckets: Vec<UsageBucket>,
 }
 
@@ -121,13 +121,13 @@ pub enum StaleReasonName {
     Expired,
     MarkedStale,
     NeverEvaluated,
-    /// Its last evaluation is `unused_days` ago, or longer.
+    /// The last evaluation was at least `unused_days` ago.
     Unused,
     AlwaysOn,
     Unowned,
 }
 
-/// A flag, and what speaks against it.
+/// A flag, and why it needs attention.
 #[derive(ToSchema)]
 pub struct StaleFlagBody {
     name: String,
@@ -140,16 +140,16 @@ pub struct StaleFlagBody {
     created_at: String,
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
-    /// Of all times.
+    /// Number of evaluations since the flag exists.
     evaluation_count: i64,
     #[schema(required, format = DateTime)]
     last_evaluated_at: Option<String>,
     #[schema(required, format = DateTime)]
     last_off_at: Option<String>,
-    /// Since when it is known whether evaluations found it on.
+    /// Time since which it is recorded whether evaluations found the flag on.
     #[schema(required, format = DateTime)]
     outcomes_since: Option<String>,
-    /// Within the days that were asked about.
+    /// Evaluations within the last `days` days.
     evaluations: i64,
     enabled: i64,
 }
@@ -157,7 +157,7 @@ pub struct StaleFlagBody {
 #[derive(ToSchema)]
 pub struct StaleBody {
     items: Vec<StaleFlagBody>,
-    /// Of all pages.
+    /// Number of flags on all pages.
     total: usize,
     limit: u32,
     offset: u32,
@@ -170,7 +170,7 @@ pub struct StaleBody {
 pub struct CleanupBody {
     #[schema(default = 90, maximum = 36500)]
     older_than_days: Option<u32>,
-    /// `false`: flags are removed.
+    /// `true` only lists the flags, `false` removes them.
     #[schema(default = true)]
     dry_run: Option<bool>,
 }
@@ -185,7 +185,7 @@ pub struct CleanedFlagBody {
     archived_at: String,
     revision: i64,
     removed: bool,
-    /// Why it was not removed.
+    /// Reason why the flag was not removed.
     #[schema(required)]
     error: Option<String>,
 }
@@ -194,9 +194,9 @@ pub struct CleanedFlagBody {
 pub struct CleanedBody {
     dry_run: bool,
     older_than_days: u32,
-    /// Those that were removed, or would be.
+    /// Flags that were removed, or would be removed.
     flags: Vec<CleanedFlagBody>,
-    /// There are more than one call removes.
+    /// Whether there are more flags than one request removes.
     more: bool,
 }
 
@@ -205,11 +205,11 @@ pub struct PreloadedBody {
     environment: String,
     flags: usize,
     contexts: usize,
-    /// Keys: an outcome without a context has two.
+    /// Number of written keys. An outcome for an empty context has two.
     written: u64,
-    /// Keys that were there already, newer.
+    /// Number of keys that already had a newer value.
     newer: u64,
-    /// Outcomes that are not kept, by why.
+    /// Outcomes that were not written, by reason.
     skipped: BTreeMap<String, u64>,
     flags_version: u64,
 }
