@@ -23,7 +23,7 @@ pub enum Steady {
     Always,
     /// Valid until this time, in milliseconds since 1970.
     Until(i64),
-    /// The outcome is not cacheable: the next evaluation, or one on another machine, may differ.
+    /// The outcome is not cacheable, because the next evaluation may differ. The text is the reason.
     No(&'static str),
 }
 

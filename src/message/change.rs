@@ -1,4 +1,4 @@
-//! Change events, invalidations, and hints.
+//! Change events, invalidations and hints.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,8 @@ pub enum ChangeKind {
     Deleted,
 }
 
-/// The body of an invalidation (`feature-flag-updates`), and without `previous_version` of the change event.
+/// Body of an invalidation (`feature-flag-updates`). Without `previous_version` it is the body of a change
+/// event.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Change {
     pub event_type: ChangeKind,

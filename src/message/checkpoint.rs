@@ -1,4 +1,5 @@
-//! A checkpoint of the audit trail: where its hash chains ended at a moment, written to Kafka, out of the database's reach.
+//! Checkpoint of the audit trail: the ends of its hash chains at a point in time. It is written to Kafka so
+//! that someone with access to the database alone cannot alter it.
 
 use hex::FromHexError;
 use serde::{Deserialize, Serialize};
@@ -6,46 +7,46 @@ use serde::{Deserialize, Serialize};
 /// The only value of `event_type`.
 pub const EVENT_TYPE: &str = "AUDIT_CHECKPOINT";
 
-/// One checkpoint, as it stands in the topic.
+/// One checkpoint in the form it has in the topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub event_type: String,
-    /// The instance that wrote it.
+    /// Instance that wrote the checkpoint.
     pub instance: String,
-    /// RFC 3339, UTC.
+    /// Creation time (RFC 3339, UTC).
     pub created_at: String,
-    /// The chains of evaluations that have a block.
+    /// Chains of evaluations that have at least one block.
     pub chains: Vec<ChainEnd>,
-    /// The chains of the change logs.
+    /// Chains of the change logs.
     pub changes: Vec<LogEnd>,
     /// HMAC-SHA256 over [`Checkpoint::signed_bytes`] in hex; `null` if the deployment has no key.
     pub signature: Option<String>,
 }
 
-/// Where the chain of one partition of an events topic ended.
+/// End of the hash chain of one partition of an events topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainEnd {
     pub topic: String,
     pub partition: i32,
     /// Number of the last block.
     pub number: i64,
-    /// Its hash, in hex.
+    /// Hash of the last block, in hex.
     pub hash: String,
 }
 
-/// Where the chain of a change log ended.
+/// End of the hash chain of a change log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEnd {
-    /// The name of its table.
+    /// Name of the change log's table.
     pub log: String,
     /// Number of the last link.
     pub number: i64,
-    /// Its hash, in hex.
+    /// Hash of the last link, in hex.
     pub hash: String,
 }
 
 impl Checkpoint {
-    /// What the signature covers: every other member, each behind its length.
+    /// Bytes that the signature covers: every other member, each preceded by its length.
     pub fn signed_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256);
         let mut add = |text: &str| {
@@ -70,7 +71,7 @@ impl Checkpoint {
         bytes
     }
 
-    /// The signature's bytes. `Ok(None)`: there is none.
+    /// The signature as bytes; `Ok(None)` if the checkpoint is not signed.
     pub fn signature_bytes(&self) -> Result<Option<Vec<u8>>, FromHexError> {
         self.signature.as_deref().map(hex::decode).transpose()
     }

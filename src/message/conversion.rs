@@ -1,4 +1,4 @@
-//! A conversion: a user did what a metric of an experiment counts.
+//! Conversion: a user performed the action that a metric of an experiment counts.
 
 use std::borrow::Cow;
 
@@ -9,24 +9,24 @@ use crate::flag::local::Invalid;
 
 use super::json::{Kind, Scanner, Span};
 
-/// Larger ones are refused.
+/// Maximum size of a conversion in bytes.
 pub const MAX_CONVERSION_BYTES: usize = 16 * 1_024;
-/// The header that says that the user's id stands for itself no more, and its value.
+/// Header, and its value, for a record whose user id has been replaced by a hash.
 pub const USER_HEADER: (&std::ffi::CStr, &str) = (c"user-id", "hashed");
 
 const MAX_DEPTH_LEVELS: usize = 16;
 const MAX_NAME_BYTES: usize = 255;
 const MAX_USER_BYTES: usize = 4_096;
-/// Sums of squares of larger values would not be exact, nor finite.
+/// Maximum absolute value. Sums of squares of larger values would be inexact or infinite.
 const MAX_VALUE: f64 = 1e15;
-/// Clocks may differ by so much.
+/// Maximum time by which `occurred_at` may lie in the future, because clocks differ.
 const AHEAD_MAX: TimeDelta = TimeDelta::minutes(5);
 
-/// As it crosses the topic.
+/// Conversion in the form it has in the topic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Conversion<'a> {
     pub experiment: Cow<'a, str>,
-    /// Absent: the deployment's default one.
+    /// Environment of the experiment; `None` means the deployment's default environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<Cow<'a, str>>,
     pub user_id: Cow<'a, str>,
@@ -35,12 +35,12 @@ pub struct Conversion<'a> {
     pub value: Option<f64>,
     #[serde(serialize_with = "rfc3339")]
     pub occurred_at: DateTime<Utc>,
-    /// By which a repetition is known.
+    /// Id for detecting duplicates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<Cow<'a, str>>,
 }
 
-/// The members as they stand.
+/// Members of the JSON object before validation.
 #[derive(Debug, Default)]
 struct Members<'a> {
     experiment: Option<Span<'a>>,
@@ -53,7 +53,7 @@ struct Members<'a> {
 }
 
 impl<'a> Conversion<'a> {
-    /// Reads one; `experiment` is the one that is meant whatever it says. What happened before `oldest` is too old.
+    /// Reads a conversion. `experiment` overrides the text's own member. A time before `oldest` is refused.
     pub fn read(
         text: &'a str,
         experiment: Option<&'a str>,
@@ -108,7 +108,7 @@ impl<'a> Members<'a> {
                 "value" => &mut members.value,
                 "occurred_at" => &mut members.occurred_at,
                 "event_id" => &mut members.event_id,
-                // What else its sender keeps in it.
+                // Additional members of the sender are ignored.
                 _ => continue,
             };
             *member = (span.kind != Kind::Null).then_some(span);

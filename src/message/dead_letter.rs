@@ -1,23 +1,24 @@
-//! A dead letter: the original bytes, key and headers untouched, and beside them why and from where.
+//! Dead letter: the original bytes, key and headers unchanged, with added headers for the reason and the
+//! source record.
 
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedHeaders};
 
-/// Headers that a dead letter adds; the original ones stand before them.
+/// Headers that a dead letter adds after the original ones.
 pub mod header {
     pub const ERROR_CODE: &str = "error-code";
     pub const ERROR_MESSAGE: &str = "error-message";
     pub const SOURCE_TOPIC: &str = "source-topic";
     pub const SOURCE_PARTITION: &str = "source-partition";
     pub const SOURCE_OFFSET: &str = "source-offset";
-    /// Which flag of the request, where only one result was refused.
+    /// Index of the flag in the request; only present if a single result was refused.
     pub const SOURCE_INDEX: &str = "source-index";
-    /// `true` where the original was too large for the dead-letter topic and only its coordinates are kept.
+    /// `true` if the original was too large for the dead-letter topic, so that only its coordinates are kept.
     pub const BODY_OMITTED: &str = "body-omitted";
 
-    /// `true` where the original had a key that is left out too.
+    /// `true` if the original's key was omitted too.
     pub const KEY_OMITTED: &str = "key-omitted";
-    /// How many headers of the original are left out.
+    /// Number of headers of the original that were omitted.
     pub const HEADERS_OMITTED: &str = "headers-omitted";
 
     pub(super) const ALL: [&str; 9] = [
@@ -33,7 +34,7 @@ pub mod header {
     ];
 }
 
-/// Why, and from where.
+/// Reason for a dead letter, and the position of the source record.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
     pub code: &'a str,
@@ -46,7 +47,7 @@ pub struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
-    /// The added headers, by name, in order.
+    /// The added headers, in order.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![
             (header::ERROR_CODE, self.code.to_owned()),
@@ -61,13 +62,13 @@ impl DeadLetter<'_> {
     }
 }
 
-/// A dead letter as it is read back.
+/// Dead letter that was read back from its topic.
 #[derive(Debug, Clone)]
 pub struct Letter {
-    /// Its own place among the dead letters.
+    /// Partition of the dead letter itself.
     pub partition: i32,
     pub offset: i64,
-    /// Milliseconds since 1970.
+    /// Time of writing in milliseconds since 1970.
     pub written_ms: i64,
     pub code: String,
     pub message: String,
@@ -78,15 +79,17 @@ pub struct Letter {
     pub body_omitted: bool,
     pub key: Option<Vec<u8>>,
     pub body: Option<Vec<u8>>,
-    /// Those of the original.
+    /// Headers of the original record.
     pub headers: OwnedHeaders,
 }
 
 impl Letter {
-    /// `None`: it is no dead letter, as it does not say why or where from.
+    /// Reads a dead letter. `None` if the record is not one, because its reason or source position is
+    /// missing.
     pub fn read(record: &impl Message) -> Option<Self> {
         let all: Vec<_> = record.headers().into_iter().flat_map(Headers::iter).collect();
-        // The last of each name is ours: the original may have had some of the same name.
+        // The last header of each name was added by flagstream; the original may have headers of the same
+        // name.
         let position = |name: &str| all.iter().rposition(|header| header.key == name);
         let text = |name: &str| {
             let value = all.get(position(name)?)?.value?;

@@ -1,10 +1,10 @@
-//! A flag's definition on `feature-flag-definitions` (compacted; key `environment/flag_name`; tombstone = deleted,
-//! with its version in the header `version`, and who deleted it in `actor`).
+//! A flag's definition on `feature-flag-definitions` (compacted; key `environment/flag_name`). A tombstone is
+//! a deletion, with its version in the header `version` and the actor in `actor`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Where a definition comes from.
+/// Origin of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -23,18 +23,18 @@ impl Source {
     }
 }
 
-/// The message body.
+/// Body of a definition record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Definition {
     pub environment: String,
     pub flag_name: String,
     pub source: Source,
-    /// Who made it so; the source itself where nobody can tell.
+    /// Author of the change; the source itself if the author is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     pub version: u64,
-    /// SHA-256 of the canonical definition, hex.
+    /// SHA-256 of the canonical definition, in hex.
     pub checksum: String,
-    /// Unleash's client feature JSON, segments inlined.
+    /// Unleash's client feature JSON with inlined segments.
     pub definition: Box<RawValue>,
 }

@@ -1,16 +1,16 @@
-//! `FEATURE_FLAG_EVALUATED`, written straight into a reusable buffer.
+//! Writes `FEATURE_FLAG_EVALUATED` events as JSON directly into a reusable buffer.
 
 use crate::flag::{Answer, Reason, Value, ValueType};
 
 use super::json::write_string;
 use super::request::Ask;
 
-/// Where the evaluation was asked for.
+/// Source of the request for an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub enum EventSource<'a> {
     Kafka {
         topic: &'a str,
-        /// The topic's own id, where Kafka gives one: a topic that was made anew under its name has another.
+        /// Kafka's topic id, if it is known. A topic that is deleted and created again has a new id.
         topic_id: Option<&'a str>,
         partition: i32,
         offset: i64,
@@ -19,7 +19,7 @@ pub enum EventSource<'a> {
     Api(&'a str),
 }
 
-/// A moment, in both ways in which it is written.
+/// Time in the two forms in which it is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Timestamp<'a> {
     /// RFC 3339, UTC, microseconds.
@@ -28,23 +28,23 @@ pub struct Timestamp<'a> {
     pub micros: i64,
 }
 
-/// Everything an event says that is not the answer itself.
+/// Data of an event other than the answer.
 #[derive(Debug)]
 pub struct EventFrame<'a> {
-    /// A UUID as text.
+    /// UUID as text.
     pub event_id: &'a str,
     pub request_id: Option<&'a str>,
     pub user_id: Option<&'a str>,
     pub session_id: Option<&'a str>,
     pub environment: &'a str,
-    /// JSON text.
+    /// Context as JSON text.
     pub context: &'a str,
     pub evaluated_at: Timestamp<'a>,
-    /// The highest version in the snapshot that answered.
+    /// Highest version in the snapshot that answered.
     pub flags_version: u64,
-    /// That was asked for; `None`: the payload decided.
+    /// Requested type; `None` if the payload determined the type.
     pub value_type: Option<ValueType>,
-    /// How long it took, where that was looked at.
+    /// Duration of the evaluation in nanoseconds; `None` if it was not measured.
     pub evaluation_ns: Option<u64>,
     pub source: EventSource<'a>,
 }
@@ -79,7 +79,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     out.push(b'}');
 }
 
-/// The members that are the result: from `value` to `flag_version`.
+/// Appends the members of the result, from `value` to `flag_version`.
 pub(crate) fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
     out.extend_from_slice(br#","value":"#);
     write_value_text(out, &answer.value);
@@ -88,13 +88,13 @@ pub(crate) fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
     write_answer(out, answer);
 }
 
-/// The members that events and replies share: from `enabled` to `flag_version`.
+/// Appends the members that events and replies share, from `enabled` to `flag_version`.
 pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let enabled: &[u8] = if answer.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
     member(out, "variant", answer.variant);
     plain_member(out, "reason", Some(answer.reason.as_str()));
-    // Only there where it is so, and so it costs nothing anywhere else.
+    // Omitted unless the flag is killed, so that it costs nothing otherwise.
     if answer.reason == Reason::Disabled {
         out.extend_from_slice(br#","killed":true"#);
     }
@@ -107,7 +107,8 @@ pub(crate) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     }
 }
 
-/// `value` is text in events, whatever the type: `"true"`, `"dark"`, `"5"`, compact JSON.
+/// Appends the member `value`, which is text in events whatever its type: `"true"`, `"dark"`, `"5"`, compact
+/// JSON.
 fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
@@ -143,7 +144,7 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     }
 }
 
-/// Appends `,"name":"text"`, or `null`.
+/// Appends `,"name":"text"`, with `null` for `None`.
 pub(crate) fn member(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     begin_member(out, name);
     match text {
@@ -152,7 +153,7 @@ pub(crate) fn member(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     }
 }
 
-/// Like [`member`], for texts of ours that need no escaping.
+/// Like [`member`], for constant texts that need no escaping.
 fn plain_member(out: &mut Vec<u8>, name: &str, text: Option<&'static str>) {
     begin_member(out, name);
     match text {
@@ -175,11 +176,13 @@ pub(crate) fn write_integer(out: &mut Vec<u8>, integer: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
 }
 
-/// The id of a stream event: made from the request's coordinates alone, so that a replay makes the same one.
+/// Id of an event for a request from Kafka. It depends only on the request's coordinates, so that processing
+/// the request again produces the same id.
 ///
-/// A UUID of version 8 (RFC 9562): 48 bits of the record's timestamp in milliseconds (ids sort by time), then
-/// 10 bits of the index, 20 bits of topic and partition and 44 bits of the offset. Within a partition
-/// (offset, index) is unique; 2^44 offsets are enough for 500 years at a thousand requests a second.
+/// The id is a UUID of version 8 (RFC 9562): 48 bits of the record's timestamp in milliseconds (ids sort by
+/// time), then 10 bits of the index, 20 bits of topic and partition and 44 bits of the offset. Within a
+/// partition, (offset, index) is unique; 2^44 offsets suffice for 500 years at a thousand requests per
+/// second.
 pub fn stream_event_id(
     topic_hash: u32,
     partition: i32,
@@ -198,9 +201,11 @@ pub fn stream_event_id(
     text
 }
 
-/// The id of an event of a call over HTTP: a UUID of version 7 (RFC 9562) in the order of a call's answers.
+/// Id of an event for a call over HTTP: a UUID of version 7 (RFC 9562). The ids of one call sort in the order
+/// of its answers.
 ///
-/// 48 bits of the call's time, 20 bits of the answer's index, and 54 random bits that all answers of a call share.
+/// It contains 48 bits of the call's time, 20 bits of the answer's index, and 54 random bits that all answers
+/// of a call share.
 pub fn call_event_id(time_ms: u64, random: u64, index: u32) -> [u8; 36] {
     let index = u64::from(index);
     let high = (time_ms & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | index >> 8 & 0xFFF;

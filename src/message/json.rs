@@ -1,12 +1,12 @@
-//! A borrowing JSON scanner: one pass over the text, spans instead of trees.
+//! Borrowing JSON scanner: one pass over the text, and slices of it instead of a tree.
 //!
-//! Requests arrive by the hundred thousand a second and most of a request is only passed on. The scanner
-//! checks the whole text (RFC 8259, bounded depth) and hands out slices of it; nothing is allocated for a
-//! string without escapes. Escaped strings are decoded by `serde_json`.
+//! Requests arrive at rates of a hundred thousand per second, and most of a request is only passed on. The
+//! scanner validates the whole text (RFC 8259, bounded depth) and returns slices of it; a string without
+//! escapes needs no allocation. Escaped strings are decoded by `serde_json`.
 
 use std::borrow::Cow;
 
-/// Why a text is not the JSON we take.
+/// Error: a text is not acceptable JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     #[error("expected {expected} at byte {at}")]
@@ -15,7 +15,7 @@ pub enum JsonError {
     TooDeep { limit: usize, at: usize },
 }
 
-/// What a value starts with, which is what it is.
+/// Kind of a JSON value, determined by its first character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Null,
@@ -43,18 +43,19 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Scans `text`; objects and lists may be nested `max_depth` levels deep.
+    /// Scanner of `text`; objects and lists may be nested up to `max_depth` levels.
     pub fn new(text: &'a str, max_depth: usize) -> Self {
         Self { text, at: 0, depth: 0, max_depth }
     }
 
-    /// Opens the object that must stand here.
+    /// Consumes the beginning of an object; an error if the next value is not an object.
     pub fn begin_object(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         self.enter(b'{', "an object")
     }
 
-    /// The next key of the open object with its `:`, or `None` after its `}`. `first` starts as `true`.
+    /// The next key of the open object, with its `:` consumed; `None` after its `}`. `first` must start as
+    /// `true`.
     pub fn next_key(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>, JsonError> {
         self.skip_space();
         if self.take(b'}') {
@@ -71,13 +72,13 @@ impl<'a> Scanner<'a> {
         Ok(Some(key))
     }
 
-    /// Opens the list that must stand here.
+    /// Consumes the beginning of a list; an error if the next value is not a list.
     pub fn begin_array(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         self.enter(b'[', "a list")
     }
 
-    /// Whether the open list has another element; consumes what separates elements, and the final `]`.
+    /// Whether the open list has another element. Consumes the separator or the final `]`.
     pub fn next_element(&mut self, first: &mut bool) -> Result<bool, JsonError> {
         self.skip_space();
         if self.take(b']') {
@@ -90,7 +91,7 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
-    /// What the next value is, without consuming it.
+    /// Kind of the next value, without consuming it.
     pub fn peek(&mut self) -> Result<Kind, JsonError> {
         self.skip_space();
         match self.byte() {
@@ -120,7 +121,7 @@ impl<'a> Scanner<'a> {
         Ok(Span { kind, text: self.text.get(start..self.at).unwrap_or_default() })
     }
 
-    /// Consumes the string that must stand here.
+    /// Consumes a string; an error if the next value is not a string.
     pub fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
         self.expect(b'"', "a string")?;
@@ -147,12 +148,12 @@ impl<'a> Scanner<'a> {
         Ok(Cow::Borrowed(self.text.get(start + 1..self.at - 1).unwrap_or_default()))
     }
 
-    /// What has not been consumed yet.
+    /// The text that has not been consumed yet.
     pub fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Nothing but white space may follow.
+    /// Checks that only white space follows.
     pub fn end(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         if self.at == self.text.len() { Ok(()) } else { Err(self.syntax("the end of the text")) }
@@ -354,7 +355,7 @@ mod tests {
         fn accepts_exactly_what_serde_json_accepts(text in soup()) {
             let oracle = serde_json::from_str::<&serde_json::value::RawValue>(&text);
             let strict = serde_json::from_str::<serde_json::Value>(&text);
-            // A raw value does not decode escapes, a tree does: a text is valid if both say so.
+            // A raw value does not decode escapes but a tree does: a text is valid if both accept it.
             let valid = oracle.is_ok() && strict.is_ok();
             prop_assert_eq!(scan(&text).is_ok(), valid, "{:?}", text);
         }

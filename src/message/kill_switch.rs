@@ -1,8 +1,8 @@
-//! A flag's kill switch on `feature-flag-overrides` (compacted; key `environment/flag`), and what the events topic says
-//! of its changes.
+//! A flag's kill switch on `feature-flag-overrides` (compacted; key `environment/flag`), and the events about
+//! its changes.
 //!
-//! A switch that was lifted stays in the topic: it carries a version that must not be given out again. Its tombstone,
-//! with a version in the header `version`, comes when the flag's own definition has a higher one.
+//! A lifted switch stays in the topic because its version must not be assigned again. Its tombstone, with a
+//! version in the header `version`, is written once the flag's own definition has a higher version.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,34 +13,35 @@ use super::change::Change;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SwitchState {
-    /// The flag is off for everybody, until `expires_at`.
+    /// The flag is off for every context, until `expires_at`.
     Killed,
-    /// The flag is what its definition says.
+    /// The flag follows its definition.
     Lifted,
 }
 
-/// The message body.
+/// Body of a kill switch record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillSwitch {
     pub environment: String,
     pub flag_name: String,
     pub state: SwitchState,
-    /// From the same numbers as the versions of definitions.
+    /// Version, from the same sequence as the versions of definitions.
     pub version: u64,
-    /// Of the definition that was in force where this was written.
+    /// Version of the definition in force when the switch was written.
     #[serde(default)]
     pub definition_version: Option<u64>,
     pub actor: String,
     pub reason: String,
     pub changed_at: DateTime<Utc>,
-    /// From this moment on the flag is what its definition says, though the state is still `killed`.
+    /// Time from which the flag follows its definition again, even while the state is still `killed`; `None`:
+    /// no expiry.
     #[serde(default)]
     pub expires_at: Option<DateTime<Utc>>,
-    /// By which a change is known again whose commit nobody confirmed.
+    /// Id that identifies the change after a commit whose outcome is unknown.
     pub change_id: Uuid,
 }
 
-/// What was done to a switch.
+/// Action on a kill switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SwitchAction {
@@ -49,7 +50,7 @@ pub enum SwitchAction {
     Expired,
 }
 
-/// A flag's change event, with the record of a kill switch that becomes an entry of the change log.
+/// A flag's change event with the kill switch change, which becomes an entry of the change log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SwitchEvent {
     #[serde(flatten)]
@@ -58,7 +59,7 @@ pub struct SwitchEvent {
     pub switched: Switched,
 }
 
-/// Who switched what, why, and from what to what.
+/// Change of a kill switch: who made it, why, and the states before and after.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Switched {
     pub change_id: Uuid,
@@ -66,12 +67,12 @@ pub struct Switched {
     pub actor: String,
     pub reason: String,
     pub changed_at: DateTime<Utc>,
-    /// The switch as it was, where it was on.
+    /// State before the change; `None` if the switch was off.
     pub before: Option<Position>,
     pub after: Option<Position>,
 }
 
-/// A switch that is on, as people are told of it.
+/// Public description of a kill switch that is on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub actor: String,
@@ -82,17 +83,17 @@ pub struct Position {
 }
 
 impl KillSwitch {
-    /// Whether the flag is off because of it.
+    /// Whether the flag is off because of the switch at `now`.
     pub fn is_on(&self, now: DateTime<Utc>) -> bool {
         self.state == SwitchState::Killed && self.expires_at.is_none_or(|at| now < at)
     }
 
-    /// The switch as people are told of it, while it is on.
+    /// Public description of the switch; `None` if it is off at `now`.
     pub fn position(&self, now: DateTime<Utc>) -> Option<Position> {
         self.is_on(now).then(|| self.as_on())
     }
 
-    /// The same, whether or not its time is up.
+    /// Public description of the switch, whether or not it has expired.
     pub fn as_on(&self) -> Position {
         Position {
             actor: self.actor.clone(),

@@ -1,4 +1,4 @@
-//! What crosses a topic, in both directions.
+//! Messages that flagstream reads from and writes to Kafka topics.
 
 pub mod avro;
 pub mod change;

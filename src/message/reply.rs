@@ -1,11 +1,11 @@
-//! A reply: all results of one request in one message, for callers that wait.
+//! Reply: all results of one request in one message, for callers that wait for them.
 
 use crate::flag::Answer;
 
 use super::event::{member, write_answer, write_integer};
 use super::json::write_string;
 
-/// Everything a reply says around its results.
+/// Data of a reply other than its results.
 #[derive(Debug)]
 pub struct ReplyFrame<'a> {
     pub request_id: Option<&'a str>,
@@ -13,11 +13,11 @@ pub struct ReplyFrame<'a> {
     pub user_id: Option<&'a str>,
     pub environment: &'a str,
     pub flags_version: u64,
-    /// RFC 3339, UTC, microseconds.
+    /// Time of the evaluation (RFC 3339, UTC, microseconds).
     pub evaluated_at: &'a str,
 }
 
-/// A reply being written; results are added in the order asked.
+/// Writer of a reply. Results are added in the order of the request.
 #[derive(Debug, Default)]
 pub struct ReplyWriter {
     buffer: Vec<u8>,
@@ -40,7 +40,7 @@ impl ReplyWriter {
         self.empty = true;
     }
 
-    /// Adds the result of one flag; `value` is typed.
+    /// Adds the result of one flag. Its `value` has the requested type.
     pub fn result(&mut self, flag: &str, answer: &Answer<'_>) {
         let out = &mut self.buffer;
         if !std::mem::take(&mut self.empty) {
@@ -53,7 +53,7 @@ impl ReplyWriter {
         out.push(b'}');
     }
 
-    /// Bytes written so far.
+    /// Number of bytes written so far.
     pub fn len(&self) -> usize {
         self.buffer.len()
     }
@@ -63,7 +63,7 @@ impl ReplyWriter {
         self.buffer.is_empty()
     }
 
-    /// The finished body.
+    /// Completes the reply and returns its body.
     pub fn finish(&mut self, frame: &ReplyFrame<'_>) -> &[u8] {
         let out = &mut self.buffer;
         out.extend_from_slice(br#"},"flags_version":"#);

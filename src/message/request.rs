@@ -1,7 +1,7 @@
-//! An evaluation request, decoded in one pass and borrowed from the record.
+//! Evaluation request, decoded in one pass and borrowed from the record.
 //!
-//! Everything a service may get wrong ends in a [`Refusal`] that names the field and what was expected; it
-//! becomes the `error-code` and `error-message` of a dead letter. An unknown flag or environment is not wrong.
+//! Every mistake in a request becomes a [`Refusal`] that names the field and what was expected; it provides
+//! the `error-code` and `error-message` of a dead letter. An unknown flag or environment is not a mistake.
 
 mod context;
 mod fields;
@@ -27,37 +27,37 @@ pub use self::limits::{
 pub use self::query::{AllFlags, Asked, MAX_CONTEXTS_COUNT, Query, Subject, Subjects, flag_names};
 pub use self::refusal::{Refusal, RefusalCode};
 
-/// Longest request, in bytes.
+/// Maximum size of a request in bytes.
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
-/// Deepest nesting of objects and lists, the request itself included.
+/// Maximum nesting of objects and lists, including the request itself.
 pub const MAX_DEPTH_LEVELS: usize = 32;
-/// Most flags in one request.
+/// Maximum number of flags in one request.
 pub const MAX_FLAGS_COUNT: usize = 1_000;
-/// Longest flag name, in bytes of UTF-8.
+/// Maximum length of a flag name in bytes of UTF-8.
 pub const MAX_FLAG_NAME_BYTES: usize = 255;
 
-/// What a service asks.
+/// Evaluation request of a client.
 #[derive(Debug)]
 pub struct Request<'a> {
     pub request_id: Option<Cow<'a, str>>,
     pub environment: Option<Cow<'a, str>>,
     pub asks: Asks<'a>,
     pub context: EvaluationContext<'a>,
-    /// JSON text of the context, as it is echoed in events.
+    /// JSON text of the context, as it is repeated in events.
     pub context_json: Cow<'a, str>,
 }
 
-/// One flag asked for.
+/// One requested flag.
 #[derive(Debug)]
 pub struct Ask<'a> {
     pub flag: Cow<'a, str>,
     pub default: Option<DefaultValue<'a>>,
-    /// JSON text of the default, as it is echoed in events.
+    /// JSON text of the default, as it is repeated in events.
     pub default_json: Option<&'a str>,
     pub value_type: ValueType,
 }
 
-/// The flags asked for, in the order asked. A request for one flag allocates nothing here.
+/// Requested flags in the order of the request. A request for one flag needs no allocation here.
 #[derive(Debug)]
 pub enum Asks<'a> {
     One(Ask<'a>),
@@ -74,7 +74,7 @@ impl<'a> Asks<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Decodes the value of a record.
+    /// Decodes the value of a Kafka record.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Refusal> {
         if payload.is_empty() {
             return Err(refuse(RefusalCode::Empty, "", "expected a JSON object, got an empty value".into()));

@@ -1,36 +1,41 @@
-//! How much the results of a request or a call will take, from its input alone: before any of them is made.
+//! Upper bound of the size of a request's results, computed from its input before any result is created.
 //!
-//! A result repeats most of what was asked, so a small request could otherwise ask for gigabytes. Requests in Kafka and calls
-//! over HTTP are measured by the same function.
+//! A result repeats most of the request, so without a limit a small request could produce gigabytes. Requests
+//! in Kafka and calls over HTTP are measured by the same function.
 
 use crate::flag::{EnvironmentFlags, EvaluationContext};
 
 use super::request::Ask;
 
-/// How often a default is written: as `default_value`, as text (escaped, so up to twice as long), as JSON, and in the answer.
+/// Number of times a default is written: as `default_value`, as text (escaped, so up to twice as long), as
+/// JSON, and in the answer.
 const DEFAULT_COPIES: usize = 5;
-/// How often a flag's own value is written: as text (escaped, so up to twice as long), as JSON, and in the answer.
+/// Number of times a flag's own value is written: as text (escaped, so up to twice as long), as JSON, and in
+/// the answer.
 const VALUE_COPIES: usize = 4;
-/// Up to this sum the largest value of the environment stands for the value of each flag: a cheap upper bound.
+/// Up to this sum in bytes, the largest value of the environment is used for each flag, which is a cheap
+/// upper bound.
 const ROUGH_BYTES: usize = 1 << 20;
 
-/// What every result of a request or a call repeats, whoever it is for and whatever flag was asked for.
+/// Input that every result of a request or call repeats, independent of the subject and the flag.
 #[derive(Debug)]
 pub struct Repeated<'a> {
     pub environment: &'a str,
-    /// `None`: the environment is not served, and each result says so by name.
+    /// Flags of the environment; `None` if it is not served, which each result reports with the environment's
+    /// name.
     pub flags: Option<&'a EnvironmentFlags>,
     pub request_id: Option<&'a str>,
-    /// Key of the record and headers that are passed on.
+    /// Size in bytes of the record's key and of the headers that are passed on.
     pub record_bytes: usize,
 }
 
-/// Bytes of all events and of the answer or reply, without what is the same for every result of every request.
+/// Size in bytes of all events and of the answer or reply, without the parts that are the same for every
+/// request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResultBytes {
-    /// What comes from whoever asks.
+    /// Bytes that originate from the request.
     pub echoed: usize,
-    /// Upper bound of what comes from the flags: values of variants.
+    /// Upper bound of the bytes that originate from the flags: values of variants.
     pub values: usize,
 }
 
@@ -50,13 +55,13 @@ pub fn result_bytes<'s, 'c: 's>(
     for (context, json) in subjects {
         subject_count += 1;
         let user = context.user_id.as_deref();
-        // As a member of the event, and as its key or as a member of the reply.
+        // The user id is a member of the event, and also its key or a member of the reply.
         let session = context.session_id.as_deref().or(context.anonymous_id.as_deref());
         let ids = 2 * text_bytes(user) + text_bytes(session);
         subject_bytes = subject_bytes.saturating_add(json.len() + ids);
     }
     let environment = text_bytes(Some(repeated.environment));
-    // An event and an answer name an environment that is not served once more, in their error message.
+    // If the environment is not served, event and answer repeat its name in their error message.
     let environment = if repeated.flags.is_none() { 3 * environment } else { environment };
     let common = environment + text_bytes(repeated.request_id) + repeated.record_bytes;
     let asked: usize = asks.iter().map(ask_bytes).fold(0, usize::saturating_add);
@@ -70,7 +75,7 @@ pub fn result_bytes<'s, 'c: 's>(
     ResultBytes { echoed, values }
 }
 
-/// The name of a flag, in event and answer, and its default.
+/// Bytes of a flag's name in event and answer, and of its default.
 fn ask_bytes(ask: &Ask<'_>) -> usize {
     2 * text_bytes(Some(&ask.flag)) + DEFAULT_COPIES * ask.default_json.map_or(0, str::len)
 }
@@ -85,7 +90,7 @@ fn value_bytes(flags: &EnvironmentFlags, asks: &[Ask<'_>], subject_count: usize)
     asks.iter().map(largest).fold(0, usize::saturating_add).saturating_mul(copies)
 }
 
-/// What a text takes within a JSON string.
+/// Length of a text within a JSON string, in bytes.
 fn text_bytes(text: Option<&str>) -> usize {
     let escaped = |byte: u8| match byte {
         b'"' | b'\\' => 2,
@@ -119,7 +124,7 @@ mod tests {
         Snapshot::default().with(flags)
     }
 
-    /// What the events of a request really take, and what was computed before.
+    /// Actual size of a request's events, and the bound that was computed before.
     fn written_and_bound(snapshot: &Snapshot, request: &str, record_bytes: usize) -> (usize, ResultBytes) {
         let request = Request::decode(request.as_bytes()).unwrap();
         let environment = request.environment.as_deref().unwrap_or("production");
@@ -174,7 +179,7 @@ mod tests {
             r#""value_types":{"f3":"string"}"#.to_owned(),
         ];
         let snapshot = flags(10);
-        // What does not depend on the input: members' names, reason, times, numbers.
+        // Size of the parts that do not depend on the input: member names, reason, times, numbers.
         let fixed = FLAGS * 700;
         for member in members {
             let request = format!(r#"{{"flag_names":[{names}],{member}}}"#);

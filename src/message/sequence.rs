@@ -1,26 +1,26 @@
-//! By what an event of a call is known again: its place among all events of the process that answered.
+//! Sequence numbers of events for HTTP calls, to recognize duplicates.
 //!
-//! Such an event has no request in Kafka whose offset would tell. So each process numbers what it publishes, under a
-//! name that it draws at its start, and sends both along. Within a partition the numbers of a stream only grow; one
-//! that does not comes from something that was sent again.
+//! Such an event has no request in Kafka whose offset could identify it. So each process draws a random
+//! stream id at its start, numbers the events it publishes, and sends both in a header. Within a partition,
+//! the numbers of a stream only increase; an event with a lower number was sent again.
 
 use std::ffi::CStr;
 use std::io::Write;
 
-/// The name of the header.
+/// Name of the Kafka header.
 pub const HEADER: &CStr = c"sequence";
-/// Longest text of one.
+/// Maximum length of the text form.
 const TEXT_BYTES_MAX: usize = 16 + 1 + 20;
 
-/// One event's place.
+/// Position of one event in the stream of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sequence {
-    /// Drawn at random by a process at its start.
+    /// Id of the stream, drawn at random by a process at its start.
     pub stream: u64,
     pub number: u64,
 }
 
-/// A sequence as the header has it: 16 hex digits, `-`, the number.
+/// Text form of a sequence for the header: 16 hex digits, `-`, the number.
 #[derive(Debug)]
 pub struct SequenceText {
     bytes: [u8; TEXT_BYTES_MAX],
@@ -31,13 +31,13 @@ impl Sequence {
     pub fn text(self) -> SequenceText {
         let mut bytes = [0; TEXT_BYTES_MAX];
         let mut rest = bytes.as_mut_slice();
-        // There is room for any two numbers.
+        // The buffer is large enough for any two numbers.
         let _ = write!(rest, "{:016x}-{}", self.stream, self.number);
         let length = TEXT_BYTES_MAX - rest.len();
         SequenceText { bytes, length }
     }
 
-    /// Reads what [`Sequence::text`] wrote; `None` if it is something else.
+    /// Parses the text written by [`Sequence::text`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (stream, number) = text.split_once('-')?;
         if stream.len() != 16 {

@@ -1,43 +1,44 @@
-//! What the leader last saw of a source of flags: a record on `feature-flag-definitions` beside the definitions.
+//! Status of a source of flags as the leader last saw it: a record on `feature-flag-definitions` next to the
+//! definitions.
 //!
-//! Its key is `/source/environment` (`/local/*` for local flags, which are one source for all environments). No flag
-//! has such a key, since no environment has an empty name. The record says whether the source was ever read to its
-//! end: until then, a flag that is not in the topic may exist all the same.
+//! Its key is `/source/environment` (`/local/*` for local flags, which are one source for all environments).
+//! A flag cannot have such a key, because no environment has an empty name. The record states whether the
+//! source was ever read completely: until then, a flag that is missing in the topic may still exist.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::definition::Source;
 
-/// The first byte of the key; the key of a flag never begins with it.
+/// First byte of the key. The key of a flag never begins with it.
 const KEY_START: u8 = b'/';
 
-/// A source and its environment; `*` stands for all environments.
+/// Source and its environment; `*` stands for all environments.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceName {
     pub source: Source,
     pub environment: String,
 }
 
-/// The message body.
+/// Body of a status record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     pub source: Source,
     pub environment: String,
-    /// When all flags of the source were in the topic for the first time; `None`: not yet.
+    /// Time at which all flags of the source were in the topic for the first time; `None`: not yet.
     pub synced_at: Option<DateTime<Utc>>,
-    /// When the source last gave an answer that was believed.
+    /// Time of the last response of the source that was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<DateTime<Utc>>,
-    /// What is wrong with the source; `None` when the last look was fine.
+    /// Problem with the source; `None` if the last poll succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<SourceFailure>,
-    /// The instance that leads and wrote this.
+    /// Leader instance that wrote the record.
     pub leader: String,
     pub reported_at: DateTime<Utc>,
 }
 
-/// Why the source gives no answer that is believed.
+/// Reason why the source provides no acceptable response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFailure {
     pub reason: String,
@@ -45,13 +46,13 @@ pub struct SourceFailure {
     pub since: DateTime<Utc>,
 }
 
-/// Whether a record of the definitions topic is the status of a source, and not a flag.
+/// Whether a record of the definitions topic is the status of a source instead of a flag.
 pub fn is_status(key: Option<&[u8]>) -> bool {
     key.is_some_and(|key| key.first() == Some(&KEY_START))
 }
 
 impl SourceName {
-    /// The key of the status record.
+    /// Key of the status record.
     pub fn key(&self) -> String {
         format!("{}{}/{}", char::from(KEY_START), self.source.as_str(), self.environment)
     }

@@ -1,20 +1,21 @@
-//! `traceparent` (W3C Trace Context), as a call brings it and its events take it along.
+//! `traceparent` header (W3C Trace Context), passed on from a call to its events.
 
 use std::ffi::CStr;
 use std::fmt;
 
-/// Name of the header, over HTTP and in Kafka.
+/// Name of the header in HTTP and in Kafka.
 pub const TRACEPARENT: &str = "traceparent";
-/// The same as librdkafka takes it.
+/// Name of the header in the type that librdkafka requires.
 pub const HEADER: &CStr = c"traceparent";
 const LENGTH: usize = 55;
 
-/// Where in which trace a call stands: `00-{trace}-{span}-{flags}`.
+/// Position of a call in a trace: `00-{trace}-{span}-{flags}`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Traceparent([u8; LENGTH]);
 
 impl Traceparent {
-    /// Reads a header. What is malformed is none: the standard says to go on as if it had not been sent.
+    /// Parses the header. A malformed header is `None`, because the standard requires it to be treated as
+    /// absent.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (known, rest) = header.split_first_chunk::<LENGTH>()?;
         let part = |from: usize, to: usize| known.get(from..to).unwrap_or_default();
@@ -23,7 +24,7 @@ impl Traceparent {
         let (version, trace, span, flags) = (part(0, 2), part(3, 35), part(36, 52), part(53, 55));
         let written = dashes && [version, trace, span, flags].into_iter().all(digits);
         let nothing = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
-        // A later version may have more behind what this one has.
+        // A later version of the standard may append further fields.
         let ends = rest.is_empty() || (version != b"00" && rest.first() == Some(&b'-'));
         (written && ends && version != b"ff" && !nothing(trace) && !nothing(span)).then_some(Self(*known))
     }

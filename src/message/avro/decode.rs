@@ -1,4 +1,4 @@
-//! From Avro to JSON.
+//! Conversion from Avro to JSON.
 
 use chrono::{DateTime, SecondsFormat};
 
@@ -8,12 +8,13 @@ use super::Broken;
 use super::plan::{Plan, Step, Unit};
 use super::wire::Input;
 
-/// Deepest nesting of a message: schemas may contain themselves.
+/// Maximum nesting of a message. A limit is needed because schemas may be recursive.
 const MAX_DEPTH_LEVELS: usize = 64;
-/// Most elements of all lists and maps of a message, and skipped fields: those without bytes may be any number.
+/// Maximum number of elements of all lists and maps of a message, plus skipped fields. A limit is needed
+/// because elements without bytes could be repeated without end.
 const MAX_ITEMS_COUNT: u64 = 1_000_000;
 
-/// One message on its way.
+/// State of the conversion of one message.
 struct Decoder<'m> {
     steps: &'m [Step],
     input: Input<'m>,
@@ -24,7 +25,7 @@ struct Decoder<'m> {
 }
 
 impl Plan {
-    /// Appends the message as JSON text, of `max_bytes` at most.
+    /// Appends the message as JSON text of at most `max_bytes` bytes.
     pub fn to_json(&self, message: &[u8], out: &mut Vec<u8>, max_bytes: usize) -> Result<(), Broken> {
         let max_bytes = out.len() + max_bytes;
         let input = Input::new(message);
@@ -113,7 +114,7 @@ impl<'m> Decoder<'m> {
         Ok(())
     }
 
-    /// A text of JSON: checked, or it could add members of its own.
+    /// Appends a JSON text after validating it; otherwise it could add members to the surrounding object.
     fn json(&mut self) -> Result<(), Broken> {
         let text = self.input.text()?;
         match Span::parse(text, MAX_DEPTH_LEVELS) {
@@ -160,7 +161,7 @@ impl<'m> Decoder<'m> {
                 Step::Union(branches) => self.branch(branches)?,
                 _ => *id,
             };
-            // What is absent is not written.
+            // Absent members are omitted.
             if matches!(self.step(id)?, Step::Null) {
                 continue;
             }
@@ -201,7 +202,7 @@ impl<'m> Decoder<'m> {
         self.put(b"}")
     }
 
-    /// Lists and maps come in blocks, each with its count, until one of zero.
+    /// Reads the blocks of a list or map, each with its count, up to the block with count zero.
     fn blocks(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
         loop {
             let count = self.input.long()?;
@@ -209,7 +210,7 @@ impl<'m> Decoder<'m> {
                 return Ok(());
             }
             if count < 0 {
-                // Its size in bytes, for who wants to skip it.
+                // After a negative count follows the size of the block in bytes, for readers that skip it.
                 self.input.long()?;
             }
             for _ in 0..count.unsigned_abs() {

@@ -1,4 +1,4 @@
-//! From JSON to Avro, for schemas of ours.
+//! Conversion from JSON to Avro, for flagstream's own schemas.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use super::wire::{write_long, write_text};
 const MAX_DEPTH_LEVELS: usize = 64;
 
 impl Plan {
-    /// Appends the message that this JSON text is. Members that the schema does not have are left out.
+    /// Appends the Avro message for this JSON text. Members that the schema does not have are ignored.
     pub fn from_json(&self, text: &str, out: &mut Vec<u8>) -> Result<(), Broken> {
         let span = Span::parse(text, MAX_DEPTH_LEVELS).map_err(not_json)?;
         self.write(self.root, Some(span), out)
     }
 
-    /// Without a span the member is absent.
+    /// Appends one value. `None` means that the member is absent.
     fn write(&self, id: usize, span: Option<Span<'_>>, out: &mut Vec<u8>) -> Result<(), Broken> {
         let span = span.filter(|span| span.kind != Kind::Null);
         let step = self.steps.get(id).ok_or_else(|| Broken::new("no such type"))?;
@@ -29,7 +29,7 @@ impl Plan {
         let Some(span) = span else {
             return match step {
                 Step::Null => Ok(()),
-                // The default of all booleans that have one.
+                // False is the default of every boolean field that has a default.
                 Step::Boolean => {
                     out.push(0);
                     Ok(())
@@ -104,7 +104,7 @@ impl Plan {
         begin_block(members.len(), out);
         for (key, span) in members {
             write_text(out, &key);
-            // The text of JSON may be that of `null`.
+            // A JSON field's text may be `null`, which must not be treated as absent.
             match self.steps.get(of) {
                 Some(Step::Json) => write_text(out, span.text),
                 _ => self.write(of, Some(span), out)?,
@@ -115,7 +115,7 @@ impl Plan {
     }
 }
 
-/// All elements in one block; none is none.
+/// Begins a single block for all elements. An empty list or map has no block.
 fn begin_block(count: usize, out: &mut Vec<u8>) {
     if count > 0 {
         write_long(out, i64::try_from(count).unwrap_or(i64::MAX));

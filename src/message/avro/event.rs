@@ -1,6 +1,7 @@
-//! `FEATURE_FLAG_EVALUATED` in Avro, field by field in the order of its schema, straight into a reusable buffer.
+//! Writes `FEATURE_FLAG_EVALUATED` events in Avro directly into a reusable buffer, field by field in the
+//! order of the schema.
 //!
-//! The tests read it with the library, and compare it with what the JSON form becomes.
+//! The tests read them with the Avro library, and compare them with the conversion of the JSON form.
 
 use crate::flag::{Answer, Reason, Value, ValueType};
 use crate::message::event::{EventFrame, EventSource};
@@ -9,13 +10,13 @@ use crate::message::request::Ask;
 
 use super::wire::{write_long, write_text};
 
-/// In unions of null and something.
+/// Branch of a union of null and another type, as an encoded index.
 const NULL: u8 = 0;
 const PRESENT: u8 = 2;
 
 /// Appends the event for one flag.
 pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, answer: &Answer<'_>) {
-    // The only symbol of `event_type`.
+    // Index of the only symbol of `event_type`.
     out.push(0);
     write_text(out, frame.event_id);
     optional(out, frame.request_id);
@@ -40,7 +41,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     write_source(out, frame.source);
 }
 
-/// `value` and `typed_value`.
+/// Appends the fields `value` and `typed_value`.
 fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {
     match value {
         Value::Null => out.extend_from_slice(&[NULL, NULL]),

@@ -1,4 +1,4 @@
-//! In which format messages leave.
+//! Output format of messages.
 
 use crate::flag::Answer;
 use crate::message::event::{self as json, EventFrame};
@@ -6,12 +6,12 @@ use crate::message::request::Ask;
 
 use super::{Broken, Kind, event};
 
-/// Of one kind of message.
+/// Output format of one kind of message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]
     Json,
-    /// What stands before its fields: the schema's id, and which record of a union it is.
+    /// Avro with this prefix before the fields: the schema's id and, for a union, the index of the record.
     Avro(Vec<u8>),
 }
 
@@ -27,7 +27,7 @@ impl Format {
         }
     }
 
-    /// The message whose JSON form this is.
+    /// Converts a message from its JSON form into this format.
     pub fn message(&self, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, Broken> {
         let Self::Avro(prefix) = self else { return Ok(json) };
         let text = std::str::from_utf8(&json).map_err(|_| Broken::new("a message of ours is not UTF-8"))?;

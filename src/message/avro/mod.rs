@@ -1,13 +1,14 @@
 //! Messages in Avro.
 //!
-//! `schemas/*.avsc` say what each message is. Its JSON form has a member for each field, of the same name: a time is text
-//! (RFC 3339), a field with the attribute `json` is any JSON where Avro has its text, and what is absent or `null` in
-//! JSON is the field's default.
+//! `schemas/*.avsc` define the messages. Each field corresponds to the JSON member of the same name: a time
+//! is text (RFC 3339), a field with the attribute `json` is arbitrary JSON that Avro carries as text, and a
+//! member that is absent or `null` in JSON has the field's default.
 //!
-//! So reading is writing JSON: a record's bytes become the JSON text that its reader takes anyway, with every check and
-//! limit that it has ([`Plan::to_json`]). How a stranger's schema becomes ours is settled once for each schema
-//! ([`Subject::resolve`]). Our own messages go the other way ([`Plan::from_json`]), but for the one that is written a
-//! hundred thousand times a second ([`event`]).
+//! Reading converts Avro to JSON: the record becomes the JSON text that its reader accepts anyway, so all
+//! checks and limits of the JSON form apply ([`Plan::to_json`]). Resolving another producer's schema against
+//! flagstream's is done once per schema ([`Subject::resolve`]). Messages that flagstream writes are converted
+//! from JSON ([`Plan::from_json`]), except for evaluated events, which are written directly because there may
+//! be a hundred thousand per second ([`event`]).
 
 mod decode;
 mod encode;
@@ -21,10 +22,10 @@ pub use format::Format;
 pub use plan::{Misfit, Plan};
 pub use schemas::{Kind, Subject, Writer};
 
-/// Before each message in Confluent's wire format: a zero and the schema's id.
+/// Length of the prefix of each message in Confluent's wire format: a zero byte and the schema's id.
 pub const HEADER_BYTES: usize = 5;
 
-/// Why bytes are not a message of their schema.
+/// Error: bytes are not a message of their schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(String);
@@ -35,7 +36,7 @@ impl Broken {
     }
 }
 
-/// The id of the schema and the message, if a record is in Confluent's wire format.
+/// Schema id and message of a record in Confluent's wire format; `None` for any other record.
 pub fn split(payload: &[u8]) -> Option<(u32, &[u8])> {
     let (header, body) = payload.split_first_chunk::<HEADER_BYTES>()?;
     match header {
@@ -44,7 +45,7 @@ pub fn split(payload: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// What [`split`] takes off.
+/// Prefix of a message with this schema id; the counterpart of [`split`].
 pub fn header(id: u32) -> [u8; HEADER_BYTES] {
     let [a, b, c, d] = id.to_be_bytes();
     [0, a, b, c, d]

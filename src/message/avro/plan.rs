@@ -1,8 +1,9 @@
-//! How messages of one schema are read and written, settled once for each schema.
+//! Plans for reading and writing messages of one schema, computed once per schema.
 //!
-//! Fields go together by name, as in Avro's schema resolution: what ours does not have is skipped, what the other does
-//! not have gets our default. We take a little more than Avro does: records need not have our name; a text of ours may
-//! be a number or a boolean there; and a field that is JSON text in ours may be of any type that has a JSON form.
+//! Fields are matched by name, as in Avro's schema resolution: fields that flagstream's schema lacks are
+//! skipped, and missing fields get its defaults. Some cases beyond Avro's rules are accepted: records may
+//! have another name; a text field may be a number or boolean in the writer's schema; and a field that
+//! carries JSON text may have any type with a JSON form.
 
 use std::collections::HashMap;
 
@@ -11,17 +12,17 @@ use apache_avro::schema::{Name, NamesRef, RecordSchema, ResolvedSchema, UuidSche
 
 use super::Writer;
 
-/// Deepest nesting of a schema, by its types' names too.
+/// Maximum nesting of a schema, including references by name.
 const MAX_DEPTH_LEVELS: usize = 200;
 
-/// How messages of one schema become JSON and, for schemas of ours, how JSON becomes them.
+/// Plan for converting messages of one schema to JSON and, for flagstream's own schemas, from JSON.
 #[derive(Debug)]
 pub struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) root: usize,
 }
 
-/// Why a schema is not one of a message's.
+/// Error: a schema is not compatible with the expected message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}expected {expected}, its schema has {got}", place = place(.field))]
 pub struct Misfit {
@@ -30,7 +31,7 @@ pub struct Misfit {
     got: String,
 }
 
-/// What stands at one place of a message; others are named by their position among all.
+/// Operation for one value of a message. Nested steps are referenced by their index in [`Plan::steps`].
 #[derive(Debug)]
 pub(super) enum Step {
     Null,
@@ -39,22 +40,22 @@ pub(super) enum Step {
     Float,
     Double,
     Text,
-    /// The text of any JSON.
+    /// Text that contains arbitrary JSON.
     Json,
     Time(Unit),
     Symbol(Vec<String>),
     List(usize),
     Map(usize),
     Union(Vec<usize>),
-    /// Fields without a name are skipped.
+    /// Fields of a record; those without a name are skipped.
     Record(Vec<(Option<Box<str>>, usize)>),
     Bytes,
     Fixed(usize),
-    /// A branch of a union that ours does not have.
+    /// Branch of a union that flagstream's schema does not accept. Only messages that use it are refused.
     Unfit(Misfit),
 }
 
-/// Of a time, since 1970.
+/// Unit of a time, counted from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     Millis,
@@ -62,16 +63,16 @@ pub(super) enum Unit {
     Nanos,
 }
 
-/// What is wanted of a place.
+/// Expected use of a value.
 #[derive(Debug, Clone, Copy)]
 enum Want<'r> {
-    /// It is skipped.
+    /// The value is skipped.
     Nothing,
-    /// Its JSON, whatever it is.
+    /// The value is converted to JSON, whatever its type.
     Anything,
-    /// What our schema has; whether its texts are JSON.
+    /// The value must match flagstream's schema. The flag states whether its texts contain JSON.
     Own(&'r Schema, bool),
-    /// One of our records.
+    /// The value must match one of flagstream's records.
     OneOf(&'r [&'r Schema]),
 }
 
@@ -79,13 +80,14 @@ struct Resolver<'r> {
     writer: NamesRef<'r>,
     reader: NamesRef<'r>,
     steps: Vec<Step>,
-    /// Records that are skipped or taken whole: they may contain themselves.
+    /// Records that are skipped or converted completely, with their steps. Reusing the steps supports
+    /// recursive records.
     whole: HashMap<(Name, bool), usize>,
     depth: usize,
 }
 
 impl Plan {
-    /// How messages of `writer` are read as one of `readers`.
+    /// Computes how messages of `writer` are read as one of `readers`.
     pub(super) fn resolve(writer: &Writer, readers: &[&Schema]) -> Result<Self, Misfit> {
         let mut resolver = Resolver {
             writer: names(writer.others.iter().chain([&writer.schema]).collect())?,
@@ -144,7 +146,8 @@ impl<'r> Resolver<'r> {
         }
     }
 
-    /// A branch that does not fit matters only to the messages that have it.
+    /// Resolves a union of the writer. A branch that does not match causes an error only for messages that
+    /// use it.
     fn union(&mut self, branches: &'r [Schema], want: Want<'r>) -> Result<usize, Misfit> {
         let mut misfit = None;
         let mut fits = false;
@@ -167,7 +170,7 @@ impl<'r> Resolver<'r> {
         }
     }
 
-    /// Our record of the same name, else the first that fits.
+    /// Resolves against the reader with the same name, otherwise against the first one that matches.
     fn one_of(&mut self, writer: &'r Schema, readers: &'r [&'r Schema]) -> Result<usize, Misfit> {
         let name = |schema: &Schema| schema.name().map(|name| name.name().to_owned());
         let mut readers = readers.to_vec();
@@ -182,7 +185,8 @@ impl<'r> Resolver<'r> {
         Err(first.unwrap_or_else(|| Misfit::new("a record", describe(writer))))
     }
 
-    /// Ours may be one of several; they differ in kind, so the first that fits is the one.
+    /// Resolves against a union in flagstream's schema. Its branches differ in kind, so the first match is
+    /// the only one.
     fn branch(&mut self, writer: &'r Schema, own: &'r [Schema], json: bool) -> Result<usize, Misfit> {
         let mut last = Misfit::new("one of several types", describe(writer));
         for own in own {
@@ -253,7 +257,7 @@ impl<'r> Resolver<'r> {
         }
     }
 
-    /// Skipped, or its JSON as it is.
+    /// Resolves a value that is skipped or converted to JSON completely.
     fn whole(&mut self, writer: &'r Schema, taken: bool) -> Result<usize, Misfit> {
         use Schema as S;
         let want = if taken { Want::Anything } else { Want::Nothing };
@@ -280,7 +284,7 @@ impl<'r> Resolver<'r> {
                 apache_avro::schema::InnerDecimalSchema::Bytes => Step::Bytes,
                 apache_avro::schema::InnerDecimalSchema::Fixed(fixed) => Step::Fixed(fixed.size),
             },
-            // Resolved before.
+            // Unions and references were resolved before.
             S::Union(_) | S::Ref { .. } => return self.step(writer, want),
         };
         Ok(self.add(step))
@@ -306,7 +310,7 @@ impl<'r> Resolver<'r> {
     }
 }
 
-/// The types that these schemas name.
+/// Named types that these schemas define.
 fn names<'s>(schemas: Vec<&'s Schema>) -> Result<NamesRef<'s>, Misfit> {
     match ResolvedSchema::new_with_schemata(schemas) {
         Ok(resolved) => Ok(resolved.get_names().clone()),

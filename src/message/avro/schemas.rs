@@ -1,4 +1,4 @@
-//! The schemas, as they are in the repository and in the binary.
+//! The Avro schemas of the repository, embedded in the binary.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use apache_avro::Schema;
 
 use super::{Misfit, Plan};
 
-/// What a message is.
+/// Kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Request,
@@ -18,21 +18,21 @@ pub enum Kind {
     Definition,
 }
 
-/// What stands under a subject of a registry: one kind of message, or a union of those that share a topic.
+/// Content of a subject of the schema registry: one kind of message, or a union of kinds that share a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject {
     pub kinds: &'static [Kind],
 }
 
-/// A schema that messages were written with.
+/// Schema that a message was written with.
 #[derive(Debug)]
 pub struct Writer {
     pub(super) schema: Schema,
-    /// Those that it refers to, each behind the ones that it refers to itself.
+    /// Schemas that it references; each follows the ones that it references itself.
     pub(super) others: Vec<Schema>,
 }
 
-/// A schema of ours, and how it is written and read.
+/// Schema that belongs to flagstream, with the plan to read and write it.
 #[derive(Debug)]
 struct Own {
     writer: Writer,
@@ -50,7 +50,7 @@ impl Kind {
         Self::Definition,
     ];
 
-    /// The name of its file in `schemas/`, without `.avsc`.
+    /// Name of the schema's file in `schemas/`, without `.avsc`.
     pub fn file(self) -> &'static str {
         match self {
             Self::Request => "evaluation-request",
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// The schema as it is written.
+    /// Text of the schema.
     pub fn text(self) -> &'static str {
         match self {
             Self::Request => include_str!("../../../schemas/evaluation-request.avsc"),
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The record's name with its namespace.
+    /// Name of the record with its namespace.
     pub fn full_name(self) -> String {
         self.schema().name().map(ToString::to_string).unwrap_or_default()
     }
@@ -85,7 +85,7 @@ impl Kind {
         &self.own().writer.schema
     }
 
-    /// How messages of our own schema are written and read.
+    /// Plan to read and write messages of flagstream's own schema.
     pub fn plan(self) -> &'static Plan {
         &self.own().plan
     }
@@ -98,7 +98,8 @@ impl Kind {
     }
 }
 
-#[allow(clippy::expect_used)] // The texts are constants, and a test reads them all.
+// The texts are constants, and a test reads all of them.
+#[allow(clippy::expect_used)]
 fn own(kind: Kind) -> Own {
     let writer = Writer::parse(kind.text(), &[]).expect("a schema of ours");
     let plan = Plan::resolve(&writer, &[&writer.schema]).expect("a schema of ours fits itself");
@@ -106,7 +107,8 @@ fn own(kind: Kind) -> Own {
 }
 
 impl Writer {
-    /// A schema and those that it refers to, each behind the ones that it refers to itself.
+    /// Parses a schema and the schemas that it references; each of these follows the ones that it references
+    /// itself.
     pub fn parse(schema: &str, others: &[String]) -> Result<Self, String> {
         let (schema, others) =
             Schema::parse_str_with_list(schema, others).map_err(|error| error.to_string())?;
@@ -115,7 +117,7 @@ impl Writer {
 }
 
 impl Subject {
-    /// Of any topic.
+    /// Subject of any topic.
     pub const ANY: Self = Self { kinds: &Kind::ALL };
     pub const REQUESTS: Self = Self { kinds: &[Kind::Request] };
     pub const EVENTS: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed] };
@@ -124,7 +126,7 @@ impl Subject {
     pub const REPLIES: Self = Self { kinds: &[Kind::Reply] };
     pub const CONVERSIONS: Self = Self { kinds: &[Kind::Conversion] };
 
-    /// The schema under the subject of a topic.
+    /// Text of the schema to register under the subject of a topic.
     pub fn text(self) -> String {
         match self.kinds {
             [kind] => kind.text().to_owned(),
@@ -132,7 +134,7 @@ impl Subject {
         }
     }
 
-    /// How messages of a stranger's schema are read as one of these.
+    /// Computes how messages of another schema are read as one of these kinds.
     pub fn resolve(self, writer: &Writer) -> Result<Plan, Misfit> {
         let readers: Vec<_> = self.kinds.iter().map(|kind| kind.schema()).collect();
         Plan::resolve(writer, &readers)

@@ -13,7 +13,7 @@ use crate::message::request::{Ask, Request};
 
 const MAX_BYTES: usize = 1 << 20;
 
-/// What the library reads of a message of ours.
+/// The message as the Avro library reads it.
 fn by_library(kind: Kind, message: &[u8]) -> Avro {
     let mut rest = message;
     let reader = GenericDatumReader::builder(kind.schema()).build().unwrap();
@@ -22,7 +22,7 @@ fn by_library(kind: Kind, message: &[u8]) -> Avro {
     value
 }
 
-/// The JSON form of what the library reads, made without our code.
+/// The JSON form of a value that the library has read, computed without flagstream's code.
 fn as_json(value: Avro, json: bool, schema: &Schema) -> Json {
     match value {
         Avro::Null => Json::Null,
@@ -67,7 +67,7 @@ fn as_json(value: Avro, json: bool, schema: &Schema) -> Json {
     }
 }
 
-/// Without what is the default of a field, which may be left out.
+/// The JSON without members that have the field's default, because they may be omitted.
 fn without_defaults(json: &Json) -> Json {
     match json {
         Json::Object(members) => {
@@ -93,7 +93,7 @@ fn decode(plan: &Plan, message: &[u8]) -> Result<Json, Broken> {
     Ok(serde_json::from_slice(&text).unwrap())
 }
 
-/// The message goes to Avro and back, and is what the library reads too.
+/// Converts the message to Avro and back, and checks that the library reads the same.
 fn there_and_back(kind: Kind, json: &Json) {
     let message = encode(kind, &json.to_string());
     let read = as_json(by_library(kind, &message), false, kind.schema());
@@ -183,7 +183,7 @@ fn any_value() -> impl Strategy<Value = Value<'static>> {
 }
 
 proptest! {
-    /// The own writer says what the JSON form says, byte for byte of what the general way makes of it.
+    /// The direct writer produces the same bytes as the conversion of the JSON form.
     #[test]
     fn an_event_is_the_same_in_both_forms(
         value in any_value(), context in any_json(), default in any_json(),
@@ -247,7 +247,7 @@ proptest! {
     }
 }
 
-/// Of the top level and of the source; what the values hold is left as it is.
+/// The event without nulls in the top level and in `source`; values are left unchanged.
 fn without_nulls(json: &Json) -> Json {
     let kept = |json: &Json| -> serde_json::Map<String, Json> {
         let members = json.as_object().unwrap().iter();
@@ -261,7 +261,7 @@ fn without_nulls(json: &Json) -> Json {
     Json::Object(event)
 }
 
-/// A message of a stranger's schema, written by the library.
+/// Message of another producer's schema, written by the library.
 fn written(schema: &str, value: impl Into<Avro>) -> (Writer, Vec<u8>) {
     let schema = Schema::parse_str(schema).unwrap();
     let value = value.into().resolve(&schema).unwrap();
@@ -383,7 +383,7 @@ fn records_that_share_a_topic_are_told_apart() {
     let mut message = vec![2];
     message.extend(encode(Kind::Changed, &change.to_string()));
     assert_eq!(decode(&plan, &message).unwrap(), change);
-    // Under the subject of its record it has no branch before it.
+    // A record under a subject of its own has no branch index.
     let alone = Subject::EVENTS.resolve(&writer(Kind::Changed.text())).unwrap();
     assert_eq!(decode(&alone, message.get(1..).unwrap()).unwrap(), change);
 }
@@ -396,13 +396,13 @@ fn broken_messages_are_refused() {
     }
     let error = |message: &[u8]| decode(Kind::Request.plan(), message).unwrap_err().to_string();
     assert_eq!(error(&[request.as_slice(), &[7]].concat()), "1 bytes stand behind its end");
-    // Text of JSON may not bring members of its own.
+    // JSON text must not be able to add members.
     let smuggled = [&[0, 0, 0, 0, 0, 2][..], &[32], br#"{},"user_id":"x""#].concat();
     assert_eq!(
         error(&smuggled),
         "context: expected the text of JSON: expected the end of the text at byte 2"
     );
-    // A list of nothing, as long as it likes.
+    // A list of nulls may claim any number of elements without needing bytes.
     let (endless, message) = written(
         r#"{"type":"record","name":"R","fields":[{"name":"x","type":{"type":"array","items":"null"}}]}"#,
         record(vec![("x", Avro::Array(vec![Avro::Null]))]),
@@ -417,7 +417,7 @@ fn broken_messages_are_refused() {
 fn schemas_that_grow_without_bytes_have_an_end() {
     let record =
         |name: &str, fields: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{fields}]}}"#);
-    // Each record is twice the one within it, and none has a byte.
+    // Each record contains the inner one twice, and none contains a byte.
     let doubled = (0..40).fold(record("R", ""), |inner, level| {
         let name = if level == 0 { "R".to_owned() } else { format!("R{}", level - 1) };
         record(
@@ -427,7 +427,7 @@ fn schemas_that_grow_without_bytes_have_an_end() {
     });
     let plan = Subject::REQUESTS.resolve(&writer(&doubled)).unwrap();
     assert_eq!(decode(&plan, &[]).unwrap_err().to_string(), "it has more than 1000000 elements");
-    // Each record has the one before it, by its name.
+    // Each record references the previous one by name.
     let chain: String = (0..10_000)
         .map(|level| {
             let inner = if level == 0 { "int".to_owned() } else { format!("R{}", level - 1) };
@@ -451,7 +451,7 @@ fn the_wire_format_is_confluents() {
     assert_eq!(split(&[0, 1]), None);
 }
 
-/// The examples of a section of docs/api.md.
+/// JSON examples in a section of docs/api.md.
 fn examples(heading: &str) -> Vec<Json> {
     let document = include_str!("../../../docs/api.md");
     let (_, section) = document.split_once(&format!("\n{heading}")).unwrap();
@@ -470,12 +470,12 @@ fn the_documents_examples_are_of_the_schemas() {
         ("## Definition", Kind::Definition, 1),
         ("## Change event", Kind::Changed, 2),
     ] {
-        // The switch itself is not in Avro.
+        // The kill switch record itself has no Avro form.
         let examples = examples(heading).into_iter().filter(|example| example.get("state").is_none());
         let examples: Vec<Json> = examples.collect();
         assert_eq!(examples.len(), count, "{heading}");
         for mut example in examples {
-            // A time's text may be shorter than ours.
+            // The example may omit microseconds; flagstream's form always has them.
             if let Some(at) = example.get_mut("requested_at") {
                 *at = "2026-01-15T10:30:00.000000Z".into();
             }

@@ -1,8 +1,8 @@
-//! Avro's primitive forms.
+//! Avro's primitive encodings.
 
 use super::Broken;
 
-/// Bytes that are read from their beginning.
+/// Input that is consumed from its beginning.
 #[derive(Debug)]
 pub(super) struct Input<'b> {
     rest: &'b [u8],
@@ -23,7 +23,7 @@ impl<'b> Input<'b> {
         Ok(*first)
     }
 
-    /// An `int` or a `long`: zigzag, seven bits in a byte.
+    /// Reads an `int` or a `long`: zigzag encoding, seven bits per byte.
     pub(super) fn long(&mut self) -> Result<i64, Broken> {
         let mut bits = 0u64;
         for shift in (0..64).step_by(7) {
@@ -72,7 +72,7 @@ pub(super) fn write_long(out: &mut Vec<u8>, long: i64) {
 }
 
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
-    // No text of a message is that long.
+    // The conversion cannot fail for a text of realistic length.
     write_long(out, i64::try_from(text.len()).unwrap_or(i64::MAX));
     out.extend_from_slice(text.as_bytes());
 }

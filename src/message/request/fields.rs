@@ -1,4 +1,4 @@
-//! The top-level fields of a request, as they stand, and what they add up to.
+//! Top-level fields of a request: reading, validation, and conversion into a request.
 
 use std::borrow::Cow;
 
@@ -11,16 +11,17 @@ use super::read::{members, present, scalar, string, strings};
 use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse, shorten, value_type};
 use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, Request, Subject};
 
-/// Seed 002's names of an evaluation context, taken beside `user_id` too; they become properties.
+/// Additional names of context properties that are accepted next to `user_id`.
 const CONTEXT_FIELDS: [&str; 4] = ["group_id", "geographic_region", "device_type", "user_segment"];
 
 /// OpenFeature's name of the user, inside a context.
 const TARGETING_KEY: &str = "targetingKey";
 
-/// Takes the value of a key that is not a request's, or leaves it alone.
+/// Callback for keys that are not fields of a request. It consumes the value, or returns `None` without
+/// consuming it.
 pub(super) type More<'m, 'a> = dyn FnMut(&str, &mut Scanner<'a>) -> Option<Result<(), Refusal>> + 'm;
 
-/// What is expected of flags: defaults and types.
+/// Defaults and requested types of flags.
 #[derive(Debug, Default)]
 pub(super) struct Expectations<'a> {
     defaults: ahash::AHashMap<Cow<'a, str>, Span<'a>>,
@@ -38,7 +39,7 @@ impl<'a> Expectations<'a> {
     }
 }
 
-/// The top-level fields as they stand.
+/// Top-level fields before they are combined into a request.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     seen: u32,
@@ -59,7 +60,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a whole text; `more` is asked about keys that are not a request's.
+    /// Reads the whole text. `more` is called for keys that are not fields of a request.
     pub(super) fn read(
         text: &'a str,
         more: &mut More<'_, 'a>,
@@ -68,7 +69,7 @@ impl<'a> Fields<'a> {
         let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
         let kind = scanner.peek().map_err(not_json)?;
         if kind != Kind::Object {
-            // `null and void` begins like a value, but is none.
+            // A text such as `null and void` begins like a value but is not valid JSON.
             scanner.value().and_then(|_| scanner.end()).map_err(not_json)?;
             return Err(expected("request", "an object", kind));
         }
@@ -77,7 +78,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// Reads the object that stands here.
+    /// Reads an object at the scanner's position.
     pub(super) fn object(
         scanner: &mut Scanner<'a>,
         more: &mut More<'_, 'a>,
@@ -185,13 +186,13 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// The context of a body in OpenFeature's protocol, which has it once.
+    /// Reads the context of a body in OpenFeature's protocol. A repeated context is refused.
     pub(super) fn only_context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
         self.once(5, "context")?;
         self.context(scanner)
     }
 
-    /// Whom a body in OpenFeature's protocol is about: the targeting key is the user.
+    /// Subject of a body in OpenFeature's protocol: the targeting key is the user.
     pub(super) fn into_openfeature_subject(self) -> Result<Subject<'a>, Refusal> {
         let key = self.context.map(|span| last_member(span.text, TARGETING_KEY)).transpose()?.flatten();
         if let Some(Span { kind: kind @ (Kind::Object | Kind::Array), .. }) = key {
@@ -206,7 +207,7 @@ impl<'a> Fields<'a> {
         Ok(subject)
     }
 
-    /// One pass over the context: its text for the echo, its entries for the engine.
+    /// Reads the context in one pass: its text for events, and its members for the engine.
     pub(super) fn context(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Refusal> {
         let kind = scanner.peek().map_err(not_json)?;
         if kind == Kind::Null {
@@ -237,7 +238,7 @@ impl<'a> Fields<'a> {
         Ok(Request { request_id, environment, asks, context, context_json })
     }
 
-    /// Whom the answers are for.
+    /// The subject that the answers are for.
     pub(super) fn into_subject(self) -> Subject<'a> {
         let context_json = self.context_json();
         let mut context = self.in_context;
@@ -265,7 +266,8 @@ impl<'a> Fields<'a> {
         self.flag_name.is_none() && self.flag_names.is_none()
     }
 
-    /// The answer is of this type, whatever the default: one of another type is refused.
+    /// Sets the type of the answer. A `default_value` that is no boolean, or a `value_type` that differs, is
+    /// refused.
     pub(super) fn expect_type(&mut self, of: ValueType, problems: &mut Problems) -> Result<(), Refusal> {
         let default = self.default_value.filter(|default| default.kind != Kind::Boolean);
         if let Some(default) = default.filter(|_| of == ValueType::Boolean) {
@@ -279,7 +281,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// A field that says whom the answers are for, if one stands there.
+    /// Name of a field that describes the subject, if the request has one.
     pub(super) fn subject_field(&self) -> Option<&'static str> {
         let given = [
             ("user_id", self.user_id.is_some()),
@@ -290,7 +292,8 @@ impl<'a> Fields<'a> {
         given.or(self.beside.first().map(|(name, _)| *name))
     }
 
-    /// The context with what stood beside it, so that the event holds all that evaluation saw.
+    /// JSON text of the context with the additional fields of the request, so that the event contains
+    /// everything that evaluation used.
     fn context_json(&self) -> Cow<'a, str> {
         let given = self.context.map_or("{}", |span| span.text);
         let mut added = Vec::new();
@@ -355,7 +358,7 @@ impl<'a> Fields<'a> {
         asks.collect()
     }
 
-    /// Defaults and types by flag.
+    /// Defaults and requested types by flag.
     pub(super) fn expectations(&mut self) -> Expectations<'a> {
         Expectations {
             defaults: self.default_values.take().into_iter().flatten().collect(),
@@ -364,7 +367,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The last member of this name of an object's JSON text.
+/// The last member of this name in an object's JSON text.
 fn last_member<'a>(object: &'a str, name: &str) -> Result<Option<Span<'a>>, Refusal> {
     let mut scanner = Scanner::new(object, MAX_DEPTH_LEVELS);
     let (mut found, mut first) = (None, true);

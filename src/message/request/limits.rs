@@ -1,17 +1,18 @@
-//! How long the texts may be that every result of a request repeats.
+//! Length limits of the texts that every result of a request repeats.
 
 use std::borrow::Cow;
 
 use super::refusal::refuse;
 use super::{Refusal, RefusalCode};
 
-/// Longest name of an environment in a request or a call, in bytes of UTF-8: no environment has a longer one.
+/// Maximum length of an environment's name in a request or call, in bytes of UTF-8. No environment has a
+/// longer name.
 pub const MAX_ENVIRONMENT_BYTES: usize = 100;
-/// Longest `user_id` and longest `session_id`, in bytes of UTF-8, wherever they stand.
+/// Maximum length of a `user_id` or `session_id` in any position, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 4_096;
-/// Longest key of a request's record.
+/// Maximum length of the key of a request's record, in bytes.
 pub const MAX_KEY_BYTES: usize = 64 << 10;
-/// Longest `correlation-id`. A longer `traceparent` counts as malformed, and so as absent.
+/// Maximum length of a `correlation-id`, in bytes.
 pub const MAX_CORRELATION_ID_BYTES: usize = 1 << 10;
 
 /// Refuses a field whose text is longer than `limit` bytes.
@@ -26,7 +27,7 @@ pub fn check_record(key: Option<&[u8]>, correlation_id: Option<&str>) -> Result<
     check(RefusalCode::TooLarge, "correlation-id", bytes, MAX_CORRELATION_ID_BYTES)
 }
 
-/// The text of a field, if it is not too long.
+/// The text of a field, unless it is too long.
 pub(super) fn bounded<'a>(
     field: &str,
     text: Option<Cow<'a, str>>,
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
     use crate::message::request::{Query, Request, Subject};
 
-    /// A request whose member is a text of `bytes` bytes.
+    /// A request with a text of `bytes` bytes in the member at `path`.
     fn request(path: &[&str], bytes: usize) -> String {
         let mut request = json!({"flag_name": "f", "context": {}});
         let (last, outer) = path.split_last().unwrap();

@@ -1,6 +1,6 @@
-//! The body of an evaluation call over HTTP: a request, and what only HTTP has.
+//! Body of an evaluation call over HTTP: a request with the additional fields of the HTTP API.
 //!
-//! Here all problems of a body are told at once, not only the first.
+//! Unlike for Kafka requests, all problems of a body are reported, not only the first.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,42 +13,42 @@ use super::read::{string_list, version};
 use super::refusal::{Problems, check_flag_name, conflict, expected, not_json, refuse};
 use super::{Ask, Asks, MAX_DEPTH_LEVELS, Refusal, RefusalCode, text};
 
-/// Most contexts in one call.
+/// Maximum number of contexts in one call.
 pub const MAX_CONTEXTS_COUNT: usize = 1_000;
 
-/// Whom answers are for.
+/// Subject of an evaluation: the context that answers are for.
 #[derive(Debug, Default)]
 pub struct Subject<'a> {
     pub context: EvaluationContext<'a>,
-    /// JSON text of the context, as it is echoed in events.
+    /// JSON text of the context, as it is repeated in events.
     pub context_json: Cow<'a, str>,
 }
 
-/// What a caller asks over HTTP.
+/// Evaluation call over HTTP.
 #[derive(Debug)]
 pub struct Query<'a> {
     pub request_id: Option<Cow<'a, str>>,
     pub environment: Option<Cow<'a, str>>,
-    /// The answer waits until this version is in force.
+    /// The answer is delayed until this version is in force.
     pub min_version: Option<u64>,
     pub asked: Asked<'a>,
     pub subjects: Subjects<'a>,
 }
 
-/// Which flags are asked for.
+/// Requested flags.
 #[derive(Debug)]
 pub enum Asked<'a> {
     These(Asks<'a>),
-    /// All of the environment.
+    /// All flags of the environment.
     All(AllFlags<'a>),
 }
 
-/// What is expected of flags that are not named.
+/// Defaults and requested types for a call that requests all flags.
 #[derive(Debug, Default)]
 pub struct AllFlags<'a>(Expectations<'a>);
 
 impl<'a> AllFlags<'a> {
-    /// What is asked of one of them.
+    /// The default and type for one of the flags.
     pub fn ask<'f>(&self, flag: &'f str) -> Ask<'f>
     where
         'a: 'f,
@@ -57,7 +57,7 @@ impl<'a> AllFlags<'a> {
     }
 }
 
-/// One caller's own context, or many.
+/// Subjects of a call: a single one, or a list of contexts.
 #[derive(Debug)]
 pub enum Subjects<'a> {
     One(Subject<'a>),
@@ -74,7 +74,8 @@ impl<'a> Subjects<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads a call for one flag. `of`: the only type that the route answers, if there is only one.
+    /// Reads a call for one flag. `of` is the type that the route answers with; `None` if it supports all
+    /// types.
     pub fn one(payload: &'a [u8], of: Option<ValueType>) -> Result<Self, Vec<Refusal>> {
         Self::read(payload, |fields, problems| {
             if let Some(kind) = of {
@@ -107,7 +108,8 @@ impl<'a> Query<'a> {
         problems: &mut Problems,
     ) -> Result<Option<Self>, Refusal> {
         let (mut min_version, mut contexts) = (None, None);
-        // Those of the contexts, which stand inside of the body that is being read.
+        // Problems of the contexts. They are collected separately because `problems` is borrowed while the
+        // body is read.
         let mut inner = Problems::all();
         let mut more = |key: &str, scanner: &mut Scanner<'a>| match key {
             "min_version" => Some(version(scanner, key).map(|version| min_version = version)),
@@ -132,7 +134,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Reads a bare list of flag names; a name that is repeated counts once.
+/// Reads a plain list of flag names. Repeated names are removed.
 pub fn flag_names(payload: &[u8]) -> Result<Vec<Cow<'_, str>>, Vec<Refusal>> {
     let read = || {
         let mut scanner = Scanner::new(text(payload)?, MAX_DEPTH_LEVELS);
@@ -153,7 +155,7 @@ pub fn flag_names(payload: &[u8]) -> Result<Vec<Cow<'_, str>>, Vec<Refusal>> {
     if problems.is_empty() { Ok(without_repeated(names, |name| name)) } else { Err(problems) }
 }
 
-/// Each name once, where it stood first.
+/// Removes items with a repeated name and keeps the first of each.
 pub(super) fn without_repeated<T>(mut items: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<T> {
     let mut seen = HashSet::with_capacity_and_hasher(items.len(), ahash::RandomState::new());
     let first: Vec<bool> = items.iter().map(|item| seen.insert(name(item))).collect();
@@ -169,7 +171,7 @@ pub(super) fn without_repeated<T>(mut items: Vec<T>, name: impl Fn(&T) -> &str) 
 impl<'a> Subject<'a> {
     /// Reads the body of a call in OpenFeature's protocol: `{"context": {"targetingKey": …}}`.
     pub fn of_openfeature(payload: &'a [u8]) -> Result<Self, Refusal> {
-        // Providers without a context send one without members, or none.
+        // Providers without a context send an empty context or no body at all.
         if payload.is_empty() {
             return Ok(Self { context_json: Cow::Borrowed("{}"), ..Self::default() });
         }
@@ -232,10 +234,10 @@ fn subjects<'a>(
 }
 
 impl<'a> Fields<'a> {
-    /// Exactly one flag. `None` where the problem is noted.
+    /// Exactly one flag; `None` if a problem was recorded.
     fn only_one(&mut self, problems: &mut Problems) -> Result<Option<Asked<'a>>, Refusal> {
         if self.names_no_flag() {
-            // Of the wrong type is a problem that was noted already.
+            // A value of the wrong type has been recorded as a problem already.
             if !problems.has("flag_name") {
                 let missing = refuse(RefusalCode::MissingField, "flag_name", "expected a text".into());
                 problems.note(missing)?;
@@ -246,7 +248,7 @@ impl<'a> Fields<'a> {
         Ok(problems.take(asks)?.map(Asked::These))
     }
 
-    /// The flags of `flag_names`, each once; all flags without it.
+    /// The flags of `flag_names` without duplicates; all flags if the field is absent.
     fn many_or_all(&mut self, problems: &mut Problems) -> Result<Option<Asked<'a>>, Refusal> {
         if problems.has("flag_names") {
             return Ok(None);

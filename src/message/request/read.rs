@@ -1,4 +1,4 @@
-//! Reading one field: its type, or a refusal that names it.
+//! Readers of single fields: each checks the type and returns a refusal that names the field.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub(super) fn string<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Optio
     }
 }
 
-/// A text; a number or a boolean is taken as its JSON text.
+/// Reads a text. A number or boolean is converted to its JSON text.
 pub(super) fn scalar<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
     match scanner.peek().map_err(not_json)? {
         Kind::Number | Kind::Boolean => {
@@ -30,7 +30,7 @@ pub(super) fn scalar<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Optio
     }
 }
 
-/// A whole number, not negative.
+/// Reads a non-negative whole number.
 pub(super) fn version<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Option<u64>, Refusal> {
     let span = scanner.value().map_err(not_json)?;
     match (span.kind, span.text.parse()) {

@@ -1,30 +1,30 @@
-//! Why a request is refused: a code that is stable, and a sentence that names the field and what was expected.
+//! Refusals of requests: a stable code, and a message that names the field and what was expected.
 
 use crate::flag::ValueType;
 use crate::message::json::{JsonError, Kind};
 
 use super::MAX_FLAG_NAME_BYTES;
 
-/// Why a request is refused; the code is stable, the texts are for a person.
+/// Reason why a request is refused. The code is stable; the texts are meant for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {text}", code = code.as_str(), text = self.text())]
 pub struct Refusal {
     pub code: RefusalCode,
-    /// Which field is wrong; empty where it is the request as a whole.
+    /// Name of the invalid field; empty if the request as a whole is invalid.
     pub field: String,
-    /// What was expected of it.
+    /// Description of what was expected.
     pub message: String,
-    /// The value is of another type than the field's, as opposed to one that makes no sense.
+    /// Whether the value has the wrong type, as opposed to an invalid value of the right type.
     pub wrong_type: bool,
 }
 
 impl Refusal {
-    /// Field and message in one sentence.
+    /// Field and message in one text.
     pub fn text(&self) -> String {
         if self.field.is_empty() { self.message.clone() } else { format!("{}: {}", self.field, self.message) }
     }
 
-    /// Nothing of the text after it can be read.
+    /// Whether the text after the problem cannot be read.
     pub(super) fn is_final(&self) -> bool {
         !matches!(
             self.code,
@@ -36,23 +36,23 @@ impl Refusal {
         )
     }
 
-    /// The same, of a field further inside.
+    /// The refusal with its field qualified by an outer field.
     pub(super) fn within(self, outer: &str) -> Self {
         let field = if self.field.is_empty() { outer.to_owned() } else { format!("{outer}.{}", self.field) };
         Self { field, ..self }
     }
 }
 
-/// The `error-code` of a dead letter.
+/// Value of the header `error-code` of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalCode {
     Empty,
     NotUtf8,
     NotJson,
     NotAvro,
-    /// The registry has no such schema.
+    /// The schema registry has no schema with this id.
     UnknownSchema,
-    /// A schema that is not a request's.
+    /// The schema is not compatible with requests.
     SchemaMismatch,
     TooLarge,
     TooDeep,
@@ -63,8 +63,8 @@ pub enum RefusalCode {
     ConflictingFields,
     /// The broker refused the result for a reason other than its size.
     Refused,
-    /// The results could not be committed within the time of a transaction, alone and several times, while the broker took
-    /// others.
+    /// The results could not be committed within the transaction timeout, alone and in several attempts,
+    /// while the broker accepted others.
     ProcessingFailed,
 }
 
@@ -90,7 +90,7 @@ impl RefusalCode {
     }
 }
 
-/// What becomes of what is wrong with a request.
+/// Collector of a request's problems.
 #[derive(Debug)]
 pub(super) struct Problems {
     found: Vec<Refusal>,
@@ -98,17 +98,17 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// The first problem ends the reading.
+    /// Collector that stops at the first problem.
     pub(super) fn first() -> Self {
         Self { found: Vec::new(), collect: false }
     }
 
-    /// All problems are collected.
+    /// Collector of all problems.
     pub(super) fn all() -> Self {
         Self { found: Vec::new(), collect: true }
     }
 
-    /// Takes note of a problem; it comes back where the reading cannot go on.
+    /// Records a problem. Returns it as an error if reading cannot continue.
     pub(super) fn note(&mut self, refusal: Refusal) -> Result<(), Refusal> {
         if !self.collect || refusal.is_final() {
             return Err(refusal);
@@ -117,7 +117,7 @@ impl Problems {
         Ok(())
     }
 
-    /// The value, or a note of what is wrong with it.
+    /// The value; `None` if it is an error that was recorded.
     pub(super) fn take<T>(&mut self, value: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
         match value {
             Ok(value) => Ok(Some(value)),
@@ -129,7 +129,7 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// Whether something is wrong with this field.
+    /// Whether a problem with this field was recorded.
     pub(super) fn has(&self, field: &str) -> bool {
         self.found.iter().any(|refusal| {
             refusal.field.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
@@ -140,7 +140,7 @@ impl Problems {
         self.found.extend(other.found);
     }
 
-    /// Takes the problems of what stands at `place`.
+    /// Adds the problems of a nested object, qualified by `place`.
     pub(super) fn extend_within(&mut self, other: Self, place: &str) {
         self.found.extend(other.found.into_iter().map(|refusal| refusal.within(place)));
     }
@@ -197,7 +197,7 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// At most 60 characters of a stranger's text, for messages.
+/// At most 60 characters of a caller's text, for messages.
 pub(super) fn shorten(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),

@@ -4,7 +4,7 @@ use super::*;
 use crate::flag::context::UNSORTED_PROPERTIES_MAX;
 use crate::message::request::{Asked, Query, Request, Subject};
 
-/// What evaluation sees of a context, in words.
+/// Value that evaluation reads from a context for a name.
 fn seen(context: &EvaluationContext<'_>, name: &str) -> Option<String> {
     let own = match name {
         "userId" => &context.user_id,
@@ -51,7 +51,7 @@ fn of_repeated_targeting_keys_the_last_is_the_user() {
     let user = |members: &str| {
         let body = format!(r#"{{"context":{{{members}}}}}"#);
         let subject = Subject::of_openfeature(body.as_bytes()).map_err(|refusal| refusal.field)?;
-        // What is recorded says the same: the key stays a property.
+        // The recorded context has the same values: the key remains a property.
         let recorded =
             recorded_context(&subject.context_json, subject.context.user_id.as_deref(), None).unwrap();
         assert_eq!(recorded.property("targetingKey"), subject.context.property("targetingKey"));
