@@ -1,4 +1,4 @@
-//! The change log of everything that is not a flag: entered in the transaction that makes the change.
+//! Change log of everything except flags. An entry is written in the transaction that makes the change.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,25 +7,25 @@ use serde_json::value::RawValue;
 
 use super::{Database, DatabaseError, on_pool};
 
-/// Who makes a change, and why.
+/// User who makes a change, and the reason.
 #[derive(Debug, Clone, Copy)]
 pub struct Author<'a> {
     pub actor: &'a str,
     pub reason: Option<&'a str>,
 }
 
-/// What kind of thing was changed.
+/// Kind of object that was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Token,
     Experiment,
-    /// A user was erased; the subject is the erasure's own id.
+    /// A user was erased; the subject is the id of the erasure.
     Erasure,
-    /// Evaluations were removed because of their age.
+    /// Evaluations were removed by retention.
     Retention,
 }
 
-/// An entry on its way.
+/// New entry of the change log.
 #[derive(Debug)]
 pub struct Entry<'e> {
     pub kind: Kind,
@@ -37,7 +37,7 @@ pub struct Entry<'e> {
     pub at: DateTime<Utc>,
 }
 
-/// An entry as it stands.
+/// Stored entry of the change log.
 #[derive(Debug, Serialize)]
 pub struct Audited {
     pub id: i64,
@@ -55,7 +55,7 @@ pub(crate) const ENTER: &str = "INSERT INTO audited_changes
 const ENTRIES: &str = "SELECT id, action, actor, reason, before::text, after::text, changed_at
     FROM audited_changes WHERE kind = $1 AND subject = $2 ORDER BY id DESC LIMIT $3";
 
-/// Enters a change, within a transaction of either database.
+/// Inserts an entry, within a transaction of either database.
 macro_rules! enter {
     ($transaction:expr, $sql:expr, $entry:expr) => {{
         let entry = $entry;
@@ -78,7 +78,7 @@ pub(crate) use enter;
 
 type Row = (i64, String, String, Option<String>, Option<String>, Option<String>, DateTime<Utc>);
 
-/// The latest changes of one thing, the last one first.
+/// Returns the latest changes of one object, newest first.
 pub async fn entries(
     database: &Database,
     kind: Kind,

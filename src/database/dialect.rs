@@ -1,11 +1,11 @@
-//! Questions that are written once, for Postgres, and asked of both databases.
+//! SQL that is written once, for Postgres, and runs on both databases.
 //!
-//! SQLite knows neither casts (`$1::jsonb`) nor `FOR UPDATE`, and needs neither: its columns take texts, and it has one
-//! writer. Everything else in such a question must mean the same to both.
+//! SQLite supports neither casts (`$1::jsonb`) nor `FOR UPDATE`, and needs neither: its columns accept text, and it has
+//! one writer at a time. Everything else in such a statement must mean the same on both.
 
 use sqlx::AssertSqlSafe;
 
-/// A question as a database wants it.
+/// Converts a statement to the dialect of a database.
 pub type Sql = fn(&'static str) -> AssertSqlSafe<String>;
 
 pub fn postgres(text: &'static str) -> AssertSqlSafe<String> {
@@ -21,7 +21,7 @@ pub fn sqlite(text: &'static str) -> AssertSqlSafe<String> {
     AssertSqlSafe(plain.replace(" FOR UPDATE", ""))
 }
 
-/// Does the same with the pool of either database; `$sql` is its [`Sql`].
+/// Runs `$body` with the pool of the open database. `$sql` is bound to its [`Sql`] function.
 macro_rules! on_pool {
     ($database:expr, |$pool:ident, $sql:ident| $body:expr) => {
         match $database {
@@ -39,7 +39,7 @@ macro_rules! on_pool {
     };
 }
 
-/// Does the same in a transaction of either database, and commits it unless `$body` fails.
+/// Runs `$body` in a transaction of the open database, and commits it unless `$body` fails.
 macro_rules! in_transaction {
     ($database:expr, |$transaction:ident, $sql:ident| $body:expr) => {
         match $database {
@@ -52,7 +52,7 @@ macro_rules! in_transaction {
             }
             $crate::database::Database::Sqlite(database) => {
                 let $sql = $crate::database::dialect::sqlite as $crate::database::Sql;
-                // The right to write at once: a reader that becomes a writer later may find that it cannot.
+                // Takes the write lock at once, because upgrading a read transaction later can fail.
                 let mut $transaction = database.pool.begin_with("BEGIN IMMEDIATE").await?;
                 let value = $body;
                 $transaction.commit().await?;

@@ -1,4 +1,4 @@
-//! What can be wrong with a database, sorted by what there is to do about it.
+//! Database errors, grouped by how a caller or an operator responds to them.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sqlx::migrate::MigrateError;
 
 use super::{pooler, sessions};
 
-/// Why something asked of the database was not done.
+/// Reason why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     #[error("DATABASE_URL: {0}")]
@@ -39,7 +39,7 @@ impl From<sqlx::Error> for DatabaseError {
     }
 }
 
-/// The error, and what to do about it where the error itself does not tell.
+/// Text of the error, with advice where the error itself does not contain any.
 fn described(error: &sqlx::Error) -> String {
     match trouble(error) {
         Trouble::Pooler => format!("{error}: {}", pooler::ADVICE),
@@ -47,24 +47,24 @@ fn described(error: &sqlx::Error) -> String {
     }
 }
 
-/// What is the matter, from the error's code.
+/// Kind of a database error, derived from its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// Gone, refusing, shutting down, or not answering.
+    /// Unreachable, refusing connections, shutting down, or not responding.
     Unreachable,
-    /// It answers but takes no writes: a standby, or set to read-only.
+    /// Reachable but read-only: a standby, or a read-only setting.
     ReadOnly,
-    /// No disk, memory or connection left.
+    /// Out of disk space, memory or connections.
     Full,
-    /// Somebody holds a lock for too long, or a statement took too long.
+    /// A lock was held for too long, or a statement took too long.
     Blocked,
-    /// No partition takes the row.
+    /// No partition accepts the row.
     NoPartition,
-    /// The tables are not there, or not ours to write.
+    /// The tables are missing, or this user may not write to them.
     Schema,
     /// A connection pooler shares its session with other clients.
     Pooler,
-    /// It will not take this data, whenever it is asked.
+    /// The data is invalid, so that a retry would fail too.
     Data,
     Other,
 }
@@ -97,7 +97,7 @@ impl DatabaseError {
         }
     }
 
-    /// Whether it is no use to come back with the same data.
+    /// Whether the data is invalid, so that a retry with the same data would fail too.
     pub fn is_about_data(&self) -> bool {
         self.trouble() == Trouble::Data
     }
@@ -106,10 +106,10 @@ impl DatabaseError {
 fn trouble(error: &sqlx::Error) -> Trouble {
     match error {
         sqlx::Error::Database(database) => {
-            // Postgres tells a row without a partition as a check violation without a constraint.
+            // Postgres reports a row without a partition as a check violation without a constraint.
             let code = database.code().unwrap_or_default();
             match code.as_ref() {
-                // PgBouncer's own refusal at connection.
+                // PgBouncer itself refuses a connection with this code.
                 "08P01" if database.message().contains("startup parameter") => Trouble::Pooler,
                 "23514" if database.constraint().is_none() => Trouble::NoPartition,
                 code if code.len() == 5 => of_sqlstate(code),
@@ -119,20 +119,20 @@ fn trouble(error: &sqlx::Error) -> Trouble {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
             Trouble::Unreachable
         }
-        // A connection that died in the middle of an answer.
+        // The connection was lost in the middle of a response.
         sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Trouble::Unreachable,
         _ => Trouble::Other,
     }
 }
 
-/// Classes and codes of Postgres's appendix A.
+/// Maps SQLSTATE codes and classes (appendix A of the Postgres manual).
 fn of_sqlstate(code: &str) -> Trouble {
     match code {
         "25006" => Trouble::ReadOnly,
-        // A statement that was prepared in a session is there already, or is not: the session was another client's.
+        // A prepared statement exists already or is missing, because the session was another client's.
         "42P05" | "26000" => Trouble::Pooler,
         "57014" | "55P03" | "40P01" | "40001" | "25P03" => Trouble::Blocked,
-        // A wrong password, or no such database: it is there, but not for us.
+        // The server responds, but not for this user: wrong password, or no such database.
         _ => match code.get(..2) {
             Some("08" | "57") => Trouble::Unreachable,
             Some("53") => Trouble::Full,
@@ -143,9 +143,9 @@ fn of_sqlstate(code: &str) -> Trouble {
     }
 }
 
-/// SQLite's result codes.
+/// Maps SQLite's result codes.
 fn of_sqlite(code: &str) -> Trouble {
-    // The extended code holds the primary one in its low byte.
+    // The low byte of an extended code is the primary code.
     match code.parse::<u32>().map(|code| code & 0xFF) {
         Ok(5 | 6) => Trouble::Blocked,
         Ok(8) => Trouble::ReadOnly,

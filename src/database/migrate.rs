@@ -1,4 +1,4 @@
-//! Brings the tables up to date: the numbered files of `migrations/`, built into the binary.
+//! Applies the numbered migrations of `migrations/`, which are built into the binary.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgPool;
@@ -7,7 +7,7 @@ use sqlx::{Connection, SqlSafeStr};
 
 use super::{Database, DatabaseError, PostgresDatabase};
 
-/// Number, name and text; a new file is entered here.
+/// Number, name and text of each migration. A new file must be added here.
 type Files = &'static [(i64, &'static str, &'static str)];
 
 const POSTGRES: Files = &[
@@ -44,20 +44,20 @@ const SQLITE: Files = &[
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 
-/// What a migration came to.
+/// Result of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Migrated {
-    /// The number of the newest migration that this binary has.
+    /// Number of the newest migration in this binary.
     pub version: i64,
-    /// How many were applied now; those that another process applied meanwhile count as well.
+    /// Number of migrations applied during this run, including those that another process applied concurrently.
     pub applied: usize,
 }
 
 pub(super) async fn postgres(database: &PostgresDatabase) -> Result<Migrated, DatabaseError> {
-    // A connection of its own: a failure leaves the advisory lock with it, and both go together.
+    // A dedicated connection: if a migration fails, closing the connection also releases the advisory lock.
     let mut connection = database.connect().await?;
     let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";
-    // Without the table nothing was applied yet.
+    // Without the table, nothing was applied before.
     let before = sqlx::query_scalar::<_, i64>(count).fetch_one(&mut connection).await.unwrap_or(0);
     let migrator = migrator(POSTGRES);
     migrator.run_direct(None, &mut connection, false).await?;
@@ -93,7 +93,7 @@ pub(super) async fn pending_sqlite(pool: &SqlitePool) -> Result<usize, DatabaseE
     Ok(pending(SQLITE, &applied))
 }
 
-/// How many migrations there are.
+/// Number of migrations in this binary.
 pub(super) fn count(database: &Database) -> usize {
     match database {
         Database::Postgres(_) => POSTGRES.len(),
@@ -115,7 +115,7 @@ fn migrator(files: Files) -> Migrator {
         Migration::new(*version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
     };
     let mut migrator = Migrator::with_migrations(files.iter().map(migration).collect());
-    // An older binary runs beside a newer one while they are exchanged.
+    // During a rolling update, an older binary runs next to a newer one.
     migrator.set_ignore_missing(true);
     migrator
 }

@@ -1,7 +1,7 @@
 //! The database: Postgres, or SQLite in the embedded mode.
 //!
-//! [`Database::open`] reaches for nothing: connections are made when they are needed, so that a process starts, and
-//! evaluates, while its database is away. What is in the tables is in `migrations/`.
+//! [`Database::open`] does not connect: connections are opened on demand, so that a process starts and evaluates while
+//! its database is unavailable. `migrations/` documents the tables.
 
 pub mod audited;
 pub(crate) mod dialect;
@@ -32,28 +32,28 @@ pub(crate) use dialect::{in_transaction, on_pool};
 pub use error::{DatabaseError, Trouble};
 pub use migrate::Migrated;
 
-/// Connections that the process holds for questions; the sink has its own.
+/// Upper bound of pooled connections per process; the sink has its own connection.
 const MAX_CONNECTIONS: u32 = 8;
-/// How long a question waits for one of them.
+/// How long a query waits for a pooled connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a new connection to Postgres may take.
+/// Timeout for opening a connection to Postgres.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Said to Postgres by each connection of the pool. A question over all days is planned over dozens of partitions, so
-/// that it looks expensive enough to be compiled, which takes longer than to answer it.
+/// Runs on each new pooled connection. The plan of a query over many daily partitions has such a high estimated cost
+/// that Postgres would compile it with JIT, which takes longer than the query itself.
 const PREPARE: &str = "SET jit = off";
-/// Furthest that the clocks of this machine and of the database may be apart where something is removed by age.
+/// Largest difference between this machine's clock and the database's at which data may be removed by age.
 pub const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::minutes(5);
-/// How long SQLite waits for another writer.
+/// How long SQLite waits for another writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A database that is connected to when it is needed. Clones share its connections.
+/// Database that is connected to on demand. Clones share its connections.
 #[derive(Clone)]
 pub enum Database {
     Postgres(PostgresDatabase),
     Sqlite(SqliteDatabase),
 }
 
-/// Postgres: a pool for questions, and how to make connections outside of it.
+/// Postgres: a connection pool for queries, and the options for connections outside of the pool.
 #[derive(Clone)]
 pub struct PostgresDatabase {
     pub pool: PgPool,
@@ -64,12 +64,13 @@ pub struct PostgresDatabase {
 #[derive(Clone)]
 pub struct SqliteDatabase {
     pub pool: SqlitePool,
-    /// `None`: in memory.
+    /// Path of the file. `None`: the database is in memory.
     file: Option<String>,
 }
 
 impl Database {
-    /// The database at `url` (`postgres://…`, `sqlite:FILE` or `sqlite::memory:`); `name` is told to Postgres.
+    /// Opens the database at `url` (`postgres://…`, `sqlite:FILE` or `sqlite::memory:`). `name` is the Postgres
+    /// `application_name`.
     pub fn open(url: &Secret, name: &str) -> Result<Self, DatabaseError> {
         let text = url.expose();
         if text.starts_with("sqlite:") {
@@ -89,7 +90,7 @@ impl Database {
         Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
     }
 
-    /// The same, but a file of SQLite must exist: nothing is created.
+    /// Like [`Database::open`], but returns an error if the SQLite file does not exist.
     pub fn open_existing(url: &Secret, name: &str) -> Result<Self, DatabaseError> {
         let text = url.expose();
         if text.starts_with("sqlite:") && !text.contains(":memory:") {
@@ -107,7 +108,7 @@ impl Database {
         Ok(self.pending().await? < migrate::count(self))
     }
 
-    /// Asks for an answer. A Postgres that takes no writes is [`DatabaseError::ReadOnly`].
+    /// Checks that the database responds. Returns [`DatabaseError::ReadOnly`] if Postgres accepts no writes.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
         match self {
             Self::Postgres(postgres) => {
@@ -121,8 +122,8 @@ impl Database {
         }
     }
 
-    /// The time by the database's clock, which decides what is old. An error if this machine's clock is far from it: then
-    /// nobody knows.
+    /// Returns the time of the database's clock, which decides what is past retention. Returns an error if this
+    /// machine's clock differs too much, because then neither can be trusted.
     pub async fn checked_now(&self) -> Result<DateTime<Utc>, DatabaseError> {
         match self {
             Self::Postgres(postgres) => {
@@ -130,12 +131,12 @@ impl Database {
                 check_clocks(now, Utc::now())?;
                 Ok(now)
             }
-            // Its clock is this machine's.
+            // SQLite uses this machine's clock.
             Self::Sqlite(_) => Ok(Utc::now()),
         }
     }
 
-    /// How many migrations of this binary are not applied.
+    /// Number of migrations in this binary that are not applied.
     pub async fn pending(&self) -> Result<usize, DatabaseError> {
         match self {
             Self::Postgres(postgres) => migrate::pending_postgres(&postgres.pool).await,
@@ -143,7 +144,8 @@ impl Database {
         }
     }
 
-    /// Brings the tables up to date. Any number of processes may do so at once: the first does it, the others wait.
+    /// Applies all pending migrations. Any number of processes may call this concurrently: the first applies them, the
+    /// others wait.
     pub async fn migrate(&self) -> Result<Migrated, DatabaseError> {
         match self {
             Self::Postgres(postgres) => migrate::postgres(postgres).await,
@@ -153,8 +155,8 @@ impl Database {
 }
 
 impl PostgresDatabase {
-    /// Whether another host could pose as this database: it is not on this machine, and neither its certificate nor
-    /// its name is verified.
+    /// Whether another host could impersonate this database: it is not on this machine, and the connection does not
+    /// verify both its certificate and its host name.
     pub fn may_be_impersonated(&self) -> bool {
         let host = self.options.get_host();
         let is_address_here = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
@@ -162,7 +164,7 @@ impl PostgresDatabase {
         !is_here && !is_address_here && !matches!(self.options.get_ssl_mode(), PgSslMode::VerifyFull)
     }
 
-    /// A connection of one's own, outside of the pool.
+    /// Opens a dedicated connection outside of the pool.
     pub async fn connect(&self) -> Result<PgConnection, DatabaseError> {
         let connecting = PgConnection::connect_with(self.options.as_ref());
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
@@ -172,7 +174,7 @@ impl PostgresDatabase {
     }
 }
 
-/// An error if the two clocks are further apart than [`CLOCK_SKEW_MAX`].
+/// Returns an error if the two clocks differ by more than [`CLOCK_SKEW_MAX`].
 pub(crate) fn check_clocks(database: DateTime<Utc>, process: DateTime<Utc>) -> Result<(), DatabaseError> {
     let apart = (database - process).abs();
     if apart > CLOCK_SKEW_MAX {
@@ -181,10 +183,10 @@ pub(crate) fn check_clocks(database: DateTime<Utc>, process: DateTime<Utc>) -> R
     Ok(())
 }
 
-/// Reads a URL of Postgres as libpq does.
+/// Parses a Postgres URL the way libpq does.
 fn postgres_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
-    // An IPv6 address stands in brackets in a URL, which are no part of it.
+    // In a URL an IPv6 address is enclosed in brackets, which are not part of the address.
     let host = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match host.map(str::to_owned) {
         Some(host) => Ok(options.host(&host)),
@@ -192,7 +194,7 @@ fn postgres_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     }
 }
 
-/// A time as the tables of both databases take it: texts in the order of the times they are.
+/// Text form of a time in both databases. The texts sort in the order of the times.
 pub(crate) fn text_of(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -202,7 +204,7 @@ fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {
     let options = options.busy_timeout(BUSY_TIMEOUT).create_if_missing(true);
     let memory = url.contains(":memory:");
     let (options, pool) = if memory {
-        // Gone with its connection: there is one, and it stays.
+        // A database in memory is lost with its connection, so there is exactly one, which never closes.
         let pool = SqlitePoolOptions::new().max_connections(1).min_connections(1);
         (options, pool.idle_timeout(None).max_lifetime(None))
     } else {
@@ -210,8 +212,8 @@ fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {
         (options, SqlitePoolOptions::new().max_connections(MAX_CONNECTIONS))
     };
     if !memory {
-        // SQLite would create it with the mode that the umask leaves, and gives its other files the same mode. If this fails,
-        // connecting reports why.
+        // SQLite would create the file with the default mode of the umask, and its journal files with the same mode. If
+        // this fails, connecting reports why.
         let _ = private_files::create_if_missing(options.get_filename());
     }
     let file = (!memory).then(|| options.get_filename().display().to_string());
@@ -219,13 +221,13 @@ fn sqlite(url: &str) -> Result<SqliteDatabase, sqlx::Error> {
 }
 
 impl SqliteDatabase {
-    /// The file, unless it is in memory.
+    /// Path of the file. `None`: the database is in memory.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref().map(Path::new)
     }
 }
 
-/// Where it is, without secrets.
+/// Shows the address without secrets.
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -245,7 +247,7 @@ impl fmt::Display for Database {
 
 impl fmt::Debug for PostgresDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The options hold the password.
+        // The options contain the password.
         write!(f, "{:?}", Database::Postgres(self.clone()))
     }
 }

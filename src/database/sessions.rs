@@ -1,8 +1,8 @@
-//! Keeps sessions of a demoted Postgres server out of the pool.
+//! Removes sessions of a demoted Postgres server from the pool.
 //!
-//! After a failover the former primary may stay up as a standby: sessions that were opened before answer reads with old data
-//! and refuse writes. So sessions are checked when they leave the pool, and as soon as one is found to be read-only all
-//! that are as old are closed when their turn comes.
+//! After a failover the former primary may stay up as a standby: sessions that were opened before return outdated data
+//! and refuse writes. So sessions are checked when they leave the pool. As soon as one of them is read-only, all
+//! sessions of that age are closed when they are next taken from the pool.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{PgConnection, Row};
 
-/// A session is checked again after so long.
+/// Interval after which a session is checked again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Answers `on` or `off`; on a standby always `on`.
+/// Returns `on` or `off`; always `on` on a standby.
 const IS_READ_ONLY: &str = "SHOW transaction_read_only";
 
-/// Milliseconds of [`now_ms`] at which a write was last refused because its server takes none (SQLSTATE 25006).
+/// Time of the last write that a read-only server refused (SQLSTATE 25006), in milliseconds of [`now_ms`]. 0: none.
 static READ_ONLY_AT_MS: AtomicU64 = AtomicU64::new(0);
 
-/// When sessions of one pool were checked.
+/// Time at which a session of one pool was last checked.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    /// Milliseconds of [`now_ms`].
+    /// Time of the last check, in milliseconds of [`now_ms`].
     checked_ms: AtomicU64,
 }
 
@@ -31,8 +31,8 @@ impl Sessions {
         Arc::default()
     }
 
-    /// Whether a session may be used: it is younger than the last refused write, and takes writes if it was not checked
-    /// for a second.
+    /// Whether a session may be used. It must be younger than the last refused write; if the last check was a second or
+    /// more ago, it must also accept writes.
     pub(super) async fn may_use(
         &self,
         session: &mut PgConnection,
@@ -56,13 +56,13 @@ impl Sessions {
     }
 }
 
-/// Whether the server takes no writes from this session.
+/// Whether the server refuses writes from this session.
 pub(super) async fn is_read_only(session: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let row = sqlx::raw_sql(IS_READ_ONLY).fetch_one(session).await?;
     Ok(row.try_get::<String, _>(0)? == "on")
 }
 
-/// A server refused a write because it takes none: sessions opened before now are not used again.
+/// Records that a server is read-only: sessions opened before now are not used again.
 pub(super) fn note_read_only() {
     READ_ONLY_AT_MS.fetch_max(now_ms(), Ordering::Relaxed);
 }
@@ -74,7 +74,7 @@ fn is_outdated(now_ms: u64, age: Duration, read_only_at_ms: u64) -> bool {
 /// Milliseconds since the first call, at least 1.
 fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    // Later than any session's birth would be counted from otherwise.
+    // The start lies before the first session, so that the age of a session never reaches back behind it.
     millis(START.get_or_init(|| Instant::now() - Duration::from_millis(1)).elapsed()).max(1)
 }
 

@@ -1,4 +1,4 @@
-//! One evaluation, again, and how what comes of it compares with what was recorded.
+//! Repeats one recorded evaluation and compares the result with the record.
 
 use serde::Serialize;
 
@@ -10,47 +10,47 @@ use crate::message::request;
 use super::asked::Asked;
 use super::scene::Scene;
 
-/// Why an evaluation cannot be done again as it was.
+/// Reason why a recorded evaluation cannot be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unrepeatable {
-    /// Drawn at random: there was nothing to make the draw for.
+    /// The variant or rollout was drawn at random, because the context has no value for the stickiness.
     Random,
-    /// By the name of the host that evaluated it.
+    /// The rules use the name of the host that evaluated.
     Host,
-    /// By an attribute that is dropped or hashed before anything is written.
+    /// The rules use an attribute that is dropped or hashed before anything is stored.
     Privacy,
-    /// There were no flags, or not this environment's.
+    /// The evaluator had no flags, or not those of this environment.
     NotReady,
-    /// The version that it names is not in the database.
+    /// The flag version in the record is not in the database.
     VersionUnknown,
-    /// It names none, and the flag came or went.
+    /// The record has no flag version, and the flag was created or deleted at about that time.
     VersionUnrecorded,
-    /// It agrees with versions of the flags it depends on (or of its kill switch) that came a moment before or after: an
-    /// instance that catches up with two topics, or with a compacted one, does not have every version in between.
+    /// The result agrees with slightly older or newer versions of the flag's parents or kill switch. An instance that
+    /// catches up with two topics, or with a compacted topic, does not see every version in between.
     Parents,
-    /// It was recorded before it was noted which versions and what type it was about.
+    /// The record is older than the columns for the versions and the value type.
     Unrecorded,
-    /// The database could not hold it as it was, or the user was erased from it.
+    /// The database could not hold the original values, or the user was erased.
     Amended,
-    /// Its context has a list or an object in it, of which the database keeps what it means and not how it was written.
+    /// The context contains a list or an object, whose original text the database does not keep.
     Context,
 }
 
-/// What became of one.
+/// Result of repeating one evaluation.
 #[derive(Debug)]
 pub enum Verdict {
     Same,
     Different(Told),
     Not(Unrepeatable),
-    /// None of the proposals is about it.
+    /// No proposal affects this evaluation.
     Untouched,
 }
 
-/// What a result says, for people.
+/// Result of an evaluation in printable form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Told {
-    /// JSON text.
+    /// Value as JSON text.
     pub value: String,
     pub enabled: bool,
     pub variant: Option<String>,
@@ -104,7 +104,7 @@ impl Told {
     }
 }
 
-/// Evaluates what the row asked in this scene.
+/// Repeats the evaluation of `row` with the flags of `scene`.
 pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>) -> Verdict {
     let Some(flag) = scene.flags.get(&row.flag_name) else { return missing(row) };
     let (user, session) = (row.user_id.as_deref(), row.session_id.as_deref());
@@ -123,7 +123,7 @@ pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>) -> Verdict
     }
 }
 
-/// The same where there is no such flag.
+/// Repeats the evaluation of `row` as that of an unknown flag.
 pub fn missing(row: &Evaluation<'_>) -> Verdict {
     compare(row, Lookup::NotFound)
 }

@@ -1,4 +1,4 @@
-//! What a recorded evaluation asked for, and whether an answer is what was recorded.
+//! Reconstructs the request of a recorded evaluation, and compares an answer with the record.
 
 use serde_json::Value as Json;
 
@@ -29,7 +29,7 @@ impl<'r> Asked<'r> {
         }
     }
 
-    /// Whether the answer is what was recorded.
+    /// Whether the answer equals the recorded one.
     pub fn agrees(&self, row: &Evaluation<'_>, answer: &Answer<'_>) -> bool {
         answer.enabled == row.enabled
             && answer.variant == row.variant.as_deref()
@@ -47,7 +47,7 @@ fn is_same(value: &Value<'_>, row: &Evaluation<'_>) -> bool {
         (value, None, Some(recorded)) => {
             let mut text = Vec::new();
             value.write_json(&mut text);
-            // The database keeps what a text means, not how it was written.
+            // The database keeps the JSON value but not its original text.
             text == recorded.as_bytes() || is_same_json(&text, recorded.as_bytes())
         }
     }
@@ -58,7 +58,7 @@ fn is_same_json(one: &[u8], other: &[u8]) -> bool {
     read(one).zip(read(other)).is_some_and(|(one, other)| one == other)
 }
 
-/// `5` and `5.0` are the same number.
+/// Converts all numbers to floats, so that `5` and `5.0` are equal.
 fn as_floats(value: Json) -> Json {
     match value {
         Json::Number(number) => number.as_f64().map_or(Json::Number(number), Json::from),

@@ -1,4 +1,4 @@
-//! Every version that every flag ever had, as the database keeps them, and the turns of their kill switches.
+//! All recorded versions of all flags, and the changes of their kill switches.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::message::kill_switch::{KillSwitch, Position, SwitchState};
 
 use super::ReplayError;
 
-/// Texts of definitions held in memory.
+/// Upper bound of all definitions in memory, in bytes.
 const HISTORY_MAX_BYTES: usize = 1 << 30;
-/// Flags that one flag depends on, directly or not: as many as evaluation asks, and more.
+/// Upper bound of the flags that one flag depends on, directly or indirectly. Evaluation has a lower limit.
 pub(super) const ANCESTORS_MAX_COUNT: usize = 500;
 
 const VERSIONS: &str = "SELECT environment, name, version, in_force_at, definition::text
     FROM feature_flag_versions ORDER BY environment, name, version";
-/// Changes of local flags stand in the same table, without a version.
+/// Changes of local flags are in the same table, but have no version.
 const TURNS: &str =
     "SELECT environment, flag_name, version, changed_at, actor, coalesce(reason, ''), after::text
     FROM feature_flag_changes WHERE change_id IS NOT NULL AND version IS NOT NULL ORDER BY version";
@@ -36,17 +36,17 @@ const TURNS_OF: &str =
 type VersionRow = (String, String, i64, DateTime<Utc>, Option<String>);
 type TurnRow = (String, String, i64, DateTime<Utc>, String, String, Option<String>);
 
-/// All flags of all environments.
+/// History of all flags in all environments.
 #[derive(Debug, Default)]
 pub struct History {
     flags: Vec<FlagHistory>,
-    /// By environment and name.
+    /// Indexes into `flags`, by environment and name.
     numbers: AHashMap<Box<str>, AHashMap<Box<str>, usize>>,
-    /// Of all definitions' texts.
+    /// Total size of all definitions in bytes.
     bytes: usize,
 }
 
-/// One flag, its versions and turns in ascending order.
+/// Versions and kill switch changes of one flag, in ascending order.
 #[derive(Debug)]
 pub struct FlagHistory {
     pub environment: Arc<str>,
@@ -59,11 +59,11 @@ pub struct FlagHistory {
 pub struct Version {
     pub version: u64,
     pub in_force_ms: i64,
-    /// `None`: the flag was deleted.
+    /// Definition as JSON text. `None`: the flag was deleted.
     pub definition: Option<Box<str>>,
 }
 
-/// A kill switch was turned.
+/// Change of a kill switch.
 #[derive(Debug)]
 pub struct Turn {
     pub version: u64,
@@ -79,7 +79,7 @@ struct Dependencies {
 
 #[derive(Deserialize)]
 struct Parent {
-    /// A text, or a number that evaluation reads as one.
+    /// Name of the parent flag: a string, or a number that evaluation reads as one.
     feature: serde_json::Value,
 }
 
@@ -100,7 +100,7 @@ impl History {
         Ok(history)
     }
 
-    /// The same of one flag, and of those that it depends on.
+    /// Loads the history of one flag and of the flags that its versions or the proposed definition depend on.
     pub async fn of_flag(
         database: &Database,
         environment: &str,
@@ -160,7 +160,7 @@ impl History {
         }
     }
 
-    /// For what was not added in the order of versions, or twice.
+    /// Sorts versions and kill switch changes, and removes duplicates.
     pub(super) fn sort(&mut self) {
         for flag in &mut self.flags {
             flag.versions.sort_by_key(|it| it.version);
@@ -189,7 +189,7 @@ impl History {
         self.turned(&environment, &name, Turn { version, at_ms, switch: Arc::new(switch) });
     }
 
-    /// The number of this flag, which is known from now on.
+    /// Returns the index of a flag, and adds the flag if it is new.
     pub fn known(&mut self, environment: &str, name: &str) -> usize {
         if let Some(number) = self.number(environment, name) {
             return number;
@@ -211,25 +211,26 @@ impl History {
 }
 
 impl FlagHistory {
-    /// Its versions and turns, each with when it came, in no particular order.
+    /// Versions of the definitions and of the kill switch changes, with their times in milliseconds since 1970,
+    /// unordered.
     pub fn steps(&self) -> impl Iterator<Item = (u64, i64)> {
         let versions = self.versions.iter().map(|version| (version.version, version.in_force_ms));
         versions.chain(self.turns.iter().map(|turn| (turn.version, turn.at_ms)))
     }
 
-    /// The definitions up to this version, the latest first.
+    /// Definitions up to this version, newest first.
     pub fn definitions(&self, upto: u64) -> impl Iterator<Item = &Version> {
         let end = self.versions.partition_point(|version| version.version <= upto);
         self.versions.get(..end).unwrap_or_default().iter().rev()
     }
 
-    /// The turns of its switch up to this version, the latest first.
+    /// Kill switch changes up to this version, newest first.
     pub fn turns(&self, upto: u64) -> impl Iterator<Item = &Turn> {
         let end = self.turns.partition_point(|turn| turn.version <= upto);
         self.turns.get(..end).unwrap_or_default().iter().rev()
     }
 
-    /// Whether it ever was at this version.
+    /// Whether a definition or a kill switch change has exactly this version.
     pub fn has(&self, version: u64) -> bool {
         let defined = self.versions.binary_search_by_key(&version, |it| it.version);
         defined.is_ok_and(|at| self.versions.get(at).is_some_and(|it| it.definition.is_some()))
@@ -237,7 +238,7 @@ impl FlagHistory {
     }
 }
 
-/// The names of the flags that a definition depends on.
+/// Names of the flags that a definition depends on.
 pub fn parents(definition: &str) -> Vec<String> {
     let read: Option<Dependencies> = serde_json::from_str(definition).ok();
     let parents = read.and_then(|read| read.dependencies).unwrap_or_default();

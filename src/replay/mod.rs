@@ -1,15 +1,15 @@
-//! What was evaluated, evaluated again: with the versions that were in force then, with those of another moment, or
-//! with proposed ones.
+//! Repeats recorded evaluations with the versions that were in force at the time, with those of another time, or with
+//! proposed definitions.
 //!
 //! ```text
-//!  feature_flag_versions, kill switches ──► History ──► Scenes ──┐ a flag and those it depends on, as they were
+//!  feature_flag_versions, kill switches ──► History ──► Scenes ──┐ a flag and its parents at some version
 //!                                                                ▼
 //!  recorded evaluations (Postgres, SQLite, a topic) ──────────► Session ──► Report
 //! ```
 //!
-//! A result names the version of its flag and that of all flags together, the type that was asked for, and the time, so
-//! that is what it is evaluated with. What it does not tell cannot be evaluated again, and is counted by reason
-//! ([`Unrepeatable`]): never is it told as a difference. Nothing is written anywhere.
+//! A record contains the version of its flag and of the snapshot, the value type and the time, so the evaluation can be
+//! repeated with the same input. An evaluation with missing input cannot be repeated; it is counted by reason
+//! ([`Unrepeatable`]) and never reported as a difference. Nothing is written.
 
 mod again;
 mod asked;
@@ -39,7 +39,7 @@ pub use rows::{Progress, Wanted, copied_bytes, database};
 use again::Verdict;
 use scene::{Own, Scenes};
 
-/// Why a replay ends early.
+/// Reason why a replay ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     #[error(transparent)]
@@ -62,26 +62,26 @@ impl From<sqlx::Error> for ReplayError {
     }
 }
 
-/// With which versions.
+/// Versions with which evaluations are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum With {
-    /// Those in force when it was evaluated.
+    /// The versions in force at the time of the evaluation.
     Then,
-    /// Those in force at this moment.
+    /// The versions in force at this time.
     AsOf(DateTime<Utc>),
-    /// Proposed ones, among those in force when it was evaluated.
+    /// Proposed definitions, and otherwise the versions in force at the time of the evaluation.
     Proposed,
 }
 
-/// Takes evaluations one by one, and counts what becomes of them.
+/// Repeats evaluations one by one and counts the results.
 #[derive(Debug)]
 pub struct Session {
     scenes: Scenes,
     with: With,
     app_name: String,
-    /// The last moment, in microseconds since 1970 and as text: those of a batch share one.
+    /// Time of the last evaluation, in microseconds since 1970 and as text. The evaluations of a batch share one.
     now: (i64, String),
-    /// Lists and objects in contexts come as what they mean, not as they were written.
+    /// Whether lists and objects in contexts lack their original text, as in `jsonb` columns.
     is_reworded: bool,
     pub report: Report,
 }
@@ -103,7 +103,7 @@ impl Session {
         }
     }
 
-    /// Evaluates it again, and counts what comes of it.
+    /// Repeats one evaluation and counts the result.
     pub fn take(&mut self, row: &Evaluation<'_>) {
         if self.now.0 != row.evaluated_at {
             let at = DateTime::from_timestamp_micros(row.evaluated_at).unwrap_or_default();
@@ -133,11 +133,12 @@ impl Session {
         self.report.count(row, verdict);
     }
 
-    /// With the version that the result names, among the others of the snapshot that it names.
+    /// Repeats an evaluation with the flag version in the record, and the other flags at the version of the recorded
+    /// snapshot.
     fn then(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
         let Some(version) = row.flag_version.and_then(unsigned) else {
             return match number.and_then(|number| self.scenes.get(number, Own::Latest, flags_version)) {
-                // It came, or went, at about that time.
+                // The flag was created or deleted at about that time.
                 Some(_) => Verdict::Not(Unrepeatable::VersionUnrecorded),
                 None => again::missing(row),
             };
@@ -154,7 +155,7 @@ impl Session {
         if is_excused { Verdict::Not(Unrepeatable::Parents) } else { first }
     }
 
-    /// Whether the result is that of a moment before or after.
+    /// Whether a slightly older or newer version of the parents or of the kill switch gives the recorded result.
     fn is_near(&mut self, row: &Evaluation<'_>, number: usize, version: u64, flags_version: u64) -> bool {
         let near = self.scenes.near(number, version, flags_version);
         [Own::Pinned(version), Own::Behind(version)].into_iter().any(|own| {
@@ -165,7 +166,7 @@ impl Session {
         })
     }
 
-    /// With everything as of a moment.
+    /// Repeats an evaluation with all flags as of the time `moment_ms`.
     fn as_of(&mut self, row: &Evaluation<'_>, number: Option<usize>, moment_ms: i64) -> Verdict {
         let Some(number) = number else { return again::missing(row) };
         let version = self.scenes.version_at(number, moment_ms);
@@ -175,7 +176,7 @@ impl Session {
         }
     }
 
-    /// With proposed definitions among those of then.
+    /// Repeats an evaluation with the proposed definitions, and the other flags at the recorded version.
     fn proposed(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
         let Some(number) = number else { return Verdict::Untouched };
         let own = row.flag_version.and_then(unsigned).filter(|_| !self.scenes.is_proposed(number));
@@ -190,7 +191,7 @@ impl Session {
     }
 }
 
-/// Whether an attribute is a list or an object: rules see its text.
+/// Whether an attribute is a list or an object. Rules compare the text of such an attribute.
 fn has_depth(context: &str) -> bool {
     context.get(1..).is_some_and(|inside| inside.contains(['{', '[']))
 }

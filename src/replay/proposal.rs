@@ -1,4 +1,4 @@
-//! Proposed definitions, as people have them in files.
+//! Reads proposed definitions from files.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -9,12 +9,12 @@ use crate::flag::CompiledFlag;
 use crate::flag::definition::{Segments, inline_segments};
 use crate::flag::local;
 
-/// A definition to be tried.
+/// Definition to evaluate instead of the recorded ones.
 #[derive(Debug, Clone)]
 pub struct Proposal {
     pub environment: String,
     pub flag: String,
-    /// As the definitions topic would have it.
+    /// Definition in the format of the definitions topic.
     pub definition: String,
 }
 
@@ -26,9 +26,9 @@ struct Features<'t> {
     segments: Value,
 }
 
-/// Reads flags in the format of Unleash's `/api/client/features`, which are those of `environment`, or local flags, one
-/// or a list of them, as `flags apply` takes them. Of a schedule that is what stands ahead of `at`. Everything that is
-/// wrong, a line each.
+/// Reads flags in the format of Unleash's `/api/client/features`, which get the given `environment`, or one local flag
+/// or a list of local flags in the format of `flags apply`. A schedule of a local flag counts as far as it is ahead of
+/// `at`. `Err`: all errors, one per line.
 pub fn read(text: &str, environment: &str, at: DateTime<Utc>) -> Result<Vec<Proposal>, String> {
     let whole: &RawValue = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     if whole.get().starts_with('[') {
@@ -48,13 +48,13 @@ pub fn read(text: &str, environment: &str, at: DateTime<Utc>) -> Result<Vec<Prop
     }
 }
 
-/// A flag in Unleash's words.
+/// Reads a flag in Unleash's format.
 pub fn unleash_flag(feature: &str, segments: &Segments, environment: &str) -> Result<Proposal, String> {
     let definition = inline_segments(feature, segments).map_err(|error| error.to_string())?;
     checked(environment, definition)
 }
 
-/// A flag in ours.
+/// Reads a local flag.
 pub fn local_flag(document: &str, at: DateTime<Utc>) -> Result<Proposal, String> {
     let (name, environment, flag) = local::created(document.as_bytes()).map_err(|wrong| {
         let lines = wrong.iter().map(|it| format!("{}: {}", it.field, it.message));

@@ -1,10 +1,10 @@
-//! Which attributes a flag's rules read, from its definition.
+//! Finds the context attributes that a flag's rules read.
 
 use unleash_types::client_features::{ClientFeature, Strategy};
 
 use crate::flag::definition;
 
-/// Whether the rules read an attribute that `is_meant`. Takes too much for read rather than too little.
+/// Whether the definition's rules may read an attribute for which `is_meant` returns true. In doubt it counts as read.
 pub fn any(definition: &str, is_meant: impl Fn(&str) -> bool) -> bool {
     let Ok((feature, private)) = definition::read(definition) else { return false };
     let conditions = private.strategies.iter().flat_map(|strategy| &strategy.conditions);
@@ -15,7 +15,7 @@ pub fn any(definition: &str, is_meant: impl Fn(&str) -> bool) -> bool {
 
 fn of_strategy(strategy: &Strategy) -> Vec<&str> {
     let constraints = strategy.constraints.iter().flatten().map(|it| it.context_name.as_str());
-    // Whatever a parameter names: a stickiness, a property.
+    // A parameter may name an attribute, such as a stickiness.
     let named = strategy.parameters.iter().flatten().map(|(_, value)| value.as_str());
     let mut names: Vec<&str> = constraints.chain(named).collect();
     names.extend(match strategy.name.as_str() {
@@ -23,7 +23,7 @@ fn of_strategy(strategy: &Strategy) -> Vec<&str> {
         "remoteAddress" => &["remoteAddress"],
         "userWithId" | "gradualRolloutUserId" => &["userId"],
         "gradualRolloutSessionId" => &["sessionId"],
-        // By default that of the user, else of the session.
+        // The default stickiness is the user, or else the session.
         _ => &["userId", "sessionId"],
     });
     if strategy.variants.as_ref().is_some_and(|variants| variants.len() > 1) {

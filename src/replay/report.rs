@@ -1,5 +1,4 @@
-//! What came of a replay: how many evaluations, requests and users would have got something else, per flag, with
-//! examples.
+//! Result of a replay: the number of evaluations, requests and users with a different result, per flag, with examples.
 
 use std::collections::BTreeMap;
 
@@ -12,35 +11,35 @@ use crate::audit::evaluation::{Evaluation, Source};
 
 use super::again::{Told, Unrepeatable, Verdict};
 
-/// Kept of each flag.
+/// Upper bound of examples per flag.
 const EXAMPLES_MAX: usize = 5;
-/// Beyond, users and requests are counted no further.
+/// Upper bound of distinct users or requests that are counted.
 const DISTINCT_MAX_COUNT: usize = 4_000_000;
-/// Flags with differences that are listed one by one.
+/// Upper bound of flags with differences that are listed.
 const FLAGS_MAX_COUNT: usize = 10_000;
-/// Pairs of before and after of one flag that are counted one by one.
+/// Upper bound of distinct (recorded, repeated) pairs that are counted per flag.
 const PAIRS_MAX_COUNT: usize = 1_000;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// All that were looked at.
+    /// Number of evaluations read.
     pub evaluations: u64,
-    /// Those that proposals say nothing about.
+    /// Number of evaluations that no proposal affects.
     pub untouched: u64,
     pub same: u64,
     pub different: u64,
     pub unrepeatable: BTreeMap<Unrepeatable, u64>,
-    /// Whose results are different.
+    /// Users with a different result.
     pub users: Distinct,
     pub requests: Distinct,
     pub flags: Vec<FlagReport>,
-    /// Differences of flags that are too many to be listed.
+    /// Number of differences of flags beyond the list's limit.
     pub other_flags: u64,
     #[serde(skip)]
     numbers: BTreeMap<(String, String), usize>,
 }
 
-/// A flag some of whose results are different.
+/// Differences of one flag.
 #[derive(Debug, Serialize)]
 pub struct FlagReport {
     pub environment: String,
@@ -54,7 +53,7 @@ pub struct FlagReport {
     pub examples: Vec<Example>,
 }
 
-/// Before and after.
+/// Recorded value and repeated value.
 pub type Pair = (Option<String>, Option<String>);
 
 #[derive(Debug, Serialize)]
@@ -69,7 +68,7 @@ pub struct Example {
     pub again: Told,
 }
 
-/// How many different ones: exact, up to a limit.
+/// Counts distinct texts, exactly up to a limit of four million.
 #[derive(Debug, Default)]
 pub struct Distinct {
     hashes: AHashSet<u64>,
@@ -77,14 +76,14 @@ pub struct Distinct {
 }
 
 impl Report {
-    /// Leaves out for whom the examples were evaluated.
+    /// Removes users, requests and contexts from the examples.
     pub fn hide_users(&mut self) {
         for example in self.flags.iter_mut().flat_map(|flag| &mut flag.examples) {
             (example.user_id, example.request_id, example.context) = (None, None, None);
         }
     }
 
-    /// All that could not be evaluated again.
+    /// Number of evaluations that could not be repeated.
     pub fn unrepeatable_count(&self) -> u64 {
         self.unrepeatable.values().sum()
     }
@@ -165,7 +164,7 @@ impl Distinct {
     }
 
     fn add(&mut self, text: &str) {
-        // One seed for all: counts of several flags are the same from run to run.
+        // A fixed seed makes the counts reproducible.
         let hash = RandomState::with_seeds(1, 2, 3, 4).hash_one(text);
         if self.hashes.len() < DISTINCT_MAX_COUNT {
             self.hashes.insert(hash);
@@ -181,11 +180,11 @@ impl Serialize for Distinct {
     }
 }
 
-/// What tells one request from another.
+/// Identifies the request of an evaluation.
 fn request(row: &Evaluation<'_>) -> String {
     match &row.source {
         Source::Kafka { topic, partition, offset, .. } => format!("{topic}/{partition}/{offset}"),
-        // Of a call for several flags, each event has the call's own id, where it was given one.
+        // All events of one call share its request id, if the caller gave one.
         Source::Api(_) | Source::Unknown => match &row.request_id {
             Some(id) => id.clone().into_owned(),
             None => row.event_id.to_string(),

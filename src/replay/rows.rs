@@ -1,5 +1,5 @@
-//! Recorded evaluations, from the database into a [`Session`]: what Postgres sends is read on one thread and evaluated
-//! on another.
+//! Reads recorded evaluations from the database into a [`Session`]. The rows of Postgres are read on one thread and
+//! evaluated on another.
 
 mod copied;
 mod sqlite;
@@ -19,37 +19,37 @@ use super::{ReplayError, Session};
 
 pub(crate) use copied::{Copied, each_row};
 
-/// Rows are handed over in blocks of this size, or as soon as there are no more.
+/// Size of the blocks of rows that are passed to evaluation, in bytes. The last block may be smaller.
 const BLOCK_BYTES: usize = 512 * 1024;
-/// Blocks that are read but not evaluated yet.
+/// Upper bound of blocks that are read but not evaluated yet.
 const BLOCKS_MAX: usize = 4;
-/// What is asked for is asked in so many pieces at most, so that it is known how far it is.
+/// Upper bound of queries into which a time range is divided, so that progress is known.
 const SLICES_MAX: i32 = 100;
 const SLICE_MIN: TimeDelta = TimeDelta::minutes(10);
 
-/// Which ones.
+/// Selection of recorded evaluations.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub from: DateTime<Utc>,
-    /// Not included.
+    /// End of the time range, exclusive.
     pub to: DateTime<Utc>,
-    /// Empty: all.
+    /// Environments to include. Empty: all.
     pub environments: Vec<String>,
-    /// Empty: all.
+    /// Flags to include. Empty: all.
     pub flags: Vec<String>,
-    /// Only the last ones.
+    /// Number of latest evaluations to include. `None`: all.
     pub last: Option<u32>,
 }
 
-/// How far it is; looked at while it runs.
+/// Progress of a replay, which can be read while it runs.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub rows: AtomicU64,
-    /// In thousandths.
+    /// Completed part of the time range, in thousandths.
     pub done: AtomicU32,
 }
 
-/// Takes all of them, and gives the session back.
+/// Replays the selected evaluations and returns the session.
 pub async fn database(
     database: &Database,
     wanted: &Wanted,
@@ -62,7 +62,7 @@ pub async fn database(
     }
 }
 
-/// Reads all of them and does nothing with them: what a replay is measured by. How many bytes there are.
+/// Reads the selected rows without evaluating them and returns their size in bytes. Serves as a baseline in benchmarks.
 pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Result<u64, ReplayError> {
     let mut connection = postgres.pool.acquire().await?.detach();
     let mut bytes = 0;
@@ -76,7 +76,7 @@ pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Resul
 }
 
 impl Wanted {
-    /// The pieces, in the order of time.
+    /// Divides the time range into consecutive slices.
     fn slices(&self) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
         let whole = (self.to - self.from).max(TimeDelta::zero());
         if self.last.is_some() || whole <= SLICE_MIN {
@@ -93,7 +93,7 @@ impl Wanted {
         slices
     }
 
-    /// Whether a row is one of them, whatever its time.
+    /// Whether a row is selected, regardless of its time.
     pub fn means(&self, row: &Evaluation<'_>) -> bool {
         let named = |names: &[String], name: &str| names.is_empty() || names.iter().any(|it| it == name);
         named(&self.environments, &row.environment) && named(&self.flags, &row.flag_name)
@@ -101,7 +101,7 @@ impl Wanted {
 }
 
 impl Progress {
-    /// So many of so many.
+    /// Sets the progress to `done` of `of` units.
     pub fn is_at(&self, done: u64, of: u64) {
         let thousandths = done.saturating_mul(1_000).checked_div(of).unwrap_or(1_000).min(1_000);
         self.done.store(u32::try_from(thousandths).unwrap_or(1_000), Ordering::Relaxed);
@@ -124,7 +124,7 @@ async fn of_postgres(
         }
         Ok::<_, ReplayError>(session)
     });
-    // A connection that is given up halfway is of no use to others.
+    // Detached from the pool, because a connection that is dropped during a `COPY` cannot be reused.
     let mut connection = postgres.pool.acquire().await?.detach();
     let slices = wanted.slices();
     for (index, (from, to)) in slices.iter().enumerate() {
@@ -146,7 +146,7 @@ async fn of_postgres(
     evaluating.await.map_err(|_| ReplayError::Ended)?
 }
 
-/// `COPY` takes no parameters.
+/// SQL text that reads one slice of rows. `COPY` takes no parameters, so the values are quoted.
 fn statement(wanted: &Wanted, from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let list = |names: &[String]| {

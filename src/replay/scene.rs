@@ -1,4 +1,4 @@
-//! A flag among the flags that it depends on, as they were at some version.
+//! Reconstructs a flag and its parents at some version.
 
 use std::sync::Arc;
 
@@ -10,44 +10,44 @@ use crate::privacy::Privacy;
 use super::history::{ANCESTORS_MAX_COUNT, FlagHistory, History, Turn, Version, parents};
 use super::reads;
 
-/// Versions before, and after, that are tried before a difference is told.
+/// Number of earlier and of later versions that are tried before a difference is reported.
 const NEAR_MAX: usize = 8;
-/// Kept compiled.
+/// Upper bound of cached scenes.
 const SCENES_MAX_COUNT: usize = 20_000;
 
-/// Which of its versions a flag is at.
+/// Version of the flag itself, independently of its parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Own {
-    /// The one that a result names.
+    /// The version in the record.
     Pinned(u64),
-    /// The same, with the definition or the turn of the switch before: the two come by different topics, and one of
-    /// them may not have been there yet.
+    /// The version in the record, but with the previous definition or kill switch state. The two come from different
+    /// topics, and the instance may not have received one of them yet.
     Behind(u64),
-    /// The latest of the version that everything is at.
+    /// The flag's latest version up to the snapshot's version.
     Latest,
 }
 
-/// What is evaluated.
+/// Flags for one evaluation.
 #[derive(Debug)]
 pub struct Scene {
     pub flags: Arc<EnvironmentFlags>,
-    /// Something that its rules read is not written as it was asked.
+    /// Whether the rules read an attribute that was dropped or hashed by the privacy settings.
     pub is_hidden: bool,
 }
 
-/// The flags that a flag depends on, or ever did.
+/// Flags that any version of a flag depends on, directly or indirectly.
 #[derive(Debug, Default)]
 struct Ancestry {
     flags: AHashSet<usize>,
-    /// Their versions and turns, ascending, each with when it came.
+    /// Versions of the definitions and kill switch changes, ascending, with their times in milliseconds since 1970.
     steps: Vec<(u64, i64)>,
 }
 
-/// Makes scenes, and keeps them.
+/// Reconstructs scenes and caches them.
 #[derive(Debug)]
 pub struct Scenes {
     pub history: History,
-    /// Definitions that stand in the place of all others of a flag.
+    /// Proposed definitions, by flag; each replaces all recorded definitions.
     proposed: AHashMap<usize, Arc<str>>,
     privacy: Option<Arc<Privacy>>,
     kept: AHashMap<(usize, Own, u64), Option<Arc<Scene>>>,
@@ -60,7 +60,7 @@ impl Scenes {
         Self { history, proposed, privacy, kept, ancestries }
     }
 
-    /// Puts a definition in the place of all that the flag ever had.
+    /// Replaces all definitions of a flag by a proposed one.
     pub fn propose(&mut self, environment: &str, name: &str, definition: &str) {
         let number = self.history.known(environment, name);
         self.proposed.insert(number, definition.into());
@@ -70,7 +70,7 @@ impl Scenes {
         self.proposed.contains_key(&flag)
     }
 
-    /// Whether a proposal says anything about this flag, or one that it depends on.
+    /// Whether a proposal affects this flag or one of its parents.
     pub fn is_touched(&mut self, flag: usize) -> bool {
         if self.proposed.contains_key(&flag) {
             return true;
@@ -79,10 +79,10 @@ impl Scenes {
         self.proposed.keys().any(|proposed| ancestry.flags.contains(proposed))
     }
 
-    /// The flag as it was with everything at `version`; `None` where it was not there.
+    /// Returns the flag with its parents at `version`. `None`: the flag did not exist.
     pub fn get(&mut self, flag: usize, own: Own, version: u64) -> Option<Arc<Scene>> {
         let ancestry = self.ancestry(flag);
-        // Of all versions of the deployment, only those of these flags make a difference.
+        // Only the versions of these flags make a difference, so the cache key ignores all others.
         let relevant = match own {
             Own::Latest => self.last_step(flag, version),
             Own::Pinned(_) | Own::Behind(_) => 0,
@@ -99,8 +99,7 @@ impl Scenes {
         made
     }
 
-    /// The versions of what the flag depends on around `version`, while the flag was at `own` itself: the nearest ones,
-    /// and that one too.
+    /// Versions of the flag's parents nearest to `version`, while the flag itself was at version `own`; includes `own`.
     pub fn near(&mut self, flag: usize, own: u64, version: u64) -> Vec<u64> {
         let ancestry = self.ancestry(flag);
         let steps = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
@@ -114,7 +113,7 @@ impl Scenes {
         near
     }
 
-    /// Everything as of a moment, for this flag.
+    /// Latest version of this flag and its parents at a time in milliseconds since 1970.
     pub fn version_at(&mut self, flag: usize, at_ms: i64) -> u64 {
         let ancestry = self.ancestry(flag);
         let own = self.history.flag(flag).into_iter().flat_map(FlagHistory::steps);
@@ -186,8 +185,8 @@ impl Scenes {
         Some(Scene { flags, is_hidden })
     }
 
-    /// The flag at the latest of its versions that is not above `version`. One that could not be compiled was never in
-    /// force.
+    /// Returns the flag at its latest version up to `version`. A definition that does not compile was never in force
+    /// and is skipped.
     fn latest(&self, number: usize, version: u64) -> Option<(CompiledFlag, bool)> {
         let flag = self.history.flag(number)?;
         let turn = flag.turns(version).next();
@@ -203,8 +202,8 @@ impl Scenes {
         None
     }
 
-    /// The flag at exactly this version, which is that of its definition or of its switch; the other one `behind` steps
-    /// back from where it should have been.
+    /// Returns the flag at exactly this version, which is that of a definition or of a kill switch change. The other
+    /// one is `behind` steps older than the latest.
     fn pinned(&self, number: usize, version: u64, behind: usize) -> Option<(CompiledFlag, bool)> {
         let flag = self.history.flag(number)?;
         let is_defined = |it: &&Version| it.version == version;
@@ -242,7 +241,7 @@ impl Scenes {
 }
 
 impl Ancestry {
-    /// The latest step up to this version.
+    /// Latest version up to `version`, or 0.
     fn last(&self, version: u64) -> u64 {
         let end = self.steps.partition_point(|(step, _)| *step <= version);
         end.checked_sub(1).and_then(|at| self.steps.get(at)).map_or(0, |(step, _)| *step)

@@ -1,4 +1,4 @@
-//! Evaluations and versions out of the topics, for who has no database, or does not trust it.
+//! Reads evaluations and versions from the Kafka topics instead of the database.
 
 use std::sync::atomic::Ordering;
 
@@ -17,18 +17,18 @@ use crate::store::record::{Key, decode_switch};
 use super::history::{Turn, Version};
 use super::{History, Progress, ReplayError, Session, Wanted};
 
-/// In the client's name.
+/// Part of the Kafka client's name.
 const ROLE: &str = "replay";
 
-/// What is still in the topics of definitions and kill switches: of each flag its last version, and those that were not
-/// compacted yet. Blocks.
+/// Reads the history that is still in the topics of definitions and kill switches: the last version of each flag, and
+/// those that are not compacted yet. Blocks.
 pub fn history(config: &Config) -> Result<History, ReplayError> {
     let mut history = History::default();
     let mut definitions = Range::open(config, ROLE, &config.topics.definitions, None)?;
     while let Some(record) = definitions.record()? {
         let at_ms = record.timestamp().to_millis().unwrap_or_default();
         let (version, actor) = (header(&record, "version"), header(&record, "actor"));
-        // What cannot be read was never in force.
+        // A definition that cannot be read was never in force.
         let read = FlagVersion::read(record.key(), record.payload(), version, actor, at_ms);
         if let Ok(FlagVersion { environment, name, version, defined, .. }) = read {
             let definition = defined.map(|defined| defined.definition.into_boxed_str());
@@ -54,14 +54,15 @@ pub fn history(config: &Config) -> Result<History, ReplayError> {
     Ok(history)
 }
 
-/// Takes all wanted evaluations of the events topic, and gives the session back. Blocks; within a runtime.
+/// Replays the wanted evaluations of the events topic and returns the session. Blocks; must be called within a Tokio
+/// runtime.
 pub fn evaluations(
     config: &Config,
     wanted: &Wanted,
     mut session: Session,
     progress: &Progress,
 ) -> Result<Session, ReplayError> {
-    // No event is written before it is evaluated.
+    // An event's timestamp is never before the time of its evaluation.
     let from = wanted.from.timestamp_millis();
     let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
     let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
@@ -77,7 +78,7 @@ pub fn evaluations(
             Err(Unread::Away(why)) => return Err(ReplayError::Registry(why.to_string())),
             Err(_) => continue,
         };
-        // What is unreadable is a dead letter of the sink.
+        // The sink makes unreadable events dead letters.
         if let Ok(Event::Evaluated(row)) = Event::read(json)
             && (from..to).contains(&row.evaluated_at)
             && wanted.means(&row)
@@ -89,7 +90,7 @@ pub fn evaluations(
     Ok(session)
 }
 
-/// The last header of this name.
+/// Returns the last header with this name.
 fn header<'r>(record: &'r impl Message, name: &str) -> Option<&'r str> {
     let value = record.headers()?.iter().filter(|header| header.key == name).last()?.value?;
     std::str::from_utf8(value).ok()

@@ -1,4 +1,4 @@
-//! Evaluations out of the binary format of `COPY`, the counterpart of what the sink writes.
+//! Decodes evaluations from Postgres' binary `COPY` format, the counterpart of the sink's encoder.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::replay::{ReplayError, Session};
 
 use super::BLOCK_BYTES;
 
-/// Signature, flags and length of the extension.
+/// Length of the signature, the flags and the extension length.
 const HEADER_BYTES: usize = HEADER.len();
 
-/// Bytes as they come, cut into whole rows.
+/// Collects received bytes into blocks of whole rows.
 #[derive(Debug, Default)]
 pub struct Copied {
     has_begun: bool,
@@ -21,7 +21,7 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// A block of whole rows, once there are enough.
+    /// Adds a chunk. Returns a block of whole rows once there are at least [`BLOCK_BYTES`].
     pub fn add(&mut self, chunk: &[u8]) -> Result<Option<Vec<u8>>, ReplayError> {
         self.bytes.extend_from_slice(chunk);
         if !self.has_begun {
@@ -34,7 +34,7 @@ impl Copied {
             self.bytes.drain(..HEADER_BYTES);
             self.has_begun = true;
         }
-        // Postgres sends a row in each chunk: what is there is whole.
+        // Postgres sends each row in one chunk, so the buffer holds whole rows.
         Ok((self.bytes.len() >= BLOCK_BYTES)
             .then(|| std::mem::replace(&mut self.bytes, Vec::with_capacity(BLOCK_BYTES))))
     }
@@ -45,13 +45,13 @@ impl Copied {
 }
 
 impl Session {
-    /// Takes all rows of a block; how many there were.
+    /// Replays all rows of a block. Returns the number of rows.
     pub(super) fn take_block(&mut self, block: &[u8]) -> Result<u64, ReplayError> {
         each_row(block, |row| self.take(row))
     }
 }
 
-/// Calls `take` with each row of a block of whole rows; returns how many there were.
+/// Calls `take` with each row of a block of whole rows. Returns the number of rows.
 pub fn each_row(block: &[u8], mut take: impl FnMut(&Evaluation<'_>)) -> Result<u64, ReplayError> {
     let (mut fields, mut rows) = (Fields { rest: block }, 0);
     while let Some(row) = fields.row()? {
@@ -66,7 +66,7 @@ struct Fields<'b> {
 }
 
 impl<'b> Fields<'b> {
-    /// `None` at the end.
+    /// Decodes the next row. `None`: the block has no more rows.
     fn row(&mut self) -> Result<Option<Evaluation<'b>>, ReplayError> {
         if self.rest.is_empty() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Evaluations out of SQLite.
+//! Reads recorded evaluations from SQLite.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
