@@ -10,36 +10,37 @@ use super::records::{Decision, Local, LocalCount, Records, Wanted, Written, acti
 use super::standing::Standing;
 use super::{ManageError, Manager, compile};
 
-/// Local flags of all environments.
+/// Maximum local flags of all environments.
 pub const MAX_LOCAL_FLAGS: i64 = 20_000;
-/// Local flags of one environment: half of all, so that a sandbox cannot take the room of production.
+/// Maximum local flags of one environment: half of the total, so that a test environment cannot use up the limit of
+/// production.
 pub const MAX_LOCAL_FLAGS_PER_ENVIRONMENT: i64 = 10_000;
-/// What the documents of all local flags take as JSON; each instance holds all of them.
+/// Maximum size of all local flags as JSON, in bytes. Every instance holds all of them in memory.
 pub const MAX_LOCAL_BYTES: i64 = 128 << 20;
-/// The same of one environment.
+/// Maximum size of one environment's local flags as JSON, in bytes.
 pub const MAX_LOCAL_BYTES_PER_ENVIRONMENT: i64 = 64 << 20;
-/// A change that is smaller is not counted: it is no way to fill memory.
+/// Updates whose body is at most this many bytes are not checked against the size limits: they cannot fill memory.
 const UNCOUNTED_CHANGE_BYTES: usize = 4 << 10;
-/// Environments that have local flags.
+/// Maximum number of environments that have local flags.
 pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
 
-/// Who changes a flag, and why.
+/// Author and reason of a change.
 #[derive(Debug, Clone, Copy)]
 pub struct By<'b> {
     pub actor: &'b str,
     pub reason: Option<&'b str>,
 }
 
-/// Which flag a call is about.
+/// Flag that a request is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     pub environment: &'a str,
     pub name: &'a str,
-    /// What the caller has seen of it.
+    /// Revisions that the caller expects the flag to have.
     pub expected: &'a Expected,
 }
 
-/// The revision that a flag must have for a change to be made.
+/// Condition on the current revision for a change to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Expected {
     #[default]
@@ -47,15 +48,15 @@ pub enum Expected {
     OneOf(Vec<i64>),
 }
 
-/// A change that was made, and will be in force whatever happens.
+/// A change that was committed. It comes into force even if this process stops.
 #[derive(Debug, Clone)]
 pub struct Done {
     pub environment: String,
     pub name: String,
     pub revision: i64,
-    /// It is in force here, and was announced.
+    /// Whether the change is in force on this instance and was announced to the leader.
     pub in_force: bool,
-    /// What is perhaps not meant.
+    /// Parts of the flag that may be unintended.
     pub warnings: Vec<String>,
 }
 
@@ -69,7 +70,7 @@ impl Expected {
 }
 
 impl Manager {
-    /// Makes a local flag, as [`local::created`] has read it.
+    /// Creates a local flag, as parsed by [`local::created`].
     pub async fn create(
         &self,
         environment: &str,
@@ -109,7 +110,8 @@ impl Manager {
         }
         let wanted = wanted(environment, name, ChangeKind::Updated, by);
         let related = change.names("depends_on");
-        // Held until the flag is written, so that compiling it once more in the transaction takes no time.
+        // Kept alive until the flag is written: compiling it again inside the transaction then uses shared data and is
+        // fast.
         let (mut warnings, mut compiled) = (Vec::new(), None);
         if let Some(before) = records.find(environment, name).await?
             && expected.holds(before.revision)
@@ -146,8 +148,8 @@ impl Manager {
         }
     }
 
-    /// Deletes a local flag; what is known of its past stays. `shadowed`: though Unleash's of the same name is in
-    /// force, and stays so.
+    /// Deletes a local flag; its evaluations and change log are kept. With `shadowed`, deletes it although a flag of
+    /// Unleash with the same name is in force.
     pub async fn delete(&self, asked: Asked<'_>, shadowed: bool, by: By<'_>) -> Result<Done, ManageError> {
         let Asked { environment, name, expected } = asked;
         let records = self.records()?;
@@ -168,7 +170,8 @@ impl Manager {
             Written::Left(error) => return Err(error),
             Written::Done { revision, before, .. } => (revision, before),
         };
-        // That it is not in force says that it is gone only if it was in force before, or never could be.
+        // Not being in force proves the deletion only if this instance had seen the flag before, or if a flag of
+        // another source is in force.
         let was = before.is_some_and(|before| seen.has(before));
         let gone = was || matches!(seen, Standing::Elsewhere(..));
         let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
@@ -182,7 +185,7 @@ impl Manager {
         })
     }
 
-    /// Deletes a local flag, in force or not, without waiting until that is so everywhere.
+    /// Deletes a local flag, whether or not it is in force, without waiting until the deletion is in force.
     pub(super) async fn remove(&self, asked: Asked<'_>, by: By<'_>) -> Result<(), ManageError> {
         let Asked { environment, name, expected } = asked;
         let wanted = wanted(environment, name, ChangeKind::Deleted, by);
@@ -199,8 +202,8 @@ impl Manager {
         }
     }
 
-    /// Whether its parents are there, and none depends on it: the local ones as the database has them, the others as they
-    /// are in force.
+    /// Checks that the flag's parents exist and that the dependencies have no cycle. Local flags are taken from the
+    /// database, all others from the snapshot in force.
     pub(super) fn check_parents(
         &self,
         Wanted { environment, name, .. }: Wanted<'_>,
@@ -230,7 +233,7 @@ impl Manager {
         }
     }
 
-    /// Tells the leader, and waits until the revision is in force here.
+    /// Sends a hint to the leader and waits until the revision is in force on this instance.
     pub(super) async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
         let Wanted { environment, name, .. } = wanted;
         let in_force = self.wait_until(environment, name, |now| now.has(revision));
@@ -242,7 +245,7 @@ impl Manager {
         Done { environment, name, revision, in_force, warnings: Vec::new() }
     }
 
-    /// Losing it costs time only: the leader looks by itself too.
+    /// Sends a hint to the leader. If it is lost, the change only takes longer: the leader also polls.
     async fn hint(&self, wanted: Wanted<'_>) {
         let Wanted { environment, name, kind, .. } = wanted;
         if let Err(error) = self.hints.local(kind, environment, name).await {
@@ -264,16 +267,17 @@ impl Manager {
         }
     }
 
-    /// Fails while nobody here can tell whose a flag is.
+    /// The definition in force. An error while this instance has not loaded the flags, because it cannot know who
+    /// manages the flag.
     pub(super) fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
         if self.store.is_ready() { Ok(self.standing(environment, name)) } else { Err(ManageError::NotReady) }
     }
 }
 
-/// Why an update wrote nothing.
+/// Reason why an update wrote nothing.
 enum Left {
     Error(ManageError),
-    /// The flag says so already.
+    /// The flag already has the given values. Holds its revision.
     Same(i64),
 }
 
@@ -286,18 +290,18 @@ pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Res
     if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
 }
 
-/// What a flag's document takes as JSON.
+/// Size of a flag's document as JSON, in bytes.
 pub(super) fn size(flag: &LocalFlag) -> usize {
     serde_json::to_vec(flag).map_or(0, |document| document.len())
 }
 
-/// Whether a local flag of so many bytes may be made in the environment.
+/// Checks the limits for a new local flag of `bytes` bytes in the environment.
 pub(super) async fn has_room(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
     let count = records.count(environment).await?;
     may_be_made(&count).and_then(|()| may_grow(&count, bytes))
 }
 
-/// Whether a local flag of the environment may become larger by so many bytes.
+/// Checks the limits for an update that adds up to `bytes` bytes to a local flag.
 async fn has_room_for_bytes(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
     may_grow(&records.count(environment).await?, bytes)
 }
@@ -352,7 +356,7 @@ mod tests {
         assert!(may_be_made(&full).is_err());
         assert!(may_grow(&full, 1).is_err());
         assert!(may_grow(&full, 0).is_ok());
-        // Another environment still has room.
+        // Another environment is not affected.
         let other = LocalCount { flags_here: 0, bytes_here: 0, ..full };
         assert!(may_be_made(&other).is_ok() && may_grow(&other, 1_000).is_ok());
         let all = LocalCount { flags: MAX_LOCAL_FLAGS, bytes: MAX_LOCAL_BYTES, ..other };

@@ -1,4 +1,4 @@
-//! Removing local flags that have been archived for long. What is known of their past stays.
+//! Removal of local flags that were archived long ago. Their evaluations and change log are kept.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::shutdown::Shutdown;
 use super::change::{Asked, By, Expected};
 use super::{ManageError, Manager};
 
-/// Flags that one call removes.
+/// Maximum flags that one call removes.
 const REMOVED_MAX: usize = 1_000;
-/// Local flags that are looked at.
+/// Maximum local flags that are read.
 const FLAGS_MAX: i64 = 20_000;
 
-/// What a cleanup found, and did.
+/// Result of a cleanup.
 #[derive(Debug, Serialize)]
 pub struct Cleaned {
     pub dry_run: bool,
     pub older_than_days: u32,
-    /// Those that were removed, or would be.
+    /// Flags that were removed, or would be removed.
     pub flags: Vec<CleanedFlag>,
-    /// There are more than one call removes.
+    /// Whether there are more flags than one call removes.
     pub more: bool,
 }
 
@@ -35,11 +35,11 @@ pub struct CleanedFlag {
     pub archived_at: DateTime<Utc>,
     pub revision: i64,
     pub removed: bool,
-    /// Why it was not removed.
+    /// Reason why the flag was not removed.
     pub error: Option<String>,
 }
 
-/// When nobody is busy with flags.
+/// Time of day (UTC) of the nightly cleanup, outside working hours.
 const NIGHT: NaiveTime = match NaiveTime::from_hms_opt(3, 0, 0) {
     Some(night) => night,
     None => NaiveTime::MIN,
@@ -52,7 +52,7 @@ const FLAGS: &str = "SELECT environment, name, revision, document::text, updated
 type Row = (String, String, i64, String, DateTime<Utc>);
 
 impl Manager {
-    /// Removes what was archived more than so many days ago; of `environments`, or of all.
+    /// Removes flags that were archived more than `older_than_days` days ago, in `environments` or in all.
     pub async fn cleanup(
         &self,
         environments: Option<&[&str]>,
@@ -72,7 +72,7 @@ impl Manager {
         flags.truncate(REMOVED_MAX);
         if !dry_run {
             for flag in &mut flags {
-                // Not if somebody has touched it meanwhile.
+                // Not removed if it was changed since it was read.
                 let expected = Expected::OneOf(vec![flag.revision]);
                 let asked = Asked { environment: &flag.environment, name: &flag.name, expected: &expected };
                 match self.remove(asked, by).await {
@@ -85,7 +85,7 @@ impl Manager {
     }
 }
 
-/// Cleans up every night until `shutdown`. Each instance does: who comes second finds nothing to remove.
+/// Runs a cleanup every night until `shutdown`. Every instance does; the second one finds nothing left to remove.
 pub async fn by_night(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
     let reason = format!("archived for more than {older_than_days} days");
     let by = By { actor: "flagstream", reason: Some(&reason) };
@@ -111,7 +111,8 @@ fn until_night(now: DateTime<Utc>) -> Duration {
     (next - now).to_std().unwrap_or(LONGEST)
 }
 
-/// Status and time are its document's; without a time, it was archived when it was changed last.
+/// Reads an archived flag from a row; `None` if it is not archived. Without `archived_at`, the time of its last change
+/// counts.
 fn archived((environment, name, revision, document, updated_at): Row) -> Option<CleanedFlag> {
     let document: serde_json::Value = serde_json::from_str(&document).ok()?;
     let member = |name: &str| document.get(name).and_then(serde_json::Value::as_str);

@@ -1,4 +1,4 @@
-//! Compiling what a call proposes, away from the threads that serve calls.
+//! Compilation of definitions in requests, off the threads that serve requests.
 
 use chrono::Utc;
 use tokio::sync::Semaphore;
@@ -8,21 +8,21 @@ use crate::flag::local::{self, Invalid, LocalFlag};
 
 use super::ManageError;
 
-/// Compilations at once: each may take megabytes, and a good part of a second.
+/// Concurrent compilations. Each can take megabytes of memory and a large part of a second.
 const COMPILATIONS_AT_ONCE: usize = 2;
 
 static TURNS: Semaphore = Semaphore::const_new(COMPILATIONS_AT_ONCE);
 
-/// Does the work on a thread of its own, a few at a time.
+/// Runs `work` on a blocking thread, with limited concurrency.
 pub(super) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ManageError> {
-    // Never closed.
+    // The semaphore is never closed, so this cannot fail.
     let _turn = TURNS.acquire().await;
     tokio::task::spawn_blocking(work).await.map_err(|_| ManageError::Busy("the definition was not checked"))
 }
 
-/// The flag, compiled on a thread of its own. While it is held, compiling it again takes no time.
+/// Compiles the flag on a blocking thread. As long as the result is kept, compiling the flag again is fast.
 pub(super) async fn checked(
     name: &str,
     environment: &str,
@@ -32,13 +32,13 @@ pub(super) async fn checked(
     apart(move || compile(&name, &environment, &flag)).await?
 }
 
-/// The flag, if it can be compiled and is not too large.
+/// Compiles the flag. An error if it is invalid or too large.
 pub(super) fn compile(name: &str, environment: &str, flag: &LocalFlag) -> Result<CompiledFlag, ManageError> {
     let definition = local::feature(name, flag, i64::MAX, Utc::now()).to_string();
     let invalid = |field: String, message: String| Invalid { field, message, malformed: false };
     let compiled = CompiledFlag::compile(environment, 0, &definition)
         .map_err(|error| ManageError::Invalid(vec![invalid(error.field, error.message)]))?;
-    // Of a flag that comes from here nothing may be left out.
+    // A problem that only disables part of a flag is an error for a flag created here.
     let problems = compiled.problems().map(|problem| {
         let (field, message) = problem.split_once(": ").unwrap_or(("rules", problem));
         invalid(field.to_owned(), message.to_owned())
@@ -52,7 +52,7 @@ pub(super) fn compile(name: &str, environment: &str, flag: &LocalFlag) -> Result
 mod tests {
     use super::*;
 
-    /// One thread serves all calls here: it goes on while a definition is compiled, and a compilation waits for its turn.
+    /// The runtime has a single thread, which must stay responsive while a compilation blocks another one.
     #[tokio::test(flavor = "current_thread")]
     async fn the_thread_that_serves_calls_goes_on_while_something_is_compiled() {
         let (release, released) = std::sync::mpsc::channel::<()>();

@@ -1,23 +1,23 @@
-//! Why a call came to nothing.
+//! Errors of management requests.
 
 use crate::database::DatabaseError;
 use crate::feed::LookError;
 use crate::flag::local::Invalid;
 use crate::kill::KillError;
 
-/// Nothing was changed, unless it says so.
+/// Reason why a management request failed. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum ManageError {
     #[error("what was sent is not right")]
     Invalid(Vec<Invalid>),
     #[error("local flags need a database, and DATABASE_URL is not set")]
     NoDatabase,
-    /// Where this happens during a commit, the change may have been made.
+    /// If the connection was lost during the commit, the change may have been made.
     #[error("the database does not answer: {0}")]
     Database(DatabaseError),
     #[error("the flags in force are not known here yet")]
     NotReady,
-    /// Too much of the kind is being done; what it is.
+    /// Too many concurrent operations of this kind. Holds its name.
     #[error("{0}: too many at once, retry later")]
     Busy(&'static str),
     #[error("there is no flag of this name in this environment")]
@@ -52,7 +52,7 @@ impl From<sqlx::Error> for ManageError {
 }
 
 impl ManageError {
-    /// One field that makes no sense.
+    /// Error for one invalid field.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![Invalid { field: field.to_owned(), message: message.into(), malformed: false }])
     }

@@ -1,4 +1,4 @@
-//! A flag's past: its evaluations, and its changes.
+//! History of a flag: its evaluations and its changes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,22 +13,22 @@ use crate::database::{on_pool, text_of};
 use super::standing::Standing;
 use super::{ManageError, Manager};
 
-/// An evaluation, as it was audited.
+/// A recorded evaluation.
 #[derive(Debug, Serialize)]
 pub struct Evaluated {
     pub id: i64,
     pub flag_name: String,
-    /// `None` also for callers who may not see for whom it was.
+    /// `None` without a user, and for callers that may not see users.
     pub user_id: Option<String>,
-    /// `None` where the caller may not see it, and where it is larger than `HISTORY_CONTEXT_BYTES`.
+    /// `None` if the caller may not see it, or if it is larger than `HISTORY_CONTEXT_BYTES`.
     pub context: Option<Box<RawValue>>,
-    /// The size of a context that is too large to be shown.
+    /// Size in bytes of a context that is too large to be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context_bytes: Option<usize>,
-    /// Of boolean evaluations.
+    /// Result of an evaluation as a boolean.
     pub result: Option<bool>,
     pub variant: Option<String>,
-    /// Of all others.
+    /// Value of an evaluation as any other type.
     pub evaluated_value: Option<Box<RawValue>>,
     pub environment: String,
     pub evaluated_at: DateTime<Utc>,
@@ -36,15 +36,15 @@ pub struct Evaluated {
     pub flag_version: Option<i64>,
 }
 
-/// A change of a flag: made here, seen from where the flag is managed, or of its kill switch.
+/// A change of a flag: made through this API, observed at the flag's source, or a change of its kill switch.
 #[derive(Debug, Serialize)]
 pub struct FlagChanged {
-    /// The local flag's revision since then.
+    /// Revision of the local flag after the change.
     pub revision: Option<i64>,
-    /// The version in force since then, where the change came with one.
+    /// Version that the change put into force, if known.
     pub version: Option<i64>,
     pub action: String,
-    /// Where it was made: `local`, `unleash`, `file`, or `override` for the kill switch.
+    /// Origin of the change: `local`, `unleash`, `file`, or `override` for the kill switch.
     pub source: String,
     pub actor: String,
     pub reason: Option<String>,
@@ -53,35 +53,35 @@ pub struct FlagChanged {
     pub changed_at: DateTime<Utc>,
 }
 
-/// What one answer of evaluations holds at most; it ends earlier than asked for, and the next one goes on.
+/// Upper bound of the evaluations in one response, in bytes. A page ends early when it is reached.
 pub const HISTORY_BYTES: usize = 16 << 20;
-/// Contexts that are larger are left out.
+/// Contexts that are larger, in bytes, are left out.
 pub const HISTORY_CONTEXT_BYTES: usize = 64 << 10;
-/// What an evaluation holds beside its context and its value.
+/// Estimated size of an evaluation without its context and value, in bytes.
 const EVALUATED_BYTES: usize = 512;
 
-/// A part of a flag's evaluations, the last one first.
+/// A page of a flag's evaluations, newest first.
 #[derive(Debug)]
 pub struct Evaluations {
     pub evaluations: Vec<Evaluated>,
-    /// Where earlier ones begin; `None`: there are none.
+    /// Position of the next page; `None` on the last page.
     pub next: Option<Before>,
 }
 
-/// A place among the evaluations of a flag: what comes before this one.
+/// Position in the evaluations of a flag. The next page begins with the evaluation before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
     pub evaluated_at: DateTime<Utc>,
     pub id: i64,
 }
 
-/// Which evaluations of a flag are asked for, and what of them.
+/// Selection of a flag's evaluations.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryWanted {
     pub limit: u32,
-    /// Earlier ones than this.
+    /// Only evaluations before this position.
     pub before: Option<Before>,
-    /// With user ids and contexts.
+    /// Whether user ids and contexts are included.
     pub with_users: bool,
 }
 
@@ -114,8 +114,8 @@ const EVALUATIONS_BEFORE: &str =
     FROM feature_flag_evaluations WHERE flag_name = $1 AND environment = $2
         AND evaluated_at <= $4::timestamptz AND (evaluated_at < $4::timestamptz OR id < $5)
     ORDER BY evaluated_at DESC, id DESC LIMIT $3";
-/// The change log has what was done here. What was seen from elsewhere are the versions, each with the one before it: they
-/// are not written twice.
+/// The change log holds the changes made here. Changes observed at a flag's source are derived from consecutive
+/// versions instead of being stored twice.
 const CHANGES: &str = "SELECT revision, version, action, source, actor, reason, before::text, after::text, changed_at
     FROM (
         SELECT CASE WHEN change_id IS NULL THEN id END AS revision, version, action,
@@ -159,8 +159,8 @@ type ChangeRow = (
 );
 
 impl Manager {
-    /// The latest evaluations of a flag, the last one first. Of flags that were deleted, and of unknown ones that
-    /// somebody asked for, too.
+    /// Returns the latest evaluations of a flag, newest first. Also works for deleted flags, and for unknown names that
+    /// were evaluated.
     pub async fn history(
         &self,
         environment: &str,
@@ -168,7 +168,7 @@ impl Manager {
         wanted: HistoryWanted,
     ) -> Result<Evaluations, ManageError> {
         let database = &self.records()?.database;
-        // One more than asked for says whether there are more.
+        // One row more than requested shows whether there is another page.
         let limit = i64::from(wanted.limit) + 1;
         let (mut evaluations, mut next, mut bytes) = (Vec::new(), None, 0);
         on_pool!(database, |pool, sql| {
@@ -177,7 +177,7 @@ impl Manager {
             if let Some(before) = wanted.before {
                 question = question.bind(text_of(before.evaluated_at)).bind(before.id);
             }
-            // Row by row: a page of large contexts is never in memory at once.
+            // Rows are streamed, so that a page of large contexts is never in memory as a whole.
             let mut rows = question.fetch(pool);
             while let Some(row) = rows.try_next().await? as Option<EvaluationRow> {
                 let evaluated = evaluated(row, environment, name, wanted.with_users)?;
@@ -197,7 +197,7 @@ impl Manager {
         Ok(Evaluations { evaluations, next })
     }
 
-    /// The latest changes of a flag, the last one first.
+    /// Returns the latest changes of a flag, newest first.
     pub async fn changes(
         &self,
         environment: &str,
@@ -230,7 +230,7 @@ impl Evaluated {
         Before { evaluated_at: self.evaluated_at, id: self.id }
     }
 
-    /// About what it takes in an answer.
+    /// Approximate size in a response, in bytes.
     fn bytes(&self) -> usize {
         let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |value| value.get().len());
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -1,4 +1,4 @@
-//! Killing a flag and bringing it back: of any flag in force, wherever it is managed, with or without a database.
+//! Kills and restores any flag in force, wherever it is managed, with or without a database.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,22 +9,22 @@ use crate::message::kill_switch::{KillSwitch, Position};
 use super::standing::Standing;
 use super::{ManageError, Manager};
 
-/// A switch that was turned, and will be so in force whatever happens.
+/// A kill switch that was set or cleared. The change comes into force even if this process stops.
 #[derive(Debug, Clone, Serialize)]
 pub struct Turned {
     pub name: String,
     pub environment: String,
     pub killed: bool,
-    /// Who killed it, why, and until when; `None` if it is not killed.
+    /// Author, reason and expiry of the kill switch; `None` if the flag is not killed.
     pub kill_switch: Option<Position>,
-    /// What was derived from a lower one is out of date.
+    /// Version of the change. Anything derived from a lower version is out of date.
     pub version: u64,
-    /// It is in force here, and was announced.
+    /// Whether the change is in force on this instance and was announced.
     pub in_force: bool,
 }
 
 impl Manager {
-    /// Kills a flag; or, of one that is killed, changes why and until when.
+    /// Kills a flag. If it is already killed, its reason and expiry are replaced.
     pub async fn kill(
         &self,
         turn: Turn<'_>,
@@ -37,8 +37,8 @@ impl Manager {
         Ok(self.turned(&switch).await)
     }
 
-    /// Brings a killed flag back: what its definition says is in force again. One that is gone can be brought back too,
-    /// before it returns.
+    /// Restores a killed flag: its definition is in force again. Also works for a deleted flag, in case it is created
+    /// again.
     pub async fn restore(&self, turn: Turn<'_>) -> Result<Turned, ManageError> {
         let Turn { environment, flag, .. } = turn;
         let nobody = matches!(self.known_standing(environment, flag)?, Standing::Nobody);
@@ -49,7 +49,7 @@ impl Manager {
         Ok(self.turned(&switch).await)
     }
 
-    /// The switch of a flag, while it is on.
+    /// Kill switch of the flag, if it is set.
     pub(super) fn kill_switch(&self, environment: &str, name: &str) -> Option<Position> {
         let switches = self.store.switches();
         switches.get(format!("{environment}/{name}").as_str())?.position(Utc::now())

@@ -1,4 +1,4 @@
-//! Flags, one or a page of them.
+//! Reading one flag or a page of flags.
 
 use chrono::{TimeDelta, Utc};
 
@@ -9,38 +9,38 @@ use super::shown::{Shown, View, view};
 use super::standing::Standing;
 use super::{ManageError, Manager};
 
-/// The order of a list.
+/// Order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
     Name,
-    /// Those that were never evaluated come first, then those whose last evaluation is longest ago.
+    /// Flags that were never evaluated first, then by last evaluation, oldest first.
     LastEvaluatedAt,
 }
 
-/// Which flags are asked for.
+/// Selection of flags.
 #[derive(Debug, Clone, Copy)]
 pub struct ListAsked<'a> {
-    /// `None`: all.
+    /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
-    /// Only those that were not evaluated in so many days; `None`: all.
+    /// Only flags that were not evaluated in the last so many days; `None`: all.
     pub unused_days: Option<u32>,
     pub sort: Sort,
     pub limit: u32,
     pub offset: u32,
 }
 
-/// Some of all flags.
+/// A page of flags.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Page {
     pub items: Vec<Shown>,
-    /// Of all pages.
+    /// Number of flags on all pages.
     pub total: i64,
     pub limit: u32,
     pub offset: u32,
 }
 
 const ONE: &str = view!("WHERE f.environment = $1 AND f.name = $2");
-/// Those that are in the cache, or local and not deleted.
+/// Selects flags that are in the flag cache, or are local and not deleted.
 const SOME: &str = view!(
     "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
         AND ($5::timestamptz IS NULL OR f.last_evaluated_at IS NULL OR f.last_evaluated_at < $5::timestamptz)
@@ -66,17 +66,18 @@ const COUNT: &str = "SELECT count(*)
                 AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))";
 const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-/// Between names of environments, which have no control characters: neither database takes a list in the same way.
+/// Separator of environment names, which contain no control characters. The two databases have no common way to bind a
+/// list.
 const BETWEEN: &str = "\n";
 
 impl Manager {
-    /// One flag, wherever it is managed.
+    /// Returns one flag, wherever it is managed.
     pub async fn get(&self, environment: &str, name: &str) -> Result<Shown, ManageError> {
         self.records()?;
         let found = self.view(environment, name).await?;
         let in_force = !matches!(self.standing(environment, name), Standing::Nobody);
         let found = match found {
-            // In force, and the sink has yet to write it down.
+            // The flag is in force, but the audit sink has not written its row yet.
             None if in_force => {
                 let records = self.records()?;
                 on_pool!(&records.database, |pool, sql| {
@@ -89,7 +90,7 @@ impl Manager {
         found.and_then(|view| self.show(view)).ok_or(ManageError::Unknown)
     }
 
-    /// A page of flags.
+    /// Returns a page of flags.
     pub async fn list(&self, asked: ListAsked<'_>) -> Result<Page, ManageError> {
         let database = &self.records()?.database;
         let ListAsked { environments, unused_days, sort, limit, offset } = asked;
@@ -121,7 +122,7 @@ impl Manager {
     }
 }
 
-/// Each name between two separators.
+/// Joins the names, each between two separators.
 fn among(names: &[&str]) -> String {
     names.iter().flat_map(|name| [BETWEEN, name, BETWEEN]).collect()
 }

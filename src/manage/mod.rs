@@ -1,14 +1,14 @@
-//! Management of flags: local flags are created, changed and deleted here; all flags are listed.
+//! Management of flags: creates, changes and deletes local flags, and lists all flags.
 //!
 //! ```text
-//!  call ─► database (flag, change log: one transaction) ─► hint ─► leader: look, diff, one Kafka transaction
-//!            │ the truth about local flags                             │
-//!            └── answered ◄── in force in our own store ◄── definition ┘
+//!  request ─► database (flag, change log: one transaction) ─► hint ─► leader: poll, diff, one Kafka transaction
+//!                │ source of truth for local flags                         │
+//!                └── response ◄── in force in this process ◄── definition ◄┘
 //! ```
 //!
-//! A call is answered as done when the definition made from its very revision is in force here; until then it is
-//! accepted, no more. What was committed comes into force whatever happens to the call or to the hint: the leader
-//! also looks by itself. Nothing here knows about HTTP.
+//! A request is reported as done when the definition made from its revision is in force on this instance, and as
+//! accepted until then. A committed change comes into force even if the request or the hint is lost, because the leader
+//! also polls. This module does not depend on HTTP.
 
 mod change;
 mod cleanup;
@@ -53,7 +53,7 @@ pub use stale::{StaleAsked, StalePage};
 pub use sync::Synced;
 pub use usage::{FlagUsage, Period, Resolution};
 
-/// What the calls share.
+/// State shared by management requests.
 #[derive(Debug)]
 pub struct Manager {
     config: Arc<Config>,
@@ -63,11 +63,11 @@ pub struct Manager {
     pub hints: Hints,
     switches: Arc<KillSwitches>,
     experiments: Option<Experiments>,
-    /// One preview at a time: each holds evaluations and definitions.
+    /// Limits previews to one at a time, because each holds evaluations and definitions in memory.
     previews: Semaphore,
-    /// Places for those that wait for their turn, and the one whose turn it is.
+    /// Limits the previews that run or wait.
     preview_places: Semaphore,
-    /// Of flags that are managed elsewhere.
+    /// Sources of flags that are not local.
     origins: Vec<Origin>,
 }
 
@@ -89,7 +89,7 @@ impl Manager {
         Self { config, store, records, hints, switches, experiments, previews, preview_places, origins }
     }
 
-    /// The store that its calls wait for.
+    /// Store whose changes the requests wait for.
     pub fn store(&self) -> Arc<Store> {
         Arc::clone(&self.store)
     }
@@ -102,7 +102,7 @@ impl Manager {
         self.records.as_ref().ok_or(ManageError::NoDatabase)
     }
 
-    /// Where the flags of an environment are managed that are not local.
+    /// Name of the system or file that manages flags of `source` in an environment, for error messages.
     fn place(&self, environment: &str, source: Source) -> String {
         let here = |origin: &&Origin| origin.environment() == Some(environment) && origin.source() == source;
         match (self.origins.iter().find(here), source) {

@@ -1,4 +1,4 @@
-//! What a proposed definition would change: the last evaluations of a flag, with it. Nothing is written.
+//! Preview of a proposed definition: repeats the latest evaluations of a flag with it. Writes nothing.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::replay::{
 
 use super::{ManageError, Manager, compile};
 
-/// Previews that are computed or wait for their turn; further ones are refused.
+/// Maximum previews that run or wait. Further ones are refused.
 pub(super) const MAX_PREVIEWS: usize = 4;
 
-/// What is proposed: JSON texts.
+/// Proposed definition as JSON.
 #[derive(Debug, Clone, Copy)]
 pub enum Proposed<'p> {
-    /// A feature of Unleash's client API.
+    /// A feature in the format of Unleash's client API.
     Unleash(&'p str),
     /// A local flag.
     Local(&'p str),
 }
 
-/// The same, for another thread.
+/// Owned form of [`Proposed`], to be sent to another thread.
 enum OwnedProposed {
     Unleash(String),
     Local(String),
@@ -55,7 +55,7 @@ pub struct Preview {
 }
 
 impl Manager {
-    /// The last `count` evaluations of a flag with a proposed definition. One such question is answered at a time.
+    /// Repeats the last `count` evaluations of a flag with a proposed definition. Only one preview runs at a time.
     pub async fn preview(
         &self,
         environment: &str,
@@ -66,7 +66,7 @@ impl Manager {
         let database = &self.records()?.database;
         let now = Utc::now();
         let _place = self.preview_places.try_acquire().map_err(|_| ManageError::Busy("previews"))?;
-        // Never closed.
+        // The semaphore is never closed, so this cannot fail.
         let _turn = self.previews.acquire().await;
         let (expected, text) = ((environment.to_owned(), name.to_owned()), OwnedProposed::of(proposed));
         let read = move || read(&expected.0, &expected.1, text.borrowed(), now);

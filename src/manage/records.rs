@@ -1,4 +1,4 @@
-//! The tables of local flags: the truth about them.
+//! Tables of local flags, which are the source of truth for them.
 
 mod relations;
 
@@ -10,10 +10,11 @@ use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::flag::local::{Family, LocalFlag};
 use crate::message::change::ChangeKind;
 
-/// A deletion is told by name for this long; what is deleted unseen for longer is a flag that went missing.
+/// For this many days a deleted flag is reported to the feeder as deleted. After that its absence counts as a missing
+/// flag and goes through the deletion guard.
 const DELETED_SHOWN_DAYS: i64 = 30;
 
-/// A handle on the tables; clones share it.
+/// Access to the tables. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Records {
     pub(super) database: Database,
@@ -33,7 +34,7 @@ pub struct LocalRow {
     pub deleted: bool,
 }
 
-/// A local flag as it stands.
+/// Current state of a local flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
     pub flag: LocalFlag,
@@ -43,31 +44,31 @@ pub struct Local {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A change on its way into the tables.
+/// A change to be written.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'w> {
     pub environment: &'w str,
     pub name: &'w str,
     pub kind: ChangeKind,
-    /// In the words of the change log.
+    /// Name of the action in the change log.
     pub action: &'static str,
     pub actor: &'w str,
     pub reason: Option<&'w str>,
 }
 
-/// What there is to do, now that the row is locked.
+/// Decision taken while the row is locked.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 pub enum Decision<E> {
-    /// `None`: it is deleted.
+    /// Writes the flag; `None` deletes it.
     Write(Option<LocalFlag>),
     Leave(E),
 }
 
-/// What came of it.
+/// Result of a change.
 #[derive(Debug)]
 pub enum Written<E> {
-    /// The flag's revision now, and the one that it had.
+    /// Revision after the change and before it.
     Done {
         revision: i64,
         before: Option<i64>,
@@ -78,13 +79,13 @@ pub enum Written<E> {
 type Row = (i64, String, String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
 type FeedRow = (String, String, i64, String, String, DateTime<Utc>, bool);
 
-/// How many local flags there are, and what their documents take.
+/// Number and total size of local flags.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LocalCount {
     pub flags: i64,
     pub environments: i64,
     pub bytes: i64,
-    /// Of one environment.
+    /// Number of flags in one environment.
     pub flags_here: i64,
     pub bytes_here: i64,
 }
@@ -94,19 +95,19 @@ impl Records {
         Self { database, migrated }
     }
 
-    /// Waits until the tables are there.
+    /// Waits until the tables exist.
     pub async fn ready(&self) {
-        // An error means that the process stops.
+        // An error means that the process is stopping.
         let _ = self.migrated.clone().wait_for(|migrated| *migrated).await;
     }
 
-    /// A number that grows with every change that is committed, in whatever order these are.
+    /// Returns a number that grows with every committed change, in any order of commits.
     pub async fn mark(&self) -> Result<i64, DatabaseError> {
         let question = "SELECT coalesce(sum(revision), 0)::bigint FROM local_flags";
         Ok(on_pool!(&self.database, |pool, sql| sqlx::query_scalar(sql(question)).fetch_one(pool).await?))
     }
 
-    /// All local flags, and what was deleted lately.
+    /// Returns all local flags, and those that were deleted recently.
     pub async fn all(&self) -> Result<Vec<LocalRow>, DatabaseError> {
         let question = "SELECT environment, name, revision, document::text, actor, updated_at, deleted_at IS NOT NULL
             FROM local_flags WHERE deleted_at IS NULL OR deleted_at > $1::timestamptz ORDER BY environment, name";
@@ -127,7 +128,7 @@ impl Records {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// How many local flags there are, and how large they are: in all environments, and in this one.
+    /// Returns the number and size of local flags, in all environments and in this one.
     pub async fn count(&self, environment: &str) -> Result<LocalCount, DatabaseError> {
         let question = "SELECT count(*), count(DISTINCT environment), coalesce(sum(bytes), 0)::bigint,
                 coalesce(sum(here), 0)::bigint, coalesce(sum(here * bytes), 0)::bigint
@@ -142,8 +143,8 @@ impl Records {
         Ok(LocalCount { flags, environments, bytes, flags_here, bytes_here })
     }
 
-    /// Changes a flag as `decide` says, which sees it as it stands (`None`: there is none) while nobody else can
-    /// change it; the change log gets its entry in the same transaction.
+    /// Changes a flag as `decide` says. The row is locked while `decide` sees the current flag (`None`: it does not
+    /// exist). The change log entry is written in the same transaction.
     pub async fn change<E>(
         &self,
         wanted: Wanted<'_>,
@@ -152,8 +153,8 @@ impl Records {
         self.change_among(wanted, false, |before, _| decide(before)).await
     }
 
-    /// The same; with `related`, `decide` sees the environment's local flags too, of which none can change meanwhile in
-    /// what it depends on.
+    /// Changes a flag like [`Self::change`]. With `related`, `decide` also gets the environment's local flags and their
+    /// dependencies, which cannot change until the transaction ends.
     pub async fn change_among<E>(
         &self,
         wanted: Wanted<'_>,
@@ -170,7 +171,7 @@ impl Records {
                 family = relations::read(rows.fetch_all(&mut *transaction).await?);
             }
             if kind == ChangeKind::Created {
-                // A row to lock: a deleted flag, as long as nobody else knows better.
+                // Inserts a row that can be locked. It is marked as deleted until the flag is written.
                 sqlx::query(sql(PLACE))
                     .bind(environment)
                     .bind(name)
@@ -225,7 +226,7 @@ impl Records {
         }))
     }
 
-    /// The flag as it stands.
+    /// Returns the current state of a flag.
     pub async fn find(&self, environment: &str, name: &str) -> Result<Option<Local>, DatabaseError> {
         let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_as(sql(FIND)).bind(environment).bind(name).fetch_optional(pool).await?
@@ -251,10 +252,10 @@ const SET: &str =
         updated_at = $6::timestamptz, created_at = CASE WHEN $7 THEN $6::timestamptz ELSE created_at END,
         deleted_at = CASE WHEN $8 THEN $6::timestamptz END
     WHERE environment = $1 AND name = $2";
-/// What the flag cache has beside it: its number, and how often it was evaluated.
+/// Adds the flag to the flag cache, which assigns its id and holds its evaluation count.
 const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-/// `None`: deleted.
+/// Reads a row; `None` if the flag is deleted.
 fn read(
     (revision, document, actor, created_at, updated_at, deleted_at): Row,
 ) -> Result<Option<Local>, sqlx::Error> {

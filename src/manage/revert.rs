@@ -1,4 +1,4 @@
-//! Bringing a local flag back to what it said before.
+//! Restores an earlier state of a local flag.
 
 use chrono::Utc;
 
@@ -10,16 +10,16 @@ use super::change::{Asked, By, Done, current, has_room, size, wanted};
 use super::records::{Decision, Wanted, Written};
 use super::{ManageError, Manager, compile};
 
-/// The state to go back to.
+/// State to restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// As a change of the flag left it, from the change log.
+    /// State after a change in the change log.
     Revision(i64),
-    /// As the definition of that version had it.
+    /// State of the definition with this version.
     Version(i64),
 }
 
-/// Why nothing was written.
+/// Reason why nothing was written.
 enum Left {
     Error(ManageError),
     Same(i64),
@@ -31,8 +31,8 @@ const VERSION: &str = "SELECT definition::text FROM feature_flag_versions
     WHERE environment = $1 AND name = $2 AND version = $3 AND source = 'local'";
 
 impl Manager {
-    /// Makes a local flag what it was: one more change, of which the log says that it went back. A flag that was deleted
-    /// is made again.
+    /// Restores an earlier state of a local flag as a new change with the action `reverted`. A deleted flag is created
+    /// again.
     pub async fn revert(&self, asked: Asked<'_>, target: Target, by: By<'_>) -> Result<Done, ManageError> {
         let Asked { environment, name, expected } = asked;
         let records = self.records()?;
@@ -55,13 +55,13 @@ impl Manager {
                 },
             };
             if flag.status == Status::Archived {
-                // It counts from now, unless it is archived already.
+                // The archival time is now, unless the flag is already archived.
                 flag.archived_at = before.and_then(|it| it.flag.archived_at).or_else(|| Some(Utc::now()));
             }
             if let Some(before) = before.filter(|before| before.flag == flag) {
                 return Decision::Leave(Left::Same(before.revision));
             }
-            // What it depended on may be gone, or depend on it by now.
+            // Parents of the earlier state may have been deleted, or may depend on this flag by now.
             match self.check_parents(wanted, &flag, family) {
                 Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(Left::Error(error)),

@@ -1,4 +1,4 @@
-//! A flag as it is shown: from the flag cache, the local flags, and what is in force.
+//! Representation of a flag in responses, combined from the flag cache, the local flags and the snapshot in force.
 
 mod model;
 
@@ -19,20 +19,20 @@ use super::standing::Standing;
 
 pub use model::Model;
 
-/// A flag. The first nine members are the contract's.
+/// A flag. The first nine members are fixed by the API contract.
 #[derive(Debug, Clone, Serialize)]
 pub struct Shown {
     pub id: i64,
     pub name: String,
     pub description: Option<String>,
-    /// Of a flag that is managed elsewhere: switched on, and a strategy lets somebody through.
+    /// Whether the flag can be on. A flag managed elsewhere must be switched on and have a strategy that can match.
     pub is_enabled: bool,
     pub environment: String,
     pub evaluation_count: i64,
     pub last_evaluated_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Switched on in its environment, whatever its strategies say.
+    /// Whether the flag is switched on in its environment, whatever its strategies say.
     pub is_switched_on: bool,
     pub r#type: Option<String>,
     pub rollout_percentage: Option<String>,
@@ -40,26 +40,26 @@ pub struct Shown {
     pub owner: Option<String>,
     pub tags: Vec<String>,
     pub project: Option<String>,
-    /// Where it is managed.
+    /// System that manages the flag.
     pub source: &'static str,
-    /// Of the definition in force.
+    /// Version of the definition in force.
     pub version: Option<i64>,
-    /// Whether what is shown is in force.
+    /// Whether the shown state is in force.
     pub in_force: bool,
-    /// Of a local flag; `ETag` says the same.
+    /// Revision of a local flag, equal to its `ETag`.
     pub revision: Option<i64>,
     pub updated_by: Option<String>,
     pub unleash_flag_name: Option<String>,
     pub last_synced_at: Option<DateTime<Utc>>,
-    /// The local flag of the same name, which is not in force.
+    /// Local flag of the same name, which is not in force.
     pub shadowed: Option<ShadowedFlag>,
-    /// While it is killed: off for everybody, whatever the rest says.
+    /// Kill switch, while the flag is killed: it is off for every user, whatever the other members say.
     pub kill_switch: Option<Position>,
     #[serde(flatten)]
     pub model: Model,
 }
 
-/// A local flag that waits until another one of its name is gone.
+/// A local flag that is not in force because another flag of the same name is.
 #[derive(Debug, Clone, Serialize)]
 pub struct ShadowedFlag {
     pub description: Option<String>,
@@ -77,16 +77,16 @@ pub struct ShadowedFlag {
     pub model: Model,
 }
 
-/// A row of the flag cache, with the local flag beside it.
+/// A row of the flag cache, joined with the local flag.
 #[derive(Debug)]
 pub(super) struct View {
     shown: Shown,
     local: Option<Local>,
-    /// The cache's own word that there is such a flag.
+    /// Whether the flag cache itself says that the flag exists.
     cached: bool,
 }
 
-/// The columns of a [`View`], without what selects the rows.
+/// Query for the columns of a [`View`]; the argument selects the rows.
 macro_rules! view {
     ($rest:literal) => {
         concat!(
@@ -171,7 +171,7 @@ fn decode<T: DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {
 }
 
 impl Manager {
-    /// The flag of a row; `None` if there is none any more.
+    /// Builds the representation of a row's flag; `None` if the flag no longer exists.
     pub(super) fn show(&self, view: View) -> Option<Shown> {
         let View { mut shown, local, cached } = view;
         shown.kill_switch = self.kill_switch(&shown.environment, &shown.name);
@@ -200,7 +200,7 @@ impl Manager {
     }
 }
 
-/// What is cached of a local flag may lag behind: the flag itself tells.
+/// Overwrites the cached values with those of the local flag, since the cache may lag behind.
 fn show_local(shown: &mut Shown, local: Local) {
     let Local { flag, revision, actor, created_at, updated_at } = local;
     shown.model = Model::of(&flag);

@@ -1,4 +1,4 @@
-//! Flags that somebody should look at: what says so stands in each flag's own row, so that no evaluation is read.
+//! Flags that need attention. Everything needed is in each flag's own row, so no evaluations are read.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,35 +10,35 @@ use crate::message::definition::Source;
 use super::standing::Standing;
 use super::{ManageError, Manager};
 
-/// Flags that are looked at; there are never so many.
+/// Maximum flags that are read, more than a deployment can have.
 const FLAGS_MAX: i64 = 100_000;
 
-/// Why somebody should look at a flag.
+/// Reason why a flag needs attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StaleReason {
-    /// Its `expires_at` has passed.
+    /// The time `expires_at` has passed.
     Expired,
-    /// Unleash says so itself.
+    /// Unleash marked it as stale.
     MarkedStale,
     NeverEvaluated,
-    /// Evaluated, though not in all the days that were asked about.
+    /// Evaluated before, but not in the last `unused_days` days.
     Unused,
-    /// Evaluated, and never off, for all the days that were asked about.
+    /// Evaluated in the last `days` days, and never found off in them.
     AlwaysOn,
     Unowned,
 }
 
-/// Which flags are asked for.
+/// Selection and thresholds.
 #[derive(Debug, Clone, Copy)]
 pub struct StaleAsked<'a> {
-    /// `None`: all.
+    /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
-    /// How long a flag must have been on.
+    /// Number of days for which a flag must have been on to be always on.
     pub days: u32,
-    /// How long ago the last evaluation of an unused flag is, at least.
+    /// Number of days without an evaluation after which a flag is unused.
     pub unused_days: u32,
-    /// Younger ones are left out.
+    /// Leaves out flags that are younger than this.
     pub min_age_days: u32,
     pub limit: u32,
     pub offset: u32,
@@ -54,7 +54,7 @@ pub struct StalePage {
     pub unused_days: u32,
 }
 
-/// A flag, and what speaks against it.
+/// A flag, and why it needs attention.
 #[derive(Debug, Serialize)]
 pub struct StaleFlag {
     pub name: String,
@@ -64,13 +64,13 @@ pub struct StaleFlag {
     pub reasons: Vec<StaleReason>,
     pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
-    /// Of all times.
+    /// Number of evaluations since the flag exists.
     pub evaluation_count: i64,
     pub last_evaluated_at: Option<DateTime<Utc>>,
-    /// As far as it is known, see `outcomes_since`.
+    /// Last evaluation that found the flag off, as far as recorded (see `outcomes_since`).
     pub last_off_at: Option<DateTime<Utc>>,
     pub outcomes_since: Option<DateTime<Utc>>,
-    /// Within the days that were asked about.
+    /// Evaluations within the last `days` days.
     pub evaluations: i64,
     pub enabled: i64,
 }
@@ -99,7 +99,8 @@ type Row = (
 );
 
 impl Manager {
-    /// Flags that are in force and expired, never evaluated, unused, always on, or nobody's.
+    /// Lists flags that are in force and expired, marked stale, never evaluated, unused, always on, or without an
+    /// owner.
     pub async fn stale(&self, asked: StaleAsked<'_>) -> Result<StalePage, ManageError> {
         let database = &self.records()?.database;
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
@@ -131,7 +132,7 @@ impl Manager {
         })
     }
 
-    /// `None`: nothing speaks against it.
+    /// Judges one flag; `None` if it needs no attention.
     fn judge(&self, row: Row, asked: &StaleAsked<'_>, now: DateTime<Utc>) -> Option<StaleFlag> {
         let (
             environment,
@@ -153,7 +154,7 @@ impl Manager {
         let local = document.filter(|_| source == Source::Local);
         let local: Option<Value> = local.and_then(|text| serde_json::from_str(&text).ok());
         let member = |name: &str| local.as_ref().and_then(|local| local.get(name)?.as_str());
-        // What is archived is for the cleanup.
+        // Archived flags are handled by the cleanup.
         if member("status") == Some("archived") {
             return None;
         }

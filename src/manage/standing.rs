@@ -1,4 +1,4 @@
-//! What is in force here of a flag, and waiting for it.
+//! State of a flag in the snapshot in force, and waiting for it to change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::message::definition::Source;
 
 use super::Manager;
 
-/// For a change to be in force: normally well under a tenth of a second, and longer than that where the leader is
-/// just being replaced. Well below the time in which clients give up.
+/// Timeout for a change to come into force. It normally takes well under 100 ms, and longer while a new leader is
+/// elected. The value is well below the timeouts of clients.
 pub(super) const IN_FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whose definition is in force.
+/// Owner of the definition that is in force.
 #[derive(Debug, Clone)]
 pub(super) enum Standing {
-    /// No flag of this name.
+    /// There is no flag of this name.
     Nobody,
-    /// A local flag, of this revision.
+    /// A local flag with this revision.
     Local(Option<i64>, Arc<CompiledFlag>),
     Elsewhere(Source, Arc<CompiledFlag>),
 }
@@ -38,7 +38,7 @@ impl Manager {
         }
     }
 
-    /// Waits until `holds` of what is in force of a flag. `false`: not in time.
+    /// Waits until `holds` is true for the flag in force. Returns `false` on timeout.
     pub(super) async fn wait_until(
         &self,
         environment: &str,
@@ -46,7 +46,7 @@ impl Manager {
         holds: impl Fn(&Standing) -> bool,
     ) -> bool {
         let deadline = Instant::now() + IN_FORCE_PATIENCE;
-        // Subscribed first, so that no change between the look and the wait is missed.
+        // Subscribes first, so that no change between the check and the wait is missed.
         let mut versions = self.store.versions();
         loop {
             versions.mark_unchanged();
@@ -61,12 +61,12 @@ impl Manager {
 }
 
 impl Standing {
-    /// Whether a revision of the local flag, or a later one, is in force.
+    /// Whether this or a later revision of the local flag is in force.
     pub(super) fn has(&self, wanted: i64) -> bool {
         matches!(self, Self::Local(Some(revision), _) if *revision >= wanted)
     }
 
-    /// Whether nothing of a local flag is in force up to this revision.
+    /// Whether no revision of the local flag up to this one is in force.
     pub(super) fn is_rid_of(&self, revision: i64) -> bool {
         !matches!(self, Self::Local(Some(known), _) if *known <= revision)
             && !matches!(self, Self::Local(None, _))

@@ -1,4 +1,4 @@
-//! Looks at the source of an environment's flags now, and waits until what it has is in force.
+//! Reads the source of an environment's flags now, and waits until its flags are in force.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::message::definition::Source;
 use super::standing::IN_FORCE_PATIENCE;
 use super::{ManageError, Manager};
 
-/// What a sync came to.
+/// Result of a sync.
 #[derive(Debug, Clone, Serialize)]
 pub struct Synced {
     pub synced_count: usize,
@@ -23,10 +23,10 @@ pub struct Synced {
     pub admin: bool,
 }
 
-/// What the source has, as it will be in force.
+/// Flags of the source, as they will be in force.
 pub(super) struct Expected {
     pub(super) source: Source,
-    /// Name and checksum.
+    /// Name and checksum of each flag.
     pub(super) flags: Vec<(String, String)>,
     refused: HashSet<String>,
 }
@@ -42,7 +42,7 @@ impl Manager {
             .ok_or_else(|| ManageError::NoSource(environment.to_owned()))?;
         let answer = match origin.look().await? {
             Seen::Answer { answer, .. } => answer,
-            // A clone that never saw anything has nothing to compare with.
+            // Cannot happen: this clone of the source has read nothing before that it could compare with.
             Seen::Unchanged | Seen::Local { .. } => Answer::default(),
         };
         let source = origin.source();
@@ -63,7 +63,7 @@ impl Manager {
         })
     }
 
-    /// What Unleash's Admin API says about its flags; `None` without a token for it.
+    /// Flags from Unleash's Admin API; `None` without a token for it.
     async fn told(&self, origin: &Origin) -> Result<Option<Vec<AdminFlag>>, ManageError> {
         match (origin, &self.config.unleash.admin_token) {
             (Origin::Unleash(unleash), Some(token)) => Ok(Some(unleash.admin_flags(token).await?)),
@@ -112,7 +112,7 @@ fn expect(environment: &str, source: Source, answer: &Answer) -> Expected {
     Expected { source, flags, refused }
 }
 
-/// A flag that is not in force as the source has it, or is though the source has it no longer.
+/// Name of a flag whose definition in force differs from the source's, or that the source no longer has.
 fn missing(snapshot: &Snapshot, environment: &str, expected: &Expected) -> Option<String> {
     let Expected { source, flags, refused } = expected;
     let in_force = snapshot.environment(environment);

@@ -1,4 +1,4 @@
-//! What a sync leaves in the flag cache.
+//! Updates the flag cache after a sync.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use super::standing::Standing;
 use super::sync::Expected;
 use super::{ManageError, Manager};
 
-/// The sink waits for the rows of a transaction.
+/// The audit sink waits for the rows that a transaction has locked.
 const ROWS_PER_TRANSACTION: usize = 200;
 
-/// What nobody tells now stays as it was.
+/// Members that the Admin API does not return keep their values.
 const SYNCED: &str = "INSERT INTO feature_flags AS f (environment, name, is_enabled, source, unleash_flag_name,
         description, type, project, owner, created_at, last_synced_at)
     VALUES ($1, $2, $3, $4, CASE $4 WHEN 'unleash' THEN $2 END, $5, $6, $7, $8, coalesce($9, $10)::timestamptz,
@@ -28,7 +28,7 @@ const SYNCED: &str = "INSERT INTO feature_flags AS f (environment, name, is_enab
         last_synced_at = excluded.last_synced_at
     WHERE f.source IS NULL OR f.source = excluded.source";
 
-/// A row of the cache.
+/// Row of the flag cache.
 struct Row<'r> {
     name: &'r str,
     is_enabled: bool,
@@ -36,7 +36,7 @@ struct Row<'r> {
 }
 
 impl Manager {
-    /// Notes that the flags were looked at, and what was told about them.
+    /// Records the time of the sync, and what the Admin API returned.
     pub(super) async fn note_synced(
         &self,
         environment: &str,
@@ -47,7 +47,7 @@ impl Manager {
             return Ok(());
         };
         let told: HashMap<&str, &AdminFlag> = told.iter().map(|flag| (flag.name.as_str(), flag)).collect();
-        // In the order in which every sink locks them.
+        // Sorted in the order in which the audit sinks lock rows, to avoid deadlocks.
         let mut names: Vec<&str> = expected.flags.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         let row =

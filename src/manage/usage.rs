@@ -1,4 +1,4 @@
-//! How much a flag is used, over time.
+//! Usage of a flag over time.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::database::on_pool;
 
 use super::{ManageError, Manager};
 
-/// How long a bucket is.
+/// Length of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resolution {
@@ -19,7 +19,7 @@ pub enum Resolution {
     Day,
 }
 
-/// Which usage is asked for; `from` is brought down to the beginning of its bucket.
+/// Requested period. `from` is rounded down to the start of its bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Period {
     pub resolution: Resolution,
@@ -27,7 +27,7 @@ pub struct Period {
     pub to: DateTime<Utc>,
 }
 
-/// The usage of one flag.
+/// Usage of one flag.
 #[derive(Debug, Serialize)]
 pub struct FlagUsage {
     pub flag_name: String,
@@ -36,7 +36,7 @@ pub struct FlagUsage {
     pub from: DateTime<Utc>,
     pub to: DateTime<Utc>,
     pub total: Used,
-    /// In the order of time; a time without evaluations has none.
+    /// Buckets in chronological order; those without evaluations are left out.
     pub buckets: Vec<Bucket>,
 }
 
@@ -47,16 +47,16 @@ pub struct Bucket {
     pub used: Used,
 }
 
-/// What evaluations came to.
+/// Number of evaluations and their results.
 #[derive(Debug, Default, Serialize)]
 pub struct Used {
     pub evaluations: i64,
-    /// That found the flag on.
+    /// Evaluations that found the flag on.
     pub enabled: i64,
     pub disabled: i64,
     pub errors: i64,
     pub variants: BTreeMap<String, i64>,
-    /// Microseconds, of those evaluations that were timed; `None` if none was.
+    /// Mean evaluation time in microseconds, from the evaluations that were timed; `None` if none was.
     pub mean_evaluation_us: Option<f64>,
     #[serde(skip)]
     sums: Sums,
@@ -79,7 +79,7 @@ impl Resolution {
 }
 
 impl Manager {
-    /// The usage of a flag within a period: what the sink has added up, never counted anew.
+    /// Returns the usage of a flag within a period, from the sums that the audit sink maintains.
     pub async fn usage(
         &self,
         environment: &str,
@@ -126,7 +126,7 @@ impl Used {
         if !variant.is_empty() {
             *self.variants.entry(variant.clone()).or_default() += evaluations;
         }
-        // Rounded to what a clock can tell.
+        // Rounded to nanoseconds, the resolution of the clock.
         let mean = |sums: &Sums| (sums.nanoseconds as f64 / sums.timed as f64).round() / 1_000.0;
         self.mean_evaluation_us = (self.sums.timed > 0).then(|| mean(&self.sums));
     }

@@ -1,15 +1,15 @@
-//! Which local flags there are in an environment, and what they depend on.
+//! Local flags of an environment and their dependencies.
 
 use serde::Deserialize;
 
 use crate::flag::local::{Dependency, Family, Status};
 
-/// Waits for the change before, and makes the next one wait.
+/// Locks the single row of this table, which serializes changes of dependencies.
 pub(super) const TURN: &str = "UPDATE local_flag_dependencies SET changes = changes + 1";
 pub(super) const ALL: &str =
     "SELECT name, document::text FROM local_flags WHERE environment = $1 AND deleted_at IS NULL";
 
-/// As much of a document as relations need.
+/// Part of a document that describes its dependencies.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Related {
@@ -17,7 +17,7 @@ struct Related {
     depends_on: Vec<Dependency>,
 }
 
-/// A document that cannot be read depends on nothing: it is not in force either.
+/// Collects the dependencies. A document that cannot be read counts as having none: it is not in force either.
 pub(super) fn read(rows: Vec<(String, String)>) -> Family {
     let mut family = Family::default();
     for (name, document) in rows {

@@ -1,4 +1,4 @@
-//! What a local flag says beside what all flags have.
+//! Members that only local flags have.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::flag::local::{
     Dependency, Link, LocalFlag, Rule, Status, Step, Strategy, ValueKind, Variant, Weights,
 };
 
-/// Empty for flags that are managed elsewhere.
+/// Members of a local flag. Empty for flags that are managed elsewhere.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Model {
     pub status: Option<Status>,
