@@ -88,12 +88,15 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         env_file: absolute(env.path())?,
         is_embedded: broker.is_some(),
     };
-    let has_samples = args.flags.is_none();
+    let samples = app.health.reporter("samples", true);
+    let records = records.filter(|_| args.flags.is_none());
     let ready = async {
         dev::ready(&parts.store).await?;
-        if let (true, Some(records)) = (has_samples, records) {
+        if let Some(records) = records {
+            samples.starting("the sample flags are being created");
             local::create(&records, &parts.store, &environments).await?;
         }
+        samples.up();
         env.write(&variables(&config), scene.is_embedded)?;
         Ok(())
     };

@@ -202,10 +202,10 @@ impl Dev {
             .unwrap();
         let dev = Self { child, url: format!("http://{listen}") };
         let health = format!("{}/health", dev.url);
-        wait_until("flags in force", SOON, || {
+        wait_until("the sample flags exist", SOON, || {
             get(&health).is_some_and(|(_, body)| {
                 let health: Value = serde_json::from_str(&body).unwrap();
-                health["parts"]["store"]["more"]["flags"].as_u64() >= Some(14)
+                health["parts"]["samples"]["state"] == "up"
             })
         });
         dev
