@@ -1,4 +1,4 @@
-//! All metrics of the process, by name, in one place.
+//! All metrics of the process, grouped by component.
 
 mod access;
 mod audit;
@@ -58,16 +58,16 @@ pub struct DropLabels {
     pub reason: &'static str,
 }
 
-/// Every metric; cheap to share, safe to update from any thread.
+/// All metrics of the process. They can be shared cheaply and updated from any thread.
 #[derive(Debug)]
 pub struct Metrics {
     pub registry: Registry,
     pub requests: Counter,
-    /// Requests that Kafka had deleted before they were read.
+    /// Requests that Kafka deleted before they were read.
     pub requests_expired: Family<PartitionLabels, Counter>,
-    /// Requests that were there when reading of a partition began without a committed offset.
+    /// Requests that existed when a partition without a committed offset was first read.
     pub requests_without_offset: Family<PartitionLabels, Counter>,
-    /// How often the requests topic was found to be another one under the same name.
+    /// Number of times the requests topic was found deleted and created anew.
     pub requests_topic_recreated: Counter,
     pub evaluations: Family<EvaluationLabels, Counter>,
     pub events_published: Family<EnvironmentLabels, Counter>,
@@ -158,14 +158,14 @@ impl Metrics {
         })
     }
 
-    /// Counts what was dropped.
+    /// Adds `count` dropped items under the given labels.
     pub fn drop_counted(&self, what: &'static str, reason: &'static str, count: u64) {
         if count > 0 {
             self.dropped.get_or_create(&DropLabels { what, reason }).inc_by(count);
         }
     }
 
-    /// All metrics in the text format of OpenMetrics, which Prometheus reads.
+    /// All metrics in OpenMetrics text format, which Prometheus reads.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encoding::text::encode(&mut text, &self.registry)?;
@@ -184,7 +184,7 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
-/// What brings flags into Kafka. `flagstream_feed_…`.
+/// Metrics of the feeder, which writes flags to Kafka. `flagstream_feed_…`.
 #[derive(Debug, Default)]
 pub struct FeedMetrics {
     pub leader: Gauge,
@@ -197,7 +197,7 @@ pub struct FeedMetrics {
     pub usage_reports: Family<FeedLabels, Counter>,
 }
 
-/// Seconds from a change to its effect: in the feeder its commit, in the store its swap.
+/// Seconds from a change until it takes effect: its commit in the feeder, or the new snapshot in the store.
 #[derive(Debug, Clone)]
 pub struct Propagation(pub Histogram);
 
@@ -228,7 +228,7 @@ impl FeedMetrics {
     }
 }
 
-/// The flags in force in this instance. `flagstream_store_…`.
+/// Metrics of the flags in force in this instance. `flagstream_store_…`.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
     pub version: Gauge,
@@ -257,7 +257,7 @@ impl StoreMetrics {
         store
     }
 
-    /// What is in force now.
+    /// Updates the gauges for the snapshot in force.
     pub fn note(&self, snapshot: &Snapshot, refused: usize) {
         self.version.set(i64::try_from(snapshot.version()).unwrap_or(i64::MAX));
         self.refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
@@ -269,7 +269,7 @@ impl StoreMetrics {
     }
 }
 
-/// When the flags in force were last known to be what the topic has; its age is told at every scrape.
+/// Time at which the flags in force were last known to equal the topic's content. Its age is computed at every scrape.
 #[derive(Debug, Clone, Default)]
 pub struct AsOf(Arc<AtomicI64>);
 
@@ -298,12 +298,12 @@ impl Collector for AsOf {
 mod tests {
     use super::*;
 
-    /// Names of all metrics, also of families that the text does not show before they are used.
+    /// Names of all metrics, including families without a series yet.
     fn names(registry: &Registry) -> Vec<String> {
         let debug = format!("{registry:?}");
         let mut prefix = String::new();
         let mut names = Vec::new();
-        // A registry prints its prefix, then its metrics, then the registries below.
+        // The `Debug` output of a registry has its prefix, its metrics, and then its sub-registries.
         for (place, _) in debug.match_indices('"') {
             let (before, after) = debug.split_at(place);
             let text = after[1..].split('"').next().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Values into validated structs, one function per concern.
+//! Builds the validated configuration from values, one function per section.
 //!
-//! Each reads all its values before it gives up on one of them, so that one start tells everything that is wrong.
+//! Each function reads all its values before it fails, so that one start reports all problems.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -261,7 +261,7 @@ fn privacy(values: &mut Values) -> Option<PrivacyConfig> {
     Some(PrivacyConfig { drop_attributes: drop?, hash_attributes, hash_user_ids, hash_key })
 }
 
-/// An attribute's name. Users' ids have a setting of their own.
+/// The name of a context attribute. User ids are rejected, because they have a separate setting.
 fn attribute(text: &str) -> parse::Parsed<String> {
     match parse::text(text)? {
         name if name == "userId" || name == "user_id" => {

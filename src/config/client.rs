@@ -1,4 +1,4 @@
-//! librdkafka properties that an operator may set, and those that carry a guarantee.
+//! librdkafka properties: which ones an operator may set, and which are reserved because guarantees depend on them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaConfRes;
 use super::Secret;
 use super::mask::secret_name;
 
-/// Properties that are ours, and why.
+/// Reserved properties, with the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set KAFKA_BOOTSTRAP_SERVERS"),
     ("metadata.broker.list", "set KAFKA_BOOTSTRAP_SERVERS"),
@@ -45,20 +45,20 @@ const REFUSED: &[(&str, &str)] = &[
 
 const EXACTLY_ONCE: &str = "exactly-once delivery depends on it";
 
-/// The property that a variable's last part names: `SECURITY_PROTOCOL` is `security.protocol`.
+/// Converts the last part of a variable to a property name: `SECURITY_PROTOCOL` becomes `security.protocol`.
 pub(super) fn property_of(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', ".")
 }
 
-/// What this build can authenticate with.
+/// The authentication methods of this build.
 const SUPPORTED: &str = "this build supports PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 in `sasl.mechanism`, and client \
     certificates (`ssl.certificate.location`, `ssl.key.location`)";
 
-/// Names of the property that chooses the SASL mechanism.
+/// Names of the property that selects the SASL mechanism.
 const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 
-/// Checks that librdkafka knows the property and takes the value, and that nothing of ours depends on it. The error gives
-/// librdkafka's reason, but never repeats the value of a property that holds a secret.
+/// Checks that librdkafka knows the property and accepts the value, and that the property is not reserved. The error
+/// contains librdkafka's reason, but never the value of a secret property.
 pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == property) {
         return Err(format!("`{property}` cannot be changed: {reason}"));
@@ -78,8 +78,8 @@ pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// Checks what shows only when all properties are known: files that cannot be read, a mechanism that this build does not
-/// have. The error is after the name of the property that it is about, if it is about one.
+/// Checks what depends on all properties together: unreadable files, a mechanism that this build lacks. The error
+/// contains the name of the property, if it concerns one.
 pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&str>, String)> {
     if properties.is_empty() {
         return Ok(());
@@ -99,7 +99,7 @@ pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<()
     for (name, value) in properties {
         config.set(name, value.expose());
     }
-    // Without an address it connects to nothing.
+    // Without bootstrap servers the client connects to nothing.
     match config.create::<BaseProducer>() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientCreation(reason)) if reason.contains("SASL mechanism") => {

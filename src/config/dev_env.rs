@@ -1,8 +1,8 @@
-//! The environment file of a running `flagstream dev`: what other commands in the same folder use, so that nothing has to be
-//! exported.
+//! The environment file of a running `flagstream dev`. Other commands in the same folder read it, so that no variables
+//! have to be exported.
 //!
-//! It is `dev/env` in the state folder, with lines such as `NAME='value'`, so that a shell can read it too. `dev` holds a
-//! lock on it while it runs. Without the lock the file is left over from a process that was killed, and is ignored.
+//! The file is `dev/env` in the state folder, with lines such as `NAME='value'`, which a shell can read too. `dev`
+//! holds a lock on it while it runs. A file without a lock was left by a killed process and is ignored.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -14,28 +14,28 @@ use crate::private_files;
 use super::settings;
 use super::values::{Origin, Raw, Values};
 
-/// Below the state folder.
+/// Path of the file inside the state folder.
 pub const ENV_FILE: &str = "dev/env";
 const STATE_DIR_VARIABLE: &str = "FLAGSTREAM_STATE_DIR";
 const DEFAULT_STATE_DIR: &str = "./.flagstream";
-/// A line that says that the broker is the one of `dev`, not one that is configured.
+/// The line that marks the broker as the embedded one of `dev`, rather than a configured one.
 const EMBEDDED: &str = "# embedded broker";
-/// A longer file is not one of ours.
+/// Maximum number of bytes that are read of the file.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// The file of this process, locked. It is emptied when this is dropped.
+/// The locked environment file of this process. Dropping it empties the file.
 #[derive(Debug)]
 pub struct DevEnv {
     file: File,
     path: PathBuf,
 }
 
-/// Why the file cannot be used.
+/// Reason why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DevEnvError {
     #[error("another flagstream dev is running in this folder{process}: stop it, or use another folder")]
     Running {
-        /// ` (process 4711)`, where the file says so.
+        /// ` (process 4711)` if the file contains the process id, else empty.
         process: String,
     },
     #[error("{}: {error}", path.display())]
@@ -43,7 +43,7 @@ pub enum DevEnvError {
 }
 
 impl DevEnv {
-    /// Locks `env` in the folder; what a former process left there is removed.
+    /// Locks the file `env` in the folder and clears the content of a previous process.
     pub fn claim(folder: &Path) -> Result<Self, DevEnvError> {
         let path = folder.join("env");
         let failed = |error| DevEnvError::Io { path: path.clone(), error };
@@ -72,7 +72,8 @@ impl DevEnv {
         &self.path
     }
 
-    /// Writes the variables in place of those before. `is_embedded`: the broker takes no security settings.
+    /// Replaces the variables in the file. With `is_embedded`, the broker is the embedded one, which takes no security
+    /// settings.
     pub fn write(&mut self, variables: &[(&str, String)], is_embedded: bool) -> Result<(), DevEnvError> {
         let mut text = format!("# process {}\n", std::process::id());
         if is_embedded {
@@ -94,7 +95,7 @@ impl Drop for DevEnv {
     }
 }
 
-/// Takes what the running `dev` has written, if there is one.
+/// Adds the values of a running `dev`, if there is one.
 pub(super) fn read(values: &mut Values) {
     let folder = std::env::var_os(STATE_DIR_VARIABLE).filter(|folder| !folder.is_empty());
     let path = Path::new(&folder.unwrap_or_else(|| OsString::from(DEFAULT_STATE_DIR))).join(ENV_FILE);
@@ -105,7 +106,7 @@ pub(super) fn read(values: &mut Values) {
 
 fn text_of_running(path: &Path) -> Option<String> {
     let file = File::open(path).ok()?;
-    // Whoever gets the lock finds that nobody else has it.
+    // If the shared lock is granted, no `dev` holds the file.
     if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
         return None;
     }
@@ -116,7 +117,7 @@ fn text_of_running(path: &Path) -> Option<String> {
 
 fn read_text(path: &Path, text: &str, values: &mut Values) {
     if text.lines().any(|line| line == EMBEDDED) {
-        // Security settings of `flagstream.toml` are for another broker.
+        // Security settings in `flagstream.toml` are for another broker.
         values.client.clear();
     }
     for (number, line) in text.lines().enumerate() {
@@ -128,7 +129,7 @@ fn read_text(path: &Path, text: &str, values: &mut Values) {
     }
 }
 
-/// As a shell reads it.
+/// Quotes a value for a shell.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+,-".contains(c);
     if !value.is_empty() && value.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! Environment variables into values.
+//! Reads values from environment variables.
 
 use std::ffi::OsString;
 
@@ -6,10 +6,11 @@ use super::client;
 use super::settings::{self, Mask};
 use super::values::{Origin, Raw, Value, Values};
 
-/// Takes our variables out of the process's. An empty one counts as not set (what Compose passes for `${NAME:-}`).
+/// Takes flagstream's variables out of the process environment. An empty variable counts as unset, because Compose
+/// passes an empty one for `${NAME:-}`.
 pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, values: &mut Values) {
     for (name, text) in variables {
-        // Another program's name, whatever it is.
+        // A name that is not UTF-8 is never a setting.
         let Ok(name) = name.into_string() else { continue };
         let setting = settings::of_variable(&name);
         match (setting, text.into_string()) {
@@ -31,10 +32,11 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, va
     }
 }
 
-/// The token of commands that call a service: an option, and no setting.
+/// The token of commands that call a service. It is a command option and not a setting.
 const COMMAND_TOKEN: &str = "FLAGSTREAM_TOKEN";
 
-/// Not for us: another prefix, an option of a command, or what Kubernetes sets in every container beside a Service named `flagstream…`.
+/// Whether the variable is not a setting: it has another prefix, is a command option, or was set by Kubernetes for a
+/// Service named `flagstream…`.
 fn is_foreign(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("FLAGSTREAM_") else {
         return true;
@@ -42,7 +44,8 @@ fn is_foreign(name: &str) -> bool {
     name == COMMAND_TOKEN || (!rest.contains("__") && is_service_link(&format!("_{rest}")))
 }
 
-/// `…_SERVICE_HOST`, `…_SERVICE_PORT[_NAME]`, `…_PORT`, `…_PORT_8082_TCP[_ADDR|_PORT|_PROTO]`.
+/// Whether Kubernetes sets this name for a Service: `…_SERVICE_HOST`, `…_SERVICE_PORT[_NAME]`, `…_PORT`,
+/// `…_PORT_8082_TCP[_ADDR|_PORT|_PROTO]`.
 fn is_service_link(name: &str) -> bool {
     if name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.ends_with("_PORT") {
         return true;

@@ -1,4 +1,4 @@
-//! `flagstream.toml` into values.
+//! Reads values from `flagstream.toml`.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ type Item<'t> = Spanned<DeValue<'t>>;
 const CLIENT: &str = "kafka.client";
 const ENVIRONMENTS: &str = "unleash.environments";
 
-/// Reads the text of a file; `path` is only for messages.
+/// Reads the text of a file. `path` is only used in messages.
 pub(super) fn read(path: &Path, text: &str, values: &mut Values) {
     let file = path.display().to_string();
     let mut reader = Reader { file, text, values };
@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path, text: &str, values: &mut Values) {
         let line = reader.line(error.span().map_or(0, |span| span.start));
         reader.values.problem(format!("{}:{line}: {}", reader.file, error.message()));
     }
-    // What a broken file seems to say is not worth reporting on.
+    // After a syntax error, the recovered content would cause misleading problems.
     if errors.is_empty() {
         reader.table("", table.get_ref());
     }
@@ -68,7 +68,7 @@ impl Reader<'_> {
         let section = is_section(path) || path == CLIENT || property.is_some();
         let origin = self.origin(offset);
         match (item.get_ref(), raw(item.get_ref())) {
-            // `security.protocol` without quotes is a table to TOML.
+            // `security.protocol` without quotes is a nested table in TOML.
             (DeValue::Table(table), _) if section => self.table(path, table),
             (_, Some(raw)) if setting.is_some() || property.is_some() => match (setting, property) {
                 (Some(setting), _) => self.values.put(setting, raw, origin),
@@ -119,13 +119,13 @@ impl Reader<'_> {
     }
 }
 
-/// Whether settings stand below `path`.
+/// Whether `path` is a section that contains settings.
 fn is_section(path: &str) -> bool {
     let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
     settings::SETTINGS.iter().any(|setting| below(setting.path))
 }
 
-/// Scalars as the text they were written as, arrays of scalars as a list; `None` for anything deeper.
+/// The written text of a scalar, or the list of an array of scalars; `None` for anything deeper.
 fn raw(value: &DeValue<'_>) -> Option<Raw> {
     match value {
         DeValue::Array(items) => {
@@ -146,7 +146,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// The same key in another section, which is the usual mistake, or one that differs by little.
+/// Suggests the same key in another section, which is the most common mistake, or a similar key.
 fn suggestion(path: &str) -> String {
     let last = path.rsplit('.').next().unwrap_or(path);
     let squeezed =

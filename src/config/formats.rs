@@ -1,4 +1,4 @@
-//! In which form messages cross the topics, and where their schemas are.
+//! Message formats of the topics, and the location of their schemas.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ pub struct FormatsConfig {
     pub requests: InputFormat,
     pub events: OutputFormat,
     pub updates: OutputFormat,
-    /// Ours are written in Avro if nothing else is taken.
+    /// Hints that flagstream writes itself are in Avro if this is `Avro`, else in JSON.
     pub changes: InputFormat,
-    /// Likewise.
+    /// Conversions that flagstream writes itself are in Avro if this is `Avro`, else in JSON.
     pub conversions: InputFormat,
     pub replies: OutputFormat,
     pub subjects: SubjectStrategy,
@@ -23,7 +23,7 @@ pub struct FormatsConfig {
 pub enum InputFormat {
     Json,
     Avro,
-    /// Either, told apart record by record.
+    /// Either format, detected for each record.
     Auto,
 }
 
@@ -33,7 +33,7 @@ pub enum OutputFormat {
     Avro,
 }
 
-/// Under which name a schema is registered.
+/// Naming strategy of a schema's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectStrategy {
     /// `{topic}-value`
@@ -46,15 +46,15 @@ pub enum SubjectStrategy {
 
 #[derive(Debug, Clone)]
 pub struct SchemaRegistryConfig {
-    /// None: no registry.
+    /// Base URLs of the registry; empty without a registry.
     pub urls: Vec<Secret>,
     pub auto_register: bool,
-    /// Certificates in PEM that are trusted beside the system's.
+    /// PEM file of certificates that are trusted in addition to the system's.
     pub ca_certificate: Option<PathBuf>,
 }
 
 impl FormatsConfig {
-    /// Whether anything is written or read as Avro.
+    /// Whether any message is written or read as Avro.
     fn has_avro(&self) -> bool {
         let inputs = [self.requests, self.changes, self.conversions];
         [self.events, self.updates, self.replies].contains(&OutputFormat::Avro)

@@ -1,10 +1,10 @@
-//! Hides secrets in values that are shown.
+//! Masks secrets in values that are displayed.
 
 use super::settings::Mask;
 
 const HIDDEN: &str = "***";
 
-/// `text` as it may be printed.
+/// `text` with secrets masked.
 pub(super) fn shown(mask: Mask, text: &str) -> String {
     match mask {
         Mask::Secret => HIDDEN.to_owned(),
@@ -13,7 +13,7 @@ pub(super) fn shown(mask: Mask, text: &str) -> String {
     }
 }
 
-/// A URL without its password. Hides too much rather than too little: passwords come with raw `@` and `/`.
+/// Masks the password of a URL. Passwords may contain unencoded `@` and `/`, so more than the password may be masked.
 fn url(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return query(text);
@@ -23,7 +23,7 @@ fn url(text: &str) -> String {
     };
     let shown = match user_info.split_once(':') {
         Some((user, _)) => format!("{user}:{HIDDEN}"),
-        // A lone part may be a token (`https://TOKEN@host`).
+        // Without a colon, the part may be a token (`https://TOKEN@host`).
         None => HIDDEN.to_owned(),
     };
     format!("{scheme}://{shown}@{}", query(rest))
@@ -41,13 +41,13 @@ fn query(text: &str) -> String {
     format!("{path}?{}", pairs.join("&"))
 }
 
-/// Whether a property of this name holds a secret.
+/// Whether a property of this name contains a secret.
 pub(super) fn secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["password", "passphrase", "secret", "token", "key.pem", "oauthbearer.config", "apikey"]
         .iter()
         .any(|part| name.contains(part))
-        // Where a secret comes from is none.
+        // The location of a secret is not secret.
         && !name.ends_with(".url")
         && !name.ends_with(".location")
         && !name.ends_with(".file")

@@ -1,4 +1,4 @@
-//! Configuration: parsed once, before any port is bound, into validated structs.
+//! The configuration, parsed into validated structs once, before any port is bound.
 
 mod build;
 mod client;
@@ -36,7 +36,7 @@ pub use values::Origin;
 
 use values::Values;
 
-/// What is wrong with the configuration: every problem found, each with the name of its setting.
+/// All problems of a configuration, each with the name of its setting.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError(pub Vec<String>);
 
@@ -52,28 +52,30 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Whose defaults are in force.
+/// Selects the defaults in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     Service,
-    /// Commands that end by themselves: as the service, and while `flagstream dev` runs in this folder, with what it uses.
+    /// Commands that end by themselves. They use the service's defaults, and the environment file of a `flagstream dev`
+    /// that runs in this folder.
     Command,
-    /// `flagstream dev`: reachable from this machine only, everything allowed.
+    /// `flagstream dev`: reachable only from this machine, with all scopes for anonymous callers.
     Dev,
 }
 
-/// A configuration, and how it came about.
+/// A configuration with information about its origin.
 #[derive(Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// Every setting with its value, secrets masked.
+    /// All settings with their values; secrets are masked.
     pub settings: Vec<SettingInForce>,
-    /// What is accepted but worth a warning.
+    /// Warnings about accepted settings.
     pub notices: Vec<String>,
 }
 
-/// Reads the process's environment variables over `file` (or `./flagstream.toml`, where there is one) over defaults. For a
-/// command without `file`, the environment file of a running `dev` stands between the variables and `./flagstream.toml`.
+/// Loads the configuration: environment variables override `file`, which overrides defaults. Without `file`,
+/// `./flagstream.toml` is used if it exists. For a command without `file`, the environment file of a running `dev`
+/// takes precedence over `./flagstream.toml`.
 pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError> {
     let default = Path::new("flagstream.toml");
     let is_named = file.is_some();
@@ -92,7 +94,7 @@ pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError
     finish(values, std::env::vars_os())
 }
 
-/// The same from texts at hand; `file` is its name (for messages) and its text.
+/// Loads the configuration from the given texts. `file` is the file's name, for messages, and its text.
 pub fn load_from(
     file: Option<(&Path, &str)>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -119,11 +121,11 @@ fn finish(
     Ok(Loaded { settings: show::in_force(&values), notices: show::notices(&config), config })
 }
 
-/// Everything that can be configured. Fields that later roles use are parsed and validated already.
+/// The whole configuration of a process.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub instance: String,
-    /// This instance's own folder below `FLAGSTREAM_STATE_DIR`.
+    /// The instance's own folder inside `FLAGSTREAM_STATE_DIR`.
     pub state_dir: PathBuf,
     pub kafka: KafkaConfig,
     pub topics: TopicsConfig,
@@ -146,7 +148,7 @@ pub struct Config {
     pub health: HealthConfig,
 }
 
-/// When a partition that does not move is reported, and what follows from it.
+/// Reporting of partitions without progress.
 #[derive(Debug, Clone, Copy)]
 pub struct HealthConfig {
     pub stuck_after: Duration,
@@ -155,7 +157,7 @@ pub struct HealthConfig {
 }
 
 impl Config {
-    /// A warning for an operator who has not decided whether everybody who reaches the service may call it.
+    /// A warning if anonymous access from other machines is enabled by default rather than by a setting.
     pub fn anonymous_warning(&self) -> Option<String> {
         let AuthConfig { anonymous_scopes, anonymous_by_default, .. } = &self.auth;
         let listen = self.http.listen;
@@ -175,7 +177,7 @@ impl Config {
 pub struct KafkaConfig {
     pub bootstrap_servers: String,
     pub group_id: String,
-    /// librdkafka properties (`security.protocol`, …) laid over our own.
+    /// librdkafka properties (`security.protocol`, …) that override the built-in ones.
     pub client: BTreeMap<String, Secret>,
 }
 
@@ -188,19 +190,19 @@ pub struct TopicsConfig {
     pub updates: String,
     pub dead_letters: String,
     pub conversions: String,
-    /// Kill switches.
+    /// Topic of kill switches.
     pub overrides: String,
-    /// Checkpoints of the audit trail's hash chains. Nothing else needs this topic.
+    /// Topic of the audit trail's hash chain checkpoints. No other feature uses it.
     pub audit_checkpoints: String,
     pub partitions: i32,
-    /// `None`: the broker's default.
+    /// Replication factor of created topics; `None` means the broker's default.
     pub replication: Option<i32>,
     pub retention: Duration,
     pub dead_letters_retention: Duration,
 }
 
 impl TopicsConfig {
-    /// Each topic's name, after the path of its setting.
+    /// The path of each topic's setting, with the topic's name.
     pub fn names(&self) -> [(&'static str, &str); 9] {
         [
             ("topics.requests", &self.requests),
@@ -218,19 +220,19 @@ impl TopicsConfig {
 
 #[derive(Debug, Clone)]
 pub struct UnleashConfig {
-    /// Base URL without a trailing `/api`; `None` without an Unleash.
+    /// Base URL without a trailing `/api`; `None` if there is no Unleash.
     pub url: Option<String>,
     pub environments: Vec<UnleashEnvironment>,
-    /// `UNLEASH_ENVIRONMENT`.
+    /// The environment of requests that name none (`UNLEASH_ENVIRONMENT`).
     pub default_environment: String,
     pub app_name: String,
     pub instance_id: String,
     pub refresh_interval: Duration,
-    /// `None`: metrics are disabled.
+    /// Interval of metrics reports; `None` if they are disabled.
     pub metrics_interval: Option<Duration>,
     pub admin_token: Option<Secret>,
     pub webhook_secret: Option<Secret>,
-    /// Certificates in PEM that are trusted beside the system's.
+    /// PEM file of certificates that are trusted in addition to the system's.
     pub ca_certificate: Option<PathBuf>,
 }
 
@@ -249,9 +251,9 @@ pub enum DeliveryMode {
 #[derive(Debug, Clone)]
 pub struct DeliveryConfig {
     pub mode: DeliveryMode,
-    /// Request workers of this process: each has its own consumer and producer.
+    /// Number of request workers in this process. Each has its own consumer and producer.
     pub workers: usize,
-    /// Longest time a batch stays open under load.
+    /// Maximum time that a batch stays open under load.
     pub batch_max: Duration,
     pub batch_max_messages: usize,
     pub batch_max_bytes: usize,
@@ -262,7 +264,8 @@ pub struct DeliveryConfig {
 #[derive(Debug, Clone)]
 pub struct ReplyConfig {
     pub allowed_prefixes: Vec<String>,
-    /// Whether a reply topic that does not exist is created when a request names it. Only `dev`'s own broker can.
+    /// Whether a missing reply topic is created when a request names it. Only the embedded broker of `dev` supports
+    /// that.
     pub create_missing: bool,
 }
 
@@ -271,36 +274,36 @@ pub struct EvaluationConfig {
     pub read_path: ReadPath,
 }
 
-/// Where an evaluation over HTTP is looked for first.
+/// The first source of an evaluation over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadPath {
-    /// In memory; Redis is asked while the flags are not loaded.
+    /// The flags in memory first; Redis while the flags are not loaded.
     StoreFirst,
-    /// In Redis, where nothing older than the flags in memory is taken; then in memory.
+    /// Redis first, except for values older than the flags in memory; then memory.
     RedisFirst,
 }
 
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
-    /// A listener of its own for health and metrics.
+    /// Address of a separate listener for health and metrics.
     pub admin_listen: Option<SocketAddr>,
-    /// For `listen`; the listener for operators stays without.
+    /// TLS of `listen`. The admin listener never uses TLS.
     pub tls: Option<TlsConfig>,
-    /// Open connections of one address to one listener.
+    /// Maximum number of open connections of one address to one listener.
     pub connections_per_address: usize,
-    /// Open change streams of one address.
+    /// Maximum number of open change streams of one address.
     pub listeners_per_address: usize,
-    /// Names that may stand in `Host`, in lower case; `None`: any. Numeric addresses are always allowed.
+    /// Accepted names in the `Host` header, in lower case; `None` accepts any. Numeric addresses are always accepted.
     pub allowed_hosts: Option<Vec<String>>,
-    /// Between the end of readiness and the end of listening.
+    /// Time between reporting not ready and closing the listener at shutdown.
     pub drain_delay: Duration,
 }
 
-/// Files in PEM.
+/// PEM files of a TLS certificate and its key.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The certificate, then those that vouch for it.
+    /// The certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
@@ -321,57 +324,58 @@ pub enum LogFormat {
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
     pub url: Option<Secret>,
-    /// Whether `run` brings the schema up to date.
+    /// Whether `run` migrates the database schema.
     pub migrate: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct FlagsConfig {
-    /// `None`: nobody cleans up by night.
+    /// Days after which archived local flags are removed by the nightly cleanup. `None`: no cleanup.
     pub cleanup_after_days: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FeedConfig {
-    /// Whether to be ready before every source of flags was read for the first time.
+    /// Whether to report ready before every source of flags was read for the first time.
     pub start_without_source: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
     pub retention_days: u32,
-    /// Longest time a batch stays open.
+    /// Maximum time that a batch stays open.
     pub batch_max: Duration,
     pub batch_max_rows: usize,
-    /// Of its events, and again of the rows that they become.
+    /// Upper bound in bytes, applied separately to the batch's events and to its encoded rows.
     pub batch_max_bytes: usize,
     /// Key of the digests in the hash chains and of the signatures of checkpoints.
     pub chain_key: Option<Secret>,
-    /// Time between two checkpoints of the hash chains.
+    /// Interval of the checkpoints of the hash chains.
     pub checkpoint_interval: Duration,
-    /// In place of the topics' own ids, which the embedded broker does not tell: one for each of its lives.
+    /// Substitute for Kafka's topic id, which the embedded broker does not report. A new value is generated on every
+    /// start of that broker.
     pub log_id: Option<String>,
 }
 
 impl AuditConfig {
-    /// What is older is not kept.
+    /// Start of the retention period; older evaluations are removed.
     pub fn oldest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now - TimeDelta::days(self.retention_days.into())
     }
 }
 
-/// What is not written as it was asked.
+/// Attributes and user ids that are not written unchanged.
 #[derive(Debug, Clone)]
 pub struct PrivacyConfig {
     pub drop_attributes: Vec<String>,
     pub hash_attributes: Vec<String>,
     pub hash_user_ids: bool,
-    /// There is one wherever something is hashed.
+    /// Key of the hashes; always `Some` if anything is hashed.
     pub hash_key: Option<Secret>,
 }
 
 impl PrivacyConfig {
-    /// Whether anything that is asked is written otherwise than it came.
+    /// Whether any input is dropped or hashed before it is written.
     pub fn hides_anything(&self) -> bool {
         self.hash_user_ids || !(self.drop_attributes.is_empty() && self.hash_attributes.is_empty())
     }
@@ -381,24 +385,25 @@ impl PrivacyConfig {
 pub struct RedisConfig {
     pub url: Option<Secret>,
     pub cache_ttl: Duration,
-    /// Without a Redis: the edge API's values are kept in this process. Only in `dev`.
+    /// Whether the edge API's values are stored in this process because there is no Redis. Only in `dev`.
     pub edge_in_memory: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct AuthConfig {
-    /// What callers without a token may do.
+    /// Scopes of callers without a token.
     pub anonymous_scopes: Vec<Scope>,
-    /// Nobody has decided on them: they are what stands where nothing is set.
+    /// Whether `anonymous_scopes` is the default rather than set.
     pub anonymous_by_default: bool,
     pub bootstrap_token: Option<Secret>,
-    /// How long tokens that are known count while the database cannot be asked.
+    /// How long cached tokens stay valid while the database is unreachable.
     pub tokens_max_age: Duration,
-    /// Of one token, in one instance; `None`: as many as there are.
+    /// Rate limit per token and instance, in calls per second; `None` means unlimited.
     pub token_calls_per_second: Option<NonZeroU32>,
-    /// The same of one address without a token.
+    /// Rate limit per address without a token, in calls per second and instance; `None` means unlimited.
     pub anonymous_calls_per_second: Option<NonZeroU32>,
-    /// Answers that one address without a token gets in a second; `None`: as many as it asks for.
+    /// Rate limit per address without a token, in answers (flags times contexts) per second and instance; `None` means
+    /// unlimited.
     pub anonymous_answers_per_second: Option<NonZeroU32>,
 }
 
@@ -406,7 +411,7 @@ pub struct AuthConfig {
 pub enum Scope {
     Evaluate,
     Read,
-    /// Whom flags were evaluated for: user ids and contexts, which `Read` alone does not show.
+    /// Reads for whom flags were evaluated: user ids and contexts, which `Read` does not include.
     Audit,
     Write,
     Delete,
@@ -432,12 +437,12 @@ impl Scope {
     }
 }
 
-/// A duration as settings are written (`90d`); the error says what was expected.
+/// Parses a duration in the format of settings (`90d`). The error states the expected format.
 pub fn lifetime(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
     parse::duration(text, range)
 }
 
-/// An environment's name as settings take it; the error says what was expected.
+/// Parses an environment's name by the rules of settings. The error states the expected format.
 pub fn environment_name(text: &str) -> Result<String, String> {
     parse::environment(text)
 }
@@ -445,13 +450,13 @@ pub fn environment_name(text: &str) -> Result<String, String> {
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     pub durability: Durability,
-    /// What the spool on disk may take.
+    /// Upper bound of the spool on disk, in bytes.
     pub spool_max_bytes: u64,
-    /// Origins of browsers that may call; none: no CORS.
+    /// Browser origins that may call; empty disables CORS.
     pub cors_origins: Vec<String>,
 }
 
-/// What an HTTP answer waits for before it is given.
+/// Storage that must hold an event before its HTTP response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     Spool,

@@ -1,4 +1,4 @@
-//! Texts of settings into values. An error says what was expected; the caller adds the setting's name.
+//! Parsers of setting values. An error states the expected format; the caller adds the setting's name.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub(super) fn flag(text: &str) -> Parsed<bool> {
     }
 }
 
-/// One of a few words.
+/// Parses one of the given words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
     let found = words.iter().find(|(word, _)| *word == text.trim());
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -41,7 +41,7 @@ pub(super) fn number<T: FromStr + PartialOrd + Display>(text: &str, range: Range
     number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
 }
 
-/// `15` and `15s` are seconds; `500ms`, `2m`, `1h` and `7d` work too.
+/// A duration: `15` and `15s` are seconds; `500ms`, `2m`, `1h` and `7d` are also accepted.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
     let (digits, unit) = split_unit(text);
     let millis_per_unit = match unit {
@@ -60,7 +60,7 @@ pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Du
     })
 }
 
-/// As `duration` reads it.
+/// Formats a duration so that [`duration`] can parse it.
 pub(super) fn duration_text(duration: Duration) -> String {
     match duration.as_millis() {
         millis if millis % 86_400_000 == 0 => format!("{}d", millis / 86_400_000),
@@ -97,7 +97,7 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.trim().parse().map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
 }
 
-/// `host:port`, several with commas.
+/// One or more `host:port`, separated by commas.
 pub(super) fn servers(text: &str) -> Parsed<String> {
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
     let valid = |server: &&str| {
@@ -111,7 +111,7 @@ pub(super) fn servers(text: &str) -> Parsed<String> {
     }
 }
 
-/// A topic's name, as Kafka allows it.
+/// A topic name by Kafka's rules.
 pub(super) fn topic(text: &str) -> Parsed<String> {
     let name = text.trim();
     if name == "." || name == ".." {
@@ -120,12 +120,12 @@ pub(super) fn topic(text: &str) -> Parsed<String> {
     plain(name, 249)
 }
 
-/// A consumer group, with room for a role's suffix.
+/// A consumer group name, short enough for a role's suffix.
 pub(super) fn group(text: &str) -> Parsed<String> {
     plain(text.trim(), 200)
 }
 
-/// A name for files and transactional ids.
+/// An instance name, valid in file names and transactional ids.
 pub(super) fn instance(text: &str) -> Parsed<String> {
     let name = text.trim();
     if name.starts_with('.') {
@@ -141,12 +141,12 @@ fn plain(name: &str, longest: usize) -> Parsed<String> {
     Err(format!("expected 1 to {longest} characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`"))
 }
 
-/// What names of topics and instances consist of.
+/// Whether the character is allowed in names of topics and instances.
 pub(super) fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-/// An environment's name; `/` would make keys (`environment/flag`) ambiguous.
+/// An environment name. `/` would make keys (`environment/flag`) ambiguous.
 pub(super) fn environment(text: &str) -> Parsed<String> {
     let name = text.trim();
     let valid = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
@@ -157,7 +157,7 @@ pub(super) fn environment(text: &str) -> Parsed<String> {
     }
 }
 
-/// A token or another secret that travels in a header.
+/// A token or another secret that is sent in a header.
 pub(super) fn token(text: &str) -> Parsed<String> {
     let token = text.trim();
     if !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()) {
@@ -190,7 +190,7 @@ pub(super) fn origin(text: &str) -> Parsed<String> {
     Err("expected an origin such as `https://app.example.com`, or `*`".into())
 }
 
-/// A host's name as it stands in the header `Host`, without its port, in lower case; or `*`.
+/// A host name as in the `Host` header, without a port, converted to lower case; or `*`.
 pub(super) fn host(text: &str) -> Parsed<String> {
     let text = text.trim().to_ascii_lowercase();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -200,7 +200,7 @@ pub(super) fn host(text: &str) -> Parsed<String> {
     Err("expected a host's name without scheme and port, such as `flags.example.com`, or `*`".into())
 }
 
-/// Unleash's base URL, without a trailing `/api`. It is printed where flags are managed, so it holds no secret.
+/// Unleash's base URL, without a trailing `/api`. It is displayed where flags are managed, so credentials are rejected.
 pub(super) fn unleash_url(text: &str) -> Parsed<String> {
     let expected = || "expected Unleash's URL, such as `http://localhost:4242`".to_owned();
     let url = reqwest::Url::parse(text.trim()).map_err(|_| expected())?;
@@ -217,7 +217,7 @@ pub(super) fn unleash_url(text: &str) -> Parsed<String> {
     Ok(base.strip_suffix("/api").unwrap_or(base).trim_end_matches('/').to_owned())
 }
 
-/// A log filter. A bare word that is no level is refused: as a target's name it would silence everything else.
+/// A log filter. A single word that is not a level is rejected: as a target name it would disable all other logging.
 pub(super) fn log_filter(text: &str) -> Parsed<String> {
     let bare = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']', '{', '}']));
     for part in bare {

@@ -1,8 +1,8 @@
-//! A text that cannot be printed.
+//! A string that is never printed.
 
 use std::fmt;
 
-/// A secret: `Debug` and `Display` show `***`. Read it with [`Secret::expose`], at the place that needs it.
+/// A secret. `Debug` and `Display` print `***`; [`Secret::expose`] returns the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -1,41 +1,41 @@
-//! The one table of settings: it drives loading, `config show` and the table in docs/operations.md.
+//! The table of all settings. It is the basis of loading, `config show` and the table in docs/operations.md.
 
 use Fallback::{Computed, Text, Unset};
 
-/// What stands where nothing is set.
+/// The value of a setting that is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fallback {
-    /// This text, read like one that was set.
+    /// This text, parsed like a set value.
     Text(&'static str),
-    /// Nothing; the text says what that means.
+    /// No value; the text explains the effect.
     Unset(&'static str),
-    /// A value that depends on the machine or on other settings; the text says which.
+    /// A value that depends on the machine or on other settings; the text explains how.
     Computed(&'static str),
 }
 
-/// How a value is shown.
+/// Display of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mask {
     Open,
     Secret,
-    /// A URL whose password is hidden.
+    /// A URL whose password is masked.
     Url,
-    /// A group of values, each with a mask of its own.
+    /// A group of values that are masked individually.
     Group,
 }
 
-/// One thing that can be set.
+/// One setting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
-    /// The environment variable; a group's is a prefix, or empty where only the file can hold it.
+    /// The environment variable; a prefix for a group, or empty if only the file can contain the setting.
     pub variable: &'static str,
-    /// Where it stands in `flagstream.toml`.
+    /// The path in `flagstream.toml`.
     pub path: &'static str,
     pub default: Fallback,
-    /// The default in `flagstream dev`, where it differs.
+    /// The default in `flagstream dev`, if it differs.
     pub dev_default: Option<&'static str>,
     pub mask: Mask,
-    /// What it means, with the values it takes.
+    /// Meaning and accepted values, in Markdown.
     pub doc: &'static str,
 }
 
@@ -52,12 +52,12 @@ impl Setting {
         Self { mask, ..self }
     }
 
-    /// The name an operator knows it by.
+    /// The name shown to operators: the variable, or the path if there is no variable.
     pub(super) fn name(&self) -> &'static str {
         if self.variable.is_empty() { self.path } else { self.variable }
     }
 
-    /// Its row in the documentation.
+    /// The setting's row in the documentation.
     pub(super) fn markdown_row(&self) -> String {
         let variable = match self.mask {
             Mask::Group if self.variable.is_empty() => "–".to_owned(),
@@ -74,12 +74,12 @@ impl Setting {
     }
 }
 
-/// The setting at a path of the file.
+/// The setting with this path in the file.
 pub(super) fn at(path: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.path == path)
 }
 
-/// The setting of an environment variable (groups are found by their prefix).
+/// The setting of an environment variable; a group is found by its prefix.
 pub(super) fn of_variable(variable: &str) -> Option<&'static Setting> {
     let single = SETTINGS.iter().find(|s| s.mask != Mask::Group && s.variable == variable);
     single.or_else(|| {
@@ -89,7 +89,7 @@ pub(super) fn of_variable(variable: &str) -> Option<&'static Setting> {
     })
 }
 
-/// The documentation's table.
+/// The table of settings in the documentation.
 pub fn markdown() -> String {
     let mut table = "| variable | in `flagstream.toml` | default | meaning |\n|---|---|---|---|\n".to_owned();
     for setting in SETTINGS {
@@ -103,7 +103,7 @@ const fn s(variable: &'static str, path: &'static str, default: Fallback, doc: &
     Setting::new(variable, path, default, doc)
 }
 
-/// Every setting, in the order of the documentation.
+/// All settings, in the order of the documentation.
 #[rustfmt::skip]
 pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_INSTANCE", "instance", Computed("`{host name}-{HTTP port}`"),

@@ -1,4 +1,4 @@
-//! The configuration in force, as it may be printed.
+//! The configuration in force, in printable form.
 
 use serde::Serialize;
 
@@ -9,17 +9,17 @@ use super::{Config, mask, unleash};
 /// One setting with its value in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SettingInForce {
-    /// The environment variable; empty where only the file can hold it.
+    /// The environment variable; empty if only the file can contain the setting.
     pub variable: String,
-    /// Where it stands in `flagstream.toml`.
+    /// The path in `flagstream.toml`.
     pub path: String,
-    /// Masked; `None`: not set.
+    /// The value with secrets masked; `None` if it is not set.
     pub value: Option<String>,
     /// `default`, `file:line` or `environment (…)`.
     pub origin: String,
 }
 
-/// Every setting in the order of the documentation; librdkafka properties and environments one by one.
+/// All settings in the order of the documentation; librdkafka properties and environments are listed individually.
 pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
     let mut shown = Vec::new();
     for setting in SETTINGS {
@@ -64,7 +64,7 @@ fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
     })
 }
 
-/// Settings that are accepted and look like a mistake.
+/// Warnings about settings that are accepted but look like a mistake.
 pub(super) fn notices(config: &Config) -> Vec<String> {
     let mut notices = Vec::new();
     let served = &config.unleash.environments;

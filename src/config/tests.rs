@@ -1,4 +1,4 @@
-//! The loader: precedence, every kind of bad input, masks.
+//! Tests of the loader: precedence, all kinds of invalid input, masking of secrets.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn config(file: &str, variables: &[(&str, &str)]) -> Config {
     }
 }
 
-/// The only problem, which names `setting`.
+/// Expects exactly one problem, which names `setting`, and returns it.
 fn only_problem(variables: &[(&str, &str)], setting: &str) -> String {
     match problems("", variables).as_slice() {
         [problem] if problem.contains(setting) => problem.clone(),
@@ -265,7 +265,7 @@ fn secrets_are_shown_nowhere() {
     let file = format!("[[unleash.environments]]\nname = \"production\"\ntoken = \"{SECRET}\"\n");
     let loaded = from(&file, &variables).ok();
     assert!(loaded.is_some());
-    // Unleash's URL is printed as it is: one with a password is refused, without telling it.
+    // Unleash's URL is displayed unmasked, so a URL with a password is rejected, without printing it.
     let with_password = problems("", &[("UNLEASH_URL", "http://user:hunter2@u")]);
     assert!(format!("{with_password:?}").contains("UNLEASH_API_TOKEN"), "{with_password:?}");
     assert!(!format!("{with_password:?}").contains("hunter2"), "{with_password:?}");
@@ -339,7 +339,7 @@ fn settings_are_told_apart() {
     for setting in SETTINGS {
         assert_eq!(SETTINGS.iter().filter(|other| other.path == setting.path).count(), 1, "{}", setting.path);
     }
-    // A value of every setting is in force after loading, or it has no default.
+    // After loading, every setting has a value in force unless its default is unset.
     let shown = from("", &[]).map(|loaded| loaded.settings).unwrap_or_default();
     for setting in SETTINGS.iter().filter(|s| s.mask != Mask::Group) {
         let unset = matches!(setting.default, settings::Fallback::Unset(_));

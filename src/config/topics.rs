@@ -1,4 +1,4 @@
-//! The topics section, and which topics replies may go to.
+//! The topics section, and the allowed prefixes of reply topics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
 pub(super) fn reply(values: &mut Values, topics: Option<&TopicsConfig>) -> Option<ReplyConfig> {
     let path = "reply.allowed_prefixes";
     let allowed_prefixes = values.list(path, parse::topic)?;
-    // Kafka's own topics must not be written either.
+    // Replies to Kafka's internal topics are rejected too.
     let internal = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
     let mut allowed = Some(());
     for prefix in &allowed_prefixes {

@@ -1,4 +1,4 @@
-//! The Unleash section: a URL, and a token for each environment.
+//! The Unleash section: a URL, and one token per environment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::values::Values;
 use super::{Secret, UnleashConfig, UnleashEnvironment, parse};
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// What is shorter could be guessed.
+/// Minimum length of the webhook secret, so that it cannot be guessed.
 const WEBHOOK_SECRET_CHARS_MIN: usize = 16;
 
 pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<UnleashConfig> {
@@ -59,7 +59,7 @@ pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<Unle
     })
 }
 
-/// `UNLEASH_API_TOKEN`'s environment and the file's.
+/// The environment of `UNLEASH_API_TOKEN` and those in the file.
 fn environments(values: &mut Values, default: Option<&str>) -> Option<Vec<UnleashEnvironment>> {
     let token = values.optional("unleash.api_token", parse::token)?;
     let mut environments = Vec::new();
@@ -88,7 +88,7 @@ fn environments(values: &mut Values, default: Option<&str>) -> Option<Vec<Unleas
     none.then_some(environments)
 }
 
-/// The environment that a client token is for (`project:environment.secret`).
+/// The environment that a client token belongs to (`project:environment.secret`).
 pub(super) fn environment_of(token: &Secret) -> Option<&str> {
     let (_, rest) = token.expose().split_once(':')?;
     rest.split_once('.').map(|(environment, _)| environment)

@@ -1,4 +1,4 @@
-//! The texts that were set, where each came from, and what is wrong with them.
+//! The values that were set, with their origins and problems.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use super::ConfigError;
 use super::parse::Parsed;
 use super::settings::{self, Fallback, Mask, Setting};
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -25,11 +25,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A text as it was set.
+/// A value as it was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Raw {
     One(String),
-    /// An array of the file.
+    /// An array in the file.
     Many(Vec<String>),
 }
 
@@ -56,10 +56,11 @@ pub(super) struct EnvironmentEntry {
     pub(super) origin: Origin,
 }
 
-/// Everything that was set. Reading a value checks it; what is wrong is collected, so that all of it is said at once.
+/// All values that were set. Reading a value validates it; problems are collected, so that all of them are reported
+/// together.
 #[derive(Debug, Default)]
 pub(super) struct Values {
-    /// By path. After loading also the defaults in force.
+    /// Values by path, and after loading also the defaults in force.
     pub(super) set: BTreeMap<&'static str, Value>,
     /// librdkafka properties, by name.
     pub(super) client: BTreeMap<String, Value>,
@@ -77,12 +78,13 @@ impl Values {
         self.set.insert(setting.path, Value { raw, origin });
     }
 
-    /// Something is wrong that belongs to no setting we know.
+    /// Records a problem that concerns no known setting.
     pub(super) fn problem(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
     }
 
-    /// The value at `path` is wrong. `None` makes `return values.refuse(…)` short where a value was expected.
+    /// Records a problem of the value at `path`. Returns `None`, so that `return values.refuse(…)` fits wherever a
+    /// value is expected.
     pub(super) fn refuse<T>(&mut self, path: &str, problem: impl fmt::Display) -> Option<T> {
         let name = settings::at(path).map_or(path, |setting| setting.name());
         self.problems.push(match self.set.get(path).map(|value| &value.origin) {
@@ -92,7 +94,7 @@ impl Values {
         None
     }
 
-    /// A setting that always has a value. `None`: it is wrong, and has been noted.
+    /// Reads a setting that always has a value. `None`: the value is invalid, and the problem is recorded.
     pub(super) fn required<T>(&mut self, path: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         match self.optional(path, parse)? {
             Some(value) => Some(value),
@@ -100,7 +102,8 @@ impl Values {
         }
     }
 
-    /// A setting that may be absent: `Some(None)`.
+    /// Reads an optional setting; `Some(None)` if it is not set. `None`: the value is invalid, and the problem is
+    /// recorded.
     pub(super) fn optional<T>(
         &mut self,
         path: &'static str,
@@ -113,7 +116,7 @@ impl Values {
             Ok(value) => Some(Some(value)),
             Err(problem) => {
                 let mask = settings::at(path).map_or(Mask::Secret, |setting| setting.mask);
-                // A wrong secret is a secret still.
+                // An invalid secret is still secret.
                 let quoted = if mask == Mask::Open { format!(", not `{text}`") } else { String::new() };
                 self.refuse(path, format!("{problem}{quoted}"))
             }
@@ -128,7 +131,7 @@ impl Values {
         }
     }
 
-    /// Several values: an array of the file, or a text with commas. `none` is an empty list.
+    /// Reads a list: an array in the file, or text separated by commas. `none` is an empty list.
     pub(super) fn list<T>(
         &mut self,
         path: &'static str,
@@ -155,7 +158,7 @@ impl Values {
         (self.problems.len() == before).then_some(values)
     }
 
-    /// What is set at `path`, else its default, which becomes what is in force.
+    /// The value at `path`, or else its default, which is recorded as the value in force.
     fn value_of(&mut self, path: &'static str) -> Option<Raw> {
         if let Some(value) = self.set.get(path) {
             return Some(value.raw.clone());
@@ -169,17 +172,17 @@ impl Values {
         Some(Raw::One(text.to_owned()))
     }
 
-    /// Notes what a default came out as.
+    /// Records the computed value of a default.
     pub(super) fn computed(&mut self, path: &'static str, text: impl Into<String>) {
         self.set.insert(path, Value { raw: Raw::One(text.into()), origin: Origin::Default });
     }
 
-    /// Whether somebody set this (a default is not set).
+    /// Whether the setting was set explicitly, and not by default.
     pub(super) fn is_set(&self, path: &str) -> bool {
         self.set.get(path).is_some_and(|value| value.origin != Origin::Default)
     }
 
-    /// `built`, or everything that is wrong.
+    /// Returns `built`, or all problems if there are any.
     pub(super) fn finish<T>(&mut self, built: Option<T>) -> Result<T, ConfigError> {
         match built {
             Some(built) if self.problems.is_empty() => Ok(built),

@@ -1,7 +1,7 @@
 //! The embedded broker: librdkafka's own mock cluster, reachable by any Kafka client on this machine.
 //!
-//! What it is not: it keeps nothing after the process, it keeps no more than 5 MB per partition, it never compacts,
-//! and readers of committed records see aborted ones too.
+//! Its limits: it stores nothing across restarts and at most 5 MB per partition, it never compacts, and consumers of
+//! committed records also see aborted ones.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -19,20 +19,20 @@ use crate::kafka::client;
 
 use super::forward;
 
-/// The number of Kafka's LeaveGroup request.
+/// The API key of Kafka's LeaveGroup request.
 const LEAVE_GROUP: i16 = 13;
 
-/// The id of the one broker in the cluster.
+/// The id of the only broker in the cluster.
 const BROKER_ID: i32 = 1;
 
-/// The cluster lives as long as the client that it was made with.
+/// The embedded broker. The cluster lives as long as the client that created it.
 pub struct Broker {
     client: BaseProducer<Host>,
-    /// Where clients reach it; `None`: at the port that it has bound itself.
+    /// The address that clients connect to; `None` for the port that the cluster has bound itself.
     advertised: Option<SocketAddr>,
 }
 
-/// Does nothing but host the cluster.
+/// A client context that only hosts the cluster.
 #[derive(Debug)]
 struct Host;
 
@@ -50,14 +50,14 @@ impl Broker {
         // SAFETY: the cluster lives as long as `broker.client`.
         unsafe {
             sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
-            // Later versions have members in the answer, which the mock leaves out.
+            // Newer versions of the response contain members, which the mock omits.
             sys::rd_kafka_mock_set_apiversion(cluster, LEAVE_GROUP, 0, 2);
         }
         Ok(broker)
     }
 
-    /// Makes the broker reachable at a fixed port, `forward::DEFAULT_PORT`, or at the next one that is free. Call it
-    /// before any client connects: the address is part of the broker's metadata.
+    /// Makes the broker reachable at a fixed port, `forward::DEFAULT_PORT`, or at the next free one. Must be called
+    /// before any client connects, because the address is part of the broker's metadata.
     pub async fn advertise(&mut self) -> anyhow::Result<()> {
         let bound: SocketAddr = self.bound().parse().context("the embedded broker's own address")?;
         let listener = forward::bind().await.context("a port for the embedded broker")?;
@@ -74,18 +74,18 @@ impl Broker {
         Ok(())
     }
 
-    /// Where clients reach it: `127.0.0.1:PORT`.
+    /// The address that clients connect to: `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         self.advertised.map_or_else(|| self.bound(), |address| address.to_string())
     }
 
-    /// The port that the operating system chose.
+    /// The address with the port that the operating system chose.
     fn bound(&self) -> String {
         let cluster = self.client.client().mock_cluster();
         cluster.map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
     }
 
-    /// Creates the topics of `config`, and one for replies per prefix that is allowed.
+    /// Creates the topics of `config`, and one reply topic per allowed prefix.
     pub fn create_topics(&self, config: &Config) -> KafkaResult<()> {
         let Some(cluster) = self.client.client().mock_cluster() else {
             return Ok(());
@@ -102,7 +102,7 @@ impl Broker {
 
 impl ClientContext for Host {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // That a mock is configured is what is wanted here, and no warning.
+        // librdkafka warns about the configured mock cluster, which is intended here.
         if facility != "MOCK" {
             client::log(level, facility, message);
         }

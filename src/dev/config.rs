@@ -1,22 +1,22 @@
-//! The configuration of `dev`: what is embedded takes the place of what is configured.
+//! The configuration of `dev`: embedded parts replace configured ones.
 
 use std::path::{Path, absolute};
 use std::time::Duration;
 
 use crate::config::{Config, Secret};
 
-/// Few enough to look at, more than one.
+/// More than one partition, but few enough to inspect.
 const PARTITIONS_COUNT: i32 = 4;
-/// A result is seen soon after its request, at the price of more transactions.
+/// Short, so that a result follows soon after its request, at the cost of more transactions.
 const BATCH_MAX: Duration = Duration::from_millis(10);
-/// The mock broker answers a fetch only when its time is up, whatever arrives meanwhile.
+/// The mock broker answers a fetch only when its wait time has passed, even if records arrive earlier.
 const FETCH_WAIT: Duration = Duration::from_millis(10);
 
-/// Where the audit trail is written, in the folder that `dev` was started in.
+/// Database file of the audit trail, in the folder in which `dev` was started.
 const DATABASE_FILE: &str = "flagstream-dev.db";
 
-/// Makes `config` one for development. `embedded` is the address of the embedded broker; without it the configured Kafka
-/// is used. A configured Redis is used, and its values are kept in this process where there is none.
+/// Adapts `config` for development. `embedded` is the address of the embedded broker; with `None` the configured Kafka
+/// is used. A configured Redis is used; without one its values are stored in this process.
 pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<()> {
     "dev".clone_into(&mut config.instance);
     config.state_dir.set_file_name("dev");
@@ -24,13 +24,13 @@ pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<(
     let compression = ("compression.type".to_owned(), Secret::new("none"));
     if let Some(address) = embedded {
         config.kafka.bootstrap_servers = address;
-        // Security settings are for a real broker.
+        // Security settings apply to a real broker only.
         let fetch_wait = Secret::new(FETCH_WAIT.as_millis().to_string());
         config.kafka.client = [compression, ("fetch.wait.max.ms".to_owned(), fetch_wait)].into();
         config.topics.partitions = PARTITIONS_COUNT;
         config.topics.replication = Some(1);
         config.reply.create_missing = true;
-        // The broker begins anew with every start, and its offsets with it.
+        // The embedded broker and its offsets start anew with every start.
         config.audit.log_id = Some(uuid::Uuid::now_v7().to_string());
     } else {
         config.kafka.client.entry(compression.0).or_insert(compression.1);
@@ -39,7 +39,7 @@ pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<(
     config.unleash.environments.clear();
     config.redis.edge_in_memory = config.redis.url.is_none();
     config.delivery.workers = 1;
-    // A Postgres that is configured is one for real, and no place for samples.
+    // A configured Postgres is a production database and must not receive sample data.
     let sqlite = config.database.url.take().filter(|url| url.expose().starts_with("sqlite:"));
     let url = sqlite.map_or_else(|| format!("sqlite:{DATABASE_FILE}"), |url| url.expose().to_owned());
     config.database.url = Some(Secret::new(with_absolute_path(&url)?));
@@ -48,7 +48,7 @@ pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<(
     Ok(())
 }
 
-/// The same file, wherever the URL is used.
+/// Makes the path of an SQLite URL absolute, so that it names the same file in every working directory.
 fn with_absolute_path(url: &str) -> std::io::Result<String> {
     let Some(file) = url.strip_prefix("sqlite:").map(|rest| rest.trim_start_matches("//")) else {
         return Ok(url.to_owned());

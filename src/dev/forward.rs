@@ -1,6 +1,6 @@
 //! A fixed address for the embedded broker, whose own port the operating system chooses.
 //!
-//! Bytes are copied between the two ports, unread: the broker advertises the fixed address, so clients never see the
+//! Bytes are copied between the two ports unchanged. The broker advertises the fixed address, so clients never see the
 //! other one.
 
 use std::io;
@@ -8,14 +8,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// The port that `dev` takes for Kafka.
+/// The default Kafka port of `dev`.
 pub const DEFAULT_PORT: u16 = 29_092;
-/// How many ports after it are tried while they are taken.
+/// Number of following ports that are tried while they are in use.
 const TRIED_PORTS_COUNT: u16 = 100;
-/// After a connection that could not be accepted, for example because the process has too many open files.
+/// Delay after a failed accept, for example because the process has too many open files.
 const ACCEPT_RETRY_DELAY: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The first free port from [`DEFAULT_PORT`] on, of the loopback interface.
+/// Binds the first free port of the loopback interface, starting at [`DEFAULT_PORT`].
 pub async fn bind() -> io::Result<TcpListener> {
     let mut last = None;
     for port in DEFAULT_PORT..=DEFAULT_PORT + TRIED_PORTS_COUNT {
@@ -27,13 +27,13 @@ pub async fn bind() -> io::Result<TcpListener> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-/// Connects every caller of `listener` to `target`, until the runtime ends.
+/// Forwards every connection to `listener` to `target`, until the runtime ends.
 pub async fn forward(listener: TcpListener, target: SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((caller, _)) => {
                 tokio::spawn(async move {
-                    // A connection that ends is an ordinary event, which both ends notice.
+                    // A closed connection is a normal event, which both ends detect themselves.
                     if let Err(error) = connect(caller, target).await {
                         tracing::debug!(%error, "connection to the embedded broker ended");
                     }

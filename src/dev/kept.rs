@@ -1,8 +1,8 @@
-//! Kill switches and definitions survive a restart, although the embedded broker keeps nothing.
+//! Preserves kill switches and definitions over a restart, because the embedded broker stores nothing.
 //!
-//! While `dev` runs, the two compacted topics are followed and their latest records are written to a file in the state
-//! folder. At the next start they are produced again, before any part of the service reads the topics. So a killed flag stays
-//! killed, versions go on from where they were, and flags that have not changed are not announced again.
+//! While `dev` runs, the latest records of the two compacted topics are written to a file in the state folder. At the
+//! next start they are produced again before any part of the service reads the topics. Kill switches stay in force,
+//! versions continue, and unchanged flags are not announced again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::private_files;
 use crate::shutdown::Shutdown;
 
 const FILE: &str = "kept.json";
-/// How late a stop may be noticed.
+/// Interval of the checks for new records and for a shutdown.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// For all kept records to be produced again.
+/// Timeout for producing all restored records.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The latest records of the topics, by key.
+/// The latest records of both topics, by key.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     definitions: BTreeMap<String, String>,
     overrides: BTreeMap<String, String>,
 }
 
-/// Where the records are kept.
+/// The file with the records.
 #[derive(Debug)]
 pub struct KeptFile {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub struct KeptFile {
 }
 
 impl KeptFile {
-    /// Reads the file in `folder`. One that cannot be read is ignored with a warning: everything in it can be made again.
+    /// Reads the file in `folder`. An unreadable file is ignored with a warning, because its content can be recreated.
     pub fn open(folder: &Path) -> Self {
         let path = folder.join(FILE);
         let read = match std::fs::read(&path) {
@@ -56,7 +56,7 @@ impl KeptFile {
         Self { path, kept }
     }
 
-    /// Produces what was kept. Blocks until the broker has it.
+    /// Produces the stored records. Blocks until the broker has them.
     pub fn restore(&self, config: &Config) -> anyhow::Result<()> {
         let producer: BaseProducer<Logged> =
             client::base(&config.kafka, &config.instance, "restore").create_with_context(Logged)?;
@@ -78,7 +78,7 @@ impl KeptFile {
         let open = |topic| Follower::open(config, "keep", topic, Start::Beginning);
         let definitions = open(&config.topics.definitions)?;
         let overrides = open(&config.topics.overrides)?;
-        // The last look comes after the shutdown: what other parts have written meanwhile is kept too.
+        // One more iteration after the shutdown stores what other parts wrote in the meantime.
         let mut is_last = false;
         while !is_last {
             is_last = shutdown.is_cancelled();
@@ -97,7 +97,7 @@ impl KeptFile {
     }
 }
 
-/// Takes the records that are there. Whether there were any.
+/// Applies all waiting records to `kept`. Returns whether it changed.
 fn take(topic: &Follower, kept: &mut BTreeMap<String, String>) -> anyhow::Result<bool> {
     let mut changed = false;
     let mut wait = POLL_INTERVAL;

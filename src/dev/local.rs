@@ -1,4 +1,4 @@
-//! Sample flags that are managed here, so that they can be changed over HTTP: those of the edge API's walkthrough.
+//! Sample local flags, which can be changed over HTTP: those of the edge API's walkthrough.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::message::change::ChangeKind;
 use crate::store::Store;
 
 const FLAGS: &str = include_str!("sample-local-flags.json");
-/// Who is said to have made them.
+/// The actor that is recorded for their creation.
 const ACTOR: &str = "flagstream dev";
-/// Until they are active.
+/// Timeout for the flags to become active.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks whether they are.
+/// Interval of the checks whether they are active.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The names of the flags.
@@ -26,8 +26,8 @@ pub fn names() -> anyhow::Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// Makes the flags in each environment that has never had one of the name, and waits until they are active. A flag that
-/// was deleted is not made again.
+/// Creates the flags in each environment that never had a flag of the same name, and waits until they are active. A
+/// deleted flag is not created again.
 pub async fn create(records: &Records, store: &Store, environments: &[String]) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     timeout_at(deadline, records.ready()).await.context("the database is not ready")?;

@@ -1,13 +1,13 @@
 //! `flagstream dev`: everything in one process, for development.
 //!
-//! An in-process broker ([`broker`], at a fixed port by `forward`) with the topics in it, or a real one that is named; a
-//! flag file in place of Unleash ([`sample`]) for each environment; flags that can be changed over HTTP ([`local`]); the
-//! parts that `run` would start; and a [`trickle`] of requests, so that there is something to see. [`kept`] carries kill
-//! switches and definitions over a restart.
+//! It starts an in-process broker ([`broker`], at a fixed port by `forward`) with the topics, or uses a given real one;
+//! a flag file in place of Unleash ([`sample`]) for each environment; flags that can be changed over HTTP ([`local`]);
+//! the parts that `run` would start; and sample requests ([`trickle`]). [`kept`] preserves kill switches and
+//! definitions over a restart.
 //!
-//! Delivery is transactional, as in production: the mock broker knows the protocol, from fencing to offsets in the
-//! transaction. What it lacks is isolation (a reader of committed records sees aborted ones too), so guarantees are
-//! to be tested on real Kafka.
+//! Delivery is transactional, as in production: the mock broker implements the protocol, including fencing and offsets
+//! in transactions. It lacks isolation (a consumer of committed records also sees aborted ones), so guarantees must be
+//! tested on a real Kafka.
 
 pub mod broker;
 pub mod config;
@@ -32,13 +32,13 @@ use crate::store::Store;
 pub use broker::Broker;
 pub use config::embed;
 
-/// The environments that are served unless others are named.
+/// The environments that are served by default.
 pub const ENVIRONMENTS: [&str; 2] = ["development", "production"];
 
-/// The flags of the file are expected in the store within this time.
+/// Timeout for the flags of the file to be in force.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts all parts, with the file `flags` as the source of every one of `environments`.
+/// Starts all parts, with the file `flags` as the source of each of the `environments`.
 pub async fn start(
     config: Arc<Config>,
     flags: &Path,
@@ -48,7 +48,7 @@ pub async fn start(
     forget_former_run(&config.state_dir)?;
     let origin = |environment: &String| Origin::File(FileOrigin::new(environment, PathBuf::from(flags)));
     let origins = environments.iter().map(origin).collect();
-    // Without a Redis the warmer has nothing to write to.
+    // Without Redis the warmer has nothing to write to.
     let roles = Role::BUILT.iter().copied();
     let roles: Vec<_> = roles.filter(|role| *role != Role::Warmer || config.redis.url.is_some()).collect();
     App::start(config, &roles, origins, topics).await
@@ -57,13 +57,14 @@ pub async fn start(
 /// Waits until the flags of the file are in force.
 pub async fn ready(store: &Store) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
-    // Ready means that every source was read, even if the file has no flag.
+    // The store is ready once every source was read, even if the file contains no flags.
     let ready = store.wait_until_ready(deadline).await;
     anyhow::ensure!(ready, "no flags within {READY_TIMEOUT:?}: {:?}", store.standing().trouble);
     Ok(())
 }
 
-/// The broker starts empty every time, and so does the store: else flags that were deleted meanwhile would linger.
+/// Removes the snapshot of the previous run. The broker starts empty, so the store must too; otherwise deleted flags
+/// would reappear.
 fn forget_former_run(state_dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(crate::store::disk::Disk::new(state_dir).path()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

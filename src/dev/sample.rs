@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::private_files;
 
-/// What is written where no flag file is given.
+/// The content of the flag file that is written if none is given.
 pub const FLAGS: &str = include_str!("sample-flags.json");
 
-/// Flags that the sample requests ask for, with the default of each (JSON; it carries the type).
+/// The flags of the sample requests, each with its default as JSON, which determines the type.
 pub const ASKS: [(&str, &str); 14] = [
     ("new-ui-enabled", "false"),
     ("theme-variant", "\"light\""),
@@ -26,7 +26,7 @@ pub const ASKS: [(&str, &str); 14] = [
     ("experimental_api", "false"),
 ];
 
-/// The file with the sample flags below `folder`; one that is there already is left as it is.
+/// Writes the sample flags to a file in `folder` and returns its path. An existing file is left unchanged.
 pub fn write(folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("flags.json");
     if !path.try_exists()? {

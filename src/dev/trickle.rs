@@ -1,4 +1,4 @@
-//! A few sample requests a second, as services would send them.
+//! Sends a few sample requests per second, as a service would.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::shutdown::Shutdown;
 use super::sample::ASKS;
 
 const USERS: u32 = 50;
-/// One request in so many asks for several flags.
+/// One request in this many names several flags.
 const MANY_EVERY: u32 = 5;
 const MANY_COUNT: usize = 3;
-/// More would be a load test, for which there is `bench`.
+/// Maximum rate in requests per second. Higher rates are a load test, which `bench` provides.
 pub const MAX_RATE: f64 = 1_000.0;
 
-/// Sends `rate` requests a second until `shutdown`.
+/// Sends `rate` requests per second until `shutdown`.
 pub async fn run(config: &Config, rate: f64, shutdown: Shutdown) -> Result<(), KafkaError> {
     let client = client::base(&config.kafka, &config.instance, "trickle");
     let producer: BaseProducer<Logged> = client.create_with_context(Logged)?;
@@ -34,7 +34,8 @@ pub async fn run(config: &Config, rate: f64, shutdown: Shutdown) -> Result<(), K
         }
         let (user, body) = sample(&mut rand::rng());
         let record = BaseRecord::to(&config.topics.requests).key(&user).payload(&body);
-        // A full queue means that nobody takes requests at the moment; there is another one soon.
+        // A full queue means that the broker accepts no requests at the moment. The sample is skipped, because another
+        // one follows soon.
         if let Err((error, _)) = producer.send(record) {
             tracing::debug!(%error, "sample request not sent");
         }
@@ -42,7 +43,7 @@ pub async fn run(config: &Config, rate: f64, shutdown: Shutdown) -> Result<(), K
     }
 }
 
-/// The key and the body of a request.
+/// A random request: its key and its body.
 fn sample(random: &mut impl Rng) -> (String, String) {
     let user = format!("user-{}", random.random_range(1..=USERS));
     let mut request = json!({

@@ -1,4 +1,4 @@
-//! The database: reachable, up to date, and ours to write.
+//! Checks of the database: reachable, migrated, and writable.
 
 use chrono::{DateTime, Utc};
 
@@ -8,9 +8,9 @@ use crate::database::{CLOCK_SKEW_MAX, Database, DatabaseError, PostgresDatabase,
 use super::Finding;
 
 const PART: &str = "database";
-/// Older ones were never tried.
+/// The oldest tested version, in Postgres' numeric format.
 const OLDEST_VERSION: i32 = 140_000;
-/// The database's clock and ours.
+/// Tolerated difference between the database's clock and this machine's, in seconds.
 const APART_MAX_SECONDS: i64 = 5;
 const NUMBER: &str =
     "SELECT current_setting('server_version_num')::int, clock_timestamp(), pg_is_in_recovery(),
@@ -31,7 +31,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         }
         Err(error) => return unreachable(error),
     };
-    // Not by the pool, which would wait, and not say for what.
+    // Connects directly: the pool would wait, and would not report the cause.
     let reached = match &database {
         Database::Postgres(postgres) => postgres.connect().await.map(drop),
         Database::Sqlite(_) => database.ping().await,

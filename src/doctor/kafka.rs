@@ -1,4 +1,4 @@
-//! Kafka: reachable, its topics as needed, and what we may do there.
+//! Checks of Kafka: reachable, topics as required, and sufficient rights.
 
 mod rights;
 
@@ -18,7 +18,7 @@ use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError, is_dang
 use super::Finding;
 
 const PART: &str = "kafka";
-/// Every codec that Kafka's producers know.
+/// All codecs that Kafka producers support.
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREACHABLE_ADVICE: &str = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) \
@@ -76,7 +76,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Which compressed records this build reads: producers choose the codec, and so may topics and brokers.
+/// Checks which codecs this build can read. Producers choose the codec, and so may topics and brokers.
 fn codecs() -> Finding {
     let features =
         ClientConfig::new().create_native_config().and_then(|config| config.get("builtin.features"));
@@ -118,7 +118,7 @@ fn of_topic(report: &TopicReport, topics: &TopicsConfig) -> Vec<Finding> {
     found.collect()
 }
 
-/// What this user may do with the topics, and what the broker is.
+/// Checks this user's rights on the topics, and the broker's version.
 fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
     let client = client::base(&config.kafka, &config.instance, "doctor");
     let consumer: BaseConsumer<Logged> = match client.create_with_context(Logged) {
@@ -132,7 +132,7 @@ fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
     findings
 }
 
-/// Whether offsets of our groups may be read: then they may be joined too.
+/// Checks that the group's offsets can be read. The same right allows joining the group.
 fn group(config: &Config) -> Finding {
     let group = format!("{}-evaluator", config.kafka.group_id);
     let ask = || -> Result<(), KafkaError> {
@@ -153,7 +153,7 @@ fn group(config: &Config) -> Finding {
     }
 }
 
-/// Begins no transaction: that a producer gets its id shows that it would be allowed to.
+/// Checks the right to use transactions, without starting one: initialization of a producer is sufficient.
 fn transactions(config: &Config) -> Finding {
     let name = format!("{}-doctor-{}", config.kafka.group_id, config.instance);
     let ask = || -> Result<(), KafkaError> {
@@ -173,7 +173,7 @@ fn transactions(config: &Config) -> Finding {
             );
             match config.delivery.mode {
                 DeliveryMode::Transactional => Finding::wrong(PART, text, advice),
-                // The feeder and kill switches use them all the same.
+                // The feeder and kill switches use transactions in this mode too.
                 DeliveryMode::AtLeastOnce => Finding::doubtful(PART, text, advice),
             }
         }

@@ -1,4 +1,4 @@
-//! Looks at everything that a deployment needs, and says what to do about what is wrong. Changes nothing.
+//! Checks everything that a deployment needs, and advises how to fix problems. It changes nothing.
 
 mod database;
 mod kafka;
@@ -18,21 +18,21 @@ use crate::private_files;
 pub enum State {
     #[serde(rename = "ok")]
     Well,
-    /// It works, but somebody should know.
+    /// The part works, but an operator should know about a problem.
     #[serde(rename = "warning")]
     Doubtful,
     #[serde(rename = "error")]
     Wrong,
 }
 
-/// What was looked at, and what was found.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `kafka`, `database`, …
+    /// The checked part: `kafka`, `database`, …
     pub part: &'static str,
     pub state: State,
     pub found: String,
-    /// Where something is not well.
+    /// Advice on how to fix the problem; `None` if the state is `Well`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
@@ -51,9 +51,9 @@ impl Finding {
     }
 }
 
-/// All findings, part by part.
+/// Runs all checks. The findings are grouped by part.
 pub async fn look(config: &Config) -> Vec<Finding> {
-    // Side by side: one that does not answer keeps nobody waiting for the others.
+    // Concurrently, so that a part without an answer does not delay the others.
     let (kafka, database, redis, unleash, registry) = tokio::join!(
         kafka::look(config),
         database::look(config),
@@ -65,14 +65,14 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(registry).chain(state).collect()
 }
 
-/// Who may call over HTTP, where nobody has decided on it.
+/// Warns if anonymous HTTP access is enabled only by default.
 fn callers(config: &Config) -> Option<Finding> {
     let warning = config.anonymous_warning()?;
     let (found, advice) = warning.split_once(": ").unwrap_or((&warning, ""));
     Some(Finding::doubtful("http", found, advice))
 }
 
-/// The snapshot and the spool are written there.
+/// Checks that the state folder is writable. It contains the snapshot and the spool.
 fn state_dir(folder: &Path) -> Finding {
     let tried = folder.join(".doctor");
     let write = || {

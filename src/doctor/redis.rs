@@ -1,4 +1,4 @@
-//! Redis: reachable, new enough, and kept from throwing away what matters.
+//! Checks of Redis: reachable, a supported version, writable, and sufficient rights.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const PART: &str = "redis";
 const PATIENCE: Duration = Duration::from_secs(5);
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
-/// The beginnings of all keys that flagstream uses.
+/// The prefixes of all keys that flagstream uses.
 const KEY_STARTS: [&str; 6] = [
     "feature_flag:eval:",
     "feature_flag:data:",
@@ -24,8 +24,8 @@ const KEY_STARTS: [&str; 6] = [
     "flagstream:warm:",
 ];
 
-/// What the warm view and the edge API send, each as it is sent once with a key that holds nothing. They are only
-/// queued (`MULTI`) and then given up (`DISCARD`): Redis checks the rights of a command when it is queued.
+/// The commands that the Redis cache and the edge API send, each with arguments for a check. They are only queued
+/// (`MULTI`) and then discarded (`DISCARD`): Redis checks the rights of a command when it is queued.
 const COMMANDS: [(&str, &[&str]); 23] = [
     ("GET", &["{key}"]),
     ("GETEX", &["{key}"]),
@@ -52,7 +52,8 @@ const COMMANDS: [(&str, &[&str]); 23] = [
     ("CLUSTER", &["SLOTS"]),
 ];
 
-/// Those without which there is no warm view at all; only `flagstream erase` and the cache's statistics use the others.
+/// Commands that only `flagstream erase` and the cache's statistics need. The Redis cache does not work without any of
+/// the others.
 const MINOR_COMMANDS: [&str; 2] = ["SCAN", "DBSIZE"];
 
 pub async fn look(config: &Config) -> Vec<Finding> {
@@ -87,7 +88,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// What this user may not do: names of commands, and beginnings of keys.
+/// The names of forbidden commands and the prefixes of forbidden keys.
 async fn refused(
     connection: &mut MultiplexedConnection,
     is_cluster: bool,
@@ -117,12 +118,13 @@ async fn refused(
     Ok(refused)
 }
 
-/// Queues the command and gives it up again.
+/// Queues the command and discards it. Returns whether this user may not send it.
 async fn is_refused_when_queued(
     connection: &mut MultiplexedConnection,
     command: &Cmd,
 ) -> Result<bool, RedisError> {
-    // Both change the state of the connection themselves, or are not allowed while commands are queued.
+    // `MULTI` and `DISCARD` change the connection's state themselves and are sent for every other command; `PING` is
+    // sent directly.
     let is_plain = matches!(command.args_iter().next(), Some(Arg::Simple(b"MULTI" | b"DISCARD" | b"PING")));
     let answered = match is_plain {
         true => redis::cmd("PING").query_async::<Value>(connection).await,
@@ -135,7 +137,8 @@ async fn is_refused_when_queued(
     };
     match answered {
         Err(error) if is_refused(&error) => Ok(true),
-        // Another node of a cluster has the key, or the command makes no sense for it: it was allowed.
+        // Another error, such as a key on another cluster node or invalid arguments, shows that the command was
+        // allowed.
         Err(error) if error.is_io_error() => Err(error),
         _ => Ok(false),
     }
@@ -145,7 +148,7 @@ fn is_refused(error: &RedisError) -> bool {
     error.code() == Some("NOPERM")
 }
 
-/// What follows from what the user may not do.
+/// Findings for forbidden commands and keys.
 fn of_rights(refused: &[&'static str]) -> Vec<Finding> {
     if refused.is_empty() {
         return vec![Finding::well(PART, "all commands and keys that are used are allowed")];

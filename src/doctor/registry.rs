@@ -1,4 +1,4 @@
-//! The schema registry: whether it answers, and takes the schemas of what is written in Avro.
+//! Checks that the schema registry answers and accepts the schemas of everything that is written in Avro.
 
 use crate::config::Config;
 use crate::registry::{Client, Registration, RegistryError, registrations};
@@ -37,7 +37,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Whether the registry would take the schema.
+/// Checks that the registry would accept the schema.
 async fn taken(client: &Client, wanted: &Registration) -> Result<(), RegistryError> {
     let problems = client.incompatibilities(&wanted.subject, &wanted.schema).await?;
     if problems.is_empty() {

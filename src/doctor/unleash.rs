@@ -1,4 +1,4 @@
-//! Unleash: reachable, and each token good for its environment.
+//! Checks that Unleash is reachable and that each token is valid for its environment.
 
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Only the Admin API tells Unleash's version.
+/// Checks the Admin API, which is the only one that reports Unleash's version.
 async fn admin(client: &Client, token: &Secret) -> Finding {
     let mut finding = of_answer("Admin API", client.admin(Method::GET, "projects", token)).await;
     if finding.state == State::Well

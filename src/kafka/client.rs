@@ -55,7 +55,7 @@ pub fn is_embedded<C: ClientContext>(client: &Client<C>, patience: Duration) -> 
     client.fetch_cluster_id(patience).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
 }
 
-/// How partitions are distributed among the members of a group.
+/// Assignment strategy of all groups.
 pub const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
 
 /// Configuration of a static member of a role's group. It reads only committed records, and the application commits its

@@ -19,9 +19,9 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Beginning,
-    /// After the records that exist when the follower is opened. Records produced later are returned.
+    /// The end of the topic when the follower is opened. Records produced later are returned.
     End,
-    /// At the first record that is not older than this time, in milliseconds since 1970.
+    /// The first record that is not older than this time, in milliseconds since 1970.
     At(i64),
 }
 

@@ -22,7 +22,7 @@ pub struct Range {
     consumer: BaseConsumer<Logged>,
     topic: String,
     servers: String,
-    /// For each unfinished partition, the next offset to read and the end offset (exclusive).
+    /// Unfinished partitions, each with the next offset to read and the end offset (exclusive).
     open: BTreeMap<i32, (i64, i64)>,
     /// Number of offsets between the two at opening: an upper bound of the number of records.
     expected: u64,

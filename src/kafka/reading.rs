@@ -1,4 +1,4 @@
-//! What a group consumer detects while it fetches: errors in place of records, and records that Kafka deleted before
+//! Conditions that a group consumer detects while it fetches: errors in place of records, and records that Kafka deleted before
 //! they were read.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Metrics of tokens. `flagstream_access_…`.
+//! Metrics of API tokens. `flagstream_access_…`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,9 +13,9 @@ pub struct LookLabels {
 
 #[derive(Debug, Clone, Default)]
 pub struct AccessMetrics {
-    /// Valid tokens that this instance knows.
+    /// Number of valid tokens that this instance has cached.
     pub tokens: Gauge,
-    /// Looks at the table, by whether they succeeded.
+    /// Reads of the table of tokens, by outcome.
     pub looks: Family<LookLabels, Counter>,
 }
 

@@ -11,21 +11,21 @@ use prometheus_client::registry::Registry;
 use super::evaluate::{WIDE, buckets};
 use super::{EnvironmentLabels, PartitionGauges, PartitionLabels, Seconds, StuckLabels};
 
-/// How an attempt to write ended: `committed`, `found_committed` (an unconfirmed commit had gone through), `conflict`
-/// (another sink was there first), `failed` (it is tried again), `house_failed` (partitions are not looked after).
+/// Outcome of an attempt to write: `committed`, `found_committed` (an unconfirmed commit had succeeded), `conflict`
+/// (another sink wrote first), `failed` (it is retried), `house_failed` (maintenance of the partitions failed).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AuditBatchLabels {
     pub outcome: &'static str,
 }
 
-/// What waits, `evaluations` or `definitions`, and what for.
+/// Labels of a pause: what is paused (`evaluations` or `definitions`), and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PausedLabels {
     pub what: &'static str,
     pub reason: &'static str,
 }
 
-/// Which clock is compared with this machine's: `database` or `kafka`.
+/// The clock that is compared with this machine's: `database` or `kafka`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ClockLabels {
     pub against: &'static str,
@@ -36,28 +36,28 @@ pub struct AuditMetrics {
     /// Evaluations committed to the database.
     pub rows: Family<EnvironmentLabels, Counter>,
     pub batches: Family<AuditBatchLabels, Counter>,
-    /// Events that were taken before, and left out.
+    /// Events that were skipped because they had been written before.
     pub repeated: Counter,
-    /// Events that Kafka had deleted before they were read.
+    /// Events that Kafka deleted before they were read.
     pub expired: Counter,
-    /// Partitions whose log was found to end before the position, so that a new generation began.
+    /// Partitions whose log ended before the position, so that a new generation was started.
     pub truncated: Counter,
-    /// Topics that were deleted and made anew while they were read.
+    /// Topics that were deleted and created anew while they were read.
     pub recreated: Counter,
-    /// How far another clock is ahead of this machine's, in seconds.
+    /// Seconds by which another clock is ahead of this machine's.
     pub clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,
-    /// Evaluations that were older than retention when they were written, and are kept for a week.
+    /// Evaluations that were older than the retention period when they were written. They are retained for a week.
     pub late: Gauge,
-    /// One batch, from its first statement to its commit.
+    /// Duration of writing one batch, from its first statement to its commit.
     pub write: Seconds,
-    /// From a batch's first evaluation to its commit.
+    /// Time from a batch's first evaluation to its commit.
     pub latency: Seconds,
     pub paused: Family<PausedLabels, Gauge>,
-    /// Records behind the end of the partition.
+    /// Number of records that are not written yet, by partition.
     pub lag: Family<PartitionLabels, Gauge>,
     /// 1 while a partition is stuck.
     pub stuck: Family<StuckLabels, Gauge>,
-    /// Partitions that this process writes.
+    /// Number of partitions that this process writes.
     pub partitions: Gauge,
 }
 
@@ -104,7 +104,7 @@ impl AuditMetrics {
         metrics
     }
 
-    /// The gauges of the partitions of one of the sink's topics; only that of the events has a lag.
+    /// The gauges for the partitions of one of the sink's topics. Only the events topic has a lag.
     pub fn partition_gauges(&self, with_lag: bool) -> PartitionGauges {
         let lag = with_lag.then(|| self.lag.clone());
         PartitionGauges { lag, stuck: self.stuck.clone(), with_topic: true }

@@ -1,4 +1,4 @@
-//! Metrics of the edge API's layers. `flagstream_edge_…`.
+//! Metrics of the edge API's cache layers. `flagstream_edge_…`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +15,7 @@ pub struct LayerLabels {
 
 #[derive(Debug, Default)]
 pub struct EdgeMetrics {
-    /// `hit`; all others are misses.
+    /// Reads by outcome: `hit`, or one of the kinds of misses.
     pub reads: Family<LayerLabels, Counter>,
     pub writes: Family<OutcomeLabels, Counter>,
 }
@@ -40,7 +40,7 @@ impl EdgeMetrics {
         }
     }
 
-    /// Hits and misses of a layer so far.
+    /// Hits and misses of a layer since the process started.
     pub fn so_far(&self, layer: &'static str) -> (u64, u64) {
         let count = |outcome| self.reads.get(&LayerLabels { layer, outcome }).map_or(0, |count| count.get());
         let misses = ["absent", "stale", "unreadable", "unavailable"].into_iter().map(count).sum();

@@ -16,7 +16,7 @@ pub struct PartitionLabels {
     pub partition: i32,
 }
 
-/// How a batch ended: `committed`, `aborted` (it is answered again), `fenced` (another process took over).
+/// Outcome of a batch: `committed`, `aborted` (its requests are answered again), `fenced` (another process took over).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BatchLabels {
     pub outcome: &'static str,
@@ -39,27 +39,27 @@ impl Seconds {
 #[derive(Debug)]
 pub struct EvaluateMetrics {
     pub batches: Family<BatchLabels, Counter>,
-    /// From the first record of a batch to its commit.
+    /// Time from the first record of a batch to its commit.
     pub batch: Seconds,
-    /// The commit alone.
+    /// Duration of the commit.
     pub commit: Seconds,
-    /// Per request: decode, evaluate and encode, averaged over its batch.
+    /// Duration of decoding, evaluating and encoding one request, averaged over its batch.
     pub evaluation: Seconds,
-    /// From a request's timestamp to the commit of its results.
+    /// Time from a request's timestamp to the commit of its results.
     pub latency: Seconds,
-    /// Records behind the end of the partition.
+    /// Number of unanswered requests, by partition.
     pub lag: Family<PartitionLabels, Gauge>,
     /// 1 while a partition is stuck.
     pub stuck: Family<StuckLabels, Gauge>,
-    /// Partitions that this process answers for.
+    /// Number of partitions assigned to this process.
     pub partitions: Gauge,
-    /// Those of them that wait for the schema registry.
+    /// Number of assigned partitions that are paused, because of the schema registry or the events topic.
     pub waiting: Gauge,
 }
 
-/// 0.25 µs to 262 ms, by fours.
+/// Buckets from 0.25 µs to 262 ms, each four times the previous one.
 const NARROW: (f64, f64, u16) = (0.000_000_25, 4.0, 11);
-/// 0.5 ms to 16 s, by twos.
+/// Buckets from 0.5 ms to 16 s, each twice the previous one.
 pub(super) const WIDE: (f64, f64, u16) = (0.000_5, 2.0, 16);
 
 pub(super) fn buckets((start, factor, count): (f64, f64, u16)) -> impl Iterator<Item = f64> {

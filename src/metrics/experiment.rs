@@ -6,7 +6,7 @@ use super::Seconds;
 
 #[derive(Debug)]
 pub struct ExperimentMetrics {
-    /// How long it took to count one experiment.
+    /// Duration of computing one experiment's results.
     pub counted: Seconds,
 }
 

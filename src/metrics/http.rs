@@ -1,4 +1,4 @@
-//! Metrics of the HTTP surface. `flagstream_http_…`.
+//! Metrics of the HTTP API. `flagstream_http_…`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,7 +12,7 @@ pub struct RefusedLabels {
 }
 
 impl RefusedLabels {
-    /// `None` for a status that is no refusal.
+    /// The label of a status; `None` for a status that is not counted as refused.
     pub fn of(status: u16) -> Option<Self> {
         let status = match status {
             401 => "401",
@@ -27,9 +27,9 @@ impl RefusedLabels {
 
 #[derive(Debug, Default)]
 pub struct HttpMetrics {
-    /// Calls refused for who asked, how often, or when.
+    /// Calls refused for lack of authorization, by a rate limit, or because the service is not available.
     pub refused: Family<RefusedLabels, Counter>,
-    /// Open streams of changes.
+    /// Number of open change streams.
     pub listeners: Gauge,
 }
 

@@ -1,4 +1,4 @@
-//! Labels and gauges that tell which partitions do not move.
+//! Labels and gauges of partitions without progress.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::PartitionLabels;
 
-/// Labels of a `…_stuck` gauge. `topic` is set where one part of the process reads several topics.
+/// Labels of a `…_stuck` gauge. `topic` is set if one component reads several topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StuckLabels {
     pub topic: Option<Arc<str>>,
@@ -29,10 +29,10 @@ impl EncodeLabelSet for StuckLabels {
 /// The gauges of one topic's partitions. A series exists only while its partition is assigned to this process.
 #[derive(Debug, Clone, Default)]
 pub struct PartitionGauges {
-    /// Records behind the end of the partition; `None` if another part of the process reports the lag.
+    /// Number of unprocessed records; `None` if another part of the process reports the lag.
     pub lag: Option<Family<PartitionLabels, Gauge>>,
     /// 1 while the partition is stuck.
     pub stuck: Family<StuckLabels, Gauge>,
-    /// Whether `stuck` carries the label `topic`.
+    /// Whether `stuck` has the label `topic`.
     pub with_topic: bool,
 }

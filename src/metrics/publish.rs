@@ -1,4 +1,4 @@
-//! Metrics of events on their way from the synchronous path to Kafka. `flagstream_publish_…`.
+//! Metrics of the event outbox of HTTP evaluations. `flagstream_publish_…`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -9,12 +9,12 @@ use super::evaluate::{WIDE, buckets};
 
 #[derive(Debug)]
 pub struct PublishMetrics {
-    /// In memory, waiting or on its way.
+    /// Bytes of events in memory, queued or in flight.
     pub queue_bytes: Gauge,
     pub spool_bytes: Gauge,
-    /// Events that went to disk before Kafka took them.
+    /// Events that were spooled to disk before Kafka acknowledged them.
     pub spooled: Counter,
-    /// From handing events over to Kafka's acknowledgement.
+    /// Time from queueing events to Kafka's acknowledgement.
     pub latency: Seconds,
 }
 

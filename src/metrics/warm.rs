@@ -1,4 +1,4 @@
-//! Metrics of the warm view. `flagstream_warm_…`.
+//! Metrics of the Redis cache. `flagstream_warm_…`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,19 +8,19 @@ use super::{OutcomeLabels, Seconds};
 
 #[derive(Debug)]
 pub struct WarmMetrics {
-    /// `hit`; all others are misses: `absent`, `stale`, `unreadable`, `unavailable`.
+    /// Reads by outcome: `hit`, or a miss: `absent`, `stale`, `unreadable`, `unavailable`.
     pub reads: Family<OutcomeLabels, Counter>,
-    /// `written`, `refused` (a newer value was there).
+    /// Writes by outcome: `written`, or `refused` if a newer value existed.
     pub writes: Family<OutcomeLabels, Counter>,
-    /// Evaluations that need no write, by why.
+    /// Evaluations that need no write, by reason.
     pub passed_over: Family<OutcomeLabels, Counter>,
-    /// Keys after a change: `renewed`, `removed`.
+    /// Keys updated after a change: `renewed` or `removed`.
     pub swept: Family<OutcomeLabels, Counter>,
-    /// Times that Redis had lost what was written, and the last evaluations were written again.
+    /// Number of times that Redis lost its data and the latest evaluations were written again.
     pub rebuilds: Counter,
-    /// From an invalidation's publication until readers see it.
+    /// Time from an invalidation's publication until readers ignore older values.
     pub announced: Seconds,
-    /// From an invalidation's publication until the last raw key is right.
+    /// Time from an invalidation's publication until all affected keys are updated.
     pub finished: Seconds,
 }
 
@@ -50,7 +50,7 @@ impl WarmMetrics {
         metrics
     }
 
-    /// Adds to one outcome of a family.
+    /// Adds to the counter of one outcome.
     pub fn add(family: &Family<OutcomeLabels, Counter>, outcome: &'static str, count: u64) {
         if count > 0 {
             family.get_or_create(&OutcomeLabels { outcome }).inc_by(count);

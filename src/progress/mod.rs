@@ -1,4 +1,4 @@
-//! Whether each partition that this process reads makes progress, and if not, why.
+//! Tracks whether each partition that this process reads makes progress, and if not, the reason.
 //!
 //! ```text
 //!  reader ── assigned, committed, position, blocked ──►┐            ┌──► health   (`Progress::add_to`)
@@ -6,10 +6,10 @@
 //!  Kafka ─── end offsets, committed offsets ───────────►┘            └──► gauges, log (`Progress::observe`)
 //! ```
 //!
-//! The rule is "progress or a named pause". A partition is *stuck* if records wait in it and its committed offset has not
-//! moved for `FLAGSTREAM_HEALTH__STUCK_AFTER`. Health then names topic, partition, offset, duration and reason, and the
-//! gauge `…_stuck{partition,reason}` is 1 until the offset moves or the partition is assigned elsewhere. A partition that
-//! cannot be read at all is named in health at once.
+//! A partition either makes progress or has a named reason. It is *stuck* if records wait in it and its committed
+//! offset has not moved for `FLAGSTREAM_HEALTH__STUCK_AFTER`. Health then reports topic, partition, offset, duration
+//! and reason, and the gauge `…_stuck{partition,reason}` is 1 until the offset moves or the partition is assigned
+//! elsewhere. A partition that cannot be read at all is reported in health immediately.
 
 mod partition;
 #[cfg(test)]
@@ -28,7 +28,7 @@ pub use self::partition::{Reason, Stuck};
 
 use self::partition::Partition;
 
-/// Most partitions that one health text or log line names.
+/// Maximum number of partitions named in one health text or log line.
 const MAX_NAMED_COUNT: usize = 5;
 
 /// The progress of one topic's partitions. Clones share their state, which any thread may update.
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl Progress {
-    /// No partition is assigned yet.
+    /// Creates the state without assigned partitions.
     pub fn new(topic: &str, config: &HealthConfig, gauges: PartitionGauges) -> Self {
         Self(Arc::new(Shared {
             topic: topic.into(),
@@ -61,8 +61,8 @@ impl Progress {
         &self.0.topic
     }
 
-    /// Replaces the partitions that `reader` (any number that identifies it in this process) has. Partitions that it had
-    /// before and has no longer are forgotten with their series, unless another reader has taken them over.
+    /// Replaces the partitions of `reader`, which is any number that identifies it in this process. Partitions that it
+    /// no longer has are removed together with their series, unless another reader has taken them over.
     pub fn assign(&self, reader: usize, assigned: &[i32]) {
         let mut partitions = self.lock();
         for partition in assigned {
@@ -81,40 +81,42 @@ impl Progress {
         });
     }
 
-    /// All records before `next` are done with: committed to the group, or written to the database. Ends the block.
+    /// Records that everything before `next` is processed: committed to the group, or written to the database. Clears
+    /// the block.
     pub fn committed(&self, partition: i32, next: i64) {
         self.update(partition, |known| known.committed(next, Instant::now()));
     }
 
-    /// Like [`committed`](Self::committed), but only a first value counts as no movement: what a broker or database
-    /// says of the time before this reader.
+    /// Records the position from before this reader started, as reported by a broker or database. Unlike
+    /// [`committed`](Self::committed), it does not count as movement and never replaces a known position.
     pub fn starts_at(&self, partition: i32, next: i64) {
         self.update(partition, |known| known.starts_at(next, Instant::now()));
     }
 
-    /// The reader has passed everything before `position` and has no open batch: markers of transactions and aborted
-    /// records, which are never committed, do not count as lag. Not to be called for a partition that is held.
+    /// Records that the reader has passed everything before `position` and has no open batch. Transaction markers and
+    /// aborted records, which are never committed, then do not count as lag. Must not be called for a paused partition.
     pub fn position(&self, partition: i32, position: i64) {
         self.update(partition, |known| known.passed(position, Instant::now()));
     }
 
-    /// The partition's high watermark: the offset after its last record.
+    /// Records the partition's high watermark: the offset after its last record.
     pub fn end(&self, partition: i32, end: i64) {
         self.update(partition, |known| known.ends_at(end, Instant::now()));
     }
 
-    /// The reader cannot go on in this partition. The last reason stays until the partition moves or is unblocked.
+    /// Records that the reader cannot continue in this partition. The last reason stays until the partition moves or is
+    /// unblocked.
     pub fn blocked(&self, partition: i32, reason: Reason, detail: impl Into<Arc<str>>) {
         let detail = detail.into();
         self.update(partition, |known| known.blocked(reason, detail, Instant::now()));
     }
 
-    /// The reason is gone, though nothing has moved yet. Other reasons than `reason` stay.
+    /// Clears the block if it has this reason, even if the partition has not moved yet.
     pub fn unblocked(&self, partition: i32, reason: Reason) {
         self.update(partition, |known| known.unblocked(reason));
     }
 
-    /// Blocks all partitions of a reader, such as those of a batch that could not be committed.
+    /// Blocks all partitions of a reader, for example after a batch that could not be committed.
     pub fn blocked_reader(&self, reader: usize, reason: Reason, detail: impl Into<Arc<str>>) {
         let (detail, now) = (detail.into(), Instant::now());
         for known in self.lock().values_mut().filter(|known| known.reader == reader) {
@@ -122,7 +124,7 @@ impl Progress {
         }
     }
 
-    /// Partitions whose end offset was not reported for `age`: Kafka has to be asked.
+    /// Partitions whose end offset was not reported for `age`, so that Kafka has to be asked.
     pub fn without_end_for(&self, age: Duration, now: Instant) -> Vec<i32> {
         let partitions = self.lock();
         let is_old = |known: &&Partition| known.end_age(now).is_none_or(|known| known >= age);
@@ -139,12 +141,12 @@ impl Progress {
             .collect()
     }
 
-    /// Records that wait in a partition; `None` if it is not assigned or its offsets are not known.
+    /// Number of waiting records in a partition; `None` if it is not assigned or its offsets are not known.
     pub fn lag(&self, partition: i32) -> Option<i64> {
         self.lock().get(&partition)?.lag()
     }
 
-    /// Stuck partitions for which no reason is known, or an open transaction was, with the offset at which they stand.
+    /// Stuck partitions without a known reason, or with an open transaction as the last one, with their current offset.
     pub fn unexplained(&self, now: Instant) -> Vec<(i32, i64)> {
         let partitions = self.lock();
         let unexplained = partitions
@@ -153,12 +155,12 @@ impl Progress {
         unexplained.collect()
     }
 
-    /// Whether nothing waits in any partition of a reader.
+    /// Whether no records wait in any partition of a reader.
     pub fn is_idle(&self, reader: usize) -> bool {
         self.lock().values().filter(|known| known.reader == reader).all(|known| known.lag() == Some(0))
     }
 
-    /// The partitions that are stuck, in order.
+    /// The stuck partitions, in order.
     pub fn stuck(&self, now: Instant) -> Vec<Stuck> {
         let partitions = self.lock();
         let stuck = partitions
@@ -167,7 +169,7 @@ impl Progress {
         stuck.collect()
     }
 
-    /// Updates the gauges and logs what has become stuck or moves again. Meant to be called once a second.
+    /// Updates the gauges, and logs partitions that became stuck or move again. To be called once per second.
     pub fn observe(&self, now: Instant) {
         let (mut stopped, mut moving) = (Vec::new(), Vec::new());
         for (partition, known) in self.lock().iter_mut() {
@@ -199,7 +201,7 @@ impl Progress {
         }
     }
 
-    /// Adds what is wrong with the partitions to the report of the part that reads them.
+    /// Adds the problems of the partitions to the report of the component that reads them.
     #[must_use]
     pub fn add_to(&self, report: Report, now: Instant) -> Report {
         let stuck = self.stuck(now);
@@ -226,7 +228,7 @@ impl Progress {
     }
 
     fn update(&self, partition: i32, change: impl FnOnce(&mut Partition)) {
-        // What is not assigned any more, or not yet, is of no interest.
+        // Updates of unassigned partitions are ignored.
         if let Some(known) = self.lock().get_mut(&partition) {
             change(known);
         }
@@ -246,13 +248,13 @@ impl Progress {
         StuckLabels { topic, partition, reason: reason.label() }
     }
 
-    /// A reader that panicked must not take health with it.
+    /// Recovers a poisoned lock, so that a panicked reader does not break health.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Partition>> {
         self.0.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first of them, and how many more there are.
+/// The first few stuck partitions, and the number of the others.
 fn listed(stuck: &[Stuck]) -> String {
     let named: Vec<_> = stuck.iter().take(MAX_NAMED_COUNT).map(ToString::to_string).collect();
     let more = stuck.len().saturating_sub(MAX_NAMED_COUNT);

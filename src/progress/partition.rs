@@ -1,26 +1,26 @@
-//! What is known of one partition.
+//! The progress of one partition.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Most bytes of a reason's text that are kept.
+/// Maximum length of a stored reason text, in bytes.
 const MAX_DETAIL_BYTES: usize = 500;
 
-/// Why a partition does not move: a closed set, since each is the value of a label.
+/// Reason why a partition does not move. A closed set, because each is a label value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// Kafka does not hand out the records.
+    /// Kafka returns errors instead of records.
     FetchError,
-    /// Kafka does not allow this user to read the topic.
+    /// This user is not authorized to read the topic.
     Unauthorized,
-    /// The records are compressed or written in a way that this build cannot read.
+    /// This build cannot decompress or parse the records.
     Unreadable,
     /// The batch with the next record could not be committed.
     BatchFailed,
-    /// The next record waits for something that is named, such as the schema registry.
+    /// The partition is paused, for example until the schema registry is reachable.
     Held,
-    /// The next records belong to a transaction of a producer that has not ended.
+    /// The next records belong to an open transaction of a producer.
     OpenTransaction,
     /// The database cannot be written.
     Database,
@@ -43,13 +43,13 @@ impl Reason {
         }
     }
 
-    /// Whether nothing can be read, so that nobody knows whether records wait.
+    /// Whether the partition cannot be read, so that it is unknown whether records wait.
     fn is_of_reading(self) -> bool {
         matches!(self, Self::FetchError | Self::Unauthorized | Self::Unreadable)
     }
 }
 
-/// A partition that does not move.
+/// A partition without progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     pub topic: Arc<str>,
@@ -76,17 +76,17 @@ impl fmt::Display for Stuck {
 /// The progress of one partition.
 #[derive(Debug)]
 pub(super) struct Partition {
-    /// Which reader of this process has it.
+    /// Number of the reader that the partition is assigned to.
     pub reader: usize,
-    /// The reason that the gauge shows.
+    /// The reason that the gauge shows; `None` if it shows none.
     pub shown: Option<Reason>,
     /// The committed offset.
     next: Option<i64>,
-    /// Everything before this offset was passed by the reader.
+    /// The reader has passed everything before this offset.
     passed: Option<i64>,
-    /// The end offset, and when it was reported.
+    /// The end offset, and the time at which it was reported.
     end: Option<(i64, Instant)>,
-    /// Since when records wait without the offset moving.
+    /// Time since which records wait without progress; `None` if none wait.
     waiting: Option<Instant>,
     block: Option<Block>,
 }
@@ -128,7 +128,8 @@ impl Partition {
         self.wait(now);
     }
 
-    /// Where the reader stands, if nobody knows why: a transaction may be open.
+    /// The reader's position, if the partition is stuck without a known reason. An open transaction is a possible
+    /// reason.
     pub fn unexplained(&self, after: Duration, now: Instant) -> Option<i64> {
         let is_stuck = now.saturating_duration_since(self.waiting?) >= after;
         let has_reason = self.block.as_ref().is_some_and(|block| block.reason != Reason::OpenTransaction);
@@ -144,7 +145,7 @@ impl Partition {
         self.end.map(|(_, at)| now.saturating_duration_since(at))
     }
 
-    /// Begins or ends the time in which records wait.
+    /// Starts or ends the time in which records wait.
     fn wait(&mut self, now: Instant) {
         match self.lag() {
             Some(1..) => {
@@ -155,7 +156,7 @@ impl Partition {
         }
     }
 
-    /// Records that wait, as far as offsets tell.
+    /// Number of waiting records according to the offsets; `None` if an offset is not known.
     pub fn lag(&self) -> Option<i64> {
         let (end, _) = self.end?;
         let next = self.next.max(self.passed)?;
@@ -177,10 +178,10 @@ impl Partition {
         self.block.take_if(|block| block.reason == reason);
     }
 
-    /// Since when nothing moves though something waits, or may wait.
+    /// Time since which the partition does not move although records wait or may wait.
     fn still_since(&self) -> Option<Instant> {
         let blind = self.block.as_ref().filter(|block| {
-            // An end that is older than the error says nothing about what has come since.
+            // An end offset older than the error does not show what has arrived since.
             block.reason.is_of_reading() && self.end.is_none_or(|(_, at)| at < block.since)
         });
         self.waiting.or(blind.map(|block| block.since))
@@ -191,7 +192,7 @@ impl Partition {
         (duration >= after).then(|| self.told(topic, partition, duration))
     }
 
-    /// The partition as it is told if it cannot be read.
+    /// A report of the partition if it cannot be read.
     pub fn unread(&self, topic: &Arc<str>, partition: i32) -> Option<Stuck> {
         let block = self.block.as_ref().filter(|block| block.reason.is_of_reading())?;
         Some(self.told(topic, partition, block.since.elapsed()))

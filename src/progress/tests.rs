@@ -1,4 +1,4 @@
-//! When a partition counts as stuck, and what is told of it.
+//! Tests of when a partition counts as stuck, and of the reports about it.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -35,7 +35,7 @@ impl Fixture {
     }
 }
 
-/// A moment at which everything reported so far is older than the limit.
+/// A time at which everything reported so far is older than the limit.
 fn later() -> Instant {
     Instant::now() + STUCK_AFTER + Duration::from_secs(1)
 }
@@ -78,7 +78,7 @@ fn markers_of_transactions_are_not_lag() {
     progress.position(0, 11);
     assert_eq!(progress.lag(0), Some(0));
     assert_eq!(progress.stuck(later()), []);
-    // A record behind the marker is lag again, from when it came.
+    // A record after the marker is lag again, from its arrival.
     progress.end(0, 12);
     assert_eq!((progress.lag(0), progress.stuck(later()).len()), (Some(1), 1));
 }
@@ -131,7 +131,7 @@ fn series_follow_the_reason_and_end_with_the_assignment() {
     assert_eq!(fixture.series(later()), [stuck("held"), lag.clone()]);
     progress.blocked(0, Reason::BatchFailed, "not delivered");
     assert_eq!(fixture.series(later()), [stuck("batch_failed"), lag]);
-    // Another reader of this process takes it over: its time begins anew.
+    // Another reader of this process takes the partition over, and its waiting time starts anew.
     progress.assign(1, &[0]);
     assert!(fixture.series(later()).is_empty());
     progress.assign(READER, &[1]);

@@ -1,4 +1,5 @@
-//! Asks Kafka for the offsets that a reader does not report, so that lag and stuck partitions are known while it is blocked.
+//! Requests the offsets from Kafka that a reader does not report, so that lag and stuck partitions are known while it
+//! is blocked.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -16,47 +17,48 @@ use crate::shutdown::{Shutdown, pause};
 
 use super::{Progress, Reason};
 
-/// Between two observations.
+/// Interval of the observations.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Between two questions whether the topic is still the same.
+/// Interval of the checks that the topic is still the same.
 const IDENTITY_INTERVAL: Duration = Duration::from_millis(250);
-/// An end offset that is older than this is asked for.
+/// Age after which an end offset is requested again.
 const MAX_END_AGE: Duration = Duration::from_secs(3);
-/// For one question to Kafka.
+/// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A client that asks for offsets of one group and topic. It never joins the group.
+/// A client that requests the offsets of one group and topic. It never joins the group.
 pub struct Watch {
     consumer: BaseConsumer<Logged>,
-    /// Sees the end of a partition before the first open transaction. Made when it is needed.
+    /// A client with `read_committed`, for which a partition ends before the first open transaction. Created when it is
+    /// first needed.
     committed: OnceCell<BaseConsumer<Logged>>,
     settings: ClientConfig,
     progress: Progress,
-    /// The topic's id, if somebody wants to know whether it changes.
+    /// The topic's id, if its changes are tracked.
     identity: Option<Arc<TopicIdentity>>,
 }
 
 impl Watch {
-    /// Makes the client; Kafka is not asked anything yet. `role` is the part of the group's name after the prefix.
+    /// Creates the client, without a request to Kafka. `role` is the part of the group's name after the prefix.
     pub fn new(config: &Config, role: &str, progress: Progress) -> Result<Self, KafkaError> {
         let mut settings = client::base(&config.kafka, &config.instance, &format!("{role}-offsets"));
         settings
             .set("group.id", format!("{}-{role}", config.kafka.group_id))
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false");
-        // The end of the log itself, and offsets as they are while a transaction is under way.
+        // `read_uncommitted` returns the end of the log itself, and offsets even while a transaction is open.
         let consumer =
             settings.clone().set("isolation.level", "read_uncommitted").create_with_context(Logged)?;
         Ok(Self { consumer, committed: OnceCell::new(), settings, progress, identity: None })
     }
 
-    /// Asks for the topic's id as well.
+    /// Additionally confirms the topic's id periodically.
     #[must_use]
     pub fn confirming(self, identity: Arc<TopicIdentity>) -> Self {
         Self { identity: Some(identity), ..self }
     }
 
-    /// Observes once a second until `shutdown`. Blocks.
+    /// Observes once per second until `shutdown`. Blocks.
     pub fn run(&self, shutdown: &Shutdown) {
         let mut observed = Instant::now();
         while pause(IDENTITY_INTERVAL, shutdown) {
@@ -71,7 +73,7 @@ impl Watch {
         }
     }
 
-    /// Asks for what is missing or old. Kafka being away is no news: what is known stays.
+    /// Requests missing or outdated offsets. If Kafka is unreachable, the known values stay.
     pub fn refresh(&self, now: Instant) {
         let unknown = self.progress.without_committed();
         if let Err(error) = self.refresh_committed(&unknown) {
@@ -87,7 +89,7 @@ impl Watch {
         }
     }
 
-    /// Finds out whether a partition stands at the first record of a transaction that has not ended.
+    /// Checks whether a stuck partition is at the first record of an open transaction.
     fn explain(&self, unexplained: &[(i32, i64)]) -> Result<(), KafkaError> {
         if unexplained.is_empty() {
             return Ok(());
@@ -129,19 +131,19 @@ impl Watch {
                 }
             }
         }
-        // A group that is new to a partition begins with its first record.
+        // A group without a committed offset starts at the first record.
         for (partition, low) in self.offsets(&new, Offset::Beginning)? {
             self.progress.starts_at(partition, low);
         }
         Ok(())
     }
 
-    /// The first or the end offset of partitions, in one question per broker.
+    /// The first or the end offset of partitions, with one request per broker.
     fn offsets(&self, partitions: &[i32], which: Offset) -> Result<Vec<(i32, i64)>, KafkaError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        // In a question for times, the logical offsets stand for themselves.
+        // In a lookup by time, the logical offsets are passed through and resolved by the broker.
         let found = self.consumer.offsets_for_times(self.list(partitions, which)?, CALL_TIMEOUT)?;
         let mut offsets = Vec::new();
         for element in found.elements() {

@@ -1,4 +1,4 @@
-//! Confluent's API of schema registries, which others have too.
+//! Client of the schema registry API by Confluent, which other registries implement too.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,58 +13,59 @@ use serde_json::value::RawValue;
 use crate::config::{SchemaRegistryConfig, Secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
-/// For one address to answer: who asks for an id waits for it, who registers a schema has time.
+/// Timeout of a lookup at one address. It is short because the caller waits for it; registering a schema may take
+/// longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
-/// Larger answers are not read.
+/// Upper bound of a response in bytes; larger ones are not read.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// How much of what the registry says is repeated.
+/// Number of characters of a registry's error message that are repeated.
 const ERROR_CHARS_MAX: usize = 300;
 
-/// Why the registry was asked in vain.
+/// Reason why a request to the registry failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// It does not answer, or with an error of its own: another time it may.
+    /// The registry is unreachable or reported an internal error. The request may be retried.
     #[error("{0}")]
     Away(String),
-    /// It answered that it will not.
+    /// The registry rejected the request.
     #[error("{0}")]
     Refused(String),
-    /// Its answer is larger than what is read. Asked again it would be the same.
+    /// The response is larger than the limit. A retry would return the same.
     #[error("{0}")]
     TooLarge(String),
 }
 
-/// A registry, at one or more addresses.
+/// A schema registry with one or more addresses.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
     places: Vec<Place>,
-    /// The address that answered last.
+    /// Index of the address that answered last.
     good: AtomicUsize,
     auto_register: bool,
 }
 
 #[derive(Debug)]
 struct Place {
-    /// Without a password.
+    /// Base URL without credentials.
     base: Url,
     user: Option<(String, Secret)>,
 }
 
-/// A schema as the registry has it.
+/// A schema as the registry returns it.
 #[derive(Debug, Deserialize)]
 pub struct Registered {
     pub schema: String,
     #[serde(rename = "schemaType", default = "avro")]
     pub schema_type: String,
-    /// Others that are needed to read it.
+    /// Other schemas that are needed to parse it.
     #[serde(default)]
     pub references: Vec<Reference>,
 }
 
-/// Another schema, by which a type of it is known.
+/// A reference to another schema, which defines a type that is used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Reference {
     pub subject: String,
@@ -105,7 +106,7 @@ impl Registered {
 }
 
 impl Client {
-    /// `None` without a registry.
+    /// Creates a client; `None` if no registry is configured.
     pub fn new(config: &SchemaRegistryConfig) -> anyhow::Result<Option<Self>> {
         let places = config.urls.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         if places.is_empty() {
@@ -124,29 +125,29 @@ impl Client {
         Ok(Some(Self { http, places, good: AtomicUsize::new(0), auto_register: config.auto_register }))
     }
 
-    /// Where it is, without passwords.
+    /// The base URLs, without credentials.
     pub fn addresses(&self) -> Vec<String> {
         self.places.iter().map(|place| place.base.to_string()).collect()
     }
 
-    /// Whether it answers.
+    /// Checks that the registry answers.
     pub async fn pulse(&self) -> Result<(), RegistryError> {
         let _: Option<IgnoredAny> = self.ask(Method::GET, &["schemas", "types"], None).await?;
         Ok(())
     }
 
-    /// What the id stands for; `None` if the registry does not have it.
+    /// The schema with this id; `None` if the registry does not have it.
     pub async fn schema(&self, id: u32) -> Result<Option<Registered>, RegistryError> {
         self.ask(Method::GET, &["schemas", "ids", &id.to_string()], None).await
     }
 
-    /// A schema that another refers to; `None` if the registry does not have it.
+    /// A referenced schema; `None` if the registry does not have it.
     pub async fn referred(&self, reference: &Reference) -> Result<Option<Registered>, RegistryError> {
         let path = ["subjects", &reference.subject, "versions", &reference.version.to_string()];
         self.ask(Method::GET, &path, None).await
     }
 
-    /// The id of a schema under a subject; registers it if that is wanted.
+    /// The id of a schema under a subject. With `auto_register`, a missing schema is registered.
     pub async fn id_of(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         if self.auto_register {
             return self.register(subject, schema).await;
@@ -158,7 +159,7 @@ impl Client {
         })
     }
 
-    /// Adds a schema to a subject, unless it is there.
+    /// Registers a schema under a subject, if it is not registered yet, and returns its id.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let path = ["subjects", subject, "versions"];
         let added: Option<Id> = self.ask(Method::POST, &path, Some(schema)).await?;
@@ -167,13 +168,13 @@ impl Client {
             .ok_or_else(|| RegistryError::Refused(format!("no such subject: {subject}")))
     }
 
-    /// The versions of a subject, oldest first; none if there is no such subject.
+    /// The versions of a subject, oldest first; empty if the subject does not exist.
     pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, RegistryError> {
         let versions = self.ask(Method::GET, &["subjects", subject, "versions"], None).await?;
         Ok(versions.unwrap_or_default())
     }
 
-    /// Why a schema may not follow upon the last one of a subject; nothing if it may.
+    /// Reasons why a schema is incompatible with the latest one of a subject; empty if it is compatible.
     pub async fn incompatibilities(&self, subject: &str, schema: &str) -> Result<Vec<String>, RegistryError> {
         let path = ["compatibility", "subjects", subject, "versions", "latest"];
         let verdict: Option<Verdict> = self.ask(Method::POST, &path, Some(schema)).await?;
@@ -186,7 +187,8 @@ impl Client {
         })
     }
 
-    /// Asks each address until one answers, beginning with the one that answered last. `None`: it has no such thing.
+    /// Sends the request to each address until one answers, starting with the one that answered last. `None`: not
+    /// found.
     async fn ask<T: for<'de> Deserialize<'de>>(
         &self,
         method: Method,
@@ -219,7 +221,7 @@ impl Client {
             segments.pop_if_empty().extend(path);
         }
         let away = |error: reqwest::Error| {
-            // The last cause says what happened, the first ones only that something did.
+            // The last cause is the most specific one.
             let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source());
             let cause = cause.last().map(|cause| format!(": {cause}")).unwrap_or_default();
             RegistryError::Away(format!("{}: no answer{cause}", place.base))
@@ -265,7 +267,7 @@ fn answer<T: for<'de> Deserialize<'de>>(
             Ok(answer) => Ok(Some(answer)),
             Err(error) => Err(RegistryError::Away(format!("{base}: not a registry's answer: {error}"))),
         },
-        // A proxy's 404 is no registry's: that one says so in JSON.
+        // The 404 of a proxy does not count as one of a registry, which responds in JSON.
         StatusCode::NOT_FOUND if serde_json::from_slice::<&RawValue>(body).is_ok() => Ok(None),
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => {
             Err(RegistryError::Refused(said()))
@@ -277,13 +279,13 @@ fn answer<T: for<'de> Deserialize<'de>>(
 fn place(url: &Secret) -> anyhow::Result<Place> {
     let mut base = Url::parse(url.expose()).context("not a URL")?;
     let decode = |text: &str| {
-        // As in a form, but for `+`, which stands for itself.
+        // Percent decoding as in a form, except that `+` stays a plus sign.
         let text = text.replace('+', "%2B");
         form_urlencoded::parse(format!("x={text}").as_bytes()).next().map(|(_, text)| text.into_owned())
     };
     let user = decode(base.username()).filter(|name| !name.is_empty());
     let password = decode(base.password().unwrap_or_default()).unwrap_or_default();
-    // Both succeed for every URL that has a host.
+    // Both calls succeed for every URL with a host.
     let _ = base.set_password(None).and_then(|()| base.set_username(""));
     Ok(Place { base, user: user.map(|name| (name, Secret::new(password))) })
 }

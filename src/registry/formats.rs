@@ -1,4 +1,4 @@
-//! How messages leave, settled at the start: under which ids.
+//! The formats of written messages, with the schema ids that are determined at start-up.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use crate::metrics::Metrics;
 use super::texts::Texts;
 use super::{Lookups, Reader, RegistryError, SchemaRegistry};
 
-/// How long a start waits for the registry: without ids nothing can be written.
+/// How long start-up waits for the registry. Without ids nothing can be written.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
-/// The first id of [`Formats::unregistered`], which is that of requests.
+/// The first id used by [`Formats::unregistered`], for requests.
 pub const UNREGISTERED_ID: u32 = 1;
 
-/// The formats of all kinds of messages; JSON unless it is told otherwise.
+/// The formats of all kinds of messages. The default is JSON for all of them.
 #[derive(Debug, Default)]
 pub struct Formats {
     registry: Option<Arc<SchemaRegistry>>,
     pub evaluated: Format,
-    /// Change events of the events topic.
+    /// Change events in the events topic.
     pub changed: Format,
     /// Invalidations.
     pub updated: Format,
@@ -33,18 +33,19 @@ pub struct Formats {
     pub reply: Format,
 }
 
-/// A schema as it is registered.
+/// A schema and the subject to register it under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     pub subject: String,
     pub schema: String,
-    /// The topic's messages, and which of them it has, each with what stands before its fields in a union.
+    /// The messages of the topic.
     pub messages: Subject,
+    /// The messages that the schema contains, each with the branch index before its fields if the schema is a union.
     pub kinds: Vec<(Kind, Option<u8>)>,
 }
 
 impl Formats {
-    /// Asks the registry for the ids of what is written.
+    /// Requests the ids of all written schemas from the registry.
     pub async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Self>> {
         let (folder, lookups) = (Some(config.state_dir.as_path()), metrics.schema_lookups.clone());
         let registry = SchemaRegistry::open(&config.schema_registry, folder, lookups, Handle::current())
@@ -59,7 +60,8 @@ impl Formats {
         Ok(Arc::new(formats))
     }
 
-    /// Under ids that no registry has given: for the load tool, which reads and writes by itself.
+    /// Formats with made-up ids that no registry assigned. The load tool uses them, because it both writes and reads
+    /// the messages.
     pub fn unregistered(config: &Config) -> anyhow::Result<Arc<Self>> {
         if config.schema_registry.urls.is_empty() {
             return Ok(Arc::default());
@@ -77,7 +79,7 @@ impl Formats {
         Ok(Arc::new(formats))
     }
 
-    /// A reader of a topic with these messages.
+    /// Creates a reader for a topic with these messages.
     pub fn reader(&self, messages: Subject, format: InputFormat) -> Reader {
         Reader::new(self.registry.clone(), messages, format)
     }
@@ -115,7 +117,7 @@ impl Formats {
     }
 }
 
-/// What must be registered for what is written as Avro.
+/// The schemas that must be registered for everything that is written as Avro.
 pub fn registrations(config: &Config) -> Vec<Registration> {
     let (formats, topics) = (&config.formats, &config.topics);
     let mut topics = vec![
@@ -124,7 +126,7 @@ pub fn registrations(config: &Config) -> Vec<Registration> {
         (formats.changes == InputFormat::Avro, &topics.changes, Subject::HINTS),
         (formats.conversions == InputFormat::Avro, &topics.conversions, Subject::CONVERSIONS),
     ];
-    // The topics of replies are the askers'; what they have in common is the prefix.
+    // Callers choose their reply topics, so the subject is named after the common prefix.
     let prefixes = config.reply.allowed_prefixes.iter();
     let replies = formats.replies == OutputFormat::Avro;
     topics.extend(prefixes.map(|prefix| (replies, prefix.as_str(), Subject::REPLIES)));
@@ -132,7 +134,7 @@ pub fn registrations(config: &Config) -> Vec<Registration> {
     wanted.flat_map(|(_, topic, messages)| registrations_of(formats.subjects, topic, messages)).collect()
 }
 
-/// The subjects of a topic.
+/// The registrations of one topic.
 pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subject) -> Vec<Registration> {
     let alone = |subject: String, kind: Kind| Registration {
         subject,
@@ -146,7 +148,7 @@ pub fn registrations_of(strategy: SubjectStrategy, topic: &str, messages: Subjec
             subject: format!("{topic}-value"),
             schema: messages.text(),
             messages,
-            // The index of a union's branch, as Avro writes numbers.
+            // The index of the union's branch, in Avro's zigzag encoding.
             kinds: kinds.iter().zip((0u8..).step_by(2)).map(|(kind, index)| (*kind, Some(index))).collect(),
         }],
         (SubjectStrategy::Record, kinds) => kinds.iter().map(|kind| alone(kind.full_name(), *kind)).collect(),

@@ -1,7 +1,7 @@
-//! What the registry has said, on disk: with it a start goes on while the registry is away.
+//! A disk cache of the registry's responses, which allows a start while the registry is unreachable.
 //!
 //! ```text
-//! {state_dir}/schemas     of one registry: schemas by id, ids of our own schemas by subject
+//! {state_dir}/schemas     responses of one registry: schemas by id, ids of our own schemas by subject
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,13 +16,13 @@ use crate::store::disk::replace;
 
 use super::texts::Texts;
 
-/// More schemas of strangers are not kept.
+/// Maximum number of cached schemas. Producers of other systems may use any number.
 const MAX_SCHEMAS_COUNT: usize = 1_000;
-/// Larger ones are not kept, nor is a larger file read.
+/// Maximum size of a cached schema, in bytes. Larger ones are not cached.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
 const MAX_FILE_BYTES: u64 = 2 * (MAX_SCHEMAS_COUNT * MAX_SCHEMA_BYTES) as u64;
 
-/// The file, and what is in it.
+/// The cache file and its content.
 #[derive(Debug)]
 pub(super) struct Kept {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct Kept {
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Said {
-    /// The addresses asked: ids of another registry mean something else.
+    /// The addresses of the registry, sorted. Ids of another registry have other meanings.
     registry: Vec<String>,
     schemas: BTreeMap<u32, Texts>,
     own: BTreeMap<String, Own>,
@@ -44,7 +44,8 @@ struct Own {
 }
 
 impl Kept {
-    /// What was said by the registry at these addresses; nothing if the file is another's, or cannot be read.
+    /// Loads the cached responses of the registry at these addresses. The cache is empty if the file belongs to another
+    /// registry or cannot be read.
     pub(super) fn open(folder: &Path, mut registry: Vec<String>) -> Self {
         registry.sort_unstable();
         let path = folder.join("schemas");
@@ -89,7 +90,8 @@ impl Kept {
         });
     }
 
-    /// Without the file all works but a start while the registry is away.
+    /// Writes the file. A failure is only logged, because the file is needed only for a start while the registry is
+    /// unreachable.
     fn save(&self, said: &Said) {
         let saved = serde_json::to_vec(said).map_err(io::Error::other);
         if let Err(error) = saved.and_then(|bytes| replace(&self.path, &bytes)) {

@@ -1,4 +1,4 @@
-//! Which lookups are open, how many may be, and which ids came to nothing.
+//! Bookkeeping of schema lookups: those in flight, their limits, and ids that were not found.
 
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,29 +8,30 @@ use ahash::{AHashMap, AHashSet};
 
 use super::Lookup;
 
-/// For how long an unknown id is not asked for again.
+/// How long an unknown id is not looked up again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
-/// Most ids remembered that are unknown, or that fail; strangers make them up.
+/// Maximum number of remembered unknown or failing ids. Producers may send made-up ids.
 const MAX_IDS_COUNT: usize = 1_000;
-/// Most lookups that are open or wait for their turn.
+/// Maximum number of lookups that are in flight or waiting.
 const MAX_OPEN_COUNT: usize = 64;
-/// Most lookups that begin in a second.
+/// Maximum number of lookups started per second.
 const MAX_LOOKUPS_PER_SECOND: u32 = 50;
-/// Between two lookups of an id that fails.
+/// Minimum interval between lookups of an id that fails.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// How often the lookup of an id fails, while the registry answers other questions, before the id is unknown.
+/// Maximum number of failures of an id while the registry answers other requests. After that, the id counts as unknown.
 const MAX_FAILURES: u32 = 3;
-/// Longest wait of threads for lookups, and the share of all time (one part in so many) they may wait in the long run.
+/// Upper bound of the time that threads wait for lookups at once. In the long run, one part in [`WAIT_SHARE`] of all
+/// time is spent waiting.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 const WAIT_SHARE: u32 = 10;
 
-/// What became of the wish to look an id up.
+/// Result of the attempt to start a lookup.
 pub(super) enum Begun {
-    /// It is looked up now; the outcome comes here.
+    /// The lookup was started; its outcome is sent to this channel.
     Open(Receiver<Lookup>),
-    /// It is being looked up already, or too many are.
+    /// The lookup is already in flight, or a limit is reached. Try again later.
     Later,
-    /// It came to nothing a moment ago.
+    /// The id was not found recently.
     Unknown(Arc<str>),
 }
 
@@ -42,11 +43,12 @@ pub(super) struct Open(Mutex<State>);
 struct State {
     open: AHashSet<u32>,
     unknown: AHashMap<u32, (Instant, Arc<str>)>,
-    /// By id: when it failed last, and how often while the registry answered otherwise.
+    /// Failing ids, each with the time of the last failure and the number of failures while the registry answered other
+    /// requests.
     failing: AHashMap<u32, (Instant, u32)>,
-    /// The current second, and how many lookups began in it.
+    /// Start of the current second, and the number of lookups started in it.
     second: (Instant, u32),
-    /// How long threads may wait, as of a moment.
+    /// Remaining time that threads may wait, and the time at which it was computed.
     allowance: (Duration, Instant),
 }
 
@@ -64,7 +66,7 @@ impl Default for State {
 }
 
 impl Open {
-    /// Whether an id may be looked up now; its lookup must then be [ended](Self::end).
+    /// Decides whether a lookup of the id may start now. A started lookup must be [ended](Self::end).
     pub(super) fn begin(&self, id: u32, outcome: Receiver<Lookup>) -> Begun {
         self.begin_at(id, outcome, Instant::now())
     }
@@ -108,12 +110,13 @@ impl Open {
         self.state().failing.contains_key(&id)
     }
 
-    /// The lookup failed together with all others.
+    /// Records a failure of the lookup while the whole registry was unreachable.
     pub(super) fn failed_with_all(&self, id: u32) {
         self.state().note_failure(id, 0);
     }
 
-    /// The lookup failed though the registry answers other questions; whether that was often enough to give up.
+    /// Records a failure of the lookup while the registry answers other requests. `true` if the limit of failures is
+    /// reached.
     pub(super) fn failed_alone(&self, id: u32) -> bool {
         let mut state = self.state();
         let count = state.failing.get(&id).map_or(0, |(_, count)| *count) + 1;

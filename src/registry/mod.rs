@@ -1,11 +1,12 @@
-//! The schema registry: which schema an id stands for, and which id a schema of ours has.
+//! Access to the schema registry: schemas by id, and ids of flagstream's own schemas.
 //!
-//! What an id stands for never changes, so it is asked for once. While the registry is away known ids go on working;
-//! a record that needs another one waits: a registry's outage is nobody's bad message.
+//! The schema of an id never changes, so it is looked up once. While the registry is unreachable, known ids keep
+//! working; a record with an unknown id is deferred, since it is not at fault.
 //!
-//! Ids are chosen by whoever writes to a topic. Lookups run on the runtime, a few at a time and so many a second; a thread
-//! that reads a topic waits for one for a bounded share of its time, and is otherwise told that it is pending. An id that
-//! fails while the registry answers other questions, or whose answer is too large, becomes an unknown one.
+//! Producers choose the ids in their records. Lookups run on the runtime with limited concurrency and rate. A thread
+//! that reads a topic spends only a bounded share of its time waiting for lookups; beyond that it gets
+//! [`Lookup::Pending`]. An id counts as unknown if its lookups fail while the registry answers other requests, or if
+//! its response is too large.
 
 mod client;
 mod formats;
@@ -39,31 +40,32 @@ pub use client::{Client, RegistryError};
 pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of};
 pub use reader::{MAX_EVENT_BYTES, Reader, Unread};
 
-/// Registered a moment ago at another node of the registry, an id may be unknown at this one: it is asked for twice.
+/// Delay before the second lookup of an unknown id. An id that was just registered at another node of the registry may
+/// not be known at this one yet.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
-/// After a failure nobody asks for so long.
+/// After a failure, no lookup is sent for this long.
 const REST: Duration = Duration::from_secs(1);
-/// Most lookups at the same time.
+/// Maximum number of concurrent lookups.
 const MAX_CONCURRENT_LOOKUPS: usize = 8;
-/// How often it is asked whether it is there.
+/// Interval of the checks that the registry answers.
 const PULSE: Duration = Duration::from_secs(10);
 
-/// Lookups in the registry, by what came of them.
+/// Counters of lookups, by outcome.
 pub type Lookups = Family<OutcomeLabels, Counter>;
 
-/// What an id stands for.
+/// The result of a schema lookup.
 #[derive(Debug, Clone)]
 pub enum Lookup {
     Known(Arc<Writer>),
-    /// The registry has no such id, or it is not one of Avro.
+    /// The registry has no such id, or its schema is not Avro. Contains the reason.
     Unknown(Arc<str>),
-    /// The registry cannot be asked: why.
+    /// The registry is unreachable. Contains the reason.
     Away(Arc<str>),
-    /// It is being asked for, or will be.
+    /// The lookup is in flight or will be retried. Contains the reason.
     Pending(Arc<str>),
 }
 
-/// The registry, as it is asked by threads that read topics.
+/// The registry, for use by threads that read topics.
 #[derive(Debug)]
 pub struct SchemaRegistry {
     client: Client,
@@ -71,15 +73,15 @@ pub struct SchemaRegistry {
     lookups: Lookups,
     runtime: Handle,
     known: ArcSwap<AHashMap<u32, Arc<Writer>>>,
-    /// Since when it is away, and why.
+    /// Time and reason of the last failure; `None` while the registry answers.
     away: ArcSwapOption<(Instant, Arc<str>)>,
     permits: Semaphore,
-    /// Lookups that are open, and ids that came to nothing.
+    /// Lookups in flight, and ids that were not found.
     open: Open,
 }
 
 impl SchemaRegistry {
-    /// `None` without a registry. What it says is kept in `folder`.
+    /// Creates access to the registry; `None` if none is configured. Responses are cached in `folder`, if one is given.
     pub fn open(
         config: &SchemaRegistryConfig,
         folder: Option<&Path>,
@@ -93,8 +95,9 @@ impl SchemaRegistry {
         Ok(Some(Arc::new(Self { client, kept, lookups, runtime, known, away, permits, open })))
     }
 
-    /// What the id stands for. Not for tasks: it waits for a lookup, though for a bounded share of all time only, and not
-    /// at all for a registry that was away a moment ago, or for a lookup that another thread waits for already.
+    /// Returns the schema of an id. Must not be called in async tasks, because it blocks for a lookup, for a bounded
+    /// share of all time. It does not block if the registry was unreachable a moment ago, or if another thread already
+    /// waits for the same lookup.
     pub fn schema(self: &Arc<Self>, id: u32) -> Lookup {
         if let Some(schema) = self.known.load().get(&id) {
             return Lookup::Known(Arc::clone(schema));
@@ -119,7 +122,7 @@ impl SchemaRegistry {
         }
     }
 
-    /// Begins to look an id up, unless it is known: for a record that comes soon.
+    /// Starts the lookup of an id that is not known yet, for a record that is read soon.
     pub fn prepare(self: &Arc<Self>, id: u32) {
         if !self.known.load().contains_key(&id) {
             self.begin(id);
@@ -134,19 +137,19 @@ impl SchemaRegistry {
             self.runtime.spawn(async move {
                 let found = registry.ask(id).await;
                 registry.open.end(id);
-                // Whoever waited may have given up by now.
+                // The receiver is gone if the caller's wait timed out.
                 let _ = done.try_send(found);
             });
         }
         begun
     }
 
-    /// Why it could not be asked the last time.
+    /// The reason why the last request failed; `None` if the registry answered.
     pub fn is_away(&self) -> Option<Arc<str>> {
         self.away.load().as_ref().map(|away| Arc::clone(&away.1))
     }
 
-    /// Asks now and then whether it is there, so that it is told before somebody needs it.
+    /// Checks periodically that the registry answers, so that an outage is reported before a lookup is needed.
     pub async fn look_after(&self, shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(PULSE);
         while !shutdown.is_cancelled() {
@@ -161,7 +164,7 @@ impl SchemaRegistry {
         }
     }
 
-    /// The id of a schema of ours, which is known from then on.
+    /// The id of one of flagstream's own schemas. Records with the id can be read from then on.
     async fn id_of(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let id = match self.client.id_of(subject, schema).await {
             Ok(id) => {
@@ -209,8 +212,8 @@ impl SchemaRegistry {
         }
     }
 
-    /// The lookup of an id failed. The first time the registry is taken to be away; a registry that answers other questions
-    /// while it fails for this id again and again does not know it.
+    /// Handles a failed lookup. The first failure of an id counts as an outage of the registry. If the id fails
+    /// repeatedly while the registry answers other requests, it counts as unknown.
     async fn failed(&self, id: u32, why: Arc<str>) -> Lookup {
         let is_repeated = self.open.has_failed(id);
         if is_repeated && !matches!(self.client.pulse().await, Err(RegistryError::Away(_))) {
@@ -233,7 +236,7 @@ impl SchemaRegistry {
         Lookup::Unknown(why)
     }
 
-    /// What is known of the id while the registry cannot be asked.
+    /// The result for an id while the registry is unreachable: from the disk cache, or [`Lookup::Away`].
     fn meanwhile(&self, id: u32, why: Arc<str>) -> Lookup {
         let kept = self.kept.as_ref().and_then(|kept| kept.schema(id));
         match kept.map(|texts| self.learn(id, &texts)) {
@@ -277,7 +280,7 @@ impl SchemaRegistry {
         self.lookups.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// The schema, or why there is none.
+    /// Fetches the schema. The inner error is the reason why the id has no usable schema.
     async fn look(&self, id: u32) -> Result<Result<Texts, Arc<str>>, RegistryError> {
         let mut found = self.client.schema(id).await?;
         if found.is_none() {

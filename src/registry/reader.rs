@@ -1,4 +1,4 @@
-//! One topic's messages, in either format, as JSON.
+//! Reads the messages of one topic, in JSON or Avro, as JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::message::request::{Refusal, RefusalCode};
 
 use super::{Lookup, SchemaRegistry};
 
-/// Most bytes of JSON that an event in Avro may become.
+/// Upper bound in bytes of the JSON that an Avro event is converted to.
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
-/// Most schemas whose plans a reader keeps.
+/// Maximum number of schemas whose read plans are cached by one reader.
 const MAX_PLANS_COUNT: usize = 1_000;
 
-/// Between two looks of a reader that waits for a lookup.
+/// Interval of retries while a reader waits for a lookup.
 const PATIENT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads what a topic has; each thread has its own.
+/// Reads the messages of a topic. Each thread has its own reader.
 #[derive(Debug)]
 pub struct Reader {
     registry: Option<Arc<SchemaRegistry>>,
@@ -29,23 +29,23 @@ pub struct Reader {
     is_patient: bool,
 }
 
-/// Why a record was not read.
+/// Reason why a record was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
-    /// What its schema is cannot be found out now. It is no fault of the record's.
+    /// The schema cannot be looked up at the moment. The record itself is not at fault.
     #[error("the schema registry is away: {0}")]
     Away(Arc<str>),
-    /// Its schema is being looked up: a moment later it is known. It is no fault of the record's.
+    /// The schema is being looked up and will be known soon. The record itself is not at fault.
     #[error("{0}")]
     Pending(Arc<str>),
     #[error("{0}")]
     UnknownSchema(Arc<str>),
-    /// Its schema is known, and not one of this topic's messages.
+    /// The schema is known, but does not match any message of this topic.
     #[error("schema {id}: {misfit}")]
     Misfit { id: u32, misfit: Misfit },
     #[error("not a message of schema {id}: {broken}")]
     Broken { id: u32, broken: Broken },
-    /// The topic is of Avro, the record is not.
+    /// The topic requires Avro, but the record is not Avro.
     #[error("expected Avro in Confluent's wire format: a zero and the schema's id")]
     NotAvro,
 }
@@ -55,12 +55,12 @@ impl Reader {
         Self { registry, subject, format, plans: AHashMap::new(), is_patient: false }
     }
 
-    /// The same reader, which waits for a lookup however long it takes: for threads that nobody waits for.
+    /// Makes the reader wait for every lookup without a time limit. For threads that no other part waits for.
     pub fn patient(self) -> Self {
         Self { is_patient: true, ..self }
     }
 
-    /// Begins to look up what this record needs, unless it is known.
+    /// Starts the lookup of the record's schema, unless it is known.
     pub fn prepare(&self, payload: &[u8]) {
         if let (Some(registry), Ok(Some((id, _)))) = (&self.registry, self.avro(payload))
             && !self.plans.contains_key(&id)
@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    /// The record's JSON, of `max_bytes` at most: as it came, or made of Avro in `text`.
+    /// The record's JSON, at most `max_bytes`: the payload itself, or converted from Avro into the buffer `text`.
     pub fn read<'r>(
         &mut self,
         payload: &'r [u8],
@@ -89,7 +89,7 @@ impl Reader {
         }
     }
 
-    /// Why the record cannot be read now, though another time it may.
+    /// The reason why the record cannot be read at the moment; `None` if reading succeeds or fails permanently.
     pub fn holds_up(&mut self, payload: &[u8]) -> Option<Arc<str>> {
         let (id, _) = self.avro(payload).ok().flatten()?;
         match self.settle(id) {
@@ -98,18 +98,18 @@ impl Reader {
         }
     }
 
-    /// The schema's id and the message; `None` for JSON.
+    /// The schema id and the message; `None` for JSON.
     fn avro<'r>(&self, payload: &'r [u8]) -> Result<Option<(u32, &'r [u8])>, Unread> {
         match (self.format, split(payload)) {
             (InputFormat::Json, _) | (InputFormat::Auto, None) => Ok(None),
-            // An empty record is nothing in either.
+            // An empty record has no content in either format.
             (InputFormat::Avro, None) if payload.is_empty() => Ok(None),
             (InputFormat::Avro, None) => Err(Unread::NotAvro),
             (InputFormat::Avro | InputFormat::Auto, avro) => Ok(avro),
         }
     }
 
-    /// Finds out how messages of this schema are read, unless it is known.
+    /// Prepares the read plan of this schema, unless it is cached.
     fn settle(&mut self, id: u32) -> Result<(), Unread> {
         if self.plans.contains_key(&id) {
             return Ok(());

@@ -12,16 +12,16 @@ use super::*;
 use crate::config::{InputFormat, Secret, SubjectStrategy};
 use crate::message::avro::{Kind, Subject, header};
 
-/// A registry in this process, which can be told to fail.
+/// An in-process registry that can be made to fail.
 #[derive(Default)]
 struct Fake {
     schemas: StdMutex<HashMap<u32, Value>>,
-    /// Answers with this status.
+    /// If set, every request is answered with this status.
     fails: StdMutex<Option<StatusCode>>,
-    /// Answers for this id with an error of its own, or with a schema of so many bytes.
+    /// Ids with failing lookups: 0 returns an internal error, another number a schema of that many bytes.
     fails_for: StdMutex<HashMap<u32, usize>>,
     calls: StdMutex<Vec<String>>,
-    /// Must be in every call.
+    /// If set, every request must have this header value.
     authorization: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ async fn serve(
                 bytes => json!({"schema": "x".repeat(bytes)}).to_string().into_response(),
             }
         }
-        // A version is the id here.
+        // In this registry, versions equal ids.
         ("GET", ["schemas", "ids", id] | ["subjects", _, "versions", id]) => {
             match schemas.get(&id.parse().unwrap()) {
                 Some(schema) => schema.to_string().into_response(),
@@ -112,7 +112,7 @@ fn kept_in(folder: Option<&Path>, urls: &[&str]) -> Arc<SchemaRegistry> {
     SchemaRegistry::open(&config(urls, true), folder, lookups, Handle::current()).unwrap().unwrap()
 }
 
-/// How often a lookup came to this.
+/// The number of lookups with this outcome.
 fn count(registry: &SchemaRegistry, outcome: &'static str) -> u64 {
     registry.lookups.get_or_create(&OutcomeLabels { outcome }).get()
 }
@@ -123,7 +123,7 @@ fn request(id: u32) -> Vec<u8> {
     message
 }
 
-/// On a thread of its own, as the roles read.
+/// Reads on a separate thread, as the roles do.
 async fn read(mut reader: Reader, payload: Vec<u8>) -> (Reader, Result<String, Unread>) {
     tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
@@ -149,7 +149,7 @@ async fn a_schema_is_asked_for_once_and_outlives_its_registry() {
     *fake.fails.lock().unwrap() = Some(StatusCode::INTERNAL_SERVER_ERROR);
     let (_, known) = read(reader, request(7)).await;
     assert!(known.is_ok());
-    // Another thread's reader has it from the registry's memory.
+    // Another thread's reader gets the schema from the registry's memory.
     let other = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Avro);
     let (_, known) = read(other, request(7)).await;
     assert!(known.is_ok());
@@ -180,7 +180,7 @@ async fn a_start_while_the_registry_is_away_goes_on_with_what_it_said() {
     assert!(matches!(away, Err(Unread::Away(_))));
     assert_eq!((count(&second, "kept"), count(&second, "away")), (1, 1));
 
-    // To another registry its ids mean something else, and a damaged file is none.
+    // For another registry the cached ids are not valid, and a damaged file is ignored.
     let closed = "http://127.0.0.1:9";
     let stranger = kept_in(Some(folder.path()), &[closed]);
     assert!(matches!(stranger.id_of(subject, &schema).await, Err(RegistryError::Away(_))));
@@ -211,7 +211,7 @@ async fn what_a_schema_refers_to_is_followed() {
     let message = [&header(3)[..], b"\x02f\x02\x00"].concat();
     let url = format!("http://{address}");
     for _ in 0..2 {
-        // The second one has it from the disk.
+        // The second registry reads it from the disk cache.
         let registry = kept_in(Some(folder.path()), &[&url]);
         let reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
         let (_, read) = read(reader, message.clone()).await;
@@ -244,7 +244,7 @@ async fn an_outage_is_no_fault_of_the_record_and_ends() {
         Reader::new(Some(open(&[&format!("http://{address}")])), Subject::REQUESTS, InputFormat::Auto);
     let (reader, away) = read(reader, request(7)).await;
     assert!(matches!(&away, Err(Unread::Away(why)) if why.contains("503")), "{away:?}");
-    // Nobody asks again at once, whatever the id.
+    // The next lookup is not sent immediately, even for another id.
     let (mut reader, away) = read(reader, request(8)).await;
     assert!(matches!(away, Err(Unread::Away(_))));
     assert_eq!(fake.calls(), 1);
@@ -293,7 +293,7 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
         assert!(!matches!(error, Unread::Away(_)));
         assert!(error.to_string().starts_with(expected), "{error}");
     }
-    // An unknown id is asked for twice, in case that it is on its way, and then not for a while.
+    // An unknown id is looked up twice, in case it was just registered, and then not again for a while.
     let calls = fake.calls();
     let (_, outcome) = read(reader, header(9).to_vec()).await;
     assert!(matches!(outcome, Err(Unread::UnknownSchema(_))));
@@ -326,7 +326,7 @@ async fn formats_are_told_apart_where_either_is_taken() {
 async fn schemas_are_registered_or_only_looked_up() {
     let (fake, address) =
         Fake { authorization: Some("Basic dXNlcjpwQHNzK3c="), ..Fake::default() }.start().await;
-    // Below a path, as behind a proxy; the password as URLs have it.
+    // Below a path, as behind a proxy, and with a percent-encoded password.
     let url = format!("http://user:p%40ss+w@{address}/base/");
     let client = |auto| Client::new(&config(&[&url], auto)).unwrap().unwrap();
     let wanted = Subject::EVENTS.text();
@@ -357,7 +357,7 @@ async fn schemas_are_registered_or_only_looked_up() {
 async fn another_address_answers_for_one_that_is_away() {
     let (fake, address) = Fake::default().start().await;
     fake.has(7, Kind::Request.text());
-    // It takes connections, and says nothing.
+    // Accepts connections but never responds.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_address = silent.local_addr().unwrap();
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -369,7 +369,7 @@ async fn another_address_answers_for_one_that_is_away() {
     for _ in 0..3 {
         assert_eq!(client.schema(7).await.unwrap().unwrap().schema, Kind::Request.text());
     }
-    // The one that answered is asked first from then on.
+    // The address that answered is asked first from then on.
     assert_eq!((broken.calls(), fake.calls()), (1, 3));
 }
 

@@ -1,4 +1,4 @@
-//! A schema and the schemas that it refers to, as the registry has them.
+//! A schema together with the schemas that it references.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Reference, Registered, RegistryError};
 
-/// Most schemas that one refers to, by others too.
+/// Maximum number of directly and indirectly referenced schemas.
 const MAX_REFERENCES_COUNT: usize = 100;
-/// Of all of them together.
+/// Maximum total size of the schemas, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Texts {
     pub schema: String,
-    /// Each stands behind the ones that it refers to itself.
+    /// The referenced schemas. Each one follows those that it references itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
 }
 
-/// What is left to do for a schema's references.
+/// A step in collecting a schema's references.
 enum Task {
     Fetch(Reference),
-    /// All that it refers to is there.
+    /// A schema whose references have all been added.
     Place(String),
 }
 
@@ -36,7 +36,7 @@ impl Texts {
         self.schema.len() + self.others.iter().map(String::len).sum::<usize>()
     }
 
-    /// Asks for what the schema with this id refers to; why there is no such thing.
+    /// Fetches all schemas that this schema references. The inner error is the reason why it is unusable.
     pub async fn gather(
         client: &Client,
         id: u32,
@@ -79,7 +79,7 @@ impl Texts {
     }
 }
 
-/// The first one is on top.
+/// Tasks for the references, in reverse, so that the first one is on top of the stack.
 fn fetches(references: Vec<Reference>) -> impl Iterator<Item = Task> {
     references.into_iter().rev().map(Task::Fetch)
 }

@@ -1,4 +1,4 @@
-//! What this user may do with each topic, beside what the roles do there.
+//! Compares this user's rights on each topic with what the roles need.
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
@@ -9,14 +9,14 @@ use crate::kafka::describe::{Rights, log_id, rights};
 
 use super::{CALL_TIMEOUT, PART};
 
-/// Who reads a topic, and who writes to it; empty: nobody.
+/// The roles that read a topic and those that write to it; empty if there are none.
 struct Use<'t> {
     topic: &'t str,
     readers: &'static str,
     writers: &'static str,
 }
 
-/// Of every topic that is there. Blocks.
+/// Checks all existing topics. Blocks.
 pub(super) fn of_topics<C: ClientContext>(
     config: &Config,
     client: &Client<C>,
@@ -65,7 +65,7 @@ fn uses(topics: &TopicsConfig) -> [Use<'_>; 9] {
     ]
 }
 
-/// A broker tells its age by what it knows: it has ids for topics since 2.8.
+/// Derives the broker's version from its features: topics have ids since Kafka 2.8.
 pub(super) fn age<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<Finding> {
     let id = log_id(client, topic, CALL_TIMEOUT).ok()?;
     Some(match id.bytes().all(|byte| matches!(byte, b'A' | b'=')) {
