@@ -1,4 +1,5 @@
-//! One change of one switch, as a transaction that follows upon all others. Everything here blocks.
+//! Writes one change of a kill switch as a transaction that is serialized with all others. All functions here
+//! block.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,15 +20,15 @@ use crate::registry::Formats;
 
 use super::{KillError, SWITCHES_MAX};
 
-/// For a change to be written, other writers and a broker that stumbles included.
+/// Time limit for a change, including conflicts with other writers and temporary broker errors.
 const WRITE_PATIENCE: Duration = Duration::from_secs(8);
 const MAX_PAUSE_MS: u64 = 100;
-/// Who writes down that a switch has expired.
+/// Actor that is recorded for an expiry.
 const KEEPER: &str = "flagstream";
-/// A lifted switch of a flag that is gone is remembered for so long.
+/// Hours after which the lifted switch of a flag that no longer exists is removed.
 const REMEMBERED_HOURS: i64 = 24;
 
-/// A change on its way.
+/// Requested change of a kill switch.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) environment: String,
@@ -36,11 +37,11 @@ pub(super) struct Wanted {
     pub(super) actor: String,
     pub(super) reason: String,
     pub(super) change_id: Uuid,
-    /// Of the flag in force; `None` where there is none.
+    /// Version of the definition in force; `None` if the flag does not exist.
     pub(super) definition_version: Option<u64>,
-    /// The highest version that is in force here.
+    /// Highest version in force in this instance.
     pub(super) seen_version: u64,
-    /// The switch as it is in force here, where it is to be reinstated.
+    /// Switch in force in this instance, if it is to be reinstated.
     pub(super) lost: Option<KillSwitch>,
 }
 
@@ -50,43 +51,45 @@ pub(super) enum Action {
         expires_at: Option<DateTime<Utc>>,
     },
     Restore,
-    /// What has expired is written down as lifted.
+    /// Records an expired switch as lifted.
     Expire,
-    /// The switch as it is gets a higher version than the definition that came beside it.
+    /// Writes the unchanged switch with a version above that of a definition that was published concurrently.
     Renew,
-    /// A lifted switch whose version no longer matters.
+    /// Removes a lifted switch whose version no longer matters.
     Forget,
-    /// The topic has lost the switch, which is still in force here.
+    /// Writes a switch again that the topic has lost but that is still in force here.
     Reinstate,
 }
 
-/// The topic as it was read.
+/// Content of the kill switch topic.
 #[derive(Debug, Default)]
 struct Known {
     switches: BTreeMap<String, KillSwitch>,
     highest: u64,
 }
 
-/// What is to be written.
+/// Record to write.
 enum Next {
     Nothing,
     Switch(KillSwitch, Option<SwitchAction>),
     Tombstone,
 }
 
-/// The last writer, as far as it knows. If somebody else has written since, its producer is fenced, and nothing it
-/// writes counts: so what it has read, and written itself, is all there is.
+/// Writer that has fenced all previous writers and knows the content of the topic. If another writer has
+/// written since, this producer is fenced and its transactions fail. So what it has read and written itself
+/// is the current state.
 #[derive(Debug)]
 pub(super) struct Desk {
     publisher: Publisher,
     known: Known,
 }
 
-/// Writes the change, unless there is nothing to write. A desk that is left in `kept` need not be opened by the next one.
+/// Writes the change, unless there is nothing to write. On success the writer is stored in `kept` for the
+/// next change.
 pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats, wanted: &Wanted) -> Written {
     let deadline = Instant::now() + WRITE_PATIENCE;
     if wanted.action == Action::Reinstate {
-        // What it read is no longer in the topic.
+        // The known content is no longer in the topic.
         *kept = None;
     }
     loop {
@@ -95,7 +98,7 @@ pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats,
             None => (false, Desk::open(config)),
         };
         let error = match opened.and_then(|desk| desk.write(config, formats, wanted)) {
-            // Only a commit shows that nobody else has written since the desk was opened.
+            // Only a commit proves that no other writer has written since this one was opened.
             Ok((_, _, Committed(false))) if is_kept => continue,
             Ok((desk, written, _)) => {
                 *kept = Some(desk);
@@ -117,13 +120,13 @@ pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats,
 
 type Written = Result<Option<KillSwitch>, KillError>;
 
-/// Whether there was a transaction, and it was committed.
+/// Whether a transaction was committed.
 struct Committed(bool);
 
 impl Desk {
     fn open(config: &Config) -> Result<Self, PublishError> {
         let (topics, started) = (&config.topics, Instant::now());
-        // First the fence: only then nobody else can write what is not read.
+        // The fence comes first: only then no other writer can add what this one has not read.
         let publisher =
             Publisher::open(config, "overrides", [&topics.overrides, &topics.events, &topics.updates])?;
         let known = read(config)?;
@@ -131,7 +134,7 @@ impl Desk {
         Ok(Self { publisher, known })
     }
 
-    /// After an error the desk is gone: whether the change was committed, the next one reads.
+    /// Writes one change. An error consumes the writer; the next one reads whether the change was committed.
     fn write(
         mut self,
         config: &Config,
@@ -141,14 +144,14 @@ impl Desk {
         let (started, key) = (Instant::now(), wanted.key());
         let before = self.known.switches.get(&key);
         if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
-            // Committed before, though nobody said so.
+            // An earlier attempt was committed, although its confirmation was lost.
             let mine = mine.clone();
             return Ok((self, Ok(Some(mine)), Committed(true)));
         }
         if before.is_none() && self.known.switches.len() >= SWITCHES_MAX {
             return Ok((self, Err(KillError::TooMany), Committed(false)));
         }
-        // As exact as all other times that are written.
+        // Microseconds, the precision of all recorded times.
         let now = Utc::now().trunc_subsecs(6);
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         let version = (self.known.highest.max(wanted.seen_version) + 1).max(now_ms);
@@ -185,7 +188,7 @@ fn read(config: &Config) -> Result<Known, PublishError> {
                 known.highest = known.highest.max(switch.version);
                 known.switches.insert(key, switch);
             }
-            // The stores refuse it too.
+            // The stores refuse the record too.
             Err(error) => warn!(key, offset = message.offset(), %error, "not a kill switch"),
         }
     });
@@ -232,7 +235,7 @@ impl Wanted {
                 Next::Tombstone
             }
             (Action::Reinstate, None) => match self.lost.clone() {
-                // A version of its own: what was answered meanwhile by instances without the switch is outdated.
+                // A new version is required, because answers of instances without the switch are outdated.
                 Some(lost) => Next::Switch(KillSwitch { version, ..lost }, None),
                 None => Next::Nothing,
             },
@@ -241,18 +244,20 @@ impl Wanted {
     }
 }
 
-/// Nobody has written down yet that its time is up.
+/// Whether the switch has expired and the expiry is not recorded yet.
 pub(super) fn is_expired(switch: &KillSwitch, now: DateTime<Utc>) -> bool {
     switch.state == SwitchState::Killed && switch.expires_at.is_some_and(|at| at <= now)
 }
 
-/// A definition that the switch's writer did not know came with a version that is not higher: written at the same time,
-/// or by a leader whose clock is behind. What was derived from either would have the same version.
+/// Whether a definition that the switch's writer did not know has a version that is not higher than the
+/// switch's. It was written at the same time, or by a leader with a slow clock. Outcomes based on either
+/// would have the same version.
 pub(super) fn is_overtaken(switch: &KillSwitch, definition: Option<u64>) -> bool {
     definition.is_some_and(|version| version <= switch.version) && definition != switch.definition_version
 }
 
-/// The flag's own version is higher by now, or the flag is gone for long.
+/// Whether the lifted switch can be removed: the flag's definition has a higher version, or the flag has been
+/// gone for [`REMEMBERED_HOURS`].
 pub(super) fn is_forgettable(switch: &KillSwitch, definition: Option<u64>, now: DateTime<Utc>) -> bool {
     let is_old = now - switch.changed_at > TimeDelta::hours(REMEMBERED_HOURS);
     switch.state == SwitchState::Lifted && definition.map_or(is_old, |version| version > switch.version)
@@ -263,7 +268,7 @@ fn tombstone<'c>(config: &'c Config, wanted: &Wanted, version: u64) -> Record<'c
     Record { topic: &config.topics.overrides, key: wanted.key(), body: None, tombstone }
 }
 
-/// The switch, the event that becomes the change log's entry, and the invalidation.
+/// The records of a change: the switch, the event for the change log, and the invalidation.
 fn records<'c>(
     (config, formats): (&'c Config, &Formats),
     before: Option<&KillSwitch>,

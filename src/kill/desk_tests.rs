@@ -31,7 +31,7 @@ fn a_switch_is_lifted_once_and_expires_once() {
     assert!(killed.is_on(now) && !killed.is_on(now + TimeDelta::seconds(5)));
     assert!(written(&wanted(Action::Expire, Some(3)), Some(&killed), now).is_none());
     let later = now + TimeDelta::seconds(5);
-    // Nobody restores what is over, and it is written down as expired once.
+    // A switch that has expired cannot be restored, and its expiry is recorded only once.
     assert!(written(&wanted(Action::Restore, Some(3)), Some(&killed), later).is_none());
     let expired = written(&wanted(Action::Expire, Some(3)), Some(&killed), later).unwrap();
     assert_eq!((expired.state, expired.actor.as_str()), (SwitchState::Lifted, KEEPER));

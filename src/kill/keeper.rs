@@ -1,5 +1,6 @@
-//! Looks after the switches that are there: writes down what has expired, renews what a definition has overtaken, and
-//! forgets what no longer matters. Runs in every instance with a feeder; whoever comes second finds nothing to do.
+//! Maintenance of existing kill switches: records expiries, renews switches that a definition has overtaken,
+//! and removes switches that no longer matter. It runs in every instance with a feeder; only the first
+//! instance finds something to write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,13 @@ use super::desk::{Action, is_expired, is_forgettable, is_overtaken};
 use super::{KillSwitches, Turn};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Instances must not all write at once.
+/// Maximum random delay before a write, so that the instances do not all write at once.
 const JITTER: Duration = Duration::from_millis(500);
-/// After a failure.
+/// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl KillSwitches {
-    /// Looks until `shutdown`.
+    /// Maintains the switches until `shutdown`.
     pub async fn keep(&self, shutdown: &Shutdown) {
         let mut pause = LOOK_INTERVAL;
         loop {
@@ -40,7 +41,7 @@ impl KillSwitches {
         }
     }
 
-    /// What is still due after the jitter. Returns when to look again.
+    /// Performs the action that is still due after the jitter. Returns the pause until the next check.
     async fn keep_one(&self) -> Duration {
         let Some((switch, action)) = self.due() else {
             return LOOK_INTERVAL;
@@ -60,7 +61,7 @@ impl KillSwitches {
         }
     }
 
-    /// Not looked at again before it is in force.
+    /// Waits until the change is in force here, so that it is not found due again.
     async fn wait_for(&self, version: Option<u64>) {
         let deadline = tokio::time::Instant::now() + PAUSE;
         match version {
@@ -70,7 +71,7 @@ impl KillSwitches {
         }
     }
 
-    /// The first switch with something to be done.
+    /// The first switch that requires an action, with the action.
     fn due(&self) -> Option<(KillSwitch, Action)> {
         if !self.store.is_ready() {
             return None;

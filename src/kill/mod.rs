@@ -1,4 +1,5 @@
-//! Kill switches: a flag off for everybody, whatever its source says, until somebody lifts it or its time is up.
+//! Kill switches: a killed flag is off for every context, whatever its source defines, until the switch is
+//! lifted or expires.
 //!
 //! ```text
 //!  call at any instance ─► fence all other writers ─► read all switches ─► one Kafka transaction
@@ -8,13 +9,16 @@
 //!                                                                            └─► feature-flag-updates (invalidation)
 //! ```
 //!
-//! Kafka is all it needs. A topic of its own, so that neither a leader's transactions nor its successor's can undo a
-//! switch, nor hold it up: the end of the definitions topic waits for an open transaction of a dead leader, this one
-//! does not. Any instance may write, one at a time: a common transactional id fences whoever wrote before, and what is
-//! in force is read after that. So versions grow, and no two changes are made from the same state.
+//! Kill switches depend only on Kafka. They have their own topic, so that transactions of the feeder's leader
+//! or its successor can neither undo nor delay a switch: the end of the definitions topic waits for an open
+//! transaction of a dead leader, this topic does not.
 //!
-//! That a switch has expired is seen by every instance at its own time. The [`keeper`] writes it down afterwards, so
-//! that it gets a version and is announced.
+//! Any instance may write, but only one at a time: a common transactional id fences the previous writer, and
+//! the current state is read after that. So versions increase, and no two changes are based on the same
+//! state.
+//!
+//! Each instance detects the expiry of a switch on its own. The [`keeper`] records it afterwards, so that it
+//! gets a version and is announced.
 
 mod desk;
 pub mod keeper;
@@ -32,20 +36,20 @@ use crate::store::Store;
 
 use desk::{Action, Desk, Wanted};
 
-/// Flags that may be under a switch at once.
+/// Maximum number of flags with a kill switch.
 pub const SWITCHES_MAX: usize = 10_000;
 
-/// Writes the kill switches, of one instance.
+/// Interface of one instance for changing kill switches.
 #[derive(Debug)]
 pub struct KillSwitches {
     config: Arc<Config>,
     formats: Arc<Formats>,
     store: Arc<Store>,
-    /// Two writers of one process would only fence each other.
+    /// Current writer. The lock is needed because two writers of one process would only fence each other.
     desk: Arc<Mutex<Option<Desk>>>,
 }
 
-/// Whose switch, who turns it, and why.
+/// Change of a switch: the flag, the actor and the reason.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn<'t> {
     pub environment: &'t str,
@@ -54,14 +58,14 @@ pub struct Turn<'t> {
     pub reason: &'t str,
 }
 
-/// Why a switch is as it was before.
+/// Reason why a switch was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KillError {
     #[error("the flag is not killed")]
     NotKilled,
     #[error("{SWITCHES_MAX} flags are killed already, as many as there may be")]
     TooMany,
-    /// It may have been turned: the last word of a transaction may be lost.
+    /// The outcome is unknown: the change may have been committed although its confirmation was lost.
     #[error("Kafka does not take it: {0}")]
     Kafka(String),
 }
@@ -71,7 +75,7 @@ impl KillSwitches {
         Self { config, formats, store, desk: Arc::default() }
     }
 
-    /// Kills a flag, or changes why and until when it is killed.
+    /// Kills a flag, or changes the reason and expiry of its kill switch.
     pub async fn kill(
         &self,
         turn: Turn<'_>,
@@ -81,7 +85,7 @@ impl KillSwitches {
         written.ok_or_else(|| KillError::Kafka("no switch was written".to_owned()))
     }
 
-    /// Lifts the switch of a flag that is killed.
+    /// Lifts the kill switch of a flag.
     pub async fn restore(&self, turn: Turn<'_>) -> Result<KillSwitch, KillError> {
         self.write(turn, Action::Restore).await?.ok_or(KillError::NotKilled)
     }
@@ -92,7 +96,7 @@ impl KillSwitches {
         lost.flatten().map(|switch| KillSwitch::clone(&switch))
     }
 
-    /// `None`: there is nothing to be written.
+    /// Writes a change; `None` if there is nothing to write.
     async fn write(&self, turn: Turn<'_>, action: Action) -> Result<Option<KillSwitch>, KillError> {
         let snapshot = self.store.load_full();
         let flag = snapshot.environment(turn.environment).and_then(|flags| flags.get(turn.flag));
@@ -107,7 +111,7 @@ impl KillSwitches {
             seen_version: snapshot.version(),
             lost: self.lost(&action, turn),
         };
-        // Held to the end of the writing, whatever becomes of the call.
+        // The lock is held until the write has ended, even if the call is cancelled.
         let mut desk = Arc::clone(&self.desk).lock_owned().await;
         let (config, formats) = (Arc::clone(&self.config), Arc::clone(&self.formats));
         let writing = tokio::task::spawn_blocking(move || desk::write(&mut desk, &config, &formats, &wanted));

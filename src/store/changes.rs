@@ -1,7 +1,7 @@
-//! The latest changes of flags in force, for whoever follows them: one bounded ring that all listeners share.
+//! Recent changes of the flags in force: one bounded ring buffer shared by all followers.
 //!
-//! A listener has a place in the ring and no queue of its own. Who falls behind the ring's end has missed changes,
-//! and is told so.
+//! A follower has a position in the ring and no queue of its own. A follower that falls behind the oldest
+//! change has missed changes and gets an error.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use crate::flag::{FlagChange, Snapshot};
 use crate::message::change::ChangeKind;
 
-/// So many changes can be asked for again.
+/// Maximum number of changes in the ring.
 pub const KEPT_CHANGES: usize = 10_000;
 
-/// One change that came into force.
+/// Change that came into force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     pub kind: ChangeKind,
@@ -24,27 +24,27 @@ pub struct Changed {
     pub previous_version: Option<u64>,
 }
 
-/// Changes were missed: everything may be different.
+/// Error: changes were missed, so any flag may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missed;
 
 #[derive(Debug)]
 pub struct Changes {
     ring: Mutex<Ring>,
-    /// The place behind the last change.
+    /// Position after the last change.
     end: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
     kept: VecDeque<Arc<Changed>>,
-    /// The place of the first one kept.
+    /// Position of the oldest change in the ring.
     first: u64,
-    /// Changes up to this version are not kept.
+    /// All changes up to this version are no longer in the ring.
     floor: u64,
 }
 
-/// A listener's place.
+/// Position of a follower in the ring.
 #[derive(Debug)]
 pub struct Follower {
     next: u64,
@@ -58,14 +58,14 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Follows from now on.
+    /// Follows all changes from now on.
     pub fn follow(&self) -> Follower {
         let end = self.end.subscribe();
         let next = *end.borrow();
         Follower { next, end }
     }
 
-    /// Follows from behind `version`, if all changes since then are kept.
+    /// Follows all changes after `version`; an error if some of them are no longer in the ring.
     pub fn follow_after(&self, version: u64) -> Result<Follower, Missed> {
         let end = self.end.subscribe();
         let ring = self.lock();
@@ -76,7 +76,7 @@ impl Changes {
         Ok(Follower { next: ring.first + known as u64, end })
     }
 
-    /// What is different after `changes` were put in force on `before`.
+    /// Adds the differences that `changes` make to the snapshot `before`.
     pub(super) fn add(&self, before: &Snapshot, changes: &[FlagChange]) {
         let mut changed: Vec<_> = changes.iter().filter_map(|change| changed(before, change)).collect();
         changed.sort_unstable_by_key(|change| change.version);
@@ -96,7 +96,7 @@ impl Changes {
         self.end.send_replace(end);
     }
 
-    /// What was in force before following began cannot be asked for.
+    /// Marks all changes up to `version` as not available.
     pub(super) fn begin_at(&self, version: u64) {
         let mut ring = self.lock();
         ring.floor = ring.floor.max(version);
@@ -108,10 +108,11 @@ impl Changes {
 }
 
 impl Follower {
-    /// Waits for changes. They come in the order of their versions.
+    /// Waits for changes and returns them in the order of their versions. Dropping the future loses no
+    /// change.
     pub async fn next(&mut self, changes: &Changes) -> Result<Vec<Arc<Changed>>, Missed> {
         let next = self.next;
-        // The sender lives as long as the changes do.
+        // The sender exists as long as `changes`.
         if self.end.wait_for(|end| *end > next).await.is_err() {
             return std::future::pending().await;
         }

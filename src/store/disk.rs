@@ -1,12 +1,12 @@
-//! The snapshot on disk: what an instance starts from when Kafka cannot be reached.
+//! Snapshot on disk, from which an instance starts when Kafka is unreachable.
 //!
 //! ```text
 //! flagstream-snapshot 1 <SHA-256 of all that follows, hex>\n
 //! {"saved_at":…,"topic":…,"offset":…,"count":…,"removed":{…},"definitions":[…],"switches":[…],"sources":[…]}
 //! ```
 //!
-//! A file is either whole or absent: it is written beside its place, synced, and renamed. One that is not whole, or
-//! of another format, is put aside as `snapshot.damaged` and never believed in part.
+//! A file is either complete or absent: it is written under a temporary name, synced, and renamed. A file
+//! that is incomplete or of another format is renamed to `snapshot.damaged` and not used, not even in part.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -23,30 +23,30 @@ use crate::private_files;
 
 use super::ledger::Saved;
 
-/// A file larger than this is not ours.
+/// Maximum size of a snapshot file in bytes; a larger file is treated as damaged.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 const MAGIC: &str = "flagstream-snapshot";
 const FORMAT_VERSION: &str = "1";
 
-/// The place of the snapshot in an instance's state folder.
+/// Location of the snapshot in an instance's state directory.
 #[derive(Debug, Clone)]
 pub struct Disk {
     path: PathBuf,
 }
 
-/// A snapshot with what is known about it.
+/// Snapshot with its metadata.
 #[derive(Debug, Clone)]
 pub struct DiskSnapshot {
     pub saved_at: DateTime<Utc>,
-    /// The definitions topic it was read from.
+    /// Definitions topic that the snapshot was read from.
     pub topic: String,
-    /// The offset behind the last record it holds.
+    /// Offset after the last record that the snapshot contains.
     pub offset: i64,
     pub saved: Saved,
     pub sources: Vec<SourceStatus>,
 }
 
-/// Why a file cannot be used.
+/// Reason why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     #[error(transparent)]
@@ -64,10 +64,10 @@ struct Body<'b> {
     removed: std::collections::BTreeMap<String, u64>,
     #[serde(borrow)]
     definitions: Vec<&'b RawValue>,
-    /// Files of earlier versions have none.
+    /// Kill switches; absent in files of earlier versions.
     #[serde(borrow, default)]
     switches: Vec<&'b RawValue>,
-    /// What was known of the sources of flags. Files of earlier versions have none.
+    /// Known statuses of the sources of flags; absent in files of earlier versions.
     #[serde(default)]
     sources: Vec<SourceStatus>,
 }
@@ -81,7 +81,8 @@ impl Disk {
         &self.path
     }
 
-    /// `None` if there is no file. A damaged one is put aside.
+    /// Loads the snapshot; `None` if there is no file. A damaged file is renamed, so that it is not read
+    /// again.
     pub fn load(&self) -> Result<Option<DiskSnapshot>, DiskError> {
         let bytes = match self.read() {
             Ok(bytes) => bytes,
@@ -89,44 +90,45 @@ impl Disk {
             Err(error) => return Err(error.into()),
         };
         decode(&bytes).map(Some).map_err(|message| {
-            // Best effort: what matters is that it is not used.
+            // A failure of the renaming is ignored: the file is not used in either case.
             let _ = fs::rename(&self.path, self.path.with_extension("damaged"));
             DiskError::Damaged(message)
         })
     }
 
-    /// Puts `snapshot` in the place of the former one, or leaves that as it is.
+    /// Replaces the snapshot on disk. On an error the previous file is unchanged.
     pub fn save(&self, snapshot: &DiskSnapshot) -> io::Result<()> {
         replace(&self.path, &encode(snapshot).map_err(io::Error::other)?)
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // One byte more than allowed, so that `decode` sees that it is too much.
+        // Reads one byte beyond the limit, so that `decode` can detect that the file is too large.
         File::open(&self.path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
 
-/// Puts a file in the place of the former one, or leaves that as it is.
+/// Replaces a file atomically. On an error the previous file is unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     private_files::create_folder(folder)?;
     let temporary = path.with_extension("new");
     let mut file = private_files::create(&temporary)?;
     file.write_all(bytes)?;
-    // Without this a crash of the machine could leave an empty file under the final name.
+    // Without the sync, a crash of the machine could leave an empty file under the final name.
     file.sync_all()?;
     drop(file);
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
 }
 
-/// The whole file.
+/// Encodes a snapshot as the content of the file.
 pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
     let definitions = parse(&snapshot.saved.values)?;
     let switches = parse(&snapshot.saved.switches)?;
-    // In one buffer: with thousands of flags a second copy would be most of this process's memory.
+    // A single buffer is used, because with thousands of flags a second copy would dominate the memory of the
+    // process.
     let mut file = head(&[0; 32]).into_bytes();
     let start = file.len();
     let body = Body {
@@ -145,7 +147,7 @@ pub fn encode(snapshot: &DiskSnapshot) -> Result<Vec<u8>, serde_json::Error> {
     Ok(file)
 }
 
-/// The opposite of [`encode`]; an error says what is wrong with the file.
+/// Decodes a file written by [`encode`]; an error describes the damage.
 pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
     if file.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("larger than {MAX_FILE_BYTES} bytes"));
@@ -183,7 +185,7 @@ fn parse(values: &[Arc<[u8]>]) -> Result<Vec<&RawValue>, serde_json::Error> {
     values.iter().map(|value| serde_json::from_slice(value)).collect()
 }
 
-/// The first line; always of the same length.
+/// First line of the file; its length is constant.
 fn head(checksum: &[u8]) -> String {
     format!("{MAGIC} {FORMAT_VERSION} {}\n", hex::encode(checksum))
 }

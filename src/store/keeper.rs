@@ -1,5 +1,6 @@
-//! Between the topic and the store: collects what records change, puts it in force in one swap, and decides when
-//! the store is ready and what a whole reading of the topic means for flags that it did not show.
+//! Connects the topics with the store: collects changes from records and applies them in one swap. It also
+//! decides when the store is ready, and what happens to flags that a complete reading of the topic did not
+//! contain.
 
 mod disk;
 
@@ -22,52 +23,56 @@ use super::sources::{Expected, Sources};
 use super::standing::{MAX_REFUSED_SHOWN, Origin};
 use super::{Missing, Store};
 
-/// Many flags that a reading did not show are kept this long, in case the topic is just being filled again.
+/// Delay before many flags that a reading did not contain are removed, in case the topic is just being
+/// refilled.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
-/// So many may go at once without waiting, however many there are: the same rule as for answers of Unleash.
+/// Number of flags that may be removed without the delay; the same rule as for responses of Unleash.
 const FEW_FLAGS: usize = 10;
-/// Without a sign of life from the broker for this long the flags in force may be old.
+/// Time without contact to the broker after which the flags in force may be outdated.
 const CONTACT_MAX: Duration = Duration::from_secs(5);
-/// A topic keeps the tombstone of a deleted flag for a day (`delete.retention.ms`). A process that followed the topic
-/// less long ago has seen every deletion: what the topic lacks then was lost.
+/// Maximum age of the flags in force for detecting losses. A topic keeps the tombstone of a deleted flag for
+/// a day (`delete.retention.ms`), so a process that followed it more recently has seen every deletion;
+/// anything else that the topic lacks was lost.
 const LOSS_WINDOW: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long the leader may take until it says something about a source of flags.
+/// Time that the leader has for its first report on a source of flags.
 const UNREPORTED_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The reader's half that knows nothing of Kafka.
+/// Part of the reader that is independent of Kafka.
 #[derive(Debug)]
 pub(super) struct Keeper {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     ledger: Ledger,
     sources: Sources,
-    /// `None`: nothing is kept on disk.
+    /// Writer of snapshots; `None` if nothing is saved on disk.
     saver: Option<Saver>,
     topic: String,
-    /// The latest change per key.
+    /// The latest change of each key that is not in force yet.
     pending: AHashMap<Box<str>, FlagChange>,
-    /// Whether the end of the topic was reached in this reading; until then nothing is put in force.
+    /// Whether this reading has reached the end of both topics. Until then nothing is put in force.
     live: bool,
-    /// Whether the kill switches were read to their end in this reading.
+    /// Whether this reading has reached the end of the kill switches.
     has_switches: bool,
-    /// Whether only they are missing.
+    /// Whether the definitions are read completely and only the kill switches are not.
     at_end: bool,
-    /// Records of this reading.
+    /// Number of records in this reading.
     records: u64,
     offset: i64,
-    /// Something was taken since the last flush.
+    /// Whether records were taken since the last flush.
     touched: bool,
-    /// Something changed since the last save.
+    /// Whether anything changed since the last save.
     unsaved: bool,
     started: Instant,
     sweep_at: Option<Instant>,
-    /// Whether this process followed the topics before this reading, and not long ago: what they do not show is lost.
+    /// Whether this process followed the topics recently, before this reading. If so, anything that the
+    /// topics lack was lost.
     follows: bool,
-    /// Records were removed from the beginning of a topic: what it does not show need not have been deleted.
+    /// Whether records were removed from the beginning of a topic. If so, a flag that it lacks was not
+    /// necessarily deleted.
     is_cut: bool,
-    /// When the end of the topic was reached for the first time.
+    /// Time at which the end of the topics was reached for the first time.
     read_at: Option<Instant>,
-    /// Whether something that is in force is missing in the topics.
+    /// Whether something in force is missing in the topics.
     is_lacking: bool,
 }
 
@@ -103,7 +108,7 @@ impl Keeper {
         })
     }
 
-    /// The topic is read from its beginning.
+    /// Begins a reading of the topics from their beginning.
     pub(super) fn begin_reading(&mut self) {
         let age = self.store.standing().age(Utc::now());
         self.follows = self.read_at.is_some() && age.is_some_and(|age| age < LOSS_WINDOW);
@@ -115,7 +120,8 @@ impl Keeper {
         self.sweep_at = None;
     }
 
-    /// Takes one record; it is in force after the next [`Keeper::flush`].
+    /// Processes one record of the definitions topic. Its change is in force after the next
+    /// [`Keeper::flush`].
     pub(super) fn take(&mut self, record: &Record<'_>, offset: i64, timestamp_ms: Option<i64>) {
         self.records += 1;
         self.offset = offset + 1;
@@ -153,12 +159,13 @@ impl Keeper {
         }
     }
 
-    /// Records were removed from the beginning of one of the topics.
+    /// Records that records were removed from the beginning of one of the topics.
     pub(super) fn note_cut(&mut self) {
         self.is_cut = true;
     }
 
-    /// Takes one record of the topic of kill switches; it is in force after the next [`Keeper::flush`].
+    /// Processes one record of the kill switch topic. Its change is in force after the next
+    /// [`Keeper::flush`].
     pub(super) fn take_switch(&mut self, record: &Record<'_>, offset: i64) {
         self.touched = true;
         let outcome = match self.ledger.take_switch(record) {
@@ -179,18 +186,19 @@ impl Keeper {
         self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    /// Whether this reading has come to the end of both topics.
+    /// Whether this reading has reached the end of both topics.
     pub(super) fn is_live(&self) -> bool {
         self.live
     }
 
-    /// Whether this reading has not come to the end of the kill switches.
+    /// Whether this reading has not yet reached the end of the kill switches.
     pub(super) fn waits_for_switches(&self) -> bool {
         !self.has_switches
     }
 
-    /// All kill switches are read. `had_records`: the topic was written at some time, so that what it does not show is
-    /// gone. One that was never written may have been made anew, and lifts no switch.
+    /// Ends the reading of kill switches. `had_records`: the topic has been written at some time, so switches
+    /// that it lacks are removed. A topic that was never written may have been recreated, so it lifts no
+    /// switch.
     pub(super) fn switches_read(&mut self, had_records: bool) {
         if had_records && !self.follows && !self.is_cut {
             for (key, change) in self.ledger.sweep_switches() {
@@ -205,12 +213,12 @@ impl Keeper {
         }
     }
 
-    /// Puts in force what was taken, in one swap.
+    /// Puts all collected changes in force in one swap.
     pub(super) fn flush(&mut self) {
         if !self.live || !self.touched {
             return;
         }
-        // First the switches: who is told of a version finds all that it brought.
+        // Switches come first: when a version is announced, everything that belongs to it must be visible.
         self.store.switches.store(self.ledger.switches());
         if !self.pending.is_empty() {
             self.store.apply(self.pending.drain().map(|(_, change)| change));
@@ -221,12 +229,12 @@ impl Keeper {
         self.note_ready();
     }
 
-    /// All that was in the topic is read.
+    /// Handles the end of the definitions topic.
     pub(super) fn reached_end(&mut self) {
         if self.live {
             return;
         }
-        // A flag that was killed must not be on for the moment until its switch is read.
+        // A killed flag must not be on for the short time until its kill switch is read.
         if !self.has_switches {
             self.at_end = true;
             return;
@@ -260,7 +268,7 @@ impl Keeper {
         });
     }
 
-    /// The broker was last heard at `at`.
+    /// Updates the age of the flags. `at` is the time of the last contact with the broker.
     pub(super) fn contact(&mut self, at: DateTime<Utc>) {
         if !self.live {
             return;
@@ -282,7 +290,8 @@ impl Keeper {
         }
     }
 
-    /// Ready once, ready for good: what is in force here is never less than what it was.
+    /// Marks the store as ready once nothing is left to wait for. It then stays ready, because flags in force
+    /// are never lost.
     fn note_ready(&mut self) {
         if self.store.standing().ready {
             return;
@@ -299,14 +308,15 @@ impl Keeper {
         }
     }
 
-    /// What there is to wait for before the flags here are all there are.
+    /// Sources that the store waits for before its flags are complete, each with a description.
     fn waiting_for(&self) -> Vec<String> {
         let has_flags_of = |environment: Option<&str>| self.ledger.has_flags_of(environment);
         let is_late = self.read_at.is_some_and(|at| at.elapsed() >= UNREPORTED_PATIENCE);
         self.sources.waiting_for(has_flags_of, self.records == 0, is_late)
     }
 
-    /// Says what is in force and missing in the topics, where this process knows that it was there.
+    /// Reports flags and kill switches that are in force but missing in the topics, if this process knows
+    /// that they were there.
     fn note_missing(&mut self) {
         if !(self.follows || self.is_lacking) {
             return;
@@ -330,7 +340,7 @@ impl Keeper {
         self.store.set_standing(|standing| standing.missing = count);
     }
 
-    /// Something keeps the topic from being read. `lasting`: it will not pass within moments.
+    /// Reports a problem that prevents reading the topic. `lasting`: it is not expected to end soon.
     pub(super) fn trouble(&mut self, trouble: String, lasting: bool) {
         if lasting {
             self.trust_disk(&trouble);
@@ -338,7 +348,7 @@ impl Keeper {
         self.store.set_standing(|standing| standing.trouble = Some(trouble));
     }
 
-    /// What is to be done now and then.
+    /// Performs periodic work.
     pub(super) fn tick(&mut self) {
         self.trust_disk_in_time();
         if self.live {
@@ -346,7 +356,7 @@ impl Keeper {
         }
         if self.sweep_at.is_some_and(|at| at <= Instant::now()) {
             if self.records == 0 {
-                // Still empty, which never removes a flag.
+                // The topic is still empty, which never removes a flag.
                 self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
             } else {
                 self.sweep();

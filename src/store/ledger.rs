@@ -1,7 +1,8 @@
-//! Which definition is in force for each flag, and what a record changes about that. No I/O.
+//! Table of the definitions in force, and the changes that records make to it. It does no I/O.
 //!
-//! The rules: a higher version replaces a lower one, never the other way round; what cannot be read or compiled is
-//! refused and leaves the last good version in force; what a whole reading of the topic did not show is swept.
+//! A higher version replaces a lower one, never the reverse. A record that cannot be read or compiled is
+//! refused, and the last valid version stays in force. Flags that a complete reading of the topic did not
+//! contain are removed by [`Ledger::sweep`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,28 +16,29 @@ use crate::message::kill_switch::KillSwitch;
 use super::record::{Key, Record, Refusal, compile, decode};
 use super::switches::Switches;
 
-/// So many deleted flags are remembered, so that an older record does not bring them back.
+/// Maximum number of deleted flags that are remembered, so that an older record does not restore them.
 const MAX_REMOVED_COUNT: usize = 100_000;
-/// So many refused records are listed by name.
+/// Maximum number of refused records that are listed by key.
 const MAX_REFUSED_COUNT: usize = 1_000;
-/// Most memory of the compiled regular expressions of one environment's flags, in bytes.
+/// Maximum memory of the compiled regular expressions of one environment's flags, in bytes.
 pub const MAX_EXPRESSIONS_BYTES: usize = 64 << 20;
-/// Refusals are told to people: a line or two.
+/// Maximum length of the reason for a refusal, in characters.
 const MAX_MESSAGE_CHARS: usize = 500;
 
-/// The definitions in force, with the text they came as.
+/// The definitions in force, with their original texts.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: AHashMap<Box<str>, Entry>,
     removed: AHashMap<Box<str>, u64>,
     switches: Switches,
     refused: BTreeMap<Box<str>, Refused>,
-    /// What the compiled regular expressions of an environment's flags take, those of each flag counted on their own.
+    /// Memory of the compiled regular expressions by environment, in bytes. Expressions that flags share are
+    /// counted for each of them.
     expression_bytes: AHashMap<Box<str>, usize>,
     reading: u64,
 }
 
-/// A record that was refused, and why.
+/// Refused record with the reason.
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub message: String,
@@ -47,32 +49,32 @@ pub struct Refused {
 struct Entry {
     version: u64,
     value: Arc<[u8]>,
-    /// The last reading of the topic that showed this flag; 0 for one that only the disk has.
+    /// Number of the last reading that contained this flag; 0 if only the disk has it.
     seen: u64,
-    /// What of its definition cannot be evaluated, and why.
+    /// Parts of the definition that cannot be evaluated, with the reasons; `None` if there are none.
     problems: Option<Arc<str>>,
-    /// What its compiled regular expressions take.
+    /// Memory of the flag's compiled regular expressions, in bytes.
     expression_bytes: usize,
 }
 
-/// What became of a record.
+/// Result of processing a record.
 #[derive(Debug)]
 pub enum Verdict {
     Changed(FlagChange),
-    /// What it says is in force already.
+    /// The content of the record is in force already.
     Same,
     /// A higher version is in force.
     Stale,
-    /// The key as text, for the log.
+    /// The record is invalid. Contains the key as text for the log.
     Refused(String, Refusal),
 }
 
-/// What is saved: texts of definitions, and the versions of what was deleted.
+/// Content of a snapshot: texts of definitions, and the versions of deletions.
 #[derive(Debug, Default, Clone)]
 pub struct Saved {
     pub values: Vec<Arc<[u8]>>,
     pub removed: BTreeMap<String, u64>,
-    /// Kill switches, as they stand in their topic.
+    /// Kill switches as record values of their topic.
     pub switches: Vec<Arc<[u8]>>,
 }
 
@@ -85,13 +87,13 @@ impl Ledger {
         self.entries.is_empty()
     }
 
-    /// Refused records, and flags of which something cannot be evaluated, by key and with the reason; a flag leaves the
-    /// list when a good record comes.
+    /// Refused records, and flags that cannot be evaluated in part, with the reason by key. A key is removed
+    /// from the list by the next valid record.
     pub fn refused(&self) -> &BTreeMap<Box<str>, Refused> {
         &self.refused
     }
 
-    /// Takes one record. What it changes is in force once the caller has applied it.
+    /// Processes one record. The caller must apply the resulting change.
     pub fn take(&mut self, record: &Record<'_>) -> Verdict {
         let key = match Key::parse(record.key) {
             Ok(key) => key,
@@ -104,14 +106,14 @@ impl Ledger {
             None => self.remove(&key, record.version),
             Some(value) => self.set(&key, value),
         };
-        // Whatever the record says: as long as it stands in the topic, the flag was not deleted unseen.
+        // The record shows that the flag still exists in the topic, whether or not its content is valid.
         if let Some(entry) = self.entries.get_mut(key.text) {
             entry.seen = self.reading;
         }
         verdict.unwrap_or_else(|refusal| self.refuse(key.text.to_owned(), refusal))
     }
 
-    /// Takes a definition that was saved, as text of a record's value.
+    /// Processes a saved definition, given as a record value.
     pub fn take_saved(&mut self, value: &[u8]) -> Verdict {
         let definition: Definition = match serde_json::from_slice(value) {
             Ok(definition) => definition,
@@ -121,7 +123,7 @@ impl Ledger {
         self.take(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
-    /// Takes a kill switch that was saved.
+    /// Processes a saved kill switch, given as a record value.
     pub fn take_saved_switch(&mut self, value: &[u8]) -> Verdict {
         let switch: KillSwitch = match serde_json::from_slice(value) {
             Ok(switch) => switch,
@@ -131,41 +133,41 @@ impl Ledger {
         self.take_switch(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
-    /// The topic is read from its beginning: from here on it shows anew which flags there are.
+    /// Begins a new reading of the topic, which determines anew which flags exist.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
     }
 
-    /// How many flags the current reading has not shown.
+    /// Number of flags that the current reading has not contained.
     pub fn unseen(&self) -> usize {
         self.entries.values().filter(|entry| entry.seen != self.reading).count()
     }
 
-    /// The flags that the current reading has not shown: key and value of the record of each.
+    /// Keys and record values of the flags that the current reading has not contained.
     pub fn unseen_values(&self) -> Vec<(Box<str>, Arc<[u8]>)> {
         let unseen = self.entries.iter().filter(|(_, entry)| entry.seen != self.reading);
         unseen.map(|(key, entry)| (key.clone(), Arc::clone(&entry.value))).collect()
     }
 
-    /// The keys of the kill switches that the current reading has not shown.
+    /// Keys of the kill switches that the current reading has not contained.
     pub fn unseen_switches(&self) -> Vec<Box<str>> {
         self.switches.unseen().map(Box::from).collect()
     }
 
-    /// Whether there are flags of this environment; `None`: of any.
+    /// Whether the environment has flags; with `None`, whether any environment has.
     pub fn has_flags_of(&self, environment: Option<&str>) -> bool {
         let Some(environment) = environment else { return !self.entries.is_empty() };
         let is_of = |key: &str| key.split_once('/').is_some_and(|(of, _)| of == environment);
         self.entries.keys().any(|key| is_of(key))
     }
 
-    /// Removes what the current reading has not shown.
+    /// Removes the flags that the current reading has not contained.
     pub fn sweep(&mut self) -> Vec<FlagChange> {
         let reading = self.reading;
         let swept: Vec<_> = self.entries.extract_if(|_, entry| entry.seen != reading).collect();
         let mut changes = Vec::with_capacity(swept.len());
         for (text, entry) in swept {
-            // Not remembered as removed: whoever fills the topic again may use the same versions.
+            // The deletion is not remembered, because the topic may be refilled with the same versions.
             let Ok(key) = Key::parse(Some(text.as_bytes())) else { continue };
             self.note_expressions(key.environment, Some(&entry), 0);
             changes.push(removal(&key, entry.version));
@@ -182,7 +184,7 @@ impl Ledger {
         }
     }
 
-    /// Remembers a deletion that was saved.
+    /// Remembers a saved deletion.
     pub fn remember_removed(&mut self, key: &str, version: u64) {
         self.removed.insert(key.into(), version);
         self.bound_removed();
@@ -207,7 +209,7 @@ impl Ledger {
         let flag = match compiled {
             Ok(flag) => flag,
             Err(refusal) if self.entries.contains_key(key.text) => return Err(refusal),
-            // There is no last good version: callers get the reason, and not an unknown flag.
+            // No valid version exists, so callers get the reason instead of an unknown flag.
             Err(refusal @ Refusal::Compile(_)) => unusable(key, version, &refusal),
             Err(refusal) => return Err(refusal),
         };
@@ -222,7 +224,7 @@ impl Ledger {
         Ok(Verdict::Changed(FlagChange::Set(Arc::new(flag))))
     }
 
-    /// Refuses a flag whose regular expressions would exceed what those of an environment may take together.
+    /// Refuses a flag whose regular expressions would exceed the limit of its environment.
     fn within_limits(&self, key: &Key<'_>, flag: CompiledFlag) -> Result<CompiledFlag, Refusal> {
         let before = self.entries.get(key.text).map_or(0, |entry| entry.expression_bytes);
         let others = self.expression_bytes.get(key.environment).map_or(0, |all| all.saturating_sub(before));
@@ -248,7 +250,7 @@ impl Ledger {
         *all = all.saturating_sub(before).saturating_add(now);
     }
 
-    /// Lists a flag of whose definition something cannot be evaluated, or takes it off the list.
+    /// Adds a flag with problems to the list of refused records, or removes a flag without problems.
     fn list_problems(&mut self, key: &str, problems: Option<&str>) {
         match problems {
             Some(problems) => self.list_refused(key, problems.to_owned()),
@@ -256,7 +258,7 @@ impl Ledger {
         }
     }
 
-    /// A tombstone without a version deletes whatever is in force.
+    /// Removes a flag. A tombstone without a version deletes any version.
     fn remove(&mut self, key: &Key<'_>, version: Option<u64>) -> Result<Verdict, Refusal> {
         let known = self.entries.get(key.text).map(|entry| entry.version);
         let before = known.or_else(|| self.removed.get(key.text).copied());
@@ -275,7 +277,7 @@ impl Ledger {
         Ok(Verdict::Changed(removal(key, version)))
     }
 
-    /// Takes one record of the topic of kill switches. What it changes is in force once the caller has applied it.
+    /// Processes one record of the kill switch topic. The caller must apply the resulting change.
     pub fn take_switch(&mut self, record: &Record<'_>) -> Verdict {
         let key = match Key::parse(record.key) {
             Ok(key) => key,
@@ -288,12 +290,13 @@ impl Ledger {
         }
     }
 
-    /// The topic of kill switches is read from its beginning.
+    /// Begins a new reading of the kill switch topic.
     pub fn begin_reading_switches(&mut self) {
         self.switches.begin_reading();
     }
 
-    /// Forgets the switches that the current reading has not shown.
+    /// Removes the switches that the current reading has not contained, and returns the changes of their
+    /// flags.
     pub fn sweep_switches(&mut self) -> Vec<(Box<str>, FlagChange)> {
         let swept = self.switches.sweep();
         let changes = swept.into_iter().filter_map(|text| {
@@ -305,18 +308,19 @@ impl Ledger {
         changes.collect()
     }
 
-    /// All kill switches, for those who look at them rather than at flags.
+    /// All kill switches by key.
     pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
         self.switches.all()
     }
 
-    /// The flag again, under its switch as it is now. (A compiled flag cannot be copied.)
+    /// The change that applies the current kill switch to a flag. The flag is compiled again, because a
+    /// compiled flag cannot be copied.
     fn switched(&self, key: &Key<'_>) -> Verdict {
         let Some(entry) = self.entries.get(key.text) else {
             return Verdict::Same;
         };
         let compiled = decode(key, &entry.value).and_then(|definition| compile(key, &definition));
-        // What cannot be compiled now could not before: there was no good version of it.
+        // A definition that does not compile now did not compile before either, so no valid version is lost.
         let flag = compiled.unwrap_or_else(|refusal| unusable(key, entry.version, &refusal));
         Verdict::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag))))
     }
@@ -333,7 +337,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets the older half when there are too many.
+    /// Forgets the older half of the deletions if there are too many.
     fn bound_removed(&mut self) {
         if self.removed.len() <= MAX_REMOVED_COUNT {
             return;

@@ -1,16 +1,16 @@
-//! The flag store of this instance: the snapshot in force, swapped atomically.
+//! Flag store of this instance: holds the snapshot in force and replaces it atomically.
 //!
 //! ```text
-//!  feature-flag-definitions ─► reader (own thread) ─► ledger: newer? readable? ─► Store ─► whoever evaluates
+//!  feature-flag-definitions ─► reader (own thread) ─► ledger: newer? readable? ─► Store ─► evaluation
 //!                                  │ every few seconds                              ▲
 //!                                  ▼                                                │ at start
 //!                          {state_dir}/snapshot ────────────────────────────────────┘
 //! ```
 //!
-//! [`Store`] is what readers see. The [`Reader`] feeds it from the whole compacted definitions topic and never stops
-//! for a bad record; [`ledger`] has the rules by which a record changes what is in force; [`disk`] keeps a copy to
-//! start from when Kafka is unreachable. What is in force never expires: its age is told, by
-//! [`Standing`] and as a metric.
+//! [`Store`] is the interface for readers. The [`Reader`] fills it from the whole compacted definitions topic
+//! and never stops because of an invalid record. [`ledger`] defines how a record changes what is in force.
+//! [`disk`] keeps a copy to start from when Kafka is unreachable. The flags in force never expire: their age
+//! is reported by [`Standing`] and as a metric.
 
 pub mod changes;
 pub mod disk;
@@ -44,11 +44,11 @@ pub use reader::{Reader, ReaderConfig};
 pub use sources::{Expected, Statuses};
 pub use standing::{Origin, Standing};
 
-/// Readers call [`Store::load`] and never wait.
+/// Holder of the snapshot in force. [`Store::load`] never blocks.
 #[derive(Debug)]
 pub struct Store {
     snapshot: ArcSwap<Snapshot>,
-    /// One writer at a time; a swap by two would lose one's changes.
+    /// Serializes writers: two concurrent swaps would lose one writer's changes.
     writing: Mutex<()>,
     version: watch::Sender<u64>,
     ready: AtomicBool,
@@ -59,13 +59,14 @@ pub struct Store {
     missing: watch::Sender<Arc<Missing>>,
 }
 
-/// What is in force here, and no longer in its topic: the topic was made anew, emptied or cut while this process
-/// followed it. The feeder's leader and the keeper of kill switches write it again.
+/// Flags and kill switches that are in force here but no longer in their topics: a topic was recreated,
+/// emptied or truncated while this process followed it. The feeder's leader and `KillSwitches::keep` write
+/// them again.
 #[derive(Debug, Default, Clone)]
 pub struct Missing {
-    /// Values of records of the definitions topic by key.
+    /// Keys and values of records of the definitions topic.
     pub definitions: Vec<(Box<str>, Arc<[u8]>)>,
-    /// What was known of the sources of flags.
+    /// Known statuses of the sources of flags.
     pub sources: Arc<Statuses>,
     /// Keys of kill switches.
     pub switches: Vec<Box<str>>,
@@ -103,29 +104,29 @@ impl Store {
         self.snapshot.load()
     }
 
-    /// The same, for longer than a moment.
+    /// The snapshot in force, for longer use than a guard of [`Store::load`] is meant for.
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// The highest version applied; 0 when nothing was ever loaded.
+    /// Highest version applied; 0 if no flags were ever loaded.
     pub fn version(&self) -> u64 {
         self.load().version()
     }
 
-    /// Whether the store has all flags there were when it started (from Kafka or from disk).
+    /// Whether the store has all flags that existed when it started (from Kafka or from disk).
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Waits until the store is ready. `false` if the deadline came first.
+    /// Waits until the store is ready; `false` if the deadline passes first.
     pub async fn wait_until_ready(&self, deadline: Instant) -> bool {
         let mut standing = self.standing.subscribe();
         let ready = standing.wait_for(|_| self.is_ready());
         matches!(timeout_at(deadline, ready).await, Ok(Ok(_)))
     }
 
-    /// Waits until version `min` is in force. `false` if the deadline came first.
+    /// Waits until version `min` is in force; `false` if the deadline passes first.
     pub async fn wait_for_version(&self, min: u64, deadline: Instant) -> bool {
         if self.version() >= min {
             return true;
@@ -135,40 +136,40 @@ impl Store {
         matches!(timeout_at(deadline, reached).await, Ok(Ok(_)))
     }
 
-    /// Versions as they come into force; a slow listener sees the latest only.
+    /// Versions as they come into force. A slow receiver sees only the latest.
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// What changes from now on, and the latest of what has changed.
+    /// Recent and future changes of the flags in force.
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// The kill switches of all flags by `environment/flag`, whatever their state.
+    /// Kill switches of all flags by `environment/flag`, whatever their state.
     pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
         self.switches.load_full()
     }
 
-    /// What the leader last said about the sources of flags.
+    /// Statuses of the sources of flags that the leader last published.
     pub fn sources(&self) -> Arc<Statuses> {
         self.sources.load_full()
     }
 
-    /// What is in force here and missing in the topics, as it changes.
+    /// Watch of the flags and kill switches that are in force but missing in the topics.
     pub fn missing(&self) -> watch::Receiver<Arc<Missing>> {
         self.missing.subscribe()
     }
 
-    /// How the store is doing.
+    /// State of the store.
     pub fn standing(&self) -> Arc<Standing> {
         Arc::clone(&self.standing.borrow())
     }
 
-    /// Puts `changes` in force, all at once.
+    /// Puts `changes` in force in a single swap.
     pub fn apply(&self, changes: impl IntoIterator<Item = FlagChange>) {
         let changes: Vec<_> = changes.into_iter().collect();
-        // What there was before the store was ready is no change.
+        // Flags that existed before the store was ready are not reported as changes.
         let before = self.is_ready().then(|| Arc::clone(&self.load()));
         self.update(|snapshot| snapshot.with(changes.iter().cloned()));
         match before {
@@ -177,12 +178,12 @@ impl Store {
         }
     }
 
-    /// Serves `environments` even while they have no flag.
+    /// Serves `environments` even if they have no flags.
     pub fn serve<'e>(&self, environments: impl IntoIterator<Item = &'e str>) {
         self.update(|snapshot| snapshot.serving(environments));
     }
 
-    /// Puts a whole snapshot in force and calls the store ready.
+    /// Puts a whole snapshot in force and marks the store as ready.
     pub fn replace(&self, snapshot: Snapshot) {
         self.update(|_| snapshot);
         self.changes.begin_at(self.version());
@@ -194,11 +195,11 @@ impl Store {
         let next = next(&self.snapshot.load());
         let version = next.version();
         self.snapshot.store(Arc::new(next));
-        // After the swap: who was woken by the version must find it in force.
+        // Sent after the swap, so that tasks woken by the version find it in force.
         self.version.send_replace(version);
     }
 
-    /// Says that this is missing in the topics.
+    /// Reports flags and kill switches as missing in the topics.
     #[cfg(test)]
     pub fn lose(&self, missing: Missing) {
         self.missing.send_replace(Arc::new(missing));

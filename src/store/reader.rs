@@ -1,6 +1,7 @@
-//! Reads the definitions topic into the store, on a thread of its own, until shutdown.
+//! Reads the definitions topic into the store on its own thread until shutdown.
 //!
-//! Whatever is wrong with a session ends it; the next one reads the whole topic again, over the flags in force.
+//! Any error of a session ends it. The next session reads the whole topic again, while the flags stay in
+//! force.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,24 +25,24 @@ use super::sources::Expected;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// How often a pause looks at what else there is to do.
+/// Interval of periodic work during a pause.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
-/// What is read, and where a copy of it is kept.
+/// Configuration of the reader.
 #[derive(Debug, Clone)]
 pub struct ReaderConfig {
     pub kafka: KafkaConfig,
     pub instance: String,
-    /// The topics of definitions and of kill switches.
+    /// Topic of definitions. `overrides` is the topic of kill switches.
     pub definitions: String,
     pub overrides: String,
-    /// Served even while they have no flag.
+    /// Environments that are served even if they have no flags.
     pub environments: Vec<String>,
-    /// `None`: nothing is kept on disk.
+    /// Directory of the snapshot; `None` if nothing is saved on disk.
     pub state_dir: Option<PathBuf>,
-    /// What the store waits for before it is ready.
+    /// Sources that the store waits for before it is ready.
     pub expected: Expected,
-    /// The ids of the topics as they are seen while the service runs; `None` where nobody looks at them.
+    /// Observed ids of the topics, to detect recreated topics; `None` if they are not observed.
     pub topic_ids: Option<TopicIds>,
 }
 
@@ -64,7 +65,7 @@ impl From<&Config> for ReaderConfig {
     }
 }
 
-/// The running reader.
+/// Handle of the running reader.
 #[derive(Debug)]
 pub struct Reader {
     thread: JoinHandle<()>,
@@ -92,12 +93,12 @@ impl Reader {
         Ok(Self { thread })
     }
 
-    /// Whether the reader ended although nobody asked it to.
+    /// Whether the reader ended without a shutdown.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits until the last snapshot is on disk. `false` if the reader panicked.
+    /// Waits until the last snapshot is on disk; `false` if the reader panicked.
     pub fn join(self) -> bool {
         self.thread.join().is_ok()
     }
@@ -111,7 +112,7 @@ fn run(config: &ReaderConfig, keeper: &mut Keeper, shutdown: &Shutdown) {
         let session = Session::open(config).and_then(|session| session.run(keeper, shutdown));
         let Err(error) = session else { return };
         let error = error.to_string();
-        // The same again is one line only, however long it lasts.
+        // The same error is logged only once, however long it lasts.
         if told.as_ref() != Some(&error) {
             warn!(%error, "definitions cannot be read: flags stay as they are");
             told = Some(error.clone());

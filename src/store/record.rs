@@ -1,25 +1,25 @@
-//! One record of the definitions topic, read and checked.
+//! Decoding and validation of single records of the definitions topic.
 
 use crate::flag::{CompiledFlag, Provenance, local};
 use crate::message::definition::{Definition, Source};
 use crate::message::kill_switch::KillSwitch;
 
-/// Longest name of an environment or a flag, in bytes of UTF-8.
+/// Maximum length of the name of an environment or a flag, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 255;
-/// Longest record value: what a definition may have, and its envelope.
+/// Maximum size of a record value in bytes: the largest definition and its envelope.
 pub const MAX_VALUE_BYTES: usize = crate::flag::definition::MAX_DEFINITION_BYTES + 64 * 1024;
 
-/// A record as the topic (or the disk) has it.
+/// Record from the topic or the disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Record<'r> {
     pub key: Option<&'r [u8]>,
-    /// `None`: a tombstone.
+    /// Value; `None` for a tombstone.
     pub value: Option<&'r [u8]>,
-    /// The header `version`, which only a tombstone needs.
+    /// Value of the header `version`, which only a tombstone needs.
     pub version: Option<u64>,
 }
 
-/// The key `environment/flag_name`. Environments have no `/` in their names, flags may.
+/// Record key `environment/flag_name`. Names of environments contain no `/`; names of flags may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key<'r> {
     pub text: &'r str,
@@ -27,7 +27,7 @@ pub struct Key<'r> {
     pub flag: &'r str,
 }
 
-/// Why a record is not taken. The flag's last good version stays in force.
+/// Reason why a record is refused. The flag's last valid version stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("the key is not environment/flag_name")]
@@ -64,7 +64,7 @@ impl<'r> Key<'r> {
     }
 }
 
-/// Reads the envelope of a record's value; the flag in it is not compiled yet.
+/// Decodes the envelope of a record value. The flag in it is not compiled yet.
 pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(Refusal::TooLarge(value.len()));
@@ -74,7 +74,7 @@ pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
     Ok(definition)
 }
 
-/// Reads the record of a kill switch.
+/// Decodes the record value of a kill switch.
 pub fn decode_switch(key: &Key<'_>, value: &[u8]) -> Result<KillSwitch, Refusal> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(Refusal::TooLarge(value.len()));
@@ -88,7 +88,8 @@ pub fn decode_switch(key: &Key<'_>, value: &[u8]) -> Result<KillSwitch, Refusal>
 pub fn compile(key: &Key<'_>, definition: &Definition) -> Result<CompiledFlag, Refusal> {
     let text = definition.definition.get();
     let mut flag = CompiledFlag::compile(key.environment, definition.version, text)?;
-    // A flag goes into the snapshot under the name inside its definition: another name would replace another flag.
+    // A flag enters the snapshot under the name in its definition, so a differing name would replace another
+    // flag.
     key.check(&flag.environment, &flag.name)?;
     let source = definition.source;
     let revision = (source == Source::Local).then(|| local::revision(text)).flatten();

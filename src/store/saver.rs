@@ -1,4 +1,5 @@
-//! Saves snapshots to disk on a thread of its own: a sync may take long, and the reader must not wait for it.
+//! Saves snapshots to disk on a separate thread, because a sync may take long and the reader must not wait
+//! for it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use crate::metrics::{Metrics, OutcomeLabels};
 
 use super::disk::{Disk, DiskSnapshot};
 
-/// At least this long between two saves.
+/// Minimum time between two saves.
 pub(super) const SAVE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The thread that writes, and when it last was given something to write.
+/// Handle of the writing thread, with the time of the last save.
 #[derive(Debug)]
 pub(super) struct Saver {
     jobs: SyncSender<DiskSnapshot>,
@@ -36,21 +37,21 @@ impl Saver {
         Ok(Self { jobs, thread, busy, last: None })
     }
 
-    /// Whether it is time for another save.
+    /// Whether the next save is due and the thread is idle.
     pub(super) fn is_due(&self) -> bool {
         self.last.is_none_or(|last| last.elapsed() >= SAVE_INTERVAL) && !self.busy.load(Ordering::Acquire)
     }
 
-    /// Hands over a snapshot; returns whether the thread takes it.
+    /// Sends a snapshot to the thread; `false` if the thread does not accept it.
     pub(super) fn save(&mut self, snapshot: DiskSnapshot) -> bool {
         self.last = Some(Instant::now());
         self.jobs.try_send(snapshot).is_ok()
     }
 
-    /// Saves what is left, waits until it is on disk, and ends the thread.
+    /// Saves the remaining snapshot, waits until it is on disk, and ends the thread.
     pub(super) fn finish(self, left: Option<DiskSnapshot>) {
         if let Some(left) = left {
-            // Fails only if the thread is gone.
+            // Sending fails only if the thread has ended.
             let _ = self.jobs.send(left);
         }
         drop(self.jobs);
@@ -69,7 +70,7 @@ fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metr
         metrics.store.saves.get_or_create(&OutcomeLabels { outcome }).inc();
         match saved {
             Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
-            // Once: a full disk would fill the log too.
+            // Logged only once, because otherwise a full disk would fill the log too.
             Err(ref error) if !failing => {
                 warn!(%path, %error, "the snapshot cannot be saved: a start without Kafka would have older flags");
             }

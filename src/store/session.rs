@@ -1,7 +1,8 @@
-//! The consumers of the definitions topic and of that of kill switches, from the beginning until something is wrong.
+//! Consumers of the definitions topic and of the kill switch topic, from the beginning until an error.
 //!
-//! Two consumers on one thread: the end of a partition is told without the name of its topic. And two topics: records
-//! of definitions may have to wait for the end of a leader's transaction, which a kill switch must not.
+//! There are two consumers on one thread, because librdkafka reports the end of a partition without the name
+//! of its topic. There are two topics, because records of definitions may have to wait for the end of a
+//! leader's transaction, and kill switches must not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,19 +27,20 @@ use super::keeper::Keeper;
 use super::reader::ReaderConfig;
 use super::record::Record;
 
-/// The topic has one partition.
+/// The only partition of each topic.
 const PARTITION: i32 = 0;
-/// How long a poll may wait; shutdown is noticed this late.
-/// So is a kill switch while no definition comes.
+/// Maximum time that a poll blocks. It bounds the delay of a shutdown, and of kill switches while no
+/// definitions arrive.
 const POLL_STEP: Duration = Duration::from_millis(10);
-/// How long a start may wait for the topic's leader.
+/// Timeout for requesting a topic's metadata at start.
 const METADATA_PATIENCE: Duration = Duration::from_secs(1);
-/// Records that are put in force together at most.
+/// Maximum number of records that are put in force together.
 const MAX_BATCH_RECORDS: usize = 4_096;
-/// A broker that answered within this time is there: a fetch without news is answered twice a second.
+/// A broker that answered within this time counts as reachable: it answers a fetch without new records twice
+/// a second.
 const MAX_IDLE: Duration = Duration::from_secs(2);
 
-/// A consumer for each topic, assigned to the whole of it.
+/// Consumers of both topics, each assigned to the whole topic.
 pub(super) struct Session {
     consumer: BaseConsumer<Contact>,
     topic: String,
@@ -47,7 +49,7 @@ pub(super) struct Session {
     topic_ids: Option<TopicIds>,
 }
 
-/// What ends a session. The next one reads the topic from its beginning.
+/// Error that ends a session. The next session reads the topic from its beginning.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
     #[error("topic {topic}: {error}")]
@@ -58,18 +60,18 @@ pub(super) enum SessionError {
     Cut { topic: String, low: i64 },
 }
 
-/// What librdkafka's statistics say: when the broker was last heard (no record for hours is no sign of trouble), and
-/// from which offset on the partition has records.
+/// Values from librdkafka's statistics: the time of the last contact with the broker (no records for hours is
+/// normal), and the first offset of the partition.
 #[derive(Debug, Clone)]
 pub(super) struct Contact {
     millis: Arc<AtomicI64>,
     low: Arc<AtomicI64>,
 }
 
-/// A low watermark that is not known yet.
+/// Value of a low watermark that is not known yet.
 const UNKNOWN_OFFSET: i64 = -1;
 
-/// What a session compares with, to notice that a topic is no longer what it read.
+/// State of a topic that a session compares with, to detect that the topic was truncated or recreated.
 struct Seen {
     low: i64,
     id: Option<String>,
@@ -91,7 +93,7 @@ impl Session {
         })
     }
 
-    /// Follows the topic until `shutdown`.
+    /// Reads and follows the topics until `shutdown`.
     pub(super) fn run(&self, keeper: &mut Keeper, shutdown: &Shutdown) -> Result<(), SessionError> {
         keeper.begin_reading();
         let (mut seen, mut seen_switches) = (self.seen(&self.topic), self.seen(&self.switches_topic));
@@ -127,8 +129,8 @@ impl Session {
         self.topic_ids.as_ref().and_then(|ids| ids.borrow().get(topic).cloned())
     }
 
-    /// Whoever has read a topic to its end is told nothing when its older records go, or when another topic of the
-    /// same name takes its place: an error says that such a thing happened.
+    /// Detects that a topic lost its older records or was recreated, and returns it as an error. A consumer
+    /// at the end of a topic is not notified of either.
     fn compare(
         &self,
         topic: &str,
@@ -138,7 +140,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let low = contact.low.load(Ordering::Relaxed);
         if low > seen.low {
-            // Compaction never moves it: only retention, or somebody who deletes records, does.
+            // Compaction never moves the low watermark; only retention or the deletion of records does.
             if low > 0 {
                 keeper.note_cut();
             }
@@ -163,10 +165,10 @@ impl Session {
                     if low > 0 {
                         keeper.note_cut();
                     }
-                    // Written at some time, though compaction may have left no record of it.
+                    // The topic has been written at some time, even if compaction has removed all records.
                     keeper.switches_read(end > 0);
                 }
-                // Told again after every record.
+                // The end is reported again after every record.
                 Err(KafkaError::PartitionEOF(_)) => {}
                 Err(error) => trouble(&self.switches_topic, error, keeper)?,
             }
@@ -198,13 +200,13 @@ impl Session {
 fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsumer<Contact>, KafkaError> {
     let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, role);
     let consumer: BaseConsumer<Contact> = settings
-        // Never joined: librdkafka assigns nothing to a consumer without a group.
+        // The group is never joined, but librdkafka assigns no partitions to a consumer without a group id.
         .set("group.id", format!("{}-store", config.kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "1")
-        // A topic made anew is read from its beginning by a new session, which then knows about it.
+        // A recreated topic is read from its beginning by a new session, which then accounts for the loss.
         .set("auto.offset.reset", "error")
         .set("topic.metadata.propagation.max.ms", "1000")
         .set("topic.metadata.refresh.interval.ms", "10000")
@@ -212,8 +214,8 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
         .set("queued.max.messages.kbytes", "16384")
         .set("statistics.interval.ms", "1000")
         .create_with_context(Contact::new())?;
-    // Known beforehand, or librdkafka would look for the leader only at its next one-second round. It's no harm if
-    // nobody answers: then polling tells.
+    // Fetching metadata first saves waiting for librdkafka's next one-second round to find the leader. An
+    // error is ignored, because polling reports it too.
     let _ = consumer.fetch_metadata(Some(topic), METADATA_PATIENCE);
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
@@ -221,7 +223,7 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
     Ok(consumer)
 }
 
-/// The first offset that the topic has, and the one behind its last; zeros if nobody answers.
+/// The first offset of the topic and the offset after its last record; zeros if no broker answers.
 fn offsets(consumer: &BaseConsumer<Contact>, topic: &str) -> (i64, i64) {
     consumer.fetch_watermarks(topic, PARTITION, METADATA_PATIENCE).unwrap_or_default()
 }
@@ -230,7 +232,8 @@ fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
     Record { key: message.key(), value: message.payload(), version: header_version(message) }
 }
 
-/// An error that is not the session's end: librdkafka connects again by itself.
+/// Handles an error: returns it if it ends the session. Otherwise reports it, and librdkafka reconnects by
+/// itself.
 fn trouble(topic: &str, error: KafkaError, keeper: &mut Keeper) -> Result<(), SessionError> {
     if ends_session(&error) {
         return Err(SessionError::Kafka { topic: topic.to_owned(), error });
@@ -241,7 +244,8 @@ fn trouble(topic: &str, error: KafkaError, keeper: &mut Keeper) -> Result<(), Se
     Ok(())
 }
 
-/// Connections come and go. A topic that is not there, not the one it was, or not ours to read, is another matter.
+/// Whether an error ends the session. Connection errors are temporary; a topic that is missing, recreated or
+/// not readable is not.
 fn ends_session(error: &KafkaError) -> bool {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return true;
@@ -283,7 +287,7 @@ impl ClientContext for Contact {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Polling returns it too.
+        // Polling returns the same error.
         debug!(%error, reason, "kafka client error");
     }
 

@@ -1,7 +1,7 @@
-//! Which sources of flags were ever read to their end, by what the definitions topic says. No I/O.
+//! Tracks which sources of flags were ever read completely, based on the definitions topic. It does no I/O.
 //!
-//! Before the first successful sync of a source the topic lacks its flags, and a store that counted as ready would
-//! answer `FLAG_NOT_FOUND` for flags that exist. So the store waits for the sources that it expects.
+//! Before the first successful sync of a source the topic lacks its flags, and a store that counted as ready
+//! would answer `FLAG_NOT_FOUND` for flags that exist. So the store waits for the expected sources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use std::sync::Arc;
 use crate::message::definition::Source;
 use crate::message::source_status::{SourceName, SourceStatus};
 
-/// The sources by name, with what the leader last said about each.
+/// Last status of each source that the leader published, by name.
 pub type Statuses = BTreeMap<SourceName, SourceStatus>;
 
-/// What a store waits for before it is ready.
+/// Sources that a store waits for before it is ready.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
-    /// The sources that are configured for this process.
+    /// Sources that are configured for this process.
     pub sources: Vec<SourceName>,
-    /// The operator's decision: the topic's content is good enough, whatever it lacks.
+    /// Whether the operator accepts the topic's content as complete (setting `start_without_source`).
     pub start_without_source: bool,
 }
 
-/// The statuses that the topic and the disk have.
+/// Statuses from the topic and from the disk.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     expected: Expected,
@@ -37,14 +37,14 @@ impl Sources {
         Arc::clone(&self.known)
     }
 
-    /// Takes the statuses that were saved.
+    /// Restores saved statuses.
     pub(super) fn restore(&mut self, saved: &[SourceStatus]) {
         let known = saved.iter().map(|status| (status.name(), status.clone()));
         self.known = Arc::new(known.collect());
     }
 
-    /// Takes the body of a status record. A source that was synced once stays so: after the loss of the topic it
-    /// begins anew, while the flags that this process has are still good.
+    /// Processes the value of a status record. A source that was synced once stays synced: after a loss of
+    /// the topic it starts again, while the flags of this process are still valid.
     pub(super) fn take(&mut self, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         let Some(value) = value else { return Ok(()) };
         let mut status: SourceStatus = serde_json::from_slice(value)?;
@@ -55,11 +55,13 @@ impl Sources {
         Ok(())
     }
 
-    /// What the store must wait for, one phrase for each source; empty: for nothing. `has_flags_of` says whether there
-    /// are flags of an environment (`None`: of any); `is_empty` whether the topic has never had a record. With
-    /// `without_unreported`, a source that the leader says nothing about is not waited for, if it speaks of others: an
-    /// instance that does not know the source leads, as during a rolling update that adds an environment, and it is
-    /// only replaced by instances that get ready.
+    /// Sources that the store must wait for, each with a description; empty if there are none. `has_flags_of`
+    /// returns whether an environment has flags (`None`: any environment); `is_empty` states whether the
+    /// topic never had a record.
+    ///
+    /// With `without_unreported`, sources that the leader does not report are skipped if it reports others.
+    /// This happens in a rolling update that adds an environment: the leader does not know the new source,
+    /// and it is only replaced after new instances have become ready.
     pub(super) fn waiting_for(
         &self,
         has_flags_of: impl Fn(Option<&str>) -> bool,
@@ -75,7 +77,8 @@ impl Sources {
         let is_led = !self.known.is_empty() || has_flags_of(None);
         let is_passed_over =
             |name: &SourceName| without_unreported && is_led && !self.known.contains_key(name);
-        // A topic that an earlier version wrote has no statuses: its flags show that their source was synced.
+        // Topics written by an earlier version contain no statuses; there, flags show that their source was
+        // synced.
         let is_synced = |name: &&SourceName| match self.known.is_empty() {
             true if name.source == Source::Local => has_flags_of(None),
             true => has_flags_of(Some(&name.environment)),
@@ -86,7 +89,8 @@ impl Sources {
         waiting.map(|name| self.describe(name)).collect()
     }
 
-    /// A process without a source of its own depends on those of others: on all that have begun.
+    /// Sources to wait for in a process without its own source: all sources that have begun, unless one was
+    /// synced.
     fn waiting_without_source(&self, is_empty: bool) -> Vec<String> {
         if self.known.is_empty() && is_empty {
             return vec![
@@ -95,7 +99,7 @@ impl Sources {
         }
         let unsynced = self.known.values().filter(|status| status.synced_at.is_none());
         let is_synced = self.known.values().any(|status| status.synced_at.is_some());
-        // A source that somebody configured once and gave up must not be waited for for ever.
+        // Otherwise a source that was configured once and then abandoned would be waited for forever.
         unsynced.filter(|_| !is_synced).map(|status| self.describe(&status.name())).collect()
     }
 

@@ -1,4 +1,4 @@
-//! How the store is doing, for health and readiness.
+//! State of the store for health and readiness.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,44 +6,45 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// So many refused flags are named in health.
+/// Maximum number of refused flags that health lists.
 pub const MAX_REFUSED_SHOWN: usize = 100;
 
-/// Where the flags in force came from.
+/// Origin of the flags in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     #[default]
     Nothing,
-    /// The snapshot on disk; Kafka was not read to its end since the start.
+    /// Snapshot on disk; Kafka has not been read completely since the start.
     Disk,
     Kafka,
 }
 
-/// The state of the store of this instance.
+/// State of the store of this instance.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Standing {
     pub ready: bool,
     pub origin: Origin,
-    /// When the flags in force were last known to be what the topic has.
+    /// Time at which the flags in force were last known to match the topic; `None` if no flags were ever
+    /// loaded.
     pub as_of: Option<DateTime<Utc>>,
-    /// What keeps the reader from following the topic; `None` while it does.
+    /// Problem that prevents the reader from following the topic; `None` if there is none.
     pub trouble: Option<String>,
-    /// The sources of flags that were never read to their end, which keeps the store from being ready.
+    /// Sources of flags that were never read completely, so that the store is not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
-    /// Flags and kill switches that are in force here, and no longer in their topics.
+    /// Number of flags and kill switches that are in force but no longer in their topics.
     pub missing: usize,
-    /// Offset behind the last record taken.
+    /// Offset after the last processed record.
     pub offset: i64,
     pub flags: usize,
     pub refused_total: usize,
-    /// Refused records by key, and why; the last good version of each is in force.
+    /// Reasons for refused records by key. The last valid version of each flag is in force.
     pub refused: BTreeMap<String, String>,
 }
 
 impl Standing {
-    /// How old the flags in force may be; `None` when nothing was ever loaded.
+    /// Age of the flags in force; `None` if no flags were ever loaded.
     pub fn age(&self, now: DateTime<Utc>) -> Option<Duration> {
         self.as_of.map(|as_of| (now - as_of).to_std().unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! The kill switches as their topic has them. No I/O.
+//! Kill switches as they are in their topic. No I/O.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::message::kill_switch::KillSwitch;
 
 use super::record::{Key, Refusal, decode_switch};
 
-/// Of all flags, whether these exist or not.
+/// Kill switches by key, including those of flags that do not exist.
 #[derive(Debug, Default)]
 pub(super) struct Switches {
-    /// Shared with whoever looks at them; a change copies it, and switches are few.
+    /// Shared with readers. A change copies the map, which is acceptable because there are few switches.
     known: Arc<AHashMap<Box<str>, Arc<KillSwitch>>>,
     values: AHashMap<Box<str>, (Arc<[u8]>, u64)>,
     reading: u64,
 }
 
 impl Switches {
-    /// Takes one record; whether anything is different now. Records of the topic are taken in its order, whatever
-    /// their versions: one writer at a time gives them.
+    /// Processes one record and returns whether the switches changed. Records are applied in the order of the
+    /// topic, whatever their versions, because only one writer at a time assigns them.
     pub(super) fn take(&mut self, key: &Key<'_>, value: Option<&[u8]>) -> Result<bool, Refusal> {
         let Some(value) = value else {
             self.values.remove(key.text);
@@ -35,7 +35,7 @@ impl Switches {
         Ok(true)
     }
 
-    /// The flag under its switch, if it has one.
+    /// The flag with its kill switch applied, if it has one.
     pub(super) fn put_on(&self, key: &str, flag: CompiledFlag) -> CompiledFlag {
         match self.known.get(key) {
             Some(switch) => flag.switched(Arc::clone(switch)),
@@ -55,13 +55,13 @@ impl Switches {
         self.reading += 1;
     }
 
-    /// The keys of the switches that the current reading has not shown.
+    /// Keys of the switches that the current reading has not contained.
     pub(super) fn unseen(&self) -> impl Iterator<Item = &str> {
         let unseen = self.values.iter().filter(|(_, (_, seen))| *seen != self.reading);
         unseen.map(|(key, _)| &**key)
     }
 
-    /// Forgets what the current reading has not shown, and says what that was.
+    /// Removes the switches that the current reading has not contained, and returns their keys.
     pub(super) fn sweep(&mut self) -> Vec<Box<str>> {
         let reading = self.reading;
         let swept: Vec<_> =
@@ -73,7 +73,7 @@ impl Switches {
     }
 
     fn forget(&mut self, key: &str) -> bool {
-        // Asked first, so that what is not there copies nothing.
+        // Checked first, so that the removal of an absent switch does not copy the map.
         self.known.contains_key(key) && Arc::make_mut(&mut self.known).remove(key).is_some()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::message::definition::{Definition, Source};
 
-/// The value of a record: a flag that is on or off.
+/// Record value of a flag that is on or off.
 pub(super) fn value(key: &str, version: u64, enabled: bool) -> Vec<u8> {
     let (environment, flag) = key.split_once('/').unwrap();
     let definition = serde_json::json!({ "name": flag, "enabled": enabled, "strategies": [] });
@@ -18,13 +18,13 @@ pub(super) fn value(key: &str, version: u64, enabled: bool) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap()
 }
 
-/// A value that is a definition, of a flag that cannot be compiled.
+/// Record value with a valid envelope and a definition that cannot be compiled.
 pub(super) fn uncompilable(key: &str, version: u64) -> Vec<u8> {
     let text = String::from_utf8(value(key, version, true)).unwrap();
     text.replace(r#""strategies":[]"#, r#""strategies":7"#).into_bytes()
 }
 
-/// The value of a record of a kill switch.
+/// Record value of a kill switch.
 pub(super) fn switch(key: &str, version: u64, state: &str) -> Vec<u8> {
     let (environment, flag) = key.split_once('/').unwrap();
     let body = serde_json::json!({"environment": environment, "flag_name": flag, "state": state, "version": version,

@@ -1,4 +1,4 @@
-//! The keeper and the disk: where it starts from, and what it leaves behind.
+//! Loading and saving of snapshots by the keeper.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::store::ledger::Verdict;
 use crate::store::saver::Saver;
 use crate::store::standing::Origin;
 
-/// How long Kafka may take before the snapshot on disk counts as ready.
+/// Time to wait for Kafka before the snapshot on disk counts as ready.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Keeper {
-    /// Starts from the snapshot on disk, if there is a good one.
+    /// Starts from the snapshot on disk, if there is a valid one.
     pub(in crate::store) fn load(&mut self, disk: &Disk) {
         let path = disk.path().display();
         match disk.load() {
@@ -25,7 +25,7 @@ impl Keeper {
         }
     }
 
-    /// Saves what is not yet on disk.
+    /// Saves unsaved changes and stops the writer of snapshots.
     pub(in crate::store) fn finish(self) {
         let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
         if let Some(saver) = self.saver {
@@ -49,7 +49,7 @@ impl Keeper {
         }
     }
 
-    /// Flags from the disk are good enough now.
+    /// Marks the store as ready with the flags from the disk, unless a source has never been read completely.
     pub(super) fn trust_disk(&mut self, why: &str) {
         let standing = self.store.standing();
         if standing.ready || standing.origin != Origin::Disk || !self.waiting_for().is_empty() {

@@ -32,7 +32,7 @@ impl Scene {
         Self { _folder: folder, disk, store, keeper }
     }
 
-    /// Without any kill switch.
+    /// Begins a reading without any kill switches.
     fn begin_reading(&mut self) {
         self.keeper.begin_reading();
         self.keeper.switches_read(false);
@@ -52,12 +52,12 @@ impl Scene {
     }
 }
 
-/// Ready with whatever there is.
+/// Expectation under which the store is ready with any content of the topic.
 fn anything() -> Expected {
     Expected { start_without_source: true, ..Expected::default() }
 }
 
-/// A disk with `count` flags of version 5.
+/// Writes a snapshot with `count` flags of version 5.
 fn filled(disk: &Disk, count: usize) {
     let values = (0..count).map(|number| value(&format!("e/{number}"), 5, true).into());
     let snapshot = DiskSnapshot {
@@ -347,7 +347,7 @@ fn what_a_followed_topic_has_lost_is_kept_and_named_until_it_is_there_again() {
     scene.keeper.contact(Utc::now());
     let missing = scene.store.missing();
 
-    // Few flags, and a topic that was written: both would be removed at a start.
+    // At a start both would be removed: there are few flags, and the topic has been written.
     scene.keeper.begin_reading();
     scene.set("e/c", 5);
     scene.keeper.switches_read(true);

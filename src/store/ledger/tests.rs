@@ -6,7 +6,7 @@ use super::super::test_records::{uncompilable, value};
 use super::*;
 use crate::flag::Snapshot;
 
-/// What a record comes to, in one letter, and the snapshot after it.
+/// Result of processing a record as one letter; updates the snapshot.
 fn take(
     ledger: &mut Ledger,
     snapshot: &mut Snapshot,
@@ -39,7 +39,7 @@ fn a_higher_version_replaces_a_lower_one_and_never_the_other_way_round() {
         [set(5, true), set(5, true), set(4, false), set(7, false), set(5, true)].iter().collect();
     assert_eq!(verdicts, "c=oco");
     assert_eq!(version_of(&snapshot, "e", "a/b"), Some(7));
-    // The same version with another text: what stands in the topic wins.
+    // For the same version with another text, the topic takes precedence.
     assert_eq!(take(&mut ledger, &mut snapshot, "e/a/b", Some(&value("e/a/b", 7, true)), None), 'c');
 }
 
@@ -87,7 +87,7 @@ fn what_cannot_be_compiled_and_has_no_good_version_is_there_with_the_reason() {
     assert_eq!(ledger.refused().len(), 1);
     assert_eq!(take(&mut ledger, &mut snapshot, "e/a", Some(&bad), None), '=');
     assert_eq!(ledger.refused().len(), 1, "it still is");
-    // What is saved comes back as it was.
+    // A saved definition is restored with its problems.
     let mut restored = Ledger::default();
     assert!(matches!(restored.take_saved(&ledger.saved().values[0]), Verdict::Changed(_)));
     assert_eq!(restored.refused().len(), 1);
@@ -113,7 +113,7 @@ fn a_flag_of_which_a_part_cannot_be_evaluated_is_listed_until_it_is_mended() {
     assert!(ledger.refused().is_empty());
 }
 
-/// A definition whose expressions take some seven megabytes.
+/// A definition whose expressions take about seven megabytes.
 fn with_expressions(key: &str, version: u64, mark: usize) -> Vec<u8> {
     let text = String::from_utf8(value(key, version, true)).unwrap();
     let constraint = |n: usize| {
@@ -146,7 +146,7 @@ fn the_expressions_of_an_environment_are_limited_and_the_last_good_version_stays
     assert_eq!(take(&mut ledger, &mut snapshot, "e/last", Some(&last), None), 'r');
     assert_eq!(version_of(&snapshot, "e", "last"), Some(1));
     assert!(ledger.refused().contains_key("e/last"));
-    // Another environment has room of its own, and what is deleted makes room.
+    // Another environment has its own limit, and deleting a flag frees memory.
     let other = with_expressions("other/f", 5, 0);
     assert_eq!(take(&mut ledger, &mut snapshot, "other/f", Some(&other), None), 'c');
     assert!(snapshot.environment("other").unwrap().get("f").unwrap().unusable_because().is_none());
@@ -190,7 +190,7 @@ fn a_reading_sweeps_what_it_did_not_show() {
     let left: Vec<_> = ["gone", "kept", "broken"].map(|flag| version_of(&snapshot, "e", flag)).into();
     assert_eq!(left, [None, Some(5), Some(5)]);
     assert_eq!(ledger.refused().len(), 1, "still broken in the topic");
-    // Whoever restores the topic may use the version that was in force.
+    // A restored topic may use the version that was in force.
     assert_eq!(take(&mut ledger, &mut snapshot, "e/gone", Some(&value("e/gone", 5, true)), None), 'c');
 }
 
@@ -215,11 +215,11 @@ proptest! {
         Ledger::default().take(&Record { key: Some(b"e/a"), value: Some(&bytes), version: None });
     }
 
-    /// Whatever the order in which records arrive, the highest version ends up in force.
+    /// The highest version ends up in force, whatever the order of the records.
     #[test]
     fn the_highest_version_wins_in_any_order(versions in prop::collection::vec((1u64..50, any::<bool>()), 1..30)) {
         let (mut ledger, mut snapshot) = (Ledger::default(), Snapshot::default());
-        // One meaning per version, as a feeder gives it.
+        // Each version has one content, as with a real feeder.
         let deletes = |version: u64| version.is_multiple_of(3);
         for (version, _) in &versions {
             if deletes(*version) {

@@ -1,4 +1,4 @@
-//! The reader on librdkafka's mock broker, which has no compaction and no transaction isolation.
+//! Tests of the reader with librdkafka's mock broker, which has no compaction and no transaction isolation.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use rdkafka::ClientConfig;
@@ -170,7 +170,8 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
     running.stop();
 }
 
-/// From sending a change to its being in force. `cargo test --release -- --ignored --nocapture latency`
+/// Measures the time from sending a change until it is in force. `cargo test --release -- --ignored
+/// --nocapture latency`
 #[test]
 #[ignore = "measures"]
 fn latency_of_a_change_and_of_a_load() {
