@@ -1,4 +1,4 @@
-//! What was handed to the producer and is not acknowledged yet, in the order it was sent.
+//! Event batches in flight: handed to the producer but not acknowledged, in the order in which they were sent.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,25 +6,26 @@ use std::time::{Duration, Instant};
 use super::queue::Entry;
 use super::spool::Position;
 
-/// One parcel on its way.
+/// One event batch in flight.
 #[derive(Debug)]
 pub struct Sent {
     pub entry: Entry,
     pub at: Instant,
-    /// Behind its copy on disk, if it has one.
+    /// Position behind the batch's copy in the spool. `None`: it has no copy.
     pub on_disk: Option<Position>,
-    /// Records handed over of those that it has.
+    /// Number of records handed to the producer.
     pub handed: u32,
-    /// Records that Kafka has, or that became dead letters.
+    /// Number of records that are acknowledged or became dead letters.
     pub settled: u32,
-    /// How many of those are dead letters.
+    /// Number of records that became dead letters.
     pub refused: u32,
-    /// One of its records was refused in company: they are sent one by one, and nothing beside them.
+    /// Whether the broker rejected one of the records together with others. Such a batch is sent one record at a time,
+    /// with nothing else in flight.
     pub suspect: bool,
 }
 
 impl Sent {
-    /// See [`Flight::suspect`].
+    /// Marks the batch as rejected, like [`Flight::suspect`].
     pub fn suspect(&mut self) {
         if !self.suspect {
             self.suspect = true;
@@ -33,18 +34,18 @@ impl Sent {
     }
 }
 
-/// The parcels on their way. A ticket names one of them, over any number of producers.
+/// Event batches in flight. A ticket identifies one of them and stays valid when the producer is replaced.
 #[derive(Debug, Default)]
 pub struct Flight {
     sent: VecDeque<Sent>,
     first_ticket: usize,
-    /// How many of the first ones are handed over entirely.
+    /// Number of batches at the front that are handed over completely.
     handed: usize,
     bytes: usize,
 }
 
 impl Flight {
-    /// Adds a parcel of which nothing is handed over yet.
+    /// Adds a batch that is not handed over yet.
     pub fn add(&mut self, entry: Entry, on_disk: Option<Position>) {
         self.bytes += entry.parcel.size();
         let (handed, settled, refused) = (0, 0, 0);
@@ -60,12 +61,12 @@ impl Flight {
         self.sent.is_empty()
     }
 
-    /// How long the oldest has been on its way.
+    /// Time since the oldest batch was added; zero if there is none.
     pub fn age(&self) -> Duration {
         self.sent.front().map_or(Duration::ZERO, |sent| sent.at.elapsed())
     }
 
-    /// Counts records of a ticket as settled.
+    /// Counts records of a batch as settled. `refused`: they became dead letters.
     pub fn settle(&mut self, ticket: usize, records: u32, refused: bool) {
         if let Some(sent) = self.get_mut(ticket) {
             sent.settled += records;
@@ -76,7 +77,7 @@ impl Flight {
         }
     }
 
-    /// From the next beginning on its records are sent one by one.
+    /// Marks a batch as rejected. After the next [`Flight::begin_anew`] its records are sent one at a time.
     pub fn suspect(&mut self, ticket: usize) {
         if let Some(sent) = self.get_mut(ticket) {
             sent.suspect();
@@ -87,7 +88,7 @@ impl Flight {
         self.sent.get_mut(ticket.wrapping_sub(self.first_ticket))
     }
 
-    /// The oldest parcel, if all of its records are settled.
+    /// Removes and returns the oldest batch, if all of its records are settled.
     pub fn take_settled(&mut self) -> Option<Sent> {
         let settled = |sent: &mut Sent| sent.settled >= sent.entry.parcel.len();
         let sent = self.sent.pop_front_if(settled)?;
@@ -97,12 +98,12 @@ impl Flight {
         Some(sent)
     }
 
-    /// Nothing more of what is on its way will arrive: what Kafka does not have entirely is to be handed over anew.
+    /// Prepares for a new producer: every batch that is not settled completely is handed over again.
     pub fn begin_anew(&mut self) {
         self.handed = 0;
         for sent in self.sent.iter_mut().filter(|sent| sent.settled < sent.entry.parcel.len()) {
             if sent.suspect {
-                // One by one: those that are settled are the first ones.
+                // The records were sent one at a time, so the settled ones are the first ones.
                 sent.handed = sent.settled;
             } else {
                 (sent.handed, sent.settled, sent.refused) = (0, 0, 0);
@@ -110,7 +111,7 @@ impl Flight {
         }
     }
 
-    /// With its ticket, the first that is not handed over entirely.
+    /// Returns the first batch that is not handed over completely, with its ticket.
     pub fn next_unhanded(&mut self) -> Option<(usize, &mut Sent)> {
         let handed = |sent: &Sent| sent.handed >= sent.entry.parcel.len();
         while self.sent.get(self.handed).is_some_and(handed) {
@@ -128,7 +129,7 @@ impl Flight {
         self.sent.iter_mut()
     }
 
-    /// Gives everything up.
+    /// Removes and returns all batches.
     pub fn drain(&mut self) -> impl Iterator<Item = Sent> {
         self.first_ticket += self.sent.len();
         (self.bytes, self.handed) = (0, 0);
@@ -152,7 +153,7 @@ mod tests {
         flight
     }
 
-    /// Hands over all that there is; the tickets, one for each record.
+    /// Hands over all records, and returns the ticket of each.
     fn hand_over(flight: &mut Flight) -> Vec<usize> {
         let mut tickets = Vec::new();
         while let Some((ticket, sent)) = flight.next_unhanded() {

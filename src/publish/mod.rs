@@ -1,4 +1,5 @@
-//! Events of the synchronous path on their way to Kafka: nobody waits for it, and nothing is lost silently.
+//! Publishes the events of synchronous calls to Kafka: calls do not wait for Kafka, and no event is lost without being
+//! counted.
 //!
 //! ```text
 //!  call ─► parcel ─► queue (memory, bounded) ─► worker ─► producer (idempotent) ─► feature-flag-events
@@ -7,12 +8,13 @@
 //!                                               spool (disk, bounded)
 //! ```
 //!
-//! A call leaves its events in the `queue` and answers. One thread (`worker`) hands them to the producer and keeps
-//! each until Kafka has it. While Kafka takes them within a second, nothing touches the disk; else everything that is
-//! not acknowledged goes to the `spool`, from where it is sent once Kafka is back, also by the next process. What
-//! can be lost by `kill -9` is what is younger than that second and not acknowledged. An event may arrive twice (after
-//! a kill, or where a producer had to be replaced), in the same partition and with the same number
-//! ([`Sequence`](crate::message::sequence::Sequence)): so its readers know it again.
+//! A call adds its events to the `queue` and returns. One thread (the `worker`) hands them to the producer and keeps
+//! each until Kafka has acknowledged it. While Kafka acknowledges within a second, the disk is not used. Otherwise
+//! everything that is not acknowledged is written to the `spool`, from which it is sent once Kafka is available again,
+//! also by the next process. A process that is killed (SIGKILL) loses only events that are younger than that second and
+//! not acknowledged. An event may arrive twice (after a kill, or after a producer was replaced), in the same partition
+//! and with the same number ([`Sequence`](crate::message::sequence::Sequence)), so that consumers recognise the
+//! duplicate.
 
 mod flight;
 mod opening;
@@ -43,14 +45,14 @@ use shelf::Shelf;
 use spool::Spool;
 use worker::Worker;
 
-/// How long an answer waits for Kafka with `FLAGSTREAM_API__DURABILITY=sync`.
+/// How long a call waits for Kafka's acknowledgement with `FLAGSTREAM_API__DURABILITY=sync`.
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an answer waits for room for its events. Evaluations are not slowed by Kafka being away, but they are kept from
-/// coming faster than they can be put on disk.
+/// How long a call waits for space in the queue. An unavailable Kafka does not slow down calls, but they must not
+/// produce events faster than the disk can store them.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where calls leave their events.
+/// Entry point through which calls publish their events.
 #[derive(Debug)]
 pub struct Publisher {
     queue: Arc<Queue>,
@@ -58,12 +60,12 @@ pub struct Publisher {
     durability: Durability,
 }
 
-/// Kafka does not have the events, and the caller wanted to be sure.
+/// The events are not acknowledged, although the caller requested it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the evaluation could not be recorded")]
 pub struct NotRecorded;
 
-/// The running worker.
+/// Handle of the running worker.
 #[derive(Debug)]
 pub struct Publishing {
     queue: Arc<Queue>,
@@ -71,7 +73,7 @@ pub struct Publishing {
 }
 
 impl Publisher {
-    /// Starts the worker; it first sends what a former process left on disk.
+    /// Starts the worker, which first sends the events that a previous process left in the spool.
     pub fn start(
         config: Arc<Config>,
         metrics: Arc<Metrics>,
@@ -95,8 +97,8 @@ impl Publisher {
         Ok((publisher, Publishing { queue, thread }))
     }
 
-    /// Leaves the events of a call. With `sync` durability it waits until Kafka has them; else only, for a while, if calls
-    /// come faster than the disk takes their events. What does not fit is counted.
+    /// Publishes the events of a call. With `sync` durability it waits for the acknowledgement; otherwise only for
+    /// space in the queue, for a limited time. Events that find no space are dropped and counted.
     pub async fn publish(&self, parcel: Parcel) -> Result<(), NotRecorded> {
         if parcel.is_empty() {
             return Ok(());
@@ -115,12 +117,12 @@ impl Publisher {
         }
     }
 
-    /// Whether there was room, by now.
+    /// Adds events to the queue and waits for space if necessary. `false`: there was none in time.
     async fn leave(&self, entry: Entry) -> bool {
         let Err(mut full) = self.queue.push(entry) else { return true };
         let deadline = Instant::now() + ROOM_PATIENCE;
         while full.may_pass() {
-            // Listened for before the next try: room that comes between the two is not missed.
+            // Registered before the next attempt, so that space that is freed in between is not missed.
             let taken = self.queue.taken();
             full = match self.queue.push(*full.entry) {
                 Ok(()) => return true,
@@ -140,12 +142,12 @@ fn count_dropped(metrics: &Metrics, reason: &'static str, events: u32) {
 }
 
 impl Publishing {
-    /// Whether the worker ended although nobody asked it to.
+    /// Whether the worker has ended. It should only end after [`Publishing::join`].
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Waits until everything is in Kafka or on disk. `false` if the worker panicked.
+    /// Closes the queue and waits until all events are in Kafka or in the spool. `false` if the worker panicked.
     pub fn join(self) -> bool {
         self.queue.close();
         self.thread.join().is_ok()

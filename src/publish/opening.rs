@@ -1,7 +1,7 @@
-//! Connects a producer of events on a thread of its own, so that a slow connection does not hold up the worker.
+//! Connects a producer of events on its own thread, so that a slow connection does not block the worker.
 //!
-//! A connection with TLS and SASL takes some ten round trips, and far longer while Kafka is unreachable. The client is
-//! kept over failed attempts: librdkafka goes on connecting in the background, and what it has reached is not thrown away.
+//! A connection with TLS and SASL takes about ten round trips, and much longer while Kafka is unreachable. The client
+//! is kept over failed attempts, because librdkafka continues to connect in the background.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,9 @@ use crate::log_limit::LogLimit;
 
 use super::outlet::Outlet;
 
-/// How long one request for the partitions of the events topic may take, with connecting.
+/// Timeout of one metadata request for the events topic, including the connection.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause between two requests.
+/// Delay between two metadata requests.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A producer that is being connected. Dropping it ends the attempt.
@@ -28,7 +28,7 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Starts to connect. The error says why there is no thread for it.
+    /// Starts to connect. An error means that the thread could not be started.
     pub fn start(config: &Arc<Config>) -> std::io::Result<Self> {
         let (sender, opened) = sync_channel(1);
         let cancelled = Arc::new(AtomicBool::new(false));
@@ -39,7 +39,7 @@ impl Opening {
         Ok(Self { opened, cancelled })
     }
 
-    /// The connected producer, or why there will be none. `None` while it is still connecting.
+    /// Returns the connected producer, or the error if it cannot be created. `None` while it is still connecting.
     pub fn poll(&self) -> Option<Result<Outlet, KafkaError>> {
         match self.opened.try_recv() {
             Ok(opened) => Some(opened),
@@ -67,7 +67,7 @@ fn open(config: &Config, opened: &SyncSender<Result<Outlet, KafkaError>>, cancel
     while !cancelled.load(Ordering::Relaxed) {
         match outlet.connect(&config.topics.events, METADATA_TIMEOUT) {
             Ok(()) => {
-                // The worker may have ended meanwhile.
+                // The receiver is gone if the worker has ended.
                 let _ = opened.send(Ok(outlet));
                 return;
             }

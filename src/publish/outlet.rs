@@ -1,4 +1,4 @@
-//! The producer: what Kafka has, what it refused, and what must be sent again.
+//! Producer of events, with reports of what was acknowledged, what was rejected, and what must be sent again.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::message::trace::{self, TRACEPARENT, Traceparent};
 use super::flight::Sent;
 use super::queue::Entry;
 
-/// The key decides about the partition.
+/// Selects the partition by the record's key.
 const BY_KEY: i32 = -1;
-/// So many events without a key go to the same partition, so that they travel together.
+/// Number of consecutive events without a key that go to the same partition, so that they are batched together.
 const KEYLESS_RUN: u64 = 256;
-/// The ticket of a dead letter.
+/// Ticket of a dead letter.
 pub const LETTER: usize = usize::MAX;
-/// Answers of the broker taken at one look.
+/// Upper bound of polls per call of [`Outlet::poll`].
 const POLLS_MAX: usize = 64;
 
-/// One record that the broker did not take.
+/// Record that the broker or the client rejected.
 #[derive(Debug, Clone)]
 pub struct Refused {
     pub ticket: usize,
@@ -41,7 +41,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// In the words of dead letters.
+    /// Code of the dead letter.
     pub fn reason(&self) -> &'static str {
         use RDKafkaErrorCode as Code;
         let too_large = matches!(self.code, Code::MessageSizeTooLarge | Code::InvalidMessageSize);
@@ -49,32 +49,32 @@ impl Refused {
     }
 }
 
-/// How handing a parcel over ended.
+/// Result of handing a batch to the producer.
 #[derive(Debug)]
 pub enum Handed {
     Entirely,
-    /// There is no room at the moment.
+    /// The producer's queue is full.
     NoRoom,
-    /// A record of a suspect is on its way.
+    /// One record of a batch that is sent one record at a time is in flight.
     Alone,
-    /// The producer itself does not take one.
+    /// The client itself rejects a record.
     Refused(Refused),
     Broken(RDKafkaErrorCode),
 }
 
-/// What came back since the last look.
+/// Delivery reports since the last call.
 #[derive(Debug, Default)]
 pub struct Reports {
-    /// How many records of a ticket Kafka has; tickets may be repeated.
+    /// Tickets with the number of acknowledged records; a ticket may occur more than once.
     pub delivered: Vec<(usize, u32)>,
-    /// The broker will not take these, however often they are sent.
+    /// Records that the broker rejects however often they are sent.
     pub refused: Vec<Refused>,
-    /// Why the producer is of no more use.
+    /// Error after which the producer must be replaced.
     pub broken: Option<RDKafkaErrorCode>,
 }
 
 impl Reports {
-    /// Adds what came; `false` if that was nothing.
+    /// Adds other reports; `false` if they are empty.
     fn take(&mut self, came: Self) -> bool {
         let some = !came.delivered.is_empty() || !came.refused.is_empty() || came.broken.is_some();
         self.delivered.extend(came.delivered);
@@ -84,16 +84,16 @@ impl Reports {
     }
 }
 
-/// Hears of every record.
+/// Collects the delivery reports of all records.
 #[derive(Debug, Default)]
 pub struct Deliveries(Mutex<Reports>);
 
-/// An idempotent producer of events. Polled by its owner only.
+/// Idempotent producer of events. Only its owner polls it.
 pub struct Outlet {
-    // Dropped before the producer that made it.
+    // Dropped before the producer that it refers to.
     lane: Lane,
     producer: BaseProducer<Deliveries>,
-    /// Partitions of the events topic; 0 until they are known.
+    /// Number of partitions of the events topic; 0 until it is known.
     partitions: u64,
     dead_letters: String,
 }
@@ -105,7 +105,8 @@ impl std::fmt::Debug for Outlet {
 }
 
 impl Outlet {
-    /// Creates the producer, which starts to connect. It takes no events before [`Outlet::connect`] has succeeded.
+    /// Creates the producer, which starts to connect in the background. It must not be given events before
+    /// [`Outlet::connect`] has succeeded.
     pub fn create(config: &Config) -> KafkaResult<Self> {
         let producer: BaseProducer<Deliveries> =
             client_config(config).create_with_context(Deliveries::default())?;
@@ -117,7 +118,7 @@ impl Outlet {
         })
     }
 
-    /// Waits up to `timeout` for a broker's answer about the partitions of `topic`. May be called again after an error.
+    /// Requests the number of partitions of `topic`, with a timeout. May be called again after an error.
     pub fn connect(&mut self, topic: &str, timeout: Duration) -> KafkaResult<()> {
         let metadata = self.producer.client().fetch_metadata(Some(topic), timeout)?;
         let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
@@ -128,7 +129,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Hands over what was not yet of a parcel: all of it, or one record of a suspect.
+    /// Hands over the remaining records of a batch, or only one if they are sent one at a time.
     pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> Handed {
         let Sent { entry: Entry { parcel, .. }, handed, suspect, .. } = sent;
         for ((key, value), index) in parcel.records().zip(0..).skip(*handed as usize) {
@@ -148,9 +149,10 @@ impl Outlet {
         Handed::Entirely
     }
 
-    /// Hands an event over. `Ok(false)`: there is no room at the moment.
+    /// Hands over one event. `Ok(false)`: the producer's queue is full.
     ///
-    /// An event that is sent again goes to the same partition: only there it is known for what it is.
+    /// An event that is sent again goes to the same partition, because consumers recognise duplicates only within a
+    /// partition.
     fn send(
         &self,
         (key, value): (Option<&[u8]>, &[u8]),
@@ -178,7 +180,7 @@ impl Outlet {
         }
     }
 
-    /// What stands for an event that the topic does not take. `Ok(false)`: there is no room at the moment.
+    /// Sends a dead letter for an event that the topic does not accept. `Ok(false)`: the producer's queue is full.
     pub fn send_letter(&self, refused: &Refused) -> Result<bool, RDKafkaErrorCode> {
         let message =
             format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
@@ -204,7 +206,7 @@ impl Outlet {
         )
     }
 
-    /// Sends off what was handed over, and serves what came back, waiting for it up to `patience`.
+    /// Sends buffered records and collects delivery reports, waiting for them up to `patience`.
     pub fn poll(&self, patience: Duration) -> Reports {
         flush(&self.producer, patience);
         let mut reports = Reports::default();
@@ -218,7 +220,7 @@ impl Outlet {
         reports
     }
 
-    /// How many records are on their way.
+    /// Number of records in flight.
     pub fn in_flight(&self) -> i32 {
         self.producer.in_flight_count()
     }
@@ -226,7 +228,7 @@ impl Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        // Whoever sent it has it still.
+        // The worker still has the records and sends them again.
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }
@@ -235,13 +237,13 @@ fn client_config(config: &Config) -> ClientConfig {
     let mut client = client::base(&config.kafka, &config.instance, "api");
     client::compress(&mut client, &config.kafka)
         .set("enable.idempotence", "true")
-        // After a refusal nothing may arrive ahead of what is sent again: numbers must grow within a partition.
+        // After a rejection nothing may overtake what is sent again: numbers must grow within a partition.
         .set("enable.gapless.guarantee", "true")
-        // Requests go out when they are full, or when they are flushed, which is at every look for reports.
+        // Requests are sent when they are full or flushed, and each poll flushes.
         .set("linger.ms", LINGER_MS)
-        // What is not delivered yet is not lost: it waits, in memory or on disk.
+        // Records never expire in the client; they wait in memory or in the spool.
         .set("message.timeout.ms", "0")
-        // What the topic takes is the topic's decision.
+        // The size limit is that of the topic, not of the client.
         .set("message.max.bytes", "8388608")
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "500000");
@@ -260,7 +262,7 @@ fn trace_of(headers: &BorrowedHeaders) -> Option<Traceparent> {
     headers.iter().find(|header| header.key == TRACEPARENT).and_then(|found| Traceparent::parse(found.value?))
 }
 
-/// Of an event as `message::event` writes it.
+/// Extracts the event id from an event in the form that `message::event` writes. Empty if there is none.
 fn event_id(event: &[u8]) -> &str {
     const BEFORE: &[u8] = br#""event_id":""#;
     const LENGTH: usize = 36;
@@ -276,7 +278,7 @@ impl ClientContext for Deliveries {
         {
             reports.broken = Some(code);
         }
-        // What is lasting is told by the worker, what is passing by librdkafka.
+        // The worker reports lasting errors, librdkafka's log the transient ones.
         tracing::debug!(%error, reason, "producer error");
     }
 
@@ -291,7 +293,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let Ok(mut reports) = self.0.lock() else { return };
         match result {
-            // Records of a ticket mostly come back one after the other.
+            // Records of one ticket mostly arrive one after the other.
             Ok(_) => match reports.delivered.last_mut() {
                 Some((last, count)) if *last == ticket => *count += 1,
                 _ => reports.delivered.push((ticket, 1)),

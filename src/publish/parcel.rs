@@ -1,27 +1,27 @@
-//! The events of one call, as they wait: in one buffer, in the same form in memory and on disk.
+//! Events of one call in one buffer, with the same layout in memory and on disk.
 
 use std::sync::Arc;
 
 use crate::message::sequence::Sequence;
 use crate::message::trace::Traceparent;
 
-/// Stands for "no key" where a key's length is written.
+/// Value of the key length that means "no key".
 const NO_KEY: u32 = u32::MAX;
 const LENGTH_BYTES: usize = 4;
-/// Set beside the number of records where a place follows.
+/// Bit of the record count that is set if a sequence follows.
 const HAS_PLACE: u32 = 1 << 31;
-/// Set in the length of the environment's name: a traceparent follows the name.
+/// Bit of the name length that is set if a traceparent follows the environment's name.
 const TRACED: u16 = 1 << 15;
 const TRACE_BYTES: usize = 55;
 
-/// Records for one topic, in their order; none of them is empty.
+/// Events of one call, in order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
-    /// Under which they are counted.
+    /// Environment under which the events are counted.
     pub environment: Arc<str>,
-    /// Where its first record stands; given by the queue.
+    /// Sequence of the first record, assigned by the queue.
     pub(super) place: Option<Sequence>,
-    /// The trace that the call is part of; its records take it along.
+    /// Trace that the call belongs to. Its traceparent becomes a header of each record.
     pub trace: Option<Traceparent>,
     records: u32,
     bytes: Vec<u8>,
@@ -32,18 +32,18 @@ impl Parcel {
         Self::with_capacity(environment, 0)
     }
 
-    /// With room for some records.
+    /// Creates a batch with a buffer of this capacity.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
         Self { environment, place: None, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
     }
 
-    /// The same as part of a trace.
+    /// Sets the trace.
     #[must_use]
     pub fn traced(self, trace: Option<Traceparent>) -> Self {
         Self { trace, ..self }
     }
 
-    /// Makes room for more.
+    /// Reserves capacity for more records.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);
     }
@@ -57,7 +57,7 @@ impl Parcel {
         self.bytes.extend_from_slice(key.unwrap_or_default());
         let start = self.bytes.len();
         write(&mut self.bytes);
-        // A call's events are bounded far below 4 GiB.
+        // A call's events are limited to far less than 4 GiB.
         let length = u32::try_from(self.bytes.len() - start).unwrap_or_default();
         if let Some(place) = self.bytes.get_mut(value_length..value_length + LENGTH_BYTES) {
             place.copy_from_slice(&length.to_le_bytes());
@@ -65,7 +65,7 @@ impl Parcel {
         self.records += 1;
     }
 
-    /// How many records.
+    /// Number of records.
     pub fn len(&self) -> u32 {
         self.records
     }
@@ -74,12 +74,12 @@ impl Parcel {
         self.records == 0
     }
 
-    /// The memory it takes.
+    /// Memory use in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.environment.len()
     }
 
-    /// Where a record of it stands.
+    /// Sequence of the record with this index.
     pub(super) fn sequence(&self, record: u32) -> Option<Sequence> {
         self.place.map(|place| Sequence { number: place.number + u64::from(record), ..place })
     }
@@ -90,7 +90,7 @@ impl Parcel {
         std::iter::from_fn(move || take_record(&mut rest))
     }
 
-    /// Appends it in the form of [`Parcel::from_bytes`].
+    /// Appends the batch in the layout that [`Parcel::from_bytes`] reads.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
@@ -105,7 +105,7 @@ impl Parcel {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// Reads what [`Parcel::write`] wrote; `None` if it is something else.
+    /// Decodes what [`Parcel::write`] wrote. `None` if the bytes are invalid.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (records, mut rest) = bytes.split_first_chunk::<4>()?;
         let records = u32::from_le_bytes(*records);

@@ -1,4 +1,4 @@
-//! Where calls leave their events: bounded.
+//! Bounded in-memory queue between calls and the worker.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,10 +12,10 @@ use crate::message::sequence::Sequence;
 
 use super::Parcel;
 
-/// What waits in memory, at most.
+/// Upper bound of the queue in bytes.
 pub const QUEUE_BYTES: usize = 64 << 20;
 
-/// A parcel, and who waits until Kafka has it.
+/// Event batch, with the sender that reports its acknowledgement to a waiting call.
 #[derive(Debug)]
 pub struct Entry {
     pub parcel: Parcel,
@@ -24,13 +24,13 @@ pub struct Entry {
 
 #[derive(Debug)]
 pub struct Queue {
-    /// The name of this process's events.
+    /// Random identifier of this process's events.
     stream: u64,
     inner: Mutex<Inner>,
     arrived: Condvar,
-    /// For those who found no room.
+    /// Notified when space becomes available, or when none will.
     room: Notify,
-    /// The [`DiskTrouble`] that keeps the queue from being emptied to the disk, as a number; 0 for none.
+    /// The [`DiskTrouble`] that prevents the worker from moving the queue to disk, as a number; 0 if there is none.
     disk_trouble: AtomicU8,
 }
 
@@ -38,14 +38,14 @@ pub struct Queue {
 struct Inner {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Events that came so far.
+    /// Number of events so far.
     numbered: u64,
-    /// The worker sleeps: waking it costs a system call, and mostly it does not.
+    /// Whether the worker is waiting. Waking it needs a system call, which is mostly unnecessary.
     asleep: bool,
     closed: bool,
 }
 
-/// There is no room, for this reason; here is what was to be left.
+/// The queue is full or closed. Contains the reason and the rejected entry.
 #[derive(Debug)]
 pub struct Full {
     pub reason: &'static str,
@@ -53,7 +53,7 @@ pub struct Full {
 }
 
 impl Full {
-    /// There may be room in a moment.
+    /// Whether space may become available soon.
     pub fn may_pass(&self) -> bool {
         self.reason == QUEUE_FULL
     }
@@ -61,7 +61,7 @@ impl Full {
 
 const QUEUE_FULL: &str = "queue_full";
 
-/// Why the disk takes no events at the moment.
+/// Reason why events cannot be written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskTrouble {
     /// The spool has reached its limit, or its disk is full.
@@ -81,7 +81,7 @@ impl DiskTrouble {
         }
     }
 
-    /// For health.
+    /// Description for the health report.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Full => "the disk takes no more: the spool or its disk is full",
@@ -103,7 +103,7 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Leaves a parcel, and numbers its events in the order in which they go on from here. Never waits.
+    /// Adds a batch and numbers its events in queue order. Never waits.
     pub fn push(&self, mut entry: Entry) -> Result<(), Full> {
         let mut inner = self.lock();
         let bytes = inner.bytes + entry.parcel.size();
@@ -125,12 +125,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends when something is taken after this call.
+    /// Returns a future that completes when entries are removed after this call, or when the disk fails.
     pub fn taken(&self) -> Notified<'_> {
         self.room.notified()
     }
 
-    /// The oldest entries, of about `room` bytes together.
+    /// Removes the oldest entries, about `room` bytes in all.
     pub(super) fn take(&self, room: usize) -> Vec<Entry> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         let mut inner = self.lock();
@@ -148,7 +148,7 @@ impl Queue {
         taken
     }
 
-    /// Puts back what was taken, in its order.
+    /// Puts back entries that were taken, in their original order.
     pub(super) fn put_back(&self, entries: impl DoubleEndedIterator<Item = Entry>) {
         let mut inner = self.lock();
         for entry in entries.rev() {
@@ -157,7 +157,7 @@ impl Queue {
         }
     }
 
-    /// Sleeps until something arrives, the queue is closed, or `patience` is over.
+    /// Waits until an entry arrives, the queue is closed, or `patience` has elapsed.
     pub(super) fn wait(&self, patience: Duration) {
         let mut inner = self.lock();
         if inner.entries.is_empty() && !inner.closed {
@@ -181,7 +181,7 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Sets why the disk takes no events. Who waits for room learns at once that there will be none.
+    /// Sets the reason why the disk accepts no events, and wakes waiting calls, because no space will become available.
     pub(super) fn set_disk_trouble(&self, trouble: Option<DiskTrouble>) {
         let number = trouble.map_or(0, |trouble| trouble as u8);
         if self.disk_trouble.swap(number, Ordering::Relaxed) == 0 && number != 0 {

@@ -1,4 +1,4 @@
-//! When and how the spool is used: while Kafka does not keep up, everything goes through it, in order.
+//! Overflow to disk: while Kafka does not keep up, all events go through the spool, in order.
 
 use std::time::{Duration, Instant};
 
@@ -11,28 +11,28 @@ use super::flight::Flight;
 use super::queue::{DiskTrouble, Entry, Queue};
 use super::spool::{Next, Position, Spool, SpoolError};
 
-/// Most that is moved from memory to disk before Kafka is looked after again.
+/// Upper bound of bytes moved from memory to disk before the worker serves Kafka again.
 const STORE_BYTES: usize = 8 << 20;
-/// Kafka takes events again once none waits longer than this.
+/// Kafka keeps up again once no event is in flight for longer than this.
 const HEALTHY_AGE: Duration = Duration::from_millis(500);
-/// After an error of the disk it is left alone for so long.
+/// Delay after an error of the disk before it is used again.
 const DISK_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct Shelf {
     spool: Spool,
     metrics: Arc<Metrics>,
-    /// New events go behind those on disk.
+    /// Whether new events are appended to the spool.
     in_use: bool,
-    /// There may be something on disk.
+    /// Whether the spool may contain events.
     filled: bool,
     pause_until: Option<Instant>,
-    /// Why events could not be put on disk when that was tried last.
+    /// Reason why the last attempt to write events to disk failed.
     disk_trouble: Option<DiskTrouble>,
 }
 
 impl Shelf {
-    /// A spool with what a former process left there.
+    /// Uses a spool, including the events that a previous process left in it.
     pub(super) fn new(spool: Spool, metrics: Arc<Metrics>) -> Self {
         let left = spool.bytes() > 0;
         if left {
@@ -49,7 +49,7 @@ impl Shelf {
         self.spool.bytes()
     }
 
-    /// From now on everything goes to the disk; what is on its way gets a copy there.
+    /// Starts to use the spool: events in flight are copied to it, and new events are appended.
     pub(super) fn begin(&mut self, flight: &mut Flight) {
         if self.in_use || self.is_paused() {
             return;
@@ -61,12 +61,13 @@ impl Shelf {
                     sent.on_disk = Some(position);
                     self.metrics.publish.spooled.inc_by(sent.entry.parcel.len().into());
                 }
-                // What is missing on disk is still on its way; the rest of it stays in memory.
+                // Batches without a copy are still in flight, and new events stay in memory.
                 Err(error) => return self.not_stored(&error),
             }
         }
         self.disk_trouble = None;
-        // Under load that comes and goes the disk may be used several times a second; metrics say how much.
+        // Under a fluctuating load the spool may be used several times a second, so the message is rate-limited; the
+        // metrics are complete.
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
             tracing::warn!(suppressed, "kafka does not keep up: events go to disk");
@@ -75,7 +76,7 @@ impl Shelf {
         self.in_use = true;
     }
 
-    /// Moves what waits in memory to the disk. `false` if that does not work at the moment.
+    /// Moves events from the queue to the spool. `false` if the disk fails.
     pub(super) fn store(&mut self, queue: &Queue) -> bool {
         if self.is_paused() {
             return false;
@@ -95,7 +96,7 @@ impl Shelf {
         true
     }
 
-    /// Takes from the disk what there is room for.
+    /// Reads events from the spool until `room` bytes are in flight.
     pub(super) fn load(&mut self, flight: &mut Flight, room: usize) {
         while flight.bytes() < room {
             match self.spool.next() {
@@ -112,7 +113,7 @@ impl Shelf {
         }
     }
 
-    /// Kafka has a parcel, and everything before it.
+    /// Records that Kafka has acknowledged a batch and everything before it.
     pub(super) fn acknowledge(&mut self, position: Option<Position>, flight: &Flight) {
         if let Some(Err(error)) = position.map(|position| self.spool.acknowledge(position)) {
             self.trouble(&error.into());
@@ -120,7 +121,7 @@ impl Shelf {
         self.end(flight);
     }
 
-    /// What is to be done now and then.
+    /// Periodic maintenance: flushes the spool and ends its use when possible.
     pub(super) fn keep(&mut self, flight: &Flight) {
         if !self.filled {
             return;
@@ -131,7 +132,7 @@ impl Shelf {
         self.end(flight);
     }
 
-    /// Before the end.
+    /// Flushes the spool at shutdown.
     pub(super) fn finish(&mut self, flight: &Flight) {
         self.keep(flight);
         if self.filled
@@ -141,17 +142,18 @@ impl Shelf {
         }
     }
 
-    /// Back to memory, once all was read and Kafka takes it; nothing on disk, once Kafka has it.
+    /// Ends the use of the spool once everything was read and Kafka keeps up. Deletes its files once everything is
+    /// acknowledged.
     fn end(&mut self, flight: &Flight) {
         if flight.age() < HEALTHY_AGE && !self.in_use {
-            // Kafka takes them: the disk is not needed.
+            // Kafka keeps up without the disk.
             self.disk_trouble = None;
         }
         if self.in_use && self.spool.is_read() && flight.age() < HEALTHY_AGE {
             self.in_use = false;
             tracing::debug!("kafka keeps up again: all events on disk are on their way");
         }
-        // Those on disk were sent before all others.
+        // Spooled batches were sent before all others.
         let acknowledged = flight.first().is_none_or(|first| first.on_disk.is_none());
         if self.filled && !self.in_use && acknowledged {
             match self.spool.clear() {
@@ -165,7 +167,7 @@ impl Shelf {
         self.pause_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Why the disk takes no events, while it does not.
+    /// Reason why the disk accepts no events. `None`: it does.
     pub(super) fn disk_trouble(&self) -> Option<DiskTrouble> {
         self.disk_trouble
     }
@@ -197,7 +199,7 @@ mod tests {
         Entry { parcel, delivered: None }
     }
 
-    /// Waits until the disk is tried again.
+    /// Waits until the disk may be used again.
     fn after_the_pause(shelf: &Shelf) {
         while shelf.is_paused() {
             std::thread::yield_now();

@@ -1,13 +1,13 @@
-//! Parcels on disk: appended at one end, read and removed at the other, in their order.
+//! Queue of event batches on disk: appended at one end, read and removed at the other, in order.
 //!
 //! ```text
 //!  {state_dir}/spool/0000000000000007.spool   blocks: length, checksum, parcel
 //!  {state_dir}/spool/0000000000000008.spool   ◄── appended
-//!  {state_dir}/spool/acknowledged             up to where Kafka has them, written now and then
+//!  {state_dir}/spool/acknowledged             position up to which Kafka has acknowledged, written periodically
 //! ```
 //!
-//! A process that was killed leaves at most a torn block at the end of its last segment: a later one reads up to it,
-//! and never appends to a segment that it did not begin.
+//! A killed process leaves at most one incomplete block at the end of its last segment. The next process reads up to
+//! that block, and never appends to a segment that it did not create.
 
 mod block;
 mod files;
@@ -22,11 +22,11 @@ use self::files::Files;
 use self::syncer::Syncer;
 use super::Parcel;
 
-/// A segment is closed when it has grown to this.
+/// Size in bytes at which a segment is closed.
 const SEGMENT_BYTES: u64 = 16 << 20;
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// A place between two blocks.
+/// Position between two blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub segment: u64,
@@ -39,7 +39,7 @@ struct Segment {
     bytes: u64,
 }
 
-/// Why a parcel is not on disk.
+/// Reason why a batch could not be appended.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     #[error("the spool is full")]
@@ -49,7 +49,7 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    /// Whether there is no room: by the limit of the spool, or on its disk.
+    /// Whether there is no space left, by the spool's limit or on the disk.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind as Kind;
         match self {
@@ -61,16 +61,16 @@ impl SpoolError {
     }
 }
 
-/// What [`Spool::next`] found.
+/// Result of [`Spool::next`].
 #[derive(Debug)]
 pub enum Next {
     Parcel(Parcel, Position),
-    /// The rest of a segment cannot be read; it is skipped.
+    /// The rest of a segment is unreadable and is skipped.
     Damaged {
         segment: u64,
         bytes: u64,
     },
-    /// There is nothing more.
+    /// The end was reached: everything was read.
     End,
 }
 
@@ -78,15 +78,15 @@ pub enum Next {
 pub struct Spool {
     files: Files,
     max_bytes: u64,
-    /// Oldest first.
+    /// Segments on disk, oldest first.
     segments: VecDeque<Segment>,
-    /// The last segment, if this process began it.
+    /// Last segment, if this process created it.
     writer: Option<File>,
     reader: Option<(u64, BufReader<File>)>,
-    /// What is to be read next.
+    /// Position of the next block to read.
     read: Position,
     acknowledged: Position,
-    /// The acknowledged position as it is on disk.
+    /// Acknowledged position as stored on disk.
     noted: Position,
     unsynced: bool,
     syncer: Syncer,
@@ -94,7 +94,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `folder` with what a former process left there.
+    /// Opens the spool in `folder`, with what a previous process left in it.
     pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         let files = Files::open(folder)?;
         let segments: VecDeque<_> =
@@ -118,7 +118,7 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Bytes on disk.
+    /// Size on disk in bytes.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
@@ -128,7 +128,7 @@ impl Spool {
         self.read >= self.end()
     }
 
-    /// Appends a parcel; the place behind it.
+    /// Appends a batch. Returns the position behind it.
     pub fn append(&mut self, parcel: &Parcel) -> Result<Position, SpoolError> {
         block::write(parcel, &mut self.block);
         let length = self.block.len() as u64;
@@ -142,8 +142,8 @@ impl Spool {
             return Err(SpoolError::Full);
         };
         if let Err(error) = writer.write_all(&self.block) {
-            // Perhaps half of it is there. Where that cannot be undone, the rest of the segment is given up. Each failure
-            // would otherwise begin a segment, and an outage leave thousands of them.
+            // A part of the block may be written. If it cannot be truncated, the segment is closed. Without truncation,
+            // each failure would start a new segment, and an outage would leave thousands of them.
             if writer.set_len(last.bytes).is_err() {
                 self.writer = None;
             }
@@ -154,14 +154,14 @@ impl Spool {
         Ok(Position { segment: last.number, offset: last.bytes })
     }
 
-    /// Everything appended so far was sent already: reading goes on behind it.
+    /// Skips everything appended so far, because it was already sent from memory.
     pub fn skip_to_end(&mut self) {
         self.read = self.end();
-        // It stands before what is skipped, perhaps in the same segment.
+        // The open reader is positioned before the skipped blocks, perhaps in the same segment.
         self.reader = None;
     }
 
-    /// The next parcel that was not read yet, with the place behind it.
+    /// Reads the next batch, with the position behind it.
     pub fn next(&mut self) -> io::Result<Next> {
         loop {
             if self.is_read() {
@@ -182,7 +182,7 @@ impl Spool {
             let Some((parcel, length)) = block::read(reader, room)? else {
                 self.read = Position::start_of(segment.number + 1);
                 self.reader = None;
-                // Nothing may be appended behind what is skipped.
+                // Nothing may be appended behind the skipped part.
                 self.writer = None;
                 return Ok(Next::Damaged { segment: segment.number, bytes: room });
             };
@@ -191,13 +191,13 @@ impl Spool {
         }
     }
 
-    /// Kafka has everything before this place.
+    /// Records that Kafka has acknowledged everything before this position.
     pub fn acknowledge(&mut self, position: Position) -> io::Result<()> {
         self.acknowledged = self.acknowledged.max(position);
         self.remove_acknowledged()
     }
 
-    /// Removes everything; meant for when all of it is acknowledged.
+    /// Removes everything. Called once everything is acknowledged.
     pub fn clear(&mut self) -> io::Result<()> {
         self.acknowledged = self.end();
         self.read = self.acknowledged;
@@ -211,8 +211,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Sees to it that what was appended survives a power cut, as soon as the disk has it, and notes what was
-    /// acknowledged.
+    /// Starts a sync of appended blocks in the background, so that they survive a power failure, and stores the
+    /// acknowledged position. Returns the error of an earlier sync, if there was one.
     pub fn sync(&mut self) -> io::Result<()> {
         self.syncer.told()?;
         if let Some(writer) = self.writer.as_ref().filter(|_| self.unsynced && self.syncer.is_idle()) {
@@ -226,14 +226,14 @@ impl Spool {
         Ok(())
     }
 
-    /// Waits until all of it is on disk.
+    /// Waits until everything is synced to disk.
     pub fn finish(&mut self) -> io::Result<()> {
         self.syncer.wait()?;
         self.sync()?;
         self.syncer.wait()
     }
 
-    /// Lets the next append fail as on a full disk.
+    /// Makes the next append fail as on a full disk.
     #[cfg(test)]
     pub(super) fn fail_next_append(&mut self) -> io::Result<()> {
         if self.writer.is_none() {
@@ -252,7 +252,7 @@ impl Spool {
         if let Some(writer) = self.writer.take() {
             self.syncer.sync(&writer)?;
         }
-        // Numbers are never used twice: a note of what is acknowledged may be older than a segment.
+        // Numbers are never reused, because the stored acknowledged position may be older than a segment.
         let number = self.segments.back().map_or(self.acknowledged.segment, |last| last.number) + 1;
         self.writer = Some(self.files.create(number)?);
         self.segments.push_back(Segment { number, bytes: 0 });

@@ -1,4 +1,4 @@
-//! From a call to Kafka and to the disk, on librdkafka's mock broker.
+//! Tests of the way from a call to Kafka and to the disk, on librdkafka's mock broker.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::config::{Profile, load_from};
 use crate::metrics::EnvironmentLabels;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Longer than a new client once had for its connection and the answer about the topic together.
+/// Longer than the timeout that once covered the connection of a new client and its metadata request together.
 const ROUND_TRIP: Duration = Duration::from_millis(400);
 
 fn config(broker: &str, state_dir: &Path) -> Arc<Config> {
@@ -33,7 +33,7 @@ fn parcel(bytes: usize) -> Parcel {
     parcel
 }
 
-/// The number of dropped events with this reason.
+/// Number of dropped events with this reason.
 fn dropped(metrics: &Metrics, reason: &'static str) -> u64 {
     metrics.dropped.get_or_create(&DropLabels { what: "event", reason }).get()
 }
@@ -69,7 +69,7 @@ async fn a_disk_that_fails_while_kafka_is_away_drops_events_by_its_reason() {
     let health = Reporter::detached();
     let started = Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health.clone(), fit);
     let (publisher, publishing) = started.unwrap();
-    // No segment can be made where there is no folder.
+    // Without the folder no segment can be created.
     std::fs::remove_dir_all(folder.path().join("spool")).unwrap();
     let deadline = Instant::now() + DEADLINE;
     while dropped(&metrics, "spool_failed") == 0 {
@@ -80,7 +80,7 @@ async fn a_disk_that_fails_while_kafka_is_away_drops_events_by_its_reason() {
         assert!(Instant::now() < deadline, "health does not name the disk: {:?}", health.report());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // From here on each call learns at once that there will be no room, and none waits for it.
+    // From now on, calls fail immediately instead of waiting for space.
     let full = publisher.queue.push(Entry { parcel: parcel(queue::QUEUE_BYTES), delivered: None });
     assert!(full.is_err_and(|full| !full.may_pass()));
     drop(publisher);

@@ -1,4 +1,4 @@
-//! The one thread between the queue and Kafka, with the disk beside it.
+//! The thread that moves events from the queue to Kafka, with the spool as overflow.
 
 mod refusals;
 
@@ -20,25 +20,26 @@ use super::outlet::{Handed, LETTER, Outlet, Refused};
 use super::queue::{Entry, QUEUE_BYTES, Queue};
 use super::shelf::Shelf;
 
-/// Handed to the producer and not acknowledged, at most.
+/// Upper bound of events in flight, in bytes.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
-/// Handed to the producer at once: about what fits into one request for each partition. What came meanwhile is the next
-/// round, when this one is acknowledged: librdkafka spins over what waits behind requests that are on their way.
+/// Bytes handed to the producer at once, about one request per partition. Later events are handed over when these are
+/// acknowledged, because librdkafka polls busily over what waits behind requests in flight.
 const ROUND_BYTES: usize = 4 << 20;
-/// What Kafka has not taken within this time is put on disk as well.
+/// Time in flight after which events are also written to the spool.
 const SPOOL_AFTER: Duration = Duration::from_secs(1);
-/// The same while much is waiting. A Kafka that takes what is on its way sooner than that empties the queue in half a
-/// second: the disk would cost more than it saves, and calls wait for room.
+/// Time in flight after which events are also written to the spool while the queue is more than half full. If Kafka
+/// acknowledges faster than this, it empties the queue within half a second; then the disk would cost more than it
+/// saves, and calls wait for space.
 const CROWDED_SPOOL_AFTER: Duration = Duration::from_millis(250);
-/// How long a look at what came back may wait for something to come.
+/// How long one poll waits for delivery reports.
 const STEP: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
-/// A producer that is of no use is not replaced more often.
+/// Minimum interval between two replacements of the producer.
 const RENEW_PAUSE: Duration = Duration::from_millis(500);
-/// How long a producer that is to be replaced may still tell what has arrived.
+/// How long a producer that is to be replaced may still deliver reports.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
-/// At shutdown, for Kafka to take what is left.
+/// How long shutdown waits for Kafka to acknowledge what is left.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -47,20 +48,21 @@ pub(super) struct Worker {
     pub config: Arc<Config>,
     pub metrics: Arc<Metrics>,
     pub health: Reporter,
-    /// Whether the topics are as they must be. A producer that opened before would make the broker create them.
+    /// Whether the topics are as required. An earlier producer would make the broker create missing topics.
     fit: Fit,
     outlet: Option<Outlet>,
-    /// The producer that is to become the outlet, while it connects.
+    /// Producer that is being connected and becomes the outlet.
     opening: Option<Opening>,
     flight: Flight,
     shelf: Option<Shelf>,
-    /// Why the producer is to be replaced, and how long it is listened to.
+    /// Error for which the producer is replaced, and the time until which its reports are still processed.
     ending: Option<(RDKafkaErrorCode, Instant)>,
-    /// What is on its way is one record of a suspect, or a dead letter.
+    /// True while exactly one record is in flight: a dead letter, or a record of a batch that is sent one record at a
+    /// time.
     alone: bool,
-    /// Refused though it was alone: a dead letter takes its place.
+    /// Record that was rejected on its own; a dead letter for it is to be sent.
     letter: Option<Refused>,
-    /// Nothing is handed over before.
+    /// Earliest time for the next send; set after the producer was replaced.
     pause_until: Option<Instant>,
     house_kept: Instant,
     closing: Option<Instant>,
@@ -95,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Runs until the queue is closed and empty, or until waiting for Kafka is no more use.
+    /// Runs until the queue is closed and its events are sent or stored, or [`DRAIN_PATIENCE`] has elapsed.
     pub(super) fn run(mut self) {
         while !self.is_done() {
             self.take_in();
@@ -103,7 +105,7 @@ impl Worker {
             self.collect();
             self.keep_house();
             if self.flight.is_empty() {
-                // What waits although nothing is on its way waits for the disk.
+                // If events are queued but nothing is in flight, they wait for the disk.
                 if self.queue.bytes() > 0 { std::thread::sleep(STEP) } else { self.queue.wait(IDLE) }
             }
         }
@@ -120,7 +122,7 @@ impl Worker {
         nothing_left || stored || since.elapsed() > DRAIN_PATIENCE
     }
 
-    /// Moves what arrived to the disk or to the producer.
+    /// Moves queued events to the spool or into flight.
     fn take_in(&mut self) {
         if let Some(shelf) = &mut self.shelf {
             let age = self.flight.age();
@@ -190,7 +192,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes note of what came back.
+    /// Processes delivery reports.
     fn collect(&mut self) {
         let patience = if self.flight.is_empty() { Duration::ZERO } else { STEP };
         let Some(outlet) = &self.outlet else {
@@ -226,17 +228,17 @@ impl Worker {
             shelf.acknowledge(sent.on_disk, &self.flight);
         }
         if let Some(delivered) = sent.entry.delivered {
-            // Who does not wait any more does not mind.
+            // The call may have timed out and dropped its receiver.
             let _ = delivered.send(());
         }
     }
 
-    /// The producer is of no more use. What it has sent may still arrive, and is waited for a little.
+    /// Starts the replacement of the producer. Reports of its records are still processed for [`LAST_REPORTS`].
     fn end(&mut self, code: RDKafkaErrorCode) {
         self.ending.get_or_insert_with(|| (code, Instant::now() + LAST_REPORTS));
     }
 
-    /// Replaces the producer; what is on its way is sent again, in its order and with its numbers.
+    /// Replaces the producer. Events in flight are sent again, in their order and with their numbers.
     fn renew(&mut self, code: RDKafkaErrorCode) {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
@@ -246,11 +248,11 @@ impl Worker {
         self.ending = None;
         self.alone = false;
         self.flight.begin_anew();
-        // A refusal is answered at once; else the broker may need a rest.
+        // After a rejection the worker continues immediately; other errors are retried after a delay.
         self.pause_until = (!is_refusal(code)).then(|| Instant::now() + RENEW_PAUSE);
     }
 
-    /// Gets a producer without waiting for it.
+    /// Starts or continues to open a producer, without blocking.
     fn open(&mut self) {
         static LIMIT: LogLimit = LogLimit::new();
         let opened = match &self.opening {
@@ -300,7 +302,7 @@ impl Worker {
         }
     }
 
-    /// What Kafka did not take before the end goes to the disk, or is dropped and counted.
+    /// Writes unacknowledged events to the spool at shutdown, or drops and counts them.
     fn put_away(mut self) {
         if let Some(shelf) = &mut self.shelf {
             if !self.flight.is_empty() || self.queue.bytes() > 0 {

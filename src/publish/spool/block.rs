@@ -1,14 +1,14 @@
-//! One parcel on disk: its length, a checksum, itself.
+//! One event batch on disk: length, checksum, contents.
 
 use std::io::{self, ErrorKind, Read};
 
 use super::Parcel;
 
 const HEADER_BYTES: usize = 8;
-/// No parcel is larger; a length beyond it was never written.
+/// Upper bound of a block's contents in bytes. A larger length means that the file is damaged.
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
 
-/// Replaces what is in `block`.
+/// Encodes `parcel` into `block`, replacing its contents.
 pub(super) fn write(parcel: &Parcel, block: &mut Vec<u8>) {
     block.clear();
     block.extend_from_slice(&[0; HEADER_BYTES]);
@@ -19,7 +19,8 @@ pub(super) fn write(parcel: &Parcel, block: &mut Vec<u8>) {
     header.copy_from_slice([length, checksum].as_flattened());
 }
 
-/// The next parcel and the length of its block, which has at most `room` bytes; `None` if it is torn or damaged.
+/// Reads the next batch and the length of its block, which has at most `room` bytes. `None` if the block is incomplete
+/// or damaged.
 pub(super) fn read(from: &mut impl Read, room: u64) -> io::Result<Option<(Parcel, u64)>> {
     let mut header = [0; HEADER_BYTES];
     if !fill(from, &mut header)? {
@@ -46,7 +47,7 @@ fn checksum(length: [u8; 4], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// `false` if the file ends before.
+/// Fills the buffer. `false` if the file ends before.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! The files of the spool by their names.
+//! Files of the spool.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -11,11 +11,11 @@ use super::Position;
 const ACKNOWLEDGED: &str = "acknowledged";
 const SUFFIX: &str = "spool";
 
-/// The folder; it belongs to one process.
+/// Folder of the spool, which belongs to one process.
 #[derive(Debug)]
 pub(super) struct Files {
     folder: PathBuf,
-    /// Held as long as the folder is used.
+    /// Lock file, held as long as the folder is used.
     _lock: File,
 }
 
@@ -63,7 +63,7 @@ impl Files {
         }
     }
 
-    /// What was noted last; nothing if the note is damaged, and then some is sent again.
+    /// Reads the stored acknowledged position. `None` if it is missing or damaged; some events are then sent again.
     pub(super) fn acknowledged(&self) -> Option<Position> {
         let note = fs::read_to_string(self.folder.join(ACKNOWLEDGED)).ok()?;
         let (place, sum) = note.trim_end().rsplit_once(' ')?;
@@ -76,7 +76,7 @@ impl Files {
     pub(super) fn note_acknowledged(&self, position: Position) -> io::Result<()> {
         let place = format!("{} {}", position.segment, position.offset);
         let note = format!("{place} {}\n", crc32fast::hash(place.as_bytes()));
-        // Replaced as a whole, so that there is always one that can be read.
+        // Replaced by a rename, so that a complete file exists at any time.
         let new = self.folder.join("acknowledged.new");
         private_files::write(&new, note.as_bytes())?;
         fs::rename(new, self.folder.join(ACKNOWLEDGED))

@@ -1,12 +1,12 @@
-//! Brings the spool's segments to the platter on a thread of its own: a busy disk takes seconds for it, and events are
-//! to go on meanwhile.
+//! Syncs the spool's segments to disk on its own thread, because a busy disk takes seconds for it and events must not
+//! wait meanwhile.
 
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Segments that wait; one more waits for them.
+/// Upper bound of queued segments; a further one blocks the caller.
 const WAITING_SEGMENTS_MAX: usize = 4;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Inner {
     under_way: usize,
-    /// The last that went wrong, until it is told.
+    /// Last error, until it is returned to a caller.
     error: Option<io::Error>,
 }
 
@@ -37,7 +37,7 @@ impl Syncer {
         Ok(Self { segments, state })
     }
 
-    /// Has a segment synced as it is now, and tells of an earlier one that failed.
+    /// Queues a sync of the segment's current contents. Returns the error of an earlier sync, if there was one.
     pub(super) fn sync(&self, segment: &File) -> io::Result<()> {
         let segment = segment.try_clone()?;
         self.state.lock().under_way += 1;
@@ -52,12 +52,12 @@ impl Syncer {
         self.state.lock().under_way == 0
     }
 
-    /// Fails if something did since the last call.
+    /// Returns the error of a sync since the last call, if there was one.
     pub(super) fn told(&self) -> io::Result<()> {
         self.state.lock().error.take().map_or(Ok(()), Err)
     }
 
-    /// Waits until everything is synced.
+    /// Waits until all queued segments are synced.
     pub(super) fn wait(&self) -> io::Result<()> {
         let mut inner = self.state.lock();
         while inner.under_way > 0 {

@@ -1,4 +1,4 @@
-//! Every way to cut and break files.
+//! Tests with files that are cut or damaged at every position.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -18,7 +18,7 @@ fn number(parcel: &Parcel) -> u32 {
     std::str::from_utf8(value).unwrap().parse().unwrap()
 }
 
-/// Everything that can be read, and how many segments are damaged.
+/// Returns all readable batches, the number of damaged segments, and the last position.
 fn drain(spool: &mut Spool) -> (Vec<u32>, usize, Position) {
     let (mut found, mut damaged, mut last) = (Vec::new(), 0, Position::default());
     loop {
@@ -52,8 +52,8 @@ fn parcels_come_in_order_while_more_are_appended() {
     assert_eq!(drain(&mut spool).0, [11]);
 }
 
-/// Kafka was slow twice, and the segment of the first time is still open: what was sent meanwhile is not read again, and what comes
-/// behind it is not lost.
+/// Kafka was slow twice, and the first segment is still open: batches that were sent meanwhile are not read again, and
+/// later ones are not lost.
 #[test]
 fn what_is_skipped_in_an_open_segment_is_not_read_and_what_follows_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ fn the_next_process_goes_on_where_kafka_had_it() {
     drop(spool);
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
     spool.append(&parcel(10)).unwrap();
-    // What was acknowledged after the last note comes again.
+    // Batches that were acknowledged after the last stored position are read again.
     assert_eq!(drain(&mut spool).0, (4..=10).collect::<Vec<_>>());
     drop(spool);
     fs::write(folder.path().join("acknowledged"), "1 77 5").unwrap();

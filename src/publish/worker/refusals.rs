@@ -1,4 +1,4 @@
-//! Events that the broker does not take.
+//! Handling of events that the broker rejects.
 
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -10,8 +10,8 @@ use crate::publish::outlet::{LETTER, Refused};
 use super::Worker;
 
 impl Worker {
-    /// A broker refuses a batch as a whole: which record it does not take shows when each is sent alone, and by a
-    /// producer that nothing is behind in.
+    /// Handles a rejected record. A broker rejects a request as a whole, so the batch's records are then sent one at a
+    /// time, by a new producer without other records. A record that was alone becomes a dead letter.
     pub(super) fn refused(&mut self, refused: Refused) {
         let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
         if refused.ticket == LETTER {
@@ -29,7 +29,7 @@ impl Worker {
         self.end(code);
     }
 
-    /// A dead letter stands for an event.
+    /// Counts a settled dead letter and settles its event.
     pub(super) fn letter_settled(&mut self) {
         if let Some(letter) = self.letter.take() {
             self.metrics.dead_letters.get_or_create(&CodeLabels { code: letter.reason() }).inc();
