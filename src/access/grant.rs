@@ -1,13 +1,13 @@
-//! What a token may do, and where.
+//! Permissions of a token: scopes and environments.
 
 use std::collections::BTreeSet;
 
 use crate::config::{Scope, environment_name};
 
-/// Stands for all environments, those to come included.
+/// Name that stands for all environments, including future ones.
 const EVERYWHERE: &str = "*";
 
-/// Scopes, and the environments in which they count.
+/// Scopes, and the environments in which they apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub scopes: Vec<Scope>,
@@ -25,21 +25,21 @@ impl Grant {
         Self { scopes, environments }
     }
 
-    /// `admin` implies all other scopes.
+    /// Whether the scope is granted. `admin` implies all other scopes.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }
 
-    /// As the table has them.
+    /// Scopes in the form stored in the table.
     pub(super) fn scope_names(&self) -> String {
         let names: Vec<_> = self.scopes.iter().map(|scope| scope.name()).collect();
         names.join(",")
     }
 
-    /// From the table; a scope that this binary does not know allows nothing.
+    /// Reads the stored form. A scope that this version does not know is ignored.
     pub(super) fn read(scopes: &str, environments: Option<&str>) -> Self {
         let scopes = scopes.split(',').filter_map(Scope::of_name).collect();
-        // What cannot be read is for no environment.
+        // A list that cannot be read grants no environment.
         let listed = |text: &str| serde_json::from_str(text).unwrap_or_default();
         Self {
             scopes,
@@ -49,7 +49,7 @@ impl Grant {
 }
 
 impl Environments {
-    /// From names as users give them; `*` alone is all. The error says what was expected.
+    /// Parses the names that users give; only `*` alone means all. The error says what was expected.
     pub fn of_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, String> {
         let mut listed = BTreeSet::new();
         for name in names {
@@ -70,7 +70,7 @@ impl Environments {
         }
     }
 
-    /// The first of them that `other` does not contain; `*` where all would have to be.
+    /// First environment that `other` does not contain; `*` if `other` would have to contain all.
     pub fn beyond<'e>(&'e self, other: &Self) -> Option<&'e str> {
         match (self, other) {
             (_, Self::All) => None,
@@ -81,7 +81,7 @@ impl Environments {
         }
     }
 
-    /// As users give them.
+    /// Names in the form that users give.
     pub fn names(&self) -> Vec<&str> {
         match self {
             Self::All => vec![EVERYWHERE],
@@ -89,7 +89,7 @@ impl Environments {
         }
     }
 
-    /// As the table has them: nothing stands for all.
+    /// Environments in the form stored in the table; `None` means all.
     pub(super) fn stored(&self) -> Option<String> {
         match self {
             Self::All => None,

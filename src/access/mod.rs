@@ -1,12 +1,12 @@
-//! API tokens: who calls over HTTP, and what they may do where.
+//! Authentication of HTTP callers by API tokens, and what each token permits.
 //!
 //! ```text
-//!  flagstream token …, /api/v1/tokens ─► table (database) ── a look a second ──► register (memory) ─► every call
+//!  flagstream token …, /api/v1/tokens ─► table (database) ── polled each second ─► register (memory) ─► every request
 //! ```
 //!
-//! The [`register`] of an instance holds all valid tokens, so that a call never waits for the database, a revoked token
-//! is refused everywhere within a second or two, and a flood of made-up tokens costs neither memory nor questions.
-//! Requests that come through Kafka are Kafka's to allow; no token is asked of them.
+//! The [`register`] of an instance holds all valid tokens. Therefore a request with a known token never waits for the
+//! database, a revoked token is refused everywhere within two seconds, and a flood of invented tokens costs neither
+//! memory nor queries. Requests through Kafka need no token: Kafka's own access control applies to them.
 
 mod grant;
 mod order;

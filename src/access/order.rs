@@ -1,4 +1,4 @@
-//! A token that somebody wants, checked: from the command line and over HTTP by the same rules.
+//! Request for a new token, validated by the same rules on the command line and over HTTP.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use super::{Environments, Grant, TokenId};
 
 const NAME_CHARS_MAX: usize = 100;
 const ENVIRONMENTS_MAX: usize = 100;
-/// Ten years.
+/// Longest lifetime of a token: ten years.
 pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 pub const EXPIRES_IN_MIN: Duration = Duration::from_secs(1);
 
-/// What a new token shall be.
+/// Properties of a token to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     pub name: String,
     pub grant: Grant,
     pub expires_at: Option<DateTime<Utc>>,
-    /// The token with which it is made: it ends with that one.
+    /// Token with which this one is created. Revoking that one also revokes this one.
     pub made_by: Option<TokenId>,
 }
 
-/// What is wrong with which part of an order.
+/// An invalid field of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderProblem {
     pub field: &'static str,
@@ -32,7 +32,7 @@ pub struct OrderProblem {
 }
 
 impl Order {
-    /// The order, or everything that is wrong with it.
+    /// Validates the fields. The error lists everything that is wrong.
     pub fn check(
         name: &str,
         scopes: &[&str],
@@ -65,7 +65,7 @@ impl Order {
         }
     }
 
-    /// The order of somebody with a token that expires at `maker_expires_at`: what they make ends no later.
+    /// Sets the creating token, and limits the expiry to that of the creating token.
     #[must_use]
     pub fn by(mut self, maker: TokenId, maker_expires_at: Option<DateTime<Utc>>) -> Self {
         self.made_by = Some(maker);
@@ -77,7 +77,7 @@ impl Order {
     }
 }
 
-/// In the precision that both databases keep.
+/// Current time with microsecond precision, which both databases store.
 pub(super) fn now() -> DateTime<Utc> {
     let now = Utc::now();
     DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)

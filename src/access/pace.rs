@@ -1,4 +1,4 @@
-//! How often who may call: a token, or an address without one. Each instance counts by itself.
+//! Rate limits per token, and per address for requests without a token. Each instance counts separately.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -10,16 +10,16 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultDirectRateLimiter, InsufficientCapacity, NotUntil, Quota, RateLimiter};
 
-/// Addresses that are counted one by one; while there are more, all share one count.
+/// Maximum addresses that are counted separately. While there are more, further requests share one counter.
 const ADDRESSES_MAX: usize = 65_536;
-/// Addresses that have not called for a while are forgotten no more often than this.
+/// Minimum interval between removals of idle addresses.
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pace of one token.
+/// Rate limit of one token; `None`: unlimited.
 #[derive(Debug)]
 pub(super) struct Pace(Option<DefaultDirectRateLimiter>);
 
-/// How much each address may ask for in a second: calls without a token, their answers, or wrong tokens.
+/// Rate limit per address: requests without a token, their answers, or wrong tokens. `None`: unlimited.
 #[derive(Debug)]
 pub struct Addresses(Option<Counted>);
 
@@ -30,20 +30,20 @@ struct Counted {
     forgotten: Mutex<Instant>,
 }
 
-/// Too much in a second; it is worth coming back after this time.
+/// The rate limit is exceeded. Holds the time after which a retry can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooFast(pub Duration);
 
-/// Why an address does not get as much as it asks for.
+/// Reason why a request for several answers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TooMuch {
     Now(TooFast),
-    /// More than a second's worth in one call, which is never allowed. Holds what is.
+    /// More answers than the limit per second in one request, which is never allowed. Holds the limit.
     Ever(u32),
 }
 
 impl TooFast {
-    /// For `Retry-After`.
+    /// Value for `Retry-After`, in whole seconds, rounded up.
     pub fn seconds(self) -> u32 {
         u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX).saturating_add(1)
     }
@@ -68,7 +68,7 @@ impl Addresses {
         }))
     }
 
-    /// One call from this address.
+    /// Counts one request from this address.
     pub fn check(&self, address: Option<IpAddr>) -> Result<(), TooFast> {
         let Some(counted) = &self.0 else { return Ok(()) };
         match address.filter(|_| counted.has_room()) {
@@ -77,7 +77,7 @@ impl Addresses {
         }
     }
 
-    /// So many answers for this address, all or none.
+    /// Counts `count` answers for this address, all or none.
     pub fn check_many(&self, address: Option<IpAddr>, count: NonZeroU32) -> Result<(), TooMuch> {
         let Some(counted) = &self.0 else { return Ok(()) };
         let checked = match address.filter(|_| counted.has_room()) {
@@ -111,7 +111,8 @@ fn too_fast(until: NotUntil<<DefaultClock as Clock>::Instant>) -> TooFast {
     TooFast(until.wait_time_from(DefaultClock::default().now()))
 }
 
-/// The address as callers are counted by it: of IPv6 its /64, since who has one of those mostly has 2^64 of them.
+/// Address that a caller is counted by. IPv6 addresses are reduced to their /64, since the owner of one address usually
+/// controls the whole /64.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_is_counted_as_one() {
-        // A minute until one is forgotten.
+        // At this rate, no address becomes idle during the test.
         let addresses = Addresses(Some(Counted {
             one_by_one: RateLimiter::hashmap(Quota::per_minute(NonZeroU32::MIN)),
             together: RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN)),

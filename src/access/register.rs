@@ -1,10 +1,10 @@
-//! All valid tokens in memory, as the table had them a moment ago.
+//! All valid tokens in memory, as they were in the table moments ago.
 //!
-//! One task looks at the table's revision every second, and reads the tokens again when it has changed. A call finds
-//! its token here. One that is not here waits for a look that begins after it came, so that a token made a moment ago
-//! works; looks follow one another no faster than [`LOOK_PAUSE`] however many wait, only so many wait, and what was
-//! not found is remembered. While the database cannot be asked, known tokens go on counting for
-//! `FLAGSTREAM_AUTH__TOKENS_MAX_AGE`, and of others nobody can say anything: [`Found::Unavailable`].
+//! One task reads the table's revision every second, and the tokens when the revision has changed. A request finds its
+//! token in memory. A request with an unknown token waits for a read that begins after the request, so that a new token
+//! works at once. Reads follow each other no faster than [`LOOK_PAUSE`], only a limited number of requests wait, and
+//! tokens that were not found are remembered. While the database is unreachable, known tokens stay valid for
+//! `FLAGSTREAM_AUTH__TOKENS_MAX_AGE`, and unknown ones are answered with [`Found::Unavailable`].
 
 mod look;
 
@@ -26,40 +26,40 @@ use super::pace::Pace;
 use super::table::Valid;
 use super::{Token, TokenId, TooFast};
 
-/// How late a change of the table is seen, at most (and as long again for the look itself).
+/// Interval between reads of the table. A change takes effect within this time plus the duration of a read.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks that calls have asked for.
+/// Minimum pause between two reads that requests have triggered.
 pub const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Calls that wait for a look at the same time.
+/// Maximum requests that wait for a read at the same time.
 pub const WAITING_CALLS_MAX: usize = 64;
-/// How long each of them does.
+/// Timeout of a request that waits for a read.
 const WAITING_PATIENCE: Duration = Duration::from_secs(3);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Tokens that were not found; forgotten when the table changes.
+/// Maximum remembered tokens that were not found. They are forgotten when the table changes.
 pub const ABSENT_TOKENS_MAX: usize = 4_096;
 
-/// The valid tokens that this instance knows.
+/// Valid tokens known to this instance.
 #[derive(Debug)]
 pub struct Register {
     database: Database,
     calls_per_second: Option<NonZeroU32>,
     max_age: Duration,
     known: ArcSwap<Tokens>,
-    /// When the last look that succeeded began, in milliseconds since `started`; negative: there was none.
+    /// Start of the last successful read, in milliseconds since `started`; negative if there was none.
     as_of_ms: AtomicI64,
     started: Instant,
     absent: Mutex<HashSet<TokenId, ahash::RandomState>>,
     waiting: Semaphore,
-    /// Somebody waits for a look.
+    /// Notified when a request waits for a read.
     asked: Notify,
     looks: watch::Sender<Looks>,
-    /// Grows with every change of what is known.
+    /// Incremented with every change of the known tokens.
     changes: watch::Sender<u64>,
 }
 
 type Tokens = HashMap<TokenId, Arc<Entry>, ahash::RandomState>;
 
-/// Numbers of looks at the table.
+/// Counters of reads of the table.
 #[derive(Debug, Clone, Copy, Default)]
 struct Looks {
     begun: u64,
@@ -67,21 +67,21 @@ struct Looks {
     failing: bool,
 }
 
-/// A valid token. It is replaced when what it may do changes.
+/// A valid token. The entry is replaced when the token's permissions change.
 #[derive(Debug)]
 pub struct Entry {
     pub valid: Valid,
     pace: Pace,
-    /// Unix milliseconds; 0: not since the last note.
+    /// Time of the last use in Unix milliseconds; 0 if it was not used since the last write to the table.
     used_ms: AtomicI64,
 }
 
-/// What is known of a token.
+/// Result of a lookup.
 #[derive(Debug, Clone)]
 pub enum Found {
     Valid(Arc<Entry>),
     Unknown,
-    /// The table cannot be asked.
+    /// The table cannot be read.
     Unavailable,
 }
 
@@ -102,12 +102,12 @@ impl Register {
         })
     }
 
-    /// The table itself, for those who manage tokens.
+    /// Database with the table, for the management of tokens.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// How many tokens are known.
+    /// Number of known tokens.
     pub fn len(&self) -> usize {
         self.known.load().len()
     }
@@ -116,7 +116,7 @@ impl Register {
         self.len() == 0
     }
 
-    /// What a caller's token is.
+    /// Looks up a caller's token.
     pub async fn find(&self, token: &Token) -> Found {
         match self.find_known(token) {
             Some(found) => found,
@@ -124,7 +124,7 @@ impl Register {
         }
     }
 
-    /// The same for a token that is not known: what the table says now.
+    /// Looks up a token that is not in memory, by waiting for a read of the table.
     pub async fn find_anew(&self, token: &Token) -> Found {
         if self.is_absent(token.id) {
             return Found::Unknown;
@@ -138,12 +138,12 @@ impl Register {
         })
     }
 
-    /// The table is not there yet: until there was a look, calls with a token are not kept waiting for one.
+    /// Marks the table as missing: until the first read, requests do not wait for one.
     pub fn cannot_look_yet(&self) {
         self.looks.send_modify(|looks| looks.failing = looks.ended == 0);
     }
 
-    /// Waits until this token, as it was found, counts no more.
+    /// Completes when this token, as it was found, is no longer valid.
     pub async fn until_void(&self, entry: &Arc<Entry>) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -154,28 +154,28 @@ impl Register {
                 return;
             }
             let left = entry.valid.expires_at.map(|at| (at - Utc::now()).to_std().unwrap_or_default());
-            // Timers do not reach as far as tokens may.
+            // Capped at one day, because timers do not support durations as long as a token's lifetime.
             let _ = timeout(left.unwrap_or(DAY).min(DAY), changes.changed()).await;
         }
     }
 
-    /// Looks at the table now; for who has just changed it. Whether that worked.
+    /// Waits for a new read of the table, for example after a change. Returns whether it succeeded.
     pub async fn look_anew(&self) -> bool {
         let Ok(_place) = self.waiting.try_acquire() else { return false };
         let mut looks = self.looks.subscribe();
         let before = *looks.borrow_and_update();
-        // It goes on trying by itself, and calls do not pile up meanwhile.
+        // While reads fail, the task keeps retrying, and requests do not queue up.
         if before.failing {
             return false;
         }
         self.asked.notify_one();
-        // One that has begun already may have missed what this call is about.
+        // A read already in progress may have missed the change that this request is about.
         let wanted = before.begun + 1;
         let ended = timeout(WAITING_PATIENCE, looks.wait_for(|looks| looks.ended >= wanted)).await;
         ended.is_ok_and(|looks| looks.is_ok_and(|looks| !looks.failing))
     }
 
-    /// What is known of a token in memory. `None`: nothing, and the table may know more.
+    /// Looks up a token in memory. `None`: it is unknown, and the table may contain it.
     pub fn find_known(&self, token: &Token) -> Option<Found> {
         let known = self.known.load();
         let entry = known.get(&token.id)?;
@@ -200,7 +200,7 @@ impl Register {
         absent.insert(id);
     }
 
-    /// Puts in force what the table holds; tokens that are as they were keep their pace.
+    /// Replaces the known tokens by those of the table. Unchanged tokens keep their rate limit state.
     fn replace(&self, valid: Vec<Valid>, as_of: Instant) {
         let before = self.known.load();
         let tokens = valid.into_iter().map(|valid| {
@@ -214,13 +214,13 @@ impl Register {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// What is known is what the table holds.
+    /// Records that the known tokens matched the table at `as_of`.
     fn confirm(&self, as_of: Instant) {
         let since = as_of.duration_since(self.started).as_millis();
         self.as_of_ms.store(i64::try_from(since).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// How old what is known is; forever, if there was no look yet.
+    /// Time since the known tokens were confirmed; `Duration::MAX` before the first read.
     fn age(&self) -> Duration {
         match u64::try_from(self.as_of_ms.load(Ordering::Relaxed)) {
             Ok(as_of) => self.started.elapsed().saturating_sub(Duration::from_millis(as_of)),
@@ -234,7 +234,7 @@ impl Entry {
         Self { valid, pace: Pace::new(calls_per_second), used_ms: AtomicI64::new(0) }
     }
 
-    /// One call with it.
+    /// Records one use of the token and checks its rate limit.
     pub fn call(&self) -> Result<(), TooFast> {
         self.used_ms.store(Utc::now().timestamp_millis(), Ordering::Relaxed);
         self.pace.check()
@@ -244,7 +244,7 @@ impl Entry {
         self.valid.expires_at.is_some_and(|at| at <= Utc::now())
     }
 
-    /// When it was used, unless that was taken before.
+    /// Takes the time of the last use, if it was not taken before.
     fn take_use(&self) -> Option<DateTime<Utc>> {
         match self.used_ms.swap(0, Ordering::Relaxed) {
             0 => None,

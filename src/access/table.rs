@@ -1,4 +1,4 @@
-//! The table of tokens, in Postgres and in SQLite: what is written and read is the same text in both.
+//! The table of tokens in Postgres and in SQLite. Both store the same text.
 
 use std::collections::HashSet;
 
@@ -12,12 +12,12 @@ use super::order::now;
 use super::token::SecretHash;
 use super::{Grant, Order, Token, TokenId};
 
-/// Tokens that are valid at the same time: an instance holds all of them.
+/// Maximum tokens that are valid at the same time. Every instance holds all of them in memory.
 pub const VALID_TOKENS_MAX: i64 = 10_000;
-/// Listed at once, at most.
+/// Maximum tokens in one list.
 pub const PAGE_TOKENS_MAX: u32 = 1_000;
 
-/// A token as everyone may see it.
+/// A token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entered {
     pub id: TokenId,
@@ -27,11 +27,11 @@ pub struct Entered {
     pub expires_at: Option<DateTime<Utc>>,
     pub revoked_at: Option<DateTime<Utc>>,
     pub last_used_at: Option<DateTime<Utc>>,
-    /// The token with which it was made, and with which it ends.
+    /// Token with which this one was created. Revoking that one also revokes this one.
     pub made_by: Option<TokenId>,
 }
 
-/// A valid token, as calls are compared with it.
+/// A valid token, with which requests are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Valid {
     pub id: TokenId,
@@ -41,7 +41,7 @@ pub struct Valid {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// What a revocation came to.
+/// Result of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
     Now,
@@ -68,7 +68,7 @@ impl From<sqlx::Error> for TableError {
 }
 
 impl Entered {
-    /// `active`, `revoked` or `expired`.
+    /// State of the token: `active`, `revoked` or `expired`.
     pub fn state(&self) -> &'static str {
         match (self.revoked_at, self.expires_at) {
             (Some(_), _) => "revoked",
@@ -77,7 +77,7 @@ impl Entered {
         }
     }
 
-    /// What it allows, for the change log.
+    /// Permissions of the token, for the change log.
     fn granted(&self) -> Value {
         let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
         let expires_at = self.expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
@@ -92,7 +92,7 @@ impl Entered {
         })
     }
 
-    /// As programs get it.
+    /// The token as JSON, for responses and for the command line.
     pub fn json(&self) -> Value {
         let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
         let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
@@ -111,7 +111,7 @@ impl Entered {
     }
 }
 
-/// Runs one statement in whichever database it is.
+/// Runs one statement in either database.
 macro_rules! in_either {
     ($database:expr, $query:expr, $run:ident $(=> $of:ident)?) => {
         match $database {
@@ -121,7 +121,7 @@ macro_rules! in_either {
     };
 }
 
-/// Makes a token: the only moment at which its secret is known.
+/// Creates a token. Its secret is returned only here.
 pub async fn create(
     database: &Database,
     order: &Order,
@@ -174,7 +174,7 @@ pub async fn create(
     Ok((token, entered))
 }
 
-/// The newest tokens before that one, at most `limit`.
+/// Returns up to `limit` tokens that were created before the given one, newest first.
 pub async fn list(
     database: &Database,
     before: Option<TokenId>,
@@ -191,7 +191,7 @@ pub async fn list(
     Ok(rows.into_iter().filter_map(entered).collect())
 }
 
-/// One token.
+/// Returns one token.
 pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, TableError> {
     const FIND: &str =
         "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by
@@ -201,9 +201,9 @@ pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, T
     Ok(row.and_then(entered))
 }
 
-/// From now on it is valid no more, nor is any token that was made with it, directly or not.
+/// Revokes a token and all tokens that were created with it, directly or indirectly.
 pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Result<Revoked, TableError> {
-    /// The token and its descendants, as far as they are not revoked.
+    /// Selects the token and its descendants that are not yet revoked.
     const FAMILY: &str = "WITH RECURSIVE family(id) AS (
             SELECT CAST($1 AS text) UNION
             SELECT made.id FROM api_tokens AS made JOIN family ON made.made_by = family.id
@@ -222,7 +222,7 @@ pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Res
         for token in family.into_iter().filter_map(entered) {
             let subject = token.id.to_string();
             let revoking = sqlx::query(sql(REVOKE)).bind(&subject).bind(at).execute(&mut *transaction);
-            // Of two at once, one has done it.
+            // If two revocations run at once, only one of them changes the row.
             if revoking.await?.rows_affected() > 0 {
                 revoked |= token.id == id;
                 let before = Some(token.granted());
@@ -237,13 +237,13 @@ pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Res
     Ok(if revoked { Revoked::Now } else { Revoked::Before })
 }
 
-/// Changes with every change of what is valid.
+/// Returns a number that changes whenever the set of valid tokens changes.
 pub async fn revision(database: &Database) -> Result<i64, TableError> {
     const REVISION: &str = "SELECT number FROM api_token_revision";
     Ok(in_either!(database, sqlx::query_scalar(REVISION), fetch_one)?)
 }
 
-/// All valid tokens.
+/// Returns all valid tokens.
 pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
     const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at, made_by FROM api_tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
@@ -262,8 +262,8 @@ pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
     Ok(without_orphans(rows.into_iter().filter_map(read).collect()))
 }
 
-/// The tokens whose makers are valid too, and theirs. A token that was made while its maker was being revoked is not
-/// revoked itself.
+/// Removes tokens whose creating token is not valid. A token created while its creating token was being revoked is not
+/// marked as revoked itself.
 fn without_orphans(mut tokens: Vec<(Valid, Option<String>)>) -> Vec<Valid> {
     loop {
         let known: HashSet<String> = tokens.iter().map(|(token, _)| token.id.to_string()).collect();
@@ -275,7 +275,7 @@ fn without_orphans(mut tokens: Vec<(Valid, Option<String>)>) -> Vec<Valid> {
     }
 }
 
-/// Notes when a token was used last.
+/// Records when a token was last used.
 pub async fn used(database: &Database, id: TokenId, at: DateTime<Utc>) -> Result<(), TableError> {
     const USED: &str = "UPDATE api_tokens SET last_used_at = $2
         WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
@@ -296,7 +296,7 @@ type EnteredRow = (
     Option<String>,
 );
 
-/// `None` for a row that was entered by hand, with an id that is none.
+/// Reads a row; `None` if it was inserted by hand with an invalid id.
 fn entered(row: EnteredRow) -> Option<Entered> {
     let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by) = row;
     Some(Entered {
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(revoke(&database, Token::generate().id, BY).await.unwrap(), Revoked::Unknown);
         assert_eq!(find(&database, token.id).await.unwrap().unwrap().state(), "revoked");
 
-        // Each change once, with who and why, and without the secret.
+        // Each change is logged once, with author and reason, and without the secret.
         let log = audited::entries(&database, Kind::Token, &token.id.to_string(), 10).await.unwrap();
         let told: Vec<_> =
             log.iter().map(|it| (it.action.as_str(), it.actor.as_str(), it.reason.as_deref())).collect();
@@ -385,7 +385,7 @@ mod tests {
         let grandchild = make("grandchild", Some("90d"), Some(&child)).await;
         let brief = make("brief", Some("1s"), Some(&child)).await;
         let other = make("other", None, None).await;
-        // None of them outlives its maker.
+        // No token outlives the one it was created with.
         assert_eq!((child.expires_at, grandchild.expires_at), (root.expires_at, root.expires_at));
         assert!(brief.expires_at < root.expires_at);
         assert_eq!(find(&database, child.id).await.unwrap().unwrap().made_by, Some(root.id));
@@ -398,7 +398,7 @@ mod tests {
             let log = audited::entries(&database, Kind::Token, &ended.id.to_string(), 10).await.unwrap();
             assert_eq!(log.first().unwrap().action, "revoked");
         }
-        // One that was made in the same moment is not revoked, and does not count all the same.
+        // A token created at the moment of the revocation is not revoked, but does not count as valid.
         let late = make("late", None, Some(&grandchild)).await;
         assert!(!valid(&database).await.unwrap().iter().any(|token| token.id == late.id));
         assert_eq!(revoke(&database, root.id, BY).await.unwrap(), Revoked::Before);
@@ -412,7 +412,7 @@ mod tests {
         let mut expired = order("gone", None);
         expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
         let gone = create(&database, &expired, BY).await.unwrap().1;
-        // As by a maker of a version that did not bound what it made.
+        // Simulates a token created by a version that did not limit the expiry.
         let mut order = order("left", None);
         order.made_by = Some(gone.id);
         create(&database, &order, BY).await.unwrap();

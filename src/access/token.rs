@@ -1,8 +1,8 @@
-//! A token as its holder has it: `fst_{id}_{secret}{checksum}`, in hexadecimal digits.
+//! Text form of a token: `fst_{id}_{secret}{checksum}`, in hexadecimal digits.
 //!
-//! The prefix lets scanners find tokens that were published by accident; the checksum lets anyone tell a token from a
-//! mistyped one without asking. Only the secret's SHA-256 is stored: the secret is 256 random bits, which nobody can
-//! guess or enumerate, so a slow hash (for passwords) would protect nothing and make every call slow.
+//! The prefix lets secret scanners find published tokens. The checksum distinguishes a token from a mistyped one
+//! without a lookup. Only the secret's SHA-256 is stored. The secret is 256 random bits, which cannot be guessed, so a
+//! slow password hash would not add protection and would make every request slow.
 
 use std::fmt;
 
@@ -16,18 +16,18 @@ const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 4;
 
-/// What a token is known by; no secret.
+/// Public id of a token; not secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId([u8; ID_BYTES]);
 
-/// A token, with its secret.
+/// A token with its secret.
 #[derive(Clone)]
 pub struct Token {
     pub id: TokenId,
     pub(super) secret: [u8; SECRET_BYTES],
 }
 
-/// What is stored of a secret.
+/// Stored hash of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretHash(Vec<u8>);
 
@@ -36,7 +36,7 @@ impl Token {
         Self { id: TokenId(rand::random()), secret: rand::random() }
     }
 
-    /// Reads what a caller sent; `None` if it is no token of ours.
+    /// Parses what a caller sent; `None` if it is not a token of this service.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, rest) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let (secret, checksum) = rest.split_at_checked(2 * SECRET_BYTES)?;
@@ -48,7 +48,7 @@ impl Token {
         (given == token.checksum()).then_some(token)
     }
 
-    /// The whole token. Shown once, to whom it is made for.
+    /// The whole token as text. Shown once, when it is created.
     pub fn text(&self) -> Secret {
         let (secret, checksum) = (hex::encode(self.secret), hex::encode(self.checksum()));
         Secret::new(format!("{PREFIX}{}_{secret}{checksum}", self.id))
@@ -75,7 +75,7 @@ impl fmt::Debug for Token {
 impl TokenId {
     pub fn parse(text: &str) -> Option<Self> {
         let mut id = [0; ID_BYTES];
-        // One way to write it only: an id is compared as text too.
+        // Only lowercase is accepted, because ids are also compared as text.
         let written = !text.contains(|c: char| c.is_ascii_uppercase());
         (written && hex::decode_to_slice(text, &mut id).is_ok()).then_some(Self(id))
     }
@@ -102,7 +102,7 @@ impl SecretHash {
         &self.0
     }
 
-    /// Takes the same time wherever they differ.
+    /// Compares in constant time.
     pub fn is_of(&self, token: &Token) -> bool {
         self.0.ct_eq(&token.hash().0).into()
     }

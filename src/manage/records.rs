@@ -10,8 +10,8 @@ use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::flag::local::{Family, LocalFlag};
 use crate::message::change::ChangeKind;
 
-/// For this many days a deleted flag is reported to the feeder as deleted. After that its absence counts as a missing
-/// flag and goes through the deletion guard.
+/// Number of days for which a deleted flag is reported to the feeder as deleted. After that its absence counts as a
+/// missing flag and goes through the deletion guard.
 const DELETED_SHOWN_DAYS: i64 = 30;
 
 /// Access to the tables. Clones share it.

@@ -1,4 +1,4 @@
-//! The task that looks at the table.
+//! Task that reads the table of tokens.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::shutdown::Shutdown;
 
 use super::{LOOK_INTERVAL, LOOK_PAUSE, Register};
 
-/// A look that takes longer has failed.
+/// Timeout of one read.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The tokens are read again though nothing tells that they have changed (after a restored backup, say), and uses
-/// are noted.
+/// Interval at which the tokens are read even if the revision has not changed (for example after a restored backup),
+/// and at which uses are written to the table.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(60);
-/// Uses that are noted at a time; each is a statement.
+/// Maximum uses written at a time. Each is one statement.
 const NOTES_MAX: usize = 1_000;
 
-/// Between two looks.
+/// State kept between two reads.
 struct Memory {
     revision: Option<i64>,
-    /// When all tokens were read last.
+    /// Time of the last read of all tokens.
     read_at: Instant,
     told: Option<String>,
 }
 
 impl Register {
-    /// Looks at the table until `shutdown`.
+    /// Reads the table regularly until `shutdown`.
     pub async fn run(&self, shutdown: Shutdown, health: Reporter, metrics: AccessMetrics) -> Result<()> {
         let mut memory = Memory { revision: None, read_at: Instant::now(), told: None };
         while !shutdown.is_cancelled() {
@@ -40,7 +40,8 @@ impl Register {
             };
             let pause = async {
                 sleep(LOOK_PAUSE).await;
-                // What calls ask for is asked of a database that answers only.
+                // After a failure only the regular interval applies: requests do not trigger reads of an unreachable
+                // database.
                 let asked =
                     async { if failed { std::future::pending().await } else { self.asked.notified().await } };
                 let _ = timeout(LOOK_INTERVAL - LOOK_PAUSE, asked).await;
@@ -50,12 +51,12 @@ impl Register {
                 () = pause => {}
             }
         }
-        // What is not noted is noted at the next use.
+        // If this fails, these uses are lost; the next use of each token is recorded again.
         let _ = timeout(LOOK_TIMEOUT, self.note_uses()).await;
         Ok(())
     }
 
-    /// One look; whether it failed.
+    /// Performs one read of the table. Returns whether it failed.
     async fn look(&self, memory: &mut Memory, health: &Reporter, metrics: &AccessMetrics) -> bool {
         self.looks.send_modify(|looks| looks.begun += 1);
         let as_of = Instant::now();
@@ -81,7 +82,7 @@ impl Register {
         let revision = table::revision(&self.database).await?;
         let house = memory.read_at.elapsed() >= HOUSE_INTERVAL;
         if memory.revision != Some(revision) || house {
-            // The number was read first: what is changed now will be seen by the next look.
+            // The revision was read first, so a change after that is seen by the next read.
             self.replace(table::valid(&self.database).await?, as_of);
             memory.revision = Some(revision);
             memory.read_at = Instant::now();
@@ -107,7 +108,7 @@ impl Register {
 }
 
 impl Memory {
-    /// The same again is one line only, however long it lasts.
+    /// Reports the state of reading. The same error is logged only once.
     fn tell(&mut self, error: Option<String>, health: &Reporter) {
         match &error {
             None => health.up(),

@@ -1,4 +1,4 @@
-//! The register on SQLite, its table changed and taken away.
+//! Tests of the register with SQLite, including changes and loss of the table.
 #![allow(clippy::unwrap_used)]
 
 use std::task::Poll;
@@ -63,7 +63,7 @@ impl Scene {
         matches!(self.register.find(token).await, Found::Valid(_))
     }
 
-    /// Until a token is found as it should be.
+    /// Waits until the lookup of a token has the wanted result.
     async fn until(&self, token: &Token, wanted: fn(&Found) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -84,7 +84,7 @@ async fn a_new_token_works_at_once_and_a_revoked_one_soon_no_more() {
     assert!(scene.is_valid(&token).await);
     let Found::Valid(entry) = scene.register.find(&token).await else { unreachable!() };
     assert_eq!(entry.call(), Ok(()));
-    // Another token changes nothing for this one: its pace is kept.
+    // Another token does not affect this one: its rate limit state is kept.
     assert!(scene.is_valid(&scene.token(None).await).await);
     let Found::Valid(same) = scene.register.find(&token).await else { unreachable!() };
     assert!(same.call().is_err());
@@ -122,7 +122,7 @@ async fn made_up_tokens_cost_neither_memory_nor_questions() {
         tokio::spawn(async move { register.find(&Token::generate()).await })
     });
     for call in calls.collect::<Vec<_>>() {
-        // Who does not get a place to wait is not told that the token is wrong.
+        // A request that finds no waiting slot is answered as unavailable, not as unknown.
         assert!(matches!(call.await.unwrap(), Found::Unknown | Found::Unavailable));
     }
     let looks = scene.register.looks.borrow().begun - before;
@@ -143,17 +143,17 @@ async fn without_the_table_known_tokens_count_for_a_while_and_others_cannot_be_t
     let max_age = Duration::from_secs(8);
     let scene = Scene::start(max_age).await;
     let (known, other) = (scene.token(None).await, scene.token(None).await);
-    // A look may have come between the two: each is asked for.
+    // A read may have happened between the two creations, so both are looked up.
     assert!(scene.is_valid(&known).await && scene.is_valid(&other).await);
     scene.run("ALTER TABLE api_token_revision RENAME TO elsewhere").await;
     scene.until(&Token::generate(), |found| matches!(found, Found::Unavailable)).await;
     assert!(scene.is_valid(&known).await && scene.is_valid(&other).await);
-    // Nothing is waited for while it is known to be away.
+    // While reads are known to fail, requests do not wait.
     let mut at_once = false;
     for _ in 0..50 {
         let unknown = Token::generate();
         let mut found = std::pin::pin!(scene.register.find(&unknown));
-        // A look that is under way may be in front of it, once.
+        // One read that is still in progress may delay the first result.
         let first = std::future::poll_fn(|context| Poll::Ready(found.as_mut().poll(context))).await;
         at_once |= matches!(first, Poll::Ready(Found::Unavailable));
     }
