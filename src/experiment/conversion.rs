@@ -1,4 +1,4 @@
-//! A conversion on its way into the tables, and whether its experiment can use it.
+//! A conversion to be stored, and whether its experiment can use it.
 
 use crate::flag::local::Invalid;
 use crate::message::conversion::Conversion;
@@ -6,7 +6,7 @@ use crate::message::conversion::Conversion;
 use super::design::{Design, Kind};
 use super::key::{Key, key};
 
-/// One that was read, and whose experiment is to be found.
+/// A conversion that was parsed, before its experiment is looked up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reported {
     pub environment: String,
@@ -15,18 +15,18 @@ pub struct Reported {
     pub user_key: Key,
     pub metric: String,
     pub value: Option<f64>,
-    /// Microseconds since 1970.
+    /// Time of the conversion in microseconds since 1970.
     pub occurred_at: i64,
 }
 
 impl Reported {
-    /// `user` is what the user's id is written as, `place` stands for an event without an id.
+    /// `user` is the stored form of the user's id. `place` replaces a missing event id.
     pub fn new(conversion: &Conversion<'_>, environment: &str, user: &str, place: &str) -> Self {
         Self {
             environment: conversion.environment.as_deref().unwrap_or(environment).to_owned(),
             experiment: conversion.experiment.clone().into_owned(),
             event_key: key(conversion.event_id.as_deref().unwrap_or(place)),
-            // As rows of evaluations have it.
+            // NUL characters are replaced in the same way as in the rows of evaluations.
             user_key: key(&user.replace('\0', "\u{FFFD}")),
             metric: conversion.metric.clone().into_owned(),
             value: conversion.value,
@@ -36,7 +36,7 @@ impl Reported {
 }
 
 impl Design {
-    /// What a conversion says that this experiment cannot use.
+    /// Checks that the experiment has the metric, and that the value is present if the metric needs one.
     pub fn check(&self, metric: &str, value: Option<f64>) -> Result<(), Invalid> {
         let Some(known) = self.metrics.iter().find(|known| known.name == metric) else {
             let names: Vec<&str> = self.metrics.iter().map(|known| known.name.as_str()).collect();

@@ -1,9 +1,9 @@
-//! What an experiment asks: which flag, which metrics, how sure.
+//! Design of an experiment: flag, variants, metrics and statistical parameters.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// An experiment as its maker wants it. Unique by environment and name.
+/// Design of an experiment. Unique by environment and name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ExperimentDesign)]
 pub struct Design {
@@ -12,20 +12,20 @@ pub struct Design {
     pub flag_name: String,
     pub hypothesis: Option<String>,
     pub owner: Option<String>,
-    /// The variant that the others are compared with.
+    /// Variant that the others are compared with.
     pub control: String,
-    /// A variant of users who are kept out of the experiment: all others together are compared with it.
+    /// Variant of users who are excluded from the change. All other variants together are compared with it.
     pub holdout: Option<String>,
     pub metrics: Vec<Metric>,
-    /// How long after an exposure a conversion counts for it, in hours.
+    /// Hours after a user's exposure during which conversions count.
     pub window_hours: u32,
-    /// Of the intervals: 0.95 means that one of twenty may be wrong.
+    /// Confidence level of the intervals: with 0.95, at most one in twenty may miss the true value.
     pub confidence: f64,
-    /// Chance of finding an effect of the size that a metric wants to see.
+    /// Probability of detecting an effect of a metric's minimum size.
     pub power: f64,
 }
 
-/// What is measured of each exposed user.
+/// A value measured for each exposed user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ExperimentMetric)]
 pub struct Metric {
@@ -33,7 +33,7 @@ pub struct Metric {
     pub kind: Kind,
     pub goal: Goal,
     pub role: Role,
-    /// Smallest effect worth finding, relative to the control: 0.05 for five per cent.
+    /// Smallest effect that the experiment should detect, relative to the control: 0.05 for five per cent.
     pub minimum_effect: f64,
 }
 
@@ -43,7 +43,7 @@ pub struct Metric {
 pub enum Kind {
     /// Whether the user converted: a rate.
     Conversion,
-    /// The sum of the user's values, zero without one: a mean.
+    /// Sum of the user's values, zero without any: a mean.
     Mean,
 }
 
@@ -59,9 +59,9 @@ pub enum Goal {
 #[serde(rename_all = "lowercase")]
 #[schema(as = MetricRole)]
 pub enum Role {
-    /// What decides.
+    /// Metric that decides between the variants.
     Primary,
     Secondary,
-    /// What must not become worse.
+    /// Metric that must not become worse.
     Guardrail,
 }

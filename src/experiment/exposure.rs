@@ -1,7 +1,7 @@
-//! Who was exposed to which variant: the first evaluation of a user under each version of an experiment's flag.
+//! Exposures: the first evaluation of a user under each version of an experiment's flag.
 //!
-//! An evaluation exposes its user if it found the flag on and chose a variant. Whatever is repeated or retried comes
-//! to the same exposure; a user who sees another variant under the same version has crossed over.
+//! An evaluation exposes its user if it found the flag on and selected a variant. Repetitions and retries lead to the
+//! same exposure. A user who sees another variant under the same version has crossed over.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use ahash::AHashMap;
 
 use super::key::Key;
 
-/// Exposures that one writer remembers to be in the database.
+/// Maximum exposures that one writer remembers as already stored.
 const KNOWN_MAX: usize = 500_000;
-/// And for how long: those that were erased meanwhile may come back.
+/// Time after which remembered exposures are dropped, because their rows may have been erased.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
-/// An experiment, as far as exposures need to know.
+/// Properties of an experiment that exposures need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
     pub id: i64,
     pub environment: String,
     pub flag_name: String,
-    /// Microseconds since 1970, like all times here.
+    /// Start in microseconds since 1970, like all times here.
     pub started_at: i64,
     pub stopped_at: Option<i64>,
 }
 
-/// Of one user, under one version of the flag.
+/// Exposure of one user under one version of the flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
     pub experiment_id: i64,
@@ -38,11 +38,11 @@ pub struct Exposure {
 
 type Place = (i64, Key, i64);
 
-/// Exposures that are to be written, each once.
+/// Exposures to be written, one per user and version.
 #[derive(Debug, Default)]
 pub struct Exposures(AHashMap<Place, (String, i64, bool)>);
 
-/// Exposures that need not be written again.
+/// Exposures that are already stored and need not be written again.
 #[derive(Debug, Default)]
 pub struct Known {
     exposures: AHashMap<Place, (String, i64)>,
@@ -56,7 +56,7 @@ impl Running {
 }
 
 impl Exposures {
-    /// Adds what an evaluation shows.
+    /// Adds one evaluation.
     pub fn add(&mut self, experiment: i64, user: Key, flag_version: i64, variant: &str, evaluated_at: i64) {
         let place = (experiment, user, flag_version);
         let Some((first, exposed_at, crossed)) = self.0.get_mut(&place) else {
@@ -64,7 +64,7 @@ impl Exposures {
             return;
         };
         *crossed |= first != variant;
-        // Of two at the same moment, whoever counts them takes the same one.
+        // For equal times the smaller variant name wins, so that every count selects the same one.
         if (evaluated_at, variant) < (*exposed_at, first.as_str()) {
             (*first, *exposed_at) = (variant.to_owned(), evaluated_at);
         }
@@ -78,7 +78,7 @@ impl Exposures {
         self.0.is_empty()
     }
 
-    /// What `known` does not say already, in the order in which every writer locks them.
+    /// Returns the exposures that add something to `known`, sorted in the order in which every writer locks them.
     pub fn unknown(self, known: &Known) -> Vec<Exposure> {
         let exposures = self.0.into_iter().filter(|(place, exposure)| !known.has(place, exposure));
         let mut exposures: Vec<Exposure> = exposures
@@ -103,7 +103,7 @@ impl Known {
         !crossed && known.is_some_and(|(known, since)| known == variant && since <= exposed_at)
     }
 
-    /// Notes what was committed by `now`.
+    /// Remembers what was committed by `now`.
     pub fn note(&mut self, written: Vec<Exposure>, now: Instant) {
         let is_old = self.since.is_none_or(|since| now - since >= KNOWN_FOR);
         if is_old || self.exposures.len() + written.len() > KNOWN_MAX {

@@ -1,8 +1,8 @@
-//! What stands for a user, or for the id of an event, in the tables of experiments.
+//! Fixed-size keys that replace user ids and event ids in the tables of experiments.
 
 use sha2::{Digest, Sha256};
 
-/// The first bytes of the SHA-256 of a text.
+/// First 16 bytes of the SHA-256 of a text.
 pub type Key = [u8; 16];
 
 pub fn key(text: &str) -> Key {

@@ -1,4 +1,4 @@
-//! Experiments on flags: who was exposed to which variant, who converted, and what may be concluded from it.
+//! Experiments on flags: which users were exposed to which variant, who converted, and the conclusions.
 //!
 //! ```text
 //!  feature-flag-events ──► audit ── with the evaluations' own rows ──► exposures ──┐
@@ -6,8 +6,8 @@
 //!  feature-flag-definitions ──► audit ──► versions of the flag ──► phases ────────┴─► counted, compared ──► results
 //! ```
 //!
-//! The rows are the truth: results are counted anew from them, never added to, so that nothing which comes late, twice or
-//! after a crash can make them differ from a recount.
+//! The rows are the source of truth. Results are always recomputed from them and never incremented, so late or repeated
+//! records and crashes cannot make them wrong.
 
 pub mod conversion;
 pub mod design;

@@ -1,4 +1,4 @@
-//! The phases of an experiment: as long as the variants of its flag and their weights stay the same.
+//! Phases of an experiment. A phase lasts as long as the flag's variants and their weights stay the same.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -9,12 +9,12 @@ use super::tally::{Phase, Weighted};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     pub version: u64,
-    /// None: the flag was deleted, or chooses nothing.
+    /// Variants of this version; empty if the flag was deleted or selects no variant.
     pub variants: Vec<Weighted>,
     pub in_force_at: DateTime<Utc>,
 }
 
-/// The phases of an experiment that began at `started_at`, by all versions of its flag.
+/// Computes the phases of an experiment from all versions of its flag.
 pub fn phases(
     versions: &[Version],
     started_at: DateTime<Utc>,
@@ -30,7 +30,7 @@ pub fn phases(
         let first = Phase { number: 1, first_version: 0, started_at, ended_at: stopped_at, variants };
         match phases.last_mut() {
             None => phases.push(first),
-            // What it was before its experiment began.
+            // The previous version was replaced before the experiment started, so this one defines the phase.
             Some(last) if version.in_force_at <= started_at => *last = first,
             Some(last) if last.variants == first.variants => {}
             Some(last) => {
@@ -43,13 +43,13 @@ pub fn phases(
     phases
 }
 
-/// The variants that a flag chooses among, with the weights that all its rules agree on.
+/// Variants of a flag's definition. A weight is known only if all rules agree on it.
 pub fn variants(definition: &str) -> Vec<Weighted> {
     let definition: Value = serde_json::from_str(definition).unwrap_or_default();
     let list = |place: &Value| weighted(place.get("variants"));
     let of_strategies =
         definition.get("strategies").and_then(Value::as_array).into_iter().flatten().map(list);
-    // A single one carries a value; nothing is chosen.
+    // A single variant only carries a value; nothing is selected.
     let mut lists: Vec<Vec<Weighted>> =
         of_strategies.chain([list(&definition)]).filter(|list| list.len() > 1).collect();
     lists.dedup();
@@ -70,7 +70,7 @@ fn weighted(variants: Option<&Value>) -> Vec<Weighted> {
             let name = variant.get("name")?.as_str()?.to_owned();
             Some(Weighted { name, weight: variant.get("weight").and_then(Value::as_f64) })
         })
-        // Nobody is given it.
+        // A variant with weight 0 is never selected.
         .filter(|variant| variant.weight != Some(0.0))
         .collect()
 }

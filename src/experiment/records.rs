@@ -1,4 +1,4 @@
-//! Experiments in the database: begun, listed, shown, stopped.
+//! Experiments in the database: starting, listing, reading and stopping them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,34 +31,34 @@ use super::tables::Tables;
 use super::tally::Weighted;
 use super::wanted::Wanted;
 
-/// Of a deployment.
+/// Maximum experiments of a deployment.
 pub const EXPERIMENTS_MAX: i64 = 1_000;
-/// Users of one experiment's past.
+/// Maximum past users of one experiment.
 const BACKFILLED_MAX: usize = 1_000_000;
-/// For each statement about the past: first while nobody waits for it, and then while all sinks do.
+/// Timeout of each statement that reads past evaluations while the audit sinks are not blocked.
 const PAST_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCKED_PAST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Postgres's code for a statement that took longer than `statement_timeout`.
+/// SQLSTATE of Postgres for a statement that exceeded `statement_timeout`.
 const STATEMENT_CANCELED: &str = "57014";
-/// For a flag that is known here to be known to the database.
+/// Timeout for the definition in force here to appear in the database.
 const DEFINITION_PATIENCE: Duration = Duration::from_secs(2);
 const DEFINITION_PAUSE: Duration = Duration::from_millis(50);
 
-/// A handle on the tables.
+/// Access to the tables of experiments.
 #[derive(Debug)]
 pub struct Experiments {
     database: Database,
     store: Arc<Store>,
     config: Arc<Config>,
-    /// By environment and name. A design never changes.
+    /// Cached designs by environment and name. A design never changes.
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
-    /// One begins at a time: each makes the sinks wait for a moment.
+    /// Limits starts to one at a time, because each blocks the audit sinks for a moment.
     beginnings: Semaphore,
     sender: Sender,
     format: Format,
 }
 
-/// One as the tables have it.
+/// A stored experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = KeptExperiment)]
 pub struct Kept {
@@ -67,7 +67,7 @@ pub struct Kept {
     #[serde(flatten)]
     pub experiment: Experiment,
     pub created_by: String,
-    /// Conversions that no exposure came for in time.
+    /// Number of conversions that expired without a matching exposure.
     #[serde(skip)]
     pub expired: i64,
     #[serde(skip)]
@@ -86,7 +86,7 @@ pub enum ExperimentError {
     Stopped,
     #[error("there are {EXPERIMENTS_MAX} experiments already, as many as there may be")]
     TooMany,
-    /// Nobody has counted yet.
+    /// The results were not computed yet, or the flag is not in the database yet.
     #[error("the flag, or the results, are not in the database yet")]
     NotYet,
     #[error("reading what was evaluated since `started_at` takes too long: begin later")]
@@ -107,11 +107,11 @@ impl From<sqlx::Error> for ExperimentError {
     }
 }
 
-/// As [`kept`] asks for it.
+/// Columns selected by [`kept`].
 pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64);
 type Evaluated = (String, String, i64, DateTime<Utc>);
 
-/// A question for experiments.
+/// Query for experiments; the argument selects the rows.
 macro_rules! kept {
     ($which:literal) => {
         concat!(
@@ -133,7 +133,7 @@ const BEGIN: &str = "INSERT INTO experiments (environment, name, flag_name, desi
 const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
     WHERE environment = $1 AND name = $2 AND stopped_at IS NULL";
 const RESULTS: &str = "SELECT results::text FROM experiments WHERE environment = $1 AND name = $2";
-/// The evaluations that expose.
+/// Selects the evaluations that expose their user.
 const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at FROM feature_flag_evaluations
     WHERE flag_name = $1 AND environment = $2 AND evaluated_at >= $3::timestamptz AND enabled AND variant <> ''
         AND user_id <> '' AND flag_version IS NOT NULL AND error_code IS NULL";
@@ -152,7 +152,7 @@ impl Experiments {
         }
     }
 
-    /// Begins an experiment; evaluations since its beginning that are audited already are part of it.
+    /// Starts an experiment. Evaluations since `started_at` that are already audited are included.
     pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Kept, ExperimentError> {
         let now = Utc::now();
         let wrong = wanted.check(now, self.config.audit.oldest(now));
@@ -163,13 +163,13 @@ impl Experiments {
         let started_at = wanted.started_at;
         let design = wanted.design(&variants).map_err(ExperimentError::Invalid)?;
         let text = serde_json::to_string(&design).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        // Never closed.
+        // The semaphore is never closed, so this cannot fail.
         let _turn = self.beginnings.acquire().await;
         if let Some(started_at) = started_at {
             self.check_past(&design, started_at.trunc_subsecs(6)).await?;
         }
         let (id, started_at) = in_transaction!(&self.database, |transaction, sql| {
-            // Nobody writes evaluations without knowing of this experiment from here on.
+            // From here on, no sink writes evaluations without knowing this experiment.
             transaction.limit_statements(LOCKED_PAST_TIMEOUT).await?;
             transaction.hold_exposures().await?;
             let started_at = started_at.unwrap_or_else(Utc::now).trunc_subsecs(6);
@@ -203,8 +203,8 @@ impl Experiments {
         Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
     }
 
-    /// Reads what the experiment would read while it makes the sinks wait, when they do not: what takes too long, or
-    /// exposes too many, is refused before it costs them anything, and the second time it is in the database's memory.
+    /// Reads the past evaluations before the sinks are blocked. An experiment that would take too long or expose too
+    /// many users is refused without blocking them, and the second read finds the data in the database's cache.
     async fn check_past(&self, design: &Design, started_at: DateTime<Utc>) -> Result<(), ExperimentError> {
         in_transaction!(&self.database, |transaction, sql| {
             transaction.limit_statements(PAST_TIMEOUT).await?;
@@ -222,7 +222,7 @@ impl Experiments {
         Ok(())
     }
 
-    /// All there are, by environment and name.
+    /// Returns all experiments, ordered by environment and name.
     pub async fn list(&self) -> Result<Vec<Kept>, ExperimentError> {
         let rows: Vec<Row> =
             on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(LIST)).fetch_all(pool).await?);
@@ -236,7 +236,7 @@ impl Experiments {
         row.map(read_row).transpose()?.ok_or(ExperimentError::Unknown)
     }
 
-    /// Evaluations from now on expose nobody; conversions count as long as their window lasts.
+    /// Stops an experiment. Later evaluations expose no users; conversions still count until their window ends.
     pub async fn stop(
         &self,
         environment: &str,
@@ -269,7 +269,7 @@ impl Experiments {
         Ok(design)
     }
 
-    /// Gives a conversion to Kafka. `is_hashed`: its user's id is not the one that services send.
+    /// Sends a conversion to Kafka. `is_hashed`: the user id is a hash, not the id that clients send.
     pub async fn report(&self, conversion: &Conversion<'_>, is_hashed: bool) -> Result<(), ExperimentError> {
         let body = serde_json::to_vec(conversion).map_err(|error| sqlx::Error::Encode(error.into()))?;
         let body = self.format.message(Kind::Conversion, body);
@@ -280,7 +280,7 @@ impl Experiments {
         Ok(self.sender.send(topic, &conversion.user_id, &body, header).await?)
     }
 
-    /// As they were counted last.
+    /// Returns the results of the last count.
     pub async fn results(&self, environment: &str, name: &str) -> Result<Value, ExperimentError> {
         let results: Option<Option<String>> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_scalar(sql(RESULTS)).bind(environment).bind(name).fetch_optional(pool).await?
@@ -289,7 +289,7 @@ impl Experiments {
         Ok(serde_json::from_str(&results).map_err(|error| sqlx::Error::Decode(error.into()))?)
     }
 
-    /// Of the flag as it is in force here, once the database knows it so.
+    /// Variants of the flag in force here, once its definition is in the database.
     async fn variants(&self, environment: &str, flag: &str) -> Result<Vec<Weighted>, ExperimentError> {
         let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
         let snapshot = self.store.load_full();

@@ -1,6 +1,6 @@
-//! Counts experiments anew from their rows, one after the other, each as often as it is cheap to.
+//! Recomputes the counts and results of experiments from their rows, one experiment after the other.
 //!
-//! Any number of processes may: who moves an experiment's `due_at` counts it.
+//! Several processes can run this task. The one that advances an experiment's `due_at` counts it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,17 +20,17 @@ use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Who counts has so long before somebody else may, and as much longer as it took the last time. Whoever is killed over
-/// it leaves the results as they are for so long.
+/// Time for which a count reserves an experiment, in addition to [`CLAIM_FACTOR`] times the duration of the last count.
+/// If the process is killed meanwhile, the results are not updated for this time.
 const CLAIM: Duration = Duration::from_secs(10);
 const CLAIM_FACTOR: u32 = 5;
-/// Between two counts of a running experiment, at least.
+/// Minimum pause between two counts of a running experiment.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Of a stopped one, of which little is still to come.
+/// Minimum pause for a stopped experiment, which changes little.
 const STOPPED_PAUSE: Duration = Duration::from_secs(30);
-/// Counting takes no more than one part of this of the database's time.
+/// Counting uses at most one part in this many of the database's time.
 const PAUSE_FACTOR: u32 = 20;
-/// Conversions of one experiment that wait for their exposure.
+/// Maximum conversions of one experiment that wait for their exposure.
 const WAITING_MAX: i64 = 1_000_000;
 
 const DUE: &str = kept!("WHERE due_at <= $1 ORDER BY due_at LIMIT 1");
@@ -44,14 +44,14 @@ const EXPIRE: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $
 const EXPIRED: &str = "UPDATE experiments SET expired = expired + $2 WHERE id = $1";
 const WAITING: &str = "SELECT count(*) FROM experiment_conversions AS c WHERE experiment_id = $1
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)";
-/// When the last one happened of the `$2` oldest that wait.
+/// Time of the waiting conversion that follows the `$2` oldest ones.
 const SURPLUS: &str = "SELECT occurred_at FROM experiment_conversions AS c WHERE experiment_id = $1
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)
     ORDER BY occurred_at LIMIT 1 OFFSET $2";
 
-/// Each user once, in the phase's first variant that it saw; a conversion belongs to its user's last exposure before it.
-/// `{phase}` stands for the phase of a version, `{chosen}` for the variants that a phase is about: what else a rule of the
-/// flag may serve is no part of it.
+/// Counts each user once per phase, in the first of the phase's variants that the user saw. A conversion belongs to the
+/// user's last exposure before it. `{phase}` is replaced by the phase of a version, `{chosen}` by a condition that
+/// selects the phase's variants: other variants that a rule of the flag may serve are ignored.
 const TALLY: &str = "WITH seen AS (
         SELECT user_key, {phase} AS phase, variant, exposed_at, crossed FROM experiment_exposures
         WHERE experiment_id = $1
@@ -89,20 +89,20 @@ const TALLY: &str = "WITH seen AS (
         CAST(sum(before_sum * before_sum) AS double precision), CAST(sum(after_sum * before_sum) AS double precision)
     FROM converted GROUP BY phase, variant, metric";
 
-/// A line of the tally: of a metric, or of all users.
+/// A row of the tally: of one metric, or of all users.
 type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64, f64);
 
-/// Counts what is due, until `shutdown`.
+/// Counts the experiments that are due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
     let mut recount = Recount { database, metrics, versions: AHashMap::new(), took: AHashMap::new() };
     let mut is_well = true;
     loop {
-        // What is not counted whole is counted again.
+        // An interrupted count is repeated later.
         let counted = tokio::select! {
             () = shutdown.cancelled() => return,
             counted = recount.next() => counted,
         };
-        // Told once, however long it lasts.
+        // Logged once, however long it fails.
         if let (Err(error), true) = (&counted, is_well) {
             tracing::warn!(%error, "experiments are not counted at the moment");
         }
@@ -119,14 +119,14 @@ pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) 
 struct Recount {
     database: Database,
     metrics: Arc<Metrics>,
-    /// Of the flags of experiments, by the experiment's number: none is ever changed.
+    /// Known versions of the flags, by experiment id. A version never changes.
     versions: AHashMap<i64, Vec<Version>>,
-    /// How long each was counted here, also in vain.
+    /// Duration of the last count of each experiment in this process.
     took: AHashMap<i64, Duration>,
 }
 
 impl Recount {
-    /// Counts the experiment that is due for longest, if any is.
+    /// Counts the experiment that has been due longest. Returns `false` if none is due.
     async fn next(&mut self) -> Result<bool, DatabaseError> {
         let now = Utc::now();
         let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
@@ -201,7 +201,7 @@ impl Recount {
         Ok(phases(known, experiment.started_at, experiment.stopped_at))
     }
 
-    /// Forgets conversions whose exposure should have come by now, or that are too many. How many.
+    /// Deletes waiting conversions that are older than `before` or exceed the limit. Returns their number.
     async fn expire(&self, experiment: i64, before: DateTime<Utc>) -> Result<i64, DatabaseError> {
         let before = before.timestamp_micros();
         let expired = in_transaction!(&self.database, |transaction, sql| {
@@ -223,7 +223,7 @@ impl Recount {
     }
 }
 
-/// As SQL has it.
+/// SQL expression for the phase of a flag version.
 fn phase_of_version(phases: &[Phase]) -> String {
     let later = phases.iter().skip(1).rev();
     let cases: String = later
@@ -232,7 +232,7 @@ fn phase_of_version(phases: &[Phase]) -> String {
     if cases.is_empty() { "1".to_owned() } else { format!("CASE{cases} ELSE 1 END") }
 }
 
-/// As SQL has it, with the names to be bound behind the first two.
+/// SQL condition for the variants of the phases, and the names to bind from the third parameter on.
 fn chosen(phases: &[Phase]) -> (String, Vec<&str>) {
     let (mut conditions, mut names) = (vec!["1 = 0".to_owned()], Vec::new());
     for phase in phases {

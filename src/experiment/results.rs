@@ -1,4 +1,4 @@
-//! What an experiment has shown so far, computed from what was counted.
+//! Results of an experiment so far, computed from its counts.
 
 mod comparison;
 mod conclusions;
@@ -18,22 +18,22 @@ pub use conclusions::{Conclusion, Finding};
 pub use phase::SAMPLE_RATIO_ALPHA;
 pub use verdict::Verdict;
 
-/// What the API tells of an experiment, and the command line renders.
+/// Results of an experiment, returned by the API and rendered by the command line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ExperimentResults)]
 pub struct Results {
     #[serde(flatten)]
     pub experiment: Experiment,
     pub conversions: Conversions,
-    /// The current phase, or the one in which the experiment was stopped. `None` until the flag has been seen.
+    /// Current phase, or the one in which the experiment was stopped. `None` until a version of the flag is known.
     pub phase: Option<PhaseResults>,
-    /// Before the flag's variants or weights were changed, the oldest first.
+    /// Phases before the flag's variants or weights changed, oldest first.
     pub earlier_phases: Vec<PhaseResults>,
-    /// In plain words; alarms first.
+    /// Conclusions in plain language, alarms first.
     pub conclusions: Vec<Conclusion>,
 }
 
-/// An experiment and how it stands.
+/// An experiment and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Experiment {
     #[serde(flatten)]
@@ -43,9 +43,9 @@ pub struct Experiment {
     pub started_at: DateTime<Utc>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub stopped_at: Option<DateTime<Utc>>,
-    /// Why it was stopped.
+    /// Reason for stopping it.
     pub reason: Option<String>,
-    /// The variant that was chosen when it was stopped.
+    /// Variant that was chosen when it was stopped.
     pub winner: Option<String>,
 }
 
@@ -57,14 +57,14 @@ pub enum Status {
     Stopped,
 }
 
-/// What became of the conversions of all phases.
+/// Number of conversions in all phases, by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ConversionCounts)]
 pub struct Conversions {
     pub attributed: u64,
-    /// For an exposure.
+    /// Conversions that wait for an exposure.
     pub waiting: u64,
-    /// There was no exposure within the window.
+    /// Conversions without an exposure within the window.
     pub expired: u64,
 }
 
@@ -81,7 +81,7 @@ pub struct PhaseResults {
     pub users: u64,
     /// Users who saw more than one variant.
     pub crossed: u64,
-    /// They are more than one per cent.
+    /// Whether more than one per cent of the users have crossed over.
     pub crossed_alarm: bool,
     pub variants: Vec<VariantResults>,
     pub sample_ratio: SampleRatio,
@@ -94,7 +94,7 @@ pub struct VariantResults {
     pub part: Part,
     pub users: u64,
     pub share: Option<f64>,
-    /// What the weights say. `None` where they are unknown.
+    /// Share according to the weights. `None` if the weights are unknown.
     pub expected_share: Option<f64>,
     pub crossed: u64,
 }
@@ -110,16 +110,16 @@ pub enum Part {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SampleRatio {
-    /// `None` where a weight is unknown, or there is nothing to compare.
+    /// `None` if a weight is unknown or there is nothing to compare.
     pub tested: Option<SampleRatioTest>,
-    /// Raised by the test that may be looked at all the time.
+    /// Whether the sequential test, which is valid at any time, found a mismatch.
     pub alarm: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SampleRatioTest {
     pub p_value: f64,
-    /// Of the chi-squared test.
+    /// p-value of the chi-squared test, valid for a single look.
     pub single_look_p_value: f64,
 }
 
@@ -127,30 +127,30 @@ pub struct SampleRatioTest {
 pub struct MetricResults {
     #[serde(flatten)]
     pub metric: Metric,
-    /// In the order of the phase's variants.
+    /// Levels in the order of the phase's variants.
     pub levels: Vec<Level>,
-    /// Of each treatment with the control.
+    /// Comparison of each treatment with the control.
     pub comparisons: Vec<Comparison>,
-    /// Of all others together with the holdout.
+    /// Comparison of all other variants together with the holdout.
     pub holdout: Option<Comparison>,
-    /// Where values from before the exposures say something: the comparisons are adjusted for them.
+    /// Adjustment by values from before the exposures; `None` if they explain nothing.
     pub cuped: Option<Adjustment>,
 }
 
-/// A metric in one variant, as counted.
+/// Level of a metric in one variant, as counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = MetricLevel)]
 pub struct Level {
     pub variant: String,
     pub converted: u64,
-    /// The rate of a conversion.
+    /// Mean of the users' values, or the rate of a conversion.
     pub mean: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Adjustment {
     pub theta: f64,
-    /// Share of the variance that is taken away.
+    /// Share of the variance that the adjustment removes.
     pub variance_reduction: f64,
 }
 
@@ -158,14 +158,14 @@ pub struct Adjustment {
 pub struct Comparison {
     pub variant: String,
     pub verdict: Verdict,
-    /// Why there is nothing to compare yet.
+    /// Reason why a comparison is not possible yet.
     pub missing: Option<Missing>,
     #[serde(flatten)]
     pub effect: Option<Effect>,
 }
 
-/// Absent as a whole while something is missing. All intervals are corrected for the number of comparisons, and all but those under `single_look` hold however often
-/// one looks.
+/// Absent as a whole while a comparison is not possible. All intervals are corrected for the number of comparisons. All
+/// except those under `single_look` are valid at any number of looks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Effect {
     #[schema(required = false)]
@@ -174,27 +174,27 @@ pub struct Effect {
     pub interval: Interval,
     #[schema(required = false)]
     pub p_value: f64,
-    /// `None` where the mean of what it is compared with is too near zero.
+    /// Relative effect; `None` if the mean of the reference is too close to zero.
     pub relative: Option<Relative>,
     pub single_look: Option<SingleLook>,
-    /// How many users more of the whole experiment it takes to find `minimum_effect`. `None`: too many.
+    /// Number of further users of the whole experiment needed to find `minimum_effect`. `None`: too many.
     pub users_left: Option<u64>,
-    /// The time in which they come if as many come as did so far. `None` for a phase that has ended, too.
+    /// Seconds until these users have come, at the rate so far. `None` also for a phase that has ended.
     pub seconds_left: Option<u64>,
 }
 
-/// To the mean of what it is compared with.
+/// Effect relative to the mean of the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = RelativeEffect)]
 pub struct Relative {
     pub difference: f64,
     pub interval: Interval,
-    /// The smallest effect that these users show with the design's power.
+    /// Smallest effect that this number of users detects with the design's power.
     pub minimum_detectable_effect: f64,
 }
 
 impl Results {
-    /// `tallies`: one for each phase, the oldest first.
+    /// Computes the results. `tallies` has one entry per phase, oldest first.
     pub fn of(experiment: Experiment, tallies: &[Tally], conversions: Conversions) -> Self {
         let mut phases: Vec<_> =
             tallies.iter().map(|tally| phase::results(&experiment.design, tally)).collect();

@@ -1,4 +1,4 @@
-//! What is written to the tables of experiments, in either database.
+//! Writes to the tables of experiments in both databases.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::conversion::Reported;
 use super::design::Design;
 use super::exposure::{Exposure, Running};
 
-/// Rows of one statement.
+/// Maximum rows of one statement.
 const CHUNK_ROWS: usize = 10_000;
-/// Of Postgres's advisory locks.
+/// Key of the Postgres advisory lock that guards exposures.
 const EXPOSURES_LOCK: i64 = 0x666c_6167_6578_7000;
 const RUNNING: &str = "SELECT id, environment, flag_name, started_at, stopped_at FROM experiments";
 const DESIGNS: &str = "SELECT id, CAST(design AS TEXT) FROM experiments";
-/// The earlier of two exposures stays, and is crossed if they differ.
+/// Keeps the earlier of two exposures, and marks it as crossed if their variants differ.
 const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO UPDATE SET
         variant = CASE WHEN excluded.exposed_at < e.exposed_at
             OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
@@ -34,24 +34,24 @@ const CONVERT: &str = "INSERT INTO experiment_conversions
 
 type RunningRow = (i64, String, String, i64, Option<i64>);
 
-/// A connection within a transaction.
+/// Operations on a connection inside a transaction.
 pub(crate) trait Tables: Send {
-    /// From here to the end of the transaction, a statement that takes longer fails. (In SQLite none is limited.)
+    /// Limits the duration of each statement until the end of the transaction. SQLite has no limit.
     fn limit_statements(&mut self, limit: Duration)
     -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// From here to the end of the transaction nobody else exposes.
+    /// Prevents all others from writing exposures until the end of the transaction.
     fn hold_exposures(&mut self) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// All experiments there are, as what was evaluated while one ran may come after its end. None begins before the
-    /// end of the transaction.
+    /// Returns all experiments, also stopped ones: evaluations from while one ran may arrive after its end. No
+    /// experiment can start until the end of the transaction.
     fn running(&mut self) -> impl Future<Output = Result<Vec<Running>, DatabaseError>> + Send;
 
     fn designs(&mut self) -> impl Future<Output = Result<Vec<(i64, Design)>, DatabaseError>> + Send;
 
     fn expose(&mut self, exposures: &[Exposure]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// Each event once.
+    /// Stores conversions. An event that is already stored is skipped.
     fn convert(
         &mut self,
         conversions: &[(i64, &Reported)],
@@ -71,7 +71,7 @@ impl Tables for PgConnection {
     }
 
     async fn running(&mut self) -> Result<Vec<Running>, DatabaseError> {
-        // First the lock, then the look: an experiment that begins meanwhile is seen.
+        // The lock is taken before the query, so that an experiment that starts meanwhile is seen.
         let share = sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(EXPOSURES_LOCK);
         share.execute(&mut *self).await?;
         let rows: Vec<RunningRow> = sqlx::query_as(RUNNING).fetch_all(self).await?;
@@ -123,7 +123,7 @@ impl Tables for SqliteConnection {
         Ok(())
     }
 
-    /// There is one writer at a time.
+    /// SQLite has a single writer at a time.
     async fn hold_exposures(&mut self) -> Result<(), DatabaseError> {
         Ok(())
     }

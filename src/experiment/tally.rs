@@ -1,27 +1,27 @@
-//! What was counted of an experiment: all that its statistics need.
+//! Counts of an experiment, which are the input of its statistics.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// The counts of one phase.
+/// Counts of one phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     pub phase: Phase,
-    /// Up to when the rows were counted.
+    /// Time up to which the rows were counted.
     pub counted_at: DateTime<Utc>,
-    /// In the order of the phase's variants.
+    /// Counts in the order of the phase's variants.
     pub variants: Vec<VariantTally>,
 }
 
-/// As long as the flag's variants and their weights stay the same. Counts of different phases are kept apart.
+/// Period in which the flag's variants and weights stay the same. Counts of different phases are not mixed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// From 1 on.
+    /// Number of the phase, starting at 1.
     pub number: u32,
-    /// Of the flag.
+    /// First version of the flag in this phase.
     pub first_version: u64,
     pub started_at: DateTime<Utc>,
-    /// `None` while it runs.
+    /// End of the phase; `None` while it runs.
     pub ended_at: Option<DateTime<Utc>>,
     pub variants: Vec<Weighted>,
 }
@@ -29,24 +29,24 @@ pub struct Phase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Weighted {
     pub name: String,
-    /// `None` where the flag gives the variant different weights in different rules.
+    /// Weight of the variant; `None` if the flag's rules give it different weights.
     pub weight: Option<f64>,
 }
 
-/// The users of one variant.
+/// Counts of one variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VariantTally {
     pub variant: String,
-    /// Each counts once, in the phase's first variant that it saw.
+    /// Number of users. Each counts once, in the first of the phase's variants that the user saw.
     pub users: u64,
-    /// How many of them saw another variant later on.
+    /// Number of these users who later saw another variant.
     pub crossed: u64,
-    /// In the order of the design's metrics.
+    /// Samples in the order of the design's metrics.
     pub samples: Vec<Sample>,
 }
 
-/// Moments of a metric over all users of a variant. A user's value is 1 or 0 of a conversion, the sum of its values of
-/// a mean; the value before is the same of the window before the exposure.
+/// Moments of a metric over all users of a variant. A user's value is 1 or 0 for a conversion, and the sum of the
+/// user's values for a mean. The value before is the same for the window before the exposure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub users: u64,
@@ -56,6 +56,6 @@ pub struct Sample {
     pub sum_of_squares: f64,
     pub before_sum: f64,
     pub before_sum_of_squares: f64,
-    /// Sum of the products of both.
+    /// Sum of the products of a user's value and value before.
     pub product_sum: f64,
 }

@@ -1,4 +1,4 @@
-//! An experiment as somebody asks for it.
+//! Request to start or stop an experiment.
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -32,7 +32,7 @@ pub struct Wanted {
     window_hours: Option<u32>,
     confidence: Option<f64>,
     power: Option<f64>,
-    /// Absent: now.
+    /// Start of the experiment. `None`: now.
     pub started_at: Option<DateTime<Utc>>,
 }
 
@@ -46,17 +46,17 @@ struct WantedMetric {
     minimum_effect: Option<f64>,
 }
 
-/// The end of one, as somebody wants it.
+/// Request to stop an experiment.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ending {
     pub reason: Option<String>,
-    /// The variant that is the best.
+    /// The winning variant.
     pub winner: Option<String>,
 }
 
 impl Ending {
-    /// Nothing at all is fine.
+    /// Parses the body, which may be empty.
     pub fn read(body: &[u8]) -> Result<Self, Vec<Invalid>> {
         let ending: Self = if body.trim_ascii().is_empty() { Self::default() } else { read(body)? };
         let mut wrong = Vec::new();
@@ -76,7 +76,7 @@ impl Wanted {
         self.flag_name.as_deref().unwrap_or(&self.name)
     }
 
-    /// What does not make sense whatever the flag is.
+    /// Checks the request without knowing the flag.
     pub(super) fn check(&self, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Vec<Invalid> {
         let mut wrong = Vec::new();
         wrong.extend(check_text("hypothesis", &self.hypothesis));
@@ -117,7 +117,7 @@ impl Wanted {
         wrong
     }
 
-    /// The design, for a flag with these variants.
+    /// Builds the design for a flag with these variants.
     pub(super) fn design(self, variants: &[Weighted]) -> Result<Design, Vec<Invalid>> {
         let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         let is_known = |name: &Option<String>| name.as_deref().is_none_or(|name| names.contains(&name));
@@ -180,7 +180,7 @@ fn check_text(field: &str, text: &Option<String>) -> Option<Invalid> {
     is_wrong.then(|| Invalid::new(field, format!("expected at most {MAX_TEXT_BYTES} bytes, none of them 0")))
 }
 
-/// A missing or unknown member is known by its message only.
+/// Name of the invalid field. For a missing or unknown member the deserializer reports the name only in its message.
 fn field(path: &str, message: &str) -> String {
     let named = ["missing field `", "unknown field `"].iter().find_map(|start| message.strip_prefix(start));
     match (path, named.and_then(|rest| rest.split('`').next())) {

@@ -1,4 +1,4 @@
-//! One variant compared with another in one metric.
+//! Comparison of two variants in one metric.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,29 +8,30 @@ use crate::experiment::{Kind, Metric, Role, Sample};
 
 use super::{Effect, Relative, Verdict};
 
-/// In each variant. With fewer, a mean is not yet as normal as the intervals take it to be.
+/// Minimum users in each variant. With fewer, a mean is not close enough to a normal distribution for the intervals.
 const USERS_MIN: u64 = 100;
-/// In each variant, if there were no difference between them: so many must have converted, and, of a rate, so many must
-/// not. With fewer, variances are estimated from too little; the simulation shows it where few are treated.
+/// Minimum number of users in each variant who would have converted, and for a rate of users who would not have, if the
+/// variants were equal. With fewer, the variances are too uncertain. The simulation shows this for small treatment
+/// groups.
 const CONVERTED_MIN: f64 = 20.0;
 
-/// Why there is nothing to compare yet.
+/// Reason why a comparison is not possible yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// The phase does not have the variant to compare with.
     NoControl,
-    /// Fewer than 100 in a variant.
+    /// A variant has fewer than 100 users.
     TooFewUsers,
-    /// Fewer than 20 users would have converted in one of the variants, or, of a rate, would have not, if both were alike.
+    /// If both variants were equal, fewer than 20 users of one would have converted or, for a rate, would not have.
     TooFewConversions,
     /// All users have the same value.
     NoVariance,
-    /// A sum is no number.
+    /// A sum is not a finite number.
     NotFinite,
 }
 
-/// The comparisons that share one chance of a false positive: each has its part of it (Bonferroni).
+/// Comparisons that share one probability of a false positive, divided equally among them (Bonferroni correction).
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
     pub confidence: f64,
@@ -39,7 +40,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// A wrong finding in any treatment counts; of the metrics that decide, in any metric.
+    /// Builds the family. A false positive in any treatment counts, and for primary metrics in any of them.
     pub fn of(role: Role, confidence: f64, power: f64, treatments: usize, primaries: usize) -> Self {
         let metrics = if role == Role::Primary { primaries } else { 1 };
         Self { confidence, power, comparisons: (treatments * metrics).max(1) }
@@ -54,7 +55,8 @@ impl Family {
     }
 }
 
-/// Everything of an [`Effect`] but the time it takes; `users_left` counts users of these two variants.
+/// Compares two variants. Sets all of the [`Effect`] except the remaining time; `users_left` counts users of these two
+/// variants.
 pub fn compare(
     metric: &Metric,
     family: &Family,

@@ -1,4 +1,4 @@
-//! What may be concluded, and what not yet, in plain words.
+//! Conclusions from the results, as sentences.
 
 mod decision;
 
@@ -17,7 +17,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Conclusion {
     pub finding: Finding,
-    /// Something is wrong.
+    /// Whether the conclusion reports a problem.
     pub alarm: bool,
     pub metric: Option<String>,
     pub variant: Option<String>,
@@ -32,7 +32,7 @@ pub enum Finding {
     SampleRatioMismatch,
     SampleRatioUnknown,
     CrossedUsers,
-    /// What a treatment's metrics say together.
+    /// Conclusion from all metrics of a treatment.
     Decision,
     Treatment,
     Guardrail,
@@ -115,7 +115,8 @@ fn stopped(experiment: &Experiment) -> String {
     format!("Stopped{at}{reason}{}{winner}", if reason.ends_with('.') { "" } else { "." })
 }
 
-/// Of a treatment with the control, or without it of all others with the holdout.
+/// Conclusion from the comparison of a treatment with the control, or, without `control`, of all other variants with
+/// the holdout.
 fn conclusion(metric: &MetricResults, of: &Comparison, control: Option<&str>) -> Conclusion {
     let finding = match (control, metric.metric.role) {
         (None, _) => Finding::Holdout,
@@ -212,7 +213,7 @@ impl Words<'_> {
     }
 }
 
-/// The interval, relative where it can be.
+/// Difference and its interval, relative if possible.
 fn range(effect: &Effect) -> String {
     match effect.relative {
         Some(relative) => format!(

@@ -1,4 +1,4 @@
-//! The results of one phase.
+//! Results of one phase.
 
 use crate::experiment::statistics::{Cuped, Moments, moments, sample_ratio};
 use crate::experiment::{Design, Kind, Metric, Role, Sample, Tally, VariantTally};
@@ -9,9 +9,9 @@ use super::{
     VariantResults, Verdict,
 };
 
-/// Of experiments that are split as they should be, so many ever raise the alarm.
+/// Share of correctly split experiments that ever raise the sample ratio alarm.
 pub const SAMPLE_RATIO_ALPHA: f64 = 0.01;
-/// Above this share of users under two variants the comparison is no longer clean.
+/// Maximum share of users who saw two variants. Above it, the comparison is distorted.
 pub const CROSSED_SHARE_MAX: f64 = 0.01;
 
 pub fn results(design: &Design, tally: &Tally) -> PhaseResults {
@@ -54,7 +54,7 @@ impl<'c> Counted<'c> {
         self.tally.variants.iter().filter(move |variant| self.part(&variant.variant) == part)
     }
 
-    /// Each weight as a share of all. `None` where one of them is unknown.
+    /// Weights of the phase's variants. `None` if one of them is unknown.
     fn weights(&self) -> Option<Vec<f64>> {
         self.tally.phase.variants.iter().map(|variant| variant.weight).collect()
     }
@@ -136,7 +136,7 @@ impl<'c> Counted<'c> {
         Family::of(role, design.confidence, design.power, treatments, primaries)
     }
 
-    /// From users of the two variants to users of the experiment, and from them to time.
+    /// Converts the remaining users of two variants into users of the whole experiment and into time.
     fn comparison(
         &self,
         variant: &str,

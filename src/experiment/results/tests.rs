@@ -3,7 +3,7 @@ use chrono::{TimeDelta, TimeZone};
 use super::*;
 use crate::experiment::{Goal, Kind, Metric, Phase, Role, Sample, VariantTally, Weighted};
 
-/// Ten days, a purchase that decides, an amount, latency as guardrail; `holdout` keeps users out.
+/// An experiment with a primary metric (purchase), a secondary metric (amount) and a guardrail (errors).
 pub(crate) fn experiment(holdout: Option<&str>) -> Experiment {
     let metric = |name: &str, kind, goal, role| Metric {
         name: name.to_owned(),
@@ -43,7 +43,7 @@ fn start() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap()
 }
 
-/// Purchases and errors per thousand users; amounts are 10 for each purchase.
+/// Counts of a variant, with purchases and errors per thousand users. Each purchase has the amount 10.
 pub(crate) fn variant(name: &str, users: u64, purchases: u64, errors: u64) -> VariantTally {
     let converted = |per_thousand: u64| {
         let converted = users * per_thousand / 1_000;
@@ -209,7 +209,7 @@ fn what_was_before_makes_intervals_narrower() {
     let mut counted = tally(vec![variant("old", 5_000, 100, 20), variant("new", 5_000, 100, 20)]);
     let plain = results(std::slice::from_ref(&counted));
     for variant in &mut counted.variants {
-        // Four of five who bought did so before, and nobody else.
+        // Four of five buyers also bought before their exposure, and no one else did.
         let before = f64::from(400_u16);
         let amount = &mut variant.samples[1];
         (amount.before_sum, amount.before_sum_of_squares, amount.product_sum) =

@@ -1,4 +1,4 @@
-//! What an interval says about a metric.
+//! Verdict on a metric, derived from the interval of its difference.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,17 +11,17 @@ use crate::experiment::{Goal, Metric, Role};
 pub enum Verdict {
     Better,
     Worse,
-    /// Any difference is smaller than the metric's `minimum_effect`.
+    /// The interval excludes any difference as large as the metric's `minimum_effect`.
     NoEffect,
-    /// Of a guardrail: it became worse.
+    /// A guardrail became worse.
     Harmed,
-    /// Of a guardrail: if it became worse, then by less than `minimum_effect`.
+    /// A guardrail did not become worse by `minimum_effect` or more.
     SafeSoFar,
     NotKnownYet,
 }
 
 impl Verdict {
-    /// Of an absolute and a relative difference, each with its interval.
+    /// Derives the verdict from the intervals of the absolute and the relative difference.
     pub fn of(metric: &Metric, absolute: Interval, relative: Option<Interval>) -> Self {
         let (gain, loss) = match metric.goal {
             Goal::Increase => (absolute.is_above(0.0), absolute.is_below(0.0)),

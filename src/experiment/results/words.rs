@@ -1,4 +1,4 @@
-//! Numbers as one says them.
+//! Numbers and durations formatted for sentences.
 
 pub fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)

@@ -1,5 +1,5 @@
-//! Simulated experiments: how often the statistics are wrong, and how soon they are right. Users come day by day, and
-//! each day somebody looks. The same seed gives the same answer.
+//! Simulation of experiments: how often the statistics are wrong, and how soon they find an effect. Users arrive day by
+//! day, and the results are examined every day. The same seed gives the same result.
 
 mod population;
 mod run;
@@ -17,49 +17,49 @@ pub use population::Population;
 pub use run::{Outcome, run};
 pub use scenarios::{Scenario, all};
 
-/// Of every simulated experiment.
+/// Confidence level of every simulated experiment.
 pub const CONFIDENCE: f64 = 0.95;
 pub const POWER: f64 = 0.8;
 
-/// How many experiments of each kind, and how long.
+/// Number and duration of the simulated experiments.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Extent {
     pub runs: u32,
-    /// Each ends with a look.
+    /// Number of days. The results are examined at the end of each.
     pub days: u32,
     pub seed: u64,
 }
 
-/// Of all runs of a scenario; rates are shares of the runs.
+/// Rates over all runs of a scenario, as shares of the runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rates {
     pub name: String,
-    /// Of one experiment, in all variants.
+    /// Users of one experiment, in all variants.
     pub users: u64,
     pub effect: f64,
-    /// A look found a difference: without an effect a false positive.
+    /// Share of runs that found a difference on some day. Without an effect these are false positives.
     pub found: f64,
-    /// One of the looks' single-look p-values was below 5 %.
+    /// Share of runs in which a single-look p-value was below 5 % on some day.
     pub found_by_single_looks: f64,
-    /// Half of those that found it did so by then.
+    /// Day by which half of the runs that found a difference had found it.
     pub median_day: Option<u32>,
-    /// The truth was in the interval at each look.
+    /// Share of runs whose interval contained the true value on every day.
     pub covered: f64,
-    /// The same of the relative difference.
+    /// Share of runs whose relative interval contained the true value on every day.
     pub covered_relative: f64,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub struct SampleRatioRates {
-    /// Of the first of two variants with equal weights.
+    /// Share of users in the first of two variants with equal weights.
     pub share: f64,
     pub users: u64,
     pub alarms: f64,
-    /// A look's chi-squared p-value was below what raises the alarm.
+    /// Share of runs in which the chi-squared p-value was below the alarm's threshold on some day.
     pub alarms_of_single_looks: f64,
 }
 
-/// One scenario, its runs spread over the cores.
+/// Simulates one scenario, with its runs distributed over the cores.
 pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
     let kind = crc32fast::hash(scenario.name.as_bytes());
     let outcomes = on_all_cores(extent.runs, |number| {
@@ -80,7 +80,7 @@ pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
     }
 }
 
-/// Two variants of equal weight, whose users are split otherwise.
+/// Simulates two variants of equal weight whose users are split in another ratio.
 pub fn sample_ratio_rates(share_of_first: f64, users: u64, extent: &Extent) -> SampleRatioRates {
     let daily = users / u64::from(extent.days.max(1));
     let outcomes = on_all_cores(extent.runs, |number| {
@@ -103,7 +103,7 @@ pub fn sample_ratio_rates(share_of_first: f64, users: u64, extent: &Extent) -> S
     }
 }
 
-/// Runs of a seed have nothing to do with each other, nor do kinds of runs.
+/// Random generator of one run. Runs with different seeds, kinds or numbers are independent.
 fn random(seed: u64, kind: u64, number: u32) -> StdRng {
     let mut bytes = [0; 32];
     let words = [seed, kind, number.into(), 0].map(u64::to_le_bytes);

@@ -1,30 +1,30 @@
-//! Users, drawn.
+//! Random users for the simulation.
 
 use rand::Rng;
 use rand_distr::{Binomial, Distribution, Gamma, LogNormal};
 
 use crate::experiment::{Kind, Sample};
 
-/// What users do, whatever their variant.
+/// Behaviour of users, independent of their variant.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Population {
-    /// Users who convert, of all.
+    /// A share of the users converts at once.
     Rate(f64),
-    /// The same, but of those who have not converted yet and will, only `daily` do so on a day.
+    /// A share `rate` of the users converts, of whom a share `daily` of those still left does so each day.
     Late { rate: f64, daily: f64 },
-    /// Everybody has a value: a sum of two exponential ones.
+    /// Every user has a value: a sum of two exponentially distributed values.
     Mild,
-    /// A share `buying` has one: few of these are large, but hold much of the sum.
+    /// A share `buying` of the users has a log-normal value: few are large, but they make up much of the sum.
     Skewed { buying: f64, sigma: f64 },
-    /// Mild, and half of the value is what it was before.
+    /// Like `Mild`, where one of the two values is also the value before the exposure.
     Habit,
 }
 
-/// The users of a variant so far.
+/// Users of a variant so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arm {
     pub sample: Sample,
-    /// Will convert, but did not yet.
+    /// Users who will convert but have not done so yet.
     late: u64,
 }
 
@@ -36,7 +36,7 @@ impl Population {
         }
     }
 
-    /// Without an effect.
+    /// Mean of a user's value without an effect.
     pub fn mean(&self) -> f64 {
         match self {
             Self::Rate(rate) | Self::Late { rate, .. } => *rate,
@@ -45,7 +45,7 @@ impl Population {
         }
     }
 
-    /// A day's users into `arm`, each value larger by `effect`.
+    /// Adds a day's users to `arm`, with each value or rate increased by the share `effect`.
     pub fn day(&self, arm: &mut Arm, users: u64, effect: f64, random: &mut impl Rng) {
         arm.sample.users += users;
         match self {

@@ -1,4 +1,4 @@
-//! One simulated experiment.
+//! Simulation of one experiment.
 
 use rand::Rng;
 
@@ -11,14 +11,15 @@ use super::{CONFIDENCE, POWER, Scenario};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The first day whose look found a difference.
+    /// First day on which a difference was found.
     pub found_on: Option<u32>,
     pub found_by_single_look: bool,
     pub covered: bool,
     pub covered_relative: bool,
 }
 
-/// With a look at the end of each day. The first variant is the control, all others have the effect.
+/// Simulates one experiment and examines it at the end of each day. The first variant is the control; all others have
+/// the effect.
 pub fn run(scenario: &Scenario, days: u32, random: &mut impl Rng) -> Outcome {
     let metric = metric(scenario);
     let family = Family::of(Role::Primary, CONFIDENCE, POWER, scenario.shares.len() - 1, 1);
@@ -47,7 +48,7 @@ pub fn run(scenario: &Scenario, days: u32, random: &mut impl Rng) -> Outcome {
     outcome
 }
 
-/// A day's users, split by chance.
+/// Adds a day's users, split randomly.
 fn come(scenario: &Scenario, days: u64, arms: &mut [Arm], random: &mut impl Rng) {
     let (mut users, mut share_left) = (scenario.users / days, 1.0);
     for (at, (arm, share)) in arms.iter_mut().zip(scenario.shares).enumerate() {

@@ -1,4 +1,4 @@
-//! What is simulated.
+//! Scenarios of the simulation.
 
 use super::{CONFIDENCE, POWER, Population};
 use crate::experiment::Role;
@@ -7,14 +7,14 @@ use crate::experiment::statistics::{Difference, Moments, planning};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// Unique: it seeds the runs.
+    /// Unique name, which also seeds the runs.
     pub name: &'static str,
     pub population: Population,
-    /// Of the variants, the control first.
+    /// Shares of the variants, the control first.
     pub shares: &'static [f64],
-    /// Relative.
+    /// True effect, relative to the control.
     pub effect: f64,
-    /// Of one experiment, in all variants.
+    /// Users of one experiment, in all variants.
     pub users: u64,
 }
 
@@ -24,7 +24,7 @@ const MOST_TREATED: &[f64] = &[0.1, 0.9];
 const USERS: u64 = 60_000;
 const SKEWED: Population = Population::Skewed { buying: 0.1, sigma: 1.5 };
 
-/// Those without an effect first.
+/// Returns all scenarios, those without an effect first.
 pub fn all() -> Vec<Scenario> {
     let with = |name, population, shares, effect, users| Scenario { name, population, shares, effect, users };
     let rate = Population::Rate(0.1);
@@ -44,7 +44,7 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Users with which a relative effect on a metric of this mean is found with the power wanted.
+/// Number of users with which a relative effect on a metric of this mean is found with [`POWER`].
 fn planned(mean: f64, variances: [f64; 2], effect: f64) -> u64 {
     let [control, treatment] = variances.map(|variance| Moments { users: 1_000.0, mean, variance });
     let now = Difference::between(&control, &treatment);

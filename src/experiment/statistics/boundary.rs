@@ -1,13 +1,14 @@
-//! How far an estimate must be from zero when one looks all the time: the normal mixture of Waudby-Smith, Arbour,
-//! Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences" (Annals of
-//! Statistics 52(6), 2024, arXiv:2103.06476), theorem 2.2. GrowthBook's sequential testing is the same.
+//! Distance from zero that an estimate must have to be significant at any number of looks. Implements the normal
+//! mixture of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
+//! confidence sequences" (Annals of Statistics 52(6), 2024, arXiv:2103.06476), theorem 2.2. GrowthBook's sequential
+//! testing uses the same method.
 
-/// Users of both variants at which the intervals are narrowest, compared with what is possible at that number. With
-/// ten times as many they are a tenth wider than the best, with a tenth as many a quarter. It must not depend on what was counted:
-/// a boundary that is tuned to the data no longer holds.
+/// Number of users of both variants at which the intervals are closest to the narrowest possible. With ten times as
+/// many users they are a tenth wider than the best, with a tenth as many a quarter. The value must not depend on the
+/// counts: a boundary that is tuned to the data is not valid.
 pub const TUNED_FOR_USERS: f64 = 10_000.0;
 
-/// The boundary of one error probability.
+/// Boundary for one error probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Boundary {
     alpha: f64,
@@ -15,10 +16,10 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// `alpha`: the chance that the interval ever misses the truth.
+    /// Creates the boundary. `alpha` is the probability that the interval ever misses the true value.
     pub fn new(alpha: f64) -> Self {
         let twice = -2.0 * alpha.ln();
-        // The paper's approximate minimum (appendix B.2) of the width at a given number.
+        // Approximate minimum of the width at a given number of users, from the paper's appendix B.2.
         Self { alpha, rho_squared: (twice + (twice + 1.0).ln()) / TUNED_FOR_USERS }
     }
 
@@ -26,13 +27,13 @@ impl Boundary {
         self.alpha
     }
 
-    /// Half the interval, in standard errors of an estimate from so many users.
+    /// Half the width of the interval for this number of users, in standard errors of the estimate.
     pub fn half_width(&self, users: f64) -> f64 {
         let mixed = users * self.rho_squared;
         (2.0 * (mixed + 1.0) / mixed * ((mixed + 1.0).sqrt() / self.alpha).ln()).sqrt()
     }
 
-    /// The smallest error probability at which the interval, so tuned, leaves out zero.
+    /// Smallest error probability at which the interval, with this tuning, excludes zero.
     pub fn p_value(&self, z: f64, users: f64) -> f64 {
         let mixed = users * self.rho_squared;
         (0.5 * (mixed + 1.0).ln() - 0.5 * z * z * mixed / (mixed + 1.0)).exp().min(1.0)

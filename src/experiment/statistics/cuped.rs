@@ -1,22 +1,23 @@
-//! Less noise from what users did before: Deng, Xu, Kohavi and Walker, "Improving the sensitivity of online controlled
-//! experiments by utilizing pre-experiment data" (WSDM 2013).
+//! Variance reduction by values from before the exposure (CUPED): Deng, Xu, Kohavi and Walker, "Improving the
+//! sensitivity of online controlled experiments by utilizing pre-experiment data" (WSDM 2013).
 
 use super::moments::scatter;
 use super::{Moments, moments};
 use crate::experiment::{Kind, Sample};
 
-/// Each user's value, less `theta` times how far its value before is from the mean before.
+/// Adjustment of each user's value by `theta` times the distance of the value before from its mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cuped {
     kind: Kind,
     pub theta: f64,
-    /// Share of the variance that is taken away.
+    /// Share of the variance that the adjustment removes.
     pub variance_reduction: f64,
-    /// Over all variants: their means before differ by chance alone, and that chance is what is corrected.
+    /// Mean of the values before over all variants. The means of the variants differ only by chance, which the
+    /// adjustment corrects.
     before_mean: f64,
 }
 
-/// Sums of squared distances and their product, within one variant.
+/// Sums of squared deviations, and of their products, within one variant.
 struct Scatter {
     after: f64,
     before: f64,
@@ -24,7 +25,8 @@ struct Scatter {
 }
 
 impl Cuped {
-    /// One `theta` for all variants, from the differences within each. `None` where nothing before tells anything.
+    /// Computes one `theta` for all variants from the deviations within each. `None` if the values before explain
+    /// nothing.
     pub fn of<'s>(samples: impl IntoIterator<Item = &'s Sample> + Clone, kind: Kind) -> Option<Self> {
         let all = moments::together(samples.clone());
         let mut sum = Scatter { after: 0.0, before: 0.0, product: 0.0 };
@@ -38,7 +40,7 @@ impl Cuped {
         let variance_reduction = theta * sum.product / sum.after;
         let before_mean = all.before_sum / all.users as f64;
         let usable = theta.is_finite() && before_mean.is_finite() && variance_reduction > 0.0;
-        // More than all of it cannot be: the sums are not those of one set of users.
+        // More than the whole variance cannot be removed: such sums do not belong to one set of users.
         (usable && variance_reduction <= 1.0).then_some(Self { kind, theta, variance_reduction, before_mean })
     }
 
@@ -87,7 +89,8 @@ mod tests {
 
     #[test]
     fn what_was_before_explains_itself_away() {
-        // After is twice before, and one more in the second variant, whose users were busier before.
+        // The value after is twice the value before, plus one in the second variant, whose users had larger values
+        // before.
         let control = sample(&[(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)]);
         let treatment = sample(&[(2.0, 5.0), (3.0, 7.0), (4.0, 9.0)]);
         let cuped = Cuped::of([&control, &treatment], Kind::Mean).unwrap();

@@ -1,4 +1,4 @@
-//! Two variants compared.
+//! Difference between two variants.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use super::{Boundary, Moments, normal_p_value, normal_quantile};
 
-/// A control mean that is not so many standard errors away from zero is too uncertain to divide by.
+/// Minimum distance of the control mean from zero, in standard errors, for a relative difference. Closer to zero it is
+/// too uncertain to divide by.
 const CONTROL_FROM_ZERO_ERRORS: f64 = 8.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,14 +25,15 @@ pub struct Interval {
 /// Treatment minus control.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
-    /// Of both.
+    /// Users of both variants.
     pub users: f64,
     pub absolute: Estimate,
-    /// To the size of the control mean, by the delta method: its sign is that of the absolute one.
+    /// Difference relative to the absolute value of the control mean, by the delta method. It has the sign of the
+    /// absolute difference.
     pub relative: Option<Estimate>,
 }
 
-/// Valid for a single look at a time that was fixed before: not for deciding when to stop.
+/// Result of a test that is valid for a single look at a predetermined time, and not for deciding when to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SingleLook {
     pub interval: Interval,
@@ -53,14 +55,15 @@ impl Difference {
         Self { users: control.users + treatment.users, absolute: Estimate { value, error }, relative }
     }
 
-    /// Smallest error probability at which zero is left out, however often one looks.
+    /// Smallest error probability at which the interval excludes zero, at any number of looks.
     pub fn p_value(&self, boundary: &Boundary) -> f64 {
         boundary.p_value(self.absolute.value / self.absolute.error, self.users)
     }
 }
 
-/// Where few users are treated and the metric is skewed, their variance is estimated too small just when their mean is.
-/// So the error is never taken to be smaller than with one variance for all; with equal numbers these are the same.
+/// Factor that increases the standard error. With few treated users and a skewed metric, a low mean comes with an
+/// underestimated variance. Therefore the error is never smaller than with one pooled variance; for equal group sizes
+/// both are the same.
 fn caution(control: &Moments, treatment: &Moments) -> f64 {
     let freedom = control.users + treatment.users - 2.0;
     let one =
@@ -86,7 +89,7 @@ impl Interval {
     }
 }
 
-/// Welch's t-test.
+/// Welch's t-test. `None` if it is undefined, for example for constants.
 pub fn welch(control: &Moments, treatment: &Moments, alpha: f64) -> Option<SingleLook> {
     let value = treatment.mean - control.mean;
     let error = (control.error_squared() + treatment.error_squared()).sqrt();
@@ -97,7 +100,8 @@ pub fn welch(control: &Moments, treatment: &Moments, alpha: f64) -> Option<Singl
     Some(SingleLook { interval, p_value: (2.0 * t.sf((value / error).abs())).min(1.0) })
 }
 
-/// The z-test of two rates: pooled for the p-value, since they are equal where it is asked; not pooled for the interval.
+/// z-test of two rates: pooled for the p-value, whose hypothesis is that they are equal, and not pooled for the
+/// interval. `None` if it is undefined.
 pub fn two_rates(control: &Moments, treatment: &Moments, alpha: f64) -> Option<SingleLook> {
     let spread = |rate: f64| rate * (1.0 - rate);
     let users = control.users + treatment.users;

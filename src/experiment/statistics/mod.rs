@@ -1,10 +1,10 @@
-//! The statistics of experiments: pure functions of what was counted. docs/experiments.md tells what they mean.
+//! Statistics of experiments as pure functions of the counts. docs/experiments.md explains their meaning.
 //!
-//! - [`boundary`]: how far apart two means must be when one looks all the time.
-//! - [`difference`]: two variants compared, and the tests for one look.
-//! - [`cuped`]: the same with less noise, where values from before the exposure are known.
-//! - [`planning`]: how small an effect can be found, and how many users more it takes.
-//! - [`sample_ratio`]: whether the users were split as they should have been.
+//! - [`boundary`]: how far apart two means must be to differ significantly at any number of looks.
+//! - [`difference`]: the difference between two variants, and the tests for a single look.
+//! - [`cuped`]: variance reduction by values from before the exposure.
+//! - [`planning`]: the detectable effect, and the number of users needed.
+//! - [`sample_ratio`]: whether the users were split according to the weights.
 
 pub mod boundary;
 pub mod cuped;
@@ -20,12 +20,12 @@ pub use moments::Moments;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// What a standard normal variable is at most with this probability.
+/// Quantile of the standard normal distribution.
 pub(crate) fn normal_quantile(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(probability)
 }
 
-/// Two-sided.
+/// Two-sided p-value of a standard normal value.
 pub(crate) fn normal_p_value(z: f64) -> f64 {
     (2.0 * Normal::standard().sf(z.abs())).min(1.0)
 }

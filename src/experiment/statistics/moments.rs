@@ -2,10 +2,10 @@
 
 use crate::experiment::{Kind, Sample};
 
-/// A variance below this share of the mean square is the rounding of sums, not a difference between users.
+/// Variances below this share of the mean square are rounding errors of the sums, and count as zero.
 const ROUNDING: f64 = 1e-10;
 
-/// What every formula here is made of.
+/// Number of users, mean and variance: the input of all tests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moments {
     pub users: f64,
@@ -14,7 +14,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// `None` without users, and where a sum is no number.
+    /// Computes the moments. `None` without users, or if a sum is not finite.
     pub fn of(sample: &Sample, kind: Kind) -> Option<Self> {
         let users = sample.users as f64;
         let (sum, squares) = match kind {
@@ -33,19 +33,19 @@ impl Moments {
         (self.users > 0.0 && self.mean.is_finite() && self.variance.is_finite()).then_some(self)
     }
 
-    /// Of the mean, squared.
+    /// Squared standard error of the mean.
     pub fn error_squared(&self) -> f64 {
         self.variance / self.users
     }
 }
 
-/// Sum of the products of two values' distances from their means.
+/// Sum of the products of two values' deviations from their means.
 pub(super) fn scatter(users: f64, sum: f64, other_sum: f64, product_sum: f64) -> f64 {
     let scatter = product_sum - sum * other_sum / users;
     if scatter.abs() <= ROUNDING * product_sum.abs() { 0.0 } else { scatter }
 }
 
-/// Several variants as if they were one.
+/// Merges the samples of several variants.
 pub fn together<'s>(samples: impl IntoIterator<Item = &'s Sample>) -> Sample {
     samples.into_iter().fold(Sample::default(), |all, one| Sample {
         users: all.users + one.users,

@@ -1,17 +1,18 @@
-//! How small an effect can be found, and how many users that takes.
+//! Detectable effects, and numbers of users needed.
 
 use super::{Boundary, Estimate, normal_quantile};
 
-/// More than can ever come.
+/// Upper bound of the search, more users than any experiment has.
 const USERS_MAX: u64 = 1_000_000_000_000;
 
-/// The smallest true difference that one look with these users finds with the given power. Looks before may find it
-/// earlier: the power of all together is higher.
+/// Smallest true difference that a single look with these users finds with the given power. With earlier looks the
+/// overall power is higher.
 pub fn detectable(difference: &Estimate, users: f64, boundary: &Boundary, power: f64) -> f64 {
     (boundary.half_width(users) + normal_quantile(power)) * difference.error
 }
 
-/// Users of both variants, in the proportion they have now, with which `effect` can be found. `None` if it is too many.
+/// Users of both variants, in their current proportion, needed to find `effect`. `None` if it is more than the upper
+/// bound.
 pub fn users_needed(
     difference: &Estimate,
     users: f64,
@@ -27,7 +28,7 @@ pub fn users_needed(
     if !found(USERS_MAX) {
         return None;
     }
-    // The width falls with the number, so the answer lies between what is too few and what is enough.
+    // The width decreases with the number of users, so a binary search finds the smallest sufficient number.
     let (mut too_few, mut enough) = (0, USERS_MAX);
     while enough - too_few > 1 {
         let middle = u64::midpoint(too_few, enough);

@@ -1,25 +1,25 @@
-//! Whether users were split as the weights say. If not, something loses or adds users of one variant, and the variants
-//! can no longer be compared.
+//! Sample ratio test: whether users were split according to the weights. If not, something loses or adds users of one
+//! variant, and the variants cannot be compared.
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 use statrs::function::gamma::ln_gamma;
 
-/// The prior is worth so many users who split as they should: then small deviations are found among tens of thousands,
-/// and large ones among a thousand.
+/// Weight of the prior, in users split as expected. With this value the test finds small deviations among tens of
+/// thousands of users and large ones among a thousand.
 const PRIOR_USERS: f64 = 1_000.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
     pub chi_squared: f64,
-    /// Of the chi-squared test: for a single look.
+    /// p-value of the chi-squared test, valid for a single look.
     pub single_look_p_value: f64,
-    /// However often one looks: the sequential multinomial test of Lindon and Malek, "Anytime-valid inference for
-    /// multinomial count data" (NeurIPS 2022, arXiv:2011.03567).
+    /// p-value that is valid at any number of looks: the sequential multinomial test of Lindon and Malek,
+    /// "Anytime-valid inference for multinomial count data" (NeurIPS 2022, arXiv:2011.03567).
     pub p_value: f64,
 }
 
-/// `users` against `weights`, in the same order. `None` where there is nothing to compare: no users, fewer than two
-/// variants with a weight, or weights that are no weights.
+/// Tests `users` against `weights`, in the same order. `None` if there is nothing to compare: no users, fewer than two
+/// variants with a positive weight, or an invalid weight.
 pub fn fit(users: &[u64], weights: &[f64]) -> Option<Fit> {
     let total_weight: f64 = weights.iter().sum();
     let total: u64 = users.iter().sum();

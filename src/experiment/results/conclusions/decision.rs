@@ -1,4 +1,4 @@
-//! What all metrics of a treatment say together.
+//! Decision from all metrics of a treatment.
 
 use crate::experiment::Role;
 
