@@ -1,4 +1,4 @@
-//! What `evaluate` and `request` ask: one body, in the format of the requests topic, from the command line.
+//! The request body that `evaluate` and `request` build from the command line, in the format of the requests topic.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,32 @@ use super::UsageError;
 /// The options that both commands share.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
-    /// User (the targeting key)
+    /// User id (the targeting key)
     #[arg(long)]
     pub user: Option<String>,
-    /// Session
+    /// Session id
     #[arg(long)]
     pub session: Option<String>,
-    /// Context, a JSON object
+    /// Evaluation context, a JSON object
     #[arg(long, value_name = "JSON")]
     pub context: Option<String>,
-    /// Default value; its type is the type asked for. With several flags: once for all, or once per flag, in order
+    /// Default value; its type is the requested type. With several flags: one for all, or one per flag, in order
     #[arg(long = "default", value_name = "JSON")]
     pub defaults: Vec<String>,
-    /// Type asked for, whatever the default: boolean, string, integer, float, number or object
+    /// Requested type, regardless of the default's type: boolean, string, integer, float, number or object
     #[arg(long, value_name = "TYPE")]
     pub value_type: Option<String>,
 }
 
 impl Options {
-    /// Whether nothing says which type is asked for.
+    /// Whether neither a default nor a type is given, so that the flag's own type is requested.
     pub fn asks_for_own_type(&self) -> bool {
         self.defaults.is_empty() && self.value_type.is_none()
     }
 }
 
-/// The body of a request. Context and defaults stand in it as they were given, digit by digit and member by member:
-/// evaluation sees how they are written.
+/// The body of a request. Context and defaults are sent exactly as given, because their notation matters for
+/// evaluation: the digits of numbers and the order of members.
 #[derive(Debug, Clone, Default)]
 pub struct Body {
     members: Vec<(&'static str, Box<RawValue>)>,
@@ -63,7 +63,7 @@ impl Serialize for Body {
     }
 }
 
-/// The request for `flags`. An error that the service would report is reported before anything is sent.
+/// Builds the request for `flags`. An error that the service would report is reported before anything is sent.
 pub fn body(flags: &[String], options: &Options, environment: &str) -> Result<Body, UsageError> {
     let mut body = Body::default();
     let defaults = defaults(flags.len(), options)?;
@@ -107,7 +107,7 @@ fn defaults(flags: usize, options: &Options) -> Result<Vec<Box<RawValue>>, Usage
     }
 }
 
-/// A default is JSON. Where a string is asked for, a text that is no JSON is the string itself.
+/// Parses a default as JSON. If a string is requested, text that is not JSON is the string itself.
 fn default(text: &str, is_string: bool) -> Result<Box<RawValue>, UsageError> {
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
@@ -118,7 +118,7 @@ fn default(text: &str, is_string: bool) -> Result<Box<RawValue>, UsageError> {
     }
 }
 
-/// The context as it is written.
+/// The context exactly as given. An error unless it is a JSON object.
 pub fn context(text: &str) -> Result<Box<RawValue>, UsageError> {
     let value: Option<Box<RawValue>> = serde_json::from_str(text).ok();
     value.filter(|value| value.get().starts_with('{')).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! `flagstream audit`: what the audit trail's hash chains say about it.
+//! `flagstream audit`: verification of the audit trail by its hash chains.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,27 +16,28 @@ use super::progress::watched;
 use super::{Global, Output, UsageError, database, moment, print};
 
 const BAR: &str = "{wide_bar} {percent:>3} %  {pos} of {len} blocks  {elapsed_precise}";
-/// Most problems that are printed as text; `--output json` has more.
+/// Maximum number of problems printed as text; `--output json` contains more.
 const SHOWN_MAX: usize = 50;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check that no evaluation and no entry of the change logs was changed, added or removed
     ///
-    /// Compares the rows in Postgres with their hash chains, and the chains with the signed checkpoints in Kafka. Exit code 1 if anything
-    /// differs.
+    /// Compares the rows in Postgres with their hash chains, and the chains with the signed checkpoints in Kafka. Exit
+    /// code 1 if anything differs.
     Verify(VerifyArgs),
 }
 
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Compare only rows written at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 2h
+    /// Compare only rows written at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or a relative time such as 2h
+    /// (ago)
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     from: Option<DateTime<Utc>>,
     /// Compare only rows written before this time
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     to: Option<DateTime<Utc>>,
-    /// Do not read the checkpoints in Kafka; a chain that was rewritten as a whole is then not noticed
+    /// Do not read the checkpoints in Kafka; a chain that was rewritten as a whole is then not detected
     #[arg(long)]
     without_kafka: bool,
 }

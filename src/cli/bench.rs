@@ -1,4 +1,4 @@
-//! `flagstream bench`: the load tool behind docs/benchmarks.md.
+//! `flagstream bench`: the load tool. docs/benchmarks.md describes the benchmarks.
 
 use std::process::ExitCode;
 
@@ -16,27 +16,27 @@ use super::{Global, Output};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Throughput of a backlog through the whole pipeline on real Kafka, beside a bare loop
+    /// Throughput of a backlog through the whole pipeline on a real Kafka, compared with a minimal loop
     Stream(StreamArgs),
-    /// Time from a request's timestamp to its result at a steady rate, beside a bare loop
+    /// Time from a request's timestamp to its result at a steady rate, compared with a minimal loop
     Latency(LatencyArgs),
-    /// The audit sink on real Kafka and Postgres, beside a raw COPY of the same rows
+    /// Throughput of the audit sink on a real Kafka and Postgres, compared with a COPY of the same rows
     Sink(SinkArgs),
-    /// Recorded evaluations evaluated again, beside a bare COPY of the same rows
+    /// Throughput of a replay of recorded evaluations, compared with a COPY of the same rows
     Replay(ReplayArgs),
-    /// The warm view: values written to Redis beside plain SETs, and one changed flag among many keys
+    /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
     Warm(WarmArgs),
-    /// What Redis in trouble costs evaluation and the audit trail, beside none at all
+    /// Effect of Redis outages on evaluation and the audit trail, compared with no outage
     Trouble(TroubleArgs),
-    /// Answers per CPU second over HTTP, everything published (and audited, with a database), beside the same server
-    /// answering a fixed body and beside Unleash Edge
+    /// Answers per CPU second over HTTP with all events published (and audited, with a database), compared with the
+    /// same server returning a fixed body and with Unleash Edge
     Http(HttpArgs),
-    /// The edge API of a running service under short questions, while flags change; fails unless most answers are hits,
-    /// and quick
+    /// Edge API of a running service under short requests while flags change; fails unless most answers are cache hits
+    /// with low latency
     Edge(EdgeArgs),
-    /// Memory of the server for each idle listener of changes
+    /// Server memory per idle change stream
     Listeners(ListenersArgs),
-    /// The server that `http` and `listeners` measure
+    /// The server process that `http` and `listeners` measure
     #[command(hide = true)]
     HttpServer(ServerArgs),
 }

@@ -1,4 +1,4 @@
-//! `flagstream config`: the configuration in force, and what can be configured.
+//! `flagstream config`: the configuration in force, and all settings.
 
 use std::process::ExitCode;
 
@@ -8,9 +8,9 @@ use super::{Global, Output, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Every setting, secrets masked, and where its value came from
+    /// Show every setting with its value and the value's origin; secrets are masked
     Show,
-    /// The table of settings in docs/operations.md
+    /// Print the table of settings in docs/operations.md
     #[command(hide = true)]
     Table,
 }
@@ -41,7 +41,7 @@ fn table(settings: &[SettingInForce]) -> String {
     let value = |setting: &SettingInForce| setting.value.clone().unwrap_or_else(|| "-".to_owned());
     let width = |column: fn(&SettingInForce) -> usize| settings.iter().map(column).max().unwrap_or(0);
     let path_width = width(|setting| setting.path.chars().count());
-    // A long value moves its own line, not the whole column.
+    // A long value shifts its own line, not the whole column.
     let value_width =
         width(|setting| setting.value.as_ref().map_or(1, |value| value.chars().count())).min(40);
     let lines: Vec<_> = settings

@@ -1,11 +1,11 @@
-//! The database of a command that reads what `run` or `dev` wrote.
+//! Opens the database for commands that read what `run` or `dev` wrote.
 
 use anyhow::{Context, anyhow};
 
 use crate::config::Secret;
 use crate::database::{Database, DatabaseError, Trouble};
 
-/// Opens the database, and says so if there is none or it has no tables. Nothing is created.
+/// Opens the database. An error if it does not exist or has no tables; nothing is created.
 pub async fn open(url: &Secret, name: &str) -> anyhow::Result<Database> {
     let database = Database::open_existing(url, name).map_err(|error| match error {
         DatabaseError::NoFile(_) => {
@@ -18,7 +18,7 @@ pub async fn open(url: &Secret, name: &str) -> anyhow::Result<Database> {
         Ok(false) => Err(anyhow!(
             "{database} has no flagstream tables: run `flagstream migrate`, or check DATABASE_URL"
         )),
-        // Another user may own that table; what is really asked for is another question.
+        // Another user may own that table. The command may succeed without reading it.
         Err(error) if error.trouble() != Trouble::Unreachable => Ok(database),
         Err(error) => Err(error).with_context(|| database.to_string()),
     }

@@ -1,4 +1,4 @@
-//! `flagstream dead-letters`: what was refused, and sending it again.
+//! `flagstream dead-letters`: lists and replays rejected records.
 
 mod body;
 mod edit;
@@ -17,11 +17,11 @@ use self::select::Selection;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List dead letters, a line each
+    /// List dead letters, one per line
     List(ListArgs),
-    /// Show one of them, whole
+    /// Show one dead letter completely
     Show(show::Args),
-    /// Send them to the topic that they came from again
+    /// Send dead letters to their original topics again
     Replay(replay::Args),
 }
 

@@ -1,4 +1,4 @@
-//! Records in Avro, with their JSON in its place.
+//! Replaces the Avro values of records by JSON.
 
 use rdkafka::Message;
 use rdkafka::message::OwnedMessage;
@@ -8,19 +8,19 @@ use crate::config::{Config, InputFormat};
 use crate::message::avro::Subject;
 use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry};
 
-/// Reads messages of any kind. It blocks.
+/// Reads messages of any kind. Its methods block.
 #[derive(Debug)]
 pub struct Decoder(Reader);
 
 impl Decoder {
-    /// Within a runtime.
+    /// Must be called within a Tokio runtime.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let registry =
             SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
         Ok(Self(Reader::new(registry, Subject::ANY, InputFormat::Auto)))
     }
 
-    /// What cannot be read stays as it is.
+    /// Decodes the record's value. A record that cannot be decoded is returned unchanged.
     pub fn decode(&mut self, record: OwnedMessage) -> OwnedMessage {
         let Some(json) = record.payload().and_then(|payload| self.json(payload)) else { return record };
         OwnedMessage::new(
@@ -34,7 +34,7 @@ impl Decoder {
         )
     }
 
-    /// The JSON of what is in Avro, if it can be read.
+    /// The JSON of an Avro payload; `None` if it cannot be decoded or is empty.
     pub fn json(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         if let Err(unread) = self.0.read(payload, &mut text, MAX_EVENT_BYTES) {

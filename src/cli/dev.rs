@@ -21,13 +21,13 @@ use crate::shutdown::{Shutdown, StopSignals};
 use super::decode::Decoder;
 use super::{Global, Output, UsageError, print, render};
 
-/// How late a stop may be noticed.
+/// Interval of the checks for a shutdown.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file of flags in the format of Unleash's client API, reloaded when it changes (default: sample flags,
-    /// written to the state folder)
+    /// A file of flags in the format of Unleash's client API, reloaded when it changes (default: sample flags, written
+    /// to the state folder)
     #[arg(long, value_name = "FILE")]
     pub flags: Option<PathBuf>,
     /// Use this Kafka instead of the embedded broker; missing topics are created
@@ -44,7 +44,7 @@ pub struct Args {
     pub quiet: bool,
 }
 
-/// What is being served, for what is printed.
+/// Information for the start banner.
 #[derive(Debug)]
 struct Scene<'s> {
     flags: &'s Path,
@@ -74,7 +74,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         }
     };
     let config = Arc::new(config);
-    // Before anything of a former run is touched: that may be running still.
+    // Before the state folder is changed, because another `dev` may still be running there.
     let mut env = DevEnv::claim(&config.state_dir)?;
     let flags = flag_file(args.flags.clone(), &config.state_dir)?;
     let keeping = prepare_broker(broker.as_ref(), &config).await?;
@@ -108,7 +108,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     ran.map(|()| ExitCode::SUCCESS)
 }
 
-/// The named environments or the usual ones, and the default one in any case.
+/// The named or the usual environments, and always the default one.
 fn environments(named: &[String], config: &Config) -> Result<Vec<String>, UsageError> {
     let usual = || dev::ENVIRONMENTS.map(str::to_owned).to_vec();
     let named = if named.is_empty() { usual() } else { named.to_vec() };
@@ -123,7 +123,7 @@ fn environments(named: &[String], config: &Config) -> Result<Vec<String>, UsageE
     Ok(environments)
 }
 
-/// Makes the topics. With the embedded broker also what the last run kept is produced again.
+/// Creates the topics. With the embedded broker, the records of the last run are restored too.
 async fn prepare_broker(broker: Option<&Broker>, config: &Arc<Config>) -> anyhow::Result<Option<KeptFile>> {
     let Some(broker) = broker else {
         let reports = topics::Topics::new(config)?.apply().await?;
@@ -150,7 +150,7 @@ fn keep(kept: KeptFile, parts: &Parts) -> JoinHandle<()> {
     })
 }
 
-/// From the first flag to Ctrl-C.
+/// Runs from the first loaded flag until a stop signal.
 async fn serve(
     args: &Args,
     output: Output,
@@ -193,12 +193,12 @@ fn flag_file(given: Option<PathBuf>, state_dir: &Path) -> anyhow::Result<PathBuf
         let written = sample::write(state_dir);
         return written.with_context(|| format!("sample flags cannot be written to {}", state_dir.display()));
     };
-    // A file that changes later may be bad for a while; one that is bad from the start is a mistake.
+    // A file that becomes invalid later is retried, but one that is invalid at the start is an error.
     crate::flag_file::load(&path, "").map_err(|error| UsageError(format!("--flags {error}")))?;
     Ok(path)
 }
 
-/// What other commands need to know, as they read it from the environment.
+/// The environment variables for other commands.
 fn variables(config: &Config) -> Vec<(&'static str, String)> {
     let mut variables = vec![
         ("KAFKA_BOOTSTRAP_SERVERS", config.kafka.bootstrap_servers.clone()),
@@ -211,7 +211,7 @@ fn variables(config: &Config) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// Of a database that other processes can open too.
+/// The URL of the database, unless it is in memory and cannot be opened by other processes.
 fn database_url(config: &Config) -> Option<&str> {
     let url = config.database.url.as_ref().map(|url| url.expose());
     url.filter(|url| !url.contains(":memory:"))
@@ -250,7 +250,7 @@ fn banner(config: &Config, scene: &Scene<'_>) -> Vec<String> {
     ]
 }
 
-/// Prints what is evaluated and what changes, until `shutdown`. A closed stdout ends the printing alone.
+/// Prints evaluations and flag changes until `shutdown`. If stdout is closed, only the printing ends.
 fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow::Result<()> {
     let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
     let mut decoder = Decoder::open(config)?;

@@ -1,4 +1,4 @@
-//! `flagstream doctor`: checks everything that a deployment needs, and says what to do.
+//! `flagstream doctor`: checks everything that a deployment needs, and advises how to fix problems.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use crate::doctor::{self, Finding, State};
 
 use super::{Global, Output, print, render};
 
-/// Exit code 1 if anything is wrong.
+/// Runs all checks. Exit code 1 if any of them fails.
 pub async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let findings = doctor::look(&config).await;

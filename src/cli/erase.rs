@@ -1,4 +1,4 @@
-//! `flagstream erase`: removes or anonymises what is kept of a user.
+//! `flagstream erase`: removes or anonymises the data stored about a user.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -17,38 +17,38 @@ use crate::warm;
 
 use super::{Global, Output, UsageError, database, print};
 
-/// Longest user id that is read from a file.
+/// Maximum length of a user id that is read from a file, in bytes.
 const USER_MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("who").required(true).args(["user", "user_file"]))]
 pub struct Args {
-    /// The user's id, as services send it
+    /// User id, as services send it
     #[arg(long, value_name = "ID")]
     pub user: Option<String>,
-    /// Read the user's id from this file, `-` for standard input: an option's value can be seen by other processes and stays in the
-    /// shell's history
+    /// Read the user id from this file, or from standard input with `-`. An option's value is visible to other
+    /// processes and stays in the shell's history
     #[arg(long, value_name = "FILE")]
     pub user_file: Option<PathBuf>,
-    /// Keep the evaluations, without anything that tells whose they are
+    /// Keep the evaluations, but remove everything that identifies the user
     #[arg(long)]
     pub anonymise: bool,
-    /// Why, for the change log: the number of a request, for example. Do not name the user here
+    /// Reason for the change log, for example the number of a request. Do not name the user here
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
 
-/// How much was erased, by place, and where the user may still be.
+/// Number of erased items per storage, and storages that may still contain data about the user.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
     database: erase::Report,
-    /// Keys in Redis.
+    /// Number of keys removed from Redis.
     keys: u64,
     kept: Vec<Kept>,
 }
 
-/// A place that was not changed.
+/// A storage that this command did not change.
 #[derive(Debug, Serialize)]
 struct Kept {
     place: String,
@@ -118,7 +118,7 @@ async fn keys(config: &Config, users: &[String]) -> anyhow::Result<u64> {
     Ok(erased)
 }
 
-/// Where this command does not reach, and what ends it there.
+/// Storages that this command does not change, each with what removes the data there.
 fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
     let topics = &config.topics;
     let days = |time: std::time::Duration| time.as_secs() / 86_400;
@@ -184,13 +184,14 @@ fn text(args: &Args, report: &Report) -> Vec<String> {
     lines
 }
 
-/// The texts that a user's id is written as: itself, and its hash, whatever the setting was at the time.
+/// The forms in which a user id is stored: unchanged, and hashed if a key is configured, because the setting may have
+/// changed.
 fn written_as(config: &Config, user: &str) -> Vec<String> {
     let hashed = config.privacy.hash_key.as_ref().and_then(|_| {
         let mut privacy = config.privacy.clone();
         privacy.hash_user_ids = true;
         Some(Privacy::of(&privacy)?.user(Cow::Borrowed(user)).into_owned())
     });
-    // As rows hold it.
+    // The database cannot store NUL, so rows contain the replacement character instead.
     [Some(user.replace('\0', "\u{FFFD}")), hashed].into_iter().flatten().collect()
 }

@@ -1,6 +1,6 @@
-//! `flagstream evaluate`: asks a running service, or evaluates a flag of a file as the service would.
+//! `flagstream evaluate`: evaluates a flag in a running service, or from a file with the same result.
 //!
-//! Without a default and a type the flag's own type is asked for. Exit code 1 where the reason is `ERROR`.
+//! Without a default and a type, the flag's own type is used. Exit code 1 if the reason is `ERROR`.
 
 mod own_type;
 
@@ -34,7 +34,7 @@ pub struct Args {
     /// Environment (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
     pub environment: Option<String>,
-    /// A file of flags in the format of Unleash's client API, evaluated here
+    /// Evaluate the flags of this file locally, in the format of Unleash's client API
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub flags: Option<PathBuf>,
     #[command(flatten)]
@@ -72,7 +72,7 @@ fn is_error(result: &str) -> bool {
     result.get("reason").and_then(Value::as_str) == Some(Reason::Error.as_str())
 }
 
-/// The answer of a running service, as it gave it.
+/// The unchanged answer of a running service.
 async fn ask_service(args: &Args, config: &Config, body: &ask::Body) -> anyhow::Result<String> {
     let service = Service::new(&args.service, config)?;
     if args.options.asks_for_own_type() {
@@ -108,7 +108,7 @@ fn evaluate(
     Ok(result(flag, &request, &answer))
 }
 
-/// The members of an event that are the result, as JSON.
+/// The result as JSON, with the same members as in an event.
 fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
     let mut out = b"{\"flag_name\":".to_vec();
     write_string(&mut out, flag);
@@ -119,7 +119,7 @@ fn result(flag: &str, request: &Request<'_>, answer: &Answer<'_>) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The value of a result as it is written. A flag of a file has its value as events do, with a typed value beside it.
+/// The value of a result, exactly as written. A local evaluation has a typed value beside the value, as events do.
 #[derive(Deserialize)]
 struct Answered<'a> {
     #[serde(borrow)]

@@ -1,4 +1,4 @@
-//! `flagstream experiments`: what is asked of users, at a running service, and what they answered.
+//! `flagstream experiments`: manages the experiments of a running service and shows their results.
 
 mod bars;
 mod change;
@@ -21,17 +21,17 @@ use super::service::{Options, Service};
 pub enum Command {
     /// List experiments
     List(list::ListArgs),
-    /// Show what an experiment has found so far, and what may be concluded from it
+    /// Show the results of an experiment so far, and the conclusions that they allow
     Show(show::ShowArgs),
-    /// Start an experiment that a file describes
+    /// Start the experiment described by a file
     Create(change::CreateArgs),
     /// End an experiment; its results stay
     Stop(change::StopArgs),
-    /// Simulate experiments, to see how often the statistics are wrong
+    /// Simulate experiments, to measure the error rate of the statistics
     Simulate(simulate::SimulateArgs),
 }
 
-/// Where an experiment is.
+/// The environment and the service of an experiment.
 #[derive(Debug, clap::Args)]
 struct PlaceArgs {
     /// Environment (default: UNLEASH_ENVIRONMENT)
@@ -56,7 +56,7 @@ impl PlaceArgs {
         Service::new(&self.service, config)
     }
 
-    /// `rest` is empty, or begins with a slash.
+    /// The path of an API call. `rest` is empty, or begins with a slash.
     fn path(&self, rest: &str, config: &Config) -> String {
         format!("/api/v1/experiments{rest}?environment={}", segment(self.environment(config)))
     }

@@ -1,4 +1,4 @@
-//! `flagstream flags`: what is done with flags, at a running service.
+//! `flagstream flags`: manages the flags of a running service.
 
 mod apply;
 mod export;
@@ -13,19 +13,19 @@ use super::Global;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Switch a flag off for everybody, whatever Unleash says, until it is restored
+    /// Disable a flag for all users, whatever Unleash returns, until it is restored
     Kill(kill::KillArgs),
-    /// Bring a killed flag back
+    /// Remove the kill switch of a flag
     Restore(kill::RestoreArgs),
-    /// List flags that are expired, never evaluated, always on, or nobody's
+    /// List flags that are expired, never evaluated, always on, or without an owner
     Stale(review::StaleArgs),
-    /// List, or remove, local flags that were archived long ago
+    /// List or remove local flags that were archived long ago
     Cleanup(review::CleanupArgs),
     /// Apply flag files to a running service
     Apply(apply::ApplyArgs),
-    /// Show what `apply` would change; exit code 1 if that is anything
+    /// Show what `apply` would change; exit code 1 if there are changes
     Diff(apply::DiffArgs),
-    /// Write the local flags of a running service into files
+    /// Write the local flags of a running service to files
     Export(export::ExportArgs),
 }
 

@@ -1,7 +1,7 @@
-//! `flagstream health`: asks the service on this machine how it is, for health checks of containers and supervisors.
+//! `flagstream health`: checks the service on this machine, for the health checks of containers and supervisors.
 //!
-//! It reads the same configuration as `run`, so that it finds the listener wherever it is: on another port, another
-//! address, with TLS, or the listener for operators.
+//! It reads the same configuration as `run`, and therefore finds the listener on any port or address, with TLS, or as a
+//! separate admin listener.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use super::{Global, Output, print};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ask whether it should get traffic, not only whether it lives
+    /// Check readiness for traffic, and not only liveness
     #[arg(long)]
     pub ready: bool,
-    /// How long it may take to answer
+    /// Timeout in seconds
     #[arg(long, default_value_t = 4.0, value_name = "SECONDS")]
     pub timeout: f64,
 }
 
-/// Exit code 1 if the answer is not 200.
+/// Runs the check. Exit code 1 if the status is not 2xx.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let timeout = Duration::try_from_secs_f64(args.timeout)
         .map_err(|_| super::UsageError(format!("--timeout {}: expected seconds", args.timeout)))?;
     let url = url(&global.load_config()?.http, args.ready);
     let client = reqwest::Client::builder().timeout(timeout).no_proxy();
     #[cfg(feature = "tls")]
-    // The certificate is for the name that callers use, and nothing secret is sent.
+    // The certificate is issued for the callers' host name, and nothing secret is sent.
     let client = client.danger_accept_invalid_certs(true);
     let answer = client.build()?.get(&url).send().await;
     let answer = answer.with_context(|| format!("no answer from {url}"))?;
@@ -46,7 +46,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The listener for operators if there is one: it has no TLS, and no caller can use up its connections.
+/// The admin listener if there is one, because it has no TLS and callers cannot exhaust its connections.
 fn url(http: &HttpConfig, ready: bool) -> String {
     let path = if ready { "/health/ready" } else { "/health/live" };
     let (scheme, address) = match (http.admin_listen, &http.tls) {
@@ -62,7 +62,7 @@ fn text(url: &str, status: u16, body: &Value) -> String {
     let mut line = format!("{url}: {status} {state}");
     for (name, part) in body.get("parts").and_then(Value::as_object).into_iter().flatten() {
         let text = |name: &str| part.get(name).and_then(Value::as_str).unwrap_or_default();
-        // Callers who may not read see no details.
+        // Callers without the `read` scope get no details.
         line.push_str(format!("; {name}: {} {}", text("state"), text("detail")).trim_end());
     }
     super::render::printable(&line)

@@ -1,4 +1,4 @@
-//! `flagstream completions` and `flagstream man`: both made from the parser itself.
+//! `flagstream completions` and `flagstream man`, both generated from the argument parser.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,14 +12,14 @@ use super::Cli;
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
-    /// The shell; put what is printed where it looks for completions
+    /// Name of the shell; write the output to its completions folder
     #[arg(value_enum)]
     pub shell: Shell,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
-    /// Write a page for each command into this folder (default: print the page of `flagstream` itself)
+    /// Write a page for each command to this folder (default: print the page of `flagstream` itself)
     #[arg(value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
 }
@@ -42,7 +42,7 @@ pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Nobody has to read it to its end.
+/// Writes to stdout. A closed stdout is not an error.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,4 +1,4 @@
-//! `flagstream migrate`: brings the database up to date.
+//! `flagstream migrate`: migrates the database schema.
 
 use std::process::ExitCode;
 

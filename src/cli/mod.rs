@@ -1,6 +1,7 @@
-//! The command line: one file per command, the parser and the dispatch here.
+//! The command line: the parser and the dispatch of commands. Each command has its own file.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to stdout, everything else to stderr.
+//! Exit codes: 0 success, 1 failure, 2 wrong usage or configuration. Data is written to stdout, everything else to
+//! stderr.
 
 mod ask;
 pub mod audit;
@@ -55,11 +56,11 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Configuration file (default: ./flagstream.toml, if there is one)
+    /// Configuration file (default: ./flagstream.toml, if it exists)
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
-    /// How data is printed on stdout. With json a list is one object per line and a single thing is one object on one
-    /// line; errors are text on stderr
+    /// Format of data on stdout. With json, a list is one object per line and a single item is one object on one line;
+    /// errors are text on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text, help_heading = GLOBAL)]
     pub output: Output,
 }
@@ -76,10 +77,10 @@ pub enum Command {
     Run(run::Args),
     /// Run everything in one process, for development
     Dev(dev::Args),
-    /// Create the topics, or report how they differ from what is needed
+    /// Create the topics, or report how they differ from the required ones
     #[command(subcommand)]
     Topics(topics::Command),
-    /// Bring the database up to date
+    /// Migrate the database schema
     Migrate,
     /// Manage API tokens
     #[command(subcommand)]
@@ -93,59 +94,60 @@ pub enum Command {
     /// Verify that the audit trail is complete and unchanged
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Delete or anonymise what is stored about a user
+    /// Remove or anonymise the data stored about a user
     Erase(erase::Args),
     /// List, check and register the Avro schemas of the messages
     #[command(subcommand)]
     Schemas(schemas::Command),
-    /// Check every dependency, topic, permission and version, and report what to do
+    /// Check every dependency, topic, permission and version, and advise how to fix problems
     Doctor,
-    /// Ask the service on this machine whether it lives or is ready, for health checks
+    /// Check liveness or readiness of the service on this machine, for health checks
     Health(health::Args),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
-    /// Evaluate a flag over HTTP, or one of a file
+    /// Evaluate a flag over HTTP, or from a file
     Evaluate(evaluate::Args),
-    /// Evaluate flags through Kafka: produce a request, and wait for the reply if asked to
+    /// Evaluate flags through Kafka: produce a request, and optionally wait for the reply
     Request(request::Args),
-    /// Follow a topic, decoded
+    /// Follow a topic and print its records decoded
     Tail(tail::Args),
-    /// List, show and replay records that were refused
+    /// List, show and replay rejected records
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// Evaluate recorded evaluations again: as then, as of another moment, or with proposed flags
+    /// Evaluate recorded evaluations again: as recorded, as of another time, or with proposed flags
     Replay(replay::Args),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
-    /// Print the manual's page, or write those of all commands
+    /// Print the manual page, or write the pages of all commands
     Man(manual::ManArgs),
     /// Run benchmarks
     #[command(subcommand)]
     Bench(bench::Command),
 }
 
-/// Wrong usage that the parser cannot see, such as two options that only some values forbid: exit code 2.
+/// Wrong usage that the parser cannot detect, such as options that exclude each other only for some values. Exit code
+/// 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
 impl Global {
-    /// The configuration of this process; a [`ConfigError`] ends the process with exit code 2.
+    /// The configuration of this process. A [`ConfigError`] ends the process with exit code 2.
     pub fn load_config(&self) -> Result<Config, ConfigError> {
         Ok(self.load(Profile::Command)?.config)
     }
 
-    /// The same with where each value came from, and with the defaults of `profile`.
+    /// The configuration with the origin of each value, and with the defaults of `profile`.
     pub fn load(&self, profile: Profile) -> Result<Loaded, ConfigError> {
         configuration::load(self.config.as_deref(), profile)
     }
 }
 
-/// Runs one command to its end.
+/// Runs one command.
 pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
-    // The service logs as it is configured.
+    // `run` initializes logging later, from its configuration.
     match cli.command {
         Command::Run(_) => {}
         Command::Dev(_) | Command::Bench(_) => telemetry::init_for_command(telemetry::Command::Lasting)?,
@@ -176,12 +178,12 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The exit code that an error of [`dispatch`] means.
+/// The exit code for an error of [`dispatch`].
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() || error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
-/// The error and its causes, without those whose text an earlier one contains already.
+/// The error and its causes, without those whose text an earlier one already contains.
 pub fn said_once(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain() {

@@ -1,8 +1,9 @@
-//! A moment as people type it.
+//! Parses times on the command line.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-/// Reads `2026-01-15T10:30:00Z`, `2026-01-15` (its beginning, UTC), `now`, or how long ago: `90s`, `15m`, `2h`, `7d`.
+/// Parses `2026-01-15T10:30:00Z`, `2026-01-15` (midnight UTC), `now`, or a time relative to now: `90s`, `15m`, `2h`,
+/// `7d` ago.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     parse_at(text, Utc::now())
 }

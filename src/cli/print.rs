@@ -1,11 +1,11 @@
-//! Lines on stdout and stderr. Either may be closed or full at any time.
+//! Writes lines to stdout and stderr, either of which may be closed or full at any time.
 //!
-//! Nothing else in this crate prints: the macros of the standard library panic when the output fails.
+//! All output of this crate goes through this module, because the standard library's macros panic when a write fails.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Prints a line of data on stdout. `false` means that nobody reads stdout any more: the command ends without an error.
+/// Prints a line of data on stdout. `false` if stdout is closed; the command then ends without an error.
 pub fn line(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     let printed = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -15,7 +15,7 @@ pub fn line(text: &str) -> io::Result<bool> {
     }
 }
 
-/// Prints a line for people on stderr. It is dropped if stderr cannot be written.
+/// Prints a message on stderr. It is dropped if stderr cannot be written.
 pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

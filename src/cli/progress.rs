@@ -1,13 +1,13 @@
-//! The progress bar of a command that takes long.
+//! The progress bar of long-running commands.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often the bar is updated.
+/// Update interval of the bar.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Waits for `work` and shows its progress on a terminal: `update` sets the bar, `template` is its style.
+/// Waits for `work` and shows its progress on a terminal. `update` sets the bar; `template` is its style.
 pub async fn watched<T>(work: impl Future<Output = T>, template: &str, update: impl Fn(&ProgressBar)) -> T {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template(template) {

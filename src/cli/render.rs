@@ -1,4 +1,4 @@
-//! Records for people: one readable line each, whatever they hold.
+//! Renders records as one readable line each, whatever their content.
 
 use std::borrow::Cow;
 use std::str::Utf8Error;
@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 use crate::message::dead_letter::header as dead;
 use crate::message::json::Span;
 
-/// Longest line; what is longer is cut.
+/// Maximum length of a line in characters; longer ones are cut off.
 const MAX_LINE_CHARS: usize = 2_000;
-/// JSON nested deeper is printed as text.
+/// JSON with more levels is printed as text.
 const MAX_DEPTH_LEVELS: usize = 128;
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ struct JsonLine<'r> {
     value_hex: Option<String>,
 }
 
-/// One line: when, where, key and content.
+/// The record as one line: time, position, key and content.
 pub fn line(record: &impl Message) -> String {
     let place = format!("{}/{}", record.partition(), record.offset());
     let key = record.key().map_or(Cow::Borrowed("-"), String::from_utf8_lossy);
@@ -41,7 +41,7 @@ pub fn line(record: &impl Message) -> String {
     printable(&line)
 }
 
-/// The record as one JSON object, its value as it was written. Bytes that are not text are written in hex.
+/// The record as one JSON object with its value unchanged. Bytes that are not UTF-8 are written in hex.
 pub fn json_line(record: &impl Message) -> serde_json::Result<String> {
     let key = record.key().map(std::str::from_utf8);
     let hex = |text: Option<&Result<&str, Utf8Error>>, bytes: Option<&[u8]>| {
@@ -61,7 +61,7 @@ pub fn json_line(record: &impl Message) -> serde_json::Result<String> {
     })
 }
 
-/// What the record says, by its kind.
+/// A summary of the record's content, depending on its kind.
 pub fn content(record: &impl Message) -> String {
     let headers = headers(record);
     let header = |name: &str| headers.get(name).and_then(Value::as_str);
@@ -81,7 +81,7 @@ pub fn content(record: &impl Message) -> String {
     }
 }
 
-/// Time of day, on this machine's clock.
+/// Time of day in the local time zone.
 pub fn time(record: &impl Message) -> String {
     let millis = record.timestamp().to_millis();
     let time = millis.and_then(DateTime::from_timestamp_millis);
@@ -91,7 +91,8 @@ pub fn time(record: &impl Message) -> String {
     )
 }
 
-/// Nothing in a record may move the cursor or change the colour of a terminal.
+/// Replaces control characters, so that a record cannot move the cursor or change colours of a terminal, and limits the
+/// length.
 pub fn printable(text: &str) -> String {
     let mut printable = harmless(
         text.char_indices().nth(MAX_LINE_CHARS).map_or(text, |(end, _)| text.get(..end).unwrap_or_default()),
@@ -102,7 +103,7 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// The same, however long.
+/// Replaces control characters, without a length limit.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -119,8 +120,7 @@ fn event(body: &Value) -> String {
     format!("{flag} = {}{user}  {}", text(body, "typed_value"), outcome(body))
 }
 
-/// Reason, variant and error of an answer: the part that events and replies share.
-/// What follows `flag = `: the value, whether it is the caller's default, and why.
+/// The text after `flag = `: the value, whether it is the default, and the reason.
 pub fn answered(value: &str, answer: &Value) -> String {
     match answer.get("error_code").and_then(Value::as_str) {
         None => format!("{value}  {}", outcome(answer)),
@@ -132,6 +132,7 @@ pub fn answered(value: &str, answer: &Value) -> String {
     }
 }
 
+/// Reason, variant and error of a result, as shown for events and replies.
 pub fn outcome(answer: &Value) -> String {
     let mut outcome = text(answer, "reason").into_owned();
     for (name, label) in [("variant", "variant "), ("error_code", ""), ("error_message", "")] {
@@ -179,14 +180,14 @@ fn plain(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// By name; of a repeated one the last.
+/// The headers by name. For a repeated name, the last value is used.
 fn headers(record: &impl Message) -> Map<String, Value> {
     let headers = record.headers().into_iter().flat_map(Headers::iter);
     let read = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
     headers.map(|header| (header.key.to_owned(), read(header.value).into())).collect()
 }
 
-/// JSON as it is, on one line; any other text as a JSON string.
+/// JSON unchanged on one line; any other text as a JSON string.
 fn raw(text: &str) -> serde_json::Result<Box<RawValue>> {
     match Span::parse(text, MAX_DEPTH_LEVELS) {
         Ok(span) => RawValue::from_string(span.compact().into_owned()),

@@ -1,4 +1,4 @@
-//! `flagstream replay`: recorded evaluations, evaluated again.
+//! `flagstream replay`: evaluates recorded evaluations again and compares the results.
 
 mod text;
 
@@ -23,26 +23,26 @@ const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Evaluated at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 2h
+    /// Only evaluations at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or a relative time such as 2h (ago)
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     from: DateTime<Utc>,
-    /// Evaluated before this time
+    /// Only evaluations before this time
     #[arg(long, value_name = "TIME", value_parser = moment::parse, default_value = "now")]
     to: DateTime<Utc>,
-    /// With the versions that were in force at this moment (default: at the moment of each evaluation)
+    /// Use the flag versions that were in force at this time (default: at the time of each evaluation)
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "with")]
     as_of: Option<DateTime<Utc>>,
-    /// With the flags of this file in the place of their versions: flags as Unleash's client API has them, or local
-    /// flags as `flags apply` takes them
+    /// Use the flags of this file instead of the recorded versions: in the format of Unleash's client API, or local
+    /// flags as for `flags apply`
     #[arg(long, value_name = "FILE")]
     with: Option<PathBuf>,
-    /// Where evaluations are read from; versions come from the database all the same, where there is one
+    /// Source of the evaluations. If a database is configured, flag versions are always read from it
     #[arg(long, value_enum, default_value_t = Source::Database)]
     source: Source,
-    /// Of these flags only; several with commas
+    /// Only these flags; several separated by commas
     #[arg(long = "flag", value_name = "FLAG", value_delimiter = ',')]
     flags: Vec<String>,
-    /// Of this environment only; also that of a file of Unleash's flags (default: UNLEASH_ENVIRONMENT)
+    /// Only this environment; also the environment of a file in Unleash's format (default: UNLEASH_ENVIRONMENT)
     #[arg(long)]
     environment: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Source {
     Database,
-    /// The events topic, as far back as it goes
+    /// The events topic, within its retention
     Topics,
 }
 
@@ -63,7 +63,7 @@ struct Document<'r> {
     report: &'r Report,
 }
 
-/// Exit code 1 if anything is different that must be the same.
+/// Runs the replay. Exit code 1 if a result differs although it was evaluated with the recorded versions.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     if args.from >= args.to {

@@ -1,4 +1,4 @@
-//! `flagstream request`: produces an evaluation request, and waits for its reply if asked to.
+//! `flagstream request`: produces an evaluation request, and optionally waits for its reply.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -20,13 +20,13 @@ use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use super::decode::Decoder;
 use super::{Global, Output, UsageError, ask, print, render, values};
 
-/// How long the broker may take to accept the request.
+/// Timeout for the broker to acknowledge the request.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Flags to ask for
+    /// Flags to evaluate
     #[arg(required = true, value_name = "FLAG")]
     pub flags: Vec<String>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct Args {
     /// Wait for the reply and print it
     #[arg(long)]
     pub wait: bool,
-    /// How long to wait for the reply, in seconds
+    /// Timeout for the reply, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = values::seconds, requires = "wait")]
     pub timeout: Duration,
     /// Topic for the reply (default: the first of FLAGSTREAM_REPLY__ALLOWED_PREFIXES)
@@ -45,7 +45,7 @@ pub struct Args {
     pub reply_to: Option<String>,
 }
 
-/// The results of a reply, as they are written.
+/// The results of a reply, as raw JSON.
 #[derive(Deserialize)]
 struct Reply<'a> {
     #[serde(borrow, default)]
@@ -58,7 +58,7 @@ struct Answered<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// A request on its way.
+/// A request that was produced.
 struct Sent {
     request_id: String,
     topic: String,
@@ -85,7 +85,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let topic = reply_topic(&config, args.reply_to.as_deref())?;
-    // Before the request is sent, or the reply could be there first.
+    // Opened before the request is sent; otherwise the reply could arrive earlier and be missed.
     let opening = (config.clone(), topic.clone());
     let follower =
         tokio::task::spawn_blocking(move || Follower::open(&opening.0, "request", &opening.1, Start::End));
@@ -143,7 +143,7 @@ async fn send(
     Ok(Sent { request_id, topic: topic.clone(), partition: delivered.partition, offset: delivered.offset })
 }
 
-/// The first topic that may be replied to, unless one is named.
+/// The named reply topic, or the first allowed one.
 fn reply_topic(config: &Config, named: Option<&str>) -> Result<String, UsageError> {
     let prefixes = &config.reply.allowed_prefixes;
     match named.or(prefixes.first().map(String::as_str)) {

@@ -12,14 +12,13 @@ use super::{Global, UsageError};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which parts of the service this process runs: evaluator, feeder, sink, warmer, api (default: all that are
-    /// built)
+    /// Roles that this process runs: evaluator, feeder, sink, warmer, api (default: all)
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     pub roles: Vec<String>,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    // Before anything that may take its time.
+    // Installed first, before anything that may take long.
     let signals = StopSignals::install()?;
     let roles = roles(&args.roles)?;
     let loaded = global.load(Profile::Service)?;
@@ -44,7 +43,7 @@ fn roles(names: &[String]) -> Result<Vec<Role>, UsageError> {
     roles.map_err(|error| UsageError(format!("--roles: {error}")))
 }
 
-/// The roles that can work with this configuration. One that was asked for by name must.
+/// The roles that this configuration supports. A role that was named explicitly must be supported.
 fn possible(roles: Vec<Role>, named: &[String], config: &Config) -> Result<Vec<Role>, UsageError> {
     let mut possible = Vec::with_capacity(roles.len());
     for role in roles {

@@ -1,4 +1,4 @@
-//! `flagstream schemas`: the schemas of the messages, and a registry's.
+//! `flagstream schemas`: lists, registers and checks the schemas of the messages.
 
 use std::process::ExitCode;
 
@@ -17,16 +17,16 @@ pub enum Command {
     List,
     /// Print a schema
     Show {
-        /// The name of its file in schemas/, without .avsc
+        /// Name of its file in schemas/, without .avsc
         name: String,
     },
-    /// Register the schemas, unless they are there
+    /// Register the schemas that are not registered yet
     Register,
-    /// Say which schemas a registry would refuse, and register nothing; exit code 1 if there are any
+    /// List the schemas that the registry would reject, without registering any; exit code 1 if there are any
     Check,
 }
 
-/// One subject, as it is printed.
+/// One subject in the output.
 #[derive(Serialize)]
 struct Line<'r> {
     topic: &'r str,
@@ -84,7 +84,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The subjects of all topics that may be of Avro, whatever they are now.
+/// The subjects of all topics that may contain Avro, whatever their configured format.
 fn wanted(config: &Config) -> Vec<(String, Registration)> {
     let topics = &config.topics;
     let mut all = vec![

@@ -1,4 +1,4 @@
-//! A running service, asked over HTTP.
+//! HTTP client of a running service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::config::Config;
 
 use super::UsageError;
 
-/// How long a service may take to answer.
+/// Timeout of a call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which service, and as whom.
+/// The service's address, and the token to use.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Options {
-    /// The service to ask (default: on this machine, at the port of FLAGSTREAM_HTTP__LISTEN)
+    /// Base URL of the service (default: this machine, at the port of FLAGSTREAM_HTTP__LISTEN)
     #[arg(long)]
     pub url: Option<String>,
-    /// A token for the service
+    /// API token for the service
     #[arg(long, env = "FLAGSTREAM_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 }
@@ -34,7 +34,7 @@ pub struct Service {
     token: Option<String>,
 }
 
-/// What a service answered.
+/// The service's response.
 #[derive(Debug)]
 pub struct Answered {
     pub status: StatusCode,
@@ -51,13 +51,13 @@ impl Service {
             None => format!("http://{}", reachable(config.http.listen)),
         };
         let client = Client::builder().timeout(ANSWER_TIMEOUT);
-        // A proxy knows another machine by this address.
+        // For a proxy, the loopback address would mean its own machine.
         let client = if options.url.is_none() { client.no_proxy() } else { client };
         let client = client.build()?;
         Ok(Self { client, base, token: options.token.clone() })
     }
 
-    /// One call. What the service refuses is an error with the service's own words.
+    /// Sends a request. A response without success status is an error with the service's own message.
     pub async fn call(
         &self,
         method: Method,
@@ -69,7 +69,7 @@ impl Service {
         if answered.status.is_success() { Ok(answered) } else { self.refused(&answered) }
     }
 
-    /// The error for an answer that is a refusal.
+    /// The error for a response without success status.
     pub fn refused<T>(&self, answered: &Answered) -> anyhow::Result<T> {
         let problem: Value = serde_json::from_str(&answered.body).unwrap_or_default();
         let detail = problem.get("detail").or(problem.get("errorDetails")).and_then(Value::as_str);
@@ -77,7 +77,7 @@ impl Service {
         anyhow::bail!("{}: {}: {detail}", self.base, answered.status)
     }
 
-    /// One call, whatever the answer is.
+    /// Sends a request and returns the response, whatever its status.
     pub async fn send(
         &self,
         method: Method,
@@ -103,7 +103,7 @@ impl Service {
     }
 }
 
-/// Why there is no answer, without the names of the layers that it went through.
+/// The reason why there is no response, reduced to the essential cause.
 fn unreachable(base: &str, error: &reqwest::Error) -> String {
     let mut causes = vec![error.to_string()];
     let mut source = std::error::Error::source(error);
@@ -126,7 +126,7 @@ fn unreachable(base: &str, error: &reqwest::Error) -> String {
     }
 }
 
-/// Where a listener on all addresses is found on this machine.
+/// The address at which a listener is reachable from this machine, even if it listens on all addresses.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,4 +1,4 @@
-//! `flagstream tail`: follows a topic, decoded.
+//! `flagstream tail`: prints the records of a topic as they arrive, decoded.
 
 mod filter;
 
@@ -16,18 +16,20 @@ use self::filter::Filter;
 use super::decode::Decoder;
 use super::{Global, Output, moment, print, render, values};
 
-/// How late Ctrl-C may be noticed.
+/// Interval of the checks for Ctrl-C.
 const STEP: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which topic: events, requests, updates, changes, definitions, dead-letters, conversions, overrides, or any by its name
+    /// Topic to follow: events, requests, updates, changes, definitions, dead-letters, conversions, overrides, or any
+    /// topic by its name
     #[arg(long, default_value = "events")]
     pub topic: String,
-    /// Begin with the oldest record instead of the next one
+    /// Start with the oldest record instead of the next one
     #[arg(long)]
     pub from_beginning: bool,
-    /// Begin with the first record that is not older: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 5m
+    /// Start with the first record that is not older: 2026-01-15T10:30:00Z, 2026-01-15, or a relative time such as 5m
+    /// (ago)
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "from_beginning")]
     pub since: Option<DateTime<Utc>>,
     #[command(flatten)]

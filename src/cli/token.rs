@@ -1,4 +1,4 @@
-//! `flagstream token`: API tokens, in the database itself, so that no running service is needed.
+//! `flagstream token`: manages API tokens directly in the database, so that no running service is needed.
 
 use std::process::ExitCode;
 
@@ -14,15 +14,15 @@ use super::{Global, Output, UsageError, database, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a token; its secret is printed once
+    /// Create a token; its secret is printed once
     Create(CreateArgs),
     /// List all tokens, newest first, without their secrets
     List,
-    /// Revoke a token: within two seconds no instance takes it any more
+    /// Revoke a token; all instances reject it within two seconds
     Revoke {
-        /// The token's id, as `token list` prints it
+        /// Id of the token, as printed by `token list`
         id: String,
-        /// Why; it is kept with the change
+        /// Reason, stored with the change
         #[arg(long)]
         reason: Option<String>,
     },
@@ -30,19 +30,19 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// Who or what it is for
+    /// Person or program that uses the token
     #[arg(long)]
     pub name: String,
     /// Scopes, comma-separated: evaluate, read, audit, write, delete, admin
     #[arg(long, value_delimiter = ',', required = true)]
     pub scopes: Vec<String>,
-    /// Where it counts; several with commas, or `*` for all
+    /// Environments of the token; several separated by commas, or `*` for all
     #[arg(long, value_delimiter = ',', required = true)]
     pub environments: Vec<String>,
-    /// Such as 90d or 12h (default: it does not expire)
+    /// Lifetime, such as 90d or 12h (default: the token does not expire)
     #[arg(long, value_name = "DURATION")]
     pub expires_in: Option<String>,
-    /// Why; it is kept with the change
+    /// Reason, stored with the change
     #[arg(long)]
     pub reason: Option<String>,
 }
@@ -137,7 +137,8 @@ async fn revoke(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who has the database's address needs no token: the name is what the machine says.
+/// The actor for the change log. Access to the database is the authorization, so the actor is the operating system's
+/// user name.
 fn actor() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
     let user: String = user.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect();

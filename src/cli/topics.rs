@@ -1,4 +1,4 @@
-//! `flagstream topics`: creates the topics, or says how they differ from what is needed.
+//! `flagstream topics`: creates the topics, or reports how they differ from the required ones.
 
 use std::process::ExitCode;
 
@@ -9,13 +9,13 @@ use super::{Global, Output, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Create what is missing and set what differs
+    /// Create missing topics and change differing settings
     Apply,
-    /// Say how the topics differ from what is needed; exit code 1 if they do
+    /// Report how the topics differ from the required ones; exit code 1 if they do
     Check,
 }
 
-/// Exit code 1 while a difference is left.
+/// Runs the command. Exit code 1 if a difference remains.
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let topics = Topics::new(&config)?;

@@ -1,4 +1,4 @@
-//! Values of options, with errors that say what was expected.
+//! Parsers of option values, whose errors state the expected format.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("expected a number of seconds, such as 5 or 0.5, at most {SECONDS_MAX}"))
 }
 
-/// How many of something.
+/// A whole number of items.
 pub fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "expected a whole number, such as 10".to_owned())
 }
 
-/// The number of a partition.
+/// A partition number.
 pub fn partition(text: &str) -> Result<i32, String> {
     let number = text.parse().ok().filter(|number| *number >= 0);
     number.ok_or_else(|| "expected the number of a partition, such as 0".to_owned())

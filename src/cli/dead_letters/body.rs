@@ -1,4 +1,4 @@
-//! Bodies in Avro: read for who edits them, and written again where the topic takes nothing else.
+//! Converts Avro bodies to JSON for editing, and back for topics that accept only Avro.
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -10,7 +10,7 @@ use crate::message::dead_letter::Letter;
 use crate::message::request::MAX_REQUEST_BYTES;
 use crate::registry::{Client, Lookups, Reader, SchemaRegistry, Unread, registrations_of};
 
-/// A topic whose records may be sent again.
+/// A topic to which records may be replayed.
 struct Input<'c> {
     topic: &'c str,
     kind: Kind,
@@ -19,11 +19,11 @@ struct Input<'c> {
     max_bytes: usize,
 }
 
-/// Reads bodies as those that refused them do.
+/// Reads bodies with the same rules as the consumers that rejected them.
 #[derive(Debug)]
 pub struct Readers(Vec<(String, Reader, usize)>);
 
-/// Writes edited bodies.
+/// Encodes edited bodies.
 #[derive(Debug, Default)]
 pub struct Writers(Vec<(String, Kind, [u8; HEADER_BYTES])>);
 
@@ -47,7 +47,7 @@ fn inputs(config: &Config) -> [Input<'_>; 2] {
 }
 
 impl Readers {
-    /// Within a runtime.
+    /// Must be called within a Tokio runtime.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let registry =
             SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
@@ -58,7 +58,7 @@ impl Readers {
         Ok(Self(inputs(config).map(reader).into()))
     }
 
-    /// The letter's body as JSON, or as it came if it is of no input. Blocks.
+    /// The dead letter's body as JSON, or unchanged if its topic cannot be replayed to. Blocks.
     pub fn json(&mut self, letter: &Letter) -> Result<Vec<u8>, Unread> {
         let body = letter.body.as_deref().unwrap_or_default();
         match self.0.iter_mut().find(|(topic, ..)| *topic == letter.source_topic) {
@@ -71,7 +71,7 @@ impl Readers {
 }
 
 impl Writers {
-    /// For the topics that take Avro alone.
+    /// Creates writers for the topics that accept only Avro.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let mut writers = Vec::new();
         for input in inputs(config).into_iter().filter(|input| input.format == InputFormat::Avro) {
@@ -84,7 +84,7 @@ impl Writers {
         Ok(Self(writers))
     }
 
-    /// What the topic takes, of JSON.
+    /// Encodes JSON in the format of the topic.
     pub fn write(&self, topic: &str, json: Vec<u8>) -> Result<Vec<u8>, Broken> {
         let Some((_, kind, header)) = self.0.iter().find(|(of, ..)| of == topic) else { return Ok(json) };
         let mut bytes = header.to_vec();

@@ -1,4 +1,4 @@
-//! A body through a program: in by its stdin, out by its stdout.
+//! Edits a body with an external program, which reads it from stdin and writes the new one to stdout.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::process::Command;
 use crate::message::dead_letter::Letter;
 use crate::message::request::MAX_REQUEST_BYTES;
 
-/// For one body.
+/// Timeout for one body.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Read of what the program says; more than any topic of ours takes.
+/// Maximum size of the program's output in bytes, larger than any of our topics accepts.
 const MAX_OUTPUT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
-/// The new body as the shell command `program` writes it; the letter's code and place are in its environment. An error if it
-/// fails.
+/// The new body, as the shell command `program` writes it. The program gets the dead letter's code and position in
+/// environment variables. An error if the program fails.
 pub async fn through(program: &str, letter: &Letter, body: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut child = Command::new("sh")
         .args(["-c", program])
@@ -32,7 +32,7 @@ pub async fn through(program: &str, letter: &Letter, body: &[u8]) -> anyhow::Res
     let talk = async {
         let write = async {
             if let Some(mut stdin) = stdin {
-                // A program need not read what it replaces.
+                // The program may exit without reading its input, so a failed write is ignored.
                 let _ = stdin.write_all(body).await;
             }
         };
@@ -44,7 +44,7 @@ pub async fn through(program: &str, letter: &Letter, body: &[u8]) -> anyhow::Res
             }
             anyhow::Ok(output)
         };
-        // At once: neither may wait for the other.
+        // Concurrently, because each may block until the other makes progress.
         let ((), output) = tokio::join!(write, read);
         anyhow::Ok((output?, child.wait().await?))
     };

@@ -21,44 +21,44 @@ use super::body::{Readers, Writers};
 use super::edit;
 use super::select::{Place, Selection};
 
-/// For the broker to take a record.
+/// Timeout for the broker to acknowledge a record.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Letters read ahead of those that are sent.
+/// Number of dead letters that are read ahead of sending.
 const AHEAD_LETTERS: usize = 64;
-/// Header of what is sent again: the dead letter that it was.
+/// Header of a replayed record: topic, partition and offset of its dead letter.
 const REPLAYED: &str = "replayed-from";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// These ones, as `dead-letters list` prints their places (or say which by the options below)
+    /// Positions of the dead letters, as printed by `dead-letters list` (or select them by the options below)
     #[arg(value_name = "PARTITION/OFFSET")]
     places: Vec<Place>,
     #[command(flatten)]
     selection: Selection,
-    /// All of them
+    /// Replay all dead letters
     #[arg(long)]
     all: bool,
-    /// A shell command that gets each body as JSON on its stdin and writes the new one to its stdout; one that
-    /// fails, or writes nothing, keeps the letter from being sent. For a topic of Avro it is written in Avro again
+    /// A shell command that gets each body as JSON on its stdin and writes the new one to its stdout; if it fails or
+    /// writes nothing, the dead letter is not sent. For an Avro topic the result is encoded in Avro again
     #[arg(long, value_name = "COMMAND")]
     filter: Option<String>,
-    /// Send whole requests again of which only one flag was refused: the others are evaluated a second time
+    /// Replay whole requests even if only one of their flags was rejected: the others are evaluated a second time
     #[arg(long)]
     whole: bool,
-    /// Say what would be sent, and send nothing
+    /// Print what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What became of a letter.
+/// The outcome for one dead letter.
 enum Fate {
     Sent {
         partition: i32,
         offset: i64,
     },
-    /// It would be sent.
+    /// Dry run: the record would be sent.
     Ready,
-    /// Why it is not.
+    /// The record is not sent. Contains the reason.
     Kept {
         reason: &'static str,
         message: String,
@@ -121,7 +121,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 impl Replay<'_> {
-    /// `json` is its body, or why it cannot be read.
+    /// Replays one dead letter. `json` is its body as JSON, or the reason why it cannot be read.
     async fn take(&self, letter: &Letter, json: Result<Vec<u8>, Unread>) -> anyhow::Result<Fate> {
         let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
         let topics = &self.config.topics;
@@ -169,7 +169,7 @@ impl Replay<'_> {
         self.send(letter, &body).await
     }
 
-    /// To the partition that it came from: what has its key is there too.
+    /// Sends the record to its original partition, where all records with its key are.
     async fn send(&self, letter: &Letter, body: &[u8]) -> anyhow::Result<Fate> {
         let from = format!("{} {}/{}", self.config.topics.dead_letters, letter.partition, letter.offset);
         let headers = letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });

@@ -1,4 +1,4 @@
-//! Which dead letters are meant.
+//! Selection of dead letters.
 
 use std::str::FromStr;
 
@@ -14,24 +14,24 @@ use crate::message::dead_letter::Letter;
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Selection {
-    /// With these codes only, such as NOT_JSON; several with commas
+    /// Only dead letters with these codes, such as NOT_JSON; several separated by commas
     #[arg(long = "code", value_name = "CODE", value_delimiter = ',')]
     codes: Vec<String>,
-    /// Written at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or how long ago, such as 2h
+    /// Only those written at this time or later: 2026-01-15T10:30:00Z, 2026-01-15, or a relative time such as 2h (ago)
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     since: Option<DateTime<Utc>>,
-    /// Written before this time
+    /// Only those written before this time
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     until: Option<DateTime<Utc>>,
-    /// From this topic only: requests, events, definitions, conversions, or any by its name
+    /// Only those from this topic: requests, events, definitions, conversions, or any topic by its name
     #[arg(long, value_name = "TOPIC")]
     source: Option<String>,
-    /// At most so many
+    /// Maximum number of dead letters
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = values::count)]
     count: Option<u64>,
 }
 
-/// A dead letter's own place, as `list` prints it.
+/// Position of a dead letter in its topic, as printed by `list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub partition: i32,
@@ -57,19 +57,19 @@ impl Place {
 }
 
 impl Selection {
-    /// Only this one.
+    /// A selection without any restriction.
     pub fn none() -> Self {
         Self { codes: Vec::new(), since: None, until: None, source: None, count: None }
     }
 
-    /// Whether anything is said at all.
+    /// Whether there is no restriction at all.
     pub fn is_everything(&self) -> bool {
         let said = !self.codes.is_empty() || self.since.is_some() || self.until.is_some();
         !said && self.source.is_none() && self.count.is_none()
     }
 
-    /// Takes each letter that is meant, of those that are there when it begins, until there are no more or `take`
-    /// wants none. Blocks.
+    /// Calls `take` for each selected dead letter that exists at the start, until there are no more or `take` returns
+    /// `false`. Blocks.
     pub fn each(
         &self,
         config: &Config,

@@ -16,10 +16,10 @@ use super::select::{Place, Selection};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where it is, as `dead-letters list` prints it
+    /// Position of the dead letter, as printed by `dead-letters list`
     #[arg(value_name = "PARTITION/OFFSET")]
     place: Place,
-    /// Print its body alone, byte for byte
+    /// Print only its body, byte for byte
     #[arg(long)]
     body: bool,
 }

@@ -1,5 +1,5 @@
-//! A flag asked for in its own type, by OpenFeature's protocol, which is the one that needs no type; the answer is given in the
-//! form of the other calls.
+//! Evaluates a flag in its own type through OpenFeature's remote evaluation protocol, the only one without a requested
+//! type. The answer is converted to the format of the other calls.
 
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode};
@@ -13,7 +13,7 @@ use crate::cli::service::Service;
 use crate::flag::{ErrorCode, Reason};
 use crate::http::segment;
 
-/// What the service answers, with a value or with an error.
+/// The service's response, with a value or an error.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(borrow)]
@@ -34,7 +34,7 @@ struct Metadata {
     killed: bool,
 }
 
-/// Asks `service`. The answer is JSON with the members of an evaluation.
+/// Calls `service`. The result is JSON with the members of an evaluation.
 pub async fn ask(
     service: &Service,
     flag: &str,
@@ -51,7 +51,7 @@ pub async fn ask(
     of_answer(flag, environment, &answered.body)
 }
 
-/// Context with user and session in it, all written as they were given.
+/// The context including user and session. The values are sent exactly as given.
 fn context(options: &ask::Options) -> Result<Box<RawValue>, UsageError> {
     let mut members = Vec::new();
     for (name, text) in [("targetingKey", &options.user), ("sessionId", &options.session)] {
@@ -83,7 +83,7 @@ fn of_answer(flag: &str, environment: &str, body: &str) -> anyhow::Result<String
         (None, Some("DISABLED" | "DEFAULT")) => Reason::Default,
         (None, _) => Reason::TargetingMatch,
     };
-    // A flag without variants answers with names of OpenFeature's own.
+    // For a flag without variants, the protocol returns variant names of its own.
     let variant = answer.variant.filter(|variant| variant != "enabled" && variant != "disabled");
     let details = answer
         .error_details

@@ -1,28 +1,28 @@
-//! Intervals as bars around a common zero.
+//! Renders confidence intervals as text bars with a common zero.
 
 use crate::experiment::statistics::Interval;
 
-/// What is further away is cut off, with an arrow.
+/// Bounds of the scale. Values beyond it are cut off and marked with an arrow.
 const SCALE_MAX: f64 = 1.0;
 const SCALE_MIN: f64 = 0.01;
 
-/// One scale for all bars: `from zero` to either side.
+/// The common scale of all bars, symmetric around zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     reach: f64,
-    /// Characters on either side of zero.
+    /// Number of characters on either side of zero.
     half: usize,
 }
 
 impl Scale {
-    /// Wide enough for all of `intervals`, in so many characters.
+    /// A scale that contains all `intervals`, for bars of `width` characters.
     pub fn new(intervals: impl IntoIterator<Item = Interval>, width: usize) -> Self {
         let ends = intervals.into_iter().flat_map(|interval| [interval.low.abs(), interval.high.abs()]);
         let reach = rounded_up(ends.fold(SCALE_MIN, f64::max).min(SCALE_MAX));
         Self { reach, half: (width.saturating_sub(1) / 2).max(4) }
     }
 
-    /// The line above the bars.
+    /// The scale's labels, printed above the bars.
     pub fn legend(&self) -> String {
         let percent = (self.reach * 100.0).round();
         let (low, high) = (format!("-{percent}%"), format!("+{percent}%"));
@@ -53,7 +53,7 @@ impl Scale {
     }
 }
 
-/// To 1, 2 or 5 times a power of ten.
+/// Rounds up to 1, 2 or 5 times a power of ten.
 fn rounded_up(reach: f64) -> f64 {
     let power = 10_f64.powf(reach.log10().floor());
     let step = [1.0, 2.0, 5.0].into_iter().find(|step| step * power >= reach * 0.999_999);

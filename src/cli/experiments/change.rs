@@ -16,7 +16,7 @@ use super::PlaceArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// The experiment, in JSON, as docs/api.md has it
+    /// The experiment in JSON, as described in docs/api.md
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -25,12 +25,12 @@ pub struct CreateArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct StopArgs {
-    /// The experiment
+    /// Name of the experiment
     name: String,
-    /// Why; it is kept with the experiment
+    /// Reason, stored with the experiment
     #[arg(long)]
     reason: Option<String>,
-    /// The variant that was chosen
+    /// The chosen variant
     #[arg(long)]
     winner: Option<String>,
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub async fn stop(args: StopArgs, global: &Global) -> anyhow::Result<ExitCode> {
     told(&answered, "is stopped", global)
 }
 
-/// The file's, or that of the command line; both only if they are the same.
+/// The environment of the file or of the command line. If both are given they must be equal.
 fn environment(body: &Map<String, Value>, asked: Option<String>) -> Result<Option<String>, UsageError> {
     let written = body.get("environment").and_then(Value::as_str);
     match (written, asked) {

@@ -1,8 +1,8 @@
-//! What text is written on.
+//! The properties of the terminal that text is printed on.
 
 use std::io::{IsTerminal, stdout};
 
-/// Where there is no terminal.
+/// Width if stdout is not a terminal.
 const WIDTH_CHARS: usize = 100;
 const WIDTH_CHARS_MIN: usize = 40;
 
@@ -10,7 +10,7 @@ const WIDTH_CHARS_MIN: usize = 40;
 pub struct Screen {
     pub width: usize,
     pub colour: bool,
-    /// What stands there can be written over.
+    /// Whether stdout is a terminal, so that printed text can be overwritten.
     pub terminal: bool,
 }
 
@@ -37,7 +37,7 @@ impl Screen {
         }
     }
 
-    /// Words on lines that fit; all but the first begin with `indent`.
+    /// Wraps the text at spaces; all lines but the first begin with `indent`.
     pub fn wrapped(&self, text: &str, indent: &str) -> Vec<String> {
         let (mut lines, mut line) = (Vec::new(), String::new());
         for word in text.split(' ') {

@@ -15,16 +15,16 @@ use super::PlaceArgs;
 use super::screen::Screen;
 use super::text;
 
-/// How often `--watch` asks.
+/// Interval of the requests of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-/// To the upper left corner, and nothing below.
+/// Moves the cursor to the upper left corner and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
-    /// The experiment
+    /// Name of the experiment
     name: String,
-    /// Follow it, until Ctrl-C
+    /// Update the output until Ctrl-C
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub async fn show(args: ShowArgs, global: &Global) -> anyhow::Result<ExitCode> {
     loop {
         tick.tick().await;
         let answered = match service.call(Method::GET, &path, None, None::<&Value>).await {
-            // A service may be restarted while one watches.
+            // A restart of the service does not end the watch.
             Err(error) if args.watch && !printed.is_empty() => {
                 print::note(format_args!("flagstream: {error:#}"));
                 continue;

@@ -1,4 +1,4 @@
-//! `experiments simulate`: the evidence behind docs/experiments.md.
+//! `experiments simulate`: the source of the error rates in docs/experiments.md.
 
 use std::process::ExitCode;
 
@@ -12,15 +12,15 @@ use crate::experiment::simulation::{
 
 use super::table::{Align, table};
 
-/// Of the simulated split.
+/// Number of users in the simulated splits.
 const SPLIT_USERS: u64 = 20_000;
 
 #[derive(Debug, clap::Args)]
 pub struct SimulateArgs {
-    /// Experiments of each kind
+    /// Number of simulated experiments of each kind
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: u32,
-    /// Days of an experiment; each ends with a look
+    /// Days per experiment; the results are examined after each day
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     days: u32,
     #[arg(long, default_value_t = 1)]
@@ -34,7 +34,8 @@ struct Report {
     sample_ratio: Vec<SampleRatioRates>,
 }
 
-/// Fails if a difference that is not there is found more often than the confidence allows.
+/// Runs the simulation. Exit code 1 if the intervals contain the true difference less often than the confidence
+/// promises.
 pub fn simulate(args: &SimulateArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let extent = Extent { runs: args.runs, days: args.days, seed: args.seed };
     let report = Report {

@@ -1,4 +1,4 @@
-//! Columns.
+//! Text tables.
 
 use crate::cli::render::printable;
 
@@ -8,7 +8,7 @@ pub enum Align {
     Right,
 }
 
-/// Lines of equal columns, each as wide as its widest cell.
+/// Formats rows as lines of aligned columns. Each column is as wide as its widest cell.
 pub fn table(align: &[Align], rows: Vec<Vec<String>>) -> Vec<String> {
     let rows: Vec<Vec<String>> =
         rows.into_iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();

@@ -1,4 +1,4 @@
-//! The results of an experiment, for a person.
+//! Experiment results as readable text.
 
 use crate::cli::render::printable;
 use crate::experiment::results::words::{duration, percent, signed_percent, thousands};
@@ -12,7 +12,7 @@ use super::bars::Scale;
 use super::screen::{Colour, Screen};
 use super::table::{Align, table};
 
-/// A bar of fewer shows nothing.
+/// Width limits of the bars. A shorter bar would not be readable.
 const BAR_CHARS_MIN: usize = 21;
 const BAR_CHARS_MAX: usize = 81;
 
@@ -125,7 +125,7 @@ fn metrics(phase: &PhaseResults, confidence: f64) -> Vec<String> {
     table(&[Left, Left, Right, Right, Left, Right, Right, Left], rows)
 }
 
-/// What the metric is for, and where one wants it to go.
+/// The metric's role, and the direction of its goal.
 fn asked(metric: &MetricResults) -> String {
     let goal = match metric.metric.goal {
         Goal::Increase => "up",
@@ -147,12 +147,12 @@ fn mean(metric: &MetricResults, level: &Level) -> String {
     level.mean.map_or_else(|| "-".to_owned(), format)
 }
 
-/// Of all others with the holdout.
+/// Label of the comparison of all other variants with the holdout.
 fn against(holdout: &Comparison) -> String {
     format!("all others / {}", holdout.variant)
 }
 
-/// Difference, interval, p-value, detectable effect, verdict.
+/// The cells of a comparison: difference, interval, p-value, detectable effect, verdict.
 fn compared(of: &Comparison) -> Vec<String> {
     let Some(effect) = &of.effect else {
         return ["-", "-", "-", "-", verdict(of.verdict)].map(str::to_owned).to_vec();
@@ -237,7 +237,7 @@ fn p_value(p_value: f64) -> String {
     if p_value < 0.001 { "<0.001".to_owned() } else { format!("{p_value:.3}") }
 }
 
-/// With the digits that matter.
+/// Formats a number with a precision suitable for its size.
 fn number(value: f64) -> String {
     let decimals = if value.abs() >= 1_000.0 { 0 } else { 3 };
     format!("{value:.decimals$}")

@@ -1,4 +1,4 @@
-//! `flags apply` and `flags diff`: what files say against what a service has.
+//! `flags apply` and `flags diff`: compare flag files with the flags of a service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ use super::remote::{self, Remote};
 
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The folder with the flags, in `*.json` files of any name
+    /// Folder with the flags, in `*.json` files of any name
     #[arg(short = 'f', long = "folder", value_name = "DIR")]
     folder: PathBuf,
     /// Only flags of this environment
     #[arg(long)]
     environment: Option<String>,
-    /// Delete local flags that no file has, of the environments that files have
+    /// Delete local flags that are in no file, in the environments of the files
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
@@ -34,20 +34,20 @@ pub struct DiffArgs {
 pub struct ApplyArgs {
     #[command(flatten)]
     diff: DiffArgs,
-    /// Change nothing, only show what would be
+    /// Show the changes without making them
     #[arg(long)]
     dry_run: bool,
-    /// Why; it is kept with each change
+    /// Reason, stored with each change
     #[arg(long)]
     reason: Option<String>,
 }
 
-/// One change that makes a flag what its file says.
+/// A change that makes a flag match its file.
 #[derive(Debug)]
 struct Planned {
     place: Place,
     action: Action,
-    /// What is different, before and after.
+    /// The differing fields, each with the value before and after.
     fields: BTreeMap<String, (Value, Value)>,
 }
 
@@ -66,7 +66,7 @@ pub async fn diff(args: DiffArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A change that the service refuses is told, and does not keep the others from being made.
+/// Applies the files. A change that the service rejects is reported, and the other changes are still made.
 pub async fn apply(args: ApplyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (service, flags, plan) = plan(&args.diff, global).await?;
     let mut failed = false;
@@ -131,7 +131,7 @@ fn compare(flags: &Flags, remote: &Remote, prune: bool) -> anyhow::Result<Vec<Pl
     Ok(plan)
 }
 
-/// Those that others depend on first: a service takes no flag whose parents are missing.
+/// Flags in dependency order, parents first: a service rejects a flag whose parents are missing.
 fn parents_first(flags: &Flags) -> Vec<&Place> {
     fn add<'f>(
         place: &'f Place,
@@ -186,7 +186,7 @@ impl Planned {
         Ok(())
     }
 
-    /// The whole flag; what it does not say is back to what a new flag has.
+    /// The whole flag as a request body. Fields that the file omits are reset to their defaults.
     fn body(&self, flag: &LocalFlag) -> anyhow::Result<Value> {
         let schema: Value = serde_json::from_str(SCHEMA)?;
         let mut body = Map::new();

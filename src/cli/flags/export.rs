@@ -1,4 +1,4 @@
-//! `flags export`: local flags into files.
+//! `flags export`: writes local flags to files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use super::{files, remote};
 
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
-    /// The folder to write into: a file of its own for each flag, `environment/name.json`
+    /// Folder to write to; each flag gets a file `environment/name.json`
     #[arg(short = 'f', long = "folder", value_name = "DIR")]
     folder: PathBuf,
-    /// Environment (default: all that the token is for)
+    /// Environment (default: all environments of the token)
     #[arg(long)]
     environment: Option<String>,
     #[command(flatten)]

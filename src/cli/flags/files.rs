@@ -1,4 +1,4 @@
-//! Flags in files: JSON, one flag or a list of them in each, as the API takes them.
+//! Flags in JSON files. A file contains one flag or a list of flags, in the format of the API.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use serde_json::value::RawValue;
 
 use crate::flag::local::{self, LocalFlag};
 
-/// Environment and name.
+/// Environment and name of a flag.
 pub type Place = (String, String);
 pub type Flags = BTreeMap<Place, LocalFlag>;
 
-/// Files below a folder that are looked at.
+/// Maximum number of files read from a folder.
 const FILES_MAX: usize = 50_000;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const LEVELS_MAX: usize = 16;
 
-/// All flags of all `*.json` files in the folder and below, or everything that is wrong with them.
+/// Reads the flags of all `*.json` files in the folder and its subfolders. The error lists all problems.
 pub fn read(folder: &Path) -> anyhow::Result<Flags> {
     let mut files = Vec::new();
     find(folder, 0, &mut files)?;
@@ -49,7 +49,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Flags> {
     Ok(flags)
 }
 
-/// Writes a flag into a file of its own, `environment/name.json`; `false` if it said so before.
+/// Writes a flag to its file, `environment/name.json`. `false` if the file already had this content.
 pub fn write(folder: &Path, (environment, name): &Place, flag: &LocalFlag) -> anyhow::Result<bool> {
     let path = folder.join(file_name(environment)).join(format!("{}.json", file_name(name)));
     let mut document = document(flag)?;
@@ -69,7 +69,7 @@ pub fn write(folder: &Path, (environment, name): &Place, flag: &LocalFlag) -> an
     Ok(true)
 }
 
-/// What a flag says, without what only the service can.
+/// The flag as JSON, without the fields that only the service can set.
 pub fn document(flag: &LocalFlag) -> serde_json::Result<Value> {
     serde_json::to_value(LocalFlag { archived_at: None, ..flag.clone() })
 }
@@ -100,7 +100,8 @@ fn documents(path: &Path) -> anyhow::Result<Vec<Box<RawValue>>> {
     Ok(vec![whole])
 }
 
-/// Letters, digits, `-`, `_` and `.` as they are, all else percent-encoded; no file is hidden, or another folder.
+/// A file name: letters, digits, `-`, `_` and `.` unchanged, everything else percent-encoded. The result is never a
+/// hidden file or a path to another folder.
 fn file_name(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for (index, byte) in name.bytes().enumerate() {

@@ -19,10 +19,10 @@ const LASTING_MAX: Duration = Duration::from_secs(365 * 86_400);
 pub struct KillArgs {
     #[command(flatten)]
     turn: TurnArgs,
-    /// For how long, such as 30m or 12h (default: until it is restored)
+    /// Duration of the kill, such as 30m or 12h (default: until it is restored)
     #[arg(long = "for", value_name = "DURATION", conflicts_with = "until")]
     lasting: Option<String>,
-    /// Until when, as a time of RFC 3339
+    /// End of the kill, as an RFC 3339 time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 }
@@ -35,9 +35,9 @@ pub struct RestoreArgs {
 
 #[derive(Debug, clap::Args)]
 struct TurnArgs {
-    /// The flag
+    /// Name of the flag
     flag: String,
-    /// Why; it is kept with the change
+    /// Reason, stored with the change
     #[arg(long)]
     reason: String,
     /// Environment (default: UNLEASH_ENVIRONMENT)

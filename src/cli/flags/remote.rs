@@ -12,14 +12,14 @@ use crate::flag::local::LocalFlag;
 
 use super::files::{Flags, Place};
 
-/// Asked for at once.
+/// Number of flags per request.
 const PAGE: usize = 100;
 
-/// What a service has.
+/// The flags of a service.
 #[derive(Debug, Default)]
 pub struct Remote {
     pub flags: Flags,
-    /// Flags of these names are managed elsewhere, and where.
+    /// Flags that are not managed locally, each with its source.
     pub elsewhere: BTreeMap<Place, String>,
 }
 
@@ -29,7 +29,7 @@ struct Page {
     total: usize,
 }
 
-/// All flags of an environment, or of all that the token is for.
+/// All flags of an environment, or of all environments of the token.
 pub async fn read(service: &Service, environment: Option<&str>) -> anyhow::Result<Remote> {
     let mut remote = Remote::default();
     let mut offset = 0;
@@ -51,7 +51,7 @@ pub async fn read(service: &Service, environment: Option<&str>) -> anyhow::Resul
     }
 }
 
-/// Of several environments.
+/// All flags of several environments.
 pub async fn read_all(service: &Service, environments: &BTreeSet<&str>) -> anyhow::Result<Remote> {
     let mut all = Remote::default();
     for environment in environments {

@@ -1,4 +1,4 @@
-//! `flags stale` and `flags cleanup`: which flags somebody should look at, and those that may go.
+//! `flags stale` and `flags cleanup`: list flags that need a review, and remove archived ones.
 
 use std::process::ExitCode;
 
@@ -9,27 +9,27 @@ use crate::cli::service::{Options, Service};
 use crate::cli::{Global, Output, print, render};
 use crate::http::segment;
 
-/// Asked for at once.
+/// Number of flags per request.
 const PAGE: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub struct StaleArgs {
-    /// Environment (default: all that the token is for)
+    /// Environment (default: all environments of the token)
     #[arg(long)]
     environment: Option<String>,
-    /// How many days a flag must have been on to be always on
+    /// Number of days a flag must have been on to count as always on
     #[arg(long, default_value_t = 30)]
     days: u32,
-    /// How many days ago the last evaluation of an unused flag is, at least
+    /// Minimum number of days since the last evaluation of an unused flag
     #[arg(long, default_value_t = 90)]
     unused_days: u32,
-    /// Leave out flags that are younger than so many days
+    /// Leave out flags that are younger than this many days
     #[arg(long, default_value_t = 0)]
     min_age_days: u32,
-    /// Archive the local flags that are unused (they are off from then on; `flags cleanup` removes them later)
+    /// Archive the unused local flags (this disables them; `flags cleanup` removes them later)
     #[arg(long)]
     archive_unused: bool,
-    /// Why they are archived; it is kept with each change
+    /// Reason for archiving, stored with each change
     #[arg(long, requires = "archive_unused")]
     reason: Option<String>,
     #[command(flatten)]
@@ -38,16 +38,16 @@ pub struct StaleArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct CleanupArgs {
-    /// Environment (default: all that the token is for)
+    /// Environment (default: all environments of the token)
     #[arg(long)]
     environment: Option<String>,
-    /// Remove what was archived more than so many days ago
+    /// Select flags that were archived more than this many days ago
     #[arg(long, default_value_t = 90)]
     older_than_days: u32,
-    /// Remove them; without it they are only listed
+    /// Remove the flags; without this option they are only listed
     #[arg(long)]
     apply: bool,
-    /// Why; it is kept with each removal
+    /// Reason, stored with each removal
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub async fn stale(args: StaleArgs, global: &Global) -> anyhow::Result<ExitCode>
     }
 }
 
-/// Archives unused flags, and says on stderr what became of each.
+/// Archives unused local flags, and reports the outcome of each on stderr.
 async fn archive(service: &Service, unused: &[Value], reason: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for flag in unused {

@@ -1,4 +1,4 @@
-//! A replay's report, for people.
+//! A replay's report as readable text.
 
 use crate::cli::render;
 use crate::replay::{Example, FlagReport, Report, Told, With};

@@ -1,11 +1,11 @@
-//! Which records are shown.
+//! Filters of records.
 
 use rdkafka::Message;
 use serde_json::Value;
 
 use crate::cli::{UsageError, values};
 
-/// All that is given must hold.
+/// The filter conditions, all of which must hold.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub struct Filter {
@@ -33,7 +33,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// A partition that the topic does not have would be waited for without end.
+    /// Rejects a partition that the topic does not have, because the command would wait for it forever.
     pub fn check(&self, topic: &str, partitions: &[i32]) -> Result<(), UsageError> {
         match (self.partition, partitions) {
             (Some(wanted), [first, .., last]) if !partitions.contains(&wanted) => Err(UsageError(format!(
@@ -61,7 +61,7 @@ impl Filter {
         if [&self.flag, &self.user, &self.environment, &self.word].iter().all(|wanted| wanted.is_none()) {
             return true;
         }
-        // A tombstone tells its flag by its key, and so does every definition.
+        // A tombstone has no value, so flag and environment are taken from its key.
         let key = key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or_default();
         let of_key = key.split_once('/');
         let body: Value =
