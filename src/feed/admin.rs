@@ -1,4 +1,4 @@
-//! Unleash's Admin API: what people wrote about their flags, which clients are not told.
+//! Unleash's Admin API: metadata about flags that the client API does not provide.
 
 use chrono::{DateTime, Utc};
 use reqwest::Method;
@@ -11,13 +11,13 @@ use super::hint::person;
 use super::look::LookError;
 use super::unleash::{Client, read_body, refuse_request, refuse_status};
 
-/// Unleash gives no more at once.
+/// Maximum number of flags per page in Unleash's API.
 const PAGE_FLAGS: usize = 100;
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// More are not read.
+/// Maximum number of flags that are read.
 const ADMIN_FLAGS_MAX: usize = 20_000;
 
-/// A flag as its makers see it.
+/// Flag with the metadata of the Admin API.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdminFlag {
@@ -40,7 +40,7 @@ struct CreatedBy {
     name: Option<String>,
 }
 
-/// Who changed a flag, and when.
+/// Author and time of the last change of a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastChange {
     pub by: String,
@@ -52,7 +52,7 @@ struct EventLog {
     events: Vec<Event>,
 }
 
-/// An entry of Unleash's event log.
+/// Entry of Unleash's event log.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -70,13 +70,13 @@ struct Page {
 }
 
 impl AdminFlag {
-    /// Who made it, which is the owner that Unleash knows.
+    /// Creator of the flag, which Unleash treats as its owner; `None` if unknown.
     pub fn owner(&self) -> Option<&str> {
         self.created_by.as_ref()?.name.as_deref()
     }
 }
 
-/// All flags of all projects, page by page.
+/// Reads all flags of all projects, page by page.
 pub(super) async fn flags(client: &Client, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
     let mut flags = Vec::new();
     loop {
@@ -97,15 +97,15 @@ pub(super) async fn flags(client: &Client, token: &Secret) -> Result<Vec<AdminFl
     }
 }
 
-/// The last change of a flag in an environment, or in all of them. `None`: the log has none, or the flag's name cannot
-/// stand in a path.
+/// The last change of a flag in an environment or in all environments. `None` if the log has none, or if the
+/// flag's name cannot be part of a path.
 pub(super) async fn last_change(
     client: &Client,
     token: &Secret,
     flag: &str,
     environment: &str,
 ) -> Result<Option<LastChange>, LookError> {
-    // Unleash allows no others.
+    // Unleash allows only these characters in names.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     if !flag.bytes().all(is_plain) {
         return Ok(None);

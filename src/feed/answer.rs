@@ -1,7 +1,7 @@
-//! What a source answered, checked before anything believes it.
+//! Response of a source, validated before it is used.
 //!
-//! The whole answer is refused when it isn't a well-formed list of features; a single feature that cannot be
-//! used is refused by its name and leaves the others alone.
+//! A response that is not a well-formed list of features is refused as a whole. A single invalid feature is
+//! refused by name and does not affect the others.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,13 +15,13 @@ use crate::flag::definition::Segments;
 
 use super::refusal::Refused;
 
-/// SHA-256 of everything that a feature's definition is made from, as the source wrote it.
+/// SHA-256 of everything that determines a feature's definition, in the source's notation.
 pub type Digest = [u8; 32];
 
-/// Larger answers are refused while they are being read.
+/// Maximum size of a response in bytes; reading stops beyond it.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Why a whole answer was refused.
+/// Reason why a whole response is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     #[error("the answer is empty")]
@@ -32,32 +32,33 @@ pub enum AnswerError {
     NotJson(String),
     #[error("the answer has no list `features`: {0}")]
     NoFeatures(String),
-    /// Without its segments a flag would mean something else.
+    /// The response is refused because flags without their segments would have another meaning.
     #[error("the list `segments` cannot be read: {0}")]
     BadSegments(String),
 }
 
-/// A whole, well-formed list of features.
+/// Complete, well-formed list of features.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// At most one per name.
+    /// Features with unique names.
     pub features: Vec<Feature>,
     pub segments: Segments,
-    /// Features that have a name and yet can't be used.
+    /// Features with a name that cannot be used.
     pub refused: Vec<Refused>,
-    /// Features whose name can't be read. They might be any flag, so that nothing may be taken as absent.
+    /// Number of features without a readable name. Each might be any flag, so no flag may be treated as
+    /// absent.
     pub unnamed: usize,
-    /// Flags that somebody deleted by name, and who. Only local flags are deleted in so many words.
+    /// Flags that were deleted explicitly, with the actors. Only local flags can be.
     pub deleted: BTreeMap<String, String>,
 }
 
-/// One feature as the source wrote it.
+/// One feature in the source's notation.
 #[derive(Debug, Clone)]
 pub struct Feature {
     pub name: String,
     pub json: Box<RawValue>,
     pub digest: Digest,
-    /// Who made it so, where the source tells.
+    /// Author of the change, if the source provides it.
     pub actor: Option<String>,
 }
 
@@ -76,7 +77,7 @@ struct Named<'a> {
 }
 
 impl AnswerError {
-    /// The metric label.
+    /// Value of the metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -88,7 +89,7 @@ impl AnswerError {
 }
 
 impl Answer {
-    /// Reads the body of `/api/client/features`.
+    /// Reads the body of a response from `/api/client/features`.
     pub fn read(body: &[u8]) -> Result<Self, AnswerError> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(AnswerError::Empty);
@@ -104,13 +105,13 @@ impl Answer {
         Ok(answer)
     }
 
-    /// Adds a feature of a source that is no list: its name is known, and nobody else has it.
+    /// Adds a feature of a source that provides no list. Its name must be known and unique.
     pub fn add(&mut self, name: String, json: Box<RawValue>, actor: Option<String>) {
         let digest = Sha256::digest(json.get()).into();
         self.features.push(Feature { name, json, digest, actor });
     }
 
-    /// Takes the features of a list. Of a name that is there twice the last one counts, as in Unleash's SDKs.
+    /// Adds the features of a list. If a name is repeated, the last feature counts, as in Unleash's SDKs.
     fn take(&mut self, features: &[&RawValue], segments: &str) {
         let segments: Digest = Sha256::digest(segments).into();
         let mut places: HashMap<String, usize> = HashMap::with_capacity(features.len());
@@ -158,7 +159,8 @@ fn name_of(json: &RawValue) -> Option<String> {
     (!named.name.is_empty()).then(|| named.name.into_owned())
 }
 
-/// Segments count only for features that may use one: a changed segment need not touch all the others.
+/// Digest of a feature. Segments are included only for features that may use one, so that a changed segment
+/// does not affect all flags.
 fn feature_digest(json: &RawValue, segments: &Digest) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update(json.get());

@@ -1,4 +1,4 @@
-//! Reads the whole definitions topic: what a new leader starts from.
+//! Reads the whole definitions topic, which is the initial state of a new leader.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,18 @@ use crate::kafka::client;
 
 use super::state::State;
 
-/// The topic has one partition.
+/// The only partition of the topic.
 const PARTITION: i32 = 0;
 const POLL_STEP: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
-/// Without a record for this long the broker is taken for gone.
+/// Time without a record after which the broker is treated as unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// The end of the topic is what this consumer is after, not an error to be logged.
+/// Client context that logs no error at the end of the topic, because reaching it is the purpose of this
+/// consumer.
 struct Reader;
 
-/// Why the state could not be read.
+/// Reason why a topic could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("topic {topic}: {error}")]
@@ -46,15 +47,15 @@ impl ClientContext for Reader {
 
 impl ConsumerContext for Reader {}
 
-/// Reads to the end of what is committed. Blocks. Call it after `init_transactions`: only then is the last
-/// transaction of a former leader either committed or aborted, and no further one can come.
+/// Reads all committed definitions. Blocks. Must be called after `init_transactions`: only then is the last
+/// transaction of a former leader either committed or aborted, and no further one is possible.
 pub fn read(config: &Config) -> Result<State, ReadError> {
     let mut state = State::default();
     read_topic(config, &config.topics.definitions, "feeder-state", |message| apply(&mut state, message))?;
     Ok(state)
 }
 
-/// The same of any topic with one partition: gives every record to `apply`.
+/// Reads any topic with one partition to its end, and passes every record to `apply`. Blocks.
 pub fn read_topic(
     config: &Config,
     topic: &str,
@@ -82,16 +83,16 @@ pub fn read_topic(
 
 fn open(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
     let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, role)
-        // Never joined: librdkafka assigns nothing to a consumer without a group.
+        // The group is never joined, but librdkafka assigns no partitions to a consumer without a group id.
         .set("group.id", format!("{}-{role}", config.kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "1")
-        // The end is only known from an answer without records, for which the broker waits this long.
+        // The end is detected by a response without records, which the broker delays by this time.
         .set("fetch.wait.max.ms", "10")
         .create_with_context(Reader)?;
-    // Asked for now, or the assignment waits half a second for the next round of metadata.
+    // Fetching metadata first saves the assignment half a second of waiting for the next metadata refresh.
     consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
@@ -99,7 +100,8 @@ fn open(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Reader>
     Ok(consumer)
 }
 
-/// Connections come and go; a topic that isn't there, or may not be read, is another matter.
+/// Whether an error is permanent. Connection errors are temporary; a topic that is missing or not readable is
+/// not.
 fn lasting(error: &KafkaError) -> bool {
     use rdkafka::error::RDKafkaErrorCode as Code;
     matches!(

@@ -1,4 +1,5 @@
-//! The leader's desk: what is in force, and the producer that changes it. Everything here blocks.
+//! The leader's state and its producer: compares responses with the definitions in force and publishes the
+//! changes. All functions here block.
 
 mod sources;
 
@@ -22,42 +23,44 @@ use super::publish::{Handled, PublishError, Publisher, Record, Tombstone};
 use super::refusal::{Refusals, Refused};
 use super::state::{Environment, Known, State, key_of};
 
-/// Limits of one transaction. A first sync takes several: each is a state that a reader may see.
+/// Limits of one transaction. A first sync takes several transactions, so readers may see intermediate
+/// states.
 const TRANSACTION_CHANGES_MAX: usize = 1_000;
 const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Opened for a term, dropped with it: a next term reads anew what is in force.
+/// State and producer of one term. The next term reads the definitions in force again.
 #[derive(Debug)]
 pub struct Desk {
     config: Arc<Config>,
     formats: Arc<Formats>,
-    /// Kill switches get versions too, which come into force here.
+    /// Source of the highest version in force: kill switches get versions too.
     store: Arc<Store>,
     publisher: Publisher,
     state: State,
     refusals: BTreeMap<(String, Source), Refusals>,
-    /// By environment, as they were seen last.
+    /// Local flags by environment, as of the last poll.
     locals: BTreeMap<String, Locals>,
 }
 
-/// Whose changes, and when they were seen.
+/// Metadata of the changes in a response.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     pub environment: String,
     pub source: Source,
-    /// Where the source doesn't tell more.
+    /// Actor to record if the source provides no other.
     pub actor: &'static str,
     pub seen_at: DateTime<Utc>,
 }
 
-/// A definition on its way, with the version it was given.
+/// Planned change with its assigned version.
 struct Versioned {
     version: u64,
     planned: Planned,
 }
 
 impl Desk {
-    /// Fences former leaders, and only then reads what they left.
+    /// Fences former leaders, and then reads the definitions in force. The order matters: no other leader can
+    /// write after the fence.
     pub fn open(config: Arc<Config>, formats: Arc<Formats>, store: Arc<Store>) -> Result<Self, PublishError> {
         let publisher = open(&config)?;
         let state = read(&config)?;
@@ -72,7 +75,8 @@ impl Desk {
         })
     }
 
-    /// What `answer` changes, how many flags the source has in force, and the refusals that are news.
+    /// Compares `answer` with the state. Returns the changes, the number of flags that the source has in
+    /// force, and the new refusals.
     pub fn compare(
         &mut self,
         environment: &str,
@@ -93,12 +97,12 @@ impl Desk {
         (diff, flags, news)
     }
 
-    /// Publishes a diff and, with its last transaction, the hints it handles. `false`: a definition was too large
-    /// for the topic and is refused from now on; the answer must be seen again.
+    /// Publishes a diff; the last transaction includes the handled hints. `false`: a definition was too large
+    /// for the topic and is now refused, so the response must be processed again.
     ///
-    /// Definitions, events and invalidations are in one transaction, so a reader of the updates topic may be
-    /// told of a version that a store has yet to apply. `min_version` closes the gap: an answer that is asked for
-    /// with the invalidation's version waits until the store has it.
+    /// Definitions, events and invalidations are in one transaction, so a reader of the updates topic may see
+    /// a version before a store has applied it. `min_version` handles this: a request with the version of the
+    /// invalidation waits until the store has it.
     pub fn publish(
         &mut self,
         diff: Diff,
@@ -135,7 +139,7 @@ impl Desk {
         refusals.into_iter().flat_map(Refusals::iter).cloned().collect()
     }
 
-    /// The environments that have flags of this source in force.
+    /// Environments that have flags of this source in force.
     pub fn environments_of(&self, source: Source) -> Vec<String> {
         self.state.environments_of(source).map(str::to_owned).collect()
     }
@@ -164,7 +168,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Definition, event and invalidation of one change.
+    /// Records of one change: definition, event and invalidation.
     fn records(
         &self,
         Versioned { version, planned }: &Versioned,
@@ -200,7 +204,8 @@ impl Desk {
         }
     }
 
-    /// The transaction is lost with its producer; the flags that spoiled it are refused by name.
+    /// Refuses the flags that were too large, and opens a new producer, because the failed transaction
+    /// invalidates the old one.
     fn refuse_large(
         &mut self,
         keys: &[String],
@@ -241,7 +246,7 @@ fn read(config: &Config) -> Result<State, PublishError> {
     definitions::read(config).map_err(|error| PublishError::Other(error.to_string()))
 }
 
-/// Cuts a diff into transactions.
+/// Splits a diff into transactions.
 fn batches(changes: Vec<Planned>) -> Vec<Vec<Planned>> {
     let mut batches: Vec<Vec<Planned>> = Vec::new();
     let mut bytes = 0;
@@ -294,7 +299,7 @@ fn change(planned: &Planned, version: u64, stamp: &Stamp, now: DateTime<Utc>) ->
     }
 }
 
-/// The metric label.
+/// Value of the metric label.
 pub fn label(kind: ChangeKind) -> &'static str {
     match kind {
         ChangeKind::Created => "created",

@@ -1,4 +1,4 @@
-//! What an answer changes: a pure function from the definitions in force and an answer to the changes.
+//! Computes the changes that a response makes to the definitions in force; a pure function.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,34 +14,34 @@ use super::answer::{Answer, Digest, Feature};
 use super::refusal::{Refusals, Refused};
 use super::state::{Environment, Known};
 
-/// Everything an answer changes in its environment.
+/// All changes that a response makes in its environment.
 #[derive(Debug, Default)]
 pub struct Diff {
     pub changes: Vec<Planned>,
-    /// All flags refused by name, old and new.
+    /// All flags that are refused by name, both newly and previously.
     pub refused: Vec<Refused>,
-    /// Written differently by the source, yet the same definition.
+    /// Flags whose text in the source changed but whose definition did not, with the new digests.
     pub same: Vec<(String, Digest)>,
 }
 
-/// One change, before it has a version.
+/// Change without a version.
 #[derive(Debug)]
 pub struct Planned {
     pub flag: String,
     pub previous_version: Option<u64>,
-    /// `None`: the flag is deleted.
+    /// New definition; `None` if the flag is deleted.
     pub content: Option<Content>,
-    /// Where the definition comes from; of a deletion, where it came from.
+    /// Source of the definition; for a deletion, its previous source.
     pub source: Source,
     pub actor: Option<String>,
-    /// Somebody deleted this flag by name: that needs no second answer.
+    /// Whether the flag was deleted explicitly, so that no second response is needed.
     pub asked: bool,
 }
 
-/// The local flags of an environment by name, whether in force or shadowed.
+/// Local flags of an environment by name, including those shadowed by another source.
 pub type Locals = BTreeMap<String, Feature>;
 
-/// What an answer is compared with.
+/// State that a response is compared with.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing<'s> {
     pub environment: &'s str,
@@ -50,7 +50,7 @@ pub struct Standing<'s> {
     pub locals: &'s Locals,
 }
 
-/// The new definition of a flag.
+/// New definition of a flag.
 #[derive(Debug)]
 pub struct Content {
     pub definition: Box<RawValue>,
@@ -69,17 +69,18 @@ impl Planned {
 }
 
 impl Diff {
-    /// Flags that are gone without anybody having said so.
+    /// Names of the flags that are absent without having been deleted explicitly.
     pub fn deletions(&self) -> impl Iterator<Item = &str> {
         let deleted = self.changes.iter().filter(|change| change.content.is_none() && !change.asked);
         deleted.map(|change| change.flag.as_str())
     }
 }
 
-/// Compares `answer` from `source` with what is in force.
+/// Compares `answer` from `source` with the definitions in force.
 ///
-/// A flag is deleted only if it came from the same source: what Unleash lacks may be a local flag. A local flag
-/// of a name that Unleash has is superseded, and is in force again as soon as Unleash has it no longer.
+/// A flag is deleted only if its definition came from the same source: a flag that Unleash lacks may be a
+/// local flag. A local flag with the name of an Unleash flag is shadowed, and comes into force as soon as
+/// Unleash no longer has the flag.
 pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
     let mut diff = Diff { refused: answer.refused.clone(), ..Diff::default() };
     for feature in &answer.features {
@@ -87,7 +88,7 @@ pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
         if old.is_some_and(|old| old.source == source && old.digest == Some(feature.digest)) {
             continue;
         }
-        // Shadowed.
+        // The local flag is shadowed by another source.
         if source == Source::Local && old.is_some_and(|old| old.source != source) {
             continue;
         }
@@ -132,8 +133,8 @@ impl Diff {
         }
     }
 
-    /// The last good version stays in force. A flag that has none is published as one that cannot be evaluated, so that
-    /// callers get the reason and not an unknown flag.
+    /// Refuses a feature, so that its last valid version stays in force. If there is none, a definition that
+    /// cannot be evaluated is published instead, so that callers get the reason and not an unknown flag.
     fn refuse(&mut self, refused: Refused, old: Option<&Known>, feature: &Feature, source: Source) {
         let content = match old {
             Some(_) => None,
@@ -161,7 +162,8 @@ impl Diff {
             if old.source != source || present.contains(flag.as_str()) {
                 continue;
             }
-            // Not deleted first and made anew later: between the two it would be unknown.
+            // The local flag replaces the deleted flag directly. With a deletion first, the flag would be
+            // unknown for a moment.
             if let Some(local) = standing.locals.get(flag).filter(|_| source != Source::Local) {
                 let before = self.changes.len();
                 self.compare(standing.environment, Some(old), local, &Segments::default(), Source::Local);
@@ -182,15 +184,15 @@ impl Diff {
     }
 }
 
-/// What is published in the place of a definition that is refused. Its digest is its own and not the source's, so that
-/// the source's text is still compared, and refused, at every look.
+/// Definition that is published instead of a refused one. It has its own digest and not the source's, so that
+/// the source's text is compared and refused again at every poll.
 fn unusable(name: &str, reason: &str) -> Option<Content> {
     let text = definition::unusable(name, reason);
     let (checksum, digest) = (definition::checksum(&text), Sha256::digest(&text).into());
     Some(Content { definition: RawValue::from_string(text).ok()?, checksum, digest })
 }
 
-/// The definition as it is published: segments inlined, canonical, known to compile.
+/// The definition in its published form: segments inlined, canonical, and checked to compile.
 fn content(
     environment: &str,
     json: &RawValue,
@@ -199,7 +201,7 @@ fn content(
 ) -> Result<Content, String> {
     let refuse = |error: CompileError| format!("{}: {}", error.field, error.message);
     let canonical = definition::inline_segments(json.get(), segments).map_err(refuse)?;
-    // The version plays no part in whether it compiles.
+    // Compilation does not depend on the version.
     CompiledFlag::compile(environment, 0, &canonical).map_err(refuse)?;
     let checksum = definition::checksum(&canonical);
     let definition = RawValue::from_string(canonical).map_err(|error| error.to_string())?;

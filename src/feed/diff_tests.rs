@@ -27,7 +27,7 @@ fn refused(diff: &Diff) -> Vec<&str> {
     diff.refused.iter().map(|refused| refused.flag.as_str()).collect()
 }
 
-/// What is in force after `features` were published at version 7.
+/// The definitions in force after `features` were published at version 7.
 fn known(features: &[String], source: Source) -> Environment {
     let diff = diff_of(&Environment::new(), &answer(features));
     let force = |change: Planned| {

@@ -1,4 +1,4 @@
-//! Who leads: the owner of the single partition of the changes topic.
+//! Leader election: the owner of the single partition of the changes topic leads.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::publish::Handled;
 const PARTITION: i32 = 0;
 const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
 
-/// This instance's membership in the feeder's consumer group.
+/// Membership of this instance in the feeder's consumer group.
 pub struct Election {
     consumer: StreamConsumer<Assignment>,
     leads: watch::Receiver<bool>,
@@ -33,15 +33,15 @@ pub struct Election {
     reader: Mutex<Reader>,
 }
 
-/// A hint and where it stood.
+/// Hint with its offset.
 #[derive(Debug)]
 pub struct Received {
     pub reading: Reading,
     pub offset: i64,
 }
 
-/// Told by rebalances. They happen only inside of [`Election::recv`], which is never awaited while a transaction
-/// is open: the partition is given up between transactions.
+/// Consumer context that tracks leadership in rebalances. Rebalances happen only inside [`Election::recv`],
+/// which is never awaited while a transaction is open, so the partition is revoked only between transactions.
 struct Assignment {
     leads: watch::Sender<bool>,
 }
@@ -51,7 +51,7 @@ impl ClientContext for Assignment {
         client::log(level, facility, message);
     }
 
-    /// Comes out of [`Election::recv`] too.
+    /// Logs at debug level only, because [`Election::recv`] returns the error too.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "the feeder's consumer");
     }
@@ -92,7 +92,7 @@ impl Election {
             .set("partition.assignment.strategy", "range")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
-            // 10 s by default: a broker that is back would wait for its leader as long.
+            // The default is 10 s, which would delay the election after a broker has recovered.
             .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Assignment { leads: sender })
             .context("the feeder's consumer cannot be made")?;
@@ -106,17 +106,18 @@ impl Election {
         *self.leads.borrow()
     }
 
-    /// Waits for the next hint. Must be awaited most of the time: rebalances happen in here.
+    /// Receives the next hint. It must be awaited most of the time, because rebalances are processed in it.
     pub async fn recv(&self) -> Result<Received, KafkaError> {
         let message = self.consumer.recv().await?;
         let read = || self.read(message.payload());
-        // Without an await between the record and its reading: who gives up waiting must not lose a hint.
+        // There is no await between receiving and reading a record: cancelling this future must not lose a
+        // hint.
         let is_avro = message.payload().is_some_and(|payload| split(payload).is_some());
         let reading = if is_avro { tokio::task::block_in_place(read) } else { read() };
         Ok(Received { reading, offset: message.offset() })
     }
 
-    /// While its schema cannot be found out, a hint says that something has changed.
+    /// Reads a hint. If its schema cannot be resolved, the hint is treated as a change of anything.
     fn read(&self, payload: Option<&[u8]>) -> Reading {
         let (payload, mut text) = (payload.unwrap_or_default(), Vec::new());
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,20 +130,21 @@ impl Election {
         }
     }
 
-    /// Returns when leadership is no longer what it was thought to be; at once, if it already isn't.
+    /// Waits until leadership differs from `leading`; returns at once if it already does.
     pub async fn turn(&self, leading: bool) {
         let mut leads = self.leads.clone();
-        // An error means that the consumer is gone, and with it whoever waits here.
+        // An error means that the consumer is gone, so there is nothing left to wait for.
         drop(leads.wait_for(|leads| *leads != leading).await);
     }
 
-    /// For the transaction that handles all hints before `offset`.
+    /// Offsets for the transaction that handles all hints before `offset`; `None` if the group metadata is
+    /// not available.
     pub fn handled(&self, offset: i64) -> Option<Handled> {
         let group: ConsumerGroupMetadata = self.consumer.group_metadata()?;
         Some(Handled { offsets: self.offsets(offset)?, group })
     }
 
-    /// Commits hints that led to no transaction. Losing this does no harm.
+    /// Commits hints that led to no transaction. A lost commit only causes them to be processed again.
     pub fn commit(&self, offset: i64) {
         if let Some(offsets) = self.offsets(offset)
             && let Err(error) = self.consumer.commit(&offsets, CommitMode::Async)
@@ -158,7 +160,7 @@ impl Election {
     }
 }
 
-/// Whether a consumer that met this error will never work again.
+/// Whether the consumer cannot recover from this error.
 pub fn is_final(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(

@@ -1,4 +1,5 @@
-//! A flag file in the format of Unleash's `/api/client/features`, watched for changes.
+//! Source that reads a flag file in the format of Unleash's `/api/client/features` and watches it for
+//! changes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,13 +9,14 @@ use tokio::io::AsyncReadExt;
 use super::answer::ANSWER_BYTES_MAX;
 use super::look::{self, LookError, Seen};
 
-/// Looking costs one `stat`.
+/// Interval between polls. A poll costs one `stat`.
 pub const FILE_REFRESH: Duration = Duration::from_millis(250);
 
-/// A file may change twice within the granularity of its time: a young one is read again.
+/// Minimum age of a file whose modification time identifies its content. A file may change twice within the
+/// resolution of its time, so a younger one is read again.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// One environment whose flags are in a file.
+/// Environment whose flags are in a file.
 #[derive(Debug, Clone)]
 pub struct FileOrigin {
     pub environment: String,
@@ -27,7 +29,7 @@ pub struct FileOrigin {
 struct Stamp {
     modified: SystemTime,
     bytes: u64,
-    /// Whether the file was old enough for its time to mean something.
+    /// Whether the file was old enough for its modification time to identify its content.
     settled: bool,
 }
 
@@ -43,7 +45,8 @@ impl FileOrigin {
     pub async fn look(&mut self) -> Result<Seen, LookError> {
         let metadata = tokio::fs::metadata(&self.path).await?;
         let modified = metadata.modified()?;
-        // Taken before the file is read: what is written meanwhile makes a new stamp.
+        // The stamp is taken before the file is read, so that a write in the meantime results in another
+        // stamp.
         let settled = modified.elapsed().is_ok_and(|age| age >= SETTLED_AFTER);
         let stamp = Stamp { modified, bytes: metadata.len(), settled };
         if stamp.settled && self.accepted == Some(stamp) {
@@ -53,7 +56,7 @@ impl FileOrigin {
         look::read(self.read().await?).await
     }
 
-    /// The answer given last is in force, or not: then the next look must see it again.
+    /// Records whether the last response was accepted. If not, the next poll returns it again.
     pub fn settled(&mut self, accepted: bool) {
         if let Some(stamp) = self.offered.take()
             && accepted

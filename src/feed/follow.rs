@@ -1,17 +1,20 @@
-//! After a hint: keep looking until the change shows, and commit the hint only then.
+//! Tracking of hints: after a hint, the source is polled until the change is visible. Only then is the hint
+//! committed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::hint::Hint;
 
-/// Unleash itself takes about a second to serve what it has confirmed.
+/// Maximum time to follow a hint. Unleash itself takes about a second to serve a change that it has
+/// confirmed.
 pub const FOLLOW_MAX: Duration = Duration::from_secs(5);
 
-/// More flags than this in one environment at once are followed as "something changed".
+/// Maximum number of flags that are followed by name per environment. Further hints are followed as a change
+/// of anything.
 pub const FOLLOWED_FLAGS_MAX: usize = 64;
 
-/// The hints being followed, per environment.
+/// Followed hints of each source.
 #[derive(Debug)]
 pub struct Follow {
     places: Vec<Followed>,
@@ -25,34 +28,35 @@ struct Followed {
     pending: Option<Pending>,
 }
 
-/// What hints may be about, of one place.
+/// Changes that a source can be followed for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followable {
-    /// An environment of a source that shows a change some time after it was made.
+    /// Environment of a source that shows a change some time after it was made.
     Environment(String),
-    /// Local flags of any environment: one look shows all that was committed before.
+    /// Local flags of any environment. A single poll shows all changes committed before.
     Local,
 }
 
 #[derive(Debug)]
 struct Pending {
     flags: HashSet<String>,
-    /// Who changed a flag, by the hints that say so. Kept while any flag is followed.
+    /// Authors by flag, from the hints that name them. Kept while any flag is followed.
     actors: HashMap<String, String>,
-    /// A hint named no flag: the first change of any ends it.
+    /// Whether a hint without a flag is followed. Any change ends it.
     anything: bool,
     until: Instant,
     lowest_offset: i64,
 }
 
 impl Follow {
-    /// `places`, in the order by which they are addressed.
+    /// Creates a tracker for sources that are addressed by their position in `places`.
     pub fn new(places: impl Iterator<Item = Followable>) -> Self {
         let followed = |whom| Followed { whom, pending: None };
         Self { places: places.map(followed).collect(), next_offset: None, handed_out: None }
     }
 
-    /// Notes a hint. Returns the places to look at now: none if it is for another environment.
+    /// Adds a hint. Returns the positions of the sources to poll now; empty if the hint concerns another
+    /// environment.
     pub fn hint(&mut self, hint: &Hint, offset: i64, now: Instant) -> Vec<usize> {
         self.skip(offset);
         let concerns = |name: &str| hint.environment.as_deref().is_none_or(|hinted| hinted == name);
@@ -70,18 +74,18 @@ impl Follow {
         places
     }
 
-    /// Notes a record that asks for nothing.
+    /// Skips a record that requires no action.
     pub fn skip(&mut self, offset: i64) {
         self.next_offset = Some(offset + 1);
     }
 
-    /// Who changed this flag, where a hint that is still followed said so.
+    /// Author of a flag's change, if a followed hint names one.
     pub fn actor(&self, place: usize, flag: &str) -> Option<&str> {
         let pending = self.places.get(place)?.pending.as_ref()?;
         pending.actors.get(flag).map(String::as_str)
     }
 
-    /// Notes what a look at an environment changed. Returns whether to keep looking.
+    /// Records the changes that a poll found. Returns whether to poll again soon.
     pub fn looked<'a>(&mut self, place: usize, changed: impl Iterator<Item = &'a str>, now: Instant) -> bool {
         let Some(followed) = self.places.get_mut(place) else {
             return false;
@@ -100,8 +104,8 @@ impl Follow {
         followed.pending.is_some()
     }
 
-    /// The offset before which all hints are done, if it is further than what was committed. Looks are noted before
-    /// what they found is published, so that this offset may go into the same transaction.
+    /// Offset before which all hints are handled; `None` if it has been committed already. Polls are recorded
+    /// before their changes are published, so that the offset can be part of the same transaction.
     pub fn handled(&self) -> Option<i64> {
         let pending = self.places.iter().filter_map(|followed| followed.pending.as_ref());
         let lowest = pending.map(|pending| pending.lowest_offset).min();
@@ -109,7 +113,7 @@ impl Follow {
         (self.handed_out.is_none_or(|before| handled > before)).then_some(handled)
     }
 
-    /// `offset` was committed.
+    /// Records that `offset` was committed.
     pub fn committed(&mut self, offset: i64) {
         self.handed_out = Some(offset);
     }

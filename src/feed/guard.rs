@@ -1,14 +1,15 @@
-//! The guard against an answer that would delete most flags: it needs a second one that agrees.
+//! Deletion guard: a response that would delete most flags is held until a second response confirms it.
 
 use std::time::{Duration, Instant};
 
-/// Deleting no more than this many at once is never held.
+/// Maximum number of deletions at once that are never held.
 pub const FREE_DELETIONS_MAX: usize = 10;
 
-/// Two answers of one moment are one answer: a failing source is given this long to recover.
+/// Minimum time between a held response and its confirmation, because a failing source may repeat a wrong
+/// response.
 pub const AGREEMENT_AFTER: Duration = Duration::from_secs(1);
 
-/// Remembers the last answer of an environment that was held.
+/// Guard of one environment. Stores the last held response.
 #[derive(Debug, Default)]
 pub struct DeletionGuard {
     held: Option<Held>,
@@ -21,7 +22,7 @@ struct Held {
 }
 
 impl DeletionGuard {
-    /// Whether an answer that deletes `deletions` (in a fixed order) out of `flags` may be applied at `now`.
+    /// Whether a response that deletes `deletions` (in a fixed order) out of `flags` may be applied at `now`.
     pub fn admits<'a>(
         &mut self,
         flags: usize,
@@ -48,7 +49,7 @@ impl DeletionGuard {
         }
     }
 
-    /// Something else came between: the two answers would not be in a row.
+    /// Discards the held response, because another result came in between.
     pub fn reset(&mut self) {
         self.held = None;
     }

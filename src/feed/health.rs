@@ -1,4 +1,4 @@
-//! How the feeder is doing, for anyone to read at any time.
+//! State of the feeder, which can be read at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use serde::Serialize;
 
 use super::refusal::Refused;
 
-/// Part of a flag may be bad for good; the list in the answer of `/health` stays short.
+/// Maximum number of refused flags in the response of `/health`.
 const REFUSED_SHOWN_MAX: usize = 100;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Another instance leads, or none yet.
+    /// Another instance leads, or none does yet.
     #[default]
     Follower,
-    /// Leads, and is reading what is in force.
+    /// This instance leads and is reading the definitions in force.
     Starting,
     Leader,
 }
 
-/// The state of the feeder in this instance. Only the leader knows about the sources.
+/// State of the feeder in this instance. Only the leader has information about the sources.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Health {
     pub role: Role,
-    /// Why this instance last failed to lead or to publish; `None` once it did.
+    /// Reason why this instance last failed to lead or to publish; `None` after it has succeeded.
     pub failure: Option<String>,
     pub environments: BTreeMap<String, EnvironmentHealth>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct EnvironmentHealth {
-    /// When the source last gave an answer that was believed.
+    /// Time of the last response of the source that was accepted.
     pub last_success: Option<DateTime<Utc>>,
-    /// `None` when the last look was fine.
+    /// Error of the last poll; `None` if it succeeded.
     pub error: Option<SourceError>,
-    /// Deletions in an answer that was held for a second one that agrees.
+    /// Number of deletions in a response that is held until a second one confirms it.
     pub held_deletions: usize,
     pub flags: usize,
     pub refused_total: usize,
@@ -52,7 +52,7 @@ pub struct SourceError {
     pub since: DateTime<Utc>,
 }
 
-/// Shared by the feeder, which writes, and everyone else.
+/// Shared view of the state, which only the feeder writes.
 #[derive(Debug, Clone, Default)]
 pub struct HealthView {
     current: Arc<ArcSwap<Health>>,
@@ -63,7 +63,8 @@ impl HealthView {
         self.current.load_full()
     }
 
-    /// Only the feeder's own task writes: nothing is lost between reading and storing.
+    /// Changes the state. Only the feeder's own task writes, so no update is lost between loading and
+    /// storing.
     pub(super) fn update(&self, change: impl FnOnce(&mut Health)) {
         let mut health = Health::clone(&self.load());
         change(&mut health);
@@ -80,7 +81,7 @@ impl HealthView {
 }
 
 impl EnvironmentHealth {
-    /// Whether this is another failure than before: only then is it worth a line in the log.
+    /// Sets the error. Returns whether its reason differs from the previous one, in which case it is logged.
     pub(super) fn fail(&mut self, reason: &'static str, message: String, now: DateTime<Utc>) -> bool {
         let before = self.error.take();
         let same = before.as_ref().is_some_and(|before| before.reason == reason);

@@ -1,4 +1,5 @@
-//! Hints on `feature-flag-changes`: where to look. The sources are the truth, so a hint is never believed.
+//! Hints on `feature-flag-changes`: which source to poll. Only the sources are authoritative, so the content
+//! of a hint is never applied.
 
 use std::borrow::Cow;
 
@@ -7,28 +8,28 @@ use serde_json::value::RawValue;
 
 use crate::message::definition::Source;
 
-/// Larger bodies are not read.
+/// Maximum size of a body in bytes; larger ones are not read.
 pub const HINT_BYTES_MAX: usize = 256 * 1024;
 
-/// Longer names of people are cut.
+/// Maximum length of a person's name in characters; longer names are shortened.
 pub const ACTOR_CHARS_MAX: usize = 200;
 
-/// Where to look. `None` is everywhere, or at everything.
+/// Scope of a hint. `None` stands for all environments or all flags.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hint {
     pub environment: Option<String>,
     pub flag: Option<String>,
-    /// It is about a local flag: Unleash need not be asked.
+    /// Whether the hint concerns a local flag, so that Unleash need not be polled.
     pub local: bool,
-    /// Who made the change, by the word of Unleash's webhook.
+    /// Author of the change according to Unleash's webhook.
     pub actor: Option<String>,
 }
 
-/// What a record on the changes topic came to.
+/// Result of reading a record of the changes topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
     Understood(Hint),
-    /// Something changed, who knows what: look at everything.
+    /// The content is not understood, so anything may have changed and every source is polled.
     NotUnderstood,
     TooLarge,
 }
@@ -48,7 +49,8 @@ struct Body<'a> {
     environment: Option<Cow<'a, str>>,
     #[serde(borrow)]
     source: Option<Cow<'a, str>>,
-    /// Told apart from the webhook of some other service by having at least one of Unleash's own fields.
+    /// Author in a webhook. An Unleash webhook is distinguished from webhooks of other services by at least
+    /// one of Unleash's own fields.
     #[serde(borrow, rename = "createdBy")]
     created_by: Option<&'a RawValue>,
 }
@@ -90,7 +92,7 @@ pub fn read(body: Option<&[u8]>) -> Reading {
     })
 }
 
-/// The name of a person as it may be written and shown: bounded, on one line, and not empty.
+/// Normalized name of a person: limited in length, without control characters; `None` if it is empty.
 pub(super) fn person(name: &str) -> Option<String> {
     let plain: String = name.chars().filter(|char| !char.is_control()).take(ACTOR_CHARS_MAX).collect();
     Some(plain.trim().to_owned()).filter(|name| !name.is_empty())

@@ -1,4 +1,4 @@
-//! Sends hints: what was changed here, or told by Unleash's webhook.
+//! Sends hints about local changes and about changes reported by Unleash's webhook.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Hints {
         Self { sender: Sender::new(config, "hints"), topic, format: formats.hint.clone() }
     }
 
-    /// Passes on what somebody else wrote; what is not understood is about everything.
+    /// Forwards a hint from another service. A body that is not understood becomes a hint about everything.
     pub async fn pass_on(&self, body: &[u8]) -> anyhow::Result<()> {
         let hint = match hint::read(Some(body)) {
             Reading::Understood(hint) => hint,
@@ -49,13 +49,13 @@ impl Hints {
         }
     }
 
-    /// A local flag was changed.
+    /// Sends a hint that a local flag was changed.
     pub async fn local(&self, kind: ChangeKind, environment: &str, flag: &str) -> anyhow::Result<()> {
         let (environment, flag) = (Some(environment.to_owned()), Some(flag.to_owned()));
         self.send(kind, &Hint { environment, flag, local: true, ..Hint::default() }).await
     }
 
-    /// Look at everything in an environment.
+    /// Sends a hint that anything in an environment may have changed.
     pub async fn everything(&self, environment: &str) -> anyhow::Result<()> {
         let environment = Some(environment.to_owned());
         self.send(ChangeKind::Updated, &Hint { environment, ..Hint::default() }).await
@@ -72,7 +72,7 @@ impl Hints {
         self.send_body(hint, &body).await
     }
 
-    /// Keyed as change events are.
+    /// Sends the hint with the same key as a change event.
     async fn send_body(&self, hint: &Hint, body: &[u8]) -> anyhow::Result<()> {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         let key = format!("{}/{}", part(&hint.environment), part(&hint.flag));

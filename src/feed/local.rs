@@ -1,8 +1,8 @@
-//! Local flags, from the database: one look for all environments.
+//! Source of local flags, which are read from the database for all environments in one poll.
 //!
-//! A flag with a schedule is another definition from each of its steps on. When that is follows from what the flag says
-//! and the clock, so that a new leader knows it as the old one did; instances that hear of it late have applied the step
-//! by themselves.
+//! The definition of a flag with a schedule changes at each of its steps. The times depend only on the flag
+//! and the clock, so a new leader determines the same steps as the previous one. Instances that receive a new
+//! definition late have applied the step on their own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,22 +17,23 @@ use super::answer::Answer;
 use super::look::{LookError, Seen};
 use super::refusal::Refused;
 
-/// Without a hint; looking in vain costs one small question.
+/// Poll interval without a hint. A poll without changes costs one small query.
 pub const LOCAL_REFRESH: Duration = Duration::from_secs(5);
 
-/// Who changes a flag when the time of a step has come.
+/// Actor of a change that a step of the schedule causes.
 const SCHEDULE: &str = "schedule";
 
-/// The local flags of all environments.
+/// Source of the local flags of all environments.
 #[derive(Debug, Clone)]
 pub struct LocalOrigin {
     records: Records,
-    /// Grows with every change that is committed.
+    /// Last poll whose flags are in force.
     accepted: Option<Look>,
     offered: Option<Look>,
 }
 
-/// What a look has seen: all changes up to a mark, and all steps before the next one.
+/// State covered by a poll: all changes up to a mark, which grows with every committed change, and all steps
+/// before the next one.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     mark: i64,
@@ -46,7 +47,8 @@ impl LocalOrigin {
 
     pub async fn look(&mut self) -> Result<Seen, LookError> {
         self.records.ready().await;
-        // Asked before the rows: what is committed in between is seen again.
+        // The mark is queried before the rows, so that changes committed in between are seen by the next poll
+        // too.
         let mark = self.records.mark().await?;
         let received_at = Utc::now();
         let is_due = |look: &Look| look.next_step.is_some_and(|step| step <= received_at);
@@ -54,14 +56,14 @@ impl LocalOrigin {
             return Ok(Seen::Unchanged);
         }
         let rows = self.records.all().await?;
-        // Away from the threads that wait for sockets: thousands of flags take their time.
+        // Runs on a blocking thread, because thousands of flags take some time.
         let reading = tokio::task::spawn_blocking(move || read(rows, received_at));
         let (answers, next_step) = reading.await.map_err(|error| LookError::Internal(error.to_string()))?;
         self.offered = Some(Look { mark, next_step });
         Ok(Seen::Local { answers, received_at })
     }
 
-    /// The answer given last is in force, or not: then the next look must see it again.
+    /// Records whether the last response was accepted. If not, the next poll returns it again.
     pub fn settled(&mut self, accepted: bool) {
         if let Some(look) = self.offered.take()
             && accepted
@@ -70,15 +72,15 @@ impl LocalOrigin {
         }
     }
 
-    /// How long it is until the next step of all.
+    /// Time until the next step of any flag; `None` if there is none.
     pub fn until_next_step(&self) -> Option<Duration> {
         let next = self.accepted?.next_step?;
-        // Of a step that has just come nothing is left to wait for.
+        // A step that is already due needs no waiting.
         Some((next - Utc::now()).to_std().unwrap_or_default())
     }
 }
 
-/// The flags as they are at `now`, and when the next step of any of them comes.
+/// The flags in force at `now`, and the time of the next step of any of them.
 fn read(rows: Vec<LocalRow>, now: DateTime<Utc>) -> (BTreeMap<String, Answer>, Option<DateTime<Utc>>) {
     let mut answers = BTreeMap::<String, Answer>::new();
     let mut next: Option<DateTime<Utc>> = None;
@@ -103,7 +105,7 @@ fn add(answer: &mut Answer, row: LocalRow, now: DateTime<Utc>) -> Option<DateTim
             answer.add(row.name, json, Some(actor));
             next_step(&flag, now)
         }
-        // Written by a newer version, or by hand.
+        // The document was written by a newer version or by hand.
         Err(error) => {
             answer.refused.push(Refused::new(row.name, error.to_string()));
             None
@@ -150,7 +152,7 @@ mod tests {
         let last = seen("2026-03-01T00:00:00Z");
         assert_eq!((last.1.as_str(), last.2), (SCHEDULE, None));
         assert_ne!(last.0, first.0);
-        // Of a flag that is off as a whole no step is waited for.
+        // A flag that is disabled as a whole has no next step.
         assert_eq!(read(vec![row(&document.replace("true", "false"))], at("2026-01-15T00:00:00Z")).1, None);
     }
 }

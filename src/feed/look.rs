@@ -1,4 +1,4 @@
-//! One look at a source, and all the ways in which it can fail.
+//! Polls of sources: their results and errors.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use crate::database::DatabaseError;
 
 use super::answer::{Answer, AnswerError};
 
-/// What a look found.
+/// Result of a successful poll.
 #[derive(Debug)]
 pub enum Seen {
-    /// The same as the answer accepted last.
+    /// The source is unchanged since the last accepted response.
     Unchanged,
     Answer {
         answer: Answer,
         received_at: DateTime<Utc>,
     },
-    /// Local flags by environment: all that there are.
+    /// Complete local flags by environment.
     Local {
         answers: BTreeMap<String, Answer>,
         received_at: DateTime<Utc>,
     },
 }
 
-/// A look that found nothing to believe. Nothing changes; the source is asked again later.
+/// Error of a poll. The flags stay as they are, and the source is polled again later.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
     #[error("no connection: {0}")]
@@ -37,7 +37,7 @@ pub enum LookError {
     #[error("status {status}: {start}")]
     Status {
         status: u16,
-        /// How the body begins.
+        /// Beginning of the response body.
         start: String,
         retry_after: Option<Duration>,
     },
@@ -54,7 +54,7 @@ pub enum LookError {
 }
 
 impl LookError {
-    /// The metric label. Two failures of the same reason are one to the log.
+    /// Value of the metric label. Consecutive failures with the same reason are logged once.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
@@ -80,7 +80,7 @@ impl LookError {
     }
 }
 
-/// Reads an answer away from the threads that wait for sockets: a large one takes tens of milliseconds.
+/// Reads a response on a blocking thread, because a large one takes tens of milliseconds.
 pub async fn read(body: Vec<u8>) -> Result<Seen, LookError> {
     let received_at = Utc::now();
     let reading = tokio::task::spawn_blocking(move || Answer::read(&body));

@@ -1,15 +1,15 @@
-//! From the sources of flags into Kafka.
+//! Feeder: publishes the flags of all sources to Kafka.
 //!
 //! ```text
-//!  feature-flag-changes ─ hint ─► follow ─ look now ─┐
+//!  feature-flag-changes ─ hint ─► follow ─ poll now ─┐
 //!                                                    ▼
 //!  Unleash, flag file,                              │
-//!  local flags ◄─ look ─ poller ─ answer ─► term ─► desk: diff ─► guard ─► one transaction
+//!  local flags ◄─ poll ─ poller ─ answer ─► term ─► desk: diff ─► guard ─► one transaction
 //! ```
 //!
-//! Every instance runs a [`Feeder`], one of them leads: the owner of the single partition of the changes topic
-//! (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in force;
-//! after any failure whose outcome is unknown it starts again from there.
+//! Every instance runs a [`Feeder`], and one of them leads: the owner of the single partition of the changes
+//! topic (`election`). A leader's `term` starts by fencing its predecessor and reading the definitions in
+//! force. After any failure with an unknown outcome it starts again from there.
 
 mod admin;
 pub mod answer;
@@ -69,7 +69,7 @@ use follow::Follow;
 use publish::PublishError;
 use term::{Ended, Term, TermError};
 
-/// A broker that is back should find a leader soon.
+/// Maximum pause between terms. It is short, so that a leader is elected soon after a broker has recovered.
 const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The feeder of one instance.
@@ -83,16 +83,16 @@ pub struct Feeder {
     origins: Vec<Origin>,
 }
 
-/// What to do after a term.
+/// Action after a term.
 enum Next {
     Stop,
-    /// Stand for election with the same membership.
+    /// Wait for leadership again with the same group membership.
     Stay,
-    /// The membership is stale or lost: only a new one tells who leads.
+    /// Join the consumer group again, because the membership is outdated or lost.
     Rejoin,
 }
 
-/// The origins of all configured environments of Unleash; none without an Unleash.
+/// Sources for all configured Unleash environments; none if no Unleash is configured.
 pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
     let Some(client) = unleash::Client::new(&config.unleash)? else {
         return Ok(Vec::new());
@@ -103,7 +103,7 @@ pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
 }
 
 impl Feeder {
-    /// At most one origin per environment, and one for local flags.
+    /// Creates a feeder. `origins` contains at most one source per environment, and one for local flags.
     pub fn new(
         config: Arc<Config>,
         formats: Arc<Formats>,
@@ -118,8 +118,8 @@ impl Feeder {
         self.health.clone()
     }
 
-    /// Runs until `shutdown`, leading whenever it is this instance's turn. A transaction that has begun is
-    /// finished. An error means that the configuration can't work.
+    /// Runs until `shutdown` and leads whenever this instance is elected. An open transaction is completed.
+    /// An error means that the configuration cannot work.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         if self.origins.is_empty() {
             info!("no source of flags is configured: this instance never leads");
@@ -140,7 +140,7 @@ impl Feeder {
         }
     }
 
-    /// One membership of the consumer group, with as many terms as it brings.
+    /// Runs the terms of one membership in the consumer group.
     async fn stand(&self, election: &Election, shutdown: &Shutdown, failures: &mut u32) -> Next {
         let mut follow = self.follow();
         loop {
@@ -161,7 +161,7 @@ impl Feeder {
         }
     }
 
-    /// Returns `Stay` once it is this instance's turn to lead.
+    /// Waits until this instance leads. Returns `Stay` when it does.
     async fn wait_for_turn(&self, election: &Election, follow: &mut Follow, shutdown: &Shutdown) -> Next {
         while !election.leads() {
             tokio::select! {
@@ -205,7 +205,7 @@ impl Feeder {
                 *failures += 1;
                 self.note_term_failed(error.reason(), &error.to_string());
                 match error {
-                    // To open a new producer now would fence the successor in turn.
+                    // A new producer would fence the successor, so the group is joined again first.
                     TermError::Publish(PublishError::Fenced(_)) | TermError::Consumer(_) => Next::Rejoin,
                     TermError::Publish(_) | TermError::Cut(_) | TermError::Lost(_) => Next::Stay,
                 }
@@ -217,7 +217,8 @@ impl Feeder {
         Follow::new(self.origins.iter().map(Origin::followable))
     }
 
-    /// Between two terms of one membership: rebalances must go on, and hints be there for the next term.
+    /// Pauses between two terms of one membership. It keeps receiving, so that rebalances are processed and
+    /// hints are kept for the next term.
     async fn pause_in_group(
         &self,
         election: &Election,

@@ -1,4 +1,4 @@
-//! What the feeder tells about itself: health, metrics and log, in one place so that they agree.
+//! Telemetry of the feeder: health, metrics and log are updated together, so that they agree.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +30,7 @@ impl Feeder {
     }
 
     pub(super) fn note_term_failed(&self, reason: &'static str, message: &str) {
-        // The same failure again and again is one line.
+        // A repeated failure is logged only once.
         if self.health.load().failure.as_deref() != Some(message) {
             warn!(reason, message, "the feeder's term has failed");
         }
@@ -101,7 +101,7 @@ impl Feeder {
         }
     }
 
-    /// Notes whom a hint concerns. Returns the places to look at now.
+    /// Adds a hint to the followed ones. Returns the positions of the sources to poll now.
     pub(super) fn note_hint(
         &self,
         follow: &mut Follow,

@@ -1,4 +1,4 @@
-//! Where flags come from.
+//! Sources of flags.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::local::{LOCAL_REFRESH, LocalOrigin};
 use super::look::{LookError, Seen};
 use super::unleash::UnleashOrigin;
 
-/// In place of an environment's name, for what is not about one of them.
+/// Stands for all environments in place of an environment's name.
 pub const EVERYWHERE: &str = "*";
 
-/// The source of truth for one environment; local flags are one for all.
+/// Source of flags for one environment, or of the local flags for all environments.
 #[derive(Debug, Clone)]
 pub enum Origin {
     Unleash(UnleashOrigin),
@@ -24,7 +24,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// `None`: it tells which environments it has flags for.
+    /// Environment of the source; `None` for local flags, which provide their environments themselves.
     pub fn environment(&self) -> Option<&str> {
         match self {
             Self::Unleash(origin) => Some(&origin.environment),
@@ -33,12 +33,12 @@ impl Origin {
         }
     }
 
-    /// The environment for metrics and health.
+    /// Name of the environment for metrics and health.
     pub fn label(&self) -> &str {
         self.environment().unwrap_or(EVERYWHERE)
     }
 
-    /// The name of its status record.
+    /// Name of the source's status record.
     pub fn name(&self) -> SourceName {
         SourceName { source: self.source(), environment: self.label().to_owned() }
     }
@@ -51,12 +51,12 @@ impl Origin {
         }
     }
 
-    /// Who changed a flag, as far as it can be known.
+    /// Actor for changes without a known author.
     pub fn actor(&self) -> &'static str {
         self.source().as_str()
     }
 
-    /// Where its flags are changed, in words.
+    /// Description of the location where the flags are changed.
     pub fn place(&self) -> Cow<'_, str> {
         match self {
             Self::Unleash(origin) => format!("Unleash at {}", origin.base()).into(),
@@ -65,7 +65,7 @@ impl Origin {
         }
     }
 
-    /// How often to look; `configured` is for what is remote.
+    /// Poll interval; `configured` applies to remote sources.
     pub fn refresh_interval(&self, configured: Duration) -> Duration {
         match self {
             Self::Unleash(_) => configured,
@@ -74,7 +74,7 @@ impl Origin {
         }
     }
 
-    /// How long it is until its answer changes by itself.
+    /// Time until the source's response changes without a change of its data; `None` if it does not.
     pub(super) fn until_due(&self) -> Option<Duration> {
         match self {
             Self::Local(origin) => origin.until_next_step(),
@@ -86,7 +86,7 @@ impl Origin {
         self.environment().map_or(Followable::Local, |name| Followable::Environment(name.to_owned()))
     }
 
-    /// Looks once. [`Origin::settled`] must follow before the next look.
+    /// Polls the source once. [`Origin::settled`] must be called before the next poll.
     pub async fn look(&mut self) -> Result<Seen, LookError> {
         match self {
             Self::Unleash(origin) => origin.look().await,

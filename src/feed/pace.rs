@@ -1,41 +1,41 @@
-//! When to look again: the refresh interval with jitter, backing off from a source that fails.
+//! Timing of polls: the refresh interval with jitter, and backoff for a source that fails.
 
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use rand::Rng;
 
-/// Between two looks that succeed, whatever the hints.
+/// Minimum time between two successful polls, regardless of hints.
 const LOOK_GAP_MIN: Duration = Duration::from_millis(50);
-/// While a hint is followed.
+/// Time between polls while a hint is followed, from this value to `FOLLOW_GAP_MAX`.
 const FOLLOW_GAP_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_GAP_MAX: Duration = Duration::from_millis(200);
-/// The first step of backing off; hints don't shorten it.
+/// First backoff; hints do not shorten it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// A source that asks for more is asked again nevertheless.
+/// Upper bound for the `Retry-After` of a source.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// How long to wait before the next look.
+/// Waiting time before the next poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// A hint doesn't shorten the wait below this.
+    /// Minimum wait, which a hint does not shorten.
     pub at_least: Duration,
     pub at_most: Duration,
 }
 
-/// What the wait depends on.
+/// Outcome of a poll, which determines the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looked {
     Fine,
-    /// Fine, and a hint is being followed.
+    /// The poll succeeded, and a hint is being followed.
     Following,
     Failed {
         retry_after: Option<Duration>,
     },
 }
 
-/// The pace of one poller.
+/// Timing of one poller.
 #[derive(Debug)]
 pub struct Pace {
     refresh: Duration,
@@ -68,20 +68,21 @@ fn follow() -> Wait {
     Wait { at_least: gap, at_most: gap }
 }
 
-/// Doubles with every failure in a row; half of it is jitter, so that many pollers don't come in step.
+/// Backoff that doubles with every consecutive failure. Half of it is jitter, so that pollers do not
+/// synchronize.
 pub fn backoff(failures: u32) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MAX).mul_f64(rand::rng().random_range(0.5..1.0)).max(BACKOFF_MIN)
 }
 
-/// The header `Retry-After`: seconds, or an HTTP date.
+/// Parses the header `Retry-After`: seconds, or an HTTP date.
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
     let date = DateTime::parse_from_rfc2822(value).ok()?;
-    // A date gone by means now.
+    // A date in the past means no delay.
     Some(SystemTime::from(date).duration_since(now).unwrap_or_default())
 }
 

@@ -1,4 +1,4 @@
-//! One task per environment that looks at its source, again and again.
+//! Pollers: one task per source, which polls it repeatedly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::look::{LookError, Seen};
 use super::origin::Origin;
 use super::pace::{Looked, Pace, Wait};
 
-/// Each poller waits for its verdict, so that more than one look each never queues.
+/// Capacity per poller. Each poller waits for its verdict, so never more than one result of it is queued.
 const LOOKS_PER_POLLER: usize = 1;
 
-/// What a poller saw, for the leader to judge.
+/// Result of a poll, for the leader to process.
 #[derive(Debug)]
 pub struct Look {
-    /// The environment, by its place among the origins.
+    /// Position of the source among the origins.
     pub place: usize,
     pub result: Result<Seen, LookError>,
     pub verdict: oneshot::Sender<Verdict>,
@@ -24,13 +24,13 @@ pub struct Look {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// What the answer says is in force: it need not be seen again.
+    /// Whether the response is in force and need not be returned again.
     pub accepted: bool,
-    /// A hint is being followed: look again soon.
+    /// Whether a hint is being followed, so that the next poll should come soon.
     pub following: bool,
 }
 
-/// The pollers of one leader's term; dropping them stops them.
+/// Pollers of one leader's term. Dropping them stops the tasks.
 #[derive(Debug)]
 pub struct Pollers {
     looks: mpsc::Receiver<Look>,
@@ -39,7 +39,7 @@ pub struct Pollers {
 }
 
 impl Pollers {
-    /// Starts looking at once, everywhere, as if nothing had been seen before.
+    /// Starts polling all sources at once, without any previous state.
     pub fn start(origins: &[Origin], refresh: Duration) -> Self {
         let (sender, looks) = mpsc::channel(LOOKS_PER_POLLER * origins.len().max(1));
         let mut tasks = JoinSet::new();
@@ -53,7 +53,7 @@ impl Pollers {
         Self { looks, wakes, _tasks: tasks }
     }
 
-    /// The next look. Never returns if there is nothing to look at.
+    /// The next poll result. Never returns if there are no sources.
     pub async fn next(&mut self) -> Look {
         match self.looks.recv().await {
             Some(look) => look,
@@ -61,7 +61,7 @@ impl Pollers {
         }
     }
 
-    /// Look now. Coalesces: a poller that is looking looks once more afterwards.
+    /// Triggers a poll. Calls are coalesced: a poller that is busy polls once more afterwards.
     pub fn wake(&self, place: usize) {
         if let Some(wake) = self.wakes.get(place) {
             wake.notify_one();
@@ -88,7 +88,7 @@ async fn poll(
             return;
         };
         origin.settled(accepted);
-        // A source that fails is not asked more often because of what is due.
+        // A scheduled change does not shorten the wait for a source that fails.
         let due = origin.until_due().filter(|_| failed.is_none()).unwrap_or(Duration::MAX);
         let mut wait = pace.after(match failed {
             Some(retry_after) => Looked::Failed { retry_after },

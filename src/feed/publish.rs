@@ -1,4 +1,5 @@
-//! One Kafka transaction per diff, by the one producer that a successor fences. (Kill switches are written the same way.)
+//! Publishes each diff in Kafka transactions by a single producer, which a successor fences. Kill switches
+//! are written the same way.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,25 +18,25 @@ use crate::config::Config;
 use crate::kafka::client;
 use crate::kafka::producer::{LINGER_MS, drain};
 
-/// A leader that died holds up readers of committed records no longer than this.
+/// Transaction timeout. It limits how long a dead leader blocks readers of committed records.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// For one call to the transaction coordinator, and for the drain.
+/// Timeout of each call to the transaction coordinator, and of waiting for deliveries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of records that are sent together. librdkafka doesn't split a batch that the broker finds too large: with small ones
-/// a definition that is too large is alone in its batch, and known by name.
+/// Maximum batch size in bytes. librdkafka does not split a batch that the broker finds too large. With small
+/// batches, a definition that is too large is alone in its batch and can be identified.
 const BATCH_BYTES: usize = 16 << 10;
 
-/// The producer of this leader's term. All its calls block.
+/// Producer of this leader's term. All its calls block.
 pub struct Publisher {
     producer: BaseProducer<Deliveries>,
 }
 
-/// One record of a transaction.
+/// Record of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<'t> {
     pub topic: &'t str,
     pub key: String,
-    /// `None`: a tombstone.
+    /// Record value; `None` for a tombstone.
     pub body: Option<Vec<u8>>,
     pub tombstone: Option<Tombstone>,
 }
@@ -46,21 +47,21 @@ impl Record<'_> {
     }
 }
 
-/// What a tombstone, which has no body, carries in its headers `version` and `actor`.
+/// Headers `version` and `actor` of a tombstone, which has no body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
     pub version: u64,
     pub actor: String,
 }
 
-/// The hints that are handled once the transaction is committed.
+/// Hints that count as handled once the transaction is committed.
 pub struct Handled {
     pub offsets: TopicPartitionList,
     pub group: ConsumerGroupMetadata,
 }
 
-/// After any of these the producer is dropped: its successor's `init_transactions` aborts what it left behind,
-/// and the definitions topic tells what was committed.
+/// Error of a transaction. The producer must then be dropped: `init_transactions` of the next producer aborts
+/// the open transaction, and reading the definitions topic shows what was committed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("another leader has taken over: {0}")]
@@ -73,7 +74,7 @@ pub enum PublishError {
     Other(String),
 }
 
-/// What could not be delivered since the transaction began.
+/// Records that could not be delivered since the transaction began.
 #[derive(Debug, Default)]
 struct Deliveries {
     failed: Mutex<Vec<(String, KafkaError)>>,
@@ -84,7 +85,7 @@ impl ClientContext for Deliveries {
         client::log(level, facility, message);
     }
 
-    /// Whatever matters comes out of the call that it makes fail.
+    /// Logs at debug level only, because the failing call returns the error.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "the feeder's producer");
     }
@@ -108,11 +109,13 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// Makes a producer and fences every former one of this role: from here on what they publish is refused.
+    /// Creates a producer and fences all former ones of this role: the broker refuses their records from now
+    /// on.
     pub fn open(config: &Config, role: &str, topics: [&str; 3]) -> Result<Self, PublishError> {
         let mut settings = client::base(&config.kafka, &config.instance, role);
         client::compress(&mut settings, &config.kafka)
-            // The same for all instances. Owning the partition of the changes topic would be no fence.
+            // The id is the same for all instances. Owning the partition of the changes topic does not fence
+            // a former leader.
             .set("transactional.id", format!("{}-{role}", config.kafka.group_id))
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             .set("delivery.report.only.error", "true")
@@ -122,8 +125,9 @@ impl Publisher {
             .create_with_context(Deliveries::default())
             .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
         let publisher = Self { producer };
-        // Known topics spare the first transaction the wait for metadata; a missing one is found before the term. Asked
-        // for first: librdkafka looks for the coordinator half a second later if no broker is connected yet.
+        // Fetching metadata first saves the first transaction the wait for it, and detects a missing topic
+        // before the term. It must precede `init_transactions`, because librdkafka looks for the coordinator
+        // half a second later if no broker is connected yet.
         for topic in topics {
             publisher.find(topic)?;
         }
@@ -177,7 +181,7 @@ impl Publisher {
         })
     }
 
-    /// Waits for all deliveries. Without this `commit_transaction` would wait for them itself, in steps of 100 ms.
+    /// Waits for all deliveries. Otherwise `commit_transaction` would wait for them in steps of 100 ms.
     fn drain(&self) -> Result<(), PublishError> {
         if !drain(&self.producer, CALL_TIMEOUT, || {}) {
             return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));

@@ -1,4 +1,4 @@
-//! Flags that were refused by name: their last good version stays in force.
+//! Flags that were refused by name. Their last valid versions stay in force.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde::Serialize;
 
 use super::answer::Digest;
 
-/// A flag whose definition cannot be taken.
+/// Flag whose definition cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refused {
     pub flag: String,
     pub reason: String,
-    /// What was refused; `None` when no single definition was.
+    /// Digest of the refused definition; `None` if the refusal is not about a single definition.
     #[serde(skip)]
     pub digest: Option<Digest>,
 }
 
-/// What is refused in one environment, so that the same definition is neither compiled nor logged twice.
+/// Refused flags of one environment, so that the same definition is neither compiled nor logged twice.
 #[derive(Debug, Default)]
 pub struct Refusals {
     by_flag: BTreeMap<String, Refused>,
@@ -33,12 +33,12 @@ impl Refused {
 }
 
 impl Refusals {
-    /// Why exactly this definition of `flag` was refused before, if it was.
+    /// The earlier refusal of exactly this definition of `flag`, if there is one.
     pub fn of(&self, flag: &str, digest: &Digest) -> Option<&Refused> {
         self.by_flag.get(flag).filter(|refused| refused.digest.as_ref() == Some(digest))
     }
 
-    /// `refused` is all there is now. Returns what is new among it.
+    /// Replaces all refusals. Returns those that are new.
     pub fn replace(&mut self, refused: Vec<Refused>) -> Vec<Refused> {
         let before = std::mem::take(&mut self.by_flag);
         let is_new = |now: &&Refused| before.get(&now.flag).is_none_or(|old| old.reason != now.reason);

@@ -1,4 +1,5 @@
-//! Registers this instance with Unleash and reports which flags were used. Every instance does, leader or not.
+//! Registers this instance with Unleash and reports the usage of flags. Every instance does this, whether or
+//! not it leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use crate::shutdown::Shutdown;
 use super::unleash::{self, Client, SDK};
 use super::usage::{Bucket, Counts, Usage};
 
-/// Unleash takes bodies of up to 100 kB.
+/// Maximum size of a report in bytes. Unleash accepts bodies of up to 100 kB.
 const REPORT_BYTES_MAX: usize = 80_000;
-/// Between attempts to register where no usage is reported.
+/// Interval between attempts to register if no usage is reported.
 const REGISTER_INTERVAL: Duration = Duration::from_secs(60);
-/// For what is left to report at the end.
+/// Timeout of the last report at shutdown.
 const LAST_REPORT_MAX: Duration = Duration::from_secs(1);
 
-/// The strategies that evaluation knows.
+/// Strategies that evaluation supports.
 const STRATEGIES: [&str; 10] = [
     "default",
     "flexibleRollout",
@@ -37,7 +38,7 @@ const STRATEGIES: [&str; 10] = [
     "customProperty",
 ];
 
-/// One environment's reporter.
+/// Reporter of one environment.
 struct Reporter {
     client: Arc<Client>,
     environment: UnleashEnvironment,
@@ -45,11 +46,11 @@ struct Reporter {
     metrics: Arc<Metrics>,
     started: DateTime<Utc>,
     registered: bool,
-    /// The failure that was logged, until a request succeeds.
+    /// The last failure that was logged; `None` after a successful request.
     failure: Option<String>,
 }
 
-/// Runs until `shutdown`, then reports once more.
+/// Runs until `shutdown`, then reports a last time.
 pub async fn report_usage(
     config: Arc<Config>,
     usage: Arc<Usage>,
@@ -80,7 +81,7 @@ pub async fn report_usage(
 }
 
 impl Usage {
-    /// For all environments whose usage this configuration reports.
+    /// Usage counters for all environments whose usage is reported.
     pub fn for_config(config: &Config) -> Self {
         let reports = config.unleash.url.is_some() && config.unleash.metrics_interval.is_some();
         let environments = config.unleash.environments.iter().filter(|_| reports);
@@ -127,7 +128,8 @@ impl Reporter {
         }
     }
 
-    /// Reports everything collected. What Unleash did not take goes back, unless it never will take it.
+    /// Reports everything collected. What Unleash did not accept is kept for the next report, unless Unleash
+    /// rejected it permanently.
     async fn report(&mut self) {
         let now = Utc::now();
         let environment = self.environment.name.clone();
@@ -182,7 +184,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// The same failure again and again is one line in the log.
+    /// Logs a failure, but a repeated one only once.
     fn note(&mut self, what: &'static str, error: String) {
         if self.failure.as_ref() != Some(&error) {
             let environment = &self.environment.name;
@@ -214,7 +216,7 @@ fn text(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Cuts a bucket into parts that Unleash will take; none if there is nothing to report.
+/// Splits a bucket into parts that Unleash accepts; empty if there is nothing to report.
 fn parts(bucket: Bucket) -> Vec<Bucket> {
     let mut parts: Vec<Bucket> = Vec::new();
     let mut bytes = REPORT_BYTES_MAX;
@@ -233,7 +235,8 @@ fn parts(bucket: Bucket) -> Vec<Bucket> {
     parts
 }
 
-/// An upper bound for names without characters that JSON escapes, and near enough for those with.
+/// Size of a flag's counts in bytes. It is an upper bound for names without characters that JSON escapes, and
+/// sufficiently accurate for others.
 fn size(flag: &str, Counts { variants, .. }: &Counts) -> usize {
     const NUMBER: usize = 24;
     let variants: usize = variants.keys().map(|name| name.len() + NUMBER).sum();

@@ -1,4 +1,4 @@
-//! The definitions in force, as the definitions topic has them, and the versions given out.
+//! Definitions in force according to the definitions topic, and the highest assigned version.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use crate::message::source_status::{SourceName, SourceStatus, is_status};
 
 use super::answer::Digest;
 
-/// One flag's definition in force.
+/// Definition of a flag in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub version: u64,
     pub checksum: String,
     pub source: Source,
-    /// Of the source's own text that gave this definition; `None` until it was seen in this term.
+    /// Digest of the source's text of this definition; `None` until it was seen in this term.
     pub digest: Option<Digest>,
 }
 
-/// The flags of one environment, by name.
+/// Flags of one environment by name.
 pub type Environment = BTreeMap<String, Known>;
 
-/// All environments, and the highest version that was ever given out.
+/// State of all environments, and the highest version that was ever assigned.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct State {
     environments: BTreeMap<String, Environment>,
@@ -28,7 +28,7 @@ pub struct State {
     sources: BTreeMap<SourceName, SourceStatus>,
 }
 
-/// A key of the definitions topic that isn't `environment/flag`, or a body that isn't a definition.
+/// Error: a key of the definitions topic is not `environment/flag`, or a body is not a definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadRecord(String);
@@ -42,20 +42,20 @@ impl State {
         self.environments.entry(name.to_owned()).or_default()
     }
 
-    /// The environments that have flags of this source.
+    /// Environments that have flags of this source.
     pub fn environments_of(&self, source: Source) -> impl Iterator<Item = &str> {
         let has = move |flags: &Environment| flags.values().any(|known| known.source == source);
         self.environments.iter().filter(move |(_, flags)| has(flags)).map(|(name, _)| name.as_str())
     }
 
-    /// The next version: a millisecond of Unix time, unless that isn't higher than all before. Clocks that
-    /// differ between instances, or go backwards, never make a version go backwards.
+    /// Assigns the next version: Unix time in milliseconds, or one above the highest version if that is not
+    /// lower. So versions increase even if clocks differ between instances or go backwards.
     pub fn next_version(&mut self, now_ms: u64) -> u64 {
         self.highest = self.highest.saturating_add(1).max(now_ms);
         self.highest
     }
 
-    /// Applies one record of the definitions topic. Versions count whatever else is wrong with the record.
+    /// Applies one record of the definitions topic. On an error, a version that can be read still counts.
     pub fn apply(
         &mut self,
         key: &[u8],
@@ -72,7 +72,7 @@ impl State {
             return Ok(());
         };
         let definition: Definition = serde_json::from_slice(body).map_err(|error| {
-            // Forgotten, so that the next diff writes it anew over the broken one.
+            // The flag is removed, so that the next diff replaces the invalid record.
             self.environment_mut(environment).remove(flag);
             BadRecord(format!("{environment}/{flag}: not a definition: {error}"))
         })?;
@@ -85,12 +85,12 @@ impl State {
 }
 
 impl State {
-    /// What the topic says of a source.
+    /// Status of a source in the topic.
     pub fn source(&self, name: &SourceName) -> Option<&SourceStatus> {
         self.sources.get(name)
     }
 
-    /// Notes what was written about a source.
+    /// Records a status that was written.
     pub fn set_source(&mut self, status: SourceStatus) {
         self.sources.insert(status.name(), status);
     }
@@ -101,8 +101,8 @@ impl State {
         key.split_once('/').and_then(known).is_some()
     }
 
-    /// Whether the flags show that this source was synced, where the topic says nothing about any source: an earlier
-    /// version of this service wrote it.
+    /// Whether flags show that this source was synced although the topic contains no statuses, because an
+    /// earlier version of flagstream wrote it.
     pub fn shows_sync_of(&self, name: &SourceName) -> bool {
         let has_flags =
             |environment: &str| !self.environments.get(environment).is_none_or(BTreeMap::is_empty);
@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-/// The key of a flag's records on the definitions, events and updates topics.
+/// Key of a flag's records on the definitions, events and updates topics.
 pub fn key_of(environment: &str, flag: &str) -> String {
     format!("{environment}/{flag}")
 }
@@ -137,7 +137,7 @@ fn parse_key(key: &[u8]) -> Result<(&str, &str), BadRecord> {
 mod tests {
     use super::*;
 
-    /// How many flags there are, and the highest version.
+    /// Number of flags, and the highest version.
     fn sums(state: &State) -> (usize, u64) {
         (state.environments.values().map(BTreeMap::len).sum(), state.highest)
     }

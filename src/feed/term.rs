@@ -1,4 +1,5 @@
-//! A leader's term: hints and looks in, transactions out, until the partition or the producer is lost.
+//! Term of a leader: processes hints and poll results, and publishes changes in transactions until the
+//! partition or the producer is lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +26,19 @@ use super::poller::{Look, Pollers, Verdict};
 use super::publish::PublishError;
 use super::refusal::Refused;
 
-/// How a term ended without failing.
+/// Regular end of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Shutdown,
     Revoked,
 }
 
-/// Why a term had to end.
+/// Error that ended a term.
 #[derive(Debug, thiserror::Error)]
 pub enum TermError {
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The next term writes it again.
+    /// Flags in force are missing in the topic; the next term writes them again.
     #[error("the topic of definitions has lost {0} flags that are in force")]
     Lost(usize),
     #[error("the consumer of the changes topic is lost: {0}")]
@@ -46,27 +47,27 @@ pub enum TermError {
     Cut(#[from] tokio::task::JoinError),
 }
 
-/// One term.
+/// Term of this instance as the leader.
 #[derive(Debug)]
 pub struct Term<'t> {
     feeder: &'t Feeder,
     election: &'t Election,
-    /// Outlives the term: hints that came while there was none.
+    /// Followed hints. They outlive the term, so that hints received between terms are kept.
     follow: &'t mut Follow,
     desk: Arc<Mutex<Desk>>,
-    /// By place and environment.
+    /// Deletion guards by position of the source and environment.
     guards: HashMap<(usize, String), DeletionGuard>,
     pollers: Pollers,
-    /// What the topics have lost, by this instance's store.
+    /// Definitions that the topics have lost, according to this instance's store.
     missing: watch::Receiver<Arc<Missing>>,
 }
 
-/// What came of an answer.
+/// Result of processing a response.
 #[derive(Debug, Default)]
 struct Judged {
-    /// It is in force.
+    /// Whether the response is in force.
     accepted: bool,
-    /// A second answer must agree.
+    /// Whether the response is held until a second one confirms it.
     held: bool,
     flags: usize,
     changed: Vec<String>,
@@ -80,7 +81,7 @@ impl Judged {
 }
 
 impl TermError {
-    /// The metric label.
+    /// Value of the metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Publish(PublishError::Fenced(_)) => "fenced",
@@ -93,7 +94,7 @@ impl TermError {
 }
 
 impl<'t> Term<'t> {
-    /// Takes over: fence, read what is in force, then start to look.
+    /// Begins a term: fences former leaders, reads the definitions in force, then starts polling.
     pub async fn begin(
         feeder: &'t Feeder,
         election: &'t Election,
@@ -126,7 +127,7 @@ impl<'t> Term<'t> {
         })
     }
 
-    /// Leads until the partition is lost. A look is judged to its end before anything else happens.
+    /// Leads until the partition is lost. Each poll result is processed completely before anything else.
     pub async fn lead(mut self, shutdown: &Shutdown) -> Result<Ended, TermError> {
         loop {
             if !self.election.leads() {
@@ -188,19 +189,19 @@ impl<'t> Term<'t> {
         };
         self.report(origin, accepted).await?;
         self.commit_hints();
-        // A poller that is gone needs no verdict.
+        // A poller that has ended needs no verdict.
         verdict.send(Verdict { accepted, following }).ok();
         Ok(())
     }
 
-    /// Tells all instances what was seen of a source, through its status in the topic.
+    /// Publishes the state of a source to all instances by its status record.
     async fn report(&self, origin: &Origin, is_synced: bool) -> Result<(), TermError> {
         let (name, health) = (origin.name(), self.feeder.health.environment(origin.label()));
         let reporting = self.with_desk(move |desk| desk.report(&name, &health, is_synced, Utc::now()));
         Ok(reporting.await??)
     }
 
-    /// The local flags of all environments, those included that have none any more.
+    /// Processes the local flags of all environments, including environments that no longer have any.
     async fn local(
         &mut self,
         origin: &Origin,
@@ -223,7 +224,7 @@ impl<'t> Term<'t> {
         Ok(all)
     }
 
-    /// Compares, guards, publishes.
+    /// Compares a response, checks it with the deletion guard, and publishes the changes.
     async fn answer(
         &mut self,
         origin: &Origin,
@@ -250,7 +251,7 @@ impl<'t> Term<'t> {
     async fn publish(&mut self, place: usize, mut diff: Diff, stamp: Stamp) -> Result<Judged, TermError> {
         self.feeder.attribute(place, &mut diff, self.follow).await;
         let changed: Vec<String> = diff.changes.iter().map(|change| change.flag.clone()).collect();
-        // Noted before it is published, so that the hint's offset goes into the same transaction.
+        // Recorded before publication, so that the hint's offset is part of the same transaction.
         self.follow.looked(place, changed.iter().map(String::as_str), Instant::now());
         let kinds: Vec<_> = diff.changes.iter().map(|change| change.kind()).collect();
         let offset = self.follow.handled().filter(|_| !kinds.is_empty());
@@ -283,7 +284,7 @@ impl<'t> Term<'t> {
         });
     }
 
-    /// Hints that nothing came of.
+    /// Commits hints that led to no change.
     fn commit_hints(&mut self) {
         if let Some(offset) = self.follow.handled() {
             self.election.commit(offset);
@@ -300,7 +301,7 @@ impl<'t> Term<'t> {
         of_place.for_each(|(_, guard)| guard.reset());
     }
 
-    /// The desk blocks, on the broker and on compiling thousands of flags.
+    /// Runs `work` on a blocking thread, because it waits for the broker and may compile thousands of flags.
     async fn with_desk<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Desk) -> R + Send + 'static,

@@ -1,4 +1,4 @@
-//! Unleash's client API over HTTP.
+//! Source that uses Unleash's client API over HTTP.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -20,14 +20,15 @@ use super::pace;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: usize = 5;
-/// How much of an error page goes into the log.
+/// Maximum number of characters of an error page that are logged.
 const ERROR_CHARS_MAX: usize = 200;
 
-/// From 4.2.0 on segments come by reference, and are told from the constraints of the flag itself.
+/// Supported version of Unleash's client specification. From 4.2.0 on, Unleash sends segments by reference
+/// instead of inlining them into the constraints of the flag.
 const CLIENT_SPEC: &str = "6.1.0";
 pub const SDK: &str = concat!("flagstream:", env!("CARGO_PKG_VERSION"));
 
-/// One HTTP client for all environments.
+/// HTTP client for all environments.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -38,20 +39,21 @@ pub struct Client {
     pub refresh_interval: Duration,
 }
 
-/// One environment of an Unleash.
+/// Environment of an Unleash server.
 #[derive(Debug, Clone)]
 pub struct UnleashOrigin {
     client: Arc<Client>,
     pub environment: String,
     pub token: Secret,
-    /// Of the answer accepted last.
+    /// ETag of the last accepted response.
     etag: Option<HeaderValue>,
-    /// Of the answer that nobody has accepted yet, which may have none.
+    /// ETag of the last response, not yet accepted by the leader. Outer `None`: no response is pending; inner
+    /// `None`: the response had no ETag.
     offered: Option<Option<HeaderValue>>,
 }
 
 impl Client {
-    /// `None` without an Unleash.
+    /// Creates the client; `None` if no Unleash is configured.
     pub fn new(config: &UnleashConfig) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(base) = &config.url else { return Ok(None) };
         let connection_id = Uuid::now_v7().to_string();
@@ -97,7 +99,7 @@ impl Client {
                 token.set_sensitive(true);
                 request.header(header::AUTHORIZATION, token)
             }
-            // Unleash says that a token is missing; the token itself must not get into any error.
+            // Without the header, Unleash reports a missing token. An error here could expose the token.
             Err(_) => request,
         }
     }
@@ -108,17 +110,17 @@ impl UnleashOrigin {
         Self { client, environment: name, token, etag: None, offered: None }
     }
 
-    /// Who changed a flag last, by Unleash's own log.
+    /// Author and time of a flag's last change according to Unleash's event log.
     pub async fn last_change(&self, token: &Secret, flag: &str) -> Result<Option<LastChange>, LookError> {
         admin::last_change(&self.client, token, flag, &self.environment).await
     }
 
-    /// What people wrote about all flags.
+    /// Metadata of all flags from the Admin API.
     pub async fn admin_flags(&self, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
         admin::flags(&self.client, token).await
     }
 
-    /// Unleash's address, as people use it.
+    /// Configured base URL of Unleash.
     pub fn base(&self) -> &str {
         &self.client.base
     }
@@ -139,7 +141,7 @@ impl UnleashOrigin {
         }
     }
 
-    /// The answer given last is in force, or not: then the next look must see it again.
+    /// Records whether the last response was accepted. If not, the next poll returns it again.
     pub fn settled(&mut self, accepted: bool) {
         if let Some(etag) = self.offered.take()
             && accepted
@@ -149,8 +151,8 @@ impl UnleashOrigin {
     }
 }
 
-/// Redirects are followed within one scheme, host and port only. Elsewhere neither the token is safe nor the answer to be
-/// believed: the redirect itself is then the answer.
+/// Redirect policy: redirects are followed only within one scheme, host and port. Elsewhere the token could
+/// leak and the response is not trustworthy, so the redirect itself becomes the response.
 fn redirects() -> Policy {
     Policy::custom(|attempt| {
         let first = attempt.previous().first().map(Url::origin);
@@ -161,7 +163,7 @@ fn redirects() -> Policy {
     })
 }
 
-/// Where a redirect leads that was not followed, without credentials.
+/// Message with the target of a redirect that was not followed, without credentials.
 fn redirected_to(response: &Response) -> Option<String> {
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
     let target = response.url().join(location).ok()?;
@@ -188,7 +190,8 @@ fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<Header
     Ok(headers)
 }
 
-/// Counts while reading: `Content-Length` may lie, and a compressed answer grows.
+/// Reads a body of at most `limit` bytes. The bytes are counted while reading, because `Content-Length` may
+/// be wrong and a compressed response grows.
 pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, LookError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
@@ -225,7 +228,7 @@ pub(super) fn refuse_request(error: reqwest::Error) -> LookError {
     }
 }
 
-/// The whole story: reqwest's own message stops at "error sending request".
+/// Error text with all causes; reqwest's own message stops at "error sending request".
 pub fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -244,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// The answer to one request, byte for byte.
+    /// Response with exactly these bytes, from a server that answers one request.
     async fn response(bytes: &'static str) -> Response {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -285,7 +288,7 @@ mod tests {
 
     type Requests = Arc<std::sync::Mutex<Vec<(String, Option<String>)>>>;
 
-    /// A server that notes each request's path and token, and answers with the features, or with a redirect.
+    /// Server that records each request's path and token, and answers with features or a redirect.
     async fn server(redirect: Option<(&'static str, String)>) -> (String, Requests) {
         let seen = Requests::default();
         let noted = Arc::clone(&seen);

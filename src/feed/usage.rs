@@ -1,4 +1,4 @@
-//! How often each flag was asked and what it said: collected by all evaluators, reported to Unleash.
+//! Usage counts of flags: collected by all evaluators, reported to Unleash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -6,20 +6,21 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-/// Beyond these the counts are dropped, and counted as dropped.
+/// Maximum number of flags per environment. Counts beyond the limits are dropped, and the dropped evaluations
+/// are counted.
 pub const FLAGS_MAX: usize = 50_000;
 pub const VARIANTS_PER_FLAG_MAX: usize = 200;
-/// Unleash counts by the hour: what could not be reported for longer is of no use to it.
+/// Maximum age of unreported counts in hours. Unleash aggregates by the hour and cannot use older ones.
 pub const KEPT_HOURS_MAX: i64 = 24;
 
-/// Counts per environment since the last report. Shared by everyone who evaluates.
+/// Counts per environment since the last report, shared by all evaluators.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// Only environments that are reported; all others are not collected.
+    /// Counts of the environments that are reported; others are not collected.
     buckets: Mutex<BTreeMap<String, Bucket>>,
 }
 
-/// The counts of one environment over some time.
+/// Counts of one environment over a period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bucket {
     pub since: Option<DateTime<Utc>>,
@@ -27,7 +28,7 @@ pub struct Bucket {
     pub dropped: Dropped,
 }
 
-/// One flag's counts, in the shape that Unleash takes.
+/// Counts of one flag in the format of Unleash's API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub yes: u64,
@@ -35,7 +36,7 @@ pub struct Counts {
     pub variants: BTreeMap<String, u64>,
 }
 
-/// Evaluations whose counts were given up, by reason.
+/// Number of evaluations whose counts were dropped, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
     pub too_many_flags: u64,
@@ -44,13 +45,13 @@ pub struct Dropped {
 }
 
 impl Usage {
-    /// `environments` are those whose usage is reported; none where reporting is disabled.
+    /// Creates counters for the environments whose usage is reported; none if reporting is disabled.
     pub fn new(environments: impl IntoIterator<Item = String>) -> Self {
         let buckets = environments.into_iter().map(|name| (name, Bucket::default())).collect();
         Self { buckets: Mutex::new(buckets) }
     }
 
-    /// Adds counts. Meant for about once a second per worker, not for each evaluation.
+    /// Adds counts. To be called about once per second per worker, not for each evaluation.
     pub fn merge<'v>(
         &self,
         environment: &str,
@@ -66,13 +67,13 @@ impl Usage {
         }
     }
 
-    /// Takes what was collected, to be reported.
+    /// Takes the collected counts for a report.
     pub(super) fn take(&self, environment: &str) -> Bucket {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.get_mut(environment).map(std::mem::take).unwrap_or_default()
     }
 
-    /// Gives back what could not be reported: it goes with the next report, unless it is too old by then.
+    /// Returns counts that could not be reported. They are part of the next report, unless they are too old.
     pub(super) fn give_back(&self, environment: &str, unreported: Bucket, now: DateTime<Utc>) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(bucket) = buckets.get_mut(environment) else {

@@ -1,4 +1,5 @@
-//! Who made a change in Unleash: by the hint of its webhook, else by its event log, where the Admin API may be read.
+//! Authors of changes in Unleash: from the hint of its webhook, or from its event log if an Admin API token
+//! is configured.
 
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use super::diff::{Diff, Planned};
 use super::follow::Follow;
 use super::origin::Origin;
 
-/// More changes at once are an import or a first sync, which nobody waits for to be told apart.
+/// Maximum number of changes whose authors are looked up. More changes at once are an import or a first sync,
+/// for which the delay is not justified.
 const ASKED_FLAGS_MAX: usize = 20;
-/// All questions about one answer of Unleash: changes are published no later than that.
+/// Timeout of all look-ups for one response; it limits the delay of publication.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Feeder {
-    /// Gives the changes of an answer their actors, as far as these can be known.
+    /// Sets the actors of a response's changes as far as they can be determined.
     pub(super) async fn attribute(&self, place: usize, diff: &mut Diff, follow: &Follow) {
         let Some(Origin::Unleash(origin)) = self.origins.get(place) else { return };
         let unknown = |change: &Planned| change.actor.is_none() && change.source == Source::Unleash;
@@ -43,13 +45,13 @@ impl Feeder {
                 }
             }
         };
-        // What is not known by then is the change of "unleash".
+        // Changes without an author by then are attributed to "unleash".
         let _ = timeout(ASK_TIMEOUT, asking).await;
     }
 }
 
-/// Whether the event is after the version before this change. One that is not led to that version: this change is that
-/// of something else, such as a segment.
+/// Whether the event is later than the version before this change. If not, the event led to that version, and
+/// this change has another cause, such as a segment.
 fn is_later(at: DateTime<chrono::Utc>, previous_version: Option<u64>) -> bool {
     let at_ms = u64::try_from(at.timestamp_millis()).unwrap_or(0);
     previous_version.is_none_or(|previous| at_ms > previous)

@@ -1,4 +1,4 @@
-//! What the leader writes beside definitions: what it last saw of each source, and what the topic has lost.
+//! Additional records of the leader: the statuses of sources, and definitions that the topic has lost.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::warn;
@@ -10,12 +10,12 @@ use crate::store::Missing;
 
 use super::{Desk, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX};
 
-/// While nothing changes, the status of a source is written this often.
+/// Interval at which an unchanged status of a source is written.
 const STATUS_INTERVAL: TimeDelta = TimeDelta::minutes(5);
 
 impl Desk {
-    /// Writes a status for each source that has none. Before the first definition: readers must not take flags of a
-    /// first sync that is not finished for all there are.
+    /// Writes a status for each source that has none. This must happen before the first definition, so that
+    /// readers do not take the flags of an unfinished first sync for complete.
     pub fn begin_sources(&mut self, sources: &[SourceName], now: DateTime<Utc>) -> Result<(), PublishError> {
         let unreported = sources.iter().filter(|name| self.state.source(name).is_none());
         let begun: Vec<_> = unreported
@@ -32,7 +32,8 @@ impl Desk {
         self.write_statuses(begun)
     }
 
-    /// Writes what was seen of a source, if that is news. `is_synced`: all its flags are in the topic.
+    /// Writes the status of a source if it has changed or is old. `is_synced`: all its flags are in the
+    /// topic.
     pub fn report(
         &mut self,
         name: &SourceName,
@@ -69,8 +70,8 @@ impl Desk {
         self.write_statuses(vec![status])
     }
 
-    /// Writes what is in force in this instance and was lost from the topic, as it was: with the same versions, and
-    /// without events, since nothing changed. Returns how many flags that were.
+    /// Writes definitions again that are in force in this instance but were lost from the topic. They keep
+    /// their versions and cause no events, because nothing changed. Returns the number of flags.
     pub fn restore(&mut self, missing: &Missing) -> Result<usize, PublishError> {
         let lost: Vec<_> = missing
             .definitions
@@ -81,7 +82,7 @@ impl Desk {
         if lost.is_empty() {
             return Ok(0);
         }
-        // Not synced, until all that was lost is there again.
+        // The sources are marked as not synced until all lost definitions are written.
         let unreported =
             missing.sources.values().filter(|status| self.state.source(&status.name()).is_none());
         let known: Vec<_> = unreported.cloned().collect();

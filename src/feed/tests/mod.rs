@@ -1,4 +1,4 @@
-//! The feeder as a whole.
+//! Component tests of the whole feeder.
 
 mod world;
 
@@ -187,7 +187,7 @@ async fn a_restarted_leader_goes_on_where_it_was() {
     running.stop().await;
 }
 
-/// The in-process broker fences nobody by itself, so it is told to.
+/// The mock broker does not fence producers by itself, so the error is injected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_leader_steps_down_and_stands_again() {
     let mut world = World::new().await;
@@ -285,7 +285,7 @@ async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing
     let definitions = world.records("definitions", 2).await;
     assert_eq!(definitions[0].0, "dev/a");
     assert_eq!(field(&definitions[1], "version"), 7, "as it was");
-    // The next change follows on what was written again, and is the first that is announced.
+    // The next change is based on the restored definitions, and is the first that is announced.
     world.unleash.serve(&[flag("a", true), flag("b", false)]);
     let updates = world.records("updates", 1).await;
     assert_eq!(field(&updates[0], "previous_version"), 7);

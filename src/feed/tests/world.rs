@@ -1,4 +1,4 @@
-//! A feeder between an Unleash that does as it is told and librdkafka's in-process broker.
+//! Test fixture: a feeder between a scripted Unleash and librdkafka's mock broker.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::metrics::{Metrics, OutcomeLabels};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
-/// Long enough that nothing in a test is seen by the regular look.
+/// Poll interval that is long enough for no regular poll to happen in a test.
 const NEVER: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -33,7 +33,7 @@ pub struct World {
     pub refresh: Duration,
 }
 
-/// What the next requests get.
+/// Response to the next requests, with request counters.
 #[derive(Clone, Default)]
 pub struct Script {
     pub status: u16,
@@ -49,7 +49,7 @@ pub struct Unleash {
     script: Arc<Mutex<Script>>,
 }
 
-/// A feeder that runs; stopped by [`Running::stop`].
+/// Running feeder; [`Running::stop`] stops it.
 pub struct Running {
     pub health: HealthView,
     metrics: Arc<Metrics>,
@@ -89,7 +89,7 @@ impl World {
         self.feed_with(instance, Arc::default())
     }
 
-    /// The same with a store of the test's own.
+    /// Starts a feeder with the given store.
     pub fn feed_with(&self, instance: &str, store: Arc<Store>) -> Running {
         let config = Arc::new(self.config(instance));
         let origins = unleash_origins(&config).unwrap();
@@ -112,7 +112,7 @@ impl World {
         tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.unwrap().unwrap();
     }
 
-    /// The first `count` records of a topic that are about flags: key and body.
+    /// Keys and bodies of the first `count` flag records of a topic.
     pub async fn records(&self, topic: &'static str, count: usize) -> Vec<(String, Option<Value>)> {
         self.read(topic, count, |key| !is_status(Some(key))).await
     }
@@ -235,7 +235,7 @@ impl Running {
     }
 }
 
-/// Waits for a condition.
+/// Waits for a condition and panics after the timeout.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
