@@ -31,12 +31,12 @@ const SPOOL_AFTER: Duration = Duration::from_secs(1);
 /// acknowledges faster than this, it empties the queue within half a second; then the disk would cost more than it
 /// saves, and calls wait for space.
 const CROWDED_SPOOL_AFTER: Duration = Duration::from_millis(250);
-/// How long one poll waits for delivery reports.
+/// Time for which one poll waits for delivery reports.
 const STEP: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
 /// Minimum interval between two replacements of the producer.
 const RENEW_PAUSE: Duration = Duration::from_millis(500);
-/// How long a producer that is to be replaced may still deliver reports.
+/// Time for which a producer that is to be replaced may still deliver reports.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long shutdown waits for Kafka to acknowledge what is left.

@@ -1,7 +1,7 @@
-//! The way to Redis: one server or a cluster, plain or TLS. Nobody waits long for it.
+//! Redis client for one server or a cluster, with or without TLS, that never blocks its callers for long.
 //!
-//! A trouble ends the connection; the next one is made after a pause, and until then every call fails at once. So
-//! Redis away costs its users one timeout now and then, and nothing else.
+//! An error closes the connection. A new one is opened after a backoff; until then every call fails immediately. So an
+//! unavailable Redis costs its callers an occasional timeout and nothing else.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use super::script::Script;
 use super::trouble::{Trouble, ends_connection};
 use super::way::Way;
 
-/// For connecting, greeting and loading scripts.
+/// Timeout for connecting, authenticating and loading the scripts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// A client; clones share its connection.
+/// Redis client. Clones share its connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -28,10 +28,10 @@ pub struct Client {
 struct Shared {
     client: redis::Client,
     patience: Duration,
-    /// One node, even of a cluster.
+    /// Whether to use only one node, even of a cluster.
     direct: bool,
     state: Mutex<State>,
-    /// One connects, the others fail meanwhile.
+    /// Held by the caller that connects; the others fail meanwhile.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -44,7 +44,7 @@ struct State {
     trouble: Option<Trouble>,
 }
 
-/// A connection.
+/// Open connection, with the hashes of the loaded scripts.
 #[derive(Clone)]
 pub(super) struct Link {
     number: u64,
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Client {
-    /// For `redis://…` or `rediss://…`, without connecting; an answer may take `patience`.
+    /// Creates a client for `redis://…` or `rediss://…` without connecting. `patience` is the timeout of each request.
     pub fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
         Ok(Self::of(redis::Client::open(url)?, patience, false))
     }
@@ -75,17 +75,17 @@ impl Client {
         Self { shared: Arc::new(Shared { client, patience, direct, state, connecting }) }
     }
 
-    /// Connects, if need be.
+    /// Connects if there is no connection.
     pub async fn ready(&self) -> Result<(), Trouble> {
         self.link().await.map(drop)
     }
 
-    /// What the last attempt met with; `None` if all is well, or nothing was tried.
+    /// Error of the last attempt. `None` if it succeeded, or nothing was tried.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shared.state().trouble.clone()
     }
 
-    /// The connection, made if there is none.
+    /// Returns the connection, and opens it if there is none.
     pub(super) async fn link(&self) -> Result<Link, Trouble> {
         if let Some(link) = self.shared.present()? {
             return Ok(link);
@@ -109,7 +109,7 @@ impl Client {
         }
     }
 
-    /// Like [`Client::link`], for those who wait no longer for a connection than for an answer: it is made behind them.
+    /// Like [`Client::link`], but waits no longer than for a request; connecting continues in the background.
     pub(super) async fn link_soon(&self) -> Result<Link, Trouble> {
         if let Some(link) = self.shared.present()? {
             return Ok(link);
@@ -126,7 +126,8 @@ impl Client {
         }
     }
 
-    /// One reply for each command, in order. An error reply that does not tell of the connection is a reply.
+    /// Sends commands and returns one reply for each, in order. An error reply that does not concern the connection is
+    /// returned as a reply.
     pub(super) async fn send(&self, link: &Link, commands: Vec<Cmd>) -> Result<Vec<Value>, Trouble> {
         let count = commands.len();
         if count == 0 {
@@ -151,12 +152,12 @@ impl Client {
         Ok(replies)
     }
 
-    /// An answer was not of the kind it should be: this connection cannot be trusted.
+    /// Closes a connection that sent an unexpected reply, and returns the error.
     pub(super) fn nonsense(&self, link: &Link, what: &str) -> Trouble {
         self.shared.failed(Some(link), Trouble::Nonsense(what.to_owned()))
     }
 
-    /// The masters of a cluster, each as a client of its own; just this one where there is no cluster.
+    /// Returns one client per master of a cluster, or only this one without a cluster.
     pub(super) async fn masters(&self) -> Result<Vec<Self>, Trouble> {
         let link = self.link().await?;
         if !link.is_cluster() {
@@ -190,7 +191,7 @@ impl Client {
     }
 }
 
-/// `id host:port@bus,name flags …`; `None` for a replica or a node that is gone.
+/// Parses a line `id host:port@bus,name flags …` of `CLUSTER NODES`. `None` for a replica or an unavailable node.
 fn master_address(line: &str) -> Option<(String, u16)> {
     let mut fields = line.split(' ');
     let address = fields.nth(1)?.split(['@', ',']).next()?;
@@ -206,7 +207,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection there is, or how long there will be none.
+    /// Returns the open connection, if any. An error means that the backoff has not elapsed.
     fn present(&self) -> Result<Option<Link>, Trouble> {
         let state = self.state();
         if let Some(link) = &state.link {
@@ -217,10 +218,10 @@ impl Shared {
         if rest.is_zero() { Ok(None) } else { Err(Trouble::Resting(rest)) }
     }
 
-    /// Ends the connection, and lets nobody make another for a while.
+    /// Closes the connection and starts the backoff.
     fn failed(&self, link: Option<&Link>, trouble: Trouble) -> Trouble {
         let mut state = self.state();
-        // Only the first to fail on a connection: the others come late.
+        // Only the first error of a connection counts; later ones concern a connection that is already closed.
         if link.map(|link| link.number) == state.link.as_ref().map(|link| link.number) {
             state.link = None;
             let backoff = MIN_BACKOFF.saturating_mul(1 << state.failures.min(10)).min(MAX_BACKOFF);
@@ -240,7 +241,7 @@ impl Link {
         self.way.is_cluster()
     }
 
-    /// Calls a script; its arguments follow.
+    /// Starts a call of a script with this number of keys; the keys and arguments must be added.
     pub(super) fn call(&self, script: Script, keys: usize) -> Cmd {
         let mut command = match self.hashes.get(script.index()) {
             Some(hash) => {
@@ -248,7 +249,7 @@ impl Link {
                 command.arg(hash);
                 command
             }
-            // In a cluster there is no telling which nodes have the script.
+            // In a cluster it is unknown which nodes have loaded the script.
             None => {
                 let mut command = redis::cmd("EVAL");
                 command.arg(script.text());

@@ -1,4 +1,4 @@
-//! The warmer's consumers.
+//! Consumers of the warmer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::evaluate::Parts;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 
-/// For one question to the broker.
+/// Timeout of one request to the broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A static member of the group `{group}-{role}`.
+/// Creates a static member of the group `{group}-{role}`.
 pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -> KafkaResult<BatchConsumer> {
     let config = &parts.config;
     let member = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
@@ -24,7 +24,7 @@ pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -
     BatchConsumer::subscribe(&settings, topic, records)
 }
 
-/// Sets every assigned partition to where it stood at a moment, if that is behind `from` (or whatever there is).
+/// Seeks the partitions to the first record at or after a time, in milliseconds since 1970.
 pub(super) fn seek_to(
     consumer: &BatchConsumer,
     topic: &str,
@@ -51,12 +51,12 @@ pub(super) fn seek_to(
     Ok(())
 }
 
-/// The partitions that this consumer reads.
+/// Partitions that are assigned to this consumer.
 pub(super) fn assigned(consumer: &BatchConsumer) -> KafkaResult<Vec<i32>> {
     Ok(consumer.inner().assignment()?.elements().iter().map(|element| element.partition()).collect())
 }
 
-/// What is done, and what of it is committed. Records may be taken twice: nothing here minds.
+/// Offsets of processed records that are to be committed. Records may be processed twice, which is harmless here.
 #[derive(Debug)]
 pub(super) struct Progress {
     topic: String,
@@ -69,12 +69,12 @@ impl Progress {
         Self { topic: topic.to_owned(), next: BTreeMap::new(), committed_at: Instant::now() }
     }
 
-    /// A record is done.
+    /// Marks a record as processed.
     pub(super) fn done(&mut self, partition: i32, offset: i64) {
         self.next.insert(partition, offset + 1);
     }
 
-    /// Commits now and then.
+    /// Commits once per [`COMMIT_INTERVAL`].
     pub(super) fn commit(&mut self, consumer: &BatchConsumer) -> KafkaResult<()> {
         if self.committed_at.elapsed() < COMMIT_INTERVAL {
             return Ok(());
@@ -82,7 +82,7 @@ impl Progress {
         self.commit_with(|offsets| consumer.inner().commit(&offsets, CommitMode::Async))
     }
 
-    /// Commits at the end.
+    /// Commits at shutdown.
     pub(super) fn finish(&mut self, consumer: &BatchConsumer) {
         let finished = self.commit_with(|offsets| consumer.commit_last(offsets));
         if let Err(error) = finished {
@@ -100,7 +100,7 @@ impl Progress {
             return Ok(());
         }
         match commit(offsets) {
-            // The partition is another's now, who reads it from the last commit.
+            // Another consumer owns the partition now and reads it from the last commit.
             Err(KafkaError::ConsumerCommit(
                 RDKafkaErrorCode::RebalanceInProgress
                 | RDKafkaErrorCode::IllegalGeneration

@@ -1,15 +1,16 @@
-//! The edge API's three layers in Redis.
+//! The three cache layers of the edge API in Redis.
 //!
-//! | key | what | lives |
+//! | key | contents | lifetime |
 //! |---|---|---|
-//! | `flag_check:{environment}:{flag}:{user}` | whether a flag is on for a user | 30 s |
-//! | `flag_endpoint:{environment}:{flag}:{user}`, `flag_endpoint:{environment}` | what is said of a flag to a user; the list of all flags | 60 s |
-//! | `feature_flag:data:{environment}:{flag}` | what a flag is | 300 s |
+//! | `flag_check:{environment}:{flag}:{user}` | whether a flag is enabled for a user | 30 s |
+//! | `flag_endpoint:{environment}:{flag}:{user}` | response for a flag and a user | 60 s |
+//! | `flag_endpoint:{environment}` | list of all flags | 60 s |
+//! | `feature_flag:data:{environment}:{flag}` | state and metadata of a flag | 300 s |
 //!
-//! They are part of the view: their keys are listed beside those of their flag, so that a change finds them and
-//! removes them; they carry the version that they are based on, which no older one replaces; and whoever reads them
-//! compares that with the flags in force and with the flag's floor. A list has a place of its own, of no flag, which
-//! every change of its environment sweeps.
+//! The layers belong to the same cache as the outcomes. Their keys are listed with those of their flag, so that a
+//! change finds and removes them. They contain the version that they are based on, and an older version never replaces
+//! a newer one. Readers compare that version with the flags in force and with the flag's minimum version. The list of
+//! all flags is indexed under an empty flag name, which every change of its environment invalidates.
 
 mod asked;
 mod entry;
@@ -44,44 +45,45 @@ pub use memory::EdgeMemory;
 
 pub const DATA_LIFE: Duration = Duration::from_secs(300);
 
-/// What a miss may wait for its value to be kept, so that the next call finds it.
+/// How long a cache miss waits for its value to be written, so that the next call finds it.
 const KEEP_PATIENCE: Duration = Duration::from_millis(20);
-/// Values on their way; beyond, they are not kept.
+/// Upper bound of values that wait to be written; further ones are dropped.
 const QUEUE_VALUES_MAX: usize = 1_024;
-/// Listed keys looked at in one call.
+/// Number of listed keys read per call.
 const PAGE_MEMBERS: usize = 512;
 
-/// What Redis has.
+/// Result of reading the layers.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The value asked for; none that is too old.
+    /// Value of the requested layer. `None`: there is none, or it is too old.
     pub value: Option<Vec<u8>>,
-    /// With [`Layer::Endpoint`]: what the flag is, and of which version.
+    /// State and metadata of the flag with their version, only for [`Layer::Endpoint`].
     pub flag_data: Option<(u64, Box<RawValue>)>,
 }
 
-/// Reads the layers and has them written; clones share everything.
+/// Reads the layers and queues values to be written. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Edge {
     client: Client,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     queue: mpsc::Sender<Task>,
-    /// What a hashed user gets is kept nowhere.
+    /// Whether user ids are hashed. Then nothing is cached for a user, because the outcome for the hash is not that of
+    /// the user.
     hides_users: bool,
 }
 
-/// Something to be kept.
+/// Request to write a value.
 #[derive(Debug)]
 struct Task {
     asked: Asked,
-    /// What the flag is was not there either.
+    /// Whether the flag's state and metadata are to be written as well.
     with_data: bool,
-    /// Dropped when it is done.
+    /// Dropped when the value is written, which wakes the caller.
     _done: oneshot::Sender<()>,
 }
 
-/// What every value of ours has of this.
+/// Members that every cached value has.
 #[derive(Deserialize)]
 struct Frame<'v> {
     flags_version: Option<u64>,
@@ -98,7 +100,7 @@ impl Frame<'_> {
 }
 
 impl Edge {
-    /// Beside a reader's connection; the keeper is to be run.
+    /// Creates the layers on a reader's connection. The returned [`Keeper`] must be spawned.
     pub(super) fn open(
         client: &Client,
         config: &Arc<Config>,
@@ -117,11 +119,11 @@ impl Edge {
         (edge, keeper)
     }
 
-    /// What is kept, and not older than
+    /// Returns the cached value if it is not older than
     ///
-    /// - the flag in force here and those it depends on (for a list: anything in force here);
-    /// - the last change that a warmer has announced;
-    /// - `min_version`, while the store here has not reached that.
+    /// - the definition in force of the flag and of the flags it depends on (for the list: of any flag),
+    /// - the last change that a warmer has announced,
+    /// - `min_version`, while the local store has not reached it.
     pub async fn read(&self, asked: &Asked, min_version: u64) -> Found {
         let read = self.ask(asked, min_version).await.unwrap_or_else(|trouble| {
             tracing::debug!(%trouble, "the edge's layers are not read");
@@ -142,7 +144,7 @@ impl Edge {
         let (value, floor, data) = (replies.next(), replies.next(), replies.next());
         let floor = floor.as_ref().and_then(number);
         let floor = floor.ok_or_else(|| self.client.nonsense(&link, "a floor is no number"))?;
-        // Asked after Redis has answered: what came into force meanwhile counts.
+        // Read after Redis has replied, so that changes in the meantime count.
         let Some(least) = self.oldest(asked, min_version).map(|least| least.max(floor)) else {
             return Ok((Found::default(), Some(Miss::Absent)));
         };
@@ -157,7 +159,7 @@ impl Edge {
         })
     }
 
-    /// Has it kept: evaluated from the flags in force then, written behind, and waited for as long as that is no loss.
+    /// Queues a value to be written, evaluated from the flags in force at that time. Waits a short time for the write.
     pub async fn keep(&self, asked: Asked, with_data: bool) {
         if self.hides_users && asked.user.is_some() {
             return self.metrics.edge.count_write("private", 1);
@@ -169,11 +171,12 @@ impl Edge {
         if self.queue.try_send(Task { asked, with_data, _done: done }).is_err() {
             return self.metrics.drop_counted("edge_write", "queue_full", 1);
         }
-        // Nothing is ever sent: the other end going is what is waited for.
+        // Nothing is ever sent; the closed channel ends the wait.
         let _ = timeout(KEEP_PATIENCE, kept).await;
     }
 
-    /// Removes everything that is kept of a flag in these layers, and the list; how many keys there were.
+    /// Removes all cached values of a flag in these layers, and the list of flags. Returns the number of the flag's
+    /// keys.
     pub async fn clear(&self, environment: &str, flag: &str) -> Result<u64, Trouble> {
         let mut removed = 0;
         for chunk in chunks(&self.client, &key::place(environment, flag)).await? {
@@ -195,7 +198,8 @@ impl Edge {
         Ok(removed)
     }
 
-    /// How many keys Redis has, whoever they are from; `None` where that is not one question.
+    /// Number of all keys in Redis, including those of other applications. `None` in a cluster, where one request
+    /// cannot count them.
     pub async fn keys(&self) -> Result<Option<u64>, Trouble> {
         let link = self.client.link_soon().await?;
         if link.is_cluster() {
@@ -222,7 +226,7 @@ impl Edge {
         }
     }
 
-    /// The flag's own, without those it depends on.
+    /// Version of the flag itself, without the flags it depends on.
     fn own_version(&self, asked: &Asked) -> u64 {
         let snapshot = self.store.load();
         let flags = snapshot.environment(&asked.environment);

@@ -1,4 +1,4 @@
-//! Removes everything that is kept of a user.
+//! Removes all keys of a user from Redis.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use super::sweep::members;
 use super::trouble::{Trouble, refusal};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Keys that Redis looks at in one call: well below a millisecond.
+/// Keys that one `SCAN` call examines, which takes well below a millisecond.
 const SCAN_KEYS: usize = 1_000;
-/// Members of a list that are read at once.
+/// Members of a chunk that are read at once.
 const PAGE_MEMBERS: usize = 256;
-/// In the place of a member that was removed.
+/// Replacement for a removed member.
 const NOBODY: &str = "[]";
 
-/// Removes a user's keys and says how many there were. Walks through all keys of Redis, a bit at a time: nobody waits
-/// for this, and it is asked for rarely.
+/// Removes a user's keys and returns their number. Walks through all keys of Redis in small steps; this is slow, but
+/// rare and not urgent.
 ///
-/// The lists of a flag's keys go first: a key that is gone is listed anew before it is written anew, so one that comes
-/// back is in a list.
+/// The lists of keys are cleaned first: a missing key is listed again before it is written again, so a key that
+/// reappears meanwhile is in a list.
 pub async fn erase(url: &str, user: &str) -> Result<u64, EraseError> {
     let client = Client::new(url, PATIENCE)?;
     let nodes = client.masters().await?;
@@ -51,7 +51,7 @@ pub async fn erase(url: &str, user: &str) -> Result<u64, EraseError> {
     Ok(erased)
 }
 
-/// Why not everything could be removed. What was removed until then stays so.
+/// Reason why not everything could be removed. Keys removed before the error stay removed.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
     #[error("REDIS_URL: {0}")]
@@ -60,7 +60,7 @@ pub enum EraseError {
     Trouble(#[from] Trouble),
 }
 
-/// The keys of a node that match a pattern and are wanted.
+/// Returns the keys of a node that match a pattern and pass `wanted`.
 async fn scan(node: &Client, pattern: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, Trouble> {
     let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
     loop {
@@ -81,7 +81,8 @@ async fn scan(node: &Client, pattern: &str, wanted: impl Fn(&str) -> bool) -> Re
     }
 }
 
-/// Empties the members that are about the user. In their places, as others may count on these.
+/// Replaces the members about the user. They are not deleted, because concurrent readers use the positions of the other
+/// members.
 async fn unlist(node: &Client, chunk: &str, user: &str) -> Result<(), Trouble> {
     let mut first = 0;
     loop {
@@ -95,7 +96,7 @@ async fn unlist(node: &Client, chunk: &str, user: &str) -> Result<(), Trouble> {
             })
             .collect();
         let link = node.link().await?;
-        // A chunk that has ended meanwhile holds nothing any more.
+        // If the chunk has expired meanwhile, it contains nothing any more, so error replies are ignored.
         node.send(&link, commands).await?;
         if members.len() < PAGE_MEMBERS {
             return Ok(());
@@ -104,7 +105,7 @@ async fn unlist(node: &Client, chunk: &str, user: &str) -> Result<(), Trouble> {
     }
 }
 
-/// Whether a member tells of the user: as the one who asked, or in the context's place for that.
+/// Whether a member is about the user, either by its user id or by the `userId` in its context.
 fn is_about(member: &[u8], user: &str) -> bool {
     match Member::read(member) {
         Some(Member::Subject { user: its, context, .. }) => {

@@ -1,4 +1,4 @@
-//! What the warmer reads of an event.
+//! Fields of an event that the warmer reads.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Subject;
 
-/// An evaluation, or any other event.
+/// Evaluation event, or any other event.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Event<'a> {
     #[serde(borrow)]

@@ -1,8 +1,8 @@
-//! Which keys of a flag are listed, so that a change finds them without a scan.
+//! Index of the keys of each flag, so that a change finds them without a scan.
 //!
-//! A flag's keys are listed in chunks: Redis lists that are only appended to, cheap to write and cheap to forget.
-//! A chunk outlives every value that is listed in it. What was listed is remembered for one generation, as long as
-//! the longest life of a value; then everything is listed anew, in new chunks.
+//! The keys of a flag are listed in chunks: Redis lists that are only appended to, which are cheap to write and to
+//! delete. A chunk outlives every value listed in it. The writer remembers which keys it has listed for one generation,
+//! which is the longest lifetime of a value; then it lists everything again in new chunks.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +10,22 @@ use ahash::{AHashMap, AHashSet};
 
 use super::key;
 
-/// Members of a chunk: forgetting one takes Redis a tenth of a millisecond.
+/// Upper bound of members in a chunk. Deleting a full chunk takes Redis a tenth of a millisecond.
 const CHUNK_MEMBERS_MAX: usize = 4_096;
-/// Keys remembered as listed; beyond, a generation ends early.
+/// Upper bound of keys remembered as listed; at this number the generation ends early.
 const LISTED_KEYS_MAX: usize = 1 << 20;
-/// Chunks that are open at once, one for each flag; beyond, a generation ends early.
+/// Upper bound of open chunks, one per flag; at this number the generation ends early.
 const OPEN_CHUNKS_MAX: usize = 1 << 14;
-/// For clocks and pauses.
+/// Margin for clock differences and pauses.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// One writer's memory of what is listed.
+/// Keys that one writer has listed.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// How long a generation lasts, at least as long as any value lives.
+    /// Duration of a generation, not shorter than the lifetime of any value.
     generation: Duration,
     begun: Instant,
-    /// Hashes of keys.
+    /// Hashes of the listed keys.
     listed: AHashSet<u64>,
     open: AHashMap<String, Open>,
 }
@@ -36,7 +36,7 @@ struct Open {
     members: usize,
 }
 
-/// Where members are to be appended.
+/// Chunk to which members are appended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) chunk: String,
@@ -53,12 +53,12 @@ impl Index {
         }
     }
 
-    /// How long a chunk lives: it may take members for a generation, and these live for another.
+    /// Lifetime of a chunk: it accepts members for a generation, and their values live for another one.
     pub(super) fn chunk_life(&self) -> Duration {
         self.generation * 2 + SLACK
     }
 
-    /// Ends a generation in time. To be called between batches.
+    /// Ends the generation if it is due. Called between batches.
     pub(super) fn turn(&mut self) {
         let full = self.listed.len() >= LISTED_KEYS_MAX || self.open.len() >= OPEN_CHUNKS_MAX;
         if full || self.begun.elapsed() >= self.generation {
@@ -66,7 +66,7 @@ impl Index {
         }
     }
 
-    /// Redis may have lost what it was told.
+    /// Forgets everything, because Redis may have lost it.
     pub(super) fn forget(&mut self) {
         self.listed.clear();
         self.open.clear();
@@ -77,7 +77,7 @@ impl Index {
         self.listed.contains(&key)
     }
 
-    /// The chunk for this many more members.
+    /// Returns the chunk for this many further members.
     pub(super) fn place(&mut self, place: &str, members: usize) -> Place {
         if let Some(open) = self.open.get_mut(place)
             && open.members < CHUNK_MEMBERS_MAX
@@ -90,17 +90,17 @@ impl Index {
         Place { chunk, is_new: true }
     }
 
-    /// Redis has them.
+    /// Records keys that Redis has listed.
     pub(super) fn listed(&mut self, keys: impl IntoIterator<Item = u64>) {
         self.listed.extend(keys);
     }
 
-    /// It may have been removed from its chunk.
+    /// Forgets a key, because it may have been removed from its chunk.
     pub(super) fn unlist(&mut self, key: u64) {
         self.listed.remove(&key);
     }
 
-    /// The chunk that takes a flag's members, if there is one.
+    /// The chunk to which a flag's members are appended. `None`: there is none.
     pub(super) fn open_chunk(&self, place: &str) -> Option<&str> {
         self.open.get(place).map(|open| open.chunk.as_str())
     }

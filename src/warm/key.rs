@@ -1,9 +1,9 @@
-//! The names of keys in Redis: those that clients know, and our own beside them.
+//! Names of the keys in Redis: the documented ones, and internal ones.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Where a value stands that any service can compute.
+/// Key of an outcome, which any service can compute.
 pub fn evaluation(environment: &str, flag: &str, user: &str, context_hash: &str) -> String {
     let parts = [encode(environment), encode(flag), encode(user)];
     let [environment, flag, user] = &parts;
@@ -15,37 +15,37 @@ pub fn evaluation(environment: &str, flag: &str, user: &str, context_hash: &str)
     key
 }
 
-/// Where the value for a user without any context stands, for seed 001's clients.
+/// Key of the outcome for a user without context, in the format of an earlier client.
 pub fn plain(environment: &str, flag: &str, user: &str) -> String {
     format!("ff_eval:{}:{}:{}", encode(environment), encode(flag), encode(user))
 }
 
-/// Where the edge API keeps whether a flag is on for a user.
+/// Key of the edge layer with whether a flag is enabled for a user.
 pub fn check(environment: &str, flag: &str, user: &str) -> String {
     format!("flag_check:{}:{}:{}", encode(environment), encode(flag), encode(user))
 }
 
-/// Where the edge API keeps what it says of a flag to a user.
+/// Key of the edge layer with the response for a flag and a user.
 pub fn endpoint(environment: &str, flag: &str, user: &str) -> String {
     format!("flag_endpoint:{}:{}:{}", encode(environment), encode(flag), encode(user))
 }
 
-/// Where the edge API keeps the list of an environment's flags.
+/// Key of the edge layer with the list of an environment's flags.
 pub fn list(environment: &str) -> String {
     format!("flag_endpoint:{}", encode(environment))
 }
 
-/// Where the edge API keeps what a flag is.
+/// Key of the edge layer with a flag's state and metadata.
 pub fn data(environment: &str, flag: &str) -> String {
     format!("feature_flag:data:{}:{}", encode(environment), encode(flag))
 }
 
-/// Whether it is a key of the edge API.
+/// Whether the key belongs to an edge layer.
 pub(super) fn is_of_edge(key: &str) -> bool {
     ["flag_check:", "flag_endpoint:", "feature_flag:data:"].iter().any(|prefix| key.starts_with(prefix))
 }
 
-/// Globs that match all keys of a user, of every kind; `*` in place of environment and flag.
+/// Globs that match all keys of a user, with `*` for environment and flag.
 pub fn patterns_of_user(user: &str) -> [String; 4] {
     let user = escape_glob(&encode(user));
     [
@@ -56,7 +56,7 @@ pub fn patterns_of_user(user: &str) -> [String; 4] {
     ]
 }
 
-/// Whether a key that matched a glob is the user's: a `*` may also have matched a colon.
+/// Whether a key that matched a glob belongs to the user, because a `*` may also have matched a colon.
 pub fn is_of_user(key: &str, user: &str) -> bool {
     let user = encode(user);
     let parts: Vec<&str> = key.split(':').collect();
@@ -68,12 +68,12 @@ pub fn is_of_user(key: &str, user: &str) -> bool {
     }
 }
 
-/// `%` and `:` inside a part would make two keys one.
+/// Percent-encodes `%` and `:`, so that different parts never give the same key.
 pub fn encode(part: &str) -> Cow<'_, str> {
     encode_where(part, |c| matches!(c, '%' | ':'))
 }
 
-/// The common part of our own keys for a flag: a hash tag, so that in a cluster they share a slot.
+/// Common part of the internal keys of a flag. It is a hash tag, so that the keys share a slot in a cluster.
 pub(super) fn place(environment: &str, flag: &str) -> String {
     let special = |c| matches!(c, '%' | ':' | '/' | '{' | '}');
     format!("{{{}/{}}}", encode_where(environment, special), encode_where(flag, special))
@@ -85,12 +85,12 @@ pub(super) fn of_place(place: &str) -> Option<(String, String)> {
     Some((decode(environment), decode(flag)))
 }
 
-/// The oldest version that the flag's values may be based on.
+/// Key of the flag's minimum version: values based on an older version are stale.
 pub(super) fn floor(place: &str) -> String {
     format!("flagstream:warm:{place}:floor")
 }
 
-/// The chunks that the flag's keys are listed in.
+/// Key of the sorted set with the chunks of the flag's keys.
 pub(super) fn registry(place: &str) -> String {
     format!("flagstream:warm:{place}:chunks")
 }
@@ -99,12 +99,12 @@ pub(super) fn chunk(place: &str, id: &str) -> String {
     format!("flagstream:warm:{place}:chunk:{id}")
 }
 
-/// A glob that matches all chunks.
+/// Glob that matches all chunks.
 pub(super) const CHUNKS: &str = "flagstream:warm:*:chunk:*";
 
 pub(super) const MARKERS_COUNT: usize = 8;
 
-/// They tell whether Redis still has what was written: all are gone after a flush. One may be evicted.
+/// Keys that show whether Redis still has what was written: after a flush all are missing. A single one may be evicted.
 pub(super) fn markers() -> impl Iterator<Item = String> {
     (0..MARKERS_COUNT).map(|number| format!("flagstream:warm:{{marker}}:{number}"))
 }
@@ -125,7 +125,7 @@ fn encode_where(part: &str, special: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
-/// Undoes [`encode_where`].
+/// Reverses [`encode_where`].
 fn decode(part: &str) -> String {
     let mut pieces = part.split('%');
     let mut decoded = pieces.next().unwrap_or_default().to_owned();

@@ -1,21 +1,21 @@
-//! The warm view in Redis: outcomes where any service can read them, never stale for readers of ours.
+//! Cache of evaluation outcomes in Redis that any service can read, and that flagstream's readers never find stale.
 //!
 //! ```text
-//!  feature-flag-events ──► worker: who asked? ─► evaluate ─► writer ──► feature_flag:eval:…, ff_eval:…
-//!                                                              │           ▲
-//!                                                              └─ lists ─► chunks of each flag's keys
+//!  feature-flag-events ──► worker: subject? ─► evaluate ─► writer ──► feature_flag:eval:…, ff_eval:…
+//!                                                            │             ▲
+//!                                                            └─ lists ───► chunks of each flag's keys
 //!                                                                          │
-//!  feature-flag-updates ─► sweep: 1 raise the flag's floor ─► 2 renew ◄────┘
+//!  feature-flag-updates ─► sweep: 1 raise minimum version ──► 2 refresh ◄──┘
 //!
-//!  reader ◄── value and floor: is it at least as new as what is in force?
+//!  reader ◄── value and minimum version: is the value at least as new as the flags in force?
 //! ```
 //!
-//! A value carries the version of the definitions that it was computed from ([`Warm`]). Three things keep it from
-//! being stale: Redis itself refuses an older value over a newer one (`script`); readers compare with the flags in
-//! force and with the flag's floor, which costs the same for one key and for a million ([`reader`]); and a change
-//! finds all raw keys of its flag in lists, without a scan (`writer`, `index`, `sweep`).
+//! A value contains the version of the definitions that it was computed from ([`Warm`]). Three mechanisms keep it from
+//! being stale: Redis itself rejects an older value over a newer one (`script`); readers compare the version with the
+//! flags in force and with the flag's minimum version, whose cost does not depend on the number of keys ([`reader`]);
+//! and a change finds all keys of its flag in lists, without a scan (`writer`, `index`, `sweep`).
 //!
-//! Redis in trouble costs the view, and nobody else: the warmer has its own consumers, holds one batch, and waits.
+//! An unavailable Redis affects only this cache: the warmer has its own consumers, keeps one batch, and retries.
 
 pub mod client;
 mod clients;
@@ -61,7 +61,7 @@ pub use trouble::Trouble;
 pub use value::Warm;
 pub use view::View;
 
-/// How long Redis may take for a batch.
+/// Timeout of one batch of commands.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The running warmer.
@@ -71,7 +71,8 @@ pub struct Warmer {
 }
 
 impl Warmer {
-    /// Starts the warmer, on `url`; it runs until the shutdown token is cancelled. Its I/O is done by `runtime`.
+    /// Starts the warmer with the Redis server at `url`. It runs until the shutdown token is cancelled, and uses
+    /// `runtime` for its I/O.
     pub fn start(parts: &Parts, url: &str, runtime: &Handle) -> io::Result<Self> {
         let client = || Client::new(url, PATIENCE).map_err(io::Error::other);
         let worker = Worker::new(parts.clone(), runtime.clone(), client()?);
@@ -85,12 +86,12 @@ impl Warmer {
         })
     }
 
-    /// Whether a thread ended although nobody asked it to.
+    /// Whether a thread has ended. The threads should only end after a shutdown.
     pub fn has_failed(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits for both to end. `false` if one panicked.
+    /// Waits for both threads to end. `false` if one panicked.
     pub fn join(self) -> bool {
         let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)

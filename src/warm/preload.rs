@@ -1,4 +1,4 @@
-//! Fills the view ahead of those who will read it: given subjects, evaluated now, without an event.
+//! Preloads the cache: evaluates given subjects now, without an event.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::subject::{Clock, Entry, Scene, Subject};
 use super::trouble::Trouble;
 use super::writer::{Writer, Written};
 
-/// Values written together.
+/// Upper bound of values that are written together.
 const BATCH_VALUES: usize = 512;
 
-/// One writer for all calls.
+/// Preloads outcomes. All calls share one writer.
 #[derive(Debug)]
 pub struct Preloader {
     writer: Mutex<Writer>,
@@ -28,15 +28,15 @@ pub struct Preloader {
     hostname: String,
 }
 
-/// What came of it.
+/// Result of preloading.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Preloaded {
     pub written: u64,
-    /// Those that were there already, newer.
+    /// Number of values that were not written because the cached value is newer.
     pub newer: u64,
-    /// Those that are not kept, by why.
+    /// Number of subjects without a cached value, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
-    /// The flags they were evaluated from.
+    /// Version of the flags in force at the start.
     pub flags_version: u64,
 }
 
@@ -51,7 +51,7 @@ impl Preloader {
         }
     }
 
-    /// Writes the outcomes of all subjects, or says what is wrong with Redis; what was written until then stays.
+    /// Writes the outcomes of all subjects. After an error, values written before it stay.
     pub async fn preload(&self, subjects: &[Subject<'_>]) -> Result<Preloaded, Trouble> {
         let mut writer = self.writer.lock().await;
         let mut preloaded = Preloaded { flags_version: self.store.version(), ..Preloaded::default() };
@@ -59,7 +59,7 @@ impl Preloader {
             let mut entries = Vec::with_capacity(some.len());
             self.in_scene(|scene, at| {
                 for subject in some {
-                    // What a hash of a user gets is not what the user gets.
+                    // The outcome for the hash of a user id is not the outcome for the user.
                     if self.config.privacy.hash_user_ids && subject.user.is_some() {
                         *preloaded.skipped.entry("private").or_default() += 1;
                         continue;
@@ -81,7 +81,7 @@ impl Preloader {
         Ok(preloaded)
     }
 
-    /// Of flags that have changed since these were evaluated: the change may not have found them.
+    /// Refreshes outcomes of flags that changed after the evaluation, because the change may not have found their keys.
     async fn renew(&self, entries: &[Entry], written: Written) -> Result<(), Trouble> {
         for (place, floor) in written.outdated {
             let members = entries.iter().filter(|entry| entry.place == place);

@@ -1,10 +1,11 @@
-//! The values of a batch on their way into Redis.
+//! Writes the values of a batch to Redis.
 //!
-//! What is likely to be new goes as a plain `SET … NX`, which costs Redis what any SET does; what turns out to be there
-//! already is compared by a script, which costs twice that. Either is one step inside Redis. Several pipelines are
-//! under way at once, so that Redis has work while more is made.
+//! A value that is probably new is written with a plain `SET … NX`, which is as cheap as any `SET`. A value that turns
+//! out to exist is compared by a script, which costs twice as much. Both are atomic. Several pipelines are in flight at
+//! once, so that Redis is never idle.
 //!
-//! What should be there and is gone is not put: whoever removed it may have removed it from its list as well.
+//! A value that should exist but is missing is not written, because its key may have been removed from the index as
+//! well.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,47 +22,47 @@ use super::subject::Entry;
 use super::trouble::{Trouble, refusal};
 use super::writer::{JITTER, Written, millis, now_ms};
 
-/// Values in one call of the script: a sixth of a millisecond of Redis's time.
+/// Values per call of the script, which take Redis a sixth of a millisecond.
 const CALL_KEYS_MAX: usize = 32;
 const CALL_BYTES_MAX: usize = 128 * 1_024;
-/// Values in one pipeline, and pipelines at once.
+/// Upper bound of values per pipeline.
 const PIPELINE_KEYS_MAX: usize = 256;
 const PIPELINES_MAX: usize = 4;
 
-/// One value.
+/// Value to be written.
 #[derive(Clone, Copy)]
 pub(super) struct Put<'e> {
     pub(super) key: &'e str,
     pub(super) value: &'e [u8],
     pub(super) entry: &'e Entry,
-    /// The entry's number in its batch.
+    /// Index of the entry in its batch.
     pub(super) number: usize,
-    /// It was listed just now, and hardly written before.
+    /// Whether the key was added to the index in this batch, so that it probably does not exist yet.
     pub(super) is_new: bool,
 }
 
-/// One command.
+/// Command that writes one or more values.
 enum Call<'e> {
     New(Put<'e>),
-    /// Not when they are gone, unless `create`.
+    /// Compare-and-set by script. Missing keys are written only if `create`.
     Compare {
         create: bool,
         puts: Vec<Put<'e>>,
     },
 }
 
-/// Puts values by one connection.
+/// Writes values over one connection.
 pub(super) struct Putting<'w> {
     pub(super) client: &'w Client,
     pub(super) link: &'w Link,
     pub(super) ttl: Duration,
 }
 
-/// A pipeline that was sent, and what is in it.
+/// Pipeline in flight, and the calls in it.
 type UnderWay<'e> = (JoinHandle<Result<Vec<Value>, Trouble>>, Vec<Call<'e>>);
 
 impl Putting<'_> {
-    /// Puts all of them, and counts what came of each; the numbers of entries that are gone.
+    /// Writes all values and counts the results. Returns the indexes of entries whose keys are missing.
     pub(super) async fn put(
         &self,
         puts: Vec<Put<'_>>,
@@ -92,7 +93,8 @@ impl Putting<'_> {
         calls
     }
 
-    /// Carries out calls; what was thought to be new and is not comes back, and what was thought to be there.
+    /// Executes calls. Returns the values whose key unexpectedly exists, and the indexes of entries whose key is
+    /// unexpectedly missing.
     async fn send<'e>(
         &self,
         calls: Vec<Call<'e>>,
@@ -148,7 +150,7 @@ impl Putting<'_> {
         }
     }
 
-    /// Milliseconds; negative: the moment of its end, which holds however late the command is carried out.
+    /// Lifetime in milliseconds. If negative, the absolute time of expiry, which holds even if the command is delayed.
     fn life(&self, entry: &Entry) -> i64 {
         let about = || self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER));
         let life = millis(entry.life.unwrap_or_else(about)).max(1);

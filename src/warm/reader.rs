@@ -1,4 +1,4 @@
-//! Reads the warm view, and takes nothing that is older than what is known to be in force.
+//! Reads cached outcomes and rejects those that are older than the definitions known to be in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::trouble::Trouble;
 use super::writer::{command, number};
 use super::{Subject, Warm, key};
 
-/// An answer that takes longer is not worth waiting for: evaluating takes microseconds.
+/// Timeout of one read. A longer wait is not worth it, because evaluation takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Reads outcomes; clones share a connection.
+/// Reads cached outcomes. Clones share a connection.
 #[derive(Debug, Clone)]
 pub struct Reader {
     client: Client,
@@ -25,23 +25,23 @@ pub struct Reader {
     metrics: Arc<Metrics>,
 }
 
-/// What a read came to.
+/// Result of a read.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Read {
     Hit(Box<Warm>),
     Miss(Miss),
 }
 
-/// Why there is no outcome.
+/// Reason why a read returned no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Miss {
-    /// No value, or none that can be: an unknown flag, too long a key.
+    /// There is no value, or there can be none: the flag is unknown, or the key is too long.
     Absent,
-    /// A value from before a change.
+    /// The value is older than the definitions in force.
     Stale,
-    /// A value that isn't one of ours.
+    /// The value is not in flagstream's format.
     Unreadable,
-    /// Redis does not answer.
+    /// Redis does not respond.
     Unavailable,
 }
 
@@ -66,7 +66,7 @@ impl Read {
 }
 
 impl Reader {
-    /// `None` without a `REDIS_URL`. Nothing is connected yet.
+    /// Creates a reader without connecting. `None` if `REDIS_URL` is not set.
     pub fn new(
         config: &Config,
         store: Arc<Store>,
@@ -77,18 +77,18 @@ impl Reader {
         Ok(Some(Self { client, store, metrics }))
     }
 
-    /// How the connection is doing: `None` if well, as far as is known.
+    /// Last known error of the connection. `None`: there is none.
     pub fn trouble(&self) -> Option<Trouble> {
         self.client.trouble()
     }
 
-    /// One outcome.
+    /// Reads one outcome.
     pub async fn read(&self, subject: &Subject<'_>, min_version: u64) -> Read {
         let mut reads = self.read_many(std::slice::from_ref(subject), min_version).await;
         reads.pop().unwrap_or(Read::Miss(Miss::Unavailable))
     }
 
-    /// Connects, so that the first to read need not.
+    /// Connects in advance, so that the first read need not.
     pub async fn connect(&self) {
         if let Err(trouble) = self.client.ready().await {
             tracing::warn!(%trouble, "the warm view is not there yet");
@@ -99,11 +99,11 @@ impl Reader {
         &self.client
     }
 
-    /// Outcomes in the order asked, in one round trip. None is older than
+    /// Reads outcomes in the order of the subjects, in one round trip. No outcome is older than
     ///
-    /// - the flag's definition in force here, and those of the flags it depends on;
-    /// - the last change that a warmer has announced, whether or not it has come here;
-    /// - `min_version`, while the store here has not reached that.
+    /// - the definition in force of the flag and of the flags it depends on,
+    /// - the last change that a warmer has announced, even if this instance has not received it,
+    /// - `min_version`, while the local store has not reached it.
     pub async fn read_many(&self, subjects: &[Subject<'_>], min_version: u64) -> Vec<Read> {
         let reads = self.ask(subjects, min_version).await.unwrap_or_else(|trouble| {
             tracing::debug!(%trouble, "the warm view is not read");
@@ -139,7 +139,7 @@ impl Reader {
             let (value, floor) = (replies.next(), replies.next());
             let floor = floor.as_ref().and_then(number);
             let floor = floor.ok_or_else(|| self.client.nonsense(&link, "a floor is no number"))?;
-            // Asked after Redis has answered: what came into force meanwhile counts.
+            // Read after Redis has replied, so that changes in the meantime count.
             reads.push(match oldest(&self.store, subject.environment, subject.flag, min_version) {
                 Some(oldest) => judge(value, oldest.max(floor)),
                 None => Read::Miss(Miss::Absent),
@@ -149,7 +149,7 @@ impl Reader {
     }
 }
 
-/// The oldest version that an outcome may be based on; `None` if the flag is known not to be there.
+/// Minimum version that an outcome must be based on. `None` if the flag is known not to exist.
 pub(super) fn oldest(store: &Store, environment: &str, flag: &str, min_version: u64) -> Option<u64> {
     let snapshot = store.load();
     let min_version = if snapshot.version() < min_version { min_version } else { 0 };

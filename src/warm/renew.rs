@@ -1,4 +1,4 @@
-//! Brings keys that are there up to date after a change, for as long as they would have lived anyway.
+//! Refreshes existing keys after a change. Their time to live stays the same.
 
 use redis::{Cmd, Value};
 
@@ -11,28 +11,28 @@ use super::script::Script;
 use super::subject::{Member, Scene, Subject};
 use super::trouble::{Trouble, refusal};
 
-/// Keys in one call: a sixth of a millisecond of Redis's time.
+/// Keys per call of the script, which take Redis a sixth of a millisecond.
 const CALL_KEYS_MAX: usize = 32;
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 
-/// What becomes of a key.
+/// New value of one key.
 #[derive(Debug)]
 pub(super) struct Renewal {
     key: String,
     version: u64,
-    /// `None`: it is removed.
+    /// New value. `None`: the key is removed.
     value: Option<Vec<u8>>,
 }
 
-/// What came of it.
+/// Number of keys that were changed.
 #[derive(Debug, Default)]
 pub(super) struct Swept {
     renewed: u64,
     removed: u64,
 }
 
-/// What becomes of a flag's listed keys, which are to be based on `version` at least. What cannot be evaluated now, or
-/// not for long, is removed.
+/// Evaluates the listed keys of a flag again. The new values must be based on `version` or later. A key whose outcome
+/// cannot be evaluated now, or is only valid for a limited time, is removed.
 pub(super) fn page<'m>(
     scene: &Scene<'_>,
     place: &str,
@@ -72,7 +72,7 @@ fn renew(subject: &Subject<'_>, scene: &Scene<'_>, version: u64, at: &str, renew
     }
 }
 
-/// Does it. Where there is no memory for a new value, the old one goes.
+/// Executes the changes. If Redis is out of memory, the key is removed instead.
 pub(super) async fn apply(client: &Client, renewals: &[Renewal]) -> Result<Swept, Trouble> {
     let link = client.link().await?;
     let calls = calls(&link, renewals);
@@ -103,7 +103,8 @@ pub(super) async fn apply(client: &Client, renewals: &[Renewal]) -> Result<Swept
     Ok(swept)
 }
 
-/// Renewals of one call: all with values, or all without, so that they can be counted.
+/// Groups the changes into calls. A call contains either only new values or only removals, so that its reply can be
+/// counted.
 fn calls<'r>(link: &Link, renewals: &'r [Renewal]) -> Vec<Vec<&'r Renewal>> {
     let keys_max = if link.is_cluster() { 1 } else { CALL_KEYS_MAX };
     let (with, without): (Vec<_>, Vec<_>) = renewals.iter().partition(|renewal| renewal.value.is_some());

@@ -1,4 +1,4 @@
-//! What was written a moment ago and need not be written again.
+//! Remembers recent writes, so that the same value is not written again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::flag::Steady;
 
 use super::subject::Entry;
 
-/// Repeats within this part of a value's life need no write.
+/// Divisor of a value's lifetime that gives the time in which a repeated write is skipped.
 const REPEAT_SHARE: u32 = 10;
 const REPEAT_MAX: Duration = Duration::from_secs(30);
-/// Writes remembered for the sake of repeats.
+/// Upper bound of remembered writes.
 const REMEMBERED_WRITES_MAX: usize = 1 << 20;
 
-/// The memory of one warmer: who writes adds to it while the next batch asks it.
+/// Recent writes of one warmer, shared between the writer and the evaluation of the next batch.
 #[derive(Debug, Clone)]
 pub(crate) struct Repeats {
     hasher: RandomState,
@@ -23,7 +23,7 @@ pub(crate) struct Repeats {
     recent: Arc<Mutex<Recent>>,
 }
 
-/// Hashes of keys and versions, since when.
+/// Hashes of keys and versions, and the time at which the set was last cleared.
 #[derive(Debug)]
 struct Recent {
     written: AHashSet<u64>,
@@ -40,7 +40,7 @@ impl Repeats {
         }
     }
 
-    /// Whether the same was written a moment ago.
+    /// Whether the same key was recently written with the same version.
     pub(crate) fn contains(&self, entry: &Entry) -> bool {
         let hash = of_version(self.key_hash(entry), entry.basis);
         self.lock().written.contains(&hash)
@@ -50,14 +50,14 @@ impl Repeats {
         self.hasher.hash_one(&entry.keys.evaluation)
     }
 
-    /// These were written; `hashes` are those of their keys.
+    /// Remembers writes. `hashes` are the hashes of the entries' keys.
     pub(super) fn remember(&self, entries: &[&Entry], hashes: &[u64]) {
         let hashed = entries.iter().zip(hashes);
         let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
         self.lock().written.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));
     }
 
-    /// Forgets in time.
+    /// Forgets all writes when the time or the number is exceeded.
     pub(super) fn turn(&self) {
         let mut recent = self.lock();
         if recent.since.elapsed() >= self.window || recent.written.len() >= REMEMBERED_WRITES_MAX {
@@ -75,7 +75,7 @@ impl Repeats {
     }
 }
 
-/// The hash of a key in one version.
+/// Combines the hash of a key with a version.
 fn of_version(hash: u64, basis: u64) -> u64 {
     hash ^ basis.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

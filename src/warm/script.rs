@@ -1,9 +1,9 @@
-//! What must happen inside Redis in one step.
+//! Lua scripts that Redis executes atomically.
 //!
-//! In a cluster a script may only touch keys of one slot, so each works on one value at a time or on keys that
-//! share a hash tag. Versions are numbers of Lua, exact up to 2^53: milliseconds until the year 287396.
+//! In a cluster a script may only access keys of one slot, so each works on one value or on keys with the same hash
+//! tag. Versions are Lua numbers, exact up to 2^53, which is enough for milliseconds until the year 287396.
 
-/// A script by its place in [`ALL`].
+/// Script, by its index in [`ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Script {
     Write,
@@ -12,7 +12,7 @@ pub(super) enum Script {
     Raise,
 }
 
-/// Texts, in the order of [`Script`].
+/// Source texts, in the order of [`Script`].
 pub(super) const ALL: [&str; 4] = [WRITE, RENEW, LIST, RAISE];
 
 impl Script {
@@ -30,10 +30,10 @@ impl Script {
     }
 }
 
-/// Puts values where there are others that are not newer; answers how many were refused, and then the places of keys
-/// that are gone and were left alone: they may not be listed any more. First whether these are to be put as well. For
-/// each key: its version, its life in milliseconds (negative: the moment of its end), its value. What has no version at
-/// its beginning is not ours, and older than anything.
+/// Writes values unless the existing one is newer. The first argument says whether missing keys are written too. For
+/// each key follow its version, its lifetime in milliseconds (negative: the absolute time of expiry) and its value.
+/// Returns the number of rejected values, and then the indexes of missing keys that were not written, because they may
+/// not be in the index any more. An existing value that does not begin with a version counts as older than any.
 const WRITE: &str = r#"
 local call, create, answer = redis.call, ARGV[1] == '1', {0}
 for i = 1, #KEYS do
@@ -57,8 +57,8 @@ end
 return answer
 "#;
 
-/// Brings values that are there and older up to date, for as long as they would have lived anyway; answers how many.
-/// For each key: its version and its value, which is empty if the key is to go.
+/// Replaces existing values that are older, and keeps their time to live. For each key there are a version and a value;
+/// an empty value removes the key. Returns the number of changed keys.
 const RENEW: &str = r#"
 local changed = 0
 for i, key in ipairs(KEYS) do
@@ -79,8 +79,8 @@ end
 return changed
 "#;
 
-/// Begins a chunk with some members; answers how many it has. Keys: chunk, registry of the flag's chunks; then: now,
-/// the chunk's life, members.
+/// Starts a chunk with some members. Keys: the chunk, and the sorted set of the flag's chunks. Arguments: the current
+/// time, the chunk's lifetime, the members. Returns the length of the chunk.
 const LIST: &str = r#"
 local now, life = tonumber(ARGV[1]), tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
@@ -91,7 +91,7 @@ redis.call('PEXPIRE', KEYS[1], life)
 return length
 "#;
 
-/// Raises a number; answers what it is then. Then: the number, its life in milliseconds.
+/// Raises a number. Arguments: the number, its lifetime in milliseconds. Returns the new number.
 const RAISE: &str = r#"
 local there = tonumber(redis.call('GET', KEYS[1]) or '0')
 if there > tonumber(ARGV[1]) then return there end

@@ -1,4 +1,4 @@
-//! Who asks for which flag, and what is kept of the answer.
+//! Subjects of an evaluation, and the values cached for them.
 
 use std::time::Duration;
 
@@ -11,35 +11,37 @@ use crate::message::request;
 
 use super::{context_hash, key, value};
 
-/// A longer key is not worth keeping: most of it is somebody's user id.
+/// Longest combined length of environment, flag and user id, in bytes. Subjects with a longer one are not cached.
 const KEY_BYTES_MAX: usize = 1_024;
-/// Payloads are small; a larger value would hold Redis up for too long when it is read.
+/// Largest value that is cached, in bytes. Reading a larger one would block Redis for too long.
 const VALUE_BYTES_MAX: usize = 64 * 1_024;
-/// A larger context is not listed beside its key: after a change the key is removed instead of evaluated anew.
+/// Largest context that is listed with its key, in bytes. With a larger one, a change removes the key instead of
+/// refreshing it.
 const LISTED_CONTEXT_BYTES_MAX: usize = 1_024;
 
-/// Everything that a key is made of. Events have these fields, and so have requests.
+/// Inputs of a key. Both events and requests have these fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     pub environment: &'a str,
     pub flag: &'a str,
-    /// As evaluation sees it: `user_id`, else the context's `userId`.
+    /// User id as evaluation sees it: `user_id`, or else the context's `userId`.
     pub user: Option<&'a str>,
-    /// As evaluation sees it: `session_id` beside the context or in it, else its `sessionId`. A generated one is none.
+    /// Session id as evaluation sees it: `session_id` next to the context or in it, or else the context's `sessionId`.
+    /// A generated session counts as none.
     pub session: Option<&'a str>,
-    /// JSON text of an object.
+    /// Context as the JSON text of an object.
     pub context: &'a str,
 }
 
-/// A subject's place in Redis.
+/// Keys of a subject in Redis.
 #[derive(Debug)]
 pub struct Keys {
     pub evaluation: String,
-    /// For evaluations without context and session.
+    /// Key without a context hash. `None` if the subject has a context or a session.
     pub plain: Option<String>,
 }
 
-/// What is written for a subject.
+/// Values that are written for a subject.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) place: String,
@@ -47,15 +49,15 @@ pub(crate) struct Entry {
     pub(crate) value: Vec<u8>,
     pub(crate) plain_value: Vec<u8>,
     pub(crate) basis: u64,
-    /// Never [`Steady::No`].
+    /// How long the outcome is valid; never [`Steady::No`].
     pub(crate) steady: Steady,
-    /// How long it lives, to the moment; `None`: as long as others in the view, more or less.
+    /// Exact lifetime. `None`: the configured lifetime, with jitter.
     pub(crate) life: Option<Duration>,
-    /// How the key is listed for its flag.
+    /// Member of the index by which a change finds the key.
     pub(crate) member: Vec<u8>,
 }
 
-/// When and where an entry is evaluated.
+/// Flags, time and host of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scene<'s> {
     pub(crate) snapshot: &'s Snapshot,
@@ -63,17 +65,17 @@ pub(crate) struct Scene<'s> {
     pub(crate) now_ms: i64,
 }
 
-/// Why there is nothing to keep.
+/// Reason why nothing is cached.
 pub(crate) type Reason = &'static str;
 
 impl<'a> Subject<'a> {
-    /// Where the subject's outcome stands; `None` if the context isn't the JSON of an object, or too long.
+    /// Keys of the subject. `None` if the context is not a JSON object, or the key would be too long.
     pub fn keys(&self) -> Option<Keys> {
         self.keys_with(&request::context(self.context).ok()?)
     }
 
     fn keys_with(&self, context: &EvaluationContext<'_>) -> Option<Keys> {
-        // A session that the context names itself was not given beside it.
+        // A session id that comes from the context is already part of it.
         let given = self.session.filter(|session| !request::is_generated_session(session));
         let session = given.filter(|session| context.session_id.as_deref() != Some(*session));
         let user = self.user.unwrap_or_default();
@@ -88,7 +90,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Evaluates the subject, and makes what is to be written.
+    /// Evaluates the subject and builds the values to be written.
     pub(crate) fn entry(&self, scene: &Scene<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
         let flags = scene.snapshot.environment(self.environment).ok_or("unserved")?;
         let keys = self.keys().ok_or("long_key")?;
@@ -122,7 +124,8 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// `["user","session",{context}]`, `null` for none; a key alone where the context is too large.
+    /// Index member `["user","session",{context}]`, with `null` for a missing id; only the key if the context is too
+    /// large.
     fn member(&self, keys: &Keys) -> Vec<u8> {
         let mut member = Vec::with_capacity(self.context.len() + 48);
         member.push(b'[');
@@ -148,7 +151,7 @@ fn is_empty_object(text: &str) -> bool {
     inside.is_some_and(|inside| inside.trim().is_empty())
 }
 
-/// A listed key.
+/// Decoded member of the index.
 #[derive(Debug)]
 pub(crate) enum Member<'a> {
     Subject { user: Option<String>, session: Option<String>, context: &'a str },
@@ -166,7 +169,7 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The present as evaluation and values have it.
+/// Current time, as text and in milliseconds since 1970.
 pub(crate) struct Clock {
     pub(crate) text: String,
     pub(crate) ms: i64,

@@ -1,11 +1,11 @@
-//! What a change does to the view.
+//! Invalidates cached outcomes after a change.
 //!
-//! 1. **Announce**: raise the flag's floor. From here on no reader of ours takes an older value, however many there
-//!    are: this is the invalidation's moment.
-//! 2. **Sweep**: bring the raw keys up to date, page by page, all changed flags in turn.
+//! 1. **Announce**: raise the flag's minimum version. From then on readers reject older values, however many there are.
+//! This is the moment of invalidation.
+//! 2. **Sweep**: refresh the keys page by page, with all changed flags in turn.
 //!
-//! One warmer of the group does this, from the updates topic. Done twice it does no harm, so progress is committed
-//! when nothing is under way.
+//! One warmer of the group does this, from the updates topic. It may be repeated without harm, so progress is committed
+//! when no sweep is in progress.
 
 pub(super) mod ask;
 
@@ -39,33 +39,33 @@ use ask::{announce, chunks};
 pub(super) use ask::members;
 
 const FETCH_RECORDS: usize = 256;
-/// Most bytes of JSON that an invalidation in Avro may become.
+/// Upper bound of the JSON of an invalidation in Avro, in bytes.
 const MAX_CHANGE_BYTES: usize = 1 << 20;
-/// How late a stop, and a change while nothing is under way, may be noticed.
+/// Polling interval for shutdown and, while idle, for changes.
 const STEP: Duration = Duration::from_millis(20);
-/// Members read, evaluated and renewed at a time: Redis may work on all of them without looking at others.
+/// Members that are read, evaluated and refreshed at a time, which bounds how long Redis is busy with them.
 const PAGE_MEMBERS: usize = 128;
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Reads invalidations and carries them out; one thread.
+/// Reads invalidations and executes them on its own thread.
 #[derive(Debug)]
 pub(crate) struct Sweeper {
     parts: Parts,
     runtime: Handle,
     client: Client,
     hostname: String,
-    /// How long a floor must hold: as long as anything that it forbids may live.
+    /// Lifetime of a minimum version, not shorter than that of any value that it invalidates.
     floor_life: Duration,
-    /// The latest change of each flag that the store does not have yet, by place, and since when it is waited for.
+    /// Latest change of each flag that the store has not received yet, by place, with the time when the wait began.
     waiting: BTreeMap<String, (Change, Instant)>,
     reader: Reader,
-    /// The JSON of an invalidation in Avro.
+    /// Buffer for the JSON of an invalidation in Avro.
     text: Vec<u8>,
     sweeps: VecDeque<Sweep>,
 }
 
-/// One flag's keys on their way to be right.
+/// Invalidation of one flag in progress.
 #[derive(Debug)]
 struct Sweep {
     place: String,
@@ -73,13 +73,13 @@ struct Sweep {
     published: Option<DateTime<Utc>>,
     begun: Instant,
     announced: bool,
-    /// What is still to be read; `None` before the list is asked for.
+    /// Chunks still to be read. `None`: they are not requested yet.
     chunks: Option<VecDeque<String>>,
-    /// Members of the first chunk that are done.
+    /// Number of members of the first chunk that are done.
     offset: usize,
-    /// The flag has changed again on the way: keys that were passed are to be looked at once more.
+    /// Whether the flag has changed again during the sweep, so that the keys must be refreshed once more.
     again: bool,
-    /// Of the edge's list of all flags.
+    /// Whether this is the edge's list of all flags.
     is_of_list: bool,
 }
 
@@ -99,7 +99,7 @@ impl Sweeper {
         }
     }
 
-    /// Carries out changes until shutdown.
+    /// Executes changes until shutdown.
     pub(crate) fn run(mut self) {
         while !self.parts.shutdown.is_cancelled() {
             if !self.parts.store.is_ready() {
@@ -160,7 +160,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Definitions are applied in the order of their versions: a change whose version is reached is in force here.
+    /// Starts changes that are in force. The store applies definitions in the order of their versions, so a change is
+    /// in force once its version is reached.
     fn admit(&mut self) {
         let Some(lowest) = self.waiting.values().map(|(change, _)| change.version).min() else {
             return;
@@ -177,7 +178,7 @@ impl Sweeper {
                 admitted.push(change.clone());
                 return false;
             }
-            // Its definition is refused, or the store is far behind; whatever it is about has ended by now.
+            // The definition was rejected, or the store is far behind. The cached values have expired by now.
             let late = since.elapsed() > life;
             metrics.drop_counted("warm_sweep", "no_definition", u64::from(late));
             !late
@@ -185,10 +186,11 @@ impl Sweeper {
         admitted.iter().for_each(|change| self.add_change(change));
     }
 
-    /// The store has it by now.
+    /// Starts the invalidation of a change that the store has applied.
     pub(crate) fn add_change(&mut self, change: &Change) {
         let snapshot = self.parts.store.load_full();
-        // Of no flag: the list of all. The flag itself comes last, to be announced first.
+        // An empty flag name stands for the list of all flags. The changed flag is added last, so that it is announced
+        // first.
         let list = [String::new()].into_iter();
         for flag in list.chain(dependents(&snapshot, change)).chain([change.flag_name.clone()]) {
             self.add(&snapshot, change, &flag);
@@ -196,7 +198,7 @@ impl Sweeper {
     }
 
     fn read(&mut self, record: &Record<'_>) -> Option<Change> {
-        // What was invalidated before any living value was written needs no sweep.
+        // Changes older than every cached value need no sweep.
         let oldest = Clock::now().ms - millis(self.floor_life);
         if record.timestamp_ms() < oldest {
             return None;
@@ -238,7 +240,7 @@ impl Sweeper {
         self.sweeps.is_empty()
     }
 
-    /// One page of the next sweep. New ones come first, to be announced.
+    /// Executes one step of the next sweep. New sweeps are announced first.
     pub(crate) fn step(&mut self) -> Result<(), Trouble> {
         let Some(mut sweep) = self.sweeps.pop_front() else {
             return Ok(());
@@ -255,7 +257,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Whether the sweep is done.
+    /// Advances a sweep by one step. Returns whether it is complete.
     fn advance(&self, sweep: &mut Sweep) -> Result<bool, Trouble> {
         if !sweep.announced {
             self.runtime.block_on(announce(&self.client, &self.parts.metrics, sweep, self.floor_life))?;
@@ -264,7 +266,8 @@ impl Sweeper {
             return Ok(false);
         }
         let Some(chunks) = &mut sweep.chunks else {
-            // Only now, with the floor raised: what is listed later is looked after by who lists it.
+            // The chunks are requested after the minimum version was raised: whoever lists a key later checks that
+            // version itself.
             sweep.chunks = Some(self.runtime.block_on(chunks(&self.client, &sweep.place))?);
             return Ok(false);
         };
@@ -293,7 +296,7 @@ impl Sweeper {
         Ok(false)
     }
 
-    /// When all values that a sweep is about have ended by themselves, it has nothing to do any more.
+    /// Drops sweeps whose values have all expired in the meantime.
     fn give_up_late(&mut self, trouble: &Trouble) {
         let before = self.sweeps.len();
         let life = self.floor_life;
@@ -311,7 +314,7 @@ impl Sweeper {
     }
 }
 
-/// Flags whose outcome may change with this one's.
+/// Flags whose outcome may change because they depend on the changed flag.
 fn dependents<'s>(snapshot: &'s Snapshot, change: &'s Change) -> impl Iterator<Item = String> + 's {
     let environment = snapshot.environment(&change.environment).into_iter();
     environment.flat_map(|flags| {

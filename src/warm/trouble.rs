@@ -1,10 +1,10 @@
-//! What may be wrong with Redis, in the words of health and metrics.
+//! Redis errors, by the reasons that health and metrics report.
 
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-/// Why Redis did not do what was asked.
+/// Reason why a Redis operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
     #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
@@ -35,7 +35,7 @@ impl Trouble {
         }
     }
 
-    /// For metrics.
+    /// Label for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Resting(_) | Self::Unreachable(_) => "unreachable",
@@ -47,7 +47,7 @@ impl Trouble {
     }
 }
 
-/// The trouble that a reply tells of, if it is an error.
+/// Converts an error reply. `None` if the reply is not an error.
 pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
     match reply {
         Value::ServerError(error) => {
@@ -58,7 +58,8 @@ pub(super) fn refusal(reply: &Value) -> Option<Trouble> {
     }
 }
 
-/// Errors after which another server, or the same with its scripts loaded, may do better.
+/// Returns the error if it may disappear with another connection, such as to another server or with the scripts loaded
+/// again.
 pub(super) fn ends_connection(reply: &Value) -> Option<Trouble> {
     let Value::ServerError(error) = reply else { return None };
     let passing = matches!(

@@ -1,4 +1,4 @@
-//! What stands in Redis: outcomes without type and default, from which the answer for any of them follows.
+//! Cached outcomes. They contain neither value type nor default value, so that answers for all of them can be derived.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,18 @@ use crate::flag::value::{Kept, Lookup};
 use crate::flag::{Outcome, Payload, Reason};
 use crate::message::json::write_string;
 
-/// An outcome as it was kept.
+/// Outcome read from the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Warm {
     pub enabled: bool,
-    /// It is off because somebody killed it.
+    /// Whether the flag is disabled by its kill switch.
     pub killed: bool,
-    /// Name and payload.
+    /// Name and payload of the variant.
     pub variant: Option<(String, Option<Payload>)>,
     pub flag_version: u64,
     /// The highest version that the outcome is based on: the flag's own, or that of a flag it depends on.
     pub basis: u64,
-    /// RFC 3339, UTC.
+    /// Time of the evaluation in RFC 3339, UTC.
     pub evaluated_at: String,
 }
 
@@ -43,7 +43,7 @@ struct StoredPayload {
 }
 
 impl Warm {
-    /// Reads a value; `None` if it is none of ours.
+    /// Decodes a value. `None` if it is not in flagstream's format.
     pub fn read(value: &[u8]) -> Option<Self> {
         let stored: Stored<'_> = serde_json::from_slice(value).ok()?;
         let payload = stored.payload.map(|payload| Payload::parse(&payload.r#type, &payload.value));
@@ -57,7 +57,7 @@ impl Warm {
         })
     }
 
-    /// For [`answer`](crate::flag::answer), as if it had been looked up in a snapshot.
+    /// Converts to the input of [`answer`](crate::flag::answer), as if the outcome came from a snapshot.
     pub fn lookup(&self) -> Lookup<'_> {
         let variant = self.variant.as_ref().map(|(name, payload)| (name.as_str(), payload.as_ref()));
         Lookup::Kept(Kept {
@@ -72,7 +72,7 @@ impl Warm {
 
 /// Writes the value of `feature_flag:eval:…`.
 ///
-/// It begins with the version that Redis compares by (`script`): `basis_version` where it isn't the flag's own.
+/// The value begins with the version that Redis compares (`script`): `basis_version` if it differs from the flag's own.
 pub(super) fn write(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64, evaluated_at: &str) {
     begin(out, outcome, basis);
     out.extend_from_slice(br#","variant":"#);
@@ -103,7 +103,7 @@ pub(super) fn write(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64, evalua
     out.push(b'}');
 }
 
-/// Writes the value of `ff_eval:…`. With a version, by which an older value is told from a newer one.
+/// Writes the value of `ff_eval:…`. It also begins with a version, by which Redis compares values.
 pub(super) fn write_plain(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64, evaluated_at: &str) {
     begin(out, outcome, basis);
     out.extend_from_slice(br#","cached_at":"#);

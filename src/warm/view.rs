@@ -1,4 +1,4 @@
-//! The view as the API has it: outcomes to be read, and the edge's layers.
+//! Access to the cache for the API: outcomes, the edge layers, and preloading.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::preload::Preloader;
 use super::reader::Reader;
 use super::trouble::Trouble;
 
-/// One connection for both.
+/// Readers and writers of the cache, on one connection.
 #[derive(Debug, Clone)]
 pub struct View {
     pub reader: Reader,
@@ -22,7 +22,7 @@ pub struct View {
 }
 
 impl View {
-    /// `None` without a `REDIS_URL`. Nothing is connected yet, and the keeper is to be run.
+    /// Opens the cache without connecting. `None` if `REDIS_URL` is not set. The returned [`Keeper`] must be spawned.
     pub fn open(
         config: &Arc<Config>,
         store: &Arc<Store>,
@@ -36,7 +36,7 @@ impl View {
         Ok(Some((Self { reader, edge, preloader }, keeper)))
     }
 
-    /// How the connection is doing: `None` if well, as far as is known.
+    /// Last known error of the connection. `None`: there is none.
     pub fn trouble(&self) -> Option<Trouble> {
         self.reader.trouble()
     }

@@ -1,4 +1,4 @@
-//! A connection: to one server, or to a cluster.
+//! Connection to one Redis server or to a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 
 use super::script;
 
-/// For each node of a cluster.
+/// Timeout for connecting to each node of a cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Commands that are under way at once in a cluster, where each goes to its own node.
+/// Upper bound of commands in flight in a cluster, where each goes to its own node.
 const CLUSTER_COMMANDS_MAX: usize = 256;
 
 #[derive(Clone)]
@@ -23,7 +23,8 @@ pub(super) enum Way {
 }
 
 impl Way {
-    /// Connects, and loads the scripts where that can be done: their hashes. `direct`: to one node, even of a cluster.
+    /// Connects, and loads the scripts unless it is a cluster. Returns the connection and the scripts' hashes.
+    /// `direct`: use only one node, even of a cluster.
     pub(super) async fn open(
         client: &redis::Client,
         direct: bool,
@@ -32,7 +33,7 @@ impl Way {
         let mut one = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut info = redis::cmd("INFO");
         info.arg("cluster");
-        // Who may not ask is no cluster's client.
+        // If the user has no permission for `INFO`, the server is treated as a single one.
         let info: String = info.query_async(&mut one).await.unwrap_or_default();
         if !direct && info.contains("cluster_enabled:1") {
             let seeds = [client.get_connection_info().clone()];
@@ -67,7 +68,7 @@ impl Way {
     }
 }
 
-/// Sends commands of any slots side by side.
+/// Sends commands of any slots concurrently.
 async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
     let mut replies = vec![Value::Nil; commands.len()];
     let mut under_way = JoinSet::new();

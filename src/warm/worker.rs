@@ -1,7 +1,8 @@
-//! From the events topic into Redis: whatever is evaluated, by stream or by HTTP, stands in the warm view.
+//! Writes the outcome of every evaluation in the events topic to the cache, whether it came from the stream or from
+//! HTTP.
 //!
-//! An event says who asked; the outcome is evaluated anew, from the flags in force here. So a value always says what
-//! its key's subject gets, and all that follows from it; and one way of writing serves changes too.
+//! An event only contributes its subject; the outcome is evaluated again from the flags in force here. So a value is
+//! always the current outcome of its key, and the same code also serves changes.
 
 mod writing;
 
@@ -30,21 +31,21 @@ use super::repeats::Repeats;
 use super::subject::{Clock, Entry, Reason, Scene};
 use super::writer::{Writer, Written};
 
-/// Records of one fetch, which are written together: Redis is waited for a few times, however many they are.
+/// Records per fetch, which are written together. A few round trips to Redis serve all of them.
 pub(crate) const FETCH_RECORDS: usize = 8_192;
-/// How late a stop may be noticed.
+/// Polling interval for shutdown.
 const STEP: Duration = Duration::from_millis(20);
-/// How long an event may wait until the store has the version that it was evaluated with.
+/// How long an event waits until the store has the version with which it was evaluated.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How often Redis is asked whether it still has everything.
+/// Interval between checks whether Redis still has the written values.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two rebuilds, of which each reads the events of a whole life of values. It doubles, up to such a life, as long as
-/// they are not enough: a Redis that is too small loses again what is written to it.
+/// Minimum delay between two rebuilds, each of which reads the events of a value's whole lifetime. The delay doubles,
+/// up to that lifetime, while rebuilds do not suffice, because a Redis that is too small loses the values again.
 const REBUILD_PAUSE: Duration = Duration::from_secs(5);
 
-/// Reads events, writes outcomes; one thread.
+/// Reads events and writes outcomes, on its own thread.
 #[derive(Debug)]
 pub(super) struct Worker {
     parts: Parts,
@@ -59,19 +60,19 @@ pub(super) struct Worker {
     rebuilt: Option<Instant>,
     rebuild_pause: Duration,
     wants_rebuild: bool,
-    /// The highest version that the store was waited for in vain: nobody waits for it again.
+    /// Highest version for which the store was waited for without success; it is not waited for again.
     missing: u64,
 }
 
-/// What a fetch came to.
+/// Result of processing one fetch.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
     places: AHashMap<String, usize>,
     passed_over: AHashMap<Reason, u64>,
-    /// Partitions whose records are too old to matter.
+    /// Partitions whose records are too old to be cached.
     old: Vec<i32>,
-    /// What was looked at: partitions and offsets.
+    /// Partitions and offsets of all processed records.
     read: Vec<(i32, i64)>,
 }
 
@@ -96,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Keeps the view warm until shutdown.
+    /// Updates the cache until shutdown.
     pub(super) fn run(mut self) {
         let mut backoff = MIN_BACKOFF;
         while !self.parts.shutdown.is_cancelled() {
@@ -146,7 +147,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What has arrived, evaluated.
+    /// Fetches records and evaluates their subjects.
     fn read(
         &mut self,
         consumer: &mut BatchConsumer,
@@ -169,7 +170,7 @@ impl Worker {
         Ok(batch)
     }
 
-    /// Adds the record's outcome to the batch, in place of an earlier one for the same key.
+    /// Adds the record's outcome to the batch; it replaces an earlier one for the same key.
     fn take(&mut self, record: &Record<'_>, batch: &mut Batch) {
         let taken = self.entry(record);
         let entry = match taken {
@@ -225,7 +226,7 @@ impl Worker {
                 return Err("ahead");
             }
         }
-        // What a hash of a user gets is not what the user gets.
+        // The outcome for the hash of a user id is not the outcome for the user.
         if self.parts.config.privacy.hash_user_ids && event.subject().user.is_some() {
             return Err("private");
         }
@@ -254,7 +255,8 @@ impl Worker {
         }
     }
 
-    /// The flag has changed since these were evaluated, and the change may not have found them.
+    /// Refreshes outcomes of a flag that changed after the evaluation, because the change may not have found their
+    /// keys.
     fn catch_up(&mut self, entries: &[Entry], place: &str, floor: u64) {
         let deadline = tokio::time::Instant::now() + VERSION_PATIENCE;
         self.runtime.block_on(self.parts.store.wait_for_version(floor, deadline));
@@ -267,7 +269,8 @@ impl Worker {
         let renewed = self.runtime.block_on(renew::apply(&self.client, &work));
         match renewed {
             Ok(swept) => swept.count(&self.parts.metrics),
-            // They are written again at the next evaluation, and until then readers see the floor.
+            // The values are written again at the next evaluation. Until then readers reject them by the minimum
+            // version.
             Err(trouble) => {
                 let count = u64::try_from(work.len()).unwrap_or(u64::MAX);
                 self.parts.metrics.drop_counted("warm_renewal", trouble.reason(), count);
@@ -275,7 +278,7 @@ impl Worker {
         }
     }
 
-    /// Asks now and then whether Redis still has what was written.
+    /// Checks periodically whether Redis still has the written values.
     fn probe(&mut self) {
         if self.probed.is_some_and(|at| at.elapsed() < PROBE_INTERVAL) {
             return;
@@ -290,7 +293,7 @@ impl Worker {
         }
     }
 
-    /// Reads the events of a whole life of values again, if Redis has lost them.
+    /// Reads the events of a value's whole lifetime again, if Redis has lost the values.
     fn rebuild(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), KafkaError> {
         let since = self.rebuilt.map(|at| at.elapsed());
         if !self.wants_rebuild || since.is_some_and(|since| since < self.rebuild_pause) {

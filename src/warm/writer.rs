@@ -1,14 +1,14 @@
-//! Writes a batch of outcomes so that a change finds all of them, and none is older than what is there.
+//! Writes a batch of outcomes so that a change finds all of them, and no value replaces a newer one.
 //!
 //! ```text
-//!  1  list the keys in chunks of their flags        (before the values: nothing stands unlisted)
-//!  2  put the values, unless there is a newer one   (one step inside Redis for each)
-//!  3  ask for each flag's floor                     (after the values: see below), and whether its chunk is there
+//!  1  list the keys in the chunks of their flags      (before the values: every value is listed)
+//!  2  write the values, unless there is a newer one   (atomic for each value)
+//!  3  read each flag's minimum version                (after the values: see below), and check its chunk
 //! ```
 //!
-//! A change raises the floor first and reads the list then ([`sweep`](super::sweep)). So either the change finds
-//! the key, or the writer finds the floor above what it has written, and renews it. Each step waits for the one
-//! before; the second is several pipelines at once.
+//! A change first raises the minimum version and then reads the chunks ([`sweep`](super::sweep)). So either the change
+//! finds the key, or the writer finds a minimum version above the version of its values, and refreshes them. Each step
+//! waits for the previous one; the second one uses several pipelines at once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,30 +26,31 @@ use super::script::Script;
 use super::subject::Entry;
 use super::trouble::{Trouble, refusal};
 
-/// Members listed in one call.
+/// Upper bound of members that one call lists.
 const CALL_MEMBERS_MAX: usize = 512;
-/// Values live this much longer or shorter, so that they don't all end at once.
+/// Fraction by which the lifetime of values varies, so that they do not all expire at once.
 pub(super) const JITTER: f64 = 0.1;
-/// How often entries are sent again because they were gone.
+/// Upper bound of attempts to write entries whose keys are missing.
 const ATTEMPTS_MAX: usize = 3;
-/// Entries that are written together, at least. Where Redis loses lists as soon as they are made, fewer and fewer are.
+/// Minimum number of entries that are written together. If Redis loses lists as soon as they are created, the number
+/// shrinks to this.
 const PIECE_MIN: usize = 64;
 const PIECE_SHRINKS_BY: usize = 8;
 
-/// Markers are renewed every second or so.
+/// Lifetime of the markers, which are renewed about every second.
 const MARKER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What came of a batch.
+/// Result of writing a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) values: u64,
-    /// Newer ones were there.
+    /// Number of values that were not written because a newer one exists.
     pub(crate) refused: u64,
-    /// Given up, by why.
+    /// Number of values that were dropped, by reason.
     pub(crate) given_up: Vec<(&'static str, u64)>,
-    /// Flags that have changed since the entries were evaluated, with their floors.
+    /// Flags that have changed since the entries were evaluated, with their minimum versions.
     pub(crate) outdated: AHashMap<String, u64>,
-    /// Redis had lost what was written before.
+    /// Whether Redis had lost what was written before.
     pub(crate) lost: bool,
 }
 
@@ -63,41 +64,41 @@ impl Written {
     }
 }
 
-/// One warmer's way to write.
+/// Writer of one warmer.
 #[derive(Debug)]
 pub(crate) struct Writer {
     client: Client,
     ttl: Duration,
     index: Index,
     repeats: Repeats,
-    /// What the markers said when Redis was asked last.
+    /// Value of the markers at the last check.
     marker: Option<String>,
-    /// How many entries are written together.
+    /// Number of entries that are written together.
     piece: usize,
 }
 
-/// How an attempt to write a batch ended.
+/// Result of one attempt to write entries.
 enum Attempt {
     Done,
-    /// These should have been there and are not: they may not be listed any more.
+    /// These entries' keys should exist but are missing, so they may not be listed any more.
     Gone(BTreeSet<usize>),
-    /// Redis has lost chunks that it had.
+    /// Redis has lost chunks.
     Lost,
 }
 
-/// The first and the last step of a batch, and what both are about.
+/// Commands of the first and the last step of a batch, with the data that they refer to.
 struct Frame<'e> {
-    /// Of each entry's key.
+    /// Hash of each entry's key.
     hashes: Vec<u64>,
-    /// Which entries are listed now, and were hardly written before.
+    /// Whether each entry's key is added to the index in this batch, so that it probably does not exist yet.
     is_new: Vec<bool>,
     listing: Vec<Cmd>,
     checks: Vec<Cmd>,
-    /// Place and lowest version of the flags behind the pairs of checks.
+    /// Place and lowest version of each flag, in the order of the pairs of checks.
     flags: Vec<(&'e str, u64)>,
 }
 
-/// A flag's entries in a batch.
+/// Entries of one flag in a batch.
 struct Group<'e> {
     lowest: u64,
     entries: Vec<(usize, &'e Entry)>,
@@ -109,12 +110,12 @@ impl Writer {
         Self { index, client, ttl, repeats, marker: None, piece: usize::MAX }
     }
 
-    /// What was written a moment ago.
+    /// Returns the memory of recent writes.
     pub(crate) fn repeats(&self) -> Repeats {
         self.repeats.clone()
     }
 
-    /// Whether Redis has lost everything since it was asked last, or is asked for the first time and has nothing.
+    /// Whether Redis has lost everything since the last check, or is empty at the first check.
     pub(crate) async fn has_lost_all(&mut self) -> Result<bool, Trouble> {
         let link = self.client.link().await?;
         let renew = |marker: String| {
@@ -147,20 +148,20 @@ impl Writer {
             return Err(trouble);
         }
         if is_lost {
-            // Somebody else may have been faster; all take the first one.
+            // Another warmer may have been faster; all use the first value.
             self.marker = replies.into_iter().skip(key::MARKERS_COUNT).find_map(text);
             self.forget();
         }
         Ok(is_lost)
     }
 
-    /// Forgets what Redis is thought to have.
+    /// Forgets what Redis is assumed to have.
     pub(crate) fn forget(&mut self) {
         self.index.forget();
         self.repeats.forget();
     }
 
-    /// Writes all entries. After an error they are best written again; nothing of that does harm.
+    /// Writes all entries. After an error the caller should write them again, which is harmless.
     pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<Written, Trouble> {
         self.index.turn();
         self.repeats.turn();
@@ -183,7 +184,7 @@ impl Writer {
                     }
                     self.piece = (piece.len() / PIECE_SHRINKS_BY).max(PIECE_MIN);
                 }
-                // Which chunks were made is not known.
+                // It is unknown which chunks were created.
                 Err(trouble) => {
                     self.forget();
                     return Err(trouble);
@@ -193,7 +194,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Writes these entries; `None` if Redis loses a list that they are in.
+    /// Writes some entries. `None` if Redis has lost a chunk that they are listed in.
     async fn write_piece(&mut self, entries: &[Entry]) -> Result<Option<Written>, Trouble> {
         let mut written = Written::default();
         let mut rest: Vec<&Entry> = entries.iter().collect();
@@ -201,7 +202,7 @@ impl Writer {
             match self.attempt(&rest, &mut written).await? {
                 Attempt::Done => return Ok(Some(written)),
                 Attempt::Lost => return Ok(None),
-                // Written anew, and listed before.
+                // These entries are listed and written again.
                 Attempt::Gone(gone) => {
                     rest = gone.into_iter().filter_map(|number| rest.get(number).copied()).collect();
                 }
@@ -282,7 +283,7 @@ impl Writer {
     ) -> Result<Attempt, Trouble> {
         let replies = self.client.send(link, listing).await?;
         if let Some(trouble) = replies.iter().find_map(refusal) {
-            // What cannot be listed is not written: no change would find it.
+            // An entry that cannot be listed is not written, because no change would find it.
             let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
             written.given_up.push((trouble.reason(), count));
             return Ok(Attempt::Done);
@@ -307,7 +308,7 @@ impl Writer {
     }
 }
 
-/// What is to be put for these entries, by the numbers they have here.
+/// Values to be written for these entries, with their indexes.
 fn puts<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<Put<'e>> {
     let mut puts = Vec::with_capacity(entries.len());
     for (number, (entry, is_new)) in entries.iter().copied().zip(is_new.iter().copied()).enumerate() {
@@ -319,7 +320,7 @@ fn puts<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<Put<'e>> {
     puts
 }
 
-/// How long a value may live, the edge's included.
+/// Longest lifetime of a value, including those of the edge layers.
 pub(crate) fn longest_life(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 + JITTER).max(DATA_LIFE)
 }
@@ -334,7 +335,7 @@ fn text(reply: Value) -> Option<String> {
     redis::from_redis_value::<Option<String>>(reply).ok().flatten()
 }
 
-/// A number that Redis keeps as text; 0 if it isn't there, `None` if it is something else.
+/// Parses a number reply: 0 if the key does not exist, `None` if the reply is not a number.
 pub(crate) fn number(reply: &Value) -> Option<u64> {
     match reply {
         Value::Nil => Some(0),

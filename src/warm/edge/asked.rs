@@ -1,4 +1,4 @@
-//! What is asked of the layers, and where it stands.
+//! Requests to the edge layers, and their keys.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::warm::key;
 pub const CHECK_LIFE: Duration = Duration::from_secs(30);
 pub const ENDPOINT_LIFE: Duration = Duration::from_secs(60);
 
-/// What is asked for.
+/// Layer of the edge cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
     Check,
@@ -15,12 +15,12 @@ pub enum Layer {
     List,
 }
 
-/// Whom and what for.
+/// Request for a value of a layer.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub layer: Layer,
     pub environment: String,
-    /// Empty for a list.
+    /// Name of the flag; empty for the list.
     pub flag: String,
     pub user: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What is kept in the layers, and how it is listed.
+//! Values of the edge layers.
 
 use chrono::Utc;
 
@@ -10,10 +10,10 @@ use crate::warm::subject::{Entry, Keys, Reason, Scene, Subject};
 
 use super::{Asked, DATA_LIFE, Layer};
 
-/// A larger list is not kept: Redis would be held up by it.
+/// Largest list that is cached, in bytes. A larger one would block Redis for too long.
 const LIST_BYTES_MAX: usize = 512 << 10;
 
-/// Adds what is to be kept of what was asked; an error says why that isn't everything.
+/// Adds the values for a request. An error is the reason why a value is missing.
 pub(super) fn add_entries(
     entries: &mut Vec<Entry>,
     asked: &Asked,
@@ -75,7 +75,7 @@ fn list(asked: &Asked, snapshot: &Snapshot) -> Result<Entry, Reason> {
     Ok(Entry { life: Some(asked.layer.life()), ..entry(asked, asked.key(), value, snapshot.version()) })
 }
 
-/// Appends `"flags":[…]`, by name.
+/// Appends `"flags":[…]`, sorted by name.
 pub fn write_flags(out: &mut Vec<u8>, snapshot: &Snapshot, environment: &str) {
     let flags = snapshot.environment(environment).into_iter().flat_map(|flags| flags.iter());
     let mut flags: Vec<_> = flags.collect();

@@ -1,4 +1,4 @@
-//! Writes what calls found missing, behind them.
+//! Writes the values that calls did not find in the cache, in the background.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::warm::writer::{Writer, Written};
 use super::entry::add_entries;
 use super::{Edge, Task};
 
-/// Tasks that are written together.
+/// Upper bound of tasks that are written together.
 const BATCH_TASKS: usize = 128;
 
-/// The one that writes.
+/// Background task that writes the values.
 #[derive(Debug)]
 pub struct Keeper {
     tasks: mpsc::Receiver<Task>,
@@ -72,7 +72,7 @@ impl Keeper {
         }
     }
 
-    /// From the flags in force now, so that key and value belong together.
+    /// Evaluates the tasks from the flags in force now, so that key and value belong together.
     fn entries(&self, tasks: &[Task]) -> Vec<Entry> {
         let (clock, snapshot) = (Clock::now(), self.store.load());
         let scene = Scene { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
@@ -91,7 +91,7 @@ impl Keeper {
         for (reason, count) in written.given_up {
             self.metrics.drop_counted("edge_write", reason, count);
         }
-        // Changed since these were evaluated, and the change may not have found them.
+        // The flag has changed since these were evaluated, and the change may not have found their keys.
         for (place, floor) in written.outdated {
             let members = entries.iter().filter(|entry| entry.place == place);
             let members = members.map(|entry| entry.member.as_slice());
@@ -99,7 +99,7 @@ impl Keeper {
             let scene = Scene { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
             let work = renew::page(&scene, &place, floor, members, &clock.text);
             if let Err(trouble) = renew::apply(&self.client, &work).await {
-                // Readers see the floor, and in a minute or so they are gone.
+                // Readers reject the values by the minimum version, and they expire within minutes.
                 self.metrics.drop_counted("edge_write", trouble.reason(), 1);
             }
         }

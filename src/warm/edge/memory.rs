@@ -1,5 +1,5 @@
-//! The edge API's layers in this process, for `dev` without a Redis: the same values for the same time, found under the same
-//! conditions.
+//! Edge layers in the memory of this process, for `dev` without Redis. Values have the same contents and lifetimes, and
+//! are read under the same conditions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +18,10 @@ use crate::warm::subject::{Clock, Entry, Scene};
 use super::entry::add_entries;
 use super::{Asked, Found, Layer, frame};
 
-/// Values that are kept. Beyond, what has ended is removed; if that is not enough, everything is.
+/// Upper bound of values. At this number expired values are removed; if that is not enough, all are.
 const MAX_VALUES_COUNT: usize = 100_000;
 
-/// The layers. Shared by all calls.
+/// In-memory edge layers, shared by all calls.
 #[derive(Debug)]
 pub struct EdgeMemory {
     config: Arc<Config>,
@@ -33,7 +33,7 @@ pub struct EdgeMemory {
 
 #[derive(Debug)]
 struct Kept {
-    /// The flag that the value is of.
+    /// Place of the flag that the value belongs to.
     place: String,
     value: Vec<u8>,
     until: Instant,
@@ -50,7 +50,8 @@ impl EdgeMemory {
         }
     }
 
-    /// What is kept, and not older than the flags in force here and those they depend on (for a list: anything in force).
+    /// Returns the cached value if it is not older than the definition in force of the flag and of the flags it depends
+    /// on (for the list: of any flag).
     pub fn read(&self, asked: &Asked, min_version: u64) -> Found {
         let least = match asked.layer {
             Layer::List => Some(self.store.version().max(min_version)),
@@ -87,7 +88,7 @@ impl EdgeMemory {
         }
     }
 
-    /// Keeps what was asked, evaluated from the flags in force now.
+    /// Caches the value for a request, evaluated from the flags in force now.
     pub fn keep(&self, asked: &Asked, with_data: bool) {
         if self.config.privacy.hash_user_ids && asked.user.is_some() {
             return self.metrics.edge.count_write("private", 1);
@@ -111,8 +112,7 @@ impl EdgeMemory {
         }
     }
 
-    /// Removes everything that is kept of a flag, and the list of its environment. Returns how many keys of the flag there
-    /// were.
+    /// Removes all cached values of a flag, and the list of its environment. Returns the number of the flag's keys.
     pub fn clear(&self, environment: &str, flag: &str) -> u64 {
         let place = key::place(environment, flag);
         let mut values = self.values();
@@ -123,7 +123,7 @@ impl EdgeMemory {
         u64::try_from(removed).unwrap_or(u64::MAX)
     }
 
-    /// How many values have not ended.
+    /// Number of values that have not expired.
     pub fn keys(&self) -> u64 {
         let now = Instant::now();
         let living = self.values().values().filter(|kept| kept.until > now).count();
@@ -131,12 +131,12 @@ impl EdgeMemory {
     }
 
     fn values(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
-        // Every change of the map is one step: it is whole whoever panicked.
+        // A panic cannot leave the map inconsistent, because every change of it is a single operation.
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// When the value ends; `None` if it has ended already.
+/// Time at which the value expires. `None` if it has expired already.
 fn end(entry: &Entry, life: Duration, now_ms: i64) -> Option<Instant> {
     let life = entry.life.unwrap_or(life);
     let life = match entry.steady {

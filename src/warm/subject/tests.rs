@@ -45,7 +45,7 @@ fn members_say_what_they_were_made_of() {
     assert!(Member::read(b"[1,2]").is_none());
 }
 
-/// One on-off flag for every operator, name and value that contexts below can have, and for every draw.
+/// One boolean flag for every operator, name and value of the contexts below, and for every stickiness.
 fn flags() -> Snapshot {
     let names = ["userId", "sessionId", "session_id", "remoteAddress", "appName", "x", "y"];
     let values =
@@ -137,7 +137,7 @@ fn identity() -> impl Strategy<Value = Option<String>> {
     prop_oneof![2 => Just(None), 1 => Just(Some(String::new())), 2 => Just(Some("1".to_owned())), 1 => Just(Some("a".to_owned()))]
 }
 
-/// What the flags say to a caller, and the caller's key.
+/// Returns the caller's key, and the outcome of every flag.
 fn evaluated(snapshot: &Snapshot, body: &str) -> (String, Vec<bool>) {
     let request = request::Request::decode(body.as_bytes()).unwrap();
     let subject = Subject {
@@ -164,7 +164,7 @@ fn evaluated(snapshot: &Snapshot, body: &str) -> (String, Vec<bool>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Over many callers at once, so that keys do meet.
+    /// Many callers at once, so that some share a key.
     #[test]
     fn callers_that_share_a_key_get_the_same(
         callers in prop::collection::vec((identity(), identity(), context_text()), 250),

@@ -1,4 +1,4 @@
-//! What a sweep asks of Redis.
+//! Redis commands of a sweep.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::warm::writer::{command, millis, number};
 
 use super::Sweep;
 
-/// Raises the floor.
+/// Raises the minimum version of a flag.
 pub(super) async fn announce(
     client: &Client,
     metrics: &Metrics,
@@ -26,7 +26,8 @@ pub(super) async fn announce(
     raise.arg(key::floor(&sweep.place)).arg(sweep.version).arg(millis(life));
     let raised = client.send(&link, vec![raise]).await?;
     match raised.first() {
-        // Without memory for the floor readers go by their stores alone; the sweep removes what it can.
+        // If Redis has no memory for the minimum version, readers rely on their stores alone, and the sweep removes
+        // what it can.
         Some(reply) if matches!(refusal(reply), Some(Trouble::Full(_))) => {
             metrics.drop_counted("warm_floor", "full", 1);
         }
@@ -43,7 +44,7 @@ pub(super) async fn announce(
     Ok(())
 }
 
-/// The chunks that there are.
+/// Returns the chunks of a flag.
 pub(in crate::warm) async fn chunks(client: &Client, place: &str) -> Result<VecDeque<String>, Trouble> {
     let link = client.link().await?;
     let mut list = command("ZRANGE", &key::registry(place));
@@ -56,7 +57,7 @@ pub(in crate::warm) async fn chunks(client: &Client, place: &str) -> Result<VecD
     chunks.map(VecDeque::from).ok_or_else(|| client.nonsense(&link, "a list was expected"))
 }
 
-/// Some members of a chunk.
+/// Reads `count` members of a chunk from `offset` on.
 pub(in crate::warm) async fn members(
     client: &Client,
     chunk: &str,

@@ -1,4 +1,4 @@
-//! A batch on its way into Redis.
+//! Writes a batch to Redis in the background.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::warm::writer::Written;
 
 use super::{Batch, MAX_BACKOFF, MIN_BACKOFF, Worker};
 
-/// A batch that is being written, while the next one is read and evaluated.
+/// Batch that is being written while the next one is read and evaluated.
 pub(super) struct Writing {
     entries: Arc<Vec<Entry>>,
     read: Vec<(i32, i64)>,
@@ -34,7 +34,7 @@ impl Worker {
         self.runtime.spawn(async move { writer.lock().await.write(&entries).await })
     }
 
-    /// Waits until a batch is written, and has it written again while Redis is in trouble, up to the life of a value.
+    /// Waits until a batch is written. If Redis fails, the write is retried for up to the lifetime of a value.
     pub(super) fn finish(
         &mut self,
         consumer: &BatchConsumer,
@@ -63,7 +63,7 @@ impl Worker {
             if self.parts.shutdown.is_cancelled() {
                 return Ok(());
             }
-            // Whatever Redis does, this stays a member of its group.
+            // Serving the consumer keeps its group membership, however long Redis fails.
             consumer.serve()?;
             writing.task = self.write(&writing.entries);
         }
