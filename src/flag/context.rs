@@ -43,7 +43,7 @@ impl<'a> EvaluationContext<'a> {
         self.properties.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 
-    /// Sorts the properties by name if there are more than [`UNSORTED_PROPERTIES_MAX`]. If a name is
+    /// Sorts the properties by name if there are more than `UNSORTED_PROPERTIES_MAX`. If a name is
     /// repeated, the last value is kept.
     pub fn sort_properties(&mut self) {
         if self.properties.len() <= UNSORTED_PROPERTIES_MAX {

@@ -28,7 +28,7 @@ pub struct Outcome<'s> {
     pub variant: Option<(usize, &'s Variant)>,
     /// Whether the flag is off because of its kill switch.
     pub killed: bool,
-    /// Reason why the flag can only be off: its definition cannot be evaluated, or the flags that it depends
+    /// Error that forces the flag off: its definition cannot be evaluated, or the flags that it depends
     /// on do not exist or form a cycle.
     pub failure: Option<&'s str>,
     /// Name of the parent flag that does not have the required state. The flag is off for that reason.

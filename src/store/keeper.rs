@@ -159,7 +159,7 @@ impl Keeper {
         }
     }
 
-    /// Records that records were removed from the beginning of one of the topics.
+    /// Notes that one of the topics lost records from its beginning.
     pub(super) fn note_cut(&mut self) {
         self.is_cut = true;
     }
