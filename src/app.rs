@@ -1,4 +1,4 @@
-//! Builds every part once; owns the order of start and stop.
+//! Builds every part once, and starts and stops the parts in order.
 //!
 //! ```text
 //!  start   bind ports ─► store ─► kafka: are the topics fit? ─► feeder, evaluator, warmer, http;
@@ -41,19 +41,19 @@ use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_thr
 use crate::store::{Reader, ReaderConfig, Store};
 use crate::warm::{View, Warmer};
 
-/// For all parts together, from the signal to the end of the process.
+/// Deadline for stopping all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 const HTTP: &str = "http";
 const HTTP_ADMIN: &str = "http-admin";
 const HTTP_TLS: &str = "http-tls";
 
-/// How exact `/health` is about since when a part is as it is.
+/// Interval at which health is observed, which is also the precision of `since` in `/health`.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
-/// How late counters of calls over HTTP are.
+/// Interval at which the counters of HTTP calls are added to the metrics.
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A part of the service that can run in a process of its own.
+/// A part of the service that can run in a separate process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Evaluator,
@@ -71,7 +71,7 @@ impl Role {
         ("warmer", Self::Warmer),
         ("api", Self::Api),
     ];
-    /// What `run` runs unless told otherwise.
+    /// The roles that `run` starts by default.
     pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 
@@ -88,12 +88,12 @@ impl FromStr for Role {
     }
 }
 
-/// Whether the topics are fit before the parts that need them start.
+/// Check of the topics before the parts that need them start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topics {
-    /// They are compared with what is needed, until they fit.
+    /// The topics are compared with the required ones until they fit.
     LookedAfter,
-    /// They were made a moment ago. (The embedded broker cannot say how.)
+    /// The topics were just created on the embedded broker, which cannot describe them.
     Made,
 }
 
@@ -108,8 +108,8 @@ pub struct App {
     supervisor: Supervisor,
 }
 
-/// Runs the service until a signal or until a part fails, and stops it in order. A signal during the start ends the
-/// process at once.
+/// Runs the service until a signal arrives or a part fails, and stops it in order. A signal during the start ends the
+/// process immediately.
 pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> anyhow::Result<()> {
     let origins = feed::unleash_origins(&config)?;
     let app = App::start(config, roles, origins, Topics::LookedAfter).await?;
@@ -195,7 +195,7 @@ impl App {
         Ok(app)
     }
 
-    /// Runs until `stop` ends or a part fails, then stops all parts. The error names the part.
+    /// Runs until `stop` ends or a part fails, then stops all parts. The error names the failed part.
     pub async fn run_until(mut self, stop: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         let ended = tokio::select! {
             stop = stop => stop,
@@ -214,8 +214,8 @@ impl App {
         ended.and(stopped)
     }
 
-    /// Not ready any more, and everything still works: load balancers see it and send their calls elsewhere. Ends early
-    /// with the error of a part that fails meanwhile.
+    /// Reports not ready for the drain delay while everything still works, so that load balancers send their calls
+    /// elsewhere. Returns early with the error of a part that fails.
     async fn drain(&mut self) -> anyhow::Result<()> {
         let delay = self.parts.config.http.drain_delay;
         if delay.is_zero() {
@@ -231,22 +231,22 @@ impl App {
         }
     }
 
-    /// Before anyone can ask, so that there is something to wait for.
+    /// Registers the first health probes, before the listeners start, so that readiness has something to wait for.
     fn register(&self) {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
     }
 
-    /// Served even while they have no flag: those that are asked about, and where there are only local flags the
-    /// default one.
+    /// Declares the environments that are served even without flags: those of the sources, and the default one if there
+    /// are only local flags.
     fn serve_environments(&self, origins: &[Origin], local: bool) {
         let default = &self.parts.config.unleash.default_environment;
         let default = (local && origins.is_empty()).then_some(default.as_str());
         self.parts.store.serve(origins.iter().filter_map(Origin::environment).chain(default));
     }
 
-    /// First of all, so that a taken port ends the start before it has begun.
+    /// Binds the listeners before anything else starts, so that a used port fails the start early.
     async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
         let HttpConfig { listen, admin_listen, tls, connections_per_address, .. } = &self.parts.config.http;
         let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
@@ -266,7 +266,7 @@ impl App {
         Ok(servers)
     }
 
-    /// Last of all: whoever asks finds everything built.
+    /// Starts the HTTP listeners last, so that every request finds all parts built.
     fn serve(&mut self, servers: Vec<(&'static str, Server)>, api: Option<Arc<Api>>) {
         let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
         let surface = Surface::new(&self.parts.config, health, metrics, api);
@@ -284,7 +284,7 @@ impl App {
         }
     }
 
-    /// What the routes of the `api` role need.
+    /// Starts the parts that the routes of the `api` role need.
     fn start_api(
         &mut self,
         fit: topics::Fit,
@@ -325,7 +325,7 @@ impl App {
         Ok(api)
     }
 
-    /// What the API reads of Redis, and what the edge API keeps there.
+    /// Opens the Redis cache for the API, and starts the edge cache's task.
     fn start_view(&mut self) -> anyhow::Result<Option<View>> {
         let Parts { config, store, metrics, .. } = &self.parts;
         let opened = View::open(config, store, metrics).context("REDIS_URL")?;
@@ -334,7 +334,7 @@ impl App {
         self.health.probe("redis", false, move || probes::redis(asked.trouble()));
         self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
             connecting.reader.connect().await;
-            // What it does with borrowed entries cannot move from thread to thread.
+            // Its future is not `Send`, because it borrows entries across awaits, so it runs on one blocking thread.
             let runtime = Handle::current();
             Ok(tokio::task::spawn_blocking(move || runtime.block_on(keeper.run(shutdown))).await?)
         });
@@ -397,7 +397,7 @@ impl App {
         let Parts { config, usage, metrics, .. } = self.parts.clone();
         self.supervisor.start(Stage::Base, "usage", |shutdown| async move {
             feed::report_usage(config, usage, metrics, shutdown.clone()).await?;
-            // Nothing to report to is no reason to end.
+            // Without Unleash the report ends immediately, but the part must run until shutdown.
             shutdown.cancelled().await;
             Ok(())
         });
@@ -432,7 +432,7 @@ impl App {
 
     fn start_evaluator(&mut self, fit: topics::Fit) {
         let parts = self.parts.clone();
-        // Not required: with Kafka away this process still answers what does not come through Kafka.
+        // Not required for readiness: while Kafka is unreachable, this process still answers HTTP evaluations.
         let Parts { config, metrics, .. } = &parts;
         let gauges = metrics.evaluate.partition_gauges();
         let progress = Progress::new(&config.topics.requests, &config.health, gauges);
@@ -469,7 +469,7 @@ impl App {
     }
 }
 
-/// A folder of an earlier version, or one that somebody else made, keeps its mode: its owner decides.
+/// Warns about a state folder that other users may enter. Its mode is not changed, because its owner may want it.
 fn warn_if_open_to_others(state_dir: &std::path::Path) {
     if let Some(mode) = private_files::open_to_others(state_dir) {
         let folder = state_dir.display();

@@ -1,7 +1,7 @@
-//! The flags inside of another program: the store and the core of the service, without the service.
+//! Evaluates flags inside another program, with the service's store and evaluation core, but without the service.
 //!
-//! [`Embedded`] reads the topics of definitions and of kill switches, follows them, and answers from memory. It tells
-//! nobody what it was asked: no event, no row in the audit trail, no usage in Unleash.
+//! [`Embedded`] reads the topics of definitions and kill switches, follows them, and answers from memory. Evaluations
+//! are not reported anywhere: there is no event, no row in the audit trail, and no usage in Unleash.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::{Reader, ReaderConfig, Standing, Store};
 
-/// The settings that count here. All others are left alone: a program may hand over its whole environment.
+/// The settings that are used. All others are ignored, so a program may pass its whole environment.
 const SETTINGS: [&str; 7] = [
     "KAFKA_BOOTSTRAP_SERVERS",
     "UNLEASH_ENVIRONMENT",
@@ -28,13 +28,13 @@ const SETTINGS: [&str; 7] = [
     "FLAGSTREAM_FEED__START_WITHOUT_SOURCE",
     STATE_DIR,
 ];
-/// So does whatever begins like this.
+/// Prefix of further settings that are used.
 const KAFKA_SETTINGS: &str = "FLAGSTREAM_KAFKA__";
 const STATE_DIR: &str = "FLAGSTREAM_STATE_DIR";
-/// Part of the clients' ids.
+/// Part of the Kafka clients' ids.
 const INSTANCE: &str = "embedded";
 
-/// Why it does not start.
+/// Reason why reading the flags cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -43,18 +43,18 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// How the flags in memory are.
+/// The state of the flags in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Not all of them were read yet.
+    /// Some flags have not been read yet.
     NotReady,
-    /// As they are in Kafka.
+    /// The flags equal those in Kafka.
     Current,
-    /// As they were when Kafka was last heard, or as they are on disk.
+    /// The flags are as of the last contact with Kafka, or from the disk snapshot.
     Stale,
 }
 
-/// The flags of all environments, kept as they are in Kafka until this goes.
+/// The flags of one environment, kept up to date from Kafka until this is dropped.
 #[derive(Debug)]
 pub struct Embedded {
     store: Arc<Store>,
@@ -66,8 +66,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts to read. Settings have the names and the defaults of the service's; without `FLAGSTREAM_STATE_DIR`, a
-    /// folder of this process alone, no copy is kept on disk to start from while Kafka is away.
+    /// Starts reading. The settings have the names and defaults of the service's. `FLAGSTREAM_STATE_DIR` must be a
+    /// folder of this process alone; without it no snapshot is stored on disk for a start without Kafka.
     pub fn start(settings: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, StartError> {
         let settings: Vec<_> = settings.into_iter().filter(|(name, _)| counts(name)).collect();
         let folder = settings.iter().find(|(name, folder)| name == STATE_DIR && !folder.is_empty());
@@ -93,7 +93,7 @@ impl Embedded {
         })
     }
 
-    /// The one that is asked where a request names none.
+    /// The environment of requests that name none.
     pub fn environment(&self) -> &str {
         &self.environment
     }
@@ -108,17 +108,17 @@ impl Embedded {
         }
     }
 
-    /// What there is to know about the reading: since when, from where, what is in the way.
+    /// Details of the reader's state: readiness, source, and the current problem.
     pub fn standing(&self) -> Arc<Standing> {
         self.store.standing()
     }
 
-    /// `false` if the deadline came first.
+    /// Waits until the flags are ready. `false` if the deadline came first.
     pub async fn wait_until_ready(&self, deadline: Instant) -> bool {
         self.store.wait_until_ready(deadline).await
     }
 
-    /// Answers each flag of a request as the service would, all from one snapshot.
+    /// Evaluates all flags of a request as the service would, on one snapshot, and passes each answer to `take`.
     pub fn answer(&self, request: &Request<'_>, mut take: impl FnMut(&Ask<'_>, Answer<'_>)) {
         let snapshot = self.store.load();
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
@@ -134,7 +134,7 @@ impl Embedded {
         }
     }
 
-    /// Ends the reading, and waits for that. The flags stay as they are. Blocks.
+    /// Stops reading and waits for its end. The flags remain as they are. Blocks.
     pub fn stop(&self) {
         self.shutdown.cancel();
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -150,7 +150,7 @@ fn counts(name: &OsStr) -> bool {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // Who drops it may not be allowed to wait.
+        // The caller may not be allowed to block, so this does not join the reader.
         self.shutdown.cancel();
     }
 }

@@ -1,4 +1,4 @@
-//! A flag file in the format of Unleash's `/api/client/features`, evaluated without Kafka.
+//! Reads a flag file in the format of Unleash's `/api/client/features`, for evaluation without Kafka.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 use crate::flag::definition::{Segments, inline_segments};
 use crate::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
 
-/// What a file holds.
+/// The content of a flag file.
 #[derive(Debug)]
 pub struct FlagFile {
     pub snapshot: Snapshot,
-    /// Flags that cannot be evaluated; all others can.
+    /// Flags that cannot be evaluated, each with the reason. All others can.
     pub refused: Vec<(String, CompileError)>,
 }
 
-/// Why a file cannot be used at all.
+/// Reason why a file cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum FlagFileError {
     #[error("{path}: {error}", path = path.display())]
@@ -42,7 +42,8 @@ struct Named {
     name: String,
 }
 
-/// Reads a file as the flags of `environment`. The version of every flag is the file's time, in Unix milliseconds.
+/// Reads a file as the flags of `environment`. The version of every flag is the file's modification time, in Unix
+/// milliseconds.
 pub fn load(path: &Path, environment: &str) -> Result<FlagFile, FlagFileError> {
     let read = || -> io::Result<(String, u64)> {
         let modified = std::fs::metadata(path)?.modified()?;

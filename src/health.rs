@@ -1,6 +1,7 @@
-//! How the parts of this process are doing, in one place for `/health` and readiness.
+//! The state of all parts of this process, for `/health` and readiness.
 //!
-//! A part either reports changes itself ([`Registry::reporter`]) or is asked each time ([`Registry::probe`]).
+//! A part either reports changes itself ([`Registry::reporter`]) or is polled at each observation
+//! ([`Registry::probe`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,46 +17,46 @@ use serde_json::Value;
 pub enum State {
     Starting,
     Up,
-    /// Does its work, though something it needs is missing or late.
+    /// Working, although a dependency is missing or something is late.
     Degraded,
     Down,
 }
 
-/// What a part says about itself.
+/// The report of a part about its own state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub state: State,
-    /// One sentence: what is wrong, what it waits for.
+    /// One sentence about the problem, or about what the part waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Numbers and lists of the part's own.
+    /// Additional data of the part: numbers and lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more: Option<Value>,
-    /// The process is not ready while this is reported, whether or not readiness requires the part otherwise.
+    /// The process is not ready while this is `true`, even if readiness does not require the part otherwise.
     #[serde(skip)]
     pub blocks_ready: bool,
 }
 
-/// A part's report as `/health` tells it.
+/// A part's report as `/health` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartHealth {
     #[serde(flatten)]
     pub report: Report,
-    /// When the state was first seen.
+    /// Time at which the state was first observed.
     #[serde(serialize_with = "rfc3339")]
     pub since: DateTime<Utc>,
     pub required_for_ready: bool,
 }
 
-/// The whole answer of `/health`.
+/// The response of `/health`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Overview {
-    /// The worst state of the parts that readiness needs; `degraded` if only others are not well.
+    /// The worst state of the parts that readiness requires; `degraded` if only other parts have problems.
     pub status: State,
     pub ready: bool,
     pub version: &'static str,
     pub instance: String,
-    /// Where this process can be reached, or what it listens on: `http`, `kafka`, …
+    /// Addresses of listeners and dependencies: `http`, `kafka`, …
     pub addresses: BTreeMap<&'static str, String>,
     pub parts: BTreeMap<&'static str, PartHealth>,
 }
@@ -77,7 +78,7 @@ pub struct Registry {
     stopping: AtomicBool,
 }
 
-/// A part's way to report; clones report for the same part.
+/// Reports the state of one part. Clones report for the same part.
 #[derive(Debug, Clone)]
 pub struct Reporter(Arc<Mutex<Report>>);
 
@@ -86,12 +87,12 @@ impl Registry {
         Self { instance: instance.into(), ..Self::default() }
     }
 
-    /// A part that reports by itself; until it does, it is starting.
+    /// Registers a part that reports by itself. Until its first report it is starting.
     pub fn reporter(&self, name: &'static str, required_for_ready: bool) -> Reporter {
         self.reporter_with(name, required_for_ready, |report| report)
     }
 
-    /// A part that reports by itself, with what `add` adds to the report at each look; `add` must not block.
+    /// Registers a part that reports by itself. `add` extends its report at each observation and must not block.
     pub fn reporter_with(
         &self,
         name: &'static str,
@@ -104,7 +105,7 @@ impl Registry {
         reporter
     }
 
-    /// A part that is asked at each look; `probe` must not block.
+    /// Registers a part that is polled at each observation; `probe` must not block.
     pub fn probe(
         &self,
         name: &'static str,
@@ -115,12 +116,13 @@ impl Registry {
         lock(&self.parts).insert(name, entry);
     }
 
-    /// Tells where this process can be reached.
+    /// Records an address that `/health` returns.
     pub fn address(&self, name: &'static str, address: impl fmt::Display) {
         lock(&self.addresses).insert(name, address.to_string());
     }
 
-    /// Looks at all parts, so that `since` is right also where nobody asks. Meant for every second or so.
+    /// Observes all parts, so that `since` is precise even without requests to `/health`. To be called about once per
+    /// second.
     pub fn observe(&self) {
         let now = Utc::now();
         lock(&self.parts).values_mut().for_each(|entry| {
@@ -128,19 +130,19 @@ impl Registry {
         });
     }
 
-    /// From now on not ready: the process drains.
+    /// Reports not ready from now on, because the process drains.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Whether this process should get traffic: every part that matters for it works.
+    /// Whether this process should receive traffic: every part that readiness requires works.
     pub fn is_ready(&self) -> bool {
         let parts = lock(&self.parts);
         let works = |entry: &Entry| {
             let report = (entry.probe)();
             !report.blocks_ready && (!entry.required || matches!(report.state, State::Up | State::Degraded))
         };
-        // No parts yet: the process is still being built.
+        // Without any part the process is still being built.
         !self.stopping.load(Ordering::Acquire) && !parts.is_empty() && parts.values().all(works)
     }
 
@@ -203,7 +205,7 @@ impl Report {
 }
 
 impl Reporter {
-    /// Reports that nobody reads.
+    /// A reporter whose reports are never read.
     pub fn detached() -> Self {
         Self(Arc::new(Mutex::new(Report::new(State::Starting))))
     }
@@ -212,7 +214,7 @@ impl Reporter {
         *lock(&self.0) = report;
     }
 
-    /// What was reported last.
+    /// The last report.
     pub fn report(&self) -> Report {
         lock(&self.0).clone()
     }
@@ -229,7 +231,7 @@ impl Reporter {
         self.set(Report::new(State::Down).detail(detail));
     }
 
-    /// Not working yet; `detail` says what it waits for.
+    /// Reports that the part is not working yet; `detail` states what it waits for.
     pub fn starting(&self, detail: impl fmt::Display) {
         self.set(Report::new(State::Starting).detail(detail));
     }
@@ -245,7 +247,7 @@ fn rfc3339<S: Serializer>(moment: &DateTime<Utc>, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// A part that panicked while it reported must not take health with it.
+/// Recovers a poisoned lock, so that a part that panicked while reporting does not break health.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,15 +16,16 @@
 //!                                                                   └─► warm ──► Redis
 //! ```
 //!
-//! The modules stand in the order in which data flows through them: [`message`] is what crosses a topic,
-//! [`flag`] the pure evaluation core, [`feed`] brings definitions from Unleash into Kafka, [`store`] brings
-//! them from Kafka into memory, [`kill`] switches flags off whatever their source says, [`evaluate`] answers requests and writes of them what [`privacy`] allows,
-//! [`manage`] changes local flags, [`http`] answers callers that cannot wait and [`publish`] brings their events to Kafka, [`audit`] keeps what was
-//! answered, [`replay`] evaluates that again, [`experiment`] counts who did what under which variant, [`warm`] keeps answers at hand in Redis.
-//! [`kafka`], [`database`] and [`config`] are what they share; [`app`] builds every part once; [`cli`] is the command line;
-//! [`embed`] is what other programs take of all this: the store and the core.
+//! The modules are declared in the order of the data flow. [`message`] defines the records of the topics, [`flag`] is
+//! the pure evaluation core, [`feed`] copies definitions from Unleash to Kafka, and [`store`] loads them from Kafka
+//! into memory. [`kill`] disables flags whatever their source returns. [`evaluate`] answers requests; [`privacy`]
+//! restricts what is written about them. [`manage`] changes local flags, [`http`] is the API for synchronous callers,
+//! and [`publish`] sends their events to Kafka. [`audit`] stores the evaluations, [`replay`] evaluates them again,
+//! [`experiment`] computes results per variant, and [`warm`] caches evaluations in Redis. [`kafka`], [`database`] and
+//! [`config`] are shared; [`app`] builds every part once; [`cli`] is the command line; [`embed`] provides the store and
+//! the core to other programs.
 
-// A macro that prints panics when stdout or stderr is closed or full. `cli::print` does not.
+// The standard library's print macros panic when stdout or stderr is closed or full. `cli::print` does not.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod message;

@@ -1,4 +1,4 @@
-//! Arguments -> configuration -> telemetry -> app -> signal -> drain.
+//! The entry point of the binary: parses arguments, runs the command, and converts errors to exit codes.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flagstream::cli::{self, Cli, print};
 
-/// What one thread makes and another frees costs neither of them a lock.
+/// mimalloc, because memory that one thread allocates and another frees needs no lock.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(cli::dispatch(cli));
-    // A blocked thread (a name lookup, say) must not hold the process after its work is done.
+    // A blocked thread (for example in a name lookup) must not keep the process alive after its work is done.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
         print::note(format_args!("flagstream: {}", cli::said_once(&error)));

@@ -1,8 +1,9 @@
-//! What leaves the process of those who ask: attributes are dropped or replaced by a keyed hash, user ids kept or hashed.
+//! Hides data about callers in everything that is written: attributes are dropped or replaced by a keyed hash, user ids
+//! are kept or hashed.
 //!
-//! Flags are evaluated on what was asked; this is about what is written afterwards: events, replies, and with them rows,
-//! Redis and whoever reads them. The same text under the same key has the same hash, so counting and joining go on to
-//! work. Dead letters are given back as they came.
+//! Flags are evaluated on the original data. The rules apply to what is written afterwards: events, replies, and
+//! therefore database rows and Redis. The same text has the same hash under the same key, so counting and joining still
+//! work. Dead letters contain the original data.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,14 +17,14 @@ use crate::flag::EvaluationContext;
 use crate::message::json::{Kind, Scanner, write_string};
 use crate::message::request::{MAX_DEPTH_LEVELS, PROPERTIES};
 
-/// Bytes of the hash that are written, each as two hex digits.
+/// Number of bytes of the hash that are written, each as two hex digits.
 const HASH_BYTES: usize = 16;
-/// The members of a context that hold a user's id.
+/// Members of a context that contain the user id.
 const USER_ATTRIBUTES: [&str; 3] = ["userId", "user_id", "targetingKey"];
-/// Those that hold a session's, which stands beside the context as well.
+/// Members of a context that contain the session id. It is also a separate field of the request.
 const SESSION_ATTRIBUTES: [&str; 2] = ["sessionId", "session_id"];
 
-/// The rules of this deployment.
+/// The privacy rules of this deployment.
 pub struct Privacy {
     dropped: HashSet<String>,
     hashed: HashSet<String>,
@@ -31,17 +32,17 @@ pub struct Privacy {
     mac: Option<Hmac<Sha256>>,
 }
 
-/// What may be written of a request.
+/// The parts of a request as they may be written.
 #[derive(Debug)]
 pub struct Shown<'r> {
     pub user_id: Option<Cow<'r, str>>,
     pub session_id: Option<Cow<'r, str>>,
-    /// JSON text.
+    /// The context as JSON text.
     pub context: Cow<'r, str>,
 }
 
 impl<'r> Shown<'r> {
-    /// All of it, without rules.
+    /// All parts unchanged, for a deployment without rules.
     pub fn of(context: &'r EvaluationContext<'_>, json: &'r str) -> Self {
         Self {
             user_id: context.user_id.as_deref().map(Cow::Borrowed),
@@ -52,13 +53,13 @@ impl<'r> Shown<'r> {
 }
 
 impl Privacy {
-    /// `None` if everything is written as it is.
+    /// The rules of `config`; `None` if everything is written unchanged.
     pub fn of(config: &PrivacyConfig) -> Option<Arc<Self>> {
         let PrivacyConfig { drop_attributes, hash_attributes, hash_user_ids, hash_key } = config;
         if !config.hides_anything() {
             return None;
         }
-        // A key of any length is one.
+        // HMAC accepts keys of any length.
         let mac = hash_key.as_ref().and_then(|key| Hmac::new_from_slice(key.expose().as_bytes()).ok());
         Some(Arc::new(Self {
             dropped: drop_attributes.iter().cloned().collect(),
@@ -68,7 +69,7 @@ impl Privacy {
         }))
     }
 
-    /// What may be written of a request with this context; `json` is its text.
+    /// The parts of a request that may be written. `json` is the text of `context`.
     pub fn show<'r>(&self, context: &'r EvaluationContext<'_>, json: &'r str) -> Shown<'r> {
         let all = Shown::of(context, json);
         Shown {
@@ -78,17 +79,17 @@ impl Privacy {
         }
     }
 
-    /// A user's id as it is written.
+    /// The user id as it is written.
     pub fn user<'t>(&self, id: Cow<'t, str>) -> Cow<'t, str> {
         if self.hash_users { Cow::Owned(self.hash(id.as_bytes())) } else { id }
     }
 
-    /// A record's key, which is a user's id as a rule.
+    /// The record key as it is written. It usually is the user id.
     pub fn key<'t>(&self, key: &'t [u8]) -> Cow<'t, [u8]> {
         if self.hash_users { Cow::Owned(self.hash(key).into_bytes()) } else { Cow::Borrowed(key) }
     }
 
-    /// Whether an attribute (as rules name it) is not written as it is asked.
+    /// Whether an attribute, by its name in the rules, is dropped or hashed.
     pub fn hides(&self, attribute: &str) -> bool {
         let listed = |name: &str| self.dropped.contains(name) || self.hashed.contains(name);
         let is_session = SESSION_ATTRIBUTES.contains(&attribute);
@@ -105,12 +106,12 @@ impl Privacy {
         Some(if listed(&self.hashed) { Cow::Owned(self.hash(id.as_bytes())) } else { id })
     }
 
-    /// A context's JSON text as it is written; anything else than an object is left as it is.
+    /// The context's JSON text as it is written. Text that is not an object stays unchanged.
     pub fn context<'t>(&self, json: &'t str) -> Cow<'t, str> {
         if json == "{}" {
             return Cow::Borrowed(json);
         }
-        // The request was read before, with this depth.
+        // The request was parsed before with the same depth limit, so the text is valid.
         self.rewrite(json).map_or(Cow::Borrowed(json), Cow::Owned)
     }
 
@@ -131,7 +132,7 @@ impl Privacy {
             let is_user = self.hash_users && USER_ATTRIBUTES.contains(&name.as_ref());
             match value.kind {
                 Kind::Null => out.extend_from_slice(b"null"),
-                // Its members are attributes too.
+                // The members of `properties` are attributes too.
                 Kind::Object if name == PROPERTIES => {
                     out.extend_from_slice(self.rewrite(value.text)?.as_bytes());
                 }
@@ -146,7 +147,7 @@ impl Privacy {
         String::from_utf8(out).ok()
     }
 
-    /// Hex digits; without a key, which the configuration does not allow, nothing of the text.
+    /// The hash in hex digits. Without a key, which the configuration does not allow, an empty text.
     fn hash(&self, text: &[u8]) -> String {
         let digest = self.mac.clone().map(|mac| mac.chain_update(text).finalize().into_bytes());
         digest.and_then(|digest| digest.get(..HASH_BYTES).map(hex::encode)).unwrap_or_default()
@@ -189,7 +190,7 @@ mod tests {
             "properties":{"email":"a@b.c","phone":"123","n":2.50}}}"#;
         let request = Request::decode(body.as_bytes()).unwrap();
         let shown = privacy.show(&request.context, &request.context_json);
-        // HMAC-SHA256 of "ann" and "123" under this key, as Python's hmac computes it.
+        // HMAC-SHA256 of "ann" and "123" under this key, as computed by Python's hmac.
         let (ann, phone) = ("51cd6b73821c72359666197598a53f62", "4fa38e338cdcfc7335533c7051be0a62");
         assert_eq!(shown.user_id.as_deref(), Some(ann));
         assert_eq!(shown.session_id, None);

@@ -1,13 +1,13 @@
 //! Folders and files that only the user of this process may read.
 //!
-//! The state folder holds user ids, contexts and flag definitions. Folders get mode 0700 and files 0600 whatever the
-//! umask allows, and a symbolic link in the place of a file is not followed when the file is written.
+//! The state folder contains user ids, contexts and flag definitions. Folders get mode 0700 and files 0600, whatever
+//! the umask. When a file is written, a symbolic link in its place is not followed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Permission bits that let users other than the owner in.
+/// Permission bits of users other than the owner.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 
@@ -20,7 +20,7 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Options that create a file for its owner only. The caller adds how the file is written.
+/// Options that create a file for its owner only. The caller adds the access mode.
 pub fn options() -> OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -31,7 +31,7 @@ pub fn options() -> OpenOptions {
     options
 }
 
-/// Creates the file at `path` or truncates the one that is there.
+/// Creates the file at `path`, or truncates an existing one.
 pub fn create(path: &Path) -> io::Result<File> {
     let file = options().write(true).create(true).truncate(true).open(path)?;
     close_to_others(&file)?;
@@ -43,7 +43,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create(path)?.write_all(bytes)
 }
 
-/// Creates an empty file at `path` if there is none. What is in an existing one stays.
+/// Creates an empty file at `path` if there is none. An existing file is left unchanged.
 pub fn create_if_missing(path: &Path) -> io::Result<()> {
     match options().write(true).create_new(true).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -59,7 +59,7 @@ pub fn open_to_others(folder: &Path) -> Option<String> {
     (mode & OTHERS != 0).then(|| format!("{mode:03o}"))
 }
 
-/// Takes away from other users what an earlier version or another umask gave them.
+/// Removes the permissions of other users, which an earlier version or another umask may have set.
 #[cfg(unix)]
 fn close_to_others(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -68,7 +68,7 @@ fn close_to_others(file: &File) -> io::Result<()> {
         return Ok(());
     }
     match file.set_permissions(fs::Permissions::from_mode(mode & !OTHERS)) {
-        // A file of another owner can be written but not changed: it stays as its owner wants it.
+        // The mode of another user's file cannot be changed, so it stays as it is.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         changed => changed,
     }

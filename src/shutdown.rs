@@ -1,4 +1,4 @@
-//! Starting and stopping: who runs, in which order they stop, under one deadline.
+//! Starts parts, and stops them in order under one deadline.
 
 mod signals;
 
@@ -14,13 +14,13 @@ use tokio::time::{Instant, timeout_at};
 pub use signals::StopSignals;
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
-/// How often threads are looked after.
+/// Interval of the checks for failed threads.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between looks of a thread that waits.
+/// Interval of the shutdown checks of a waiting thread.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
-/// Waits on a thread. `false` if `shutdown` came first.
+/// Blocks a thread for `length`. `false` if `shutdown` came first.
 pub fn pause(length: Duration, shutdown: &Shutdown) -> bool {
     let until = std::time::Instant::now() + length;
     while std::time::Instant::now() < until && !shutdown.is_cancelled() {
@@ -29,20 +29,20 @@ pub fn pause(length: Duration, shutdown: &Shutdown) -> bool {
     !shutdown.is_cancelled()
 }
 
-/// When a part stops: stages stop one after another, the parts of one together.
+/// The stage in which a part stops. Stages stop one after another, the parts of one stage together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Takes work in, and finishes what it has taken.
+    /// Parts that accept work and finish what they have accepted.
     Intake,
-    /// What intake needs until its end, and what tells how it is doing.
+    /// Parts that the intake needs until its end, and parts that report state.
     Base,
-    /// Sends what all others have left.
+    /// Parts that send what all others have produced.
     Outlet,
 }
 
-/// A part that runs on threads of its own.
+/// A part that runs on its own threads.
 pub trait Threads: Send + 'static {
-    /// Whether a thread ended although nobody asked it to.
+    /// Whether a thread has ended. Before shutdown that means a failure.
     fn has_failed(&self) -> bool;
     /// Waits for all threads; `false` if one panicked. Blocks.
     fn join(self) -> bool;
@@ -73,7 +73,7 @@ impl Supervisor {
         self.parts.push(Part { name, stage, shutdown, task });
     }
 
-    /// Waits until a part ends that was not asked to, and says which and why. It is then no longer among the parts.
+    /// Waits until a part ends without being stopped. Returns its name and the reason, and removes it from the parts.
     pub async fn failure(&mut self) -> anyhow::Error {
         let (index, ended) = poll_fn(|context| {
             let ended = self.parts.iter_mut().enumerate().find_map(|(index, part)| {
@@ -99,7 +99,7 @@ impl Supervisor {
         let mut problems = Vec::new();
         for stage in self.parts.chunk_by_mut(|a, b| a.stage == b.stage) {
             stage.iter().for_each(|part| part.shutdown.cancel());
-            // Intake that hangs must not cost the others their end.
+            // Part of the time is reserved for the later stages, in case the intake hangs.
             let until = match stage.first().map(|part| part.stage) {
                 Some(Stage::Intake) => begun + deadline * 6 / 10,
                 Some(Stage::Base) => begun + deadline * 7 / 10,
@@ -122,7 +122,7 @@ impl Supervisor {
     }
 }
 
-/// Runs a part of threads as one of tasks.
+/// Runs the threads of a part, and stops and joins them at shutdown. An error if a thread fails.
 pub async fn run_threads(threads: impl Threads, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     loop {
@@ -130,7 +130,7 @@ pub async fn run_threads(threads: impl Threads, shutdown: Shutdown) -> anyhow::R
             () = shutdown.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        // Asked to, they may end at any moment.
+        // After the shutdown request, threads may end at any time.
         if threads.has_failed() && !shutdown.is_cancelled() {
             bail!("a thread ended unexpectedly");
         }

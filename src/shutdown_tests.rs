@@ -1,4 +1,4 @@
-//! Order, deadline and names at the end of a process.
+//! Tests of the stop: order, deadline, and names in errors.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,8 +1,8 @@
 //! Structured logs on stderr. Stdout is for data.
 //!
-//! Logging never ends or fails anything: a log line that cannot be written (full disk, closed pipe) is dropped. One event
-//! is one line: control characters in its text are escaped, so that text from outside cannot forge lines or drive a
-//! terminal. No place in the code can flood the log.
+//! Logging never ends or fails anything: a log line that cannot be written (full disk, closed pipe) is dropped. One
+//! event is one line: control characters in its text are escaped, so that external text cannot forge lines or control a
+//! terminal. The rate of every log statement is limited.
 
 mod limited;
 mod writer;
@@ -18,11 +18,11 @@ use crate::config::{LogConfig, LogFormat};
 use limited::Limited;
 use writer::{Controls, LogWriter};
 
-/// Libraries that say too much of themselves; a filter that names one of them decides for it.
+/// Default levels of verbose libraries. A filter that names a library overrides its level.
 const QUIET: &[(&str, &str)] = &[
     ("librdkafka", "warn"),
     ("rdkafka", "warn"),
-    // Repeats, at every reconnect, what librdkafka's own lines and our clients' errors say already.
+    // Repeats at every reconnect what librdkafka's log lines and our clients' errors already report.
     ("rdkafka::client", "off"),
     ("hyper", "warn"),
     ("hyper_util", "warn"),
@@ -30,7 +30,7 @@ const QUIET: &[(&str, &str)] = &[
     ("reqwest", "warn"),
 ];
 
-/// From here on `tracing` (and `log`, for libraries) writes to stderr. Once per process.
+/// Installs the subscriber, so that `tracing` (and `log`, for libraries) writes to stderr. Call once per process.
 pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let colours = std::io::stderr().is_terminal();
     let controls = match (log.format, colours) {
@@ -41,7 +41,7 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(&log.filter)?)
         .with_writer(move || LogWriter::new(std::io::stderr(), controls))
-        // The library's own report of a failed write goes to stderr with a macro that panics when that fails.
+        // The library reports a failed write on stderr with a macro that panics if that fails too.
         .log_internal_errors(false)
         .with_ansi(colours);
     let installed = match log.format {
@@ -54,15 +54,15 @@ pub fn init(log: &LogConfig) -> anyhow::Result<()> {
     installed.context("logs")
 }
 
-/// Which command logs.
+/// The kind of command that logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Ends by itself and reports its own errors: librdkafka's lines would only repeat them.
+    /// A command that ends by itself and reports its own errors, which librdkafka's log lines would only repeat.
     Short,
     Lasting,
 }
 
-/// For commands: warnings, or what `FLAGSTREAM_LOG` says.
+/// Initializes logging of a command: warnings, or the filter in `FLAGSTREAM_LOG`.
 pub fn init_for_command(command: Command) -> anyhow::Result<()> {
     let filter = std::env::var("FLAGSTREAM_LOG").ok();
     let filter = filter.filter(|filter| EnvFilter::builder().parse(filter).is_ok());
@@ -75,7 +75,7 @@ pub fn init_for_command(command: Command) -> anyhow::Result<()> {
 
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     let mut filter = EnvFilter::builder().parse(text).context("FLAGSTREAM_LOG")?;
-    // Whoever asks for all of `debug` means ours; for a library's, its name is in the filter.
+    // `debug` without a target applies to flagstream only. A library's level is changed by naming it in the filter.
     for (library, level) in QUIET.iter().filter(|(library, _)| !names(text, library)) {
         let level = if text.trim() == "off" { "off" } else { *level };
         filter = filter.add_directive(format!("{library}={level}").parse()?);

@@ -8,7 +8,7 @@ use crate::kafka::unowned::{self, Group};
 use crate::shutdown::Stage;
 
 impl App {
-    /// Sees to it that no partition is left to nobody. (The embedded broker cannot say whose they are.)
+    /// Starts the monitoring of unassigned partitions in the groups. The embedded broker cannot report assignments.
     pub(super) fn start_groups(&mut self, roles: &[Role], topics: Topics) {
         let config = Arc::clone(&self.parts.config);
         let groups: Vec<Group> = roles.iter().flat_map(|role| groups(*role, &config.topics)).collect();
@@ -32,7 +32,7 @@ fn groups(role: Role, topics: &TopicsConfig) -> Vec<Group> {
             group("sink-conversions", &topics.conversions),
         ],
         Role::Warmer => vec![group("warmer", &topics.events), group("warmer-updates", &topics.updates)],
-        // Whoever owns the changes leads; it shares them out eagerly.
+        // The feeder's group elects the leader, and uses an eager assignment.
         Role::Feeder | Role::Api => Vec::new(),
     }
 }

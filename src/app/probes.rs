@@ -1,4 +1,4 @@
-//! How parts that are asked are doing, in the words of `/health`.
+//! Health probes of the parts that do not report by themselves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::health::{Report, State};
 use crate::store::Store;
 use crate::warm::Trouble;
 
-/// Flags that one part of health names in a sentence; all that are known stand beside it.
+/// Maximum number of flags named in a report's detail; the report's data contains all known ones.
 const NAMED_MAX: usize = 10;
 
 pub(super) fn store(store: &Store) -> Report {
@@ -37,7 +37,7 @@ pub(super) fn store(store: &Store) -> Report {
     report.more(&*standing)
 }
 
-/// This instance's part in feeding; another one may lead.
+/// The state of this instance's feeder. Another instance may be the leader.
 pub(super) fn feeder(health: &feed::Health) -> Report {
     let report = match &health.failure {
         None => Report::new(State::Up),
@@ -46,12 +46,12 @@ pub(super) fn feeder(health: &feed::Health) -> Report {
     report.more(health.role)
 }
 
-/// The sources of flags, as the leader sees them.
+/// The state of the remote flag sources, as seen by the leader.
 pub(super) fn unleash(health: &feed::Health, store: &Store) -> Report {
     sources(health, store, |name| name != feed::EVERYWHERE)
 }
 
-/// The local flags, as the leader sees them.
+/// The state of the local flags, as seen by the leader.
 pub(super) fn local_flags(health: &feed::Health, store: &Store) -> Report {
     sources(health, store, |name| name == feed::EVERYWHERE)
 }
@@ -73,7 +73,7 @@ fn sources(health: &feed::Health, store: &Store, are_meant: impl Fn(&str) -> boo
     judged(&failing, meant.len(), &refused).more(&meant)
 }
 
-/// What the leader, another instance, last said of the sources.
+/// The last report about the sources by the leader, which is another instance.
 fn reported(store: &Store, are_meant: impl Fn(&str) -> bool) -> Report {
     let statuses = store.sources();
     let meant = statuses.values().filter(|status| are_meant(&status.environment));
@@ -101,7 +101,7 @@ fn judged(failing: &[String], all: usize, refused: &[String]) -> Report {
     }
 }
 
-/// What it said once goes on working while it is away.
+/// The state of the schema registry. At most degraded, because known schemas keep working without it.
 pub(super) fn schema_registry(away: Option<Arc<str>>) -> Report {
     match away {
         None => Report::new(State::Up),
@@ -109,7 +109,7 @@ pub(super) fn schema_registry(away: Option<Arc<str>>) -> Report {
     }
 }
 
-/// What the API has of Redis.
+/// The state of Redis for the API.
 pub(super) fn redis(trouble: Option<Trouble>) -> Report {
     match trouble {
         None => Report::new(State::Up),

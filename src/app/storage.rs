@@ -1,4 +1,4 @@
-//! The database and what writes to it.
+//! Starts the database and the parts that write to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ use super::App;
 
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks whether the database is there.
+/// Interval of the checks that the database answers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Calls with tokens wait so long at a start; a database that is there is migrated within it.
+/// How long calls with tokens wait at startup for the migration; a reachable database is usually migrated by then.
 const MIGRATION_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether the tables were once found up to date.
+/// Whether the database has been migrated.
 pub(super) type Migrated = watch::Receiver<bool>;
 
-/// The database of `config`; `None` without one.
+/// The database of `config`; `None` if none is configured.
 pub(super) fn open(config: &Config) -> anyhow::Result<Option<Database>> {
     let name = format!("flagstream-{}", config.instance);
     let open = |url| Database::open(url, &name);
@@ -38,7 +38,7 @@ pub(super) fn open(config: &Config) -> anyhow::Result<Option<Database>> {
 }
 
 impl App {
-    /// Brings the tables up to date, as soon as the database can be reached.
+    /// Starts the migration, which retries until the database is reachable, and then the database's health check.
     pub(super) fn start_database(&mut self, database: Database) -> Migrated {
         let (migrated, watched) = watch::channel(false);
         let health = self.health.reporter("database", false);
@@ -55,7 +55,7 @@ impl App {
         watched
     }
 
-    /// What API tokens there are, as soon as the tables are up to date.
+    /// Starts the cache of API tokens, which is loaded once the database is migrated.
     pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<Register> {
         let health = self.health.reporter("tokens", false);
         health.starting("waits for the database");
@@ -81,7 +81,7 @@ impl App {
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
         let Parts { config, formats, metrics, .. } = self.parts.clone();
         let lanes = Lanes::new(&self.health, &config, &metrics);
-        // It takes no requests in, and what it has not written is written later.
+        // In the base stage, because it takes no requests in and continues from its last position after a restart.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
             if !until_migrated(&mut migrated, &shutdown).await
                 || !topics::wait_until_fit(fit, &shutdown).await
@@ -98,7 +98,7 @@ impl App {
     }
 }
 
-/// `false` where `shutdown` comes first.
+/// Waits for the migration. `false` if `shutdown` comes first.
 async fn until_migrated(migrated: &mut Migrated, shutdown: &Shutdown) -> bool {
     tokio::select! {
         () = shutdown.cancelled() => false,
@@ -106,7 +106,7 @@ async fn until_migrated(migrated: &mut Migrated, shutdown: &Shutdown) -> bool {
     }
 }
 
-/// Tells whether it answers, until `shutdown`.
+/// Reports to `health` whether the database answers, until `shutdown`.
 async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown) {
     loop {
         let answered = tokio::select! {
@@ -124,7 +124,7 @@ async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown)
     }
 }
 
-/// Migrates, until it works or `shutdown`.
+/// Migrates the database, with retries until it succeeds or `shutdown`.
 async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shutdown) {
     let (mut pause, mut told) = (MIN_PAUSE, None);
     loop {
@@ -139,7 +139,7 @@ async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shu
             }
             Err(error) => error.to_string(),
         };
-        // The same again is one line only, however long it lasts.
+        // A repeated error is logged only once.
         if told.as_ref() != Some(&error) {
             tracing::error!(%database, "database is not migrated: {error}");
         }

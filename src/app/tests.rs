@@ -1,4 +1,4 @@
-//! The whole service on the embedded broker.
+//! Tests of the whole service on the embedded broker.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A broker without topics, and the configuration to use it.
+/// A broker without topics, and a configuration that uses it.
 fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
     let variables = [("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"), ("FLAGSTREAM_INSTANCE", "test")];
     let variables = variables.map(|(name, value)| (name.into(), value.into()));
@@ -80,7 +80,7 @@ async fn a_taken_port_ends_the_start() -> anyhow::Result<()> {
 async fn calls_are_answered_for_a_while_after_readiness_has_ended() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (broker, mut config) = scene(folder.path())?;
-    // Longer than this test waits for anything; it is given up at the end.
+    // Longer than any wait of this test, which does not wait for its end.
     config.http.drain_delay = Duration::from_secs(60);
     broker.create_topics(&config)?;
     let app = App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?], Topics::Made).await?;

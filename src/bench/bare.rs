@@ -1,5 +1,5 @@
-//! The bare loop: the same worker, consumer, producer, batches and commits, but nothing decoded, evaluated or
-//! encoded. It sends events of the same sizes, variety and keys, made before the clock starts.
+//! The baseline loop: the same worker, consumer, producer, batches and commits, but without decoding, evaluation or
+//! encoding. It sends events of the same sizes, variety and keys, which are built before the measurement.
 
 use rdkafka::error::KafkaResult;
 
@@ -12,13 +12,13 @@ use crate::kafka::consumer::Record;
 use crate::message::event::{EventFrame, EventSource, Timestamp, write_event};
 use crate::message::request::Request;
 
-/// How many different events the loop turns over.
+/// Number of different events that the loop cycles through.
 const EVENTS: u64 = 4_096;
-/// Where the 20 characters of the stamp begin, in requests and in these events.
+/// Byte position of the 20-character stamp in requests and in these events.
 pub const STAMP_AT: usize = r#"{"request_id":""#.len();
 pub const STAMP_LENGTH: usize = 20;
 
-/// Sends ready-made events.
+/// Sends prebuilt events.
 #[derive(Debug)]
 pub struct Bare {
     events: Vec<Vec<u8>>,
@@ -26,7 +26,7 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Real events of real evaluations of the load's requests.
+    /// Builds events from real evaluations of the load's requests.
     pub fn new(snapshot: &Snapshot, flags: usize, topic: &str) -> Self {
         let events = (0..EVENTS).filter_map(|number| event(snapshot, number, flags, topic)).collect();
         Self { events, next: 0 }
@@ -41,7 +41,7 @@ impl Respond for Bare {
         let Some(event) = self.events.get_mut(self.next) else {
             return Ok(Responded::Done);
         };
-        // The stamp is all that is taken over: the latency run reads it.
+        // Only the stamp is copied from the request, because the latency benchmark reads it.
         let stamp = STAMP_AT..STAMP_AT + STAMP_LENGTH;
         if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
             to.copy_from_slice(from);
@@ -73,7 +73,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
     };
     let mut written = Vec::new();
     write_event(&mut written, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));
-    // The stamp stands in front here, where the loop finds it; the length stays the same.
+    // The stamp is moved to the front, where the loop expects it. The length stays the same.
     let stamped = format!("{{\"request_id\":\"{:020}\"", 0);
     written.get_mut(..stamped.len())?.copy_from_slice(stamped.as_bytes());
     Some(written)

@@ -1,8 +1,8 @@
-//! `bench edge`: the edge API of a running service under many short questions, with flags changed meanwhile.
+//! `bench edge`: the edge API of a running service under many short requests, while flags change.
 //!
-//! Most calls check a flag, some ask what it is, a few list all. Every few seconds a flag is changed or, where flags are
-//! managed elsewhere, what is kept of it is removed. What counts: nothing fails, most answers come from Redis, and
-//! they are quick.
+//! Most calls check a flag, some read its details, a few list all flags. Every few seconds a flag is changed, or its
+//! cached values are removed if flags are managed elsewhere. The benchmark passes if no call fails, no answer is stale,
+//! and most answers are cache hits with low latency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,33 +13,33 @@ use hdrhistogram::Histogram;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 
-/// Answers from Redis, of all.
+/// Minimum share of answers that are cache hits.
 const HIT_RATE_MIN: f64 = 0.8;
 const P95_MAX_MS: f64 = 200.0;
-/// Between two changes.
+/// Interval between two changes.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(5);
-/// What went wrong is told this often, and only counted beyond.
+/// Number of failures that are reported in full; further ones are only counted.
 const FAILURES_TOLD_MAX: usize = 5;
 
-/// What to ask, and for how long.
+/// The calls to make, and their duration.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EdgeArgs {
     #[arg(long, default_value = "http://127.0.0.1:8082")]
     pub url: String,
-    /// A token with the scopes evaluate, read and write, where callers without one lack them
+    /// API token with the scopes evaluate, read and write, if anonymous callers lack them
     #[arg(long, env = "FLAGSTREAM_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Flags to ask for
+    /// Flags to request
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "new_checkout_flow,beta_features,dark_mode,experimental_api"
     )]
     pub flags: Vec<String>,
-    /// Different users
+    /// Number of different users
     #[arg(long, default_value_t = 100)]
     pub users: u64,
-    /// Calls at once
+    /// Number of concurrent calls
     #[arg(long, default_value_t = 20)]
     pub connections: u64,
     #[arg(long, default_value_t = 30)]
@@ -55,18 +55,18 @@ pub struct EdgeReport {
     pub p50_ms: f64,
     pub p95_ms: f64,
     pub p99_ms: f64,
-    /// Flags changed, and flags whose kept answers were removed.
+    /// Number of flag changes. `removals` counts removals of a flag's cached values.
     pub updates: u64,
     pub removals: u64,
     pub failed: u64,
-    /// Answers older than a change that was confirmed before they were asked for.
+    /// Answers older than a change that was confirmed before their request.
     pub stale: u64,
     pub failures: Vec<String>,
-    /// Most answers are hits, and they are quick; nothing failed.
+    /// Whether the benchmark passed: enough hits, low latency, no failure and no stale answer.
     pub met: bool,
 }
 
-/// What one connection saw.
+/// Results of one connection.
 struct Seen {
     latencies: Histogram<u64>,
     hits: u64,
@@ -75,13 +75,13 @@ struct Seen {
     failures: Vec<String>,
 }
 
-/// What all share.
+/// State shared by all connections.
 #[derive(Debug)]
 struct Scene {
     args: EdgeArgs,
     client: Client,
     stop: AtomicBool,
-    /// The version of the changed flag that was confirmed last.
+    /// The last confirmed version of the changed flag.
     confirmed: AtomicU64,
 }
 
@@ -140,7 +140,7 @@ pub async fn run(args: &EdgeArgs) -> anyhow::Result<EdgeReport> {
     Ok(report)
 }
 
-/// One call after the other.
+/// Makes one call after the other.
 async fn ask(scene: Arc<Scene>, connection: u64) -> anyhow::Result<Seen> {
     let latencies = Histogram::new(3)?;
     let mut seen = Seen { latencies, hits: 0, stale: 0, failed: 0, failures: Vec::new() };
@@ -170,7 +170,7 @@ async fn ask(scene: Arc<Scene>, connection: u64) -> anyhow::Result<Seen> {
     Ok(seen)
 }
 
-/// Changes the first flag now and then; how often it was changed, and how often only what was kept of it removed.
+/// Changes the first flag periodically. Returns the number of changes and of removals of its cached values.
 async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
     let (mut updates, mut removals) = (0, 0);
     let flag = path_part(scene.args.flags.first().context("no flag")?);
@@ -202,7 +202,7 @@ async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
 }
 
 impl Scene {
-    /// Of a hundred calls three list all flags, and fifteen ask what a flag is.
+    /// The path of call `number`: of 100 calls, 3 list all flags and 15 read a flag's details.
     fn question(&self, number: u64, connection: u64) -> String {
         let mixed = (number ^ (connection << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
         let flags = self.args.flags.len() as u64;

@@ -1,7 +1,7 @@
-//! The moment from which a run counts: every worker of the arm has had records.
+//! Determines when the measurement starts: when every worker of the arm has received records.
 //!
-//! A group's first member is given all partitions and hands half of them over seconds later. A backlog is answered
-//! faster than that, so without a gate some runs would measure one worker, others two.
+//! A group's first member is assigned all partitions and gives up half of them seconds later. A backlog is answered
+//! faster than that, so without a gate some runs would measure one worker and others two.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,15 +16,15 @@ use crate::kafka::consumer::Record;
 /// Pause before each fetch's records while a backlog waits for the gate.
 const SPARING: Duration = Duration::from_millis(100);
 
-/// Open as soon as all workers have begun.
+/// Open once all workers have started.
 #[derive(Debug, Clone)]
 pub struct Gate {
     missing: Arc<AtomicUsize>,
-    /// Whether to answer slowly until it opens.
+    /// Whether workers answer slowly until the gate opens.
     sparing: bool,
 }
 
-/// A worker's response behind the gate.
+/// A worker's responder that reports its start to the gate.
 #[derive(Debug)]
 pub struct Gated<R> {
     inner: R,

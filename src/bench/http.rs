@@ -1,8 +1,8 @@
-//! `bench http`: answers per CPU second of a server that publishes each of them, beside the same server answering a
-//! fixed body, and beside Unleash Edge.
+//! `bench http`: answers per CPU second of a server that publishes every evaluation, compared with the same server
+//! returning a fixed body, and with Unleash Edge.
 //!
-//! The server is a child process; the load comes from here, and how much of it there is does not matter as long as
-//! the server is busy. With a database the events become rows while the load goes on.
+//! The server is a child process, and this process generates the load. The amount of load does not matter as long as
+//! the server is busy. With a database, the events are written to it during the load.
 
 mod audit;
 mod client;
@@ -25,32 +25,32 @@ use audit::Audit;
 use client::{Load, Measured};
 use process::Process;
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpArgs {
-    /// Different flags, each with two constraints and a 50 % rollout; all of them are asked for in a call for many
+    /// Number of different flags, each with two constraints and a 50 % rollout; a bulk call requests all of them
     #[arg(long, default_value_t = 350)]
     pub flags: usize,
-    /// Connections, each with one call at a time
+    /// Number of connections, each with one call at a time
     #[arg(long, default_value_t = 32)]
     pub connections: usize,
-    /// How long each arm is loaded
+    /// Duration of each arm in seconds
     #[arg(long, default_value_t = 5)]
     pub seconds: u64,
-    /// Every arm runs this often, in turn; the median counts
+    /// Number of rounds of every arm, in turn; the report has the median
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// The program of Unleash Edge, to be measured beside in offline mode with the same flags
+    /// Path of the Unleash Edge program, measured in offline mode with the same flags
     #[arg(long, value_name = "FILE")]
     pub edge: Option<PathBuf>,
 }
 
-/// What is asked of which server.
+/// The server and the kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arm {
-    /// A fixed body that passes nothing but the HTTP library.
+    /// A fixed body that passes only through the HTTP library.
     BareOne,
-    /// A fixed body as a route of the service: who calls, how many, how long, how large.
+    /// A fixed body as a route of the service, with authentication, rate limits, timeout and size limit.
     FixedOne,
     One,
     BareAll,
@@ -77,13 +77,13 @@ pub struct HttpReport {
     pub connections: usize,
     pub arms: Vec<ArmReport>,
     pub ratios: Vec<(String, f64)>,
-    /// Milliseconds at half of the rate of `one flag`.
+    /// Latencies in milliseconds at half of the rate of `one flag`.
     pub half_load: LatencyReport,
-    /// Events that Kafka has, of so many evaluations.
+    /// Number of events in Kafka, and number of evaluations.
     pub published: (u64, u64),
-    /// Rows; `None` without a database.
+    /// Number of rows; `None` without a database.
     pub audited: Option<u64>,
-    /// The most memory that the server had.
+    /// Peak memory of the server.
     pub peak_memory_bytes: u64,
 }
 
@@ -144,7 +144,7 @@ pub async fn run(args: &HttpArgs, config: Config) -> anyhow::Result<HttpReport> 
     Ok(report)
 }
 
-/// The servers, and who looks after what they leave.
+/// The servers, and the audit sink.
 struct Scene<'s> {
     args: &'s HttpArgs,
     own: Process,
@@ -169,7 +169,7 @@ async fn measure(
         for (arm, rounds) in arms.iter().zip(&mut rounds) {
             let (per_cpu_second, measured) = scene.measure(*arm).await?;
             tracing::info!(round, arm = arm.name(), per_cpu_second = per_cpu_second.round(), "measured");
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 {
                 rounds.push((per_cpu_second, measured));
             }
@@ -193,7 +193,7 @@ async fn measure(
 }
 
 impl Scene<'_> {
-    /// Answers per CPU second of one arm; what was answered is published and audited before it counts.
+    /// Answers per CPU second of one arm. All events are published and audited before the next measurement.
     async fn measure(&self, arm: Arm) -> anyhow::Result<(f64, Measured)> {
         let server = self.server(arm);
         let cpu = server.cpu_seconds()?;
@@ -217,7 +217,7 @@ impl Scene<'_> {
         self.edge.as_ref().filter(|_| arm.is_of_edge()).unwrap_or(&self.own)
     }
 
-    /// Waits until everything that was evaluated is an event, and a row.
+    /// Waits until every evaluation is published, and audited if there is a database.
     async fn settle(&self) -> anyhow::Result<((u64, u64), Option<u64>)> {
         let published = self.own.wait_until_published().await?;
         let audited = match self.audit {

@@ -1,5 +1,5 @@
-//! `bench latency`: from the producer's timestamp to a `read_committed` consumer, at a steady rate, the pipeline
-//! against the bare loop.
+//! `bench latency`: latency from the producer's timestamp to a `read_committed` consumer at a steady rate, for the
+//! pipeline and the baseline loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use super::gate::Gate;
 use super::setup::{Arm, Bench, From, Loop};
 use super::stream::median;
 
-/// Results this early after the gate's opening are left out: connections open, batches find their pace.
+/// Results within this time after the gate opens are ignored, while connections open and batch times adapt.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// For how long more is sent than counts: a group of several workers takes a while to form.
+/// Additional time of sending, because a group of several workers takes a while to form.
 const FORMING: Duration = Duration::from_secs(4);
 const STAMP: &[u8] = br#""request_id":""#;
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LatencyArgs {
-    /// Requests per second; several may be given
+    /// Requests per second; several rates separated by commas
     #[arg(long, value_delimiter = ',', default_values_t = [10_000])]
     pub rates: Vec<u64>,
-    /// Seconds per arm and rate
+    /// Duration per arm and rate, in seconds
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
     #[arg(long, default_value_t = 50)]
@@ -49,7 +49,7 @@ pub struct LatencyReport {
     pub ratios: Vec<(String, f64)>,
 }
 
-/// Milliseconds, medians over the rounds.
+/// Latencies in milliseconds, as medians over the rounds.
 #[derive(Debug, serde::Serialize)]
 pub struct LatencyRow {
     pub arm: String,
@@ -116,7 +116,7 @@ fn millis(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }
 
-/// One arm at one rate: latencies in microseconds.
+/// Measures one arm at one rate. Returns latencies in microseconds.
 fn measure(bench: &mut Bench, arm: Arm, rate: u64, duration: Duration) -> anyhow::Result<Histogram<u64>> {
     ensure!(rate > 0, "--rates: expected at least 1");
     let consumer = consumer_at_end(bench)?;
@@ -144,7 +144,7 @@ fn measure(bench: &mut Bench, arm: Arm, rate: u64, duration: Duration) -> anyhow
     Ok(histogram)
 }
 
-/// Sends at a steady rate, in slots of a millisecond. Returns how many.
+/// Sends at a steady rate, in slots of a millisecond. Returns the number of requests.
 fn send_at(bench: &Bench, rate: u64, duration: Duration) -> anyhow::Result<u64> {
     let producer = bench.request_producer(1)?;
     let started = Instant::now();

@@ -1,6 +1,6 @@
-//! `bench listeners`: the memory that idle listeners of changes take in the server.
+//! `bench listeners`: memory that idle change streams take in the server.
 //!
-//! The server is a child process with nothing else to do; the baseline is itself, before the first one connects.
+//! The server is a child process without other work. The baseline is its memory before the first stream connects.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tokio::time::timeout;
 
 use crate::http::handles;
 
-/// For one listener to be told where the stream stands.
+/// Timeout for one stream to receive its first id.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connected at the same time.
+/// Number of streams that connect concurrently.
 const AT_ONCE: usize = 50;
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenersArgs {
-    /// Open streams of `GET /api/v1/changes`
+    /// Number of open streams of `GET /api/v1/changes`
     #[arg(long, default_value_t = 5_000)]
     pub listeners: usize,
-    /// How long they stay before the memory is read again; over 15 s they hear heartbeats
+    /// Seconds until the memory is read again; beyond 15 s the streams receive heartbeats
     #[arg(long, default_value_t = 20)]
     pub seconds: u64,
 }
@@ -32,21 +32,21 @@ pub struct ListenersArgs {
 #[derive(Debug, serde::Serialize)]
 pub struct ListenersReport {
     pub listeners: usize,
-    /// Resident memory of the server.
+    /// Resident memory of the server before the streams connect.
     pub before_bytes: u64,
     pub connected_bytes: u64,
     pub later_bytes: u64,
     pub bytes_per_listener: f64,
 }
 
-/// Runs the benchmark; it needs no Kafka.
+/// Runs the benchmark, which does not need Kafka.
 pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     ensure!(args.listeners > 0, "--listeners: expected at least 1");
     let _ = handles::raise_for(args.listeners);
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
     let (mut server, address) = start(&folder).await?;
     let pid = server.id().context("the server has ended")?;
-    // What the first ones bring about is not theirs.
+    // Warms up the server, so that one-time allocations do not count.
     drop(connect_all(&address, AT_ONCE).await?);
     let before_bytes = resident_bytes(pid)?;
     let open = connect_all(&address, args.listeners).await?;
@@ -55,7 +55,7 @@ pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     let later_bytes = resident_bytes(pid)?;
     drop(open);
     server.kill().await?;
-    // It may not have made one.
+    // The folder may not exist.
     let _ = std::fs::remove_dir_all(&folder);
     let bytes_per_listener = later_bytes.saturating_sub(before_bytes) as f64 / args.listeners as f64;
     Ok(ListenersReport {
@@ -101,7 +101,7 @@ async fn connect_all(address: &str, count: usize) -> anyhow::Result<Vec<TcpStrea
     Ok(open)
 }
 
-/// A listener that knows where the stream stands.
+/// Connects a stream, and waits for its first id.
 async fn connect(address: &str) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /api/v1/changes HTTP/1.1\r\nhost: bench\r\n\r\n").await?;

@@ -1,4 +1,4 @@
-//! Synthetic flags and requests: the mix that docs/benchmarks.md describes.
+//! Synthetic flags and requests: the mix described in docs/benchmarks.md.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
 pub const ENVIRONMENT: &str = "production";
 const REGIONS: [&str; 4] = ["us-west", "us-east", "eu-central", "ap-south"];
 const TIERS: [&str; 3] = ["free", "premium", "enterprise"];
-/// Different users; their ids are the keys.
+/// Number of different users. Their ids are the record keys.
 const USERS: u64 = 100_000;
 
-/// The definition of flag `number`: in turn a boolean with two constraints and a 50 % rollout, a string with
-/// variants, and a plain rollout.
+/// The definition of flag `number`: in turn a boolean with two constraints and a 50 % rollout, a string with variants,
+/// and a plain rollout.
 pub fn definition(number: usize) -> serde_json::Value {
     let rollout = |percentage: &str| json!({"rollout": percentage, "stickiness": "default", "groupId": flag_name(number)});
     match number % 3 {
@@ -27,7 +27,7 @@ pub fn definition(number: usize) -> serde_json::Value {
     }
 }
 
-/// A boolean with two constraints and a 50 % rollout.
+/// A boolean flag with two constraints and a 50 % rollout.
 pub fn targeted(number: usize) -> serde_json::Value {
     let constraints = json!([
         {"contextName": "region", "operator": "IN", "values": ["us-west", "us-east", "eu-central"]},
@@ -64,7 +64,7 @@ pub fn snapshot_of(
     Ok(Snapshot::default().with(changes))
 }
 
-/// Who asks, for what.
+/// The flag and the context of a request.
 #[derive(Debug)]
 pub struct Asker {
     pub flag: usize,
@@ -75,9 +75,9 @@ pub struct Asker {
     pub app_version: u64,
 }
 
-/// Who asks request `number`, for one of `flags` flags.
+/// The flag and the context of request `number`, among `flags` flags.
 pub fn asker(number: u64, flags: usize) -> Asker {
-    // A multiplicative walk: every flag, user, region and tier in every combination, without a generator's cost.
+    // Multiplicative hashing: combines all flags, users, regions and tiers at a lower cost than a random generator.
     let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;
     Asker {
         flag: (mixed % flags as u64) as usize,
@@ -89,8 +89,8 @@ pub fn asker(number: u64, flags: usize) -> Asker {
     }
 }
 
-/// Request `number` for one of `flags` flags: key and body of about 250 bytes. The body begins with
-/// `{"request_id":"` and 20 characters of `stamp`.
+/// Request `number` for one of `flags` flags: key and body of about 250 bytes. The body begins with `{"request_id":"`
+/// and `stamp` as 20 digits.
 pub fn request(number: u64, flags: usize, stamp: u64) -> (String, String) {
     let Asker { flag, user, session, region, tier, app_version } = asker(number, flags);
     let default = if flag % 3 == 1 { "\"auto\"" } else { "false" };

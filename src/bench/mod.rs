@@ -1,5 +1,5 @@
-//! The load tool behind docs/benchmarks.md: real requests through the real pipeline on real Kafka, beside a bare
-//! loop in the same run, so that the result is a ratio and does not depend on the machine.
+//! The load tool for docs/benchmarks.md. It sends real requests through the real pipeline on a real Kafka, and runs a
+//! baseline in the same run, so that the result is a ratio that does not depend on the machine.
 
 pub mod bare;
 pub mod edge;

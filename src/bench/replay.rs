@@ -1,4 +1,4 @@
-//! `bench replay`: recorded evaluations evaluated again, against a bare `COPY … TO` of the same rows, in one run.
+//! `bench replay`: replay of recorded evaluations, compared with a plain `COPY … TO` of the same rows in the same run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,19 +17,19 @@ use super::load;
 use super::sink::{self, Own, postgres};
 use super::stream::median;
 
-/// Rows of one transaction.
+/// Rows per transaction.
 const CHUNK_ROWS: u64 = 50_000;
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayArgs {
-    /// Recorded evaluations
+    /// Number of recorded evaluations
     #[arg(long, default_value_t = 2_000_000)]
     pub rows: u64,
-    /// Different flags
+    /// Number of different flags
     #[arg(long, default_value_t = 50)]
     pub flags: usize,
-    /// Both arms run this often, in turn; the median counts
+    /// Number of rounds of both arms, in turn; the report has the median
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
 }
@@ -40,11 +40,11 @@ pub struct ReplayReport {
     pub flags: usize,
     pub copied_per_second: Vec<f64>,
     pub replayed_per_second: Vec<f64>,
-    /// The median of the second by that of the first.
+    /// Median rate of the replay divided by that of the copy.
     pub ratio: f64,
 }
 
-/// Runs the benchmark on the configured Postgres; fails if a result is not what it was.
+/// Runs the benchmark on the configured Postgres. An error if a replayed result differs.
 pub async fn run(args: &ReplayArgs, config: Config) -> anyhow::Result<ReplayReport> {
     ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
     ensure!(args.flags > 0, "--flags: expected at least 1");
@@ -76,7 +76,7 @@ async fn measure(args: &ReplayArgs, config: &Config, own: &Own) -> anyhow::Resul
     Ok(ReplayReport { rows, flags, copied_per_second: copied, replayed_per_second: replayed, ratio })
 }
 
-/// Results of real evaluations, evenly over the time that is wanted.
+/// Records results of real evaluations, evenly distributed over the time range.
 async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result<()> {
     let snapshot = load::snapshot(args.flags)?;
     let step = (wanted.to - wanted.from) / i32::try_from(args.rows)?;
@@ -96,7 +96,7 @@ async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result
     Ok(())
 }
 
-/// Seconds that the rows alone take.
+/// Duration of the plain copy, in seconds.
 async fn copy(wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
     let started = Instant::now();
     let bytes = replay::copied_bytes(&own.database, wanted).await?;
@@ -104,7 +104,7 @@ async fn copy(wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Seconds of a whole replay.
+/// Duration of a whole replay, in seconds.
 async fn replay(args: &ReplayArgs, config: &Config, wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
     let started = Instant::now();
     let database = Database::Postgres(own.database.clone());

@@ -30,7 +30,7 @@ use super::bare::Bare;
 use super::gate::{Gate, Gated};
 use super::load;
 
-/// How long Kafka may take for an answer: after millions of records it may be busy.
+/// Timeout of requests to Kafka, which may be busy after millions of records.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The two loops that are compared.
@@ -40,12 +40,12 @@ pub enum Loop {
     Full,
 }
 
-/// Where an arm begins.
+/// The position at which an arm starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
-    /// With all requests, sparing them until every worker has partitions.
+    /// All requests; workers answer slowly until each has partitions.
     Backlog,
-    /// With the next request.
+    /// The next request.
     End,
 }
 
@@ -67,7 +67,7 @@ impl Arm {
     }
 }
 
-/// The workers of one arm.
+/// The running workers of one arm.
 #[derive(Debug)]
 pub struct Running {
     pub metrics: Arc<Metrics>,
@@ -76,7 +76,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Everything that the arms share.
+/// State shared by all arms.
 #[derive(Debug)]
 pub struct Bench {
     pub config: Config,
@@ -87,7 +87,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// New topics of this run's own.
+    /// Creates new topics for this run.
     pub async fn prepare(mut config: Config, flags: usize, partitions: i32) -> anyhow::Result<Self> {
         ensure!(flags > 0, "--flags: expected at least 1");
         let run = format!("flagstream-bench-{}", uuid::Uuid::now_v7().simple());
@@ -130,7 +130,7 @@ impl Bench {
         }
     }
 
-    /// Produces `count` requests and waits until Kafka has them.
+    /// Produces `count` requests and waits for their acknowledgement.
     pub fn produce(&self, count: u64) -> anyhow::Result<()> {
         let producer = self.request_producer(5)?;
         for number in 0..count {
@@ -184,7 +184,7 @@ impl Bench {
         self.produce_record(producer, BaseRecord::to(topic).partition(partition).key(key).payload(body))
     }
 
-    /// Waits while the producer's queue is full.
+    /// Sends a record; waits while the producer's queue is full.
     fn produce_record(
         &self,
         producer: &ThreadedProducer<DefaultProducerContext>,
@@ -199,7 +199,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the workers of one arm, in a consumer group of their own.
+    /// Starts the workers of one arm in a separate consumer group.
     pub fn start(&mut self, arm: Arm, from: From) -> anyhow::Result<Running> {
         self.arms += 1;
         let mut config = self.config.clone();
@@ -234,7 +234,7 @@ impl Bench {
         Ok(Running { metrics, gate, shutdown, workers })
     }
 
-    /// Puts a group behind everything that was ever sent.
+    /// Commits the end offsets for a group, so that it skips all existing requests.
     fn commit_end(&self, group: &str) -> anyhow::Result<()> {
         let consumer: BaseConsumer = self.client("offsets").set("group.id", group).create()?;
         let topic = &self.config.topics.requests;
@@ -256,7 +256,7 @@ impl Bench {
 }
 
 impl Running {
-    /// Requests committed so far.
+    /// Number of requests committed so far.
     pub fn committed(&self) -> u64 {
         self.metrics.requests.get()
     }

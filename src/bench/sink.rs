@@ -1,7 +1,8 @@
-//! `bench sink`: the audit sink against a raw `COPY … BINARY` of the same rows into the same table, in one run.
+//! `bench sink`: the audit sink, compared with a plain `COPY … BINARY` of the same rows into the same table in the same
+//! run.
 //!
-//! The table is that of the migrations, with all its indexes, in a database of the run's own. What is measured of the
-//! sink is the whole way from Kafka to the commit.
+//! The table is that of the migrations, with all its indexes, in a database of the run. The sink is measured from Kafka
+//! to the commit.
 
 mod experiments;
 mod lag;
@@ -35,10 +36,10 @@ pub use lag::{Lag, Pipeline};
 pub(super) use postgres::Own;
 pub use questions::Question;
 
-/// Longest wait for one arm.
+/// Timeout of one arm.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What the indexes cost: each beside the key, and all.
+/// Arms that show the cost of the indexes: none, each one with the key, and all.
 const RAW: [(&str, &[&str]); 5] = [
     ("raw COPY, no index", &[]),
     ("raw COPY, the key (time)", &[postgres::BY_TIME]),
@@ -47,40 +48,40 @@ const RAW: [(&str, &[&str]); 5] = [
     ("raw COPY, all of them", &[postgres::BY_TIME, postgres::BY_FLAG, postgres::BY_USER]),
 ];
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SinkArgs {
-    /// Evaluations that are written by each arm
+    /// Number of evaluations that each arm writes
     #[arg(long, default_value_t = 500_000)]
     pub rows: u64,
-    /// Different flags
+    /// Number of different flags
     #[arg(long, default_value_t = 50)]
     pub flags: usize,
     #[arg(long, default_value_t = 4)]
     pub partitions: i32,
-    /// Both arms run this often, in turn; the median counts
+    /// Number of rounds of all arms, in turn; the report has the median
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Rows in the table when it is asked questions; 0 asks none
+    /// Number of rows in the table for the queries; 0 skips them
     #[arg(long, default_value_t = 2_000_000)]
     pub history: u64,
 }
 
-/// Rows per second of each arm and round, and how long questions take.
+/// Rows per second of each arm and round, and the duration of queries.
 #[derive(Debug, serde::Serialize)]
 pub struct SinkReport {
     pub rows: u64,
     pub partitions: i32,
     pub arms: Vec<ArmReport>,
-    /// The sink's median by the raw one.
+    /// Median rate of the sink divided by that of the plain COPY with all indexes.
     pub ratio: f64,
-    /// The sink's median beside experiments by that without.
+    /// Median rate of the sink with experiments, divided by that without.
     pub experiments: Vec<(&'static str, f64)>,
-    /// From the event to the row, at half of the sink's median.
+    /// Lag from event to row at half of the sink's median rate.
     pub lag: Lag,
-    /// From the request to the row, evaluators and sink in one process.
+    /// Results from request to row, with evaluators and sink in one process.
     pub pipeline: Pipeline,
-    /// Rows in the table when it was asked.
+    /// Number of rows in the table during the queries.
     pub history: i64,
     pub questions: Vec<Question>,
 }
@@ -90,7 +91,7 @@ pub struct ArmReport {
     pub arm: &'static str,
     pub rows_per_second: Vec<f64>,
     pub median: f64,
-    /// Of Postgres alone; `None` where it is not on this machine.
+    /// CPU time of Postgres alone; `None` if it runs on another machine.
     pub postgres_microseconds_per_row: Option<f64>,
 }
 
@@ -112,7 +113,7 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
     let (mut raw_rates, mut sink_rates) = (vec![Vec::new(); RAW.len()], Vec::new());
     let mut experiment_rates = vec![Vec::new(); experiments::ARMS.len()];
     for round in 0..args.rounds.max(1) {
-        // The last of them has all indexes, and so has the sink.
+        // The last arm has all indexes, as the sink has.
         for ((arm, indexes), rates) in RAW.iter().zip(&mut raw_rates) {
             own.empty().await?;
             own.index(indexes).await?;
@@ -158,10 +159,10 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
     Ok(SinkReport { rows, partitions, arms, ratio, experiments, lag, pipeline, history, questions })
 }
 
-/// Rows per second, and microseconds of Postgres's CPU per row.
+/// Rows per second, and microseconds of Postgres' CPU time per row.
 type Rate = (f64, Option<f64>);
 
-/// Events of real evaluations into Kafka; the same as encoded rows.
+/// Produces events of real evaluations to Kafka, and returns the same as encoded rows.
 fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
     let producer = bench.request_producer(5)?;
     let topics = &bench.config.topics;
@@ -170,7 +171,7 @@ fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
     for number in 0..args.rows {
         let partition = i32::try_from(number % args.partitions.unsigned_abs() as u64)?;
         let offset = i64::try_from(number / args.partitions.unsigned_abs() as u64)?;
-        // A millisecond in time for each few events, as at full load.
+        // Timestamps advance by a millisecond per 100 events, as at full load.
         let at = began + chrono::Duration::microseconds(i64::try_from(number * 10)?);
         let (key, event) =
             event(&bench.snapshot, number, args.flags, &topics.requests, (partition, offset), at)
@@ -228,7 +229,7 @@ pub(super) fn event(
     Some((key, event))
 }
 
-/// From the first commit seen to the last.
+/// Measures the sink from its first commit to the last.
 async fn sink(bench: &Bench, own: &Own, rows: u64, round: &str) -> anyhow::Result<Rate> {
     let running = start(bench, own, round)?;
     let (mut first, started) = (None, Instant::now());
@@ -250,14 +251,14 @@ async fn sink(bench: &Bench, own: &Own, rows: u64, round: &str) -> anyhow::Resul
     Ok(rate)
 }
 
-/// A sink at work.
+/// A running sink.
 pub(super) struct Running {
     sink: Sink,
     shutdown: Shutdown,
     written: Counter,
 }
 
-/// In a group of its own.
+/// Starts the sink in a separate consumer group.
 pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Running> {
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
@@ -298,7 +299,7 @@ fn report(arm: &'static str, rates: &[Rate]) -> ArmReport {
     }
 }
 
-/// Kept for the parts of this module.
+/// The Postgres database. An error for SQLite.
 fn of(database: &Database) -> anyhow::Result<PostgresDatabase> {
     match database {
         Database::Postgres(postgres) => Ok(postgres.clone()),

@@ -1,4 +1,4 @@
-//! `bench stream`: throughput of a backlog, the pipeline against the bare loop.
+//! `bench stream`: throughput of a backlog, for the pipeline and the baseline loop.
 
 use std::time::{Duration, Instant};
 
@@ -8,24 +8,24 @@ use crate::config::{Config, DeliveryMode, InputFormat, OutputFormat, Secret};
 
 use super::setup::{Arm, Bench, From, Loop};
 
-/// Longest wait for one arm.
+/// Timeout of one arm.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StreamArgs {
-    /// Requests in the backlog
+    /// Number of requests in the backlog
     #[arg(long, default_value_t = 1_000_000)]
     pub requests: u64,
-    /// Different flags
+    /// Number of different flags
     #[arg(long, default_value_t = 50)]
     pub flags: usize,
     #[arg(long, default_value_t = 4)]
     pub partitions: i32,
-    /// Every arm runs this often, in turn; the median counts
+    /// Number of rounds of every arm, in turn; the report has the median
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// avro: requests and events in Avro, beside the same in JSON, at least once
+    /// avro: compares requests and events in Avro with JSON, in at-least-once mode
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -37,7 +37,7 @@ pub enum Format {
     Avro,
 }
 
-/// With which of the backlogs, the one in JSON or the one in Avro, an arm runs.
+/// An arm and the backlog that it runs with, in JSON or Avro.
 type Run = (Format, Arm);
 
 const JSON: [Run; 4] = [
@@ -68,7 +68,7 @@ pub struct ArmReport {
     pub arm: String,
     pub requests_per_second: Vec<f64>,
     pub median: f64,
-    /// Of this process alone: workers and their Kafka clients, not the broker.
+    /// CPU time of this process only: workers and their Kafka clients, not the broker.
     pub cpu_microseconds_per_request: f64,
 }
 
@@ -88,7 +88,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
         }
     }
     let mut rates: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runs.len()];
-    // A broker that has just started is slow: the first round of all is for warming up.
+    // The first round is a warm-up, because a broker that has just started is slow.
     for round in 0..=args.rounds.max(1) {
         for ((format, arm), rates) in runs.iter().zip(&mut rates) {
             let Some((_, bench)) = backlogs.iter_mut().find(|(of, _)| of == format) else { continue };
@@ -142,11 +142,11 @@ fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f
     Ok(measured)
 }
 
-/// Of requests and events.
+/// The configuration with requests and events in Avro.
 fn in_avro(mut config: Config) -> Config {
     config.formats.requests = InputFormat::Avro;
     config.formats.events = OutputFormat::Avro;
-    // Nobody is asked.
+    // The registry is never contacted.
     config.schema_registry.urls = vec![Secret::new("http://127.0.0.1:9".to_owned())];
     config
 }
@@ -187,9 +187,9 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// User and system time of this process.
+/// User and system CPU time of this process.
 fn cpu_seconds() -> f64 {
-    // A plain struct of integers, which the call fills.
+    // SAFETY: a plain struct of integers, which the call fills.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;

@@ -1,5 +1,6 @@
-//! `bench trouble`: what Redis in trouble costs those who do not need it: a backlog of requests becomes rows in
-//! Postgres while the warmer of the same process meets a Redis that is well, away, slow, full, or talks nonsense.
+//! `bench trouble`: effect of Redis failures on components that do not need Redis. A backlog of requests becomes rows
+//! in Postgres while the warmer in the same process uses a Redis that is healthy, unreachable, slow, full, or returns
+//! invalid replies.
 
 mod door;
 
@@ -24,30 +25,30 @@ use super::stream::median;
 
 use door::Door;
 
-/// Longest wait for one arm.
+/// Timeout of one arm.
 const PATIENCE: Duration = Duration::from_secs(180);
 const STEP: Duration = Duration::from_millis(2);
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TroubleArgs {
-    /// Requests that become rows in each arm
+    /// Number of requests that become rows in each arm
     #[arg(long, default_value_t = 300_000)]
     pub requests: u64,
-    /// Different flags
+    /// Number of different flags
     #[arg(long, default_value_t = 50)]
     pub flags: usize,
     #[arg(long, default_value_t = 4)]
     pub partitions: i32,
-    /// Every arm runs this often, in turn; the median counts
+    /// Number of rounds of every arm, in turn; the report has the median
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
 }
 
-/// How Redis fares.
+/// The state of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redis {
-    /// No warmer.
+    /// The arm runs without a warmer.
     None,
     Well,
     Away,
@@ -74,16 +75,16 @@ pub struct TroubleReport {
 #[derive(Debug, serde::Serialize)]
 pub struct TroubleArm {
     pub arm: &'static str,
-    /// From requests to committed events.
+    /// Rate from requests to committed events.
     pub evaluated_per_second: f64,
-    /// From requests to rows.
+    /// Rate from requests to rows, by round.
     pub rows_per_second: Vec<f64>,
     pub median: f64,
-    /// Of the first arm's.
+    /// Median divided by that of the first arm.
     pub ratio: f64,
 }
 
-/// Runs the benchmark on the configured Kafka, Postgres and Redis, whose database must be empty.
+/// Runs the benchmark on the configured Kafka, Postgres and Redis. The Redis database must be empty.
 pub async fn run(args: &TroubleArgs, config: Config) -> anyhow::Result<TroubleReport> {
     ensure!(args.requests >= 10_000, "--requests: expected at least 10000");
     let redis = config.redis.url.clone().context("REDIS_URL is not set")?;
@@ -107,7 +108,7 @@ pub async fn run(args: &TroubleArgs, config: Config) -> anyhow::Result<TroubleRe
     Ok(TroubleReport { requests: args.requests, arms: arms.collect() })
 }
 
-/// Events and rows per second, on topics and in a database of the arm's own.
+/// Events and rows per second, with separate topics and a separate database for the arm.
 async fn measure(
     args: &TroubleArgs,
     mut config: Config,
@@ -191,7 +192,7 @@ fn start_warmer(bench: &Bench, url: &str, handle: &Handle) -> anyhow::Result<(Wa
     Ok((Warmer::start(&parts, url, handle)?, shutdown))
 }
 
-/// Empties Redis, and says how much memory it may take.
+/// Empties Redis and sets its memory limit.
 async fn set_limit(redis: &Secret, bytes: &str) -> anyhow::Result<()> {
     let mut connection = redis::Client::open(redis.expose())?.get_multiplexed_async_connection().await?;
     redis::cmd("FLUSHDB").arg("ASYNC").query_async::<()>(&mut connection).await?;

@@ -1,5 +1,5 @@
-//! `bench warm`: what the warmer writes a second beside plain pipelined SETs of the same values, and how long one
-//! changed flag with many keys takes to be seen and to be right.
+//! `bench warm`: write throughput of the warmer, compared with plain pipelined SETs of the same values, and the time
+//! until the change of one flag with many keys is visible and complete.
 
 mod blocking;
 mod change;
@@ -32,22 +32,22 @@ use super::stream::median;
 
 use change::ChangeReport;
 
-/// SETs in one pipeline.
+/// Number of SETs in one pipeline.
 const PIPELINE: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What to measure.
+/// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WarmArgs {
-    /// Values written in each round of each arm, all to different keys
+    /// Number of values written in each round of each arm, all to different keys
     #[arg(long, default_value_t = 300_000)]
     pub values: usize,
-    /// Different flags
+    /// Number of different flags
     #[arg(long, default_value_t = 50)]
     pub flags: usize,
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Keys of the flag that is changed; 0 to leave this out
+    /// Number of keys of the changed flag; 0 skips this part
     #[arg(long, default_value_t = 1_000_000)]
     pub keys: usize,
 }
@@ -56,7 +56,7 @@ pub struct WarmArgs {
 pub struct WarmReport {
     pub values: usize,
     pub arms: Vec<WarmArm>,
-    /// Median of the second arm's over the first's, and of the third's.
+    /// Medians of the second and the third arm, divided by that of the first.
     pub ratios: Vec<(String, f64)>,
     pub change: Option<ChangeReport>,
 }
@@ -79,7 +79,7 @@ pub async fn run(args: &WarmArgs, config: Config) -> anyhow::Result<WarmReport> 
         let (args, handle) = (args.clone(), Handle::current());
         move || {
             let measured = bench.measure(&args, &handle);
-            // Whatever came of it, the database is left as it was.
+            // The database is emptied even after a failure.
             handle.block_on(bench.flush()).and(measured)
         }
     });
@@ -118,7 +118,7 @@ impl Bench {
 
     async fn flush(&self) -> anyhow::Result<()> {
         let mut connection = self.connection.clone();
-        // Freeing a million keys takes Redis a while, in the background or not.
+        // Redis takes a while to free a million keys, even in the background.
         redis::cmd("FLUSHDB").arg("ASYNC").query_async::<()>(&mut connection).await.context("FLUSHDB")
     }
 
@@ -160,8 +160,8 @@ impl Bench {
         entries.collect()
     }
 
-    /// The same keys and values with the same life, as `redis-benchmark` does it: made beforehand, one pipeline after
-    /// the other. Seconds.
+    /// Writes the same keys and values with the same expiry, as `redis-benchmark` does: prebuilt pipelines, one after
+    /// the other. Returns seconds.
     fn plain_sets(&self, entries: &[Entry]) -> anyhow::Result<f64> {
         let pipelines: Vec<_> = entries
             .chunks(PIPELINE)
@@ -201,7 +201,7 @@ impl Bench {
         let mut under_way = None;
         for events in events.chunks(FETCH_RECORDS) {
             let (entries, writer) = (self.entries(events)?, Arc::clone(&writer));
-            // As the warmer does: the next batch is evaluated while one is written.
+            // As in the warmer, the next batch is evaluated while one is written.
             let write = async move { writer.lock().await.write(&entries).await };
             if let Some(before) = under_way.replace(handle.spawn(write)) {
                 handle.block_on(before)??;
@@ -222,7 +222,7 @@ fn entry(event: &[u8], scene: &Scene<'_>) -> anyhow::Result<Entry> {
     entry.map_err(|reason| anyhow::anyhow!("an event is not kept: {reason}"))
 }
 
-/// An event as the evaluator writes it for request `number`, with a user of its own.
+/// An event as the evaluator writes it for request `number`, with a different user each.
 fn event(number: usize, flags: usize) -> Vec<u8> {
     let (_, request) = load::request(number as u64, flags, 0);
     let request: serde_json::Value = serde_json::from_str(&request).unwrap_or_default();

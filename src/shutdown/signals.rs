@@ -6,8 +6,8 @@
 //!             started ─── signal ─► orderly stop ── SIGTERM or SIGINT, a second later or more ─► it ends at once, exit code 1
 //! ```
 //!
-//! The handlers are installed before anything else. Without handlers a process with id 1, as in a container, would ignore
-//! these signals.
+//! The handlers are installed before anything else. Without handlers a process with id 1, as in a container, would
+//! ignore these signals.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::Shutdown;
 /// Receives the signals that end the process. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct StopSignals {
-    /// Whether there is something to stop in order.
+    /// Whether the start is complete, so that a signal starts an orderly stop.
     started: Arc<AtomicBool>,
     stop: Shutdown,
 }
@@ -36,12 +36,12 @@ impl StopSignals {
         Ok(signals)
     }
 
-    /// From now on the first signal asks for an orderly stop, see [`StopSignals::received`].
+    /// Completes the start: from now on the first signal starts an orderly stop, see [`StopSignals::received`].
     pub fn started(&self) {
         self.started.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until a signal asks for an orderly stop. Returns at once if one did before.
+    /// Waits until a signal requests an orderly stop. Returns immediately if one already did.
     pub async fn received(&self) {
         self.stop.cancelled().await;
     }
@@ -49,7 +49,8 @@ impl StopSignals {
     async fn receive(self, mut streams: Streams) {
         let signal = streams.next().await;
         if !self.started.load(Ordering::SeqCst) {
-            // Nothing has been taken in yet: there is nothing to finish, and the start may wait for somebody else.
+            // No work was accepted yet, so there is nothing to finish, and the start may wait for an unreachable
+            // service.
             tracing::info!(signal, "stopped during the start");
             std::process::exit(0);
         }
@@ -58,8 +59,8 @@ impl StopSignals {
         let asked = Instant::now();
         let signal = loop {
             let signal = streams.next().await;
-            // A terminal that closes sends SIGHUP, and its shell may send another one. `timeout` and supervisors send a signal to
-            // the process and to its group. Neither is a second request.
+            // Neither of these is a second request: a closing terminal sends SIGHUP, and its shell may send another
+            // one; `timeout` and supervisors signal both the process and its group.
             if signal != HANGUP && asked.elapsed() > REPEATED_SIGNAL_TIME {
                 break signal;
             }
@@ -71,7 +72,7 @@ impl StopSignals {
 
 const HANGUP: &str = "SIGHUP";
 
-/// A signal that comes within this time after the first one is the same request.
+/// A signal within this time after the first one counts as the same request.
 const REPEATED_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(unix)]
@@ -131,7 +132,7 @@ impl Streams {
     }
 
     async fn next(&mut self) -> &'static str {
-        // Without a way to receive Ctrl-C there is nothing to wait for.
+        // If Ctrl-C cannot be received, this waits forever.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,8 +1,8 @@
-//! Limits how often one line of code may log, whatever it logs: the last line of defence against floods.
+//! Limits how often one log statement may write, whatever it logs, as the last protection against log floods.
 //!
-//! Each place in the code that logs a warning, an error or an information has an allowance of a few lines, which fills up
-//! by one a minute. What is beyond it is counted, and the next line that is written from there says how many were
-//! suppressed. Places that are known to repeat quickly use [`crate::log_limit`] beside this.
+//! Each statement that logs a warning, an error or an information has an allowance of a few lines, which refills by one
+//! line per minute. Lines beyond the allowance are counted, and the next written line of the statement contains the
+//! number of suppressed ones. Statements that are known to repeat quickly additionally use [`crate::log_limit`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,26 +15,26 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Lines that one place may write at once.
+/// Maximum number of lines that one statement may write in a burst.
 const ALLOWANCE_LINES: u64 = 10;
-/// The time after which an allowance has one line more.
+/// Time after which the allowance increases by one line.
 const REFILL_MS: u64 = 60_000;
-/// Lines of librdkafka come from one place and are limited by what they say.
+/// librdkafka's lines all come from one statement and are limited by their text instead.
 const LIMITED_BY_TEXT: &str = crate::kafka::client::LOG_TARGET;
 
-/// Formats events with `F`, except those that are beyond the allowance of their place.
+/// Formats events with `F`, except those beyond the allowance of their statement.
 #[derive(Debug)]
 pub(super) struct Limited<F> {
     inner: F,
     start: Instant,
-    /// How the number of suppressed lines is added to a line.
+    /// Whether lines are JSON, which determines how the number of suppressed lines is added.
     json: bool,
     places: Mutex<HashMap<Identifier, Allowance>>,
 }
 
 #[derive(Debug)]
 struct Allowance {
-    /// What is left, in milliseconds of refilling: a line costs [`REFILL_MS`].
+    /// Remaining allowance in milliseconds of refill time; a line costs [`REFILL_MS`].
     left_ms: u64,
     updated_ms: u64,
     suppressed: u64,
@@ -45,13 +45,13 @@ impl<F> Limited<F> {
         Self { inner, start: Instant::now(), json, places: Mutex::default() }
     }
 
-    /// The number of lines suppressed since the last one, if a line may be written now.
+    /// The number of lines suppressed since the last one; `None` if the line must be suppressed.
     fn admit(&self, place: &Metadata<'_>) -> Option<u64> {
         if *place.level() > Level::INFO || place.target() == LIMITED_BY_TEXT {
             return Some(0);
         }
         let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // Places are those of the program: their number is bounded.
+        // The number of log statements in the program is bounded.
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.entry(place.callsite()).or_insert_with(|| Allowance::full(now_ms)).admit(now_ms)
     }
@@ -92,7 +92,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         match self.admit(event.metadata()) {
-            // Nothing is written of what is formatted to nothing.
+            // An empty line is not written at all.
             None => Ok(()),
             Some(0) => self.inner.format_event(context, writer, event),
             Some(suppressed) => {
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// `line` with the number of suppressed ones at its end.
+/// Appends the number of suppressed lines to `line`.
 fn with_suppressed(line: &str, suppressed: u64, json: bool) -> String {
     let text = line.trim_end_matches('\n');
     match text.strip_suffix('}').filter(|_| json) {
@@ -132,13 +132,13 @@ mod tests {
         let in_an_hour =
             (0..hour_ms / 100).filter(|n| allowance.admit(2 * REFILL_MS + n * 100).is_some()).count();
         assert!(in_an_hour <= 61, "{in_an_hour} lines in an hour");
-        // Long silence fills it up, and no further.
+        // A long pause refills the allowance completely, but not beyond its maximum.
         allowance.admit(100 * hour_ms);
         let admitted = (0..1000).filter(|_| allowance.admit(100 * hour_ms).is_some()).count() as u64;
         assert_eq!(admitted, ALLOWANCE_LINES - 1);
     }
 
-    /// What is written of `log`.
+    /// The output of `log`.
     fn logged(json: bool, log: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let out = Arc::new(buffer.clone());

@@ -1,16 +1,16 @@
-//! The writer below the log formatter: it escapes control characters and ignores errors of the output.
+//! The writer below the log formatter. It escapes control characters and ignores write errors.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// What the writer does with the control characters of a formatted line, apart from the line feed that ends it.
+/// Handling of the control characters in a formatted line, except for the line feed at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Controls {
     Escape,
-    /// The formatter colours the line. It escapes the escape character itself where that comes from a value.
+    /// The formatter colours the line with the escape character, and itself escapes that character in values.
     EscapeAllButColours,
-    /// The format has escapes of its own.
+    /// The format escapes control characters itself.
     EscapedAlready,
 }
 
@@ -28,14 +28,14 @@ impl<W: Write> LogWriter<W> {
 }
 
 impl<W: Write> Write for LogWriter<W> {
-    /// Writes one whole event: the formatter hands each over in a single call.
+    /// Writes one whole event. The formatter passes each event in a single call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = match self.controls {
             Controls::EscapedAlready => Cow::Borrowed(event),
             Controls::Escape => escape(event, false),
             Controls::EscapeAllButColours => escape(event, true),
         };
-        // A full disk or a reader that is gone must not end the process, and there is nowhere else to report it.
+        // A full disk or a closed pipe must not end the process, and the error cannot be reported anywhere else.
         let _ = self.out.write_all(&line);
         Ok(event.len())
     }
@@ -106,7 +106,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What is written of `log`, by the text format without colours.
+    /// The output of `log` in text format without colours.
     fn logged(log: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let out = buffer.clone();

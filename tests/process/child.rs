@@ -1,4 +1,4 @@
-//! The binary as a child process.
+//! Runs the binary as a child process.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Within this time every condition is expected; a machine under load takes long.
+/// Deadline of every condition, long enough for a machine under load.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running `flagstream`, killed when it is dropped.
 pub struct Flagstream {
     pub child: Child,
-    /// Of its HTTP listener; 0 if the test knows it.
+    /// Port of its HTTP listener; 0 if the test does not need it.
     pub port: u16,
 }
 
@@ -21,14 +21,14 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The binary without the variables of this process, which a setting among them would change.
+/// A command for the binary without the environment variables of this process, which could contain settings.
 pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flagstream"));
     clean(&mut command, folder);
     command
 }
 
-/// A shell that runs `script`, in which `"$@"` is the binary with what `arguments` adds.
+/// A command for a shell that runs `script`, in which `"$@"` is the binary with its arguments.
 pub fn shell(folder: &Path, script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_flagstream")]);
@@ -46,7 +46,7 @@ fn clean(command: &mut Command, folder: &Path) {
 }
 
 impl Flagstream {
-    /// Starts `command`, which is to serve HTTP on a port of its own.
+    /// Starts `command`, which serves HTTP on a free port.
     pub fn start(command: &mut Command) -> Self {
         let port = free_port();
         Self::running(command.env("FLAGSTREAM_HTTP__LISTEN", format!("127.0.0.1:{port}")), port)
@@ -57,12 +57,12 @@ impl Flagstream {
         Self { child: command.spawn().unwrap(), port }
     }
 
-    /// `flagstream dev` that prints nothing, in `folder`.
+    /// Starts `flagstream dev` without output.
     pub fn dev(command: &mut Command) -> Self {
         Self::start(command.args(["dev", "--quiet", "--rate", "0"]))
     }
 
-    /// The status that a GET of `path` is answered with.
+    /// Sends a GET request for `path` and returns the status.
     pub fn get(&self, path: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -72,7 +72,7 @@ impl Flagstream {
         Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
     }
 
-    /// Waits until `path` is answered with 200. The process must not end meanwhile.
+    /// Waits until `path` returns 200. Fails if the process ends before.
     pub fn wait_for(&mut self, path: &str) {
         let deadline = Instant::now() + DEADLINE;
         while self.get(path).ok().as_deref() != Some("200") {
@@ -84,7 +84,7 @@ impl Flagstream {
 
     pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: the child was not waited for yet, so that the id is its own.
+        // SAFETY: the child was not waited for yet, so the id still belongs to it.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
@@ -100,7 +100,7 @@ impl Flagstream {
         }
     }
 
-    /// Sends SIGTERM; the process must end in order.
+    /// Sends SIGTERM and expects an orderly exit.
     pub fn stop(mut self) {
         self.signal(libc::SIGTERM);
         assert_eq!(self.ended().code(), Some(0));

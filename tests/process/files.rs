@@ -1,4 +1,4 @@
-//! What the process leaves on disk, and who may read it.
+//! Tests of the files that the process creates, and of their permissions.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::child::{Flagstream, shell};
 
-/// Everything below `folder`.
+/// All files and folders below `folder`.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -20,7 +20,7 @@ fn files_are_for_their_owner_only_whatever_the_umask() {
         let folder = tempfile::tempdir().unwrap();
         let mut service = Flagstream::dev(&mut shell(folder.path(), &format!(r#"umask {umask}; exec "$@""#)));
         service.wait_for("/health/ready");
-        // While it runs, with the files that SQLite keeps beside its own.
+        // Checked while it runs, when SQLite's additional files exist too.
         let files = below(folder.path());
         let has = |text: &str| files.iter().any(|path| path.display().to_string().contains(text));
         assert!(

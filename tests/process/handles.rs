@@ -1,4 +1,4 @@
-//! Few file handles.
+//! Tests with few file descriptors.
 
 use std::net::TcpStream;
 
@@ -9,7 +9,7 @@ fn more_connections_than_handles_end_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Flagstream::dev(&mut shell(folder.path(), r#"ulimit -n 256; exec "$@""#));
     service.wait_for("/health/ready");
-    // Beside the handles that it has in use they are more than 256, and fewer than also fit into the system's queue.
+    // Together with the descriptors in use these exceed 256, but the excess still fits into the system's accept queue.
     let connect = |_| TcpStream::connect(("127.0.0.1", service.port)).unwrap();
     let connections: Vec<_> = (0..150).map(connect).collect();
     drop(connections);

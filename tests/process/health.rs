@@ -1,4 +1,4 @@
-//! `flagstream health`, as a container's health check calls it.
+//! Tests of `flagstream health`, as a container's health check calls it.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::child::{DEADLINE, Flagstream, command, free_port};
 
-/// `flagstream health` with the settings of the service.
+/// Runs `flagstream health` with the settings of the service.
 fn health(folder: &Path, settings: &[(&str, String)], arguments: &[&str]) -> Output {
     let mut command = command(folder);
     command.arg("health").args(arguments).stdout(std::process::Stdio::piped());
     command.envs(settings.iter().map(|(name, value)| (name, value))).output().unwrap()
 }
 
-/// Asks until the answer is a good one.
+/// Waits until the health check reports ready.
 fn wait_until_ready(folder: &Path, settings: &[(&str, String)]) {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -94,7 +94,7 @@ fn a_service_that_is_not_ready_or_not_there_is_exit_code_1() {
     while health(folder.path(), &settings, &[]).status.code() != Some(0) {
         assert!(Instant::now() < deadline, "it does not live");
     }
-    // It lives, and without flags and Kafka it is not ready.
+    // The process is alive, but not ready without flags and Kafka.
     let waiting = health(folder.path(), &settings, &["--ready"]);
     let text = String::from_utf8(waiting.stdout).unwrap();
     assert_eq!(waiting.status.code(), Some(1));

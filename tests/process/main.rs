@@ -1,4 +1,4 @@
-//! The process and its surroundings, by the binary alone: signals, standard streams, file modes. Needs no services.
+//! Tests of the process through its binary: signals, standard streams, file modes. They need no other services.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 

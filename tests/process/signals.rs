@@ -1,11 +1,11 @@
-//! Signals at any time of a process's life.
+//! Tests of signals at any time of the process's life.
 
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::child::{Flagstream, command, shell};
 
-/// A start that waits for a schema registry which accepts connections and never answers.
+/// Starts a service that waits for a schema registry which accepts connections and never answers.
 fn waiting_for_a_registry(folder: &std::path::Path) -> (Flagstream, TcpListener) {
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", registry.local_addr().unwrap());
@@ -24,7 +24,7 @@ fn a_signal_during_the_start_ends_the_process_at_once() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let folder = tempfile::tempdir().unwrap();
         let (mut service, registry) = waiting_for_a_registry(folder.path());
-        // Open until the end of the process: its question is never answered.
+        // The connection stays open until the process ends, and its request is never answered.
         let _question = registry.accept().unwrap();
         service.signal(signal);
         let status = service.ended();
@@ -49,7 +49,7 @@ fn a_signal_that_is_sent_twice_at_once_is_one_request() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Flagstream::dev(&mut command(folder.path()));
     service.wait_for("/health/ready");
-    // Each of them must be seen: one that is pending already is not sent again.
+    // Different signals, because a signal that is already pending is not delivered twice.
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         service.signal(signal);
     }

@@ -1,4 +1,4 @@
-//! Standard streams that cannot be written.
+//! Tests with standard streams that cannot be written.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -9,14 +9,14 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A pipe that nobody reads any more.
+/// A pipe whose reader is closed.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// `run` without any service: it starts, and has much to log.
+/// Starts `run` without any service, which logs many lines.
 fn run(command: &mut Command) -> Flagstream {
     Flagstream::start(command.arg("run").env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1"))
 }
@@ -30,7 +30,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
             let mut command = command(folder.path());
             let mut service = start(command.env("FLAGSTREAM_LOG", "debug").stderr(stderr));
             service.wait_for("/health/live");
-            // What it logs at its end cannot be written either.
+            // The log lines of the shutdown cannot be written either.
             service.stop();
         }
     }

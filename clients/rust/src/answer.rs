@@ -1,4 +1,4 @@
-//! What is said of a flag, as OpenFeature has it.
+//! Converts the result of a flag to OpenFeature's types.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use open_feature::{
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What the service, or its core, says of one flag.
+/// The result of one flag, as returned by the service or its evaluation core.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Said {
     pub value: Value,
@@ -22,16 +22,16 @@ pub(crate) struct Said {
     pub flag_version: Option<u64>,
 }
 
-/// A type that can be asked for.
+/// A type that can be requested.
 pub(crate) trait Asked: Sized + Send {
-    /// As the service calls it.
+    /// The service's name of the type.
     const VALUE_TYPE: &'static str;
-    /// `None`: it is of another type.
+    /// Converts a JSON value; `None` if it has another type.
     fn of(value: Value) -> Option<Self>;
 }
 
 impl Said {
-    /// The answer for the type that was asked for; an error where there is no value of it.
+    /// The result as the requested type. An error if there is no value of that type.
     pub(crate) fn details<T: Asked>(self) -> EvaluationResult<ResolutionDetails<T>> {
         if let Some(code) = self.error_code {
             return Err(EvaluationError { code: code_of(&code), message: self.error_message });
@@ -57,7 +57,7 @@ impl Said {
     }
 }
 
-/// An error without a code of OpenFeature's own.
+/// An error that has no specific code in OpenFeature.
 pub(crate) fn general(message: String) -> EvaluationError {
     EvaluationError { code: code_of("GENERAL"), message: Some(message) }
 }
@@ -133,7 +133,7 @@ impl Asked for StructValue {
     }
 }
 
-/// OpenFeature for Rust has no null: a member that is null is left out.
+/// Converts a JSON object. OpenFeature for Rust has no null, so members that are null are left out.
 fn structure(members: serde_json::Map<String, Value>) -> Option<StructValue> {
     let members = members.into_iter().filter(|(_, value)| !value.is_null());
     let fields: Option<HashMap<_, _>> = members.map(|(name, value)| Some((name, given(value)?))).collect();
@@ -142,7 +142,7 @@ fn structure(members: serde_json::Map<String, Value>) -> Option<StructValue> {
 
 fn given(value: Value) -> Option<Given> {
     match value {
-        // Left out of a list it would move what comes after it.
+        // A null in a list cannot be left out, because that would shift the following items.
         Value::Null => None,
         Value::Bool(value) => Some(Given::Bool(value)),
         Value::Number(number) => {

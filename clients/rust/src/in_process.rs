@@ -1,4 +1,4 @@
-//! Evaluation in this process: the flags are read from Kafka, and answered from memory.
+//! The provider that evaluates flags in this process, from flags that are read from Kafka into memory.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -18,12 +18,13 @@ use crate::question::body;
 
 pub use flagstream::embed::StartError;
 
-/// How long `initialize` waits for the flags. Registering a provider holds up all evaluations for as long.
+/// How long `initialize` waits for the flags. Registering a provider blocks all evaluations for that time.
 const READY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Evaluates in this process. Clones share the flags; the last one ends the reading.
+/// An OpenFeature provider that evaluates in this process. Clones share the flags; dropping the last one stops reading.
 ///
-/// It is not ready until all flags were read, then stale while Kafka is away: the flags stay as they were.
+/// Its status is `NotReady` until all flags were read, and `STALE` while Kafka is unreachable, with the last known
+/// flags.
 #[derive(Debug, Clone)]
 pub struct InProcessProvider {
     flags: Arc<Embedded>,
@@ -31,10 +32,10 @@ pub struct InProcessProvider {
 }
 
 impl InProcessProvider {
-    /// Starts to read the flags. Settings have the service's names, so that they can be those of the environment:
-    /// `std::env::vars_os()`. `KAFKA_BOOTSTRAP_SERVERS`, `FLAGSTREAM_KAFKA__CLIENT__…`, `FLAGSTREAM_TOPICS__DEFINITIONS`
-    /// and `…__OVERRIDES`, `UNLEASH_ENVIRONMENT` and `UNLEASH_APP_NAME` count; so does `FLAGSTREAM_STATE_DIR`, a folder
-    /// of this process alone, from whose copy it starts when Kafka is away.
+    /// Starts reading the flags. Settings have the names of the service's environment variables, so
+    /// `std::env::vars_os()` can be passed. These are used: `KAFKA_BOOTSTRAP_SERVERS`, `FLAGSTREAM_KAFKA__CLIENT__…`,
+    /// `FLAGSTREAM_TOPICS__DEFINITIONS` and `…__OVERRIDES`, `UNLEASH_ENVIRONMENT`, `UNLEASH_APP_NAME`, and
+    /// `FLAGSTREAM_STATE_DIR`, a folder of this process alone, whose snapshot allows a start without Kafka.
     pub fn start<N: Into<OsString>, V: Into<OsString>>(
         settings: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, StartError> {
@@ -43,15 +44,15 @@ impl InProcessProvider {
         Ok(Self { flags: Arc::new(Embedded::start(settings)?), metadata })
     }
 
-    /// `false` if it took longer.
+    /// Waits until the flags are ready. `false` after `at_most`.
     pub async fn wait_until_ready(&self, at_most: Duration) -> bool {
         self.flags.wait_until_ready(Instant::now() + at_most).await
     }
 
-    /// Ends the reading, and waits for that. What was read is still answered from.
+    /// Stops reading and waits for its end. The flags that were read remain available.
     pub async fn close(&self) {
         let flags = Arc::clone(&self.flags);
-        // It fails only if the runtime ends, and that ends the reading too.
+        // Fails only if the runtime shuts down, which also stops reading.
         let _ = tokio::task::spawn_blocking(move || flags.stop()).await;
     }
 

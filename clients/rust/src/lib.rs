@@ -1,15 +1,16 @@
-//! OpenFeature for flagstream, two ways:
+//! OpenFeature providers for flagstream:
 //!
-//! | provider | asks | each evaluation is | feature |
+//! | provider | evaluates | each evaluation is | feature |
 //! |---|---|---|---|
-//! | [`HttpProvider`] | a flagstream, over HTTP | an event, and a row of the audit trail | `http` (default) |
-//! | `InProcessProvider` | its own memory, which follows the flags in Kafka | known to this process alone | `in-process` |
+//! | [`HttpProvider`] | in a flagstream service, over HTTP | an event, and a row of the audit trail | `http` (default) |
+//! | `InProcessProvider` | in memory, with flags that follow Kafka | not recorded anywhere | `in-process` |
 //!
-//! Both answer the same. Whatever is asked for has a type, so the service's rules for types hold: a variant's payload
-//! `"5"` is an integer where one is asked for. OpenFeature for Rust takes no default: it stays with the caller, as in
-//! `client.get_bool_value("f", None, None).await.unwrap_or(false)`. So where there is no value the result is an error,
-//! also where that is no failure: then its code is `General("DEFAULT")` (nothing applies to this context) or
-//! `General("DISABLED")` (somebody killed the flag), the reason that a default has elsewhere.
+//! Both give the same results. Every evaluation requests a type, so the service's rules for types apply: a variant's
+//! payload `"5"` is an integer if an integer is requested. OpenFeature for Rust passes no default to the provider; it
+//! stays in the application, as in `client.get_bool_value("f", None, None).await.unwrap_or(false)`. Without a value the
+//! result is therefore an error, even if nothing failed: its code is then `General("DEFAULT")` (no rule applies to this
+//! context) or `General("DISABLED")` (the flag is disabled by a kill switch), which other languages report as the
+//! reason of a default value.
 
 mod answer;
 #[cfg(feature = "http")]

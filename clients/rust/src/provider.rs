@@ -1,11 +1,11 @@
-//! What both providers have in common: one question, for any of five types.
+//! The common part of both providers: one generic evaluation for OpenFeature's five value types.
 
 use open_feature::provider::ResolutionDetails;
 use open_feature::{EvaluationContext, EvaluationResult};
 
 use crate::answer::Asked;
 
-/// Answers for any type.
+/// Evaluates a flag as any supported type.
 pub(crate) trait Resolve {
     fn resolve<T: Asked>(
         &self,
@@ -14,7 +14,7 @@ pub(crate) trait Resolve {
     ) -> impl Future<Output = EvaluationResult<ResolutionDetails<T>>> + Send;
 }
 
-/// Makes a [`Resolve`] a `FeatureProvider`, whose other methods stand in the braces.
+/// Implements `FeatureProvider` for a [`Resolve`] type. The braces contain the other methods of the trait.
 macro_rules! feature_provider {
     ($provider:ty { $($others:tt)* }) => {
         $crate::provider::feature_provider! { $provider { $($others)* }

@@ -1,4 +1,4 @@
-//! A question as the service takes it: the body of a call, the same for both providers.
+//! The request body of an evaluation, which is the same for both providers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Number, Value};
 use time::format_description::well_known::Rfc3339;
 
-/// Deeper structures are refused, by the service too.
+/// Maximum depth of structures. The service rejects deeper ones too.
 const MAX_DEPTH_LEVELS: usize = 32;
 
 #[derive(Debug, Serialize)]
@@ -25,7 +25,7 @@ struct Question<'q> {
     environment: Option<&'q str>,
 }
 
-/// The body of a question. The same question has the same body.
+/// The body of an evaluation request. Equal requests have equal bodies, so that they can be cache keys.
 pub(crate) fn body(
     flag: &str,
     value_type: &'static str,
@@ -44,7 +44,7 @@ pub(crate) fn body(
     serde_json::to_string(&question).map_err(|error| invalid(error.to_string()))
 }
 
-/// `None`: JSON has no such value.
+/// Converts a context field to JSON; `None` if JSON cannot represent it.
 fn json(field: &Field) -> Option<Value> {
     match field {
         Field::Bool(value) => Some(Value::from(*value)),
@@ -63,7 +63,7 @@ fn json(field: &Field) -> Option<Value> {
 
 fn structure(given: &StructValue, depth: usize) -> Option<Value> {
     let members = given.fields.iter().map(|(name, value)| Some((name.clone(), member(value, depth)?)));
-    // Sorted first, in case the map keeps the order in which it is filled.
+    // Sorted, in case the JSON map preserves the insertion order.
     let members: BTreeMap<String, Value> = members.collect::<Option<_>>()?;
     Some(Value::Object(members.into_iter().collect()))
 }

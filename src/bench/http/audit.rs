@@ -1,4 +1,4 @@
-//! The audit trail beside the server: a sink of this process, into a database of the run's own.
+//! The audit trail of the benchmark: a sink in this process, with a database of its own.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::bench::sink::postgres::Own;
 use crate::bench::sink::{Running, start};
 use crate::config::Secret;
 
-/// For the sink to write what one stretch of load has left.
+/// Timeout for the sink to write the events of one measurement.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A sink at work.
+/// A running sink.
 pub(super) struct Audit {
     own: Own,
     running: Running,
@@ -25,7 +25,7 @@ impl Audit {
         Ok(Self { own, running })
     }
 
-    /// Waits until there are as many rows; how many there are.
+    /// Waits until there are at least `rows` rows, and returns their number.
     pub(super) async fn wait_for(&self, rows: u64) -> anyhow::Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         while self.running.written() < rows {

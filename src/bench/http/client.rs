@@ -1,4 +1,4 @@
-//! The load of `bench http`: plain HTTP/1.1 over kept connections, as cheap as a client can be.
+//! The load generator of `bench http`: plain HTTP/1.1 over persistent connections, with minimal client overhead.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::bench::load::{Asker, ENVIRONMENT, asker, flag_name};
 use super::Arm;
 use super::process::EDGE_TOKEN;
 
-/// Different calls of each connection.
+/// Number of different calls per connection.
 const CALLS: u64 = 512;
 const LARGEST_HEAD_BYTES: usize = 4 << 10;
 
-/// One stretch of load.
+/// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Load<'a> {
     pub address: &'a str,
@@ -24,7 +24,7 @@ pub struct Load<'a> {
     pub flags: usize,
     pub connections: usize,
     pub time: Duration,
-    /// Calls per second of all connections together; `None`: as many as are answered.
+    /// Calls per second of all connections together; `None` means as fast as possible.
     pub rate: Option<f64>,
 }
 
@@ -33,7 +33,7 @@ pub struct Measured {
     pub answers: u64,
     pub answer_bytes: usize,
     pub seconds: f64,
-    /// Microseconds, from when a call was due.
+    /// Latencies in microseconds, measured from the time at which a call was due.
     pub latencies: Histogram<u64>,
 }
 
@@ -58,7 +58,7 @@ impl Load<'_> {
         Ok(all)
     }
 
-    /// A whole call as it is sent.
+    /// The complete bytes of one call.
     fn call(&self, number: u64) -> Vec<u8> {
         let (path, body) = (path(self.arm, number, self.flags), body(self.arm, number, self.flags));
         let token = match self.arm {
@@ -86,7 +86,7 @@ pub fn path(arm: Arm, number: u64, flags: usize) -> String {
     }
 }
 
-/// The body of call `number`. A fixed answer is asked for with the same body as a real one.
+/// The body of call `number`. A fixed answer is requested with the same body as a real one.
 pub fn body(arm: Arm, number: u64, flags: usize) -> String {
     let Asker { flag, user, session, region, tier, app_version } = asker(number, flags);
     let properties = format!(
@@ -108,7 +108,7 @@ pub fn body(arm: Arm, number: u64, flags: usize) -> String {
     }
 }
 
-/// One connection, one call after the other.
+/// Makes one call after the other on one connection.
 async fn connect(
     address: String,
     calls: Vec<Vec<u8>>,
@@ -140,7 +140,7 @@ async fn connect(
     Ok(measured)
 }
 
-/// Reads one answer; the length of its body.
+/// Reads one response and returns the length of its body.
 async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<usize> {
     let (mut filled, mut whole) = (0, None);
     loop {
@@ -149,7 +149,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<usi
         {
             return Ok(length);
         }
-        // Bodies larger than the buffer are counted, not kept.
+        // Bodies larger than the buffer are counted, not stored.
         let from = if whole.is_some() { LARGEST_HEAD_BYTES } else { filled };
         let room = buffer.get_mut(from..).context("the head of an answer is too large")?;
         let read = stream.read(room).await?;
@@ -163,7 +163,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> anyhow::Result<usi
     }
 }
 
-/// The lengths of head and body, once the head is there.
+/// The lengths of head and body; `None` until the head is complete.
 fn head(text: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);

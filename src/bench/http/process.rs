@@ -1,4 +1,4 @@
-//! A server as a child process, so that its CPU time, with everything it does to publish, is its own.
+//! A server as a child process, so that its CPU time, including publishing, can be measured separately.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::bench::setup::Bench;
 
 use super::HttpArgs;
 
-/// A token of the form that Edge expects, for any project in the benchmark's environment.
+/// A token in the format that Edge expects, for any project in the benchmark's environment.
 pub(super) const EDGE_TOKEN: &str = "*:production.benchmark";
-/// For a server to listen, and for Kafka to have all events.
+/// Timeout for a server to listen, and for all events to be published.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) child: Child,
@@ -26,7 +26,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The server of this benchmark, with its events in the run's topics.
+    /// Starts the server of this benchmark, which writes its events to the run's topics.
     pub(super) async fn own(
         args: &HttpArgs,
         bench: &Bench,
@@ -50,7 +50,7 @@ impl Process {
         Ok(Self { child, address: address.context("the server ended before it listened")? })
     }
 
-    /// Unleash Edge in offline mode, with the same flags.
+    /// Starts Unleash Edge in offline mode with the same flags.
     pub(super) async fn edge(
         program: &std::path::Path,
         flags: usize,
@@ -77,19 +77,19 @@ impl Process {
         Ok(Self { child, address })
     }
 
-    /// User and system time so far.
+    /// User and system CPU time since the start.
     pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let pid = self.child.id().context("the server has ended")?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // After the name, which may hold anything.
+        // The fields after the process name, which may contain any character.
         let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split(' ').collect();
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-        // SAFETY: a question with a number as its answer.
+        // SAFETY: `sysconf` only returns a number.
         let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
         Ok((ticks(12).context("utime")? + ticks(13).context("stime")?) / per_second)
     }
 
-    /// The most memory it had at once, in bytes.
+    /// Peak memory in bytes.
     pub(super) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
         let pid = self.child.id().context("the server has ended")?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -97,7 +97,7 @@ impl Process {
         Ok(peak.and_then(|peak| peak.trim().parse::<u64>().ok()).context("VmHWM")? << 10)
     }
 
-    /// Waits until Kafka has an event for every evaluation; how many of how many.
+    /// Waits until every evaluation has an event in Kafka. Returns the numbers of events and of evaluations.
     pub(super) async fn wait_until_published(&self) -> anyhow::Result<(u64, u64)> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,4 +1,4 @@
-//! The server of `bench http`: the routes and the publisher of the service, with flags made up on the spot.
+//! The server of `bench http`: the routes and the event outbox of the service, with synthetic flags.
 
 use std::sync::Arc;
 
@@ -29,14 +29,14 @@ use crate::store::Store;
 use super::client::body;
 use super::{Arm, client};
 
-/// What the child process is told.
+/// The arguments of the child process.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServerArgs {
     #[arg(long)]
     pub flags: usize,
 }
 
-/// Serves until it is killed; prints its address first.
+/// Prints the server's address, and serves until the process is killed.
 pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (config, metrics, store) = (Arc::new(config), Metrics::new(), Arc::new(Store::default()));
     store.replace(load::snapshot_of(args.flags, load::targeted)?);
@@ -75,7 +75,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Routes that answer with what the real ones answered once: as any route of the service, and as bare as can be.
+/// Routes that return the recorded response of a real route: once as a route of the service, and once as bare handlers.
 async fn fixed(router: &Router, surface: &Surface, api: Arc<Api>, flags: usize) -> anyhow::Result<Router> {
     let (mut routes, mut bare) = (Router::new(), Router::new());
     for (real, arm, bare_arm) in

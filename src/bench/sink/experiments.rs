@@ -1,4 +1,4 @@
-//! The sink beside experiments: some flags are in one each, and conversions come.
+//! The sink with experiments: some flags have one each, and conversions arrive at a steady rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,12 @@ use super::Own;
 pub const CONVERSIONS_PER_SECOND: u64 = 1_000;
 const TICK: Duration = Duration::from_millis(5);
 
-/// How many of the flags with variants are in an experiment.
+/// The number of flags with variants that have an experiment.
 pub const ARMS: [(&str, usize); 2] =
     [("sink, one flag in experiment", 1), ("sink, every third flag", usize::MAX)];
 
 impl Own {
-    /// Experiments on the first `count` of the flags that have variants, begun before any of the events.
+    /// Creates experiments for the first `count` flags with variants, started before the first event.
     pub(super) async fn begin_experiments(&self, flags: usize, count: usize) -> anyhow::Result<()> {
         sqlx::raw_sql("TRUNCATE experiments, experiment_exposures, experiment_conversions")
             .execute(&self.database.pool)
@@ -61,7 +61,7 @@ impl Own {
     }
 }
 
-/// Conversions at a steady rate, until it is dropped.
+/// Sends conversions at a steady rate until it is dropped.
 pub struct Converting {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,

@@ -1,4 +1,4 @@
-//! How far rows are behind at half of what can be done.
+//! Measures the lag of rows at half of the maximum rate.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use super::super::setup::{Arm, Bench, From, Loop};
 use super::postgres::Own;
 use super::{Running, SinkArgs, event, start};
 
-/// How long the load lasts.
+/// Duration of the load, in seconds.
 const SECONDS: u64 = 10;
-/// Between two looks; how exact the lag is.
+/// Sampling interval, which determines the precision of the lag.
 const STEP: Duration = Duration::from_millis(5);
-/// How long the last row may take.
+/// Timeout for the last row.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// From an evaluation, or a request, to its committed row.
+/// Time from an evaluation, or a request, to its committed row.
 #[derive(Debug, serde::Serialize)]
 pub struct Lag {
     pub rows_per_second: u64,
@@ -26,26 +26,26 @@ pub struct Lag {
     pub p99_ms: f64,
 }
 
-/// The whole way from requests to rows.
+/// Results of the whole path from requests to rows.
 #[derive(Debug, serde::Serialize)]
 pub struct Pipeline {
-    /// Of a backlog.
+    /// Throughput of a backlog.
     pub rows_per_second: f64,
-    /// At half of that.
+    /// Lag at half of that rate.
     pub lag: Lag,
 }
 
-/// Events at a steady rate.
+/// Measures the lag with events at a steady rate.
 pub(super) fn of_events(bench: &Bench, own: &Own, args: &SinkArgs, rate: u64) -> anyhow::Result<Lag> {
     let running = start(bench, own, "lag")?;
-    // It is at work before the clock starts: the events of the other arms are rows first.
+    // Waits until the sink has written the events of the other arms.
     wait(&running, args.rows)?;
     let lag = at_rate(&running, rate, |began| produce(bench, args, rate, began));
     running.stop();
     lag
 }
 
-/// Requests: first all at once, then at half the rate at which those became rows.
+/// Measures requests: first a backlog, then half of the backlog's rate.
 pub(super) fn of_requests(bench: &mut Bench, own: &Own, args: &SinkArgs) -> anyhow::Result<Pipeline> {
     let requests = args.rows / 2;
     let running = start(bench, own, "requests")?;
@@ -67,8 +67,8 @@ pub(super) fn of_requests(bench: &mut Bench, own: &Own, args: &SinkArgs) -> anyh
     Ok(Pipeline { rows_per_second: rate.round(), lag: lag? })
 }
 
-/// Lets `produce` work at a steady rate and looks how many rows there are: the row that is there now was due when its
-/// turn was.
+/// Runs `produce` at a steady rate and samples the number of rows. The lag is the time since the row that is next was
+/// due.
 fn at_rate(
     running: &Running,
     rate: u64,
@@ -122,7 +122,7 @@ fn produce(bench: &Bench, args: &SinkArgs, rate: u64, began: Instant) -> anyhow:
     Ok(())
 }
 
-/// Does something at a steady rate.
+/// Calls `one` at a steady rate.
 fn paced(rate: u64, began: Instant, mut one: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let (mut number, total) = (0, rate * SECONDS);
     while number < total {

@@ -1,4 +1,4 @@
-//! A database of the run's own, and the raw arm.
+//! A separate database for the run, and the arm with plain COPY.
 
 use std::time::Instant;
 
@@ -19,19 +19,20 @@ pub(super) const BY_FLAG: &str = "CREATE INDEX feature_flag_evaluations_flag
 pub(super) const BY_USER: &str = "CREATE INDEX feature_flag_evaluations_user
     ON feature_flag_evaluations (hashtextextended(user_id, 0), evaluated_at) WHERE user_id IS NOT NULL";
 
-/// Dropped at the end of the run.
+/// A database that is dropped at the end of the run.
 #[derive(Debug)]
 pub(in crate::bench) struct Own {
     pub(in crate::bench) url: String,
     pub(in crate::bench) database: PostgresDatabase,
     server: PostgresDatabase,
     name: String,
-    /// Of the process that has all others of this Postgres as its children, if that is on this machine.
+    /// Process id of the Postgres main process, the parent of all its other processes. `None` if it runs on another
+    /// machine.
     postmaster: Option<i32>,
 }
 
 impl Own {
-    /// Makes a database beside the one that `server` names, with the tables in it.
+    /// Creates a database with all tables on the same server as `server`.
     pub(in crate::bench) async fn create(server: &Secret) -> anyhow::Result<Self> {
         let name = format!("flagstream_bench_{}", uuid::Uuid::now_v7().simple());
         let (base, rest) =
@@ -49,7 +50,7 @@ impl Own {
         Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
     }
 
-    /// Records the definitions of so many flags.
+    /// Records the definitions of `flags` flags.
     pub(in crate::bench) async fn define(&self, flags: usize) -> anyhow::Result<()> {
         let record = "INSERT INTO feature_flag_versions (environment, name, version, definition, in_force_at)
             VALUES ($1, $2, $3, $4::jsonb, now() - interval '1 day')";
@@ -61,7 +62,7 @@ impl Own {
         Ok(())
     }
 
-    /// As it was made.
+    /// Empties the tables.
     pub(super) async fn empty(&self) -> anyhow::Result<()> {
         let mut connection = self.database.connect().await?;
         let empty =
@@ -70,7 +71,7 @@ impl Own {
         Ok(connection.close().await?)
     }
 
-    /// Gives the empty table these indexes and no others.
+    /// Replaces the indexes of the empty table by these.
     pub(super) async fn index(&self, indexes: &[&str]) -> anyhow::Result<()> {
         let drop = "ALTER TABLE feature_flag_evaluations DROP CONSTRAINT IF EXISTS feature_flag_evaluations_pkey;
             DROP INDEX IF EXISTS feature_flag_evaluations_flag; DROP INDEX IF EXISTS feature_flag_evaluations_user";
@@ -89,20 +90,20 @@ impl Own {
         Ok(())
     }
 
-    /// What all processes of this Postgres have used so far.
+    /// CPU time of all processes of this Postgres so far, in seconds.
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
         let postmaster = self.postmaster?;
         let processes = std::fs::read_dir("/proc").ok()?;
         let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let children = pids.filter_map(stat).filter(|stat| stat.parent == postmaster);
-        // The dead ones are counted by their parent.
+        // The time of ended processes is included in their parent's.
         let ticks = children.map(|stat| stat.own_ticks).sum::<f64>() + stat(postmaster)?.waited_ticks;
         let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
         Some(ticks / per_second as f64)
     }
 }
 
-/// Writes the rows as fast as one connection can: a transaction per chunk.
+/// Writes the rows as fast as one connection can, with a transaction per chunk.
 pub(in crate::bench) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
     let mut connection = own.database.connect().await?;
     let (started, cpu) = (Instant::now(), own.cpu_seconds());
@@ -136,10 +137,10 @@ struct Stat {
     waited_ticks: f64,
 }
 
-/// Of `/proc/PID/stat`.
+/// The fields of `/proc/PID/stat`.
 fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The process name in parentheses may contain any character.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some(Stat {

@@ -1,4 +1,4 @@
-//! How long the questions of history and analytics take on a table of some size.
+//! Duration of history and analytics queries on a table of a given size.
 
 use std::time::Instant;
 
@@ -7,16 +7,16 @@ use sqlx::{AssertSqlSafe, PgPool};
 use super::super::load;
 use super::postgres::Own;
 
-/// How often each is asked.
+/// Number of executions of each query.
 const TIMES: u64 = 200;
 
-/// One question, with how long its answers took.
+/// A query with the latency quantiles of its executions.
 #[derive(Debug, serde::Serialize)]
 pub struct Question {
     pub question: &'static str,
     pub p50_ms: f64,
     pub p99_ms: f64,
-    /// How Postgres finds the answer.
+    /// The query plan of Postgres.
     pub plan: Vec<String>,
 }
 
@@ -35,12 +35,12 @@ const BY_TIME: &str = "SELECT id, flag_name, user_id, result, variant FROM featu
     WHERE evaluated_at >= (SELECT max(evaluated_at) FROM feature_flag_evaluations) - $1 * interval '1 millisecond'
     ORDER BY evaluated_at LIMIT 100";
 
-/// Fills the table up to `rows`, back in time over a day, and asks.
+/// Fills the table to `rows`, going back in time over a day, and runs the queries.
 pub(super) async fn ask(own: &Own, rows: u64) -> anyhow::Result<(i64, Vec<Question>)> {
     let pool = &own.database.pool;
     let mut there = count(pool).await?;
     while there < i64::try_from(rows)? {
-        // Copies of what is there, earlier and of other users.
+        // Copies of existing rows, with earlier times and other users.
         let fill = "INSERT INTO feature_flag_evaluations (flag_name, user_id, context, result, variant, evaluated_value,
                 environment, evaluated_at, evaluation_reason, event_id, enabled)
             SELECT flag_name, user_id || '-' || $2, context, result, variant, evaluated_value, environment,

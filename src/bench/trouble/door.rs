@@ -1,4 +1,4 @@
-//! A way to Redis that is disturbed.
+//! A TCP proxy for Redis that disturbs connections.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// How late answers come through a slow one.
+/// Delay of each answer through a slow proxy.
 const LATE: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// How connections fare.
+/// The disturbance of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// They end at once.
+    /// Connections are closed immediately.
     Shut,
     Slow,
-    /// Answers are something else.
+    /// Answers are replaced by invalid bytes.
     Garbled,
 }
 
-/// Closed when it goes.
+/// The running proxy. It stops when dropped.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) url: String,
@@ -29,7 +29,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// To the server of `url`.
+    /// Starts a proxy to the server of `url`.
     pub(super) async fn open(url: &str, way: Way) -> anyhow::Result<Self> {
         let address = url.strip_prefix("redis://").context("REDIS_URL: expected redis://HOST:PORT/…")?;
         let (upstream, database) = address.split_once('/').unwrap_or((address, ""));

@@ -1,4 +1,4 @@
-//! How long Redis keeps others waiting.
+//! Measures how long Redis blocks other clients.
 
 use std::time::{Duration, Instant};
 
@@ -12,27 +12,27 @@ use crate::shutdown::Shutdown;
 
 use super::{Bench, PATIENCE};
 
-/// Commands that took longer are counted (microseconds).
+/// Threshold in microseconds above which commands are counted as slow.
 const SLOW_MICROS: i64 = 1_000;
-/// Most slow commands that Redis remembers.
+/// Maximum number of slow commands that Redis records.
 const SLOW_COUNT_MAX: usize = 10_000;
 
-/// What others saw, and what Redis saw itself.
+/// Blocking as seen by another client and by Redis itself.
 #[derive(Debug, serde::Serialize)]
 pub struct Blocking {
-    /// Values written meanwhile.
+    /// Number of values written during the measurement.
     pub values: usize,
-    /// Of a PING every millisecond on a connection of its own.
+    /// Latency of a PING sent every millisecond on a separate connection.
     pub ping_p99_ms: f64,
     pub longest_ping_ms: f64,
-    /// Commands that took longer than a millisecond by the clock (`SLOWLOG`), and the longest.
+    /// Number of commands that took longer than a millisecond (`SLOWLOG`), and the duration of the longest.
     pub slow_commands: usize,
     pub longest_command_ms: f64,
-    /// `LATENCY LATEST` from 1 ms: event and longest milliseconds.
+    /// `LATENCY LATEST` with a threshold of 1 ms: event and longest milliseconds.
     pub latency_events: Vec<(String, i64)>,
 }
 
-/// A look at Redis, from now on.
+/// A running measurement.
 pub(super) struct Watch {
     connection: MultiplexedConnection,
     stop: Shutdown,
@@ -95,7 +95,7 @@ fn command(words: &[&str]) -> Cmd {
     command
 }
 
-/// Microseconds of a PING every millisecond, on a connection of its own.
+/// Latencies in microseconds of a PING every millisecond on a separate connection.
 async fn ping(url: Secret, stop: Shutdown) -> anyhow::Result<hdrhistogram::Histogram<u64>> {
     let client = redis::Client::open(url.expose())?;
     let patience = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));

@@ -1,4 +1,4 @@
-//! One flag is changed among many keys.
+//! Measures the change of one flag with many keys.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,26 +18,26 @@ use crate::warm::{Read, Reader, Subject};
 use super::blocking::{Blocking, Watch};
 use super::{Bench, FETCH_RECORDS, PATIENCE, event_for};
 
-/// How often a value is asked for until a change is seen.
+/// Interval of the reads until a change is visible.
 const LOOK_INTERVAL: Duration = Duration::from_micros(50);
 const VERSION: u64 = 1_768_480_000_000;
-/// Of the load that the sweep is compared with: as long as a value, and for so long.
+/// Size of a value in the control load, similar to a real one.
 const VALUE_BYTES: usize = 190;
 const CONTROL_TIME: Duration = Duration::from_secs(4);
 
-/// What was measured.
+/// The results of the measurement.
 #[derive(Debug, serde::Serialize)]
 pub struct ChangeReport {
     pub keys: usize,
-    /// From the swap of the store until a reader with this store takes no older value.
+    /// Time from the change of the store until a reader with this store ignores older values.
     pub seen_here_ms: f64,
-    /// From the change's arrival at the warmer until a reader whose store knows nothing takes no older value.
+    /// Time from the change's arrival at the warmer until a reader with an empty store ignores older values.
     pub seen_elsewhere_ms: f64,
     pub last_raw_key_seconds: f64,
     pub keys_per_second: f64,
-    /// While the keys were made right.
+    /// Blocking while the keys were updated.
     pub sweep: Blocking,
-    /// While plain SETs went out in pipelines of as many: what the machine does by itself.
+    /// Blocking while plain SETs were sent in pipelines of the same size, which shows the machine's own delays.
     pub control: Blocking,
 }
 
@@ -94,7 +94,7 @@ impl Bench {
         })
     }
 
-    /// SETs of other keys for some seconds; how many.
+    /// Sends SETs of other keys for [`CONTROL_TIME`] and returns their number.
     fn plain_load(&self, keys: &[String], handle: &Handle) -> anyhow::Result<usize> {
         let mut connection = self.connection.clone();
         let (value, begun, mut count) = ("x".repeat(VALUE_BYTES), Instant::now(), 0);
@@ -109,7 +109,7 @@ impl Bench {
         Ok(count)
     }
 
-    /// Many users of one flag.
+    /// Writes the keys of many users of one flag.
     fn fill(&self, keys: usize, handle: &Handle) -> anyhow::Result<()> {
         self.parts.store.apply([FlagChange::Set(changed(VERSION, true)?)]);
         tracing::info!(keys, "writing keys");
@@ -121,7 +121,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Looks at some of the keys: they must be right now.
+    /// Checks that a sample of the keys was updated.
     fn check(&self, keys: usize, handle: &Handle) -> anyhow::Result<()> {
         let mut connection = self.connection.clone();
         for number in (0..keys).step_by(keys.div_ceil(1_000)) {
@@ -164,7 +164,7 @@ fn announcement() -> Change {
     }
 }
 
-/// As many as a page of the sweep has.
+/// Control keys, as many as a page of the sweep has.
 fn elsewhere_keys() -> Vec<String> {
     (0..128).map(|number| format!("flagstream-bench:plain:{number}")).collect()
 }

@@ -1,6 +1,7 @@
-//! The circuit breaker: leaves a service alone for a while that fails again and again.
+//! The circuit breaker: stops requests for a while after repeated failures.
 //!
-//! It opens after so many failures in a row; after the recovery timeout it lets one attempt through, which decides.
+//! It opens after a number of consecutive failures. After the recovery timeout one attempt is allowed, whose outcome
+//! closes it or opens it again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,12 +16,13 @@ pub(super) struct Breaker {
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    /// Until then nothing goes through.
+    /// Time until which no attempt is allowed; `None` while the circuit is closed.
     open_until: Option<Instant>,
     probing: bool,
 }
 
-/// An attempt that may be made. Dropped without a word, it was given up, which says nothing about the service.
+/// Permission for one attempt. If it is dropped without an outcome, the attempt was abandoned, and the state of the
+/// circuit does not change.
 #[derive(Debug)]
 pub(super) struct Permit<'b>(&'b Breaker);
 
@@ -29,7 +31,7 @@ impl Breaker {
         Self { threshold, recovery, state: Mutex::default() }
     }
 
-    /// `None`: the circuit is open.
+    /// Requests permission for an attempt. `None` if the circuit is open.
     pub(super) fn enter(&self, now: Instant) -> Option<Permit<'_>> {
         let mut state = self.lock();
         if let Some(until) = state.open_until {
@@ -45,7 +47,7 @@ impl Breaker {
         self.lock().open_until.is_some()
     }
 
-    /// The service gave a sign of life: the next attempt goes through at once.
+    /// Allows the next attempt immediately, because the service showed that it is reachable.
     pub(super) fn may_be_well(&self, now: Instant) {
         let mut state = self.lock();
         state.open_until = state.open_until.map(|_| now);

@@ -1,8 +1,8 @@
-//! Answers that are kept until they are old or an invalidation overtakes them.
+//! A cache of answers, which expire after a time or by an invalidation.
 //!
-//! An answer carries the newest version that the service knew when it gave it. An invalidation of any flag of its
-//! environment with a higher version makes it old: flags depend on each other, and only the service knows how. So an
-//! answer that was on its way meanwhile is not kept either.
+//! An answer contains the newest version that the service knew when it answered. An invalidation of any flag in its
+//! environment with a higher version makes it outdated: flags depend on each other, and only the service knows the
+//! dependencies. For the same reason, an answer that was in flight during an invalidation is not cached.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use lru::LruCache;
 
 use super::client::Evaluation;
 
-/// Beyond so many an invalidation counts for all environments.
+/// Maximum number of tracked environments. Invalidations of further ones apply to all environments.
 const MAX_ENVIRONMENTS: usize = 1_000;
-/// Answers to longer questions are not kept.
+/// Maximum size of a request in bytes; answers to larger ones are not cached.
 const MAX_QUESTION_BYTES: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// 0: nothing is kept.
+    /// Maximum number of entries; 0 disables the cache.
     max_entries: usize,
     ttl: Duration,
     state: Mutex<State>,
@@ -28,18 +28,18 @@ pub(super) struct Cache {
 #[derive(Debug)]
 struct State {
     entries: LruCache<String, (Evaluation, Instant)>,
-    /// The newest version, by environment; under "" that of all.
+    /// The newest announced version by environment; the key "" applies to all environments.
     announced: HashMap<String, u64>,
 }
 
 impl Cache {
     pub(super) fn new(max_entries: usize, ttl: Duration) -> Self {
-        // Room for all at once is what the crate would make, told how many there may be.
+        // With a limit, the crate would allocate memory for all entries in advance.
         let entries = LruCache::unbounded();
         Self { max_entries, ttl, state: Mutex::new(State { entries, announced: HashMap::new() }) }
     }
 
-    /// The newest version that was announced.
+    /// The newest announced version of all environments.
     pub(super) fn newest(&self) -> u64 {
         self.lock().announced.values().copied().max().unwrap_or_default()
     }
@@ -70,7 +70,7 @@ impl Cache {
         }
     }
 
-    /// Answers of this environment (`""`: of any) that don't know of this version are old.
+    /// Invalidates answers of this environment (`""`: of every environment) whose version is lower than `version`.
     pub(super) fn invalidate(&self, version: u64, environment: &str) {
         let mut state = self.lock();
         let is_full = state.announced.len() >= MAX_ENVIRONMENTS && !state.announced.contains_key(environment);

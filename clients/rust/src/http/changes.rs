@@ -1,4 +1,4 @@
-//! Listens to the changes of flags, and tells the cache: `/api/v1/changes`, server-sent events.
+//! Follows flag changes over server-sent events (`/api/v1/changes`), and invalidates the cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 use super::cache::Cache;
 use super::client::{Client, part_of};
 
-/// The service writes something every 15 s; a connection that is silent for longer is dead.
+/// Timeout of a silent connection. The service writes at least a heartbeat every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
 const MAX_LINE_BYTES: usize = 64 << 10;
 const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(30);
 
-/// Listens until it is aborted; `following` tells whether changes are heard of right now.
+/// Follows changes until the task is aborted. `following` is `true` while the stream works.
 pub(super) async fn follow(client: Arc<Client>, following: watch::Sender<bool>) {
     let mut heard = Heard::default();
     let mut failures = 0_u32;
@@ -30,7 +30,7 @@ pub(super) async fn follow(client: Arc<Client>, following: watch::Sender<bool>) 
     }
 }
 
-/// Until the connection ends, or is silent.
+/// Reads one connection until it ends or times out.
 async fn listen(client: &Client, heard: &mut Heard, following: &watch::Sender<bool>) {
     let mut address = client.address("api/v1/changes");
     if let Some(environment) = &client.options.environment {
@@ -57,7 +57,7 @@ async fn listen(client: &Client, heard: &mut Heard, following: &watch::Sender<bo
     }
 }
 
-/// What of the stream was read.
+/// State of the stream's parser.
 #[derive(Debug, Default)]
 struct Heard {
     last_id: Option<String>,
@@ -66,7 +66,7 @@ struct Heard {
     data: Vec<u8>,
 }
 
-/// A line longer than any that the service writes.
+/// The line is longer than any that the service writes.
 #[derive(Debug)]
 struct LineTooLong;
 
@@ -98,7 +98,7 @@ impl Heard {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
             b"id" => self.id = String::from_utf8_lossy(value).into_owned(),
-            // The service writes all of it in one line.
+            // The service writes the data of an event in one line.
             b"data" => self.data = value.to_vec(),
             _ if line.is_empty() && !self.id.is_empty() => self.end_event(cache),
             _ => {}
@@ -111,14 +111,14 @@ impl Heard {
                 cache.invalidate(event.version, &event.environment);
             }
         } else if let Ok(version) = self.id.parse() {
-            // Where the stream begins: what changed before is not told.
+            // The first event only contains the current version; earlier changes are not sent.
             cache.invalidate(version, "");
         }
         self.last_id = Some(std::mem::take(&mut self.id));
         self.restart();
     }
 
-    /// Forgets half an event, of a connection that broke.
+    /// Discards an incomplete event of a broken connection.
     fn restart(&mut self) {
         self.line.clear();
         self.id.clear();

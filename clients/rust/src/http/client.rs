@@ -1,4 +1,4 @@
-//! One question: attempts under a deadline, a circuit breaker, answers that are kept.
+//! Evaluates one flag: retries under a deadline, with a circuit breaker and a cache.
 
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
@@ -18,18 +18,18 @@ use super::cache::Cache;
 use super::error::{Error, Kind};
 use super::{HttpOptions, InvalidOption};
 
-/// Larger answers are refused. The service's own are at most about half of it.
+/// Maximum size of an answer in bytes; larger ones are rejected. The service's own limit is about half of it.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 const USER_AGENT: &str = concat!("flagstream-openfeature-rust/", env!("CARGO_PKG_VERSION"));
 
-/// What the service says, and what of the flags it knew.
+/// The service's answer, with the version of the flags that it used.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Evaluation {
     #[serde(flatten)]
     pub said: Said,
     pub environment: String,
     pub flags_version: u64,
-    /// It was kept here.
+    /// Whether the answer comes from this client's cache.
     #[serde(skip)]
     pub was_kept: bool,
 }
@@ -44,7 +44,7 @@ pub(super) struct Client {
     pub(super) clock: Clock,
 }
 
-/// The time, which tests can set ahead.
+/// The clock. Tests can advance it.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     ahead_ms: AtomicU64,
@@ -88,7 +88,7 @@ impl Client {
         })
     }
 
-    /// What was kept, or what the service says now.
+    /// Returns the cached answer, or requests a new one from the service.
     pub(super) async fn ask(&self, question: String) -> Result<Evaluation, Error> {
         if let Some(kept) = self.cache.get(&question, self.clock.now()) {
             return Ok(Evaluation { was_kept: true, ..kept });
@@ -103,8 +103,8 @@ impl Client {
 
     async fn exchange(&self, question: &str) -> Result<Vec<u8>, Error> {
         let deadline = Instant::now() + self.options.timeout;
-        // An instance that has not heard of a change yet waits for it. If it takes too long, an older answer, which is
-        // not kept, is better than none: retries don't ask for it.
+        // The version header makes an instance that does not know the newest change yet wait for it. If that takes too
+        // long, an outdated answer, which is not cached, is better than none, so retries do not send the header.
         let mut wanted = Some(self.cache.newest()).filter(|version| *version > 0);
         for attempt in 0.. {
             let error = match self.attempt(question, wanted.take(), deadline).await {
@@ -143,14 +143,14 @@ impl Client {
             Err(Kind::ConnectionFailed | Kind::TimedOut | Kind::Unavailable) => {
                 permit.failed(self.clock.now())
             }
-            // Too large to be read: that says nothing about the service.
+            // An answer that is too large does not show a failure of the service.
             Err(Kind::InvalidAnswer) => drop(permit),
             _ => permit.succeeded(),
         }
         answered
     }
 
-    /// A path below the service's address.
+    /// A URL below the service's base address.
     pub(super) fn address(&self, path: &str) -> Url {
         let mut address = self.base.clone();
         address.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
@@ -161,16 +161,16 @@ impl Client {
         self.http.request(method, address)
     }
 
-    /// Exponential with full jitter, so that clients don't come back together.
+    /// Exponential backoff with full jitter, so that clients do not retry simultaneously.
     fn pause(&self, attempt: u32, error: &Error) -> Duration {
         let most = self.options.backoff_base.saturating_mul(2_u32.saturating_pow(attempt));
         error.retry_after.saturating_add(part_of(most.min(self.options.backoff_cap)))
     }
 }
 
-/// A random part of a time.
+/// A random fraction of a duration.
 pub(super) fn part_of(time: Duration) -> Duration {
-    // Each of these has random keys.
+    // Each `RandomState` has random keys.
     let random = RandomState::new().hash_one(0) >> 32;
     time.mul_f64(random as f64 / f64::from(u32::MAX))
 }

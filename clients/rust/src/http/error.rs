@@ -1,4 +1,4 @@
-//! Why there is no answer of the service.
+//! Errors of requests to the service.
 
 use std::time::Duration;
 
@@ -9,35 +9,35 @@ use serde::Deserialize;
 
 use crate::answer::general;
 
-/// How to react to an [`Error`]. The words are the same in the clients of all languages.
+/// The kind of an [`Error`], which determines how to react. The names are the same in the clients of all languages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nobody answered, or the connection broke.
+    /// The connection failed or broke.
     ConnectionFailed,
     TimedOut,
-    /// Not asked: the service failed too often a moment ago.
+    /// The request was not sent, because the service failed repeatedly a moment ago.
     CircuitOpen,
     InvalidRequest,
     Unauthorized,
     Forbidden,
-    /// Not the address of a flagstream: an unknown flag is an answer.
+    /// The address does not belong to flagstream: an unknown flag has a regular answer.
     NotFound,
     RateLimited,
-    /// The service cannot answer now.
+    /// The service is temporarily unable to answer.
     Unavailable,
-    /// Something answered that is not flagstream.
+    /// The answer does not come from flagstream.
     InvalidAnswer,
 }
 
-/// Any failure of a question. What it says is the answer's `application/problem+json`.
+/// Any failure of a request. The texts are from the response's `application/problem+json`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("flagstream: {}{detail}", status.map(|status| format!("{status}: ")).unwrap_or_default())]
 pub(super) struct Error {
     pub kind: Kind,
-    /// None where there was no answer.
+    /// HTTP status; `None` if there was no response.
     pub status: Option<u16>,
     pub detail: String,
-    /// The fields that are wrong.
+    /// Names of the invalid fields.
     pub fields: Vec<String>,
     pub retry_after: Duration,
 }
@@ -64,9 +64,9 @@ impl Error {
         Self { status: Some(status.as_u16()), ..Self::new(Kind::InvalidAnswer, detail) }
     }
 
-    /// What an answer other than 200 means.
+    /// The error for a response with a status other than 200.
     pub(super) fn of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        // What is no problem leaves only the status to tell.
+        // A body that is not a problem document is ignored; only the status is reported.
         let Problem { title, detail, errors } = serde_json::from_slice(body).unwrap_or_default();
         let reason = status.canonical_reason().unwrap_or("no answer to a question");
         Self {
@@ -79,13 +79,13 @@ impl Error {
     }
 
     pub(super) fn of_connection(error: &reqwest::Error) -> Self {
-        // The cause is what tells.
+        // The causes contain the actual reason.
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let texts: Vec<_> = causes.map(ToString::to_string).collect();
         Self::new(Kind::ConnectionFailed, texts.join(": "))
     }
 
-    /// Whether it may be different the next time.
+    /// Whether a retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self.kind, Kind::ConnectionFailed | Kind::TimedOut | Kind::RateLimited | Kind::Unavailable)
     }
@@ -117,7 +117,7 @@ fn kind_of(status: StatusCode) -> Kind {
     }
 }
 
-/// flagstream writes seconds; a date, as proxies may write it, is not worth a clock of theirs.
+/// Parses `Retry-After` in seconds, as flagstream writes it. A date, as proxies may write it, is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()

@@ -1,4 +1,4 @@
-//! Asks a flagstream over HTTP.
+//! The provider that evaluates flags over HTTP.
 
 mod breaker;
 mod cache;
@@ -25,9 +25,10 @@ use client::Client;
 
 pub use options::{HttpOptions, InvalidOption, Token};
 
-/// Asks a flagstream. Clones share connections, cache and circuit.
+/// An OpenFeature provider that calls a flagstream service. Clones share connections, cache and circuit breaker.
 ///
-/// It is ready, in error while the circuit is open, and, where it was told to follow changes, stale while it hears of none.
+/// Its status is `Error` while the circuit is open, and `STALE` while it should follow changes but has no working
+/// stream. Otherwise it is `Ready`.
 #[derive(Debug, Clone)]
 pub struct HttpProvider {
     client: Arc<Client>,
@@ -35,7 +36,7 @@ pub struct HttpProvider {
     metadata: Arc<ProviderMetadata>,
 }
 
-/// The task that listens to changes; it ends with the last clone.
+/// The task that follows changes. It ends when the last clone is dropped.
 #[derive(Debug, Default)]
 struct Listener {
     task: Mutex<Option<AbortHandle>>,
@@ -43,7 +44,7 @@ struct Listener {
 }
 
 impl HttpProvider {
-    /// For a flagstream at `url`. The task that follows changes begins when OpenFeature initializes the provider.
+    /// Creates a provider for the service at `url`. Following changes starts when OpenFeature initializes the provider.
     pub fn new(url: &str, options: HttpOptions) -> Result<Self, InvalidOption> {
         Ok(Self {
             client: Arc::new(Client::new(url, options)?),
@@ -52,20 +53,20 @@ impl HttpProvider {
         })
     }
 
-    /// Whether changes are heard of right now.
+    /// Whether the stream of changes is currently working.
     pub fn is_following(&self) -> bool {
         *self.listener.following.borrow()
     }
 
-    /// Answers of this environment (`""`: of any) that don't know of this version are kept no longer: for who hears of
-    /// changes by `feature-flag-updates`.
+    /// Invalidates cached answers of this environment (`""`: of every environment) whose version is lower than
+    /// `version`. For applications that receive changes from the topic `feature-flag-updates`.
     pub fn invalidate(&self, version: u64, environment: &str) {
         self.client.cache.invalidate(version, environment);
     }
 }
 
 impl Listener {
-    /// Begins to listen, once.
+    /// Starts the task, if it is not running yet.
     fn start(&self, client: &Arc<Client>) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.get_or_insert_with(|| {
@@ -107,7 +108,7 @@ feature_provider! { HttpProvider {
         }
         self.listener.start(&self.client);
         let mut following = self.listener.following.subscribe();
-        // Without it the provider is stale.
+        // After a timeout the provider starts with the status `STALE`.
         let _ = timeout(self.client.options.attempt_timeout, following.wait_for(|following| *following)).await;
     }
 

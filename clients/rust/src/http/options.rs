@@ -1,12 +1,12 @@
-//! What a provider can be told.
+//! Options of the HTTP provider.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Longer is a mistake.
+/// Maximum of all timeouts; a longer one is considered a mistake.
 const TIME_MAX: Duration = Duration::from_secs(86_400);
 
-/// An API token (`fst_…`), which is not printed.
+/// An API token (`fst_…`). `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -28,32 +28,33 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What an [`HttpProvider`](super::HttpProvider) can be told; the defaults are those of all clients.
+/// Options of an [`HttpProvider`](super::HttpProvider). The defaults are the same in the clients of all languages.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// Default: the service's.
+    /// Environment of evaluations. `None`: the service's default environment.
     pub environment: Option<String>,
     pub token: Option<Token>,
-    /// For a question with all its attempts.
+    /// Timeout of an evaluation including all retries.
     pub timeout: Duration,
-    /// For one attempt; more than the 2 s that the service may wait for a version.
+    /// Timeout of one attempt. It should exceed the 2 s that the service may wait for a version.
     pub attempt_timeout: Duration,
-    /// After a failure that may pass.
+    /// Maximum number of retries after a transient failure.
     pub max_retries: u32,
-    /// The first wait is a random part of it, each next of twice as much.
+    /// Upper bound of the first backoff, which is random; it doubles with every retry.
     pub backoff_base: Duration,
-    /// No wait is longer, but for what the service asks for.
+    /// Upper bound of every backoff, except for a wait that the service requests.
     pub backoff_cap: Duration,
-    /// Failed attempts in a row that open the circuit.
+    /// Number of consecutive failed attempts that open the circuit.
     pub failure_threshold: u32,
-    /// How long it stays open.
+    /// How long the circuit stays open.
     pub recovery_timeout: Duration,
-    /// Keep answers here. What the cache answers is no evaluation: no event, no row of the audit trail.
+    /// Whether to cache answers in this process. A cached answer is not an evaluation: it creates no event and no row
+    /// in the audit trail.
     pub cache: bool,
     pub cache_ttl: Duration,
     pub cache_max_entries: usize,
-    /// Listen to changes, so that what is kept is never older than a change heard of. It implies `cache` and needs the
-    /// scope `read`.
+    /// Whether to follow changes, so that cached answers are invalidated by every received change. Implies `cache` and
+    /// requires the scope `read`.
     pub follow_changes: bool,
 }
 
@@ -77,7 +78,7 @@ impl Default for HttpOptions {
     }
 }
 
-/// What a provider cannot be made with.
+/// An option has an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {problem}")]
 pub struct InvalidOption {

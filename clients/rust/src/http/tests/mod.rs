@@ -1,4 +1,4 @@
-//! The provider against a server that does as it is told.
+//! Tests of the provider with a scripted server.
 
 mod scripted;
 mod vectors;

@@ -1,4 +1,4 @@
-//! A server that gives the answers it was told, one by one, and remembers what it was asked.
+//! A server that returns scripted answers one by one and records its requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -11,11 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 pub(super) enum Answer {
     /// Status, headers, body.
     Say(u16, Vec<(String, String)>, Vec<u8>),
-    /// The beginning of an answer that goes on.
+    /// The beginning of an answer whose connection stays open.
     Begin(Vec<u8>),
-    /// The connection ends without an answer.
+    /// The connection is closed without an answer.
     Drop,
-    /// Nothing, for longer than anybody waits.
+    /// No answer until the client times out.
     Hang,
 }
 
@@ -52,7 +52,7 @@ impl Server {
                     Some(Answer::Drop) | None => {}
                     Some(Answer::Begin(body)) => {
                         let begun = [b"HTTP/1.1 200 Said\r\n\r\n".as_slice(), &body].concat();
-                        // Who asked may have read enough.
+                        // The client may have closed the connection already.
                         let _ = connection.write_all(&begun).await;
                         hanging.push(connection);
                     }
@@ -64,7 +64,7 @@ impl Server {
     }
 }
 
-/// One request of HTTP/1.1.
+/// Reads one HTTP/1.1 request.
 async fn read(connection: &mut TcpStream) -> Option<Seen> {
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
@@ -89,7 +89,7 @@ async fn say(mut connection: TcpStream, status: u16, headers: &[(String, String)
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status} Said\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n");
-    // Who asked may be gone.
+    // The client may have closed the connection already.
     let _ = connection.write_all(head.as_bytes()).await;
     let _ = connection.write_all(body).await;
 }

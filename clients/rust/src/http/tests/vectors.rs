@@ -1,5 +1,5 @@
-//! The scripted cases of `clients/vectors.json`, as far as OpenFeature has what they do: single flags, without a session of
-//! their own, and types in place of defaults.
+//! The scripted cases of `clients/vectors.json`, limited to those that OpenFeature supports: single flags, without a
+//! separate session, and with types in place of defaults.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::question::body;
 
 use super::scripted::{Answer, Seen, Server};
 
-/// Of those in the file that are not for calls which OpenFeature does not have.
+/// Number of cases in the file that use only calls which OpenFeature has.
 const CASES: usize = 25;
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn the_scripted_cases_are_as_in_all_languages() {
     let vectors: Value = serde_json::from_str(include_str!("../../../../vectors.json")).unwrap();
     let mut run = 0;
     for case in vectors["scripted"].as_array().unwrap() {
-        // Its calls for many flags ask nobody: the circuit is open.
+        // In this case, calls for several flags send no request because the circuit is open.
         let breaks = case["name"].as_str().unwrap().starts_with("the circuit opens");
         let steps = case["steps"].as_array().unwrap().iter();
         let steps: Vec<_> = steps.filter(|step| !breaks || step.get("flags").is_none()).collect();
@@ -153,7 +153,7 @@ fn compare(seen: &Seen, expected: &Value, case: &Value) {
     }
     assert_eq!(seen.method, expected["method"].as_str().unwrap_or("POST"), "{case}");
     assert_eq!(seen.path, expected["path"].as_str().unwrap_or("/api/v1/feature-flags/evaluate"), "{case}");
-    // What a default says elsewhere, the type does here.
+    // The requests have a type in place of a default value.
     for (name, value) in members("body").iter().filter(|(name, _)| *name != "default_value") {
         assert_eq!(&seen.body[name], value, "{case}: {name}");
     }
