@@ -54,7 +54,7 @@ pub enum Freshness {
     Stale,
 }
 
-/// The flags of one environment, kept up to date from Kafka until this is dropped.
+/// The flags of all environments, kept up to date from Kafka until this is dropped.
 #[derive(Debug)]
 pub struct Embedded {
     store: Arc<Store>,

@@ -124,8 +124,8 @@ fn describe_all<C: ClientContext, T>(
     let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic).ok()).collect::<Option<_>>()?;
     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let millis = millis(patience);
-    // SAFETY: everything that is made here is given back by its own type, in whatever order the question ends, and
-    // what is read of the answer is copied before the answer is given back.
+    // SAFETY: every handle that is created here is destroyed by its wrapper type on every path, and everything that is
+    // read from the answer is copied before the answer is destroyed.
     unsafe {
         let handle = client.native_ptr();
         let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
