@@ -36,10 +36,10 @@ use crate::metrics::Metrics;
 use crate::private_files;
 use crate::progress::Progress;
 use crate::publish::{Publisher, Publishing};
+use crate::redis_cache::{CacheView, Warmer};
 use crate::registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, ReaderConfig, Store};
-use crate::warm::{View, Warmer};
 
 /// Deadline for stopping all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -326,12 +326,12 @@ impl App {
     }
 
     /// Opens the Redis cache for the API, and starts the edge cache's task.
-    fn start_view(&mut self) -> anyhow::Result<Option<View>> {
+    fn start_view(&mut self) -> anyhow::Result<Option<CacheView>> {
         let Parts { config, store, metrics, .. } = &self.parts;
-        let opened = View::open(config, store, metrics).context("REDIS_URL")?;
+        let opened = CacheView::open(config, store, metrics).context("REDIS_URL")?;
         let Some((view, keeper)) = opened else { return Ok(None) };
         let (asked, connecting) = (view.clone(), view.clone());
-        self.health.probe("redis", false, move || probes::redis(asked.trouble()));
+        self.health.probe("redis", false, move || probes::redis(asked.cache_error()));
         self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
             connecting.reader.connect().await;
             // Its future is not `Send`, because it borrows entries across awaits, so it runs on one blocking thread.

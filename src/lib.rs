@@ -50,7 +50,7 @@ pub mod replay;
 
 pub mod publish;
 
-pub mod warm;
+pub mod redis_cache;
 
 pub mod access;
 pub mod manage;

@@ -8,7 +8,7 @@ mod experiment;
 mod http;
 mod progress;
 mod publish;
-mod warm;
+mod redis_cache;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -33,7 +33,7 @@ pub use experiment::ExperimentMetrics;
 pub use http::{HttpMetrics, RefusedLabels};
 pub use progress::{PartitionGauges, StuckLabels};
 pub use publish::PublishMetrics;
-pub use warm::WarmMetrics;
+pub use redis_cache::RedisCacheMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EvaluationLabels {
@@ -78,7 +78,7 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: StoreMetrics,
-    pub warm: WarmMetrics,
+    pub redis_cache: RedisCacheMetrics,
     pub edge: EdgeMetrics,
     pub publish: PublishMetrics,
     pub http: HttpMetrics,
@@ -128,7 +128,7 @@ impl Metrics {
         registry.register("build", "What this process was built from", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
-        let warm = WarmMetrics::register(registry.sub_registry_with_prefix("warm"));
+        let redis_cache = RedisCacheMetrics::register(registry.sub_registry_with_prefix("warm"));
         let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
@@ -154,7 +154,7 @@ impl Metrics {
             schema_lookups,
             feed,
             store,
-            warm,
+            redis_cache,
         })
     }
 

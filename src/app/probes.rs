@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::feed;
 use crate::health::{Report, State};
+use crate::redis_cache::CacheError;
 use crate::store::Store;
-use crate::warm::Trouble;
 
 /// Maximum number of flags named in a report's detail; the report's data contains all known ones.
 const NAMED_MAX: usize = 10;
@@ -110,7 +110,7 @@ pub(super) fn schema_registry(away: Option<Arc<str>>) -> Report {
 }
 
 /// The state of Redis for the API.
-pub(super) fn redis(trouble: Option<Trouble>) -> Report {
+pub(super) fn redis(trouble: Option<CacheError>) -> Report {
     match trouble {
         None => Report::new(State::Up),
         Some(trouble) => Report::new(State::Degraded).detail(trouble),

@@ -15,9 +15,9 @@ use crate::evaluate::Parts;
 use crate::feed::usage::Usage;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
+use crate::redis_cache::Warmer;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::warm::Warmer;
 
 use super::setup::{Arm, Bench, From, Loop};
 use super::sink;

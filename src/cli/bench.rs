@@ -6,11 +6,11 @@ use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
+use crate::bench::redis_cache::{self, WarmArgs, WarmReport};
 use crate::bench::replay::{self, ReplayArgs, ReplayReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
 use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
-use crate::bench::warm::{self, WarmArgs, WarmReport};
 
 use super::{Global, Output};
 
@@ -56,7 +56,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
             return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
-        Command::Warm(args) => print(global, &warm::run(&args, config).await?, warm_text),
+        Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
         Command::Trouble(args) => print(global, &trouble::run(&args, config).await?, trouble_text),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use crate::audit::erase::{self, Erasure, Order};
 use crate::config::Config;
 use crate::database::audited::Author;
 use crate::privacy::Privacy;
-use crate::warm;
+use crate::redis_cache;
 
 use super::{Global, Output, UsageError, database, print};
 
@@ -113,7 +113,7 @@ async fn keys(config: &Config, users: &[String]) -> anyhow::Result<u64> {
     let Some(url) = &config.redis.url else { return Ok(0) };
     let mut erased = 0;
     for user in users {
-        erased += warm::erase(url.expose(), user).await?;
+        erased += redis_cache::erase(url.expose(), user).await?;
     }
     Ok(erased)
 }

@@ -10,11 +10,11 @@ use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::privacy::Privacy;
 use crate::publish::Publisher;
+use crate::redis_cache::CacheView;
+use crate::redis_cache::edge::EdgeMemory;
 use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
-use crate::warm::View;
-use crate::warm::edge::EdgeMemory;
 
 use super::bodies::Bodies;
 use super::caller::Gate;
@@ -32,7 +32,7 @@ pub struct Api {
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
     /// Redis cache; `None` if Redis is not configured.
-    pub view: Option<View>,
+    pub view: Option<CacheView>,
     /// In-memory cache of the edge API, for `flagstream dev` without Redis.
     pub edge_memory: Option<EdgeMemory>,
     pub shutdown: Shutdown,
@@ -53,7 +53,7 @@ impl Api {
         publisher: Arc<Publisher>,
         tokens: Option<Arc<Register>>,
         manager: Manager,
-        view: Option<View>,
+        view: Option<CacheView>,
     ) -> Arc<Self> {
         let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
         let in_memory = view.is_none() && config.redis.edge_in_memory;

@@ -14,7 +14,7 @@ use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject, generated_session};
 use crate::privacy::Shown;
 use crate::publish::Parcel;
-use crate::warm::Warm;
+use crate::redis_cache::CachedOutcome;
 
 use super::api::Api;
 use super::counts::Path;
@@ -39,7 +39,7 @@ pub(super) struct Call<'c> {
     /// Random part of this request's event ids, so that they differ from those of all others.
     random: u64,
     /// Cached outcomes from Redis, in the order of the answers. `None` or a missing entry: evaluate in memory.
-    kept: &'c [Option<Warm>],
+    kept: &'c [Option<CachedOutcome>],
 }
 
 /// Subject of an evaluation, and the part of its context that may be written to events.
@@ -109,7 +109,7 @@ impl<'c> Call<'c> {
     }
 
     /// Sets the cached outcomes. One is used as the answer if it is not older than the flag in force.
-    pub(super) fn with_kept(self, kept: &'c [Option<Warm>]) -> Self {
+    pub(super) fn with_kept(self, kept: &'c [Option<CachedOutcome>]) -> Self {
         Self { kept, ..self }
     }
 
@@ -223,13 +223,13 @@ impl<'c> Call<'c> {
 
     /// Whether a cached outcome may be served. The flag may have been changed or deleted between the read from Redis
     /// and this request's snapshot. Without flags in memory, every cached outcome is served.
-    fn may_serve(&self, kept: &Warm, flag: &str) -> bool {
+    fn may_serve(&self, kept: &CachedOutcome, flag: &str) -> bool {
         let Some(flags) = self.all_flags() else { return true };
         flags.get(flag).is_some_and(|flag| kept.basis >= self.snapshot.basis(flags, flag))
     }
 
     /// Counts a cached answer in the usage metrics that are sent to Unleash.
-    fn count_kept(&self, kept: &Warm, flag: &str, tally: &mut Tally) {
+    fn count_kept(&self, kept: &CachedOutcome, flag: &str, tally: &mut Tally) {
         if let Some(flag) = self.all_flags().and_then(|flags| flags.get(flag)) {
             let name = kept.variant.as_ref().map(|(name, _)| name.as_str());
             tally.kept(flag, kept.enabled, name);

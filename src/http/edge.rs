@@ -18,8 +18,8 @@ use axum::routing::{delete, get, post};
 use crate::config::Scope;
 use crate::message::request::{Ask, Subject};
 use crate::publish::Parcel;
-use crate::warm::Warm;
-use crate::warm::edge::{Asked, Found, Layer};
+use crate::redis_cache::CachedOutcome;
+use crate::redis_cache::edge::{EdgeRequest, Found, Layer};
 
 use super::Problem;
 use super::api::Api;
@@ -117,7 +117,7 @@ pub(super) async fn list(
     caller.may_in(Scope::Read, &environment)?;
     let min_version = input.min_version()?;
     let _place = evaluation_place(&api, min_version).await?;
-    let asked = Asked { layer: Layer::List, environment, flag: String::new(), user: None };
+    let asked = EdgeRequest { layer: Layer::List, environment, flag: String::new(), user: None };
     let found = look(&api, &asked, min_version).await;
     if let Some((body, version)) = found.value.as_deref().and_then(|kept| body::kept_list(kept, &asked)) {
         return Ok(json_answer(body, version));
@@ -145,7 +145,7 @@ async fn evaluate(
     let _place = evaluation_place(api, min_version).await?;
     let environment = environment.to_owned();
     let user = input.parameter("user_id").map(String::from);
-    let asked = Asked { layer, environment, flag, user };
+    let asked = EdgeRequest { layer, environment, flag, user };
     let found = look(api, &asked, min_version).await;
     let (said, parcel) = answer(api, &asked, &found);
     let published = api.publisher.publish(parcel.traced(input.trace())).await;
@@ -161,8 +161,8 @@ async fn evaluate(
 }
 
 /// Answers from the cached value or by evaluation. Both are written as an event.
-fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
-    let kept = [found.value.as_deref().and_then(Warm::read)];
+fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, Parcel) {
+    let kept = [found.value.as_deref().and_then(CachedOutcome::read)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = asked.user.as_deref().map(Into::into);
     let ask = Ask::new(asked.flag.as_str().into(), None, None);
@@ -176,7 +176,7 @@ fn answer(api: &Arc<Api>, asked: &Asked, found: &Found) -> (Said, Parcel) {
 }
 
 /// Reads the cache: Redis, or this process's memory in `flagstream dev` without Redis.
-async fn look(api: &Api, asked: &Asked, min_version: Option<u64>) -> Found {
+async fn look(api: &Api, asked: &EdgeRequest, min_version: Option<u64>) -> Found {
     let min_version = min_version.unwrap_or_default();
     match (&api.view, &api.edge_memory) {
         (Some(view), _) => view.edge.read(asked, min_version).await,
@@ -185,7 +185,7 @@ async fn look(api: &Api, asked: &Asked, min_version: Option<u64>) -> Found {
     }
 }
 
-async fn keep(api: &Api, asked: Asked, with_data: bool) {
+async fn keep(api: &Api, asked: EdgeRequest, with_data: bool) {
     if let Some(view) = &api.view {
         view.edge.keep(asked, with_data).await;
     } else if let Some(memory) = &api.edge_memory {

@@ -17,7 +17,7 @@ use crate::flag::ValueType;
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::message::result_size::{Repeated, result_bytes};
 use crate::publish::Parcel;
-use crate::warm::Warm;
+use crate::redis_cache::CachedOutcome;
 
 use super::Problem;
 use super::api::Api;
@@ -250,7 +250,7 @@ pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option
 fn in_call(
     api: &Arc<Api>,
     environment: &str,
-    kept: &[Option<Warm>],
+    kept: &[Option<CachedOutcome>],
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, Parcel, u64), Problem> {
     let snapshot = api.store.load();

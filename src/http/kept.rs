@@ -5,7 +5,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::ReadPath;
 use crate::message::request::{Ask, Subject};
-use crate::warm::{self, Read, Warm};
+use crate::redis_cache::{self, CachedOutcome, Read};
 
 use super::api::Api;
 
@@ -34,7 +34,7 @@ pub(super) async fn kept(
     subjects: &[Subject<'_>],
     asks: &[Ask<'_>],
     min_version: Option<u64>,
-) -> Vec<Option<Warm>> {
+) -> Vec<Option<CachedOutcome>> {
     let redis_first = when == When::ReadPath && api.config.evaluation.read_path == ReadPath::RedisFirst;
     let wanted = redis_first || !api.store.is_ready();
     let Some(view) = api.view.as_ref().filter(|_| wanted) else {
@@ -57,8 +57,8 @@ pub(super) async fn kept(
     kept
 }
 
-fn of_call<'c>(environment: &'c str, subject: &'c Subject<'_>, ask: &'c Ask<'_>) -> warm::Subject<'c> {
-    warm::Subject {
+fn of_call<'c>(environment: &'c str, subject: &'c Subject<'_>, ask: &'c Ask<'_>) -> redis_cache::Subject<'c> {
+    redis_cache::Subject {
         environment,
         flag: &ask.flag,
         user: subject.context.user_id.as_deref(),

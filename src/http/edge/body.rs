@@ -9,7 +9,7 @@ use crate::flag::{CompiledFlag, ErrorCode, Snapshot};
 use crate::http::call::{Answered, Call};
 use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
-use crate::warm::edge::{Asked, Found, Layer, write_flag_data, write_flags};
+use crate::redis_cache::edge::{EdgeRequest, Found, Layer, write_flag_data, write_flags};
 
 /// A response body and its properties.
 #[derive(Debug)]
@@ -37,7 +37,12 @@ struct KeptList<'v> {
 }
 
 /// Builds the response to an evaluation.
-pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>, found: &Found) -> Said {
+pub(super) fn evaluated(
+    call: &Call<'_>,
+    asked: &EdgeRequest,
+    answered: &Answered<'_>,
+    found: &Found,
+) -> Said {
     let answer = &answered.answer;
     let is_hit = answered.was_kept;
     let mut out = Vec::with_capacity(320);
@@ -63,7 +68,7 @@ pub(super) fn evaluated(call: &Call<'_>, asked: &Asked, answered: &Answered<'_>,
 
 /// Writes the state of the flag: the one cached with the answer, else the one cached for the flag alone, else the one
 /// in force.
-fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &Asked, is_hit: bool, found: &Found) {
+fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &EdgeRequest, is_hit: bool, found: &Found) {
     let with_hit = found.value.as_deref().filter(|_| is_hit);
     let with_hit = with_hit.and_then(|value| serde_json::from_slice::<KeptFlag<'_>>(value).ok()?.flag_data);
     let in_force = call.all_flags().and_then(|flags| flags.get(&asked.flag));
@@ -96,7 +101,7 @@ pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment:
 }
 
 /// Builds the list of an environment's flags.
-pub(super) fn list(snapshot: &Snapshot, asked: &Asked) -> Vec<u8> {
+pub(super) fn list(snapshot: &Snapshot, asked: &EdgeRequest) -> Vec<u8> {
     let mut out = b"{".to_vec();
     write_flags(&mut out, snapshot, &asked.environment);
     end_list(&mut out, asked, snapshot.version(), false);
@@ -104,7 +109,7 @@ pub(super) fn list(snapshot: &Snapshot, asked: &Asked) -> Vec<u8> {
 }
 
 /// Builds the list from its cached form, and returns its version. `None` if the cached form is invalid.
-pub(super) fn kept_list(kept: &[u8], asked: &Asked) -> Option<(Vec<u8>, u64)> {
+pub(super) fn kept_list(kept: &[u8], asked: &EdgeRequest) -> Option<(Vec<u8>, u64)> {
     let kept: KeptList<'_> = serde_json::from_slice(kept).ok()?;
     let mut out = br#"{"flags":"#.to_vec();
     out.extend_from_slice(kept.flags.get().as_bytes());
@@ -112,7 +117,7 @@ pub(super) fn kept_list(kept: &[u8], asked: &Asked) -> Option<(Vec<u8>, u64)> {
     Some((out, kept.flags_version))
 }
 
-fn end_list(out: &mut Vec<u8>, asked: &Asked, flags_version: u64, is_hit: bool) {
+fn end_list(out: &mut Vec<u8>, asked: &EdgeRequest, flags_version: u64, is_hit: bool) {
     member(out, "environment", Some(&asked.environment));
     out.extend_from_slice(br#","flags_version":"#);
     write_integer(out, flags_version);

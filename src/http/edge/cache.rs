@@ -16,7 +16,7 @@ use crate::http::manage::{FlagName, FlagPath};
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
 use crate::http::places::Pool;
-use crate::warm::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
+use crate::redis_cache::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 
 /// Removes the cached values of a flag, for all users.
 #[utoipa::path(

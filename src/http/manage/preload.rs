@@ -20,7 +20,7 @@ use crate::http::places::Pool;
 use crate::http::problem::FieldError;
 use crate::message::request::{Asked, Query};
 use crate::privacy::Shown;
-use crate::warm::Subject;
+use crate::redis_cache::Subject;
 
 /// Maximum outcomes (flags times contexts) of one request.
 const PRELOADED_MAX: usize = 10_000;
