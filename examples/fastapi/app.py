@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from flagstream_client import FeatureFlagClient
+from flagstream_client import AsyncFlags, FeatureFlagClient
 
 #: Evaluated once for each request, for whatever needs them on its way.
 LAYOUT_FLAGS = ["on", "premium"]
@@ -30,7 +30,7 @@ async def lifespan(app: FastAPI):
 app = FastAPI(lifespan=lifespan)
 
 
-def get_flags(request: Request) -> FeatureFlagClient:
+def get_flags(request: Request) -> AsyncFlags:
     return request.app.state.flags
 
 
@@ -60,7 +60,7 @@ async def feature_flags(request: Request, call_next):
 async def dashboard(
     user_id: str,
     request: Request,
-    flags: Annotated[FeatureFlagClient, Depends(get_flags)],
+    flags: Annotated[AsyncFlags, Depends(get_flags)],
     context: Annotated[EvaluationContext, Depends(get_evaluation_context)],
 ):
     theme = await flags.evaluate_flag("theme", user_id, default_value="light", context=context.attributes)

@@ -3,6 +3,7 @@
 
 mod examples;
 mod openapi;
+mod packages;
 mod rust;
 
 use std::io::Write;

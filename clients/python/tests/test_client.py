@@ -8,9 +8,11 @@ import time
 import pytest
 from conftest import VECTORS
 from flagstream_client import (
+    AsyncFlags,
     CircuitOpenError,
     FeatureFlagClient,
     FeatureFlagsClient,
+    Flags,
     InvalidRequestError,
     MockFeatureFlagsClient,
     MockSyncFeatureFlagsClient,
@@ -82,6 +84,19 @@ def test_what_is_not_json_is_not_sent(make):
     assert client.bulk_evaluate_flags(["f"], context={"nan": float("nan")})["f"]["reason"] == "ERROR"
 
 
+def test_a_value_has_the_type_of_its_default(make, caplog):
+    values = [[1], {"a": 1}, True, 5, "5", 5, 2.5, {"b": 2}]
+    with ScriptedServer(VECTORS["answer"], [{"body": {"value": value}} for value in values]) as server:
+        client = make(server.url)
+        defaults = [{"d": 1}, [0], "light", False, 3, 0.5, 3, {"d": 1}]
+        with caplog.at_level(logging.WARNING):
+            said = [client.evaluate_flag("f", default_value=default) for default in defaults]
+        assert said == [{"d": 1}, [0], "light", False, 3, 5, 2.5, {"b": 2}]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 5
+    assert "f: the value is of type list, the default of type dict" in warned[0]
+
+
 def test_hidden_failures_are_told(make, caplog):
     told = []
     make("http://127.0.0.1:1", max_retries=0, on_error=told.append).is_enabled("f")
@@ -138,10 +153,15 @@ def test_the_mock_says_what_it_was_told():
     assert FeatureFlagsClient is FeatureFlagClient
 
 
-def test_the_mock_has_the_calls_of_the_client():
-    for client, mock in ((FeatureFlagClient, MockFeatureFlagsClient), (SyncFeatureFlagClient, MockSyncFeatureFlagsClient)):
-        calls = {name for name in vars(client) if not name.startswith("_")}
-        assert calls - {"is_following", "wait_until_following"} <= set(dir(mock)), mock
+def test_the_mocks_are_of_the_clients_type():
+    asynchronous, blocking = MockFeatureFlagsClient({"x": 1}), MockSyncFeatureFlagsClient({"x": 1})
+    assert isinstance(asynchronous, AsyncFlags) and issubclass(FeatureFlagClient, AsyncFlags)
+    assert isinstance(blocking, Flags) and issubclass(SyncFeatureFlagClient, Flags)
+    for mock in (asynchronous, blocking):
+        mock.invalidate(5)
+        mock.clear_cache()
+        mock.flags = {"y": 2}
+        assert mock.is_following and mock.flags == {"y": 2}
     with MockSyncFeatureFlagsClient({"new_ui": False, "theme": "dark"}) as mock:
         assert mock.is_enabled("new_ui", "user123", default=True) is False
         assert mock.evaluate_flag("theme", default_value="light") == "dark"

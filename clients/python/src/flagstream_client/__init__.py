@@ -6,6 +6,8 @@
 """
 
 from .blocking import SyncFeatureFlagClient
+from .blocking_calls import Flags
+from .calls import AsyncFlags
 from .client import FeatureFlagClient, FeatureFlagsClient
 from .errors import (
     CircuitOpenError,
@@ -22,17 +24,19 @@ from .errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from .evaluation import Evaluation, JsonValue
+from .evaluation import Evaluation, JsonValue, ValueType
 from .mock import MockFeatureFlagsClient, MockSyncFeatureFlagsClient
 from .options import Options
 
 __all__ = [
+    "AsyncFlags",
     "CircuitOpenError",
     "ConnectionFailedError",
     "Evaluation",
     "FeatureFlagClient",
     "FeatureFlagsClient",
     "FieldError",
+    "Flags",
     "FlagstreamError",
     "ForbiddenError",
     "InvalidAnswerError",
@@ -48,4 +52,5 @@ __all__ = [
     "TimedOutError",
     "UnauthorizedError",
     "UnavailableError",
+    "ValueType",
 ]

@@ -1,28 +1,30 @@
-"""The client for threads."""
+"""The client for code that blocks."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import httpx2 as httpx
 
+from .blocking_calls import Flags
 from .changes import SILENCE_S, Changes
-from .client import Who
 from .core import MAX_ANSWER_BYTES, Core, Reply, Send, Steps, Wait, logger
 from .errors import ConnectionFailedError, FlagstreamError, InvalidAnswerError, TimedOutError, error_of
-from .evaluation import Context, Evaluation, JsonValue, Question
 from .options import Options, Settings
 
 T = TypeVar("T")
 
 
-class SyncFeatureFlagClient:
-    """[`FeatureFlagClient`](client.py) for code that blocks. Any number of threads may share one."""
+class SyncFeatureFlagClient(Flags):
+    """A client of flagstream for code that blocks. Use one for the whole process, from any number of threads, and close it.
+
+    `is_enabled`, `evaluate_flag`, `batch_evaluate` and `bulk_evaluate_flags` always answer: with the default if
+    the service does not. `evaluate` and `evaluate_many` raise a `FlagstreamError` instead. Their type is `Flags`,
+    which the mock has, too.
+    """
 
     def __init__(
         self,
@@ -33,6 +35,34 @@ class SyncFeatureFlagClient:
         http_client: httpx.Client | None = None,
         **options: Unpack[Options],
     ) -> None:
+        """Connects with the first call, or at once with `follow_changes`.
+
+        Args:
+            config_service_url: where the service is, such as `http://flagstream:8082`.
+            environment: the environment of all calls that give none. Default: the service's own.
+            cache_ttl: seconds for which an answer is cached, with `cache` or `follow_changes`. Default: 300.
+            http_client: an `httpx2.Client` with its own TLS settings or proxies. It is closed with this client.
+
+        Options, with times in seconds:
+            token: an API token (`fst_…`). Default: None, an anonymous caller.
+            timeout: the limit for a call with all its attempts. Default: 5.
+            attempt_timeout: the limit for one attempt. Keep it above the 2 s that the service may wait for a version of
+                its flags. Default: 3.
+            max_retries: retries after a failure that may pass. Default: 2.
+            backoff_base: the first retry waits a random part of this, each later one of twice as much. Default: 0.1.
+            backoff_cap: the longest wait before a retry. Default: 2.
+            failure_threshold: failed attempts in a row that open the circuit breaker. Default: 5.
+            recovery_timeout: how long the circuit breaker stays open before one attempt is let through. Default: 60.
+            cache: whether answers are cached in this process. A cached answer is no event in Kafka. Default: False.
+            cache_max_entries: cached answers at most; the least recently used one is evicted. Default: 10000.
+            follow_changes: whether to read the stream `/api/v1/changes` and drop what a change made out of date. Implies
+                `cache`; the token needs the scope `read`. Default: False.
+            max_connections: open connections at most. Default: 100.
+            on_error: called with each error that a default hides. Default: None, a warning in the log.
+
+        Raises:
+            ValueError: an option is out of range, or the URL is not `http://…` or `https://…`.
+        """
         self._settings = Settings.of(config_service_url, environment, cache_ttl, **options)
         self._core = Core(self._settings)
         limits = httpx.Limits(max_connections=self._settings.max_connections + 1)
@@ -43,88 +73,6 @@ class SyncFeatureFlagClient:
         if self._settings.follow_changes:
             # It ends with the process: an open stream cannot be woken up.
             threading.Thread(target=self._follow, name="flagstream-changes", daemon=True).start()
-
-    def is_enabled(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: Unpack[Who],
-    ) -> bool:
-        return self._run(self._core.is_enabled(flag_name, self._question(user_id, context, who), default))
-
-    def evaluate_flag(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        *,
-        value_type: str | None = None,
-        **who: Unpack[Who],
-    ) -> JsonValue:
-        question = self._question(user_id, context, who)
-        return self._run(self._core.value_or_default(flag_name, question, default_value, value_type))
-
-    def batch_evaluate(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, bool]:
-        return self._run(self._core.batch(flag_names, self._question(user_id, context, who), default))
-
-    def bulk_evaluate_flags(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        value_types: Mapping[str, str] | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, dict[str, JsonValue]]:
-        question = self._question(user_id, context, who)
-        steps = self._core.bulk(flag_names, question, default_values or {}, value_types or {})
-        return {flag: evaluation.as_dict() for flag, evaluation in self._run(steps).items()}
-
-    def evaluate(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        *,
-        value_type: str | None = None,
-        min_version: int | None = None,
-        **who: Unpack[Who],
-    ) -> Evaluation:
-        question = self._question(user_id, context, who)
-        return self._run(self._core.evaluate(flag_name, question, default_value, value_type, min_version))
-
-    def evaluate_many(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        value_types: Mapping[str, str] | None = None,
-        min_version: int | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, Evaluation]:
-        question = self._question(user_id, context, who)
-        steps = self._core.evaluate_many(flag_names, question, default_values or {}, value_types or {}, min_version)
-        return self._run(steps)
-
-    def invalidate(self, version: int, environment: str | None = None) -> None:
-        self._core.cache.invalidate(version, environment)
-
-    def clear_cache(self) -> None:
-        self._core.cache.clear()
 
     @property
     def is_following(self) -> bool:
@@ -137,15 +85,6 @@ class SyncFeatureFlagClient:
     def close(self) -> None:
         self._closing.set()
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def _question(self, user_id: str | int | None, context: Context | None, who: Who) -> Question:
-        return Question(who.get("environment") or self._settings.environment, user_id, who.get("session_id"), context)
 
     def _run(self, steps: Steps[T]) -> T:
         with contextlib.closing(steps):

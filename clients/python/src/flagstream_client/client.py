@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self, TypedDict, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import httpx2 as httpx
 
+from .calls import AsyncFlags
 from .changes import SILENCE_S, Changes
 from .core import MAX_ANSWER_BYTES, Core, Reply, Send, Steps, Wait, logger
 from .errors import ConnectionFailedError, FlagstreamError, InvalidAnswerError, TimedOutError, error_of
-from .evaluation import Context, Evaluation, JsonValue, Question
 from .options import Options, Settings
 
 T = TypeVar("T")
 
 
-class Who(TypedDict, total=False):
-    """What any question may say beside its flags and its user."""
-
-    session_id: str
-    environment: str
-
-
-class FeatureFlagClient:
-    """Asks flagstream. Make one, share it, close it (or use it as a context manager).
+class FeatureFlagClient(AsyncFlags):
+    """A client of flagstream for asyncio. Use one for the whole process, and close it, or use it as a context manager.
 
     `is_enabled`, `evaluate_flag`, `batch_evaluate` and `bulk_evaluate_flags` always answer: with the default if
-    the service does not. `evaluate` and `evaluate_many` raise a [`FlagstreamError`] instead.
+    the service does not. `evaluate` and `evaluate_many` raise a `FlagstreamError` instead. Their type is `AsyncFlags`,
+    which the mock has, too.
     """
 
     def __init__(
@@ -42,7 +34,34 @@ class FeatureFlagClient:
         http_client: httpx.AsyncClient | None = None,
         **options: Unpack[Options],
     ) -> None:
-        """`http_client` brings own TLS settings or proxies; it is closed with this."""
+        """Connects with the first call.
+
+        Args:
+            config_service_url: where the service is, such as `http://flagstream:8082`.
+            environment: the environment of all calls that give none. Default: the service's own.
+            cache_ttl: seconds for which an answer is cached, with `cache` or `follow_changes`. Default: 300.
+            http_client: an `httpx2.AsyncClient` with its own TLS settings or proxies. It is closed with this client.
+
+        Options, with times in seconds:
+            token: an API token (`fst_…`). Default: None, an anonymous caller.
+            timeout: the limit for a call with all its attempts. Default: 5.
+            attempt_timeout: the limit for one attempt. Keep it above the 2 s that the service may wait for a version of
+                its flags. Default: 3.
+            max_retries: retries after a failure that may pass. Default: 2.
+            backoff_base: the first retry waits a random part of this, each later one of twice as much. Default: 0.1.
+            backoff_cap: the longest wait before a retry. Default: 2.
+            failure_threshold: failed attempts in a row that open the circuit breaker. Default: 5.
+            recovery_timeout: how long the circuit breaker stays open before one attempt is let through. Default: 60.
+            cache: whether answers are cached in this process. A cached answer is no event in Kafka. Default: False.
+            cache_max_entries: cached answers at most; the least recently used one is evicted. Default: 10000.
+            follow_changes: whether to read the stream `/api/v1/changes` and drop what a change made out of date. Implies
+                `cache`; the token needs the scope `read`. Default: False.
+            max_connections: open connections at most. Default: 100.
+            on_error: called with each error that a default hides. Default: None, a warning in the log.
+
+        Raises:
+            ValueError: an option is out of range, or the URL is not `http://…` or `https://…`.
+        """
         self._settings = Settings.of(config_service_url, environment, cache_ttl, **options)
         self._core = Core(self._settings)
         # One more than wanted: the stream of changes has a connection of its own.
@@ -52,100 +71,11 @@ class FeatureFlagClient:
         self._following = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
 
-    async def is_enabled(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: Unpack[Who],
-    ) -> bool:
-        return await self._run(self._core.is_enabled(flag_name, self._question(user_id, context, who), default))
-
-    async def evaluate_flag(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        *,
-        value_type: str | None = None,
-        **who: Unpack[Who],
-    ) -> JsonValue:
-        """The value, of the type of `default_value` (or `value_type`)."""
-        question = self._question(user_id, context, who)
-        return await self._run(self._core.value_or_default(flag_name, question, default_value, value_type))
-
-    async def batch_evaluate(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, bool]:
-        """Many flags at once, as booleans."""
-        return await self._run(self._core.batch(flag_names, self._question(user_id, context, who), default))
-
-    async def bulk_evaluate_flags(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        value_types: Mapping[str, str] | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, dict[str, JsonValue]]:
-        """Many flags at once, each with `value`, `enabled`, `variant`, `reason`, …; `ERROR` where the default stands in."""
-        question = self._question(user_id, context, who)
-        steps = self._core.bulk(flag_names, question, default_values or {}, value_types or {})
-        return {flag: evaluation.as_dict() for flag, evaluation in (await self._run(steps)).items()}
-
-    async def evaluate(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        *,
-        value_type: str | None = None,
-        min_version: int | None = None,
-        **who: Unpack[Who],
-    ) -> Evaluation:
-        """All that the service says, or an error. `min_version` waits for a version to be in force."""
-        question = self._question(user_id, context, who)
-        return await self._run(self._core.evaluate(flag_name, question, default_value, value_type, min_version))
-
-    async def evaluate_many(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        value_types: Mapping[str, str] | None = None,
-        min_version: int | None = None,
-        **who: Unpack[Who],
-    ) -> dict[str, Evaluation]:
-        question = self._question(user_id, context, who)
-        steps = self._core.evaluate_many(flag_names, question, default_values or {}, value_types or {}, min_version)
-        return await self._run(steps)
-
-    def invalidate(self, version: int, environment: str | None = None) -> None:
-        """Answers that don't know of this version are kept no longer (of all environments, if none is named)."""
-        self._core.cache.invalidate(version, environment)
-
-    def clear_cache(self) -> None:
-        self._core.cache.clear()
-
     @property
     def is_following(self) -> bool:
-        """Whether changes are heard of right now."""
         return self._following.is_set()
 
     async def wait_until_following(self, timeout: float | None = None) -> None:
-        """Starts to follow changes, and returns when they are heard of; TimeoutError if that takes longer."""
         self._follow_if_wanted()
         async with asyncio.timeout(timeout):
             await self._following.wait()
@@ -159,14 +89,6 @@ class FeatureFlagClient:
     async def __aenter__(self) -> Self:
         self._follow_if_wanted()
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def _question(self, user_id: str | int | None, context: Context | None, who: Who) -> Question:
-        return Question(who.get("environment") or self._settings.environment, user_id, who.get("session_id"), context)
 
     async def _run(self, steps: Steps[T]) -> T:
         self._follow_if_wanted()

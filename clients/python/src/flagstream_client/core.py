@@ -16,7 +16,21 @@ from typing import TypeAlias, TypeVar
 from .breaker import Breaker
 from .cache import Cache
 from .errors import CircuitOpenError, ConnectionFailedError, FlagstreamError, InvalidAnswerError, TimedOutError, error_of
-from .evaluation import MANY_PATH, ONE_PATH, Evaluation, JsonValue, Question, boolean, encode, failed, many, named, one
+from .evaluation import (
+    MANY_PATH,
+    ONE_PATH,
+    Evaluation,
+    JsonValue,
+    Question,
+    ValueType,
+    boolean,
+    encode,
+    failed,
+    like,
+    many,
+    named,
+    one,
+)
 from .options import Settings
 
 #: Larger answers are refused. The service's own are at most about half of it.
@@ -62,7 +76,7 @@ class Core:
         self._warned: set[tuple[str | None, str | None]] = set()
 
     def evaluate(
-        self, flag: str, question: Question, default: JsonValue, value_type: str | None, min_version: int | None
+        self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None, min_version: int | None
     ) -> Steps[Evaluation]:
         key = question.key(flag, default, value_type)
         kept = self.cache.get(key)
@@ -80,7 +94,7 @@ class Core:
         flags: Sequence[str],
         question: Question,
         defaults: Mapping[str, JsonValue],
-        value_types: Mapping[str, str],
+        value_types: Mapping[str, ValueType],
         min_version: int | None,
     ) -> Steps[dict[str, Evaluation]]:
         keys = {flag: question.key(flag, defaults.get(flag), value_types.get(flag)) for flag in flags}
@@ -99,10 +113,11 @@ class Core:
         return {flag: found[flag] for flag in keys}
 
     def value_or_default(
-        self, flag: str, question: Question, default: JsonValue, value_type: str | None
+        self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None
     ) -> Steps[JsonValue]:
         try:
-            return (yield from self.evaluate(flag, question, default, value_type, None)).value
+            evaluation = yield from self.evaluate(flag, question, default, value_type, None)
+            return evaluation.value if value_type is not None else like(evaluation, default)
         except FlagstreamError as error:
             self._hide(error, flag)
             return default
@@ -115,7 +130,7 @@ class Core:
             return default
 
     def bulk(
-        self, flags: Sequence[str], question: Question, defaults: Mapping[str, JsonValue], value_types: Mapping[str, str]
+        self, flags: Sequence[str], question: Question, defaults: Mapping[str, JsonValue], value_types: Mapping[str, ValueType]
     ) -> Steps[dict[str, Evaluation]]:
         try:
             return (yield from self.evaluate_many(flags, question, defaults, value_types, None))
@@ -143,7 +158,7 @@ class Core:
         flags: Sequence[str],
         question: Question,
         defaults: Mapping[str, JsonValue],
-        value_types: Mapping[str, str],
+        value_types: Mapping[str, ValueType],
         error: FlagstreamError,
     ) -> dict[str, Evaluation]:
         try:

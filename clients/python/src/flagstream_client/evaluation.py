@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .errors import InvalidAnswerError, InvalidRequestError
 
 JsonValue: TypeAlias = Any
 Context: TypeAlias = Mapping[str, JsonValue]
+UserId: TypeAlias = str | int | None
+ValueType: TypeAlias = Literal["boolean", "string", "integer", "float", "number", "object"]
 
 ONE_PATH = "/api/v1/feature-flags/evaluate"
 MANY_PATH = "/api/v1/feature-flags/evaluate/bulk"
@@ -45,7 +47,7 @@ class Question:
     """Who asks; with a flag it is a whole question."""
 
     environment: str | None
-    user_id: str | int | None
+    user_id: UserId
     session_id: str | int | None
     context: Context | None
 
@@ -84,8 +86,23 @@ def failed(flag: str, default: JsonValue, error: Exception) -> Evaluation:
 
 
 def boolean(evaluation: Evaluation) -> bool:
+    """The value of an evaluation that asked for a boolean."""
     if not isinstance(evaluation.value, bool):
         raise InvalidAnswerError(f"{evaluation.flag_name}: the value is not a boolean", 200)
+    return evaluation.value
+
+
+def like(evaluation: Evaluation, default: JsonValue) -> JsonValue:
+    """The value of an evaluation that asked for the type of a default: an object may be answered with a list, too."""
+    # A boolean is an `int` too, so it comes first.
+    for kind in (bool, (int, float), str, dict, list):
+        if isinstance(default, kind):
+            value = evaluation.value
+            if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+                got = type(value).__name__
+                message = f"the value is of type {got}, the default of type {type(default).__name__}"
+                raise InvalidAnswerError(f"{evaluation.flag_name}: {message}", 200)
+            break
     return evaluation.value
 
 

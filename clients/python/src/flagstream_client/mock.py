@@ -1,26 +1,90 @@
-"""Clients for tests of services: they answer with what they were given, and ask nobody."""
+"""Clients for tests of services: they answer with the values they were given, and send nothing."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from typing import TypeVar
 
-from .evaluation import Context, Evaluation, JsonValue
+from .blocking_calls import Flags
+from .calls import AsyncFlags, Calls
+from .core import Core, Steps
+from .evaluation import Evaluation, JsonValue, Question, UserId, ValueType
+from .options import Settings
+
+T = TypeVar("T")
 
 #: Marks a flag that the mock did not have before.
 _MISSING: JsonValue = object()
 
 
-class _Mock:
-    """What both mocks share. `flags` may be changed at any time; unknown flags get the default.
+class _MockCore(Core):
+    """Answers each call from a dictionary, with values as they are there, of whatever type."""
 
-    `asked` has every flag and user asked for, in order.
-    """
+    def __init__(self, flags: Mapping[str, JsonValue] | None) -> None:
+        super().__init__(Settings(base_url="http://mock", environment=None, cache_ttl=0))
+        self.flags = dict(flags or {})
+        self.asked: list[tuple[str, UserId]] = []
+
+    def evaluate(
+        self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None, min_version: int | None
+    ) -> Steps[Evaluation]:
+        yield from ()
+        return self._answer(flag, question, default)
+
+    def evaluate_many(
+        self,
+        flags: Sequence[str],
+        question: Question,
+        defaults: Mapping[str, JsonValue],
+        value_types: Mapping[str, ValueType],
+        min_version: int | None,
+    ) -> Steps[dict[str, Evaluation]]:
+        yield from ()
+        return {flag: self._answer(flag, question, defaults.get(flag)) for flag in flags}
+
+    def value_or_default(
+        self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None
+    ) -> Steps[JsonValue]:
+        yield from ()
+        return self._answer(flag, question, default).value
+
+    def is_enabled(self, flag: str, question: Question, default: bool) -> Steps[bool]:
+        yield from ()
+        return bool(self._answer(flag, question, default).value)
+
+    def batch(self, flags: Sequence[str], question: Question, default: bool) -> Steps[dict[str, bool]]:
+        yield from ()
+        return {flag: bool(self._answer(flag, question, default).value) for flag in flags}
+
+    def _answer(self, flag: str, question: Question, default: JsonValue) -> Evaluation:
+        self.asked.append((flag, question.user_id))
+        if flag not in self.flags:
+            return Evaluation(flag, default, False, None, "DEFAULT", "FLAG_NOT_FOUND")
+        value = self.flags[flag]
+        return Evaluation(flag, value, value is not False, None, "TARGETING_MATCH")
+
+
+class _Mock(Calls):
+    """What both mocks have beside the calls."""
 
     def __init__(self, flags: Mapping[str, JsonValue] | None = None) -> None:
-        self.flags = dict(flags or {})
-        self.asked: list[tuple[str, str | int | None]] = []
+        """`flags` are the values by the flags' names. A flag that is not there has the default of the call."""
+        self._core = self._answers = _MockCore(flags)
+
+    @property
+    def flags(self) -> dict[str, JsonValue]:
+        """The values by the flags' names. They may be changed at any time."""
+        return self._answers.flags
+
+    @flags.setter
+    def flags(self, flags: Mapping[str, JsonValue]) -> None:
+        self._answers.flags = dict(flags)
+
+    @property
+    def asked(self) -> list[tuple[str, UserId]]:
+        """Each flag and user that was asked for, in order."""
+        return self._answers.asked
 
     @contextlib.contextmanager
     def set_for(self, flag_name: str, value: JsonValue) -> Iterator[None]:
@@ -35,175 +99,43 @@ class _Mock:
             else:
                 self.flags[flag_name] = before
 
-    def invalidate(self, version: int, environment: str | None = None) -> None:
-        """Nothing is cached."""
-
-    def clear_cache(self) -> None:
-        """Nothing is cached."""
-
-    def _one(self, flag: str, user_id: str | int | None, default: JsonValue) -> Evaluation:
-        self.asked.append((flag, user_id))
-        if flag not in self.flags:
-            return Evaluation(flag, default, False, None, "DEFAULT", "FLAG_NOT_FOUND")
-        value = self.flags[flag]
-        return Evaluation(flag, value, value is not False, None, "TARGETING_MATCH")
-
-    def _many(
-        self, flags: Sequence[str], user_id: str | int | None, defaults: Mapping[str, JsonValue] | None
-    ) -> dict[str, Evaluation]:
-        return {flag: self._one(flag, user_id, (defaults or {}).get(flag)) for flag in flags}
-
-    def _booleans(self, flags: Sequence[str], user_id: str | int | None, default: bool) -> dict[str, bool]:
-        return {flag: bool(self._one(flag, user_id, default).value) for flag in flags}
+    @property
+    def is_following(self) -> bool:
+        """Always true: a mock has no connection that could be missing."""
+        return True
 
 
-class MockFeatureFlagsClient(_Mock):
+class MockFeatureFlagsClient(_Mock, AsyncFlags):
     """In place of a `FeatureFlagClient`: `MockFeatureFlagsClient({"new_ui": True, "theme": "dark"})`."""
 
-    async def is_enabled(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: str,
-    ) -> bool:
-        return bool(self._one(flag_name, user_id, default).value)
-
-    async def evaluate_flag(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        **who: str,
-    ) -> JsonValue:
-        return self._one(flag_name, user_id, default_value).value
-
-    async def batch_evaluate(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: str,
-    ) -> dict[str, bool]:
-        return self._booleans(flag_names, user_id, default)
-
-    async def bulk_evaluate_flags(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        **who: JsonValue,
-    ) -> dict[str, dict[str, JsonValue]]:
-        many = self._many(flag_names, user_id, default_values)
-        return {flag: evaluation.as_dict() for flag, evaluation in many.items()}
-
-    async def evaluate(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        **who: JsonValue,
-    ) -> Evaluation:
-        return self._one(flag_name, user_id, default_value)
-
-    async def evaluate_many(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        **who: JsonValue,
-    ) -> dict[str, Evaluation]:
-        return self._many(flag_names, user_id, default_values)
+    async def wait_until_following(self, timeout: float | None = None) -> None:
+        """Returns at once."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        return None
+    async def _run(self, steps: Steps[T]) -> T:
+        return _result(steps)
 
 
-class MockSyncFeatureFlagsClient(_Mock):
-    """In place of a `SyncFeatureFlagClient`, with calls that are not awaited."""
+class MockSyncFeatureFlagsClient(_Mock, Flags):
+    """In place of a `SyncFeatureFlagClient`: the same mock, with calls that are not awaited."""
 
-    def is_enabled(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: str,
-    ) -> bool:
-        return bool(self._one(flag_name, user_id, default).value)
-
-    def evaluate_flag(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        **who: str,
-    ) -> JsonValue:
-        return self._one(flag_name, user_id, default_value).value
-
-    def batch_evaluate(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        default: bool = False,
-        context: Context | None = None,
-        **who: str,
-    ) -> dict[str, bool]:
-        return self._booleans(flag_names, user_id, default)
-
-    def bulk_evaluate_flags(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        **who: JsonValue,
-    ) -> dict[str, dict[str, JsonValue]]:
-        many = self._many(flag_names, user_id, default_values)
-        return {flag: evaluation.as_dict() for flag, evaluation in many.items()}
-
-    def evaluate(
-        self,
-        flag_name: str,
-        user_id: str | int | None = None,
-        default_value: JsonValue = None,
-        context: Context | None = None,
-        **who: JsonValue,
-    ) -> Evaluation:
-        return self._one(flag_name, user_id, default_value)
-
-    def evaluate_many(
-        self,
-        flag_names: Sequence[str],
-        user_id: str | int | None = None,
-        context: Context | None = None,
-        *,
-        default_values: Mapping[str, JsonValue] | None = None,
-        **who: JsonValue,
-    ) -> dict[str, Evaluation]:
-        return self._many(flag_names, user_id, default_values)
+    def wait_until_following(self, timeout: float | None = None) -> None:
+        """Returns at once."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
-    def __enter__(self) -> Self:
-        return self
+    def _run(self, steps: Steps[T]) -> T:
+        return _result(steps)
 
-    def __exit__(self, *error: object) -> None:
-        return None
+
+def _result(steps: Steps[T]) -> T:
+    """The result of steps that send nothing."""
+    try:
+        step = next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError(f"a mock has nobody to ask: {step}")

@@ -1,4 +1,4 @@
-"""What a client can be told."""
+"""The options of a client and their defaults."""
 
 from __future__ import annotations
 
@@ -12,34 +12,21 @@ from .errors import FlagstreamError
 
 
 class Options(TypedDict, total=False):
-    """All optional, all times in seconds."""
+    """The optional keyword arguments of both clients. `help(FeatureFlagClient.__init__)` explains each one."""
 
     token: str
-    """An API token (`fst_…`)."""
     timeout: float
-    """For a call with all its attempts: 5."""
     attempt_timeout: float
-    """For one attempt: 3. More than the 2 s that the service may wait for a version."""
     max_retries: int
-    """After a passing failure: 2."""
     backoff_base: float
-    """The first wait is a random part of it, each next of twice as much: 0.1."""
     backoff_cap: float
-    """No wait is longer: 2."""
     failure_threshold: int
-    """Failed attempts in a row that open the circuit: 5."""
     recovery_timeout: float
-    """How long it stays open: 60."""
     cache: bool
-    """Keep answers here: False."""
     cache_max_entries: int
-    """10,000."""
     follow_changes: bool
-    """Listen to `/api/v1/changes`, so that what is kept is never older than a change heard of. Implies `cache`; needs the scope `read`."""
     max_connections: int
-    """Open at once: 100."""
     on_error: Callable[[FlagstreamError], None]
-    """Told of each failure that a default hides. By default it is logged."""
 
 
 @dataclass(frozen=True)

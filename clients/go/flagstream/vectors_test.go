@@ -33,7 +33,7 @@ type vectors struct {
 
 func readVectors(t *testing.T) (read vectors) {
 	t.Helper()
-	text, err := os.ReadFile("../vectors.json")
+	text, err := os.ReadFile("../../vectors.json")
 	if err == nil {
 		err = json.Unmarshal(text, &read)
 	}

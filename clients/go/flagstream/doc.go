@@ -1,0 +1,15 @@
+// Package flagstream is a client of flagstream: the service evaluates the flags, the client retries, caches the answers, and
+// drops them when a flag changes.
+//
+//	flags, err := flagstream.New("http://flagstream:8082", flagstream.Options{Environment: "production"})
+//	if err != nil {
+//		return err
+//	}
+//	defer flags.Close()
+//	if flags.IsEnabled(ctx, "new-ui-enabled", flagstream.Who{UserID: "user-123"}, false) {
+//		fmt.Println("the new one")
+//	}
+//
+// IsEnabled, EvaluateFlag, Value, BatchEvaluate and BulkEvaluateFlags always answer: with the default if the service does not.
+// Evaluate and EvaluateMany return an *Error instead. Any number of goroutines may use a Client.
+package flagstream
