@@ -1,4 +1,4 @@
-//! OpenFeature in Rust: over HTTP, or, told where Kafka is, evaluated in this process.
+//! OpenFeature in Rust. The provider calls the service over HTTP, or evaluates in this process with flags from Kafka.
 
 use std::env::var;
 use std::error::Error;
