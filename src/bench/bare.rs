@@ -1,6 +1,8 @@
 //! The baseline loop: the same worker, consumer, producer, batches and commits, but without decoding, evaluation or
 //! encoding. It sends events of the same sizes, variety and keys, which are built before the measurement.
 
+use std::sync::Arc;
+
 use rdkafka::error::KafkaResult;
 
 use crate::bench::load;
@@ -17,6 +19,8 @@ const EVENTS: u64 = 4_096;
 /// Byte position of the 20-character stamp in requests and in these events.
 pub const STAMP_AT: usize = r#"{"request_id":""#.len();
 pub const STAMP_LENGTH: usize = 20;
+/// As long as the ids that Kafka gives topics.
+const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAQ";
 
 /// Sends prebuilt events.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ impl Bare {
 }
 
 impl Respond for Bare {
-    fn begin(&mut self) {}
+    fn begin(&mut self, _: Option<&Arc<str>>) {}
 
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
         self.next = (self.next + 1) % self.events.len().max(1);
@@ -69,7 +73,13 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,
-        source: EventSource::Kafka { topic, topic_id: None, partition: 0, offset: 500_000, index: 0 },
+        source: EventSource::Kafka {
+            topic,
+            topic_id: Some(TOPIC_ID),
+            partition: 0,
+            offset: 500_000,
+            index: 0,
+        },
     };
     let mut written = Vec::new();
     write_event(&mut written, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));

@@ -49,14 +49,14 @@ impl<R: Respond> Gated<R> {
 }
 
 impl<R: Respond> Respond for Gated<R> {
-    fn begin(&mut self) {
+    fn begin(&mut self, topic_id: Option<&Arc<str>>) {
         if !std::mem::replace(&mut self.has_begun, true) {
             self.gate.missing.fetch_sub(1, Ordering::AcqRel);
         }
         if self.gate.sparing && !self.gate.is_open() {
             std::thread::park_timeout(SPARING);
         }
-        self.inner.begin();
+        self.inner.begin(topic_id);
     }
 
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {

@@ -40,8 +40,9 @@ const PENDING_RETRY: Duration = Duration::from_millis(200);
 /// Processes the records of a worker. The service uses [`Responder`]; the load tool's baseline is the other
 /// implementation.
 pub trait Respond: Send {
-    /// Called before the records of one fetch, which all use the same snapshot and the same time.
-    fn begin(&mut self);
+    /// Called before the records of one fetch, which all use the same snapshot, the same time and the same id of the
+    /// requests topic. `None`: Kafka assigns no ids to topics, or has not answered yet.
+    fn begin(&mut self, topic_id: Option<&Arc<str>>);
     /// Called for a record of a paused partition, so that its schema can be looked up in the meantime.
     fn prepare(&mut self, _record: &Record<'_>) {}
     /// Sends the record's results to the outbox.
@@ -75,6 +76,8 @@ struct Scene {
     parts: Parts,
     hostname: String,
     topic_hash: u32,
+    /// The requests topic's id, if Kafka assigns ids to topics.
+    topic_id: Option<Arc<str>>,
     /// `None`: user data is written to results unchanged.
     privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
@@ -96,6 +99,7 @@ impl Responder {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             // Reading from a slice cannot fail.
             topic_hash: murmur3::murmur3_32(&mut topic, 0).unwrap_or_default(),
+            topic_id: None,
             privacy: Privacy::of(&parts.config.privacy),
             snapshot: Arc::default(),
             now: String::new(),
@@ -117,8 +121,9 @@ impl Respond for Responder {
         self.reader.prepare(record.payload());
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, topic_id: Option<&Arc<str>>) {
         self.scene.snapshot = Arc::clone(&self.scene.parts.store.load());
+        self.scene.topic_id = topic_id.cloned();
         let now = Utc::now();
         self.scene.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
         self.scene.now_micros = now.timestamp_micros();
@@ -311,7 +316,7 @@ impl Scene {
             evaluation_ns: None,
             source: EventSource::Kafka {
                 topic: &self.parts.config.topics.requests,
-                topic_id: None,
+                topic_id: self.topic_id.as_deref(),
                 partition: record.partition(),
                 offset: record.offset(),
                 index,

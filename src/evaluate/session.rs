@@ -184,7 +184,7 @@ impl<'s> Session<'s> {
         };
         let bounds = Bounds::of(self.parts, self.memory.careful, begun, until);
         let (busy, mut waited) = (Instant::now(), Duration::ZERO);
-        responder.begin();
+        responder.begin(self.memory.topic.as_ref().and_then(|topic| topic.id.as_ref()));
         let wanted = fetched.records().filter_map(|record| wanted_reply(&record));
         self.memory.reply_topics.look_up(wanted, &mut self.questions);
         let mut outbox = Outbox {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::identity::Confirmed;
 use crate::metrics::{BatchLabels, Metrics};
 use crate::progress::Reason;
 use crate::shutdown::pause;
@@ -68,8 +69,8 @@ pub struct Memory {
     pub unpaired: Unpaired,
     /// The requests topic was created anew: its partitions are read from the first record.
     pub from_start: bool,
-    /// The requests topic's generation, see [`TopicIdentity`](crate::kafka::identity::TopicIdentity).
-    pub generation: Option<u64>,
+    /// The requests topic's generation and id when they were last confirmed.
+    pub topic: Option<Confirmed>,
     /// Number of partitions that the process's gauge counts for this worker.
     assigned: usize,
 }
@@ -103,7 +104,7 @@ impl Memory {
             begun: BTreeSet::new(),
             unpaired: Unpaired::new(waiting),
             from_start: false,
-            generation: None,
+            topic: None,
             assigned: 0,
         }
     }

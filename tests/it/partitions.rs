@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
@@ -39,6 +40,28 @@ impl Scene {
         });
         let body = request.to_string();
         sender.send(&self.group.topics.requests, Some(partition), None, body.as_bytes(), None);
+    }
+
+    /// The same as [`Scene::ask`] by a sender whose clock shows `at`.
+    fn ask_at(
+        &self,
+        at: DateTime<Utc>,
+        partition: i32,
+        ids: impl IntoIterator<Item = String>,
+    ) -> BTreeSet<String> {
+        let topics = &self.group.topics;
+        let sender: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &topics.kafka).create().unwrap();
+        let ids: BTreeSet<String> = ids.into_iter().collect();
+        for id in &ids {
+            let request =
+                json!({"request_id": id, "flag_name": "on", "user_id": "u", "environment": "production"});
+            let body = request.to_string();
+            let record = BaseRecord::<(), str>::to(&topics.requests).partition(partition).payload(&body);
+            sender.send(record.timestamp(at.timestamp_millis())).map_err(|(error, _)| error).unwrap();
+        }
+        sender.flush(SOON).unwrap();
+        ids
     }
 
     /// Waits until each of these requests has an event.
@@ -248,6 +271,38 @@ fn a_requests_topic_that_is_deleted_and_created_anew_is_read_from_its_beginning(
     });
     let more = scene.ask(1, ids("more", 5));
     scene.wait_for_answers("it goes on", &more);
+}
+
+#[test]
+fn results_of_a_requests_topic_created_anew_are_rows_whatever_the_senders_clocks_say() {
+    let (stack, _together) = Stack::together();
+    let database = Database::create(stack);
+    let mut scene = Scene::new(Group::new(stack).set("DATABASE_URL", &database.url));
+    let topics = scene.group.topics.clone();
+    let service = scene.group.start("one");
+    // The clock of the first sender is an hour ahead.
+    let old = scene.ask_at(Utc::now() + TimeDelta::hours(1), 0, ids("old", 30));
+    wait_until("rows of the old topic", SOON, || database.audited() == 30);
+    topics.recreate(&topics.requests, topics.partitions);
+    let sum = |name: &str| service.metrics().sum(name, &[]);
+    wait_until("it is found out", SOON, || sum("flagstream_requests_topic_recreated_total") >= 1.0);
+    let new = scene.ask_at(Utc::now(), 0, ids("new", 100));
+    scene.wait_for_answers("all of the new ones", &new);
+    let id_of =
+        |event: &crate::harness::Received| event.json()["source"]["topic_id"].as_str().map(str::to_owned);
+    let topic_ids = |of: &BTreeSet<String>| -> BTreeSet<Option<String>> {
+        scene.events.seen.iter().filter(|event| of.contains(&request_id(event))).map(id_of).collect()
+    };
+    let (before, after) = (topic_ids(&old), topic_ids(&new));
+    assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
+    assert!(before.is_disjoint(&after) && !before.contains(&None) && !after.contains(&None));
+    wait_until("each result is a row", SOON, || database.audited() >= 130);
+    let rows = database.rows::<(String, i64)>(
+        "SELECT request_id, count(*) FROM feature_flag_evaluations GROUP BY request_id ORDER BY request_id",
+    );
+    assert_eq!(rows.len(), 130);
+    assert!(rows.iter().all(|(_, count)| *count == 1), "{rows:?}");
+    assert_eq!(sum("flagstream_audit_repeated_total"), 0.0);
 }
 
 #[test]

@@ -23,6 +23,8 @@ const OFFSETS_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum age of the confirmation of the requests topic's id before a commit. The thread that follows offsets confirms
 /// the id several times in this interval.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
+/// The same limit after a rebalance. Several workers see the same rebalance, and one request serves all of them.
+const MAX_IDENTITY_AGE_AFTER_REBALANCE: Duration = Duration::from_millis(20);
 /// Reasons that are cleared when Kafka answers a fetch.
 const FETCH_REASONS: [Reason; 3] = [Reason::FetchError, Reason::Unauthorized, Reason::Unreadable];
 
@@ -92,9 +94,13 @@ impl Session<'_> {
     /// are invalid: the batch must not be committed, and the new topic is read from its start.
     pub(super) fn confirm_topic(&mut self) -> Result<(), SessionError> {
         let client = self.consumer.inner().client();
-        let generation = self.memory.standing.identity().confirm(client, MAX_IDENTITY_AGE);
-        match self.memory.generation.replace(generation) {
-            Some(before) if before != generation => Err(SessionError::TopicRecreated),
+        // The group revokes the partitions of a deleted topic, so a topic that was created anew comes with a rebalance.
+        let is_settled = self.memory.rebalances == Some(self.consumer.rebalances());
+        let max_age = if is_settled { MAX_IDENTITY_AGE } else { MAX_IDENTITY_AGE_AFTER_REBALANCE };
+        let found = self.memory.standing.identity().confirm(client, max_age);
+        let generation = found.generation;
+        match self.memory.topic.replace(found) {
+            Some(before) if before.generation != generation => Err(SessionError::TopicRecreated),
             _ => Ok(()),
         }
     }

@@ -32,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct Echo;
 
 impl Respond for Echo {
-    fn begin(&mut self) {}
+    fn begin(&mut self, _: Option<&Arc<str>>) {}
 
     fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
         outbox.event(record, record.key(), 0, None, b"{}")?;
