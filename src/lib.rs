@@ -48,7 +48,7 @@ pub mod audit;
 
 pub mod replay;
 
-pub mod publish;
+pub mod outbox;
 
 pub mod redis_cache;
 

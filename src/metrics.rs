@@ -6,8 +6,8 @@ mod edge;
 mod evaluate;
 mod experiment;
 mod http;
+mod outbox;
 mod progress;
-mod publish;
 mod redis_cache;
 
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use experiment::ExperimentMetrics;
 pub use http::{HttpMetrics, RefusedLabels};
+pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
-pub use publish::PublishMetrics;
 pub use redis_cache::RedisCacheMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,7 +80,7 @@ pub struct Metrics {
     pub store: StoreMetrics,
     pub redis_cache: RedisCacheMetrics,
     pub edge: EdgeMetrics,
-    pub publish: PublishMetrics,
+    pub publish: OutboxMetrics,
     pub http: HttpMetrics,
     pub access: AccessMetrics,
     pub experiments: ExperimentMetrics,
@@ -132,7 +132,7 @@ impl Metrics {
         let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
         let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
-        let publish = PublishMetrics::register(registry.sub_registry_with_prefix("publish"));
+        let publish = OutboxMetrics::register(registry.sub_registry_with_prefix("publish"));
         let experiments = ExperimentMetrics::register(registry.sub_registry_with_prefix("experiments"));
         Arc::new(Self {
             experiments,

@@ -7,7 +7,7 @@ use rdkafka::error::KafkaResult;
 
 use crate::bench::load;
 use crate::evaluate::answer::{Respond, Responded};
-use crate::evaluate::outbox::Outbox;
+use crate::evaluate::batch_sender::BatchSender;
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::Record;
@@ -40,7 +40,7 @@ impl Bare {
 impl Respond for Bare {
     fn begin(&mut self, _: Option<&Arc<str>>) {}
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
         self.next = (self.next + 1) % self.events.len().max(1);
         let Some(event) = self.events.get_mut(self.next) else {
             return Ok(Responded::Done);
@@ -50,7 +50,7 @@ impl Respond for Bare {
         if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
             to.copy_from_slice(from);
         }
-        outbox.event(record, record.key(), 0, None, event).map(|_| Responded::Done)
+        sender.event(record, record.key(), 0, None, event).map(|_| Responded::Done)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::error::KafkaResult;
 
 use crate::evaluate::answer::{Respond, Responded};
-use crate::evaluate::outbox::Outbox;
+use crate::evaluate::batch_sender::BatchSender;
 use crate::kafka::consumer::Record;
 
 /// Pause before each fetch's records while a backlog waits for the gate.
@@ -59,7 +59,7 @@ impl<R: Respond> Respond for Gated<R> {
         self.inner.begin(topic_id);
     }
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
-        self.inner.respond(record, outbox)
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
+        self.inner.respond(record, sender)
     }
 }

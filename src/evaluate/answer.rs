@@ -22,8 +22,8 @@ use crate::privacy::{Privacy, Shown};
 use crate::registry::{Reader, Unread};
 
 use super::Parts;
+use super::batch_sender::{BatchSender, place, results_too_large};
 use super::headers::{Headers, reply_to};
-use super::outbox::{Outbox, place, results_too_large};
 use super::unserved;
 
 /// Upper bound in bytes of one request's events and reply together, estimated before they are encoded.
@@ -46,7 +46,7 @@ pub trait Respond: Send {
     /// Called for a record of a paused partition, so that its schema can be looked up in the meantime.
     fn prepare(&mut self, _record: &Record<'_>) {}
     /// Sends the record's results to the outbox.
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded>;
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded>;
 }
 
 /// The outcome of one record.
@@ -129,10 +129,10 @@ impl Respond for Responder {
         self.scene.now_micros = now.timestamp_micros();
     }
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
         let Self { scene, reader, text, event, reply } = self;
-        if outbox.amendments.is_unprocessable(place(record)) {
-            return outbox.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
+        if sender.amendments.is_unprocessable(place(record)) {
+            return sender.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
         }
         let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
             Ok(json) => Request::decode(json),
@@ -143,9 +143,9 @@ impl Respond for Responder {
         let answered = match request {
             Ok(mut request) => {
                 scene.name_nobody(&mut request, record);
-                scene.answer(&request, record, outbox, event, reply)
+                scene.answer(&request, record, sender, event, reply)
             }
-            Err(refusal) => outbox.dead_letter(record, &refusal, None),
+            Err(refusal) => sender.dead_letter(record, &refusal, None),
         };
         answered.map(|()| Responded::Done)
     }
@@ -157,7 +157,7 @@ impl Scene {
         &self,
         request: &Request<'_>,
         record: &Record<'_>,
-        outbox: &mut Outbox<'_>,
+        sender: &mut BatchSender<'_>,
         event: &mut Vec<u8>,
         reply: &mut ReplyWriter,
     ) -> KafkaResult<()> {
@@ -166,17 +166,17 @@ impl Scene {
         let served = self.serve(request.environment.as_deref());
         let headers = Headers::of(record);
         if let Err(refusal) = check(request, record, &served, &headers) {
-            return outbox.dead_letter(record, &refusal, None);
+            return sender.dead_letter(record, &refusal, None);
         }
-        let mut reply_to = reply_to(record, outbox);
+        let mut reply_to = reply_to(record, sender);
         let (shown, key) = self.show(request, record);
         let frame = self.reply_frame(request, &shown, &served, &headers);
         if reply_to.is_some() {
             reply.begin(&frame);
         }
         for (ask, index) in asks.iter().zip(0u32..) {
-            let stopwatch = outbox.tally.stopwatch();
-            let answer = self.evaluate(&served, request, ask, outbox);
+            let stopwatch = sender.tally.stopwatch();
+            let answer = self.evaluate(&served, request, ask, sender);
             let took = stopwatch.map(nanoseconds);
             event.clear();
             let id = stream_event_id(
@@ -197,8 +197,8 @@ impl Scene {
                 ask,
                 &answer,
             );
-            if outbox.event(record, key.as_deref(), index, Some(&headers), event)? {
-                outbox.tally.answer(served.flags.map(|(name, _)| name), &answer);
+            if sender.event(record, key.as_deref(), index, Some(&headers), event)? {
+                sender.tally.answer(served.flags.map(|(name, _)| name), &answer);
             }
             let repeated = || asks.iter().take(index as usize).any(|earlier| earlier.flag == ask.flag);
             if let Some(topic) = reply_to
@@ -206,17 +206,17 @@ impl Scene {
             {
                 reply.result(&ask.flag, &answer);
                 if reply.len() > MAX_RECORD_BYTES {
-                    outbox.drop_reply(place(record), topic, "too_large");
+                    sender.drop_reply(place(record), topic, "too_large");
                     reply_to = None;
                 }
             }
         }
         match reply_to {
             Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
-                Ok(body) => outbox.reply(record, key.as_deref(), topic, &headers, &body),
+                Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
                 Err(broken) => {
                     tracing::error!(%broken, "a reply does not fit its schema");
-                    outbox.drop_reply(place(record), topic, "unfit");
+                    sender.drop_reply(place(record), topic, "unfit");
                     Ok(())
                 }
             },
@@ -276,7 +276,7 @@ impl Scene {
         served: &'a Served<'_>,
         request: &'a Request<'_>,
         ask: &'a Ask<'_>,
-        outbox: &mut Outbox<'_>,
+        sender: &mut BatchSender<'_>,
     ) -> Answer<'a> {
         let app_name = &self.parts.config.unleash.app_name;
         let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
@@ -285,7 +285,7 @@ impl Scene {
             Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
                 None => Lookup::NotFound,
                 Some(outcome) => {
-                    outbox.tally.outcome(&outcome);
+                    sender.tally.outcome(&outcome);
                     Lookup::Found(outcome)
                 }
             },

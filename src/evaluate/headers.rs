@@ -7,7 +7,7 @@ use crate::kafka::producer::header_bytes;
 use crate::message::request::MAX_CORRELATION_ID_BYTES;
 use crate::message::trace;
 
-use super::outbox::{Outbox, place};
+use super::batch_sender::{BatchSender, place};
 
 /// Name of the header by which callers find their own replies and events.
 pub const CORRELATION_ID: &str = "correlation-id";
@@ -49,9 +49,9 @@ pub fn wanted_reply<'r>(record: &Record<'r>) -> Option<&'r str> {
 }
 
 /// The topic to reply to. A reply that is not allowed is dropped and counted; the request is still evaluated.
-pub fn reply_to<'r>(record: &Record<'r>, outbox: &Outbox<'_>) -> Option<&'r str> {
+pub fn reply_to<'r>(record: &Record<'r>, sender: &BatchSender<'_>) -> Option<&'r str> {
     let topic = wanted_reply(record)?;
-    let refused = outbox.amendments.is_unanswered(place(record));
-    let usable = if refused { Err("refused") } else { outbox.reply_topics.check(topic) };
-    usable.map_err(|reason| outbox.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
+    let refused = sender.amendments.is_unanswered(place(record));
+    let usable = if refused { Err("refused") } else { sender.reply_topics.check(topic) };
+    usable.map_err(|reason| sender.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
 }

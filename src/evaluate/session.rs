@@ -20,10 +20,10 @@ use crate::metrics::{BatchLabels, CodeLabels};
 use super::Parts;
 use super::answer::{Respond, Responded};
 use super::batch::Batch;
+use super::batch_sender::{BatchSender, place};
 use super::clients;
 use super::error::SessionError;
 use super::headers::wanted_reply;
-use super::outbox::{Outbox, place};
 use super::pace::Pace;
 use super::tally::Tally;
 use super::worker::Memory;
@@ -187,7 +187,7 @@ impl<'s> Session<'s> {
         responder.begin(self.memory.topic.as_ref().and_then(|topic| topic.id.as_ref()));
         let wanted = fetched.records().filter_map(|record| wanted_reply(&record));
         self.memory.reply_topics.look_up(wanted, &mut self.questions);
-        let mut outbox = Outbox {
+        let mut sender = BatchSender {
             topics: &self.parts.config.topics,
             producer: self.producer,
             batch: &mut self.batch,
@@ -207,19 +207,19 @@ impl<'s> Session<'s> {
                 leave(&mut left, place);
                 continue;
             }
-            match responder.respond(&record, &mut outbox).map_err(SessionError::Producer)? {
-                Responded::Done => outbox.batch.advance(place, record.timestamp_ms()),
+            match responder.respond(&record, &mut sender).map_err(SessionError::Producer)? {
+                Responded::Done => sender.batch.advance(place, record.timestamp_ms()),
                 Responded::HeldUp { why, retry_after } => self.memory.holds.hold(place, why, retry_after),
             }
-            if outbox.batch.is_round_full() {
+            if sender.batch.is_round_full() {
                 // Failed and late deliveries are reported by the drain before the commit.
                 let full = Instant::now();
                 self.producer
                     .drain_until(|_| Instant::now() > bounds.until || self.parts.shutdown.is_cancelled());
-                outbox.batch.flushed();
+                sender.batch.flushed();
                 waited += full.elapsed();
             }
-            is_over = bounds.are_passed(outbox.batch) || self.parts.shutdown.is_cancelled();
+            is_over = bounds.are_passed(sender.batch) || self.parts.shutdown.is_cancelled();
         }
         drop(fetched);
         self.batch.busy += busy.elapsed().saturating_sub(waited);

@@ -12,8 +12,8 @@ use crate::flag::value::{Lookup, answer, natural_answer};
 use crate::flag::{Answer, EnvironmentFlags, EvaluationContext, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject, generated_session};
+use crate::outbox::EventBatch;
 use crate::privacy::Shown;
-use crate::publish::Parcel;
 use crate::redis_cache::CachedOutcome;
 
 use super::api::Api;
@@ -72,7 +72,7 @@ impl Answered<'_> {
 /// Collects the events and counts of a request's answers.
 #[derive(Debug)]
 pub(super) struct Trail<'t> {
-    pub(super) parcel: Parcel,
+    pub(super) event_batch: EventBatch,
     tally: &'t mut Tally,
     index: u32,
 }
@@ -80,7 +80,7 @@ pub(super) struct Trail<'t> {
 impl Trail<'_> {
     /// Reserves buffer space for the events of this many answers.
     pub(super) fn reserve(&mut self, answers: usize) {
-        self.parcel.reserve(answers * EVENT_BYTES);
+        self.event_batch.reserve(answers * EVENT_BYTES);
     }
 }
 
@@ -127,7 +127,7 @@ impl<'c> Call<'c> {
     pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
         // Callers can send any name of an environment that is not served, so it must not become a metric label.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
-        Trail { parcel: Parcel::with_capacity(label, EVENT_BYTES), tally, index: 0 }
+        Trail { event_batch: EventBatch::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
     pub(super) fn asker<'s>(&self, subject: &'s Subject<'_>) -> Asker<'s> {
@@ -193,7 +193,7 @@ impl<'c> Call<'c> {
         };
         let format = &self.api.formats.evaluated;
         let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, &answered.answer);
-        trail.parcel.record(user.map(str::as_bytes), write);
+        trail.event_batch.record(user.map(str::as_bytes), write);
         answered
     }
 

@@ -17,7 +17,7 @@ use axum::routing::{delete, get, post};
 
 use crate::config::Scope;
 use crate::message::request::{Ask, Subject};
-use crate::publish::Parcel;
+use crate::outbox::EventBatch;
 use crate::redis_cache::CachedOutcome;
 use crate::redis_cache::edge::{EdgeRequest, Found, Layer};
 
@@ -147,8 +147,8 @@ async fn evaluate(
     let user = input.parameter("user_id").map(String::from);
     let asked = EdgeRequest { layer, environment, flag, user };
     let found = look(api, &asked, min_version).await;
-    let (said, parcel) = answer(api, &asked, &found);
-    let published = api.publisher.publish(parcel.traced(input.trace())).await;
+    let (said, event_batch) = answer(api, &asked, &found);
+    let published = api.publisher.publish(event_batch.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     if said.is_unknown {
         let detail = format!("environment {} has no flag {}", asked.environment, asked.flag);
@@ -161,7 +161,7 @@ async fn evaluate(
 }
 
 /// Answers from the cached value or by evaluation. Both are written as an event.
-fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, Parcel) {
+fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, EventBatch) {
     let kept = [found.value.as_deref().and_then(CachedOutcome::read)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = asked.user.as_deref().map(Into::into);
@@ -171,7 +171,7 @@ fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, Parcel) 
     api.counts.count(Path::Edge, |tally| {
         let mut trail = call.trail(tally);
         let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
-        (body::evaluated(&call, asked, &answered, found), trail.parcel)
+        (body::evaluated(&call, asked, &answered, found), trail.event_batch)
     })
 }
 

@@ -16,7 +16,7 @@ use crate::config::Scope;
 use crate::flag::ValueType;
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::message::result_size::{Repeated, result_bytes};
-use crate::publish::Parcel;
+use crate::outbox::EventBatch;
 use crate::redis_cache::CachedOutcome;
 
 use super::Problem;
@@ -108,7 +108,7 @@ async fn single(
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(api, min_version).await?;
     api.gate.answers(caller, 1)?;
-    let (body, parcel, version) = answered(api, &environment, &query, min_version, |call, trail| {
+    let (body, event_batch, version) = answered(api, &environment, &query, min_version, |call, trail| {
         let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
             let several = "expected none here; evaluate/bulk takes many";
             return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
@@ -121,7 +121,7 @@ async fn single(
         Ok(body)
     })
     .await?;
-    finish(api, &input, body, parcel, version).await
+    finish(api, &input, body, event_batch, version).await
 }
 
 /// Evaluates many flags, for one user or for many contexts, all from one snapshot.
@@ -151,7 +151,7 @@ pub(super) async fn bulk(
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(&api, min_version).await?;
-    let (body, parcel, version) = answered(&api, &environment, &query, min_version, |call, trail| {
+    let (body, event_batch, version) = answered(&api, &environment, &query, min_version, |call, trail| {
         let all: Vec<Ask<'_>>;
         let asks = match &query.asked {
             Asked::These(asks) => asks.as_slice(),
@@ -173,7 +173,7 @@ pub(super) async fn bulk(
         })
     })
     .await?;
-    finish(&api, &input, body, parcel, version).await
+    finish(&api, &input, body, event_batch, version).await
 }
 
 /// Evaluates a plain list of flags. The user and the session are given in the query.
@@ -216,8 +216,8 @@ pub(super) async fn batch(
         api.gate.answers(&caller, asks.len())?;
         Ok(body::batch(call, &subject, &asks, trail))
     };
-    let (body, parcel, version) = in_call(&api, &environment, &kept, answer)?;
-    finish(&api, &input, body, parcel, version).await
+    let (body, event_batch, version) = in_call(&api, &environment, &kept, answer)?;
+    finish(&api, &input, body, event_batch, version).await
 }
 
 async fn answered(
@@ -226,7 +226,7 @@ async fn answered(
     query: &Query<'_>,
     min_version: Option<u64>,
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
-) -> Result<(Vec<u8>, Parcel, u64), Problem> {
+) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let kept = match &query.asked {
         Asked::These(asks) => {
             let subjects = query.subjects.as_slice();
@@ -252,25 +252,25 @@ fn in_call(
     environment: &str,
     kept: &[Option<CachedOutcome>],
     answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
-) -> Result<(Vec<u8>, Parcel, u64), Problem> {
+) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let snapshot = api.store.load();
     let call = Call::begin(api, &snapshot, Path::Rest, environment).with_kept(kept);
     let answered = api.counts.count(Path::Rest, |tally| {
         let mut trail = call.trail(tally);
-        answer(&call, &mut trail).map(|body| (body, trail.parcel))
+        answer(&call, &mut trail).map(|body| (body, trail.event_batch))
     });
-    let (body, parcel) = answered?;
-    Ok((body, parcel, call.flags_version))
+    let (body, event_batch) = answered?;
+    Ok((body, event_batch, call.flags_version))
 }
 
 async fn finish(
     api: &Api,
     input: &Input,
     body: Vec<u8>,
-    parcel: Parcel,
+    event_batch: EventBatch,
     version: u64,
 ) -> Result<Response, Problem> {
-    let published = api.publisher.publish(parcel.traced(input.trace())).await;
+    let published = api.publisher.publish(event_batch.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     Ok(json_answer(body, version))
 }

@@ -18,7 +18,7 @@ use axum::routing::post;
 use crate::config::Scope;
 use crate::flag::ErrorCode;
 use crate::message::request::{Ask, MAX_FLAG_NAME_BYTES, Refusal, Subject};
-use crate::publish::Parcel;
+use crate::outbox::EventBatch;
 
 use super::api::Api;
 use super::call::Call;
@@ -88,19 +88,19 @@ async fn answer_one(
     let (subjects, asks) = (std::slice::from_ref(&subject), std::slice::from_ref(&ask));
     api.gate.answers(&caller, 1)?;
     let kept = kept(api, When::Unready, &environment, subjects, asks, min_version).await;
-    let (result, parcel, version) = {
+    let (result, event_batch, version) = {
         let snapshot = api.store.load();
         let call = Call::begin(api, &snapshot, Path::Ofrep, &environment).with_kept(&kept);
-        let (result, parcel) = api.counts.count(Path::Ofrep, |tally| {
+        let (result, event_batch) = api.counts.count(Path::Ofrep, |tally| {
             let mut trail = call.trail(tally);
             let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
             let mut out = Vec::with_capacity(body::ONE_BYTES);
             let failure = body::write(&mut out, key, &answered);
-            (failure.map_or(Ok(out), Err), trail.parcel)
+            (failure.map_or(Ok(out), Err), trail.event_batch)
         });
-        (result, parcel, call.flags_version)
+        (result, event_batch, call.flags_version)
     };
-    publish(api, &input, parcel).await?;
+    publish(api, &input, event_batch).await?;
     Ok(json_answer(result?, version))
 }
 
@@ -143,8 +143,8 @@ async fn answer_all(
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     let min_version = input.min_version()?.max(notified_version(&input));
     let _place = evaluation_place(api, min_version).await?;
-    let (flags, parcel, version) = evaluate_all(api, &caller, &environment, &subject)?;
-    publish(api, &input, parcel).await?;
+    let (flags, event_batch, version) = evaluate_all(api, &caller, &environment, &subject)?;
+    publish(api, &input, event_batch).await?;
     // Hash of the flags only: the version in the body also changes with flags of other environments.
     let etag = etag(&flags);
     if input.header(IF_NONE_MATCH.as_str()).is_some_and(|known| matches(known, &etag)) {
@@ -163,7 +163,7 @@ fn evaluate_all(
     caller: &Caller,
     environment: &str,
     subject: &Subject<'_>,
-) -> Result<(Vec<u8>, Parcel, u64), Failure> {
+) -> Result<(Vec<u8>, EventBatch, u64), Failure> {
     let snapshot = api.store.load();
     let call = Call::begin(api, &snapshot, Path::Ofrep, environment);
     let Some(flags) = call.all_flags() else {
@@ -174,7 +174,7 @@ fn evaluate_all(
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     call.check_size(&asks, std::slice::from_ref(subject))?;
     api.gate.answers(caller, asks.len())?;
-    let (flags, parcel) = api.counts.count(Path::Ofrep, |tally| {
+    let (flags, event_batch) = api.counts.count(Path::Ofrep, |tally| {
         let mut trail = call.trail(tally);
         trail.reserve(asks.len());
         let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
@@ -190,14 +190,14 @@ fn evaluate_all(
                 failure.write(&mut out, Some(&ask.flag));
             }
         }
-        (out, trail.parcel)
+        (out, trail.event_batch)
     });
-    Ok((flags, parcel, call.flags_version))
+    Ok((flags, event_batch, call.flags_version))
 }
 
-async fn publish(api: &Api, input: &Input, parcel: Parcel) -> Result<(), Failure> {
+async fn publish(api: &Api, input: &Input, event_batch: EventBatch) -> Result<(), Failure> {
     let unrecorded = |error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1).into();
-    api.publisher.publish(parcel.traced(input.trace())).await.map_err(unrecorded)
+    api.publisher.publish(event_batch.traced(input.trace())).await.map_err(unrecorded)
 }
 
 /// Flags version named by a change notification. A client that received it must not get an older answer.

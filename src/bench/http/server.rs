@@ -21,7 +21,7 @@ use crate::http::{self, Api, Caller, Limits, Surface, Unread};
 use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
-use crate::publish::Publisher;
+use crate::outbox::Publisher;
 use crate::registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;

@@ -34,8 +34,8 @@ struct Echo;
 impl Respond for Echo {
     fn begin(&mut self, _: Option<&Arc<str>>) {}
 
-    fn respond(&mut self, record: &Record<'_>, outbox: &mut Outbox<'_>) -> KafkaResult<Responded> {
-        outbox.event(record, record.key(), 0, None, b"{}")?;
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
+        sender.event(record, record.key(), 0, None, b"{}")?;
         Ok(Responded::Done)
     }
 }

@@ -12,7 +12,7 @@ use crate::health::Reporter;
 use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::DropLabels;
-use crate::publish::{Publisher, Publishing};
+use crate::outbox::{Publisher, Publishing};
 use crate::registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;

@@ -8,7 +8,7 @@ use super::Seconds;
 use super::evaluate::{WIDE, buckets};
 
 #[derive(Debug)]
-pub struct PublishMetrics {
+pub struct OutboxMetrics {
     /// Bytes of events in memory, queued or in flight.
     pub queue_bytes: Gauge,
     pub spool_bytes: Gauge,
@@ -18,7 +18,7 @@ pub struct PublishMetrics {
     pub latency: Seconds,
 }
 
-impl PublishMetrics {
+impl OutboxMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             queue_bytes: Gauge::default(),

@@ -25,7 +25,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Marks the batch as rejected, like [`Flight::suspect`].
+    /// Marks the batch as rejected, like [`InFlight::suspect`].
     pub fn suspect(&mut self) {
         if !self.suspect {
             self.suspect = true;
@@ -36,7 +36,7 @@ impl Sent {
 
 /// Event batches in flight. A ticket identifies one of them and stays valid when the producer is replaced.
 #[derive(Debug, Default)]
-pub struct Flight {
+pub struct InFlight {
     sent: VecDeque<Sent>,
     first_ticket: usize,
     /// Number of batches at the front that are handed over completely.
@@ -44,10 +44,10 @@ pub struct Flight {
     bytes: usize,
 }
 
-impl Flight {
+impl InFlight {
     /// Adds a batch that is not handed over yet.
     pub fn add(&mut self, entry: Entry, on_disk: Option<Position>) {
-        self.bytes += entry.parcel.size();
+        self.bytes += entry.batch.size();
         let (handed, settled, refused) = (0, 0, 0);
         let at = Instant::now();
         self.sent.push_back(Sent { entry, at, on_disk, handed, settled, refused, suspect: false });
@@ -77,7 +77,7 @@ impl Flight {
         }
     }
 
-    /// Marks a batch as rejected. After the next [`Flight::begin_anew`] its records are sent one at a time.
+    /// Marks a batch as rejected. After the next [`InFlight::begin_anew`] its records are sent one at a time.
     pub fn suspect(&mut self, ticket: usize) {
         if let Some(sent) = self.get_mut(ticket) {
             sent.suspect();
@@ -90,18 +90,18 @@ impl Flight {
 
     /// Removes and returns the oldest batch, if all of its records are settled.
     pub fn take_settled(&mut self) -> Option<Sent> {
-        let settled = |sent: &mut Sent| sent.settled >= sent.entry.parcel.len();
+        let settled = |sent: &mut Sent| sent.settled >= sent.entry.batch.len();
         let sent = self.sent.pop_front_if(settled)?;
         self.first_ticket += 1;
         self.handed = self.handed.saturating_sub(1);
-        self.bytes -= sent.entry.parcel.size();
+        self.bytes -= sent.entry.batch.size();
         Some(sent)
     }
 
     /// Prepares for a new producer: every batch that is not settled completely is handed over again.
     pub fn begin_anew(&mut self) {
         self.handed = 0;
-        for sent in self.sent.iter_mut().filter(|sent| sent.settled < sent.entry.parcel.len()) {
+        for sent in self.sent.iter_mut().filter(|sent| sent.settled < sent.entry.batch.len()) {
             if sent.suspect {
                 // The records were sent one at a time, so the settled ones are the first ones.
                 sent.handed = sent.settled;
@@ -112,8 +112,8 @@ impl Flight {
     }
 
     /// Returns the first batch that is not handed over completely, with its ticket.
-    pub fn next_unhanded(&mut self) -> Option<(usize, &mut Sent)> {
-        let handed = |sent: &Sent| sent.handed >= sent.entry.parcel.len();
+    pub fn next_unsent(&mut self) -> Option<(usize, &mut Sent)> {
+        let handed = |sent: &Sent| sent.handed >= sent.entry.batch.len();
         while self.sent.get(self.handed).is_some_and(handed) {
             self.handed += 1;
         }
@@ -140,23 +140,23 @@ impl Flight {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::Parcel;
+    use super::super::EventBatch;
     use super::*;
 
-    fn flight(sizes: &[u32]) -> Flight {
-        let mut flight = Flight::default();
+    fn in_flight_batches(sizes: &[u32]) -> InFlight {
+        let mut in_flight_batches = InFlight::default();
         for records in sizes {
-            let mut parcel = Parcel::new("e".into());
-            (0..*records).for_each(|_| parcel.record(None, |out| out.push(b'x')));
-            flight.add(Entry { parcel, delivered: None }, None);
+            let mut batch = EventBatch::new("e".into());
+            (0..*records).for_each(|_| batch.record(None, |out| out.push(b'x')));
+            in_flight_batches.add(Entry { batch, delivered: None }, None);
         }
-        flight
+        in_flight_batches
     }
 
     /// Hands over all records, and returns the ticket of each.
-    fn hand_over(flight: &mut Flight) -> Vec<usize> {
+    fn hand_over(in_flight_batches: &mut InFlight) -> Vec<usize> {
         let mut tickets = Vec::new();
-        while let Some((ticket, sent)) = flight.next_unhanded() {
+        while let Some((ticket, sent)) = in_flight_batches.next_unsent() {
             sent.handed += 1;
             tickets.push(ticket);
         }
@@ -165,36 +165,36 @@ mod tests {
 
     #[test]
     fn what_kafka_has_entirely_is_not_handed_over_again() {
-        let mut flight = flight(&[2, 1, 3]);
-        assert_eq!(hand_over(&mut flight), [0, 0, 1, 2, 2, 2]);
-        flight.settle(0, 1, false);
-        flight.settle(1, 1, false);
-        flight.settle(2, 2, false);
-        assert!(flight.take_settled().is_none());
-        flight.begin_anew();
-        assert_eq!(hand_over(&mut flight), [0, 0, 2, 2, 2]);
-        flight.settle(0, 2, false);
-        flight.settle(2, 3, false);
-        assert_eq!(std::iter::from_fn(|| flight.take_settled()).count(), 3);
-        assert!(flight.is_empty() && flight.bytes() == 0);
+        let mut in_flight_batches = in_flight_batches(&[2, 1, 3]);
+        assert_eq!(hand_over(&mut in_flight_batches), [0, 0, 1, 2, 2, 2]);
+        in_flight_batches.settle(0, 1, false);
+        in_flight_batches.settle(1, 1, false);
+        in_flight_batches.settle(2, 2, false);
+        assert!(in_flight_batches.take_settled().is_none());
+        in_flight_batches.begin_anew();
+        assert_eq!(hand_over(&mut in_flight_batches), [0, 0, 2, 2, 2]);
+        in_flight_batches.settle(0, 2, false);
+        in_flight_batches.settle(2, 3, false);
+        assert_eq!(std::iter::from_fn(|| in_flight_batches.take_settled()).count(), 3);
+        assert!(in_flight_batches.is_empty() && in_flight_batches.bytes() == 0);
     }
 
     #[test]
     fn suspects_go_on_behind_what_is_settled_of_them() {
-        let mut flight = flight(&[1, 3]);
-        hand_over(&mut flight);
-        flight.settle(0, 1, false);
-        flight.settle(1, 1, false);
-        flight.suspect(1);
-        flight.begin_anew();
-        assert_eq!(hand_over(&mut flight), [1, 1, 1], "nothing is known of which were settled");
-        flight.settle(1, 1, false);
-        flight.settle(1, 1, true);
-        flight.suspect(1);
-        flight.begin_anew();
-        assert_eq!(hand_over(&mut flight), [1]);
-        flight.settle(1, 1, false);
-        assert!(flight.take_settled().is_some());
-        assert_eq!(flight.take_settled().unwrap().refused, 1);
+        let mut in_flight_batches = in_flight_batches(&[1, 3]);
+        hand_over(&mut in_flight_batches);
+        in_flight_batches.settle(0, 1, false);
+        in_flight_batches.settle(1, 1, false);
+        in_flight_batches.suspect(1);
+        in_flight_batches.begin_anew();
+        assert_eq!(hand_over(&mut in_flight_batches), [1, 1, 1], "nothing is known of which were settled");
+        in_flight_batches.settle(1, 1, false);
+        in_flight_batches.settle(1, 1, true);
+        in_flight_batches.suspect(1);
+        in_flight_batches.begin_anew();
+        assert_eq!(hand_over(&mut in_flight_batches), [1]);
+        in_flight_batches.settle(1, 1, false);
+        assert!(in_flight_batches.take_settled().is_some());
+        assert_eq!(in_flight_batches.take_settled().unwrap().refused, 1);
     }
 }

@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use crate::config::Config;
 use crate::log_limit::LogLimit;
 
-use super::outlet::Outlet;
+use super::event_producer::EventProducer;
 
 /// Timeout of one metadata request for the events topic, including the connection.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// A producer that is being connected. Dropping it ends the attempt.
 #[derive(Debug)]
 pub struct Opening {
-    opened: Receiver<Result<Outlet, KafkaError>>,
+    opened: Receiver<Result<EventProducer, KafkaError>>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -40,7 +40,7 @@ impl Opening {
     }
 
     /// Returns the connected producer, or the error if it cannot be created. `None` while it is still connecting.
-    pub fn poll(&self) -> Option<Result<Outlet, KafkaError>> {
+    pub fn poll(&self) -> Option<Result<EventProducer, KafkaError>> {
         match self.opened.try_recv() {
             Ok(opened) => Some(opened),
             Err(TryRecvError::Empty) => None,
@@ -55,20 +55,20 @@ impl Drop for Opening {
     }
 }
 
-fn open(config: &Config, opened: &SyncSender<Result<Outlet, KafkaError>>, cancelled: &AtomicBool) {
+fn open(config: &Config, opened: &SyncSender<Result<EventProducer, KafkaError>>, cancelled: &AtomicBool) {
     static LIMIT: LogLimit = LogLimit::new();
-    let mut outlet = match Outlet::create(config) {
-        Ok(outlet) => outlet,
+    let mut event_producer = match EventProducer::create(config) {
+        Ok(event_producer) => event_producer,
         Err(error) => {
             let _ = opened.send(Err(error));
             return;
         }
     };
     while !cancelled.load(Ordering::Relaxed) {
-        match outlet.connect(&config.topics.events, METADATA_TIMEOUT) {
+        match event_producer.connect(&config.topics.events, METADATA_TIMEOUT) {
             Ok(()) => {
                 // The receiver is gone if the worker has ended.
-                let _ = opened.send(Ok(outlet));
+                let _ = opened.send(Ok(event_producer));
                 return;
             }
             Err(error) => {

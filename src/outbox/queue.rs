@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::message::sequence::Sequence;
 
-use super::Parcel;
+use super::EventBatch;
 
 /// Upper bound of the queue in bytes.
 pub const QUEUE_BYTES: usize = 64 << 20;
@@ -18,7 +18,7 @@ pub const QUEUE_BYTES: usize = 64 << 20;
 /// Event batch, with the sender that reports its acknowledgement to a waiting call.
 #[derive(Debug)]
 pub struct Entry {
-    pub parcel: Parcel,
+    pub batch: EventBatch,
     pub delivered: Option<oneshot::Sender<()>>,
 }
 
@@ -30,8 +30,8 @@ pub struct Queue {
     arrived: Condvar,
     /// Notified when space becomes available, or when none will.
     room: Notify,
-    /// The [`DiskTrouble`] that prevents the worker from moving the queue to disk, as a number; 0 if there is none.
-    disk_trouble: AtomicU8,
+    /// The [`DiskFault`] that prevents the worker from moving the queue to disk, as a number; 0 if there is none.
+    disk_fault: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -63,14 +63,14 @@ const QUEUE_FULL: &str = "queue_full";
 
 /// Reason why events cannot be written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiskTrouble {
+pub enum DiskFault {
     /// The spool has reached its limit, or its disk is full.
     Full = 1,
     /// The disk fails in another way, for example because it is read-only.
     Failed = 2,
 }
 
-impl DiskTrouble {
+impl DiskFault {
     const ALL: [Self; 2] = [Self::Full, Self::Failed];
 
     /// The `reason` label under which dropped events are counted.
@@ -97,7 +97,7 @@ impl Default for Queue {
             inner: Mutex::default(),
             arrived: Condvar::default(),
             room: Notify::new(),
-            disk_trouble: AtomicU8::default(),
+            disk_fault: AtomicU8::default(),
         }
     }
 }
@@ -106,17 +106,17 @@ impl Queue {
     /// Adds a batch and numbers its events in queue order. Never waits.
     pub fn push(&self, mut entry: Entry) -> Result<(), Full> {
         let mut inner = self.lock();
-        let bytes = inner.bytes + entry.parcel.size();
+        let bytes = inner.bytes + entry.batch.size();
         if inner.closed {
             return Err(Full { reason: "stopped", entry: Box::new(entry) });
         }
         if bytes > QUEUE_BYTES {
-            let reason = self.disk_trouble().map_or(QUEUE_FULL, DiskTrouble::reason);
+            let reason = self.disk_fault().map_or(QUEUE_FULL, DiskFault::reason);
             return Err(Full { reason, entry: Box::new(entry) });
         }
         inner.bytes = bytes;
-        entry.parcel.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });
-        inner.numbered += u64::from(entry.parcel.len());
+        entry.batch.place = Some(Sequence { stream: self.stream, number: inner.numbered + 1 });
+        inner.numbered += u64::from(entry.batch.len());
         inner.entries.push_back(entry);
         if std::mem::take(&mut inner.asleep) {
             drop(inner);
@@ -136,7 +136,7 @@ impl Queue {
         let mut inner = self.lock();
         while bytes < room {
             let Some(entry) = inner.entries.pop_front() else { break };
-            bytes += entry.parcel.size();
+            bytes += entry.batch.size();
             taken.push(entry);
         }
         let was_full = inner.bytes > QUEUE_BYTES / 2;
@@ -152,7 +152,7 @@ impl Queue {
     pub(super) fn put_back(&self, entries: impl DoubleEndedIterator<Item = Entry>) {
         let mut inner = self.lock();
         for entry in entries.rev() {
-            inner.bytes += entry.parcel.size();
+            inner.bytes += entry.batch.size();
             inner.entries.push_front(entry);
         }
     }
@@ -182,16 +182,16 @@ impl Queue {
     }
 
     /// Sets the reason why the disk accepts no events, and wakes waiting calls, because no space will become available.
-    pub(super) fn set_disk_trouble(&self, trouble: Option<DiskTrouble>) {
-        let number = trouble.map_or(0, |trouble| trouble as u8);
-        if self.disk_trouble.swap(number, Ordering::Relaxed) == 0 && number != 0 {
+    pub(super) fn set_disk_fault(&self, fault: Option<DiskFault>) {
+        let number = fault.map_or(0, |fault| fault as u8);
+        if self.disk_fault.swap(number, Ordering::Relaxed) == 0 && number != 0 {
             self.room.notify_waiters();
         }
     }
 
-    fn disk_trouble(&self) -> Option<DiskTrouble> {
-        let number = self.disk_trouble.load(Ordering::Relaxed);
-        DiskTrouble::ALL.into_iter().find(|trouble| *trouble as u8 == number)
+    fn disk_fault(&self) -> Option<DiskFault> {
+        let number = self.disk_fault.load(Ordering::Relaxed);
+        DiskFault::ALL.into_iter().find(|fault| *fault as u8 == number)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -205,9 +205,9 @@ mod tests {
     use super::*;
 
     fn entry(bytes: usize) -> Entry {
-        let mut parcel = Parcel::new("e".into());
-        parcel.record(None, |out| out.resize(out.len() + bytes, b'x'));
-        Entry { parcel, delivered: None }
+        let mut batch = EventBatch::new("e".into());
+        batch.record(None, |out| out.resize(out.len() + bytes, b'x'));
+        Entry { batch, delivered: None }
     }
 
     fn refused(queue: &Queue, bytes: usize) -> Option<&'static str> {
@@ -219,8 +219,8 @@ mod tests {
         let queue = Queue::default();
         assert_eq!(refused(&queue, QUEUE_BYTES / 2), None);
         assert_eq!(refused(&queue, QUEUE_BYTES / 2), Some("queue_full"));
-        for (trouble, reason) in [(DiskTrouble::Full, "spool_full"), (DiskTrouble::Failed, "spool_failed")] {
-            queue.set_disk_trouble(Some(trouble));
+        for (fault, reason) in [(DiskFault::Full, "spool_full"), (DiskFault::Failed, "spool_failed")] {
+            queue.set_disk_fault(Some(fault));
             let full = queue.push(entry(QUEUE_BYTES / 2)).unwrap_err();
             assert_eq!((full.reason, full.may_pass()), (reason, false));
         }
@@ -248,10 +248,10 @@ mod tests {
         assert_eq!(refused(&queue, QUEUE_BYTES - 1_000), None);
         let mut taken = std::pin::pin!(queue.taken());
         assert!(futures_util::poll!(taken.as_mut()).is_pending());
-        queue.set_disk_trouble(Some(DiskTrouble::Full));
+        queue.set_disk_fault(Some(DiskFault::Full));
         taken.await;
         assert_eq!(refused(&queue, 2_000), Some("spool_full"));
-        queue.set_disk_trouble(None);
+        queue.set_disk_fault(None);
         assert_eq!(refused(&queue, 2_000), Some("queue_full"));
     }
 
@@ -269,7 +269,7 @@ mod tests {
         let sizes: Vec<usize> = queue
             .take(usize::MAX)
             .iter()
-            .map(|entry| entry.parcel.records().map(|(_, value)| value.len()).sum())
+            .map(|entry| entry.batch.records().map(|(_, value)| value.len()).sum())
             .collect();
         assert_eq!(sizes, [2, 3, 4]);
     }

@@ -18,7 +18,7 @@ use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{self, TRACEPARENT, Traceparent};
 
-use super::flight::Sent;
+use super::in_flight::Sent;
 use super::queue::Entry;
 
 /// Selects the partition by the record's key.
@@ -26,8 +26,8 @@ const BY_KEY: i32 = -1;
 /// Number of consecutive events without a key that go to the same partition, so that they are batched together.
 const KEYLESS_RUN: u64 = 256;
 /// Ticket of a dead letter.
-pub const LETTER: usize = usize::MAX;
-/// Upper bound of polls per call of [`Outlet::poll`].
+pub const DEAD_LETTER_ID: usize = usize::MAX;
+/// Upper bound of polls per call of [`EventProducer::poll`].
 const POLLS_MAX: usize = 64;
 
 /// Record that the broker or the client rejected.
@@ -51,7 +51,7 @@ impl Refused {
 
 /// Result of handing a batch to the producer.
 #[derive(Debug)]
-pub enum Handed {
+pub enum SendOutcome {
     Entirely,
     /// The producer's queue is full.
     NoRoom,
@@ -89,7 +89,7 @@ impl Reports {
 pub struct Deliveries(Mutex<Reports>);
 
 /// Idempotent producer of events. Only its owner polls it.
-pub struct Outlet {
+pub struct EventProducer {
     // Dropped before the producer that it refers to.
     lane: Lane,
     producer: BaseProducer<Deliveries>,
@@ -98,15 +98,15 @@ pub struct Outlet {
     dead_letters: String,
 }
 
-impl std::fmt::Debug for Outlet {
+impl std::fmt::Debug for EventProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outlet").finish_non_exhaustive()
     }
 }
 
-impl Outlet {
+impl EventProducer {
     /// Creates the producer, which starts to connect in the background. It must not be given events before
-    /// [`Outlet::connect`] has succeeded.
+    /// [`EventProducer::connect`] has succeeded.
     pub fn create(config: &Config) -> KafkaResult<Self> {
         let producer: BaseProducer<Deliveries> =
             client_config(config).create_with_context(Deliveries::default())?;
@@ -130,23 +130,23 @@ impl Outlet {
     }
 
     /// Hands over the remaining records of a batch, or only one if they are sent one at a time.
-    pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> Handed {
-        let Sent { entry: Entry { parcel, .. }, handed, suspect, .. } = sent;
-        for ((key, value), index) in parcel.records().zip(0..).skip(*handed as usize) {
-            match self.send((key, value), parcel.sequence(index), parcel.trace, ticket) {
+    pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> SendOutcome {
+        let Sent { entry: Entry { batch, .. }, handed, suspect, .. } = sent;
+        for ((key, value), index) in batch.records().zip(0..).skip(*handed as usize) {
+            match self.send((key, value), batch.sequence(index), batch.trace, ticket) {
                 Ok(true) => *handed += 1,
-                Ok(false) => return Handed::NoRoom,
+                Ok(false) => return SendOutcome::NoRoom,
                 Err(code) if is_refusal(code) => {
                     let (key, value) = (key.map(<[u8]>::to_vec), value.to_vec());
-                    return Handed::Refused(Refused { ticket, code, trace: parcel.trace, key, value });
+                    return SendOutcome::Refused(Refused { ticket, code, trace: batch.trace, key, value });
                 }
-                Err(code) => return Handed::Broken(code),
+                Err(code) => return SendOutcome::Broken(code),
             }
             if *suspect {
-                return Handed::Alone;
+                return SendOutcome::Alone;
             }
         }
-        Handed::Entirely
+        SendOutcome::Entirely
     }
 
     /// Hands over one event. `Ok(false)`: the producer's queue is full.
@@ -181,7 +181,7 @@ impl Outlet {
     }
 
     /// Sends a dead letter for an event that the topic does not accept. `Ok(false)`: the producer's queue is full.
-    pub fn send_letter(&self, refused: &Refused) -> Result<bool, RDKafkaErrorCode> {
+    pub fn send_dead_letter(&self, refused: &Refused) -> Result<bool, RDKafkaErrorCode> {
         let message =
             format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
         let headers = [
@@ -197,7 +197,7 @@ impl Outlet {
             headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace.as_bytes()) });
         }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&self.dead_letters, LETTER).headers(headers);
+            BaseRecord::with_opaque_to(&self.dead_letters, DEAD_LETTER_ID).headers(headers);
         record.key = refused.key.as_deref();
         room(
             self.producer.send(record).map_err(|(error, _)| {
@@ -226,7 +226,7 @@ impl Outlet {
     }
 }
 
-impl Drop for Outlet {
+impl Drop for EventProducer {
     fn drop(&mut self) {
         // The worker still has the records and sends them again.
         self.producer.purge(PurgeConfig::default().queue().inflight());

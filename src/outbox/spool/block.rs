@@ -2,17 +2,17 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use super::Parcel;
+use super::EventBatch;
 
 const HEADER_BYTES: usize = 8;
 /// Upper bound of a block's contents in bytes. A larger length means that the file is damaged.
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
 
-/// Encodes `parcel` into `block`, replacing its contents.
-pub(super) fn write(parcel: &Parcel, block: &mut Vec<u8>) {
+/// Encodes `batch` into `block`, replacing its contents.
+pub(super) fn write(batch: &EventBatch, block: &mut Vec<u8>) {
     block.clear();
     block.extend_from_slice(&[0; HEADER_BYTES]);
-    parcel.write(block);
+    batch.write(block);
     let (header, body) = block.split_at_mut(HEADER_BYTES);
     let length = u32::try_from(body.len()).unwrap_or(MAX_BLOCK_BYTES).to_le_bytes();
     let checksum = checksum(length, body).to_le_bytes();
@@ -21,7 +21,7 @@ pub(super) fn write(parcel: &Parcel, block: &mut Vec<u8>) {
 
 /// Reads the next batch and the length of its block, which has at most `room` bytes. `None` if the block is incomplete
 /// or damaged.
-pub(super) fn read(from: &mut impl Read, room: u64) -> io::Result<Option<(Parcel, u64)>> {
+pub(super) fn read(from: &mut impl Read, room: u64) -> io::Result<Option<(EventBatch, u64)>> {
     let mut header = [0; HEADER_BYTES];
     if !fill(from, &mut header)? {
         return Ok(None);
@@ -37,7 +37,7 @@ pub(super) fn read(from: &mut impl Read, room: u64) -> io::Result<Option<(Parcel
     if !fill(from, &mut body)? || checksum(length, &body) != sum {
         return Ok(None);
     }
-    Ok(Parcel::from_bytes(&body).map(|parcel| (parcel, whole)))
+    Ok(EventBatch::from_bytes(&body).map(|batch| (batch, whole)))
 }
 
 fn checksum(length: [u8; 4], body: &[u8]) -> u32 {

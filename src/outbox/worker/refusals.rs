@@ -4,8 +4,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::log_limit::LogLimit;
 use crate::metrics::CodeLabels;
-use crate::publish::count_dropped;
-use crate::publish::outlet::{LETTER, Refused};
+use crate::outbox::count_dropped;
+use crate::outbox::event_producer::{DEAD_LETTER_ID, Refused};
 
 use super::Worker;
 
@@ -14,34 +14,34 @@ impl Worker {
     /// time, by a new producer without other records. A record that was alone becomes a dead letter.
     pub(super) fn refused(&mut self, refused: Refused) {
         let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
-        if refused.ticket == LETTER {
+        if refused.ticket == DEAD_LETTER_ID {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.admit() {
                 tracing::error!(%code, suppressed, "the broker refuses the dead letter of an event; both are dropped");
             }
             count_dropped(&self.metrics, "dead_letter_refused", 1);
-            self.letter_settled();
+            self.dead_letter_settled();
         } else if alone {
-            self.letter = Some(refused);
+            self.dead_letter = Some(refused);
         } else {
-            self.flight.suspect(refused.ticket);
+            self.in_flight_batches.suspect(refused.ticket);
         }
         self.end(code);
     }
 
     /// Counts a settled dead letter and settles its event.
-    pub(super) fn letter_settled(&mut self) {
-        if let Some(letter) = self.letter.take() {
-            self.metrics.dead_letters.get_or_create(&CodeLabels { code: letter.reason() }).inc();
-            self.flight.settle(letter.ticket, 1, true);
+    pub(super) fn dead_letter_settled(&mut self) {
+        if let Some(dead_letter) = self.dead_letter.take() {
+            self.metrics.dead_letters.get_or_create(&CodeLabels { code: dead_letter.reason() }).inc();
+            self.in_flight_batches.settle(dead_letter.ticket, 1, true);
         }
     }
 
-    pub(super) fn hand_over_letter(&mut self) -> Result<(), RDKafkaErrorCode> {
-        if let (Some(outlet), Some(letter)) = (&self.outlet, &self.letter)
-            && outlet.in_flight() == 0
+    pub(super) fn send_dead_letter_now(&mut self) -> Result<(), RDKafkaErrorCode> {
+        if let (Some(event_producer), Some(dead_letter)) = (&self.event_producer, &self.dead_letter)
+            && event_producer.in_flight() == 0
         {
-            self.alone = outlet.send_letter(letter)?;
+            self.alone = event_producer.send_dead_letter(dead_letter)?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use self::files::Files;
 use self::syncer::Syncer;
-use super::Parcel;
+use super::EventBatch;
 
 /// Size in bytes at which a segment is closed.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -64,7 +64,7 @@ impl SpoolError {
 /// Result of [`Spool::next`].
 #[derive(Debug)]
 pub enum Next {
-    Parcel(Parcel, Position),
+    EventBatch(EventBatch, Position),
     /// The rest of a segment is unreadable and is skipped.
     Damaged {
         segment: u64,
@@ -129,8 +129,8 @@ impl Spool {
     }
 
     /// Appends a batch. Returns the position behind it.
-    pub fn append(&mut self, parcel: &Parcel) -> Result<Position, SpoolError> {
-        block::write(parcel, &mut self.block);
+    pub fn append(&mut self, batch: &EventBatch) -> Result<Position, SpoolError> {
+        block::write(batch, &mut self.block);
         let length = self.block.len() as u64;
         if self.bytes() + length > self.max_bytes {
             return Err(SpoolError::Full);
@@ -179,7 +179,7 @@ impl Spool {
             }
             let room = segment.bytes - self.read.offset;
             let reader = self.reader_at_position()?;
-            let Some((parcel, length)) = block::read(reader, room)? else {
+            let Some((batch, length)) = block::read(reader, room)? else {
                 self.read = Position::start_of(segment.number + 1);
                 self.reader = None;
                 // Nothing may be appended behind the skipped part.
@@ -187,7 +187,7 @@ impl Spool {
                 return Ok(Next::Damaged { segment: segment.number, bytes: room });
             };
             self.read.offset += length;
-            return Ok(Next::Parcel(parcel, self.read));
+            return Ok(Next::EventBatch(batch, self.read));
         }
     }
 

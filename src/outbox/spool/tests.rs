@@ -7,14 +7,14 @@ use super::*;
 
 const MAX_BYTES: u64 = 256 << 20;
 
-fn parcel(number: u32) -> Parcel {
-    let mut parcel = Parcel::new("production".into());
-    parcel.record(Some(b"key"), |out| out.extend_from_slice(number.to_string().as_bytes()));
-    parcel
+fn batch(number: u32) -> EventBatch {
+    let mut batch = EventBatch::new("production".into());
+    batch.record(Some(b"key"), |out| out.extend_from_slice(number.to_string().as_bytes()));
+    batch
 }
 
-fn number(parcel: &Parcel) -> u32 {
-    let (_, value) = parcel.records().next().unwrap();
+fn number(batch: &EventBatch) -> u32 {
+    let (_, value) = batch.records().next().unwrap();
     std::str::from_utf8(value).unwrap().parse().unwrap()
 }
 
@@ -23,8 +23,8 @@ fn drain(spool: &mut Spool) -> (Vec<u32>, usize, Position) {
     let (mut found, mut damaged, mut last) = (Vec::new(), 0, Position::default());
     loop {
         match spool.next().unwrap() {
-            Next::Parcel(parcel, position) => {
-                found.push(number(&parcel));
+            Next::EventBatch(batch, position) => {
+                found.push(number(&batch));
                 last = position;
             }
             Next::Damaged { .. } => damaged += 1,
@@ -39,16 +39,16 @@ fn parcels_come_in_order_while_more_are_appended() {
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
     assert!(spool.is_read() && matches!(spool.next().unwrap(), Next::End));
     for n in 0..10 {
-        spool.append(&parcel(n)).unwrap();
+        spool.append(&batch(n)).unwrap();
     }
-    assert!(matches!(spool.next().unwrap(), Next::Parcel(first, _) if number(&first) == 0));
-    spool.append(&parcel(10)).unwrap();
+    assert!(matches!(spool.next().unwrap(), Next::EventBatch(first, _) if number(&first) == 0));
+    spool.append(&batch(10)).unwrap();
     let (found, damaged, last) = drain(&mut spool);
     assert_eq!((found, damaged), ((1..=10).collect(), 0));
     spool.acknowledge(last).unwrap();
     spool.clear().unwrap();
     assert_eq!((spool.bytes(), spool.is_read()), (0, true));
-    spool.append(&parcel(11)).unwrap();
+    spool.append(&batch(11)).unwrap();
     assert_eq!(drain(&mut spool).0, [11]);
 }
 
@@ -58,14 +58,14 @@ fn parcels_come_in_order_while_more_are_appended() {
 fn what_is_skipped_in_an_open_segment_is_not_read_and_what_follows_is() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    spool.append(&parcel(1)).unwrap();
+    spool.append(&batch(1)).unwrap();
     assert_eq!(drain(&mut spool).0, [1]);
     for number in [20, 300] {
-        spool.append(&parcel(number)).unwrap();
+        spool.append(&batch(number)).unwrap();
     }
     spool.skip_to_end();
     for number in [4_000, 50_000, 600_000] {
-        spool.append(&parcel(number)).unwrap();
+        spool.append(&batch(number)).unwrap();
     }
     let (found, damaged, _) = drain(&mut spool);
     assert_eq!((found, damaged), (vec![4_000, 50_000, 600_000], 0));
@@ -75,7 +75,7 @@ fn what_is_skipped_in_an_open_segment_is_not_read_and_what_follows_is() {
 fn segments_are_removed_once_they_are_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    let mut big = parcel(7);
+    let mut big = batch(7);
     big.record(None, |out| out.resize(out.len() + (6 << 20), b'x'));
     for _ in 0..8 {
         spool.append(&big).unwrap();
@@ -93,13 +93,13 @@ fn segments_are_removed_once_they_are_acknowledged() {
 fn the_next_process_goes_on_where_kafka_had_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    let positions: Vec<_> = (0..10).map(|n| spool.append(&parcel(n)).unwrap()).collect();
+    let positions: Vec<_> = (0..10).map(|n| spool.append(&batch(n)).unwrap()).collect();
     spool.acknowledge(positions[3]).unwrap();
     spool.sync().unwrap();
     spool.acknowledge(positions[5]).unwrap();
     drop(spool);
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    spool.append(&parcel(10)).unwrap();
+    spool.append(&batch(10)).unwrap();
     // Batches that were acknowledged after the last stored position are read again.
     assert_eq!(drain(&mut spool).0, (4..=10).collect::<Vec<_>>());
     drop(spool);
@@ -112,14 +112,14 @@ fn the_next_process_goes_on_where_kafka_had_it() {
 fn a_torn_or_damaged_end_costs_no_more_than_itself() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    let positions: Vec<_> = (0..3).map(|n| spool.append(&parcel(n)).unwrap()).collect();
+    let positions: Vec<_> = (0..3).map(|n| spool.append(&batch(n)).unwrap()).collect();
     drop(spool);
     let path = folder.path().join("0000000000000001.spool");
     let whole = fs::read(&path).unwrap();
     for end in 0..whole.len() {
         fs::write(&path, &whole[..end]).unwrap();
         let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-        spool.append(&parcel(9)).unwrap();
+        spool.append(&batch(9)).unwrap();
         let kept = positions.iter().filter(|position| position.offset <= end as u64).count() as u32;
         let torn = positions.iter().all(|position| position.offset != end as u64) && end > 0;
         let (found, damaged, _) = drain(&mut spool);
@@ -141,9 +141,9 @@ fn a_torn_or_damaged_end_costs_no_more_than_itself() {
 fn it_is_bounded_and_belongs_to_one_process() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), 200).unwrap();
-    let fits = (0..100).take_while(|n| spool.append(&parcel(*n)).is_ok()).count();
+    let fits = (0..100).take_while(|n| spool.append(&batch(*n)).is_ok()).count();
     assert!((1..10).contains(&fits) && spool.bytes() <= 200);
-    assert!(matches!(spool.append(&parcel(1)), Err(SpoolError::Full)));
+    assert!(matches!(spool.append(&batch(1)), Err(SpoolError::Full)));
     let other = Spool::open(folder.path(), 200).err().unwrap();
     assert!(other.to_string().contains("another process"), "{other}");
 }
@@ -152,13 +152,13 @@ fn it_is_bounded_and_belongs_to_one_process() {
 fn a_full_disk_is_full_and_what_comes_after_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = Spool::open(folder.path(), MAX_BYTES).unwrap();
-    spool.append(&parcel(0)).unwrap();
+    spool.append(&batch(0)).unwrap();
     for _ in 0..3 {
         spool.fail_next_append().unwrap();
-        let error = spool.append(&parcel(1)).unwrap_err();
+        let error = spool.append(&batch(1)).unwrap_err();
         assert!(error.is_full(), "{error}");
     }
-    spool.append(&parcel(2)).unwrap();
+    spool.append(&batch(2)).unwrap();
     let (found, damaged, _) = drain(&mut spool);
     assert_eq!((found, damaged), (vec![0, 2], 0));
     for (error, full) in [(libc::EDQUOT, true), (libc::EFBIG, true), (libc::EROFS, false), (libc::EIO, false)]

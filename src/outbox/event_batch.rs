@@ -16,7 +16,7 @@ const TRACE_BYTES: usize = 55;
 
 /// Events of one call, in order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parcel {
+pub struct EventBatch {
     /// Environment under which the events are counted.
     pub environment: Arc<str>,
     /// Sequence of the first record, assigned by the queue.
@@ -27,7 +27,7 @@ pub struct Parcel {
     bytes: Vec<u8>,
 }
 
-impl Parcel {
+impl EventBatch {
     pub fn new(environment: Arc<str>) -> Self {
         Self::with_capacity(environment, 0)
     }
@@ -90,7 +90,7 @@ impl Parcel {
         std::iter::from_fn(move || take_record(&mut rest))
     }
 
-    /// Appends the batch in the layout that [`Parcel::from_bytes`] reads.
+    /// Appends the batch in the layout that [`EventBatch::from_bytes`] reads.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
@@ -105,7 +105,7 @@ impl Parcel {
         out.extend_from_slice(&self.bytes);
     }
 
-    /// Decodes what [`Parcel::write`] wrote. `None` if the bytes are invalid.
+    /// Decodes what [`EventBatch::write`] wrote. `None` if the bytes are invalid.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (records, mut rest) = bytes.split_first_chunk::<4>()?;
         let records = u32::from_le_bytes(*records);
@@ -125,8 +125,8 @@ impl Parcel {
         let (trace, bytes) = rest.split_at_checked(traced)?;
         let environment = std::str::from_utf8(environment).ok()?.into();
         let trace = Traceparent::parse(trace);
-        let parcel = Self { environment, place, trace, records, bytes: bytes.to_vec() };
-        (parcel.records().count() == usize::try_from(records).ok()?).then_some(parcel)
+        let batch = Self { environment, place, trace, records, bytes: bytes.to_vec() };
+        (batch.records().count() == usize::try_from(records).ok()?).then_some(batch)
     }
 }
 
@@ -152,26 +152,30 @@ mod tests {
 
     #[test]
     fn a_parcel_holds_its_records_and_survives_its_bytes() {
-        let mut parcel = Parcel::new("production".into());
-        parcel.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
-        parcel.record(None, |out| out.extend_from_slice(b"two"));
-        parcel.record(Some(b""), |out| out.extend_from_slice(b"three"));
-        let records: Vec<_> = parcel.records().collect();
+        let mut batch = EventBatch::new("production".into());
+        batch.record(Some(b"user-1"), |out| out.extend_from_slice(b"one"));
+        batch.record(None, |out| out.extend_from_slice(b"two"));
+        batch.record(Some(b""), |out| out.extend_from_slice(b"three"));
+        let records: Vec<_> = batch.records().collect();
         let expected: [(Option<&[u8]>, &[u8]); 3] =
             [(Some(b"user-1"), b"one"), (None, b"two"), (Some(b""), b"three")];
         assert_eq!(records, expected);
         let header = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let traced = parcel.clone().traced(Traceparent::parse(header));
+        let traced = batch.clone().traced(Traceparent::parse(header));
         assert!(traced.trace.is_some());
         let place = Some(Sequence { stream: 7, number: u64::MAX });
-        let placed = Parcel { place, ..parcel.clone() };
-        let both = Parcel { place, ..traced.clone() };
-        for parcel in [parcel, traced, placed, both] {
+        let placed = EventBatch { place, ..batch.clone() };
+        let both = EventBatch { place, ..traced.clone() };
+        for batch in [batch, traced, placed, both] {
             let mut bytes = Vec::new();
-            parcel.write(&mut bytes);
-            assert_eq!(Parcel::from_bytes(&bytes), Some(parcel));
+            batch.write(&mut bytes);
+            assert_eq!(EventBatch::from_bytes(&bytes), Some(batch));
             for end in 0..bytes.len() {
-                assert_eq!(Parcel::from_bytes(bytes.get(..end).unwrap_or_default()), None, "cut at {end}");
+                assert_eq!(
+                    EventBatch::from_bytes(bytes.get(..end).unwrap_or_default()),
+                    None,
+                    "cut at {end}"
+                );
             }
         }
     }

@@ -33,7 +33,7 @@ const LOGGED_CHARS: usize = 249;
 
 /// Access to an open batch for sending results.
 #[derive(Debug)]
-pub struct Outbox<'b> {
+pub struct BatchSender<'b> {
     pub topics: &'b TopicsConfig,
     pub producer: &'b ReportingProducer,
     pub batch: &'b mut Batch,
@@ -55,7 +55,7 @@ struct Original<'r> {
     bytes: usize,
 }
 
-impl Outbox<'_> {
+impl BatchSender<'_> {
     /// Sends one event to the partition of its request, under `key`: the request's key, or its pseudonym. `Ok(false)`
     /// if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
     pub fn event(

@@ -27,10 +27,10 @@ fn config(broker: &str, state_dir: &Path) -> Arc<Config> {
     Arc::new(config)
 }
 
-fn parcel(bytes: usize) -> Parcel {
-    let mut parcel = Parcel::new("e".into());
-    parcel.record(Some(b"key"), |out| out.resize(out.len() + bytes, b'x'));
-    parcel
+fn batch(bytes: usize) -> EventBatch {
+    let mut batch = EventBatch::new("e".into());
+    batch.record(Some(b"key"), |out| out.resize(out.len() + bytes, b'x'));
+    batch
 }
 
 /// Number of dropped events with this reason.
@@ -49,7 +49,7 @@ async fn events_leave_over_a_link_with_long_round_trips() {
     let (_fit, fit) = watch::channel(true);
     let started = Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit);
     let (publisher, publishing) = started.unwrap();
-    publisher.publish(parcel(10)).await.unwrap();
+    publisher.publish(batch(10)).await.unwrap();
     let published =
         || metrics.events_published.get_or_create(&EnvironmentLabels { environment: "e".into() }).get();
     let deadline = Instant::now() + DEADLINE;
@@ -74,14 +74,14 @@ async fn a_disk_that_fails_while_kafka_is_away_drops_events_by_its_reason() {
     let deadline = Instant::now() + DEADLINE;
     while dropped(&metrics, "spool_failed") == 0 {
         assert!(Instant::now() < deadline, "nothing is dropped with this reason");
-        publisher.publish(parcel(4 << 20)).await.unwrap();
+        publisher.publish(batch(4 << 20)).await.unwrap();
     }
     while !health.report().detail.unwrap_or_default().contains("the disk takes none") {
         assert!(Instant::now() < deadline, "health does not name the disk: {:?}", health.report());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // From now on, calls fail immediately instead of waiting for space.
-    let full = publisher.queue.push(Entry { parcel: parcel(queue::QUEUE_BYTES), delivered: None });
+    let full = publisher.queue.push(Entry { batch: batch(queue::QUEUE_BYTES), delivered: None });
     assert!(full.is_err_and(|full| !full.may_pass()));
     drop(publisher);
     assert!(tokio::task::spawn_blocking(|| publishing.join()).await.unwrap());

@@ -14,11 +14,11 @@ use crate::kafka::topics::Fit;
 use crate::log_limit::LogLimit;
 use crate::metrics::{EnvironmentLabels, Metrics};
 
-use super::flight::{Flight, Sent};
+use super::event_producer::{DEAD_LETTER_ID, EventProducer, Refused, SendOutcome};
+use super::in_flight::{InFlight, Sent};
 use super::opening::Opening;
-use super::outlet::{Handed, LETTER, Outlet, Refused};
+use super::overflow::Overflow;
 use super::queue::{Entry, QUEUE_BYTES, Queue};
-use super::shelf::Shelf;
 
 /// Upper bound of events in flight, in bytes.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
@@ -32,15 +32,15 @@ const SPOOL_AFTER: Duration = Duration::from_secs(1);
 /// saves, and calls wait for space.
 const CROWDED_SPOOL_AFTER: Duration = Duration::from_millis(250);
 /// Time for which one poll waits for delivery reports.
-const STEP: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_millis(100);
 /// Minimum interval between two replacements of the producer.
-const RENEW_PAUSE: Duration = Duration::from_millis(500);
+const RECREATE_BACKOFF: Duration = Duration::from_millis(500);
 /// Time for which a producer that is to be replaced may still deliver reports.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long shutdown waits for Kafka to acknowledge what is left.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -50,18 +50,18 @@ pub(super) struct Worker {
     pub health: Reporter,
     /// Whether the topics are as required. An earlier producer would make the broker create missing topics.
     fit: Fit,
-    outlet: Option<Outlet>,
+    event_producer: Option<EventProducer>,
     /// Producer that is being connected and becomes the outlet.
     opening: Option<Opening>,
-    flight: Flight,
-    shelf: Option<Shelf>,
+    in_flight_batches: InFlight,
+    overflow: Option<Overflow>,
     /// Error for which the producer is replaced, and the time until which its reports are still processed.
     ending: Option<(RDKafkaErrorCode, Instant)>,
     /// True while exactly one record is in flight: a dead letter, or a record of a batch that is sent one record at a
     /// time.
     alone: bool,
     /// Record that was rejected on its own; a dead letter for it is to be sent.
-    letter: Option<Refused>,
+    dead_letter: Option<Refused>,
     /// Earliest time for the next send; set after the producer was replaced.
     pause_until: Option<Instant>,
     house_kept: Instant,
@@ -74,39 +74,39 @@ impl Worker {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         health: Reporter,
-        shelf: Option<Shelf>,
+        overflow: Option<Overflow>,
         fit: Fit,
     ) -> Self {
         health.up();
         Self {
             fit,
-            outlet: None,
+            event_producer: None,
             opening: None,
             queue,
             config,
             metrics,
             health,
-            flight: Flight::default(),
-            shelf,
+            in_flight_batches: InFlight::default(),
+            overflow,
             ending: None,
             alone: false,
-            letter: None,
+            dead_letter: None,
             pause_until: None,
             house_kept: Instant::now(),
             closing: None,
         }
     }
 
-    /// Runs until the queue is closed and its events are sent or stored, or [`DRAIN_PATIENCE`] has elapsed.
+    /// Runs until the queue is closed and its events are sent or stored, or [`DRAIN_TIMEOUT`] has elapsed.
     pub(super) fn run(mut self) {
         while !self.is_done() {
             self.take_in();
             self.hand_over();
             self.collect();
             self.keep_house();
-            if self.flight.is_empty() {
+            if self.in_flight_batches.is_empty() {
                 // If events are queued but nothing is in flight, they wait for the disk.
-                if self.queue.bytes() > 0 { std::thread::sleep(STEP) } else { self.queue.wait(IDLE) }
+                if self.queue.bytes() > 0 { std::thread::sleep(POLL_INTERVAL) } else { self.queue.wait(IDLE) }
             }
         }
         self.put_away();
@@ -117,30 +117,30 @@ impl Worker {
             return false;
         }
         let since = *self.closing.get_or_insert_with(Instant::now);
-        let stored = self.shelf.as_ref().is_some_and(Shelf::is_in_use);
-        let nothing_left = self.flight.is_empty() && self.queue.bytes() == 0;
-        nothing_left || stored || since.elapsed() > DRAIN_PATIENCE
+        let stored = self.overflow.as_ref().is_some_and(Overflow::is_in_use);
+        let nothing_left = self.in_flight_batches.is_empty() && self.queue.bytes() == 0;
+        nothing_left || stored || since.elapsed() > DRAIN_TIMEOUT
     }
 
     /// Moves queued events to the spool or into flight.
     fn take_in(&mut self) {
-        if let Some(shelf) = &mut self.shelf {
-            let age = self.flight.age();
+        if let Some(overflow) = &mut self.overflow {
+            let age = self.in_flight_batches.age();
             if age > SPOOL_AFTER || (age > CROWDED_SPOOL_AFTER && self.queue.bytes() > QUEUE_BYTES / 2) {
-                shelf.begin(&mut self.flight);
+                overflow.begin(&mut self.in_flight_batches);
             }
-            if shelf.is_in_use() {
-                shelf.store(&self.queue);
+            if overflow.is_in_use() {
+                overflow.store(&self.queue);
             }
-            self.queue.set_disk_trouble(shelf.disk_trouble());
-            if shelf.is_in_use() {
-                shelf.load(&mut self.flight, IN_FLIGHT_BYTES);
+            self.queue.set_disk_fault(overflow.disk_fault());
+            if overflow.is_in_use() {
+                overflow.load(&mut self.in_flight_batches, IN_FLIGHT_BYTES);
                 return;
             }
         }
-        let room = IN_FLIGHT_BYTES.saturating_sub(self.flight.bytes());
+        let room = IN_FLIGHT_BYTES.saturating_sub(self.in_flight_batches.bytes());
         for entry in self.queue.take(room) {
-            self.flight.add(entry, None);
+            self.in_flight_batches.add(entry, None);
         }
     }
 
@@ -149,44 +149,45 @@ impl Worker {
         if paused || self.alone || self.ending.is_some() {
             return;
         }
-        if self.outlet.is_none() && *self.fit.borrow() {
+        if self.event_producer.is_none() && *self.fit.borrow() {
             self.open();
         }
-        let handed = if self.letter.is_some() { self.hand_over_letter() } else { self.hand_over_unhanded() };
+        let handed =
+            if self.dead_letter.is_some() { self.send_dead_letter_now() } else { self.send_unsent() };
         if let Err(code) = handed {
             self.end(code);
         }
     }
 
-    fn hand_over_unhanded(&mut self) -> Result<(), RDKafkaErrorCode> {
-        let Self { flight, outlet: Some(outlet), .. } = self else {
+    fn send_unsent(&mut self) -> Result<(), RDKafkaErrorCode> {
+        let Self { in_flight_batches, event_producer: Some(event_producer), .. } = self else {
             return Ok(());
         };
-        if outlet.in_flight() > 0 {
+        if event_producer.in_flight() > 0 {
             return Ok(());
         }
         let mut room = ROUND_BYTES;
-        while let Some((ticket, sent)) = flight.next_unhanded() {
-            if room == 0 || (sent.suspect && outlet.in_flight() > 0) {
+        while let Some((ticket, sent)) = in_flight_batches.next_unsent() {
+            if room == 0 || (sent.suspect && event_producer.in_flight() > 0) {
                 return Ok(());
             }
-            room = room.saturating_sub(sent.entry.parcel.size());
-            match outlet.hand_over(ticket, sent) {
-                Handed::Entirely => {}
-                Handed::NoRoom => return Ok(()),
-                Handed::Alone => {
+            room = room.saturating_sub(sent.entry.batch.size());
+            match event_producer.hand_over(ticket, sent) {
+                SendOutcome::Entirely => {}
+                SendOutcome::NoRoom => return Ok(()),
+                SendOutcome::Alone => {
                     self.alone = true;
                     return Ok(());
                 }
-                Handed::Refused(refused) if sent.suspect => {
-                    self.letter = Some(refused);
+                SendOutcome::Refused(refused) if sent.suspect => {
+                    self.dead_letter = Some(refused);
                     return Ok(());
                 }
-                Handed::Refused(refused) => {
+                SendOutcome::Refused(refused) => {
                     sent.suspect();
                     return Err(refused.code);
                 }
-                Handed::Broken(code) => return Err(code),
+                SendOutcome::Broken(code) => return Err(code),
             }
         }
         Ok(())
@@ -194,14 +195,18 @@ impl Worker {
 
     /// Processes delivery reports.
     fn collect(&mut self) {
-        let patience = if self.flight.is_empty() { Duration::ZERO } else { STEP };
-        let Some(outlet) = &self.outlet else {
+        let patience = if self.in_flight_batches.is_empty() { Duration::ZERO } else { POLL_INTERVAL };
+        let Some(event_producer) = &self.event_producer else {
             return std::thread::sleep(patience);
         };
-        let reports = outlet.poll(patience);
+        let reports = event_producer.poll(patience);
         for (ticket, records) in reports.delivered {
             self.alone = false;
-            if ticket == LETTER { self.letter_settled() } else { self.flight.settle(ticket, records, false) }
+            if ticket == DEAD_LETTER_ID {
+                self.dead_letter_settled()
+            } else {
+                self.in_flight_batches.settle(ticket, records, false)
+            }
         }
         for refused in reports.refused {
             self.refused(refused);
@@ -210,22 +215,23 @@ impl Worker {
             self.end(code);
         }
         if let Some((code, until)) = self.ending
-            && (self.outlet.as_ref().is_none_or(|outlet| outlet.in_flight() == 0) || Instant::now() > until)
+            && (self.event_producer.as_ref().is_none_or(|event_producer| event_producer.in_flight() == 0)
+                || Instant::now() > until)
         {
             self.renew(code);
         }
-        while let Some(sent) = self.flight.take_settled() {
+        while let Some(sent) = self.in_flight_batches.take_settled() {
             self.settled(sent);
         }
     }
 
     fn settled(&mut self, sent: Sent) {
-        let published = sent.entry.parcel.len() - sent.refused;
-        let labels = EnvironmentLabels { environment: sent.entry.parcel.environment };
+        let published = sent.entry.batch.len() - sent.refused;
+        let labels = EnvironmentLabels { environment: sent.entry.batch.environment };
         self.metrics.events_published.get_or_create(&labels).inc_by(published.into());
         self.metrics.publish.latency.observe(sent.at.elapsed());
-        if let Some(shelf) = &mut self.shelf {
-            shelf.acknowledge(sent.on_disk, &self.flight);
+        if let Some(overflow) = &mut self.overflow {
+            overflow.acknowledge(sent.on_disk, &self.in_flight_batches);
         }
         if let Some(delivered) = sent.entry.delivered {
             // The call may have timed out and dropped its receiver.
@@ -244,12 +250,12 @@ impl Worker {
         if let Some(suppressed) = LIMIT.admit() {
             tracing::warn!(%code, suppressed, "the producer of events is replaced; unacknowledged events are sent again");
         }
-        self.outlet = None;
+        self.event_producer = None;
         self.ending = None;
         self.alone = false;
-        self.flight.begin_anew();
+        self.in_flight_batches.begin_anew();
         // After a rejection the worker continues immediately; other errors are retried after a delay.
-        self.pause_until = (!is_refusal(code)).then(|| Instant::now() + RENEW_PAUSE);
+        self.pause_until = (!is_refusal(code)).then(|| Instant::now() + RECREATE_BACKOFF);
     }
 
     /// Starts or continues to open a producer, without blocking.
@@ -268,12 +274,12 @@ impl Worker {
         let Some(opened) = opened else { return };
         self.opening = None;
         match opened {
-            Ok(outlet) => self.outlet = Some(outlet),
+            Ok(event_producer) => self.event_producer = Some(event_producer),
             Err(error) => {
                 if let Some(suppressed) = LIMIT.admit() {
                     tracing::error!(%error, suppressed, "the producer of events cannot be created");
                 }
-                self.pause_until = Some(Instant::now() + RENEW_PAUSE);
+                self.pause_until = Some(Instant::now() + RECREATE_BACKOFF);
             }
         }
     }
@@ -283,17 +289,21 @@ impl Worker {
             return;
         }
         self.house_kept = Instant::now();
-        let spooled = self.shelf.as_mut().map_or(0, |shelf| {
-            shelf.keep(&self.flight);
-            shelf.bytes()
+        let spooled = self.overflow.as_mut().map_or(0, |overflow| {
+            overflow.keep(&self.in_flight_batches);
+            overflow.bytes()
         });
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.metrics.publish.queue_bytes.set(gauge((self.queue.bytes() + self.flight.bytes()) as u64));
+        self.metrics
+            .publish
+            .queue_bytes
+            .set(gauge((self.queue.bytes() + self.in_flight_batches.bytes()) as u64));
         self.metrics.publish.spool_bytes.set(gauge(spooled));
-        if self.flight.age() > SPOOL_AFTER {
-            let detail = format!("kafka has not taken events for {} s", self.flight.age().as_secs());
-            let disk = match self.shelf.as_ref().and_then(Shelf::disk_trouble) {
-                Some(trouble) => format!(", and {}", trouble.describe()),
+        if self.in_flight_batches.age() > SPOOL_AFTER {
+            let detail =
+                format!("kafka has not taken events for {} s", self.in_flight_batches.age().as_secs());
+            let disk = match self.overflow.as_ref().and_then(Overflow::disk_fault) {
+                Some(fault) => format!(", and {}", fault.describe()),
                 None => String::new(),
             };
             self.health.degraded(format!("{detail}; {spooled} bytes are on disk{disk}"));
@@ -304,16 +314,17 @@ impl Worker {
 
     /// Writes unacknowledged events to the spool at shutdown, or drops and counts them.
     fn put_away(mut self) {
-        if let Some(shelf) = &mut self.shelf {
-            if !self.flight.is_empty() || self.queue.bytes() > 0 {
-                shelf.begin(&mut self.flight);
-                while shelf.store(&self.queue) && self.queue.bytes() > 0 {}
+        if let Some(overflow) = &mut self.overflow {
+            if !self.in_flight_batches.is_empty() || self.queue.bytes() > 0 {
+                overflow.begin(&mut self.in_flight_batches);
+                while overflow.store(&self.queue) && self.queue.bytes() > 0 {}
             }
-            shelf.finish(&self.flight);
+            overflow.finish(&self.in_flight_batches);
         }
-        let unstored = self.flight.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
+        let unstored =
+            self.in_flight_batches.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
         let lost: u32 =
-            unstored.chain(self.queue.take(usize::MAX)).map(|Entry { parcel, .. }| parcel.len()).sum();
+            unstored.chain(self.queue.take(usize::MAX)).map(|Entry { batch, .. }| batch.len()).sum();
         if lost > 0 {
             tracing::error!(events = lost, "dropped: kafka did not take them before the end");
             super::count_dropped(&self.metrics, "stopped", lost);

@@ -16,12 +16,12 @@
 //! and with the same number ([`Sequence`](crate::message::sequence::Sequence)), so that consumers recognise the
 //! duplicate.
 
-mod flight;
+mod event_batch;
+mod event_producer;
+mod in_flight;
 mod opening;
-mod outlet;
-mod parcel;
+mod overflow;
 pub mod queue;
-mod shelf;
 mod spool;
 mod worker;
 
@@ -38,19 +38,19 @@ use crate::health::Reporter;
 use crate::kafka::topics::Fit;
 use crate::metrics::{DropLabels, Metrics};
 
-pub use parcel::Parcel;
+pub use event_batch::EventBatch;
 
+use overflow::Overflow;
 use queue::{Entry, Queue};
-use shelf::Shelf;
 use spool::Spool;
 use worker::Worker;
 
 /// How long a call waits for Kafka's acknowledgement with `FLAGSTREAM_API__DURABILITY=sync`.
-const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call waits for space in the queue. An unavailable Kafka does not slow down calls, but they must not
 /// produce events faster than the disk can store them.
-const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+const QUEUE_ROOM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Entry point through which calls publish their events.
 #[derive(Debug)]
@@ -82,16 +82,16 @@ impl Publisher {
     ) -> anyhow::Result<(Arc<Self>, Publishing)> {
         let queue = Arc::new(Queue::default());
         let durability = config.api.durability;
-        let shelf = match durability {
+        let overflow = match durability {
             Durability::Spool => {
                 let folder = config.state_dir.join("spool");
                 let spool = Spool::open(&folder, config.api.spool_max_bytes);
                 let spool = spool.with_context(|| format!("the spool in {}", folder.display()))?;
-                Some(Shelf::new(spool, Arc::clone(&metrics)))
+                Some(Overflow::new(spool, Arc::clone(&metrics)))
             }
             Durability::Memory | Durability::Sync => None,
         };
-        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, shelf, fit);
+        let worker = Worker::create(Arc::clone(&queue), config, Arc::clone(&metrics), health, overflow, fit);
         let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(move || worker.run())?;
         let publisher = Arc::new(Self { queue: Arc::clone(&queue), metrics, durability });
         Ok((publisher, Publishing { queue, thread }))
@@ -99,19 +99,19 @@ impl Publisher {
 
     /// Publishes the events of a call. With `sync` durability it waits for the acknowledgement; otherwise only for
     /// space in the queue, for a limited time. Events that find no space are dropped and counted.
-    pub async fn publish(&self, parcel: Parcel) -> Result<(), NotRecorded> {
-        if parcel.is_empty() {
+    pub async fn publish(&self, batch: EventBatch) -> Result<(), NotRecorded> {
+        if batch.is_empty() {
             return Ok(());
         }
         if self.durability != Durability::Sync {
-            self.leave(Entry { parcel, delivered: None }).await;
+            self.leave(Entry { batch, delivered: None }).await;
             return Ok(());
         }
         let (delivered, waiting) = oneshot::channel();
-        if !self.leave(Entry { parcel, delivered: Some(delivered) }).await {
+        if !self.leave(Entry { batch, delivered: Some(delivered) }).await {
             return Err(NotRecorded);
         }
-        match timeout(SYNC_PATIENCE, waiting).await {
+        match timeout(SYNC_TIMEOUT, waiting).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(NotRecorded),
         }
@@ -120,7 +120,7 @@ impl Publisher {
     /// Adds events to the queue and waits for space if necessary. `false`: there was none in time.
     async fn leave(&self, entry: Entry) -> bool {
         let Err(mut full) = self.queue.push(entry) else { return true };
-        let deadline = Instant::now() + ROOM_PATIENCE;
+        let deadline = Instant::now() + QUEUE_ROOM_TIMEOUT;
         while full.may_pass() {
             // Registered before the next attempt, so that space that is freed in between is not missed.
             let taken = self.queue.taken();
@@ -132,7 +132,7 @@ impl Publisher {
                 break;
             }
         }
-        count_dropped(&self.metrics, full.reason, full.entry.parcel.len());
+        count_dropped(&self.metrics, full.reason, full.entry.batch.len());
         false
     }
 }
