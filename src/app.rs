@@ -37,7 +37,7 @@ use crate::outbox::{Publisher, Publishing};
 use crate::private_files;
 use crate::progress::Progress;
 use crate::redis_cache::{CacheView, Warmer};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, ReaderConfig, Store};
 

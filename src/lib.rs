@@ -65,7 +65,7 @@ pub mod bench;
 
 pub mod database;
 pub mod kafka;
-pub mod registry;
+pub mod schema_registry;
 
 pub mod config;
 

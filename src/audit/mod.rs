@@ -57,7 +57,7 @@ use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::{Shutdown, Threads, pause};
 
 use self::chain::Hasher;

@@ -15,7 +15,7 @@ use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::source_status::is_status;
 use crate::privacy::Privacy;
-use crate::registry::{Formats, MAX_EVENT_BYTES, Reader};
+use crate::schema_registry::{Formats, MAX_EVENT_BYTES, Reader};
 
 use super::batch::{Batch, Content, Refusal};
 use super::chain::{GENESIS, Hasher};

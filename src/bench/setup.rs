@@ -22,7 +22,7 @@ use crate::health::Reporter;
 use crate::kafka::client;
 use crate::message::avro::{Kind, header};
 use crate::metrics::Metrics;
-use crate::registry::{Formats, UNREGISTERED_ID};
+use crate::schema_registry::{Formats, UNREGISTERED_ID};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat};
 use crate::message::avro::Subject;
-use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry};
+use crate::schema_registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry};
 
 /// Reads messages of any kind. Its methods block.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::message::avro::{Kind, Subject};
-use crate::registry::{Client, Registration, RegistryError, registrations_of};
+use crate::schema_registry::{Client, Registration, RegistryError, registrations_of};
 
 use super::{Global, Output, UsageError, print};
 

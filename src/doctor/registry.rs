@@ -1,7 +1,7 @@
 //! Checks that the schema registry answers and accepts the schemas of everything that is written in Avro.
 
 use crate::config::Config;
-use crate::registry::{Client, Registration, RegistryError, registrations};
+use crate::schema_registry::{Client, Registration, RegistryError, registrations};
 
 use super::Finding;
 

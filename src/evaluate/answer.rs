@@ -19,7 +19,7 @@ use crate::message::request::{
 };
 use crate::message::result_size::{Repeated, result_bytes};
 use crate::privacy::{Privacy, Shown};
-use crate::registry::{Reader, Unread};
+use crate::schema_registry::{Reader, Undecodable};
 
 use super::Parts;
 use super::batch_sender::{BatchSender, place, results_too_large};
@@ -136,8 +136,10 @@ impl Respond for Responder {
         }
         let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
             Ok(json) => Request::decode(json),
-            Err(Unread::Away(why)) => return Ok(Responded::HeldUp { why, retry_after: AWAY_RETRY }),
-            Err(Unread::Pending(why)) => return Ok(Responded::HeldUp { why, retry_after: PENDING_RETRY }),
+            Err(Undecodable::Away(why)) => return Ok(Responded::HeldUp { why, retry_after: AWAY_RETRY }),
+            Err(Undecodable::Pending(why)) => {
+                return Ok(Responded::HeldUp { why, retry_after: PENDING_RETRY });
+            }
             Err(unread) => Err(Refusal::from(unread)),
         };
         let answered = match request {

@@ -43,7 +43,7 @@ use crate::health::Reporter;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::progress::watch::Watch;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 

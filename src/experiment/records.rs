@@ -19,7 +19,7 @@ use crate::flag::local::Invalid;
 use crate::kafka::sender::Sender;
 use crate::message::avro::{Format, Kind};
 use crate::message::conversion::{Conversion, USER_HEADER};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::store::Store;
 
 use super::design::Design;

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::definition::{Definition, Source};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::store::Store;
 
 use super::answer::{Answer, Feature};

@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::config::Config;
 use crate::kafka::client;
 use crate::message::avro::{Subject, split};
-use crate::registry::{Formats, Reader};
+use crate::schema_registry::{Formats, Reader};
 
 use super::hint::{self, HINT_BYTES_MAX, Reading};
 use super::publish::Handled;

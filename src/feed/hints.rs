@@ -9,7 +9,7 @@ use crate::kafka::sender::Sender;
 use crate::message::avro::{Format, Kind};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 
 use super::hint::{self, Hint, Reading};
 

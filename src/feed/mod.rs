@@ -48,7 +48,7 @@ use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 

@@ -12,7 +12,7 @@ use crate::outbox::Publisher;
 use crate::privacy::Privacy;
 use crate::redis_cache::CacheView;
 use crate::redis_cache::edge::EdgeMemory;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 

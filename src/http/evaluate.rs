@@ -24,7 +24,7 @@ use super::api::Api;
 use super::call::{Call, Trail};
 use super::caller::Caller;
 use super::counts::Path;
-use super::input::{Input, Unread, evaluation_place, json_answer, refused};
+use super::input::{Input, Undecodable, evaluation_place, json_answer, refused};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
@@ -66,7 +66,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     single(&api, &caller, unread, None).await
 }
@@ -90,7 +90,7 @@ pub(super) async fn one(
 pub(super) async fn boolean(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     single(&api, &caller, unread, Some(ValueType::Boolean)).await
 }
@@ -98,7 +98,7 @@ pub(super) async fn boolean(
 async fn single(
     api: &Arc<Api>,
     caller: &Caller,
-    unread: Unread,
+    unread: Undecodable,
     of: Option<ValueType>,
 ) -> Result<Response, Problem> {
     let input = unread.read_for(api, caller, Scope::Evaluate).await?;
@@ -143,7 +143,7 @@ async fn single(
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
     let query = Query::many(&input.body).map_err(refused)?;
@@ -197,7 +197,7 @@ pub(super) async fn bulk(
 pub(super) async fn batch(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
     let names = flag_names(&input.body).map_err(refused)?;

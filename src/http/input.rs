@@ -33,7 +33,7 @@ const MIN_VERSION: &str = "min_version";
 /// Request with a JSON body that has not been read yet. The body is read only after the caller was authorized, so that
 /// an unauthorized caller cannot make the service wait for one.
 #[derive(Debug)]
-pub struct Unread {
+pub struct Undecodable {
     headers: HeaderMap,
     query: Option<String>,
     body: Body,
@@ -49,7 +49,7 @@ pub struct Input {
     _place: Option<CallPlace>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Unread {
+impl<S: Send + Sync> FromRequest<S> for Undecodable {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Infallible> {
@@ -59,7 +59,7 @@ impl<S: Send + Sync> FromRequest<S> for Unread {
     }
 }
 
-impl Unread {
+impl Undecodable {
     /// Reads the body if the caller has `scope` in some environment. Evaluations take their slot afterwards, with
     /// [`evaluation_place`].
     pub async fn read_for(self, api: &Api, caller: &Caller, scope: Scope) -> Result<Input, Problem> {

@@ -27,7 +27,7 @@ use crate::manage::{Asked, By, Done, HistoryWanted, ListAsked, ManageError, Show
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::Unread;
+use super::input::Undecodable;
 use super::places::Pool;
 
 pub(super) use ask::reason;
@@ -143,7 +143,7 @@ pub(super) async fn one(
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let reason = reason(&input)?;
@@ -179,7 +179,7 @@ pub(super) async fn update(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;

@@ -47,7 +47,7 @@ use crate::health::Registry;
 use crate::metrics::Metrics;
 
 use caller::Gate;
-pub(crate) use input::Unread;
+pub(crate) use input::Undecodable;
 pub(crate) use limits::Limits;
 
 pub use api::Api;

@@ -25,7 +25,7 @@ use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
-use super::input::{Input, Unread, evaluation_place, json_answer};
+use super::input::{Input, Undecodable, evaluation_place, json_answer};
 use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
@@ -62,7 +62,7 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     UrlPath(key): UrlPath<String>,
     caller: Result<Caller, Problem>,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Response {
     answer_one(&api, &key, caller, unread).await.unwrap_or_else(|failure| failure.into_response(Some(&key)))
 }
@@ -71,7 +71,7 @@ async fn answer_one(
     api: &Arc<Api>,
     key: &str,
     caller: Result<Caller, Problem>,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Failure> {
     let caller = caller?;
     let input = unread.read_for(api, &caller, Scope::Evaluate).await?;
@@ -126,7 +126,7 @@ async fn answer_one(
 pub(super) async fn all(
     State(api): State<Arc<Api>>,
     caller: Result<Caller, Problem>,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Response {
     answer_all(&api, caller, unread).await.unwrap_or_else(|failure| failure.into_response(None))
 }
@@ -134,7 +134,7 @@ pub(super) async fn all(
 async fn answer_all(
     api: &Arc<Api>,
     caller: Result<Caller, Problem>,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Failure> {
     let caller = caller?;
     let input = unread.read_for(api, &caller, Scope::Evaluate).await?;

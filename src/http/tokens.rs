@@ -20,7 +20,7 @@ use crate::database::audited::{self, Author, Kind};
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::{Bodiless, Unread, last_parameter};
+use super::input::{Bodiless, Undecodable, last_parameter};
 use super::openapi::calls::ManagementProblems;
 use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
 use super::places::Pool;
@@ -55,7 +55,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
     let register = register(&api)?;

@@ -15,7 +15,7 @@ use crate::feed::hint::HINT_BYTES_MAX;
 use super::Problem;
 use super::api::Api;
 use super::caller::{Peer, bearer, same};
-use super::input::Unread;
+use super::input::Undecodable;
 use super::openapi::schema::ProblemDetails;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -44,7 +44,7 @@ pub(super) async fn webhook(
     State(api): State<Arc<Api>>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<StatusCode, Problem> {
     let Some(secret) = &api.config.unleash.webhook_secret else {
         let detail = "the webhook is off: FLAGSTREAM_UNLEASH__WEBHOOK_SECRET is not set";

@@ -16,7 +16,7 @@ use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::kill_switch::{KillSwitch, SwitchAction, SwitchEvent, SwitchState, Switched};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 
 use super::{KillError, SWITCHES_MAX};
 

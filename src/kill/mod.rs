@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::message::kill_switch::KillSwitch;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::store::Store;
 
 use desk::{Action, Desk, Wanted};

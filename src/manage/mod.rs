@@ -36,7 +36,7 @@ use crate::experiment::Experiments;
 use crate::feed::{Hints, Origin};
 use crate::kill::KillSwitches;
 use crate::message::definition::Source;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::store::Store;
 
 pub use change::{Asked, By, Done, Expected};

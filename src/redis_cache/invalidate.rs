@@ -23,7 +23,7 @@ use crate::flag::{Moment, Snapshot};
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::message::change::Change;
-use crate::registry::Reader;
+use crate::schema_registry::Reader;
 use crate::shutdown::pause;
 
 use super::client::Client;

@@ -20,7 +20,7 @@ use crate::flag::Moment;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::metrics::RedisCacheMetrics;
-use crate::registry::{MAX_EVENT_BYTES, Reader, Unread};
+use crate::schema_registry::{MAX_EVENT_BYTES, Reader, Undecodable};
 use crate::shutdown::pause;
 
 use super::client::Client;
@@ -209,7 +209,7 @@ impl Worker {
         let json =
             self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES).map_err(
                 |unread| match unread {
-                    Unread::Away(_) | Unread::Pending(_) => "no_schema",
+                    Undecodable::Away(_) | Undecodable::Pending(_) => "no_schema",
                     _ => "unreadable",
                 },
             )?;

@@ -11,7 +11,7 @@ use crate::audit::evaluation::Event;
 use crate::config::{Config, InputFormat};
 use crate::kafka::range::Range;
 use crate::message::avro::Subject;
-use crate::registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry, Unread};
+use crate::schema_registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry, Undecodable};
 use crate::store::record::{Key, decode_switch};
 
 use super::history::{Turn, Version};
@@ -69,13 +69,13 @@ pub fn evaluations(
     let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
         .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;
     let (mut reader, mut text) =
-        (Reader::new(registry, Subject::EVENTS, InputFormat::Auto).patient(), Vec::new());
+        (Reader::new(registry, Subject::EVENTS, InputFormat::Auto).waiting(), Vec::new());
     loop {
         progress.is_at(events.passed(), events.expected());
         let Some(record) = events.record()? else { break };
         let json = match reader.read(record.payload().unwrap_or_default(), &mut text, MAX_EVENT_BYTES) {
             Ok(json) => json,
-            Err(Unread::Away(why)) => return Err(ReplayError::Registry(why.to_string())),
+            Err(Undecodable::Away(why)) => return Err(ReplayError::Registry(why.to_string())),
             Err(_) => continue,
         };
         // The sink makes unreadable events dead letters.

@@ -17,12 +17,12 @@ use crate::config::{Config, Scope};
 use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Caller, Limits, Surface, Unread};
+use crate::http::{self, Api, Caller, Limits, Surface, Undecodable};
 use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -90,7 +90,7 @@ async fn fixed(router: &Router, surface: &Surface, api: Arc<Api>, flags: usize) 
         let respond = |answer: Bytes| ([(CONTENT_TYPE, "application/json")], answer);
         let of_bare = answer.clone();
         bare = bare.route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_bare)));
-        let of_route = async move |State(api): State<Arc<Api>>, caller: Caller, unread: Unread| {
+        let of_route = async move |State(api): State<Arc<Api>>, caller: Caller, unread: Undecodable| {
             unread.read_for(&api, &caller, Scope::Evaluate).await.map(|_| respond(answer))
         };
         routes = routes.route(&client::path(arm, 0, flags), post(of_route));

@@ -8,7 +8,7 @@ use crate::message::avro::{Broken, HEADER_BYTES, Kind, Subject, header};
 use crate::message::conversion::MAX_CONVERSION_BYTES;
 use crate::message::dead_letter::Letter;
 use crate::message::request::MAX_REQUEST_BYTES;
-use crate::registry::{Client, Lookups, Reader, SchemaRegistry, Unread, registrations_of};
+use crate::schema_registry::{Client, Lookups, Reader, SchemaRegistry, Undecodable, registrations_of};
 
 /// A topic to which records may be replayed.
 struct Input<'c> {
@@ -59,7 +59,7 @@ impl Readers {
     }
 
     /// The dead letter's body as JSON, or unchanged if its topic cannot be replayed to. Blocks.
-    pub fn json(&mut self, letter: &Letter) -> Result<Vec<u8>, Unread> {
+    pub fn json(&mut self, letter: &Letter) -> Result<Vec<u8>, Undecodable> {
         let body = letter.body.as_deref().unwrap_or_default();
         match self.0.iter_mut().find(|(topic, ..)| *topic == letter.source_topic) {
             Some((_, reader, max_bytes)) => {

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::kafka::client::{self, Logged};
 use crate::message::dead_letter::Letter;
 use crate::message::request::Request;
-use crate::registry::Unread;
+use crate::schema_registry::Undecodable;
 
 use super::body::{Readers, Writers};
 use super::edit;
@@ -122,7 +122,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 impl Replay<'_> {
     /// Replays one dead letter. `json` is its body as JSON, or the reason why it cannot be read.
-    async fn take(&self, letter: &Letter, json: Result<Vec<u8>, Unread>) -> anyhow::Result<Fate> {
+    async fn take(&self, letter: &Letter, json: Result<Vec<u8>, Undecodable>) -> anyhow::Result<Fate> {
         let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
         let topics = &self.config.topics;
         if letter.source_topic != topics.requests && letter.source_topic != topics.conversions {

@@ -22,7 +22,7 @@ use crate::kafka::consumer::Record;
 use crate::metrics::{Metrics, PartitionLabels, StuckLabels};
 use crate::progress::watch::Watch;
 use crate::progress::{Progress, Reason};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 

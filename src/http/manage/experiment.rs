@@ -27,7 +27,7 @@ use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Unread;
+use crate::http::input::Undecodable;
 use crate::http::places::Pool;
 use crate::message::conversion::Conversion;
 use crate::message::json::{Kind, Scanner, Span};
@@ -52,7 +52,7 @@ const MAX_DEPTH_LEVELS: usize = 32;
 pub(in crate::http) async fn begin(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
@@ -152,7 +152,7 @@ pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
@@ -180,7 +180,7 @@ pub(in crate::http) async fn convert(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Evaluation).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;

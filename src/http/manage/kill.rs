@@ -15,7 +15,7 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::{Input, Unread};
+use crate::http::input::{Input, Undecodable};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::ProblemDetails;
 use crate::http::places::Pool;
@@ -68,7 +68,7 @@ pub(in crate::http) async fn kill(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     turn(&api, &caller, &name, unread, Way::Kill).await
 }
@@ -93,12 +93,18 @@ pub(in crate::http) async fn restore(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     turn(&api, &caller, &name, unread, Way::Restore).await
 }
 
-async fn turn(api: &Api, caller: &Caller, flag: &str, unread: Unread, way: Way) -> Result<Response, Problem> {
+async fn turn(
+    api: &Api,
+    caller: &Caller,
+    flag: &str,
+    unread: Undecodable,
+    way: Way,
+) -> Result<Response, Problem> {
     let input = &unread.read_in(api, caller, Scope::Write, Pool::Switch).await?;
     let environment = ask::allowed(caller, Scope::Write, input.parameter("environment"))?;
     let Order { reason, expires_at } = order(input, way == Way::Kill)?;

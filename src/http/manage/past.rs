@@ -17,7 +17,7 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Unread;
+use crate::http::input::Undecodable;
 use crate::http::places::Pool;
 use crate::manage::{Asked, By, Target};
 
@@ -43,7 +43,7 @@ pub(in crate::http) async fn revert(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
@@ -72,7 +72,7 @@ pub(in crate::http) async fn revert(
 pub(in crate::http) async fn cleanup(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Delete, Pool::Management).await?;
     let environment = input.parameter("environment").map(|name| ask::environment(Some(name))).transpose()?;

@@ -13,7 +13,7 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::{Unread, refused};
+use crate::http::input::{Undecodable, refused};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::{BulkRequest, ProblemDetails};
 use crate::http::places::Pool;
@@ -41,7 +41,7 @@ const PRELOADED_MAX: usize = 10_000;
 pub(in crate::http) async fn preload(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let query = Query::many(&input.body).map_err(refused)?;

@@ -14,7 +14,7 @@ use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::http::input::Unread;
+use crate::http::input::Undecodable;
 use crate::http::openapi::schema::ProblemDetails;
 use crate::http::places::Pool;
 use crate::manage::Proposed;
@@ -45,7 +45,7 @@ pub(in crate::http) async fn preview(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    unread: Unread,
+    unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
     let environment = ask::allowed(&caller, Scope::Read, input.parameter("environment"))?;

@@ -13,7 +13,7 @@ use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::DropLabels;
 use crate::outbox::{Publisher, Publishing};
-use crate::registry::Formats;
+use crate::schema_registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
 

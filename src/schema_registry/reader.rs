@@ -17,7 +17,7 @@ pub const MAX_EVENT_BYTES: usize = 16 << 20;
 const MAX_PLANS_COUNT: usize = 1_000;
 
 /// Interval of retries while a reader waits for a lookup.
-const PATIENT_PAUSE: Duration = Duration::from_millis(20);
+const WAIT_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Reads the messages of a topic. Each thread has its own reader.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub struct Reader {
     subject: Subject,
     format: InputFormat,
     plans: AHashMap<u32, Result<Plan, Misfit>>,
-    is_patient: bool,
+    waits_for_registry: bool,
 }
 
 /// Reason why a record was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
+pub enum Undecodable {
     /// The schema cannot be looked up at the moment. The record itself is not at fault.
     #[error("the schema registry is away: {0}")]
     Away(Arc<str>),
@@ -52,12 +52,12 @@ pub enum Unread {
 
 impl Reader {
     pub fn new(registry: Option<Arc<SchemaRegistry>>, subject: Subject, format: InputFormat) -> Self {
-        Self { registry, subject, format, plans: AHashMap::new(), is_patient: false }
+        Self { registry, subject, format, plans: AHashMap::new(), waits_for_registry: false }
     }
 
     /// Makes the reader wait for every lookup without a time limit. For threads that no other part waits for.
-    pub fn patient(self) -> Self {
-        Self { is_patient: true, ..self }
+    pub fn waiting(self) -> Self {
+        Self { waits_for_registry: true, ..self }
     }
 
     /// Starts the lookup of the record's schema, unless it is known.
@@ -75,17 +75,18 @@ impl Reader {
         payload: &'r [u8],
         text: &'r mut Vec<u8>,
         max_bytes: usize,
-    ) -> Result<&'r [u8], Unread> {
+    ) -> Result<&'r [u8], Undecodable> {
         let Some((id, message)) = self.avro(payload)? else { return Ok(payload) };
         self.settle(id)?;
         match self.plans.get(&id) {
             Some(Ok(plan)) => {
                 text.clear();
-                plan.to_json(message, text, max_bytes).map_err(|broken| Unread::Broken { id, broken })?;
+                plan.to_json(message, text, max_bytes)
+                    .map_err(|broken| Undecodable::Broken { id, broken })?;
                 Ok(text)
             }
-            Some(Err(misfit)) => Err(Unread::Misfit { id, misfit: misfit.clone() }),
-            None => Err(Unread::UnknownSchema(format!("no schema {id}").into())),
+            Some(Err(misfit)) => Err(Undecodable::Misfit { id, misfit: misfit.clone() }),
+            None => Err(Undecodable::UnknownSchema(format!("no schema {id}").into())),
         }
     }
 
@@ -93,40 +94,42 @@ impl Reader {
     pub fn holds_up(&mut self, payload: &[u8]) -> Option<Arc<str>> {
         let (id, _) = self.avro(payload).ok().flatten()?;
         match self.settle(id) {
-            Err(Unread::Away(why) | Unread::Pending(why)) => Some(why),
+            Err(Undecodable::Away(why) | Undecodable::Pending(why)) => Some(why),
             _ => None,
         }
     }
 
     /// The schema id and the message; `None` for JSON.
-    fn avro<'r>(&self, payload: &'r [u8]) -> Result<Option<(u32, &'r [u8])>, Unread> {
+    fn avro<'r>(&self, payload: &'r [u8]) -> Result<Option<(u32, &'r [u8])>, Undecodable> {
         match (self.format, split(payload)) {
             (InputFormat::Json, _) | (InputFormat::Auto, None) => Ok(None),
             // An empty record has no content in either format.
             (InputFormat::Avro, None) if payload.is_empty() => Ok(None),
-            (InputFormat::Avro, None) => Err(Unread::NotAvro),
+            (InputFormat::Avro, None) => Err(Undecodable::NotAvro),
             (InputFormat::Avro | InputFormat::Auto, avro) => Ok(avro),
         }
     }
 
     /// Prepares the read plan of this schema, unless it is cached.
-    fn settle(&mut self, id: u32) -> Result<(), Unread> {
+    fn settle(&mut self, id: u32) -> Result<(), Undecodable> {
         if self.plans.contains_key(&id) {
             return Ok(());
         }
         let Some(registry) = &self.registry else {
-            return Err(Unread::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into()));
+            return Err(Undecodable::UnknownSchema(
+                "there is no schema registry: set SCHEMA_REGISTRY_URL".into(),
+            ));
         };
         let mut found = registry.schema(id);
-        while self.is_patient && matches!(found, Lookup::Pending(_)) {
-            std::thread::park_timeout(PATIENT_PAUSE);
+        while self.waits_for_registry && matches!(found, Lookup::Pending(_)) {
+            std::thread::park_timeout(WAIT_POLL_INTERVAL);
             found = registry.schema(id);
         }
         let schema = match found {
             Lookup::Known(schema) => schema,
-            Lookup::Pending(why) => return Err(Unread::Pending(why)),
-            Lookup::Unknown(why) => return Err(Unread::UnknownSchema(why)),
-            Lookup::Away(why) => return Err(Unread::Away(why)),
+            Lookup::Pending(why) => return Err(Undecodable::Pending(why)),
+            Lookup::Unknown(why) => return Err(Undecodable::UnknownSchema(why)),
+            Lookup::Away(why) => return Err(Undecodable::Away(why)),
         };
         if self.plans.len() >= MAX_PLANS_COUNT {
             self.plans.clear();
@@ -136,13 +139,15 @@ impl Reader {
     }
 }
 
-impl From<Unread> for Refusal {
-    fn from(unread: Unread) -> Self {
-        let code = match &unread {
-            Unread::Away(_) | Unread::Pending(_) | Unread::UnknownSchema(_) => RefusalCode::UnknownSchema,
-            Unread::Misfit { .. } => RefusalCode::SchemaMismatch,
-            Unread::Broken { .. } | Unread::NotAvro => RefusalCode::NotAvro,
+impl From<Undecodable> for Refusal {
+    fn from(undecodable: Undecodable) -> Self {
+        let code = match &undecodable {
+            Undecodable::Away(_) | Undecodable::Pending(_) | Undecodable::UnknownSchema(_) => {
+                RefusalCode::UnknownSchema
+            }
+            Undecodable::Misfit { .. } => RefusalCode::SchemaMismatch,
+            Undecodable::Broken { .. } | Undecodable::NotAvro => RefusalCode::NotAvro,
         };
-        Self { code, field: String::new(), message: unread.to_string(), wrong_type: false }
+        Self { code, field: String::new(), message: undecodable.to_string(), wrong_type: false }
     }
 }

@@ -104,10 +104,10 @@ fn config(urls: &[&str], auto_register: bool) -> SchemaRegistryConfig {
 }
 
 fn open(urls: &[&str]) -> Arc<SchemaRegistry> {
-    kept_in(None, urls)
+    disk_cache_path(None, urls)
 }
 
-fn kept_in(folder: Option<&Path>, urls: &[&str]) -> Arc<SchemaRegistry> {
+fn disk_cache_path(folder: Option<&Path>, urls: &[&str]) -> Arc<SchemaRegistry> {
     let lookups = Lookups::default();
     SchemaRegistry::open(&config(urls, true), folder, lookups, Handle::current()).unwrap().unwrap()
 }
@@ -124,7 +124,7 @@ fn request(id: u32) -> Vec<u8> {
 }
 
 /// Reads on a separate thread, as the roles do.
-async fn read(mut reader: Reader, payload: Vec<u8>) -> (Reader, Result<String, Unread>) {
+async fn read(mut reader: Reader, payload: Vec<u8>) -> (Reader, Result<String, Undecodable>) {
     tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
         let read =
@@ -163,29 +163,29 @@ async fn a_start_while_the_registry_is_away_goes_on_with_what_it_said() {
     fake.has(7, Kind::Request.text());
     let url = format!("http://{address}");
     let (subject, schema) = ("events-value", Subject::EVENTS.text());
-    let first = kept_in(Some(folder.path()), &[&url]);
+    let first = disk_cache_path(Some(folder.path()), &[&url]);
     let id = first.id_of(subject, &schema).await.unwrap();
     let reader = Reader::new(Some(Arc::clone(&first)), Subject::REQUESTS, InputFormat::Auto);
     read(reader, request(7)).await.1.unwrap();
     assert_eq!(count(&first, "found"), 1);
 
     *fake.fails.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
-    let second = kept_in(Some(folder.path()), &[&url]);
+    let second = disk_cache_path(Some(folder.path()), &[&url]);
     assert_eq!(second.id_of(subject, &schema).await, Ok(id));
     assert!(matches!(second.id_of(subject, Kind::Reply.text()).await, Err(RegistryError::Away(_))));
     let reader = Reader::new(Some(Arc::clone(&second)), Subject::REQUESTS, InputFormat::Auto);
-    let (reader, kept) = read(reader, request(7)).await;
-    assert_eq!(kept.as_deref(), Ok(r#"{"flag_name":"f"}"#));
+    let (reader, disk_cache) = read(reader, request(7)).await;
+    assert_eq!(disk_cache.as_deref(), Ok(r#"{"flag_name":"f"}"#));
     let (_, away) = read(reader, request(8)).await;
-    assert!(matches!(away, Err(Unread::Away(_))));
+    assert!(matches!(away, Err(Undecodable::Away(_))));
     assert_eq!((count(&second, "kept"), count(&second, "away")), (1, 1));
 
     // For another registry the cached ids are not valid, and a damaged file is ignored.
     let closed = "http://127.0.0.1:9";
-    let stranger = kept_in(Some(folder.path()), &[closed]);
+    let stranger = disk_cache_path(Some(folder.path()), &[closed]);
     assert!(matches!(stranger.id_of(subject, &schema).await, Err(RegistryError::Away(_))));
     std::fs::write(folder.path().join("schemas"), "{").unwrap();
-    let damaged = kept_in(Some(folder.path()), &[&url]);
+    let damaged = disk_cache_path(Some(folder.path()), &[&url]);
     assert!(matches!(damaged.id_of(subject, &schema).await, Err(RegistryError::Away(_))));
     *fake.fails.lock().unwrap() = None;
     assert_eq!(damaged.id_of(subject, &schema).await, Ok(id));
@@ -212,7 +212,7 @@ async fn what_a_schema_refers_to_is_followed() {
     let url = format!("http://{address}");
     for _ in 0..2 {
         // The second registry reads it from the disk cache.
-        let registry = kept_in(Some(folder.path()), &[&url]);
+        let registry = disk_cache_path(Some(folder.path()), &[&url]);
         let reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
         let (_, read) = read(reader, message.clone()).await;
         assert_eq!(read.as_deref(), Ok(r#"{"flag_name":"f","context":{"tier":"paid"}}"#));
@@ -243,10 +243,10 @@ async fn an_outage_is_no_fault_of_the_record_and_ends() {
     let reader =
         Reader::new(Some(open(&[&format!("http://{address}")])), Subject::REQUESTS, InputFormat::Auto);
     let (reader, away) = read(reader, request(7)).await;
-    assert!(matches!(&away, Err(Unread::Away(why)) if why.contains("503")), "{away:?}");
+    assert!(matches!(&away, Err(Undecodable::Away(why)) if why.contains("503")), "{away:?}");
     // The next lookup is not sent immediately, even for another id.
     let (mut reader, away) = read(reader, request(8)).await;
-    assert!(matches!(away, Err(Unread::Away(_))));
+    assert!(matches!(away, Err(Undecodable::Away(_))));
     assert_eq!(fake.calls(), 1);
     *fake.fails.lock().unwrap() = None;
     fake.has(7, Kind::Request.text());
@@ -256,7 +256,7 @@ async fn an_outage_is_no_fault_of_the_record_and_ends() {
         reader = back;
         match again {
             Ok(_) => break,
-            Err(Unread::Away(_)) if Instant::now() < deadline => tokio::time::sleep(REST / 10).await,
+            Err(Undecodable::Away(_)) if Instant::now() < deadline => tokio::time::sleep(REST / 10).await,
             other => panic!("{other:?}"),
         }
     }
@@ -290,13 +290,13 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
         let (back, outcome) = read(reader, payload).await;
         reader = back;
         let error = outcome.unwrap_err();
-        assert!(!matches!(error, Unread::Away(_)));
+        assert!(!matches!(error, Undecodable::Away(_)));
         assert!(error.to_string().starts_with(expected), "{error}");
     }
     // An unknown id is looked up twice, in case it was just registered, and then not again for a while.
     let calls = fake.calls();
     let (_, outcome) = read(reader, header(9).to_vec()).await;
-    assert!(matches!(outcome, Err(Unread::UnknownSchema(_))));
+    assert!(matches!(outcome, Err(Undecodable::UnknownSchema(_))));
     assert_eq!(fake.calls(), calls);
 }
 
@@ -309,12 +309,12 @@ async fn formats_are_told_apart_where_either_is_taken() {
         (InputFormat::Auto, json.clone(), Ok(r#"{"flag_name":"f"}"#)),
         (InputFormat::Auto, vec![], Ok("")),
         (InputFormat::Avro, vec![], Ok("")),
-        (InputFormat::Avro, json, Err(Unread::NotAvro)),
+        (InputFormat::Avro, json, Err(Undecodable::NotAvro)),
         (InputFormat::Json, vec![0, 0, 0, 0, 7], Ok("\0\0\0\0\u{7}")),
         (
             InputFormat::Auto,
             request(7),
-            Err(Unread::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into())),
+            Err(Undecodable::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into())),
         ),
     ] {
         let (_, outcome) = read(reader(format), payload).await;
@@ -437,7 +437,7 @@ async fn an_id_that_fails_alone_or_is_too_large_is_unknown_and_others_go_on() {
             let (back, outcome) = read(reader, request(id)).await;
             reader = back;
             match outcome.unwrap_err() {
-                Unread::UnknownSchema(why) => {
+                Undecodable::UnknownSchema(why) => {
                     assert!(why.contains(expected), "{why}");
                     break;
                 }
@@ -467,11 +467,11 @@ async fn made_up_ids_hold_a_thread_for_a_bounded_time_and_end_as_unknown() {
         let (back, outcome) = read(reader, request(id)).await;
         reader = back;
         match outcome.unwrap_err() {
-            Unread::UnknownSchema(_) => {
+            Undecodable::UnknownSchema(_) => {
                 unknown += 1;
                 id += 1;
             }
-            Unread::Pending(_) => {
+            Undecodable::Pending(_) => {
                 pending += 1;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

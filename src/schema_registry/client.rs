@@ -41,14 +41,14 @@ pub enum RegistryError {
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
-    places: Vec<Place>,
+    places: Vec<Endpoint>,
     /// Index of the address that answered last.
     good: AtomicUsize,
     auto_register: bool,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Endpoint {
     /// Base URL without credentials.
     base: Url,
     user: Option<(String, Secret)>,
@@ -83,7 +83,7 @@ struct Id {
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct Compatibility {
     is_compatible: bool,
     #[serde(default)]
     messages: Vec<String>,
@@ -177,12 +177,12 @@ impl Client {
     /// Reasons why a schema is incompatible with the latest one of a subject; empty if it is compatible.
     pub async fn incompatibilities(&self, subject: &str, schema: &str) -> Result<Vec<String>, RegistryError> {
         let path = ["compatibility", "subjects", subject, "versions", "latest"];
-        let verdict: Option<Verdict> = self.ask(Method::POST, &path, Some(schema)).await?;
-        Ok(match verdict {
-            Some(Verdict { is_compatible: false, messages }) if messages.is_empty() => {
+        let compatibility: Option<Compatibility> = self.ask(Method::POST, &path, Some(schema)).await?;
+        Ok(match compatibility {
+            Some(Compatibility { is_compatible: false, messages }) if messages.is_empty() => {
                 vec!["not compatible with the subject's latest schema".to_owned()]
             }
-            Some(Verdict { is_compatible: false, messages }) => messages,
+            Some(Compatibility { is_compatible: false, messages }) => messages,
             _ => Vec::new(),
         })
     }
@@ -211,7 +211,7 @@ impl Client {
 
     async fn ask_at<T: for<'de> Deserialize<'de>>(
         &self,
-        place: &Place,
+        place: &Endpoint,
         method: Method,
         path: &[&str],
         schema: Option<&str>,
@@ -255,7 +255,7 @@ fn answer<T: for<'de> Deserialize<'de>>(
     status: StatusCode,
     body: &[u8],
 ) -> Result<Option<T>, RegistryError> {
-    let said = || {
+    let cached = || {
         let text = match serde_json::from_slice::<Problem>(body) {
             Ok(problem) if !problem.message.is_empty() => problem.message,
             _ => String::from_utf8_lossy(body).into_owned(),
@@ -270,13 +270,13 @@ fn answer<T: for<'de> Deserialize<'de>>(
         // The 404 of a proxy does not count as one of a registry, which responds in JSON.
         StatusCode::NOT_FOUND if serde_json::from_slice::<&RawValue>(body).is_ok() => Ok(None),
         StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => {
-            Err(RegistryError::Refused(said()))
+            Err(RegistryError::Refused(cached()))
         }
-        _ => Err(RegistryError::Away(said())),
+        _ => Err(RegistryError::Away(cached())),
     }
 }
 
-fn place(url: &Secret) -> anyhow::Result<Place> {
+fn place(url: &Secret) -> anyhow::Result<Endpoint> {
     let mut base = Url::parse(url.expose()).context("not a URL")?;
     let decode = |text: &str| {
         // Percent decoding as in a form, except that `+` stays a plus sign.
@@ -287,5 +287,5 @@ fn place(url: &Secret) -> anyhow::Result<Place> {
     let password = decode(base.password().unwrap_or_default()).unwrap_or_default();
     // Both calls succeed for every URL with a host.
     let _ = base.set_password(None).and_then(|()| base.set_username(""));
-    Ok(Place { base, user: user.map(|name| (name, Secret::new(password))) })
+    Ok(Endpoint { base, user: user.map(|name| (name, Secret::new(password))) })
 }

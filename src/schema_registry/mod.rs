@@ -9,8 +9,8 @@
 //! its response is too large.
 
 mod client;
+mod disk_cache;
 mod formats;
-mod kept;
 mod lookups;
 mod reader;
 mod texts;
@@ -32,13 +32,13 @@ use crate::message::avro::Writer;
 use crate::metrics::OutcomeLabels;
 use crate::shutdown::Shutdown;
 
-use kept::Kept;
+use disk_cache::DiskCache;
 use lookups::{Begun, Open};
 use texts::Texts;
 
 pub use client::{Client, RegistryError};
 pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of};
-pub use reader::{MAX_EVENT_BYTES, Reader, Unread};
+pub use reader::{MAX_EVENT_BYTES, Reader, Undecodable};
 
 /// Delay before the second lookup of an unknown id. An id that was just registered at another node of the registry may
 /// not be known at this one yet.
@@ -69,7 +69,7 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct SchemaRegistry {
     client: Client,
-    kept: Option<Kept>,
+    disk_cache: Option<DiskCache>,
     lookups: Lookups,
     runtime: Handle,
     known: ArcSwap<AHashMap<u32, Arc<Writer>>>,
@@ -89,10 +89,10 @@ impl SchemaRegistry {
         runtime: Handle,
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(client) = Client::new(config)? else { return Ok(None) };
-        let kept = folder.map(|folder| Kept::open(folder, client.addresses()));
+        let disk_cache = folder.map(|folder| DiskCache::open(folder, client.addresses()));
         let (known, away) = (ArcSwap::default(), ArcSwapOption::empty());
         let (permits, open) = (Semaphore::new(MAX_CONCURRENT_LOOKUPS), Open::default());
-        Ok(Some(Arc::new(Self { client, kept, lookups, runtime, known, away, permits, open })))
+        Ok(Some(Arc::new(Self { client, disk_cache, lookups, runtime, known, away, permits, open })))
     }
 
     /// Returns the schema of an id. Must not be called in async tasks, because it blocks for a lookup, for a bounded
@@ -114,8 +114,8 @@ impl SchemaRegistry {
             Begun::Unknown(why) => Lookup::Unknown(why),
             Begun::Later => pending(),
             Begun::Open(outcome) => {
-                let (started, patience) = (Instant::now(), self.open.patience());
-                let found = outcome.recv_timeout(patience).unwrap_or_else(|_| pending());
+                let (started, timeout) = (Instant::now(), self.open.timeout());
+                let found = outcome.recv_timeout(timeout).unwrap_or_else(|_| pending());
                 self.open.spend(started.elapsed());
                 found
             }
@@ -168,16 +168,17 @@ impl SchemaRegistry {
     async fn id_of(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let id = match self.client.id_of(subject, schema).await {
             Ok(id) => {
-                if let Some(kept) = &self.kept {
-                    kept.keep_id(subject, schema, id);
+                if let Some(disk_cache) = &self.disk_cache {
+                    disk_cache.keep_id(subject, schema, id);
                 }
                 self.note_there();
                 id
             }
             Err(RegistryError::Away(why)) => {
                 self.note_away(why.as_str().into());
-                let kept = self.kept.as_ref().and_then(|kept| kept.id_of(subject, schema));
-                kept.ok_or(RegistryError::Away(why))?
+                let disk_cache =
+                    self.disk_cache.as_ref().and_then(|disk_cache| disk_cache.id_of(subject, schema));
+                disk_cache.ok_or(RegistryError::Away(why))?
             }
             Err(refused) => return Err(refused),
         };
@@ -202,8 +203,8 @@ impl SchemaRegistry {
         self.note_there();
         match found.and_then(|texts| self.learn(id, &texts).map(|schema| (texts, schema))) {
             Ok((texts, schema)) => {
-                if let Some(kept) = &self.kept {
-                    kept.keep_schema(id, &texts);
+                if let Some(disk_cache) = &self.disk_cache {
+                    disk_cache.keep_schema(id, &texts);
                 }
                 self.count("found");
                 Lookup::Known(schema)
@@ -238,8 +239,8 @@ impl SchemaRegistry {
 
     /// The result for an id while the registry is unreachable: from the disk cache, or [`Lookup::Away`].
     fn meanwhile(&self, id: u32, why: Arc<str>) -> Lookup {
-        let kept = self.kept.as_ref().and_then(|kept| kept.schema(id));
-        match kept.map(|texts| self.learn(id, &texts)) {
+        let disk_cache = self.disk_cache.as_ref().and_then(|disk_cache| disk_cache.schema(id));
+        match disk_cache.map(|texts| self.learn(id, &texts)) {
             Some(Ok(schema)) => {
                 self.count("kept");
                 Lookup::Known(schema)

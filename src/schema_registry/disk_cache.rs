@@ -24,13 +24,13 @@ const MAX_FILE_BYTES: u64 = 2 * (MAX_SCHEMAS_COUNT * MAX_SCHEMA_BYTES) as u64;
 
 /// The cache file and its content.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct DiskCache {
     path: PathBuf,
-    said: Mutex<Said>,
+    cached: Mutex<CachedSchemas>,
 }
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Said {
+struct CachedSchemas {
     /// The addresses of the registry, sorted. Ids of another registry have other meanings.
     registry: Vec<String>,
     schemas: BTreeMap<u32, Texts>,
@@ -43,68 +43,68 @@ struct Own {
     id: u32,
 }
 
-impl Kept {
+impl DiskCache {
     /// Loads the cached responses of the registry at these addresses. The cache is empty if the file belongs to another
     /// registry or cannot be read.
     pub(super) fn open(folder: &Path, mut registry: Vec<String>) -> Self {
         registry.sort_unstable();
         let path = folder.join("schemas");
-        let said = match read(&path) {
-            Ok(said) if said.registry == registry => said,
-            Ok(_) => Said { registry, ..Said::default() },
+        let cached = match read(&path) {
+            Ok(cached) if cached.registry == registry => cached,
+            Ok(_) => CachedSchemas { registry, ..CachedSchemas::default() },
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(path = %path.display(), %error, "kept schemas cannot be read");
                 }
-                Said { registry, ..Said::default() }
+                CachedSchemas { registry, ..CachedSchemas::default() }
             }
         };
-        Self { path, said: Mutex::new(said) }
+        Self { path, cached: Mutex::new(cached) }
     }
 
     pub(super) fn schema(&self, id: u32) -> Option<Texts> {
-        self.with(|said| said.schemas.get(&id).cloned())
+        self.with(|cached| cached.schemas.get(&id).cloned())
     }
 
     pub(super) fn id_of(&self, subject: &str, schema: &str) -> Option<u32> {
-        self.with(|said| said.own.get(subject).filter(|own| own.schema == schema).map(|own| own.id))
+        self.with(|cached| cached.own.get(subject).filter(|own| own.schema == schema).map(|own| own.id))
     }
 
     pub(super) fn keep_schema(&self, id: u32, schema: &Texts) {
-        self.with(|said| {
-            let fits = schema.bytes() <= MAX_SCHEMA_BYTES && said.schemas.len() < MAX_SCHEMAS_COUNT;
-            if said.schemas.get(&id).is_none_or(|known| known != schema) && fits {
-                said.schemas.insert(id, schema.clone());
-                self.save(said);
+        self.with(|cached| {
+            let fits = schema.bytes() <= MAX_SCHEMA_BYTES && cached.schemas.len() < MAX_SCHEMAS_COUNT;
+            if cached.schemas.get(&id).is_none_or(|known| known != schema) && fits {
+                cached.schemas.insert(id, schema.clone());
+                self.save(cached);
             }
         });
     }
 
     pub(super) fn keep_id(&self, subject: &str, schema: &str, id: u32) {
-        self.with(|said| {
+        self.with(|cached| {
             let own = Own { schema: schema.to_owned(), id };
-            if said.own.get(subject) != Some(&own) {
-                said.own.insert(subject.to_owned(), own);
-                self.save(said);
+            if cached.own.get(subject) != Some(&own) {
+                cached.own.insert(subject.to_owned(), own);
+                self.save(cached);
             }
         });
     }
 
     /// Writes the file. A failure is only logged, because the file is needed only for a start while the registry is
     /// unreachable.
-    fn save(&self, said: &Said) {
-        let saved = serde_json::to_vec(said).map_err(io::Error::other);
+    fn save(&self, cached: &CachedSchemas) {
+        let saved = serde_json::to_vec(cached).map_err(io::Error::other);
         if let Err(error) = saved.and_then(|bytes| replace(&self.path, &bytes)) {
             tracing::warn!(path = %self.path.display(), %error, "schemas are not kept");
         }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Said) -> T) -> T {
-        work(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, work: impl FnOnce(&mut CachedSchemas) -> T) -> T {
+        work(&mut self.cached.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn read(path: &Path) -> io::Result<Said> {
+fn read(path: &Path) -> io::Result<CachedSchemas> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)

@@ -17,7 +17,7 @@ const MAX_OPEN_COUNT: usize = 64;
 /// Maximum number of lookups started per second.
 const MAX_LOOKUPS_PER_SECOND: u32 = 50;
 /// Minimum interval between lookups of an id that fails.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+const FAILURE_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum number of failures of an id while the registry answers other requests. After that, the id counts as unknown.
 const MAX_FAILURES: u32 = 3;
 /// Upper bound of the time that threads wait for lookups at once. In the long run, one part in [`WAIT_SHARE`] of all
@@ -80,7 +80,7 @@ impl Open {
         if now.saturating_duration_since(state.second.0) >= Duration::from_secs(1) {
             state.second = (now, 0);
         }
-        let rests = |(last, _): &(Instant, u32)| now.saturating_duration_since(*last) < FAILURE_PAUSE;
+        let rests = |(last, _): &(Instant, u32)| now.saturating_duration_since(*last) < FAILURE_BACKOFF;
         if state.open.len() >= MAX_OPEN_COUNT
             || state.second.1 >= MAX_LOOKUPS_PER_SECOND
             || state.failing.get(&id).is_some_and(rests)
@@ -125,7 +125,7 @@ impl Open {
     }
 
     /// How long a thread may wait for a lookup now.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         let (mut state, now) = (self.state(), Instant::now());
         let (left, since) = state.allowance;
         let left = (left + now.saturating_duration_since(since) / WAIT_SHARE).min(MAX_WAIT);
@@ -183,7 +183,7 @@ mod tests {
         open.failed_with_all(7);
         assert!(open.has_failed(7));
         assert!(matches!(begin(&open, 7, start), Begun::Later));
-        assert!(matches!(begin(&open, 7, Instant::now() + FAILURE_PAUSE), Begun::Open(_)));
+        assert!(matches!(begin(&open, 7, Instant::now() + FAILURE_BACKOFF), Begun::Open(_)));
         open.end(7);
         assert!(!open.failed_alone(7) && !open.failed_alone(7) && open.failed_alone(7));
         open.failed_with_all(7);
@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn threads_wait_for_a_bounded_share_of_the_time() {
         let open = Open::default();
-        assert_eq!(open.patience(), MAX_WAIT);
+        assert_eq!(open.timeout(), MAX_WAIT);
         open.spend(MAX_WAIT * 2);
-        assert!(open.patience() < MAX_WAIT / 2);
+        assert!(open.timeout() < MAX_WAIT / 2);
     }
 }

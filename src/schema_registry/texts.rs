@@ -24,7 +24,7 @@ pub(super) struct Texts {
 enum Task {
     Fetch(Reference),
     /// A schema whose references have all been added.
-    Place(String),
+    Endpoint(String),
 }
 
 impl Texts {
@@ -50,7 +50,7 @@ impl Texts {
         let mut seen = HashSet::new();
         while let Some(task) = tasks.pop() {
             let reference = match task {
-                Task::Place(text) => {
+                Task::Endpoint(text) => {
                     texts.others.push(text);
                     continue;
                 }
@@ -66,7 +66,7 @@ impl Texts {
                     return Ok(Err(format!("{} of type {}", refers(), other.schema_type).into()));
                 }
                 Some(other) => {
-                    tasks.push(Task::Place(other.schema));
+                    tasks.push(Task::Endpoint(other.schema));
                     tasks.extend(fetches(other.references));
                 }
             }

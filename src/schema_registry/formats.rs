@@ -14,8 +14,8 @@ use super::texts::Texts;
 use super::{Lookups, Reader, RegistryError, SchemaRegistry};
 
 /// How long start-up waits for the registry. Without ids nothing can be written.
-const START_PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(500);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The first id used by [`Formats::unregistered`], for requests.
 pub const UNREGISTERED_ID: u32 = 1;
 
@@ -107,10 +107,12 @@ impl Formats {
         let Some(registry) = &self.registry else {
             return Err(RegistryError::Refused("there is no schema registry".to_owned()));
         };
-        let deadline = Instant::now() + START_PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             match registry.id_of(&wanted.subject, &wanted.schema).await {
-                Err(RegistryError::Away(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                Err(RegistryError::Away(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_INTERVAL).await
+                }
                 ended => return ended,
             }
         }
