@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::access::Register;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
-use crate::feed::{self, Feeder, LocalOrigin, Origin, Usage};
+use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, Server, Surface};
 use crate::kafka::topics;
@@ -111,8 +111,8 @@ pub struct App {
 /// Runs the service until a signal arrives or a part fails, and stops it in order. A signal during the start ends the
 /// process immediately.
 pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> anyhow::Result<()> {
-    let origins = feed::unleash_origins(&config)?;
-    let app = App::start(config, roles, origins, Topics::LookedAfter).await?;
+    let flag_sources = feed::unleash_sources(&config)?;
+    let app = App::start(config, roles, flag_sources, Topics::LookedAfter).await?;
     signals.started();
     app.run_until(async move {
         signals.received().await;
@@ -122,11 +122,11 @@ pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> a
 }
 
 impl App {
-    /// Starts the parts of `roles`, with `origins` as the feeder's sources.
+    /// Starts the parts of `roles`, with `flag_sources` as the feeder's sources.
     pub async fn start(
         config: Arc<Config>,
         roles: &[Role],
-        origins: Vec<Origin>,
+        flag_sources: Vec<FlagSource>,
         topics: Topics,
     ) -> anyhow::Result<Self> {
         warn_if_open_to_others(&config.state_dir);
@@ -155,14 +155,14 @@ impl App {
         };
         let database = storage::open(&app.parts.config)?;
         app.register();
-        app.serve_environments(&origins, database.is_some());
+        app.serve_environments(&flag_sources, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
         app.start_registry();
         let local = database
             .is_some()
             .then(|| SourceName { source: Source::Local, environment: feed::EVERYWHERE.to_owned() });
-        let sources = origins.iter().map(Origin::name).chain(local).collect();
+        let sources = flag_sources.iter().map(FlagSource::name).chain(local).collect();
         let (ids_sender, ids) = watch::channel(Arc::default());
         app.start_store(ids, sources);
         let fit = app.start_topics(topics, ids_sender);
@@ -170,13 +170,14 @@ impl App {
         let database = database.map(|database| (database.clone(), app.start_database(database)));
         let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
         app.records.clone_from(&records);
-        let elsewhere = origins.clone();
-        let origins = origins.into_iter().chain(records.clone().map(LocalOrigin::new).map(Origin::Local));
+        let elsewhere = flag_sources.clone();
+        let flag_sources =
+            flag_sources.into_iter().chain(records.clone().map(LocalSource::new).map(FlagSource::Local));
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
-            app.start_feeder(origins.collect(), fit.clone());
+            app.start_feeder(flag_sources.collect(), fit.clone());
         }
         if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
             app.start_sink(database, migrated, fit.clone());
@@ -240,10 +241,10 @@ impl App {
 
     /// Declares the environments that are served even without flags: those of the sources, and the default one if there
     /// are only local flags.
-    fn serve_environments(&self, origins: &[Origin], local: bool) {
+    fn serve_environments(&self, flag_sources: &[FlagSource], local: bool) {
         let default = &self.parts.config.unleash.default_environment;
-        let default = (local && origins.is_empty()).then_some(default.as_str());
-        self.parts.store.serve(origins.iter().filter_map(Origin::environment).chain(default));
+        let default = (local && flag_sources.is_empty()).then_some(default.as_str());
+        self.parts.store.serve(flag_sources.iter().filter_map(FlagSource::environment).chain(default));
     }
 
     /// Binds the listeners before anything else starts, so that a used port fails the start early.
@@ -290,7 +291,7 @@ impl App {
         fit: topics::Fit,
         tokens: Option<Arc<Register>>,
         records: Option<Records>,
-        origins: Vec<Origin>,
+        flag_sources: Vec<FlagSource>,
     ) -> anyhow::Result<Arc<Api>> {
         let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
@@ -299,8 +300,14 @@ impl App {
         let (publisher, publishing) =
             Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
         self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager =
-            Manager::new(Arc::clone(&config), &formats, store, records, origins, Arc::clone(&self.switches));
+        let manager = Manager::new(
+            Arc::clone(&config),
+            &formats,
+            store,
+            records,
+            flag_sources,
+            Arc::clone(&self.switches),
+        );
         let view = self.start_view()?;
         let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
         if let Some(days) = config.flags.cleanup_after_days {
@@ -403,10 +410,10 @@ impl App {
         });
     }
 
-    fn start_feeder(&mut self, origins: Vec<Origin>, fit: topics::Fit) {
+    fn start_feeder(&mut self, flag_sources: Vec<FlagSource>, fit: topics::Fit) {
         let Parts { config, formats, store, metrics, .. } = self.parts.clone();
-        let has_local = origins.iter().any(|origin| origin.source() == Source::Local);
-        let feeder = Feeder::new(config, formats, store, metrics, origins);
+        let has_local = flag_sources.iter().any(|flag_source| flag_source.source() == Source::Local);
+        let feeder = Feeder::new(config, formats, store, metrics, flag_sources);
         let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
         let (store, reported) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.store));
         self.health.probe("feeder", false, move || probes::feeder(&view.load()));

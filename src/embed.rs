@@ -16,7 +16,7 @@ use crate::flag::{Answer, Lookup, Moment, answer};
 use crate::message::request::{Ask, Request};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::store::{Reader, ReaderConfig, Standing, Store};
+use crate::store::{Reader, ReaderConfig, Store, StoreStatus};
 
 /// The settings that are used. All others are ignored, so a program may pass its whole environment.
 const SETTINGS: [&str; 7] = [
@@ -99,8 +99,8 @@ impl Embedded {
     }
 
     pub fn freshness(&self) -> Freshness {
-        let standing = self.standing();
-        match (standing.ready, &standing.trouble) {
+        let status = self.status();
+        match (status.ready, &status.follow_error) {
             (false, _) => Freshness::NotReady,
             (true, Some(_)) => Freshness::Stale,
             (true, None) if self.shutdown.is_cancelled() => Freshness::Stale,
@@ -109,8 +109,8 @@ impl Embedded {
     }
 
     /// Details of the reader's state: readiness, source, and the current problem.
-    pub fn standing(&self) -> Arc<Standing> {
-        self.store.standing()
+    pub fn status(&self) -> Arc<StoreStatus> {
+        self.store.status()
     }
 
     /// Waits until the flags are ready. `false` if the deadline came first.

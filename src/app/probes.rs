@@ -12,29 +12,29 @@ use crate::store::Store;
 const NAMED_MAX: usize = 10;
 
 pub(super) fn store(store: &Store) -> Report {
-    let standing = store.standing();
-    let waits_for = standing.waiting_for.join("; ");
-    let report = match (&standing.trouble, standing.ready) {
-        (None, true) if standing.refused_total > 0 => {
-            let named: Vec<_> = standing.refused.keys().take(NAMED_MAX).map(String::as_str).collect();
-            let more = standing.refused_total.saturating_sub(named.len());
+    let status = store.status();
+    let waits_for = status.waiting_for.join("; ");
+    let report = match (&status.follow_error, status.ready) {
+        (None, true) if status.refused_total > 0 => {
+            let named: Vec<_> = status.refused.keys().take(NAMED_MAX).map(String::as_str).collect();
+            let more = status.refused_total.saturating_sub(named.len());
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let detail = format!("definitions cannot be evaluated as they are: {}{more}", named.join(", "));
             Report::new(State::Degraded).detail(detail)
         }
-        (None, true) if standing.missing > 0 => Report::new(State::Degraded).detail(format!(
+        (None, true) if status.missing > 0 => Report::new(State::Degraded).detail(format!(
             "{} flags and kill switches in force are missing in their topics: the leader writes them again",
-            standing.missing
+            status.missing
         )),
         (None, true) => Report::new(State::Up),
-        (Some(trouble), true) => Report::new(State::Degraded).detail(trouble),
-        (Some(trouble), false) => Report::new(State::Starting).detail(trouble),
+        (Some(follow_error), true) => Report::new(State::Degraded).detail(follow_error),
+        (Some(follow_error), false) => Report::new(State::Starting).detail(follow_error),
         (None, false) if !waits_for.is_empty() => Report::new(State::Starting).detail(format!(
             "waits for {waits_for}; FLAGSTREAM_FEED__START_WITHOUT_SOURCE=true starts without"
         )),
         (None, false) => Report::new(State::Starting).detail("reads the definitions topic"),
     };
-    report.more(&*standing)
+    report.more(&*status)
 }
 
 /// The state of this instance's feeder. Another instance may be the leader.
@@ -110,9 +110,9 @@ pub(super) fn schema_registry(away: Option<Arc<str>>) -> Report {
 }
 
 /// The state of Redis for the API.
-pub(super) fn redis(trouble: Option<CacheError>) -> Report {
-    match trouble {
+pub(super) fn redis(follow_error: Option<CacheError>) -> Report {
+    match follow_error {
         None => Report::new(State::Up),
-        Some(trouble) => Report::new(State::Degraded).detail(trouble),
+        Some(follow_error) => Report::new(State::Degraded).detail(follow_error),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::config::{Profile, load_from};
 use crate::dev::{Broker, embed};
-use crate::feed::FileOrigin;
+use crate::feed::FileSource;
 use crate::health::State;
 
 use super::*;
@@ -23,11 +23,11 @@ fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
     Ok((broker, config))
 }
 
-fn origin(folder: &std::path::Path) -> anyhow::Result<Origin> {
+fn flag_source(folder: &std::path::Path) -> anyhow::Result<FlagSource> {
     let path = folder.join("flags.json");
     let flags = r#"{"version": 2, "features": [{"name": "a", "enabled": true, "strategies": []}]}"#;
     std::fs::write(&path, flags)?;
-    Ok(Origin::File(FileOrigin::new("development", path)))
+    Ok(FlagSource::File(FileSource::new("development", path)))
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -44,7 +44,8 @@ async fn waits_for_topics_gets_ready_and_stops_in_order() -> anyhow::Result<()> 
     let (broker, config) = scene(folder.path())?;
     let topics = config.clone();
     let app =
-        App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?], Topics::LookedAfter).await?;
+        App::start(Arc::new(config), Role::BUILT, vec![flag_source(folder.path())?], Topics::LookedAfter)
+            .await?;
     let (health, store) = (Arc::clone(&app.health), Arc::clone(&app.parts.store));
     let kafka = || health.overview().parts.get("kafka").map(|part| part.report.clone());
     until("missing topics are told", || kafka().is_some_and(|kafka| kafka.state == State::Down)).await;
@@ -83,7 +84,8 @@ async fn calls_are_answered_for_a_while_after_readiness_has_ended() -> anyhow::R
     // Longer than any wait of this test, which does not wait for its end.
     config.http.drain_delay = Duration::from_secs(60);
     broker.create_topics(&config)?;
-    let app = App::start(Arc::new(config), Role::BUILT, vec![origin(folder.path())?], Topics::Made).await?;
+    let app =
+        App::start(Arc::new(config), Role::BUILT, vec![flag_source(folder.path())?], Topics::Made).await?;
     let health = Arc::clone(&app.health);
     until("ready", || health.is_ready()).await;
     let address = health.overview().addresses["http"].clone();

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::app::{App, Role, Topics};
 use crate::config::Config;
-use crate::feed::{FileOrigin, Origin};
+use crate::feed::{FileSource, FlagSource};
 use crate::store::Store;
 
 pub use broker::Broker;
@@ -46,12 +46,13 @@ pub async fn start(
     topics: Topics,
 ) -> anyhow::Result<App> {
     forget_former_run(&config.state_dir)?;
-    let origin = |environment: &String| Origin::File(FileOrigin::new(environment, PathBuf::from(flags)));
-    let origins = environments.iter().map(origin).collect();
+    let flag_source =
+        |environment: &String| FlagSource::File(FileSource::new(environment, PathBuf::from(flags)));
+    let flag_sources = environments.iter().map(flag_source).collect();
     // Without Redis the warmer has nothing to write to.
     let roles = Role::BUILT.iter().copied();
     let roles: Vec<_> = roles.filter(|role| *role != Role::Warmer || config.redis.url.is_some()).collect();
-    App::start(config, &roles, origins, topics).await
+    App::start(config, &roles, flag_sources, topics).await
 }
 
 /// Waits until the flags of the file are in force.
@@ -59,7 +60,7 @@ pub async fn ready(store: &Store) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     // The store is ready once every source was read, even if the file contains no flags.
     let ready = store.wait_until_ready(deadline).await;
-    anyhow::ensure!(ready, "no flags within {READY_TIMEOUT:?}: {:?}", store.standing().trouble);
+    anyhow::ensure!(ready, "no flags within {READY_TIMEOUT:?}: {:?}", store.status().follow_error);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use crate::config::Secret;
 
 use super::answer::AnswerError;
+use super::fetch::FetchError;
 use super::hint::person;
-use super::look::LookError;
 use super::unleash::{Client, read_body, refuse_request, refuse_status};
 
 /// Maximum number of flags per page in Unleash's API.
@@ -77,7 +77,7 @@ impl AdminFlag {
 }
 
 /// Reads all flags of all projects, page by page.
-pub(super) async fn flags(client: &Client, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
+pub(super) async fn flags(client: &Client, token: &Secret) -> Result<Vec<AdminFlag>, FetchError> {
     let mut flags = Vec::new();
     loop {
         let offset = flags.len();
@@ -104,7 +104,7 @@ pub(super) async fn last_change(
     token: &Secret,
     flag: &str,
     environment: &str,
-) -> Result<Option<LastChange>, LookError> {
+) -> Result<Option<LastChange>, FetchError> {
     // Unleash allows only these characters in names.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     if !flag.bytes().all(is_plain) {

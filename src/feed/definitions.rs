@@ -17,7 +17,7 @@ use super::state::State;
 
 /// The only partition of the topic.
 const PARTITION: i32 = 0;
-const POLL_STEP: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a record after which the broker is treated as unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ pub fn read_topic(
     let consumer = open(config, topic, role).map_err(failed)?;
     let mut heard = Instant::now();
     loop {
-        match consumer.poll(POLL_STEP) {
+        match consumer.poll(POLL_TIMEOUT) {
             Some(Ok(message)) => {
                 apply(&message);
                 heard = Instant::now();

@@ -12,12 +12,12 @@ use crate::message::definition::Source;
 
 use super::answer::{Answer, Digest, Feature};
 use super::refusal::{Refusals, Refused};
-use super::state::{Environment, Known};
+use super::state::{Environment, KnownDefinition};
 
 /// All changes that a response makes in its environment.
 #[derive(Debug, Default)]
 pub struct Diff {
-    pub changes: Vec<Planned>,
+    pub changes: Vec<PlannedChange>,
     /// All flags that are refused by name, both newly and previously.
     pub refused: Vec<Refused>,
     /// Flags whose text in the source changed but whose definition did not, with the new digests.
@@ -26,7 +26,7 @@ pub struct Diff {
 
 /// Change without a version.
 #[derive(Debug)]
-pub struct Planned {
+pub struct PlannedChange {
     pub flag: String,
     pub previous_version: Option<u64>,
     /// New definition; `None` if the flag is deleted.
@@ -43,7 +43,7 @@ pub type Locals = BTreeMap<String, Feature>;
 
 /// State that a response is compared with.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing<'s> {
+pub struct DiffInput<'s> {
     pub environment: &'s str,
     pub known: &'s Environment,
     pub refusals: &'s Refusals,
@@ -58,7 +58,7 @@ pub struct Content {
     pub digest: Digest,
 }
 
-impl Planned {
+impl PlannedChange {
     pub fn kind(&self) -> ChangeKind {
         match (&self.content, self.previous_version) {
             (None, _) => ChangeKind::Deleted,
@@ -81,10 +81,10 @@ impl Diff {
 /// A flag is deleted only if its definition came from the same source: a flag that Unleash lacks may be a
 /// local flag. A local flag with the name of an Unleash flag is shadowed, and comes into force as soon as
 /// Unleash no longer has the flag.
-pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
+pub fn diff(input: DiffInput<'_>, answer: &Answer, source: Source) -> Diff {
     let mut diff = Diff { refused: answer.refused.clone(), ..Diff::default() };
     for feature in &answer.features {
-        let old = standing.known.get(&feature.name);
+        let old = input.known.get(&feature.name);
         if old.is_some_and(|old| old.source == source && old.digest == Some(feature.digest)) {
             continue;
         }
@@ -92,14 +92,14 @@ pub fn diff(standing: Standing<'_>, answer: &Answer, source: Source) -> Diff {
         if source == Source::Local && old.is_some_and(|old| old.source != source) {
             continue;
         }
-        if let Some(refused) = standing.refusals.of(&feature.name, &feature.digest) {
+        if let Some(refused) = input.refusals.of(&feature.name, &feature.digest) {
             diff.refuse(refused.clone(), old, feature, source);
             continue;
         }
-        diff.compare(standing.environment, old, feature, &answer.segments, source);
+        diff.compare(input.environment, old, feature, &answer.segments, source);
     }
     if answer.unnamed == 0 {
-        diff.delete_absent(standing, answer, source);
+        diff.delete_absent(input, answer, source);
     }
     diff
 }
@@ -108,7 +108,7 @@ impl Diff {
     fn compare(
         &mut self,
         environment: &str,
-        old: Option<&Known>,
+        old: Option<&KnownDefinition>,
         feature: &Feature,
         segments: &Segments,
         source: Source,
@@ -122,7 +122,7 @@ impl Diff {
             Some(old) if old.checksum == content.checksum && old.source == source => {
                 self.same.push((name.clone(), *digest));
             }
-            old => self.changes.push(Planned {
+            old => self.changes.push(PlannedChange {
                 flag: name.clone(),
                 previous_version: old.map(|old| old.version),
                 content: Some(content),
@@ -135,13 +135,13 @@ impl Diff {
 
     /// Refuses a feature, so that its last valid version stays in force. If there is none, a definition that
     /// cannot be evaluated is published instead, so that callers get the reason and not an unknown flag.
-    fn refuse(&mut self, refused: Refused, old: Option<&Known>, feature: &Feature, source: Source) {
+    fn refuse(&mut self, refused: Refused, old: Option<&KnownDefinition>, feature: &Feature, source: Source) {
         let content = match old {
             Some(_) => None,
             None => unusable(&feature.name, &refused.reason),
         };
         self.refused.push(refused);
-        self.changes.extend(content.map(|content| Planned {
+        self.changes.extend(content.map(|content| PlannedChange {
             flag: feature.name.clone(),
             previous_version: None,
             content: Some(content),
@@ -151,28 +151,28 @@ impl Diff {
         }));
     }
 
-    fn delete_absent(&mut self, standing: Standing<'_>, answer: &Answer, source: Source) {
+    fn delete_absent(&mut self, input: DiffInput<'_>, answer: &Answer, source: Source) {
         let present: HashSet<&str> = answer
             .features
             .iter()
             .map(|feature| feature.name.as_str())
             .chain(answer.refused.iter().map(|refused| refused.flag.as_str()))
             .collect();
-        for (flag, old) in standing.known {
+        for (flag, old) in input.known {
             if old.source != source || present.contains(flag.as_str()) {
                 continue;
             }
             // The local flag replaces the deleted flag directly. With a deletion first, the flag would be
             // unknown for a moment.
-            if let Some(local) = standing.locals.get(flag).filter(|_| source != Source::Local) {
+            if let Some(local) = input.locals.get(flag).filter(|_| source != Source::Local) {
                 let before = self.changes.len();
-                self.compare(standing.environment, Some(old), local, &Segments::default(), Source::Local);
+                self.compare(input.environment, Some(old), local, &Segments::default(), Source::Local);
                 if self.changes.len() > before {
                     continue;
                 }
             }
             let actor = answer.deleted.get(flag);
-            self.changes.push(Planned {
+            self.changes.push(PlannedChange {
                 flag: flag.clone(),
                 previous_version: Some(old.version),
                 content: None,

@@ -14,11 +14,11 @@ fn diff_of(known: &Environment, answer: &Answer) -> Diff {
 
 fn diff_from(source: Source, known: &Environment, answer: &Answer, locals: &Locals) -> Diff {
     let refusals = &Refusals::default();
-    diff(Standing { environment: "dev", known, refusals, locals }, answer, source)
+    diff(DiffInput { environment: "dev", known, refusals, locals }, answer, source)
 }
 
 fn changes(diff: &Diff) -> Vec<(&str, ChangeKind, Option<u64>)> {
-    let change = |change: &'_ Planned| (change.kind(), change.previous_version);
+    let change = |change: &'_ PlannedChange| (change.kind(), change.previous_version);
     let named = diff.changes.iter().map(|planned| (planned.flag.as_str(), change(planned)));
     named.map(|(flag, (kind, previous))| (flag, kind, previous)).collect()
 }
@@ -30,9 +30,9 @@ fn refused(diff: &Diff) -> Vec<&str> {
 /// The definitions in force after `features` were published at version 7.
 fn known(features: &[String], source: Source) -> Environment {
     let diff = diff_of(&Environment::new(), &answer(features));
-    let force = |change: Planned| {
+    let force = |change: PlannedChange| {
         let Content { checksum, digest, .. } = change.content?;
-        Some((change.flag, Known { version: 7, checksum, source, digest: Some(digest) }))
+        Some((change.flag, KnownDefinition { version: 7, checksum, source, digest: Some(digest) }))
     };
     diff.changes.into_iter().filter_map(force).collect()
 }
@@ -83,7 +83,7 @@ fn a_bad_feature_is_refused_by_name_and_its_last_good_version_stays() {
     let mut refusals = Refusals::default();
     assert_eq!(refusals.replace(diff.refused).len(), 2);
     let again = super::diff(
-        Standing { environment: "dev", known: &known, refusals: &refusals, locals: &Locals::new() },
+        DiffInput { environment: "dev", known: &known, refusals: &refusals, locals: &Locals::new() },
         &new,
         Source::Unleash,
     );
@@ -154,7 +154,7 @@ fn a_changed_segment_changes_each_flag_that_uses_it() {
     let mut environment = Environment::new();
     for change in first.changes {
         let Content { checksum, digest, .. } = change.content.unwrap();
-        let known = Known { version: 7, checksum, source: Source::Unleash, digest: Some(digest) };
+        let known = KnownDefinition { version: 7, checksum, source: Source::Unleash, digest: Some(digest) };
         environment.insert(change.flag, known);
     }
     assert!(diff_of(&environment, &body("free")).changes.is_empty());

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::AsyncReadExt;
 
 use super::answer::ANSWER_BYTES_MAX;
-use super::look::{self, LookError, Seen};
+use super::fetch::{self, FetchError, FetchResult};
 
 /// Interval between polls. A poll costs one `stat`.
 pub const FILE_REFRESH: Duration = Duration::from_millis(250);
@@ -18,22 +18,22 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Environment whose flags are in a file.
 #[derive(Debug, Clone)]
-pub struct FileOrigin {
+pub struct FileSource {
     pub environment: String,
     path: PathBuf,
-    accepted: Option<Stamp>,
-    offered: Option<Stamp>,
+    accepted: Option<FileStamp>,
+    offered: Option<FileStamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     modified: SystemTime,
     bytes: u64,
     /// Whether the file was old enough for its modification time to identify its content.
     settled: bool,
 }
 
-impl FileOrigin {
+impl FileSource {
     pub fn new(environment: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { environment: environment.into(), path: path.into(), accepted: None, offered: None }
     }
@@ -42,18 +42,18 @@ impl FileOrigin {
         &self.path
     }
 
-    pub async fn look(&mut self) -> Result<Seen, LookError> {
+    pub async fn look(&mut self) -> Result<FetchResult, FetchError> {
         let metadata = tokio::fs::metadata(&self.path).await?;
         let modified = metadata.modified()?;
         // The stamp is taken before the file is read, so that a write in the meantime results in another
         // stamp.
         let settled = modified.elapsed().is_ok_and(|age| age >= SETTLED_AFTER);
-        let stamp = Stamp { modified, bytes: metadata.len(), settled };
+        let stamp = FileStamp { modified, bytes: metadata.len(), settled };
         if stamp.settled && self.accepted == Some(stamp) {
-            return Ok(Seen::Unchanged);
+            return Ok(FetchResult::Unchanged);
         }
         self.offered = Some(stamp);
-        look::read(self.read().await?).await
+        fetch::read(self.read().await?).await
     }
 
     /// Records whether the last response was accepted. If not, the next poll returns it again.
@@ -65,13 +65,13 @@ impl FileOrigin {
         }
     }
 
-    async fn read(&self) -> Result<Vec<u8>, LookError> {
+    async fn read(&self) -> Result<Vec<u8>, FetchError> {
         let limit = ANSWER_BYTES_MAX;
         let mut body = Vec::new();
         let file = tokio::fs::File::open(&self.path).await?;
         file.take(limit as u64 + 1).read_to_end(&mut body).await?;
         if body.len() > limit {
-            return Err(LookError::TooLarge { limit });
+            return Err(FetchError::TooLarge { limit });
         }
         Ok(body)
     }
@@ -81,11 +81,11 @@ impl FileOrigin {
 mod tests {
     use super::*;
 
-    async fn features(origin: &mut FileOrigin) -> Option<usize> {
-        match origin.look().await.unwrap() {
-            Seen::Unchanged => None,
-            Seen::Answer { answer, .. } => Some(answer.features.len()),
-            Seen::Local { .. } => panic!("no local flags here"),
+    async fn features(flag_source: &mut FileSource) -> Option<usize> {
+        match flag_source.look().await.unwrap() {
+            FetchResult::Unchanged => None,
+            FetchResult::Answer { answer, .. } => Some(answer.features.len()),
+            FetchResult::Local { .. } => panic!("no local flags here"),
         }
     }
 
@@ -99,31 +99,31 @@ mod tests {
     async fn a_file_is_read_again_only_when_it_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flags.json");
-        let mut origin = FileOrigin::new("dev", &path);
-        assert_eq!(origin.look().await.unwrap_err().reason(), "file");
+        let mut flag_source = FileSource::new("dev", &path);
+        assert_eq!(flag_source.look().await.unwrap_err().reason(), "file");
 
         write(&path, r#"{"features":[{"name":"a"}]}"#, 2 * SETTLED_AFTER);
-        assert_eq!(features(&mut origin).await, Some(1));
-        origin.settled(false);
-        assert_eq!(features(&mut origin).await, Some(1), "not accepted: seen again");
-        origin.settled(true);
+        assert_eq!(features(&mut flag_source).await, Some(1));
+        flag_source.settled(false);
+        assert_eq!(features(&mut flag_source).await, Some(1), "not accepted: seen again");
+        flag_source.settled(true);
         for _ in 0..3 {
-            assert_eq!(features(&mut origin).await, None);
-            origin.settled(true);
+            assert_eq!(features(&mut flag_source).await, None);
+            flag_source.settled(true);
         }
 
         write(&path, r#"{"features":[]}"#, SETTLED_AFTER);
-        assert_eq!(features(&mut origin).await, Some(0));
+        assert_eq!(features(&mut flag_source).await, Some(0));
     }
 
     #[tokio::test]
     async fn a_young_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flags.json");
-        let mut origin = FileOrigin::new("dev", &path);
+        let mut flag_source = FileSource::new("dev", &path);
         write(&path, r#"{"features":[]}"#, Duration::ZERO);
-        assert_eq!(features(&mut origin).await, Some(0));
-        origin.settled(true);
-        assert_eq!(features(&mut origin).await, Some(0));
+        assert_eq!(features(&mut flag_source).await, Some(0));
+        flag_source.settled(true);
+        assert_eq!(features(&mut flag_source).await, Some(0));
     }
 }

@@ -14,7 +14,7 @@ use crate::flag::local::{LocalFlag, feature, last_step, next_step};
 use crate::manage::records::{LocalRow, Records};
 
 use super::answer::Answer;
-use super::look::{LookError, Seen};
+use super::fetch::{FetchError, FetchResult};
 use super::refusal::Refused;
 
 /// Poll interval without a hint. A poll without changes costs one small query.
@@ -25,42 +25,42 @@ const SCHEDULE: &str = "schedule";
 
 /// Source of the local flags of all environments.
 #[derive(Debug, Clone)]
-pub struct LocalOrigin {
+pub struct LocalSource {
     records: Records,
     /// Last poll whose flags are in force.
-    accepted: Option<Look>,
-    offered: Option<Look>,
+    accepted: Option<PolledResult>,
+    offered: Option<PolledResult>,
 }
 
 /// State covered by a poll: all changes up to a mark, which grows with every committed change, and all steps
 /// before the next one.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct PolledResult {
     mark: i64,
     next_step: Option<DateTime<Utc>>,
 }
 
-impl LocalOrigin {
+impl LocalSource {
     pub fn new(records: Records) -> Self {
         Self { records, accepted: None, offered: None }
     }
 
-    pub async fn look(&mut self) -> Result<Seen, LookError> {
+    pub async fn look(&mut self) -> Result<FetchResult, FetchError> {
         self.records.ready().await;
         // The mark is queried before the rows, so that changes committed in between are seen by the next poll
         // too.
         let mark = self.records.mark().await?;
         let received_at = Utc::now();
-        let is_due = |look: &Look| look.next_step.is_some_and(|step| step <= received_at);
+        let is_due = |look: &PolledResult| look.next_step.is_some_and(|step| step <= received_at);
         if self.accepted.is_some_and(|look| look.mark == mark && !is_due(&look)) {
-            return Ok(Seen::Unchanged);
+            return Ok(FetchResult::Unchanged);
         }
         let rows = self.records.all().await?;
         // Runs on a blocking thread, because thousands of flags take some time.
         let reading = tokio::task::spawn_blocking(move || read(rows, received_at));
-        let (answers, next_step) = reading.await.map_err(|error| LookError::Internal(error.to_string()))?;
-        self.offered = Some(Look { mark, next_step });
-        Ok(Seen::Local { answers, received_at })
+        let (answers, next_step) = reading.await.map_err(|error| FetchError::Internal(error.to_string()))?;
+        self.offered = Some(PolledResult { mark, next_step });
+        Ok(FetchResult::Local { answers, received_at })
     }
 
     /// Records whether the last response was accepted. If not, the next poll returns it again.

@@ -13,10 +13,11 @@
 
 mod admin;
 pub mod answer;
+mod definition_writer;
 pub(crate) mod definitions;
-mod desk;
 mod diff;
 mod election;
+mod fetch;
 mod file;
 mod follow;
 mod guard;
@@ -24,15 +25,14 @@ mod health;
 pub mod hint;
 mod hints;
 mod local;
-mod look;
-mod notes;
-mod origin;
 mod pace;
 mod poller;
 pub(crate) mod publish;
 mod refusal;
 mod report;
+mod source;
 mod state;
+mod telemetry;
 mod term;
 pub(crate) mod unleash;
 pub mod usage;
@@ -53,15 +53,15 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 pub use admin::AdminFlag;
-pub use file::FileOrigin;
+pub use fetch::{FetchError, FetchResult};
+pub use file::FileSource;
 pub use health::{EnvironmentHealth, Health, HealthView, Role, SourceError};
 pub use hints::Hints;
-pub use local::LocalOrigin;
-pub use look::{LookError, Seen};
-pub use origin::{EVERYWHERE, Origin};
+pub use local::LocalSource;
 pub use refusal::Refused;
 pub use report::report_usage;
-pub use unleash::UnleashOrigin;
+pub use source::{EVERYWHERE, FlagSource};
+pub use unleash::UnleashSource;
 pub use usage::Usage;
 
 use election::Election;
@@ -70,7 +70,7 @@ use publish::PublishError;
 use term::{Ended, Term, TermError};
 
 /// Maximum pause between terms. It is short, so that a leader is elected soon after a broker has recovered.
-const TERM_PAUSE_MAX: Duration = Duration::from_secs(5);
+const TERM_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// The feeder of one instance.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub struct Feeder {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     health: HealthView,
-    origins: Vec<Origin>,
+    flag_sources: Vec<FlagSource>,
 }
 
 /// Action after a term.
@@ -93,25 +93,25 @@ enum Next {
 }
 
 /// Sources for all configured Unleash environments; none if no Unleash is configured.
-pub fn unleash_origins(config: &Config) -> anyhow::Result<Vec<Origin>> {
+pub fn unleash_sources(config: &Config) -> anyhow::Result<Vec<FlagSource>> {
     let Some(client) = unleash::Client::new(&config.unleash)? else {
         return Ok(Vec::new());
     };
     let environments = config.unleash.environments.iter().cloned();
-    let origin = |environment| Origin::Unleash(UnleashOrigin::new(Arc::clone(&client), environment));
-    Ok(environments.map(origin).collect())
+    let flag_source = |environment| FlagSource::Unleash(UnleashSource::new(Arc::clone(&client), environment));
+    Ok(environments.map(flag_source).collect())
 }
 
 impl Feeder {
-    /// Creates a feeder. `origins` contains at most one source per environment, and one for local flags.
+    /// Creates a feeder. `flag_sources` contains at most one source per environment, and one for local flags.
     pub fn new(
         config: Arc<Config>,
         formats: Arc<Formats>,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
-        origins: Vec<Origin>,
+        flag_sources: Vec<FlagSource>,
     ) -> Self {
-        Self { config, formats, store, metrics, health: HealthView::default(), origins }
+        Self { config, formats, store, metrics, health: HealthView::default(), flag_sources }
     }
 
     pub fn health(&self) -> HealthView {
@@ -121,7 +121,7 @@ impl Feeder {
     /// Runs until `shutdown` and leads whenever this instance is elected. An open transaction is completed.
     /// An error means that the configuration cannot work.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        if self.origins.is_empty() {
+        if self.flag_sources.is_empty() {
             info!("no source of flags is configured: this instance never leads");
             shutdown.cancelled().await;
             return Ok(());
@@ -214,7 +214,7 @@ impl Feeder {
     }
 
     fn follow(&self) -> Follow {
-        Follow::new(self.origins.iter().map(Origin::followable))
+        Follow::new(self.flag_sources.iter().map(FlagSource::followable))
     }
 
     /// Pauses between two terms of one membership. It keeps receiving, so that rebalances are processed and
@@ -240,7 +240,7 @@ impl Feeder {
 
     async fn pause(&self, failures: u32, shutdown: &Shutdown) {
         tokio::select! {
-            () = tokio::time::sleep(pace::backoff(failures).min(TERM_PAUSE_MAX)) => {}
+            () = tokio::time::sleep(pace::backoff(failures).min(TERM_BACKOFF_MAX)) => {}
             () = shutdown.cancelled() => {}
         }
     }

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use rand::Rng;
 
 /// Minimum time between two successful polls, regardless of hints.
-const LOOK_GAP_MIN: Duration = Duration::from_millis(50);
+const POLL_GAP_MIN: Duration = Duration::from_millis(50);
 /// Time between polls while a hint is followed, from this value to `FOLLOW_GAP_MAX`.
 const FOLLOW_GAP_MIN: Duration = Duration::from_millis(100);
 const FOLLOW_GAP_MAX: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ pub struct Wait {
 
 /// Outcome of a poll, which determines the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looked {
+pub enum PollOutcome {
     Fine,
     /// The poll succeeded, and a hint is being followed.
     Following,
@@ -47,10 +47,10 @@ impl Pace {
         Self { refresh, failures: 0 }
     }
 
-    pub fn after(&mut self, looked: Looked) -> Wait {
-        let Looked::Failed { retry_after } = looked else {
+    pub fn after(&mut self, looked: PollOutcome) -> Wait {
+        let PollOutcome::Failed { retry_after } = looked else {
             self.failures = 0;
-            return if looked == Looked::Following { follow() } else { self.regular() };
+            return if looked == PollOutcome::Following { follow() } else { self.regular() };
         };
         self.failures = self.failures.saturating_add(1);
         let at_least = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX).max(BACKOFF_MIN);
@@ -59,7 +59,7 @@ impl Pace {
 
     fn regular(&self) -> Wait {
         let at_most = self.refresh.mul_f64(rand::rng().random_range(0.9..1.1));
-        Wait { at_least: LOOK_GAP_MIN.min(at_most), at_most }
+        Wait { at_least: POLL_GAP_MIN.min(at_most), at_most }
     }
 }
 
@@ -105,12 +105,12 @@ mod tests {
     #[test]
     fn failures_back_off_within_bounds_and_start_anew_after_success() {
         let mut pace = Pace::new(Duration::from_secs(15));
-        let failed = Looked::Failed { retry_after: None };
+        let failed = PollOutcome::Failed { retry_after: None };
         let waits: Vec<_> = (0..40).map(|_| pace.after(failed)).collect();
         assert_eq!(waits[0], Wait { at_least: BACKOFF_MIN, at_most: BACKOFF_MIN });
         assert!(waits[4].at_most >= Duration::from_secs(4), "{:?}", waits[4]);
         assert!(waits.iter().all(|wait| wait.at_most <= BACKOFF_MAX && wait.at_least == BACKOFF_MIN));
-        pace.after(Looked::Fine);
+        pace.after(PollOutcome::Fine);
         assert_eq!(pace.after(failed), waits[0]);
     }
 
@@ -118,7 +118,7 @@ mod tests {
     fn retry_after_is_honoured_within_reason() {
         let mut pace = Pace::new(Duration::from_secs(15));
         let mut after =
-            |seconds| pace.after(Looked::Failed { retry_after: Some(Duration::from_secs(seconds)) });
+            |seconds| pace.after(PollOutcome::Failed { retry_after: Some(Duration::from_secs(seconds)) });
         assert_eq!(after(30).at_least, Duration::from_secs(30));
         assert_eq!(after(1_000_000).at_least, RETRY_AFTER_MAX);
         assert_eq!(after(0).at_least, BACKOFF_MIN);
@@ -127,10 +127,10 @@ mod tests {
     #[test]
     fn success_waits_about_the_refresh_interval() {
         let mut pace = Pace::new(Duration::from_secs(10));
-        let Wait { at_least, at_most } = pace.after(Looked::Fine);
-        assert_eq!(at_least, LOOK_GAP_MIN);
+        let Wait { at_least, at_most } = pace.after(PollOutcome::Fine);
+        assert_eq!(at_least, POLL_GAP_MIN);
         assert!((9.0..11.0).contains(&at_most.as_secs_f64()));
-        let Wait { at_least, at_most } = pace.after(Looked::Following);
+        let Wait { at_least, at_most } = pace.after(PollOutcome::Following);
         assert!(at_least == at_most && (FOLLOW_GAP_MIN..FOLLOW_GAP_MAX).contains(&at_most));
     }
 }

@@ -9,7 +9,7 @@ use super::answer::Digest;
 
 /// Definition of a flag in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownDefinition {
     pub version: u64,
     pub checksum: String,
     pub source: Source,
@@ -18,7 +18,7 @@ pub struct Known {
 }
 
 /// Flags of one environment by name.
-pub type Environment = BTreeMap<String, Known>;
+pub type Environment = BTreeMap<String, KnownDefinition>;
 
 /// State of all environments, and the highest version that was ever assigned.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl State {
         })?;
         self.highest = self.highest.max(definition.version);
         let Definition { version, checksum, source, .. } = definition;
-        let known = Known { version, checksum, source, digest: None };
+        let known = KnownDefinition { version, checksum, source, digest: None };
         self.environment_mut(environment).insert(flag.to_owned(), known);
         Ok(())
     }

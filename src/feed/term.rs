@@ -15,16 +15,16 @@ use crate::store::Missing;
 
 use super::Feeder;
 use super::answer::Answer;
-use super::desk::{Desk, Stamp};
+use super::definition_writer::{ChangeMeta, DefinitionWriter};
 use super::diff::Diff;
 use super::election::{self, Election, Received};
+use super::fetch::FetchResult;
 use super::follow::Follow;
 use super::guard::DeletionGuard;
-use super::look::Seen;
-use super::origin::Origin;
-use super::poller::{Look, Pollers, Verdict};
+use super::poller::{Decision, PolledResult, Pollers};
 use super::publish::PublishError;
 use super::refusal::Refused;
+use super::source::FlagSource;
 
 /// Regular end of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Term<'t> {
     election: &'t Election,
     /// Followed hints. They outlive the term, so that hints received between terms are kept.
     follow: &'t mut Follow,
-    desk: Arc<Mutex<Desk>>,
+    writer: Arc<Mutex<DefinitionWriter>>,
     /// Deletion guards by position of the source and environment.
     guards: HashMap<(usize, String), DeletionGuard>,
     pollers: Pollers,
@@ -64,7 +64,7 @@ pub struct Term<'t> {
 
 /// Result of processing a response.
 #[derive(Debug, Default)]
-struct Judged {
+struct Reconciled {
     /// Whether the response is in force.
     accepted: bool,
     /// Whether the response is held until a second one confirms it.
@@ -74,7 +74,7 @@ struct Judged {
     refused: Vec<Refused>,
 }
 
-impl Judged {
+impl Reconciled {
     fn changed(&self) -> impl Iterator<Item = &str> {
         self.changed.iter().map(String::as_str)
     }
@@ -104,23 +104,23 @@ impl<'t> Term<'t> {
         let store = Arc::clone(&feeder.store);
         let mut missing = store.missing();
         let lost = Arc::clone(&missing.borrow_and_update());
-        let sources: Vec<_> = feeder.origins.iter().map(Origin::name).collect();
+        let sources: Vec<_> = feeder.flag_sources.iter().map(FlagSource::name).collect();
         let opening = move || {
-            let mut desk = Desk::open(config, formats, store)?;
-            let restored = desk.restore(&lost)?;
+            let mut writer = DefinitionWriter::open(config, formats, store)?;
+            let restored = writer.restore(&lost)?;
             if restored > 0 {
                 warn!(flags = restored, "the topic of definitions had lost flags: they are written again");
             }
-            desk.begin_sources(&sources, Utc::now())?;
-            Ok::<_, PublishError>(desk)
+            writer.begin_sources(&sources, Utc::now())?;
+            Ok::<_, PublishError>(writer)
         };
-        let desk = tokio::task::spawn_blocking(opening).await??;
-        let pollers = Pollers::start(&feeder.origins, feeder.config.unleash.refresh_interval);
+        let writer = tokio::task::spawn_blocking(opening).await??;
+        let pollers = Pollers::start(&feeder.flag_sources, feeder.config.unleash.refresh_interval);
         Ok(Self {
             feeder,
             election,
             follow,
-            desk: Arc::new(Mutex::new(desk)),
+            writer: Arc::new(Mutex::new(writer)),
             guards: HashMap::new(),
             pollers,
             missing,
@@ -141,7 +141,7 @@ impl<'t> Term<'t> {
                     Err(error) if election::is_final(&error) => return Err(TermError::Consumer(error)),
                     Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
                 },
-                look = self.pollers.next() => self.judge(look).await?,
+                look = self.pollers.next() => self.reconcile(look).await?,
                 Ok(()) = self.missing.changed() => {
                     let lost = self.missing.borrow_and_update().definitions.len();
                     if lost > 0 {
@@ -158,68 +158,70 @@ impl<'t> Term<'t> {
         }
     }
 
-    async fn judge(&mut self, look: Look) -> Result<(), TermError> {
-        let Some(origin) = self.feeder.origins.get(look.place) else {
+    async fn reconcile(&mut self, look: PolledResult) -> Result<(), TermError> {
+        let Some(flag_source) = self.feeder.flag_sources.get(look.place) else {
             return Ok(());
         };
-        let Look { place, result, verdict } = look;
+        let PolledResult { place, result, decision } = look;
         let (accepted, following) = match result {
             Err(error) => {
                 self.reset_guard(place);
-                self.feeder.note_failure(origin, &error);
-                (false, self.looked_in_vain(place))
+                self.feeder.note_failure(flag_source, &error);
+                (false, self.poll_without_change(place))
             }
-            Ok(Seen::Unchanged) => {
+            Ok(FetchResult::Unchanged) => {
                 self.reset_guard(place);
-                self.feeder.note_success(origin, "unchanged", |_| {});
-                (true, self.looked_in_vain(place))
+                self.feeder.note_success(flag_source, "unchanged", |_| {});
+                (true, self.poll_without_change(place))
             }
-            Ok(Seen::Answer { answer, received_at }) => {
-                let environment = origin.label().to_owned();
-                let judged =
-                    self.answer(origin, place, answer, stamp(origin, environment, received_at)).await?;
-                self.note_judged(origin, &judged);
-                (judged.accepted, self.follow.looked(place, judged.changed(), Instant::now()))
+            Ok(FetchResult::Answer { answer, received_at }) => {
+                let environment = flag_source.label().to_owned();
+                let reconciled = self
+                    .answer(flag_source, place, answer, meta(flag_source, environment, received_at))
+                    .await?;
+                self.note_reconciled(flag_source, &reconciled);
+                (reconciled.accepted, self.follow.looked(place, reconciled.changed(), Instant::now()))
             }
-            Ok(Seen::Local { answers, received_at }) => {
-                let judged = self.local(origin, place, answers, received_at).await?;
-                self.note_judged(origin, &judged);
-                (judged.accepted, false)
+            Ok(FetchResult::Local { answers, received_at }) => {
+                let reconciled = self.local(flag_source, place, answers, received_at).await?;
+                self.note_reconciled(flag_source, &reconciled);
+                (reconciled.accepted, false)
             }
         };
-        self.report(origin, accepted).await?;
+        self.report(flag_source, accepted).await?;
         self.commit_hints();
         // A poller that has ended needs no verdict.
-        verdict.send(Verdict { accepted, following }).ok();
+        decision.send(Decision { accepted, following }).ok();
         Ok(())
     }
 
     /// Publishes the state of a source to all instances by its status record.
-    async fn report(&self, origin: &Origin, is_synced: bool) -> Result<(), TermError> {
-        let (name, health) = (origin.name(), self.feeder.health.environment(origin.label()));
-        let reporting = self.with_desk(move |desk| desk.report(&name, &health, is_synced, Utc::now()));
+    async fn report(&self, flag_source: &FlagSource, is_synced: bool) -> Result<(), TermError> {
+        let (name, health) = (flag_source.name(), self.feeder.health.environment(flag_source.label()));
+        let reporting = self.with_writer(move |writer| writer.report(&name, &health, is_synced, Utc::now()));
         Ok(reporting.await??)
     }
 
     /// Processes the local flags of all environments, including environments that no longer have any.
     async fn local(
         &mut self,
-        origin: &Origin,
+        flag_source: &FlagSource,
         place: usize,
         mut answers: BTreeMap<String, Answer>,
         received_at: DateTime<Utc>,
-    ) -> Result<Judged, TermError> {
-        for environment in self.with_desk(|desk| desk.environments_of(Source::Local)).await? {
+    ) -> Result<Reconciled, TermError> {
+        for environment in self.with_writer(|writer| writer.environments_of(Source::Local)).await? {
             answers.entry(environment).or_default();
         }
-        let mut all = Judged { accepted: true, ..Judged::default() };
+        let mut all = Reconciled { accepted: true, ..Reconciled::default() };
         for (environment, answer) in answers {
-            let judged = self.answer(origin, place, answer, stamp(origin, environment, received_at)).await?;
-            all.accepted &= judged.accepted;
-            all.held |= judged.held;
-            all.flags += judged.flags;
-            all.changed.extend(judged.changed);
-            all.refused.extend(judged.refused);
+            let reconciled =
+                self.answer(flag_source, place, answer, meta(flag_source, environment, received_at)).await?;
+            all.accepted &= reconciled.accepted;
+            all.held |= reconciled.held;
+            all.flags += reconciled.flags;
+            all.changed.extend(reconciled.changed);
+            all.refused.extend(reconciled.refused);
         }
         Ok(all)
     }
@@ -227,28 +229,33 @@ impl<'t> Term<'t> {
     /// Compares a response, checks it with the deletion guard, and publishes the changes.
     async fn answer(
         &mut self,
-        origin: &Origin,
+        flag_source: &FlagSource,
         place: usize,
         answer: Answer,
-        stamp: Stamp,
-    ) -> Result<Judged, TermError> {
-        let (environment, source) = (stamp.environment.clone(), stamp.source);
-        let comparing = self.with_desk(move |desk| desk.compare(&environment, source, &answer));
+        meta: ChangeMeta,
+    ) -> Result<Reconciled, TermError> {
+        let (environment, source) = (meta.environment.clone(), meta.source);
+        let comparing = self.with_writer(move |writer| writer.compare(&environment, source, &answer));
         let (diff, flags, news) = comparing.await?;
         for refused in news {
-            let (environment, flag, reason) = (&stamp.environment, refused.flag, refused.reason);
+            let (environment, flag, reason) = (&meta.environment, refused.flag, refused.reason);
             warn!(environment, flag, reason, "flag refused: its last good version stays in force");
         }
         let deletions = diff.deletions().count();
-        let guard = self.guards.entry((place, stamp.environment.clone())).or_default();
+        let guard = self.guards.entry((place, meta.environment.clone())).or_default();
         if !guard.admits(flags, diff.deletions(), Instant::now()) {
-            self.feeder.note_held(origin, &stamp.environment, deletions, flags);
-            return Ok(Judged { held: true, ..Judged::default() });
+            self.feeder.note_held(flag_source, &meta.environment, deletions, flags);
+            return Ok(Reconciled { held: true, ..Reconciled::default() });
         }
-        self.publish(place, diff, stamp).await
+        self.publish(place, diff, meta).await
     }
 
-    async fn publish(&mut self, place: usize, mut diff: Diff, stamp: Stamp) -> Result<Judged, TermError> {
+    async fn publish(
+        &mut self,
+        place: usize,
+        mut diff: Diff,
+        meta: ChangeMeta,
+    ) -> Result<Reconciled, TermError> {
         self.feeder.attribute(place, &mut diff, self.follow).await;
         let changed: Vec<String> = diff.changes.iter().map(|change| change.flag.clone()).collect();
         // Recorded before publication, so that the hint's offset is part of the same transaction.
@@ -257,11 +264,11 @@ impl<'t> Term<'t> {
         let offset = self.follow.handled().filter(|_| !kinds.is_empty());
         let handled = offset.and_then(|offset| self.election.handled(offset));
         let committed = offset.filter(|_| handled.is_some());
-        let (environment, seen_at, source) = (stamp.environment.clone(), stamp.seen_at, stamp.source);
-        let publishing = self.with_desk(move |desk| {
-            let published = desk.publish(diff, &stamp, handled.as_ref())?;
-            let refused = desk.refused(&stamp.environment, source);
-            Ok::<_, PublishError>((published, desk.flags(&stamp.environment), refused))
+        let (environment, seen_at, source) = (meta.environment.clone(), meta.seen_at, meta.source);
+        let publishing = self.with_writer(move |writer| {
+            let published = writer.publish(diff, &meta, handled.as_ref())?;
+            let refused = writer.refused(&meta.environment, source);
+            Ok::<_, PublishError>((published, writer.flags(&meta.environment), refused))
         });
         let (accepted, flags, refused) = publishing.await??;
         if accepted {
@@ -270,17 +277,17 @@ impl<'t> Term<'t> {
             }
             self.feeder.note_published(&environment, &kinds, Utc::now() - seen_at);
         }
-        Ok(Judged { accepted, held: false, flags, changed, refused })
+        Ok(Reconciled { accepted, held: false, flags, changed, refused })
     }
 
-    fn note_judged(&self, origin: &Origin, judged: &Judged) {
-        if judged.held {
+    fn note_reconciled(&self, flag_source: &FlagSource, reconciled: &Reconciled) {
+        if reconciled.held {
             return;
         }
-        let outcome = if judged.changed.is_empty() { "same" } else { "changed" };
-        self.feeder.note_success(origin, outcome, |health| {
-            health.flags = judged.flags;
-            health.set_refused(judged.refused.iter());
+        let outcome = if reconciled.changed.is_empty() { "same" } else { "changed" };
+        self.feeder.note_success(flag_source, outcome, |health| {
+            health.flags = reconciled.flags;
+            health.set_refused(reconciled.refused.iter());
         });
     }
 
@@ -292,7 +299,7 @@ impl<'t> Term<'t> {
         }
     }
 
-    fn looked_in_vain(&mut self, place: usize) -> bool {
+    fn poll_without_change(&mut self, place: usize) -> bool {
         self.follow.looked(place, std::iter::empty(), Instant::now())
     }
 
@@ -302,16 +309,16 @@ impl<'t> Term<'t> {
     }
 
     /// Runs `work` on a blocking thread, because it waits for the broker and may compile thousands of flags.
-    async fn with_desk<R: Send + 'static>(
+    async fn with_writer<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Desk) -> R + Send + 'static,
+        work: impl FnOnce(&mut DefinitionWriter) -> R + Send + 'static,
     ) -> Result<R, TermError> {
-        let desk = Arc::clone(&self.desk);
-        let working = move || work(&mut desk.lock().unwrap_or_else(PoisonError::into_inner));
+        let writer = Arc::clone(&self.writer);
+        let working = move || work(&mut writer.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(tokio::task::spawn_blocking(working).await?)
     }
 }
 
-fn stamp(origin: &Origin, environment: String, seen_at: DateTime<Utc>) -> Stamp {
-    Stamp { environment, source: origin.source(), actor: origin.actor(), seen_at }
+fn meta(flag_source: &FlagSource, environment: String, seen_at: DateTime<Utc>) -> ChangeMeta {
+    ChangeMeta { environment, source: flag_source.source(), actor: flag_source.actor(), seen_at }
 }

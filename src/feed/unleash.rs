@@ -14,7 +14,7 @@ use crate::config::{Secret, UnleashConfig, UnleashEnvironment};
 
 use super::admin::{self, AdminFlag, LastChange};
 use super::answer::ANSWER_BYTES_MAX;
-use super::look::{self, LookError, Seen};
+use super::fetch::{self, FetchError, FetchResult};
 use super::pace;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub struct Client {
 
 /// Environment of an Unleash server.
 #[derive(Debug, Clone)]
-pub struct UnleashOrigin {
+pub struct UnleashSource {
     client: Arc<Client>,
     pub environment: String,
     pub token: Secret,
@@ -105,18 +105,18 @@ impl Client {
     }
 }
 
-impl UnleashOrigin {
+impl UnleashSource {
     pub fn new(client: Arc<Client>, UnleashEnvironment { name, token }: UnleashEnvironment) -> Self {
         Self { client, environment: name, token, etag: None, offered: None }
     }
 
     /// Author and time of a flag's last change according to Unleash's event log.
-    pub async fn last_change(&self, token: &Secret, flag: &str) -> Result<Option<LastChange>, LookError> {
+    pub async fn last_change(&self, token: &Secret, flag: &str) -> Result<Option<LastChange>, FetchError> {
         admin::last_change(&self.client, token, flag, &self.environment).await
     }
 
     /// Metadata of all flags from the Admin API.
-    pub async fn admin_flags(&self, token: &Secret) -> Result<Vec<AdminFlag>, LookError> {
+    pub async fn admin_flags(&self, token: &Secret) -> Result<Vec<AdminFlag>, FetchError> {
         admin::flags(&self.client, token).await
     }
 
@@ -125,17 +125,17 @@ impl UnleashOrigin {
         &self.client.base
     }
 
-    pub async fn look(&mut self) -> Result<Seen, LookError> {
+    pub async fn look(&mut self) -> Result<FetchResult, FetchError> {
         let mut request = self.client.request(Method::GET, "features", &self.token);
         if let Some(etag) = &self.etag {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
         let response = request.send().await.map_err(refuse_request)?;
         match response.status() {
-            StatusCode::NOT_MODIFIED if self.etag.is_some() => Ok(Seen::Unchanged),
+            StatusCode::NOT_MODIFIED if self.etag.is_some() => Ok(FetchResult::Unchanged),
             StatusCode::OK => {
                 self.offered = Some(response.headers().get(header::ETAG).cloned());
-                look::read(read_body(response, ANSWER_BYTES_MAX).await?).await
+                fetch::read(read_body(response, ANSWER_BYTES_MAX).await?).await
             }
             _ => Err(refuse_status(response).await),
         }
@@ -192,21 +192,21 @@ fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<Header
 
 /// Reads a body of at most `limit` bytes. The bytes are counted while reading, because `Content-Length` may
 /// be wrong and a compressed response grows.
-pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, LookError> {
+pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
-        true => LookError::Timeout(chain(error)),
-        false => LookError::BrokeOff(chain(error)),
+        true => FetchError::Timeout(chain(error)),
+        false => FetchError::BrokeOff(chain(error)),
     })? {
         if body.len() + chunk.len() > limit {
-            return Err(LookError::TooLarge { limit });
+            return Err(FetchError::TooLarge { limit });
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-pub(super) async fn refuse_status(response: Response) -> LookError {
+pub(super) async fn refuse_status(response: Response) -> FetchError {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
@@ -214,17 +214,17 @@ pub(super) async fn refuse_status(response: Response) -> LookError {
         .and_then(|value| value.to_str().ok())
         .and_then(|value| pace::retry_after(value, SystemTime::now()));
     if let Some(start) = redirected_to(&response) {
-        return LookError::Status { status, start, retry_after };
+        return FetchError::Status { status, start, retry_after };
     }
     let body = read_body(response, ERROR_CHARS_MAX * 100).await.unwrap_or_default();
     let start = String::from_utf8_lossy(&body).chars().take(ERROR_CHARS_MAX).collect();
-    LookError::Status { status, start, retry_after }
+    FetchError::Status { status, start, retry_after }
 }
 
-pub(super) fn refuse_request(error: reqwest::Error) -> LookError {
+pub(super) fn refuse_request(error: reqwest::Error) -> FetchError {
     match error.is_timeout() {
-        true => LookError::Timeout(chain(error)),
-        false => LookError::Unreachable(chain(error)),
+        true => FetchError::Timeout(chain(error)),
+        false => FetchError::Unreachable(chain(error)),
     }
 }
 
@@ -312,11 +312,11 @@ mod tests {
         (url, seen)
     }
 
-    fn origin(url: &str, ca_certificate: Option<std::path::PathBuf>) -> UnleashOrigin {
+    fn origin(url: &str, ca_certificate: Option<std::path::PathBuf>) -> UnleashSource {
         let loaded = crate::config::load_from(None, [], crate::config::Profile::Service).unwrap();
         let config = UnleashConfig { url: Some(url.to_owned()), ca_certificate, ..loaded.config.unleash };
         let client = Client::new(&config).unwrap().unwrap();
-        UnleashOrigin::new(
+        UnleashSource::new(
             client,
             UnleashEnvironment { name: "dev".to_owned(), token: Secret::new("secret") },
         )
@@ -336,7 +336,7 @@ mod tests {
 
         let (url, seen) =
             server(Some(("/api/client/features", "/unleash/api/client/features".to_owned()))).await;
-        assert!(matches!(origin(&url, None).look().await, Ok(Seen::Answer { .. })));
+        assert!(matches!(origin(&url, None).look().await, Ok(FetchResult::Answer { .. })));
         let token = Some("secret".to_owned());
         let expected = ["/api/client/features", "/unleash/api/client/features"];
         assert_eq!(*seen.lock().unwrap(), expected.map(|path| (path.to_owned(), token.clone())));
@@ -355,7 +355,7 @@ mod tests {
         let stranger = origin(&url, None).look().await.unwrap_err();
         assert!(stranger.to_string().contains("certificate verify failed"), "{stranger}");
         let trusted = origin(&url, Some(files.certificate)).look().await;
-        assert!(matches!(trusted, Ok(Seen::Answer { .. })), "{trusted:?}");
+        assert!(matches!(trusted, Ok(FetchResult::Answer { .. })), "{trusted:?}");
     }
 
     #[tokio::test]

@@ -10,9 +10,9 @@ use tracing::debug;
 use crate::message::definition::Source;
 
 use super::Feeder;
-use super::diff::{Diff, Planned};
+use super::diff::{Diff, PlannedChange};
 use super::follow::Follow;
-use super::origin::Origin;
+use super::source::FlagSource;
 
 /// Maximum number of changes whose authors are looked up. More changes at once are an import or a first sync,
 /// for which the delay is not justified.
@@ -23,8 +23,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 impl Feeder {
     /// Sets the actors of a response's changes as far as they can be determined.
     pub(super) async fn attribute(&self, place: usize, diff: &mut Diff, follow: &Follow) {
-        let Some(Origin::Unleash(origin)) = self.origins.get(place) else { return };
-        let unknown = |change: &Planned| change.actor.is_none() && change.source == Source::Unleash;
+        let Some(FlagSource::Unleash(flag_source)) = self.flag_sources.get(place) else { return };
+        let unknown = |change: &PlannedChange| change.actor.is_none() && change.source == Source::Unleash;
         for change in diff.changes.iter_mut().filter(|change| unknown(change)) {
             change.actor = follow.actor(place, &change.flag).map(str::to_owned);
         }
@@ -34,7 +34,7 @@ impl Feeder {
         }
         let asking = async {
             for change in diff.changes.iter_mut().filter(|change| unknown(change)) {
-                match origin.last_change(token, &change.flag).await {
+                match flag_source.last_change(token, &change.flag).await {
                     Ok(Some(last)) if is_later(last.at, change.previous_version) => {
                         change.actor = Some(last.by)
                     }

@@ -20,8 +20,8 @@
 //! Each instance detects the expiry of a switch on its own. The [`keeper`] records it afterwards, so that it
 //! gets a version and is announced.
 
-mod desk;
-pub mod keeper;
+pub mod expiry;
+mod writer;
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use crate::message::kill_switch::KillSwitch;
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
-use desk::{Action, Desk, Wanted};
+use writer::{Action, KillSwitchWriter, PendingChange};
 
 /// Maximum number of flags with a kill switch.
 pub const SWITCHES_MAX: usize = 10_000;
@@ -46,7 +46,7 @@ pub struct KillSwitches {
     formats: Arc<Formats>,
     store: Arc<Store>,
     /// Current writer. The lock is needed because two writers of one process would only fence each other.
-    desk: Arc<Mutex<Option<Desk>>>,
+    writer: Arc<Mutex<Option<KillSwitchWriter>>>,
 }
 
 /// Change of a switch: the flag, the actor and the reason.
@@ -72,7 +72,7 @@ pub enum KillError {
 
 impl KillSwitches {
     pub fn new(config: Arc<Config>, formats: Arc<Formats>, store: Arc<Store>) -> Self {
-        Self { config, formats, store, desk: Arc::default() }
+        Self { config, formats, store, writer: Arc::default() }
     }
 
     /// Kills a flag, or changes the reason and expiry of its kill switch.
@@ -100,7 +100,7 @@ impl KillSwitches {
     async fn write(&self, turn: Turn<'_>, action: Action) -> Result<Option<KillSwitch>, KillError> {
         let snapshot = self.store.load_full();
         let flag = snapshot.environment(turn.environment).and_then(|flags| flags.get(turn.flag));
-        let wanted = Wanted {
+        let pending = PendingChange {
             environment: turn.environment.to_owned(),
             flag: turn.flag.to_owned(),
             action,
@@ -112,9 +112,10 @@ impl KillSwitches {
             lost: self.lost(&action, turn),
         };
         // The lock is held until the write has ended, even if the call is cancelled.
-        let mut desk = Arc::clone(&self.desk).lock_owned().await;
+        let mut writer = Arc::clone(&self.writer).lock_owned().await;
         let (config, formats) = (Arc::clone(&self.config), Arc::clone(&self.formats));
-        let writing = tokio::task::spawn_blocking(move || desk::write(&mut desk, &config, &formats, &wanted));
+        let writing =
+            tokio::task::spawn_blocking(move || writer::write(&mut writer, &config, &formats, &pending));
         writing.await.map_err(|error| KillError::Kafka(error.to_string()))?
     }
 }

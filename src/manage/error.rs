@@ -1,7 +1,7 @@
 //! Errors of management requests.
 
 use crate::database::DatabaseError;
-use crate::feed::LookError;
+use crate::feed::FetchError;
 use crate::flag::local::Invalid;
 use crate::kill::KillError;
 
@@ -33,7 +33,7 @@ pub enum ManageError {
     #[error("environment {0} has no source of flags to look at")]
     NoSource(String),
     #[error("the source of flags cannot be looked at: {0}")]
-    Source(#[from] LookError),
+    Source(#[from] FetchError),
     #[error("what the source of flags has is not in force yet: {0}")]
     Late(String),
 }

@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::experiment::Experiments;
-use crate::feed::{Hints, Origin};
+use crate::feed::{FlagSource, Hints};
 use crate::kill::KillSwitches;
 use crate::message::definition::Source;
 use crate::schema_registry::Formats;
@@ -68,7 +68,7 @@ pub struct Manager {
     /// Limits the previews that run or wait.
     preview_places: Semaphore,
     /// Sources of flags that are not local.
-    origins: Vec<Origin>,
+    flag_sources: Vec<FlagSource>,
 }
 
 impl Manager {
@@ -77,16 +77,17 @@ impl Manager {
         formats: &Formats,
         store: Arc<Store>,
         records: Option<Records>,
-        origins: Vec<Origin>,
+        flag_sources: Vec<FlagSource>,
         switches: Arc<KillSwitches>,
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config), formats);
         let experiments = records.as_ref().map(|records| {
             Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
         });
-        let origins = origins.into_iter().filter(|origin| origin.source() != Source::Local).collect();
+        let flag_sources =
+            flag_sources.into_iter().filter(|flag_source| flag_source.source() != Source::Local).collect();
         let (previews, preview_places) = (Semaphore::new(1), Semaphore::new(preview::MAX_PREVIEWS));
-        Self { config, store, records, hints, switches, experiments, previews, preview_places, origins }
+        Self { config, store, records, hints, switches, experiments, previews, preview_places, flag_sources }
     }
 
     /// Store whose changes the requests wait for.
@@ -104,9 +105,11 @@ impl Manager {
 
     /// Name of the system or file that manages flags of `source` in an environment, for error messages.
     fn place(&self, environment: &str, source: Source) -> String {
-        let here = |origin: &&Origin| origin.environment() == Some(environment) && origin.source() == source;
-        match (self.origins.iter().find(here), source) {
-            (Some(origin), _) => origin.place().into_owned(),
+        let here = |flag_source: &&FlagSource| {
+            flag_source.environment() == Some(environment) && flag_source.source() == source
+        };
+        match (self.flag_sources.iter().find(here), source) {
+            (Some(flag_source), _) => flag_source.place().into_owned(),
             (None, Source::File) => "a file".to_owned(),
             (None, _) => "Unleash".to_owned(),
         }

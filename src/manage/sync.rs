@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::feed::answer::Answer;
-use crate::feed::{AdminFlag, Origin, Seen};
+use crate::feed::{AdminFlag, FetchResult, FlagSource};
 use crate::flag::definition::{checksum, inline_segments};
 use crate::flag::{CompiledFlag, Snapshot};
 use crate::message::definition::Source;
@@ -33,24 +33,24 @@ pub(super) struct Expected {
 
 impl Manager {
     pub async fn sync(&self, environment: &str) -> Result<Synced, ManageError> {
-        let here = |origin: &&Origin| origin.environment() == Some(environment);
-        let mut origin = self
-            .origins
+        let here = |flag_source: &&FlagSource| flag_source.environment() == Some(environment);
+        let mut flag_source = self
+            .flag_sources
             .iter()
             .find(here)
             .cloned()
             .ok_or_else(|| ManageError::NoSource(environment.to_owned()))?;
-        let answer = match origin.look().await? {
-            Seen::Answer { answer, .. } => answer,
+        let answer = match flag_source.look().await? {
+            FetchResult::Answer { answer, .. } => answer,
             // Cannot happen: this clone of the source has read nothing before that it could compare with.
-            Seen::Unchanged | Seen::Local { .. } => Answer::default(),
+            FetchResult::Unchanged | FetchResult::Local { .. } => Answer::default(),
         };
-        let source = origin.source();
+        let source = flag_source.source();
         let name = environment.to_owned();
         let expected = tokio::task::spawn_blocking(move || expect(&name, source, &answer)).await;
         let expected = expected.map_err(|error| ManageError::Late(error.to_string()))?;
         self.bring_in_force(environment, &expected).await?;
-        let told = self.told(&origin).await?;
+        let told = self.told(&flag_source).await?;
         let admin = told.is_some();
         let (synced, refused) = (expected.flags.len(), expected.refused.len());
         tracing::info!(environment, source = source.as_str(), synced, refused, admin, "flags synced");
@@ -64,9 +64,9 @@ impl Manager {
     }
 
     /// Flags from Unleash's Admin API; `None` without a token for it.
-    async fn told(&self, origin: &Origin) -> Result<Option<Vec<AdminFlag>>, ManageError> {
-        match (origin, &self.config.unleash.admin_token) {
-            (Origin::Unleash(unleash), Some(token)) => Ok(Some(unleash.admin_flags(token).await?)),
+    async fn told(&self, flag_source: &FlagSource) -> Result<Option<Vec<AdminFlag>>, ManageError> {
+        match (flag_source, &self.config.unleash.admin_token) {
+            (FlagSource::Unleash(unleash), Some(token)) => Ok(Some(unleash.admin_flags(token).await?)),
             _ => Ok(None),
         }
     }

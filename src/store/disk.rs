@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::message::source_status::SourceStatus;
 use crate::private_files;
 
-use super::ledger::Saved;
+use super::definition_table::Saved;
 
 /// Maximum size of a snapshot file in bytes; a larger file is treated as damaged.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;

@@ -8,24 +8,24 @@
 //! ```
 //!
 //! [`Store`] is the interface for readers. The [`Reader`] fills it from the whole compacted definitions topic
-//! and never stops because of an invalid record. [`ledger`] defines how a record changes what is in force.
+//! and never stops because of an invalid record. [`table`] defines how a record changes what is in force.
 //! [`disk`] keeps a copy to start from when Kafka is unreachable. The flags in force never expire: their age
-//! is reported by [`Standing`] and as a metric.
+//! is reported by [`StoreStatus`] and as a metric.
 
 pub mod changes;
+pub mod definition_table;
 pub mod disk;
-mod keeper;
-pub mod ledger;
 pub mod reader;
 pub mod record;
-mod saver;
 mod session;
+mod snapshot_writer;
 mod sources;
-mod standing;
+mod status;
 mod switches;
 #[allow(clippy::unwrap_used)]
 #[cfg(test)]
 mod test_records;
+mod updater;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +42,7 @@ use changes::Changes;
 
 pub use reader::{Reader, ReaderConfig};
 pub use sources::{Expected, Statuses};
-pub use standing::{Origin, Standing};
+pub use status::{LoadedFrom, StoreStatus};
 
 /// Holder of the snapshot in force. [`Store::load`] never blocks.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Store {
     writing: Mutex<()>,
     version: watch::Sender<u64>,
     ready: AtomicBool,
-    standing: watch::Sender<Arc<Standing>>,
+    status: watch::Sender<Arc<StoreStatus>>,
     changes: Changes,
     switches: ArcSwap<AHashMap<Box<str>, Arc<KillSwitch>>>,
     sources: ArcSwap<Statuses>,
@@ -89,7 +89,7 @@ impl Default for Store {
             writing: Mutex::default(),
             version: watch::Sender::new(0),
             ready: AtomicBool::new(false),
-            standing: watch::Sender::default(),
+            status: watch::Sender::default(),
             changes: Changes::default(),
             switches: ArcSwap::default(),
             sources: ArcSwap::default(),
@@ -121,8 +121,8 @@ impl Store {
 
     /// Waits until the store is ready; `false` if the deadline passes first.
     pub async fn wait_until_ready(&self, deadline: Instant) -> bool {
-        let mut standing = self.standing.subscribe();
-        let ready = standing.wait_for(|_| self.is_ready());
+        let mut status = self.status.subscribe();
+        let ready = status.wait_for(|_| self.is_ready());
         matches!(timeout_at(deadline, ready).await, Ok(Ok(_)))
     }
 
@@ -162,8 +162,8 @@ impl Store {
     }
 
     /// State of the store.
-    pub fn standing(&self) -> Arc<Standing> {
-        Arc::clone(&self.standing.borrow())
+    pub fn status(&self) -> Arc<StoreStatus> {
+        Arc::clone(&self.status.borrow())
     }
 
     /// Puts `changes` in force in a single swap.
@@ -187,7 +187,7 @@ impl Store {
     pub fn replace(&self, snapshot: Snapshot) {
         self.update(|_| snapshot);
         self.changes.begin_at(self.version());
-        self.set_standing(|standing| standing.ready = true);
+        self.set_status(|status| status.ready = true);
     }
 
     fn update(&self, next: impl FnOnce(&Snapshot) -> Snapshot) {
@@ -205,10 +205,10 @@ impl Store {
         self.missing.send_replace(Arc::new(missing));
     }
 
-    fn set_standing(&self, change: impl FnOnce(&mut Standing)) {
-        self.standing.send_modify(|standing| {
-            change(Arc::make_mut(standing));
-            self.ready.store(standing.ready, Ordering::Release);
+    fn set_status(&self, change: impl FnOnce(&mut StoreStatus)) {
+        self.status.send_modify(|status| {
+            change(Arc::make_mut(status));
+            self.ready.store(status.ready, Ordering::Release);
         });
     }
 }

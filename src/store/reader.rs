@@ -19,14 +19,14 @@ use crate::shutdown::Shutdown;
 
 use super::Store;
 use super::disk::Disk;
-use super::keeper::Keeper;
 use super::session::Session;
 use super::sources::Expected;
+use super::updater::StoreUpdater;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval of periodic work during a pause.
-const PAUSE_STEP: Duration = Duration::from_millis(20);
+const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Configuration of the reader.
 #[derive(Debug, Clone)]
@@ -82,13 +82,13 @@ impl Reader {
         store.serve(config.environments.iter().map(String::as_str));
         let disk = config.state_dir.as_deref().map(Disk::new);
         let expected = config.expected.clone();
-        let mut keeper = Keeper::new(store, metrics, disk.clone(), &config.definitions, expected)?;
+        let mut updater = StoreUpdater::new(store, metrics, disk.clone(), &config.definitions, expected)?;
         let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
             if let Some(disk) = disk {
-                keeper.load(&disk);
+                updater.load(&disk);
             }
-            run(&config, &mut keeper, &shutdown);
-            keeper.finish();
+            run(&config, &mut updater, &shutdown);
+            updater.finish();
         })?;
         Ok(Self { thread })
     }
@@ -104,12 +104,12 @@ impl Reader {
     }
 }
 
-fn run(config: &ReaderConfig, keeper: &mut Keeper, shutdown: &Shutdown) {
+fn run(config: &ReaderConfig, updater: &mut StoreUpdater, shutdown: &Shutdown) {
     let mut backoff = MIN_BACKOFF;
     let mut told = None;
     while !shutdown.is_cancelled() {
         let started = Instant::now();
-        let session = Session::open(config).and_then(|session| session.run(keeper, shutdown));
+        let session = Session::open(config).and_then(|session| session.run(updater, shutdown));
         let Err(error) = session else { return };
         let error = error.to_string();
         // The same error is logged only once, however long it lasts.
@@ -117,20 +117,20 @@ fn run(config: &ReaderConfig, keeper: &mut Keeper, shutdown: &Shutdown) {
             warn!(%error, "definitions cannot be read: flags stay as they are");
             told = Some(error.clone());
         }
-        keeper.trouble(error, true);
+        updater.follow_error(error, true);
         if started.elapsed() > MAX_BACKOFF {
             (backoff, told) = (MIN_BACKOFF, None);
         }
-        pause(backoff, keeper, shutdown);
+        pause(backoff, updater, shutdown);
         backoff = (backoff * 2).min(MAX_BACKOFF);
     }
 }
 
-fn pause(backoff: Duration, keeper: &mut Keeper, shutdown: &Shutdown) {
+fn pause(backoff: Duration, updater: &mut StoreUpdater, shutdown: &Shutdown) {
     let until = Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0));
     while Instant::now() < until && !shutdown.is_cancelled() {
-        keeper.tick();
-        std::thread::sleep(PAUSE_STEP);
+        updater.tick();
+        std::thread::sleep(PAUSE_POLL_INTERVAL);
     }
 }
 

@@ -23,17 +23,17 @@ use crate::kafka::client;
 use crate::kafka::topics::TopicIds;
 use crate::shutdown::Shutdown;
 
-use super::keeper::Keeper;
 use super::reader::ReaderConfig;
 use super::record::Record;
+use super::updater::StoreUpdater;
 
 /// The only partition of each topic.
 const PARTITION: i32 = 0;
 /// Maximum time that a poll blocks. It bounds the delay of a shutdown, and of kill switches while no
 /// definitions arrive.
-const POLL_STEP: Duration = Duration::from_millis(10);
+const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 /// Timeout for requesting a topic's metadata at start.
-const METADATA_PATIENCE: Duration = Duration::from_secs(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of records that are put in force together.
 const MAX_BATCH_RECORDS: usize = 4_096;
 /// A broker that answered within this time counts as reachable: it answers a fetch without new records twice
@@ -72,7 +72,7 @@ pub(super) struct Contact {
 const UNKNOWN_OFFSET: i64 = -1;
 
 /// State of a topic that a session compares with, to detect that the topic was truncated or recreated.
-struct Seen {
+struct TopicState {
     low: i64,
     id: Option<String>,
 }
@@ -94,35 +94,35 @@ impl Session {
     }
 
     /// Reads and follows the topics until `shutdown`.
-    pub(super) fn run(&self, keeper: &mut Keeper, shutdown: &Shutdown) -> Result<(), SessionError> {
-        keeper.begin_reading();
+    pub(super) fn run(&self, updater: &mut StoreUpdater, shutdown: &Shutdown) -> Result<(), SessionError> {
+        updater.begin_reading();
         let (mut seen, mut seen_switches) = (self.seen(&self.topic), self.seen(&self.switches_topic));
         while !shutdown.is_cancelled() {
-            self.take_switches(keeper)?;
-            let mut polled = self.consumer.poll(POLL_STEP);
+            self.take_switches(updater)?;
+            let mut polled = self.consumer.poll(POLL_TIMEOUT);
             let mut records = 0;
             while let Some(event) = polled {
-                self.handle(event, keeper)?;
+                self.handle(event, updater)?;
                 records += 1;
                 if records == MAX_BATCH_RECORDS {
                     break;
                 }
                 polled = self.consumer.poll(Duration::ZERO);
             }
-            self.take_switches(keeper)?;
-            keeper.flush();
+            self.take_switches(updater)?;
+            updater.flush();
             if let Some(at) = self.consumer.context().last() {
-                keeper.contact(at);
+                updater.contact(at);
             }
-            self.compare(&self.topic, self.consumer.context(), &mut seen, keeper)?;
-            self.compare(&self.switches_topic, self.switches.context(), &mut seen_switches, keeper)?;
-            keeper.tick();
+            self.compare(&self.topic, self.consumer.context(), &mut seen, updater)?;
+            self.compare(&self.switches_topic, self.switches.context(), &mut seen_switches, updater)?;
+            updater.tick();
         }
         Ok(())
     }
 
-    fn seen(&self, topic: &str) -> Seen {
-        Seen { low: UNKNOWN_OFFSET, id: self.topic_id(topic) }
+    fn seen(&self, topic: &str) -> TopicState {
+        TopicState { low: UNKNOWN_OFFSET, id: self.topic_id(topic) }
     }
 
     fn topic_id(&self, topic: &str) -> Option<String> {
@@ -135,14 +135,14 @@ impl Session {
         &self,
         topic: &str,
         contact: &Contact,
-        seen: &mut Seen,
-        keeper: &mut Keeper,
+        seen: &mut TopicState,
+        updater: &mut StoreUpdater,
     ) -> Result<(), SessionError> {
         let low = contact.low.load(Ordering::Relaxed);
         if low > seen.low {
             // Compaction never moves the low watermark; only retention or the deletion of records does.
             if low > 0 {
-                keeper.note_cut();
+                updater.note_cut();
             }
             if seen.low != UNKNOWN_OFFSET {
                 return Err(SessionError::Cut { topic: topic.to_owned(), low });
@@ -156,21 +156,21 @@ impl Session {
         Ok(())
     }
 
-    fn take_switches(&self, keeper: &mut Keeper) -> Result<(), SessionError> {
+    fn take_switches(&self, updater: &mut StoreUpdater) -> Result<(), SessionError> {
         while let Some(event) = self.switches.poll(Duration::ZERO) {
             match event {
-                Ok(message) => keeper.take_switch(&record(&message), message.offset()),
-                Err(KafkaError::PartitionEOF(_)) if keeper.waits_for_switches() => {
+                Ok(message) => updater.take_switch(&record(&message), message.offset()),
+                Err(KafkaError::PartitionEOF(_)) if updater.waits_for_switches() => {
                     let (low, end) = offsets(&self.switches, &self.switches_topic);
                     if low > 0 {
-                        keeper.note_cut();
+                        updater.note_cut();
                     }
                     // The topic has been written at some time, even if compaction has removed all records.
-                    keeper.switches_read(end > 0);
+                    updater.switches_read(end > 0);
                 }
                 // The end is reported again after every record.
                 Err(KafkaError::PartitionEOF(_)) => {}
-                Err(error) => trouble(&self.switches_topic, error, keeper)?,
+                Err(error) => follow_error(&self.switches_topic, error, updater)?,
             }
         }
         Ok(())
@@ -179,19 +179,19 @@ impl Session {
     fn handle(
         &self,
         event: Result<BorrowedMessage<'_>, KafkaError>,
-        keeper: &mut Keeper,
+        updater: &mut StoreUpdater,
     ) -> Result<(), SessionError> {
         match event {
             Ok(message) => {
-                keeper.take(&record(&message), message.offset(), message.timestamp().to_millis());
+                updater.take(&record(&message), message.offset(), message.timestamp().to_millis());
             }
             Err(KafkaError::PartitionEOF(_)) => {
-                if !keeper.is_live() && offsets(&self.consumer, &self.topic).0 > 0 {
-                    keeper.note_cut();
+                if !updater.is_live() && offsets(&self.consumer, &self.topic).0 > 0 {
+                    updater.note_cut();
                 }
-                keeper.reached_end();
+                updater.reached_end();
             }
-            Err(error) => trouble(&self.topic, error, keeper)?,
+            Err(error) => follow_error(&self.topic, error, updater)?,
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
         .create_with_context(Contact::new())?;
     // Fetching metadata first saves waiting for librdkafka's next one-second round to find the leader. An
     // error is ignored, because polling reports it too.
-    let _ = consumer.fetch_metadata(Some(topic), METADATA_PATIENCE);
+    let _ = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT);
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, PARTITION, Offset::Beginning)?;
     consumer.assign(&partitions)?;
@@ -225,7 +225,7 @@ fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsum
 
 /// The first offset of the topic and the offset after its last record; zeros if no broker answers.
 fn offsets(consumer: &BaseConsumer<Contact>, topic: &str) -> (i64, i64) {
-    consumer.fetch_watermarks(topic, PARTITION, METADATA_PATIENCE).unwrap_or_default()
+    consumer.fetch_watermarks(topic, PARTITION, METADATA_TIMEOUT).unwrap_or_default()
 }
 
 fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
@@ -234,13 +234,13 @@ fn record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
 
 /// Handles an error: returns it if it ends the session. Otherwise reports it, and librdkafka reconnects by
 /// itself.
-fn trouble(topic: &str, error: KafkaError, keeper: &mut Keeper) -> Result<(), SessionError> {
+fn follow_error(topic: &str, error: KafkaError, updater: &mut StoreUpdater) -> Result<(), SessionError> {
     if ends_session(&error) {
         return Err(SessionError::Kafka { topic: topic.to_owned(), error });
     }
     debug!(topic, %error, "the topic cannot be read at the moment");
     let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
-    keeper.trouble(error.to_string(), unreachable);
+    updater.follow_error(error.to_string(), unreachable);
     Ok(())
 }
 

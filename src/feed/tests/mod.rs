@@ -1,6 +1,6 @@
 //! Component tests of the whole feeder.
 
-mod world;
+mod fixture;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::store::{Missing, Store};
 
 use super::{EnvironmentHealth, Role};
-use world::{Running, World, flag, until};
+use fixture::{Fixture, Running, flag, until};
 
 fn environment(running: &Running) -> EnvironmentHealth {
     running.health.load().environments.get("dev").cloned().unwrap_or_default()
@@ -37,13 +37,13 @@ const HINT: &str = r#"{"event_type":"FEATURE_FLAG_UPDATED","flag_name":"a","envi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_sync_publishes_definition_event_and_invalidation_of_each_flag() {
-    let world = World::new().await;
-    world.unleash.serve(&[flag("a", true), flag("b", false)]);
-    let running = world.feed("one");
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let running = fixture.feed("one");
     let (definitions, events, updates) = (
-        world.records("definitions", 2).await,
-        world.records("events", 2).await,
-        world.records("updates", 2).await,
+        fixture.records("definitions", 2).await,
+        fixture.records("events", 2).await,
+        fixture.records("updates", 2).await,
     );
     for (index, name) in ["a", "b"].iter().enumerate() {
         let version = field(&definitions[index], "version").as_u64().unwrap();
@@ -60,36 +60,36 @@ async fn a_first_sync_publishes_definition_event_and_invalidation_of_each_flag()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_brings_a_change_without_any_refresh() {
-    let world = World::new().await;
-    world.unleash.serve(&[flag("a", true), flag("b", true)]);
-    let running = world.feed("one");
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = fixture.feed("one");
     synced(&running, 2).await;
-    world.hint(HINT).await;
-    until("keeps looking", || world.unleash.script().not_modified >= 3).await;
+    fixture.hint(HINT).await;
+    until("keeps looking", || fixture.unleash.script().not_modified >= 3).await;
 
-    world.unleash.serve(&[flag("a", false), flag("b", true)]);
-    let updates = world.records("updates", 3).await;
+    fixture.unleash.serve(&[flag("a", false), flag("b", true)]);
+    let updates = fixture.records("updates", 3).await;
     assert_eq!(field(&updates[2], "event_type"), "FEATURE_FLAG_UPDATED");
     assert_eq!(field(&updates[2], "previous_version"), field(&updates[0], "version"));
-    let events = world.records("events", 3).await;
+    let events = fixture.records("events", 3).await;
     assert!(field(&events[2], "previous_version").is_null());
 
-    let requests = world.unleash.script().requests;
-    world.unleash.serve(&[flag("b", true)]);
-    world.hint(HINT).await;
-    let definitions = world.records("definitions", 4).await;
+    let requests = fixture.unleash.script().requests;
+    fixture.unleash.serve(&[flag("b", true)]);
+    fixture.hint(HINT).await;
+    let definitions = fixture.records("definitions", 4).await;
     assert_eq!(definitions[3], ("dev/a".to_owned(), None), "a tombstone");
-    assert!(world.unleash.script().requests <= requests + 3, "the first hint was done with");
+    assert!(fixture.unleash.script().requests <= requests + 3, "the first hint was done with");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_not_a_whole_list_changes_nothing_and_shows_in_health() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(50);
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(50);
     let good = [flag("a", true)];
-    world.unleash.serve(&good);
-    let running = world.feed("one");
+    fixture.unleash.serve(&good);
+    let running = fixture.feed("one");
     synced(&running, 1).await;
     let whole = json!({"features": good}).to_string();
     let cases = [
@@ -104,49 +104,49 @@ async fn an_answer_that_is_not_a_whole_list_changes_nothing_and_shows_in_health(
         (204, "", "unexpected_status"),
     ];
     for (status, body, expected) in cases {
-        world.unleash.answer(status, body, Vec::new());
+        fixture.unleash.answer(status, body, Vec::new());
         until(expected, || reason(&running) == Some(expected)).await;
-        world.unleash.serve(&good);
+        fixture.unleash.serve(&good);
         until("well again", || reason(&running).is_none()).await;
     }
-    world.unleash.serve(&[flag("a", true), flag("sign-of-life", true)]);
-    let updates = world.records("updates", 2).await;
+    fixture.unleash.serve(&[flag("a", true), flag("sign-of-life", true)]);
+    let updates = fixture.records("updates", 2).await;
     assert_eq!(updates[1].0, "dev/sign-of-life");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_most_flags_needs_a_second_answer() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(100);
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(100);
     let all: Vec<Value> = (0..20).map(|n| flag(&format!("flag-{n:02}"), true)).collect();
-    world.unleash.serve(&all);
-    let running = world.feed("one");
+    fixture.unleash.serve(&all);
+    let running = fixture.feed("one");
     synced(&running, 20).await;
 
-    world.unleash.serve(&all[..5]);
+    fixture.unleash.serve(&all[..5]);
     until("held", || environment(&running).held_deletions == 15).await;
-    world.unleash.serve(&all);
+    fixture.unleash.serve(&all);
     until("well again", || environment(&running).held_deletions == 0).await;
     assert_eq!(environment(&running).flags, 20);
 
-    world.unleash.serve(&all[..5]);
+    fixture.unleash.serve(&all[..5]);
     until("agreed", || environment(&running).flags == 5).await;
-    let definitions = world.records("definitions", 35).await;
+    let definitions = fixture.records("definitions", 35).await;
     assert!(definitions[20..].iter().all(|(_, body)| body.is_none()));
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(50);
-    world.unleash.serve(&[flag("a", true), flag("b", true)]);
-    let running = world.feed("one");
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(50);
+    fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = fixture.feed("one");
     synced(&running, 2).await;
     let bad = json!({"name": "a", "enabled": true, "strategies": [{"name": "default", "constraints": [7]}]});
-    world.unleash.serve(&[bad, flag("b", false)]);
-    let updates = world.records("updates", 3).await;
+    fixture.unleash.serve(&[bad, flag("b", false)]);
+    let updates = fixture.records("updates", 3).await;
     assert_eq!(updates[2].0, "dev/b");
     until("listed", || environment(&running).refused_total == 1).await;
     let refused = &environment(&running).refused[0];
@@ -157,14 +157,14 @@ async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_honoured_even_when_a_hint_comes() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(50);
-    world.unleash.answer(429, "", vec![(header::RETRY_AFTER, "2".to_owned())]);
-    let running = world.feed("one");
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(50);
+    fixture.unleash.answer(429, "", vec![(header::RETRY_AFTER, "2".to_owned())]);
+    let running = fixture.feed("one");
     until("refused", || reason(&running) == Some("rate_limited")).await;
     let start = Instant::now();
-    world.unleash.serve(&[flag("a", true)]);
-    world.hint(HINT).await;
+    fixture.unleash.serve(&[flag("a", true)]);
+    fixture.hint(HINT).await;
     synced(&running, 1).await;
     assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
     running.stop().await;
@@ -172,15 +172,15 @@ async fn retry_after_is_honoured_even_when_a_hint_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_leader_goes_on_where_it_was() {
-    let world = World::new().await;
-    world.unleash.serve(&[flag("a", true), flag("b", true)]);
-    let running = world.feed("one");
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = fixture.feed("one");
     synced(&running, 2).await;
     running.stop().await;
 
-    world.unleash.serve(&[flag("a", true), flag("b", false)]);
-    let running = world.feed("one");
-    let updates = world.records("updates", 3).await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let running = fixture.feed("one");
+    let updates = fixture.records("updates", 3).await;
     assert_eq!(updates[2].0, "dev/b");
     assert_eq!(field(&updates[2], "previous_version"), field(&updates[1], "version"));
     synced(&running, 2).await;
@@ -190,35 +190,35 @@ async fn a_restarted_leader_goes_on_where_it_was() {
 /// The mock broker does not fence producers by itself, so the error is injected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_leader_steps_down_and_stands_again() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(100);
-    world.unleash.serve(&[flag("a", true)]);
-    let running = world.feed("one");
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(100);
+    fixture.unleash.serve(&[flag("a", true)]);
+    let running = fixture.feed("one");
     synced(&running, 1).await;
     let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED;
-    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[fenced]);
-    world.unleash.serve(&[flag("a", false)]);
+    fixture.cluster.request_errors(RDKafkaApiKey::EndTxn, &[fenced]);
+    fixture.unleash.serve(&[flag("a", false)]);
     until("stepped down", || running.terms_ended("fenced") == 1).await;
     until("leads again", || running.health.load().role == Role::Leader).await;
     assert_eq!(running.health.load().failure, None);
-    world.unleash.serve(&[flag("a", false), flag("sign-of-life", true)]);
+    fixture.unleash.serve(&[flag("a", false), flag("sign-of-life", true)]);
     synced(&running, 2).await;
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_unknown_outcome_the_leader_reads_what_is_in_force() {
-    let mut world = World::new().await;
-    world.refresh = Duration::from_millis(100);
-    world.unleash.serve(&[flag("a", true)]);
-    let running = world.feed("one");
+    let mut fixture = Fixture::new().await;
+    fixture.refresh = Duration::from_millis(100);
+    fixture.unleash.serve(&[flag("a", true)]);
+    let running = fixture.feed("one");
     synced(&running, 1).await;
     let failed = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN;
-    world.cluster.request_errors(RDKafkaApiKey::EndTxn, &[failed]);
-    world.unleash.serve(&[flag("a", true), flag("b", true)]);
+    fixture.cluster.request_errors(RDKafkaApiKey::EndTxn, &[failed]);
+    fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
     until("a new term", || running.terms_ended("publish") == 1).await;
     synced(&running, 2).await;
-    let updates = world.records("updates", 2).await;
+    let updates = fixture.records("updates", 2).await;
     assert_eq!(updates[1].0, "dev/b");
     running.stop().await;
 }
@@ -229,16 +229,16 @@ fn text<'v>(status: &'v Value, name: &str) -> Option<&'v str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_seen_of_a_source_is_written_before_its_flags_and_after_them() {
-    let world = World::new().await;
-    world.unleash.answer(503, "", vec![(header::RETRY_AFTER, "0".to_owned())]);
-    let running = world.feed("one");
-    let begun = world.statuses(2).await;
+    let fixture = Fixture::new().await;
+    fixture.unleash.answer(503, "", vec![(header::RETRY_AFTER, "0".to_owned())]);
+    let running = fixture.feed("one");
+    let begun = fixture.statuses(2).await;
     assert_eq!((text(&begun[0], "source"), text(&begun[0], "environment")), (Some("unleash"), Some("dev")));
     assert!(begun[0]["synced_at"].is_null() && begun[0].get("error").is_none(), "{begun:?}");
     assert!(begun[1]["synced_at"].is_null() && begun[1]["error"]["reason"] == "server_error", "{begun:?}");
-    world.unleash.serve(&[flag("a", true)]);
+    fixture.unleash.serve(&[flag("a", true)]);
     synced(&running, 1).await;
-    let statuses = world.statuses(3).await;
+    let statuses = fixture.statuses(3).await;
     assert!(statuses[2]["synced_at"].is_string() && statuses[2].get("error").is_none(), "{statuses:?}");
     assert_eq!(text(&statuses[2], "leader"), Some("one"));
     running.stop().await;
@@ -246,22 +246,22 @@ async fn what_was_seen_of_a_source_is_written_before_its_flags_and_after_them() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_environment_without_flags_counts_as_synced() {
-    let world = World::new().await;
-    let running = world.feed("one");
-    let statuses = world.statuses(2).await;
+    let fixture = Fixture::new().await;
+    let running = fixture.feed("one");
+    let statuses = fixture.statuses(2).await;
     assert!(statuses[0]["synced_at"].is_null() && statuses[1]["synced_at"].is_string(), "{statuses:?}");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_says_who_it_is_and_keeps_when_the_source_was_synced_first() {
-    let world = World::new().await;
-    world.unleash.serve(&[flag("a", true)]);
-    let running = world.feed("one");
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true)]);
+    let running = fixture.feed("one");
     synced(&running, 1).await;
     running.stop().await;
-    let running = world.feed("two");
-    let statuses = world.statuses(3).await;
+    let running = fixture.feed("two");
+    let statuses = fixture.statuses(3).await;
     assert_eq!(statuses[2]["synced_at"], statuses[1]["synced_at"], "{statuses:?}");
     assert_eq!(text(&statuses[2], "leader"), Some("two"));
     running.stop().await;
@@ -269,10 +269,10 @@ async fn a_new_leader_says_who_it_is_and_keeps_when_the_source_was_synced_first(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing() {
-    let world = World::new().await;
-    world.unleash.answer(503, "", Vec::new());
+    let fixture = Fixture::new().await;
+    fixture.unleash.answer(503, "", Vec::new());
     let store = Arc::new(Store::default());
-    let running = world.feed_with("one", Arc::clone(&store));
+    let running = fixture.feed_with("one", Arc::clone(&store));
     until("leader", || running.health.load().role == Role::Leader).await;
     let lost = |name: &str| {
         let key = format!("dev/{name}");
@@ -282,28 +282,28 @@ async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing
     };
     store.lose(Missing { definitions: vec![lost("a"), lost("b")], ..Missing::default() });
     until("a new term", || running.terms_ended("lost") == 1).await;
-    let definitions = world.records("definitions", 2).await;
+    let definitions = fixture.records("definitions", 2).await;
     assert_eq!(definitions[0].0, "dev/a");
     assert_eq!(field(&definitions[1], "version"), 7, "as it was");
     // The next change is based on the restored definitions, and is the first that is announced.
-    world.unleash.serve(&[flag("a", true), flag("b", false)]);
-    let updates = world.records("updates", 1).await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
+    let updates = fixture.records("updates", 1).await;
     assert_eq!(field(&updates[0], "previous_version"), 7);
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_has_the_name_that_the_webhook_gave() {
-    let world = World::new().await;
-    world.unleash.serve(&[flag("a", true)]);
-    let running = world.feed("one");
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true)]);
+    let running = fixture.feed("one");
     synced(&running, 1).await;
-    world
+    fixture
         .hint(r#"{"type":"feature-environment-disabled","createdBy":"ann","featureName":"a","environment":"dev"}"#)
         .await;
-    until("keeps looking", || world.unleash.script().not_modified >= 2).await;
-    world.unleash.serve(&[flag("a", false)]);
-    let (definitions, events) = (world.records("definitions", 2).await, world.records("events", 2).await);
+    until("keeps looking", || fixture.unleash.script().not_modified >= 2).await;
+    fixture.unleash.serve(&[flag("a", false)]);
+    let (definitions, events) = (fixture.records("definitions", 2).await, fixture.records("events", 2).await);
     assert_eq!((field(&definitions[1], "actor"), field(&events[1], "actor")), (&json!("ann"), &json!("ann")));
     assert_eq!(field(&events[0], "actor"), "unleash", "nobody said so");
     running.stop().await;

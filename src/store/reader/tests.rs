@@ -6,15 +6,15 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
+use super::super::definition_table::Saved;
 use super::super::disk::DiskSnapshot;
-use super::super::ledger::Saved;
-use super::super::standing::Origin;
+use super::super::status::LoadedFrom;
 use super::super::test_records::value;
 use super::*;
 
 const TOPIC: &str = "feature-flag-definitions";
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -27,7 +27,7 @@ struct Running {
     reader: Reader,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, 1, 1).unwrap();
@@ -70,7 +70,7 @@ impl Running {
     fn until(&self, what: &str, condition: impl Fn(&Store) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition(&self.store) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.store.standing());
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.store.status());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -87,31 +87,31 @@ fn has(store: &Store, flag: &str) -> bool {
 
 #[test]
 fn the_whole_topic_is_read_and_then_followed() {
-    let scene = Scene::new();
-    scene.set("e/a", 1);
-    scene.set("e/a", 2);
-    scene.set("e/b", 3);
-    let running = scene.start();
+    let fixture = Fixture::new();
+    fixture.set("e/a", 1);
+    fixture.set("e/a", 2);
+    fixture.set("e/b", 3);
+    let running = fixture.start();
     running.until("ready", Store::is_ready);
-    assert_eq!((running.store.version(), running.store.standing().flags), (3, 2));
+    assert_eq!((running.store.version(), running.store.status().flags), (3, 2));
 
-    scene.set("e/c/d", 4);
+    fixture.set("e/c/d", 4);
     running.until("a live change", |store| has(store, "c/d"));
-    scene.send(BaseRecord::to(TOPIC).key("e/broken").payload(&b"{".to_vec()));
+    fixture.send(BaseRecord::to(TOPIC).key("e/broken").payload(&b"{".to_vec()));
     let version = Header { key: "version", value: Some("5") };
-    scene.send(BaseRecord::to(TOPIC).key("e/a").headers(OwnedHeaders::new().insert(version)));
+    fixture.send(BaseRecord::to(TOPIC).key("e/a").headers(OwnedHeaders::new().insert(version)));
     running.until("a tombstone", |store| !has(store, "a"));
     assert_eq!(running.store.version(), 5);
-    assert_eq!(running.store.standing().refused_total, 1);
-    running.until("a sign of life", |store| store.standing().trouble.is_none());
+    assert_eq!(running.store.status().refused_total, 1);
+    running.until("a sign of life", |store| store.status().follow_error.is_none());
     assert_eq!(running.metrics.store.version.get(), 5);
     running.stop();
 }
 
 #[test]
 fn an_empty_topic_is_ready_with_nothing_where_the_operator_wants_that() {
-    let scene = Scene::new();
-    let running = scene.start_with(true);
+    let fixture = Fixture::new();
+    let running = fixture.start_with(true);
     running.until("ready", Store::is_ready);
     assert_eq!(running.store.version(), 0);
     running.stop();
@@ -119,53 +119,53 @@ fn an_empty_topic_is_ready_with_nothing_where_the_operator_wants_that() {
 
 #[test]
 fn without_kafka_the_snapshot_of_the_last_run_is_served_and_kafka_wins_when_it_is_back() {
-    let scene = Scene::new();
-    scene.set("e/a", 1);
-    let running = scene.start();
+    let fixture = Fixture::new();
+    fixture.set("e/a", 1);
+    let running = fixture.start();
     running.until("ready", Store::is_ready);
     running.stop();
 
-    scene.cluster.broker_down(-1).unwrap();
-    let running = scene.start();
+    fixture.cluster.broker_down(-1).unwrap();
+    let running = fixture.start();
     running.until("ready from disk", Store::is_ready);
     assert!(has(&running.store, "a"));
-    assert_eq!(running.store.standing().origin, Origin::Disk);
-    scene.cluster.broker_up(-1).unwrap();
-    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
-    scene.set("e/a", 2);
+    assert_eq!(running.store.status().loaded_from, LoadedFrom::Disk);
+    fixture.cluster.broker_up(-1).unwrap();
+    running.until("read from Kafka", |store| store.status().loaded_from == LoadedFrom::Kafka);
+    fixture.set("e/a", 2);
     running.until("followed", |store| store.version() == 2);
     running.stop();
 }
 
 #[test]
 fn a_broker_that_goes_away_shows_in_the_standing_and_changes_nothing() {
-    let scene = Scene::new();
-    scene.set("e/a", 1);
-    let running = scene.start();
+    let fixture = Fixture::new();
+    fixture.set("e/a", 1);
+    let running = fixture.start();
     running.until("ready", Store::is_ready);
-    scene.cluster.broker_down(-1).unwrap();
-    running.until("trouble", |store| store.standing().trouble.is_some());
+    fixture.cluster.broker_down(-1).unwrap();
+    running.until("trouble", |store| store.status().follow_error.is_some());
     assert!(running.store.is_ready() && has(&running.store, "a"));
-    scene.cluster.broker_up(-1).unwrap();
-    running.until("over", |store| store.standing().trouble.is_none());
-    scene.set("e/a", 2);
+    fixture.cluster.broker_up(-1).unwrap();
+    running.until("over", |store| store.status().follow_error.is_none());
+    fixture.set("e/a", 2);
     running.until("followed", |store| store.version() == 2);
     running.stop();
 }
 
 #[test]
 fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
-    let scene = Scene::new();
-    scene.set("e/kept", 1);
+    let fixture = Fixture::new();
+    fixture.set("e/kept", 1);
     let saved = Saved {
         values: ["e/kept", "e/gone"].map(|key| value(key, 1, true).into()).to_vec(),
         ..Default::default()
     };
     let (topic, sources) = (TOPIC.to_owned(), Vec::new());
     let snapshot = DiskSnapshot { saved_at: chrono::Utc::now(), topic, offset: 0, saved, sources };
-    Disk::new(scene.folder.path()).save(&snapshot).unwrap();
-    let running = scene.start();
-    running.until("read from Kafka", |store| store.standing().origin == Origin::Kafka);
+    Disk::new(fixture.folder.path()).save(&snapshot).unwrap();
+    let running = fixture.start();
+    running.until("read from Kafka", |store| store.status().loaded_from == LoadedFrom::Kafka);
     assert!(has(&running.store, "kept") && !has(&running.store, "gone"));
     running.stop();
 }
@@ -175,27 +175,27 @@ fn flags_that_only_the_disk_has_are_gone_once_the_topic_is_read() {
 #[test]
 #[ignore = "measures"]
 fn latency_of_a_change_and_of_a_load() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     for number in 0..10_000 {
         let key = format!("e/flag-{number}");
         let value = value(&key, number + 1, true);
         let record = BaseRecord::to(TOPIC).key(&key).payload(&value);
-        scene.producer.send(record).map_err(|(error, _)| error).unwrap();
+        fixture.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
-    scene.producer.flush(Duration::from_secs(30)).unwrap();
+    fixture.producer.flush(Duration::from_secs(30)).unwrap();
     let started = Instant::now();
-    let running = scene.start();
+    let running = fixture.start();
     running.until("ready", Store::is_ready);
-    let flags = running.store.standing().flags;
+    let flags = running.store.status().flags;
     println!("{flags} flags from the mock broker in {:?}", started.elapsed());
     let mut latencies: Vec<Duration> = (0..500)
         .map(|number| {
             let value = value("e/flag-7", 20_000 + number, true);
             let sent = Instant::now();
             let record = BaseRecord::to(TOPIC).key("e/flag-7").payload(&value);
-            scene.producer.send(record).map_err(|(error, _)| error).unwrap();
+            fixture.producer.send(record).map_err(|(error, _)| error).unwrap();
             while running.store.version() < 20_000 + number {
-                scene.producer.poll(Duration::ZERO);
+                fixture.producer.poll(Duration::ZERO);
                 std::hint::spin_loop();
             }
             sent.elapsed()

@@ -19,14 +19,14 @@ pub(super) const SAVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Handle of the writing thread, with the time of the last save.
 #[derive(Debug)]
-pub(super) struct Saver {
+pub(super) struct SnapshotWriter {
     jobs: SyncSender<DiskSnapshot>,
     thread: JoinHandle<()>,
     busy: Arc<AtomicBool>,
     last: Option<Instant>,
 }
 
-impl Saver {
+impl SnapshotWriter {
     pub(super) fn start(disk: Disk, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (jobs, received) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));

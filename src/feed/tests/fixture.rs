@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::config::*;
-use crate::feed::{Feeder, HealthView, unleash_origins};
+use crate::feed::{Feeder, HealthView, unleash_sources};
 use crate::message::source_status::is_status;
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::shutdown::Shutdown;
@@ -25,9 +25,9 @@ use crate::store::Store;
 
 /// Poll interval that is long enough for no regular poll to happen in a test.
 const NEVER: Duration = Duration::from_secs(3600);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub struct World {
+pub struct Fixture {
     pub cluster: MockCluster<'static, DefaultProducerContext>,
     pub unleash: Unleash,
     pub refresh: Duration,
@@ -57,7 +57,7 @@ pub struct Running {
     task: JoinHandle<anyhow::Result<()>>,
 }
 
-impl World {
+impl Fixture {
     pub async fn new() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         for topic in ["changes", "definitions", "events", "updates"] {
@@ -92,9 +92,9 @@ impl World {
     /// Starts a feeder with the given store.
     pub fn feed_with(&self, instance: &str, store: Arc<Store>) -> Running {
         let config = Arc::new(self.config(instance));
-        let origins = unleash_origins(&config).unwrap();
+        let flag_sources = unleash_sources(&config).unwrap();
         let metrics = Metrics::new();
-        let feeder = Feeder::new(config, Arc::default(), store, Arc::clone(&metrics), origins);
+        let feeder = Feeder::new(config, Arc::default(), store, Arc::clone(&metrics), flag_sources);
         let (health, shutdown) = (feeder.health(), Shutdown::new());
         let task = tokio::spawn(feeder.run(shutdown.clone()));
         Running { health, metrics, shutdown, task }
@@ -109,7 +109,7 @@ impl World {
             .send(BaseRecord::<[u8], str>::to("changes").payload(body))
             .map_err(|(error, _)| error)
             .unwrap();
-        tokio::task::spawn_blocking(move || producer.flush(PATIENCE)).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || producer.flush(TEST_TIMEOUT)).await.unwrap().unwrap();
     }
 
     /// Keys and bodies of the first `count` flag records of a topic.
@@ -136,7 +136,7 @@ impl World {
         partitions.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&partitions).unwrap();
         let reading = move || {
-            let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+            let (mut records, deadline) = (Vec::new(), Instant::now() + TEST_TIMEOUT);
             while records.len() < count {
                 assert!(
                     Instant::now() < deadline,
@@ -237,7 +237,7 @@ impl Running {
 
 /// Waits for a condition and panics after the timeout.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,13 +10,13 @@ use crate::message::change::ChangeKind;
 use crate::metrics::{EnvironmentLabels, FeedLabels, OutcomeLabels};
 
 use super::Feeder;
-use super::desk::label;
+use super::definition_writer::label;
 use super::election::Received;
+use super::fetch::FetchError;
 use super::follow::Follow;
 use super::health::{EnvironmentHealth, Role};
 use super::hint::{Hint, Reading};
-use super::look::LookError;
-use super::origin::Origin;
+use super::source::FlagSource;
 impl Feeder {
     pub(super) fn set_role(&self, role: Role) {
         self.health.update(|health| health.role = role);
@@ -38,8 +38,8 @@ impl Feeder {
         self.count_term(reason);
     }
 
-    pub(super) fn note_failure(&self, origin: &Origin, error: &LookError) {
-        let environment = origin.label();
+    pub(super) fn note_failure(&self, flag_source: &FlagSource, error: &FetchError) {
+        let environment = flag_source.label();
         let mut news = false;
         self.health.edit(environment, |health| {
             news = health.fail(error.reason(), error.to_string(), Utc::now());
@@ -47,24 +47,30 @@ impl Feeder {
         if news {
             warn!(environment, reason = error.reason(), %error, "no answer to believe: flags stay as they are");
         }
-        self.count_poll(origin, error.reason());
+        self.count_poll(flag_source, error.reason());
     }
 
-    pub(super) fn note_held(&self, origin: &Origin, environment: &str, deletions: usize, flags: usize) {
-        if self.health.environment(origin.label()).held_deletions == 0 {
+    pub(super) fn note_held(
+        &self,
+        flag_source: &FlagSource,
+        environment: &str,
+        deletions: usize,
+        flags: usize,
+    ) {
+        if self.health.environment(flag_source.label()).held_deletions == 0 {
             warn!(environment, deletions, flags, "answer held: it lacks most flags, a second one must agree");
         }
-        self.health.edit(origin.label(), |health| health.held_deletions = deletions);
-        self.count_poll(origin, "held");
+        self.health.edit(flag_source.label(), |health| health.held_deletions = deletions);
+        self.count_poll(flag_source, "held");
     }
 
     pub(super) fn note_success(
         &self,
-        origin: &Origin,
+        flag_source: &FlagSource,
         outcome: &'static str,
         more: impl FnOnce(&mut EnvironmentHealth),
     ) {
-        let environment = origin.label();
+        let environment = flag_source.label();
         let mut recovered = None;
         let mut refused = 0;
         self.health.edit(environment, |health| {
@@ -84,7 +90,7 @@ impl Feeder {
             .flags_refused
             .get_or_create(&labels)
             .set(i64::try_from(refused).unwrap_or(i64::MAX));
-        self.count_poll(origin, outcome);
+        self.count_poll(flag_source, outcome);
     }
 
     pub(super) fn note_published(&self, environment: &str, kinds: &[ChangeKind], latency: TimeDelta) {
@@ -131,11 +137,11 @@ impl Feeder {
         self.metrics.feed.terms_ended.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    fn count_poll(&self, origin: &Origin, outcome: &'static str) {
-        self.metrics.feed.polls.get_or_create(&self.labels(origin, outcome)).inc();
+    fn count_poll(&self, flag_source: &FlagSource, outcome: &'static str) {
+        self.metrics.feed.polls.get_or_create(&self.labels(flag_source, outcome)).inc();
     }
 
-    fn labels(&self, origin: &Origin, outcome: &'static str) -> FeedLabels {
-        FeedLabels { environment: Arc::from(origin.label()), outcome }
+    fn labels(&self, flag_source: &FlagSource, outcome: &'static str) -> FeedLabels {
+        FeedLabels { environment: Arc::from(flag_source.label()), outcome }
     }
 }

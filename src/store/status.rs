@@ -12,7 +12,7 @@ pub const MAX_REFUSED_SHOWN: usize = 100;
 /// Origin of the flags in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum LoadedFrom {
     #[default]
     Nothing,
     /// Snapshot on disk; Kafka has not been read completely since the start.
@@ -22,14 +22,14 @@ pub enum Origin {
 
 /// State of the store of this instance.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Standing {
+pub struct StoreStatus {
     pub ready: bool,
-    pub origin: Origin,
+    pub loaded_from: LoadedFrom,
     /// Time at which the flags in force were last known to match the topic; `None` if no flags were ever
     /// loaded.
     pub as_of: Option<DateTime<Utc>>,
     /// Problem that prevents the reader from following the topic; `None` if there is none.
-    pub trouble: Option<String>,
+    pub follow_error: Option<String>,
     /// Sources of flags that were never read completely, so that the store is not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Standing {
     pub refused: BTreeMap<String, String>,
 }
 
-impl Standing {
+impl StoreStatus {
     /// Age of the flags in force; `None` if no flags were ever loaded.
     pub fn age(&self, now: DateTime<Utc>) -> Option<Duration> {
         self.as_of.map(|as_of| (now - as_of).to_std().unwrap_or_default())

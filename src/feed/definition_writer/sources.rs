@@ -8,12 +8,12 @@ use crate::feed::publish::{PublishError, Record};
 use crate::message::source_status::{SourceFailure, SourceName, SourceStatus};
 use crate::store::Missing;
 
-use super::{Desk, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX};
+use super::{DefinitionWriter, TRANSACTION_BYTES_MAX, TRANSACTION_CHANGES_MAX};
 
 /// Interval at which an unchanged status of a source is written.
 const STATUS_INTERVAL: TimeDelta = TimeDelta::minutes(5);
 
-impl Desk {
+impl DefinitionWriter {
     /// Writes a status for each source that has none. This must happen before the first definition, so that
     /// readers do not take the flags of an unfinished first sync for complete.
     pub fn begin_sources(&mut self, sources: &[SourceName], now: DateTime<Utc>) -> Result<(), PublishError> {

@@ -5,16 +5,16 @@ use std::time::Duration;
 use chrono::Utc;
 use tracing::{info, warn};
 
-use super::Keeper;
+use super::StoreUpdater;
+use crate::store::definition_table::ApplyOutcome;
 use crate::store::disk::{Disk, DiskSnapshot};
-use crate::store::ledger::Verdict;
-use crate::store::saver::Saver;
-use crate::store::standing::Origin;
+use crate::store::snapshot_writer::SnapshotWriter;
+use crate::store::status::LoadedFrom;
 
 /// Time to wait for Kafka before the snapshot on disk counts as ready.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
+const DISK_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Keeper {
+impl StoreUpdater {
     /// Starts from the snapshot on disk, if there is a valid one.
     pub(in crate::store) fn load(&mut self, disk: &Disk) {
         let path = disk.path().display();
@@ -28,65 +28,65 @@ impl Keeper {
     /// Saves unsaved changes and stops the writer of snapshots.
     pub(in crate::store) fn finish(self) {
         let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
-        if let Some(saver) = self.saver {
-            saver.finish(left);
+        if let Some(snapshot_writer) = self.snapshot_writer {
+            snapshot_writer.finish(left);
         }
     }
 
     pub(super) fn save_now_and_then(&mut self) {
-        if !(self.live && self.unsaved && self.saver.as_ref().is_some_and(Saver::is_due)) {
+        if !(self.live && self.unsaved && self.snapshot_writer.as_ref().is_some_and(SnapshotWriter::is_due)) {
             return;
         }
         let snapshot = self.disk_snapshot();
-        if let Some(saver) = &mut self.saver {
-            self.unsaved = !saver.save(snapshot);
+        if let Some(snapshot_writer) = &mut self.snapshot_writer {
+            self.unsaved = !snapshot_writer.save(snapshot);
         }
     }
 
     pub(super) fn trust_disk_in_time(&mut self) {
-        if self.started.elapsed() >= DISK_PATIENCE {
+        if self.started.elapsed() >= DISK_WRITE_TIMEOUT {
             self.trust_disk("Kafka takes its time");
         }
     }
 
     /// Marks the store as ready with the flags from the disk, unless a source has never been read completely.
     pub(super) fn trust_disk(&mut self, why: &str) {
-        let standing = self.store.standing();
-        if standing.ready || standing.origin != Origin::Disk || !self.waiting_for().is_empty() {
+        let status = self.store.status();
+        if status.ready || status.loaded_from != LoadedFrom::Disk || !self.waiting_for().is_empty() {
             return;
         }
-        let age = standing.age(Utc::now()).unwrap_or_default();
+        let age = status.age(Utc::now()).unwrap_or_default();
         warn!(why, age_seconds = age.as_secs(), "flags from the snapshot on disk are in force");
-        self.store.set_standing(|standing| standing.ready = true);
+        self.store.set_status(|status| status.ready = true);
     }
 
     fn put_in_force(&mut self, snapshot: &DiskSnapshot, path: &str) {
         for (key, version) in &snapshot.saved.removed {
-            self.ledger.remember_removed(key, *version);
+            self.table.remember_removed(key, *version);
         }
         for value in &snapshot.saved.switches {
-            if let Verdict::Refused(key, refusal) = self.ledger.take_saved_switch(value) {
+            if let ApplyOutcome::Refused(key, refusal) = self.table.take_saved_switch(value) {
                 warn!(path, key, %refusal, "saved kill switch refused");
             }
         }
-        self.store.switches.store(self.ledger.switches());
+        self.store.switches.store(self.table.switches());
         let mut changes = Vec::with_capacity(snapshot.saved.values.len());
         for value in &snapshot.saved.values {
-            match self.ledger.take_saved(value) {
-                Verdict::Changed(change) => changes.push(change),
-                Verdict::Refused(key, refusal) => warn!(path, key, %refusal, "saved definition refused"),
-                Verdict::Same | Verdict::Stale => {}
+            match self.table.take_saved(value) {
+                ApplyOutcome::Changed(change) => changes.push(change),
+                ApplyOutcome::Refused(key, refusal) => warn!(path, key, %refusal, "saved definition refused"),
+                ApplyOutcome::Same | ApplyOutcome::Stale => {}
             }
         }
         self.sources.restore(&snapshot.sources);
         self.offset = snapshot.offset;
         self.store.apply(changes);
-        let (flags, saved_at) = (self.ledger.len(), snapshot.saved_at);
+        let (flags, saved_at) = (self.table.len(), snapshot.saved_at);
         info!(path, flags, %saved_at, offset = snapshot.offset, "snapshot loaded from disk");
         self.metrics.store.as_of.set(saved_at);
-        self.store.set_standing(|standing| {
-            standing.origin = Origin::Disk;
-            standing.as_of = Some(saved_at);
+        self.store.set_status(|status| {
+            status.loaded_from = LoadedFrom::Disk;
+            status.as_of = Some(saved_at);
         });
         self.note_sums();
     }
@@ -96,7 +96,7 @@ impl Keeper {
             saved_at: Utc::now(),
             topic: self.topic.clone(),
             offset: self.offset,
-            saved: self.ledger.saved(),
+            saved: self.table.saved(),
             sources: self.sources.known().values().cloned().collect(),
         }
     }

@@ -12,26 +12,26 @@ use tracing::{info, warn};
 use crate::message::kill_switch::KillSwitch;
 use crate::shutdown::Shutdown;
 
-use super::desk::{Action, is_expired, is_forgettable, is_overtaken};
+use super::writer::{Action, is_expired, is_forgettable, is_overtaken};
 use super::{KillSwitches, Turn};
 
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum random delay before a write, so that the instances do not all write at once.
 const JITTER: Duration = Duration::from_millis(500);
 /// Pause after a failure.
-const PAUSE: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 impl KillSwitches {
     /// Maintains the switches until `shutdown`.
     pub async fn keep(&self, shutdown: &Shutdown) {
-        let mut pause = LOOK_INTERVAL;
+        let mut pause = POLL_INTERVAL;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
             pause = match self.due() {
-                None => LOOK_INTERVAL,
+                None => POLL_INTERVAL,
                 Some(_) => {
                     let jitter = JITTER.mul_f64(rand::rng().random());
                     tokio::time::sleep(jitter).await;
@@ -44,7 +44,7 @@ impl KillSwitches {
     /// Performs the action that is still due after the jitter. Returns the pause until the next check.
     async fn keep_one(&self) -> Duration {
         let Some((switch, action)) = self.due() else {
-            return LOOK_INTERVAL;
+            return POLL_INTERVAL;
         };
         let KillSwitch { environment, flag_name: flag, actor, reason, .. } = &switch;
         match self.write(Turn { environment, flag, actor, reason }, action).await {
@@ -56,18 +56,18 @@ impl KillSwitches {
             }
             Err(error) => {
                 warn!(environment, flag, ?action, %error, "a kill switch cannot be looked after at the moment");
-                PAUSE
+                CHECK_INTERVAL
             }
         }
     }
 
     /// Waits until the change is in force here, so that it is not found due again.
     async fn wait_for(&self, version: Option<u64>) {
-        let deadline = tokio::time::Instant::now() + PAUSE;
+        let deadline = tokio::time::Instant::now() + CHECK_INTERVAL;
         match version {
             Some(version) => drop(self.store.wait_for_version(version, deadline).await),
             // A tombstone has no version that comes into force.
-            None => tokio::time::sleep(LOOK_INTERVAL).await,
+            None => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A higher version replaces a lower one, never the reverse. A record that cannot be read or compiled is
 //! refused, and the last valid version stays in force. Flags that a complete reading of the topic did not
-//! contain are removed by [`Ledger::sweep`].
+//! contain are removed by [`DefinitionTable::sweep`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const MAX_MESSAGE_CHARS: usize = 500;
 
 /// The definitions in force, with their original texts.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    entries: AHashMap<Box<str>, Entry>,
+pub struct DefinitionTable {
+    entries: AHashMap<Box<str>, StoredFlag>,
     removed: AHashMap<Box<str>, u64>,
     switches: Switches,
     refused: BTreeMap<Box<str>, Refused>,
@@ -46,7 +46,7 @@ pub struct Refused {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct StoredFlag {
     version: u64,
     value: Arc<[u8]>,
     /// Number of the last reading that contained this flag; 0 if only the disk has it.
@@ -59,7 +59,7 @@ struct Entry {
 
 /// Result of processing a record.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum ApplyOutcome {
     Changed(FlagChange),
     /// The content of the record is in force already.
     Same,
@@ -78,7 +78,7 @@ pub struct Saved {
     pub switches: Vec<Arc<[u8]>>,
 }
 
-impl Ledger {
+impl DefinitionTable {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -94,7 +94,7 @@ impl Ledger {
     }
 
     /// Processes one record. The caller must apply the resulting change.
-    pub fn take(&mut self, record: &Record<'_>) -> Verdict {
+    pub fn take(&mut self, record: &Record<'_>) -> ApplyOutcome {
         let key = match Key::parse(record.key) {
             Ok(key) => key,
             Err(refusal) => {
@@ -102,7 +102,7 @@ impl Ledger {
                 return self.refuse(key, refusal);
             }
         };
-        let verdict = match record.value {
+        let outcome = match record.value {
             None => self.remove(&key, record.version),
             Some(value) => self.set(&key, value),
         };
@@ -110,24 +110,24 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(key.text) {
             entry.seen = self.reading;
         }
-        verdict.unwrap_or_else(|refusal| self.refuse(key.text.to_owned(), refusal))
+        outcome.unwrap_or_else(|refusal| self.refuse(key.text.to_owned(), refusal))
     }
 
     /// Processes a saved definition, given as a record value.
-    pub fn take_saved(&mut self, value: &[u8]) -> Verdict {
+    pub fn take_saved(&mut self, value: &[u8]) -> ApplyOutcome {
         let definition: Definition = match serde_json::from_slice(value) {
             Ok(definition) => definition,
-            Err(error) => return Verdict::Refused("?".to_owned(), Refusal::Body(error)),
+            Err(error) => return ApplyOutcome::Refused("?".to_owned(), Refusal::Body(error)),
         };
         let key = format!("{}/{}", definition.environment, definition.flag_name);
         self.take(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
     /// Processes a saved kill switch, given as a record value.
-    pub fn take_saved_switch(&mut self, value: &[u8]) -> Verdict {
+    pub fn take_saved_switch(&mut self, value: &[u8]) -> ApplyOutcome {
         let switch: KillSwitch = match serde_json::from_slice(value) {
             Ok(switch) => switch,
-            Err(error) => return Verdict::Refused("?".to_owned(), Refusal::Switch(error)),
+            Err(error) => return ApplyOutcome::Refused("?".to_owned(), Refusal::Switch(error)),
         };
         let key = format!("{}/{}", switch.environment, switch.flag_name);
         self.take_switch(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
@@ -190,18 +190,18 @@ impl Ledger {
         self.bound_removed();
     }
 
-    fn set(&mut self, key: &Key<'_>, value: &[u8]) -> Result<Verdict, Refusal> {
+    fn set(&mut self, key: &Key<'_>, value: &[u8]) -> Result<ApplyOutcome, Refusal> {
         let definition = decode(key, value)?;
         let version = definition.version;
         if self.removed.get(key.text).is_some_and(|removed| *removed >= version) {
-            return Ok(Verdict::Stale);
+            return Ok(ApplyOutcome::Stale);
         }
         match self.entries.get(key.text) {
-            Some(known) if known.version > version => return Ok(Verdict::Stale),
+            Some(known) if known.version > version => return Ok(ApplyOutcome::Stale),
             Some(known) if known.version == version && *known.value == *value => {
                 let problems = known.problems.clone();
                 self.list_problems(key.text, problems.as_deref());
-                return Ok(Verdict::Same);
+                return Ok(ApplyOutcome::Same);
             }
             _ => {}
         }
@@ -217,11 +217,12 @@ impl Ledger {
         let problems = problems(&flag);
         self.list_problems(key.text, problems.as_deref());
         let expression_bytes = flag.expression_bytes();
-        let entry = Entry { version, value: value.into(), seen: self.reading, problems, expression_bytes };
+        let entry =
+            StoredFlag { version, value: value.into(), seen: self.reading, problems, expression_bytes };
         let before = self.entries.insert(key.text.into(), entry);
         self.note_expressions(key.environment, before.as_ref(), expression_bytes);
         self.removed.remove(key.text);
-        Ok(Verdict::Changed(FlagChange::Set(Arc::new(flag))))
+        Ok(ApplyOutcome::Changed(FlagChange::Set(Arc::new(flag))))
     }
 
     /// Refuses a flag whose regular expressions would exceed the limit of its environment.
@@ -241,7 +242,7 @@ impl Ledger {
         }))
     }
 
-    fn note_expressions(&mut self, environment: &str, before: Option<&Entry>, now: usize) {
+    fn note_expressions(&mut self, environment: &str, before: Option<&StoredFlag>, now: usize) {
         let before = before.map_or(0, |entry| entry.expression_bytes);
         if before == 0 && now == 0 {
             return;
@@ -259,12 +260,12 @@ impl Ledger {
     }
 
     /// Removes a flag. A tombstone without a version deletes any version.
-    fn remove(&mut self, key: &Key<'_>, version: Option<u64>) -> Result<Verdict, Refusal> {
+    fn remove(&mut self, key: &Key<'_>, version: Option<u64>) -> Result<ApplyOutcome, Refusal> {
         let known = self.entries.get(key.text).map(|entry| entry.version);
         let before = known.or_else(|| self.removed.get(key.text).copied());
         let version = version.or(before).unwrap_or(0);
         if before.is_some_and(|before| before > version) {
-            return Ok(Verdict::Stale);
+            return Ok(ApplyOutcome::Stale);
         }
         self.refused.remove(key.text);
         let before = self.entries.remove(key.text);
@@ -272,21 +273,21 @@ impl Ledger {
         let repeated = self.removed.insert(key.text.into(), version) == Some(version);
         self.bound_removed();
         if repeated && known.is_none() {
-            return Ok(Verdict::Same);
+            return Ok(ApplyOutcome::Same);
         }
-        Ok(Verdict::Changed(removal(key, version)))
+        Ok(ApplyOutcome::Changed(removal(key, version)))
     }
 
     /// Processes one record of the kill switch topic. The caller must apply the resulting change.
-    pub fn take_switch(&mut self, record: &Record<'_>) -> Verdict {
+    pub fn take_switch(&mut self, record: &Record<'_>) -> ApplyOutcome {
         let key = match Key::parse(record.key) {
             Ok(key) => key,
-            Err(refusal) => return Verdict::Refused("?".to_owned(), refusal),
+            Err(refusal) => return ApplyOutcome::Refused("?".to_owned(), refusal),
         };
         match self.switches.take(&key, record.value) {
             Ok(true) => self.switched(&key),
-            Ok(false) => Verdict::Same,
-            Err(refusal) => Verdict::Refused(key.text.to_owned(), refusal),
+            Ok(false) => ApplyOutcome::Same,
+            Err(refusal) => ApplyOutcome::Refused(key.text.to_owned(), refusal),
         }
     }
 
@@ -300,7 +301,8 @@ impl Ledger {
     pub fn sweep_switches(&mut self) -> Vec<(Box<str>, FlagChange)> {
         let swept = self.switches.sweep();
         let changes = swept.into_iter().filter_map(|text| {
-            let Verdict::Changed(change) = self.switched(&Key::parse(Some(text.as_bytes())).ok()?) else {
+            let ApplyOutcome::Changed(change) = self.switched(&Key::parse(Some(text.as_bytes())).ok()?)
+            else {
                 return None;
             };
             Some((text, change))
@@ -315,19 +317,19 @@ impl Ledger {
 
     /// The change that applies the current kill switch to a flag. The flag is compiled again, because a
     /// compiled flag cannot be copied.
-    fn switched(&self, key: &Key<'_>) -> Verdict {
+    fn switched(&self, key: &Key<'_>) -> ApplyOutcome {
         let Some(entry) = self.entries.get(key.text) else {
-            return Verdict::Same;
+            return ApplyOutcome::Same;
         };
         let compiled = decode(key, &entry.value).and_then(|definition| compile(key, &definition));
         // A definition that does not compile now did not compile before either, so no valid version is lost.
         let flag = compiled.unwrap_or_else(|refusal| unusable(key, entry.version, &refusal));
-        Verdict::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag))))
+        ApplyOutcome::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag))))
     }
 
-    fn refuse(&mut self, key: String, refusal: Refusal) -> Verdict {
+    fn refuse(&mut self, key: String, refusal: Refusal) -> ApplyOutcome {
         self.list_refused(&key, refusal.to_string());
-        Verdict::Refused(key, refusal)
+        ApplyOutcome::Refused(key, refusal)
     }
 
     fn list_refused(&mut self, key: &str, message: String) {

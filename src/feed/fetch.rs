@@ -11,7 +11,7 @@ use super::answer::{Answer, AnswerError};
 
 /// Result of a successful poll.
 #[derive(Debug)]
-pub enum Seen {
+pub enum FetchResult {
     /// The source is unchanged since the last accepted response.
     Unchanged,
     Answer {
@@ -27,7 +27,7 @@ pub enum Seen {
 
 /// Error of a poll. The flags stay as they are, and the source is polled again later.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum FetchError {
     #[error("no connection: {0}")]
     Unreachable(String),
     #[error("no answer in time: {0}")]
@@ -53,7 +53,7 @@ pub enum LookError {
     Internal(String),
 }
 
-impl LookError {
+impl FetchError {
     /// Value of the metric label. Consecutive failures with the same reason are logged once.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -81,9 +81,9 @@ impl LookError {
 }
 
 /// Reads a response on a blocking thread, because a large one takes tens of milliseconds.
-pub async fn read(body: Vec<u8>) -> Result<Seen, LookError> {
+pub async fn read(body: Vec<u8>) -> Result<FetchResult, FetchError> {
     let received_at = Utc::now();
     let reading = tokio::task::spawn_blocking(move || Answer::read(&body));
-    let answer = reading.await.map_err(|error| LookError::Internal(error.to_string()))??;
-    Ok(Seen::Answer { answer, received_at })
+    let answer = reading.await.map_err(|error| FetchError::Internal(error.to_string()))??;
+    Ok(FetchResult::Answer { answer, received_at })
 }

@@ -18,10 +18,10 @@ use crate::store::Store;
 
 use super::answer::{Answer, Feature};
 use super::definitions;
-use super::diff::{Content, Diff, Locals, Planned, Standing, diff};
+use super::diff::{Content, Diff, DiffInput, Locals, PlannedChange, diff};
 use super::publish::{Handled, PublishError, Publisher, Record, Tombstone};
 use super::refusal::{Refusals, Refused};
-use super::state::{Environment, Known, State, key_of};
+use super::state::{Environment, KnownDefinition, State, key_of};
 
 /// Limits of one transaction. A first sync takes several transactions, so readers may see intermediate
 /// states.
@@ -30,7 +30,7 @@ const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// State and producer of one term. The next term reads the definitions in force again.
 #[derive(Debug)]
-pub struct Desk {
+pub struct DefinitionWriter {
     config: Arc<Config>,
     formats: Arc<Formats>,
     /// Source of the highest version in force: kill switches get versions too.
@@ -44,7 +44,7 @@ pub struct Desk {
 
 /// Metadata of the changes in a response.
 #[derive(Debug, Clone)]
-pub struct Stamp {
+pub struct ChangeMeta {
     pub environment: String,
     pub source: Source,
     /// Actor to record if the source provides no other.
@@ -55,10 +55,10 @@ pub struct Stamp {
 /// Planned change with its assigned version.
 struct Versioned {
     version: u64,
-    planned: Planned,
+    planned: PlannedChange,
 }
 
-impl Desk {
+impl DefinitionWriter {
     /// Fences former leaders, and then reads the definitions in force. The order matters: no other leader can
     /// write after the fence.
     pub fn open(config: Arc<Config>, formats: Arc<Formats>, store: Arc<Store>) -> Result<Self, PublishError> {
@@ -92,7 +92,7 @@ impl Desk {
         let locals = self.locals.get(environment).unwrap_or(&none);
         let flags = known.values().filter(|known| known.source == source).count();
         let refusals = self.refusals.entry((environment.to_owned(), source)).or_default();
-        let diff = diff(Standing { environment, known, refusals, locals }, answer, source);
+        let diff = diff(DiffInput { environment, known, refusals, locals }, answer, source);
         let news = refusals.replace(diff.refused.clone());
         (diff, flags, news)
     }
@@ -106,22 +106,22 @@ impl Desk {
     pub fn publish(
         &mut self,
         diff: Diff,
-        stamp: &Stamp,
+        meta: &ChangeMeta,
         handled: Option<&Handled>,
     ) -> Result<bool, PublishError> {
         let Diff { changes, same, .. } = diff;
         for (flag, digest) in same {
-            if let Some(known) = self.state.environment_mut(&stamp.environment).get_mut(&flag) {
+            if let Some(known) = self.state.environment_mut(&meta.environment).get_mut(&flag) {
                 known.digest = Some(digest);
             }
         }
         let mut batches = batches(changes).into_iter().peekable();
         while let Some(batch) = batches.next() {
             let last = batches.peek().is_none();
-            match self.transaction(batch, stamp, handled.filter(|_| last)) {
+            match self.transaction(batch, meta, handled.filter(|_| last)) {
                 Ok(()) => {}
                 Err((PublishError::TooLarge(keys), batch)) => {
-                    self.refuse_large(&keys, &batch, stamp)?;
+                    self.refuse_large(&keys, &batch, meta)?;
                     return Ok(false);
                 }
                 Err((error, _)) => return Err(error),
@@ -146,8 +146,8 @@ impl Desk {
 
     fn transaction(
         &mut self,
-        batch: Vec<Planned>,
-        stamp: &Stamp,
+        batch: Vec<PlannedChange>,
+        meta: &ChangeMeta,
         handled: Option<&Handled>,
     ) -> Result<(), (PublishError, Vec<Versioned>)> {
         let now = Utc::now();
@@ -155,7 +155,7 @@ impl Desk {
         let now_ms = now_ms.max(self.store.version() + 1);
         let version = |planned| Versioned { version: self.state.next_version(now_ms), planned };
         let batch: Vec<Versioned> = batch.into_iter().map(version).collect();
-        let records = batch.iter().map(|change| self.records(change, stamp, now));
+        let records = batch.iter().map(|change| self.records(change, meta, now));
         let records: Vec<Record<'_>> = match records.collect::<Result<Vec<_>, _>>() {
             Ok(records) => records.into_iter().flatten().collect(),
             Err(error) => return Err((PublishError::Other(error.to_string()), batch)),
@@ -164,7 +164,7 @@ impl Desk {
             return Err((error, batch));
         }
         drop(records);
-        self.apply(batch, stamp);
+        self.apply(batch, meta);
         Ok(())
     }
 
@@ -172,12 +172,12 @@ impl Desk {
     fn records(
         &self,
         Versioned { version, planned }: &Versioned,
-        stamp: &Stamp,
+        meta: &ChangeMeta,
         now: DateTime<Utc>,
     ) -> anyhow::Result<[Record<'_>; 3]> {
         let topics = &self.config.topics;
-        let key = key_of(&stamp.environment, &planned.flag);
-        let invalidation = change(planned, *version, stamp, now);
+        let key = key_of(&meta.environment, &planned.flag);
+        let invalidation = change(planned, *version, meta, now);
         let event = Change { previous_version: None, ..invalidation.clone() };
         let event = self.formats.changed.message(Kind::Changed, serde_json::to_vec(&event)?)?;
         let update = self.formats.updated.message(Kind::Changed, serde_json::to_vec(&invalidation)?)?;
@@ -185,19 +185,20 @@ impl Desk {
         let tombstone = planned.content.is_none();
         let tombstone = tombstone.then(|| Tombstone { version: *version, actor: invalidation.actor.clone() });
         Ok([
-            record(&topics.definitions, definition(planned, *version, stamp)?, tombstone),
+            record(&topics.definitions, definition(planned, *version, meta)?, tombstone),
             record(&topics.events, Some(event), None),
             record(&topics.updates, Some(update), None),
         ])
     }
 
-    fn apply(&mut self, batch: Vec<Versioned>, stamp: &Stamp) {
-        let environment = self.state.environment_mut(&stamp.environment);
+    fn apply(&mut self, batch: Vec<Versioned>, meta: &ChangeMeta) {
+        let environment = self.state.environment_mut(&meta.environment);
         for Versioned { version, planned } in batch {
             match planned.content {
                 None => drop(environment.remove(&planned.flag)),
                 Some(Content { checksum, digest, .. }) => {
-                    let known = Known { version, checksum, source: planned.source, digest: Some(digest) };
+                    let known =
+                        KnownDefinition { version, checksum, source: planned.source, digest: Some(digest) };
                     environment.insert(planned.flag, known);
                 }
             }
@@ -210,20 +211,20 @@ impl Desk {
         &mut self,
         keys: &[String],
         batch: &[Versioned],
-        stamp: &Stamp,
+        meta: &ChangeMeta,
     ) -> Result<(), PublishError> {
         let mut found = false;
         for Versioned { planned, .. } in batch {
             if let Some(content) = &planned.content
-                && keys.contains(&key_of(&stamp.environment, &planned.flag))
+                && keys.contains(&key_of(&meta.environment, &planned.flag))
             {
                 let (flag, bytes) = (&planned.flag, content.definition.get().len());
                 warn!(
-                    environment = stamp.environment,
+                    environment = meta.environment,
                     flag, bytes, "definition too large for the topic: refused"
                 );
                 let reason = format!("its definition of {bytes} bytes is too large for the topic");
-                let refusals = self.refusals.entry((stamp.environment.clone(), planned.source)).or_default();
+                let refusals = self.refusals.entry((meta.environment.clone(), planned.source)).or_default();
                 refusals.add(Refused::of(flag, reason, content.digest));
                 found = true;
             }
@@ -247,8 +248,8 @@ fn read(config: &Config) -> Result<State, PublishError> {
 }
 
 /// Splits a diff into transactions.
-fn batches(changes: Vec<Planned>) -> Vec<Vec<Planned>> {
-    let mut batches: Vec<Vec<Planned>> = Vec::new();
+fn batches(changes: Vec<PlannedChange>) -> Vec<Vec<PlannedChange>> {
+    let mut batches: Vec<Vec<PlannedChange>> = Vec::new();
     let mut bytes = 0;
     for planned in changes {
         let size = planned.content.as_ref().map_or(0, |content| content.definition.get().len());
@@ -266,12 +267,16 @@ fn batches(changes: Vec<Planned>) -> Vec<Vec<Planned>> {
     batches
 }
 
-fn definition(planned: &Planned, version: u64, stamp: &Stamp) -> Result<Option<Vec<u8>>, serde_json::Error> {
+fn definition(
+    planned: &PlannedChange,
+    version: u64,
+    meta: &ChangeMeta,
+) -> Result<Option<Vec<u8>>, serde_json::Error> {
     let Some(content) = &planned.content else {
         return Ok(None);
     };
     let definition = Definition {
-        environment: stamp.environment.clone(),
+        environment: meta.environment.clone(),
         flag_name: planned.flag.clone(),
         source: planned.source,
         actor: planned.actor.clone(),
@@ -282,18 +287,18 @@ fn definition(planned: &Planned, version: u64, stamp: &Stamp) -> Result<Option<V
     serde_json::to_vec(&definition).map(Some)
 }
 
-fn change(planned: &Planned, version: u64, stamp: &Stamp, now: DateTime<Utc>) -> Change {
+fn change(planned: &PlannedChange, version: u64, meta: &ChangeMeta, now: DateTime<Utc>) -> Change {
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
     Change {
         event_type: planned.kind(),
         flag_name: planned.flag.clone(),
-        environment: stamp.environment.clone(),
+        environment: meta.environment.clone(),
         version,
         previous_version: planned.previous_version,
-        changed_at: text(stamp.seen_at),
+        changed_at: text(meta.seen_at),
         published_at: text(now),
-        actor: planned.actor.clone().unwrap_or_else(|| match planned.source == stamp.source {
-            true => stamp.actor.to_owned(),
+        actor: planned.actor.clone().unwrap_or_else(|| match planned.source == meta.source {
+            true => meta.actor.to_owned(),
             false => planned.source.as_str().to_owned(),
         }),
     }
@@ -319,9 +324,9 @@ mod tests {
             let content = Content { definition, checksum: String::new(), digest: [0; 32] };
             let content = Some(content);
             let (flag, source) = ("a".to_owned(), Source::Unleash);
-            Planned { flag, previous_version: None, content, source, actor: None, asked: false }
+            PlannedChange { flag, previous_version: None, content, source, actor: None, asked: false }
         };
-        let sizes = |changes: Vec<Planned>| batches(changes).iter().map(Vec::len).collect::<Vec<_>>();
+        let sizes = |changes: Vec<PlannedChange>| batches(changes).iter().map(Vec::len).collect::<Vec<_>>();
         assert!(sizes(Vec::new()).is_empty());
         assert_eq!(sizes((0..2_500).map(|_| planned(10)).collect()), [1_000, 1_000, 500]);
         assert_eq!(sizes((0..20).map(|_| planned(900_000)).collect()), [9, 9, 2]);

@@ -6,29 +6,29 @@ use std::time::Duration;
 use crate::message::definition::Source;
 use crate::message::source_status::SourceName;
 
-use super::file::{FILE_REFRESH, FileOrigin};
+use super::fetch::{FetchError, FetchResult};
+use super::file::{FILE_REFRESH, FileSource};
 use super::follow::Followable;
-use super::local::{LOCAL_REFRESH, LocalOrigin};
-use super::look::{LookError, Seen};
-use super::unleash::UnleashOrigin;
+use super::local::{LOCAL_REFRESH, LocalSource};
+use super::unleash::UnleashSource;
 
 /// Stands for all environments in place of an environment's name.
 pub const EVERYWHERE: &str = "*";
 
 /// Source of flags for one environment, or of the local flags for all environments.
 #[derive(Debug, Clone)]
-pub enum Origin {
-    Unleash(UnleashOrigin),
-    File(FileOrigin),
-    Local(LocalOrigin),
+pub enum FlagSource {
+    Unleash(UnleashSource),
+    File(FileSource),
+    Local(LocalSource),
 }
 
-impl Origin {
+impl FlagSource {
     /// Environment of the source; `None` for local flags, which provide their environments themselves.
     pub fn environment(&self) -> Option<&str> {
         match self {
-            Self::Unleash(origin) => Some(&origin.environment),
-            Self::File(origin) => Some(&origin.environment),
+            Self::Unleash(flag_source) => Some(&flag_source.environment),
+            Self::File(flag_source) => Some(&flag_source.environment),
             Self::Local(_) => None,
         }
     }
@@ -59,8 +59,8 @@ impl Origin {
     /// Description of the location where the flags are changed.
     pub fn place(&self) -> Cow<'_, str> {
         match self {
-            Self::Unleash(origin) => format!("Unleash at {}", origin.base()).into(),
-            Self::File(origin) => format!("the file {}", origin.path().display()).into(),
+            Self::Unleash(flag_source) => format!("Unleash at {}", flag_source.base()).into(),
+            Self::File(flag_source) => format!("the file {}", flag_source.path().display()).into(),
             Self::Local(_) => "here".into(),
         }
     }
@@ -77,7 +77,7 @@ impl Origin {
     /// Time until the source's response changes without a change of its data; `None` if it does not.
     pub(super) fn until_due(&self) -> Option<Duration> {
         match self {
-            Self::Local(origin) => origin.until_next_step(),
+            Self::Local(flag_source) => flag_source.until_next_step(),
             Self::Unleash(_) | Self::File(_) => None,
         }
     }
@@ -86,20 +86,20 @@ impl Origin {
         self.environment().map_or(Followable::Local, |name| Followable::Environment(name.to_owned()))
     }
 
-    /// Polls the source once. [`Origin::settled`] must be called before the next poll.
-    pub async fn look(&mut self) -> Result<Seen, LookError> {
+    /// Polls the source once. [`FlagSource::settled`] must be called before the next poll.
+    pub async fn look(&mut self) -> Result<FetchResult, FetchError> {
         match self {
-            Self::Unleash(origin) => origin.look().await,
-            Self::File(origin) => origin.look().await,
-            Self::Local(origin) => origin.look().await,
+            Self::Unleash(flag_source) => flag_source.look().await,
+            Self::File(flag_source) => flag_source.look().await,
+            Self::Local(flag_source) => flag_source.look().await,
         }
     }
 
     pub fn settled(&mut self, accepted: bool) {
         match self {
-            Self::Unleash(origin) => origin.settled(accepted),
-            Self::File(origin) => origin.settled(accepted),
-            Self::Local(origin) => origin.settled(accepted),
+            Self::Unleash(flag_source) => flag_source.settled(accepted),
+            Self::File(flag_source) => flag_source.settled(accepted),
+            Self::Local(flag_source) => flag_source.settled(accepted),
         }
     }
 }

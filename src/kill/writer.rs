@@ -21,16 +21,16 @@ use crate::schema_registry::Formats;
 use super::{KillError, SWITCHES_MAX};
 
 /// Time limit for a change, including conflicts with other writers and temporary broker errors.
-const WRITE_PATIENCE: Duration = Duration::from_secs(8);
-const MAX_PAUSE_MS: u64 = 100;
+const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+const MAX_BACKOFF_MS: u64 = 100;
 /// Actor that is recorded for an expiry.
-const KEEPER: &str = "flagstream";
+const EXPIRY_ACTOR: &str = "flagstream";
 /// Hours after which the lifted switch of a flag that no longer exists is removed.
 const REMEMBERED_HOURS: i64 = 24;
 
 /// Requested change of a kill switch.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct PendingChange {
     pub(super) environment: String,
     pub(super) flag: String,
     pub(super) action: Action,
@@ -63,13 +63,13 @@ pub(super) enum Action {
 
 /// Content of the kill switch topic.
 #[derive(Debug, Default)]
-struct Known {
+struct TopicContents {
     switches: BTreeMap<String, KillSwitch>,
     highest: u64,
 }
 
 /// Record to write.
-enum Next {
+enum NextWrite {
     Nothing,
     Switch(KillSwitch, Option<SwitchAction>),
     Tombstone,
@@ -79,29 +79,34 @@ enum Next {
 /// written since, this producer is fenced and its transactions fail. So what it has read and written itself
 /// is the current state.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct KillSwitchWriter {
     publisher: Publisher,
-    known: Known,
+    known: TopicContents,
 }
 
 /// Writes the change, unless there is nothing to write. On success the writer is stored in `kept` for the
 /// next change.
-pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats, wanted: &Wanted) -> Written {
-    let deadline = Instant::now() + WRITE_PATIENCE;
-    if wanted.action == Action::Reinstate {
+pub(super) fn write(
+    kept: &mut Option<KillSwitchWriter>,
+    config: &Config,
+    formats: &Formats,
+    pending: &PendingChange,
+) -> Written {
+    let deadline = Instant::now() + WRITE_TIMEOUT;
+    if pending.action == Action::Reinstate {
         // The known content is no longer in the topic.
         *kept = None;
     }
     loop {
         let (is_kept, opened) = match kept.take() {
-            Some(desk) => (true, Ok(desk)),
-            None => (false, Desk::open(config)),
+            Some(writer) => (true, Ok(writer)),
+            None => (false, KillSwitchWriter::open(config)),
         };
-        let error = match opened.and_then(|desk| desk.write(config, formats, wanted)) {
+        let error = match opened.and_then(|writer| writer.write(config, formats, pending)) {
             // Only a commit proves that no other writer has written since this one was opened.
             Ok((_, _, Committed(false))) if is_kept => continue,
-            Ok((desk, written, _)) => {
-                *kept = Some(desk);
+            Ok((writer, written, _)) => {
+                *kept = Some(writer);
                 return written;
             }
             Err(error) => error,
@@ -111,9 +116,9 @@ pub(super) fn write(kept: &mut Option<Desk>, config: &Config, formats: &Formats,
             return Err(KillError::Kafka(error.to_string()));
         }
         if !matches!(error, PublishError::Fenced(_)) {
-            warn!(flag = wanted.flag, %error, "a kill switch is not written yet");
+            warn!(flag = pending.flag, %error, "a kill switch is not written yet");
         }
-        let pause = rand::rng().random_range(MAX_PAUSE_MS / 10..MAX_PAUSE_MS);
+        let pause = rand::rng().random_range(MAX_BACKOFF_MS / 10..MAX_BACKOFF_MS);
         std::thread::sleep(Duration::from_millis(pause));
     }
 }
@@ -123,7 +128,7 @@ type Written = Result<Option<KillSwitch>, KillError>;
 /// Whether a transaction was committed.
 struct Committed(bool);
 
-impl Desk {
+impl KillSwitchWriter {
     fn open(config: &Config) -> Result<Self, PublishError> {
         let (topics, started) = (&config.topics, Instant::now());
         // The fence comes first: only then no other writer can add what this one has not read.
@@ -139,11 +144,11 @@ impl Desk {
         mut self,
         config: &Config,
         formats: &Formats,
-        wanted: &Wanted,
+        pending: &PendingChange,
     ) -> Result<(Self, Written, Committed), PublishError> {
-        let (started, key) = (Instant::now(), wanted.key());
+        let (started, key) = (Instant::now(), pending.key());
         let before = self.known.switches.get(&key);
-        if let Some(mine) = before.filter(|before| before.change_id == wanted.change_id) {
+        if let Some(mine) = before.filter(|before| before.change_id == pending.change_id) {
             // An earlier attempt was committed, although its confirmation was lost.
             let mine = mine.clone();
             return Ok((self, Ok(Some(mine)), Committed(true)));
@@ -154,11 +159,11 @@ impl Desk {
         // Microseconds, the precision of all recorded times.
         let now = Utc::now().trunc_subsecs(6);
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
-        let version = (self.known.highest.max(wanted.seen_version) + 1).max(now_ms);
-        let (records, next) = match wanted.next(before, version, now) {
-            Next::Nothing => return Ok((self, Ok(None), Committed(false))),
-            Next::Tombstone => (vec![tombstone(config, wanted, version)], None),
-            Next::Switch(next, action) => {
+        let version = (self.known.highest.max(pending.seen_version) + 1).max(now_ms);
+        let (records, next) = match pending.next(before, version, now) {
+            NextWrite::Nothing => return Ok((self, Ok(None), Committed(false))),
+            NextWrite::Tombstone => (vec![tombstone(config, pending, version)], None),
+            NextWrite::Switch(next, action) => {
                 let records = records((config, formats), before, &next, action, now);
                 (records.map_err(|error| PublishError::Other(error.to_string()))?, Some(next))
             }
@@ -174,8 +179,8 @@ impl Desk {
     }
 }
 
-fn read(config: &Config) -> Result<Known, PublishError> {
-    let mut known = Known::default();
+fn read(config: &Config) -> Result<TopicContents, PublishError> {
+    let mut known = TopicContents::default();
     let read = read_topic(config, &config.topics.overrides, "overrides-state", |message| {
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         let Some(body) = message.payload() else {
@@ -196,12 +201,12 @@ fn read(config: &Config) -> Result<Known, PublishError> {
     Ok(known)
 }
 
-impl Wanted {
+impl PendingChange {
     fn key(&self) -> String {
         format!("{}/{}", self.environment, self.flag)
     }
 
-    fn next(&self, before: Option<&KillSwitch>, version: u64, now: DateTime<Utc>) -> Next {
+    fn next(&self, before: Option<&KillSwitch>, version: u64, now: DateTime<Utc>) -> NextWrite {
         let made = |state, expires_at| KillSwitch {
             environment: self.environment.clone(),
             flag_name: self.flag.clone(),
@@ -217,29 +222,29 @@ impl Wanted {
         let lifted = || made(SwitchState::Lifted, None);
         match (self.action, before) {
             (Action::Kill { expires_at }, _) => {
-                Next::Switch(made(SwitchState::Killed, expires_at), Some(SwitchAction::Killed))
+                NextWrite::Switch(made(SwitchState::Killed, expires_at), Some(SwitchAction::Killed))
             }
             (Action::Restore, Some(before)) if before.is_on(now) => {
-                Next::Switch(lifted(), Some(SwitchAction::Restored))
+                NextWrite::Switch(lifted(), Some(SwitchAction::Restored))
             }
             (Action::Expire, Some(before)) if is_expired(before, now) => {
                 let reason = "its time is up".to_owned();
-                let lifted = KillSwitch { actor: KEEPER.to_owned(), reason, ..lifted() };
-                Next::Switch(lifted, Some(SwitchAction::Expired))
+                let lifted = KillSwitch { actor: EXPIRY_ACTOR.to_owned(), reason, ..lifted() };
+                NextWrite::Switch(lifted, Some(SwitchAction::Expired))
             }
             (Action::Renew, Some(before)) if is_overtaken(before, self.definition_version) => {
                 let definition_version = self.definition_version;
-                Next::Switch(KillSwitch { version, definition_version, ..before.clone() }, None)
+                NextWrite::Switch(KillSwitch { version, definition_version, ..before.clone() }, None)
             }
             (Action::Forget, Some(before)) if is_forgettable(before, self.definition_version, now) => {
-                Next::Tombstone
+                NextWrite::Tombstone
             }
             (Action::Reinstate, None) => match self.lost.clone() {
                 // A new version is required, because answers of instances without the switch are outdated.
-                Some(lost) => Next::Switch(KillSwitch { version, ..lost }, None),
-                None => Next::Nothing,
+                Some(lost) => NextWrite::Switch(KillSwitch { version, ..lost }, None),
+                None => NextWrite::Nothing,
             },
-            _ => Next::Nothing,
+            _ => NextWrite::Nothing,
         }
     }
 }
@@ -263,9 +268,9 @@ pub(super) fn is_forgettable(switch: &KillSwitch, definition: Option<u64>, now: 
     switch.state == SwitchState::Lifted && definition.map_or(is_old, |version| version > switch.version)
 }
 
-fn tombstone<'c>(config: &'c Config, wanted: &Wanted, version: u64) -> Record<'c> {
-    let tombstone = Some(Tombstone { version, actor: wanted.actor.clone() });
-    Record { topic: &config.topics.overrides, key: wanted.key(), body: None, tombstone }
+fn tombstone<'c>(config: &'c Config, pending: &PendingChange, version: u64) -> Record<'c> {
+    let tombstone = Some(Tombstone { version, actor: pending.actor.clone() });
+    Record { topic: &config.topics.overrides, key: pending.key(), body: None, tombstone }
 }
 
 /// The records of a change: the switch, the event for the change log, and the invalidation.
@@ -317,5 +322,5 @@ fn records<'c>(
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "writer_tests.rs"]
 mod tests;

@@ -15,17 +15,17 @@ use crate::flag::FlagChange;
 use crate::message::source_status::is_status;
 use crate::metrics::{Metrics, OutcomeLabels};
 
+use super::definition_table::{ApplyOutcome, DefinitionTable};
 use super::disk::Disk;
-use super::ledger::{Ledger, Verdict};
 use super::record::{Key, Record};
-use super::saver::Saver;
+use super::snapshot_writer::SnapshotWriter;
 use super::sources::{Expected, Sources};
-use super::standing::{MAX_REFUSED_SHOWN, Origin};
+use super::status::{LoadedFrom, MAX_REFUSED_SHOWN};
 use super::{Missing, Store};
 
 /// Delay before many flags that a reading did not contain are removed, in case the topic is just being
 /// refilled.
-pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const MISSING_CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of flags that may be removed without the delay; the same rule as for responses of Unleash.
 const FEW_FLAGS: usize = 10;
 /// Time without contact to the broker after which the flags in force may be outdated.
@@ -35,17 +35,17 @@ const CONTACT_MAX: Duration = Duration::from_secs(5);
 /// anything else that the topic lacks was lost.
 const LOSS_WINDOW: Duration = Duration::from_secs(12 * 60 * 60);
 /// Time that the leader has for its first report on a source of flags.
-const UNREPORTED_PATIENCE: Duration = Duration::from_secs(30);
+const UNREPORTED_SOURCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Part of the reader that is independent of Kafka.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct StoreUpdater {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
-    ledger: Ledger,
+    table: DefinitionTable,
     sources: Sources,
     /// Writer of snapshots; `None` if nothing is saved on disk.
-    saver: Option<Saver>,
+    snapshot_writer: Option<SnapshotWriter>,
     topic: String,
     /// The latest change of each key that is not in force yet.
     pending: AHashMap<Box<str>, FlagChange>,
@@ -76,7 +76,7 @@ pub(super) struct Keeper {
     is_lacking: bool,
 }
 
-impl Keeper {
+impl StoreUpdater {
     pub(super) fn new(
         store: Arc<Store>,
         metrics: Arc<Metrics>,
@@ -85,10 +85,12 @@ impl Keeper {
         expected: Expected,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            saver: disk.map(|disk| Saver::start(disk, Arc::clone(&metrics))).transpose()?,
+            snapshot_writer: disk
+                .map(|disk| SnapshotWriter::start(disk, Arc::clone(&metrics)))
+                .transpose()?,
             store,
             metrics,
-            ledger: Ledger::default(),
+            table: DefinitionTable::default(),
             sources: Sources::new(expected),
             topic: topic.to_owned(),
             pending: AHashMap::default(),
@@ -110,18 +112,18 @@ impl Keeper {
 
     /// Begins a reading of the topics from their beginning.
     pub(super) fn begin_reading(&mut self) {
-        let age = self.store.standing().age(Utc::now());
+        let age = self.store.status().age(Utc::now());
         self.follows = self.read_at.is_some() && age.is_some_and(|age| age < LOSS_WINDOW);
         self.is_cut = false;
-        self.ledger.begin_reading();
-        self.ledger.begin_reading_switches();
+        self.table.begin_reading();
+        self.table.begin_reading_switches();
         (self.live, self.has_switches, self.at_end) = (false, false, false);
         self.records = 0;
         self.sweep_at = None;
     }
 
     /// Processes one record of the definitions topic. Its change is in force after the next
-    /// [`Keeper::flush`].
+    /// [`StoreUpdater::flush`].
     pub(super) fn take(&mut self, record: &Record<'_>, offset: i64, timestamp_ms: Option<i64>) {
         self.records += 1;
         self.offset = offset + 1;
@@ -129,8 +131,8 @@ impl Keeper {
         if is_status(record.key) {
             return self.take_status(record, offset);
         }
-        let outcome = match self.ledger.take(record) {
-            Verdict::Changed(change) => {
+        let outcome = match self.table.take(record) {
+            ApplyOutcome::Changed(change) => {
                 if let Ok(key) = Key::parse(record.key) {
                     self.log_problems(key.text, &change, offset);
                     self.pending.insert(key.text.into(), change);
@@ -141,9 +143,9 @@ impl Keeper {
                 }
                 "applied"
             }
-            Verdict::Same => "same",
-            Verdict::Stale => "stale",
-            Verdict::Refused(key, refusal) => {
+            ApplyOutcome::Same => "same",
+            ApplyOutcome::Stale => "stale",
+            ApplyOutcome::Refused(key, refusal) => {
                 let topic = &self.topic;
                 warn!(topic, offset, key, %refusal, "definition refused, the last good one stays in force");
                 "refused"
@@ -165,19 +167,19 @@ impl Keeper {
     }
 
     /// Processes one record of the kill switch topic. Its change is in force after the next
-    /// [`Keeper::flush`].
+    /// [`StoreUpdater::flush`].
     pub(super) fn take_switch(&mut self, record: &Record<'_>, offset: i64) {
         self.touched = true;
-        let outcome = match self.ledger.take_switch(record) {
-            Verdict::Changed(change) => {
+        let outcome = match self.table.take_switch(record) {
+            ApplyOutcome::Changed(change) => {
                 if let Ok(key) = Key::parse(record.key) {
                     self.pending.insert(key.text.into(), change);
                 }
                 "applied"
             }
-            Verdict::Same => "same",
-            Verdict::Stale => "stale",
-            Verdict::Refused(key, refusal) => {
+            ApplyOutcome::Same => "same",
+            ApplyOutcome::Stale => "stale",
+            ApplyOutcome::Refused(key, refusal) => {
                 warn!(offset, key, %refusal, "the record of a kill switch is refused, the last good one stays");
                 "refused"
             }
@@ -201,7 +203,7 @@ impl Keeper {
     /// switch.
     pub(super) fn switches_read(&mut self, had_records: bool) {
         if had_records && !self.follows && !self.is_cut {
-            for (key, change) in self.ledger.sweep_switches() {
+            for (key, change) in self.table.sweep_switches() {
                 info!(%key, "a kill switch that is no longer in its topic is forgotten");
                 self.pending.insert(key, change);
                 (self.touched, self.unsaved) = (true, true);
@@ -219,7 +221,7 @@ impl Keeper {
             return;
         }
         // Switches come first: when a version is announced, everything that belongs to it must be visible.
-        self.store.switches.store(self.ledger.switches());
+        self.store.switches.store(self.table.switches());
         if !self.pending.is_empty() {
             self.store.apply(self.pending.drain().map(|(_, change)| change));
         }
@@ -240,30 +242,30 @@ impl Keeper {
             return;
         }
         self.live = true;
-        let unseen = self.ledger.unseen();
+        let unseen = self.table.unseen();
         if unseen > 0 && (self.follows || self.is_cut) {
             let topic = &self.topic;
             warn!(topic, unseen, "the topic has lost records: flags in force that it does not show are kept");
-        } else if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.ledger.len()) {
+        } else if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.table.len()) {
             self.sweep();
         } else if unseen > 0 {
             let topic = &self.topic;
             warn!(topic, unseen, "the topic lacks most of the flags in force: they are kept");
-            self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
+            self.sweep_at = Some(Instant::now() + MISSING_CHECK_TIMEOUT);
         }
         self.read_at = self.read_at.or_else(|| Some(Instant::now()));
         self.touched = true;
         self.flush();
-        let (flags, version) = (self.ledger.len(), self.store.version());
+        let (flags, version) = (self.table.len(), self.store.version());
         info!(flags, version, records = self.records, "definitions read");
         let filled = self.records > 0 || unseen == 0;
-        self.store.set_standing(|standing| {
+        self.store.set_status(|status| {
             if filled {
-                standing.origin = Origin::Kafka;
-                standing.as_of = Some(Utc::now());
-                standing.trouble = None;
+                status.loaded_from = LoadedFrom::Kafka;
+                status.as_of = Some(Utc::now());
+                status.follow_error = None;
             } else {
-                standing.trouble = Some("the topic is empty: the last good flags are in force".to_owned());
+                status.follow_error = Some("the topic is empty: the last good flags are in force".to_owned());
             }
         });
     }
@@ -273,19 +275,19 @@ impl Keeper {
         if !self.live {
             return;
         }
-        let standing = self.store.standing();
+        let status = self.store.status();
         let age = (Utc::now() - at).to_std().unwrap_or_default();
-        if age > CONTACT_MAX && standing.trouble.is_none() {
+        if age > CONTACT_MAX && status.follow_error.is_none() {
             warn!(last_heard = %at, "the broker is silent: the flags in force may be old");
-            let trouble = Some(format!("no answer from the broker since {at}"));
-            self.store.set_standing(|standing| standing.trouble = trouble);
+            let follow_error = Some(format!("no answer from the broker since {at}"));
+            self.store.set_status(|status| status.follow_error = follow_error);
         }
-        let kept_without_topic = self.records == 0 && !self.ledger.is_empty();
-        if standing.as_of.is_none_or(|as_of| as_of < at) && !kept_without_topic {
+        let kept_without_topic = self.records == 0 && !self.table.is_empty();
+        if status.as_of.is_none_or(|as_of| as_of < at) && !kept_without_topic {
             self.metrics.store.as_of.set(at);
-            self.store.set_standing(|standing| {
-                standing.as_of = Some(at);
-                standing.trouble = None;
+            self.store.set_status(|status| {
+                status.as_of = Some(at);
+                status.follow_error = None;
             });
         }
     }
@@ -293,25 +295,25 @@ impl Keeper {
     /// Marks the store as ready once nothing is left to wait for. It then stays ready, because flags in force
     /// are never lost.
     fn note_ready(&mut self) {
-        if self.store.standing().ready {
+        if self.store.status().ready {
             return;
         }
         let waiting_for = self.waiting_for();
-        if waiting_for.is_empty() || waiting_for != self.store.standing().waiting_for {
+        if waiting_for.is_empty() || waiting_for != self.store.status().waiting_for {
             if !waiting_for.is_empty() {
                 info!(waits_for = waiting_for.join("; "), "not ready: flags that exist may be unknown here");
             }
-            self.store.set_standing(|standing| {
-                standing.ready = waiting_for.is_empty();
-                standing.waiting_for = waiting_for;
+            self.store.set_status(|status| {
+                status.ready = waiting_for.is_empty();
+                status.waiting_for = waiting_for;
             });
         }
     }
 
     /// Sources that the store waits for before its flags are complete, each with a description.
     fn waiting_for(&self) -> Vec<String> {
-        let has_flags_of = |environment: Option<&str>| self.ledger.has_flags_of(environment);
-        let is_late = self.read_at.is_some_and(|at| at.elapsed() >= UNREPORTED_PATIENCE);
+        let has_flags_of = |environment: Option<&str>| self.table.has_flags_of(environment);
+        let is_late = self.read_at.is_some_and(|at| at.elapsed() >= UNREPORTED_SOURCE_TIMEOUT);
         self.sources.waiting_for(has_flags_of, self.records == 0, is_late)
     }
 
@@ -322,8 +324,8 @@ impl Keeper {
             return;
         }
         let missing = Missing {
-            definitions: self.ledger.unseen_values(),
-            switches: self.ledger.unseen_switches(),
+            definitions: self.table.unseen_values(),
+            switches: self.table.unseen_switches(),
             sources: self.sources.known(),
         };
         let count = missing.len();
@@ -337,15 +339,15 @@ impl Keeper {
             *before = Arc::new(missing);
             is_news
         });
-        self.store.set_standing(|standing| standing.missing = count);
+        self.store.set_status(|status| status.missing = count);
     }
 
     /// Reports a problem that prevents reading the topic. `lasting`: it is not expected to end soon.
-    pub(super) fn trouble(&mut self, trouble: String, lasting: bool) {
+    pub(super) fn follow_error(&mut self, follow_error: String, lasting: bool) {
         if lasting {
-            self.trust_disk(&trouble);
+            self.trust_disk(&follow_error);
         }
-        self.store.set_standing(|standing| standing.trouble = Some(trouble));
+        self.store.set_status(|status| status.follow_error = Some(follow_error));
     }
 
     /// Performs periodic work.
@@ -357,7 +359,7 @@ impl Keeper {
         if self.sweep_at.is_some_and(|at| at <= Instant::now()) {
             if self.records == 0 {
                 // The topic is still empty, which never removes a flag.
-                self.sweep_at = Some(Instant::now() + SWEEP_PATIENCE);
+                self.sweep_at = Some(Instant::now() + MISSING_CHECK_TIMEOUT);
             } else {
                 self.sweep();
                 self.flush();
@@ -368,7 +370,7 @@ impl Keeper {
 
     fn sweep(&mut self) {
         self.sweep_at = None;
-        let swept = self.ledger.sweep();
+        let swept = self.table.sweep();
         if swept.is_empty() {
             return;
         }
@@ -401,19 +403,19 @@ impl Keeper {
     }
 
     fn note_sums(&self) {
-        let refused = self.ledger.refused();
+        let refused = self.table.refused();
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
         let shown = shown.map(|(key, refused)| (key.to_string(), refused.message.clone())).collect();
         self.metrics.store.note(&self.store.load(), refused.len());
-        let (switches, now) = (self.ledger.switches(), Utc::now());
+        let (switches, now) = (self.table.switches(), Utc::now());
         let killed = switches.values().filter(|switch| switch.is_on(now)).count();
         self.metrics.store.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
         self.store.sources.store(self.sources.known());
-        self.store.set_standing(|standing| {
-            standing.offset = self.offset;
-            standing.flags = self.ledger.len();
-            standing.refused_total = refused.len();
-            standing.refused = shown;
+        self.store.set_status(|status| {
+            status.offset = self.offset;
+            status.flags = self.table.len();
+            status.refused_total = refused.len();
+            status.refused = shown;
         });
     }
 

@@ -1,0 +1,86 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+
+fn pending(action: Action, definition_version: Option<u64>) -> PendingChange {
+    PendingChange {
+        environment: "dev".to_owned(),
+        flag: "a".to_owned(),
+        action,
+        actor: "ann".to_owned(),
+        reason: "it burns".to_owned(),
+        change_id: Uuid::now_v7(),
+        definition_version,
+        seen_version: 0,
+        lost: None,
+    }
+}
+
+fn written(pending: &PendingChange, before: Option<&KillSwitch>, now: DateTime<Utc>) -> Option<KillSwitch> {
+    match pending.next(before, before.map_or(10, |before| before.version + 1), now) {
+        NextWrite::Switch(switch, _) => Some(switch),
+        NextWrite::Nothing | NextWrite::Tombstone => None,
+    }
+}
+
+#[test]
+fn a_switch_is_lifted_once_and_expires_once() {
+    let now = Utc::now();
+    let expires_at = Some(now + TimeDelta::seconds(5));
+    let killed = written(&pending(Action::Kill { expires_at }, Some(3)), None, now).unwrap();
+    assert!(killed.is_on(now) && !killed.is_on(now + TimeDelta::seconds(5)));
+    assert!(written(&pending(Action::Expire, Some(3)), Some(&killed), now).is_none());
+    let later = now + TimeDelta::seconds(5);
+    // A switch that has expired cannot be restored, and its expiry is recorded only once.
+    assert!(written(&pending(Action::Restore, Some(3)), Some(&killed), later).is_none());
+    let expired = written(&pending(Action::Expire, Some(3)), Some(&killed), later).unwrap();
+    assert_eq!((expired.state, expired.actor.as_str()), (SwitchState::Lifted, EXPIRY_ACTOR));
+    assert!(written(&pending(Action::Expire, Some(3)), Some(&expired), later).is_none());
+    let restored = written(&pending(Action::Restore, Some(3)), Some(&killed), now).unwrap();
+    assert_eq!((restored.state, restored.version), (SwitchState::Lifted, 11));
+    assert!(written(&pending(Action::Restore, Some(3)), Some(&restored), now).is_none());
+    assert!(written(&pending(Action::Restore, Some(3)), None, now).is_none());
+}
+
+#[test]
+fn a_definition_of_a_lower_version_that_the_writer_did_not_know_renews_the_switch() {
+    let now = Utc::now();
+    let killed = written(&pending(Action::Kill { expires_at: None }, Some(3)), None, now).unwrap();
+    for (definition, renewed) in
+        [(None, false), (Some(3), false), (Some(9), true), (Some(10), true), (Some(11), false)]
+    {
+        let switch = written(&pending(Action::Renew, definition), Some(&killed), now);
+        assert_eq!(switch.is_some(), renewed, "{definition:?}");
+        if let Some(switch) = switch {
+            assert!(switch.is_on(now) && switch.version > killed.version);
+            assert_eq!((switch.change_id, switch.definition_version), (killed.change_id, definition));
+        }
+    }
+}
+
+#[test]
+fn a_lifted_switch_is_forgotten_when_its_version_no_longer_matters() {
+    let now = Utc::now();
+    let killed = written(&pending(Action::Kill { expires_at: None }, Some(3)), None, now).unwrap();
+    let lifted = written(&pending(Action::Restore, Some(3)), Some(&killed), now).unwrap();
+    let forgotten = |switch: &KillSwitch, definition, now| {
+        matches!(pending(Action::Forget, definition).next(Some(switch), 99, now), NextWrite::Tombstone)
+    };
+    assert!(!forgotten(&lifted, Some(3), now) && !forgotten(&lifted, None, now));
+    assert!(forgotten(&lifted, Some(12), now) && forgotten(&lifted, None, now + TimeDelta::days(2)));
+    assert!(!forgotten(&killed, Some(12), now + TimeDelta::days(2)));
+}
+
+#[test]
+fn a_switch_that_its_topic_has_lost_is_reinstated_with_a_new_version_and_only_once() {
+    let now = Utc::now();
+    let killed = written(&pending(Action::Kill { expires_at: None }, Some(3)), None, now).unwrap();
+    let reinstate = PendingChange { lost: Some(killed.clone()), ..pending(Action::Reinstate, Some(3)) };
+    let NextWrite::Switch(again, action) = reinstate.next(None, 20, now) else {
+        panic!("nothing is written")
+    };
+    assert_eq!((again.version, action), (20, None));
+    assert_eq!(KillSwitch { version: killed.version, ..again.clone() }, killed);
+    assert!(written(&reinstate, Some(&again), now).is_none());
+    assert!(written(&pending(Action::Reinstate, Some(3)), None, now).is_none(), "nothing was lost");
+}
