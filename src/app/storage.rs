@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::access::Register;
-use crate::audit::{self, Lanes, Sink};
+use crate::audit::{self, Pipelines, Sink};
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
@@ -80,7 +80,7 @@ impl App {
 
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
         let Parts { config, formats, metrics, .. } = self.parts.clone();
-        let lanes = Lanes::new(&self.health, &config, &metrics);
+        let pipelines = Pipelines::new(&self.health, &config, &metrics);
         // In the base stage, because it takes no requests in and continues from its last position after a restart.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
             if !until_migrated(&mut migrated, &shutdown).await
@@ -91,7 +91,7 @@ impl App {
             let counting = recount::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
             let counting = tokio::spawn(counting);
             let parts =
-                audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), lanes };
+                audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };
             run_threads(Sink::start(&parts).context("sink")?, shutdown).await?;
             counting.await.context("experiments")
         });

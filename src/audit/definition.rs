@@ -9,7 +9,7 @@ use crate::message::definition::Definition;
 use crate::store::record::{self, Key};
 
 use super::evaluation::Unreadable;
-use super::storable;
+use super::sanitize;
 
 /// One version of a flag: a definition that came into force, or the flag's deletion.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,9 +83,9 @@ impl Defined {
             return Err(Unreadable("definition: not a feature: expected an object".to_owned()));
         }
         let mut definition_text = Cow::Borrowed(text);
-        storable::json(&mut definition_text);
+        sanitize::json(&mut definition_text);
         let mut description = lenient_text(&feature["description"]).map(Cow::Owned);
-        description.as_mut().map(storable::text);
+        description.as_mut().map(sanitize::text);
         let plain = |text: &Value| lenient_text(text).map(|text| text.replace('\0', ""));
         let strategies = list(&feature["strategies"]);
         Ok(Self {

@@ -36,7 +36,7 @@ pub enum Erasure {
 
 /// Request to erase one user.
 #[derive(Debug, Clone, Copy)]
-pub struct Order<'a> {
+pub struct ErasureRequest<'a> {
     /// Spellings of the user's id in the database.
     pub users: &'a [String],
     pub how: Erasure,
@@ -46,7 +46,7 @@ pub struct Order<'a> {
 
 /// Result of an erasure.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ErasureReport {
     /// Id of the erasure in the change log. Nothing in it refers to the user.
     pub erasure_id: String,
     /// Number of erased evaluations, exposures and conversions.
@@ -61,8 +61,12 @@ pub struct Report {
 }
 
 /// Erases a user and adds an entry to the change log.
-pub async fn user(database: &Database, hasher: &Hasher, order: &Order<'_>) -> Result<Report, DatabaseError> {
-    let mut report = Report { erasure_id: Uuid::now_v7().to_string(), ..Report::default() };
+pub async fn user(
+    database: &Database,
+    hasher: &Hasher,
+    order: &ErasureRequest<'_>,
+) -> Result<ErasureReport, DatabaseError> {
+    let mut report = ErasureReport { erasure_id: Uuid::now_v7().to_string(), ..ErasureReport::default() };
     for user in order.users {
         report.rows += rows::erase(database, hasher, user, order.how, &report.erasure_id).await?;
         let of_history = history::erase(database, user, &report.erasure_id).await?;
@@ -77,7 +81,11 @@ pub async fn user(database: &Database, hasher: &Hasher, order: &Order<'_>) -> Re
 }
 
 /// Adds an entry to the change log with the time, author and extent of the erasure, but not the user.
-async fn record(database: &Database, order: &Order<'_>, report: &Report) -> Result<(), DatabaseError> {
+async fn record(
+    database: &Database,
+    order: &ErasureRequest<'_>,
+    report: &ErasureReport,
+) -> Result<(), DatabaseError> {
     let action = match order.how {
         Erasure::Remove => "removed",
         Erasure::Anonymise => "anonymised",

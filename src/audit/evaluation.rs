@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::message::json::{Kind, Scanner, Span};
 
-use super::storable;
+use super::sanitize;
 use super::switch::SwitchChange;
 
 use self::fields::{boolean, missing, number, present, short, source, text};
@@ -230,17 +230,17 @@ impl<'a> Members<'a> {
             amended: false,
             audit_block: None,
         };
-        row.make_storable();
+        row.sanitize();
         Ok(row)
     }
 }
 
 impl Evaluation<'_> {
     /// Replaces values that a database cannot hold, and sets `amended` if there were any.
-    fn make_storable(&mut self) {
+    fn sanitize(&mut self) {
         let names = [&mut self.flag_name, &mut self.environment];
         let mut amended = names.into_iter().fold(false, |amended, name| {
-            storable::clip(name, MAX_NAME_BYTES) | storable::text(name) | amended
+            sanitize::clip(name, MAX_NAME_BYTES) | sanitize::text(name) | amended
         });
         let texts = [
             &mut self.request_id,
@@ -256,11 +256,11 @@ impl Evaluation<'_> {
             Source::Unknown => None,
         };
         for text in texts.into_iter().flatten().chain(source).chain([&mut self.reason]) {
-            amended |= storable::text(text);
+            amended |= sanitize::text(text);
         }
         let values = [&mut self.evaluated_value, &mut self.default_value];
         for json in values.into_iter().flatten().chain([&mut self.context]) {
-            amended |= storable::json(json);
+            amended |= sanitize::json(json);
         }
         self.amended = amended;
     }

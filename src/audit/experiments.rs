@@ -9,9 +9,9 @@ use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
 
 use super::batch::{Batch, Content, Entry, Refusal};
+use super::decode::INVALID_CONVERSION;
 use super::evaluation::{Evaluation, Event};
-use super::rows::WriteError;
-use super::take::INVALID_CONVERSION;
+use super::store::WriteError;
 
 /// Writes the exposures and conversions of a batch's accepted entries at the end of its transaction. Returns the
 /// exposures, which the caller marks as known after the commit.

@@ -13,7 +13,7 @@ const MAX_NOTICES_COUNT: usize = 16;
 
 /// Reports the state of a pipeline together with its notices. A working pipeline with notices is `degraded`.
 #[derive(Debug)]
-pub struct LaneHealth {
+pub struct PipelineHealth {
     reporter: Reporter,
     inner: Mutex<Inner>,
 }
@@ -35,7 +35,7 @@ struct Notice {
     until: Option<Instant>,
 }
 
-impl LaneHealth {
+impl PipelineHealth {
     pub fn new(reporter: Reporter) -> Self {
         let inner = Inner { state: State::Starting, detail: None, notices: VecDeque::new() };
         Self { reporter, inner: Mutex::new(inner) }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_lane_that_works_is_degraded_while_it_has_notices() {
         let registry = Registry::new("i");
-        let health = LaneHealth::new(registry.reporter("sink", false));
+        let health = PipelineHealth::new(registry.reporter("sink", false));
         let report = || registry.overview().parts["sink"].report.clone();
         assert_eq!(report().state, State::Starting);
         health.up();
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn notices_are_bounded_and_the_same_subject_is_reported_once() {
         let registry = Registry::new("i");
-        let health = LaneHealth::new(registry.reporter("sink", false));
+        let health = PipelineHealth::new(registry.reporter("sink", false));
         for partition in 0..100 {
             health.notice(format!("events/{partition}"), format!("first {partition}"));
             health.notice(format!("events/{partition}"), format!("second {partition}"));

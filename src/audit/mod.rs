@@ -21,22 +21,22 @@
 pub mod batch;
 pub mod chain;
 pub mod checkpoint;
+pub mod dead_letters;
+mod decode;
 pub mod definition;
 pub mod erase;
 pub mod evaluation;
 mod experiments;
 mod health;
-pub mod letters;
 pub mod position;
 pub mod postgres;
 pub mod reader;
 pub mod retention;
-pub mod rows;
+mod sanitize;
 pub mod sqlite;
-mod storable;
+pub mod store;
 pub mod streams;
 pub mod switch;
-mod take;
 pub mod usage;
 pub mod verify;
 pub mod writer;
@@ -62,13 +62,13 @@ use crate::shutdown::{Shutdown, Threads, pause};
 
 use self::chain::Hasher;
 use self::checkpoint::Checkpoints;
-use self::health::LaneHealth;
-use self::letters::Letters;
-use self::postgres::PostgresRows;
-use self::reader::{Reader, ReaderError, Take};
-use self::rows::Rows;
-use self::sqlite::SqliteRows;
-use self::take::{Conversions, Definitions, Evaluations};
+use self::dead_letters::DeadLetters;
+use self::decode::{Conversions, Definitions, Evaluations};
+use self::health::PipelineHealth;
+use self::postgres::PostgresStore;
+use self::reader::{Decode, Reader, ReaderError};
+use self::sqlite::SqliteStore;
+use self::store::AuditStore;
 use self::writer::Writer;
 
 /// Environment label in metrics for every environment that this deployment does not serve, as in the evaluator's
@@ -87,39 +87,39 @@ pub struct Parts {
     pub database: Database,
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
-    pub lanes: Lanes,
+    pub pipelines: Pipelines,
 }
 
 /// Health and progress reporters of the three pipelines.
 #[derive(Debug, Clone)]
-pub struct Lanes {
-    pub evaluations: LaneReports,
-    pub definitions: LaneReports,
-    pub conversions: LaneReports,
+pub struct Pipelines {
+    pub evaluations: PipelineReports,
+    pub definitions: PipelineReports,
+    pub conversions: PipelineReports,
 }
 
 /// Health and progress reporters of one pipeline.
 #[derive(Debug, Clone)]
-pub struct LaneReports {
+pub struct PipelineReports {
     pub health: Reporter,
     pub progress: Progress,
 }
 
-impl Lanes {
+impl Pipelines {
     /// Registers a health component and a progress report for each pipeline.
     pub fn new(registry: &Registry, config: &Config, metrics: &Metrics) -> Self {
-        let lane = |name, topic: &str, is_main| {
+        let pipeline = |name, topic: &str, is_main| {
             let progress = Progress::new(topic, &config.health, metrics.audit.partition_gauges(is_main));
             let shown = progress.clone();
-            let health =
-                registry.reporter_with(name, false, move |report| shown.add_to(report, Instant::now()));
+            let health = registry
+                .reporter_with(name, false, move |completion| shown.add_to(completion, Instant::now()));
             health.starting("waits for the database and kafka");
-            LaneReports { health, progress }
+            PipelineReports { health, progress }
         };
         Self {
-            evaluations: lane("sink", &config.topics.events, true),
-            definitions: lane("sink-definitions", &config.topics.definitions, false),
-            conversions: lane("sink-conversions", &config.topics.conversions, false),
+            evaluations: pipeline("sink", &config.topics.events, true),
+            definitions: pipeline("sink-definitions", &config.topics.definitions, false),
+            conversions: pipeline("sink-conversions", &config.topics.conversions, false),
         }
     }
 }
@@ -127,21 +127,21 @@ impl Lanes {
 /// The running sink.
 #[derive(Debug)]
 pub struct Sink {
-    lanes: Vec<JoinHandle<()>>,
+    pipelines: Vec<JoinHandle<()>>,
 }
 
 impl Sink {
     /// Starts one thread per pipeline; the threads run until the shutdown token is cancelled. Must be called within a
     /// Tokio runtime, which then runs the database writes.
     pub fn start(parts: &Parts) -> io::Result<Self> {
-        let lanes = match &parts.database {
+        let pipelines = match &parts.database {
             Database::Postgres(database) => {
                 let (database, hasher) = (database.clone(), hasher(&parts.config));
-                start_lanes(parts, move || PostgresRows::new(database.clone(), hasher.clone()))?
+                start_lanes(parts, move || PostgresStore::new(database.clone(), hasher.clone()))?
             }
             Database::Sqlite(database) => {
                 let database = database.clone();
-                start_lanes(parts, move || SqliteRows::new(database.clone()))?
+                start_lanes(parts, move || SqliteStore::new(database.clone()))?
             }
         };
         if let Database::Postgres(database) = &parts.database {
@@ -149,25 +149,25 @@ impl Sink {
             let checkpoints = Checkpoints::new(Arc::clone(&parts.config), database.clone(), hasher);
             Handle::current().spawn(checkpoints.run(parts.shutdown.clone()));
         }
-        Ok(Self { lanes })
+        Ok(Self { pipelines })
     }
 }
 
 impl Threads for Sink {
     fn has_failed(&self) -> bool {
-        self.lanes.iter().any(JoinHandle::is_finished)
+        self.pipelines.iter().any(JoinHandle::is_finished)
     }
 
     fn join(self) -> bool {
-        let ended: Vec<_> = self.lanes.into_iter().map(JoinHandle::join).collect();
+        let ended: Vec<_> = self.pipelines.into_iter().map(JoinHandle::join).collect();
         ended.iter().all(Result::is_ok)
     }
 }
 
 /// Pipeline of one topic into the database.
-struct Lane<M> {
+struct SinkPipeline<M> {
     parts: Parts,
-    health: Arc<LaneHealth>,
+    health: Arc<PipelineHealth>,
     progress: Progress,
     topic: String,
     /// Part of the names of the consumer group and its members.
@@ -178,15 +178,15 @@ struct Lane<M> {
     is_main: bool,
 }
 
-fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
+fn start_lanes<R: AuditStore, M: Fn() -> R + Clone + Send + 'static>(
     parts: &Parts,
     rows: M,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let topics = &parts.config.topics;
-    let lane = |topic: &str, role, what, reports: &LaneReports, is_main| Lane {
+    let pipeline = |topic: &str, role, what, completions: &PipelineReports, is_main| SinkPipeline {
         parts: parts.clone(),
-        health: Arc::new(LaneHealth::new(reports.health.clone())),
-        progress: reports.progress.clone(),
+        health: Arc::new(PipelineHealth::new(completions.health.clone())),
+        progress: completions.progress.clone(),
         topic: topic.to_owned(),
         role,
         what,
@@ -194,11 +194,11 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
         runtime: Handle::current(),
         is_main,
     };
-    let evaluations = lane(&topics.events, "sink", "evaluations", &parts.lanes.evaluations, true);
-    let reports = &parts.lanes.definitions;
-    let definitions = lane(&topics.definitions, "sink-definitions", "definitions", reports, false);
-    let reports = &parts.lanes.conversions;
-    let conversions = lane(&topics.conversions, "sink-conversions", "conversions", reports, false);
+    let evaluations = pipeline(&topics.events, "sink", "evaluations", &parts.pipelines.evaluations, true);
+    let completions = &parts.pipelines.definitions;
+    let definitions = pipeline(&topics.definitions, "sink-definitions", "definitions", completions, false);
+    let completions = &parts.pipelines.conversions;
+    let conversions = pipeline(&topics.conversions, "sink-conversions", "conversions", completions, false);
     let (config, formats) = (Arc::clone(&parts.config), Arc::clone(&parts.formats));
     let hasher = hasher(&config);
     let take = {
@@ -215,10 +215,10 @@ fn start_lanes<R: Rows, M: Fn() -> R + Clone + Send + 'static>(
     ])
 }
 
-impl<R: Rows, M: Fn() -> R> Lane<M> {
+impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
     /// Runs sessions until shutdown. An error ends the session; after a backoff the next one starts from the database's
     /// positions.
-    fn run<T: Take>(self, take: impl Fn() -> T) {
+    fn run<T: Decode>(self, take: impl Fn() -> T) {
         let mut backoff = MIN_BACKOFF;
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
@@ -233,13 +233,13 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
         }
     }
 
-    fn session<T: Take>(&self, take: T) -> Result<(), ReaderError> {
+    fn session<T: Decode>(&self, take: T) -> Result<(), ReaderError> {
         let Parts { config, metrics, shutdown, .. } = &self.parts;
-        let (orders, ordered) = mpsc::channel(1);
-        let (report, reports) = std::sync::mpsc::channel();
+        let (commands, ordered) = mpsc::channel(1);
+        let (completion, completions) = std::sync::mpsc::channel();
         let writer = Writer {
             rows: (self.rows)(),
-            letters: Letters::new(Arc::clone(config)),
+            pending_dead_letters: DeadLetters::new(Arc::clone(config)),
             metrics: Arc::clone(metrics),
             health: Arc::clone(&self.health),
             progress: self.progress.clone(),
@@ -248,7 +248,7 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
             retention_days: self.is_main.then_some(config.audit.retention_days),
             paused: None,
         };
-        let writer = self.runtime.spawn(writer.run(ordered, report));
+        let writer = self.runtime.spawn(writer.run(ordered, completion));
         let consumer = consumer(config, self.role, &self.topic);
         let ended = consumer.map_err(ReaderError::from).and_then(|consumer| {
             let mut reader = Reader {
@@ -256,8 +256,8 @@ impl<R: Rows, M: Fn() -> R> Lane<M> {
                 topic: self.topic.clone(),
                 take,
                 limits: config.audit.clone(),
-                orders,
-                reports,
+                commands,
+                completions,
                 metrics: Arc::clone(metrics),
                 health: Arc::clone(&self.health),
                 progress: self.progress.clone(),

@@ -17,7 +17,7 @@
 mod chain;
 pub mod copy;
 mod flags;
-mod house;
+mod maintenance;
 mod streams;
 mod usage;
 
@@ -32,16 +32,16 @@ use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
 use super::chain::{Hasher, Head};
+use super::dead_letters::DeadLetters;
 use super::evaluation::Evaluation;
 use super::experiments;
-use super::letters::Letters;
 use super::position::{Log, Position, Sources};
 use super::retention::Kept;
-use super::rows::{Rows, WriteError, Written, send_letters};
+use super::store::{AuditStore, WriteError, Written, send_dead_letters};
 
 use self::flags::{count, define, log_switch};
 
-pub use house::AHEAD_DAYS;
+pub use maintenance::AHEAD_DAYS;
 
 /// Timeout of one operation; afterwards the connection is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// Writes the audit trail to Postgres over one dedicated connection.
 #[derive(Debug)]
-pub struct PostgresRows {
+pub struct PostgresStore {
     database: PostgresDatabase,
     /// Connection of the sink. `None` after an error, because the old connection is in an unknown state; the next call
     /// opens a new one.
@@ -64,9 +64,9 @@ pub struct PostgresRows {
 }
 
 /// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
-type Standing = (i32, i64, i32, String, Option<String>);
+type OffsetRow = (i32, i64, i32, String, Option<String>);
 
-impl PostgresRows {
+impl PostgresStore {
     pub fn new(database: PostgresDatabase, hasher: Hasher) -> Self {
         Self { database, connection: None, known: Known::default(), hasher }
     }
@@ -100,7 +100,7 @@ impl PostgresRows {
     }
 }
 
-impl Rows for PostgresRows {
+impl AuditStore for PostgresStore {
     fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
         copy::row(evaluation, out);
     }
@@ -109,22 +109,22 @@ impl Rows for PostgresRows {
         let enter = "INSERT INTO sink_offsets (topic, log_id, partition, next_offset)
             SELECT $1, $2, partition, 0 FROM unnest($3::int[]) AS partition ORDER BY partition
             ON CONFLICT DO NOTHING";
-        let standing = self.with(async |connection| {
+        let offset_row = self.with(async |connection| {
             let entered = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partitions);
             entered.execute(&mut *connection).await?;
             let streams = streams::known(connection, &log.topic, partitions).await?;
             let heads = chain::begin(connection, &log.topic, partitions).await?;
-            Ok::<_, DatabaseError>((standing(connection, log, partitions, false).await?, streams, heads))
+            Ok::<_, DatabaseError>((offset_row(connection, log, partitions, false).await?, streams, heads))
         });
-        let (standing, mut streams, heads) = standing.await?;
-        let position = |(partition, next_offset, generation, sources, _): Standing| {
+        let (offset_row, mut streams, heads) = offset_row.await?;
+        let position = |(partition, next_offset, generation, sources, _): OffsetRow| {
             let sources =
                 serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
             let streams = streams.remove(&partition).unwrap_or_default();
             let next_block = heads.get(&partition).map(Head::next_block);
             Ok(Position { partition, next_offset, generation, sources, streams, next_block })
         };
-        standing.into_iter().map(position).collect()
+        offset_row.into_iter().map(position).collect()
     }
 
     async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Result<bool, DatabaseError> {
@@ -143,7 +143,7 @@ impl Rows for PostgresRows {
         &mut self,
         log: &Log,
         batch: &Batch,
-        letters: &mut Letters,
+        pending_dead_letters: &mut DeadLetters,
     ) -> Result<Written, WriteError> {
         let known = std::mem::take(&mut self.known);
         let mut exposed = Vec::new();
@@ -151,13 +151,13 @@ impl Rows for PostgresRows {
         let written = self.with(async |connection| {
             let mut transaction = connection.begin().await?;
             let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
-            let before = standing(&mut transaction, log, &partitions, false).await?;
+            let before = offset_row(&mut transaction, log, &partitions, false).await?;
             if let Some(written) = compare(&before, batch) {
                 transaction.rollback().await?;
                 return Ok(written);
             }
             enter(&mut transaction, batch, &batch.entries).await?;
-            let before = standing(&mut transaction, log, &partitions, true).await?;
+            let before = offset_row(&mut transaction, log, &partitions, true).await?;
             if let Some(written) = compare(&before, batch) {
                 transaction.rollback().await?;
                 return Ok(written);
@@ -168,7 +168,7 @@ impl Rows for PostgresRows {
             count(&mut transaction, batch, &batch.entries).await?;
             usage::add(&mut transaction, batch, &batch.entries).await?;
             exposed = experiments::enter(&mut *transaction, batch, &known).await?;
-            send_letters(letters, log, batch)?;
+            send_dead_letters(pending_dead_letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)
         });
@@ -192,13 +192,9 @@ impl Rows for PostgresRows {
         .await
     }
 
-    async fn keep_house(
-        &mut self,
-        retention_days: u32,
-        process: DateTime<Utc>,
-    ) -> Result<Kept, DatabaseError> {
+    async fn maintain(&mut self, retention_days: u32, process: DateTime<Utc>) -> Result<Kept, DatabaseError> {
         self.with(async |connection| {
-            let kept = house::keep(connection, retention_days, process).await?;
+            let kept = maintenance::keep(connection, retention_days, process).await?;
             if kept.objection.is_none() {
                 usage::make_coarser(connection, (process + kept.ahead).timestamp()).await?;
             }
@@ -208,12 +204,12 @@ impl Rows for PostgresRows {
     }
 }
 
-async fn standing(
+async fn offset_row(
     connection: &mut PgConnection,
     log: &Log,
     partitions: &[i32],
     lock: bool,
-) -> Result<Vec<Standing>, DatabaseError> {
+) -> Result<Vec<OffsetRow>, DatabaseError> {
     let look = "SELECT partition, next_offset, generation, sources::text, batch_id::text FROM sink_offsets
         WHERE topic = $1 AND log_id = $2 AND partition = ANY($3) ORDER BY partition";
     let hold = "SELECT partition, next_offset, generation, sources::text, batch_id::text FROM sink_offsets
@@ -223,16 +219,16 @@ async fn standing(
 }
 
 /// Returns how the write has already ended. `None`: the positions are those of the batch, so it can be written.
-fn compare(standing: &[Standing], batch: &Batch) -> Option<Written> {
+fn compare(offset_row: &[OffsetRow], batch: &Batch) -> Option<Written> {
     let id = batch.id.to_string();
-    if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
+    if offset_row.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
         return Some(Written::Before);
     }
     let unmoved = batch.moves.iter().all(|moved| {
-        let stands = |(partition, next, generation, ..): &Standing| {
+        let stands = |(partition, next, generation, ..): &OffsetRow| {
             (*partition, *next, *generation) == (moved.partition, moved.from, moved.generation)
         };
-        standing.iter().any(stands)
+        offset_row.iter().any(stands)
     });
     (!unmoved).then_some(Written::Conflict)
 }

@@ -5,9 +5,9 @@
 //! filled; when that one is full too, nothing more is fetched.
 
 mod bounds;
-mod look;
-mod standing;
+mod log_check;
 mod start;
+mod state;
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -30,19 +30,19 @@ use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
 use super::batch::{Batch, MAX_RECORD_BYTES};
-use super::health::LaneHealth;
+use super::health::PipelineHealth;
 use super::position::{Log, Position};
-use super::writer::{Order, Report};
+use super::writer::{Command, Completion};
 
 use self::bounds::expired_between;
-use self::standing::Standing;
+use self::state::ReaderState;
 
 /// How long an idle reader waits for records before it checks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
 /// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Delay before the reader tries again to find its position.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_BACKOFF: Duration = Duration::from_millis(200);
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest excess of a batch over its limit in bytes, because small compressed records can be much larger than the
 /// fetched data.
@@ -51,7 +51,7 @@ const MAX_EXCESS_BYTES: usize = 32 << 20;
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
 /// Converts records into entries of a batch.
-pub trait Take: Send + 'static {
+pub trait Decode: Send + 'static {
     fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch);
 
     /// Returns why the record cannot be processed yet, for instance because its schema is not available. `None`: it
@@ -68,10 +68,10 @@ pub struct Reader<T> {
     pub topic: String,
     pub take: T,
     pub limits: AuditConfig,
-    pub orders: Sender<Order>,
-    pub reports: Receiver<Report>,
+    pub commands: Sender<Command>,
+    pub completions: Receiver<Completion>,
     pub metrics: Arc<Metrics>,
-    pub health: Arc<LaneHealth>,
+    pub health: Arc<PipelineHealth>,
     pub progress: Progress,
     pub shutdown: Shutdown,
     /// Whether this is the reader of the events topic, which reports the number of partitions.
@@ -93,42 +93,42 @@ pub enum ReaderError {
     Writer,
 }
 
-impl<T: Take> Reader<T> {
+impl<T: Decode> Reader<T> {
     /// Reads until shutdown.
     pub fn run(&mut self) -> Result<(), ReaderError> {
-        let mut standing = Standing { rebalances: usize::MAX, ..Standing::default() };
+        let mut reader_state = ReaderState { rebalances: usize::MAX, ..ReaderState::default() };
         let topic = CString::new(self.topic.as_str()).unwrap_or_default();
         let mut told = Instant::now();
         while !self.shutdown.is_cancelled() {
             self.consumer.serve()?;
-            if standing.rebalances != self.consumer.rebalances() {
-                standing.rebalances = self.consumer.rebalances();
-                standing.doubt();
+            if reader_state.rebalances != self.consumer.rebalances() {
+                reader_state.rebalances = self.consumer.rebalances();
+                reader_state.doubt();
             }
-            self.hear(&mut standing, Duration::ZERO)?;
+            self.hear(&mut reader_state, Duration::ZERO)?;
             if told.elapsed() > LAG_INTERVAL {
                 told = Instant::now();
                 self.health.refresh();
-                self.look(&mut standing, &topic);
+                self.look(&mut reader_state, &topic);
             }
-            if !standing.sure {
-                self.find_position(&mut standing)?;
+            if !reader_state.sure {
+                self.find_position(&mut reader_state)?;
                 continue;
             }
-            self.fill(&mut standing, &topic);
-            self.hand_over(&mut standing)?;
-            if standing.held_up && standing.batch.is_empty() {
-                self.look_again(&mut standing)?;
+            self.fill(&mut reader_state, &topic);
+            self.hand_over(&mut reader_state)?;
+            if reader_state.held_up && reader_state.batch.is_empty() {
+                self.look_again(&mut reader_state)?;
             }
         }
-        self.finish(&mut standing);
+        self.finish(&mut reader_state);
         Ok(())
     }
 
     /// Requests the database's positions, once the writer is idle.
-    fn find_position(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
-        if standing.waiting {
-            return self.hear(standing, IDLE);
+    fn find_position(&mut self, reader_state: &mut ReaderState) -> Result<(), ReaderError> {
+        if reader_state.waiting {
+            return self.hear(reader_state, IDLE);
         }
         let assigned = self.consumer.inner().assignment()?;
         let partitions: Vec<i32> = assigned.elements().iter().map(|element| element.partition()).collect();
@@ -147,11 +147,11 @@ impl<T: Take> Reader<T> {
                 return Ok(());
             }
         };
-        if standing.log.as_ref().is_some_and(|known| *known != log) {
+        if reader_state.log.as_ref().is_some_and(|known| *known != log) {
             self.report_recreated();
         }
-        standing.follow(&log);
-        self.order(standing, Order::Position(log, partitions))
+        reader_state.follow(&log);
+        self.command(reader_state, Command::Position(log, partitions))
     }
 
     fn log(&self) -> Result<Log, DescribeError> {
@@ -162,77 +162,77 @@ impl<T: Take> Reader<T> {
         Ok(Log { topic: self.topic.clone(), id })
     }
 
-    fn order(&self, standing: &mut Standing, order: Order) -> Result<(), ReaderError> {
+    fn command(&self, reader_state: &mut ReaderState, command: Command) -> Result<(), ReaderError> {
         // The channel has capacity, because the writer has answered everything before.
-        self.orders.try_send(order).map_err(|_| ReaderError::Writer)?;
-        standing.waiting = true;
+        self.commands.try_send(command).map_err(|_| ReaderError::Writer)?;
+        reader_state.waiting = true;
         Ok(())
     }
 
-    fn hear(&mut self, standing: &mut Standing, patience: Duration) -> Result<(), ReaderError> {
-        if !standing.waiting {
+    fn hear(&mut self, reader_state: &mut ReaderState, patience: Duration) -> Result<(), ReaderError> {
+        if !reader_state.waiting {
             return Ok(());
         }
-        let report = match self.reports.recv_timeout(patience) {
-            Ok(report) => report,
+        let completion = match self.completions.recv_timeout(patience) {
+            Ok(completion) => completion,
             Err(RecvTimeoutError::Timeout) => return Ok(()),
             Err(RecvTimeoutError::Disconnected) if self.shutdown.is_cancelled() => return Ok(()),
             Err(RecvTimeoutError::Disconnected) => return Err(ReaderError::Writer),
         };
-        standing.waiting = false;
-        match report {
+        reader_state.waiting = false;
+        match completion {
             // After another rebalance the positions may belong to the wrong partitions; they are requested again.
-            Report::Positions(positions) if standing.rebalances == self.consumer.rebalances() => {
-                self.seek(standing, positions)?;
+            Completion::Positions(positions) if reader_state.rebalances == self.consumer.rebalances() => {
+                self.seek(reader_state, positions)?;
             }
-            Report::Positions(_) => {}
+            Completion::Positions(_) => {}
             // In both cases the positions are requested again.
-            Report::Restarted(restarted) => {
+            Completion::Restarted(restarted) => {
                 if restarted {
                     self.metrics.audit.truncated.inc();
                 }
-                standing.receded.clear();
-                standing.cut.clear();
-                standing.floors.clear();
+                reader_state.receded.clear();
+                reader_state.cut.clear();
+                reader_state.floors.clear();
             }
-            Report::Written(batch) => {
+            Completion::Written(batch) => {
                 self.show(&batch);
-                standing.spare = Some(batch);
+                reader_state.spare = Some(batch);
             }
-            Report::Conflict(batch) => {
-                standing.spare = Some(batch);
-                standing.doubt();
+            Completion::Conflict(batch) => {
+                reader_state.spare = Some(batch);
+                reader_state.doubt();
             }
         }
         Ok(())
     }
 
-    /// Logs at most once a minute, however often it is called, and pauses for [`PAUSE`].
+    /// Logs at most once a minute, however often it is called, and pauses for [`RETRY_BACKOFF`].
     fn wait_for_kafka(&self, error: &dyn std::fmt::Display) {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
             tracing::warn!(topic = self.topic, suppressed, "the sink waits for Kafka: {error}");
         }
-        std::thread::park_timeout(PAUSE);
+        std::thread::park_timeout(RETRY_BACKOFF);
     }
 
     /// Adds the records that have arrived to the batch, unless it is full.
-    fn fill(&mut self, standing: &mut Standing, topic: &CStr) {
-        if standing.is_full(&self.limits) {
+    fn fill(&mut self, reader_state: &mut ReaderState, topic: &CStr) {
+        if reader_state.is_full(&self.limits) {
             return;
         }
-        let patience = if standing.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
+        let patience = if reader_state.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
         let max_bytes = self.limits.batch_max_bytes.saturating_add(MAX_EXCESS_BYTES);
         let mut expired = Vec::new();
         // The low watermarks cannot be read while the fetch borrows the consumer.
-        let lows: BTreeMap<i32, i64> = standing
+        let lows: BTreeMap<i32, i64> = reader_state
             .positions
             .keys()
             .filter_map(|partition| Some((*partition, self.consumer.low_watermark(topic, *partition)?)))
             .collect();
         let now_ms = Utc::now().timestamp_millis();
         let fetched = self.consumer.fetch(patience);
-        let Standing { positions, batch, held_up, floors, ends, receded, .. } = &mut *standing;
+        let ReaderState { positions, batch, held_up, floors, ends, receded, .. } = &mut *reader_state;
         ends.extend(fetched.ends());
         for record in fetched.records() {
             let (partition, offset) = (record.partition(), record.offset());
@@ -272,37 +272,37 @@ impl<T: Take> Reader<T> {
         }
         drop(fetched);
         for (partition, from, lost) in expired {
-            standing.floors.insert(partition, from.saturating_add_unsigned(lost));
+            reader_state.floors.insert(partition, from.saturating_add_unsigned(lost));
             self.report_expired(partition, from, lost);
         }
-        if !standing.receded.is_empty() {
-            standing.doubt();
-            std::thread::park_timeout(PAUSE);
+        if !reader_state.receded.is_empty() {
+            reader_state.doubt();
+            std::thread::park_timeout(RETRY_BACKOFF);
         }
     }
 
     /// Reads a record that could not be processed again, once everything before it is written.
-    fn look_again(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
-        if standing.waiting {
-            return self.hear(standing, IDLE);
+    fn look_again(&mut self, reader_state: &mut ReaderState) -> Result<(), ReaderError> {
+        if reader_state.waiting {
+            return self.hear(reader_state, IDLE);
         }
-        standing.doubt();
-        std::thread::park_timeout(PAUSE);
+        reader_state.doubt();
+        std::thread::park_timeout(RETRY_BACKOFF);
         Ok(())
     }
 
     /// Sends the batch to the writer if it is due, the writer is idle, and Kafka confirms that the topic was not
     /// recreated while the batch was read.
-    fn hand_over(&mut self, standing: &mut Standing) -> Result<(), ReaderError> {
-        if !standing.sure || standing.batch.is_empty() {
+    fn hand_over(&mut self, reader_state: &mut ReaderState) -> Result<(), ReaderError> {
+        if !reader_state.sure || reader_state.batch.is_empty() {
             return Ok(());
         }
-        let full = standing.is_full(&self.limits);
-        if standing.waiting {
-            return if full { self.hear(standing, IDLE) } else { Ok(()) };
+        let full = reader_state.is_full(&self.limits);
+        if reader_state.waiting {
+            return if full { self.hear(reader_state, IDLE) } else { Ok(()) };
         }
         let (true, Some(log)) =
-            (full || standing.batch.opened.elapsed() >= self.limits.batch_max, &standing.log)
+            (full || reader_state.batch.opened.elapsed() >= self.limits.batch_max, &reader_state.log)
         else {
             return Ok(());
         };
@@ -311,7 +311,7 @@ impl<T: Take> Reader<T> {
             Ok(now) if now == log => {}
             // These may be records of a recreated topic, so they are read again as such.
             Ok(_) => {
-                standing.doubt();
+                reader_state.doubt();
                 return Ok(());
             }
             Err(error) => {
@@ -319,12 +319,12 @@ impl<T: Take> Reader<T> {
                 return Ok(());
             }
         }
-        let mut next = standing.spare.take().unwrap_or_default();
+        let mut next = reader_state.spare.take().unwrap_or_default();
         next.clear();
-        let mut batch = std::mem::replace(&mut standing.batch, next);
+        let mut batch = std::mem::replace(&mut reader_state.batch, next);
         let with_rows = batch.partitions_with_rows();
         for moved in &mut batch.moves {
-            if let Some(position) = standing.positions.get_mut(&moved.partition) {
+            if let Some(position) = reader_state.positions.get_mut(&moved.partition) {
                 moved.sources = position.sources.clone();
                 moved.streams = position.streams.take_changes();
                 if with_rows.contains(&moved.partition) {
@@ -332,7 +332,7 @@ impl<T: Take> Reader<T> {
                 }
             }
         }
-        self.order(standing, Order::Write(log, batch))
+        self.command(reader_state, Command::Write(log, batch))
     }
 
     /// Commits offsets to Kafka, so that its tools show the sink's progress.
@@ -349,9 +349,9 @@ impl<T: Take> Reader<T> {
 
     /// Waits for the batch in flight. Records that were read but not sent to the writer are read again by the next
     /// owner.
-    fn finish(&mut self, standing: &mut Standing) {
-        if standing.waiting
-            && let Ok(Report::Written(batch)) = self.reports.recv_timeout(LAST_WRITE)
+    fn finish(&mut self, reader_state: &mut ReaderState) {
+        if reader_state.waiting
+            && let Ok(Completion::Written(batch)) = self.completions.recv_timeout(LAST_WRITE)
         {
             self.show(&batch);
         }

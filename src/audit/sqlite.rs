@@ -14,31 +14,31 @@ use crate::database::{DatabaseError, SqliteDatabase, text_of as time};
 use crate::experiment::exposure::Known;
 
 use super::batch::{Batch, Content, Entry};
+use super::dead_letters::DeadLetters;
 use super::definition::FlagVersion;
 use super::evaluation::{Evaluation, Event, Source};
 use super::experiments;
-use super::letters::Letters;
 use super::position::{Log, Position};
 use super::retention::Kept;
-use super::rows::{Rows, WriteError, Written, send_letters};
+use super::store::{AuditStore, WriteError, Written, send_dead_letters};
 use super::switch::SwitchChange;
 
 /// Writes the audit trail to SQLite. Rows are not encoded in advance; they are decoded from the events when written.
 #[derive(Debug)]
-pub struct SqliteRows {
+pub struct SqliteStore {
     database: SqliteDatabase,
 }
 
 /// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
-type Standing = (i32, i64, i32, String, Option<String>);
+type OffsetRow = (i32, i64, i32, String, Option<String>);
 
-impl SqliteRows {
+impl SqliteStore {
     pub fn new(database: SqliteDatabase) -> Self {
         Self { database }
     }
 }
 
-impl Rows for SqliteRows {
+impl AuditStore for SqliteStore {
     fn encode(_: &Evaluation<'_>, _: &mut Vec<u8>) {}
 
     async fn positions(&mut self, log: &Log, partitions: &[i32]) -> Result<Vec<Position>, DatabaseError> {
@@ -50,8 +50,8 @@ impl Rows for SqliteRows {
                 ON CONFLICT DO NOTHING";
             let query = sqlx::query(enter).bind(&log.topic).bind(&log.id).bind(partition);
             query.execute(&mut *transaction).await?;
-            let standing = standing(&mut transaction, log, *partition).await?;
-            for (partition, next_offset, generation, sources, _) in standing {
+            let offset_row = offset_row(&mut transaction, log, *partition).await?;
+            for (partition, next_offset, generation, sources, _) in offset_row {
                 let sources =
                     serde_json::from_str(&sources).map_err(|error| sqlx::Error::Decode(error.into()))?;
                 let streams = streams::known(&mut transaction, &log.topic, partition).await?;
@@ -82,18 +82,19 @@ impl Rows for SqliteRows {
         &mut self,
         log: &Log,
         batch: &Batch,
-        letters: &mut Letters,
+        pending_dead_letters: &mut DeadLetters,
     ) -> Result<Written, WriteError> {
         let mut transaction = self.begin().await?;
         let id = batch.id.to_string();
         for moved in &batch.moves {
-            let standing = standing(&mut transaction, log, moved.partition).await?;
-            if standing.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
+            let offset_row = offset_row(&mut transaction, log, moved.partition).await?;
+            if offset_row.iter().any(|(.., batch_id)| batch_id.as_ref() == Some(&id)) {
                 return Ok(Written::Before);
             }
-            let stands =
-                |(_, next, generation, ..): &Standing| *next == moved.from && *generation == moved.generation;
-            if !standing.iter().any(stands) {
+            let stands = |(_, next, generation, ..): &OffsetRow| {
+                *next == moved.from && *generation == moved.generation
+            };
+            if !offset_row.iter().any(stands) {
                 return Ok(Written::Conflict);
             }
             let update =
@@ -107,7 +108,7 @@ impl Rows for SqliteRows {
         }
         enter(&mut transaction, batch, &batch.entries).await?;
         experiments::enter(&mut *transaction, batch, &Known::default()).await?;
-        send_letters(letters, log, batch)?;
+        send_dead_letters(pending_dead_letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)
     }
@@ -118,11 +119,7 @@ impl Rows for SqliteRows {
         Ok(transaction.rollback().await?)
     }
 
-    async fn keep_house(
-        &mut self,
-        retention_days: u32,
-        process: DateTime<Utc>,
-    ) -> Result<Kept, DatabaseError> {
+    async fn maintain(&mut self, retention_days: u32, process: DateTime<Utc>) -> Result<Kept, DatabaseError> {
         let mut transaction = self.begin().await?;
         let kept = retention::keep(&mut transaction, retention_days, process).await?;
         usage::make_coarser(&mut transaction, process.timestamp()).await?;
@@ -131,18 +128,18 @@ impl Rows for SqliteRows {
     }
 }
 
-impl SqliteRows {
+impl SqliteStore {
     /// Begins a transaction with the write lock, because upgrading a read transaction later can fail.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, DatabaseError> {
         Ok(self.database.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
 }
 
-async fn standing(
+async fn offset_row(
     connection: &mut SqliteConnection,
     log: &Log,
     partition: i32,
-) -> Result<Vec<Standing>, DatabaseError> {
+) -> Result<Vec<OffsetRow>, DatabaseError> {
     let query = "SELECT partition, next_offset, generation, sources, batch_id FROM sink_offsets
         WHERE topic = $1 AND log_id = $2 AND partition = $3";
     let query = sqlx::query_as(query).bind(&log.topic).bind(&log.id).bind(partition);
@@ -296,22 +293,28 @@ mod tests {
         let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
         database.migrate().await.unwrap();
         let Database::Sqlite(sqlite) = database else { panic!("not SQLite") };
-        let mut rows = SqliteRows::new(sqlite);
+        let mut rows = SqliteStore::new(sqlite);
         let loaded = load_from(None, std::iter::empty(), Profile::Service).unwrap();
-        let mut letters = Letters::new(std::sync::Arc::new(loaded.config));
+        let mut pending_dead_letters = DeadLetters::new(std::sync::Arc::new(loaded.config));
         let log = Log { topic: "events".to_owned(), id: "one".to_owned() };
-        let stands = async |rows: &mut SqliteRows, log: &Log| {
+        let stands = async |rows: &mut SqliteStore, log: &Log| {
             rows.positions(log, &[1]).await.unwrap().first().unwrap().next_offset
         };
         assert_eq!(stands(&mut rows, &log).await, 0);
         let first = batch(0, 5);
-        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Committed);
+        assert_eq!(rows.write(&log, &first, &mut pending_dead_letters).await.unwrap(), Written::Committed);
         // The commit was not confirmed, so the batch is written again.
-        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Before);
+        assert_eq!(rows.write(&log, &first, &mut pending_dead_letters).await.unwrap(), Written::Before);
         // This is another sink that is still at the beginning.
-        assert_eq!(rows.write(&log, &batch(0, 3), &mut letters).await.unwrap(), Written::Conflict);
-        assert_eq!(rows.write(&log, &batch(5, 6), &mut letters).await.unwrap(), Written::Committed);
-        assert_eq!(rows.write(&log, &first, &mut letters).await.unwrap(), Written::Conflict);
+        assert_eq!(
+            rows.write(&log, &batch(0, 3), &mut pending_dead_letters).await.unwrap(),
+            Written::Conflict
+        );
+        assert_eq!(
+            rows.write(&log, &batch(5, 6), &mut pending_dead_letters).await.unwrap(),
+            Written::Committed
+        );
+        assert_eq!(rows.write(&log, &first, &mut pending_dead_letters).await.unwrap(), Written::Conflict);
         assert_eq!(stands(&mut rows, &log).await, 6);
         let mut position = rows.positions(&log, &[1]).await.unwrap().remove(0);
         assert!(!position.streams.take(Sequence { stream: u64::MAX, number: 6 }));

@@ -13,11 +13,11 @@ use super::*;
 use crate::config::{Profile, Secret, load_from};
 use crate::dev::Broker;
 use crate::health::{Registry, State};
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Scene {
+struct Fixture {
     broker: Broker,
     config: Arc<Config>,
     database: Database,
@@ -29,7 +29,7 @@ struct Scene {
     _folder: tempfile::TempDir,
 }
 
-impl Scene {
+impl Fixture {
     async fn new() -> Self {
         let broker = Broker::start().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -67,7 +67,7 @@ impl Scene {
             database: self.database.clone(),
             metrics: Arc::clone(&self.metrics),
             shutdown: self.shutdown.clone(),
-            lanes: Lanes::new(&self.health, &self.config, &self.metrics),
+            pipelines: Pipelines::new(&self.health, &self.config, &self.metrics),
         };
         self.sink = Some(Sink::start(&parts).unwrap());
     }
@@ -105,7 +105,7 @@ impl Scene {
     }
 
     /// Returns the dead letters, once there are `count` of them.
-    fn letters(&self, count: usize) -> Vec<Letter> {
+    fn pending_dead_letters(&self, count: usize) -> Vec<DeadLetterRecord> {
         let config = &self.config;
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.broker.address())
@@ -117,17 +117,17 @@ impl Scene {
             all.add_partition_offset(&config.topics.dead_letters, partition, Offset::Beginning).unwrap();
         }
         consumer.assign(&all).unwrap();
-        let (mut letters, until) = (Vec::new(), Instant::now() + DEADLINE);
-        while letters.len() < count && Instant::now() < until {
+        let (mut pending_dead_letters, until) = (Vec::new(), Instant::now() + DEADLINE);
+        while pending_dead_letters.len() < count && Instant::now() < until {
             if let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) {
-                letters.push(Letter::read(&record).unwrap());
+                pending_dead_letters.push(DeadLetterRecord::read(&record).unwrap());
             }
         }
-        letters
+        pending_dead_letters
     }
 }
 
-impl Drop for Scene {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.shutdown.cancel();
         self.sink.take().into_iter().for_each(|sink| assert!(sink.join()));
@@ -149,84 +149,91 @@ fn event(offset: i64, context: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_large_once_decompressed_is_a_dead_letter_and_its_neighbours_are_rows() {
-    let mut scene = Scene::new().await;
-    let topics = scene.config.topics.clone();
+    let mut fixture = Fixture::new().await;
+    let topics = fixture.config.topics.clone();
     let large = vec![b' '; 9 << 20];
-    scene.send(&topics.events, 0, &event(0, ""));
+    fixture.send(&topics.events, 0, &event(0, ""));
     for topic in [&topics.events, &topics.definitions, &topics.conversions] {
-        scene.send(topic, 0, &large);
+        fixture.send(topic, 0, &large);
     }
-    scene.send(&topics.events, 0, &event(1, ""));
-    scene.send(&topics.events, 1, &event(2, ""));
-    scene.start();
-    scene.wait_for_rows(3).await;
-    let letters = scene.letters(3);
-    let sources: BTreeSet<_> = letters.iter().map(|letter| letter.source_topic.clone()).collect();
+    fixture.send(&topics.events, 0, &event(1, ""));
+    fixture.send(&topics.events, 1, &event(2, ""));
+    fixture.start();
+    fixture.wait_for_rows(3).await;
+    let pending_dead_letters = fixture.pending_dead_letters(3);
+    let sources: BTreeSet<_> =
+        pending_dead_letters.iter().map(|dead_letter| dead_letter.source_topic.clone()).collect();
     assert_eq!(sources, [topics.events.clone(), topics.definitions, topics.conversions].into());
-    for letter in letters {
-        assert_eq!((letter.code.as_str(), letter.body_omitted, letter.body), ("TOO_LARGE", true, None));
-        assert_eq!((letter.key.as_deref(), letter.headers.iter().count()), (Some(b"k".as_slice()), 1));
-        let offset = i64::from(letter.source_topic == topics.events);
-        assert_eq!((letter.source_partition, letter.source_offset), (0, offset));
+    for dead_letter in pending_dead_letters {
+        assert_eq!(
+            (dead_letter.code.as_str(), dead_letter.body_omitted, dead_letter.body),
+            ("TOO_LARGE", true, None)
+        );
+        assert_eq!(
+            (dead_letter.key.as_deref(), dead_letter.headers.iter().count()),
+            (Some(b"k".as_slice()), 1)
+        );
+        let offset = i64::from(dead_letter.source_topic == topics.events);
+        assert_eq!((dead_letter.source_partition, dead_letter.source_offset), (0, offset));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_cut_is_read_again_and_rows_are_not_doubled() {
-    let mut scene = Scene::new().await;
-    let events = scene.config.topics.events.clone();
+    let mut fixture = Fixture::new().await;
+    let events = fixture.config.topics.events.clone();
     // The sink is at offset 1,000, and has processed the results of requests up to offset 1.
-    scene
+    fixture
         .run(&format!(
             r#"INSERT INTO sink_offsets (topic, log_id, partition, next_offset, sources) VALUES ('{events}', 'one', 0, 1000,
             '[{{"topic":"requests","partition":0,"offset":1,"index":0,"time_ms":1768473000001}}]')"#
         ))
         .await;
     for offset in 0..4 {
-        scene.send(&events, 0, &event(offset, ""));
+        fixture.send(&events, 0, &event(offset, ""));
     }
-    scene.start();
-    scene.wait_for_rows(2).await;
-    assert_eq!(scene.metrics.audit.truncated.get(), 1);
-    assert_eq!(scene.metrics.audit.repeated.get(), 2);
-    let sink = scene.health.overview().parts["sink"].report.clone();
+    fixture.start();
+    fixture.wait_for_rows(2).await;
+    assert_eq!(fixture.metrics.audit.truncated.get(), 1);
+    assert_eq!(fixture.metrics.audit.repeated.get(), 2);
+    let sink = fixture.health.overview().parts["sink"].report.clone();
     assert_eq!(sink.state, State::Degraded);
     let detail = sink.detail.unwrap();
     assert!(detail.contains(&format!("the log of {events} [0] was cut (position 1000")), "{detail}");
     // The sink continues as usual.
-    scene.send(&events, 0, &event(4, ""));
-    scene.wait_for_rows(3).await;
+    fixture.send(&events, 0, &event(4, ""));
+    fixture.wait_for_rows(3).await;
     let generation =
         format!("SELECT generation FROM sink_offsets WHERE topic = '{events}' AND partition = 0");
-    assert_eq!(scene.number(&generation).await, 1);
-    assert_eq!(scene.metrics.audit.truncated.get(), 1);
+    assert_eq!(fixture.number(&generation).await, 1);
+    assert_eq!(fixture.metrics.audit.truncated.get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_are_removed_before_they_are_read_are_counted_while_it_runs() {
-    let mut scene = Scene::new().await;
-    let events = scene.config.topics.events.clone();
-    scene.start();
-    scene.send(&events, 0, &event(0, ""));
-    scene.wait_for_rows(1).await;
+    let mut fixture = Fixture::new().await;
+    let events = fixture.config.topics.events.clone();
+    fixture.start();
+    fixture.send(&events, 0, &event(0, ""));
+    fixture.wait_for_rows(1).await;
     // Nothing can be written. The broker keeps 5 MB, and the sink reads ahead about 16 of 40 MB.
-    let Database::Sqlite(sqlite) = scene.database.clone() else { unreachable!() };
+    let Database::Sqlite(sqlite) = fixture.database.clone() else { unreachable!() };
     let lock = sqlite.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let sent = 400;
     // Each record is a batch of its own, so the repeated noise does not compress across records.
     let noise: String = (0..100_000).map(|_| char::from(b'a' + rand::random::<u8>() % 26)).collect();
     for offset in 1..=sent {
-        scene.send(&events, 0, &event(offset, &noise));
+        fixture.send(&events, 0, &event(offset, &noise));
     }
     lock.rollback().await.unwrap();
     let until = Instant::now() + DEADLINE;
-    let expired = || i64::try_from(scene.metrics.audit.expired.get()).unwrap();
-    while scene.rows().await + expired() < sent + 1 {
-        assert!(Instant::now() < until, "{} rows, {} expired", scene.rows().await, expired());
+    let expired = || i64::try_from(fixture.metrics.audit.expired.get()).unwrap();
+    while fixture.rows().await + expired() < sent + 1 {
+        assert!(Instant::now() < until, "{} rows, {} expired", fixture.rows().await, expired());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(expired() > 0);
-    assert_eq!(scene.rows().await + expired(), sent + 1, "each is a row or counted");
-    let detail = scene.health.overview().parts["sink"].report.detail.clone().unwrap();
+    assert_eq!(fixture.rows().await + expired(), sent + 1, "each is a row or counted");
+    let detail = fixture.health.overview().parts["sink"].report.detail.clone().unwrap();
     assert!(detail.contains("Kafka has removed records"), "{detail}");
 }

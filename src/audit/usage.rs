@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use super::batch::{Batch, Content, Entry, UNTIMED};
-use super::storable;
+use super::sanitize;
 
 pub const MINUTE: i64 = 60;
 pub const HOUR: i64 = 3_600;
@@ -89,7 +89,7 @@ fn storable_name(name: &Arc<str>) -> Arc<str> {
         return Arc::clone(name);
     }
     let mut name = std::borrow::Cow::Borrowed(&**name);
-    storable::clip(&mut name, MAX_VARIANT_BYTES);
+    sanitize::clip(&mut name, MAX_VARIANT_BYTES);
     name.into()
 }
 

@@ -112,7 +112,7 @@ pub enum VerifyError {
     #[error("{0}")]
     Database(#[from] DatabaseError),
     #[error("{0}")]
-    Rows(#[from] ReplayError),
+    AuditStore(#[from] ReplayError),
     #[error("{0}")]
     Kafka(#[from] FollowError),
     #[error("the checks of the checkpoints ended early")]

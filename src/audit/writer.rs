@@ -18,23 +18,23 @@ use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
 use super::batch::{Batch, Content, Refusal};
-use super::health::LaneHealth;
-use super::letters::Letters;
+use super::dead_letters::DeadLetters;
+use super::health::PipelineHealth;
 use super::position::{Log, Position};
 use super::reader::READER;
 use super::retention::{Kept, LATE_KEPT_DAYS};
-use super::rows::{Rows, WriteError, Written};
+use super::store::{AuditStore, WriteError, Written};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval of partition maintenance and retention.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(600);
 /// Interval after a failed run.
-const HOUSE_PAUSE: Duration = Duration::from_secs(30);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Commands from the reader to the writer.
 #[derive(Debug)]
-pub enum Order {
+pub enum Command {
     Position(Log, Vec<i32>),
     /// Start a new generation of a partition at this offset.
     Restart(Log, Box<Position>, i64),
@@ -43,7 +43,7 @@ pub enum Order {
 
 /// Replies of the writer to its commands.
 #[derive(Debug)]
-pub enum Report {
+pub enum Completion {
     Positions(Vec<Position>),
     /// Whether the partition starts a new generation. `false`: another sink has moved its position meanwhile.
     Restarted(bool),
@@ -56,9 +56,9 @@ pub enum Report {
 #[derive(Debug)]
 pub struct Writer<R> {
     pub rows: R,
-    pub letters: Letters,
+    pub pending_dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
-    pub health: Arc<LaneHealth>,
+    pub health: Arc<PipelineHealth>,
     pub progress: Progress,
     pub shutdown: Shutdown,
     /// Label in metrics of what is written.
@@ -74,77 +74,81 @@ impl WriteError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Database(error) => error.trouble().as_str(),
-            Self::Letters(_) => "dead_letters",
+            Self::DeadLetters(_) => "dead_letters",
             Self::Refused(_) => "refused",
         }
     }
 }
 
-impl<R: Rows> Writer<R> {
+impl<R: AuditStore> Writer<R> {
     /// Serves the reader until its channel closes or `shutdown`.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, reports: std::sync::mpsc::Sender<Report>) {
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        completions: std::sync::mpsc::Sender<Completion>,
+    ) {
         let mut house_due = Instant::now();
         loop {
             if house_due <= Instant::now() {
-                house_due = Instant::now() + self.keep_house().await;
+                house_due = Instant::now() + self.maintain().await;
             }
-            let order = tokio::select! {
+            let command = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 () = tokio::time::sleep_until(house_due) => continue,
-                order = orders.recv() => order,
+                command = commands.recv() => command,
             };
-            let report = match order {
-                Some(Order::Position(log, partitions)) => self.position(&log, &partitions).await,
-                Some(Order::Restart(log, position, offset)) => self.restart(&log, &position, offset).await,
-                Some(Order::Write(log, batch)) => self.write(&log, batch).await,
+            let completion = match command {
+                Some(Command::Position(log, partitions)) => self.position(&log, &partitions).await,
+                Some(Command::Restart(log, position, offset)) => self.restart(&log, &position, offset).await,
+                Some(Command::Write(log, batch)) => self.write(&log, batch).await,
                 None => return,
             };
             // `None` means that shutdown came first; the batch is read again after a restart.
-            if report.is_none_or(|report| reports.send(report).is_err()) {
+            if completion.is_none_or(|completion| completions.send(completion).is_err()) {
                 return;
             }
         }
     }
 
-    async fn position(&mut self, log: &Log, partitions: &[i32]) -> Option<Report> {
+    async fn position(&mut self, log: &Log, partitions: &[i32]) -> Option<Completion> {
         let mut backoff = MIN_BACKOFF;
         loop {
             match self.rows.positions(log, partitions).await {
                 Ok(positions) => {
                     self.well();
-                    return Some(Report::Positions(positions));
+                    return Some(Completion::Positions(positions));
                 }
                 Err(error) => self.pause(&error.into(), &mut backoff).await?,
             }
         }
     }
 
-    async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Option<Report> {
+    async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Option<Completion> {
         let mut backoff = MIN_BACKOFF;
         loop {
             match self.rows.restart(log, position, offset).await {
                 Ok(restarted) => {
                     self.well();
-                    return Some(Report::Restarted(restarted));
+                    return Some(Completion::Restarted(restarted));
                 }
                 Err(error) => self.pause(&error.into(), &mut backoff).await?,
             }
         }
     }
 
-    async fn write(&mut self, log: &Log, mut batch: Box<Batch>) -> Option<Report> {
+    async fn write(&mut self, log: &Log, mut batch: Box<Batch>) -> Option<Completion> {
         let mut backoff = MIN_BACKOFF;
         loop {
             let started = Instant::now();
-            let pause = match self.rows.write(log, &batch, &mut self.letters).await {
+            let pause = match self.rows.write(log, &batch, &mut self.pending_dead_letters).await {
                 Ok(Written::Conflict) => {
                     self.outcome("conflict");
                     tracing::info!(topic = log.topic, "positions were moved by another sink, read again");
-                    return Some(Report::Conflict(batch));
+                    return Some(Completion::Conflict(batch));
                 }
                 Ok(written) => {
                     self.committed(&batch, written, started.elapsed());
-                    return Some(Report::Written(batch));
+                    return Some(Completion::Written(batch));
                 }
                 Err(WriteError::Database(error)) if error.is_about_data() => {
                     match self.narrow(&mut batch).await {
@@ -162,7 +166,7 @@ impl<R: Rows> Writer<R> {
             };
             self.outcome("failed");
             if matches!(&pause, WriteError::Database(error) if error.trouble() == Trouble::NoPartition) {
-                self.keep_house().await;
+                self.maintain().await;
             }
             self.pause(&pause, &mut backoff).await?;
         }
@@ -220,11 +224,11 @@ impl<R: Rows> Writer<R> {
     }
 
     /// Runs partition maintenance and retention. Returns the time until the next run.
-    async fn keep_house(&mut self) -> Duration {
+    async fn maintain(&mut self) -> Duration {
         let Some(days) = self.retention_days else {
             return HOUSE_INTERVAL;
         };
-        match self.rows.keep_house(days, Utc::now()).await {
+        match self.rows.maintain(days, Utc::now()).await {
             Ok(kept) => {
                 self.report_kept(&kept);
                 HOUSE_INTERVAL
@@ -235,7 +239,7 @@ impl<R: Rows> Writer<R> {
                 if let Some(suppressed) = LIMIT.admit() {
                     tracing::warn!(%error, suppressed, "partitions and retention are not looked after");
                 }
-                HOUSE_PAUSE
+                MAINTENANCE_INTERVAL
             }
         }
     }
@@ -292,7 +296,7 @@ impl<R: Rows> Writer<R> {
         self.health.down(format!("waits ({}): {pause}", pause.reason()));
         let reason = match pause {
             WriteError::Database(_) => Reason::Database,
-            WriteError::Letters(_) | WriteError::Refused(_) => Reason::BatchFailed,
+            WriteError::DeadLetters(_) | WriteError::Refused(_) => Reason::BatchFailed,
         };
         self.progress.blocked_reader(READER, reason, pause.to_string());
         let jitter = rand::rng().random_range(0.5..1.0);

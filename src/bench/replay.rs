@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use chrono::{TimeDelta, Utc};
 
 use crate::audit::evaluation::Event;
-use crate::audit::postgres::PostgresRows;
-use crate::audit::rows::Rows;
+use crate::audit::postgres::PostgresStore;
+use crate::audit::store::AuditStore;
 use crate::config::Config;
 use crate::database::Database;
 use crate::replay::{self, History, Progress, Session, Wanted, With};
@@ -86,7 +86,7 @@ async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result
         let (_, event) =
             sink::event(&snapshot, number, args.flags, "requests", place, at).context("no event")?;
         if let Ok(Event::Evaluated(row)) = Event::read(&event) {
-            PostgresRows::encode(&row, &mut chunk);
+            PostgresStore::encode(&row, &mut chunk);
         }
         at += step;
         if (number + 1) % CHUNK_ROWS == 0 || number + 1 == args.rows {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use prometheus_client::metrics::counter::Counter;
 
-use crate::audit::rows::Rows;
-use crate::audit::{Lanes, Parts, Sink};
+use crate::audit::store::AuditStore;
+use crate::audit::{Parts, Pipelines, Sink};
 use crate::config::{Config, Secret};
 use crate::database::{Database, PostgresDatabase};
 use crate::flag::value::{Lookup, answer};
@@ -182,7 +182,7 @@ fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
         if let (Some(chunk), Ok(crate::audit::evaluation::Event::Evaluated(row))) =
             (chunks.last_mut(), crate::audit::evaluation::Event::read(&event))
         {
-            crate::audit::postgres::PostgresRows::encode(&row, chunk);
+            crate::audit::postgres::PostgresStore::encode(&row, chunk);
         }
         bench.send_to(&producer, &topics.events, partition, &key, &event)?;
     }
@@ -263,14 +263,14 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
-    let lanes = Lanes::new(&Registry::new(name), &config, &metrics);
+    let pipelines = Pipelines::new(&Registry::new(name), &config, &metrics);
     let parts = Parts {
         config: Arc::new(config),
         formats: Arc::default(),
         database: Database::Postgres(own.database.clone()),
         metrics: Arc::clone(&metrics),
         shutdown: shutdown.clone(),
-        lanes,
+        pipelines,
     };
     let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
     let written = metrics.audit.rows.get_or_create(&environment).clone();

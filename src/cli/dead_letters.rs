@@ -1,4 +1,4 @@
-//! `flagstream dead-letters`: lists and replays rejected records.
+//! `flagstream dead-dead_letters`: lists and replays rejected records.
 
 mod body;
 mod edit;
@@ -8,7 +8,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 
 use super::decode::Decoder;
 use super::{Global, Output, print, render};
@@ -43,11 +43,11 @@ async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (config, output) = (global.load_config()?, global.output);
     let each = move || {
         let mut decoder = Decoder::open(&config)?;
-        args.selection.each(&config, |mut letter| {
-            letter.body = letter.body.map(|body| decoder.json(&body).unwrap_or(body));
+        args.selection.each(&config, |mut dead_letter| {
+            dead_letter.body = dead_letter.body.map(|body| decoder.json(&body).unwrap_or(body));
             let line = match output {
-                Output::Text => line(&letter),
-                Output::Json => show::json(&letter).to_string(),
+                Output::Text => line(&dead_letter),
+                Output::Json => show::json(&dead_letter).to_string(),
             };
             Ok(print::line(&line)?)
         })
@@ -56,14 +56,22 @@ async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(letter: &Letter) -> String {
-    let Letter { partition, offset, code, message, source_topic, source_partition, source_offset, .. } =
-        letter;
-    let body = match &letter.body {
+fn line(dead_letter: &DeadLetterRecord) -> String {
+    let DeadLetterRecord {
+        partition,
+        offset,
+        code,
+        message,
+        source_topic,
+        source_partition,
+        source_offset,
+        ..
+    } = dead_letter;
+    let body = match &dead_letter.body {
         Some(body) => String::from_utf8_lossy(body),
         None => "(no body)".into(),
     };
-    let when = show::time(letter);
+    let when = show::time(dead_letter);
     let place = format!("{partition}/{offset}");
     render::printable(&format!(
         "{place:>8}  {when}  {code} from {source_topic} {source_partition}/{source_offset}: {message}: {body}"

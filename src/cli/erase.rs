@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::audit;
-use crate::audit::erase::{self, Erasure, Order};
+use crate::audit::erase::{self, Erasure, ErasureRequest};
 use crate::config::Config;
 use crate::database::audited::Author;
 use crate::privacy::Privacy;
@@ -40,9 +40,9 @@ pub struct Args {
 
 /// Number of erased items per storage, and storages that may still contain data about the user.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ErasureReport {
     #[serde(flatten)]
-    database: erase::Report,
+    database: erase::ErasureReport,
     /// Number of keys removed from Redis.
     keys: u64,
     kept: Vec<Kept>,
@@ -64,7 +64,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let users = written_as(&config, &user);
     let erased = in_database(&args, &config, &users).await?;
     let kept = kept(&config, &erased);
-    let report = Report { database: erased, keys: keys(&config, &users).await?, kept };
+    let report = ErasureReport { database: erased, keys: keys(&config, &users).await?, kept };
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&report)?,
         Output::Text => text(&args, &report).join("\n"),
@@ -99,12 +99,12 @@ fn user(args: &Args) -> anyhow::Result<String> {
     Ok(text)
 }
 
-async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::Result<erase::Report> {
-    let Some(url) = &config.database.url else { return Ok(erase::Report::default()) };
+async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::Result<erase::ErasureReport> {
+    let Some(url) = &config.database.url else { return Ok(erase::ErasureReport::default()) };
     let database = database::open(url, "flagstream-erase").await?;
     let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
     let author = Author { actor: "command line", reason: args.reason.as_deref() };
-    let order = Order { users, how, author };
+    let order = ErasureRequest { users, how, author };
     let erased = erase::user(&database, &audit::hasher(config), &order).await;
     erased.with_context(|| database.to_string())
 }
@@ -119,7 +119,7 @@ async fn keys(config: &Config, users: &[String]) -> anyhow::Result<u64> {
 }
 
 /// Storages that this command does not change, each with what removes the data there.
-fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
+fn kept(config: &Config, database: &erase::ErasureReport) -> Vec<Kept> {
     let topics = &config.topics;
     let days = |time: std::time::Duration| time.as_secs() / 86_400;
     let kept = |place: String, why: String| Kept { place, why };
@@ -166,7 +166,7 @@ fn kept(config: &Config, database: &erase::Report) -> Vec<Kept> {
     places
 }
 
-fn text(args: &Args, report: &Report) -> Vec<String> {
+fn text(args: &Args, report: &ErasureReport) -> Vec<String> {
     let done = if args.anonymise { "anonymised" } else { "removed" };
     let database = &report.database;
     let mut lines = vec![

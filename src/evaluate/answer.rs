@@ -56,13 +56,13 @@ pub enum Responded {
     Done,
     /// The record cannot be decoded at the moment, for example because the schema registry is unreachable. Nothing was
     /// sent; the record is retried after `retry_after`.
-    HeldUp { why: Arc<str>, retry_after: Duration },
+    Deferred { why: Arc<str>, retry_after: Duration },
 }
 
 /// Evaluates requests on the flags in force. The buffers are reused for every record.
 #[derive(Debug)]
 pub struct Responder {
-    scene: Scene,
+    shared: BatchContext,
     reader: Reader,
     /// Buffer for the JSON of an Avro request.
     text: Vec<u8>,
@@ -72,7 +72,7 @@ pub struct Responder {
 
 /// State that all records of one fetch share.
 #[derive(Debug)]
-struct Scene {
+struct BatchContext {
     parts: Parts,
     hostname: String,
     topic_hash: u32,
@@ -86,7 +86,7 @@ struct Scene {
 }
 
 /// The environment of a request. `flags` is `None` if this deployment does not serve the environment.
-struct Served<'s> {
+struct Environment<'s> {
     name: &'s str,
     flags: Option<(&'s Arc<str>, &'s Arc<EnvironmentFlags>)>,
 }
@@ -95,7 +95,7 @@ impl Responder {
     pub fn new(parts: Parts) -> Self {
         let mut topic = parts.config.topics.requests.as_bytes();
         let reader = parts.formats.reader(Subject::REQUESTS, parts.config.formats.requests);
-        let scene = Scene {
+        let shared = BatchContext {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             // Reading from a slice cannot fail.
             topic_hash: murmur3::murmur3_32(&mut topic, 0).unwrap_or_default(),
@@ -107,7 +107,7 @@ impl Responder {
             parts,
         };
         Self {
-            scene,
+            shared,
             reader,
             text: Vec::new(),
             event: Vec::with_capacity(1024),
@@ -122,30 +122,30 @@ impl Respond for Responder {
     }
 
     fn begin(&mut self, topic_id: Option<&Arc<str>>) {
-        self.scene.snapshot = Arc::clone(&self.scene.parts.store.load());
-        self.scene.topic_id = topic_id.cloned();
+        self.shared.snapshot = Arc::clone(&self.shared.parts.store.load());
+        self.shared.topic_id = topic_id.cloned();
         let now = Utc::now();
-        self.scene.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
-        self.scene.now_micros = now.timestamp_micros();
+        self.shared.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+        self.shared.now_micros = now.timestamp_micros();
     }
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
-        let Self { scene, reader, text, event, reply } = self;
-        if sender.amendments.is_unprocessable(place(record)) {
+        let Self { shared, reader, text, event, reply } = self;
+        if sender.rejections.is_unprocessable(place(record)) {
             return sender.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
         }
         let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
             Ok(json) => Request::decode(json),
-            Err(Undecodable::Away(why)) => return Ok(Responded::HeldUp { why, retry_after: AWAY_RETRY }),
+            Err(Undecodable::Away(why)) => return Ok(Responded::Deferred { why, retry_after: AWAY_RETRY }),
             Err(Undecodable::Pending(why)) => {
-                return Ok(Responded::HeldUp { why, retry_after: PENDING_RETRY });
+                return Ok(Responded::Deferred { why, retry_after: PENDING_RETRY });
             }
             Err(unread) => Err(Refusal::from(unread)),
         };
         let answered = match request {
             Ok(mut request) => {
-                scene.name_nobody(&mut request, record);
-                scene.answer(&request, record, sender, event, reply)
+                shared.name_nobody(&mut request, record);
+                shared.answer(&request, record, sender, event, reply)
             }
             Err(refusal) => sender.dead_letter(record, &refusal, None),
         };
@@ -153,7 +153,7 @@ impl Respond for Responder {
     }
 }
 
-impl Scene {
+impl BatchContext {
     /// Sends all results of one request: one event per flag, and the reply.
     fn answer(
         &self,
@@ -240,7 +240,7 @@ impl Scene {
 
     /// The session id of an event: the caller's, or the generated id if a draw used it.
     fn session<'a>(
-        served: &Served<'_>,
+        served: &Environment<'_>,
         request: &'a Request<'_>,
         shown: &'a Shown<'_>,
         ask: &Ask<'_>,
@@ -254,13 +254,13 @@ impl Scene {
         shown.session_id.as_deref().or_else(generated)
     }
 
-    fn serve<'s>(&'s self, asked: Option<&'s str>) -> Served<'s> {
+    fn serve<'s>(&'s self, asked: Option<&'s str>) -> Environment<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
         let flags = self.snapshot.environment_entry(name);
         if flags.is_none() {
             unserved::note(name, &self.snapshot);
         }
-        Served { name, flags }
+        Environment { name, flags }
     }
 
     /// The parts of a request that may be written to results, and the key of those results. Both are pseudonymized if
@@ -275,7 +275,7 @@ impl Scene {
 
     fn evaluate<'a>(
         &'a self,
-        served: &'a Served<'_>,
+        served: &'a Environment<'_>,
         request: &'a Request<'_>,
         ask: &'a Ask<'_>,
         sender: &mut BatchSender<'_>,
@@ -299,7 +299,7 @@ impl Scene {
         &'a self,
         request: &'a Request<'_>,
         shown: &'a Shown<'_>,
-        served: &Served<'a>,
+        served: &Environment<'a>,
         record: &Record<'_>,
         index: u32,
         id: &'a [u8; 36],
@@ -330,7 +330,7 @@ impl Scene {
         &'a self,
         request: &'a Request<'_>,
         shown: &'a Shown<'_>,
-        served: &Served<'a>,
+        served: &Environment<'a>,
         headers: &Headers<'a>,
     ) -> ReplyFrame<'a> {
         ReplyFrame {
@@ -353,7 +353,7 @@ pub fn nanoseconds(start: Instant) -> u64 {
 fn check(
     request: &Request<'_>,
     record: &Record<'_>,
-    served: &Served<'_>,
+    served: &Environment<'_>,
     headers: &Headers<'_>,
 ) -> Result<(), Refusal> {
     check_record(record.key(), headers.correlation_id)?;

@@ -7,7 +7,7 @@ use crate::message::request::RefusalCode;
 
 /// Position of a record in the requests topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct SourceOffset {
     pub partition: i32,
     pub offset: i64,
 }
@@ -31,7 +31,7 @@ pub enum Sent {
 pub struct Batch {
     /// The offset after the last record of each partition, in order of first appearance.
     positions: Vec<(i32, i64)>,
-    sent: Vec<(Place, Sent)>,
+    sent: Vec<(SourceOffset, Sent)>,
     reply_topics: Vec<String>,
     pub records: usize,
     pub bytes: usize,
@@ -46,7 +46,7 @@ pub struct Batch {
     /// Codes of the dead letters. They are counted when the batch is committed.
     pub dead_letters: Vec<RefusalCode>,
     /// Total bytes of the dead letters of the last record that had any.
-    letters: Option<(Place, usize)>,
+    last_dead_letters: Option<(SourceOffset, usize)>,
 }
 
 impl Default for Batch {
@@ -63,7 +63,7 @@ impl Default for Batch {
             busy: Duration::ZERO,
             oldest_ms: u64::MAX,
             dead_letters: Vec::new(),
-            letters: None,
+            last_dead_letters: None,
         }
     }
 }
@@ -74,7 +74,7 @@ impl Batch {
         self.sent.clear();
         self.reply_topics.clear();
         self.dead_letters.clear();
-        self.letters = None;
+        self.last_dead_letters = None;
         self.records = 0;
         self.bytes = 0;
         self.flushed();
@@ -84,7 +84,7 @@ impl Batch {
     }
 
     /// Records that a record was processed: the offset after it will be committed.
-    pub fn advance(&mut self, place: Place, timestamp_ms: i64) {
+    pub fn advance(&mut self, place: SourceOffset, timestamp_ms: i64) {
         if self.records == 0 {
             self.opened = Instant::now();
         }
@@ -97,9 +97,9 @@ impl Batch {
     }
 
     /// Total bytes of the record's dead letters in this batch, including a further one of `bytes`.
-    pub fn letter_bytes(&mut self, place: Place, bytes: usize) -> usize {
-        let before = self.letters.filter(|(last, _)| *last == place).map_or(0, |(_, sum)| sum);
-        self.letters = Some((place, before + bytes));
+    pub fn letter_bytes(&mut self, place: SourceOffset, bytes: usize) -> usize {
+        let before = self.last_dead_letters.filter(|(last, _)| *last == place).map_or(0, |(_, sum)| sum);
+        self.last_dead_letters = Some((place, before + bytes));
         before + bytes
     }
 
@@ -110,7 +110,7 @@ impl Batch {
 
     /// Registers a result of `bytes`, key and headers included, and returns the delivery id under which a failed
     /// delivery is reported.
-    pub fn ticket(&mut self, place: Place, sent: Sent, bytes: usize) -> usize {
+    pub fn delivery_id(&mut self, place: SourceOffset, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
         match sent {
             Sent::Event { .. } => {
@@ -126,7 +126,7 @@ impl Batch {
     }
 
     /// Removes the last delivery id, because its result was not sent.
-    pub fn withdraw_ticket(&mut self) {
+    pub fn withdraw_delivery_id(&mut self) {
         self.sent.pop();
     }
 
@@ -153,8 +153,8 @@ impl Batch {
         &self.reply_topics
     }
 
-    pub fn by_ticket(&self, ticket: usize) -> Option<(Place, Sent)> {
-        self.sent.get(ticket).copied()
+    pub fn by_delivery_id(&self, delivery_id: usize) -> Option<(SourceOffset, Sent)> {
+        self.sent.get(delivery_id).copied()
     }
 
     /// The positions to commit, as (partition, next offset).
@@ -173,7 +173,7 @@ mod tests {
     fn a_round_is_full_when_one_partition_has_a_request_of_events() {
         let mut batch = Batch::default();
         let mut send = |partition| {
-            batch.ticket(Place { partition, offset: 0 }, EVENT, ROUND_BYTES / 4);
+            batch.delivery_id(SourceOffset { partition, offset: 0 }, EVENT, ROUND_BYTES / 4);
             batch.is_round_full()
         };
         assert!([0, 1, 2, 0, 1, 2, 0, 1, 2].into_iter().all(|partition| !send(partition)));
@@ -184,10 +184,10 @@ mod tests {
 
     #[test]
     fn dead_letters_and_replies_fill_a_round_together() {
-        let (mut batch, place) = (Batch::default(), Place { partition: 3, offset: 0 });
-        batch.ticket(place, Sent::DeadLetter, ROUND_BYTES / 2);
+        let (mut batch, place) = (Batch::default(), SourceOffset { partition: 3, offset: 0 });
+        batch.delivery_id(place, Sent::DeadLetter, ROUND_BYTES / 2);
         assert!(!batch.is_round_full());
-        batch.ticket(place, Sent::Reply { topic: 0 }, ROUND_BYTES / 2);
+        batch.delivery_id(place, Sent::Reply { topic: 0 }, ROUND_BYTES / 2);
         assert!(batch.is_round_full());
         batch.clear();
         assert!(!batch.is_round_full());

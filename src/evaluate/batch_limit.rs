@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::batch::Place;
+use super::batch::SourceOffset;
 
 /// Number of records at which the limit is removed: no batch takes more in one fetch.
 const UNLIMITED_RECORDS: usize = 16_384;
@@ -21,7 +21,7 @@ pub struct BatchLimit {
     /// `None`: no limit.
     records: Option<usize>,
     /// A record that timed out alone, and the number of consecutive times.
-    suspect: Option<(Place, u32)>,
+    suspect: Option<(SourceOffset, u32)>,
 }
 
 impl BatchLimit {
@@ -51,7 +51,7 @@ impl BatchLimit {
 
     /// Records that a batch of only this record timed out while the broker acknowledged results. `true` if that
     /// happened too often.
-    pub fn ran_out_of_time(&mut self, place: Place) -> bool {
+    pub fn ran_out_of_time(&mut self, place: SourceOffset) -> bool {
         let attempts = match self.suspect {
             Some((suspect, attempts)) if suspect == place => attempts + 1,
             _ => 1,
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn only_the_same_record_failing_alone_again_and_again_is_given_up() {
         let mut limit = BatchLimit::default();
-        let (one, other) = (Place { partition: 0, offset: 7 }, Place { partition: 1, offset: 7 });
+        let (one, other) =
+            (SourceOffset { partition: 0, offset: 7 }, SourceOffset { partition: 1, offset: 7 });
         assert!(!limit.ran_out_of_time(one) && !limit.ran_out_of_time(one));
         assert!(!limit.ran_out_of_time(other) && !limit.ran_out_of_time(one));
         assert!(!limit.ran_out_of_time(one) && limit.ran_out_of_time(one));

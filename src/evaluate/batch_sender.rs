@@ -17,9 +17,9 @@ use crate::message::dead_letter::{DeadLetter, header};
 use crate::message::request::{Refusal, RefusalCode};
 use crate::metrics::{DropLabels, Metrics};
 
-use super::amend::{Amendments, Kept};
-use super::batch::{Batch, Place, Sent};
+use super::batch::{Batch, Sent, SourceOffset};
 use super::headers::Headers;
+use super::rejections::{Rejections, RetainedParts};
 use super::reply_topics::ReplyTopics;
 use super::tally::Tally;
 
@@ -38,7 +38,7 @@ pub struct BatchSender<'b> {
     pub producer: &'b ReportingProducer,
     pub batch: &'b mut Batch,
     pub tally: &'b mut Tally,
-    pub amendments: &'b Amendments,
+    pub rejections: &'b Rejections,
     pub reply_topics: &'b ReplyTopics,
     pub metrics: &'b Metrics,
 }
@@ -69,7 +69,7 @@ impl BatchSender<'_> {
         let place = place(record);
         let headers = headers.and_then(|headers| Some((headers.passed_on.as_ref()?, headers.bytes)));
         let bytes = record_bytes(key, body, headers.map_or(0, |(_, bytes)| bytes));
-        if let Some(code) = self.amendments.event_refusal(place, index, bytes) {
+        if let Some(code) = self.rejections.event_refusal(place, index, bytes) {
             let message = format!("refused by the broker, {bytes} bytes with key and headers");
             return self.refused_event(record, index, code, message);
         }
@@ -77,19 +77,19 @@ impl BatchSender<'_> {
             let message = format!("{bytes} bytes with key and headers, at most {MAX_RECORD_BYTES} are sent");
             return self.refused_event(record, index, RefusalCode::TooLarge, message);
         }
-        let ticket = self.batch.ticket(place, Sent::Event { index, bytes }, bytes);
+        let delivery_id = self.batch.delivery_id(place, Sent::Event { index, bytes }, bytes);
         let partition = record.partition();
         let sent = match headers {
-            None => self.producer.send(partition, key, body, ticket),
+            None => self.producer.send(partition, key, body, delivery_id),
             Some((headers, _)) => {
-                let event = BaseRecord::with_opaque_to(&self.topics.events, ticket).partition(partition);
+                let event = BaseRecord::with_opaque_to(&self.topics.events, delivery_id).partition(partition);
                 self.send(event, key, body, headers.clone())
             }
         };
         match local_refusal(&sent) {
             None => sent.map(|()| true),
             Some(code) => {
-                self.batch.withdraw_ticket();
+                self.batch.withdraw_delivery_id();
                 let message = format!("refused by the Kafka client: {code}, {bytes} bytes");
                 let code = match code {
                     RDKafkaErrorCode::MessageSizeTooLarge => RefusalCode::TooLarge,
@@ -120,16 +120,17 @@ impl BatchSender<'_> {
         index: Option<u32>,
     ) -> KafkaResult<()> {
         let place = place(record);
-        let mut original = Original::of(record, self.amendments.kept(place));
+        let mut original = Original::of(record, self.rejections.kept(place));
         if self.batch.letter_bytes(place, original.bytes) > MAX_LETTERS_BYTES {
-            original = Original::of(record, Kept::Nothing);
+            original = Original::of(record, RetainedParts::Nothing);
         }
         loop {
-            let (sent, is_smallest) = (self.letter(place, refusal, index, &original), original.bytes == 0);
+            let (sent, is_smallest) =
+                (self.new_dead_letter(place, refusal, index, &original), original.bytes == 0);
             match local_refusal(&sent) {
                 Some(_) if !is_smallest => {
-                    self.batch.withdraw_ticket();
-                    original = Original::of(record, Kept::Nothing);
+                    self.batch.withdraw_delivery_id();
+                    original = Original::of(record, RetainedParts::Nothing);
                 }
                 _ => {
                     self.batch.dead_letters.push(refusal.code);
@@ -139,15 +140,15 @@ impl BatchSender<'_> {
         }
     }
 
-    fn letter(
+    fn new_dead_letter(
         &mut self,
-        place: Place,
+        place: SourceOffset,
         refusal: &Refusal,
         index: Option<u32>,
         original: &Original<'_>,
     ) -> KafkaResult<()> {
         let message = refusal.text();
-        let letter = DeadLetter {
+        let new_dead_letter = DeadLetter {
             code: refusal.code.as_str(),
             message: &message,
             topic: &self.topics.requests,
@@ -157,14 +158,14 @@ impl BatchSender<'_> {
             body_omitted: original.body_omitted,
         };
         tracing::debug!(
-            topic = letter.topic,
-            partition = letter.partition,
-            offset = letter.offset,
-            error_code = letter.code,
+            topic = new_dead_letter.topic,
+            partition = new_dead_letter.partition,
+            offset = new_dead_letter.offset,
+            error_code = new_dead_letter.code,
             "dead letter: {}",
-            letter.message
+            new_dead_letter.message
         );
-        let mut added = letter.headers();
+        let mut added = new_dead_letter.headers();
         added.extend(original.key_omitted.then(|| (header::KEY_OMITTED, "true".to_owned())));
         let headers = original.headers_omitted;
         added.extend((headers > 0).then(|| (header::HEADERS_OMITTED, headers.to_string())));
@@ -172,8 +173,8 @@ impl BatchSender<'_> {
             headers.insert(Header { key, value: Some(&value) })
         });
         let bytes = original.bytes + LETTER_HEADERS_BYTES.min(message.len());
-        let ticket = self.batch.ticket(place, Sent::DeadLetter, bytes);
-        let mut dead = BaseRecord::with_opaque_to(&self.topics.dead_letters, ticket).headers(headers);
+        let delivery_id = self.batch.delivery_id(place, Sent::DeadLetter, bytes);
+        let mut dead = BaseRecord::with_opaque_to(&self.topics.dead_letters, delivery_id).headers(headers);
         dead.key = original.key;
         dead.payload = original.body;
         self.producer.send_record(dead)
@@ -195,18 +196,18 @@ impl BatchSender<'_> {
             return Ok(());
         }
         let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
-        let ticket = self.batch.ticket(place, sent, bytes);
+        let delivery_id = self.batch.delivery_id(place, sent, bytes);
         let passed_on = headers.passed_on.clone().unwrap_or_default();
-        let sent = self.send(BaseRecord::with_opaque_to(topic, ticket), key, body, passed_on);
+        let sent = self.send(BaseRecord::with_opaque_to(topic, delivery_id), key, body, passed_on);
         let Some(code) = local_refusal(&sent) else { return sent };
-        self.batch.withdraw_ticket();
+        self.batch.withdraw_delivery_id();
         let too_large = code == RDKafkaErrorCode::MessageSizeTooLarge;
         self.drop_reply(place, topic, if too_large { "too_large" } else { "refused" });
         Ok(())
     }
 
     /// Counts and logs a reply that is not sent. The request's events are not affected.
-    pub fn drop_reply(&self, place: Place, topic: &str, reason: &'static str) {
+    pub fn drop_reply(&self, place: SourceOffset, topic: &str, reason: &'static str) {
         static LIMIT: LogLimit = LogLimit::new();
         self.metrics.dropped.get_or_create(&DropLabels { what: "reply", reason }).inc();
         let Some(suppressed) = LIMIT.admit() else { return };
@@ -233,7 +234,7 @@ impl BatchSender<'_> {
 
 impl<'r> Original<'r> {
     /// Takes as much of the record as `kept` allows and as fits.
-    fn of(record: &Record<'r>, kept: Kept) -> Self {
+    fn of(record: &Record<'r>, kept: RetainedParts) -> Self {
         let mut room = MAX_RECORD_BYTES - LETTER_HEADERS_BYTES;
         let mut original = Self {
             key: None,
@@ -251,14 +252,14 @@ impl<'r> Original<'r> {
             }
             None => false,
         };
-        let keeps = |least: Kept| kept <= least;
+        let keeps = |least: RetainedParts| kept <= least;
         if let Some(key) = record.key() {
-            let fits = keeps(Kept::KeyAndHeaders) && take(key.len());
+            let fits = keeps(RetainedParts::KeyAndHeaders) && take(key.len());
             original.key = fits.then_some(key);
             original.key_omitted = !fits;
         }
         for header in record.headers().iter() {
-            if keeps(Kept::KeyAndHeaders) && take(header_bytes(header.key, header.value)) {
+            if keeps(RetainedParts::KeyAndHeaders) && take(header_bytes(header.key, header.value)) {
                 original.headers = original.headers.insert(header);
             } else {
                 original.headers_omitted += 1;
@@ -266,7 +267,7 @@ impl<'r> Original<'r> {
         }
         // Without its key or all headers, a replay of the body would produce a different record.
         let is_cut = original.key_omitted || original.headers_omitted > 0;
-        let fits = keeps(Kept::Everything) && !is_cut && take(record.payload().len());
+        let fits = keeps(RetainedParts::Everything) && !is_cut && take(record.payload().len());
         original.body = (fits && !record.is_null()).then_some(record.payload());
         original.body_omitted = is_cut || !(fits || record.is_null());
         original.bytes = MAX_RECORD_BYTES - LETTER_HEADERS_BYTES - room;
@@ -283,8 +284,8 @@ fn local_refusal(sent: &KafkaResult<()>) -> Option<RDKafkaErrorCode> {
 }
 
 /// Position of the record in the requests topic.
-pub fn place(record: &Record<'_>) -> Place {
-    Place { partition: record.partition(), offset: record.offset() }
+pub fn place(record: &Record<'_>) -> SourceOffset {
+    SourceOffset { partition: record.partition(), offset: record.offset() }
 }
 
 /// The refusal of a request whose results would exceed the memory limit for one request.

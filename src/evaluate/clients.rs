@@ -13,14 +13,18 @@ use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, ReportingProducer};
 
 use super::Parts;
 use super::error::SessionError;
-use super::session::{FETCH_RECORDS, STEP};
+use super::session::{FETCH_RECORDS, STEP_TIMEOUT};
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
 
 /// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
-/// name left open. `careful` sends each record in a produce request of its own.
-pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingProducer, SessionError> {
+/// name left open. `isolate_records` sends each record in a produce request of its own.
+pub fn producer(
+    parts: &Parts,
+    index: usize,
+    isolate_records: bool,
+) -> Result<ReportingProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
     let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
@@ -32,7 +36,7 @@ pub fn producer(parts: &Parts, index: usize, careful: bool) -> Result<ReportingP
         .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("queue.buffering.max.kbytes", "262144")
         .set("queue.buffering.max.messages", "500000");
-    if careful {
+    if isolate_records {
         config.set("batch.num.messages", "1");
     }
     match delivery.mode {
@@ -77,7 +81,7 @@ pub fn rewind_these(
     assigned: TopicPartitionList,
 ) -> Result<(), SessionError> {
     let inner = consumer.inner();
-    let committed = inner.committed_offsets(assigned, STEP).map_err(SessionError::Consumer)?;
+    let committed = inner.committed_offsets(assigned, STEP_TIMEOUT).map_err(SessionError::Consumer)?;
     let mut targets = TopicPartitionList::new();
     for element in committed.elements_for_topic(topic) {
         // A failed lookup carries no offset either. It must not be mistaken for a partition without a committed offset.
@@ -94,7 +98,8 @@ pub fn rewind_these(
 /// Seeks partitions to the given offsets, where the next fetch starts.
 pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(), SessionError> {
     if targets.count() > 0 {
-        let sought = consumer.inner().seek_partitions(targets, STEP).map_err(SessionError::Consumer)?;
+        let sought =
+            consumer.inner().seek_partitions(targets, STEP_TIMEOUT).map_err(SessionError::Consumer)?;
         for element in sought.elements() {
             element.error().map_err(SessionError::Consumer)?;
             if let Offset::Offset(next) = element.offset() {

@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::session::STEP;
+use super::session::STEP_TIMEOUT;
 
 /// Reason why a session ended with its batch uncommitted.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum SessionError {
     Undelivered { count: usize, first: RDKafkaErrorCode },
     #[error("results refused by the broker: {count}, the first with {first}")]
     Refused { count: usize, first: RDKafkaErrorCode },
-    #[error("results not acknowledged within {} s", STEP.as_secs())]
+    #[error("results not acknowledged within {} s", STEP_TIMEOUT.as_secs())]
     Unacknowledged,
     #[error("the requests topic was deleted and created anew")]
     TopicRecreated,

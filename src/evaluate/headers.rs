@@ -51,7 +51,7 @@ pub fn wanted_reply<'r>(record: &Record<'r>) -> Option<&'r str> {
 /// The topic to reply to. A reply that is not allowed is dropped and counted; the request is still evaluated.
 pub fn reply_to<'r>(record: &Record<'r>, sender: &BatchSender<'_>) -> Option<&'r str> {
     let topic = wanted_reply(record)?;
-    let refused = sender.amendments.is_unanswered(place(record));
+    let refused = sender.rejections.is_reply_dropped(place(record));
     let usable = if refused { Err("refused") } else { sender.reply_topics.check(topic) };
     usable.map_err(|reason| sender.drop_reply(place(record), topic, reason)).ok().map(|()| topic)
 }

@@ -17,7 +17,6 @@
 //! per flag or in a dead letter ([`answer`]); then one function commits the batch ([`session`]). A record that the
 //! broker rejects is identified and also ends in a dead letter ([`amend`]).
 
-pub mod amend;
 pub mod answer;
 pub mod batch;
 pub mod batch_limit;
@@ -25,11 +24,12 @@ pub mod batch_sender;
 mod clients;
 pub mod error;
 mod headers;
-pub mod holds;
 pub mod pace;
+pub mod paused_partitions;
+pub mod rejections;
 pub mod reply_topics;
 pub mod session;
-pub mod standing;
+pub mod status;
 pub mod tally;
 pub mod unserved;
 pub mod worker;
@@ -47,7 +47,7 @@ use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
-use self::standing::Standing;
+use self::status::EvaluatorStatus;
 use self::worker::Worker;
 
 /// The dependencies of a worker.
@@ -72,13 +72,13 @@ impl Evaluator {
     /// Starts `delivery.workers` worker threads, and one thread that records their partitions' offsets in `progress`.
     /// All run until the shutdown token is cancelled.
     pub fn start(parts: &Parts, progress: Progress) -> anyhow::Result<Self> {
-        let standing = Standing::with_progress(parts, progress.clone());
-        let identity = Arc::clone(standing.identity());
+        let status = EvaluatorStatus::with_progress(parts, progress.clone());
+        let identity = Arc::clone(status.identity());
         let watch = Watch::new(&parts.config, "evaluator", progress)?.confirming(identity);
         let shutdown = parts.shutdown.clone();
         let mut threads = vec![spawn("evaluate-offsets".to_owned(), move || watch.run(&shutdown))?];
         for index in 0..parts.config.delivery.workers {
-            let worker = Worker::sharing(parts.clone(), index, &standing);
+            let worker = Worker::sharing(parts.clone(), index, &status);
             threads.push(spawn(format!("evaluate-{index}"), move || worker.run())?);
         }
         Ok(Self { threads })

@@ -26,7 +26,7 @@ use super::error::SessionError;
 use super::headers::wanted_reply;
 use super::pace::Pace;
 use super::tally::Tally;
-use super::worker::Memory;
+use super::worker::WorkerState;
 
 /// Size of the consumer's fetch queue. If this many records wait, there is a backlog.
 pub const FETCH_RECORDS: usize = 2_048;
@@ -35,9 +35,9 @@ const CHUNK_RECORDS: usize = 64;
 /// How long an idle worker waits for records before it checks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
 /// Timeout of one step of a transaction.
-pub(super) const STEP: Duration = Duration::from_secs(10);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of records in a batch that isolates rejected records.
-const CAREFUL_RECORDS: usize = 256;
+const ISOLATED_RECORDS: usize = 256;
 const CAREFUL_RESULTS: usize = 1_000;
 /// A batch ends in the middle of a fetch when it exceeds its size limit by a quarter, or by [`MIN_SLACK_BYTES`] if that
 /// is more.
@@ -61,7 +61,7 @@ pub struct Session<'s> {
     parts: &'s Parts,
     consumer: &'s mut BatchConsumer,
     producer: &'s ReportingProducer,
-    memory: &'s mut Memory,
+    state: &'s mut WorkerState,
     questions: TopicQuestions,
     batch: Batch,
     tally: Tally,
@@ -92,7 +92,7 @@ impl<'s> Session<'s> {
         parts: &'s Parts,
         consumer: &'s mut BatchConsumer,
         producer: &'s ReportingProducer,
-        memory: &'s mut Memory,
+        state: &'s mut WorkerState,
     ) -> Self {
         let pace = Pace::new(parts.config.delivery.batch_max);
         let questions = consumer.topic_questions(&parts.config.topics.requests);
@@ -100,7 +100,7 @@ impl<'s> Session<'s> {
             parts,
             consumer,
             producer,
-            memory,
+            state,
             questions,
             batch: Batch::default(),
             tally: Tally::default(),
@@ -124,12 +124,12 @@ impl<'s> Session<'s> {
                 continue;
             }
             self.follow_pairs()?;
-            self.memory.holds.release(self.consumer, &self.parts.config.topics.requests)?;
+            self.state.paused.release(self.consumer, &self.parts.config.topics.requests)?;
             let filled = self.fill(responder);
             let committed =
                 filled.and_then(|filled| if filled { self.commit().map(|()| true) } else { Ok(false) });
             let is_committed = committed.inspect_err(|error| self.note_failure(error))?;
-            if is_committed && std::mem::take(&mut self.memory.careful) {
+            if is_committed && std::mem::take(&mut self.state.isolate_records) {
                 return Ok(Ended::Recovered);
             }
             self.report_positions(!is_committed);
@@ -182,24 +182,24 @@ impl<'s> Session<'s> {
                 *self.opened.insert((now, self.pace.deadline(now)))
             }
         };
-        let bounds = Bounds::of(self.parts, self.memory.careful, begun, until);
+        let bounds = Bounds::of(self.parts, self.state.isolate_records, begun, until);
         let (busy, mut waited) = (Instant::now(), Duration::ZERO);
-        responder.begin(self.memory.topic.as_ref().and_then(|topic| topic.id.as_ref()));
+        responder.begin(self.state.topic.as_ref().and_then(|topic| topic.id.as_ref()));
         let wanted = fetched.records().filter_map(|record| wanted_reply(&record));
-        self.memory.reply_topics.look_up(wanted, &mut self.questions);
+        self.state.reply_topics.look_up(wanted, &mut self.questions);
         let mut sender = BatchSender {
             topics: &self.parts.config.topics,
             producer: self.producer,
             batch: &mut self.batch,
             tally: &mut self.tally,
-            amendments: &self.memory.amendments,
-            reply_topics: &self.memory.reply_topics,
+            rejections: &self.state.rejections,
+            reply_topics: &self.state.reply_topics,
             metrics: &self.parts.metrics,
         };
         let (mut is_over, mut left) = (false, Vec::new());
         for record in fetched.records() {
             let place = place(&record);
-            if self.memory.holds.has(place) {
+            if self.state.paused.has(place) {
                 responder.prepare(&record);
                 continue;
             }
@@ -209,7 +209,7 @@ impl<'s> Session<'s> {
             }
             match responder.respond(&record, &mut sender).map_err(SessionError::Producer)? {
                 Responded::Done => sender.batch.advance(place, record.timestamp_ms()),
-                Responded::HeldUp { why, retry_after } => self.memory.holds.hold(place, why, retry_after),
+                Responded::Deferred { why, retry_after } => self.state.paused.hold(place, why, retry_after),
             }
             if sender.batch.is_round_full() {
                 // Failed and late deliveries are reported by the drain before the commit.
@@ -242,9 +242,9 @@ impl<'s> Session<'s> {
     /// Pauses the partitions whose next record could not be decoded while this batch was filled.
     fn hold(&mut self) -> Result<(), SessionError> {
         let topic = &self.parts.config.topics.requests;
-        self.memory.holds.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
-        if let Some(why) = &self.memory.holds.why {
-            self.memory.standing.degraded(format!("partitions wait: {why}"));
+        self.state.paused.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
+        if let Some(why) = &self.state.paused.why {
+            self.state.status.degraded(format!("partitions wait: {why}"));
             self.well = false;
         }
         Ok(())
@@ -261,11 +261,11 @@ impl<'s> Session<'s> {
     /// Maximum number of records in the next fetch; `None` if the batch is full.
     fn room(&self) -> Option<usize> {
         let delivery = &self.parts.config.delivery;
-        let careful = self.memory.careful;
-        let most = if careful { CAREFUL_RECORDS } else { delivery.batch_max_messages };
-        let most = self.memory.limit.records(most);
+        let isolate_records = self.state.isolate_records;
+        let most = if isolate_records { ISOLATED_RECORDS } else { delivery.batch_max_messages };
+        let most = self.state.limit.records(most);
         let is_full = self.batch.bytes >= delivery.batch_max_bytes
-            || (careful && self.batch.sent_count() >= CAREFUL_RESULTS);
+            || (isolate_records && self.batch.sent_count() >= CAREFUL_RESULTS);
         let room = most.saturating_sub(self.batch.records).min(CHUNK_RECORDS);
         (room > 0 && !is_full).then_some(room)
     }
@@ -302,16 +302,16 @@ impl<'s> Session<'s> {
     fn committed(&mut self, took: Duration) {
         self.pace.committed(took);
         self.observe(took);
-        self.memory.has_failed = false;
+        self.state.has_failed = false;
         self.report_well();
         for (partition, next) in self.batch.positions() {
-            self.memory.standing.progress().committed(*partition, *next);
+            self.state.status.progress().committed(*partition, *next);
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
-        self.memory.failures = 0;
+        self.state.failures = 0;
         let batch_took = self.opened.map_or(took, |(begun, _)| begun.elapsed());
-        self.memory.limit.committed(self.batch.records, batch_took, self.allowed());
-        self.memory.amendments.committed(self.batch.positions());
+        self.state.limit.committed(self.batch.records, batch_took, self.allowed());
+        self.state.rejections.committed(self.batch.positions());
         self.tally.commit(&self.parts.metrics, &self.parts.usage);
         for code in self.batch.dead_letters.drain(..) {
             self.parts.metrics.dead_letters.get_or_create(&CodeLabels { code: code.as_str() }).inc();
@@ -357,12 +357,12 @@ fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), Session
 }
 
 impl Bounds {
-    fn of(parts: &Parts, careful: bool, begun: Instant, until: Instant) -> Self {
+    fn of(parts: &Parts, isolate_records: bool, begun: Instant, until: Instant) -> Self {
         let delivery = &parts.config.delivery;
         let slack = (delivery.batch_max_bytes / SLACK_SHARE).max(MIN_SLACK_BYTES);
         Self {
             bytes: delivery.batch_max_bytes + slack,
-            results: if careful { CAREFUL_RESULTS } else { usize::MAX },
+            results: if isolate_records { CAREFUL_RESULTS } else { usize::MAX },
             until: until.max(begun + allowed(parts) / FILL_SHARE),
         }
     }
@@ -376,12 +376,12 @@ impl Bounds {
 fn allowed(parts: &Parts) -> Duration {
     match parts.config.delivery.mode {
         DeliveryMode::Transactional => parts.config.delivery.transaction_timeout,
-        DeliveryMode::AtLeastOnce => STEP,
+        DeliveryMode::AtLeastOnce => STEP_TIMEOUT,
     }
 }
 
 /// Records the first unprocessed record of each partition.
-fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::Place) {
+fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::SourceOffset) {
     if !left.iter().any(|(partition, _)| *partition == place.partition) {
         left.push((place.partition, place.offset));
     }

@@ -21,7 +21,7 @@ const REPLIES: &str = "feature-flag-replies";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running worker, with access to its topics.
-struct Scene {
+struct Fixture {
     cluster: MockCluster<'static, DefaultProducerContext>,
     parts: Parts,
     sender: BaseProducer,
@@ -29,7 +29,7 @@ struct Scene {
     asked: usize,
 }
 
-impl Scene {
+impl Fixture {
     fn new(snapshot: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let mut config = load_from(None, [], Profile::Dev).unwrap().config;
@@ -139,7 +139,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.parts.shutdown.cancel();
         if let Some(worker) = self.worker.take() {
@@ -175,39 +175,42 @@ fn header<'m>(record: &'m OwnedMessage, name: &str) -> Option<&'m str> {
 
 #[test]
 fn a_reply_larger_than_a_record_is_dropped_and_the_next_requests_are_answered() {
-    let mut scene = Scene::new(flags(13, 700_000), |_| {});
-    scene.start();
-    let before = scene.ask_until_replied();
-    assert_eq!(scene.dropped("too_large"), 0);
-    let large = scene.ask(Some(b"u"), &[("reply-to", REPLIES)], request(13).to_string().as_bytes());
-    let last = scene.ask(Some(b"u"), &[("reply-to", REPLIES)], br#"{"flag_name": "f0"}"#);
-    let events = scene.events(usize::try_from(large).unwrap() + 14);
+    let mut fixture = Fixture::new(flags(13, 700_000), |_| {});
+    fixture.start();
+    let before = fixture.ask_until_replied();
+    assert_eq!(fixture.dropped("too_large"), 0);
+    let large = fixture.ask(Some(b"u"), &[("reply-to", REPLIES)], request(13).to_string().as_bytes());
+    let last = fixture.ask(Some(b"u"), &[("reply-to", REPLIES)], br#"{"flag_name": "f0"}"#);
+    let events = fixture.events(usize::try_from(large).unwrap() + 14);
     assert_eq!(events.last().unwrap()["source"]["offset"], last);
-    assert_eq!(scene.dropped("too_large"), 1);
-    assert_eq!(scene.read(REPLIES, before + 1).len(), before + 1, "the last request's");
+    assert_eq!(fixture.dropped("too_large"), 1);
+    assert_eq!(fixture.read(REPLIES, before + 1).len(), before + 1, "the last request's");
 }
 
 #[test]
 fn what_does_not_fit_into_a_dead_letter_is_left_out_and_its_place_is_kept() {
-    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let mut fixture = Fixture::new(flags(1, 10), |_| {});
     let large = " ".repeat(9 << 20);
-    scene.ask(Some(b"u"), &[("x-mine", "kept")], large.as_bytes());
-    scene.ask(Some(b"u"), &[("x-large", &large), ("x-mine", "kept")], b"{");
-    scene.ask(Some(large.as_bytes()), &[("x-mine", "kept")], br#"{"flag_name": "f0"}"#);
-    scene.ask(Some(b"u"), &[], br#"{"flag_name": "f0"}"#);
-    scene.start();
-    assert_eq!(scene.events(1)[0]["source"]["offset"], 3);
-    let letters = scene.dead_letters(3);
-    let codes: Vec<_> = letters.iter().map(|letter| header(letter, "error-code").unwrap()).collect();
+    fixture.ask(Some(b"u"), &[("x-mine", "kept")], large.as_bytes());
+    fixture.ask(Some(b"u"), &[("x-large", &large), ("x-mine", "kept")], b"{");
+    fixture.ask(Some(large.as_bytes()), &[("x-mine", "kept")], br#"{"flag_name": "f0"}"#);
+    fixture.ask(Some(b"u"), &[], br#"{"flag_name": "f0"}"#);
+    fixture.start();
+    assert_eq!(fixture.events(1)[0]["source"]["offset"], 3);
+    let letters = fixture.dead_letters(3);
+    let codes: Vec<_> =
+        letters.iter().map(|dead_letter| header(dead_letter, "error-code").unwrap()).collect();
     assert_eq!(codes, ["TOO_LARGE", "NOT_JSON", "TOO_LARGE"]);
-    for (offset, letter) in letters.iter().enumerate() {
-        assert_eq!(header(letter, "source-offset"), Some(offset.to_string().as_str()));
-        assert_eq!((header(letter, "body-omitted"), letter.payload()), (Some("true"), None));
-        assert_eq!(header(letter, "x-mine"), Some("kept"));
+    for (offset, dead_letter) in letters.iter().enumerate() {
+        assert_eq!(header(dead_letter, "source-offset"), Some(offset.to_string().as_str()));
+        assert_eq!((header(dead_letter, "body-omitted"), dead_letter.payload()), (Some("true"), None));
+        assert_eq!(header(dead_letter, "x-mine"), Some("kept"));
     }
     let omitted: Vec<_> = letters
         .iter()
-        .map(|letter| (header(letter, "key-omitted"), header(letter, "headers-omitted"), letter.key()))
+        .map(|dead_letter| {
+            (header(dead_letter, "key-omitted"), header(dead_letter, "headers-omitted"), dead_letter.key())
+        })
         .collect();
     let key = Some(b"u".as_slice());
     assert_eq!(omitted, [(None, None, key), (None, Some("1"), key), (Some("true"), None, None)]);
@@ -215,7 +218,7 @@ fn what_does_not_fit_into_a_dead_letter_is_left_out_and_its_place_is_kept() {
 
 #[test]
 fn everything_that_results_repeat_is_bounded_before_any_is_made() {
-    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let mut fixture = Fixture::new(flags(1, 10), |_| {});
     let names: Vec<_> = (0..1_000).map(|number| format!("n{number}")).collect();
     let with = |field: &str, bytes: usize| {
         let mut request = json!({"flag_names": names});
@@ -237,52 +240,52 @@ fn everything_that_results_repeat_is_bounded_before_any_is_made() {
     ];
     for (key, id, body, _) in &refused {
         let headers: &[(&str, &str)] = if id.is_empty() { &[] } else { &[("correlation-id", id)] };
-        scene.ask(key.map(str::as_bytes), headers, body.as_bytes());
+        fixture.ask(key.map(str::as_bytes), headers, body.as_bytes());
     }
     // Values of the maximum accepted length; a default is repeated for its own flag only.
     let key = "k".repeat(60_000);
-    scene.ask(Some(key.as_bytes()), &[("correlation-id", &id[1..])], plain.as_bytes());
-    scene.ask(None, &[], defaults.as_bytes());
-    scene.start();
-    let letters = scene.dead_letters(refused.len());
-    for (letter, (.., field)) in letters.iter().zip(&refused) {
-        let message = header(letter, "error-message").unwrap();
+    fixture.ask(Some(key.as_bytes()), &[("correlation-id", &id[1..])], plain.as_bytes());
+    fixture.ask(None, &[], defaults.as_bytes());
+    fixture.start();
+    let letters = fixture.dead_letters(refused.len());
+    for (dead_letter, (.., field)) in letters.iter().zip(&refused) {
+        let message = header(dead_letter, "error-message").unwrap();
         assert!(message.starts_with(&format!("{field}: expected")), "{field}: {message}");
     }
-    let events = scene.events(2_000);
+    let events = fixture.events(2_000);
     let offsets: BTreeSet<_> = events.iter().map(|event| event["source"]["offset"].as_i64()).collect();
     assert_eq!(offsets, [Some(7), Some(8)].into());
 }
 
 #[test]
 fn many_unknown_reply_topics_cost_their_replies_only() {
-    let mut scene = Scene::new(flags(1, 10), |_| {});
+    let mut fixture = Fixture::new(flags(1, 10), |_| {});
     let requests = 300;
     for number in 0..requests {
         let topic = format!("{REPLIES}-{number}");
-        scene.ask(Some(b"u"), &[("reply-to", &topic)], br#"{"flag_name": "f0"}"#);
+        fixture.ask(Some(b"u"), &[("reply-to", &topic)], br#"{"flag_name": "f0"}"#);
     }
-    scene.start();
+    fixture.start();
     let offsets: Vec<_> =
-        scene.events(requests).iter().map(|event| event["source"]["offset"].clone()).collect();
+        fixture.events(requests).iter().map(|event| event["source"]["offset"].clone()).collect();
     assert_eq!(offsets, (0..requests).map(Value::from).collect::<Vec<_>>());
-    assert_eq!(scene.dropped("topic_unknown"), requests as u64);
+    assert_eq!(fixture.dropped("topic_unknown"), requests as u64);
     // A topic that exists still receives its replies.
-    scene.ask_until_replied();
+    fixture.ask_until_replied();
 }
 
 #[test]
 fn a_batch_ends_within_a_fetch_and_what_is_left_of_it_comes_again_in_order() {
     let small = |config: &mut Config| config.delivery.batch_max_bytes = 64 << 10;
-    let mut scene = Scene::new(flags(100, 10), small);
+    let mut fixture = Fixture::new(flags(100, 10), small);
     let (requests, flags) = (60, 100);
     let mut body = request(flags);
     body["context"] = json!({"noise": "c".repeat(1_000)});
     for _ in 0..requests {
-        scene.ask(Some(b"u"), &[], body.to_string().as_bytes());
+        fixture.ask(Some(b"u"), &[], body.to_string().as_bytes());
     }
-    scene.start();
-    let events = scene.events(requests * flags);
+    fixture.start();
+    let events = fixture.events(requests * flags);
     let places: Vec<_> = events
         .iter()
         .map(|event| {
@@ -293,7 +296,7 @@ fn a_batch_ends_within_a_fetch_and_what_is_left_of_it_comes_again_in_order() {
         (0..requests as u64).flat_map(|offset| (0..flags as u64).map(move |index| (offset, index))).collect();
     assert_eq!(places, expected, "each once and in order");
     // 60 requests of about 160 KB each: their results take several batches.
-    let batches = &scene.parts.metrics.evaluate.batches;
+    let batches = &fixture.parts.metrics.evaluate.batches;
     let committed = batches.get_or_create(&crate::metrics::BatchLabels { outcome: "committed" }).get();
     assert!(committed >= 5, "{committed} batches");
 }

@@ -15,16 +15,16 @@ use crate::progress::Reason;
 use crate::shutdown::pause;
 
 use super::Parts;
-use super::amend::Amendments;
 use super::answer::{Respond, Responder};
 use super::batch_limit::BatchLimit;
 use super::clients;
 use super::error::SessionError;
-use super::holds::Holds;
+use super::paused_partitions::PausedPartitions;
+use super::rejections::Rejections;
 use super::reply_topics::ReplyTopics;
 use super::session::pairing::Unpaired;
 use super::session::{Ended, Session};
-use super::standing::{Standing, WorkerStanding};
+use super::status::{EvaluatorStatus, WorkerStatus};
 
 /// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -40,23 +40,23 @@ const EXPECTED_FAILURES: u32 = 3;
 pub struct Worker {
     parts: Parts,
     index: usize,
-    standing: WorkerStanding,
+    status: WorkerStatus,
 }
 
 /// State that outlives a session.
 #[derive(Debug)]
-pub struct Memory {
+pub struct WorkerState {
     /// The state of this worker, for health.
-    pub standing: WorkerStanding,
-    pub amendments: Amendments,
+    pub status: WorkerStatus,
+    pub rejections: Rejections,
     /// Limits the records of the next batch.
     pub limit: BatchLimit,
     pub reply_topics: ReplyTopics,
     /// Paused partitions.
-    pub holds: Holds,
+    pub paused: PausedPartitions,
     /// The broker rejected something, but it is not known which record. The next session sends one record per request
     /// to find out.
-    pub careful: bool,
+    pub isolate_records: bool,
     /// Consecutive batches that failed although the broker was reachable.
     pub failures: u32,
     /// Whether the last session failed and no batch was committed since.
@@ -75,8 +75,8 @@ pub struct Memory {
     assigned: usize,
 }
 
-impl Memory {
-    fn new(parts: &Parts, standing: WorkerStanding) -> Self {
+impl WorkerState {
+    fn new(parts: &Parts, status: WorkerStatus) -> Self {
         let topics = &parts.config.topics;
         let own = [
             &topics.requests,
@@ -90,14 +90,14 @@ impl Memory {
         ];
         let own = own.into_iter().cloned().collect();
         let waiting = parts.metrics.evaluate.waiting.clone();
-        let holds = Holds::new(waiting.clone(), standing.progress().clone());
+        let paused = PausedPartitions::new(waiting.clone(), status.progress().clone());
         Self {
-            standing,
-            amendments: Amendments::default(),
+            status,
+            rejections: Rejections::default(),
             limit: BatchLimit::default(),
             reply_topics: ReplyTopics::new(parts.config.reply.allowed_prefixes.clone(), own),
-            holds,
-            careful: false,
+            paused,
+            isolate_records: false,
             failures: 0,
             has_failed: false,
             rebalances: None,
@@ -111,7 +111,7 @@ impl Memory {
 
     /// Clears the state that depends on the consumer, because it was dropped.
     fn forget_consumer(&mut self, metrics: &Metrics) {
-        self.holds.forget();
+        self.paused.forget();
         self.tell_assigned(0, metrics);
         self.unpaired.retain(|_| false);
         self.begin_anew();
@@ -119,7 +119,7 @@ impl Memory {
 
     /// Requires that the first offset of each partition is determined again.
     fn begin_anew(&mut self) {
-        self.standing.progress().assign(self.standing.index(), &[]);
+        self.status.progress().assign(self.status.index(), &[]);
         self.rebalances = None;
         self.begun.clear();
     }
@@ -127,7 +127,7 @@ impl Memory {
     /// Prepares for a requests topic that was created anew.
     fn begin_another_topic(&mut self) {
         self.begin_anew();
-        self.amendments = Amendments::default();
+        self.rejections = Rejections::default();
         self.from_start = true;
     }
 
@@ -144,13 +144,13 @@ impl Memory {
 impl Worker {
     /// Creates a worker with a state of its own.
     pub fn new(parts: Parts, index: usize) -> Self {
-        let standing = Standing::new(&parts);
-        Self::sharing(parts, index, &standing)
+        let status = EvaluatorStatus::new(&parts);
+        Self::sharing(parts, index, &status)
     }
 
     /// Creates one of several workers that share a state.
-    pub fn sharing(parts: Parts, index: usize, standing: &Standing) -> Self {
-        Self { parts, index, standing: standing.worker(index) }
+    pub fn sharing(parts: Parts, index: usize, status: &EvaluatorStatus) -> Self {
+        Self { parts, index, status: status.worker(index) }
     }
 
     /// Processes requests until shutdown.
@@ -164,38 +164,38 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let mut memory = Memory::new(&self.parts, self.standing.clone());
+        let mut state = WorkerState::new(&self.parts, self.status.clone());
         let mut backoff = MIN_BACKOFF;
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
-            let error = match self.session(&mut consumer, &mut responder, &mut memory) {
+            let error = match self.session(&mut consumer, &mut responder, &mut state) {
                 Ok(Ended::Shutdown) => break,
                 Ok(Ended::Recovered) => continue,
                 Err(error) => error,
             };
             // A failure while the broker is unreachable is not caused by the batch.
-            memory.failures = if error.is_of_delivery() { memory.failures + 1 } else { 0 };
+            state.failures = if error.is_of_delivery() { state.failures + 1 } else { 0 };
             let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
-            let is_expected = error.is_rebalance() && memory.failures <= EXPECTED_FAILURES;
+            let is_expected = error.is_rebalance() && state.failures <= EXPECTED_FAILURES;
             if is_expected {
                 tracing::info!(worker = self.index, %error, "rebalance: the batch is answered again");
             } else {
                 tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
             }
-            self.standing.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
+            self.status.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
             if !error.is_refusal() && !is_expected {
-                memory.has_failed = true;
-                self.standing.degraded(&error);
+                state.has_failed = true;
+                self.status.degraded(&error);
             }
             if matches!(error, SessionError::TopicRecreated) {
-                memory.begin_another_topic();
-                self.standing.recreated();
+                state.begin_another_topic();
+                self.status.recreated();
             }
             if error.ends_consumer() {
                 consumer = None;
-                memory.forget_consumer(&self.parts.metrics);
+                state.forget_consumer(&self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
                 backoff = MIN_BACKOFF;
@@ -212,21 +212,21 @@ impl Worker {
         &self,
         consumer: &mut Option<BatchConsumer>,
         responder: &mut impl Respond,
-        memory: &mut Memory,
+        state: &mut WorkerState,
     ) -> Result<Ended, SessionError> {
         // The producer is created first: its start aborts a transaction that a previous process left open, which would
         // otherwise block the committed offsets that the consumer starts from.
-        let producer = clients::producer(&self.parts, self.index, memory.careful)?;
+        let producer = clients::producer(&self.parts, self.index, state.isolate_records)?;
         let consumer = match consumer {
             Some(consumer) => {
                 let topic = &self.parts.config.topics.requests;
-                memory.holds.resume(consumer, topic).map_err(SessionError::Consumer)?;
+                state.paused.resume(consumer, topic).map_err(SessionError::Consumer)?;
                 clients::rewind(consumer, topic)?;
                 consumer
             }
             None => consumer.insert(clients::consumer(&self.parts, self.index)?),
         };
-        Session::new(&self.parts, consumer, &producer, memory).run(responder)
+        Session::new(&self.parts, consumer, &producer, state).run(responder)
     }
 
     /// Waits until the flags are loaded. Answers without flags would be wrong, and requests can wait in Kafka. `false`

@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_micros(200);
 /// A record that was not delivered, identified by the delivery id it was sent with.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure {
-    pub ticket: usize,
+    pub delivery_id: usize,
     pub code: RDKafkaErrorCode,
 }
 
@@ -76,13 +76,13 @@ impl Lane {
         Ok(Self { client, topic: handle })
     }
 
-    /// Queues a record, whose data is copied. `ticket` is returned as the opaque value of the delivery report.
+    /// Queues a record, whose data is copied. `delivery_id` is returned as the opaque value of the delivery report.
     pub(crate) fn send(
         &self,
         partition: i32,
         key: Option<&[u8]>,
         value: &[u8],
-        ticket: usize,
+        delivery_id: usize,
     ) -> Result<(), RDKafkaErrorCode> {
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
         let sent = unsafe {
@@ -94,7 +94,7 @@ impl Lane {
                 value.len(),
                 key.cast(),
                 key_length,
-                ticket as *mut _,
+                delivery_id as *mut _,
             )
         };
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
@@ -107,7 +107,7 @@ impl Lane {
         partition: i32,
         key: Option<&[u8]>,
         value: &[u8],
-        ticket: usize,
+        delivery_id: usize,
     ) -> Result<(), RDKafkaErrorCode> {
         use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
@@ -134,7 +134,7 @@ impl Lane {
                 key,
                 key_length,
                 Field::RD_KAFKA_VTYPE_OPAQUE,
-                ticket as *mut std::ffi::c_void,
+                delivery_id as *mut std::ffi::c_void,
                 Field::RD_KAFKA_VTYPE_HEADERS,
                 list,
                 Field::RD_KAFKA_VTYPE_END,
@@ -166,8 +166,14 @@ impl ReportingProducer {
     }
 
     /// Sends a record without headers through the topic handle; waits while the queue is full.
-    pub fn send(&self, partition: i32, key: Option<&[u8]>, value: &[u8], ticket: usize) -> KafkaResult<()> {
-        self.when_there_is_room(|| self.lane.send(partition, key, value, ticket))
+    pub fn send(
+        &self,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: &[u8],
+        delivery_id: usize,
+    ) -> KafkaResult<()> {
+        self.when_there_is_room(|| self.lane.send(partition, key, value, delivery_id))
     }
 
     /// Sends any record; waits while the queue is full.
@@ -292,12 +298,12 @@ impl ClientContext for Failures {
 impl ProducerContext<NoCustomPartitioner> for Failures {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery_id: usize) {
         if let Err((error, _)) = result
             && let Ok(mut records) = self.records.lock()
         {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            records.push(Failure { ticket, code });
+            records.push(Failure { delivery_id, code });
         }
     }
 }

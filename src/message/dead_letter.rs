@@ -64,7 +64,7 @@ impl DeadLetter<'_> {
 
 /// Dead letter that was read back from its topic.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct DeadLetterRecord {
     /// Partition of the dead letter itself.
     pub partition: i32,
     pub offset: i64,
@@ -83,7 +83,7 @@ pub struct Letter {
     pub headers: OwnedHeaders,
 }
 
-impl Letter {
+impl DeadLetterRecord {
     /// Reads a dead letter. `None` if the record is not one, because its reason or source position is
     /// missing.
     pub fn read(record: &impl Message) -> Option<Self> {
@@ -145,13 +145,13 @@ mod tests {
             let (body, key) = (Some(b"{".to_vec()), Some(b"k".to_vec()));
             OwnedMessage::new(body, key, "dead".into(), Timestamp::CreateTime(7), 1, 9, headers)
         };
-        let letter = Letter::read(&record(Some(headers))).unwrap();
+        let letter = DeadLetterRecord::read(&record(Some(headers))).unwrap();
         assert_eq!((letter.partition, letter.offset, letter.written_ms), (1, 9, 7));
         assert_eq!((letter.code.as_str(), letter.message.as_str()), ("NOT_JSON", "at 5"));
         assert_eq!((letter.source_topic.as_str(), letter.source_partition), ("requests", 2));
         assert_eq!((letter.source_offset, letter.index), (41, Some(3)));
         let kept: Vec<_> = letter.headers.iter().map(|header| (header.key, header.value.unwrap())).collect();
         assert_eq!(kept, [("correlation-id", b"c".as_slice()), ("error-code", b"their own")]);
-        assert!(Letter::read(&record(None)).is_none());
+        assert!(DeadLetterRecord::read(&record(None)).is_none());
     }
 }

@@ -33,7 +33,7 @@ const POLLS_MAX: usize = 64;
 /// Record that the broker or the client rejected.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    pub ticket: usize,
+    pub delivery_id: usize,
     pub code: RDKafkaErrorCode,
     pub trace: Option<Traceparent>,
     pub key: Option<Vec<u8>>,
@@ -130,15 +130,21 @@ impl EventProducer {
     }
 
     /// Hands over the remaining records of a batch, or only one if they are sent one at a time.
-    pub fn hand_over(&self, ticket: usize, sent: &mut Sent) -> SendOutcome {
+    pub fn hand_over(&self, delivery_id: usize, sent: &mut Sent) -> SendOutcome {
         let Sent { entry: Entry { batch, .. }, handed, suspect, .. } = sent;
         for ((key, value), index) in batch.records().zip(0..).skip(*handed as usize) {
-            match self.send((key, value), batch.sequence(index), batch.trace, ticket) {
+            match self.send((key, value), batch.sequence(index), batch.trace, delivery_id) {
                 Ok(true) => *handed += 1,
                 Ok(false) => return SendOutcome::NoRoom,
                 Err(code) if is_refusal(code) => {
                     let (key, value) = (key.map(<[u8]>::to_vec), value.to_vec());
-                    return SendOutcome::Refused(Refused { ticket, code, trace: batch.trace, key, value });
+                    return SendOutcome::Refused(Refused {
+                        delivery_id,
+                        code,
+                        trace: batch.trace,
+                        key,
+                        value,
+                    });
                 }
                 Err(code) => return SendOutcome::Broken(code),
             }
@@ -158,7 +164,7 @@ impl EventProducer {
         (key, value): (Option<&[u8]>, &[u8]),
         sequence: Option<Sequence>,
         trace: Option<Traceparent>,
-        ticket: usize,
+        delivery_id: usize,
     ) -> Result<bool, RDKafkaErrorCode> {
         let partition = match (key, sequence) {
             (None, Some(Sequence { number, .. })) => {
@@ -170,12 +176,12 @@ impl EventProducer {
         let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
         let trace = trace.as_ref().map(|trace| (trace::HEADER, trace.as_bytes()));
         match (sequence, trace) {
-            (None, None) => room(self.lane.send(partition, key, value, ticket)),
+            (None, None) => room(self.lane.send(partition, key, value, delivery_id)),
             (Some(one), None) | (None, Some(one)) => {
-                room(self.lane.send_with(&[one], partition, key, value, ticket))
+                room(self.lane.send_with(&[one], partition, key, value, delivery_id))
             }
             (Some(one), Some(other)) => {
-                room(self.lane.send_with(&[one, other], partition, key, value, ticket))
+                room(self.lane.send_with(&[one, other], partition, key, value, delivery_id))
             }
         }
     }
@@ -290,19 +296,19 @@ impl ClientContext for Deliveries {
 impl ProducerContext<NoCustomPartitioner> for Deliveries {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery_id: usize) {
         let Ok(mut reports) = self.0.lock() else { return };
         match result {
             // Records of one ticket mostly arrive one after the other.
             Ok(_) => match reports.delivered.last_mut() {
-                Some((last, count)) if *last == ticket => *count += 1,
-                _ => reports.delivered.push((ticket, 1)),
+                Some((last, count)) if *last == delivery_id => *count += 1,
+                _ => reports.delivered.push((delivery_id, 1)),
             },
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
                 if is_refusal(code) {
                     reports.refused.push(Refused {
-                        ticket,
+                        delivery_id,
                         code,
                         trace: message.headers().and_then(trace_of),
                         key: message.key().map(<[u8]>::to_vec),

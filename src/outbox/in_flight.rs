@@ -67,8 +67,8 @@ impl InFlight {
     }
 
     /// Counts records of a batch as settled. `refused`: they became dead letters.
-    pub fn settle(&mut self, ticket: usize, records: u32, refused: bool) {
-        if let Some(sent) = self.get_mut(ticket) {
+    pub fn settle(&mut self, delivery_id: usize, records: u32, refused: bool) {
+        if let Some(sent) = self.get_mut(delivery_id) {
             sent.settled += records;
             sent.refused += if refused { records } else { 0 };
             if sent.suspect {
@@ -78,14 +78,14 @@ impl InFlight {
     }
 
     /// Marks a batch as rejected. After the next [`InFlight::begin_anew`] its records are sent one at a time.
-    pub fn suspect(&mut self, ticket: usize) {
-        if let Some(sent) = self.get_mut(ticket) {
+    pub fn suspect(&mut self, delivery_id: usize) {
+        if let Some(sent) = self.get_mut(delivery_id) {
             sent.suspect();
         }
     }
 
-    fn get_mut(&mut self, ticket: usize) -> Option<&mut Sent> {
-        self.sent.get_mut(ticket.wrapping_sub(self.first_ticket))
+    fn get_mut(&mut self, delivery_id: usize) -> Option<&mut Sent> {
+        self.sent.get_mut(delivery_id.wrapping_sub(self.first_ticket))
     }
 
     /// Removes and returns the oldest batch, if all of its records are settled.
@@ -117,8 +117,8 @@ impl InFlight {
         while self.sent.get(self.handed).is_some_and(handed) {
             self.handed += 1;
         }
-        let ticket = self.first_ticket + self.handed;
-        self.sent.get_mut(self.handed).map(|sent| (ticket, sent))
+        let delivery_id = self.first_ticket + self.handed;
+        self.sent.get_mut(self.handed).map(|sent| (delivery_id, sent))
     }
 
     pub fn first(&self) -> Option<&Sent> {
@@ -156,9 +156,9 @@ mod tests {
     /// Hands over all records, and returns the ticket of each.
     fn hand_over(in_flight_batches: &mut InFlight) -> Vec<usize> {
         let mut tickets = Vec::new();
-        while let Some((ticket, sent)) = in_flight_batches.next_unsent() {
+        while let Some((delivery_id, sent)) = in_flight_batches.next_unsent() {
             sent.handed += 1;
-            tickets.push(ticket);
+            tickets.push(delivery_id);
         }
         tickets
     }

@@ -167,12 +167,12 @@ impl Worker {
             return Ok(());
         }
         let mut room = ROUND_BYTES;
-        while let Some((ticket, sent)) = in_flight_batches.next_unsent() {
+        while let Some((delivery_id, sent)) = in_flight_batches.next_unsent() {
             if room == 0 || (sent.suspect && event_producer.in_flight() > 0) {
                 return Ok(());
             }
             room = room.saturating_sub(sent.entry.batch.size());
-            match event_producer.hand_over(ticket, sent) {
+            match event_producer.hand_over(delivery_id, sent) {
                 SendOutcome::Entirely => {}
                 SendOutcome::NoRoom => return Ok(()),
                 SendOutcome::Alone => {
@@ -200,12 +200,12 @@ impl Worker {
             return std::thread::sleep(patience);
         };
         let reports = event_producer.poll(patience);
-        for (ticket, records) in reports.delivered {
+        for (delivery_id, records) in reports.delivered {
             self.alone = false;
-            if ticket == DEAD_LETTER_ID {
+            if delivery_id == DEAD_LETTER_ID {
                 self.dead_letter_settled()
             } else {
-                self.in_flight_batches.settle(ticket, records, false)
+                self.in_flight_batches.settle(delivery_id, records, false)
             }
         }
         for refused in reports.refused {

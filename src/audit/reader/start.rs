@@ -4,16 +4,16 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::position::Position;
-use super::super::writer::Order;
+use super::super::writer::Command;
 use super::bounds::{Bounds, Start};
-use super::standing::Standing;
-use super::{CALL_TIMEOUT, PAUSE, Reader, ReaderError, Take};
+use super::state::ReaderState;
+use super::{CALL_TIMEOUT, Decode, RETRY_BACKOFF, Reader, ReaderError};
 
-impl<T: Take> Reader<T> {
+impl<T: Decode> Reader<T> {
     /// Continues from the database's positions.
     pub(super) fn seek(
         &mut self,
-        standing: &mut Standing,
+        reader_state: &mut ReaderState,
         positions: Vec<Position>,
     ) -> Result<(), ReaderError> {
         let mut targets = TopicPartitionList::new();
@@ -26,30 +26,31 @@ impl<T: Take> Reader<T> {
                     return Ok(());
                 }
             };
-            let reported = standing.floors.get(&partition).copied().unwrap_or_default();
-            let receded = standing.receded.contains_key(&partition);
+            let reported = reader_state.floors.get(&partition).copied().unwrap_or_default();
+            let receded = reader_state.receded.contains_key(&partition);
             let offset = match bounds.start(position.next_offset, reported, receded) {
                 Start::At(offset) => offset,
                 Start::Expired { from, lost, at } => {
                     self.report_expired(partition, from, lost);
                     at
                 }
-                Start::Cut => return self.begin_generation(standing, position, bounds),
+                Start::Cut => return self.begin_generation(reader_state, position, bounds),
             };
-            standing.floors.insert(partition, offset);
+            reader_state.floors.insert(partition, offset);
             self.progress.starts_at(partition, offset);
             targets.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
         }
         let sought = self.consumer.inner().seek_partitions(targets, CALL_TIMEOUT)?;
         if let Some(error) = sought.elements().iter().find_map(|element| element.error().err()) {
             tracing::debug!(%error, "not sought yet");
-            std::thread::park_timeout(PAUSE);
+            std::thread::park_timeout(RETRY_BACKOFF);
             return Ok(());
         }
-        standing.positions = positions.into_iter().map(|position| (position.partition, position)).collect();
-        standing.receded.clear();
-        standing.cut.clear();
-        standing.sure = true;
+        reader_state.positions =
+            positions.into_iter().map(|position| (position.partition, position)).collect();
+        reader_state.receded.clear();
+        reader_state.cut.clear();
+        reader_state.sure = true;
         Ok(())
     }
 
@@ -58,16 +59,16 @@ impl<T: Take> Reader<T> {
     /// source or sequence number as usual.
     fn begin_generation(
         &self,
-        standing: &mut Standing,
+        reader_state: &mut ReaderState,
         position: &Position,
         bounds: Bounds,
     ) -> Result<(), ReaderError> {
         let (partition, next) = (position.partition, position.next_offset);
-        if standing.cut.insert(partition, next) != Some(next) {
-            std::thread::park_timeout(PAUSE);
+        if reader_state.cut.insert(partition, next) != Some(next) {
+            std::thread::park_timeout(RETRY_BACKOFF);
             return Ok(());
         }
-        let Some(log) = standing.log.clone() else { return Ok(()) };
+        let Some(log) = reader_state.log.clone() else { return Ok(()) };
         let Bounds { low, high } = bounds;
         tracing::error!(
             topic = self.topic,
@@ -83,7 +84,7 @@ impl<T: Take> Reader<T> {
             self.topic
         );
         self.health.notice(format!("{}/{partition}/cut", self.topic), text);
-        self.order(standing, Order::Restart(log, Box::new(position.clone()), low))
+        self.command(reader_state, Command::Restart(log, Box::new(position.clone()), low))
     }
 
     /// Counts and reports records that retention removed before they were read.

@@ -6,8 +6,8 @@ use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::audit::chain::Hasher;
-use crate::audit::postgres::{PostgresRows, copy};
-use crate::audit::rows::Rows;
+use crate::audit::postgres::{PostgresStore, copy};
+use crate::audit::store::AuditStore;
 use crate::config::Secret;
 use crate::database::{Database, PostgresDatabase};
 
@@ -46,7 +46,7 @@ impl Own {
         let opened = Database::open(&Secret::new(url.clone()), "flagstream-bench")?;
         opened.migrate().await?;
         let database = of(&opened)?;
-        PostgresRows::new(database.clone(), Hasher::default()).keep_house(90, chrono::Utc::now()).await?;
+        PostgresStore::new(database.clone(), Hasher::default()).maintain(90, chrono::Utc::now()).await?;
         Ok(Self { url, database, server, name, postmaster: stat(pid).map(|stat| stat.parent) })
     }
 

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use crate::config::{Config, InputFormat};
 use crate::message::avro::{Broken, HEADER_BYTES, Kind, Subject, header};
 use crate::message::conversion::MAX_CONVERSION_BYTES;
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 use crate::message::request::MAX_REQUEST_BYTES;
 use crate::schema_registry::{Client, Lookups, Reader, SchemaRegistry, Undecodable, registrations_of};
 
@@ -59,9 +59,9 @@ impl Readers {
     }
 
     /// The dead letter's body as JSON, or unchanged if its topic cannot be replayed to. Blocks.
-    pub fn json(&mut self, letter: &Letter) -> Result<Vec<u8>, Undecodable> {
-        let body = letter.body.as_deref().unwrap_or_default();
-        match self.0.iter_mut().find(|(topic, ..)| *topic == letter.source_topic) {
+    pub fn json(&mut self, dead_letter: &DeadLetterRecord) -> Result<Vec<u8>, Undecodable> {
+        let body = dead_letter.body.as_deref().unwrap_or_default();
+        match self.0.iter_mut().find(|(topic, ..)| *topic == dead_letter.source_topic) {
             Some((_, reader, max_bytes)) => {
                 reader.read(body, &mut Vec::new(), *max_bytes).map(<[u8]>::to_vec)
             }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 use crate::message::request::MAX_REQUEST_BYTES;
 
 /// Timeout for one body.
@@ -17,12 +17,12 @@ const MAX_OUTPUT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
 /// The new body, as the shell command `program` writes it. The program gets the dead letter's code and position in
 /// environment variables. An error if the program fails.
-pub async fn through(program: &str, letter: &Letter, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+pub async fn through(program: &str, dead_letter: &DeadLetterRecord, body: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut child = Command::new("sh")
         .args(["-c", program])
-        .env("DEAD_LETTER_CODE", &letter.code)
-        .env("DEAD_LETTER_MESSAGE", &letter.message)
-        .env("DEAD_LETTER_PLACE", format!("{}/{}", letter.partition, letter.offset))
+        .env("DEAD_LETTER_CODE", &dead_letter.code)
+        .env("DEAD_LETTER_MESSAGE", &dead_letter.message)
+        .env("DEAD_LETTER_PLACE", format!("{}/{}", dead_letter.partition, dead_letter.offset))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -1,4 +1,4 @@
-//! `dead-letters replay`.
+//! `dead-dead_letters replay`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::cli::{Global, Output, UsageError, print, render};
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 use crate::message::request::Request;
 use crate::schema_registry::Undecodable;
 
@@ -24,13 +24,13 @@ use super::select::{Place, Selection};
 /// Timeout for the broker to acknowledge a record.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of dead letters that are read ahead of sending.
-const AHEAD_LETTERS: usize = 64;
+const AHEAD_RECORDS: usize = 64;
 /// Header of a replayed record: topic, partition and offset of its dead letter.
 const REPLAYED: &str = "replayed-from";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Positions of the dead letters, as printed by `dead-letters list` (or select them by the options below)
+    /// Positions of the dead letters, as printed by `dead-dead_letters list` (or select them by the options below)
     #[arg(value_name = "PARTITION/OFFSET")]
     places: Vec<Place>,
     #[command(flatten)]
@@ -78,17 +78,17 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         return Err(UsageError(format!("dead-letters replay: {how}")).into());
     }
     let config = global.load_config()?;
-    let (letters, mut next) = mpsc::channel(AHEAD_LETTERS);
+    let (dead_letters, mut next) = mpsc::channel(AHEAD_RECORDS);
     let (selection, places, reading) = (args.selection.clone(), args.places.clone(), config.clone());
     let reader = tokio::task::spawn_blocking(move || {
         let mut bodies = Readers::open(&reading)?;
-        selection.each(&reading, |letter| {
-            let is_meant = places.is_empty() || places.contains(&Place::of(&letter));
+        selection.each(&reading, |dead_letter| {
+            let is_meant = places.is_empty() || places.contains(&Place::of(&dead_letter));
             if !is_meant {
                 return Ok(true);
             }
-            let json = bodies.json(&letter);
-            Ok(letters.blocking_send((letter, json)).is_ok())
+            let json = bodies.json(&dead_letter);
+            Ok(dead_letters.blocking_send((dead_letter, json)).is_ok())
         })
     });
     let writers = match &args.filter {
@@ -102,13 +102,13 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         .create_with_context(Logged)?;
     let replay = Replay { args: &args, config: &config, producer, writers };
     let (mut sent, mut kept) = (0u64, BTreeMap::<&str, u64>::new());
-    while let Some((letter, json)) = next.recv().await {
-        let fate = replay.take(&letter, json).await?;
+    while let Some((dead_letter, json)) = next.recv().await {
+        let fate = replay.take(&dead_letter, json).await?;
         match &fate {
             Fate::Kept { reason, .. } => *kept.entry(reason).or_default() += 1,
             Fate::Sent { .. } | Fate::Ready => sent += 1,
         }
-        print::line(&told(&letter, &fate, global.output))?;
+        print::line(&told(&dead_letter, &fate, global.output))?;
     }
     reader.await??;
     let kept_count: u64 = kept.values().sum();
@@ -122,27 +122,31 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 impl Replay<'_> {
     /// Replays one dead letter. `json` is its body as JSON, or the reason why it cannot be read.
-    async fn take(&self, letter: &Letter, json: Result<Vec<u8>, Undecodable>) -> anyhow::Result<Fate> {
+    async fn take(
+        &self,
+        dead_letter: &DeadLetterRecord,
+        json: Result<Vec<u8>, Undecodable>,
+    ) -> anyhow::Result<Fate> {
         let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
         let topics = &self.config.topics;
-        if letter.source_topic != topics.requests && letter.source_topic != topics.conversions {
+        if dead_letter.source_topic != topics.requests && dead_letter.source_topic != topics.conversions {
             let why =
                 "only requests and conversions are sent again: the sink takes a result for one that it had";
             return kept("not_an_input", why.to_owned());
         }
-        if letter.index.is_some() && !self.args.whole {
+        if dead_letter.index.is_some() && !self.args.whole {
             let why = "one flag of a request whose other flags have their events: --whole sends all of it";
             return kept("part_of_a_request", why.to_owned());
         }
-        if letter.body_omitted && self.args.filter.is_none() {
+        if dead_letter.body_omitted && self.args.filter.is_none() {
             return kept("body_omitted", "its body was too large to be kept".to_owned());
         }
-        let came = letter.body.clone().unwrap_or_default();
+        let came = dead_letter.body.clone().unwrap_or_default();
         let json = match (&self.args.filter, json) {
             (None, Err(unread)) => return kept("still_refused", unread.to_string()),
             (None, Ok(json)) => json,
             (Some(program), json) => {
-                match edit::through(program, letter, json.as_ref().unwrap_or(&came)).await {
+                match edit::through(program, dead_letter, json.as_ref().unwrap_or(&came)).await {
                     Ok(body) if body.is_empty() => {
                         return kept("filtered", "the filter writes nothing".to_owned());
                     }
@@ -151,14 +155,14 @@ impl Replay<'_> {
                 }
             }
         };
-        if letter.source_topic == topics.requests
+        if dead_letter.source_topic == topics.requests
             && let Err(refusal) = Request::decode(&json)
         {
             return kept("still_refused", refusal.to_string());
         }
         let body = match self.args.filter {
             None => came,
-            Some(_) => match self.writers.write(&letter.source_topic, json) {
+            Some(_) => match self.writers.write(&dead_letter.source_topic, json) {
                 Ok(body) => body,
                 Err(broken) => return kept("still_refused", broken.to_string()),
             },
@@ -166,35 +170,39 @@ impl Replay<'_> {
         if self.args.dry_run {
             return Ok(Fate::Ready);
         }
-        self.send(letter, &body).await
+        self.send(dead_letter, &body).await
     }
 
     /// Sends the record to its original partition, where all records with its key are.
-    async fn send(&self, letter: &Letter, body: &[u8]) -> anyhow::Result<Fate> {
-        let from = format!("{} {}/{}", self.config.topics.dead_letters, letter.partition, letter.offset);
-        let headers = letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });
-        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&letter.source_topic).payload(body);
-        record = record.partition(letter.source_partition).headers(headers);
-        record.key = letter.key.as_deref();
+    async fn send(&self, dead_letter: &DeadLetterRecord, body: &[u8]) -> anyhow::Result<Fate> {
+        let from =
+            format!("{} {}/{}", self.config.topics.dead_letters, dead_letter.partition, dead_letter.offset);
+        let headers = dead_letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&dead_letter.source_topic).payload(body);
+        record = record.partition(dead_letter.source_partition).headers(headers);
+        record.key = dead_letter.key.as_deref();
         let sent = self.producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error);
-        let place = || format!("topic {} at {}", letter.source_topic, self.config.kafka.bootstrap_servers);
+        let place =
+            || format!("topic {} at {}", dead_letter.source_topic, self.config.kafka.bootstrap_servers);
         let delivery = sent.with_context(place)?;
         Ok(Fate::Sent { partition: delivery.partition, offset: delivery.offset })
     }
 }
 
-fn told(letter: &Letter, fate: &Fate, output: Output) -> String {
-    let topic = &letter.source_topic;
+fn told(dead_letter: &DeadLetterRecord, fate: &Fate, output: Output) -> String {
+    let topic = &dead_letter.source_topic;
     if output == Output::Text {
-        let place = format!("{}/{}", letter.partition, letter.offset);
+        let place = format!("{}/{}", dead_letter.partition, dead_letter.offset);
         let fate = match fate {
             Fate::Sent { partition, offset } => format!("is at {topic} {partition}/{offset} now"),
             Fate::Ready => format!("would go to {topic}"),
             Fate::Kept { reason, message } => format!("not sent, {reason}: {message}"),
         };
-        return render::printable(&format!("{place:>8}  {} {fate}", letter.code));
+        return render::printable(&format!("{place:>8}  {} {fate}", dead_letter.code));
     }
-    let mut document = json!({"partition": letter.partition, "offset": letter.offset, "code": letter.code});
+    let mut document =
+        json!({"partition": dead_letter.partition, "offset": dead_letter.offset, "code": dead_letter.code});
     let fate = match fate {
         Fate::Sent { partition, offset } => {
             json!({"sent": {"topic": topic, "partition": partition, "offset": offset}})

@@ -9,7 +9,7 @@ use crate::cli::{moment, values};
 use crate::config::Config;
 use crate::kafka::range::Range;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -51,8 +51,8 @@ impl FromStr for Place {
 }
 
 impl Place {
-    pub fn of(letter: &Letter) -> Self {
-        Self { partition: letter.partition, offset: letter.offset }
+    pub fn of(dead_letter: &DeadLetterRecord) -> Self {
+        Self { partition: dead_letter.partition, offset: dead_letter.offset }
     }
 }
 
@@ -73,19 +73,19 @@ impl Selection {
     pub fn each(
         &self,
         config: &Config,
-        mut take: impl FnMut(Letter) -> anyhow::Result<bool>,
+        mut take: impl FnMut(DeadLetterRecord) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let since = self.since.map(|since| since.timestamp_millis());
         reach(config, REACH_TIMEOUT)?;
-        let mut letters = Range::open(config, "dead-letters", &config.topics.dead_letters, since)?;
+        let mut dead_letters = Range::open(config, "dead-letters", &config.topics.dead_letters, since)?;
         let source = self.source.as_deref().map(|source| by_role(&config.topics, source));
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {
-            let Some(record) = letters.record()? else { break };
-            let Some(letter) = Letter::read(&record) else { continue };
-            if self.means(&letter, source) {
+            let Some(record) = dead_letters.record()? else { break };
+            let Some(dead_letter) = DeadLetterRecord::read(&record) else { continue };
+            if self.means(&dead_letter, source) {
                 left -= 1;
-                if !take(letter)? {
+                if !take(dead_letter)? {
                     break;
                 }
             }
@@ -93,13 +93,15 @@ impl Selection {
         Ok(())
     }
 
-    fn means(&self, letter: &Letter, source: Option<&str>) -> bool {
+    fn means(&self, dead_letter: &DeadLetterRecord, source: Option<&str>) -> bool {
         let in_time = |time: i64| {
             self.since.is_none_or(|since| since.timestamp_millis() <= time)
                 && self.until.is_none_or(|until| time < until.timestamp_millis())
         };
-        let coded =
-            self.codes.is_empty() || self.codes.iter().any(|code| code.eq_ignore_ascii_case(&letter.code));
-        coded && in_time(letter.written_ms) && source.is_none_or(|source| source == letter.source_topic)
+        let coded = self.codes.is_empty()
+            || self.codes.iter().any(|code| code.eq_ignore_ascii_case(&dead_letter.code));
+        coded
+            && in_time(dead_letter.written_ms)
+            && source.is_none_or(|source| source == dead_letter.source_topic)
     }
 }

@@ -1,4 +1,4 @@
-//! `dead-letters show`.
+//! `dead-dead_letters show`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::decode::Decoder;
 use crate::cli::{Global, Output, print, render};
-use crate::message::dead_letter::Letter;
+use crate::message::dead_letter::DeadLetterRecord;
 
 use super::select::{Place, Selection};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Position of the dead letter, as printed by `dead-letters list`
+    /// Position of the dead letter, as printed by `dead-dead_letters list`
     #[arg(value_name = "PARTITION/OFFSET")]
     place: Place,
     /// Print only its body, byte for byte
@@ -29,12 +29,13 @@ pub async fn show(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (place, topic) = (args.place, config.topics.dead_letters.clone());
     let find = move || {
         let (mut found, mut decoder) = (None, Decoder::open(&config)?);
-        Selection::none().each(&config, |letter| {
-            let is_it = Place::of(&letter) == place;
-            found = is_it.then_some(letter);
+        Selection::none().each(&config, |dead_letter| {
+            let is_it = Place::of(&dead_letter) == place;
+            found = is_it.then_some(dead_letter);
             Ok(!is_it)
         })?;
-        if let Some(body) = found.as_mut().and_then(|letter: &mut Letter| letter.body.as_mut())
+        if let Some(body) =
+            found.as_mut().and_then(|dead_letter: &mut DeadLetterRecord| dead_letter.body.as_mut())
             && !args.body
             && let Some(json) = decoder.json(body)
         {
@@ -43,40 +44,40 @@ pub async fn show(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         anyhow::Ok(found)
     };
     let found = tokio::task::spawn_blocking(find).await??;
-    let letter =
+    let dead_letter =
         found.ok_or_else(|| anyhow!("{topic} has no dead letter at {}/{}", place.partition, place.offset))?;
     if args.body {
-        std::io::stdout().write_all(letter.body.as_deref().unwrap_or_default())?;
+        std::io::stdout().write_all(dead_letter.body.as_deref().unwrap_or_default())?;
         return Ok(ExitCode::SUCCESS);
     }
     print::line(&match global.output {
-        Output::Json => json(&letter).to_string(),
-        Output::Text => lines(&letter),
+        Output::Json => json(&dead_letter).to_string(),
+        Output::Text => lines(&dead_letter),
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn time(letter: &Letter) -> String {
-    let time = DateTime::from_timestamp_millis(letter.written_ms).unwrap_or_default();
+pub fn time(dead_letter: &DeadLetterRecord) -> String {
+    let time = DateTime::from_timestamp_millis(dead_letter.written_ms).unwrap_or_default();
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-pub fn json(letter: &Letter) -> Value {
+pub fn json(dead_letter: &DeadLetterRecord) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut document = json!({
-        "partition": letter.partition, "offset": letter.offset, "written_at": time(letter),
-        "code": letter.code, "message": letter.message,
+        "partition": dead_letter.partition, "offset": dead_letter.offset, "written_at": time(dead_letter),
+        "code": dead_letter.code, "message": dead_letter.message,
         "source": {
-            "topic": letter.source_topic, "partition": letter.source_partition, "offset": letter.source_offset,
-            "index": letter.index,
+            "topic": dead_letter.source_topic, "partition": dead_letter.source_partition, "offset": dead_letter.source_offset,
+            "index": dead_letter.index,
         },
-        "key": letter.key.as_deref().map(text),
-        "headers": Value::Object(headers(letter)),
-        "body": letter.body.as_deref().map(text),
-        "body_omitted": letter.body_omitted,
+        "key": dead_letter.key.as_deref().map(text),
+        "headers": Value::Object(headers(dead_letter)),
+        "body": dead_letter.body.as_deref().map(text),
+        "body_omitted": dead_letter.body_omitted,
     });
     let is_text = |bytes: &Vec<u8>| std::str::from_utf8(bytes).is_ok();
-    for (name, bytes) in [("key_hex", &letter.key), ("body_hex", &letter.body)] {
+    for (name, bytes) in [("key_hex", &dead_letter.key), ("body_hex", &dead_letter.body)] {
         if let (Some(bytes), Some(members)) =
             (bytes.as_ref().filter(|it| !is_text(it)), document.as_object_mut())
         {
@@ -86,28 +87,28 @@ pub fn json(letter: &Letter) -> Value {
     document
 }
 
-fn headers(letter: &Letter) -> Map<String, Value> {
+fn headers(dead_letter: &DeadLetterRecord) -> Map<String, Value> {
     let text = |value: Option<&[u8]>| value.map(|value| String::from_utf8_lossy(value).into_owned());
-    letter.headers.iter().map(|header| (header.key.to_owned(), text(header.value).into())).collect()
+    dead_letter.headers.iter().map(|header| (header.key.to_owned(), text(header.value).into())).collect()
 }
 
-fn lines(letter: &Letter) -> String {
+fn lines(dead_letter: &DeadLetterRecord) -> String {
     let text = |bytes: Option<&[u8]>| bytes.map_or("-".into(), String::from_utf8_lossy).into_owned();
-    let index = letter.index.map(|index| format!(", flag {index} of the request")).unwrap_or_default();
+    let index = dead_letter.index.map(|index| format!(", flag {index} of the request")).unwrap_or_default();
     let mut lines = vec![
-        format!("written  {}", time(letter)),
-        format!("code     {}", letter.code),
-        format!("message  {}", letter.message),
+        format!("written  {}", time(dead_letter)),
+        format!("code     {}", dead_letter.code),
+        format!("message  {}", dead_letter.message),
         format!(
             "source   {} {}/{}{index}",
-            letter.source_topic, letter.source_partition, letter.source_offset
+            dead_letter.source_topic, dead_letter.source_partition, dead_letter.source_offset
         ),
-        format!("key      {}", text(letter.key.as_deref())),
+        format!("key      {}", text(dead_letter.key.as_deref())),
     ];
     lines.extend(
-        letter.headers.iter().map(|header| format!("header   {}: {}", header.key, text(header.value))),
+        dead_letter.headers.iter().map(|header| format!("header   {}: {}", header.key, text(header.value))),
     );
-    lines.push(match (letter.body_omitted, &letter.body) {
+    lines.push(match (dead_letter.body_omitted, &dead_letter.body) {
         (true, _) => "body     (too large to be kept here)".to_owned(),
         (false, None) => "body     (null)".to_owned(),
         (false, Some(body)) => format!("body     {}", String::from_utf8_lossy(body)),

@@ -19,7 +19,7 @@ const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one lookup of the offsets of new partitions.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delay after a failed lookup.
-const OFFSETS_PAUSE: Duration = Duration::from_millis(200);
+const OFFSETS_RETRY_BACKOFF: Duration = Duration::from_millis(200);
 /// Maximum age of the confirmation of the requests topic's id before a commit. The thread that follows offsets confirms
 /// the id several times in this interval.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
@@ -33,33 +33,33 @@ impl Session<'_> {
     ///
     /// A worker is up once it is a member of its group, even without requests or without an assigned partition.
     pub(super) fn follow_assignment(&mut self) -> Result<bool, SessionError> {
-        self.memory.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+        self.state.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
         let rebalances = self.consumer.rebalances();
-        if self.memory.rebalances != Some(rebalances) {
+        if self.state.rebalances != Some(rebalances) {
             let assigned = self.consumer.inner().assignment().map_err(SessionError::Consumer)?;
             let assigned = assigned.elements_for_topic(&self.parts.config.topics.requests);
             let assigned: Vec<i32> = assigned.iter().map(|element| element.partition()).collect();
-            let standing = &self.memory.standing;
-            standing.progress().assign(standing.index(), &assigned);
+            let status = &self.state.status;
+            status.progress().assign(status.index(), &assigned);
             self.consumer.reading().retain(&assigned);
-            self.memory.begun.retain(|partition| assigned.contains(partition));
-            let left = self.memory.unpaired.retain(|partition| assigned.contains(&partition));
+            self.state.begun.retain(|partition| assigned.contains(partition));
+            let left = self.state.unpaired.retain(|partition| assigned.contains(&partition));
             self.resume(&left).map_err(SessionError::Consumer)?;
             let new: Vec<i32> =
-                assigned.into_iter().filter(|partition| !self.memory.begun.contains(partition)).collect();
+                assigned.into_iter().filter(|partition| !self.state.begun.contains(partition)).collect();
             if let Err(error) = self.begin(&new) {
                 let detail = format!("the committed offsets are not known: {error}");
-                standing.progress().blocked_reader(standing.index(), Reason::FetchError, detail);
+                status.progress().blocked_reader(status.index(), Reason::FetchError, detail);
                 // A rejected lookup fails immediately; without a delay it would be repeated in a busy loop.
-                pause(OFFSETS_PAUSE, &self.parts.shutdown);
+                pause(OFFSETS_RETRY_BACKOFF, &self.parts.shutdown);
                 return Ok(false);
             }
-            self.memory.from_start &= new.is_empty();
-            self.memory.begun.extend(new);
-            self.memory.rebalances = Some(rebalances);
+            self.state.from_start &= new.is_empty();
+            self.state.begun.extend(new);
+            self.state.rebalances = Some(rebalances);
         }
         if let Some(trouble) = self.consumer.trouble() {
-            self.memory.standing.degraded(format!("has no partitions: {trouble}"));
+            self.state.status.degraded(format!("has no partitions: {trouble}"));
             self.well = false;
         } else if rebalances > 0 && self.works() {
             self.report_well();
@@ -79,14 +79,14 @@ impl Session<'_> {
     /// Whether the worker can commit batches. After a failure this is true once a batch was committed, or if there is
     /// nothing to commit.
     fn works(&self) -> bool {
-        let standing = &self.memory.standing;
-        !self.memory.has_failed || standing.progress().is_idle(standing.index())
+        let status = &self.state.status;
+        !self.state.has_failed || status.progress().is_idle(status.index())
     }
 
     pub(super) fn report_well(&mut self) {
-        let waits = !(self.memory.holds.is_empty() && self.memory.unpaired.is_empty());
+        let waits = !(self.state.paused.is_empty() && self.state.unpaired.is_empty());
         if !waits && !std::mem::replace(&mut self.well, true) {
-            self.memory.standing.up();
+            self.state.status.up();
         }
     }
 
@@ -95,11 +95,11 @@ impl Session<'_> {
     pub(super) fn confirm_topic(&mut self) -> Result<(), SessionError> {
         let client = self.consumer.inner().client();
         // The group revokes the partitions of a deleted topic, so a topic that was created anew comes with a rebalance.
-        let is_settled = self.memory.rebalances == Some(self.consumer.rebalances());
+        let is_settled = self.state.rebalances == Some(self.consumer.rebalances());
         let max_age = if is_settled { MAX_IDENTITY_AGE } else { MAX_IDENTITY_AGE_AFTER_REBALANCE };
-        let found = self.memory.standing.identity().confirm(client, max_age);
+        let found = self.state.status.identity().confirm(client, max_age);
         let generation = found.generation;
-        match self.memory.topic.replace(found) {
+        match self.state.topic.replace(found) {
             Some(before) if before.generation != generation => Err(SessionError::TopicRecreated),
             _ => Ok(()),
         }
@@ -111,10 +111,10 @@ impl Session<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        if self.memory.from_start {
+        if self.state.from_start {
             return self.begin_at_start(new);
         }
-        let progress = self.memory.standing.progress();
+        let progress = self.state.status.progress();
         let consumer = self.consumer.inner();
         let committed = consumer.committed_offsets(self.list(new, Offset::Invalid)?, OFFSETS_TIMEOUT)?;
         // A partition without a leader reports no offsets. It returns no records either, and deleted records are
@@ -151,7 +151,7 @@ impl Session<'_> {
         for element in lows.elements() {
             if let Offset::Offset(low) = element.offset() {
                 self.consumer.reading().starts_at(element.partition(), low);
-                self.memory.standing.progress().committed(element.partition(), low);
+                self.state.status.progress().committed(element.partition(), low);
             }
         }
         Ok(())
@@ -159,7 +159,7 @@ impl Session<'_> {
 
     fn begin_at(&self, partition: i32, next: i64, low: Option<i64>, end: Option<i64>) {
         let topic = &self.parts.config.topics.requests;
-        self.memory.standing.progress().starts_at(partition, next);
+        self.state.status.progress().starts_at(partition, next);
         self.consumer.reading().starts_at(partition, next);
         if let Some(low) = low.filter(|low| *low > next) {
             self.consumer.reading().expired(Some(Expired { partition, from: next, to: low }));
@@ -179,7 +179,7 @@ impl Session<'_> {
     /// Starts a partition without a committed offset: it is new, or the group's offsets have expired.
     fn begin_anew(&self, partition: i32, low: Option<i64>, end: Option<i64>) {
         let (Some(low), Some(end)) = (low, end) else { return };
-        self.memory.standing.progress().starts_at(partition, low);
+        self.state.status.progress().starts_at(partition, low);
         self.consumer.reading().starts_at(partition, low);
         let waiting = u64::try_from(end - low).unwrap_or_default();
         if waiting > 0 {
@@ -203,7 +203,7 @@ impl Session<'_> {
         let committed =
             committed.and_then(|offsets| self.consumer.inner().commit(&offsets, CommitMode::Async));
         match committed {
-            Ok(()) => self.memory.standing.progress().committed(partition, low),
+            Ok(()) => self.state.status.progress().committed(partition, low),
             Err(error) => tracing::debug!(partition, %error, "the first offset was not committed"),
         }
     }
@@ -227,11 +227,11 @@ impl Session<'_> {
         }
         self.positions_reported = Instant::now();
         let Ok(positions) = self.consumer.inner().position() else { return };
-        let progress = self.memory.standing.progress();
+        let progress = self.state.status.progress();
         for element in positions.elements_for_topic(&self.parts.config.topics.requests) {
             let partition = element.partition();
             // A paused partition is not fetched, so its end offset is unknown here.
-            if self.memory.holds.has_partition(partition) || self.memory.unpaired.has(partition) {
+            if self.state.paused.has_partition(partition) || self.state.unpaired.has(partition) {
                 continue;
             }
             let ends = self.consumer.watermarks(partition);
@@ -254,7 +254,7 @@ impl Session<'_> {
 
     /// Reports whether the partition cannot be read. `answered` if Kafka's last answer to a fetch was not an error.
     fn report_fault(&self, partition: i32, answered: bool) -> bool {
-        let progress = self.memory.standing.progress();
+        let progress = self.state.status.progress();
         let mut reading = self.consumer.reading();
         let fault = reading.faults().find(|(faulty, _)| *faulty == partition).map(|(_, fault)| fault.clone());
         // Kafka answers again, but no record will arrive that could clear the fault.

@@ -7,17 +7,17 @@ use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
-use crate::evaluate::batch::{Place, Sent};
+use crate::evaluate::batch::{Sent, SourceOffset};
 use crate::evaluate::error::SessionError;
 use crate::kafka::producer::{Failure, is_of_connection, is_refusal, is_topic_refusal};
 use crate::message::request::RefusalCode;
 
-use super::{STEP, Session};
+use super::{STEP_TIMEOUT, Session};
 
 /// Number of consecutive failures after which a batch's replies are suspected as the cause.
 const SUSPECTED_AFTER_FAILURES: u32 = 3;
 /// Minimum timeout of each step of a batch, even if the batch is late.
-const MIN_STEP: Duration = Duration::from_millis(200);
+const MIN_STEP_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum time for an open batch to end after a shutdown request.
 const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// A commit is awaited in slices of this length, so that a shutdown is noticed.
@@ -34,10 +34,10 @@ impl Session<'_> {
         let begun = self.opened.map_or_else(Instant::now, |(begun, _)| begun);
         let left = match self.parts.config.delivery.mode {
             // After this time the broker has aborted the transaction.
-            DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP),
-            DeliveryMode::AtLeastOnce => STEP,
+            DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP_TIMEOUT),
+            DeliveryMode::AtLeastOnce => STEP_TIMEOUT,
         };
-        left.min(self.time_to_stop()).max(MIN_STEP)
+        left.min(self.time_to_stop()).max(MIN_STEP_TIMEOUT)
     }
 
     /// Remaining time until the process must have stopped; [`Duration::MAX`] before a shutdown request.
@@ -54,7 +54,7 @@ impl Session<'_> {
         let deadline = Instant::now() + self.time_left();
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(self.time_to_stop());
-            match self.producer.inner().commit_transaction(left.min(COMMIT_SLICE).max(MIN_STEP)) {
+            match self.producer.inner().commit_transaction(left.min(COMMIT_SLICE).max(MIN_STEP_TIMEOUT)) {
                 Err(error) if is_timeout(&error) && left > COMMIT_SLICE => {}
                 ended => return ended.map_err(SessionError::Commit),
             }
@@ -99,7 +99,7 @@ impl Session<'_> {
             if in_flight < fewest {
                 (fewest, since) = (in_flight, Instant::now());
             }
-            since.elapsed() > STEP || self.time_to_stop().is_zero()
+            since.elapsed() > STEP_TIMEOUT || self.time_to_stop().is_zero()
         })
     }
 
@@ -114,8 +114,10 @@ impl Session<'_> {
         let topic = &self.parts.config.topics.requests;
         let mut offsets = TopicPartitionList::new();
         for (partition, next) in self.batch.positions() {
-            let failed =
-                failures.iter().chain(&given_up).filter_map(|failure| self.batch.by_ticket(failure.ticket));
+            let failed = failures
+                .iter()
+                .chain(&given_up)
+                .filter_map(|failure| self.batch.by_delivery_id(failure.delivery_id));
             let failed = failed.filter(|(place, _)| place.partition == *partition);
             let next = failed.map(|(place, _)| place.offset).fold(*next, i64::min);
             if offsets.add_partition_offset(topic, *partition, Offset::Offset(next)).is_err() {
@@ -134,11 +136,11 @@ impl Session<'_> {
     /// first rejection only makes the next session send one record per request. After that each rejection applies to
     /// exactly one record.
     fn amend(&mut self, failures: &[Failure]) {
-        if !std::mem::replace(&mut self.memory.careful, true) {
+        if !std::mem::replace(&mut self.state.isolate_records, true) {
             return;
         }
         for failure in failures.iter().filter(|failure| is_refusal(failure.code)) {
-            let Some((place, sent)) = self.batch.by_ticket(failure.ticket) else {
+            let Some((place, sent)) = self.batch.by_delivery_id(failure.delivery_id) else {
                 continue;
             };
             match sent {
@@ -146,12 +148,12 @@ impl Session<'_> {
                     let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
                     let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
                     if too_large {
-                        self.memory.amendments.learn_refused_size(bytes);
+                        self.state.rejections.learn_refused_size(bytes);
                     }
-                    self.memory.amendments.refuse_event(place, index, code);
+                    self.state.rejections.refuse_event(place, index, code);
                 }
-                Sent::DeadLetter => self.memory.amendments.shorten_dead_letter(place),
-                Sent::Reply { .. } => self.memory.amendments.drop_reply(place),
+                Sent::DeadLetter => self.state.rejections.shorten_dead_letter(place),
+                Sent::Reply { .. } => self.state.rejections.drop_reply(place),
             }
         }
     }
@@ -161,23 +163,24 @@ impl Session<'_> {
     /// failures, because a rebalance or a broker that just restarted makes batches fail too. If other results time out
     /// as well, the connection is the cause.
     fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
-        let is_reply =
-            |failure: &Failure| matches!(self.batch.by_ticket(failure.ticket), Some((_, Sent::Reply { .. })));
+        let is_reply = |failure: &Failure| {
+            matches!(self.batch.by_delivery_id(failure.delivery_id), Some((_, Sent::Reply { .. })))
+        };
         let is_away = failures.iter().any(|failure| is_of_connection(failure.code) && !is_reply(failure));
-        let suspected = !is_away && self.memory.failures >= SUSPECTED_AFTER_FAILURES;
+        let suspected = !is_away && self.state.failures >= SUSPECTED_AFTER_FAILURES;
         let mut topics: Vec<usize> = Vec::new();
         for failure in failures {
-            if let Some((place, Sent::Reply { topic })) = self.batch.by_ticket(failure.ticket)
+            if let Some((place, Sent::Reply { topic })) = self.batch.by_delivery_id(failure.delivery_id)
                 && (is_topic_refusal(failure.code) || suspected)
             {
-                self.memory.amendments.drop_reply(place);
+                self.state.rejections.drop_reply(place);
                 topics.push(topic);
             }
         }
         let stuck = !acknowledged && suspected;
         let suspects = self.batch.reply_topics().iter().enumerate();
         for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
-            self.memory.reply_topics.ban(topic);
+            self.state.reply_topics.ban(topic);
         }
     }
 
@@ -187,11 +190,11 @@ impl Session<'_> {
         if error.is_refusal() {
             return;
         }
-        self.memory.limit.failed(self.batch.records);
+        self.state.limit.failed(self.batch.records);
         let Some(place) = self.only_record().filter(|_| self.ran_out_of_time()) else { return };
-        if self.memory.amendments.is_unprocessable(place) {
-            self.memory.amendments.shorten_dead_letter(place);
-        } else if self.memory.limit.ran_out_of_time(place) {
+        if self.state.rejections.is_unprocessable(place) {
+            self.state.rejections.shorten_dead_letter(place);
+        } else if self.state.limit.ran_out_of_time(place) {
             tracing::warn!(
                 partition = place.partition,
                 offset = place.offset,
@@ -199,15 +202,15 @@ impl Session<'_> {
                 bytes = self.batch.bytes,
                 "the record's results cannot be committed in time: it becomes a dead letter"
             );
-            self.memory.amendments.give_up(place);
+            self.state.rejections.give_up(place);
         }
     }
 
     /// The record of a batch with exactly one record.
-    fn only_record(&self) -> Option<Place> {
+    fn only_record(&self) -> Option<SourceOffset> {
         match self.batch.positions() {
             [(partition, next)] if self.batch.records == 1 => {
-                Some(Place { partition: *partition, offset: next - 1 })
+                Some(SourceOffset { partition: *partition, offset: next - 1 })
             }
             _ => None,
         }
@@ -216,7 +219,7 @@ impl Session<'_> {
     /// Whether the transaction timed out although the broker was reachable, as its acknowledgements show.
     fn ran_out_of_time(&self) -> bool {
         let Some((begun, _)) = self.opened else { return false };
-        let is_late = begun.elapsed() + MIN_STEP >= self.allowed();
+        let is_late = begun.elapsed() + MIN_STEP_TIMEOUT >= self.allowed();
         let transactional = self.parts.config.delivery.mode == DeliveryMode::Transactional;
         transactional && is_late && !self.parts.shutdown.is_cancelled() && self.acknowledged > 0
     }

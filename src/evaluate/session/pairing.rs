@@ -66,11 +66,11 @@ impl Unpaired {
 impl Session<'_> {
     /// Pauses partitions without a counterpart, and resumes those that have one now.
     pub(super) fn follow_pairs(&mut self) -> Result<(), SessionError> {
-        let Some(last) = self.memory.begun.last().copied() else { return Ok(()) };
-        if !self.memory.unpaired.is_in_doubt(last) || !self.memory.unpaired.is_due() {
+        let Some(last) = self.state.begun.last().copied() else { return Ok(()) };
+        if !self.state.unpaired.is_in_doubt(last) || !self.state.unpaired.is_due() {
             return Ok(());
         }
-        self.memory.unpaired.asked = Some(Instant::now());
+        self.state.unpaired.asked = Some(Instant::now());
         let events = match self.partitions_of_events() {
             Ok(events) => events,
             Err(error) => {
@@ -78,13 +78,13 @@ impl Session<'_> {
                 return Ok(());
             }
         };
-        self.memory.unpaired.events = Some(events);
+        self.state.unpaired.events = Some(events);
         let (released, kept) =
-            std::mem::take(&mut self.memory.unpaired.partitions).into_iter().partition(|held| *held < events);
-        self.memory.unpaired.partitions = kept;
+            std::mem::take(&mut self.state.unpaired.partitions).into_iter().partition(|held| *held < events);
+        self.state.unpaired.partitions = kept;
         self.release_paired(released)?;
-        let held = self.memory.begun.range(events..).copied();
-        let held: Vec<i32> = held.filter(|partition| !self.memory.unpaired.has(*partition)).collect();
+        let held = self.state.begun.range(events..).copied();
+        let held: Vec<i32> = held.filter(|partition| !self.state.unpaired.has(*partition)).collect();
         self.hold_unpaired(&held, events).map_err(SessionError::Consumer)
     }
 
@@ -100,13 +100,13 @@ impl Session<'_> {
         )
         .into();
         for partition in held {
-            self.memory.standing.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
+            self.state.status.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
         }
         tracing::warn!(partitions = ?held, "new partitions wait: {why}; see `flagstream topics check`");
-        self.memory.standing.degraded(format!("partitions {held:?} wait: {why}"));
+        self.state.status.degraded(format!("partitions {held:?} wait: {why}"));
         self.well = false;
-        self.memory.unpaired.waiting.inc_by(i64::try_from(held.len()).unwrap_or_default());
-        self.memory.unpaired.partitions.extend(held);
+        self.state.unpaired.waiting.inc_by(i64::try_from(held.len()).unwrap_or_default());
+        self.state.unpaired.partitions.extend(held);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Session<'_> {
         if released.is_empty() {
             return Ok(());
         }
-        self.memory.unpaired.waiting.dec_by(i64::try_from(released.len()).unwrap_or_default());
+        self.state.unpaired.waiting.dec_by(i64::try_from(released.len()).unwrap_or_default());
         // The producer discovers new partitions only by a metadata request.
         let events = &self.parts.config.topics.events;
         let asked = self.producer.inner().client().fetch_metadata(Some(events), CALL_TIMEOUT);

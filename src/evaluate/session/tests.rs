@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{HealthConfig, Profile, load_from};
 use crate::dev::embed;
 use crate::evaluate::answer::{Respond, Responded};
-use crate::evaluate::standing::Standing;
+use crate::evaluate::status::EvaluatorStatus;
 use crate::evaluate::worker::Worker;
 use crate::feed::Usage;
 use crate::health::{Registry, State};
@@ -44,7 +44,7 @@ struct Fixture {
     cluster: MockCluster<'static, DefaultProducerContext>,
     parts: Parts,
     progress: Progress,
-    standing: Standing,
+    status: EvaluatorStatus,
     health: Arc<Registry>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -81,12 +81,12 @@ impl Fixture {
             shutdown: Shutdown::new(),
             health: reporter,
         };
-        let standing = Standing::with_progress(&parts, progress.clone());
-        Self { cluster, parts, progress, standing, health, workers: Vec::new() }
+        let status = EvaluatorStatus::with_progress(&parts, progress.clone());
+        Self { cluster, parts, progress, status, health, workers: Vec::new() }
     }
 
     fn start_worker(&mut self) {
-        let worker = Worker::sharing(self.parts.clone(), self.workers.len(), &self.standing);
+        let worker = Worker::sharing(self.parts.clone(), self.workers.len(), &self.status);
         self.workers.push(std::thread::spawn(move || worker.run_with(Echo)));
     }
 
@@ -113,9 +113,9 @@ impl Drop for Fixture {
     }
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+fn wait_until(what: &str, mut paused: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
-    while !holds() {
+    while !paused() {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }

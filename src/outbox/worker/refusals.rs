@@ -14,7 +14,7 @@ impl Worker {
     /// time, by a new producer without other records. A record that was alone becomes a dead letter.
     pub(super) fn refused(&mut self, refused: Refused) {
         let (code, alone) = (refused.code, std::mem::take(&mut self.alone));
-        if refused.ticket == DEAD_LETTER_ID {
+        if refused.delivery_id == DEAD_LETTER_ID {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.admit() {
                 tracing::error!(%code, suppressed, "the broker refuses the dead letter of an event; both are dropped");
@@ -24,7 +24,7 @@ impl Worker {
         } else if alone {
             self.dead_letter = Some(refused);
         } else {
-            self.in_flight_batches.suspect(refused.ticket);
+            self.in_flight_batches.suspect(refused.delivery_id);
         }
         self.end(code);
     }
@@ -33,7 +33,7 @@ impl Worker {
     pub(super) fn dead_letter_settled(&mut self) {
         if let Some(dead_letter) = self.dead_letter.take() {
             self.metrics.dead_letters.get_or_create(&CodeLabels { code: dead_letter.reason() }).inc();
-            self.in_flight_batches.settle(dead_letter.ticket, 1, true);
+            self.in_flight_batches.settle(dead_letter.delivery_id, 1, true);
         }
     }
 

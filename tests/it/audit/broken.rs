@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use flagstream::audit::chain::Hasher;
-use flagstream::audit::postgres::PostgresRows;
-use flagstream::audit::rows::Rows;
+use flagstream::audit::postgres::PostgresStore;
+use flagstream::audit::store::AuditStore;
 use flagstream::config::Secret;
 use serde_json::{Value, json};
 
@@ -75,9 +75,9 @@ fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
         database
     });
     let flagstream::database::Database::Postgres(postgres) = database else { panic!("not Postgres") };
-    let mut rows = PostgresRows::new(postgres, Hasher::default());
+    let mut rows = PostgresStore::new(postgres, Hasher::default());
     let mut keep = |retention, ahead_days| {
-        block_on(rows.keep_house(retention, Utc::now() + TimeDelta::days(ahead_days))).unwrap()
+        block_on(rows.maintain(retention, Utc::now() + TimeDelta::days(ahead_days))).unwrap()
     };
     assert_eq!(keep(90, 0).objection, None);
     let old = |days: i64| {

@@ -18,7 +18,7 @@ use crate::message::sequence::HEADER;
 
 use super::super::batch::Batch;
 use super::super::position::Log;
-use super::{Extent, Letter, LetterError};
+use super::{DeadLetterError, Extent, PendingDeadLetter};
 
 /// Timeout of each call to the broker. The database's locks are held meanwhile.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const MAX_REASON_BYTES: usize = 1_000;
 
 /// Sends the dead letters of one partition.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct DeadLetterProducer {
     partition: i32,
     /// Identifies the partition's log ([`life`]).
     pub(super) life: String,
@@ -48,14 +48,14 @@ impl std::fmt::Debug for Group {
     }
 }
 
-impl Desk {
+impl DeadLetterProducer {
     /// Fences the previous dead-letter producer of this partition, and reads up to which offset dead letters were sent.
     pub(super) fn open(
         config: &Config,
         log: &Log,
         partition: i32,
         life: String,
-    ) -> Result<Self, LetterError> {
+    ) -> Result<Self, DeadLetterError> {
         let name = format!("{}-sink-letters", config.kafka.group_id);
         let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
         client::compress(&mut settings, &config.kafka)
@@ -75,7 +75,7 @@ impl Desk {
             .set("isolation.level", "read_committed");
         let consumer: BaseConsumer = settings.create()?;
         let sent_to = sent_to(&consumer, log, partition, &life)?;
-        let group = consumer.group_metadata().ok_or(LetterError::Lost)?;
+        let group = consumer.group_metadata().ok_or(DeadLetterError::Lost)?;
         let dead_letters = config.topics.dead_letters.clone();
         Ok(Self { partition, life, producer, dead_letters, group: Group(group), sent_to })
     }
@@ -86,28 +86,29 @@ impl Desk {
         &mut self,
         log: &Log,
         batch: &Batch,
-        letters: &[Letter<'_>],
+        pending_dead_letters: &[PendingDeadLetter<'_>],
         extent: Extent,
-    ) -> Result<(), LetterError> {
-        let unsent: Vec<_> = letters.iter().filter(|(entry, _)| entry.offset >= self.sent_to).collect();
+    ) -> Result<(), DeadLetterError> {
+        let unsent: Vec<_> =
+            pending_dead_letters.iter().filter(|(entry, _)| entry.offset >= self.sent_to).collect();
         let Some((last, _)) = unsent.last() else {
             return Ok(());
         };
         let sent_to = last.offset + 1;
         let producer = self.producer.inner();
         producer.begin_transaction()?;
-        for letter in unsent {
-            self.send(log, batch, letter, extent)?;
+        for dead_letter in unsent {
+            self.send(log, batch, dead_letter, extent)?;
         }
         let acknowledged = self.producer.drain(CALL_TIMEOUT);
         let failures = self.producer.take_failures();
         // A rejection of one record fails the others of the same request, so the rejection is reported as the reason.
         let refused = failures.iter().find(|failure| is_refusal(failure.code));
         if let Some(failure) = refused.or(failures.first()) {
-            return Err(LetterError::Undelivered(failure.code));
+            return Err(DeadLetterError::Undelivered(failure.code));
         }
         if !acknowledged {
-            return Err(LetterError::Unacknowledged);
+            return Err(DeadLetterError::Unacknowledged);
         }
         let mut offsets = TopicPartitionList::new();
         let mut element = offsets.add_partition(&log.topic, self.partition);
@@ -123,11 +124,11 @@ impl Desk {
         &self,
         log: &Log,
         batch: &Batch,
-        (entry, refusal): &Letter<'_>,
+        (entry, refusal): &PendingDeadLetter<'_>,
         extent: Extent,
     ) -> Result<(), KafkaError> {
         let coordinates_only = extent == Extent::CoordinatesOnly;
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             code: refusal.code,
             message: if coordinates_only {
                 shorten(&refusal.message, MAX_REASON_BYTES)
@@ -141,7 +142,7 @@ impl Desk {
             body_omitted: entry.body_omitted || extent != Extent::Whole,
         };
         let original = if coordinates_only { OwnedHeaders::new() } else { kept(&batch.headers(entry)) };
-        let headers = letter
+        let headers = dead_letter
             .headers()
             .into_iter()
             .fold(original, |headers, (key, value)| headers.insert(Header { key, value: Some(&value) }));
@@ -170,11 +171,11 @@ pub(super) fn life(log: &Log, batch: &Batch, partition: i32) -> String {
 }
 
 /// Reads the committed offset, or 0 if there is none or it belongs to an earlier log of the partition.
-fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32, life: &str) -> Result<i64, LetterError> {
+fn sent_to(consumer: &BaseConsumer, log: &Log, partition: i32, life: &str) -> Result<i64, DeadLetterError> {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(&log.topic, partition);
     let committed = consumer.committed_offsets(asked, CALL_TIMEOUT)?;
-    let element = committed.find_partition(&log.topic, partition).ok_or(LetterError::Lost)?;
+    let element = committed.find_partition(&log.topic, partition).ok_or(DeadLetterError::Lost)?;
     element.error()?;
     Ok(match element.offset() {
         Offset::Offset(offset) if element.metadata() == life => offset,

@@ -8,32 +8,32 @@ use chrono::TimeDelta;
 use crate::database::CLOCK_SKEW_MAX;
 use crate::metrics::ClockLabels;
 
-use super::standing::Standing;
-use super::{Reader, Take};
+use super::state::ReaderState;
+use super::{Decode, Reader};
 
-impl<T: Take> Reader<T> {
+impl<T: Decode> Reader<T> {
     /// Reports how far each partition is read, and restarts from the database if a log ends before its position.
-    pub(super) fn look(&mut self, standing: &mut Standing, topic: &CStr) {
-        let ends: Vec<(i32, i64)> = standing
+    pub(super) fn look(&mut self, reader_state: &mut ReaderState, topic: &CStr) {
+        let ends: Vec<(i32, i64)> = reader_state
             .positions
             .keys()
             .filter_map(|partition| Some((*partition, self.consumer.high_watermark(topic, *partition)?)))
             .collect();
-        self.tell(standing, &ends);
+        self.tell(reader_state, &ends);
         let is_cut = |(partition, high): &(i32, i64)| {
-            standing.positions.get(partition).is_some_and(|position| position.next_offset > *high)
+            reader_state.positions.get(partition).is_some_and(|position| position.next_offset > *high)
         };
         // This is only the consumer's cached watermark; the following request to Kafka decides.
-        if ends.iter().any(is_cut) && standing.batch.is_empty() && !standing.waiting {
-            standing.doubt();
+        if ends.iter().any(is_cut) && reader_state.batch.is_empty() && !reader_state.waiting {
+            reader_state.doubt();
         }
     }
 
     /// Reports the end and the position of each partition, and records whose timestamps are ahead of this clock.
-    fn tell(&mut self, standing: &Standing, ends: &[(i32, i64)]) {
+    fn tell(&mut self, reader_state: &ReaderState, ends: &[(i32, i64)]) {
         for (partition, high) in ends {
             self.progress.end(*partition, *high);
-            if let Some(read) = standing.read_to(*partition) {
+            if let Some(read) = reader_state.read_to(*partition) {
                 self.progress.position(*partition, read);
             }
         }

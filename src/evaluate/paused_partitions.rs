@@ -11,13 +11,13 @@ use rdkafka::error::KafkaResult;
 use crate::kafka::consumer::BatchConsumer;
 use crate::progress::{Progress, Reason};
 
-use super::batch::Place;
+use super::batch::SourceOffset;
 use super::clients::rewind_these;
 use super::error::SessionError;
 
 /// The paused partitions of one worker.
 #[derive(Debug)]
-pub struct Holds {
+pub struct PausedPartitions {
     partitions: Vec<i32>,
     /// Time of the next attempt to read the paused partitions. `None` if no partition is paused.
     until: Option<Instant>,
@@ -30,7 +30,7 @@ pub struct Holds {
     progress: Progress,
 }
 
-impl Holds {
+impl PausedPartitions {
     /// Creates the set without paused partitions. `waiting` is the gauge of all workers; each paused partition is
     /// reported to `progress` with its reason.
     pub fn new(waiting: Gauge, progress: Progress) -> Self {
@@ -38,7 +38,7 @@ impl Holds {
     }
 
     /// Whether the record's partition is paused. The record is fetched again after the pause.
-    pub fn has(&self, place: Place) -> bool {
+    pub fn has(&self, place: SourceOffset) -> bool {
         self.partitions.contains(&place.partition)
     }
 
@@ -52,7 +52,7 @@ impl Holds {
 
     /// Pauses the record's partition. The record and those after it are fetched again when all pauses end, at the
     /// latest after `retry_after`.
-    pub fn hold(&mut self, place: Place, why: Arc<str>, retry_after: Duration) {
+    pub fn hold(&mut self, place: SourceOffset, why: Arc<str>, retry_after: Duration) {
         tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
         self.until.get_or_insert_with(|| Instant::now() + retry_after);
         self.waiting.inc();

@@ -9,7 +9,7 @@ use super::super::position::{Log, Position};
 
 /// State of one reader.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct ReaderState {
     pub(super) log: Option<Log>,
     pub(super) positions: BTreeMap<i32, Position>,
     /// Whether the positions belong to the current assignment and come from the database.
@@ -32,7 +32,7 @@ pub(super) struct Standing {
     pub(super) cut: BTreeMap<i32, i64>,
 }
 
-impl Standing {
+impl ReaderState {
     /// Discards the positions and the batch; both are read again from the database's positions.
     pub(super) fn doubt(&mut self) {
         self.sure = false;
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn what_follows_the_last_record_is_read_once_the_end_was_reached() {
-        let mut standing = Standing::default();
-        assert_eq!(standing.read_to(0), None);
+        let mut reader_state = ReaderState::default();
+        assert_eq!(reader_state.read_to(0), None);
         let position = Position {
             partition: 0,
             next_offset: 10,
@@ -85,12 +85,12 @@ mod tests {
             streams: Default::default(),
             next_block: None,
         };
-        standing.positions.insert(0, position);
-        assert_eq!(standing.read_to(0), Some(10));
+        reader_state.positions.insert(0, position);
+        assert_eq!(reader_state.read_to(0), Some(10));
         // A transaction marker.
-        standing.ends.insert(0, 11);
-        assert_eq!(standing.read_to(0), Some(11));
-        standing.waiting = true;
-        assert_eq!(standing.read_to(0), None);
+        reader_state.ends.insert(0, 11);
+        assert_eq!(reader_state.read_to(0), Some(11));
+        reader_state.waiting = true;
+        assert_eq!(reader_state.read_to(0), None);
     }
 }

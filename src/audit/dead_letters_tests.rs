@@ -12,18 +12,18 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 use crate::config::{Profile, load_from};
-use crate::message::dead_letter::Letter as ReadLetter;
+use crate::message::dead_letter::DeadLetterRecord;
 
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 const TOO_LARGE: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
 
-struct Scene {
+struct Fixture {
     cluster: MockCluster<'static, DefaultProducerContext>,
     config: Arc<Config>,
     log: Log,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let address = ("KAFKA_BOOTSTRAP_SERVERS".into(), cluster.bootstrap_servers().into());
@@ -35,12 +35,12 @@ impl Scene {
         Self { cluster, config: Arc::new(config), log }
     }
 
-    fn send(&self, batch: &Batch) -> Result<(), LetterError> {
-        Letters::new(Arc::clone(&self.config)).send(&self.log, batch)
+    fn send(&self, batch: &Batch) -> Result<(), DeadLetterError> {
+        DeadLetters::new(Arc::clone(&self.config)).send(&self.log, batch)
     }
 
     /// Reads `count` dead letters, by the offset of the original record.
-    fn letters(&self, count: usize) -> BTreeMap<i64, ReadLetter> {
+    fn pending_dead_letters(&self, count: usize) -> BTreeMap<i64, DeadLetterRecord> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())
             .set("group.id", "reader")
@@ -50,16 +50,16 @@ impl Scene {
         let topic = &self.config.topics.dead_letters;
         all.add_partition_offset(topic, 0, rdkafka::Offset::Beginning).unwrap();
         consumer.assign(&all).unwrap();
-        let mut letters = BTreeMap::new();
+        let mut pending_dead_letters = BTreeMap::new();
         let until = Instant::now() + DEADLINE;
-        while letters.len() < count && Instant::now() < until {
+        while pending_dead_letters.len() < count && Instant::now() < until {
             if let Some(Ok(record)) = consumer.poll(std::time::Duration::from_millis(100)) {
-                let letter = ReadLetter::read(&record).unwrap();
-                letters.insert(letter.source_offset, letter);
+                let dead_letter = DeadLetterRecord::read(&record).unwrap();
+                pending_dead_letters.insert(dead_letter.source_offset, dead_letter);
             }
         }
-        assert_eq!(letters.len(), count);
-        letters
+        assert_eq!(pending_dead_letters.len(), count);
+        pending_dead_letters
     }
 }
 
@@ -77,22 +77,22 @@ fn header(value: &[u8]) -> OwnedHeaders {
 
 #[test]
 fn what_this_client_refuses_is_sent_with_as_much_as_it_takes() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let large = vec![b' '; 9 << 20];
     let records: [(&[u8], _); 4] =
         [(b"a", header(b"x")), (&large, header(b"x")), (b"c", header(&large)), (b"d", header(b"x"))];
-    scene.send(&batch(&records)).unwrap();
-    let letters = scene.letters(4);
+    fixture.send(&batch(&records)).unwrap();
+    let pending_dead_letters = fixture.pending_dead_letters(4);
     let kept = |offset: i64| {
-        let letter = letters.get(&offset).unwrap();
-        let body = letter.body.as_deref().map(<[u8]>::to_vec);
-        (body, letter.key.is_some(), letter.headers.iter().count(), letter.body_omitted)
+        let dead_letter = pending_dead_letters.get(&offset).unwrap();
+        let body = dead_letter.body.as_deref().map(<[u8]>::to_vec);
+        (body, dead_letter.key.is_some(), dead_letter.headers.iter().count(), dead_letter.body_omitted)
     };
     assert_eq!(kept(0), (Some(b"a".to_vec()), true, 1, false));
     assert_eq!(kept(1), (None, true, 1, true), "without its body");
     assert_eq!(kept(2), (None, false, 0, true), "neither key nor headers");
     assert_eq!(kept(3), (Some(b"d".to_vec()), true, 1, false));
-    assert_eq!(letters.get(&2).unwrap().code, "INVALID_EVENT");
+    assert_eq!(pending_dead_letters.get(&2).unwrap().code, "INVALID_EVENT");
 }
 
 #[test]
@@ -100,28 +100,28 @@ fn what_a_broker_refuses_is_sent_with_less_each_time() {
     // Rejections of, in this order: all letters in one request, the letter alone, without its body, with coordinates
     // only.
     for (refusals, expected) in [(1, (true, true)), (2, (false, true)), (3, (false, false))] {
-        let scene = Scene::new();
-        scene.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refusals]);
-        scene.send(&batch(&[(b"a", header(b"x"))])).unwrap();
-        let letters = scene.letters(1);
-        let letter = letters.get(&0).unwrap();
-        assert_eq!((letter.body.is_some(), letter.key.is_some()), expected, "{refusals}");
-        assert_eq!(letter.body_omitted, !expected.0);
+        let fixture = Fixture::new();
+        fixture.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refusals]);
+        fixture.send(&batch(&[(b"a", header(b"x"))])).unwrap();
+        let pending_dead_letters = fixture.pending_dead_letters(1);
+        let dead_letter = pending_dead_letters.get(&0).unwrap();
+        assert_eq!((dead_letter.body.is_some(), dead_letter.key.is_some()), expected, "{refusals}");
+        assert_eq!(dead_letter.body_omitted, !expected.0);
     }
 }
 
 #[test]
 fn a_letter_that_nobody_takes_is_an_error_and_no_loop() {
-    let scene = Scene::new();
-    scene.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 4]);
-    let error = scene.send(&batch(&[(b"a", header(b"x"))])).unwrap_err();
-    assert!(matches!(error, LetterError::Undelivered(RDKafkaErrorCode::MessageSizeTooLarge)), "{error}");
+    let fixture = Fixture::new();
+    fixture.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 4]);
+    let error = fixture.send(&batch(&[(b"a", header(b"x"))])).unwrap_err();
+    assert!(matches!(error, DeadLetterError::Undelivered(RDKafkaErrorCode::MessageSizeTooLarge)), "{error}");
 }
 
 #[test]
 fn offsets_of_another_generation_are_other_records() {
-    let scene = Scene::new();
-    let mut letters = Letters::new(Arc::clone(&scene.config));
+    let fixture = Fixture::new();
+    let mut pending_dead_letters = DeadLetters::new(Arc::clone(&fixture.config));
     let mut batch = batch(&[(b"a", header(b"x"))]);
     let moved = |generation| super::super::batch::Move {
         partition: 0,
@@ -131,18 +131,24 @@ fn offsets_of_another_generation_are_other_records() {
         sources: Default::default(),
         streams: Vec::new(),
     };
-    let count = |letters: &mut Letters, batch: &Batch| {
-        letters.send(&scene.log, batch).unwrap();
-        let topic = &scene.config.topics.dead_letters;
-        let consumer: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", scene.cluster.bootstrap_servers()).create().unwrap();
+    let count = |pending_dead_letters: &mut DeadLetters, batch: &Batch| {
+        pending_dead_letters.send(&fixture.log, batch).unwrap();
+        let topic = &fixture.config.topics.dead_letters;
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", fixture.cluster.bootstrap_servers())
+            .create()
+            .unwrap();
         consumer.fetch_watermarks(topic, 0, DEADLINE).unwrap().1
     };
     batch.moves.push(moved(0));
-    assert_eq!((count(&mut letters, &batch), count(&mut letters, &batch)), (1, 1), "sent once");
+    assert_eq!(
+        (count(&mut pending_dead_letters, &batch), count(&mut pending_dead_letters, &batch)),
+        (1, 1),
+        "sent once"
+    );
     batch.moves = vec![moved(1)];
     assert_eq!(
-        (count(&mut letters, &batch), count(&mut letters, &batch)),
+        (count(&mut pending_dead_letters, &batch), count(&mut pending_dead_letters, &batch)),
         (2, 2),
         "another record at offset 0"
     );

@@ -6,7 +6,7 @@ use ahash::{AHashMap, AHashSet};
 
 use crate::message::request::RefusalCode;
 
-use super::batch::Place;
+use super::batch::SourceOffset;
 
 /// An event of a size that the broker rejected is rejected locally for this long, without asking the broker again.
 const REFUSED_SIZE_TTL: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const REFUSED_SIZE_TTL: Duration = Duration::from_secs(60);
 /// The parts of the original record that its dead letters contain. The record's position and the reason are always
 /// included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
+pub enum RetainedParts {
     Everything,
     /// Key and headers, without the body.
     KeyAndHeaders,
@@ -23,43 +23,43 @@ pub enum Kept {
 
 /// Changes by record. The entries of a record are removed once it is committed.
 #[derive(Debug, Default)]
-pub struct Amendments {
-    events: AHashMap<(Place, u32), RefusalCode>,
+pub struct Rejections {
+    events: AHashMap<(SourceOffset, u32), RefusalCode>,
     /// Content of a record's dead letters. A record without an entry is kept completely.
-    kept: AHashMap<Place, Kept>,
-    unanswered: AHashSet<Place>,
+    kept: AHashMap<SourceOffset, RetainedParts>,
+    unanswered: AHashSet<SourceOffset>,
     /// Records that are written as dead letters instead of being evaluated.
-    unprocessable: AHashSet<Place>,
+    unprocessable: AHashSet<SourceOffset>,
     refused_size: Option<(usize, Instant)>,
 }
 
-impl Amendments {
+impl Rejections {
     /// Replaces the event with this index by a dead letter.
-    pub fn refuse_event(&mut self, place: Place, index: u32, code: RefusalCode) {
+    pub fn refuse_event(&mut self, place: SourceOffset, index: u32, code: RefusalCode) {
         self.events.insert((place, index), code);
     }
 
     /// Reduces what the record's dead letters contain by one step: first the body is omitted, then also key and
     /// headers.
-    pub fn shorten_dead_letter(&mut self, place: Place) {
+    pub fn shorten_dead_letter(&mut self, place: SourceOffset) {
         let kept = match self.kept(place) {
-            Kept::Everything => Kept::KeyAndHeaders,
-            Kept::KeyAndHeaders | Kept::Nothing => Kept::Nothing,
+            RetainedParts::Everything => RetainedParts::KeyAndHeaders,
+            RetainedParts::KeyAndHeaders | RetainedParts::Nothing => RetainedParts::Nothing,
         };
         self.kept.insert(place, kept);
     }
 
     /// Marks the record as unprocessable: it is written as a dead letter instead of being evaluated.
-    pub fn give_up(&mut self, place: Place) {
+    pub fn give_up(&mut self, place: SourceOffset) {
         self.unprocessable.insert(place);
     }
 
-    pub fn is_unprocessable(&self, place: Place) -> bool {
+    pub fn is_unprocessable(&self, place: SourceOffset) -> bool {
         !self.unprocessable.is_empty() && self.unprocessable.contains(&place)
     }
 
     /// Drops the record's reply.
-    pub fn drop_reply(&mut self, place: Place) {
+    pub fn drop_reply(&mut self, place: SourceOffset) {
         self.unanswered.insert(place);
     }
 
@@ -69,24 +69,24 @@ impl Amendments {
         self.refused_size = Some((smallest, Instant::now()));
     }
 
-    pub fn event_refusal(&self, place: Place, index: u32, bytes: usize) -> Option<RefusalCode> {
+    pub fn event_refusal(&self, place: SourceOffset, index: u32, bytes: usize) -> Option<RefusalCode> {
         let known = || self.events.get(&(place, index)).copied();
         let too_large = || self.refused_size().filter(|limit| bytes >= *limit).map(|_| RefusalCode::TooLarge);
         if self.events.is_empty() && self.refused_size.is_none() { None } else { known().or_else(too_large) }
     }
 
     /// The parts of the record that its dead letters contain.
-    pub fn kept(&self, place: Place) -> Kept {
-        self.kept.get(&place).copied().unwrap_or(Kept::Everything)
+    pub fn kept(&self, place: SourceOffset) -> RetainedParts {
+        self.kept.get(&place).copied().unwrap_or(RetainedParts::Everything)
     }
 
-    pub fn is_unanswered(&self, place: Place) -> bool {
+    pub fn is_reply_dropped(&self, place: SourceOffset) -> bool {
         self.unanswered.contains(&place)
     }
 
     /// Removes the entries of all records before the committed `positions`, given as (partition, next offset).
     pub fn committed(&mut self, positions: &[(i32, i64)]) {
-        let open = |place: &Place| {
+        let open = |place: &SourceOffset| {
             !positions.iter().any(|(partition, next)| place.partition == *partition && place.offset < *next)
         };
         self.events.retain(|(place, _), _| open(place));
@@ -104,35 +104,35 @@ impl Amendments {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { partition: 1, offset: 7 };
+    const SOURCE_OFFSET: SourceOffset = SourceOffset { partition: 1, offset: 7 };
 
     #[test]
     fn amendments_last_until_their_record_is_committed() {
-        let mut amendments = Amendments::default();
-        amendments.refuse_event(PLACE, 2, RefusalCode::Refused);
-        amendments.shorten_dead_letter(PLACE);
-        amendments.drop_reply(PLACE);
-        amendments.give_up(PLACE);
-        amendments.committed(&[(0, 100), (1, 7)]);
-        assert_eq!(amendments.event_refusal(PLACE, 2, 10), Some(RefusalCode::Refused));
-        assert_eq!(amendments.event_refusal(PLACE, 1, 10), None);
-        assert!(amendments.is_unanswered(PLACE) && amendments.is_unprocessable(PLACE));
-        assert_eq!(amendments.kept(PLACE), Kept::KeyAndHeaders);
-        amendments.shorten_dead_letter(PLACE);
-        assert_eq!(amendments.kept(PLACE), Kept::Nothing);
-        amendments.committed(&[(1, 8)]);
-        assert_eq!(amendments.event_refusal(PLACE, 2, 10), None);
-        assert!(!amendments.is_unanswered(PLACE) && !amendments.is_unprocessable(PLACE));
-        assert_eq!(amendments.kept(PLACE), Kept::Everything);
+        let mut rejections = Rejections::default();
+        rejections.refuse_event(SOURCE_OFFSET, 2, RefusalCode::Refused);
+        rejections.shorten_dead_letter(SOURCE_OFFSET);
+        rejections.drop_reply(SOURCE_OFFSET);
+        rejections.give_up(SOURCE_OFFSET);
+        rejections.committed(&[(0, 100), (1, 7)]);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 10), Some(RefusalCode::Refused));
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 1, 10), None);
+        assert!(rejections.is_reply_dropped(SOURCE_OFFSET) && rejections.is_unprocessable(SOURCE_OFFSET));
+        assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::KeyAndHeaders);
+        rejections.shorten_dead_letter(SOURCE_OFFSET);
+        assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Nothing);
+        rejections.committed(&[(1, 8)]);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 10), None);
+        assert!(!rejections.is_reply_dropped(SOURCE_OFFSET) && !rejections.is_unprocessable(SOURCE_OFFSET));
+        assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Everything);
     }
 
     #[test]
     fn the_smallest_refused_size_counts() {
-        let mut amendments = Amendments::default();
-        amendments.learn_refused_size(2_000);
-        amendments.learn_refused_size(1_000);
-        amendments.learn_refused_size(3_000);
-        assert_eq!(amendments.event_refusal(PLACE, 0, 1_000), Some(RefusalCode::TooLarge));
-        assert_eq!(amendments.event_refusal(PLACE, 0, 999), None);
+        let mut rejections = Rejections::default();
+        rejections.learn_refused_size(2_000);
+        rejections.learn_refused_size(1_000);
+        rejections.learn_refused_size(3_000);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 1_000), Some(RefusalCode::TooLarge));
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 999), None);
     }
 }

@@ -8,13 +8,13 @@ use chrono::{DateTime, Utc};
 use crate::database::DatabaseError;
 
 use super::batch::{Batch, Refusal};
+use super::dead_letters::{DeadLetterError, DeadLetters};
 use super::evaluation::Evaluation;
-use super::letters::{LetterError, Letters};
 use super::position::{Log, Position};
 use super::retention::Kept;
 
 /// Database that stores batches; implemented by [`super::postgres`] and [`super::sqlite`].
-pub trait Rows: Send + 'static {
+pub trait AuditStore: Send + 'static {
     /// Appends an evaluation in the encoding that `write` expects. Runs on the reader's thread, concurrently with the
     /// `write` of the previous batch.
     fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>);
@@ -41,7 +41,7 @@ pub trait Rows: Send + 'static {
         &mut self,
         log: &Log,
         batch: &Batch,
-        letters: &mut Letters,
+        pending_dead_letters: &mut DeadLetters,
     ) -> impl Future<Output = Result<Written, WriteError>> + Send;
 
     /// Checks whether the database accepts these entries, by writing them and rolling back.
@@ -53,7 +53,7 @@ pub trait Rows: Send + 'static {
 
     /// Creates partitions ahead of time and removes what is older than `retention_days` by the database's clock, unless
     /// a clock seems wrong. `process` is the time of this machine's clock.
-    fn keep_house(
+    fn maintain(
         &mut self,
         retention_days: u32,
         process: DateTime<Utc>,
@@ -66,7 +66,7 @@ pub enum WriteError {
     #[error("{0}")]
     Database(#[from] DatabaseError),
     #[error("{0}")]
-    Letters(#[from] LetterError),
+    DeadLetters(#[from] DeadLetterError),
     /// Entries, by index in the batch, that turned out to be invalid.
     #[error("{} entries are refused", .0.len())]
     Refused(Vec<(usize, Refusal)>),
@@ -79,11 +79,15 @@ impl From<sqlx::Error> for WriteError {
 }
 
 /// Sends the dead letters of a batch, if it has any.
-pub fn send_letters(letters: &mut Letters, log: &Log, batch: &Batch) -> Result<(), LetterError> {
+pub fn send_dead_letters(
+    pending_dead_letters: &mut DeadLetters,
+    log: &Log,
+    batch: &Batch,
+) -> Result<(), DeadLetterError> {
     if batch.entries.iter().all(|entry| entry.refusal.is_none()) {
         return Ok(());
     }
-    tokio::task::block_in_place(|| letters.send(log, batch))
+    tokio::task::block_in_place(|| pending_dead_letters.send(log, batch))
 }
 
 /// Result of a write that the database has answered.

@@ -11,7 +11,7 @@
 //! the next sink sends only later ones. Concurrent senders are excluded: the positions are locked in the database, and
 //! the transactional id contains the partition, so that a previous owner is fenced.
 
-mod desk;
+mod producer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use crate::kafka::producer::is_refusal;
 use super::batch::{Batch, Entry, Refusal};
 use super::position::Log;
 
-use self::desk::{CALL_TIMEOUT, Desk, life};
+use self::producer::{CALL_TIMEOUT, DeadLetterProducer, life};
 
 /// Upper bound of dead letters in one Kafka transaction.
 const TRANSACTION_LETTERS_MAX: usize = 500;
 
 /// Sends dead letters. A partition's producer is created with its first dead letter.
 #[derive(Debug)]
-pub struct Letters {
+pub struct DeadLetters {
     config: Arc<Config>,
-    desks: BTreeMap<i32, Desk>,
+    desks: BTreeMap<i32, DeadLetterProducer>,
 }
 
 /// Parts of its record that a dead letter contains.
@@ -47,11 +47,11 @@ enum Extent {
 }
 
 /// Refused record, with the reason.
-type Letter<'b> = (&'b Entry, &'b Refusal);
+type PendingDeadLetter<'b> = (&'b Entry, &'b Refusal);
 
 /// Reason why dead letters were not sent. The batch is retried.
 #[derive(Debug, thiserror::Error)]
-pub enum LetterError {
+pub enum DeadLetterError {
     #[error("dead letters: {0}")]
     Kafka(#[from] KafkaError),
     #[error("dead letters are not acknowledged within {} s", CALL_TIMEOUT.as_secs())]
@@ -62,7 +62,7 @@ pub enum LetterError {
     Lost,
 }
 
-impl LetterError {
+impl DeadLetterError {
     /// Whether the client or the broker rejected a record, so that a retry would fail the same way.
     fn is_refusal(&self) -> bool {
         match self {
@@ -75,23 +75,23 @@ impl LetterError {
     }
 }
 
-impl Letters {
+impl DeadLetters {
     pub fn new(config: Arc<Config>) -> Self {
         Self { config, desks: BTreeMap::new() }
     }
 
     /// Sends the refused entries of a batch that were not sent before, and returns once they are committed. Blocks. The
     /// caller must hold the database locks on the positions of the batch's partitions.
-    pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), LetterError> {
-        let mut letters: BTreeMap<i32, Vec<Letter<'_>>> = BTreeMap::new();
+    pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), DeadLetterError> {
+        let mut pending_dead_letters: BTreeMap<i32, Vec<PendingDeadLetter<'_>>> = BTreeMap::new();
         for entry in &batch.entries {
             if let Some(refusal) = &entry.refusal {
-                letters.entry(entry.partition).or_default().push((entry, refusal));
+                pending_dead_letters.entry(entry.partition).or_default().push((entry, refusal));
             }
         }
-        for (partition, letters) in letters {
-            for letters in letters.chunks(TRANSACTION_LETTERS_MAX) {
-                self.send_some(log, batch, partition, letters)?;
+        for (partition, pending_dead_letters) in pending_dead_letters {
+            for pending_dead_letters in pending_dead_letters.chunks(TRANSACTION_LETTERS_MAX) {
+                self.send_some(log, batch, partition, pending_dead_letters)?;
             }
         }
         Ok(())
@@ -102,17 +102,17 @@ impl Letters {
         log: &Log,
         batch: &Batch,
         partition: i32,
-        letters: &[Letter<'_>],
-    ) -> Result<(), LetterError> {
-        match self.commit(log, batch, partition, letters, Extent::Whole) {
+        pending_dead_letters: &[PendingDeadLetter<'_>],
+    ) -> Result<(), DeadLetterError> {
+        match self.commit(log, batch, partition, pending_dead_letters, Extent::Whole) {
             Err(error) if error.is_refusal() => {}
             sent => return sent,
         }
         // The broker rejects a whole produce request because of one record. Sending each record alone shows which one
         // it is.
         let mut refused_bytes = usize::MAX;
-        for letter in letters {
-            self.send_alone(log, batch, partition, letter, &mut refused_bytes)?;
+        for dead_letter in pending_dead_letters {
+            self.send_alone(log, batch, partition, dead_letter, &mut refused_bytes)?;
         }
         Ok(())
     }
@@ -124,18 +124,18 @@ impl Letters {
         log: &Log,
         batch: &Batch,
         partition: i32,
-        letter: &Letter<'_>,
+        dead_letter: &PendingDeadLetter<'_>,
         refused_bytes: &mut usize,
-    ) -> Result<(), LetterError> {
-        let bytes = batch.payload(letter.0).map_or(0, <[u8]>::len);
-        let letters = std::slice::from_ref(letter);
+    ) -> Result<(), DeadLetterError> {
+        let bytes = batch.payload(dead_letter.0).map_or(0, <[u8]>::len);
+        let pending_dead_letters = std::slice::from_ref(dead_letter);
         if bytes < *refused_bytes {
-            match self.commit(log, batch, partition, letters, Extent::Whole) {
+            match self.commit(log, batch, partition, pending_dead_letters, Extent::Whole) {
                 Err(error) if error.is_refusal() => {}
                 sent => return sent,
             }
         }
-        match self.commit(log, batch, partition, letters, Extent::WithoutBody) {
+        match self.commit(log, batch, partition, pending_dead_letters, Extent::WithoutBody) {
             Err(error) if error.is_refusal() => {}
             sent => {
                 if sent.is_ok() && bytes > 0 {
@@ -145,7 +145,7 @@ impl Letters {
                 return sent;
             }
         }
-        self.commit(log, batch, partition, letters, Extent::CoordinatesOnly)
+        self.commit(log, batch, partition, pending_dead_letters, Extent::CoordinatesOnly)
     }
 
     /// Commits dead letters in one transaction. After an error the partition's producer is dropped: its replacement
@@ -155,16 +155,16 @@ impl Letters {
         log: &Log,
         batch: &Batch,
         partition: i32,
-        letters: &[Letter<'_>],
+        pending_dead_letters: &[PendingDeadLetter<'_>],
         extent: Extent,
-    ) -> Result<(), LetterError> {
+    ) -> Result<(), DeadLetterError> {
         let life = life(log, batch, partition);
-        let desk = match self.desks.remove(&partition) {
-            Some(desk) if desk.life == life => desk,
-            _ => Desk::open(&self.config, log, partition, life)?,
+        let dead_letter_producer = match self.desks.remove(&partition) {
+            Some(dead_letter_producer) if dead_letter_producer.life == life => dead_letter_producer,
+            _ => DeadLetterProducer::open(&self.config, log, partition, life)?,
         };
-        let desk = self.desks.entry(partition).insert_entry(desk).into_mut();
-        let sent = desk.commit(log, batch, letters, extent);
+        let dead_letter_producer = self.desks.entry(partition).insert_entry(dead_letter_producer).into_mut();
+        let sent = dead_letter_producer.commit(log, batch, pending_dead_letters, extent);
         if sent.is_err() {
             self.desks.remove(&partition);
         }
@@ -173,5 +173,5 @@ impl Letters {
 }
 
 #[cfg(test)]
-#[path = "letters_tests.rs"]
+#[path = "dead_letters_tests.rs"]
 mod tests;

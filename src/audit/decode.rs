@@ -22,8 +22,8 @@ use super::chain::{GENESIS, Hasher};
 use super::definition::FlagVersion;
 use super::evaluation::{Event, Unreadable};
 use super::position::Position;
-use super::reader::Take;
-use super::rows::Rows;
+use super::reader::Decode;
+use super::store::AuditStore;
 
 /// Converter for the events topic.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl<R> Evaluations<R> {
     }
 }
 
-impl<R: Rows> Take for Evaluations<R> {
+impl<R: AuditStore> Decode for Evaluations<R> {
     fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
         self.reader.holds_up(record.payload())
     }
@@ -106,7 +106,7 @@ impl<R: Rows> Take for Evaluations<R> {
     }
 }
 
-impl Take for Definitions {
+impl Decode for Definitions {
     fn take(&mut self, record: &Record<'_>, _: &mut Position, batch: &mut Batch) {
         if is_status(record.key()) {
             return;
@@ -120,7 +120,7 @@ impl Take for Definitions {
     }
 }
 
-impl Take for Conversions {
+impl Decode for Conversions {
     fn holds_up(&mut self, record: &Record<'_>) -> Option<Arc<str>> {
         self.reader.holds_up(record.payload())
     }

@@ -14,7 +14,7 @@ use super::Parts;
 
 /// The state of all workers of a process. Clones share the same state.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct EvaluatorStatus {
     pub progress: Progress,
     identity: Arc<TopicIdentity>,
     workers: Arc<Mutex<BTreeMap<usize, Report>>>,
@@ -25,12 +25,12 @@ pub struct Standing {
 
 /// The state of one worker.
 #[derive(Debug, Clone)]
-pub struct WorkerStanding {
+pub struct WorkerStatus {
     index: usize,
-    all: Standing,
+    all: EvaluatorStatus,
 }
 
-impl Standing {
+impl EvaluatorStatus {
     pub fn new(parts: &Parts) -> Self {
         let gauges = parts.metrics.evaluate.partition_gauges();
         let progress = Progress::new(&parts.config.topics.requests, &parts.config.health, gauges);
@@ -54,10 +54,10 @@ impl Standing {
     }
 
     /// The state of worker `index`, without partitions at first.
-    pub fn worker(&self, index: usize) -> WorkerStanding {
-        let standing = WorkerStanding { index, all: self.clone() };
-        standing.set(Report::new(State::Starting).detail("waits for its partitions"));
-        standing
+    pub fn worker(&self, index: usize) -> WorkerStatus {
+        let status = WorkerStatus { index, all: self.clone() };
+        status.set(Report::new(State::Starting).detail("waits for its partitions"));
+        status
     }
 
     fn set(&self, index: usize, report: Report) {
@@ -77,7 +77,7 @@ impl Standing {
     }
 }
 
-impl WorkerStanding {
+impl WorkerStatus {
     pub fn index(&self) -> usize {
         self.index
     }
