@@ -1,0 +1,1 @@
+"""Checks of the documents and of the language of the project."""
