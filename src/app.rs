@@ -21,15 +21,15 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::access::Register;
+use crate::auth::TokenCache;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Server, Surface};
+use crate::http::{self, Api, HttpState, Server};
 use crate::kafka::topics;
 use crate::kill::KillSwitches;
-use crate::manage::{self, Manager, Records};
+use crate::manage::{self, Manager, Repository};
 use crate::message::definition::Source;
 use crate::message::source_status::SourceName;
 use crate::metrics::Metrics;
@@ -103,7 +103,7 @@ pub struct App {
     pub parts: Parts,
     pub health: Arc<Registry>,
     /// The tables of local flags; `None` without a database.
-    pub records: Option<Records>,
+    pub repository: Option<Repository>,
     switches: Arc<KillSwitches>,
     supervisor: Supervisor,
 }
@@ -150,11 +150,11 @@ impl App {
                 formats,
             },
             health,
-            records: None,
+            repository: None,
             supervisor: Supervisor::default(),
         };
         let database = storage::open(&app.parts.config)?;
-        app.register();
+        app.token_cache();
         app.serve_environments(&flag_sources, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
@@ -168,11 +168,11 @@ impl App {
         let fit = app.start_topics(topics, ids_sender);
         app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
-        let records = database.clone().map(|(database, migrated)| Records::new(database, migrated));
-        app.records.clone_from(&records);
+        let repository = database.clone().map(|(database, migrated)| Repository::new(database, migrated));
+        app.repository.clone_from(&repository);
         let elsewhere = flag_sources.clone();
         let flag_sources =
-            flag_sources.into_iter().chain(records.clone().map(LocalSource::new).map(FlagSource::Local));
+            flag_sources.into_iter().chain(repository.clone().map(LocalSource::new).map(FlagSource::Local));
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
@@ -189,7 +189,7 @@ impl App {
             app.start_warmer(fit.clone());
         }
         let api = match roles.contains(&Role::Api) {
-            true => Some(app.start_api(fit, tokens, records, elsewhere)?),
+            true => Some(app.start_api(fit, tokens, repository, elsewhere)?),
             false => None,
         };
         app.serve(servers, api);
@@ -233,7 +233,7 @@ impl App {
     }
 
     /// Registers the first health probes, before the listeners start, so that readiness has something to wait for.
-    fn register(&self) {
+    fn token_cache(&self) {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
@@ -270,7 +270,7 @@ impl App {
     /// Starts the HTTP listeners last, so that every request finds all parts built.
     fn serve(&mut self, servers: Vec<(&'static str, Server)>, api: Option<Arc<Api>>) {
         let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
-        let surface = Surface::new(&self.parts.config, health, metrics, api);
+        let http_state = HttpState::new(&self.parts.config, health, metrics, api);
         let with_metrics = self.parts.config.http.admin_listen.is_none();
         for (name, server) in servers {
             if let Some(tls) = server.tls() {
@@ -278,8 +278,8 @@ impl App {
                 self.supervisor.start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, shutdown));
             }
             let router = match name {
-                HTTP => http::router(surface.clone(), with_metrics),
-                _ => http::admin_router(surface.clone()),
+                HTTP => http::router(http_state.clone(), with_metrics),
+                _ => http::admin_router(http_state.clone()),
             };
             self.supervisor.start(Stage::Base, name, |shutdown| server.run(router, shutdown));
         }
@@ -289,8 +289,8 @@ impl App {
     fn start_api(
         &mut self,
         fit: topics::Fit,
-        tokens: Option<Arc<Register>>,
-        records: Option<Records>,
+        tokens: Option<Arc<TokenCache>>,
+        repository: Option<Repository>,
         flag_sources: Vec<FlagSource>,
     ) -> anyhow::Result<Arc<Api>> {
         let Parts { config, formats, store, metrics, .. } = self.parts.clone();
@@ -304,7 +304,7 @@ impl App {
             Arc::clone(&config),
             &formats,
             store,
-            records,
+            repository,
             flag_sources,
             Arc::clone(&self.switches),
         );
@@ -313,7 +313,7 @@ impl App {
         if let Some(days) = config.flags.cleanup_after_days {
             let cleaning = Arc::clone(&api);
             self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {
-                manage::by_night(&cleaning.manager, days, &shutdown).await;
+                manage::run_nightly_cleanup(&cleaning.manager, days, &shutdown).await;
                 Ok(())
             });
         }

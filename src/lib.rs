@@ -52,7 +52,7 @@ pub mod outbox;
 
 pub mod redis_cache;
 
-pub mod access;
+pub mod auth;
 pub mod manage;
 
 pub mod http;

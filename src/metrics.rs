@@ -1,7 +1,7 @@
 //! All metrics of the process, grouped by component.
 
-mod access;
 mod audit;
+mod auth;
 mod edge;
 mod evaluate;
 mod experiment;
@@ -25,8 +25,8 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Snapshot;
 
-pub use access::{AccessMetrics, LookLabels};
 pub use audit::{AuditBatchLabels, AuditMetrics, ClockLabels, PausedLabels};
+pub use auth::{AuthMetrics, LookLabels};
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use experiment::ExperimentMetrics;
@@ -82,7 +82,7 @@ pub struct Metrics {
     pub edge: EdgeMetrics,
     pub publish: OutboxMetrics,
     pub http: HttpMetrics,
-    pub access: AccessMetrics,
+    pub access: AuthMetrics,
     pub experiments: ExperimentMetrics,
 }
 
@@ -131,7 +131,7 @@ impl Metrics {
         let redis_cache = RedisCacheMetrics::register(registry.sub_registry_with_prefix("warm"));
         let edge = EdgeMetrics::register(registry.sub_registry_with_prefix("edge"));
         let http = HttpMetrics::register(registry.sub_registry_with_prefix("http"));
-        let access = AccessMetrics::register(registry.sub_registry_with_prefix("access"));
+        let access = AuthMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = OutboxMetrics::register(registry.sub_registry_with_prefix("publish"));
         let experiments = ExperimentMetrics::register(registry.sub_registry_with_prefix("experiments"));
         Arc::new(Self {

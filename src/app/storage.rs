@@ -7,8 +7,8 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::access::Register;
 use crate::audit::{self, Pipelines, Sink};
+use crate::auth::TokenCache;
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
@@ -56,11 +56,11 @@ impl App {
     }
 
     /// Starts the cache of API tokens, which is loaded once the database is migrated.
-    pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<Register> {
+    pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<TokenCache> {
         let health = self.health.reporter("tokens", false);
         health.starting("waits for the database");
-        let register = Register::new(database, &self.parts.config.auth);
-        let (running, metrics) = (Arc::clone(&register), self.parts.metrics.access.clone());
+        let token_cache = TokenCache::new(database, &self.parts.config.auth);
+        let (running, metrics) = (Arc::clone(&token_cache), self.parts.metrics.access.clone());
         self.supervisor.start(Stage::Base, "tokens", move |shutdown| async move {
             let soon = timeout(MIGRATION_PATIENCE, until_migrated(&mut migrated, &shutdown)).await;
             let ready = match soon {
@@ -75,7 +75,7 @@ impl App {
             }
             running.run(shutdown, health, metrics).await
         });
-        register
+        token_cache
     }
 
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {

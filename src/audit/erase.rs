@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::database::audited::{self, Author, Entry, Kind};
+use crate::database::audited::{self, Actor, Entry, Kind};
 use crate::database::{Database, DatabaseError, in_transaction};
 
 use super::chain::Hasher;
@@ -41,7 +41,7 @@ pub struct ErasureRequest<'a> {
     pub users: &'a [String],
     pub how: Erasure,
     /// User who requests the erasure, and the reason.
-    pub author: Author<'a>,
+    pub author: Actor<'a>,
 }
 
 /// Result of an erasure.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::http::handles;
+use crate::http::fd_limit;
 
 /// Timeout for one stream to receive its first id.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub struct ListenersReport {
 /// Runs the benchmark, which does not need Kafka.
 pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     ensure!(args.listeners > 0, "--listeners: expected at least 1");
-    let _ = handles::raise_for(args.listeners);
+    let _ = fd_limit::raise_for(args.listeners);
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
     let (mut server, address) = start(&folder).await?;
     let pid = server.id().context("the server has ended")?;

@@ -80,7 +80,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let keeping = prepare_broker(broker.as_ref(), &config).await?;
     let topics = if broker.is_some() { Topics::Made } else { Topics::LookedAfter };
     let app = dev::start(Arc::clone(&config), &flags, &environments, topics).await?;
-    let (parts, records) = (app.parts.clone(), app.records.clone());
+    let (parts, repository) = (app.parts.clone(), app.repository.clone());
     let keeping = keeping.map(|kept| keep(kept, &parts));
     let scene = Scene {
         flags: &flags,
@@ -89,12 +89,12 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         is_embedded: broker.is_some(),
     };
     let samples = app.health.reporter("samples", true);
-    let records = records.filter(|_| args.flags.is_none());
+    let repository = repository.filter(|_| args.flags.is_none());
     let ready = async {
         dev::ready(&parts.store).await?;
-        if let Some(records) = records {
+        if let Some(repository) = repository {
             samples.starting("the sample flags are being created");
-            local::create(&records, &parts.store, &environments).await?;
+            local::create(&repository, &parts.store, &environments).await?;
         }
         samples.up();
         env.write(&variables(&config), scene.is_embedded)?;

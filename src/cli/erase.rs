@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::audit;
 use crate::audit::erase::{self, Erasure, ErasureRequest};
 use crate::config::Config;
-use crate::database::audited::Author;
+use crate::database::audited::Actor;
 use crate::privacy::Privacy;
 use crate::redis_cache;
 
@@ -103,7 +103,7 @@ async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::
     let Some(url) = &config.database.url else { return Ok(erase::ErasureReport::default()) };
     let database = database::open(url, "flagstream-erase").await?;
     let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
-    let author = Author { actor: "command line", reason: args.reason.as_deref() };
+    let author = Actor { actor: "command line", reason: args.reason.as_deref() };
     let order = ErasureRequest { users, how, author };
     let erased = erase::user(&database, &audit::hasher(config), &order).await;
     erased.with_context(|| database.to_string())

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use crate::access::table::{self, Entered, PAGE_TOKENS_MAX, Revoked};
-use crate::access::{Order, TokenId};
+use crate::auth::table::{self, Entered, PAGE_TOKENS_MAX, Revoked};
+use crate::auth::{NewToken, TokenId};
 use crate::database::Database;
-use crate::database::audited::Author;
+use crate::database::audited::Actor;
 
 use super::{Global, Output, UsageError, database, print};
 
@@ -64,7 +64,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyhow::Result<ExitCode> {
     let scopes: Vec<_> = args.scopes.iter().map(String::as_str).collect();
     let environments: Vec<_> = args.environments.iter().map(String::as_str).collect();
-    let order = Order::check(&args.name, &scopes, &environments, args.expires_in.as_deref());
+    let order = NewToken::check(&args.name, &scopes, &environments, args.expires_in.as_deref());
     let order = order.map_err(|problems| {
         let option = |field: &str| format!("--{}", field.replace('_', "-"));
         let lines = problems.iter().map(|problem| format!("{}: {}", option(problem.field), problem.message));
@@ -145,8 +145,8 @@ fn actor() -> String {
     if user.is_empty() { "command-line".to_owned() } else { format!("command-line:{user}") }
 }
 
-fn author<'a>(actor: &'a str, reason: Option<&'a str>) -> Author<'a> {
-    Author { actor, reason }
+fn author<'a>(actor: &'a str, reason: Option<&'a str>) -> Actor<'a> {
+    Actor { actor, reason }
 }
 
 fn line(token: &Entered) -> String {

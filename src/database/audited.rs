@@ -9,7 +9,7 @@ use super::{Database, DatabaseError, on_pool};
 
 /// User who makes a change, and the reason.
 #[derive(Debug, Clone, Copy)]
-pub struct Author<'a> {
+pub struct Actor<'a> {
     pub actor: &'a str,
     pub reason: Option<&'a str>,
 }
@@ -31,7 +31,7 @@ pub struct Entry<'e> {
     pub kind: Kind,
     pub subject: &'e str,
     pub action: &'static str,
-    pub author: Author<'e>,
+    pub author: Actor<'e>,
     pub before: Option<Value>,
     pub after: Option<Value>,
     pub at: DateTime<Utc>,

@@ -64,8 +64,8 @@ impl KeptFile {
             (&config.topics.definitions, &self.kept.definitions),
             (&config.topics.overrides, &self.kept.overrides),
         ];
-        for (topic, records) in topics {
-            for (key, body) in records {
+        for (topic, repository) in topics {
+            for (key, body) in repository {
                 let sent = producer.send(BaseRecord::to(topic).key(key).payload(body));
                 sent.map_err(|(error, _)| error)?;
             }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use crate::flag::local;
-use crate::manage::Records;
-use crate::manage::records::{Decision, Wanted};
+use crate::manage::Repository;
+use crate::manage::repository::{ChangeRequest, Decision};
 use crate::message::change::ChangeKind;
 use crate::store::Store;
 
@@ -28,10 +28,10 @@ pub fn names() -> anyhow::Result<Vec<String>> {
 
 /// Creates the flags in each environment that never had a flag of the same name, and waits until they are active. A
 /// deleted flag is not created again.
-pub async fn create(records: &Records, store: &Store, environments: &[String]) -> anyhow::Result<()> {
+pub async fn create(repository: &Repository, store: &Store, environments: &[String]) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
-    timeout_at(deadline, records.ready()).await.context("the database is not ready")?;
-    let known = records.all().await?;
+    timeout_at(deadline, repository.ready()).await.context("the database is not ready")?;
+    let known = repository.all().await?;
     let mut made = Vec::new();
     for environment in environments {
         for flag in flags()? {
@@ -46,7 +46,7 @@ pub async fn create(records: &Records, store: &Store, environments: &[String]) -
             if is_known || is_elsewhere {
                 continue;
             }
-            let wanted = Wanted {
+            let request = ChangeRequest {
                 environment: &environment,
                 name: &name,
                 kind: ChangeKind::Created,
@@ -54,8 +54,8 @@ pub async fn create(records: &Records, store: &Store, environments: &[String]) -
                 actor: ACTOR,
                 reason: Some("sample flag"),
             };
-            records
-                .change(wanted, |before| match before {
+            repository
+                .change(request, |before| match before {
                     Some(_) => Decision::Leave(()),
                     None => Decision::Write(Some(flag)),
                 })

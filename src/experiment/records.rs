@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::database::audited::{self, Author, Entry};
+use crate::database::audited::{self, Actor, Entry};
 use crate::database::{Database, DatabaseError, in_transaction, on_pool, text_of};
 use crate::flag::local::Invalid;
 use crate::kafka::sender::Sender;
@@ -153,7 +153,7 @@ impl Experiments {
     }
 
     /// Starts an experiment. Evaluations since `started_at` that are already audited are included.
-    pub async fn begin(&self, wanted: Wanted, author: Author<'_>) -> Result<Kept, ExperimentError> {
+    pub async fn begin(&self, wanted: Wanted, author: Actor<'_>) -> Result<Kept, ExperimentError> {
         let now = Utc::now();
         let wrong = wanted.check(now, self.config.audit.oldest(now));
         if !wrong.is_empty() {
@@ -242,7 +242,7 @@ impl Experiments {
         environment: &str,
         name: &str,
         winner: Option<&str>,
-        author: Author<'_>,
+        author: Actor<'_>,
     ) -> Result<Kept, ExperimentError> {
         let before = self.find(environment, name).await?;
         let now = Utc::now().trunc_subsecs(6);
@@ -330,7 +330,7 @@ fn too_many_exposed() -> ExperimentError {
     ExperimentError::Invalid(vec![Invalid::new("started_at", message)])
 }
 
-fn entry<'e>(design: &'e Design, action: &'static str, author: Author<'e>, at: DateTime<Utc>) -> Entry<'e> {
+fn entry<'e>(design: &'e Design, action: &'static str, author: Actor<'e>, at: DateTime<Utc>) -> Entry<'e> {
     let after = serde_json::to_value(design).ok();
     Entry { kind: audited::Kind::Experiment, subject: &design.name, action, author, before: None, after, at }
 }

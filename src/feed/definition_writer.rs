@@ -155,21 +155,21 @@ impl DefinitionWriter {
         let now_ms = now_ms.max(self.store.version() + 1);
         let version = |planned| Versioned { version: self.state.next_version(now_ms), planned };
         let batch: Vec<Versioned> = batch.into_iter().map(version).collect();
-        let records = batch.iter().map(|change| self.records(change, meta, now));
-        let records: Vec<Record<'_>> = match records.collect::<Result<Vec<_>, _>>() {
-            Ok(records) => records.into_iter().flatten().collect(),
+        let repository = batch.iter().map(|change| self.repository(change, meta, now));
+        let repository: Vec<Record<'_>> = match repository.collect::<Result<Vec<_>, _>>() {
+            Ok(repository) => repository.into_iter().flatten().collect(),
             Err(error) => return Err((PublishError::Other(error.to_string()), batch)),
         };
-        if let Err(error) = self.publisher.transaction(&records, handled) {
+        if let Err(error) = self.publisher.transaction(&repository, handled) {
             return Err((error, batch));
         }
-        drop(records);
+        drop(repository);
         self.apply(batch, meta);
         Ok(())
     }
 
     /// Records of one change: definition, event and invalidation.
-    fn records(
+    fn repository(
         &self,
         Versioned { version, planned }: &Versioned,
         meta: &ChangeMeta,

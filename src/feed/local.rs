@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::to_raw_value;
 
 use crate::flag::local::{LocalFlag, feature, last_step, next_step};
-use crate::manage::records::{LocalRow, Records};
+use crate::manage::repository::{LocalRow, Repository};
 
 use super::answer::Answer;
 use super::fetch::{FetchError, FetchResult};
@@ -26,7 +26,7 @@ const SCHEDULE: &str = "schedule";
 /// Source of the local flags of all environments.
 #[derive(Debug, Clone)]
 pub struct LocalSource {
-    records: Records,
+    repository: Repository,
     /// Last poll whose flags are in force.
     accepted: Option<PolledResult>,
     offered: Option<PolledResult>,
@@ -41,21 +41,21 @@ struct PolledResult {
 }
 
 impl LocalSource {
-    pub fn new(records: Records) -> Self {
-        Self { records, accepted: None, offered: None }
+    pub fn new(repository: Repository) -> Self {
+        Self { repository, accepted: None, offered: None }
     }
 
     pub async fn look(&mut self) -> Result<FetchResult, FetchError> {
-        self.records.ready().await;
+        self.repository.ready().await;
         // The mark is queried before the rows, so that changes committed in between are seen by the next poll
         // too.
-        let mark = self.records.mark().await?;
+        let mark = self.repository.mark().await?;
         let received_at = Utc::now();
         let is_due = |look: &PolledResult| look.next_step.is_some_and(|step| step <= received_at);
         if self.accepted.is_some_and(|look| look.mark == mark && !is_due(&look)) {
             return Ok(FetchResult::Unchanged);
         }
-        let rows = self.records.all().await?;
+        let rows = self.repository.all().await?;
         // Runs on a blocking thread, because thousands of flags take some time.
         let reading = tokio::task::spawn_blocking(move || read(rows, received_at));
         let (answers, next_step) = reading.await.map_err(|error| FetchError::Internal(error.to_string()))?;

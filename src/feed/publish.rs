@@ -135,12 +135,16 @@ impl Publisher {
         Ok(publisher)
     }
 
-    /// Publishes all of `records` and the offsets, or nothing.
-    pub fn transaction(&self, records: &[Record<'_>], handled: Option<&Handled>) -> Result<(), PublishError> {
+    /// Publishes all of `repository` and the offsets, or nothing.
+    pub fn transaction(
+        &self,
+        repository: &[Record<'_>],
+        handled: Option<&Handled>,
+    ) -> Result<(), PublishError> {
         self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.step("begin_transaction", Producer::begin_transaction)?;
         let mut round: AHashMap<&str, usize> = AHashMap::new();
-        for record in records {
+        for record in repository {
             self.send(record)?;
             let bytes = round.entry(record.topic).or_default();
             *bytes += record.size();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::access::Register;
+use crate::auth::TokenCache;
 use crate::config::Config;
 use crate::evaluate::Parts;
 use crate::feed::Usage;
@@ -17,7 +17,7 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 
 use super::bodies::Bodies;
-use super::caller::Gate;
+use super::caller::Authenticator;
 use super::counts::Counts;
 use super::listeners::Listeners;
 use super::places::Places;
@@ -37,7 +37,7 @@ pub struct Api {
     pub edge_memory: Option<EdgeMemory>,
     pub shutdown: Shutdown,
     pub manager: Manager,
-    pub(super) gate: Gate,
+    pub(super) authenticator: Authenticator,
     pub(super) counts: Counts,
     pub(super) places: Places,
     pub(super) bodies: Arc<Bodies>,
@@ -51,7 +51,7 @@ impl Api {
     pub fn new(
         parts: Parts,
         publisher: Arc<Publisher>,
-        tokens: Option<Arc<Register>>,
+        tokens: Option<Arc<TokenCache>>,
         manager: Manager,
         view: Option<CacheView>,
     ) -> Arc<Self> {
@@ -59,7 +59,7 @@ impl Api {
         let in_memory = view.is_none() && config.redis.edge_in_memory;
         let edge_memory = in_memory.then(|| EdgeMemory::new(&config, &manager.store(), &metrics));
         Arc::new(Self {
-            gate: Gate::new(&config.auth, tokens),
+            authenticator: Authenticator::new(&config.auth, tokens),
             listeners: Listeners::new(config.http.listeners_per_address),
             privacy: Privacy::of(&config.privacy),
             config,

@@ -44,7 +44,7 @@ pub(super) struct Call<'c> {
 
 /// Subject of an evaluation, and the part of its context that may be written to events.
 #[derive(Debug)]
-pub(super) struct Asker<'s> {
+pub(super) struct CallSubject<'s> {
     /// Evaluation context. Without a user and a session it gets a generated anonymous id, so that all flags of the
     /// request are bucketed alike.
     context: Cow<'s, EvaluationContext<'s>>,
@@ -71,13 +71,13 @@ impl Answered<'_> {
 
 /// Collects the events and counts of a request's answers.
 #[derive(Debug)]
-pub(super) struct Trail<'t> {
+pub(super) struct EventSink<'t> {
     pub(super) event_batch: EventBatch,
     tally: &'t mut Tally,
     index: u32,
 }
 
-impl Trail<'_> {
+impl EventSink<'_> {
     /// Reserves buffer space for the events of this many answers.
     pub(super) fn reserve(&mut self, answers: usize) {
         self.event_batch.reserve(answers * EVENT_BYTES);
@@ -124,13 +124,13 @@ impl<'c> Call<'c> {
         self.flags.map(|(_, flags)| flags.as_ref())
     }
 
-    pub(super) fn trail<'t>(&self, tally: &'t mut Tally) -> Trail<'t> {
+    pub(super) fn event_sink<'t>(&self, tally: &'t mut Tally) -> EventSink<'t> {
         // Callers can send any name of an environment that is not served, so it must not become a metric label.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
-        Trail { event_batch: EventBatch::with_capacity(label, EVENT_BYTES), tally, index: 0 }
+        EventSink { event_batch: EventBatch::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
-    pub(super) fn asker<'s>(&self, subject: &'s Subject<'_>) -> Asker<'s> {
+    pub(super) fn call_subject<'s>(&self, subject: &'s Subject<'_>) -> CallSubject<'s> {
         let (context, json) = (&subject.context, &subject.context_json);
         let shown = match &self.api.privacy {
             None => Shown::of(context, json),
@@ -140,51 +140,56 @@ impl<'c> Call<'c> {
         if context.is_anonymous() && context.anonymous_id.is_none() {
             context.to_mut().anonymous_id = Some(Cow::Owned(generated_session(rand::random())));
         }
-        Asker { context, shown }
+        CallSubject { context, shown }
     }
 
     /// Session id of the event: the caller's, or the generated anonymous id if the flag's rollout used it.
-    fn session<'a>(&self, asker: &'a Asker<'_>, flag: &str) -> Option<&'a str> {
-        let context = &asker.context;
+    fn session<'a>(&self, call_subject: &'a CallSubject<'_>, flag: &str) -> Option<&'a str> {
+        let context = &call_subject.context;
         let generated = || {
             let flags = self.all_flags().filter(|_| context.is_anonymous())?;
             let flag = flags.get(flag)?;
             context.anonymous_id.as_deref().filter(|_| flags.draws_for_nobody(flag, context))
         };
-        asker.shown.session_id.as_deref().or_else(generated)
+        call_subject.shown.session_id.as_deref().or_else(generated)
     }
 
     /// Answers one flag for one subject and writes the event.
-    pub(super) fn answer(&self, asker: &Asker<'_>, ask: &'c Ask<'_>, trail: &mut Trail<'_>) -> Answered<'c> {
-        let kept = self.kept.get(trail.index as usize).and_then(Option::as_ref);
-        let stopwatch = trail.tally.stopwatch();
+    pub(super) fn answer(
+        &self,
+        call_subject: &CallSubject<'_>,
+        ask: &'c Ask<'_>,
+        event_sink: &mut EventSink<'_>,
+    ) -> Answered<'c> {
+        let kept = self.kept.get(event_sink.index as usize).and_then(Option::as_ref);
+        let stopwatch = event_sink.tally.stopwatch();
         let (answer, outcome, was_kept) = match kept.filter(|kept| self.may_serve(kept, &ask.flag)) {
             Some(kept) => {
-                self.count_kept(kept, &ask.flag, trail.tally);
+                self.count_kept(kept, &ask.flag, event_sink.tally);
                 (self.typed(ask, kept.lookup()), None, true)
             }
             None => {
-                let (answer, outcome) = self.evaluate(&asker.context, ask);
+                let (answer, outcome) = self.evaluate(&call_subject.context, ask);
                 (answer, outcome, false)
             }
         };
         // A cached answer was not evaluated, so it has no evaluation time.
         let evaluation_ns = stopwatch.filter(|_| !was_kept).map(nanoseconds);
-        trail.tally.answer(self.flags.map(|(name, _)| name), &answer);
+        event_sink.tally.answer(self.flags.map(|(name, _)| name), &answer);
         if let Some(outcome) = &outcome {
-            trail.tally.outcome(outcome);
+            event_sink.tally.outcome(outcome);
         }
-        let event_id = call_event_id(self.time_ms, self.random, trail.index);
-        trail.index += 1;
+        let event_id = call_event_id(self.time_ms, self.random, event_sink.index);
+        event_sink.index += 1;
         let answered = Answered { answer, outcome, was_kept, event_id };
-        let user = asker.shown.user_id.as_deref();
+        let user = call_subject.shown.user_id.as_deref();
         let frame = EventFrame {
             event_id: answered.event_id(),
             request_id: None,
             user_id: user,
-            session_id: self.session(asker, &ask.flag),
+            session_id: self.session(call_subject, &ask.flag),
             environment: self.environment,
-            context: &asker.shown.context,
+            context: &call_subject.shown.context,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.flags_version,
             value_type: (self.path != Path::Ofrep).then_some(ask.value_type),
@@ -193,7 +198,7 @@ impl<'c> Call<'c> {
         };
         let format = &self.api.formats.evaluated;
         let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, &answered.answer);
-        trail.event_batch.record(user.map(str::as_bytes), write);
+        event_sink.event_batch.record(user.map(str::as_bytes), write);
         answered
     }
 

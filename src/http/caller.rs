@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq;
 
-use crate::access::{
-    Addresses, Entry, Environments, Found, Grant, Register, Token, TokenId, TooFast, TooMuch,
+use crate::auth::{
+    Addresses, CachedToken, Environments, Grant, Token, TokenCache, TokenId, TokenLookup, TooFast, TooMuch,
 };
 use crate::config::{AuthConfig, Scope, Secret};
 
@@ -38,7 +38,7 @@ enum Who {
     /// Caller without a token: a request that is refused might be allowed with one.
     Anonymous(Arc<Grant>, Option<IpAddr>),
     Bootstrap,
-    Token(Arc<Entry>, Arc<Register>),
+    Token(Arc<CachedToken>, Arc<TokenCache>),
 }
 
 /// IP address of the client.
@@ -47,7 +47,7 @@ pub struct Peer(pub IpAddr);
 
 /// Authenticates callers.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     anonymous: Arc<Grant>,
     bootstrap: Option<Secret>,
     /// Rate limit of requests without a token, per address.
@@ -57,7 +57,7 @@ pub struct Gate {
     /// Rate limit of unknown tokens, per address.
     guesses: Addresses,
     /// `None` without a database.
-    pub(super) register: Option<Arc<Register>>,
+    pub(super) token_cache: Option<Arc<TokenCache>>,
 }
 
 impl Caller {
@@ -125,7 +125,7 @@ impl Caller {
     pub async fn until_void(self) {
         match self.0 {
             Who::Anonymous(..) | Who::Bootstrap => std::future::pending().await,
-            Who::Token(entry, register) => register.until_void(&entry).await,
+            Who::Token(entry, token_cache) => token_cache.until_void(&entry).await,
         }
     }
 
@@ -152,20 +152,20 @@ impl Caller {
     }
 }
 
-impl Gate {
+impl Authenticator {
     /// Whether callers without a token have `scope`. Does not count against a rate limit.
     pub(super) fn may_without_token(&self, scope: Scope) -> bool {
         self.anonymous.has(scope)
     }
 
-    pub fn new(config: &AuthConfig, register: Option<Arc<Register>>) -> Self {
+    pub fn new(config: &AuthConfig, token_cache: Option<Arc<TokenCache>>) -> Self {
         Self {
             anonymous: Arc::new(Grant::new(config.anonymous_scopes.clone(), Environments::All)),
             bootstrap: config.bootstrap_token.clone(),
             addresses: Addresses::new(config.anonymous_calls_per_second),
             answers: Addresses::new(config.anonymous_answers_per_second),
             guesses: Addresses::new(Some(UNKNOWN_TOKENS_PER_SECOND)),
-            register,
+            token_cache,
         }
     }
 
@@ -183,25 +183,25 @@ impl Gate {
         if self.bootstrap.as_ref().is_some_and(|known| same(token, known.expose())) {
             return Ok(Caller(Who::Bootstrap));
         }
-        let (Some(token), Some(register)) = (Token::parse(token), &self.register) else {
+        let (Some(token), Some(token_cache)) = (Token::parse(token), &self.token_cache) else {
             return Err(self.unknown(peer));
         };
-        let found = match register.find_known(&token) {
-            Some(found @ (Found::Valid(_) | Found::Unavailable)) => found,
-            Some(Found::Unknown) => Found::Unknown,
+        let found = match token_cache.find_known(&token) {
+            Some(found @ (TokenLookup::Valid(_) | TokenLookup::Unavailable)) => found,
+            Some(TokenLookup::Unknown) => TokenLookup::Unknown,
             None => {
                 // The token may be new. Reading the table is limited, because callers with new tokens wait for it.
                 self.guesses.check(address).map_err(too_many_guesses)?;
-                register.find_anew(&token).await
+                token_cache.find_anew(&token).await
             }
         };
         match found {
-            Found::Valid(entry) => {
+            TokenLookup::Valid(entry) => {
                 entry.call().map_err(too_fast)?;
-                Ok(Caller(Who::Token(entry, Arc::clone(register))))
+                Ok(Caller(Who::Token(entry, Arc::clone(token_cache))))
             }
-            Found::Unknown => Err(self.unknown(peer)),
-            Found::Unavailable => {
+            TokenLookup::Unknown => Err(self.unknown(peer)),
+            TokenLookup::Unavailable => {
                 let detail = "whether the token is valid cannot be told at the moment";
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 Err(problem.retry_after(TOKENS_RETRY_SECONDS))
@@ -210,7 +210,7 @@ impl Gate {
     }
 }
 
-impl Gate {
+impl Authenticator {
     /// Counts a wrong secret against its address, like a request without a token.
     pub(super) fn guessed(&self, peer: Option<Peer>) -> Result<(), Problem> {
         let address = peer.map(|Peer(address)| address);
@@ -251,7 +251,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<Peer>().copied();
-        api.gate.identify(&parts.headers, peer).await
+        api.authenticator.identify(&parts.headers, peer).await
     }
 }
 

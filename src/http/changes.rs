@@ -52,7 +52,7 @@ enum Dialect {
 }
 
 #[derive(Serialize)]
-struct Told<'c> {
+struct ChangeNotice<'c> {
     event_type: ChangeKind,
     flag_name: &'c str,
     environment: &'c str,
@@ -208,7 +208,7 @@ impl Dialect {
 }
 
 fn tell(change: &Changed) -> Event {
-    let told = Told {
+    let told = ChangeNotice {
         event_type: change.kind,
         flag_name: &change.flag,
         environment: &change.environment,

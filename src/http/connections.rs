@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::network;
+use crate::auth::network;
 use crate::metrics::{DropLabels, Metrics};
 
 /// Maximum open connections of one listener. This is more than all requests and change streams that can be in progress
@@ -62,7 +62,7 @@ struct Activity {
 
 /// Slot of one connection, released when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionGuard {
     connections: Arc<Connections>,
     number: u64,
     activity: Arc<Activity>,
@@ -70,7 +70,7 @@ pub(super) struct Place {
 
 /// A request in progress on a connection; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct CallUnderWay(Arc<Place>);
+pub(super) struct CallUnderWay(Arc<ConnectionGuard>);
 
 /// Whether a connection is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Connections {
     }
 
     /// Takes a slot for a connection from this address. `None` if every slot that it could use is busy with requests.
-    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionGuard> {
         let network = network(peer);
         let mut open = self.lock();
         let share = if peer.to_canonical().is_loopback() {
@@ -120,7 +120,7 @@ impl Connections {
         open.silent.insert(number);
         *open.by_network.entry(network).or_default() += 1;
         drop(open);
-        Some(Place { connections: Arc::clone(self), number, activity })
+        Some(ConnectionGuard { connections: Arc::clone(self), number, activity })
     }
 
     /// Closes the oldest silent connection, else the longest idle one, of this network or of all. Returns `false` if
@@ -182,7 +182,7 @@ impl Activity {
     }
 }
 
-impl Place {
+impl ConnectionGuard {
     /// Completes when the connection must be closed in favour of another one.
     pub(super) async fn closing(&self) {
         self.activity.closing.cancelled().await;
@@ -215,13 +215,13 @@ impl Place {
 
 impl Drop for CallUnderWay {
     fn drop(&mut self) {
-        let Place { activity, connections, .. } = &*self.0;
+        let ConnectionGuard { activity, connections, .. } = &*self.0;
         activity.idle_since_ms.store(connections.now_ms(), Ordering::Relaxed);
         activity.calls_under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.connections.lock().remove(self.number);
     }
@@ -236,7 +236,7 @@ mod tests {
         Connections::new(ConnectionLimits { max, max_per_address }, None)
     }
 
-    fn is_closing(place: &Place) -> bool {
+    fn is_closing(place: &ConnectionGuard) -> bool {
         place.activity.closing.is_cancelled()
     }
 
@@ -285,7 +285,7 @@ mod tests {
     fn a_proxy_on_the_same_machine_may_have_all_places() {
         let pool = pool(4, 1);
         let places: Vec<_> = (0..4).map(|_| Arc::new(pool.admit(address("127.0.0.1")).unwrap())).collect();
-        let _calls: Vec<_> = places.iter().map(Place::call).collect();
+        let _calls: Vec<_> = places.iter().map(ConnectionGuard::call).collect();
         assert!(pool.admit(address("127.0.0.1")).is_none());
     }
 

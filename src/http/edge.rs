@@ -27,12 +27,12 @@ use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
-use super::input::{Bodiless, Input, evaluation_place, json_answer};
+use super::input::{Input, NoBody, evaluation_place, json_answer};
 use super::manage::{FlagName, FlagPath};
 use super::openapi::calls::{EdgeProblems, EdgeQuery, EvaluationHeaders};
 use super::openapi::edge::{EdgeCheck, EdgeFlag, EdgeList};
 
-use body::Said;
+use body::EdgeAnswer;
 
 pub(super) use cache::{__path_clear, __path_stats};
 pub(super) use update::__path_update;
@@ -65,11 +65,11 @@ pub(super) async fn check(
     State(api): State<Arc<Api>>,
     FlagName(name): FlagName,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
-    api.gate.answers(&caller, 1)?;
+    api.authenticator.answers(&caller, 1)?;
     evaluate(&api, Layer::Check, &environment, name, &input).await
 }
 
@@ -91,11 +91,11 @@ pub(super) async fn flag(
     State(api): State<Arc<Api>>,
     FlagName(name): FlagName,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Read, &environment)?;
-    api.gate.answers(&caller, 1)?;
+    api.authenticator.answers(&caller, 1)?;
     evaluate(&api, Layer::Endpoint, &environment, name, &input).await
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn flag(
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Read, &environment)?;
@@ -161,7 +161,7 @@ async fn evaluate(
 }
 
 /// Answers from the cached value or by evaluation. Both are written as an event.
-fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, EventBatch) {
+fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (EdgeAnswer, EventBatch) {
     let kept = [found.value.as_deref().and_then(CachedOutcome::read)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = asked.user.as_deref().map(Into::into);
@@ -169,9 +169,9 @@ fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (Said, EventBat
     let snapshot = api.store.load();
     let call = Call::begin(api, &snapshot, Path::Edge, &asked.environment).with_kept(&kept);
     api.counts.count(Path::Edge, |tally| {
-        let mut trail = call.trail(tally);
-        let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
-        (body::evaluated(&call, asked, &answered, found), trail.event_batch)
+        let mut event_sink = call.event_sink(tally);
+        let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
+        (body::evaluated(&call, asked, &answered, found), event_sink.event_batch)
     })
 }
 

@@ -21,11 +21,11 @@ use crate::redis_cache::CachedOutcome;
 
 use super::Problem;
 use super::api::Api;
-use super::call::{Call, Trail};
+use super::cached::{When, kept};
+use super::call::{Call, EventSink};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, Undecodable, evaluation_place, json_answer, refused};
-use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 
@@ -107,20 +107,21 @@ async fn single(
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(api, min_version).await?;
-    api.gate.answers(caller, 1)?;
-    let (body, event_batch, version) = answered(api, &environment, &query, min_version, |call, trail| {
-        let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
-            let several = "expected none here; evaluate/bulk takes many";
-            return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
-        };
-        let (asker, mut body) = (call.asker(subject), Vec::with_capacity(body::ONE_BYTES));
-        call.check_size(asks.as_slice(), query.subjects.as_slice())?;
-        for ask in asks.as_slice() {
-            body::write_one(&mut body, call, ask, &call.answer(&asker, ask, trail));
-        }
-        Ok(body)
-    })
-    .await?;
+    api.authenticator.answers(caller, 1)?;
+    let (body, event_batch, version) =
+        answered(api, &environment, &query, min_version, |call, event_sink| {
+            let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
+                let several = "expected none here; evaluate/bulk takes many";
+                return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
+            };
+            let (call_subject, mut body) = (call.call_subject(subject), Vec::with_capacity(body::ONE_BYTES));
+            call.check_size(asks.as_slice(), query.subjects.as_slice())?;
+            for ask in asks.as_slice() {
+                body::write_one(&mut body, call, ask, &call.answer(&call_subject, ask, event_sink));
+            }
+            Ok(body)
+        })
+        .await?;
     finish(api, &input, body, event_batch, version).await
 }
 
@@ -151,28 +152,29 @@ pub(super) async fn bulk(
     caller.may_in(Scope::Evaluate, &environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(&api, min_version).await?;
-    let (body, event_batch, version) = answered(&api, &environment, &query, min_version, |call, trail| {
-        let all: Vec<Ask<'_>>;
-        let asks = match &query.asked {
-            Asked::These(asks) => asks.as_slice(),
-            Asked::All(flags) => {
-                let mut names: Vec<&str> =
-                    call.all_flags().into_iter().flat_map(|f| f.iter()).map(|flag| &*flag.name).collect();
-                names.sort_unstable();
-                all = names.into_iter().map(|name| flags.ask(name)).collect();
-                &all
-            }
-        };
-        let subjects = query.subjects.as_slice();
-        call.check_size(asks, subjects)?;
-        api.gate.answers(&caller, asks.len() * subjects.len())?;
-        trail.reserve(asks.len() * subjects.len());
-        Ok(match &query.subjects {
-            Subjects::One(subject) => body::bulk(call, subject, asks, trail),
-            Subjects::Many(subjects) => body::contexts(call, subjects, asks, trail),
+    let (body, event_batch, version) =
+        answered(&api, &environment, &query, min_version, |call, event_sink| {
+            let all: Vec<Ask<'_>>;
+            let asks = match &query.asked {
+                Asked::These(asks) => asks.as_slice(),
+                Asked::All(flags) => {
+                    let mut names: Vec<&str> =
+                        call.all_flags().into_iter().flat_map(|f| f.iter()).map(|flag| &*flag.name).collect();
+                    names.sort_unstable();
+                    all = names.into_iter().map(|name| flags.ask(name)).collect();
+                    &all
+                }
+            };
+            let subjects = query.subjects.as_slice();
+            call.check_size(asks, subjects)?;
+            api.authenticator.answers(&caller, asks.len() * subjects.len())?;
+            event_sink.reserve(asks.len() * subjects.len());
+            Ok(match &query.subjects {
+                Subjects::One(subject) => body::bulk(call, subject, asks, event_sink),
+                Subjects::Many(subjects) => body::contexts(call, subjects, asks, event_sink),
+            })
         })
-    })
-    .await?;
+        .await?;
     finish(&api, &input, body, event_batch, version).await
 }
 
@@ -211,10 +213,10 @@ pub(super) async fn batch(
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name, None, None)).collect();
     let subjects = std::slice::from_ref(&subject);
     let kept = kept(&api, When::ReadPath, &environment, subjects, &asks, min_version).await;
-    let answer = |call: &Call<'_>, trail: &mut Trail<'_>| {
+    let answer = |call: &Call<'_>, event_sink: &mut EventSink<'_>| {
         call.check_size(&asks, subjects)?;
-        api.gate.answers(&caller, asks.len())?;
-        Ok(body::batch(call, &subject, &asks, trail))
+        api.authenticator.answers(&caller, asks.len())?;
+        Ok(body::batch(call, &subject, &asks, event_sink))
     };
     let (body, event_batch, version) = in_call(&api, &environment, &kept, answer)?;
     finish(&api, &input, body, event_batch, version).await
@@ -225,7 +227,7 @@ async fn answered(
     environment: &str,
     query: &Query<'_>,
     min_version: Option<u64>,
-    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
+    answer: impl FnOnce(&Call<'_>, &mut EventSink<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let kept = match &query.asked {
         Asked::These(asks) => {
@@ -251,13 +253,13 @@ fn in_call(
     api: &Arc<Api>,
     environment: &str,
     kept: &[Option<CachedOutcome>],
-    answer: impl FnOnce(&Call<'_>, &mut Trail<'_>) -> Result<Vec<u8>, Problem>,
+    answer: impl FnOnce(&Call<'_>, &mut EventSink<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let snapshot = api.store.load();
     let call = Call::begin(api, &snapshot, Path::Rest, environment).with_kept(kept);
     let answered = api.counts.count(Path::Rest, |tally| {
-        let mut trail = call.trail(tally);
-        answer(&call, &mut trail).map(|body| (body, trail.event_batch))
+        let mut event_sink = call.event_sink(tally);
+        answer(&call, &mut event_sink).map(|body| (body, event_sink.event_batch))
     });
     let (body, event_batch) = answered?;
     Ok((body, event_batch, call.flags_version))

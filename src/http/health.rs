@@ -11,14 +11,14 @@ use serde_json::json;
 use crate::config::Scope;
 use crate::health::PartHealth;
 
-use super::Surface;
+use super::HttpState;
 use super::caller::Peer;
 
 /// Replaces the details that the caller may not see.
 const DETAILS_HINT: &str =
     "call with a token that has the scope read, or use the listener of FLAGSTREAM_HTTP__ADMIN_LISTEN";
 
-pub(super) fn routes() -> Router<Surface> {
+pub(super) fn routes() -> Router<HttpState> {
     Router::new()
         .route("/health", get(overview))
         .route("/health/live", get(live))
@@ -34,16 +34,16 @@ pub(super) async fn live() -> Response {
 /// Reports whether this process should receive traffic.
 #[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn ready(
-    State(surface): State<Surface>,
+    State(http_state): State<HttpState>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
-    match surface.health.is_ready() {
+    match http_state.health.is_ready() {
         true => fresh(StatusCode::OK, json!({"status": "ready"})),
         false => {
-            let overview = surface.health.overview();
+            let overview = http_state.health.overview();
             let waits = overview.parts.iter().filter(|(_, part)| part.required_for_ready);
-            let details = sees_details(&surface, peer, &headers).await;
+            let details = sees_details(&http_state, peer, &headers).await;
             let told = |part: &PartHealth| match details {
                 true => json!(part.report),
                 false => json!({"state": part.report.state}),
@@ -61,13 +61,13 @@ pub(super) async fn ready(
 /// listener. Other callers see only the states.
 #[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn overview(
-    State(surface): State<Surface>,
+    State(http_state): State<HttpState>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
-    let overview = surface.health.overview();
+    let overview = http_state.health.overview();
     let status = if overview.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if sees_details(&surface, peer, &headers).await {
+    if sees_details(&http_state, peer, &headers).await {
         return fresh(status, json!(overview));
     }
     let states = overview.parts.iter().map(|(name, part)| {
@@ -83,13 +83,16 @@ pub(super) async fn overview(
 }
 
 /// Whether the caller may see more than states. An unknown token is treated like no token.
-async fn sees_details(surface: &Surface, peer: Option<Extension<Peer>>, headers: &HeaderMap) -> bool {
-    let Some(gate) = &surface.gate else { return true };
-    let gate = surface.api.as_ref().map_or(&**gate, |api| &api.gate);
+async fn sees_details(http_state: &HttpState, peer: Option<Extension<Peer>>, headers: &HeaderMap) -> bool {
+    let Some(authenticator) = &http_state.authenticator else { return true };
+    let authenticator = http_state.api.as_ref().map_or(&**authenticator, |api| &api.authenticator);
     let peer = peer.map(|Extension(peer)| peer);
-    gate.may_without_token(Scope::Read)
+    authenticator.may_without_token(Scope::Read)
         || (headers.contains_key(AUTHORIZATION)
-            && gate.identify(headers, peer).await.is_ok_and(|caller| caller.may(Scope::Read).is_ok()))
+            && authenticator
+                .identify(headers, peer)
+                .await
+                .is_ok_and(|caller| caller.may(Scope::Read).is_ok()))
 }
 
 fn fresh(status: StatusCode, body: serde_json::Value) -> Response {

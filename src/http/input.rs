@@ -90,9 +90,9 @@ impl Undecodable {
 
 /// Request whose body is ignored.
 #[derive(Debug)]
-pub struct Bodiless(pub Input);
+pub struct NoBody(pub Input);
 
-impl<S: Send + Sync> FromRequestParts<S> for Bodiless {
+impl<S: Send + Sync> FromRequestParts<S> for NoBody {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use crate::metrics::RefusedLabels;
 
 use super::api::Api;
-use super::{Problem, Surface, origin, server};
+use super::{HttpState, Problem, origin, server};
 
 /// Limits of a group of routes.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn of(surface: &Surface, api: Option<Arc<Api>>) -> Self {
-        Self { time: server::ANSWER_TIMEOUT, allowed_hosts: surface.allowed_hosts.clone(), api }
+    pub(crate) fn of(http_state: &HttpState, api: Option<Arc<Api>>) -> Self {
+        Self { time: server::ANSWER_TIMEOUT, allowed_hosts: http_state.allowed_hosts.clone(), api }
     }
 
     /// Wraps the routes in these limits.

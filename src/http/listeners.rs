@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::access::network;
+use crate::auth::network;
 
 use super::Problem;
 use super::caller::Peer;

@@ -1,14 +1,14 @@
 //! `/api/v1/feature-flags`: lists, shows, creates, changes and deletes flags, and syncs with Unleash.
 
-mod ask;
 mod doc;
 pub(super) mod experiment;
 pub(super) mod kill;
-pub(super) mod past;
+mod params;
 pub(super) mod preload;
 pub(super) mod preview;
 mod refusal;
-pub(super) mod watch;
+pub(super) mod revert;
+pub(super) mod usage;
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::config::Scope;
 use crate::flag::local;
-use crate::manage::{Asked, By, Done, HistoryWanted, ListAsked, ManageError, Shown, Sort};
+use crate::manage::{Actor, ChangeResult, FlagFilter, FlagRef, FlagView, HistoryFilter, ManageError, Sort};
 
 use super::Problem;
 use super::api::Api;
@@ -30,17 +30,17 @@ use super::caller::Caller;
 use super::input::Undecodable;
 use super::places::Pool;
 
-pub(super) use ask::reason;
-pub use ask::segment;
+pub(super) use params::reason;
+pub use params::segment;
 pub(super) use refusal::problem;
 
-use ask::Ask;
-pub(super) use ask::FlagName;
 use doc::{
     AcceptedFlag, ChangeHeaders, ChangeList, DeleteQuery, EnvironmentQuery, FlagBody, FlagList, FlagUpdate,
     History, LimitQuery, ListQuery, ManageProblems, SyncAnswer,
 };
 pub(super) use doc::{FlagPath, WriteProblems};
+pub(super) use params::FlagName;
+use params::Params;
 
 const FLAGS: &str = "/api/v1/feature-flags";
 const ONE: &str = "/api/v1/feature-flags/{name}";
@@ -58,11 +58,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/feature-flags/{name}/changes", get(changes))
         .route("/api/v1/feature-flags/{name}/kill", post(kill::kill))
         .route("/api/v1/feature-flags/{name}/restore", post(kill::restore))
-        .route("/api/v1/feature-flags/{name}/revert", post(past::revert))
+        .route("/api/v1/feature-flags/{name}/revert", post(revert::revert))
         .route("/api/v1/feature-flags/{name}/preview", post(preview::preview))
-        .route("/api/v1/feature-flags/{name}/usage", get(watch::usage))
-        .route("/api/v1/feature-flags/stale", get(watch::stale))
-        .route("/api/v1/feature-flags/cleanup", post(past::cleanup))
+        .route("/api/v1/feature-flags/{name}/usage", get(usage::usage))
+        .route("/api/v1/feature-flags/stale", get(usage::stale))
+        .route("/api/v1/feature-flags/cleanup", post(revert::cleanup))
         .route("/api/v1/feature-flags/preload", post(preload::preload))
         .route("/api/v1/feature-flags/sync", post(sync))
         .route("/api/v1/experiments", get(experiment::list).post(experiment::begin))
@@ -81,10 +81,14 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     params(ListQuery),
     responses((status = 200, description = "A page of them, by name or by last evaluation", body = FlagList), ManageProblems)
 )]
-pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    ask: Params,
+) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let sort = match ask.parameter("sort").as_deref() {
         None | Some("name") => Sort::Name,
@@ -95,10 +99,10 @@ pub(super) async fn list(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) 
         }
     };
     let unused_days = match ask.parameter("unused_days") {
-        Some(_) => Some(ask.whole("unused_days", 1, 1, watch::UNUSED_DAYS_MAX)?),
+        Some(_) => Some(ask.whole("unused_days", 1, 1, usage::UNUSED_DAYS_MAX)?),
         None => None,
     };
-    let asked = ListAsked { environments: environments.as_deref(), unused_days, sort, limit, offset };
+    let asked = FlagFilter { environments: environments.as_deref(), unused_days, sort, limit, offset };
     let page = api.manager.list(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
@@ -119,9 +123,9 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
 }
@@ -151,10 +155,10 @@ pub(super) async fn create(
     let (name, environment, flag) = new;
     caller.may_in(Scope::Write, &environment)?;
     let actor = caller.name();
-    let by = By { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
-    let (name, environment) = (segment(&done.name), ask::encoded(&done.environment));
+    let (name, environment) = (segment(&done.name), params::encoded(&done.environment));
     if let Ok(location) = HeaderValue::try_from(format!("{FLAGS}/{name}?environment={environment}")) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -182,11 +186,11 @@ pub(super) async fn update(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
-    let (expected, reason) = (ask::expected(input.header("if-match"))?, reason(&input)?);
-    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let (expected, reason) = (params::expected(input.header("if-match"))?, reason(&input)?);
+    let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = By { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref() };
     let updating = api.manager.update(asked, &input.body, by);
     let done = updating.await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
@@ -209,14 +213,14 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<StatusCode, Problem> {
-    let environment = ask::allowed(&caller, Scope::Delete, ask.parameter("environment"))?;
-    let (expected, reason) = (ask::expected(ask.header("if-match"))?, ask.reason()?);
+    let environment = params::allowed(&caller, Scope::Delete, ask.parameter("environment"))?;
+    let (expected, reason) = (params::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
-    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = By { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref() };
     let deleting = api.manager.delete(asked, shadowed, by);
     let done = deleting.await.map_err(problem)?;
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
@@ -234,8 +238,12 @@ pub(super) async fn delete(
         doc::SyncProblems
     )
 )]
-pub(super) async fn sync(State(api): State<Arc<Api>>, caller: Caller, ask: Ask) -> Result<Response, Problem> {
-    let environment = ask::allowed(&caller, Scope::Write, ask.parameter("environment"))?;
+pub(super) async fn sync(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    ask: Params,
+) -> Result<Response, Problem> {
+    let environment = params::allowed(&caller, Scope::Write, ask.parameter("environment"))?;
     let synced = api.manager.sync(&environment).await.map_err(problem)?;
     answer(StatusCode::OK, &synced)
 }
@@ -256,18 +264,18 @@ pub(super) async fn history(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
     caller.may_in(Scope::Read, &environment)?;
     let before = ask.parameter("before").map(|text| text.parse()).transpose();
     let before = before.map_err(|message| Problem::of_field(StatusCode::BAD_REQUEST, "before", message))?;
-    let wanted = HistoryWanted { limit, before, with_users: caller.may_audit() };
+    let wanted = HistoryFilter { limit, before, with_users: caller.may_audit() };
     let history = api.manager.history(&environment, &name, wanted).await.map_err(problem)?;
     let mut response = answer(StatusCode::OK, &history.evaluations)?;
     if let Some(next) = history.next {
-        let (name, environment) = (segment(&name), ask::encoded(&environment));
+        let (name, environment) = (segment(&name), params::encoded(&environment));
         let link = format!(
             "<{FLAGS}/{name}/history?environment={environment}&limit={limit}&before={next}>; rel=\"next\""
         );
@@ -291,7 +299,7 @@ pub(super) async fn changes(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
@@ -301,7 +309,7 @@ pub(super) async fn changes(
 }
 
 /// Returns the flag after a change, with status 202 if the change is not in force yet.
-async fn finish(api: &Api, done: &Done, status: StatusCode) -> Result<Response, Problem> {
+async fn finish(api: &Api, done: &ChangeResult, status: StatusCode) -> Result<Response, Problem> {
     let shown = api.manager.get(&done.environment, &done.name).await.map_err(problem)?;
     let status = if done.in_force { status } else { StatusCode::ACCEPTED };
     respond(status, &shown, &Changed { shown: &shown, warnings: &done.warnings })
@@ -311,16 +319,16 @@ async fn finish(api: &Api, done: &Done, status: StatusCode) -> Result<Response, 
 #[derive(Serialize)]
 struct Changed<'c> {
     #[serde(flatten)]
-    shown: &'c Shown,
+    shown: &'c FlagView,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'c [String],
 }
 
-fn show(status: StatusCode, shown: &Shown) -> Result<Response, Problem> {
+fn show(status: StatusCode, shown: &FlagView) -> Result<Response, Problem> {
     respond(status, shown, shown)
 }
 
-fn respond(status: StatusCode, shown: &Shown, body: &impl Serialize) -> Result<Response, Problem> {
+fn respond(status: StatusCode, shown: &FlagView, body: &impl Serialize) -> Result<Response, Problem> {
     let mut response = answer(status, body)?;
     if let Some(revision) = shown.revision
         && let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\""))

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod bodies;
+mod cached;
 mod call;
 mod caller;
 mod changes;
@@ -12,10 +13,9 @@ mod connections;
 mod counts;
 mod edge;
 mod evaluate;
-pub mod handles;
+pub mod fd_limit;
 pub mod health;
 mod input;
-mod kept;
 mod limits;
 mod listeners;
 mod manage;
@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::health::Registry;
 use crate::metrics::Metrics;
 
-use caller::Gate;
+use caller::Authenticator;
 pub(crate) use input::Undecodable;
 pub(crate) use limits::Limits;
 
@@ -66,37 +66,37 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// State shared by the routes of one listener.
 #[derive(Debug, Clone)]
-pub struct Surface {
+pub struct HttpState {
     health: Arc<Registry>,
     metrics: Arc<Metrics>,
     /// The routes of the `api` role; without them only health and metrics are served.
     api: Option<Arc<Api>>,
     /// Decides who sees health details when this process has no `api` role. `None`: every caller sees them.
-    gate: Option<Arc<Gate>>,
+    authenticator: Option<Arc<Authenticator>>,
     /// Host names accepted in the `Host` header. `None`: any.
     allowed_hosts: Option<Arc<[String]>>,
 }
 
-impl Surface {
+impl HttpState {
     pub fn new(config: &Config, health: Arc<Registry>, metrics: Arc<Metrics>, api: Option<Arc<Api>>) -> Self {
-        let gate = Some(Arc::new(Gate::new(&config.auth, None)));
+        let authenticator = Some(Arc::new(Authenticator::new(&config.auth, None)));
         let allowed_hosts = config.http.allowed_hosts.as_deref().map(Arc::from);
-        Self { health, metrics, api, gate, allowed_hosts }
+        Self { health, metrics, api, authenticator, allowed_hosts }
     }
 }
 
 /// Builds the routes of the main listener. `with_metrics` adds `/metrics`, for when there is no separate metrics
 /// listener.
-pub fn router(surface: Surface, with_metrics: bool) -> Router {
+pub fn router(http_state: HttpState, with_metrics: bool) -> Router {
     let own = health::routes();
     let own = if with_metrics { own.route("/metrics", get(metrics)) } else { own };
-    let own = Limits::of(&surface, None).around(own);
-    let Some(api) = surface.api.clone() else {
-        return finish(own, surface);
+    let own = Limits::of(&http_state, None).around(own);
+    let Some(api) = http_state.api.clone() else {
+        return finish(own, http_state);
     };
     let cors = cors(&api.config.api.cors_origins);
-    let routes = api_routes(&surface, api);
-    let router = finish(own.merge(routes), surface);
+    let routes = api_routes(&http_state, api);
+    let router = finish(own.merge(routes), http_state);
     // CORS is the outermost layer: a preflight request (`OPTIONS`) matches none of the routes.
     match cors {
         Some(cors) => router.layer(cors),
@@ -105,7 +105,7 @@ pub fn router(surface: Surface, with_metrics: bool) -> Router {
 }
 
 /// Merges the route groups of the `api` role.
-fn api_routes<S>(surface: &Surface, api: Arc<Api>) -> Router<S> {
+fn api_routes<S>(http_state: &HttpState, api: Arc<Api>) -> Router<S> {
     let routes = Router::new()
         .merge(evaluate::routes())
         .merge(manage::routes())
@@ -115,7 +115,7 @@ fn api_routes<S>(surface: &Surface, api: Arc<Api>) -> Router<S> {
         .merge(webhook::routes())
         .merge(tokens::routes())
         .merge(openapi::routes());
-    Limits::of(surface, Some(Arc::clone(&api))).around(routes).with_state(api)
+    Limits::of(http_state, Some(Arc::clone(&api))).around(routes).with_state(api)
 }
 
 /// Builds the CORS layer for the configured origins. `None` if none are configured.
@@ -139,25 +139,25 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 
 /// Builds the routes of the operators' listener (`FLAGSTREAM_HTTP__ADMIN_LISTEN`). It requires no token: any caller
 /// that can reach it sees everything.
-pub fn admin_router(surface: Surface) -> Router {
-    router(Surface { api: None, gate: None, allowed_hosts: None, ..surface }, true)
+pub fn admin_router(http_state: HttpState) -> Router {
+    router(HttpState { api: None, authenticator: None, allowed_hosts: None, ..http_state }, true)
 }
 
 /// Adds problem bodies for unknown paths (404) and methods (405), and sets the state.
-fn finish(router: Router<Surface>, surface: Surface) -> Router {
+fn finish(router: Router<HttpState>, http_state: HttpState) -> Router {
     router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
         })
-        .with_state(surface)
+        .with_state(http_state)
 }
 
-async fn metrics(State(surface): State<Surface>) -> Response {
-    if let Some(api) = &surface.api {
+async fn metrics(State(http_state): State<HttpState>) -> Response {
+    if let Some(api) = &http_state.api {
         api.flush_counts();
     }
-    match surface.metrics.encode() {
+    match http_state.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }

@@ -21,12 +21,12 @@ use crate::message::request::{Ask, MAX_FLAG_NAME_BYTES, Refusal, Subject};
 use crate::outbox::EventBatch;
 
 use super::api::Api;
+use super::cached::{When, kept};
 use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
 use super::evaluate::environment_of;
 use super::input::{Input, Undecodable, evaluation_place, json_answer};
-use super::kept::{When, kept};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
@@ -86,17 +86,17 @@ async fn answer_one(
     let _place = evaluation_place(api, min_version).await?;
     let (ask, environment) = (Ask::new(key.into(), None, None), environment_of(api, &input, None));
     let (subjects, asks) = (std::slice::from_ref(&subject), std::slice::from_ref(&ask));
-    api.gate.answers(&caller, 1)?;
+    api.authenticator.answers(&caller, 1)?;
     let kept = kept(api, When::Unready, &environment, subjects, asks, min_version).await;
     let (result, event_batch, version) = {
         let snapshot = api.store.load();
         let call = Call::begin(api, &snapshot, Path::Ofrep, &environment).with_kept(&kept);
         let (result, event_batch) = api.counts.count(Path::Ofrep, |tally| {
-            let mut trail = call.trail(tally);
-            let answered = call.answer(&call.asker(&subject), &ask, &mut trail);
+            let mut event_sink = call.event_sink(tally);
+            let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
             let mut out = Vec::with_capacity(body::ONE_BYTES);
             let failure = body::write(&mut out, key, &answered);
-            (failure.map_or(Ok(out), Err), trail.event_batch)
+            (failure.map_or(Ok(out), Err), event_sink.event_batch)
         });
         (result, event_batch, call.flags_version)
     };
@@ -173,14 +173,14 @@ fn evaluate_all(
     names.sort_unstable();
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     call.check_size(&asks, std::slice::from_ref(subject))?;
-    api.gate.answers(caller, asks.len())?;
+    api.authenticator.answers(caller, asks.len())?;
     let (flags, event_batch) = api.counts.count(Path::Ofrep, |tally| {
-        let mut trail = call.trail(tally);
-        trail.reserve(asks.len());
+        let mut event_sink = call.event_sink(tally);
+        event_sink.reserve(asks.len());
         let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
-        let asker = call.asker(subject);
+        let call_subject = call.call_subject(subject);
         for ask in &asks {
-            let answered = call.answer(&asker, ask, &mut trail);
+            let answered = call.answer(&call_subject, ask, &mut event_sink);
             if !out.is_empty() {
                 out.push(b',');
             }
@@ -190,7 +190,7 @@ fn evaluate_all(
                 failure.write(&mut out, Some(&ask.flag));
             }
         }
-        (out, trail.event_batch)
+        (out, event_sink.event_batch)
     });
     Ok((flags, event_batch, call.flags_version))
 }

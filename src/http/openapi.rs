@@ -1,8 +1,8 @@
 //! `/openapi.json`, generated from the routes, and `/docs`, a viewer that loads nothing from other hosts.
 
 pub(super) mod calls;
+mod common_responses;
 pub(super) mod edge;
-mod everywhere;
 mod local_flag;
 pub(super) mod schema;
 
@@ -20,7 +20,7 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
-use self::everywhere::Everywhere;
+use self::common_responses::CommonResponses;
 use super::Problem;
 use super::api::Api;
 use super::edge as edge_routes;
@@ -62,10 +62,10 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         manage::changes,
         manage::kill::kill,
         manage::kill::restore,
-        manage::past::revert,
-        manage::past::cleanup,
-        manage::watch::usage,
-        manage::watch::stale,
+        manage::revert::revert,
+        manage::revert::cleanup,
+        manage::usage::usage,
+        manage::usage::stale,
         manage::preload::preload,
         manage::preview::preview,
         manage::experiment::begin,
@@ -94,7 +94,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         health::live,
         health::ready
     ),
-    modifiers(&Everywhere),
+    modifiers(&CommonResponses),
     tags(
         (name = "evaluation", description = "Evaluate flags for a user and a context"),
         (name = "management", description = "List all flags; create, change, delete and kill them"),

@@ -33,8 +33,10 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 use super::caller::Peer;
-use super::connections::{CallUnderWay, ConnectionLimits, Connections, MAX_CONNECTIONS, Place, Use};
-use super::handles;
+use super::connections::{
+    CallUnderWay, ConnectionGuard, ConnectionLimits, Connections, MAX_CONNECTIONS, Use,
+};
+use super::fd_limit;
 use super::tls::Tls;
 
 /// Timeout from accepting a connection to its first complete request header, including the TLS handshake.
@@ -114,7 +116,7 @@ impl Server {
 
     /// Serves `router` until `shutdown`, then lets open responses finish.
     pub async fn run(self, router: Router, shutdown: Shutdown) -> anyhow::Result<()> {
-        let limits = ConnectionLimits { max: handles::raise_for(self.limits.max), ..self.limits };
+        let limits = ConnectionLimits { max: fd_limit::raise_for(self.limits.max), ..self.limits };
         let (tasks, builder) = (TaskTracker::new(), Arc::new(builder()));
         let connections = Connections::new(limits, self.metrics);
         loop {
@@ -186,7 +188,7 @@ struct Connection {
     router: Router,
     timeouts: Timeouts,
     shutdown: Shutdown,
-    place: Arc<Place>,
+    place: Arc<ConnectionGuard>,
 }
 
 impl Connection {
@@ -262,7 +264,7 @@ impl Connection {
 struct Calls {
     router: Router,
     peer: Peer,
-    place: Arc<Place>,
+    place: Arc<ConnectionGuard>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {

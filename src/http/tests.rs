@@ -17,9 +17,9 @@ use tower::ServiceExt;
 use super::*;
 use crate::shutdown::Shutdown;
 
-fn surface() -> Surface {
+fn http_state() -> HttpState {
     let health = Arc::new(Registry::new("test-1"));
-    Surface { health, metrics: Metrics::new(), api: None, gate: None, allowed_hosts: None }
+    HttpState { health, metrics: Metrics::new(), api: None, authenticator: None, allowed_hosts: None }
 }
 
 async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(StatusCode, String, Vec<u8>)> {
@@ -33,10 +33,10 @@ async fn ask(router: Router, method: Method, path: &str) -> anyhow::Result<(Stat
 
 #[tokio::test]
 async fn health_follows_the_parts() -> anyhow::Result<()> {
-    let surface = surface();
-    let store = surface.health.reporter("store", true);
+    let http_state = http_state();
+    let store = http_state.health.reporter("store", true);
     store.starting("reading feature-flag-definitions");
-    let router = router(surface.clone(), true);
+    let router = router(http_state.clone(), true);
 
     let (live, ..) = ask(router.clone(), Method::GET, "/health/live").await?;
     assert_eq!(live, StatusCode::OK);
@@ -63,25 +63,25 @@ async fn what_is_not_there_is_a_problem() -> anyhow::Result<()> {
         (Method::GET, "/nowhere", StatusCode::NOT_FOUND),
         (Method::POST, "/health", StatusCode::METHOD_NOT_ALLOWED),
     ] {
-        let (status, content_type, body) = ask(router(surface(), true), method, path).await?;
+        let (status, content_type, body) = ask(router(http_state(), true), method, path).await?;
         let body: Value = serde_json::from_slice(&body)?;
         assert_eq!((status, content_type.as_str()), (expected, "application/problem+json"));
         assert_eq!(body["status"], expected.as_u16());
         assert!(body["title"].is_string() && body["detail"].is_string() && body["type"].is_string());
     }
-    let answer = router(surface(), true).oneshot(Request::post("/health").body(Body::empty())?).await?;
+    let answer = router(http_state(), true).oneshot(Request::post("/health").body(Body::empty())?).await?;
     assert!(answer.headers().contains_key(axum::http::header::ALLOW));
     Ok(())
 }
 
 #[tokio::test]
 async fn metrics_move_to_the_listener_for_operators() -> anyhow::Result<()> {
-    let surface = surface();
-    surface.metrics.requests.inc();
-    let (status, content_type, text) = ask(admin_router(surface.clone()), Method::GET, "/metrics").await?;
+    let http_state = http_state();
+    http_state.metrics.requests.inc();
+    let (status, content_type, text) = ask(admin_router(http_state.clone()), Method::GET, "/metrics").await?;
     assert_eq!((status, content_type.as_str()), (StatusCode::OK, METRICS_TYPE));
     assert!(String::from_utf8(text)?.contains("flagstream_requests_total 1"));
-    let (status, ..) = ask(router(surface, false), Method::GET, "/metrics").await?;
+    let (status, ..) = ask(router(http_state, false), Method::GET, "/metrics").await?;
     assert_eq!(status, StatusCode::NOT_FOUND);
     Ok(())
 }
@@ -163,7 +163,7 @@ async fn an_encrypted_listener_speaks_tls_only() -> anyhow::Result<()> {
     assert!(error.contains("key.pem: no certificate"), "{error}");
     server.encrypt(&files)?;
     let (address, shutdown) = (server.address()?, Shutdown::new());
-    let serving = tokio::spawn(server.run(router(surface(), true), shutdown.clone()));
+    let serving = tokio::spawn(server.run(router(http_state(), true), shutdown.clone()));
     let trusted = reqwest::Certificate::from_pem(&std::fs::read(&files.certificate)?)?;
     let client = reqwest::Client::builder().add_root_certificate(trusted).no_proxy();
     let client = client.resolve("localhost", address).build()?;
@@ -184,7 +184,7 @@ async fn a_renewed_certificate_is_served_without_a_restart() -> anyhow::Result<(
     let mut server = Server::bind("A", "127.0.0.1:0".parse()?).await?;
     server.encrypt(&files)?;
     let (tls, address, shutdown) = (server.tls().context("TLS")?, server.address()?, Shutdown::new());
-    let serving = tokio::spawn(server.run(router(surface(), true), shutdown.clone()));
+    let serving = tokio::spawn(server.run(router(http_state(), true), shutdown.clone()));
     let url = format!("https://localhost:{}/health/live", address.port());
     let trusting = |pem: &[u8]| -> anyhow::Result<reqwest::Client> {
         let client = reqwest::Client::builder().add_root_certificate(reqwest::Certificate::from_pem(pem)?);

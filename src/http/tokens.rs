@@ -12,15 +12,15 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::access::table::{self, PAGE_TOKENS_MAX, Revoked, TableError};
-use crate::access::{Register, TokenId};
+use crate::auth::table::{self, PAGE_TOKENS_MAX, Revoked, TableError};
+use crate::auth::{TokenCache, TokenId};
 use crate::config::Scope;
-use crate::database::audited::{self, Author, Kind};
+use crate::database::audited::{self, Actor, Kind};
 
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::input::{Bodiless, Undecodable, last_parameter};
+use super::input::{NoBody, Undecodable, last_parameter};
 use super::openapi::calls::ManagementProblems;
 use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
 use super::places::Pool;
@@ -58,18 +58,18 @@ pub(super) async fn create(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
-    let register = register(&api)?;
+    let token_cache = token_cache(&api)?;
     let mut order = body::read(&input.body)?;
     if let Some((maker, expires_at)) = caller.token() {
         order = order.by(maker, expires_at);
     }
     caller.may_in_all(Scope::Admin, &order.grant.environments)?;
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
-    let author = Author { actor: &actor, reason: reason.as_deref() };
-    let (token, entered) = table::create(register.database(), &order, author).await.map_err(problem)?;
+    let author = Actor { actor: &actor, reason: reason.as_deref() };
+    let (token, entered) = table::create(token_cache.database(), &order, author).await.map_err(problem)?;
     tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was made");
     // The token works on this instance at once. Other instances read the table when they first see the token.
-    register.look_anew().await;
+    token_cache.look_anew().await;
     let mut made = entered.json();
     if let Some(members) = made.as_object_mut() {
         members.insert("token".to_owned(), Value::from(token.text().expose()));
@@ -101,9 +101,9 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
-    let register = register(&api)?;
+    let token_cache = token_cache(&api)?;
     let (limit, after) = page(query.as_deref())?;
-    let found = table::list(register.database(), after, limit).await.map_err(problem)?;
+    let found = table::list(token_cache.database(), after, limit).await.map_err(problem)?;
     let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|last| last.id.to_string());
     // Tokens for environments that the caller may not see are left out.
@@ -129,18 +129,18 @@ pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
-    let register = register(&api)?;
-    let (id, found) = find(&caller, register, &id).await?;
+    let token_cache = token_cache(&api)?;
+    let (id, found) = find(&caller, token_cache, &id).await?;
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
-    let author = Author { actor: &actor, reason: reason.as_deref() };
-    if table::revoke(register.database(), id, author).await.map_err(problem)? == Revoked::Now {
+    let author = Actor { actor: &actor, reason: reason.as_deref() };
+    if table::revoke(token_cache.database(), id, author).await.map_err(problem)? == Revoked::Now {
         tracing::info!(%id, name = found.name, by = caller.name(), "a token was revoked");
     }
-    register.look_anew().await;
+    token_cache.look_anew().await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -164,25 +164,30 @@ pub(super) async fn changes(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
-    let register = register(&api)?;
-    let (id, _) = find(&caller, register, &id).await?;
-    let entries = audited::entries(register.database(), Kind::Token, &id.to_string(), PAGE_TOKENS_MAX).await;
+    let token_cache = token_cache(&api)?;
+    let (id, _) = find(&caller, token_cache, &id).await?;
+    let entries =
+        audited::entries(token_cache.database(), Kind::Token, &id.to_string(), PAGE_TOKENS_MAX).await;
     let entries = entries.map_err(|error| problem(error.into()))?;
     Ok((uncached(), Json(entries)).into_response())
 }
 
 /// Finds a token. An error if it does not exist or is for environments outside the caller's.
-async fn find(caller: &Caller, register: &Register, id: &str) -> Result<(TokenId, table::Entered), Problem> {
+async fn find(
+    caller: &Caller,
+    token_cache: &TokenCache,
+    id: &str,
+) -> Result<(TokenId, table::Entered), Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
     let id = TokenId::parse(id).ok_or_else(unknown)?;
-    let found = table::find(register.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
+    let found = table::find(token_cache.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
     caller.may_in_all(Scope::Admin, &found.grant.environments)?;
     Ok((id, found))
 }
 
-fn register(api: &Api) -> Result<&Arc<Register>, Problem> {
+fn token_cache(api: &Api) -> Result<&Arc<TokenCache>, Problem> {
     let off = || Problem::new(StatusCode::NOT_FOUND, "there are no tokens: DATABASE_URL is not set");
-    api.gate.register.as_ref().ok_or_else(off)
+    api.authenticator.token_cache.as_ref().ok_or_else(off)
 }
 
 fn page(query: Option<&str>) -> Result<(u32, Option<TokenId>), Problem> {

@@ -52,7 +52,7 @@ pub(super) async fn webhook(
     };
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !same(bearer(given).unwrap_or(given), secret.expose()) {
-        api.gate.guessed(peer.map(|Extension(peer)| peer))?;
+        api.authenticator.guessed(peer.map(|Extension(peer)| peer))?;
         let problem =
             Problem::new(StatusCode::UNAUTHORIZED, "the header Authorization does not hold the secret");
         return Err(problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"flagstream\"")));

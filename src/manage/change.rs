@@ -6,8 +6,8 @@ use crate::flag::local::{self, Family, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
-use super::records::{Decision, Local, LocalCount, Records, Wanted, Written, action};
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
+use super::repository::{ChangeRequest, Decision, Local, LocalCount, Repository, Written, action};
 use super::{ManageError, Manager, compile};
 
 /// Maximum local flags of all environments.
@@ -26,14 +26,14 @@ pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
 
 /// Author and reason of a change.
 #[derive(Debug, Clone, Copy)]
-pub struct By<'b> {
+pub struct Actor<'b> {
     pub actor: &'b str,
     pub reason: Option<&'b str>,
 }
 
 /// Flag that a request is about.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct FlagRef<'a> {
     pub environment: &'a str,
     pub name: &'a str,
     /// Revisions that the caller expects the flag to have.
@@ -50,7 +50,7 @@ pub enum Expected {
 
 /// A change that was committed. It comes into force even if this process stops.
 #[derive(Debug, Clone)]
-pub struct Done {
+pub struct ChangeResult {
     pub environment: String,
     pub name: String,
     pub revision: i64,
@@ -76,107 +76,117 @@ impl Manager {
         environment: &str,
         name: &str,
         mut flag: LocalFlag,
-        by: By<'_>,
-    ) -> Result<Done, ManageError> {
+        by: Actor<'_>,
+    ) -> Result<ChangeResult, ManageError> {
         compile::checked(name, environment, &flag).await?;
-        let records = self.records()?;
+        let repository = self.repository()?;
         self.is_ours(environment, name, "")?;
-        has_room(records, environment, size(&flag)).await?;
+        has_room(repository, environment, size(&flag)).await?;
         if flag.status == Status::Archived {
             flag.archived_at = Some(Utc::now());
         }
         let warnings = local::warnings(&flag);
-        let wanted = wanted(environment, name, ChangeKind::Created, by);
+        let request = request(environment, name, ChangeKind::Created, by);
         let related = !flag.depends_on.is_empty();
-        let written = records.change_among(wanted, related, |before, family| {
+        let written = repository.change_among(request, related, |before, family| {
             let checked = match before {
                 Some(_) => Err(ManageError::Exists),
-                None => self.check_parents(wanted, &flag, family),
+                None => self.check_parents(request, &flag, family),
             };
             checked.map_or_else(Decision::Leave, |()| Decision::Write(Some(flag)))
         });
-        let done = self.finish(wanted, written.await?).await?;
-        Ok(Done { warnings, ..done })
+        let done = self.finish(request, written.await?).await?;
+        Ok(ChangeResult { warnings, ..done })
     }
 
     /// Changes the fields of a local flag that `body` names.
-    pub async fn update(&self, asked: Asked<'_>, body: &[u8], by: By<'_>) -> Result<Done, ManageError> {
-        let Asked { environment, name, expected } = asked;
+    pub async fn update(
+        &self,
+        asked: FlagRef<'_>,
+        body: &[u8],
+        by: Actor<'_>,
+    ) -> Result<ChangeResult, ManageError> {
+        let FlagRef { environment, name, expected } = asked;
         let change = local::updated(body, name, environment).map_err(ManageError::Invalid)?;
-        let records = self.records()?;
+        let repository = self.repository()?;
         self.is_ours(environment, name, "")?;
         if body.len() > UNCOUNTED_CHANGE_BYTES {
-            has_room_for_bytes(records, environment, body.len()).await?;
+            has_room_for_bytes(repository, environment, body.len()).await?;
         }
-        let wanted = wanted(environment, name, ChangeKind::Updated, by);
+        let request = request(environment, name, ChangeKind::Updated, by);
         let related = change.names("depends_on");
         // Kept alive until the flag is written: compiling it again inside the transaction then uses shared data and is
         // fast.
         let (mut warnings, mut compiled) = (Vec::new(), None);
-        if let Some(before) = records.find(environment, name).await?
+        if let Some(before) = repository.find(environment, name).await?
             && expected.holds(before.revision)
             && let Ok(flag) = change.apply_to(&before.flag, Utc::now())
         {
             warnings = local::warnings(&flag);
             compiled = Some(compile::checked(name, environment, &flag).await?);
         }
-        let written = records.change_among(wanted, related, |before, family| {
+        let written = repository.change_among(request, related, |before, family| {
             let before = match current(before, expected) {
                 Ok(before) => before,
-                Err(error) => return Decision::Leave(Left::Error(error)),
+                Err(error) => return Decision::Leave(NoChange::Error(error)),
             };
             let flag = match change.apply_to(&before.flag, Utc::now()) {
                 Ok(flag) => flag,
-                Err(invalid) => return Decision::Leave(Left::Error(ManageError::Invalid(invalid))),
+                Err(invalid) => return Decision::Leave(NoChange::Error(ManageError::Invalid(invalid))),
             };
             if flag == before.flag {
-                return Decision::Leave(Left::Same(before.revision));
+                return Decision::Leave(NoChange::Same(before.revision));
             }
-            let parents = || if related { self.check_parents(wanted, &flag, family) } else { Ok(()) };
+            let parents = || if related { self.check_parents(request, &flag, family) } else { Ok(()) };
             match compile::compile(name, environment, &flag).and_then(|_| parents()) {
                 Ok(()) => Decision::Write(Some(flag)),
-                Err(error) => Decision::Leave(Left::Error(error)),
+                Err(error) => Decision::Leave(NoChange::Error(error)),
             }
         });
         let written = written.await?;
         drop(compiled);
         match written {
-            Written::Left(Left::Error(error)) => Err(error),
-            Written::Left(Left::Same(revision)) | Written::Done { revision, .. } => {
-                Ok(Done { warnings, ..self.settle(wanted, revision).await })
+            Written::NoChange(NoChange::Error(error)) => Err(error),
+            Written::NoChange(NoChange::Same(revision)) | Written::ChangeResult { revision, .. } => {
+                Ok(ChangeResult { warnings, ..self.settle(request, revision).await })
             }
         }
     }
 
     /// Deletes a local flag; its evaluations and change log are kept. With `shadowed`, deletes it although a flag of
     /// Unleash with the same name is in force.
-    pub async fn delete(&self, asked: Asked<'_>, shadowed: bool, by: By<'_>) -> Result<Done, ManageError> {
-        let Asked { environment, name, expected } = asked;
-        let records = self.records()?;
+    pub async fn delete(
+        &self,
+        asked: FlagRef<'_>,
+        shadowed: bool,
+        by: Actor<'_>,
+    ) -> Result<ChangeResult, ManageError> {
+        let FlagRef { environment, name, expected } = asked;
+        let repository = self.repository()?;
         if !shadowed {
-            let hint = match records.find(environment, name).await? {
+            let hint = match repository.find(environment, name).await? {
                 Some(_) => "; `shadowed=true` deletes the local flag that it shadows",
                 None => "",
             };
             self.is_ours(environment, name, hint)?;
         }
-        let seen = self.standing(environment, name);
-        let wanted = wanted(environment, name, ChangeKind::Deleted, by);
-        let written = records.change(wanted, |before| match current(before, expected) {
+        let seen = self.effective_state(environment, name);
+        let request = request(environment, name, ChangeKind::Deleted, by);
+        let written = repository.change(request, |before| match current(before, expected) {
             Ok(_) => Decision::Write(None),
             Err(error) => Decision::Leave(error),
         });
         let (revision, before) = match written.await? {
-            Written::Left(error) => return Err(error),
-            Written::Done { revision, before, .. } => (revision, before),
+            Written::NoChange(error) => return Err(error),
+            Written::ChangeResult { revision, before, .. } => (revision, before),
         };
         // Not being in force proves the deletion only if this instance had seen the flag before, or if a flag of
         // another source is in force.
         let was = before.is_some_and(|before| seen.has(before));
-        let gone = was || matches!(seen, Standing::Elsewhere(..));
+        let gone = was || matches!(seen, EffectiveState::Elsewhere(..));
         let away = async { gone && self.wait_until(environment, name, |now| now.is_rid_of(revision)).await };
-        let ((), in_force) = tokio::join!(self.hint(wanted), away);
-        Ok(Done {
+        let ((), in_force) = tokio::join!(self.hint(request), away);
+        Ok(ChangeResult {
             environment: environment.to_owned(),
             name: name.to_owned(),
             revision,
@@ -186,17 +196,17 @@ impl Manager {
     }
 
     /// Deletes a local flag, whether or not it is in force, without waiting until the deletion is in force.
-    pub(super) async fn remove(&self, asked: Asked<'_>, by: By<'_>) -> Result<(), ManageError> {
-        let Asked { environment, name, expected } = asked;
-        let wanted = wanted(environment, name, ChangeKind::Deleted, by);
-        let written = self.records()?.change(wanted, |before| match current(before, expected) {
+    pub(super) async fn remove(&self, asked: FlagRef<'_>, by: Actor<'_>) -> Result<(), ManageError> {
+        let FlagRef { environment, name, expected } = asked;
+        let request = request(environment, name, ChangeKind::Deleted, by);
+        let written = self.repository()?.change(request, |before| match current(before, expected) {
             Ok(_) => Decision::Write(None),
             Err(error) => Decision::Leave(error),
         });
         match written.await? {
-            Written::Left(error) => Err(error),
-            Written::Done { .. } => {
-                self.hint(wanted).await;
+            Written::NoChange(error) => Err(error),
+            Written::ChangeResult { .. } => {
+                self.hint(request).await;
                 Ok(())
             }
         }
@@ -206,7 +216,7 @@ impl Manager {
     /// database, all others from the snapshot in force.
     pub(super) fn check_parents(
         &self,
-        Wanted { environment, name, .. }: Wanted<'_>,
+        ChangeRequest { environment, name, .. }: ChangeRequest<'_>,
         flag: &LocalFlag,
         mut family: Family,
     ) -> Result<(), ManageError> {
@@ -224,30 +234,30 @@ impl Manager {
 
     pub(super) async fn finish(
         &self,
-        wanted: Wanted<'_>,
+        request: ChangeRequest<'_>,
         written: Written<ManageError>,
-    ) -> Result<Done, ManageError> {
+    ) -> Result<ChangeResult, ManageError> {
         match written {
-            Written::Left(error) => Err(error),
-            Written::Done { revision, .. } => Ok(self.settle(wanted, revision).await),
+            Written::NoChange(error) => Err(error),
+            Written::ChangeResult { revision, .. } => Ok(self.settle(request, revision).await),
         }
     }
 
     /// Sends a hint to the leader and waits until the revision is in force on this instance.
-    pub(super) async fn settle(&self, wanted: Wanted<'_>, revision: i64) -> Done {
-        let Wanted { environment, name, .. } = wanted;
+    pub(super) async fn settle(&self, request: ChangeRequest<'_>, revision: i64) -> ChangeResult {
+        let ChangeRequest { environment, name, .. } = request;
         let in_force = self.wait_until(environment, name, |now| now.has(revision));
-        let in_force = match self.standing(environment, name).has(revision) {
+        let in_force = match self.effective_state(environment, name).has(revision) {
             true => true,
-            false => tokio::join!(self.hint(wanted), in_force).1,
+            false => tokio::join!(self.hint(request), in_force).1,
         };
         let (environment, name) = (environment.to_owned(), name.to_owned());
-        Done { environment, name, revision, in_force, warnings: Vec::new() }
+        ChangeResult { environment, name, revision, in_force, warnings: Vec::new() }
     }
 
     /// Sends a hint to the leader. If it is lost, the change only takes longer: the leader also polls.
-    async fn hint(&self, wanted: Wanted<'_>) {
-        let Wanted { environment, name, kind, .. } = wanted;
+    async fn hint(&self, request: ChangeRequest<'_>) {
+        let ChangeRequest { environment, name, kind, .. } = request;
         if let Err(error) = self.hints.local(kind, environment, name).await {
             tracing::warn!(environment, flag = name, %error, "the hint of a changed flag could not be sent");
         }
@@ -259,8 +269,8 @@ impl Manager {
         name: &str,
         hint: &'static str,
     ) -> Result<(), ManageError> {
-        match self.known_standing(environment, name)? {
-            Standing::Elsewhere(source, _) => {
+        match self.known_effective_state(environment, name)? {
+            EffectiveState::Elsewhere(source, _) => {
                 Err(ManageError::Elsewhere { place: self.place(environment, source), hint })
             }
             _ => Ok(()),
@@ -269,20 +279,33 @@ impl Manager {
 
     /// The definition in force. An error while this instance has not loaded the flags, because it cannot know who
     /// manages the flag.
-    pub(super) fn known_standing(&self, environment: &str, name: &str) -> Result<Standing, ManageError> {
-        if self.store.is_ready() { Ok(self.standing(environment, name)) } else { Err(ManageError::NotReady) }
+    pub(super) fn known_effective_state(
+        &self,
+        environment: &str,
+        name: &str,
+    ) -> Result<EffectiveState, ManageError> {
+        if self.store.is_ready() {
+            Ok(self.effective_state(environment, name))
+        } else {
+            Err(ManageError::NotReady)
+        }
     }
 }
 
 /// Reason why an update wrote nothing.
-enum Left {
+enum NoChange {
     Error(ManageError),
     /// The flag already has the given values. Holds its revision.
     Same(i64),
 }
 
-pub(super) fn wanted<'w>(environment: &'w str, name: &'w str, kind: ChangeKind, by: By<'w>) -> Wanted<'w> {
-    Wanted { environment, name, kind, action: action(kind), actor: by.actor, reason: by.reason }
+pub(super) fn request<'w>(
+    environment: &'w str,
+    name: &'w str,
+    kind: ChangeKind,
+    by: Actor<'w>,
+) -> ChangeRequest<'w> {
+    ChangeRequest { environment, name, kind, action: action(kind), actor: by.actor, reason: by.reason }
 }
 
 pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
@@ -296,14 +319,22 @@ pub(super) fn size(flag: &LocalFlag) -> usize {
 }
 
 /// Checks the limits for a new local flag of `bytes` bytes in the environment.
-pub(super) async fn has_room(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
-    let count = records.count(environment).await?;
+pub(super) async fn has_room(
+    repository: &Repository,
+    environment: &str,
+    bytes: usize,
+) -> Result<(), ManageError> {
+    let count = repository.count(environment).await?;
     may_be_made(&count).and_then(|()| may_grow(&count, bytes))
 }
 
 /// Checks the limits for an update that adds up to `bytes` bytes to a local flag.
-async fn has_room_for_bytes(records: &Records, environment: &str, bytes: usize) -> Result<(), ManageError> {
-    may_grow(&records.count(environment).await?, bytes)
+async fn has_room_for_bytes(
+    repository: &Repository,
+    environment: &str,
+    bytes: usize,
+) -> Result<(), ManageError> {
+    may_grow(&repository.count(environment).await?, bytes)
 }
 
 fn may_be_made(count: &LocalCount) -> Result<(), ManageError> {

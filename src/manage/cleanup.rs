@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::database::on_pool;
 use crate::shutdown::Shutdown;
 
-use super::change::{Asked, By, Expected};
+use super::change::{Actor, Expected, FlagRef};
 use super::{ManageError, Manager};
 
 /// Maximum flags that one call removes.
@@ -58,9 +58,9 @@ impl Manager {
         environments: Option<&[&str]>,
         older_than_days: u32,
         dry_run: bool,
-        by: By<'_>,
+        by: Actor<'_>,
     ) -> Result<Cleaned, ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let before = database.checked_now().await? - TimeDelta::days(i64::from(older_than_days));
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
             sqlx::query_as(sql(FLAGS)).bind(FLAGS_MAX).fetch_all(pool).await?
@@ -74,7 +74,7 @@ impl Manager {
             for flag in &mut flags {
                 // Not removed if it was changed since it was read.
                 let expected = Expected::OneOf(vec![flag.revision]);
-                let asked = Asked { environment: &flag.environment, name: &flag.name, expected: &expected };
+                let asked = FlagRef { environment: &flag.environment, name: &flag.name, expected: &expected };
                 match self.remove(asked, by).await {
                     Ok(_) => flag.removed = true,
                     Err(error) => flag.error = Some(error.to_string()),
@@ -86,9 +86,9 @@ impl Manager {
 }
 
 /// Runs a cleanup every night until `shutdown`. Every instance does; the second one finds nothing left to remove.
-pub async fn by_night(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
+pub async fn run_nightly_cleanup(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
     let reason = format!("archived for more than {older_than_days} days");
-    let by = By { actor: "flagstream", reason: Some(&reason) };
+    let by = Actor { actor: "flagstream", reason: Some(&reason) };
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

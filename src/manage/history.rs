@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::database::{on_pool, text_of};
 
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
 use super::{ManageError, Manager};
 
 /// A recorded evaluation.
@@ -77,7 +77,7 @@ pub struct Before {
 
 /// Selection of a flag's evaluations.
 #[derive(Debug, Clone, Copy)]
-pub struct HistoryWanted {
+pub struct HistoryFilter {
     pub limit: u32,
     /// Only evaluations before this position.
     pub before: Option<Before>,
@@ -165,24 +165,24 @@ impl Manager {
         &self,
         environment: &str,
         name: &str,
-        wanted: HistoryWanted,
+        request: HistoryFilter,
     ) -> Result<Evaluations, ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         // One row more than requested shows whether there is another page.
-        let limit = i64::from(wanted.limit) + 1;
+        let limit = i64::from(request.limit) + 1;
         let (mut evaluations, mut next, mut bytes) = (Vec::new(), None, 0);
         on_pool!(database, |pool, sql| {
-            let question = if wanted.before.is_some() { EVALUATIONS_BEFORE } else { EVALUATIONS };
+            let question = if request.before.is_some() { EVALUATIONS_BEFORE } else { EVALUATIONS };
             let mut question = sqlx::query_as(sql(question)).bind(name).bind(environment).bind(limit);
-            if let Some(before) = wanted.before {
+            if let Some(before) = request.before {
                 question = question.bind(text_of(before.evaluated_at)).bind(before.id);
             }
             // Rows are streamed, so that a page of large contexts is never in memory as a whole.
             let mut rows = question.fetch(pool);
             while let Some(row) = rows.try_next().await? as Option<EvaluationRow> {
-                let evaluated = evaluated(row, environment, name, wanted.with_users)?;
+                let evaluated = evaluated(row, environment, name, request.with_users)?;
                 bytes += evaluated.bytes();
-                let is_full = evaluations.len() == wanted.limit as usize
+                let is_full = evaluations.len() == request.limit as usize
                     || (bytes > HISTORY_BYTES && !evaluations.is_empty());
                 if is_full {
                     next = evaluations.last().map(Evaluated::place);
@@ -191,7 +191,7 @@ impl Manager {
                 evaluations.push(evaluated);
             }
         });
-        if evaluations.is_empty() && wanted.before.is_none() {
+        if evaluations.is_empty() && request.before.is_none() {
             self.was_known(environment, name).await?;
         }
         Ok(Evaluations { evaluations, next })
@@ -204,7 +204,7 @@ impl Manager {
         name: &str,
         limit: u32,
     ) -> Result<Vec<FlagChanged>, ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let rows: Vec<ChangeRow> = on_pool!(database, |pool, sql| {
             let question = sqlx::query_as(sql(CHANGES)).bind(name).bind(environment);
             question.bind(i64::from(limit)).fetch_all(pool).await?
@@ -216,11 +216,11 @@ impl Manager {
     }
 
     pub(super) async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let rows: i64 = on_pool!(database, |pool, sql| {
             sqlx::query_scalar(sql(KNOWN)).bind(name).bind(environment).fetch_one(pool).await?
         });
-        let in_force = !matches!(self.standing(environment, name), Standing::Nobody);
+        let in_force = !matches!(self.effective_state(environment, name), EffectiveState::Nobody);
         if rows > 0 || in_force { Ok(()) } else { Err(ManageError::Unknown) }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::kill::Turn;
 use crate::message::kill_switch::{KillSwitch, Position};
 
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
 use super::{ManageError, Manager};
 
 /// A kill switch that was set or cleared. The change comes into force even if this process stops.
@@ -30,7 +30,7 @@ impl Manager {
         turn: Turn<'_>,
         expires_at: Option<DateTime<Utc>>,
     ) -> Result<Turned, ManageError> {
-        if matches!(self.known_standing(turn.environment, turn.flag)?, Standing::Nobody) {
+        if matches!(self.known_effective_state(turn.environment, turn.flag)?, EffectiveState::Nobody) {
             return Err(ManageError::Unknown);
         }
         let switch = self.switches.kill(turn, expires_at).await?;
@@ -41,7 +41,7 @@ impl Manager {
     /// again.
     pub async fn restore(&self, turn: Turn<'_>) -> Result<Turned, ManageError> {
         let Turn { environment, flag, .. } = turn;
-        let nobody = matches!(self.known_standing(environment, flag)?, Standing::Nobody);
+        let nobody = matches!(self.known_effective_state(environment, flag)?, EffectiveState::Nobody);
         if nobody && !self.store.switches().contains_key(format!("{environment}/{flag}").as_str()) {
             return Err(ManageError::Unknown);
         }
@@ -57,9 +57,9 @@ impl Manager {
 
     async fn turned(&self, switch: &KillSwitch) -> Turned {
         let KillSwitch { environment, flag_name, version, .. } = switch;
-        let in_force = self.wait_until(environment, flag_name, |standing| match standing {
-            Standing::Local(_, flag) | Standing::Elsewhere(_, flag) => flag.version >= *version,
-            Standing::Nobody => true,
+        let in_force = self.wait_until(environment, flag_name, |effective_state| match effective_state {
+            EffectiveState::Local(_, flag) | EffectiveState::Elsewhere(_, flag) => flag.version >= *version,
+            EffectiveState::Nobody => true,
         });
         let in_force = in_force.await;
         let now = Utc::now();

@@ -4,9 +4,9 @@ use chrono::{TimeDelta, Utc};
 
 use crate::database::on_pool;
 
-use super::records::time;
-use super::shown::{Shown, View, view};
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
+use super::flag_view::{FlagView, FlagViewRow, view};
+use super::repository::time;
 use super::{ManageError, Manager};
 
 /// Order of a list.
@@ -19,7 +19,7 @@ pub enum Sort {
 
 /// Selection of flags.
 #[derive(Debug, Clone, Copy)]
-pub struct ListAsked<'a> {
+pub struct FlagFilter<'a> {
     /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
     /// Only flags that were not evaluated in the last so many days; `None`: all.
@@ -32,7 +32,7 @@ pub struct ListAsked<'a> {
 /// A page of flags.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Page {
-    pub items: Vec<Shown>,
+    pub items: Vec<FlagView>,
     /// Number of flags on all pages.
     pub total: i64,
     pub limit: u32,
@@ -72,15 +72,15 @@ const BETWEEN: &str = "\n";
 
 impl Manager {
     /// Returns one flag, wherever it is managed.
-    pub async fn get(&self, environment: &str, name: &str) -> Result<Shown, ManageError> {
-        self.records()?;
+    pub async fn get(&self, environment: &str, name: &str) -> Result<FlagView, ManageError> {
+        self.repository()?;
         let found = self.view(environment, name).await?;
-        let in_force = !matches!(self.standing(environment, name), Standing::Nobody);
+        let in_force = !matches!(self.effective_state(environment, name), EffectiveState::Nobody);
         let found = match found {
             // The flag is in force, but the audit sink has not written its row yet.
             None if in_force => {
-                let records = self.records()?;
-                on_pool!(&records.database, |pool, sql| {
+                let repository = self.repository()?;
+                on_pool!(&repository.database, |pool, sql| {
                     sqlx::query(sql(ENTER)).bind(environment).bind(name).execute(pool).await.map(drop)?
                 });
                 self.view(environment, name).await?
@@ -91,16 +91,16 @@ impl Manager {
     }
 
     /// Returns a page of flags.
-    pub async fn list(&self, asked: ListAsked<'_>) -> Result<Page, ManageError> {
-        let database = &self.records()?.database;
-        let ListAsked { environments, unused_days, sort, limit, offset } = asked;
+    pub async fn list(&self, asked: FlagFilter<'_>) -> Result<Page, ManageError> {
+        let database = &self.repository()?.database;
+        let FlagFilter { environments, unused_days, sort, limit, offset } = asked;
         let among = environments.map(among);
         let before = unused_days.map(|days| time(Utc::now() - TimeDelta::days(i64::from(days))));
         let some = match sort {
             Sort::Name => SOME,
             Sort::LastEvaluatedAt => SOME_BY_USE,
         };
-        let (views, total): (Vec<View>, i64) = on_pool!(database, |pool, sql| {
+        let (views, total): (Vec<FlagViewRow>, i64) = on_pool!(database, |pool, sql| {
             let rows = sqlx::query_as(sql(some))
                 .bind(&among)
                 .bind(BETWEEN)
@@ -114,8 +114,8 @@ impl Manager {
         Ok(Page { items, total, limit, offset })
     }
 
-    async fn view(&self, environment: &str, name: &str) -> Result<Option<View>, ManageError> {
-        let database = &self.records()?.database;
+    async fn view(&self, environment: &str, name: &str) -> Result<Option<FlagViewRow>, ManageError> {
+        let database = &self.repository()?.database;
         Ok(on_pool!(database, |pool, sql| {
             sqlx::query_as(sql(ONE)).bind(environment).bind(name).fetch_optional(pool).await?
         }))

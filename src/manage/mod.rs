@@ -13,16 +13,16 @@
 mod change;
 mod cleanup;
 mod compile;
+mod effective_state;
 mod error;
+mod flag_view;
 mod history;
 mod kill;
 mod listing;
 mod preview;
-pub mod records;
+pub mod repository;
 mod revert;
-mod shown;
 mod stale;
-mod standing;
 mod sync;
 mod synced;
 mod usage;
@@ -39,17 +39,17 @@ use crate::message::definition::Source;
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
-pub use change::{Asked, By, Done, Expected};
-pub use cleanup::{Cleaned, by_night};
+pub use change::{Actor, ChangeResult, Expected, FlagRef};
+pub use cleanup::{Cleaned, run_nightly_cleanup};
 pub use error::ManageError;
-pub use history::{Before, Evaluated, Evaluations, FlagChanged, HistoryWanted};
+pub use flag_view::{FlagView, ShadowedFlag};
+pub use history::{Before, Evaluated, Evaluations, FlagChanged, HistoryFilter};
 pub use kill::Turned;
-pub use listing::{ListAsked, Page, Sort};
+pub use listing::{FlagFilter, Page, Sort};
 pub use preview::{Preview, Proposed};
-pub use records::Records;
+pub use repository::Repository;
 pub use revert::Target;
-pub use shown::{ShadowedFlag, Shown};
-pub use stale::{StaleAsked, StalePage};
+pub use stale::{StaleFilter, StalePage};
 pub use sync::Synced;
 pub use usage::{FlagUsage, Period, Resolution};
 
@@ -59,7 +59,7 @@ pub struct Manager {
     config: Arc<Config>,
     store: Arc<Store>,
     /// `None` without a database.
-    records: Option<Records>,
+    repository: Option<Repository>,
     pub hints: Hints,
     switches: Arc<KillSwitches>,
     experiments: Option<Experiments>,
@@ -76,18 +76,28 @@ impl Manager {
         config: Arc<Config>,
         formats: &Formats,
         store: Arc<Store>,
-        records: Option<Records>,
+        repository: Option<Repository>,
         flag_sources: Vec<FlagSource>,
         switches: Arc<KillSwitches>,
     ) -> Self {
         let hints = Hints::new(Arc::clone(&config), formats);
-        let experiments = records.as_ref().map(|records| {
-            Experiments::new(records.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
+        let experiments = repository.as_ref().map(|repository| {
+            Experiments::new(repository.database.clone(), Arc::clone(&store), Arc::clone(&config), formats)
         });
         let flag_sources =
             flag_sources.into_iter().filter(|flag_source| flag_source.source() != Source::Local).collect();
         let (previews, preview_places) = (Semaphore::new(1), Semaphore::new(preview::MAX_PREVIEWS));
-        Self { config, store, records, hints, switches, experiments, previews, preview_places, flag_sources }
+        Self {
+            config,
+            store,
+            repository,
+            hints,
+            switches,
+            experiments,
+            previews,
+            preview_places,
+            flag_sources,
+        }
     }
 
     /// Store whose changes the requests wait for.
@@ -99,8 +109,8 @@ impl Manager {
         self.experiments.as_ref().ok_or(ManageError::NoDatabase)
     }
 
-    fn records(&self) -> Result<&Records, ManageError> {
-        self.records.as_ref().ok_or(ManageError::NoDatabase)
+    fn repository(&self) -> Result<&Repository, ManageError> {
+        self.repository.as_ref().ok_or(ManageError::NoDatabase)
     }
 
     /// Name of the system or file that manages flags of `source` in an environment, for error messages.

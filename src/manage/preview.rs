@@ -63,7 +63,7 @@ impl Manager {
         proposed: Proposed<'_>,
         count: u32,
     ) -> Result<Preview, ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let now = Utc::now();
         let _place = self.preview_places.try_acquire().map_err(|_| ManageError::Busy("previews"))?;
         // The semaphore is never closed, so this cannot fail.

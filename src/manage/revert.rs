@@ -6,8 +6,8 @@ use crate::database::on_pool;
 use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
-use super::change::{Asked, By, Done, current, has_room, size, wanted};
-use super::records::{Decision, Wanted, Written};
+use super::change::{Actor, ChangeResult, FlagRef, current, has_room, request, size};
+use super::repository::{ChangeRequest, Decision, Written};
 use super::{ManageError, Manager, compile};
 
 /// State to restore.
@@ -20,7 +20,7 @@ pub enum Target {
 }
 
 /// Reason why nothing was written.
-enum Left {
+enum NoChange {
     Error(ManageError),
     Same(i64),
 }
@@ -33,25 +33,30 @@ const VERSION: &str = "SELECT definition::text FROM feature_flag_versions
 impl Manager {
     /// Restores an earlier state of a local flag as a new change with the action `reverted`. A deleted flag is created
     /// again.
-    pub async fn revert(&self, asked: Asked<'_>, target: Target, by: By<'_>) -> Result<Done, ManageError> {
-        let Asked { environment, name, expected } = asked;
-        let records = self.records()?;
+    pub async fn revert(
+        &self,
+        asked: FlagRef<'_>,
+        target: Target,
+        by: Actor<'_>,
+    ) -> Result<ChangeResult, ManageError> {
+        let FlagRef { environment, name, expected } = asked;
+        let repository = self.repository()?;
         self.is_ours(environment, name, "")?;
         let mut flag = self.as_it_was(environment, name, target).await?;
         compile::checked(name, environment, &flag).await?;
-        let exists = records.find(environment, name).await?.is_some();
+        let exists = repository.find(environment, name).await?.is_some();
         let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
         if !exists {
-            has_room(records, environment, size(&flag)).await?;
+            has_room(repository, environment, size(&flag)).await?;
         }
-        let wanted = Wanted { action: "reverted", ..wanted(environment, name, kind, by) };
+        let request = ChangeRequest { action: "reverted", ..request(environment, name, kind, by) };
         let related = !flag.depends_on.is_empty();
-        let written = records.change_among(wanted, related, |before, family| {
+        let written = repository.change_among(request, related, |before, family| {
             let before = match (before, exists) {
                 (None, false) => None,
                 (before, _) => match current(before, expected) {
                     Ok(before) => Some(before),
-                    Err(error) => return Decision::Leave(Left::Error(error)),
+                    Err(error) => return Decision::Leave(NoChange::Error(error)),
                 },
             };
             if flag.status == Status::Archived {
@@ -59,18 +64,18 @@ impl Manager {
                 flag.archived_at = before.and_then(|it| it.flag.archived_at).or_else(|| Some(Utc::now()));
             }
             if let Some(before) = before.filter(|before| before.flag == flag) {
-                return Decision::Leave(Left::Same(before.revision));
+                return Decision::Leave(NoChange::Same(before.revision));
             }
             // Parents of the earlier state may have been deleted, or may depend on this flag by now.
-            match self.check_parents(wanted, &flag, family) {
+            match self.check_parents(request, &flag, family) {
                 Ok(()) => Decision::Write(Some(flag)),
-                Err(error) => Decision::Leave(Left::Error(error)),
+                Err(error) => Decision::Leave(NoChange::Error(error)),
             }
         });
         match written.await? {
-            Written::Left(Left::Error(error)) => Err(error),
-            Written::Left(Left::Same(revision)) | Written::Done { revision, .. } => {
-                Ok(self.settle(wanted, revision).await)
+            Written::NoChange(NoChange::Error(error)) => Err(error),
+            Written::NoChange(NoChange::Same(revision)) | Written::ChangeResult { revision, .. } => {
+                Ok(self.settle(request, revision).await)
             }
         }
     }
@@ -81,7 +86,7 @@ impl Manager {
         name: &str,
         target: Target,
     ) -> Result<LocalFlag, ManageError> {
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let (field, revision) = match target {
             Target::Revision(revision) => ("revision", Some(revision)),
             Target::Version(version) => {

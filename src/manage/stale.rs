@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::database::on_pool;
 use crate::message::definition::Source;
 
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
 use super::{ManageError, Manager};
 
 /// Maximum flags that are read, more than a deployment can have.
@@ -31,7 +31,7 @@ pub enum StaleReason {
 
 /// Selection and thresholds.
 #[derive(Debug, Clone, Copy)]
-pub struct StaleAsked<'a> {
+pub struct StaleFilter<'a> {
     /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
     /// Number of days for which a flag must have been on to be always on.
@@ -101,8 +101,8 @@ type Row = (
 impl Manager {
     /// Lists flags that are in force and expired, marked stale, never evaluated, unused, always on, or without an
     /// owner.
-    pub async fn stale(&self, asked: StaleAsked<'_>) -> Result<StalePage, ManageError> {
-        let database = &self.records()?.database;
+    pub async fn stale(&self, asked: StaleFilter<'_>) -> Result<StalePage, ManageError> {
+        let database = &self.repository()?.database;
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
             sqlx::query_as(sql(FLAGS)).bind(FLAGS_MAX).fetch_all(pool).await?
         });
@@ -133,7 +133,7 @@ impl Manager {
     }
 
     /// Judges one flag; `None` if it needs no attention.
-    fn judge(&self, row: Row, asked: &StaleAsked<'_>, now: DateTime<Utc>) -> Option<StaleFlag> {
+    fn judge(&self, row: Row, asked: &StaleFilter<'_>, now: DateTime<Utc>) -> Option<StaleFlag> {
         let (
             environment,
             name,
@@ -146,10 +146,10 @@ impl Manager {
             ..,
         ) = row;
         let (document, made_at) = (row.8, row.9);
-        let (source, marked) = match self.standing(&environment, &name) {
-            Standing::Nobody if document.is_none() => return None,
-            Standing::Nobody | Standing::Local(..) => (Source::Local, false),
-            Standing::Elsewhere(source, flag) => (source, flag.summary().stale),
+        let (source, marked) = match self.effective_state(&environment, &name) {
+            EffectiveState::Nobody if document.is_none() => return None,
+            EffectiveState::Nobody | EffectiveState::Local(..) => (Source::Local, false),
+            EffectiveState::Elsewhere(source, flag) => (source, flag.summary().stale),
         };
         let local = document.filter(|_| source == Source::Local);
         let local: Option<Value> = local.and_then(|text| serde_json::from_str(&text).ok());

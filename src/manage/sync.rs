@@ -11,7 +11,7 @@ use crate::flag::definition::{checksum, inline_segments};
 use crate::flag::{CompiledFlag, Snapshot};
 use crate::message::definition::Source;
 
-use super::standing::IN_FORCE_PATIENCE;
+use super::effective_state::IN_FORCE_TIMEOUT;
 use super::{ManageError, Manager};
 
 /// Result of a sync.
@@ -84,7 +84,7 @@ impl Manager {
     }
 
     async fn wait_for(&self, environment: &str, expected: &Expected) -> Result<(), ManageError> {
-        let deadline = Instant::now() + IN_FORCE_PATIENCE;
+        let deadline = Instant::now() + IN_FORCE_TIMEOUT;
         let mut versions = self.store.versions();
         loop {
             versions.mark_unchanged();

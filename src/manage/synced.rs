@@ -8,8 +8,8 @@ use crate::database::{Database, DatabaseError, in_transaction};
 use crate::feed::AdminFlag;
 use crate::message::definition::Source;
 
-use super::records::time;
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
+use super::repository::time;
 use super::sync::Expected;
 use super::{ManageError, Manager};
 
@@ -43,7 +43,7 @@ impl Manager {
         expected: &Expected,
         told: Vec<AdminFlag>,
     ) -> Result<(), ManageError> {
-        let Some(records) = &self.records else {
+        let Some(repository) = &self.repository else {
             return Ok(());
         };
         let told: HashMap<&str, &AdminFlag> = told.iter().map(|flag| (flag.name.as_str(), flag)).collect();
@@ -54,13 +54,13 @@ impl Manager {
             |name| Row { name, is_enabled: self.is_on(environment, name), told: told.get(name).copied() };
         let rows: Vec<_> = names.into_iter().map(row).collect();
         for rows in rows.chunks(ROWS_PER_TRANSACTION) {
-            write(&records.database, environment, expected.source, rows).await?;
+            write(&repository.database, environment, expected.source, rows).await?;
         }
         Ok(())
     }
 
     fn is_on(&self, environment: &str, name: &str) -> bool {
-        matches!(self.standing(environment, name), Standing::Elsewhere(_, flag) if flag.is_switched_on() && flag.summary().lets_through)
+        matches!(self.effective_state(environment, name), EffectiveState::Elsewhere(_, flag) if flag.is_switched_on() && flag.summary().lets_through)
     }
 }
 

@@ -89,7 +89,7 @@ impl Manager {
         let Period { resolution, from, to } = period;
         let length = resolution.seconds();
         let from = from.timestamp().div_euclid(length) * length;
-        let database = &self.records()?.database;
+        let database = &self.repository()?.database;
         let rows: Vec<Row> = on_pool!(database, |pool, sql| {
             let question = sqlx::query_as(sql(USAGE)).bind(environment).bind(name).bind(length);
             question.bind(from).bind(to.timestamp()).fetch_all(pool).await?

@@ -11,9 +11,9 @@
 mod harness;
 
 mod abuse;
-mod access;
 mod api;
 mod audit;
+mod auth;
 mod avro;
 mod changes;
 mod clients;

@@ -17,7 +17,7 @@ use crate::config::{Config, Scope};
 use crate::evaluate::Parts;
 use crate::feed::Usage;
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Caller, Limits, Surface, Undecodable};
+use crate::http::{self, Api, Caller, HttpState, Limits, Undecodable};
 use crate::kill::KillSwitches;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
@@ -65,9 +65,9 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     };
     let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("bench"));
-    let surface = Surface::new(&api.config, health, metrics, Some(Arc::clone(&api)));
-    let router = http::router(surface.clone(), true);
-    let router = router.clone().merge(fixed(&router, &surface, api, args.flags).await?);
+    let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    let router = http::router(http_state.clone(), true);
+    let router = router.clone().merge(fixed(&router, &http_state, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
     crate::cli::print::line(&server.address()?.to_string())?;
     server.run(router, shutdown).await?;
@@ -76,7 +76,12 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
 }
 
 /// Routes that return the recorded response of a real route: once as a route of the service, and once as bare handlers.
-async fn fixed(router: &Router, surface: &Surface, api: Arc<Api>, flags: usize) -> anyhow::Result<Router> {
+async fn fixed(
+    router: &Router,
+    http_state: &HttpState,
+    api: Arc<Api>,
+    flags: usize,
+) -> anyhow::Result<Router> {
     let (mut routes, mut bare) = (Router::new(), Router::new());
     for (real, arm, bare_arm) in
         [(Arm::One, Arm::FixedOne, Arm::BareOne), (Arm::All, Arm::FixedAll, Arm::BareAll)]
@@ -95,5 +100,5 @@ async fn fixed(router: &Router, surface: &Surface, api: Arc<Api>, flags: usize) 
         };
         routes = routes.route(&client::path(arm, 0, flags), post(of_route));
     }
-    Ok(bare.merge(Limits::of(surface, Some(Arc::clone(&api))).around(routes).with_state(api)))
+    Ok(bare.merge(Limits::of(http_state, Some(Arc::clone(&api))).around(routes).with_state(api)))
 }

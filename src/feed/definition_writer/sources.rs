@@ -113,8 +113,8 @@ impl DefinitionWriter {
             body: Some(body.clone()),
             tombstone: None,
         };
-        let records: Vec<_> = lost.iter().map(record).collect();
-        self.publisher.transaction(&records, None)?;
+        let repository: Vec<_> = lost.iter().map(record).collect();
+        self.publisher.transaction(&repository, None)?;
         for (key, body) in &lost {
             if let Err(error) = self.state.apply(key.as_bytes(), Some(body), None) {
                 warn!(key, %error, "a definition that was written again cannot be read");
@@ -132,8 +132,8 @@ impl DefinitionWriter {
             let body = serde_json::to_vec(status).map_err(|error| PublishError::Other(error.to_string()))?;
             Ok(Record { topic, key: status.name().key(), body: Some(body), tombstone: None })
         };
-        let records: Vec<_> = statuses.iter().map(record).collect::<Result<_, PublishError>>()?;
-        self.publisher.transaction(&records, None)?;
+        let repository: Vec<_> = statuses.iter().map(record).collect::<Result<_, PublishError>>()?;
+        self.publisher.transaction(&repository, None)?;
         statuses.into_iter().for_each(|status| self.state.set_source(status));
         Ok(())
     }

@@ -41,9 +41,9 @@ async fn a_first_sync_publishes_definition_event_and_invalidation_of_each_flag()
     fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
     let running = fixture.feed("one");
     let (definitions, events, updates) = (
-        fixture.records("definitions", 2).await,
-        fixture.records("events", 2).await,
-        fixture.records("updates", 2).await,
+        fixture.repository("definitions", 2).await,
+        fixture.repository("events", 2).await,
+        fixture.repository("updates", 2).await,
     );
     for (index, name) in ["a", "b"].iter().enumerate() {
         let version = field(&definitions[index], "version").as_u64().unwrap();
@@ -68,16 +68,16 @@ async fn a_hint_brings_a_change_without_any_refresh() {
     until("keeps looking", || fixture.unleash.script().not_modified >= 3).await;
 
     fixture.unleash.serve(&[flag("a", false), flag("b", true)]);
-    let updates = fixture.records("updates", 3).await;
+    let updates = fixture.repository("updates", 3).await;
     assert_eq!(field(&updates[2], "event_type"), "FEATURE_FLAG_UPDATED");
     assert_eq!(field(&updates[2], "previous_version"), field(&updates[0], "version"));
-    let events = fixture.records("events", 3).await;
+    let events = fixture.repository("events", 3).await;
     assert!(field(&events[2], "previous_version").is_null());
 
     let requests = fixture.unleash.script().requests;
     fixture.unleash.serve(&[flag("b", true)]);
     fixture.hint(HINT).await;
-    let definitions = fixture.records("definitions", 4).await;
+    let definitions = fixture.repository("definitions", 4).await;
     assert_eq!(definitions[3], ("dev/a".to_owned(), None), "a tombstone");
     assert!(fixture.unleash.script().requests <= requests + 3, "the first hint was done with");
     running.stop().await;
@@ -110,7 +110,7 @@ async fn an_answer_that_is_not_a_whole_list_changes_nothing_and_shows_in_health(
         until("well again", || reason(&running).is_none()).await;
     }
     fixture.unleash.serve(&[flag("a", true), flag("sign-of-life", true)]);
-    let updates = fixture.records("updates", 2).await;
+    let updates = fixture.repository("updates", 2).await;
     assert_eq!(updates[1].0, "dev/sign-of-life");
     running.stop().await;
 }
@@ -132,7 +132,7 @@ async fn deleting_most_flags_needs_a_second_answer() {
 
     fixture.unleash.serve(&all[..5]);
     until("agreed", || environment(&running).flags == 5).await;
-    let definitions = fixture.records("definitions", 35).await;
+    let definitions = fixture.repository("definitions", 35).await;
     assert!(definitions[20..].iter().all(|(_, body)| body.is_none()));
     running.stop().await;
 }
@@ -146,7 +146,7 @@ async fn a_flag_that_cannot_be_compiled_is_refused_by_name() {
     synced(&running, 2).await;
     let bad = json!({"name": "a", "enabled": true, "strategies": [{"name": "default", "constraints": [7]}]});
     fixture.unleash.serve(&[bad, flag("b", false)]);
-    let updates = fixture.records("updates", 3).await;
+    let updates = fixture.repository("updates", 3).await;
     assert_eq!(updates[2].0, "dev/b");
     until("listed", || environment(&running).refused_total == 1).await;
     let refused = &environment(&running).refused[0];
@@ -180,7 +180,7 @@ async fn a_restarted_leader_goes_on_where_it_was() {
 
     fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
     let running = fixture.feed("one");
-    let updates = fixture.records("updates", 3).await;
+    let updates = fixture.repository("updates", 3).await;
     assert_eq!(updates[2].0, "dev/b");
     assert_eq!(field(&updates[2], "previous_version"), field(&updates[1], "version"));
     synced(&running, 2).await;
@@ -218,7 +218,7 @@ async fn after_an_unknown_outcome_the_leader_reads_what_is_in_force() {
     fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
     until("a new term", || running.terms_ended("publish") == 1).await;
     synced(&running, 2).await;
-    let updates = fixture.records("updates", 2).await;
+    let updates = fixture.repository("updates", 2).await;
     assert_eq!(updates[1].0, "dev/b");
     running.stop().await;
 }
@@ -282,12 +282,12 @@ async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing
     };
     store.lose(Missing { definitions: vec![lost("a"), lost("b")], ..Missing::default() });
     until("a new term", || running.terms_ended("lost") == 1).await;
-    let definitions = fixture.records("definitions", 2).await;
+    let definitions = fixture.repository("definitions", 2).await;
     assert_eq!(definitions[0].0, "dev/a");
     assert_eq!(field(&definitions[1], "version"), 7, "as it was");
     // The next change is based on the restored definitions, and is the first that is announced.
     fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
-    let updates = fixture.records("updates", 1).await;
+    let updates = fixture.repository("updates", 1).await;
     assert_eq!(field(&updates[0], "previous_version"), 7);
     running.stop().await;
 }
@@ -303,7 +303,8 @@ async fn a_change_has_the_name_that_the_webhook_gave() {
         .await;
     until("keeps looking", || fixture.unleash.script().not_modified >= 2).await;
     fixture.unleash.serve(&[flag("a", false)]);
-    let (definitions, events) = (fixture.records("definitions", 2).await, fixture.records("events", 2).await);
+    let (definitions, events) =
+        (fixture.repository("definitions", 2).await, fixture.repository("events", 2).await);
     assert_eq!((field(&definitions[1], "actor"), field(&events[1], "actor")), (&json!("ann"), &json!("ann")));
     assert_eq!(field(&events[0], "actor"), "unleash", "nobody said so");
     running.stop().await;

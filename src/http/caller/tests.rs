@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
-use crate::access::{Order, table};
+use crate::auth::{Order, table};
 use crate::database::Database;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
@@ -23,28 +23,28 @@ fn auth() -> AuthConfig {
     }
 }
 
-async fn identify(gate: &Gate, headers: &[&str]) -> Result<Caller, Problem> {
+async fn identify(authenticator: &Authenticator, headers: &[&str]) -> Result<Caller, Problem> {
     let mut map = HeaderMap::new();
     for header in headers {
         map.append(AUTHORIZATION, (*header).try_into().unwrap());
     }
-    gate.identify(&map, Some(Peer([127, 0, 0, 1].into()))).await
+    authenticator.identify(&map, Some(Peer([127, 0, 0, 1].into()))).await
 }
 
 /// An authenticator with a database and a token with the scope `read` in `production`.
-async fn scene(auth: &AuthConfig) -> (Gate, String) {
+async fn scene(auth: &AuthConfig) -> (Authenticator, String) {
     let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
     database.migrate().await.unwrap();
     let order = Order::check("shop", &["read"], &["production"], None).unwrap();
     let (token, _) =
-        table::create(&database, &order, crate::database::audited::Author { actor: "test", reason: None })
+        table::create(&database, &order, crate::database::audited::Actor { actor: "test", reason: None })
             .await
             .unwrap();
-    let register = Register::new(database, auth);
-    let running = Arc::clone(&register);
+    let token_cache = TokenCache::new(database, auth);
+    let running = Arc::clone(&token_cache);
     let metrics = Metrics::new().access.clone();
     tokio::spawn(async move { running.run(Shutdown::new(), Reporter::detached(), metrics).await });
-    (Gate::new(auth, Some(register)), format!("Bearer {}", token.text().expose()))
+    (Authenticator::new(auth, Some(token_cache)), format!("Bearer {}", token.text().expose()))
 }
 
 fn challenge_of(problem: &Problem) -> &str {
@@ -54,7 +54,7 @@ fn challenge_of(problem: &Problem) -> &str {
 
 #[tokio::test]
 async fn the_anonymous_may_what_the_setting_says() {
-    let caller = identify(&Gate::new(&auth(), None), &[]).await.unwrap();
+    let caller = identify(&Authenticator::new(&auth(), None), &[]).await.unwrap();
     assert_eq!(caller.may_in(Scope::Evaluate, "anywhere"), Ok(()));
     let problem = caller.may_in(Scope::Write, "anywhere").unwrap_err();
     assert_eq!(problem.status, StatusCode::UNAUTHORIZED);
@@ -64,9 +64,9 @@ async fn the_anonymous_may_what_the_setting_says() {
 
 #[tokio::test]
 async fn the_bootstrap_token_may_everything_and_any_other_nothing() {
-    let gate = Gate::new(&auth(), None);
+    let authenticator = Authenticator::new(&auth(), None);
     for header in ["Bearer a-token-of-the-admin", "bearer  a-token-of-the-admin "] {
-        let caller = identify(&gate, &[header]).await.unwrap();
+        let caller = identify(&authenticator, &[header]).await.unwrap();
         assert_eq!(caller.may_in_all(Scope::Delete, &Environments::All), Ok(()));
     }
     let token = format!("Bearer {}", Token::generate().text().expose());
@@ -78,18 +78,18 @@ async fn the_bootstrap_token_may_everything_and_any_other_nothing() {
         "Bearer \u{e9}",
         &token,
     ] {
-        let problem = identify(&gate, &[header]).await.unwrap_err();
+        let problem = identify(&authenticator, &[header]).await.unwrap_err();
         assert_eq!(problem.status, StatusCode::UNAUTHORIZED, "{header}");
         assert!(challenge_of(&problem).contains("invalid_token"), "{header}");
     }
     let twice = ["Bearer a-token-of-the-admin", "Bearer a-token-of-the-admin"];
-    assert_eq!(identify(&gate, &twice).await.unwrap_err().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(identify(&authenticator, &twice).await.unwrap_err().status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
 async fn a_token_may_what_it_is_for_where_it_is_for() {
-    let (gate, header) = scene(&auth()).await;
-    let caller = identify(&gate, &[&header]).await.unwrap();
+    let (authenticator, header) = scene(&auth()).await;
+    let caller = identify(&authenticator, &[&header]).await.unwrap();
     assert_eq!(caller.may_in(Scope::Read, "production"), Ok(()));
     let elsewhere = caller.may_in(Scope::Read, "development").unwrap_err();
     assert_eq!(elsewhere.status, StatusCode::FORBIDDEN);
@@ -107,7 +107,7 @@ async fn a_token_may_what_it_is_for_where_it_is_for() {
     }
     assert!(caller.name().ends_with(":shop"));
     assert_eq!(
-        identify(&gate, &[&header.to_uppercase()]).await.unwrap_err().status,
+        identify(&authenticator, &[&header.to_uppercase()]).await.unwrap_err().status,
         StatusCode::UNAUTHORIZED
     );
 }
@@ -116,10 +116,10 @@ async fn a_token_may_what_it_is_for_where_it_is_for() {
 async fn who_calls_too_often_is_told_when_to_come_again() {
     let rate = NonZeroU32::new(1);
     let auth = AuthConfig { token_calls_per_second: rate, anonymous_calls_per_second: rate, ..auth() };
-    let (gate, header) = scene(&auth).await;
+    let (authenticator, header) = scene(&auth).await;
     for headers in [&[header.as_str()][..], &[]] {
-        assert!(identify(&gate, headers).await.is_ok());
-        let problem = identify(&gate, headers).await.unwrap_err();
+        assert!(identify(&authenticator, headers).await.is_ok());
+        let problem = identify(&authenticator, headers).await.unwrap_err();
         assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(
             problem.headers.iter().any(|(name, value)| name == "retry-after" && value == "1"),
@@ -127,6 +127,6 @@ async fn who_calls_too_often_is_told_when_to_come_again() {
         );
     }
     for _ in 0..3 {
-        assert!(identify(&gate, &["Bearer a-token-of-the-admin"]).await.is_ok());
+        assert!(identify(&authenticator, &["Bearer a-token-of-the-admin"]).await.is_ok());
     }
 }

@@ -13,7 +13,7 @@ use crate::redis_cache::edge::{EdgeRequest, Found, Layer, write_flag_data, write
 
 /// A response body and its properties.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct EdgeAnswer {
     pub(super) body: Vec<u8>,
     pub(super) flags_version: u64,
     pub(super) is_hit: bool,
@@ -42,7 +42,7 @@ pub(super) fn evaluated(
     asked: &EdgeRequest,
     answered: &Answered<'_>,
     found: &Found,
-) -> Said {
+) -> EdgeAnswer {
     let answer = &answered.answer;
     let is_hit = answered.was_kept;
     let mut out = Vec::with_capacity(320);
@@ -57,7 +57,7 @@ pub(super) fn evaluated(
     member(&mut out, "event_id", Some(answered.event_id()));
     member(&mut out, "evaluated_at", Some(&call.now));
     end(&mut out, is_hit);
-    Said {
+    EdgeAnswer {
         body: out,
         flags_version: call.flags_version,
         is_hit,

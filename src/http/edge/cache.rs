@@ -11,7 +11,7 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
-use crate::http::input::Bodiless;
+use crate::http::input::NoBody;
 use crate::http::manage::{FlagName, FlagPath};
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
@@ -31,7 +31,7 @@ pub(in crate::http) async fn clear(
     State(api): State<Arc<Api>>,
     FlagName(name): FlagName,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Json<CacheCleared>, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
@@ -69,7 +69,7 @@ pub(in crate::http) async fn clear(
 pub(in crate::http) async fn stats(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Json<CacheStats>, Problem> {
     caller.may_in(Scope::Read, &environment_of(&api, &input, None))?;
     let _place = api.places.take(Pool::Management)?;

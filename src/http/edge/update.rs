@@ -12,12 +12,12 @@ use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::evaluate::environment_of;
-use crate::http::input::{Bodiless, Input, json_answer};
+use crate::http::input::{Input, NoBody, json_answer};
 use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
 use crate::http::places::Pool;
-use crate::manage::{Asked, By, Expected, ManageError};
+use crate::manage::{Actor, Expected, FlagRef, ManageError};
 
 use super::body;
 
@@ -43,15 +43,15 @@ pub(in crate::http) async fn update(
     State(api): State<Arc<Api>>,
     FlagName(name): FlagName,
     caller: Caller,
-    Bodiless(input): Bodiless,
+    NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
     let _place = api.places.take(Pool::Management)?;
     let change = change(&input)?;
-    let asked = Asked { environment: &environment, name: &name, expected: &Expected::Any };
+    let asked = FlagRef { environment: &environment, name: &name, expected: &Expected::Any };
     let actor = caller.name();
-    let by = By { actor: &actor, reason: None };
+    let by = Actor { actor: &actor, reason: None };
     let done = api.manager.update(asked, change.to_string().as_bytes(), by).await;
     let done = done.map_err(|error| match error {
         ManageError::Unknown => Problem::new(

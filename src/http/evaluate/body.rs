@@ -4,7 +4,7 @@ use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
 use crate::message::request::{Ask, Subject};
 
-use crate::http::call::{Answered, Call, Trail};
+use crate::http::call::{Answered, Call, EventSink};
 
 /// Buffer size of a response for one flag, in bytes.
 pub(super) const ONE_BYTES: usize = 448;
@@ -25,11 +25,11 @@ pub(super) fn bulk(
     call: &Call<'_>,
     subject: &Subject<'_>,
     asks: &[Ask<'_>],
-    trail: &mut Trail<'_>,
+    event_sink: &mut EventSink<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(ONE_BYTES + asks.len() * RESULT_BYTES);
     out.extend_from_slice(br#"{"results":"#);
-    write_results(&mut out, call, subject, asks, trail);
+    write_results(&mut out, call, subject, asks, event_sink);
     write_frame(&mut out, call);
     out.push(b'}');
     out
@@ -40,7 +40,7 @@ pub(super) fn contexts(
     call: &Call<'_>,
     subjects: &[Subject<'_>],
     asks: &[Ask<'_>],
-    trail: &mut Trail<'_>,
+    event_sink: &mut EventSink<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(ONE_BYTES + asks.len() * subjects.len() * RESULT_BYTES);
     out.extend_from_slice(br#"{"contexts":["#);
@@ -54,7 +54,7 @@ pub(super) fn contexts(
             None => out.extend_from_slice(b"null"),
         }
         out.extend_from_slice(br#","results":"#);
-        write_results(&mut out, call, subject, asks, trail);
+        write_results(&mut out, call, subject, asks, event_sink);
         out.push(b'}');
     }
     out.push(b']');
@@ -68,10 +68,10 @@ pub(super) fn batch(
     call: &Call<'_>,
     subject: &Subject<'_>,
     asks: &[Ask<'_>],
-    trail: &mut Trail<'_>,
+    event_sink: &mut EventSink<'_>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(asks.len() * RESULT_BYTES);
-    write_results(&mut out, call, subject, asks, trail);
+    write_results(&mut out, call, subject, asks, event_sink);
     out
 }
 
@@ -80,9 +80,9 @@ fn write_results(
     call: &Call<'_>,
     subject: &Subject<'_>,
     asks: &[Ask<'_>],
-    trail: &mut Trail<'_>,
+    event_sink: &mut EventSink<'_>,
 ) {
-    let asker = call.asker(subject);
+    let call_subject = call.call_subject(subject);
     out.push(b'{');
     for (index, ask) in asks.iter().enumerate() {
         if index > 0 {
@@ -90,7 +90,7 @@ fn write_results(
         }
         write_string(out, &ask.flag);
         out.extend_from_slice(b":{");
-        write_result(out, &call.answer(&asker, ask, trail));
+        write_result(out, &call.answer(&call_subject, ask, event_sink));
         out.push(b'}');
     }
     out.push(b'}');

@@ -12,16 +12,16 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::ask::{self, Ask, FlagName, encoded};
 use super::doc::EnvironmentQuery;
 use super::doc::experiments::{
     AcceptedConversions, ConversionBody, ExperimentList, ExperimentPath, ExperimentProblems, NewExperiment,
     StopBody,
 };
+use super::params::{self, FlagName, Params, encoded};
 use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
-use crate::database::audited::Author;
+use crate::database::audited::Actor;
 use crate::experiment::{Ending, ExperimentError, Experiments, Kept, Results, Wanted};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
@@ -57,8 +57,8 @@ pub(in crate::http) async fn begin(
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     caller.may_in(Scope::Write, &wanted.environment)?;
-    let (actor, reason) = (caller.name(), ask::reason(&input)?);
-    let author = Author { actor: &actor, reason: reason.as_deref() };
+    let (actor, reason) = (caller.name(), params::reason(&input)?);
+    let author = Actor { actor: &actor, reason: reason.as_deref() };
     let begun = experiments(&api)?.begin(wanted, author).await.map_err(refused)?;
     let place = format!(
         "/api/v1/experiments/{}?environment={}",
@@ -84,11 +84,11 @@ pub(in crate::http) async fn begin(
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let seen = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let seen = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let mut experiments = experiments(&api)?.list().await.map_err(refused)?;
     let is_seen = |kept: &Kept| match &seen {
         Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
@@ -111,9 +111,9 @@ pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let found = experiments(&api)?.find(&environment, &name).await;
     answer(StatusCode::OK, &found.map_err(refused)?)
 }
@@ -131,9 +131,9 @@ pub(in crate::http) async fn results(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let results = experiments(&api)?.results(&environment, &name).await;
     answer(StatusCode::OK, &results.map_err(refused)?)
 }
@@ -155,10 +155,10 @@ pub(in crate::http) async fn stop(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
-    let (actor, header) = (caller.name(), ask::reason(&input)?);
-    let author = Author { actor: &actor, reason: header.as_deref().or(reason.as_deref()) };
+    let (actor, header) = (caller.name(), params::reason(&input)?);
+    let author = Actor { actor: &actor, reason: header.as_deref().or(reason.as_deref()) };
     let experiments = experiments(&api)?;
     let stopped = experiments.stop(&environment, &name, winner.as_deref(), author).await;
     answer(StatusCode::OK, &stopped.map_err(refused)?)
@@ -183,7 +183,7 @@ pub(in crate::http) async fn convert(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Evaluation).await?;
-    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
     let now = Utc::now();

@@ -8,8 +8,8 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::ask::{self, FlagName, MAX_REASON_BYTES};
 use super::doc::{EnvironmentQuery, FlagPath, ReasonHeader};
+use super::params::{self, FlagName, MAX_REASON_BYTES};
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::http::Problem;
@@ -25,12 +25,12 @@ use super::doc::{KillBody, RestoreBody, TurnedBody};
 
 /// Whether a kill switch is set or cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     Kill,
     Restore,
 }
 
-impl Way {
+impl Direction {
     fn done(self) -> &'static str {
         match self {
             Self::Kill => "killed",
@@ -41,7 +41,7 @@ impl Way {
 
 /// Parsed request.
 #[derive(Debug)]
-struct Order {
+struct TurnRequest {
     reason: String,
     expires_at: Option<DateTime<Utc>>,
 }
@@ -70,7 +70,7 @@ pub(in crate::http) async fn kill(
     FlagName(name): FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, unread, Way::Kill).await
+    turn(&api, &caller, &name, unread, Direction::Kill).await
 }
 
 /// Restores a killed flag: its definition is in force again.
@@ -95,7 +95,7 @@ pub(in crate::http) async fn restore(
     FlagName(name): FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, unread, Way::Restore).await
+    turn(&api, &caller, &name, unread, Direction::Restore).await
 }
 
 async fn turn(
@@ -103,16 +103,16 @@ async fn turn(
     caller: &Caller,
     flag: &str,
     unread: Undecodable,
-    way: Way,
+    way: Direction,
 ) -> Result<Response, Problem> {
     let input = &unread.read_in(api, caller, Scope::Write, Pool::Switch).await?;
-    let environment = ask::allowed(caller, Scope::Write, input.parameter("environment"))?;
-    let Order { reason, expires_at } = order(input, way == Way::Kill)?;
+    let environment = params::allowed(caller, Scope::Write, input.parameter("environment"))?;
+    let TurnRequest { reason, expires_at } = order(input, way == Direction::Kill)?;
     let actor = caller.name();
     let turn = Turn { environment: &environment, flag, actor: &actor, reason: &reason };
     let turned = match way {
-        Way::Kill => api.manager.kill(turn, expires_at).await,
-        Way::Restore => api.manager.restore(turn).await,
+        Direction::Kill => api.manager.kill(turn, expires_at).await,
+        Direction::Restore => api.manager.restore(turn).await,
     };
     let turned = turned.map_err(problem)?;
     tracing::warn!(environment, flag, actor, reason, "a flag was {}", way.done());
@@ -120,9 +120,9 @@ async fn turn(
 }
 
 /// Parses the request. The reason in the header takes precedence over the one in the body.
-fn order(input: &Input, may_expire: bool) -> Result<Order, Problem> {
-    let header = ask::reason(input)?;
-    let members = ask::members(&input.body)?;
+fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
+    let header = params::reason(input)?;
+    let members = params::members(&input.body)?;
     let known = |name: &str| name == "reason" || (may_expire && name == "expires_at");
     if let Some(unknown) = members.keys().find(|name| !known(name)) {
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "is not known here"));
@@ -142,7 +142,7 @@ fn order(input: &Input, may_expire: bool) -> Result<Order, Problem> {
     let reason =
         reason.ok_or_else(|| Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "reason", required))?;
     let expires_at = text("expires_at")?.map(moment).transpose()?;
-    Ok(Order { reason, expires_at })
+    Ok(TurnRequest { reason, expires_at })
 }
 
 fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::ask::{self, FlagName};
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, PreviewAsk, PreviewBody};
+use super::params::{self, FlagName};
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::http::Problem;
@@ -48,9 +48,9 @@ pub(in crate::http) async fn preview(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
-    let environment = ask::allowed(&caller, Scope::Read, input.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Read, input.parameter("environment"))?;
     let (mut definition, mut flag, mut last) = (None, None, LAST_DEFAULT);
-    for (member, value) in ask::members(&input.body)? {
+    for (member, value) in params::members(&input.body)? {
         let wrong = |message: String| Err(Problem::of_field(StatusCode::BAD_REQUEST, &member, message));
         match (member.as_str(), &value) {
             (_, Value::Null) => {}

@@ -75,7 +75,7 @@ fn http2_get() -> Vec<u8> {
 async fn a_connection_without_a_request_is_closed() {
     let metrics = Metrics::new();
     let counted = Arc::clone(&metrics);
-    let listening = listen(router(surface(), true), |server| {
+    let listening = listen(router(http_state(), true), |server| {
         server.timeouts.first_request = Duration::from_millis(200);
         server.limit(100, counted);
     })
@@ -96,7 +96,7 @@ async fn a_connection_without_a_request_is_closed() {
 #[tokio::test]
 async fn a_connection_without_further_calls_is_closed() {
     let listening =
-        listen(router(surface(), true), |server| server.timeouts.idle = Duration::from_millis(200)).await;
+        listen(router(http_state(), true), |server| server.timeouts.idle = Duration::from_millis(200)).await;
     let mut http1 = listening.connect(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let mut http2 = listening.connect(&http2_get()).await;
     until_closed(&mut http1).await;
@@ -110,7 +110,7 @@ async fn a_connection_that_is_silent_after_its_handshake_is_closed() {
 
     let folder = tempfile::tempdir().unwrap();
     let files = certificate(folder.path()).unwrap();
-    let listening = listen(router(surface(), true), |server| {
+    let listening = listen(router(http_state(), true), |server| {
         server.encrypt(&files).unwrap();
         server.timeouts.first_request = Duration::from_secs(2);
     })
@@ -127,7 +127,7 @@ async fn a_connection_that_is_silent_after_its_handshake_is_closed() {
 
 #[tokio::test]
 async fn health_answers_though_silent_sockets_have_taken_all_places() {
-    let listening = listen(router(surface(), true), |server| {
+    let listening = listen(router(http_state(), true), |server| {
         server.limits = ConnectionLimits { max: 50, max_per_address: 50 };
     })
     .await;
@@ -241,7 +241,7 @@ async fn streams_that_are_reset_at_once_keep_nobody_from_an_answer() {
         tokio::time::sleep(SOON).await;
         "slow"
     });
-    let routes = Router::new().route("/slow", slow).merge(router(surface(), true));
+    let routes = Router::new().route("/slow", slow).merge(router(http_state(), true));
     let listening = listen(routes, |_| {}).await;
     let attacker = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     for _ in 0..20 {

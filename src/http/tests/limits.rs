@@ -49,8 +49,8 @@ pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Ap
     let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
     let api = Api::new(parts, publisher, None, manager, None);
     let health = Arc::new(Registry::new("test"));
-    let surface = Surface::new(&api.config, health, metrics, Some(Arc::clone(&api)));
-    (api, router(surface, with_metrics), publishing)
+    let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    (api, router(http_state, with_metrics), publishing)
 }
 
 pub(super) fn get_request(path: &str) -> Request<Body> {

@@ -15,20 +15,20 @@ async fn json(response: Response) -> Value {
 }
 
 /// State of a service that lets every caller evaluate, without the `api` role.
-fn service(settings: &[(&str, &str)]) -> Surface {
+fn service(settings: &[(&str, &str)]) -> HttpState {
     let variables = [("FLAGSTREAM_INSTANCE", "test-1"), ("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", TOKEN)];
     let variables = variables.iter().chain(settings).map(|(name, value)| (name.into(), value.into()));
     let config = load_from(None, variables, Profile::Service).unwrap().config;
     let health = Arc::new(Registry::new("test-1"));
     health.address("kafka", "broker.internal:9092");
     health.reporter("store", true).starting("reads feature-flag-definitions");
-    Surface::new(&config, health, Metrics::new(), None)
+    HttpState::new(&config, health, Metrics::new(), None)
 }
 
 #[tokio::test]
 async fn health_tells_strangers_states_and_operators_the_rest() {
-    let (surface, get) = (service(&[]), |path: &'static str| get_request(path));
-    let main = router(surface.clone(), false);
+    let (http_state, get) = (service(&[]), |path: &'static str| get_request(path));
+    let main = router(http_state.clone(), false);
     for path in ["/health", "/health/ready"] {
         let secret = ["broker.internal", "feature-flag-definitions", "detail\"", "test-1"];
         let answer = main.clone().oneshot(get(path)).await.unwrap();
@@ -36,7 +36,7 @@ async fn health_tells_strangers_states_and_operators_the_rest() {
         let told = json(answer).await;
         assert_eq!(told["parts"]["store"]["state"], "starting");
         assert!(secret.iter().all(|secret| !told.to_string().contains(secret)), "{told}");
-        let admin = json(admin_router(surface.clone()).oneshot(get(path)).await.unwrap()).await;
+        let admin = json(admin_router(http_state.clone()).oneshot(get(path)).await.unwrap()).await;
         assert_eq!(admin["parts"]["store"]["detail"], "reads feature-flag-definitions");
         for (token, sees) in [(TOKEN, true), ("wrong", false)] {
             let request = Request::get(path).header("authorization", format!("Bearer {token}"));

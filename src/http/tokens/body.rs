@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::access::Order;
+use crate::auth::NewToken;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
 
@@ -11,7 +11,7 @@ const FIELDS: [&str; 4] = ["name", "scopes", "environments", "expires_in"];
 
 /// Parses and checks the body. Reports all errors: wrong types first (400), invalid values only if all types are right
 /// (422).
-pub(super) fn read(body: &[u8]) -> Result<Order, Problem> {
+pub(super) fn read(body: &[u8]) -> Result<NewToken, Problem> {
     let body: Value = serde_json::from_slice(body).map_err(|error| {
         Problem::of_field(StatusCode::BAD_REQUEST, "body", format!("expected JSON: {error}"))
     })?;
@@ -28,7 +28,7 @@ pub(super) fn read(body: &[u8]) -> Result<Order, Problem> {
     }
     let unknown = members.keys().filter(|key| !FIELDS.contains(&key.as_str()));
     errors.extend(unknown.map(|key| FieldError::new(key, format!("expected only {}", FIELDS.join(", ")))));
-    let order = Order::check(name.unwrap_or_default(), &scopes, &environments, expires_in);
+    let order = NewToken::check(name.unwrap_or_default(), &scopes, &environments, expires_in);
     match order {
         Ok(order) if errors.is_empty() => Ok(order),
         Ok(_) => Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, errors)),

@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::ask::{self, FlagName};
 use super::doc::{
     AcceptedFlag, CleanedBody, CleanupBody, CleanupQuery, EnvironmentQuery, ExpectedHeaders, FlagBody,
     FlagPath, ReasonHeader, RevertBody, WriteProblems,
 };
+use super::params::{self, FlagName};
 use super::{answer, finish, problem};
 use crate::config::Scope;
 use crate::http::Problem;
@@ -19,7 +19,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
-use crate::manage::{Asked, By, Target};
+use crate::manage::{Actor, FlagRef, Target};
 
 const OLDER_THAN_DAYS: u32 = 90;
 const OLDER_THAN_DAYS_MAX: u64 = 36_500;
@@ -46,12 +46,12 @@ pub(in crate::http) async fn revert(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = ask::allowed(&caller, Scope::Write, input.parameter("environment"))?;
-    let (expected, reason) = (ask::expected(input.header("if-match"))?, ask::reason(&input)?);
+    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let (expected, reason) = (params::expected(input.header("if-match"))?, params::reason(&input)?);
     let target = target(&input.body)?;
-    let asked = Asked { environment: &environment, name: &name, expected: &expected };
+    let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = By { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref() };
     let done = api.manager.revert(asked, target, by).await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
 }
@@ -75,11 +75,12 @@ pub(in crate::http) async fn cleanup(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Delete, Pool::Management).await?;
-    let environment = input.parameter("environment").map(|name| ask::environment(Some(name))).transpose()?;
-    let environments = ask::allowed_among(&caller, Scope::Delete, environment.as_deref())?;
-    let reason = ask::reason(&input)?;
+    let environment =
+        input.parameter("environment").map(|name| params::environment(Some(name))).transpose()?;
+    let environments = params::allowed_among(&caller, Scope::Delete, environment.as_deref())?;
+    let reason = params::reason(&input)?;
     let (mut older_than_days, mut dry_run) = (OLDER_THAN_DAYS, true);
-    for (name, value) in ask::members(&input.body)? {
+    for (name, value) in params::members(&input.body)? {
         match (name.as_str(), value) {
             ("dry_run", Value::Bool(given)) => dry_run = given,
             ("older_than_days", Value::Number(days)) => {
@@ -99,7 +100,7 @@ pub(in crate::http) async fn cleanup(
     }
     let actor = caller.name();
     let reason = reason.unwrap_or_else(|| format!("archived for more than {older_than_days} days"));
-    let by = By { actor: &actor, reason: Some(&reason) };
+    let by = Actor { actor: &actor, reason: Some(&reason) };
     let cleaning = api.manager.cleanup(environments.as_deref(), older_than_days, dry_run, by);
     answer(StatusCode::OK, &cleaning.await.map_err(problem)?)
 }
@@ -107,7 +108,7 @@ pub(in crate::http) async fn cleanup(
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 fn target(body: &[u8]) -> Result<Target, Problem> {
-    let members = ask::members(body)?;
+    let members = params::members(body)?;
     if let Some(unknown) = members.keys().find(|name| !matches!(name.as_str(), "revision" | "version")) {
         return Err(Problem::of_field(MEANINGLESS, unknown, "is not known here"));
     }

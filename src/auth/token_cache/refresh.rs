@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::access::table::{self, TableError};
+use crate::auth::table::{self, TableError};
 use crate::health::Reporter;
-use crate::metrics::{AccessMetrics, LookLabels};
+use crate::metrics::{AuthMetrics, LookLabels};
 use crate::shutdown::Shutdown;
 
-use super::{LOOK_INTERVAL, LOOK_PAUSE, Register};
+use super::{LOOK_INTERVAL, REFRESH_INTERVAL, TokenCache};
 
 /// Timeout of one read.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,29 +22,29 @@ const HOUSE_INTERVAL: Duration = Duration::from_secs(60);
 const NOTES_MAX: usize = 1_000;
 
 /// State kept between two reads.
-struct Memory {
+struct RefreshState {
     revision: Option<i64>,
     /// Time of the last read of all tokens.
     read_at: Instant,
     told: Option<String>,
 }
 
-impl Register {
+impl TokenCache {
     /// Reads the table regularly until `shutdown`.
-    pub async fn run(&self, shutdown: Shutdown, health: Reporter, metrics: AccessMetrics) -> Result<()> {
-        let mut memory = Memory { revision: None, read_at: Instant::now(), told: None };
+    pub async fn run(&self, shutdown: Shutdown, health: Reporter, metrics: AuthMetrics) -> Result<()> {
+        let mut refresh_state = RefreshState { revision: None, read_at: Instant::now(), told: None };
         while !shutdown.is_cancelled() {
             let failed = tokio::select! {
                 () = shutdown.cancelled() => break,
-                failed = self.look(&mut memory, &health, &metrics) => failed,
+                failed = self.look(&mut refresh_state, &health, &metrics) => failed,
             };
             let pause = async {
-                sleep(LOOK_PAUSE).await;
+                sleep(REFRESH_INTERVAL).await;
                 // After a failure only the regular interval applies: requests do not trigger reads of an unreachable
                 // database.
                 let asked =
                     async { if failed { std::future::pending().await } else { self.asked.notified().await } };
-                let _ = timeout(LOOK_INTERVAL - LOOK_PAUSE, asked).await;
+                let _ = timeout(LOOK_INTERVAL - REFRESH_INTERVAL, asked).await;
             };
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -57,10 +57,10 @@ impl Register {
     }
 
     /// Performs one read of the table. Returns whether it failed.
-    async fn look(&self, memory: &mut Memory, health: &Reporter, metrics: &AccessMetrics) -> bool {
+    async fn look(&self, refresh_state: &mut RefreshState, health: &Reporter, metrics: &AuthMetrics) -> bool {
         self.looks.send_modify(|looks| looks.begun += 1);
         let as_of = Instant::now();
-        let looked = timeout(LOOK_TIMEOUT, self.look_at_table(memory, as_of)).await;
+        let looked = timeout(LOOK_TIMEOUT, self.look_at_table(refresh_state, as_of)).await;
         let error = match looked {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -74,18 +74,22 @@ impl Register {
             looks.ended = looks.begun;
             looks.failing = failed;
         });
-        memory.tell(error, health);
+        refresh_state.tell(error, health);
         failed
     }
 
-    async fn look_at_table(&self, memory: &mut Memory, as_of: Instant) -> Result<(), TableError> {
+    async fn look_at_table(
+        &self,
+        refresh_state: &mut RefreshState,
+        as_of: Instant,
+    ) -> Result<(), TableError> {
         let revision = table::revision(&self.database).await?;
-        let house = memory.read_at.elapsed() >= HOUSE_INTERVAL;
-        if memory.revision != Some(revision) || house {
+        let house = refresh_state.read_at.elapsed() >= HOUSE_INTERVAL;
+        if refresh_state.revision != Some(revision) || house {
             // The revision was read first, so a change after that is seen by the next read.
             self.replace(table::valid(&self.database).await?, as_of);
-            memory.revision = Some(revision);
-            memory.read_at = Instant::now();
+            refresh_state.revision = Some(revision);
+            refresh_state.read_at = Instant::now();
         }
         self.confirm(as_of);
         if house {
@@ -107,7 +111,7 @@ impl Register {
     }
 }
 
-impl Memory {
+impl RefreshState {
     /// Reports the state of reading. The same error is logged only once.
     fn tell(&mut self, error: Option<String>, health: &Reporter) {
         match &error {

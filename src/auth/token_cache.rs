@@ -2,11 +2,11 @@
 //!
 //! One task reads the table's revision every second, and the tokens when the revision has changed. A request finds its
 //! token in memory. A request with an unknown token waits for a read that begins after the request, so that a new token
-//! works at once. Reads follow each other no faster than [`LOOK_PAUSE`], only a limited number of requests wait, and
+//! works at once. Reads follow each other no faster than [`REFRESH_INTERVAL`], only a limited number of requests wait, and
 //! tokens that were not found are remembered. While the database is unreachable, known tokens stay valid for
-//! `FLAGSTREAM_AUTH__TOKENS_MAX_AGE`, and unknown ones are answered with [`Found::Unavailable`].
+//! `FLAGSTREAM_AUTH__TOKENS_MAX_AGE`, and unknown ones are answered with [`TokenLookup::Unavailable`].
 
-mod look;
+mod refresh;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -22,25 +22,25 @@ use tokio::time::{Instant, timeout};
 use crate::config::AuthConfig;
 use crate::database::Database;
 
-use super::pace::Pace;
+use super::rate_limit::RateLimit;
 use super::table::Valid;
 use super::{Token, TokenId, TooFast};
 
 /// Interval between reads of the table. A change takes effect within this time plus the duration of a read.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Minimum pause between two reads that requests have triggered.
-pub const LOOK_PAUSE: Duration = Duration::from_millis(100);
+pub const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum requests that wait for a read at the same time.
 pub const WAITING_CALLS_MAX: usize = 64;
 /// Timeout of a request that waits for a read.
-const WAITING_PATIENCE: Duration = Duration::from_secs(3);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Maximum remembered tokens that were not found. They are forgotten when the table changes.
 pub const ABSENT_TOKENS_MAX: usize = 4_096;
 
 /// Valid tokens known to this instance.
 #[derive(Debug)]
-pub struct Register {
+pub struct TokenCache {
     database: Database,
     calls_per_second: Option<NonZeroU32>,
     max_age: Duration,
@@ -57,7 +57,7 @@ pub struct Register {
     changes: watch::Sender<u64>,
 }
 
-type Tokens = HashMap<TokenId, Arc<Entry>, ahash::RandomState>;
+type Tokens = HashMap<TokenId, Arc<CachedToken>, ahash::RandomState>;
 
 /// Counters of reads of the table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,23 +69,23 @@ struct Looks {
 
 /// A valid token. The entry is replaced when the token's permissions change.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CachedToken {
     pub valid: Valid,
-    pace: Pace,
+    rate_limit: RateLimit,
     /// Time of the last use in Unix milliseconds; 0 if it was not used since the last write to the table.
     used_ms: AtomicI64,
 }
 
 /// Result of a lookup.
 #[derive(Debug, Clone)]
-pub enum Found {
-    Valid(Arc<Entry>),
+pub enum TokenLookup {
+    Valid(Arc<CachedToken>),
     Unknown,
     /// The table cannot be read.
     Unavailable,
 }
 
-impl Register {
+impl TokenCache {
     pub fn new(database: Database, config: &AuthConfig) -> Arc<Self> {
         Arc::new(Self {
             database,
@@ -117,7 +117,7 @@ impl Register {
     }
 
     /// Looks up a caller's token.
-    pub async fn find(&self, token: &Token) -> Found {
+    pub async fn find(&self, token: &Token) -> TokenLookup {
         match self.find_known(token) {
             Some(found) => found,
             None => self.find_anew(token).await,
@@ -125,16 +125,16 @@ impl Register {
     }
 
     /// Looks up a token that is not in memory, by waiting for a read of the table.
-    pub async fn find_anew(&self, token: &Token) -> Found {
+    pub async fn find_anew(&self, token: &Token) -> TokenLookup {
         if self.is_absent(token.id) {
-            return Found::Unknown;
+            return TokenLookup::Unknown;
         }
         if !self.look_anew().await {
-            return Found::Unavailable;
+            return TokenLookup::Unavailable;
         }
         self.find_known(token).unwrap_or_else(|| {
             self.note_absent(token.id);
-            Found::Unknown
+            TokenLookup::Unknown
         })
     }
 
@@ -144,7 +144,7 @@ impl Register {
     }
 
     /// Completes when this token, as it was found, is no longer valid.
-    pub async fn until_void(&self, entry: &Arc<Entry>) {
+    pub async fn until_void(&self, entry: &Arc<CachedToken>) {
         let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();
@@ -171,21 +171,21 @@ impl Register {
         self.asked.notify_one();
         // A read already in progress may have missed the change that this request is about.
         let wanted = before.begun + 1;
-        let ended = timeout(WAITING_PATIENCE, looks.wait_for(|looks| looks.ended >= wanted)).await;
+        let ended = timeout(LOOKUP_TIMEOUT, looks.wait_for(|looks| looks.ended >= wanted)).await;
         ended.is_ok_and(|looks| looks.is_ok_and(|looks| !looks.failing))
     }
 
     /// Looks up a token in memory. `None`: it is unknown, and the table may contain it.
-    pub fn find_known(&self, token: &Token) -> Option<Found> {
+    pub fn find_known(&self, token: &Token) -> Option<TokenLookup> {
         let known = self.known.load();
         let entry = known.get(&token.id)?;
         if !entry.valid.hash.is_of(token) || entry.is_expired() {
-            return Some(Found::Unknown);
+            return Some(TokenLookup::Unknown);
         }
         if self.age() > self.max_age {
-            return Some(Found::Unavailable);
+            return Some(TokenLookup::Unavailable);
         }
-        Some(Found::Valid(Arc::clone(entry)))
+        Some(TokenLookup::Valid(Arc::clone(entry)))
     }
 
     fn is_absent(&self, id: TokenId) -> bool {
@@ -205,7 +205,8 @@ impl Register {
         let before = self.known.load();
         let tokens = valid.into_iter().map(|valid| {
             let same = before.get(&valid.id).filter(|entry| entry.valid == valid);
-            let entry = same.map_or_else(|| Arc::new(Entry::new(valid, self.calls_per_second)), Arc::clone);
+            let entry =
+                same.map_or_else(|| Arc::new(CachedToken::new(valid, self.calls_per_second)), Arc::clone);
             (entry.valid.id, entry)
         });
         self.known.store(Arc::new(tokens.collect()));
@@ -229,15 +230,15 @@ impl Register {
     }
 }
 
-impl Entry {
+impl CachedToken {
     fn new(valid: Valid, calls_per_second: Option<NonZeroU32>) -> Self {
-        Self { valid, pace: Pace::new(calls_per_second), used_ms: AtomicI64::new(0) }
+        Self { valid, rate_limit: RateLimit::new(calls_per_second), used_ms: AtomicI64::new(0) }
     }
 
     /// Records one use of the token and checks its rate limit.
     pub fn call(&self) -> Result<(), TooFast> {
         self.used_ms.store(Utc::now().timestamp_millis(), Ordering::Relaxed);
-        self.pace.check()
+        self.rate_limit.check()
     }
 
     fn is_expired(&self) -> bool {

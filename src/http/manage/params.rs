@@ -25,7 +25,7 @@ const MAX_OFFSET: u32 = 1_000_000;
 
 /// Request without a body, holding a slot of the management pool.
 #[derive(Debug)]
-pub struct Ask {
+pub struct Params {
     headers: HeaderMap,
     query: Option<String>,
     /// Concurrency slot, held until the response is complete.
@@ -36,7 +36,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct FlagName(pub(in crate::http) String);
 
-impl FromRequestParts<Arc<Api>> for Ask {
+impl FromRequestParts<Arc<Api>> for Params {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
@@ -96,7 +96,7 @@ pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-impl Ask {
+impl Params {
     pub(super) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         last_parameter(self.query.as_deref(), name)
     }

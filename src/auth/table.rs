@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use crate::database::audited::{Author, Entry, Kind, enter};
+use crate::database::audited::{Actor, Entry, Kind, enter};
 use crate::database::{Database, DatabaseError, Trouble, in_transaction};
 
-use super::order::now;
+use super::new_token::now;
 use super::token::SecretHash;
-use super::{Grant, Order, Token, TokenId};
+use super::{Grant, NewToken, Token, TokenId};
 
 /// Maximum tokens that are valid at the same time. Every instance holds all of them in memory.
 pub const VALID_TOKENS_MAX: i64 = 10_000;
@@ -124,8 +124,8 @@ macro_rules! in_either {
 /// Creates a token. Its secret is returned only here.
 pub async fn create(
     database: &Database,
-    order: &Order,
-    author: Author<'_>,
+    new_token: &NewToken,
+    author: Actor<'_>,
 ) -> Result<(Token, Entered), TableError> {
     const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
     const INSERT: &str =
@@ -138,25 +138,25 @@ pub async fn create(
     }
     let entered = Entered {
         id: token.id,
-        name: order.name.clone(),
-        grant: order.grant.clone(),
+        name: new_token.name.clone(),
+        grant: new_token.grant.clone(),
         created_at,
-        expires_at: order.expires_at,
+        expires_at: new_token.expires_at,
         revoked_at: None,
         last_used_at: None,
-        made_by: order.made_by,
+        made_by: new_token.made_by,
     };
     let id = token.id.to_string();
     in_transaction!(database, |transaction, sql| {
         sqlx::query(sql(INSERT))
             .bind(&id)
-            .bind(&order.name)
+            .bind(&new_token.name)
             .bind(token.hash().bytes())
-            .bind(order.grant.scope_names())
-            .bind(order.grant.environments.stored())
+            .bind(new_token.grant.scope_names())
+            .bind(new_token.grant.environments.stored())
             .bind(created_at)
-            .bind(order.expires_at)
-            .bind(order.made_by.map(|id| id.to_string()))
+            .bind(new_token.expires_at)
+            .bind(new_token.made_by.map(|id| id.to_string()))
             .execute(&mut *transaction)
             .await?;
         let after = Some(entered.granted());
@@ -202,7 +202,7 @@ pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, T
 }
 
 /// Revokes a token and all tokens that were created with it, directly or indirectly.
-pub async fn revoke(database: &Database, id: TokenId, author: Author<'_>) -> Result<Revoked, TableError> {
+pub async fn revoke(database: &Database, id: TokenId, author: Actor<'_>) -> Result<Revoked, TableError> {
     /// Selects the token and its descendants that are not yet revoked.
     const FAMILY: &str = "WITH RECURSIVE family(id) AS (
             SELECT CAST($1 AS text) UNION
@@ -318,7 +318,7 @@ mod tests {
     use crate::config::Secret;
     use crate::database::audited;
 
-    const BY: Author<'static> = Author { actor: "ann", reason: Some("why not") };
+    const ACTOR: Actor<'static> = Actor { actor: "ann", reason: Some("why not") };
 
     async fn database(folder: &tempfile::TempDir) -> Database {
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
@@ -327,8 +327,8 @@ mod tests {
         database
     }
 
-    fn order(name: &str, expires_in: Option<&str>) -> Order {
-        Order::check(name, &["evaluate"], &["production"], expires_in).unwrap()
+    fn new_token(name: &str, expires_in: Option<&str>) -> NewToken {
+        NewToken::check(name, &["evaluate"], &["production"], expires_in).unwrap()
     }
 
     #[tokio::test]
@@ -336,7 +336,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder).await;
         let before = revision(&database).await.unwrap();
-        let (token, made) = create(&database, &order("one", Some("1d")), BY).await.unwrap();
+        let (token, made) = create(&database, &new_token("one", Some("1d")), ACTOR).await.unwrap();
         assert!(revision(&database).await.unwrap() > before);
         let [valid_one] = valid(&database).await.unwrap().try_into().unwrap();
         assert!(valid_one.hash.is_of(&token));
@@ -353,11 +353,11 @@ mod tests {
         assert_eq!(find(&database, token.id).await.unwrap().unwrap().last_used_at, Some(at));
         assert_eq!(revision(&database).await.unwrap(), noted, "use is no change");
 
-        assert_eq!(revoke(&database, token.id, BY).await.unwrap(), Revoked::Now);
+        assert_eq!(revoke(&database, token.id, ACTOR).await.unwrap(), Revoked::Now);
         assert!(revision(&database).await.unwrap() > noted);
         assert_eq!(valid(&database).await.unwrap(), []);
-        assert_eq!(revoke(&database, token.id, BY).await.unwrap(), Revoked::Before);
-        assert_eq!(revoke(&database, Token::generate().id, BY).await.unwrap(), Revoked::Unknown);
+        assert_eq!(revoke(&database, token.id, ACTOR).await.unwrap(), Revoked::Before);
+        assert_eq!(revoke(&database, Token::generate().id, ACTOR).await.unwrap(), Revoked::Unknown);
         assert_eq!(find(&database, token.id).await.unwrap().unwrap().state(), "revoked");
 
         // Each change is logged once, with author and reason, and without the secret.
@@ -374,11 +374,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder).await;
         let make = async |name: &str, lifetime: Option<&str>, maker: Option<&Entered>| {
-            let mut order = order(name, lifetime);
+            let mut new_token = new_token(name, lifetime);
             if let Some(maker) = maker {
-                order = order.by(maker.id, maker.expires_at);
+                new_token = new_token.by(maker.id, maker.expires_at);
             }
-            create(&database, &order, BY).await.unwrap().1
+            create(&database, &new_token, ACTOR).await.unwrap().1
         };
         let root = make("root", Some("1h"), None).await;
         let child = make("child", None, Some(&root)).await;
@@ -390,7 +390,7 @@ mod tests {
         assert!(brief.expires_at < root.expires_at);
         assert_eq!(find(&database, child.id).await.unwrap().unwrap().made_by, Some(root.id));
 
-        assert_eq!(revoke(&database, root.id, BY).await.unwrap(), Revoked::Now);
+        assert_eq!(revoke(&database, root.id, ACTOR).await.unwrap(), Revoked::Now);
         let left: Vec<_> = valid(&database).await.unwrap().into_iter().map(|token| token.id).collect();
         assert_eq!(left, [other.id]);
         for ended in [&child, &grandchild, &brief] {
@@ -401,7 +401,7 @@ mod tests {
         // A token created at the moment of the revocation is not revoked, but does not count as valid.
         let late = make("late", None, Some(&grandchild)).await;
         assert!(!valid(&database).await.unwrap().iter().any(|token| token.id == late.id));
-        assert_eq!(revoke(&database, root.id, BY).await.unwrap(), Revoked::Before);
+        assert_eq!(revoke(&database, root.id, ACTOR).await.unwrap(), Revoked::Before);
         assert_eq!(find(&database, late.id).await.unwrap().unwrap().state(), "revoked");
     }
 
@@ -409,13 +409,13 @@ mod tests {
     async fn a_token_ends_when_the_one_it_was_made_with_expires() {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder).await;
-        let mut expired = order("gone", None);
+        let mut expired = new_token("gone", None);
         expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
-        let gone = create(&database, &expired, BY).await.unwrap().1;
+        let gone = create(&database, &expired, ACTOR).await.unwrap().1;
         // Simulates a token created by a version that did not limit the expiry.
-        let mut order = order("left", None);
-        order.made_by = Some(gone.id);
-        create(&database, &order, BY).await.unwrap();
+        let mut new_token = new_token("left", None);
+        new_token.made_by = Some(gone.id);
+        create(&database, &new_token, ACTOR).await.unwrap();
         assert_eq!(valid(&database).await.unwrap(), []);
     }
 
@@ -425,11 +425,11 @@ mod tests {
         let database = database(&folder).await;
         let mut made = Vec::new();
         for number in 0..5 {
-            made.push(create(&database, &order(&number.to_string(), None), BY).await.unwrap().1);
+            made.push(create(&database, &new_token(&number.to_string(), None), ACTOR).await.unwrap().1);
         }
-        let mut expired = order("gone", None);
+        let mut expired = new_token("gone", None);
         expired.expires_at = Some(now() - chrono::TimeDelta::seconds(1));
-        let gone = create(&database, &expired, BY).await.unwrap().1;
+        let gone = create(&database, &expired, ACTOR).await.unwrap().1;
         made.push(gone.clone());
         assert_eq!((valid(&database).await.unwrap().len(), gone.state()), (5, "expired"));
         let (mut seen, mut last) = (Vec::new(), None);
@@ -446,7 +446,7 @@ mod tests {
     #[tokio::test]
     async fn without_the_table_the_error_says_what_to_do() {
         let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
-        let error = create(&database, &order("one", None), BY).await.unwrap_err();
+        let error = create(&database, &new_token("one", None), ACTOR).await.unwrap_err();
         assert!(error.to_string().contains("flagstream migrate"), "{error}");
     }
 }

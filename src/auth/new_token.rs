@@ -16,7 +16,7 @@ pub const EXPIRES_IN_MIN: Duration = Duration::from_secs(1);
 
 /// Properties of a token to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
+pub struct NewToken {
     pub name: String,
     pub grant: Grant,
     pub expires_at: Option<DateTime<Utc>>,
@@ -26,21 +26,21 @@ pub struct Order {
 
 /// An invalid field of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrderProblem {
+pub struct NewTokenError {
     pub field: &'static str,
     pub message: String,
 }
 
-impl Order {
+impl NewToken {
     /// Validates the fields. The error lists everything that is wrong.
     pub fn check(
         name: &str,
         scopes: &[&str],
         environments: &[&str],
         expires_in: Option<&str>,
-    ) -> Result<Self, Vec<OrderProblem>> {
+    ) -> Result<Self, Vec<NewTokenError>> {
         let mut problems = Vec::new();
-        let mut note = |field, message: String| problems.push(OrderProblem { field, message });
+        let mut note = |field, message: String| problems.push(NewTokenError { field, message });
         let name = name.trim();
         if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.contains(char::is_control) {
             note("name", format!("expected 1 to {NAME_CHARS_MAX} printable characters"));
@@ -103,29 +103,30 @@ mod tests {
 
     #[test]
     fn a_good_order_is_taken() {
-        let order = Order::check(" shop ", &["read", "evaluate", "read"], &["*"], Some("90d")).unwrap();
-        assert_eq!(order.name, "shop");
-        assert_eq!(order.grant, Grant::new(vec![Scope::Read, Scope::Evaluate], Environments::All));
-        let days = (order.expires_at.unwrap() - Utc::now()).num_hours();
+        let new_token =
+            NewToken::check(" shop ", &["read", "evaluate", "read"], &["*"], Some("90d")).unwrap();
+        assert_eq!(new_token.name, "shop");
+        assert_eq!(new_token.grant, Grant::new(vec![Scope::Read, Scope::Evaluate], Environments::All));
+        let days = (new_token.expires_at.unwrap() - Utc::now()).num_hours();
         assert!((24 * 90 - 1..=24 * 90).contains(&days));
-        assert_eq!(Order::check("x", &["admin"], &["a"], None).unwrap().expires_at, None);
+        assert_eq!(NewToken::check("x", &["admin"], &["a"], None).unwrap().expires_at, None);
     }
 
     #[test]
     fn everything_wrong_is_told_at_once() {
         let long = "n".repeat(101);
         for name in ["", " ", "a\nb", &long] {
-            let problems = Order::check(name, &["fly"], &["*", "a"], Some("soon")).unwrap_err();
+            let problems = NewToken::check(name, &["fly"], &["*", "a"], Some("soon")).unwrap_err();
             let fields: Vec<_> = problems.iter().map(|problem| problem.field).collect();
             assert_eq!(fields, ["name", "scopes", "environments", "expires_in"]);
             assert!(problems.iter().all(|problem| problem.message.contains("expected")), "{problems:?}");
         }
         for lifetime in ["0", "0d", "3651d", "-1d", "9999999999999999999d"] {
-            assert!(Order::check("n", &["read"], &["a"], Some(lifetime)).is_err(), "{lifetime}");
+            assert!(NewToken::check("n", &["read"], &["a"], Some(lifetime)).is_err(), "{lifetime}");
         }
-        assert!(Order::check("n", &[], &["a"], None).is_err());
+        assert!(NewToken::check("n", &[], &["a"], None).is_err());
         let many: Vec<String> = (0..101).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(Order::check("n", &["read"], &many, None).is_err());
+        assert!(NewToken::check("n", &["read"], &many, None).is_err());
     }
 }

@@ -12,14 +12,14 @@ pub struct LookLabels {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct AccessMetrics {
+pub struct AuthMetrics {
     /// Number of valid tokens that this instance has cached.
     pub tokens: Gauge,
     /// Reads of the table of tokens, by outcome.
     pub looks: Family<LookLabels, Counter>,
 }
 
-impl AccessMetrics {
+impl AuthMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("tokens", "Valid tokens that this instance knows", metrics.tokens.clone());

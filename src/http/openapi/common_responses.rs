@@ -12,9 +12,9 @@ const PROBLEM: &str = "application/problem+json";
 /// Tags of routes that need no token.
 const OPEN_TAGS: [&str; 2] = ["health", "schemas"];
 
-pub(super) struct Everywhere;
+pub(super) struct CommonResponses;
 
-impl Modify for Everywhere {
+impl Modify for CommonResponses {
     fn modify(&self, document: &mut OpenApi) {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
         let bearer = bearer.description(Some("An API token, or the bootstrap token")).build();

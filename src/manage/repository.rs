@@ -16,7 +16,7 @@ const DELETED_SHOWN_DAYS: i64 = 30;
 
 /// Access to the tables. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Records {
+pub struct Repository {
     pub(super) database: Database,
     migrated: watch::Receiver<bool>,
 }
@@ -46,7 +46,7 @@ pub struct Local {
 
 /// A change to be written.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'w> {
+pub struct ChangeRequest<'w> {
     pub environment: &'w str,
     pub name: &'w str,
     pub kind: ChangeKind,
@@ -69,11 +69,11 @@ pub enum Decision<E> {
 #[derive(Debug)]
 pub enum Written<E> {
     /// Revision after the change and before it.
-    Done {
+    ChangeResult {
         revision: i64,
         before: Option<i64>,
     },
-    Left(E),
+    NoChange(E),
 }
 
 type Row = (i64, String, String, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>);
@@ -90,7 +90,7 @@ pub struct LocalCount {
     pub bytes_here: i64,
 }
 
-impl Records {
+impl Repository {
     pub fn new(database: Database, migrated: watch::Receiver<bool>) -> Self {
         Self { database, migrated }
     }
@@ -147,21 +147,21 @@ impl Records {
     /// exist). The change log entry is written in the same transaction.
     pub async fn change<E>(
         &self,
-        wanted: Wanted<'_>,
+        request: ChangeRequest<'_>,
         decide: impl FnOnce(Option<&Local>) -> Decision<E>,
     ) -> Result<Written<E>, DatabaseError> {
-        self.change_among(wanted, false, |before, _| decide(before)).await
+        self.change_among(request, false, |before, _| decide(before)).await
     }
 
     /// Changes a flag like [`Self::change`]. With `related`, `decide` also gets the environment's local flags and their
     /// dependencies, which cannot change until the transaction ends.
     pub async fn change_among<E>(
         &self,
-        wanted: Wanted<'_>,
+        request: ChangeRequest<'_>,
         related: bool,
         decide: impl FnOnce(Option<&Local>, Family) -> Decision<E>,
     ) -> Result<Written<E>, DatabaseError> {
-        let Wanted { environment, name, kind, action, actor, reason } = wanted;
+        let ChangeRequest { environment, name, kind, action, actor, reason } = request;
         let now = Utc::now();
         Ok(in_transaction!(&self.database, |transaction, sql| {
             let mut family = Family::default();
@@ -187,7 +187,7 @@ impl Records {
                 .await?;
             let before = row.map(read).transpose()?.flatten();
             match decide(before.as_ref(), family) {
-                Decision::Leave(why) => Written::Left(why),
+                Decision::Leave(why) => Written::NoChange(why),
                 Decision::Write(flag) => {
                     let document = flag.as_ref().map(json).transpose()?;
                     let was = before.as_ref().map(|before| json(&before.flag)).transpose()?;
@@ -220,7 +220,7 @@ impl Records {
                             .execute(&mut *transaction)
                             .await?;
                     }
-                    Written::Done { revision, before: before.map(|before| before.revision) }
+                    Written::ChangeResult { revision, before: before.map(|before| before.revision) }
                 }
             }
         }))

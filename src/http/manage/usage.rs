@@ -7,14 +7,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-use super::ask::{self, Ask, FlagName};
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
+use super::params::{self, FlagName, Params};
 use super::{LIST_DEFAULT, LIST_MAX, answer, problem};
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
-use crate::manage::{Period, Resolution, StaleAsked};
+use crate::manage::{Period, Resolution, StaleFilter};
 
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 /// Maximum buckets of one response.
@@ -43,9 +43,9 @@ pub(in crate::http) async fn usage(
     State(api): State<Arc<Api>>,
     caller: Caller,
     FlagName(name): FlagName,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = ask::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
     let usage = api.manager.usage(&environment, &name, period(&ask)?).await.map_err(problem)?;
     answer(StatusCode::OK, &usage)
 }
@@ -66,22 +66,22 @@ pub(in crate::http) async fn usage(
 pub(in crate::http) async fn stale(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    ask: Ask,
+    ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = ask::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let environments = environments.as_deref();
     let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;
     let min_age_days = ask.whole("min_age_days", 0, 0, DAYS_MAX)?;
     let unused_days = ask.whole("unused_days", UNUSED_DAYS_DEFAULT, 1, UNUSED_DAYS_MAX)?;
-    let asked = StaleAsked { environments, days, unused_days, min_age_days, limit, offset };
+    let asked = StaleFilter { environments, days, unused_days, min_age_days, limit, offset };
     let page = api.manager.stale(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
 
-fn period(ask: &Ask) -> Result<Period, Problem> {
+fn period(ask: &Params) -> Result<Period, Problem> {
     let resolution = match ask.parameter("resolution").as_deref() {
         None | Some("hour") => Resolution::Hour,
         Some("minute") => Resolution::Minute,

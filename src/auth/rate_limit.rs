@@ -17,7 +17,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rate limit of one token; `None`: unlimited.
 #[derive(Debug)]
-pub(super) struct Pace(Option<DefaultDirectRateLimiter>);
+pub(super) struct RateLimit(Option<DefaultDirectRateLimiter>);
 
 /// Rate limit per address: requests without a token, their answers, or wrong tokens. `None`: unlimited.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl TooFast {
     }
 }
 
-impl Pace {
+impl RateLimit {
     pub(super) fn new(calls_per_second: Option<NonZeroU32>) -> Self {
         Self(calls_per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))))
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn each_token_and_each_address_has_a_pace_of_its_own() {
         let rate = NonZeroU32::new(1);
-        let (one, other) = (Pace::new(rate), Pace::new(rate));
+        let (one, other) = (RateLimit::new(rate), RateLimit::new(rate));
         assert_eq!(one.check(), Ok(()));
         let TooFast(wait) = one.check().unwrap_err();
         assert!(wait <= Duration::from_secs(1));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn without_a_setting_there_is_no_limit() {
-        let (pace, addresses) = (Pace::new(None), Addresses::new(None));
-        assert!((0..1_000).all(|_| pace.check().is_ok() && addresses.check(None).is_ok()));
+        let (rate_limit, addresses) = (RateLimit::new(None), Addresses::new(None));
+        assert!((0..1_000).all(|_| rate_limit.check().is_ok() && addresses.check(None).is_ok()));
     }
 }

@@ -14,14 +14,14 @@ use crate::message::definition::Source;
 use crate::message::kill_switch::Position;
 
 use super::Manager;
-use super::records::Local;
-use super::standing::Standing;
+use super::effective_state::EffectiveState;
+use super::repository::Local;
 
 pub use model::Model;
 
 /// A flag. The first nine members are fixed by the API contract.
 #[derive(Debug, Clone, Serialize)]
-pub struct Shown {
+pub struct FlagView {
     pub id: i64,
     pub name: String,
     pub description: Option<String>,
@@ -79,14 +79,14 @@ pub struct ShadowedFlag {
 
 /// A row of the flag cache, joined with the local flag.
 #[derive(Debug)]
-pub(super) struct View {
-    shown: Shown,
+pub(super) struct FlagViewRow {
+    shown: FlagView,
     local: Option<Local>,
     /// Whether the flag cache itself says that the flag exists.
     cached: bool,
 }
 
-/// Query for the columns of a [`View`]; the argument selects the rows.
+/// Query for the columns of a [`FlagViewRow`]; the argument selects the rows.
 macro_rules! view {
     ($rest:literal) => {
         concat!(
@@ -109,7 +109,7 @@ pub(super) use view;
 /// Reads a row of either database.
 macro_rules! from_row {
     ($row:ty) => {
-        impl FromRow<'_, $row> for View {
+        impl FromRow<'_, $row> for FlagViewRow {
             fn from_row(row: &$row) -> Result<Self, sqlx::Error> {
                 let users: String = row.try_get("target_users")?;
                 let local: Option<DateTime<Utc>> = row.try_get("local_deleted_at")?;
@@ -125,7 +125,7 @@ macro_rules! from_row {
                     }),
                 };
                 let source: Option<String> = row.try_get("source")?;
-                let shown = Shown {
+                let shown = FlagView {
                     id: row.try_get("id")?,
                     name: row.try_get("name")?,
                     description: row.try_get("description")?,
@@ -172,11 +172,11 @@ fn decode<T: DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {
 
 impl Manager {
     /// Builds the representation of a row's flag; `None` if the flag no longer exists.
-    pub(super) fn show(&self, view: View) -> Option<Shown> {
-        let View { mut shown, local, cached } = view;
+    pub(super) fn show(&self, view: FlagViewRow) -> Option<FlagView> {
+        let FlagViewRow { mut shown, local, cached } = view;
         shown.kill_switch = self.kill_switch(&shown.environment, &shown.name);
-        match self.standing(&shown.environment, &shown.name) {
-            Standing::Elsewhere(source, flag) => {
+        match self.effective_state(&shown.environment, &shown.name) {
+            EffectiveState::Elsewhere(source, flag) => {
                 shown.source = source.as_str();
                 shown.is_switched_on = flag.is_switched_on();
                 shown.is_enabled = flag.is_switched_on() && flag.summary().lets_through;
@@ -185,10 +185,10 @@ impl Manager {
                 shown.shadowed = local.map(shadowed);
                 Some(shown)
             }
-            standing => match local {
+            effective_state => match local {
                 Some(local) => {
-                    shown.in_force = standing.has(local.revision);
-                    if let Standing::Local(_, flag) = standing {
+                    shown.in_force = effective_state.has(local.revision);
+                    if let EffectiveState::Local(_, flag) = effective_state {
                         shown.version = i64::try_from(flag.version).ok();
                     }
                     show_local(&mut shown, local);
@@ -201,7 +201,7 @@ impl Manager {
 }
 
 /// Overwrites the cached values with those of the local flag, since the cache may lag behind.
-fn show_local(shown: &mut Shown, local: Local) {
+fn show_local(shown: &mut FlagView, local: Local) {
     let Local { flag, revision, actor, created_at, updated_at } = local;
     shown.model = Model::of(&flag);
     shown.source = Source::Local.as_str();
