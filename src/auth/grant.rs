@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 
 use crate::config::{Scope, environment_name};
 
+use super::Restrictions;
+
 /// Name that stands for all environments, including future ones.
 const EVERYWHERE: &str = "*";
 
-/// Scopes, and the environments in which they apply.
+/// Scopes, and the environments and flags for which they apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub scopes: Vec<Scope>,
     pub environments: Environments,
+    pub restrictions: Restrictions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub enum Environments {
 
 impl Grant {
     pub fn new(scopes: Vec<Scope>, environments: Environments) -> Self {
-        Self { scopes, environments }
+        Self { scopes, environments, restrictions: Restrictions::default() }
     }
 
     /// Whether the scope is granted. `admin` implies all other scopes.
@@ -36,14 +39,18 @@ impl Grant {
         names.join(",")
     }
 
-    /// Reads the stored form. A scope that this version does not know is ignored.
-    pub(super) fn read(scopes: &str, environments: Option<&str>) -> Self {
-        let scopes = scopes.split(',').filter_map(Scope::of_name).collect();
+    /// Reads the stored form. A scope that this version does not know is ignored. Restrictions that cannot be read leave
+    /// no scope.
+    pub(super) fn read(scopes: &str, environments: Option<&str>, restrictions: [Option<&str>; 3]) -> Self {
+        let restrictions = Restrictions::read(restrictions);
+        let scopes =
+            scopes.split(',').filter_map(Scope::of_name).filter(|_| restrictions.is_some()).collect();
         // A list that cannot be read grants no environment.
         let listed = |text: &str| serde_json::from_str(text).unwrap_or_default();
         Self {
             scopes,
             environments: environments.map_or(Environments::All, |t| Environments::Listed(listed(t))),
+            restrictions: restrictions.unwrap_or_default(),
         }
     }
 }
@@ -131,10 +138,13 @@ mod tests {
     fn the_table_is_read_as_it_was_written_and_doubt_allows_nothing() {
         for environments in [of(&["*"]), of(&["a\"b", "ü"])] {
             let grant = Grant::new(vec![Scope::Evaluate, Scope::Delete], environments);
-            assert_eq!(Grant::read(&grant.scope_names(), grant.environments.stored().as_deref()), grant);
+            let (scopes, stored) = (grant.scope_names(), grant.environments.stored());
+            assert_eq!(Grant::read(&scopes, stored.as_deref(), [None; 3]), grant);
         }
-        let odd = Grant::read("evaluate,fly", Some("production"));
+        let odd = Grant::read("evaluate,fly", Some("production"), [None; 3]);
         assert_eq!(odd.scopes, [Scope::Evaluate]);
         assert!(!odd.environments.contains("production"));
+        let odd = Grant::read("evaluate", None, [Some("not a list"), None, None]);
+        assert!(!odd.has(Scope::Evaluate), "{odd:?}");
     }
 }

@@ -11,6 +11,7 @@
 mod grant;
 mod new_token;
 mod rate_limit;
+mod restriction;
 pub mod table;
 mod token;
 pub mod token_cache;
@@ -19,5 +20,6 @@ pub use grant::{Environments, Grant};
 pub use new_token::{NewToken, NewTokenError};
 pub(crate) use rate_limit::network;
 pub use rate_limit::{Addresses, TooFast, TooMuch};
+pub use restriction::{FlagFacts, Outside, Restrictions};
 pub use token::{Token, TokenId};
 pub use token_cache::{CachedToken, TokenCache, TokenLookup};

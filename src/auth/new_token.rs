@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::{Scope, lifetime};
 
-use super::{Environments, Grant, TokenId};
+use super::{Environments, Grant, Restrictions, TokenId};
 
 const NAME_CHARS_MAX: usize = 100;
 const ENVIRONMENTS_MAX: usize = 100;
@@ -62,6 +62,23 @@ impl NewToken {
                 Ok(Self { name: name.to_owned(), grant, expires_at, made_by: None })
             }
             _ => Err(problems),
+        }
+    }
+
+    /// Adds restrictions to the order, or returns all problems of both.
+    pub fn restricted(
+        new_token: Result<Self, Vec<NewTokenError>>,
+        restrictions: Result<Restrictions, Vec<NewTokenError>>,
+    ) -> Result<Self, Vec<NewTokenError>> {
+        match (new_token, restrictions) {
+            (Ok(mut new_token), Ok(restrictions)) => {
+                new_token.grant.restrictions = restrictions;
+                Ok(new_token)
+            }
+            (new_token, restrictions) => {
+                let problems = new_token.err().into_iter().chain(restrictions.err());
+                Err(problems.flatten().collect())
+            }
         }
     }
 
@@ -125,6 +142,9 @@ mod tests {
             assert!(NewToken::check("n", &["read"], &["a"], Some(lifetime)).is_err(), "{lifetime}");
         }
         assert!(NewToken::check("n", &[], &["a"], None).is_err());
+        let wrong = Restrictions::of_names(&[], &[""], &[]);
+        let problems = NewToken::restricted(NewToken::check("n", &[], &["a"], None), wrong).unwrap_err();
+        assert_eq!(problems.iter().map(|it| it.field).collect::<Vec<_>>(), ["scopes", "flag_prefixes"]);
         let many: Vec<String> = (0..101).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(NewToken::check("n", &["read"], &many, None).is_err());

@@ -83,10 +83,14 @@ impl Entered {
         let expires_at = self.expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
         let environments = self.grant.environments.names();
         let made_by = self.made_by.map(|id| id.to_string());
+        let [projects, flag_prefixes, owners] = self.grant.restrictions.fields().map(|(_, names)| names);
         json!({
             "name": self.name,
             "scopes": scopes,
             "environments": environments,
+            "projects": projects,
+            "flag_prefixes": flag_prefixes,
+            "owners": owners,
             "expires_at": expires_at,
             "made_by": made_by,
         })
@@ -96,11 +100,15 @@ impl Entered {
     pub fn json(&self) -> Value {
         let scopes: Vec<_> = self.grant.scopes.iter().map(|scope| scope.name()).collect();
         let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let [projects, flag_prefixes, owners] = self.grant.restrictions.fields().map(|(_, names)| names);
         json!({
             "id": self.id.to_string(),
             "name": self.name,
             "scopes": scopes,
             "environments": self.grant.environments.names(),
+            "projects": projects,
+            "flag_prefixes": flag_prefixes,
+            "owners": owners,
             "state": self.state(),
             "created_at": time(self.created_at),
             "expires_at": self.expires_at.map(time),
@@ -129,8 +137,9 @@ pub async fn create(
 ) -> Result<(Token, Entered), TableError> {
     const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
     const INSERT: &str =
-        "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at, made_by)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at, made_by,
+            projects, flag_prefixes, owners)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     let (token, created_at) = (Token::generate(), now());
     let valid: i64 = in_either!(database, sqlx::query_scalar(VALID).bind(created_at), fetch_one)?;
     if valid >= VALID_TOKENS_MAX {
@@ -147,6 +156,7 @@ pub async fn create(
         made_by: new_token.made_by,
     };
     let id = token.id.to_string();
+    let [projects, flag_prefixes, owners] = new_token.grant.restrictions.stored();
     in_transaction!(database, |transaction, sql| {
         sqlx::query(sql(INSERT))
             .bind(&id)
@@ -157,6 +167,9 @@ pub async fn create(
             .bind(created_at)
             .bind(new_token.expires_at)
             .bind(new_token.made_by.map(|id| id.to_string()))
+            .bind(projects)
+            .bind(flag_prefixes)
+            .bind(owners)
             .execute(&mut *transaction)
             .await?;
         let after = Some(entered.granted());
@@ -181,7 +194,8 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<Entered>, TableError> {
     const LIST: &str =
-        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by FROM api_tokens
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
+            projects, flag_prefixes, owners FROM api_tokens
         WHERE $1 IS NULL OR (created_at, id) < (SELECT created_at, id FROM api_tokens WHERE id = $1)
         ORDER BY created_at DESC, id DESC LIMIT $2";
     let before = before.map(|id| id.to_string());
@@ -194,7 +208,8 @@ pub async fn list(
 /// Returns one token.
 pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, TableError> {
     const FIND: &str =
-        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by
+        "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
+            projects, flag_prefixes, owners
         FROM api_tokens WHERE id = $1";
     let row: Option<EnteredRow> =
         in_either!(database, sqlx::query_as(FIND).bind(id.to_string()), fetch_optional)?;
@@ -208,7 +223,8 @@ pub async fn revoke(database: &Database, id: TokenId, author: Actor<'_>) -> Resu
             SELECT CAST($1 AS text) UNION
             SELECT made.id FROM api_tokens AS made JOIN family ON made.made_by = family.id
         )
-        SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by
+        SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
+            projects, flag_prefixes, owners
         FROM api_tokens WHERE id IN (SELECT id FROM family) AND revoked_at IS NULL";
     const REVOKE: &str = "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     if find(database, id).await?.is_none() {
@@ -245,16 +261,18 @@ pub async fn revision(database: &Database) -> Result<i64, TableError> {
 
 /// Returns all valid tokens.
 pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
-    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at, made_by FROM api_tokens
+    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at, made_by,
+            projects, flag_prefixes, owners FROM api_tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
     let rows: Vec<ValidRow> =
         in_either!(database, sqlx::query_as(VALID).bind(now()).bind(2 * VALID_TOKENS_MAX), fetch_all)?;
-    let read = |(id, name, hash, scopes, environments, expires_at, made_by): ValidRow| {
+    let read = |(id, name, hash, scopes, environments, expires_at, made_by, projects, prefixes, owners): ValidRow| {
+        let restrictions = [projects.as_deref(), prefixes.as_deref(), owners.as_deref()];
         let valid = Valid {
             id: TokenId::parse(&id)?,
             name,
             hash: SecretHash::stored(hash),
-            grant: Grant::read(&scopes, environments.as_deref()),
+            grant: Grant::read(&scopes, environments.as_deref(), restrictions),
             expires_at,
         };
         Some((valid, made_by))
@@ -283,7 +301,18 @@ pub async fn used(database: &Database, id: TokenId, at: DateTime<Utc>) -> Result
     Ok(())
 }
 
-type ValidRow = (String, String, Vec<u8>, String, Option<String>, Option<DateTime<Utc>>, Option<String>);
+type ValidRow = (
+    String,
+    String,
+    Vec<u8>,
+    String,
+    Option<String>,
+    Option<DateTime<Utc>>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
 type EnteredRow = (
     String,
     String,
@@ -294,15 +323,19 @@ type EnteredRow = (
     Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
     Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
 );
 
 /// Reads a row; `None` if it was inserted by hand with an invalid id.
 fn entered(row: EnteredRow) -> Option<Entered> {
-    let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by) = row;
+    let (id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by, ..) = row;
+    let restrictions = [row.9.as_deref(), row.10.as_deref(), row.11.as_deref()];
     Some(Entered {
         id: TokenId::parse(&id)?,
         name,
-        grant: Grant::read(&scopes, environments.as_deref()),
+        grant: Grant::read(&scopes, environments.as_deref(), restrictions),
         created_at,
         expires_at,
         revoked_at,
@@ -315,6 +348,7 @@ fn entered(row: EnteredRow) -> Option<Entered> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::auth::Restrictions;
     use crate::config::Secret;
     use crate::database::audited;
 
@@ -367,6 +401,29 @@ mod tests {
         assert_eq!(told, [("revoked", "ann", Some("why not")), ("created", "ann", Some("why not"))]);
         let after = log.last().unwrap().after.as_ref().unwrap().get();
         assert!(after.contains("\"one\"") && !after.contains(&hex::encode(token.hash().bytes())), "{after}");
+    }
+
+    #[tokio::test]
+    async fn restrictions_are_kept_and_a_change_by_hand_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder).await;
+        let restrictions = Restrictions::of_names(&["shop"], &["new-", "old-"], &[]);
+        let new_token = NewToken::restricted(Ok(new_token("one", None)), restrictions).unwrap();
+        let (token, made) = create(&database, &new_token, ACTOR).await.unwrap();
+        assert_eq!(made.json()["flag_prefixes"], json!(["new-", "old-"]));
+        assert_eq!(made.json()["owners"], json!([]));
+        assert_eq!(find(&database, token.id).await.unwrap().unwrap(), made);
+        assert_eq!(valid(&database).await.unwrap().first().unwrap().grant, new_token.grant);
+        let log = audited::entries(&database, Kind::Token, &token.id.to_string(), 1).await.unwrap();
+        let after = log.last().unwrap().after.as_ref().unwrap().get();
+        assert!(after.contains(r#""projects":["shop"]"#), "{after}");
+
+        let before = revision(&database).await.unwrap();
+        let Database::Sqlite(sqlite) = &database else { panic!("not SQLite") };
+        let change = "UPDATE api_tokens SET owners = '[\"ann\"]'";
+        sqlx::query(change).execute(&sqlite.pool).await.unwrap();
+        assert!(revision(&database).await.unwrap() > before);
+        assert_ne!(valid(&database).await.unwrap().first().unwrap().grant, new_token.grant);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use crate::auth::table::{self, Entered, PAGE_TOKENS_MAX, Revoked};
-use crate::auth::{NewToken, TokenId};
+use crate::auth::{NewToken, Restrictions, TokenId};
 use crate::database::Database;
 use crate::database::audited::Actor;
 
@@ -39,6 +39,15 @@ pub struct CreateArgs {
     /// Environments of the token; several separated by commas, or `*` for all
     #[arg(long, value_delimiter = ',', required = true)]
     pub environments: Vec<String>,
+    /// Projects whose flags the token allows; several with commas (default: all)
+    #[arg(long, value_delimiter = ',')]
+    pub projects: Vec<String>,
+    /// Prefixes of the names of flags that the token allows; several with commas (default: all flags)
+    #[arg(long, value_delimiter = ',', value_name = "PREFIXES")]
+    pub flag_prefixes: Vec<String>,
+    /// Owners whose local flags the token allows; several with commas (default: all flags)
+    #[arg(long, value_delimiter = ',')]
+    pub owners: Vec<String>,
     /// Lifetime, such as 90d or 12h (default: the token does not expire)
     #[arg(long, value_name = "DURATION")]
     pub expires_in: Option<String>,
@@ -62,10 +71,12 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 }
 
 async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyhow::Result<ExitCode> {
-    let scopes: Vec<_> = args.scopes.iter().map(String::as_str).collect();
-    let environments: Vec<_> = args.environments.iter().map(String::as_str).collect();
+    let [scopes, environments, projects, flag_prefixes, owners] =
+        [&args.scopes, &args.environments, &args.projects, &args.flag_prefixes, &args.owners]
+            .map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
     let order = NewToken::check(&args.name, &scopes, &environments, args.expires_in.as_deref());
-    let order = order.map_err(|problems| {
+    let restrictions = Restrictions::of_names(&projects, &flag_prefixes, &owners);
+    let order = NewToken::restricted(order, restrictions).map_err(|problems| {
         let option = |field: &str| format!("--{}", field.replace('_', "-"));
         let lines = problems.iter().map(|problem| format!("{}: {}", option(problem.field), problem.message));
         UsageError(lines.collect::<Vec<_>>().join("\n"))
@@ -154,8 +165,15 @@ fn line(token: &Entered) -> String {
     let expires =
         token.expires_at.map_or_else(String::new, |at| format!("  until {}", at.format("%F %H:%M:%S UTC")));
     let environments = token.grant.environments.names().join(",");
+    let mut restrictions = String::new();
+    for (field, names) in token.grant.restrictions.fields() {
+        if !names.is_empty() {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            restrictions.push_str(&format!("  {field}={}", names.join(",")));
+        }
+    }
     format!(
-        "{}  {:8} {}  {} in {environments}{expires}",
+        "{}  {:8} {}  {} in {environments}{restrictions}{expires}",
         token.id,
         token.state(),
         token.name,

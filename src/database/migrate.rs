@@ -24,6 +24,7 @@ const POSTGRES: Files = &[
     (80, "sink_generations", include_str!("../../migrations/postgres/0080_sink_generations.sql")),
     (90, "token_makers", include_str!("../../migrations/postgres/0090_token_makers.sql")),
     (100, "audit_chain", include_str!("../../migrations/postgres/0100_audit_chain.sql")),
+    (110, "token_restrictions", include_str!("../../migrations/postgres/0110_token_restrictions.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -40,6 +41,7 @@ const SQLITE: Files = &[
     (80, "sink_generations", include_str!("../../migrations/sqlite/0080_sink_generations.sql")),
     (90, "token_makers", include_str!("../../migrations/sqlite/0090_token_makers.sql")),
     (100, "audit_chain", include_str!("../../migrations/sqlite/0100_audit_chain.sql")),
+    (110, "token_restrictions", include_str!("../../migrations/sqlite/0110_token_restrictions.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

@@ -72,7 +72,7 @@ impl Wanted {
         read(body)
     }
 
-    pub(super) fn flag_name(&self) -> &str {
+    pub fn flag_name(&self) -> &str {
         self.flag_name.as_deref().unwrap_or(&self.name)
     }
 

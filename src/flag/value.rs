@@ -96,6 +96,8 @@ pub enum Lookup<'a> {
     NotReady(Cow<'a, str>),
     /// The environment is served but has no flag of this name.
     NotFound,
+    /// The caller may not evaluate this flag. The text becomes the answer's error message.
+    Forbidden(Cow<'a, str>),
     Found(Outcome<'a>),
     /// Outcome from a cache instead of a snapshot.
     Kept(Kept<'a>),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::auth::{FlagFacts, Outside, Restrictions};
 use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::evaluate::unserved;
 use crate::flag::value::{Lookup, answer, natural_answer};
-use crate::flag::{Answer, EnvironmentFlags, EvaluationContext, Moment, Outcome, Snapshot};
+use crate::flag::{Answer, CompiledFlag, EnvironmentFlags, EvaluationContext, Moment, Outcome, Snapshot};
 use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject, generated_session};
 use crate::outbox::EventBatch;
@@ -17,6 +18,7 @@ use crate::privacy::Shown;
 use crate::redis_cache::CachedOutcome;
 
 use super::api::Api;
+use super::caller::Caller;
 use super::counts::Path;
 
 /// Initial buffer size of an event without a large context, in bytes.
@@ -28,6 +30,8 @@ pub(super) struct Call<'c> {
     api: &'c Api,
     pub(super) path: Path,
     pub(super) environment: &'c str,
+    /// Flags that the caller may evaluate.
+    restrictions: &'c Restrictions,
     snapshot: &'c Snapshot,
     flags: Option<(&'c Arc<str>, &'c Arc<EnvironmentFlags>)>,
     pub(super) flags_version: u64,
@@ -85,7 +89,13 @@ impl EventSink<'_> {
 }
 
 impl<'c> Call<'c> {
-    pub(super) fn begin(api: &'c Api, snapshot: &'c Snapshot, path: Path, environment: &'c str) -> Self {
+    pub(super) fn begin(
+        api: &'c Api,
+        caller: &'c Caller,
+        snapshot: &'c Snapshot,
+        path: Path,
+        environment: &'c str,
+    ) -> Self {
         let now: DateTime<Utc> = Utc::now();
         let flags = snapshot.environment_entry(environment);
         let is_ready = api.store.is_ready();
@@ -96,6 +106,7 @@ impl<'c> Call<'c> {
             api,
             path,
             environment,
+            restrictions: caller.restrictions(),
             snapshot,
             flags,
             flags_version: snapshot.version(),
@@ -117,6 +128,21 @@ impl<'c> Call<'c> {
     pub(super) fn all_flags(&self) -> Option<&'c EnvironmentFlags> {
         let flags = self.flags.filter(|_| self.not_ready.is_none());
         flags.map(|(_, flags)| flags.as_ref())
+    }
+
+    /// Names of all flags that the caller may evaluate, sorted; `None` before the flags are loaded.
+    pub(super) fn permitted_names(&self) -> Option<Vec<&'c str>> {
+        let is_permitted =
+            |flag: &&Arc<CompiledFlag>| self.restrictions.check(&FlagFacts::from(&***flag)).is_ok();
+        let flags = self.all_flags()?.iter().filter(is_permitted);
+        let mut names: Vec<_> = flags.map(|flag| &*flag.name).collect();
+        names.sort_unstable();
+        Some(names)
+    }
+
+    /// Fails if the caller may not evaluate the flag.
+    pub(super) fn check_permitted(&self, flag: &str) -> Result<(), Outside> {
+        self.restrictions.check_in_force(self.environment_flags(), flag)
     }
 
     /// The flags of the environment, whether or not loading is complete; `None` if the environment is not served.
@@ -163,12 +189,17 @@ impl<'c> Call<'c> {
     ) -> Answered<'c> {
         let kept = self.kept.get(event_sink.index as usize).and_then(Option::as_ref);
         let stopwatch = event_sink.tally.stopwatch();
-        let (answer, outcome, was_kept) = match kept.filter(|kept| self.may_serve(kept, &ask.flag)) {
-            Some(kept) => {
+        let permitted = self.check_permitted(&ask.flag);
+        let kept = kept.filter(|kept| permitted.is_ok() && self.may_serve(kept, &ask.flag));
+        let (answer, outcome, was_kept) = match (permitted, kept) {
+            (Err(outside), _) => {
+                (self.typed(ask, Lookup::Forbidden(outside.to_string().into())), None, false)
+            }
+            (Ok(()), Some(kept)) => {
                 self.count_kept(kept, &ask.flag, event_sink.tally);
                 (self.typed(ask, kept.lookup()), None, true)
             }
-            None => {
+            (Ok(()), None) => {
                 let (answer, outcome) = self.evaluate(&call_subject.context, ask);
                 (answer, outcome, false)
             }
@@ -227,9 +258,10 @@ impl<'c> Call<'c> {
     }
 
     /// Whether a cached outcome may be served. The flag may have been changed or deleted between the read from Redis
-    /// and this request's snapshot. Without flags in memory, every cached outcome is served.
+    /// and this request's snapshot. Without flags in memory, every cached outcome is served, unless the caller's
+    /// restrictions depend on the flag's definition.
     fn may_serve(&self, kept: &CachedOutcome, flag: &str) -> bool {
-        let Some(flags) = self.all_flags() else { return true };
+        let Some(flags) = self.all_flags() else { return !self.restrictions.need_definition() };
         flags.get(flag).is_some_and(|flag| kept.basis >= self.snapshot.basis(flags, flag))
     }
 

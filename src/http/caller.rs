@@ -12,7 +12,8 @@ use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq;
 
 use crate::auth::{
-    Addresses, CachedToken, Environments, Grant, Token, TokenCache, TokenId, TokenLookup, TooFast, TooMuch,
+    Addresses, CachedToken, Environments, Grant, Outside, Restrictions, Token, TokenCache, TokenId,
+    TokenLookup, TooFast, TooMuch,
 };
 use crate::config::{AuthConfig, Scope, Secret};
 
@@ -97,6 +98,17 @@ impl Caller {
             }
             Some(environment) => self.may_in(scope, environment),
         }
+    }
+
+    /// Checks that the caller has `scope` in all environments and for all flags of a grant.
+    pub fn may_grant(&self, scope: Scope, grant: &Grant) -> Result<(), Problem> {
+        self.may_in_all(scope, &grant.environments)?;
+        Ok(grant.restrictions.check_within(self.restrictions())?)
+    }
+
+    /// Restrictions to certain flags. They apply to every scope of the caller.
+    pub fn restrictions(&self) -> &Restrictions {
+        self.grant().map_or(Restrictions::none(), |grant| &grant.restrictions)
     }
 
     /// Environments that the caller may see; `None`: all.
@@ -252,6 +264,12 @@ impl FromRequestParts<Arc<Api>> for Caller {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
         let peer = parts.extensions.get::<Peer>().copied();
         api.authenticator.identify(&parts.headers, peer).await
+    }
+}
+
+impl From<Outside> for Problem {
+    fn from(outside: Outside) -> Self {
+        Self::new(StatusCode::FORBIDDEN, outside)
     }
 }
 

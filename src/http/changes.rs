@@ -21,10 +21,11 @@ use axum::{Extension, Router};
 use futures_util::stream;
 use serde::Serialize;
 
+use crate::auth::FlagFacts;
 use crate::config::Scope;
 use crate::message::change::ChangeKind;
 use crate::metrics::DropLabels;
-use crate::store::changes::{Changed, Follower};
+use crate::store::changes::{Belonging, Changed, Follower};
 
 use super::Problem;
 use super::api::Api;
@@ -180,10 +181,22 @@ impl Listener {
     }
 
     fn wants(&self, change: &Changed) -> bool {
-        match self.environment.as_deref() {
+        let is_there = match self.environment.as_deref() {
             Some(wanted) => wanted == &*change.environment,
             None => self.caller.sees(&change.environment),
-        }
+        };
+        is_there && self.may_see(change)
+    }
+
+    /// Whether the caller's restrictions allow the flag as it is after the change, or as it was before.
+    fn may_see(&self, change: &Changed) -> bool {
+        let within = self.caller.restrictions();
+        let mut whose = [&change.before, &change.after].into_iter().flatten();
+        within.is_empty()
+            || whose.any(|Belonging { project, owner }| {
+                let (project, owner) = (project.as_deref(), owner.as_deref());
+                within.check(&FlagFacts { name: &change.flag, project, owner }).is_ok()
+            })
     }
 }
 

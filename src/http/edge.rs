@@ -63,14 +63,15 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn check(
     State(api): State<Arc<Api>>,
-    FlagName(name): FlagName,
+    name: FlagName,
     caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Evaluate, &environment)?;
+    let name = name.evaluable(&api, &caller, &environment)?;
     api.authenticator.answers(&caller, 1)?;
-    evaluate(&api, Layer::Check, &environment, name, &input).await
+    evaluate(&api, &caller, Layer::Check, &environment, name, &input).await
 }
 
 /// Returns the state of a flag, and evaluates whether it is on for a user.
@@ -89,14 +90,15 @@ pub(super) async fn check(
 )]
 pub(super) async fn flag(
     State(api): State<Arc<Api>>,
-    FlagName(name): FlagName,
+    name: FlagName,
     caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
     caller.may_in(Scope::Read, &environment)?;
+    let name = name.evaluable(&api, &caller, &environment)?;
     api.authenticator.answers(&caller, 1)?;
-    evaluate(&api, Layer::Endpoint, &environment, name, &input).await
+    evaluate(&api, &caller, Layer::Endpoint, &environment, name, &input).await
 }
 
 /// Lists all flags of the environment.
@@ -118,7 +120,9 @@ pub(super) async fn list(
     let min_version = input.min_version()?;
     let _place = evaluation_place(&api, min_version).await?;
     let asked = EdgeRequest { layer: Layer::List, environment, flag: String::new(), user: None };
-    let found = look(&api, &asked, min_version).await;
+    // The cached list contains all flags, so it is neither served to a restricted caller nor written for one.
+    let within = caller.restrictions();
+    let found = if within.is_empty() { look(&api, &asked, min_version).await } else { Found::default() };
     if let Some((body, version)) = found.value.as_deref().and_then(|kept| body::kept_list(kept, &asked)) {
         return Ok(json_answer(body, version));
     }
@@ -128,14 +132,17 @@ pub(super) async fn list(
     }
     let (body, version) = {
         let snapshot = api.store.load();
-        (body::list(&snapshot, &asked), snapshot.version())
+        (body::list(&snapshot, &asked, within), snapshot.version())
     };
-    keep(&api, asked, false).await;
+    if within.is_empty() {
+        keep(&api, asked, false).await;
+    }
     Ok(json_answer(body, version))
 }
 
 async fn evaluate(
     api: &Arc<Api>,
+    caller: &Caller,
     layer: Layer,
     environment: &str,
     flag: String,
@@ -146,8 +153,8 @@ async fn evaluate(
     let environment = environment.to_owned();
     let user = input.parameter("user_id").map(String::from);
     let asked = EdgeRequest { layer, environment, flag, user };
-    let found = look(api, &asked, min_version).await;
-    let (said, event_batch) = answer(api, &asked, &found);
+    let found = look_within(api, caller, &asked, min_version).await;
+    let (said, event_batch) = answer(api, caller, &asked, &found);
     let published = api.publisher.publish(event_batch.traced(input.trace())).await;
     published.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
     if said.is_unknown {
@@ -161,18 +168,31 @@ async fn evaluate(
 }
 
 /// Answers from the cached value or by evaluation. Both are written as an event.
-fn answer(api: &Arc<Api>, asked: &EdgeRequest, found: &Found) -> (EdgeAnswer, EventBatch) {
+fn answer(api: &Arc<Api>, caller: &Caller, asked: &EdgeRequest, found: &Found) -> (EdgeAnswer, EventBatch) {
     let kept = [found.value.as_deref().and_then(CachedOutcome::read)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = asked.user.as_deref().map(Into::into);
     let ask = Ask::new(asked.flag.as_str().into(), None, None);
     let snapshot = api.store.load();
-    let call = Call::begin(api, &snapshot, Path::Edge, &asked.environment).with_kept(&kept);
+    let call = Call::begin(api, caller, &snapshot, Path::Edge, &asked.environment).with_kept(&kept);
     api.counts.count(Path::Edge, |tally| {
         let mut event_sink = call.event_sink(tally);
         let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
         (body::evaluated(&call, asked, &answered, found), event_sink.event_batch)
     })
+}
+
+/// Reads the cache for a caller that may be restricted. If the restrictions depend on the flag's definition, a flag that
+/// is not in force is treated as not cached.
+async fn look_within(api: &Api, caller: &Caller, asked: &EdgeRequest, min_version: Option<u64>) -> Found {
+    let is_in_force = || {
+        let snapshot = api.store.load();
+        snapshot.environment(&asked.environment).is_some_and(|flags| flags.get(&asked.flag).is_some())
+    };
+    if caller.restrictions().need_definition() && !is_in_force() {
+        return Found::default();
+    }
+    look(api, asked, min_version).await
 }
 
 /// Reads the cache: Redis, or this process's memory in `flagstream dev` without Redis.

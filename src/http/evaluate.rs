@@ -109,7 +109,7 @@ async fn single(
     let _place = evaluation_place(api, min_version).await?;
     api.authenticator.answers(caller, 1)?;
     let (body, event_batch, version) =
-        answered(api, &environment, &query, min_version, |call, event_sink| {
+        answered(api, caller, &environment, &query, min_version, |call, event_sink| {
             let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
                 let several = "expected none here; evaluate/bulk takes many";
                 return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
@@ -117,6 +117,7 @@ async fn single(
             let (call_subject, mut body) = (call.call_subject(subject), Vec::with_capacity(body::ONE_BYTES));
             call.check_size(asks.as_slice(), query.subjects.as_slice())?;
             for ask in asks.as_slice() {
+                call.check_permitted(&ask.flag)?;
                 body::write_one(&mut body, call, ask, &call.answer(&call_subject, ask, event_sink));
             }
             Ok(body)
@@ -153,14 +154,12 @@ pub(super) async fn bulk(
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(&api, min_version).await?;
     let (body, event_batch, version) =
-        answered(&api, &environment, &query, min_version, |call, event_sink| {
+        answered(&api, &caller, &environment, &query, min_version, |call, event_sink| {
             let all: Vec<Ask<'_>>;
             let asks = match &query.asked {
                 Asked::These(asks) => asks.as_slice(),
                 Asked::All(flags) => {
-                    let mut names: Vec<&str> =
-                        call.all_flags().into_iter().flat_map(|f| f.iter()).map(|flag| &*flag.name).collect();
-                    names.sort_unstable();
+                    let names = call.permitted_names().unwrap_or_default();
                     all = names.into_iter().map(|name| flags.ask(name)).collect();
                     &all
                 }
@@ -218,12 +217,13 @@ pub(super) async fn batch(
         api.authenticator.answers(&caller, asks.len())?;
         Ok(body::batch(call, &subject, &asks, event_sink))
     };
-    let (body, event_batch, version) = in_call(&api, &environment, &kept, answer)?;
+    let (body, event_batch, version) = in_call(&api, &caller, &environment, &kept, answer)?;
     finish(&api, &input, body, event_batch, version).await
 }
 
 async fn answered(
     api: &Arc<Api>,
+    caller: &Caller,
     environment: &str,
     query: &Query<'_>,
     min_version: Option<u64>,
@@ -237,7 +237,7 @@ async fn answered(
         // Redis cannot list the flags of an environment; only the snapshot in memory can.
         Asked::All(_) => Vec::new(),
     };
-    in_call(api, environment, &kept, answer)
+    in_call(api, caller, environment, &kept, answer)
 }
 
 /// Environment named by the body, the query or the header, in this order; else the default one.
@@ -251,12 +251,13 @@ pub(super) fn environment_of<'i>(api: &'i Api, input: &'i Input, in_body: Option
 /// Answers a request from one snapshot. Returns the response body, the events, and the flags version.
 fn in_call(
     api: &Arc<Api>,
+    caller: &Caller,
     environment: &str,
     kept: &[Option<CachedOutcome>],
     answer: impl FnOnce(&Call<'_>, &mut EventSink<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let snapshot = api.store.load();
-    let call = Call::begin(api, &snapshot, Path::Rest, environment).with_kept(kept);
+    let call = Call::begin(api, caller, &snapshot, Path::Rest, environment).with_kept(kept);
     let answered = api.counts.count(Path::Rest, |tally| {
         let mut event_sink = call.event_sink(tally);
         answer(&call, &mut event_sink).map(|body| (body, event_sink.event_batch))

@@ -89,10 +89,10 @@ async fn sees_details(http_state: &HttpState, peer: Option<Extension<Peer>>, hea
     let peer = peer.map(|Extension(peer)| peer);
     authenticator.may_without_token(Scope::Read)
         || (headers.contains_key(AUTHORIZATION)
-            && authenticator
-                .identify(headers, peer)
-                .await
-                .is_ok_and(|caller| caller.may(Scope::Read).is_ok()))
+            && authenticator.identify(headers, peer).await.is_ok_and(|caller| {
+                // Details contain names of flags.
+                caller.may(Scope::Read).is_ok() && caller.restrictions().is_empty()
+            }))
 }
 
 fn fresh(status: StatusCode, body: serde_json::Value) -> Response {

@@ -102,7 +102,14 @@ pub(super) async fn list(
         Some(_) => Some(ask.whole("unused_days", 1, 1, usage::UNUSED_DAYS_MAX)?),
         None => None,
     };
-    let asked = FlagFilter { environments: environments.as_deref(), unused_days, sort, limit, offset };
+    let asked = FlagFilter {
+        environments: environments.as_deref(),
+        within: caller.restrictions(),
+        unused_days,
+        sort,
+        limit,
+        offset,
+    };
     let page = api.manager.list(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }
@@ -122,10 +129,11 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
     let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
 }
@@ -155,7 +163,7 @@ pub(super) async fn create(
     let (name, environment, flag) = new;
     caller.may_in(Scope::Write, &environment)?;
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
     let (name, environment) = (segment(&done.name), params::encoded(&done.environment));
@@ -182,15 +190,16 @@ pub(super) async fn create(
 pub(super) async fn update(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(input.header("if-match"))?, reason(&input)?);
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let updating = api.manager.update(asked, &input.body, by);
     let done = updating.await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
@@ -212,15 +221,16 @@ pub(super) async fn update(
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     ask: Params,
 ) -> Result<StatusCode, Problem> {
     let environment = params::allowed(&caller, Scope::Delete, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let deleting = api.manager.delete(asked, shadowed, by);
     let done = deleting.await.map_err(problem)?;
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
@@ -263,12 +273,13 @@ pub(super) async fn sync(
 pub(super) async fn history(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
     caller.may_in(Scope::Read, &environment)?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let before = ask.parameter("before").map(|text| text.parse()).transpose();
     let before = before.map_err(|message| Problem::of_field(StatusCode::BAD_REQUEST, "before", message))?;
     let wanted = HistoryFilter { limit, before, with_users: caller.may_audit() };
@@ -298,12 +309,13 @@ pub(super) async fn history(
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
     caller.may_in(Scope::Read, &environment)?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let changes = api.manager.changes(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &changes)
 }

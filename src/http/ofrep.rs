@@ -90,7 +90,8 @@ async fn answer_one(
     let kept = kept(api, When::Unready, &environment, subjects, asks, min_version).await;
     let (result, event_batch, version) = {
         let snapshot = api.store.load();
-        let call = Call::begin(api, &snapshot, Path::Ofrep, &environment).with_kept(&kept);
+        let call = Call::begin(api, &caller, &snapshot, Path::Ofrep, &environment).with_kept(&kept);
+        call.check_permitted(key).map_err(Problem::from)?;
         let (result, event_batch) = api.counts.count(Path::Ofrep, |tally| {
             let mut event_sink = call.event_sink(tally);
             let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
@@ -165,12 +166,10 @@ fn evaluate_all(
     subject: &Subject<'_>,
 ) -> Result<(Vec<u8>, EventBatch, u64), Failure> {
     let snapshot = api.store.load();
-    let call = Call::begin(api, &snapshot, Path::Ofrep, environment);
-    let Some(flags) = call.all_flags() else {
+    let call = Call::begin(api, caller, &snapshot, Path::Ofrep, environment);
+    let Some(names) = call.permitted_names() else {
         return Err(Failure::not_ready(format!("no flags of environment {environment} are loaded here")));
     };
-    let mut names: Vec<&str> = flags.iter().map(|flag| &*flag.name).collect();
-    names.sort_unstable();
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     call.check_size(&asks, std::slice::from_ref(subject))?;
     api.authenticator.answers(caller, asks.len())?;

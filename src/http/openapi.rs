@@ -39,7 +39,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         description = "flagstream evaluates feature flags and publishes every evaluation as an event in Kafka.\n\n\
             **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without one a call has the scopes of \
             `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `write`, `delete`, `admin`) and \
-            environments.\n\n\
+            environments, and may be restricted to flags by project, name or owner.\n\n\
             **Environments.** An evaluation names its environment in the body, in the query or in the header \
             `Flags-Environment`; else the default environment is used. An environment that is not served answers with \
             reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\

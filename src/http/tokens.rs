@@ -63,7 +63,7 @@ pub(super) async fn create(
     if let Some((maker, expires_at)) = caller.token() {
         order = order.by(maker, expires_at);
     }
-    caller.may_in_all(Scope::Admin, &order.grant.environments)?;
+    caller.may_grant(Scope::Admin, &order.grant)?;
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
     let author = Actor { actor: &actor, reason: reason.as_deref() };
     let (token, entered) = table::create(token_cache.database(), &order, author).await.map_err(problem)?;
@@ -106,8 +106,8 @@ pub(super) async fn list(
     let found = table::list(token_cache.database(), after, limit).await.map_err(problem)?;
     let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
     let next = found.last().filter(|_| full).map(|last| last.id.to_string());
-    // Tokens for environments that the caller may not see are left out.
-    let seen = |token: &&table::Entered| caller.may_in_all(Scope::Admin, &token.grant.environments).is_ok();
+    // Tokens that the caller could not create are left out.
+    let seen = |token: &&table::Entered| caller.may_grant(Scope::Admin, &token.grant).is_ok();
     let tokens: Vec<Value> = found.iter().filter(seen).map(table::Entered::json).collect();
     Ok((uncached(), Json(json!({"tokens": tokens, "next": next}))).into_response())
 }
@@ -181,7 +181,7 @@ async fn find(
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
     let id = TokenId::parse(id).ok_or_else(unknown)?;
     let found = table::find(token_cache.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
-    caller.may_in_all(Scope::Admin, &found.grant.environments)?;
+    caller.may_grant(Scope::Admin, &found.grant)?;
     Ok((id, found))
 }
 

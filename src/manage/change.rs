@@ -2,10 +2,12 @@
 
 use chrono::Utc;
 
+use crate::auth::Restrictions;
 use crate::flag::local::{self, Family, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
+use super::belonging::may_change;
 use super::effective_state::EffectiveState;
 use super::repository::{ChangeRequest, Decision, Local, LocalCount, Repository, Written, action};
 use super::{ManageError, Manager, compile};
@@ -24,11 +26,12 @@ const UNCOUNTED_CHANGE_BYTES: usize = 4 << 10;
 /// Maximum number of environments that have local flags.
 pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
 
-/// Author and reason of a change.
+/// Author and reason of a change, and the flags that the author may change.
 #[derive(Debug, Clone, Copy)]
 pub struct Actor<'b> {
     pub actor: &'b str,
     pub reason: Option<&'b str>,
+    pub within: &'b Restrictions,
 }
 
 /// Flag that a request is about.
@@ -78,6 +81,7 @@ impl Manager {
         mut flag: LocalFlag,
         by: Actor<'_>,
     ) -> Result<ChangeResult, ManageError> {
+        may_change(by, name, &flag)?;
         compile::checked(name, environment, &flag).await?;
         let repository = self.repository()?;
         self.is_ours(environment, name, "")?;
@@ -126,7 +130,7 @@ impl Manager {
             compiled = Some(compile::checked(name, environment, &flag).await?);
         }
         let written = repository.change_among(request, related, |before, family| {
-            let before = match current(before, expected) {
+            let before = match current(before, expected).and_then(|it| changeable(by, name, it)) {
                 Ok(before) => before,
                 Err(error) => return Decision::Leave(NoChange::Error(error)),
             };
@@ -138,7 +142,8 @@ impl Manager {
                 return Decision::Leave(NoChange::Same(before.revision));
             }
             let parents = || if related { self.check_parents(request, &flag, family) } else { Ok(()) };
-            match compile::compile(name, environment, &flag).and_then(|_| parents()) {
+            let allowed = may_change(by, name, &flag).map_err(ManageError::MovedOutside);
+            match allowed.and_then(|()| compile::compile(name, environment, &flag)).and_then(|_| parents()) {
                 Ok(()) => Decision::Write(Some(flag)),
                 Err(error) => Decision::Leave(NoChange::Error(error)),
             }
@@ -172,9 +177,9 @@ impl Manager {
         }
         let seen = self.effective_state(environment, name);
         let request = request(environment, name, ChangeKind::Deleted, by);
-        let written = repository.change(request, |before| match current(before, expected) {
-            Ok(_) => Decision::Write(None),
-            Err(error) => Decision::Leave(error),
+        let written = repository.change(request, |before| {
+            let deletable = current(before, expected).and_then(|it| changeable(by, name, it));
+            deletable.map_or_else(Decision::Leave, |_| Decision::Write(None))
         });
         let (revision, before) = match written.await? {
             Written::NoChange(error) => return Err(error),
@@ -199,9 +204,9 @@ impl Manager {
     pub(super) async fn remove(&self, asked: FlagRef<'_>, by: Actor<'_>) -> Result<(), ManageError> {
         let FlagRef { environment, name, expected } = asked;
         let request = request(environment, name, ChangeKind::Deleted, by);
-        let written = self.repository()?.change(request, |before| match current(before, expected) {
-            Ok(_) => Decision::Write(None),
-            Err(error) => Decision::Leave(error),
+        let written = self.repository()?.change(request, |before| {
+            let deletable = current(before, expected).and_then(|it| changeable(by, name, it));
+            deletable.map_or_else(Decision::Leave, |_| Decision::Write(None))
         });
         match written.await? {
             Written::NoChange(error) => Err(error),
@@ -311,6 +316,12 @@ pub(super) fn request<'w>(
 pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Result<&'l Local, ManageError> {
     let before = before.ok_or(ManageError::Unknown)?;
     if expected.holds(before.revision) { Ok(before) } else { Err(ManageError::Stale(before.revision)) }
+}
+
+/// Returns the flag if `by` may change it.
+fn changeable<'l>(by: Actor<'_>, name: &str, before: &'l Local) -> Result<&'l Local, ManageError> {
+    may_change(by, name, &before.flag)?;
+    Ok(before)
 }
 
 /// Size of a flag's document as JSON, in bytes.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::auth::Restrictions;
 use crate::database::on_pool;
 use crate::shutdown::Shutdown;
 
+use super::belonging::Stored;
 use super::change::{Actor, Expected, FlagRef};
 use super::{ManageError, Manager};
 
@@ -67,7 +69,11 @@ impl Manager {
         });
         let seen = |row: &Row| environments.is_none_or(|all| all.contains(&row.0.as_str()));
         let mut flags: Vec<CleanedFlag> = rows.into_iter().filter(seen).filter_map(archived).collect();
-        flags.retain(|flag| flag.archived_at < before);
+        flags.retain(|flag| {
+            let stored = Stored { project: None, owner: flag.owner.clone() };
+            let is_within = self.is_within(by.within, &flag.environment, &flag.name, &stored).is_ok();
+            flag.archived_at < before && is_within
+        });
         let more = flags.len() > REMOVED_MAX;
         flags.truncate(REMOVED_MAX);
         if !dry_run {
@@ -88,7 +94,7 @@ impl Manager {
 /// Runs a cleanup every night until `shutdown`. Every instance does; the second one finds nothing left to remove.
 pub async fn run_nightly_cleanup(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
     let reason = format!("archived for more than {older_than_days} days");
-    let by = Actor { actor: "flagstream", reason: Some(&reason) };
+    let by = Actor { actor: "flagstream", reason: Some(&reason), within: Restrictions::none() };
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

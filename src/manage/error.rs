@@ -1,5 +1,6 @@
 //! Errors of management requests.
 
+use crate::auth::Outside;
 use crate::database::DatabaseError;
 use crate::feed::FetchError;
 use crate::flag::local::Invalid;
@@ -22,6 +23,12 @@ pub enum ManageError {
     Busy(&'static str),
     #[error("there is no flag of this name in this environment")]
     Unknown,
+    /// The restrictions of the caller's token do not allow the flag.
+    #[error(transparent)]
+    Outside(#[from] Outside),
+    /// The restrictions of the caller's token would not allow the flag after the change.
+    #[error("the token would no longer allow the flag after the change: {0}")]
+    MovedOutside(Outside),
     #[error(transparent)]
     Kill(#[from] KillError),
     #[error("there is a flag of this name in this environment already")]

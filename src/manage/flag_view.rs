@@ -88,7 +88,7 @@ pub(super) struct FlagViewRow {
 
 /// Query for the columns of a [`FlagViewRow`]; the argument selects the rows.
 macro_rules! view {
-    ($rest:literal) => {
+    ($($rest:tt)*) => {
         concat!(
             "SELECT f.id, f.name, f.environment, f.description, f.is_enabled, f.rollout_percentage,
                 f.target_users::text AS target_users, f.unleash_flag_name, f.last_synced_at, f.evaluation_count,
@@ -99,7 +99,7 @@ macro_rules! view {
                 l.updated_at AS local_updated_at, l.deleted_at AS local_deleted_at
             FROM feature_flags f
                 LEFT JOIN local_flags l ON l.environment = f.environment AND l.name = f.name ",
-            $rest
+            $($rest)*
         )
     };
 }

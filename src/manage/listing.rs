@@ -2,8 +2,10 @@
 
 use chrono::{TimeDelta, Utc};
 
+use crate::auth::Restrictions;
 use crate::database::on_pool;
 
+use super::belonging::Stored;
 use super::effective_state::EffectiveState;
 use super::flag_view::{FlagView, FlagViewRow, view};
 use super::repository::time;
@@ -22,6 +24,8 @@ pub enum Sort {
 pub struct FlagFilter<'a> {
     /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
+    /// Flags that the caller may see.
+    pub within: &'a Restrictions,
     /// Only flags that were not evaluated in the last so many days; `None`: all.
     pub unused_days: Option<u32>,
     pub sort: Sort,
@@ -40,23 +44,47 @@ pub struct Page {
 }
 
 const ONE: &str = view!("WHERE f.environment = $1 AND f.name = $2");
-/// Selects flags that are in the flag cache, or are local and not deleted.
-const SOME: &str = view!(
-    "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
-        AND ($5::timestamptz IS NULL OR f.last_evaluated_at IS NULL OR f.last_evaluated_at < $5::timestamptz)
-        AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
-            OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
-                AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))
-    ORDER BY f.name, f.environment LIMIT $3 OFFSET $4"
-);
-const SOME_BY_USE: &str = view!(
-    "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
-        AND ($5::timestamptz IS NULL OR f.last_evaluated_at IS NULL OR f.last_evaluated_at < $5::timestamptz)
-        AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
-            OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
-                AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))
-    ORDER BY f.last_evaluated_at IS NOT NULL, f.last_evaluated_at, f.name, f.environment LIMIT $3 OFFSET $4"
-);
+/// Conditions, order and page of a query for flags that are in the flag cache, or are local and not deleted.
+macro_rules! listed {
+    ($order:literal) => {
+        concat!(
+            "WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
+                AND ($5::timestamptz IS NULL OR f.last_evaluated_at IS NULL OR f.last_evaluated_at < $5::timestamptz)
+                AND ((l.name IS NOT NULL AND l.deleted_at IS NULL)
+                    OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
+                        AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))
+            ORDER BY ",
+            $order,
+            " LIMIT $3 OFFSET $4"
+        )
+    };
+}
+/// Query for the names of flags, with the stored project and owner.
+macro_rules! names {
+    ($($rest:tt)*) => {
+        concat!(
+            "SELECT f.environment, f.name, CASE WHEN l.name IS NULL THEN f.project END AS project,
+                l.document ->> 'owner' AS owner
+            FROM feature_flags f LEFT JOIN local_flags l
+                ON l.environment = f.environment AND l.name = f.name AND l.deleted_at IS NULL ",
+            $($rest)*
+        )
+    };
+}
+macro_rules! by_name {
+    () => {
+        listed!("f.name, f.environment")
+    };
+}
+macro_rules! by_use {
+    () => {
+        listed!("f.last_evaluated_at IS NOT NULL, f.last_evaluated_at, f.name, f.environment")
+    };
+}
+const SOME: &str = view!(by_name!());
+const SOME_BY_USE: &str = view!(by_use!());
+const NAMES: &str = names!(by_name!());
+const NAMES_BY_USE: &str = names!(by_use!());
 const COUNT: &str = "SELECT count(*)
     FROM feature_flags f LEFT JOIN local_flags l ON l.environment = f.environment AND l.name = f.name
     WHERE ($1::text IS NULL OR replace($1, $2 || f.environment || $2, '') <> $1)
@@ -65,6 +93,9 @@ const COUNT: &str = "SELECT count(*)
             OR ((f.version IS NOT NULL OR f.last_synced_at IS NOT NULL) AND f.deleted_at IS NULL
                 AND (f.source IS DISTINCT FROM 'local' OR l.name IS NULL)))";
 const ENTER: &str = "INSERT INTO feature_flags (environment, name) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+/// Maximum flags among which a page is selected by a token's restrictions; far more than a deployment has.
+const NAMES_MAX: i64 = 100_000;
 
 /// Separator of environment names, which contain no control characters. The two databases have no common way to bind a
 /// list.
@@ -93,7 +124,10 @@ impl Manager {
     /// Returns a page of flags.
     pub async fn list(&self, asked: FlagFilter<'_>) -> Result<Page, ManageError> {
         let database = &self.repository()?.database;
-        let FlagFilter { environments, unused_days, sort, limit, offset } = asked;
+        let FlagFilter { environments, within, unused_days, sort, limit, offset } = asked;
+        if !within.is_empty() {
+            return self.list_within(asked).await;
+        }
         let among = environments.map(among);
         let before = unused_days.map(|days| time(Utc::now() - TimeDelta::days(i64::from(days))));
         let some = match sort {
@@ -114,6 +148,33 @@ impl Manager {
         Ok(Page { items, total, limit, offset })
     }
 
+    /// Returns a page of the flags that the restrictions allow. The definition in force decides, so all names are read
+    /// and filtered first, and only the flags of the page are read completely.
+    async fn list_within(&self, asked: FlagFilter<'_>) -> Result<Page, ManageError> {
+        let database = &self.repository()?.database;
+        let FlagFilter { environments, within, unused_days, sort, limit, offset } = asked;
+        let among = environments.map(among);
+        let before = unused_days.map(|days| time(Utc::now() - TimeDelta::days(i64::from(days))));
+        let names = match sort {
+            Sort::Name => NAMES,
+            Sort::LastEvaluatedAt => NAMES_BY_USE,
+        };
+        let mut rows: Vec<NameRow> = on_pool!(database, |pool, sql| {
+            let rows = sqlx::query_as(sql(names)).bind(&among).bind(BETWEEN).bind(NAMES_MAX).bind(0_i64);
+            rows.bind(&before).fetch_all(pool).await?
+        });
+        rows.retain(|(environment, name, project, owner)| {
+            let stored = Stored { project: project.clone(), owner: owner.clone() };
+            self.is_within(within, environment, name, &stored).is_ok()
+        });
+        let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let mut items = Vec::new();
+        for (environment, name, ..) in rows.iter().skip(offset as usize).take(limit as usize) {
+            items.extend(self.view(environment, name).await?.and_then(|view| self.show(view)));
+        }
+        Ok(Page { items, total, limit, offset })
+    }
+
     async fn view(&self, environment: &str, name: &str) -> Result<Option<FlagViewRow>, ManageError> {
         let database = &self.repository()?.database;
         Ok(on_pool!(database, |pool, sql| {
@@ -121,6 +182,9 @@ impl Manager {
         }))
     }
 }
+
+/// Environment, name, stored project and stored owner of a flag.
+type NameRow = (String, String, Option<String>, Option<String>);
 
 /// Joins the names, each between two separators.
 fn among(names: &[&str]) -> String {

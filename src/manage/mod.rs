@@ -10,6 +10,7 @@
 //! accepted until then. A committed change comes into force even if the request or the hint is lost, because the leader
 //! also polls. This module does not depend on HTTP.
 
+mod belonging;
 mod change;
 mod cleanup;
 mod compile;

@@ -6,6 +6,7 @@ use crate::database::on_pool;
 use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
+use super::belonging::may_change;
 use super::change::{Actor, ChangeResult, FlagRef, current, has_room, request, size};
 use super::repository::{ChangeRequest, Decision, Written};
 use super::{ManageError, Manager, compile};
@@ -43,6 +44,7 @@ impl Manager {
         let repository = self.repository()?;
         self.is_ours(environment, name, "")?;
         let mut flag = self.as_it_was(environment, name, target).await?;
+        may_change(by, name, &flag).map_err(ManageError::MovedOutside)?;
         compile::checked(name, environment, &flag).await?;
         let exists = repository.find(environment, name).await?.is_some();
         let kind = if exists { ChangeKind::Updated } else { ChangeKind::Created };
@@ -59,6 +61,9 @@ impl Manager {
                     Err(error) => return Decision::Leave(NoChange::Error(error)),
                 },
             };
+            if let Some(Err(outside)) = before.map(|before| may_change(by, name, &before.flag)) {
+                return Decision::Leave(NoChange::Error(outside.into()));
+            }
             if flag.status == Status::Archived {
                 // The archival time is now, unless the flag is already archived.
                 flag.archived_at = before.and_then(|it| it.flag.archived_at).or_else(|| Some(Utc::now()));

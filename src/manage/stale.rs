@@ -4,9 +4,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::auth::Restrictions;
 use crate::database::on_pool;
 use crate::message::definition::Source;
 
+use super::belonging::Stored;
 use super::effective_state::EffectiveState;
 use super::{ManageError, Manager};
 
@@ -34,6 +36,8 @@ pub enum StaleReason {
 pub struct StaleFilter<'a> {
     /// Environments; `None`: all.
     pub environments: Option<&'a [&'a str]>,
+    /// Flags that the caller may see.
+    pub within: &'a Restrictions,
     /// Number of days for which a flag must have been on to be always on.
     pub days: u32,
     /// Number of days without an evaluation after which a flag is unused.
@@ -158,11 +162,14 @@ impl Manager {
         if member("status") == Some("archived") {
             return None;
         }
+        let owner = if source == Source::Local { member("owner").map(str::to_owned) } else { owner };
+        // Only a local flag gets here without being in force.
+        let stored = Stored { project: None, owner: owner.clone() };
+        self.is_within(asked.within, &environment, &name, &stored).ok()?;
         let created_at = made_at.filter(|_| source == Source::Local).unwrap_or(created_at);
         if now - created_at < TimeDelta::days(i64::from(asked.min_age_days)) {
             return None;
         }
-        let owner = if source == Source::Local { member("owner").map(str::to_owned) } else { owner };
         let expires_at = member("expires_at").and_then(|at| DateTime::parse_from_rfc3339(at).ok());
         let expires_at = expires_at.map(|at| at.to_utc());
         let start = now - TimeDelta::days(i64::from(asked.days));

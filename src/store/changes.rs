@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::flag::{FlagChange, Snapshot};
+use crate::flag::{CompiledFlag, FlagChange, Snapshot};
 use crate::message::change::ChangeKind;
 
 /// Maximum number of changes in the ring.
@@ -22,6 +22,17 @@ pub struct Changed {
     pub flag: Arc<str>,
     pub version: u64,
     pub previous_version: Option<u64>,
+    /// Project and owner before the change; `None` if the flag was not in force.
+    pub before: Option<Belonging>,
+    /// Project and owner after the change; `None` if the flag is no longer in force.
+    pub after: Option<Belonging>,
+}
+
+/// Project and owner of a flag, which restrictions of a listener's token are checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Belonging {
+    pub project: Option<Box<str>>,
+    pub owner: Option<Box<str>>,
 }
 
 /// Error: changes were missed, so any flag may have changed.
@@ -125,24 +136,35 @@ impl Follower {
     }
 }
 
+impl From<&CompiledFlag> for Belonging {
+    fn from(flag: &CompiledFlag) -> Self {
+        let summary = flag.summary();
+        Self { project: summary.project.clone(), owner: summary.owner.clone() }
+    }
+}
+
 fn changed(before: &Snapshot, change: &FlagChange) -> Option<Changed> {
-    let (environment, flag, version, removed) = match change {
-        FlagChange::Set(flag) => (&flag.environment, &flag.name, flag.version, false),
-        FlagChange::Remove { environment, name, version } => (environment, name, *version, true),
+    let (environment, flag, version, after) = match change {
+        FlagChange::Set(flag) => {
+            (&flag.environment, &flag.name, flag.version, Some(Belonging::from(&**flag)))
+        }
+        FlagChange::Remove { environment, name, version } => (environment, name, *version, None),
     };
-    let previous = before.environment(environment).and_then(|flags| flags.get(flag)).map(|flag| flag.version);
-    let kind = match (removed, previous) {
-        (true, None) => return None,
-        (true, Some(_)) => ChangeKind::Deleted,
-        (false, None) => ChangeKind::Created,
-        (false, Some(_)) => ChangeKind::Updated,
+    let previous = before.environment(environment).and_then(|flags| flags.get(flag));
+    let kind = match (&after, previous) {
+        (None, None) => return None,
+        (None, Some(_)) => ChangeKind::Deleted,
+        (Some(_), None) => ChangeKind::Created,
+        (Some(_), Some(_)) => ChangeKind::Updated,
     };
     Some(Changed {
         kind,
         environment: Arc::clone(environment),
         flag: Arc::clone(flag),
         version,
-        previous_version: previous,
+        previous_version: previous.map(|flag| flag.version),
+        before: previous.map(|flag| Belonging::from(&**flag)),
+        after,
     })
 }
 
@@ -157,7 +179,7 @@ mod tests {
 
     fn set(version: u64) -> FlagChange {
         let definition = r#"{"name":"f","enabled":true}"#;
-        FlagChange::Set(Arc::new(crate::flag::CompiledFlag::compile("e", version, definition).unwrap()))
+        FlagChange::Set(Arc::new(CompiledFlag::compile("e", version, definition).unwrap()))
     }
 
     fn kinds(found: &[Arc<Changed>]) -> Vec<(ChangeKind, u64, Option<u64>)> {
@@ -184,6 +206,27 @@ mod tests {
         assert_eq!(kinds(&again.next(&changes).await.unwrap()), life.get(1..).unwrap());
         assert!(changes.follow_after(10).is_ok());
         assert_eq!(changes.follow_after(9).err(), Some(Missed));
+    }
+
+    #[tokio::test]
+    async fn a_change_says_whose_the_flag_was_and_is() {
+        let of = |version, project: &str| {
+            let definition = format!(r#"{{"name":"f","enabled":true,"project":"{project}"}}"#);
+            FlagChange::Set(Arc::new(CompiledFlag::compile("e", version, &definition).unwrap()))
+        };
+        let (changes, mut snapshot) = (Changes::default(), Snapshot::default());
+        let mut follower = changes.follow();
+        for change in [of(1, "a"), of(2, "b"), removed(3)] {
+            changes.add(&snapshot, std::slice::from_ref(&change));
+            snapshot = snapshot.with([change]);
+        }
+        let project = |whose: &Option<Belonging>| {
+            whose.as_ref().and_then(|it| it.project.as_deref().map(str::to_owned))
+        };
+        let found = follower.next(&changes).await.unwrap();
+        let told: Vec<_> = found.iter().map(|it| (project(&it.before), project(&it.after))).collect();
+        let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
+        assert_eq!(told, [(None, a.clone()), (a, b.clone()), (b, None)]);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod everywhere;
 mod made_up;
 mod outages;
+mod restrictions;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -11,6 +11,8 @@ pub struct Summary {
     pub kind: Option<Box<str>>,
     pub description: Option<Box<str>>,
     pub project: Option<Box<str>>,
+    /// Owner of a local flag; flags of other sources have none.
+    pub owner: Option<Box<str>>,
     pub stale: bool,
     /// Largest rollout percentage of any strategy without targeting. If all strategies have constraints, the
     /// largest among those; it then applies to the contexts that fit the constraints.
@@ -27,6 +29,7 @@ impl Summary {
             kind: None,
             description: None,
             project: None,
+            owner: None,
             stale: false,
             rollout_percentage: 0.0,
             lets_through: false,
@@ -39,6 +42,7 @@ impl Summary {
             kind: text(&feature.feature_type),
             description: text(&feature.description),
             project: text(&feature.project),
+            owner: text(&private.owner),
             stale: feature.stale.unwrap_or(false),
             rollout_percentage: rollout(feature.strategies.as_deref().unwrap_or_default(), private),
             lets_through: lets_through(feature.strategies.as_deref().unwrap_or_default(), private),

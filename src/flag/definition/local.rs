@@ -12,6 +12,7 @@
 //! - `local.unusable`: the reason why the definition cannot be evaluated. If a feeder refuses a definition
 //!   and no valid version exists, it publishes this instead, so that callers get the reason instead of an
 //!   unknown flag.
+//! - `local.owner`: who owns the flag.
 //! - `local.chained`: parents are evaluated exactly as on their own, and may have parents themselves.
 
 use chrono::DateTime;
@@ -30,6 +31,8 @@ pub struct Private {
     /// Phases of the schedule; empty if the same strategies always apply.
     pub phases: Vec<PhaseDefinition>,
     pub chained: bool,
+    /// Owner of a local flag.
+    pub owner: Option<String>,
     /// Lower bound of the range from which the flag's own variants are drawn.
     pub total_weight: u32,
     /// Reason why the flag cannot be evaluated; `None` if it can.
@@ -81,7 +84,9 @@ pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Pri
     let chained = local.optional_boolean("chained")?.unwrap_or(false);
     let unusable = local.optional_text("unusable")?;
     let total_weight = total_weight(&local)?;
-    let mut private = Private { strategies: own, phases: Vec::new(), chained, total_weight, unusable };
+    // An owner that is not a text is no reason to refuse a definition.
+    let owner = local.member("owner").and_then(|owner| owner.value.as_str()).map(str::to_owned);
+    let mut private = Private { strategies: own, phases: Vec::new(), chained, owner, total_weight, unusable };
     let steps = local.list("schedule", MAX_STEPS, step)?.unwrap_or_default();
     if !steps.is_empty() {
         let base = private.strategies.len();

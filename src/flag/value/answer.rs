@@ -31,6 +31,7 @@ pub fn answer<'a>(
     };
     match lookup {
         Lookup::NotReady(message) => fallback.error(ErrorCode::ProviderNotReady, message),
+        Lookup::Forbidden(message) => fallback.error(ErrorCode::General, message),
         Lookup::NotFound => Answer {
             error_code: Some(ErrorCode::FlagNotFound),
             error_message: Some(Cow::Borrowed("the environment has no flag of this name")),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::auth::{FlagFacts, Restrictions};
 use crate::flag::{CompiledFlag, ErrorCode, Snapshot};
 use crate::http::call::{Answered, Call};
 use crate::message::event::{member, write_answer, write_integer};
@@ -100,10 +101,11 @@ pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment:
     out
 }
 
-/// Builds the list of an environment's flags.
-pub(super) fn list(snapshot: &Snapshot, asked: &EdgeRequest) -> Vec<u8> {
+/// Builds the list of an environment's flags that the restrictions allow.
+pub(super) fn list(snapshot: &Snapshot, asked: &EdgeRequest, within: &Restrictions) -> Vec<u8> {
     let mut out = b"{".to_vec();
-    write_flags(&mut out, snapshot, &asked.environment);
+    let is_within = |flag: &CompiledFlag| within.check(&FlagFacts::from(flag)).is_ok();
+    write_flags(&mut out, snapshot, &asked.environment, is_within);
     end_list(&mut out, asked, snapshot.version(), false);
     out
 }

@@ -29,12 +29,13 @@ use crate::redis_cache::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 )]
 pub(in crate::http) async fn clear(
     State(api): State<Arc<Api>>,
-    FlagName(name): FlagName,
+    name: FlagName,
     caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Json<CacheCleared>, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
+    let name = name.evaluable(&api, &caller, &environment)?;
     let _place = api.places.take(Pool::Management)?;
     let known = {
         let snapshot = api.store.load();

@@ -41,17 +41,18 @@ use super::body;
 )]
 pub(in crate::http) async fn update(
     State(api): State<Arc<Api>>,
-    FlagName(name): FlagName,
+    name: FlagName,
     caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
     caller.may_in(Scope::Write, &environment)?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let _place = api.places.take(Pool::Management)?;
     let change = change(&input)?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &Expected::Any };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: None };
+    let by = Actor { actor: &actor, reason: None, within: caller.restrictions() };
     let done = api.manager.update(asked, change.to_string().as_bytes(), by).await;
     let done = done.map_err(|error| match error {
         ManageError::Unknown => Problem::new(

@@ -17,7 +17,7 @@ use super::doc::experiments::{
     AcceptedConversions, ConversionBody, ExperimentList, ExperimentPath, ExperimentProblems, NewExperiment,
     StopBody,
 };
-use super::params::{self, FlagName, Params, encoded};
+use super::params::{self, ExperimentName, Params, encoded};
 use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
@@ -29,6 +29,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
+use crate::manage::ManageError;
 use crate::message::conversion::Conversion;
 use crate::message::json::{Kind, Scanner, Span};
 
@@ -57,6 +58,8 @@ pub(in crate::http) async fn begin(
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     caller.may_in(Scope::Write, &wanted.environment)?;
+    let checking = api.manager.check_reach(caller.restrictions(), &wanted.environment, wanted.flag_name());
+    checking.await.map_err(problem)?;
     let (actor, reason) = (caller.name(), params::reason(&input)?);
     let author = Actor { actor: &actor, reason: reason.as_deref() };
     let begun = experiments(&api)?.begin(wanted, author).await.map_err(refused)?;
@@ -95,7 +98,17 @@ pub(in crate::http) async fn list(
         None => true,
     };
     experiments.retain(is_seen);
-    answer(StatusCode::OK, &json!({"experiments": experiments}))
+    let mut shown = Vec::new();
+    for kept in experiments {
+        let design = &kept.experiment.design;
+        let checking = api.manager.check_reach(caller.restrictions(), &design.environment, &design.flag_name);
+        match checking.await {
+            Ok(()) => shown.push(kept),
+            Err(ManageError::Outside(_)) => {}
+            Err(error) => return Err(problem(error)),
+        }
+    }
+    answer(StatusCode::OK, &json!({"experiments": shown}))
 }
 
 /// Shows one experiment: its design and its state.
@@ -110,10 +123,11 @@ pub(in crate::http) async fn list(
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: ExperimentName,
     ask: Params,
 ) -> Result<Response, Problem> {
     let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let found = experiments(&api)?.find(&environment, &name).await;
     answer(StatusCode::OK, &found.map_err(refused)?)
 }
@@ -130,10 +144,11 @@ pub(in crate::http) async fn one(
 pub(in crate::http) async fn results(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: ExperimentName,
     ask: Params,
 ) -> Result<Response, Problem> {
     let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let results = experiments(&api)?.results(&environment, &name).await;
     answer(StatusCode::OK, &results.map_err(refused)?)
 }
@@ -151,11 +166,12 @@ pub(in crate::http) async fn results(
 pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: ExperimentName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     let (actor, header) = (caller.name(), params::reason(&input)?);
     let author = Actor { actor: &actor, reason: header.as_deref().or(reason.as_deref()) };
@@ -179,11 +195,12 @@ pub(in crate::http) async fn stop(
 pub(in crate::http) async fn convert(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: ExperimentName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Evaluation).await?;
     let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
     let now = Utc::now();
@@ -244,11 +261,11 @@ fn placed(place: &str, invalid: Invalid) -> Invalid {
     Invalid { field: format!("{place}{}", invalid.field), ..invalid }
 }
 
-fn experiments(api: &Api) -> Result<&Experiments, Problem> {
+pub(super) fn experiments(api: &Api) -> Result<&Experiments, Problem> {
     api.manager.experiments().map_err(problem)
 }
 
-fn refused(error: ExperimentError) -> Problem {
+pub(super) fn refused(error: ExperimentError) -> Problem {
     let status = match error {
         ExperimentError::Invalid(invalid) => return invalid_fields(&invalid),
         ExperimentError::TooLong => {

@@ -67,10 +67,10 @@ struct TurnRequest {
 pub(in crate::http) async fn kill(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, unread, Direction::Kill).await
+    turn(&api, &caller, name, unread, Direction::Kill).await
 }
 
 /// Restores a killed flag: its definition is in force again.
@@ -92,21 +92,22 @@ pub(in crate::http) async fn kill(
 pub(in crate::http) async fn restore(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    turn(&api, &caller, &name, unread, Direction::Restore).await
+    turn(&api, &caller, name, unread, Direction::Restore).await
 }
 
 async fn turn(
     api: &Api,
     caller: &Caller,
-    flag: &str,
+    flag: FlagName,
     unread: Undecodable,
     way: Direction,
 ) -> Result<Response, Problem> {
     let input = &unread.read_in(api, caller, Scope::Write, Pool::Switch).await?;
     let environment = params::allowed(caller, Scope::Write, input.parameter("environment"))?;
+    let flag = &flag.reachable(api, caller, &environment).await?;
     let TurnRequest { reason, expires_at } = order(input, way == Direction::Kill)?;
     let actor = caller.name();
     let turn = Turn { environment: &environment, flag, actor: &actor, reason: &reason };

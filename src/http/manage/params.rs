@@ -17,6 +17,9 @@ use crate::http::problem::FieldError;
 use crate::http::{Caller, Problem};
 use crate::manage::Expected;
 
+use super::experiment::{experiments, refused};
+use super::problem;
+
 /// Header with the reason of a change.
 const REASON_HEADER: &str = "x-change-reason";
 pub(super) const MAX_REASON_BYTES: usize = 1_000;
@@ -34,7 +37,7 @@ pub struct Params {
 
 /// Name of the flag, from the path.
 #[derive(Debug)]
-pub struct FlagName(pub(in crate::http) String);
+pub struct FlagName(String);
 
 impl FromRequestParts<Arc<Api>> for Params {
     type Rejection = Problem;
@@ -46,20 +49,82 @@ impl FromRequestParts<Arc<Api>> for Params {
     }
 }
 
+/// Name of an experiment in the path.
+#[derive(Debug)]
+pub struct ExperimentName(String);
+
+impl FlagName {
+    /// Returns the name if the caller's restrictions allow the flag, in force or not. The only way to the name for
+    /// management, so that no route forgets the check.
+    pub(in crate::http) async fn reachable(
+        self,
+        api: &Api,
+        caller: &Caller,
+        environment: &str,
+    ) -> Result<String, Problem> {
+        let checking = api.manager.check_reach(caller.restrictions(), environment, &self.0);
+        checking.await.map_err(problem)?;
+        Ok(self.0)
+    }
+
+    /// Returns the name for an evaluation, which shows nothing of a flag that is not in force.
+    pub(in crate::http) fn evaluable(
+        self,
+        api: &Api,
+        caller: &Caller,
+        environment: &str,
+    ) -> Result<String, Problem> {
+        let snapshot = api.store.load();
+        let flags = snapshot.environment(environment).map(|flags| &**flags);
+        caller.restrictions().check_in_force(flags, &self.0)?;
+        Ok(self.0)
+    }
+}
+
+impl ExperimentName {
+    /// Returns the name if the caller's restrictions allow the experiment's flag.
+    pub(super) async fn reachable(
+        self,
+        api: &Api,
+        caller: &Caller,
+        environment: &str,
+    ) -> Result<String, Problem> {
+        let within = caller.restrictions();
+        if !within.is_empty() {
+            let design = experiments(api)?.design(environment, &self.0).await.map_err(refused)?;
+            let checking = api.manager.check_reach(within, environment, &design.flag_name);
+            checking.await.map_err(problem)?;
+        }
+        Ok(self.0)
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for FlagName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::<String>::from_request_parts(parts, state).await {
-            // Postgres cannot store a NUL character, so no flag has such a name.
-            Ok(Path(name)) if name.contains('\0') => {
-                Err(Problem::new(StatusCode::NOT_FOUND, "no flag has such a name"))
-            }
-            Ok(Path(name)) => Ok(Self(name)),
-            Err(_) => {
-                Err(Problem::of_field(StatusCode::BAD_REQUEST, "name", "expected UTF-8, percent-encoded"))
-            }
-        }
+        name_in_path(parts, state, "no flag has such a name").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ExperimentName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        name_in_path(parts, state, "no experiment has such a name").await.map(Self)
+    }
+}
+
+async fn name_in_path<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    unknown: &'static str,
+) -> Result<String, Problem> {
+    match Path::<String>::from_request_parts(parts, state).await {
+        // Postgres cannot store a NUL character, so nothing has such a name.
+        Ok(Path(name)) if name.contains('\0') => Err(Problem::new(StatusCode::NOT_FOUND, unknown)),
+        Ok(Path(name)) => Ok(name),
+        Err(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, "name", "expected UTF-8, percent-encoded")),
     }
 }
 

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::answer;
 use super::doc::PreloadedBody;
+use crate::auth::FlagFacts;
 use crate::config::Scope;
+use crate::flag::CompiledFlag;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
@@ -50,7 +52,7 @@ pub(in crate::http) async fn preload(
     let view = api.view.as_ref().ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "there is no view to be warmed: REDIS_URL is not set")
     })?;
-    let flags = flags(&api, environment, &query)?;
+    let flags = flags(&api, &caller, environment, &query)?;
     let subjects = query.subjects.as_slice();
     let count = flags.len().saturating_mul(subjects.len());
     if count > PRELOADED_MAX {
@@ -93,7 +95,7 @@ pub(in crate::http) async fn preload(
 }
 
 /// Names of the requested flags, or of all. An error if one does not exist.
-fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>, Problem> {
+fn flags(api: &Api, caller: &Caller, environment: &str, query: &Query<'_>) -> Result<Vec<String>, Problem> {
     if !api.store.is_ready() {
         let detail = "the flags are not loaded yet";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
@@ -103,8 +105,10 @@ fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>,
     let unserved =
         || Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", "is not served here");
     let served = served.ok_or_else(unserved)?;
+    let restrictions = caller.restrictions();
     let Asked::These(asks) = &query.asked else {
-        let mut names: Vec<_> = served.iter().map(|flag| flag.name.to_string()).collect();
+        let is_within = |flag: &&Arc<CompiledFlag>| restrictions.check(&FlagFacts::from(&***flag)).is_ok();
+        let mut names: Vec<_> = served.iter().filter(is_within).map(|flag| flag.name.to_string()).collect();
         names.sort_unstable();
         return Ok(names);
     };
@@ -112,6 +116,7 @@ fn flags(api: &Api, environment: &str, query: &Query<'_>) -> Result<Vec<String>,
     let mut errors = Vec::new();
     let mut names = Vec::new();
     for ask in asks.as_slice() {
+        restrictions.check_in_force(Some(served), &ask.flag)?;
         match served.get(&ask.flag) {
             Some(flag) => names.push(flag.name.to_string()),
             None => errors.push(unknown(&ask.flag)),

@@ -44,11 +44,12 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 pub(in crate::http) async fn preview(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
     let environment = params::allowed(&caller, Scope::Read, input.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let (mut definition, mut flag, mut last) = (None, None, LAST_DEFAULT);
     for (member, value) in params::members(&input.body)? {
         let wrong = |message: String| Err(Problem::of_field(StatusCode::BAD_REQUEST, &member, message));

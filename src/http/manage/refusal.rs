@@ -14,6 +14,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
     let status = match &error {
         ManageError::Invalid(invalid) => return invalid_fields(invalid),
         ManageError::Unknown => StatusCode::NOT_FOUND,
+        ManageError::Outside(_) | ManageError::MovedOutside(_) => StatusCode::FORBIDDEN,
         ManageError::Kill(KillError::Kafka(error)) => {
             tracing::warn!(error, "a kill switch could not be turned");
             let detail = "Kafka does not take it; whether the switch was turned is not known";

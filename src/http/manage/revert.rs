@@ -42,16 +42,17 @@ const OLDER_THAN_DAYS_MAX: u64 = 36_500;
 pub(in crate::http) async fn revert(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
     let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(input.header("if-match"))?, params::reason(&input)?);
     let target = target(&input.body)?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref() };
+    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let done = api.manager.revert(asked, target, by).await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
 }
@@ -100,7 +101,7 @@ pub(in crate::http) async fn cleanup(
     }
     let actor = caller.name();
     let reason = reason.unwrap_or_else(|| format!("archived for more than {older_than_days} days"));
-    let by = Actor { actor: &actor, reason: Some(&reason) };
+    let by = Actor { actor: &actor, reason: Some(&reason), within: caller.restrictions() };
     let cleaning = api.manager.cleanup(environments.as_deref(), older_than_days, dry_run, by);
     answer(StatusCode::OK, &cleaning.await.map_err(problem)?)
 }

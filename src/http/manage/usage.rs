@@ -42,10 +42,11 @@ pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
 pub(in crate::http) async fn usage(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    FlagName(name): FlagName,
+    name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
     let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
     let usage = api.manager.usage(&environment, &name, period(&ask)?).await.map_err(problem)?;
     answer(StatusCode::OK, &usage)
 }
@@ -76,7 +77,15 @@ pub(in crate::http) async fn stale(
     let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;
     let min_age_days = ask.whole("min_age_days", 0, 0, DAYS_MAX)?;
     let unused_days = ask.whole("unused_days", UNUSED_DAYS_DEFAULT, 1, UNUSED_DAYS_MAX)?;
-    let asked = StaleFilter { environments, days, unused_days, min_age_days, limit, offset };
+    let asked = StaleFilter {
+        environments,
+        within: caller.restrictions(),
+        days,
+        unused_days,
+        min_age_days,
+        limit,
+        offset,
+    };
     let page = api.manager.stale(asked).await.map_err(problem)?;
     answer(StatusCode::OK, &page)
 }

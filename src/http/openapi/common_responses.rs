@@ -48,7 +48,7 @@ fn complete(operation: &mut Operation) {
     let token = SecurityRequirement::new(SCHEME, Vec::<String>::new());
     operation.security.get_or_insert_with(|| vec![token, SecurityRequirement::default()]);
     add(operation, 401, "A token is needed, or is not known");
-    add(operation, 403, "The token does not have the scope, or is not for the environment");
+    add(operation, 403, "The token does not have the scope, or is not for the environment or the flag");
     add(operation, 429, "Too many calls in a second");
     add(operation, 503, "Not now; see `Retry-After`");
     if operation.request_body.is_some() {

@@ -187,6 +187,15 @@ pub struct TokenRequest {
     /// Names of environments, or only `*` for all.
     #[schema(min_items = 1, max_items = 100, example = json!(["production"]))]
     environments: Vec<String>,
+    /// Projects whose flags the token allows. Absent or empty: all flags. Local flags have no project.
+    #[schema(max_items = 100, example = json!(["checkout"]))]
+    projects: Option<Vec<String>>,
+    /// Prefixes of the names of flags that the token allows. Absent or empty: all flags.
+    #[schema(max_items = 100, example = json!(["checkout-"]))]
+    flag_prefixes: Option<Vec<String>>,
+    /// Owners whose local flags the token allows. Absent or empty: all flags. Other flags have no owner.
+    #[schema(max_items = 100, example = json!(["team-checkout"]))]
+    owners: Option<Vec<String>>,
     /// Lifetime. Absent: the token does not expire.
     #[schema(example = "90d", pattern = "^[0-9]+(ms|s|m|h|d)?$")]
     expires_in: Option<String>,
@@ -207,6 +216,12 @@ pub struct TokenDetails {
     name: String,
     scopes: Vec<ScopeName>,
     environments: Vec<String>,
+    /// Empty: not restricted by project.
+    projects: Vec<String>,
+    /// Empty: not restricted by name.
+    flag_prefixes: Vec<String>,
+    /// Empty: not restricted by owner.
+    owners: Vec<String>,
     state: TokenState,
     #[schema(format = DateTime)]
     created_at: String,

@@ -3,11 +3,12 @@
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::auth::NewToken;
+use crate::auth::{NewToken, Restrictions};
 use crate::http::Problem;
 use crate::http::problem::FieldError;
 
-const FIELDS: [&str; 4] = ["name", "scopes", "environments", "expires_in"];
+const FIELDS: [&str; 7] =
+    ["name", "scopes", "environments", "expires_in", "projects", "flag_prefixes", "owners"];
 
 /// Parses and checks the body. Reports all errors: wrong types first (400), invalid values only if all types are right
 /// (422).
@@ -23,13 +24,17 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, Problem> {
     let expires_in = text(members, "expires_in", &mut errors);
     let scopes = texts(members, "scopes", &mut errors);
     let environments = texts(members, "environments", &mut errors);
+    let projects = texts(members, "projects", &mut errors);
+    let flag_prefixes = texts(members, "flag_prefixes", &mut errors);
+    let owners = texts(members, "owners", &mut errors);
     if !errors.is_empty() {
         return Err(Problem::of_fields(StatusCode::BAD_REQUEST, errors));
     }
     let unknown = members.keys().filter(|key| !FIELDS.contains(&key.as_str()));
     errors.extend(unknown.map(|key| FieldError::new(key, format!("expected only {}", FIELDS.join(", ")))));
     let order = NewToken::check(name.unwrap_or_default(), &scopes, &environments, expires_in);
-    match order {
+    let restrictions = Restrictions::of_names(&projects, &flag_prefixes, &owners);
+    match NewToken::restricted(order, restrictions) {
         Ok(order) if errors.is_empty() => Ok(order),
         Ok(_) => Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, errors)),
         Err(problems) => {

@@ -67,7 +67,7 @@ fn list(asked: &EdgeRequest, snapshot: &Snapshot) -> Result<Entry, Reason> {
     let mut value = br#"{"flags_version":"#.to_vec();
     write_integer(&mut value, snapshot.version());
     value.push(b',');
-    write_flags(&mut value, snapshot, &asked.environment);
+    write_flags(&mut value, snapshot, &asked.environment, |_| true);
     value.push(b'}');
     if value.len() > LIST_BYTES_MAX {
         return Err("large_value");
@@ -75,10 +75,15 @@ fn list(asked: &EdgeRequest, snapshot: &Snapshot) -> Result<Entry, Reason> {
     Ok(Entry { life: Some(asked.layer.life()), ..entry(asked, asked.key(), value, snapshot.version()) })
 }
 
-/// Appends `"flags":[…]`, sorted by name.
-pub fn write_flags(out: &mut Vec<u8>, snapshot: &Snapshot, environment: &str) {
+/// Appends `"flags":[…]` with the flags for which `is_shown` holds, sorted by name.
+pub fn write_flags(
+    out: &mut Vec<u8>,
+    snapshot: &Snapshot,
+    environment: &str,
+    is_shown: impl Fn(&CompiledFlag) -> bool,
+) {
     let flags = snapshot.environment(environment).into_iter().flat_map(|flags| flags.iter());
-    let mut flags: Vec<_> = flags.collect();
+    let mut flags: Vec<_> = flags.filter(|flag| is_shown(flag)).collect();
     flags.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     out.extend_from_slice(br#""flags":["#);
     for (index, flag) in flags.into_iter().enumerate() {

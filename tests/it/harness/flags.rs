@@ -52,6 +52,12 @@ impl Flag {
         self
     }
 
+    /// Of another project than `default`.
+    pub fn project(mut self, project: &str) -> Self {
+        self.body["project"] = json!(project);
+        self
+    }
+
     /// Of an experiment: variants with their weights.
     pub fn experiment(name: &str, variants: &[(&str, u32)]) -> Self {
         let mut flag = Self::on(name);
