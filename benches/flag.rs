@@ -174,7 +174,7 @@ fn latencies(store: &ArcSwap<Snapshot>) -> Histogram<u64> {
     histogram
 }
 
-/// Of this process, from /proc; 0 elsewhere.
+/// Resident memory of this process in KiB, from /proc; 0 on systems without it.
 fn resident_kib() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

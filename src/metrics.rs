@@ -67,7 +67,7 @@ pub struct Metrics {
     pub requests_expired: Family<PartitionLabels, Counter>,
     /// Requests that existed when a partition without a committed offset was first read.
     pub requests_without_offset: Family<PartitionLabels, Counter>,
-    /// Number of times the requests topic was found deleted and created anew.
+    /// Number of times the requests topic was found deleted and created again.
     pub requests_topic_recreated: Counter,
     pub evaluations: Family<EvaluationLabels, Counter>,
     pub events_published: Family<EnvironmentLabels, Counter>,

@@ -139,7 +139,7 @@ impl DeadLetters {
             Err(error) if error.is_refusal() => {}
             sent => {
                 if sent.is_ok() && bytes > 0 {
-                    // The letter was accepted without its body, so the body was the reason.
+                    // The dead letter was accepted without its body, so the body was the reason.
                     *refused_bytes = bytes.min(*refused_bytes);
                 }
                 return sent;

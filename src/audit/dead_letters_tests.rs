@@ -97,8 +97,8 @@ fn what_this_client_refuses_is_sent_with_as_much_as_it_takes() {
 
 #[test]
 fn what_a_broker_refuses_is_sent_with_less_each_time() {
-    // Rejections of, in this order: all letters in one request, the letter alone, without its body, with coordinates
-    // only.
+    // Rejections of, in this order: all dead letters in one request, the dead letter alone, without its body, with
+    // coordinates only.
     for (refusals, expected) in [(1, (true, true)), (2, (false, true)), (3, (false, false))] {
         let fixture = Fixture::new();
         fixture.cluster.request_errors(RDKafkaApiKey::Produce, &vec![TOO_LARGE; refusals]);

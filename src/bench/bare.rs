@@ -19,7 +19,7 @@ const EVENTS: u64 = 4_096;
 /// Byte position of the 20-character stamp in requests and in these events.
 pub const STAMP_AT: usize = r#"{"request_id":""#.len();
 pub const STAMP_LENGTH: usize = 20;
-/// As long as the ids that Kafka gives topics.
+/// Placeholder with the length of Kafka's topic ids.
 const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAQ";
 
 /// Sends prebuilt events.

@@ -97,7 +97,7 @@ pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.trim().parse().map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
 }
 
-/// One or more `host:port`, separated by commas.
+/// A list of one or more `host:port`, separated by commas.
 pub(super) fn servers(text: &str) -> Parsed<String> {
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
     let valid = |server: &&str| {

@@ -30,7 +30,7 @@ pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<(
         config.topics.partitions = PARTITIONS_COUNT;
         config.topics.replication = Some(1);
         config.reply.create_missing = true;
-        // The embedded broker and its offsets start anew with every start.
+        // The embedded broker and its offsets are new at every start.
         config.audit.log_id = Some(uuid::Uuid::now_v7().to_string());
     } else {
         config.kafka.client.entry(compression.0).or_insert(compression.1);

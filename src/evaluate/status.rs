@@ -99,7 +99,7 @@ impl WorkerStatus {
         &self.all.identity
     }
 
-    /// Records that the requests topic was created anew. Health shows this as long as the process runs.
+    /// Records that the requests topic was created again. Health shows this as long as the process runs.
     pub fn recreated(&self) {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let topic = self.all.progress.topic();

@@ -67,7 +67,7 @@ pub struct WorkerState {
     pub begun: BTreeSet<i32>,
     /// Partitions that the events topic lacks.
     pub unpaired: Unpaired,
-    /// The requests topic was created anew: its partitions are read from the first record.
+    /// The requests topic was created again: its partitions are read from the first record.
     pub from_start: bool,
     /// The requests topic's generation and id when they were last confirmed.
     pub topic: Option<Confirmed>,
@@ -124,7 +124,7 @@ impl WorkerState {
         self.begun.clear();
     }
 
-    /// Prepares for a requests topic that was created anew.
+    /// Prepares for a requests topic that was created again.
     fn begin_another_topic(&mut self) {
         self.begin_anew();
         self.rejections = Rejections::default();

@@ -1,4 +1,4 @@
-//! Metadata of topics beyond their partitions: the id that Kafka assigned at creation (a topic created anew under the
+//! Metadata of topics beyond their partitions: the id that Kafka assigned at creation (a topic created again under the
 //! same name has a different id), and the rights of this user.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Detects that a topic was deleted and created anew under the same name.
+//! Detects that a topic was deleted and created again under the same name.
 //!
 //! Offsets do not reveal it: a consumer whose position lies inside the new log continues in the middle and skips the
 //! records before. Kafka assigns an id to each topic, so the ids are compared.
@@ -24,14 +24,14 @@ pub struct TopicIdentity {
     /// Whether the broker assigns ids to topics; the embedded broker of `dev` does not.
     has_ids: bool,
     known: Mutex<Known>,
-    /// Counts how often the topic was found to be created anew.
+    /// Counts how often the topic was found to be created again.
     recreated: Counter,
 }
 
 /// The topic's identity at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confirmed {
-    /// Number that increases whenever the topic is found to be created anew.
+    /// Number that increases whenever the topic is found to be created again.
     pub generation: u64,
     /// The topic's id. `None` before Kafka's first answer, and if Kafka assigns no ids to topics.
     pub id: Option<Arc<str>>,

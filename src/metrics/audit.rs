@@ -42,7 +42,7 @@ pub struct AuditMetrics {
     pub expired: Counter,
     /// Partitions whose log ended before the position, so that a new generation was started.
     pub truncated: Counter,
-    /// Topics that were deleted and created anew while they were read.
+    /// Topics that were deleted and created again while they were read.
     pub recreated: Counter,
     /// Seconds by which another clock is ahead of this machine's.
     pub clock_skew: Family<ClockLabels, Gauge<f64, AtomicU64>>,

@@ -51,7 +51,7 @@ pub(super) struct Worker {
     /// Whether the topics are as required. An earlier producer would make the broker create missing topics.
     fit: Fit,
     event_producer: Option<EventProducer>,
-    /// Producer that is being connected and becomes the outlet.
+    /// Producer that is being connected and replaces the current one.
     opening: Option<Opening>,
     in_flight_batches: InFlight,
     overflow: Option<Overflow>,

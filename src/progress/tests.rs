@@ -131,7 +131,7 @@ fn series_follow_the_reason_and_end_with_the_assignment() {
     assert_eq!(fixture.series(later()), [stuck("held"), lag.clone()]);
     progress.blocked(0, Reason::BatchFailed, "not delivered");
     assert_eq!(fixture.series(later()), [stuck("batch_failed"), lag]);
-    // Another reader of this process takes the partition over, and its waiting time starts anew.
+    // Another reader of this process takes the partition over, and its waiting time restarts.
     progress.assign(1, &[0]);
     assert!(fixture.series(later()).is_empty());
     progress.assign(READER, &[1]);

@@ -2,10 +2,10 @@
 //!
 //! 1. **Announce**: raise the flag's minimum version. From then on readers reject older values, however many there are.
 //! This is the moment of invalidation.
-//! 2. **Sweep**: refresh the keys page by page, with all changed flags in turn.
+//! 2. **Refresh**: evaluate and write the keys again, page by page, with all changed flags in turn.
 //!
 //! One warmer of the group does this, from the updates topic. It may be repeated without harm, so progress is committed
-//! when no sweep is in progress.
+//! when no invalidation is in progress.
 
 pub(super) mod params;
 
@@ -77,7 +77,7 @@ struct Invalidation {
     chunks: Option<VecDeque<String>>,
     /// Number of members of the first chunk that are done.
     offset: usize,
-    /// Whether the flag has changed again during the sweep, so that the keys must be refreshed once more.
+    /// Whether the flag has changed again during the invalidation, so that the keys must be refreshed once more.
     again: bool,
     /// Whether this is the edge's list of all flags.
     is_of_list: bool,
@@ -198,7 +198,7 @@ impl Invalidator {
     }
 
     fn read(&mut self, record: &Record<'_>) -> Option<Change> {
-        // Changes older than every cached value need no sweep.
+        // Changes older than every cached value need no invalidation.
         let oldest = Clock::now().ms - millis(self.flag_min_version_ttl);
         if record.timestamp_ms() < oldest {
             return None;
@@ -241,7 +241,7 @@ impl Invalidator {
         self.invalidations.is_empty()
     }
 
-    /// Executes one step of the next sweep. New sweeps are announced first.
+    /// Executes one step of the next invalidation. New invalidations are announced first.
     pub(crate) fn step(&mut self) -> Result<(), CacheError> {
         let Some(mut invalidation) = self.invalidations.pop_front() else {
             return Ok(());
@@ -258,7 +258,7 @@ impl Invalidator {
         Ok(())
     }
 
-    /// Advances a sweep by one step. Returns whether it is complete.
+    /// Advances an invalidation by one step. Returns whether it is complete.
     fn advance(&self, invalidation: &mut Invalidation) -> Result<bool, CacheError> {
         if !invalidation.announced {
             self.runtime.block_on(announce(
@@ -272,8 +272,8 @@ impl Invalidator {
             return Ok(false);
         }
         let Some(chunks) = &mut invalidation.chunks else {
-            // The chunks are requested after the minimum version was raised: whoever lists a key later checks that
-            // version itself.
+            // The chunks are requested after the minimum version was raised: a writer that lists a key later checks
+            // that version itself.
             invalidation.chunks = Some(self.runtime.block_on(chunks(&self.client, &invalidation.place))?);
             return Ok(false);
         };
@@ -303,7 +303,7 @@ impl Invalidator {
         Ok(false)
     }
 
-    /// Drops sweeps whose values have all expired in the meantime.
+    /// Drops invalidations whose values have all expired in the meantime.
     fn give_up_late(&mut self, cache_error: &CacheError) {
         let before = self.invalidations.len();
         let life = self.flag_min_version_ttl;

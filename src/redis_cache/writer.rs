@@ -80,7 +80,7 @@ pub(crate) struct Writer {
 /// Result of one attempt to write entries.
 enum Attempt {
     Done,
-    /// These entries' keys should exist but are missing, so they may not be listed any more.
+    /// Entries whose keys should exist but are missing, so they may not be listed any more.
     Gone(BTreeSet<usize>),
     /// Redis has lost chunks.
     Lost,

@@ -12,7 +12,7 @@ use super::reads;
 
 /// Number of earlier and of later versions that are tried before a difference is reported.
 const NEAR_MAX: usize = 8;
-/// Upper bound of cached scenes.
+/// Upper bound of cached historical snapshots.
 const SCENES_MAX_COUNT: usize = 20_000;
 
 /// Version of the flag itself, independently of its parents.
@@ -43,7 +43,7 @@ struct Ancestry {
     steps: Vec<(u64, i64)>,
 }
 
-/// Reconstructs scenes and caches them.
+/// Reconstructs historical snapshots and caches them.
 #[derive(Debug)]
 pub struct Scenes {
     pub history: History,

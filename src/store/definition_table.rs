@@ -133,7 +133,7 @@ impl DefinitionTable {
         self.take_switch(&Record { key: Some(key.as_bytes()), value: Some(value), version: None })
     }
 
-    /// Begins a new reading of the topic, which determines anew which flags exist.
+    /// Begins a new reading of the topic, which determines again which flags exist.
     pub fn begin_reading(&mut self) {
         self.reading += 1;
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Flag, Flags, Group, SOON, Service, Stack, Tap, call, wait_until};
 
-/// For what is much to do on a busy machine.
+/// Deadline for work that takes long on a busy machine.
 const LATER: Duration = Duration::from_secs(120);
 
 /// One instance, not started yet, and the ends of its topics.

@@ -1,4 +1,4 @@
-//! Evaluation over HTTP: what callers are told, and the events that say so.
+//! Evaluation over HTTP: the answers of calls, and the events that record them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::process::Command;
@@ -22,7 +22,7 @@ struct Scene {
     service: Service,
     events: Tap,
     contract: Contract,
-    /// Of the last flag.
+    /// Version of the flag that was created last.
     version: u64,
 }
 
@@ -68,7 +68,7 @@ impl Scene {
 }
 
 const FLAGS: u64 = 9;
-/// Those of the environment that no Unleash of the tests serves.
+/// Number of flags of the environment that no Unleash of the tests serves.
 const UNFED_FLAGS: u64 = 7;
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 
@@ -176,8 +176,8 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
     }
 }
 
-/// Services cannot tell an unknown flag from one that is off by `enabled` alone; the Node client's `||` takes its
-/// default for both.
+/// Services cannot distinguish an unknown flag from one that is off by `enabled` alone; the Node client's `||` takes
+/// its default for both.
 #[test]
 fn clients_of_services_in_python_and_node_work() {
     let (stack, _together) = Stack::together();
@@ -479,7 +479,7 @@ fn wait_for_events(events: &mut Tap, ids: &[String]) -> usize {
     found
 }
 
-/// What a health part says when its service is away.
+/// Detail that a health part reports while its service is unreachable.
 const OUTAGES: [(&str, &str); 4] =
     [("redis", "redis"), ("postgres", "sink"), ("unleash", "unleash"), ("kafka", "publisher")];
 
@@ -547,7 +547,7 @@ fn answers_equal_events_and_rows_though_each_service_goes_away_and_comes_back() 
 
 /// Half an hour without Kafka at 2,000 evaluations a second.
 const OUTAGE_EVENTS: f64 = 30.0 * 60.0 * 2_000.0;
-/// What `FLAGSTREAM_API__SPOOL_MAX_BYTES` is unless it is set.
+/// Default of `FLAGSTREAM_API__SPOOL_MAX_BYTES`.
 const DEFAULT_SPOOL_BYTES: f64 = (4_u64 << 30) as f64;
 
 /// The default spool holds an outage of half an hour: measured per event, and in the long form with as many events

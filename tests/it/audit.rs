@@ -473,7 +473,7 @@ fn late_rows_move_into_their_day_and_old_days_are_dropped() {
     wait_until("rows", SOON, || scene.database.audited() == 4);
     let other = || scene.database.number("SELECT count(*) FROM feature_flag_evaluations_other");
     assert_eq!(other(), Some(2), "that of the future, and that of long ago");
-    // Time goes by, as far as the tables can tell: a day that was kept is too old, one that is near has no partition.
+    // Simulates the passage of time in the tables: a day that was kept is too old, and a near one has no partition.
     service.stop();
     let old = (chrono::Utc::now() - chrono::Duration::days(9)).date_naive();
     let (table, next) = (old.format("feature_flag_evaluations_%Y%m%d"), old.succ_opt().unwrap());

@@ -1,4 +1,4 @@
-//! Who may call, from the outside: tokens, their scopes and environments, their end; limits; made-up calls.
+//! Authentication from the outside: tokens, their scopes and environments, their expiry; limits; random calls.
 
 mod everywhere;
 mod made_up;
@@ -27,7 +27,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 struct Scene {
     group: Group,
     database: Database,
-    /// Of the last flag.
+    /// Version of the flag that was created last.
     version: u64,
 }
 
@@ -89,7 +89,7 @@ impl Token {
         Self { id: text("id"), header: format!("Bearer {}", text("token")) }
     }
 
-    /// What nobody but its holder may ever see.
+    /// The secret, which only the token's holder may ever see.
     fn secret(&self) -> &str {
         self.header.rsplit_once('_').unwrap().1
     }
@@ -309,7 +309,7 @@ fn tokens_are_managed_over_http_by_those_who_may() {
     let admin = Token::of(&made.json());
     assert_eq!(evaluate(&service, Some(&admin.header), "production").status, 200, "admin may all");
 
-    // Nobody gives away more than they have.
+    // A token grants no more than its creator has.
     for wider in [&["development"][..], &["production", "development"], &["*"]] {
         assert_eq!(ask("POST", "", &admin.header, &order(&["read"], wider)).status, 403, "{wider:?}");
     }

@@ -22,7 +22,7 @@ const OTHERS: &str = r#"{"type": "record", "name": "com.acme.Question", "fields"
         {"name": "subscription_tier", "type": {"type": "enum", "name": "com.acme.Tier", "symbols": ["free", "premium"]}},
         {"name": "seen", "type": {"type": "map", "values": "int"}}]}}]}"#;
 
-/// What all services of a company share, and a schema that refers to it.
+/// A record that several schemas share, and a schema that refers to it.
 const SHARED: &str = r#"{"type": "record", "name": "com.acme.Traits", "fields": [{"name": "subscription_tier", "type": "string"}]}"#;
 const REFERRING: &str = r#"{"type": "record", "name": "com.acme.Ask", "fields": [{"name": "request_id", "type": "string"},
     {"name": "flag_name", "type": "string"}, {"name": "context", "type": "com.acme.Traits"}]}"#;
@@ -278,7 +278,7 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
             && waiting(&service) == 0.0
     });
 
-    // What nobody knows is a dead letter, and so is what cannot be read.
+    // An unknown id becomes a dead letter, and so does an unreadable message.
     let mut letters = Tap::open(&stack.kafka, &group.topics.dead_letters);
     for (payload, code) in [
         (header(u32::MAX >> 1).to_vec(), "UNKNOWN_SCHEMA"),
@@ -319,13 +319,13 @@ fn schemas_are_registered_and_checked_by_command() {
     assert!(printed.contains(&format!("{hints}  change-hint  REFUSED: ")), "{printed}");
 }
 
-/// One of [`OTHERS`].
+/// A message of one of [`OTHERS`].
 fn others_message(id: u32) -> Vec<u8> {
     let texts: [&[u8]; 2] = [b"\x04r1\x04on\x0e\x00\x00\x0e\"light\"", b"\x00\x00"];
     [&header(id)[..], texts.concat().as_slice()].concat()
 }
 
-/// What a service in Python reads once it has written.
+/// Messages that a Python program reads after it has written some.
 fn python(stack: &Stack, writes: &[Value], reads: &[(&String, usize)]) -> Vec<Value> {
     let told = json!({"kafka": stack.kafka, "registry": stack.registry, "writes": writes, "reads": reads});
     let mut command = Command::new("python3");
@@ -336,7 +336,7 @@ fn python(stack: &Stack, writes: &[Value], reads: &[(&String, usize)]) -> Vec<Va
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a program says to this.
+/// Output of a program for this input.
 fn piped(command: &mut Command, input: &str) -> String {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();

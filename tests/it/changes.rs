@@ -77,7 +77,7 @@ fn changes_are_heard_in_order_and_a_listener_goes_on_where_it_was() {
     let mut listener = Listener::open(&service.url, "/api/v1/changes?environment=production", None);
     assert_eq!(listener.next(), Heard { id: first.to_string(), data: Value::Null }, "where it stands");
 
-    // One after the other: changes that come at once may be told as one.
+    // Changes are made one after the other, because simultaneous ones may be merged.
     let mut next = |version: u64| {
         let event = listener.next();
         assert_eq!(event.id, version.to_string());

@@ -40,7 +40,7 @@ fn group(stack: &Stack) -> Group {
     Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write")
 }
 
-/// Told where the service and its Kafka are.
+/// Sets the environment variables with the addresses of the service and its Kafka.
 fn told<'c>(command: &'c mut Command, service: &Service, topics: &Topics) -> &'c mut Command {
     command.env("FLAGSTREAM_URL", &service.url).envs(topics.settings())
 }
@@ -65,7 +65,7 @@ fn go(stack: &Stack, of: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Told past the test runner, which shows what is printed only of tests that fail.
+/// Prints past the test runner, which shows the output of failing tests only.
 fn skipped(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "{what}: skipped: {why}");
 }

@@ -301,7 +301,7 @@ fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
     let group = Group::new(stack);
     let theme = Flag::on("theme").where_in("tier", &["premium"]);
     Flags::new(&group.topics).set("production", theme.variant("dark", Some(("string", "dark"))));
-    // The topic that `--wait` uses unless told otherwise is the allowed prefix itself.
+    // The default topic of `--wait` is the allowed prefix itself.
     group.topics.create(&group.topics.replies, 1);
     let _service = group.start("one");
     let request = |arguments: &[&str]| {

@@ -25,7 +25,7 @@ const DATES: [&str; 4] = [
 ];
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.1.17", "192.168.7.9", "2001:db8::7"];
 
-/// What one SDK says about one flag for one context: on, variant, the variant's payload.
+/// Answer of one SDK for one flag and context: on, variant, the variant's payload.
 type Verdict = (bool, Option<String>, Option<String>);
 
 #[test]

@@ -31,7 +31,7 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
     let (code, findings) = doctor(&group);
     assert_eq!(code, Some(0), "{findings:#?}");
     assert_eq!(state(&findings, "database", "migrations are missing")["state"], "warning");
-    // Nobody has decided who may call.
+    // The anonymous scopes are not configured.
     let open = state(&findings, "http", "without a token");
     assert_eq!(open["state"], "warning");
     assert!(open["advice"].to_string().contains("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES"), "{open}");

@@ -40,7 +40,7 @@ impl Scene {
         Self::start_at(readable(stack), redis, &url)
     }
 
-    /// With another way to the same database.
+    /// Starts the fixture with another URL of the same database.
     fn start_at(group: Group, redis: Redis, url: &str) -> Self {
         Self::start_as(group, redis, url, "evaluator,feeder,warmer,api")
     }

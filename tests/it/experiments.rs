@@ -137,7 +137,7 @@ fn exposures_and_conversions_become_results() {
     let (stack, _together) = Stack::together();
     let mut scene = Scene::new(stack);
     let service = scene.start("one");
-    // Before its beginning: nobody is exposed by it.
+    // An evaluation before the experiment's start exposes no user.
     evaluate(&service, "early-bird");
     let metrics = json!([{"name": "purchase"}, {"name": "revenue", "kind": "mean", "role": "guardrail"}]);
     let begun = scene.begin(&service, &metrics);
@@ -171,7 +171,7 @@ fn exposures_and_conversions_become_results() {
     for id in ["r-0", "r-0", "again"] {
         scene.convert(&sender, &bought(buyers[0], "revenue", &now, id));
     }
-    // Late but in time, too early, of nobody, of somebody who was evaluated before the beginning.
+    // Conversions: late but in time, too early, of an unknown user, of a user who was evaluated before the start.
     let before = rfc3339(Utc::now() - TimeDelta::hours(1));
     let long_before = rfc3339(Utc::now() - TimeDelta::days(30));
     scene.convert(&sender, &bought(&names[1], "revenue", &before, "before"));
@@ -200,7 +200,7 @@ fn exposures_and_conversions_become_results() {
         assert_eq!(of(1, variant)["converted"], json!(bought.len()));
         assert_eq!(of(1, variant)["mean"], json!((10.0 * count + again) / users), "{variant}: {results:#}");
     }
-    // Nobody is exposed after its end; conversions go on counting.
+    // No user is exposed after the end; conversions still count.
     let body = json!({"reason": "enough", "winner": "dark"});
     let stopped = scene.ask(&service, "POST", "/theme/stop", &body);
     assert_eq!((stopped.status, &stopped.json()["status"]), (200, &json!("stopped")), "{stopped:?}");

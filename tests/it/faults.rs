@@ -1,6 +1,6 @@
-//! What breaks, and what must not: nothing lost, nothing doubled, the order of each partition kept.
+//! Faults, and the guarantees under them: no loss, no duplicates, the order of each partition.
 //!
-//! Load runs all the while. At the end the ledger compares every request in Kafka with every result.
+//! Load runs during each fault. At the end the ledger compares every request in Kafka with every result.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ struct Scene {
     reply_to: String,
     ledger: Ledger,
     load: Option<Load>,
-    /// Of requests in Avro.
+    /// Id of the schema of requests in Avro; `None` for requests in JSON.
     schema: Option<u32>,
-    /// Where every event becomes a row.
+    /// Database to which every event is written as a row.
     database: Option<Database>,
 }
 
@@ -135,7 +135,7 @@ fn kills_at_random_moments(mode: Mode, kills: usize, set: fn(Scene, &Stack) -> S
         scene.run_for(Duration::from_millis(chance.random_range(100..1_500)));
         let victim = chance.random_range(0..services.len());
         services[victim].kill();
-        // Some come back at once, before anybody noticed; for others the rest takes over first.
+        // Some instances return at once, before the group notices; for others the rest takes over first.
         if chance.random_bool(0.4) {
             scene.ledger.sign_of_life("the others took over", SOON);
         }
@@ -273,7 +273,7 @@ fn the_broker_is_stopped_and_comes_back() {
         scene.ledger.sign_of_life("all partitions served", SOON);
     }
     let stopped = stack.stop("kafka", &alone);
-    // The outage itself. Nothing can be waited for: there is nobody to ask.
+    // The outage itself. No condition can be observed while the broker is down.
     std::thread::sleep(Duration::from_secs(if is_long() { 30 } else { 10 }));
     for service in &mut services {
         service.assert_running();
@@ -288,7 +288,8 @@ fn the_broker_is_stopped_and_comes_back() {
     scenes.into_iter().for_each(Scene::balance);
 }
 
-/// As after a broker that was lost in the middle of a rebalance: they are nobody's, and no member asks for another one.
+/// State of a group whose broker was lost during a rebalance: partitions have no owner, and no member requests another
+/// rebalance.
 #[test]
 fn partitions_that_belong_to_nobody_are_shared_out() {
     let (stack, _together) = Stack::together();

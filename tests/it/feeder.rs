@@ -1,4 +1,4 @@
-//! From real Unleash to definitions, change events and invalidations.
+//! The feeder with a real Unleash: definitions, change events and invalidations.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ struct Feed {
     updates: Tap,
 }
 
-/// What a topic says about one flag: the kind of change and its version.
+/// Change of one flag in a topic: its kind and its version.
 type Change = (String, u64);
 
 impl Feed {
@@ -72,15 +72,15 @@ impl Feed {
         record.header("version").unwrap().parse().unwrap()
     }
 
-    /// Until the invalidation of this version is there, and with it everything of the same transaction.
+    /// Waits for the invalidation of this version, which appears with everything of the same transaction.
     fn announced(&mut self, version: u64) -> Value {
         let fits = |record: &Received| record.json()["version"] == version;
         self.events.wait(&format!("change event of version {version}"), SOON, fits);
         self.updates.wait(&format!("invalidation of version {version}"), SOON, fits).json()
     }
 
-    /// Definitions, change events and invalidations of the flag tell the same story: it begins with its creation, each
-    /// version is announced once, and follows on the one before it.
+    /// Definitions, change events and invalidations of the flag agree: the sequence begins with its creation, and each
+    /// version is announced once and follows the one before it.
     fn assert_consistent(&mut self, flag: &str) -> Vec<Change> {
         let (name, key) = (self.admin.name(flag), self.key(flag));
         // All three are read as far as one of them was.

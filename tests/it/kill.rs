@@ -40,7 +40,7 @@ impl Scene {
         Self { group, _database: database }
     }
 
-    /// Reads `topic`, one of this scene's, from its beginning.
+    /// Reads `topic`, one of this fixture's, from its beginning.
     fn tap(&self, topic: impl FnOnce(&crate::harness::Topics) -> &String) -> Tap {
         let topics = &self.group.topics;
         Tap::open(&topics.kafka, topic(topics))
@@ -69,14 +69,14 @@ fn is_on(service: &Service, flag: &str) -> bool {
     evaluate(service, flag, &json!(false))["enabled"] == true
 }
 
-/// The change log as the API tells it, newest first.
+/// The change log from the API, newest first.
 fn changes(service: &Service, flag: &str) -> Vec<Value> {
     let answer = call("GET", &address(service, flag, "changes"), &[], b"");
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json().as_array().unwrap().clone()
 }
 
-/// Those of the kill switch, oldest first: action, who, why.
+/// Changes of the kill switch, oldest first: action, actor, reason.
 fn turns(service: &Service, flag: &str) -> Vec<(String, String, String)> {
     let of_switch = changes(service, flag).into_iter().rev().filter(|change| change["source"] == "override");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -177,8 +177,8 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
         edge["flags"].as_array().unwrap().iter().find(|flag| flag["flag_name"] == "plain").unwrap().clone();
     assert_eq!((&edge["enabled"], &edge["killed"]), (&json!(false), &json!(true)));
 
-    // A second kill says why anew. Whatever the definition says meanwhile, and whatever version it has, it stays off,
-    // and what it says is announced with a higher one.
+    // A second kill replaces the reason. Whatever the definition contains meanwhile, and whatever version it has, the
+    // flag stays off, and a change of the definition is announced with a higher version.
     let again = kill(&service, "plain", &json!({"reason": "still burns"})).json();
     assert!(again["version"].as_u64() > Some(version), "{again}");
     let again = again["version"].as_u64().unwrap();
@@ -300,7 +300,7 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
         kill(&one, "plain", &json!({"reason": "for a while", "expires_at": expires_at.to_rfc3339()})).json();
     let version = killed["version"].as_u64().unwrap();
     wait_until("killed at both", SOON, || !is_on(&one, "plain") && !is_on(&two, "plain"));
-    // Each answer is right for the moment that it names, on both sides of the time; nobody is asked in between.
+    // Each answer is right for the time that it names, on both sides of the expiry; no other instance is involved.
     let mut sides = [0, 0];
     wait_until("announced", SOON, || {
         let mut done = true;
@@ -317,7 +317,7 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
     let log =
         wait_for("the change log", SOON, || Some(turns(&one, "plain")).filter(|turns| turns.len() == 2));
     assert_eq!((log[1].0.as_str(), log[1].1.as_str()), ("expired", "flagstream"));
-    // Written down once, though both instances look after it.
+    // The expiry is recorded once, although both instances check for it.
     let mut updates = scene.tap(|topics| &topics.updates);
     assert_eq!(kill(&one, "theme", &json!({"reason": "r"})).status, 200);
     updates.wait("the other flag", SOON, |record| record.json()["flag_name"] == "theme");
@@ -333,7 +333,7 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
     assert_eq!(restore(&two, "plain", "r").status, 409);
 }
 
-/// As many calls as may be answered at once.
+/// Limit of calls that are answered at the same time.
 const SLOW_CALLS: usize = 1_024;
 
 #[test]
@@ -358,7 +358,7 @@ fn a_flag_is_killed_while_a_thousand_bodies_do_not_arrive() {
     let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
     let killed = call("POST", &address(&service, "plain", "kill"), &headers, body.as_bytes());
     assert_eq!(killed.status, 200, "{killed:?}");
-    // The others are answered as well, and nobody is killed by those who may not.
+    // The other calls are answered as well, and callers without permission kill no flag.
     assert!(!is_on(&service, "plain"));
     assert_eq!(restore(&service, "plain", "no").status, 401);
     assert_eq!(get(&format!("{}/health/live", service.url)).unwrap().0, 200);

@@ -1,11 +1,11 @@
-//! Everything from the outside: the binary as child processes, real Kafka and real Unleash around it.
+//! Tests from the outside: the binary as child processes, with real Kafka and real Unleash.
 //!
-//! `scripts/test` starts the services and tells where they are (`FLAGSTREAM_TEST_…`). Tests share them and run
-//! side by side, so each has topics, a consumer group and flag names of its own; the few that stop a service wait
-//! until they are alone ([`harness::Stack::alone`]). A test waits for a condition with a deadline, never for a time,
-//! and believes in an absence only after a sign of life: Kafka's order within a partition is what makes that proof.
+//! `scripts/test` starts the services and passes their addresses (`FLAGSTREAM_TEST_…`). Tests share the services and
+//! run in parallel, so each has its own topics, consumer group and flag names; the few that stop a service run alone
+//! ([`harness::Stack::alone`]). A test waits for a condition with a deadline and never for a fixed time. To prove that
+//! a record is absent it first waits for a later record: Kafka's order within a partition makes that a proof.
 //!
-//! `FLAGSTREAM_TEST_LONG=1` runs the fault tests longer and harder.
+//! `FLAGSTREAM_TEST_LONG=1` runs the fault tests with more rounds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;

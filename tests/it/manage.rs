@@ -19,7 +19,7 @@ const HISTORY: &str = "/api/v1/feature-flags/{name}/history";
 const CHANGES: &str = "/api/v1/feature-flags/{name}/changes";
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 
-/// Instances with a database of their own.
+/// Instances with a separate database.
 struct Scene {
     group: Group,
     database: Database,
@@ -215,7 +215,7 @@ fn the_examples_of_the_contract_are_answered_and_in_force_when_they_are() {
         [("deleted", json!(null)), ("updated", json!(null)), ("created", json!("as the ticket says"))];
     assert_eq!(told, expected.map(|(action, reason)| (json!(action), reason)));
 
-    // It may be made anew, under a revision of its own.
+    // The flag may be created again, with its own revision.
     let anew = scene.create(&service, &example).json();
     assert_eq!(anew["id"], flag["id"]);
     assert!(anew["revision"].as_i64() > after["revision"].as_i64());
@@ -296,7 +296,7 @@ fn odd_names_work_in_paths_and_bad_ones_are_refused() {
     for name in [ODD_NAME, &longest, "sync", "evaluate", "history", "%", "...", "a'b\"c\\d"] {
         let made = scene.create(&service, &new_flag(name));
         assert_eq!(made.status, 201, "{name}: {made:?}");
-        // The address that it was told to have.
+        // The address in the answer.
         let there = call("GET", &format!("{}{}", service.url, made.header("location")), &[], b"");
         assert_eq!(there.json()["name"], name);
         assert_eq!(scene.update(&service, name, &json!({"description": name})).json()["description"], name);

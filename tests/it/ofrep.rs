@@ -149,7 +149,7 @@ fn the_official_web_provider_hears_of_changes() {
     assert_eq!(ready["config"]["value"]["regions"], json!(["us", "eu"]));
     assert_eq!((&ready["unknown"]["value"], &ready["offVariant"]["value"]), (&json!(true), &json!("mine")));
 
-    // The stream may still be on its way when the provider is ready: a change before it is not heard of.
+    // The provider can be ready before its stream is open: it would miss a change before that.
     let listening = || scene.service.metrics().sum("flagstream_http_listeners", &[]) == 1.0;
     wait_until("the provider listens", SOON, listening);
     let mut flags = Flags::new(&scene.group.topics);

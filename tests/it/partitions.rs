@@ -1,4 +1,4 @@
-//! What happens to the partitions of the requests topic from outside: codecs, growth, retention, deletion.
+//! External changes of the partitions of the requests topic: codecs, growth, retention, deletion.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,7 @@ impl Scene {
         sender.send(&self.group.topics.requests, Some(partition), None, body.as_bytes(), None);
     }
 
-    /// The same as [`Scene::ask`] by a sender whose clock shows `at`.
+    /// Sends a request as [`Scene::ask`] does, from a sender whose clock shows `at`.
     fn ask_at(
         &self,
         at: DateTime<Utc>,
@@ -86,7 +86,7 @@ fn ids(prefix: &str, count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |number| format!("{prefix}-{number}"))
 }
 
-/// What health says of a part.
+/// State and detail of a part in health.
 fn part(service: &Service, name: &str) -> (String, String) {
     let health = service.health();
     let text = |member: &str| health["parts"][name][member].as_str().unwrap_or_default().to_owned();

@@ -416,7 +416,7 @@ fn a_reply_that_cannot_be_sent_is_dropped_and_counted() {
     let (stack, _together) = Stack::together();
     let mut pipeline = Pipeline::start(stack);
     let topics = pipeline.group.topics.clone();
-    // It exists, but nobody allowed it.
+    // The topic exists, but its prefix is not allowed.
     let other = format!("{}-elsewhere", topics.prefix);
     topics.create(&other, 1);
     let missing = format!("{}-missing", topics.replies);

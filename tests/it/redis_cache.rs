@@ -1,4 +1,4 @@
-//! The warm view in Redis.
+//! The Redis cache.
 
 mod changes;
 mod faults;
@@ -28,7 +28,7 @@ impl World {
         Self::start_at(Group::new(stack), redis, &url, set_flags)
     }
 
-    /// With another way to the same database.
+    /// Starts the fixture with another URL of the same database.
     fn start_at(group: Group, redis: Redis, url: &str, set_flags: impl FnOnce(&mut Flags<'_>)) -> Self {
         let group = group.set("REDIS_URL", url).set("FEATURE_FLAG_CACHE_TTL", format!("{TTL_SECONDS}s"));
         set_flags(&mut Flags::new(&group.topics));
@@ -40,7 +40,7 @@ impl World {
         ask(&self.sender, &self.group.topics, request);
     }
 
-    /// What `/health` says of a part.
+    /// A part of `/health`.
     fn part(&self, name: &str) -> Value {
         self.service.health()["parts"][name].clone()
     }

@@ -68,7 +68,7 @@ struct Scene {
     group: Group,
     database: Database,
     service: Service,
-    /// After the first definitions and before the second ones.
+    /// A time after the first definitions and before the second ones.
     between: String,
 }
 
@@ -154,7 +154,7 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     assert_eq!(reasons["random"].as_i64(), scene.database.number(lottery));
     assert_eq!(reasons["not_ready"], 3, "of the environment that is not served");
     assert_eq!(reasons["amended"], 3 * USERS, "a number that Postgres writes differently");
-    // The topics tell the same, with the database's versions and with their own.
+    // A replay from the topics gives the same result, with the database's versions and with the topics' own.
     for settings in [scene.group.settings(), scene.group.topics.settings()] {
         let arguments = ["replay", "--from", "1h", "--source", "topics", "--output", "json"];
         let output = flagstream(scene.group.folder.path(), &arguments, settings);
@@ -181,7 +181,7 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     assert_eq!(flag["examples"][0]["again"]["value"], "true");
     let (code, report, _) = replay(&scene.group, &["--flag", "plain,half", "--environment", ENVIRONMENT]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");
-    // A version that nobody knows any more is no difference.
+    // A missing version is not counted as a difference.
     scene.database.run("DELETE FROM feature_flag_versions WHERE name = 'gold'");
     let (code, report, _) = replay(&scene.group, &["--flag", "gold"]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");

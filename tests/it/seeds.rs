@@ -159,7 +159,7 @@ fn the_edge_walkthrough_hits_its_cache_and_updates_its_flags() {
     assert!(stats["hits"].as_u64().unwrap() >= 2 && stats["misses"].as_u64().unwrap() >= 3, "{stats}");
     assert_eq!(stats["redis"]["state"], "memory");
 
-    // A flag that nobody has made is no flag to update.
+    // An update of a flag that does not exist is rejected.
     let unknown = dev.call("POST", "/flags/new_feature/update?enabled=true&rollout_percentage=10", None);
     assert_eq!(unknown.status, 404);
     assert!(unknown.body.contains("POST /api/v1/feature-flags"), "{unknown:?}");

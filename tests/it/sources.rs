@@ -1,4 +1,4 @@
-//! What a service knows before it has seen its source of flags, and after its topics have lost them.
+//! State of a service before it has read its source of flags, and after its topics have lost records.
 
 use serde_json::{Value, json};
 

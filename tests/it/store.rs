@@ -1,4 +1,4 @@
-//! What an instance knows when it starts without Kafka.
+//! Flags of an instance that starts without Kafka.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -24,6 +24,9 @@ NOT_A_NOUN = {
     "of", "is", "are", "was", "were", "has", "have", "had", "may", "can", "must", "will", "that", "who", "which", "after",
     "more", "by", "in", "at", "for", "to", "and", "or",
 }
+# Words that begin a main clause, beside plural nouns and code, and words that are its verb.
+SUBJECTS = {"the", "a", "an", "each", "every", "all", "no", "any", "only", "this", "these", "it", "they", "one", "two", "some", "both"}
+VERB = re.compile(r"\b(is|are|was|were|has|have|had|does|do|can|cannot|may|must|will|would|should|might|could|\w{3,}(s|ed))\b")
 WEAK_SUBJECTS = {"it", "its", "they", "them", "that", "those", "there", "one", "he", "she", "what", "who", "so", "is", "are", "was", "to"}
 
 
@@ -133,6 +136,11 @@ def is_bare(first: str, second: str, words: list[str], sentence: str) -> bool:
 
 
 def has_main_clause(sentence: str) -> bool:
-    """Whether a comma ends the introduction, and at least three words follow."""
-    _, comma, clause = sentence.partition(", ")
-    return bool(comma) and len(clause.split()) >= 3
+    """Whether a comma ends the introduction, and a clause with a subject and a verb follows."""
+    introduction, comma, clause = sentence.partition(", ")
+    words = clause.removeprefix("then ").split()
+    if not comma or len(words) < 3 or re.search(r"[:;.]", introduction):
+        return False
+    first = words[0]
+    has_subject = first.lower() in SUBJECTS or first.endswith("s") or first[0].isupper() or first.startswith("[")
+    return has_subject and bool(VERB.search(" ".join(words[1:])))

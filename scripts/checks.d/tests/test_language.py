@@ -29,7 +29,8 @@ class Openings(unittest.TestCase):
             "Of them, in words.", "What is there is not asked for again.", "Those that came.", "It waits.", "How it ends.",
             "Since then.", "Who leads.", "Its name.", "One of many.", "Some of them.", "Both are kept.", "The same of these.",
             "Not deleted while it runs.", "Why it failed.", "When it ends.", "How long it is believed.", "Nothing is sent.",
-            "Then the next.", "From real Unleash to definitions.",
+            "Then the next.", "From real Unleash to definitions, change events and invalidations.",
+            "Where the services are, and stopping them.", "Beside each event: its own offset, and when it was evaluated.",
         )
         self.assertEqual(openings(*bare), list(bare))
 

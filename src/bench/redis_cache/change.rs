@@ -164,7 +164,7 @@ fn announcement() -> Change {
     }
 }
 
-/// Control keys, as many as a page of the sweep has.
+/// Control keys, as many as a page of the refresh has.
 fn elsewhere_keys() -> Vec<String> {
     (0..128).map(|number| format!("flagstream-bench:plain:{number}")).collect()
 }

@@ -100,8 +100,8 @@ fn documents(path: &Path) -> anyhow::Result<Vec<Box<RawValue>>> {
     Ok(vec![whole])
 }
 
-/// A file name: letters, digits, `-`, `_` and `.` unchanged, everything else percent-encoded. The result is never a
-/// hidden file or a path to another folder.
+/// A file name: ASCII alphanumerics, `-`, `_` and `.` unchanged, everything else percent-encoded. The result is
+/// never a hidden file or a path to another folder.
 fn file_name(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for (index, byte) in name.bytes().enumerate() {

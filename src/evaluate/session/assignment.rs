@@ -23,7 +23,8 @@ const OFFSETS_RETRY_BACKOFF: Duration = Duration::from_millis(200);
 /// Maximum age of the confirmation of the requests topic's id before a commit. The thread that follows offsets confirms
 /// the id several times in this interval.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
-/// The same limit after a rebalance. Several workers see the same rebalance, and one request serves all of them.
+/// Maximum age of the confirmed topic id after a rebalance. Several workers see the same rebalance, and one request
+/// serves all of them.
 const MAX_IDENTITY_AGE_AFTER_REBALANCE: Duration = Duration::from_millis(20);
 /// Reasons that are cleared when Kafka answers a fetch.
 const FETCH_REASONS: [Reason; 3] = [Reason::FetchError, Reason::Unauthorized, Reason::Unreadable];
@@ -90,11 +91,12 @@ impl Session<'_> {
         }
     }
 
-    /// Checks that the requests topic is still the one that this worker reads. If it was created anew, the positions
+    /// Checks that the requests topic is still the one that this worker reads. If it was created again, the positions
     /// are invalid: the batch must not be committed, and the new topic is read from its start.
     pub(super) fn confirm_topic(&mut self) -> Result<(), SessionError> {
         let client = self.consumer.inner().client();
-        // The group revokes the partitions of a deleted topic, so a topic that was created anew comes with a rebalance.
+        // The group revokes the partitions of a deleted topic, so a topic that was created again comes with a
+        // rebalance.
         let is_settled = self.state.rebalances == Some(self.consumer.rebalances());
         let max_age = if is_settled { MAX_IDENTITY_AGE } else { MAX_IDENTITY_AGE_AFTER_REBALANCE };
         let found = self.state.status.identity().confirm(client, max_age);

@@ -25,8 +25,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the checks of topic settings, which rarely change.
 const POLICY_PAUSE: Duration = Duration::from_secs(60);
 
-/// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created anew has a
-/// different id.
+/// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created again has
+/// a different id.
 pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
 
 /// Whether the topics have been found fit for the service at least once.

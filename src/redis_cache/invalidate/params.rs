@@ -1,4 +1,4 @@
-//! Redis commands of a sweep.
+//! Redis commands of an invalidation.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) async fn announce(
     raise.arg(key::flag_min_version(&invalidation.place)).arg(invalidation.version).arg(millis(life));
     let raised = client.send(&link, vec![raise]).await?;
     match raised.first() {
-        // If Redis has no memory for the minimum version, readers rely on their stores alone, and the sweep removes
+        // If Redis has no memory for the minimum version, readers rely on their stores alone, and the refresh removes
         // what it can.
         Some(reply) if matches!(refusal(reply), Some(CacheError::Full(_))) => {
             metrics.drop_counted("warm_floor", "full", 1);

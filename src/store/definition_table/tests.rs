@@ -6,7 +6,7 @@ use super::super::test_records::{uncompilable, value};
 use super::*;
 use crate::flag::Snapshot;
 
-/// Result of processing a record as one letter; updates the snapshot.
+/// Result of processing a record as one character; updates the snapshot.
 fn take(
     table: &mut DefinitionTable,
     snapshot: &mut Snapshot,

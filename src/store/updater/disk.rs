@@ -1,4 +1,4 @@
-//! Loading and saving of snapshots by the keeper.
+//! Loading and saving of snapshots by the store updater.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is sent again after a crash: an event of a call, a dead letter.
+//! Records that are sent again after a crash: an event of a call, a dead letter.
 
 use std::collections::HashSet;
 use std::fs;
@@ -122,7 +122,7 @@ fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
     let topics = &scene.group.topics;
     let mut sinks = [scene.start("a", "sink"), scene.group.prepare("b").roles("sink")];
     wait_until("the tables are there", SOON, || scene.database.audited() == 0);
-    // While it is held up, a transaction fails when it is to be committed: the letters are in Kafka by then.
+    // While the database is held up, a transaction fails at its commit: the dead letters are in Kafka by then.
     scene.database.run(
         "CREATE TABLE held_up (why text);
          CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -172,7 +172,7 @@ fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
     assert_eq!(found, places, "each once");
 }
 
-/// Where the record stood that a letter is about.
+/// Partition and offset of the record that a dead letter is about.
 fn place(letter: &crate::harness::Received) -> (i32, i64) {
     let number = |name| letter.header(name).unwrap().parse::<i64>().unwrap();
     (i32::try_from(number("source-partition")).unwrap(), number("source-offset"))

@@ -175,7 +175,7 @@ fn a_chain_that_is_cut_off_or_rewritten_disagrees_with_the_checkpoints() {
         "{verified}"
     );
 
-    // A checkpoint that somebody else writes is not believed.
+    // A checkpoint of another writer is rejected.
     let forged = json!({"event_type": "AUDIT_CHECKPOINT", "instance": "x", "created_at": "2026-01-01T00:00:00Z", "chains": [],
         "changes": [], "signature": "00".repeat(32)});
     let topic = &fixture.group.topics.audit_checkpoints;

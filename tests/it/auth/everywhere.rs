@@ -1,4 +1,4 @@
-//! What must hold for every route that the document has, those to come included; and the document's own example.
+//! Rules for every route in the OpenAPI document, including future ones; and the document's own example.
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn no_route_answers_who_may_not_or_not_there() {
         let unknown = ask(&service, &route, Some("Bearer guess"));
         assert_eq!(unknown.status, 401, "{method} {path}: {unknown:?}");
         assert!(unknown.header("www-authenticate").starts_with("Bearer"), "{method} {path}: {unknown:?}");
-        // What is not understood may be told first.
+        // An invalid request may be reported before the missing permission.
         let answer = ask(&service, &route, Some(&elsewhere.header));
         assert!([403, 400, 422].contains(&answer.status), "{method} {path} elsewhere: {answer:?}");
         refused += usize::from(answer.status == 403);

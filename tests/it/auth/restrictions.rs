@@ -16,7 +16,7 @@ const SCOPES: [&str; 6] = ["evaluate", "read", "audit", "write", "delete", "admi
 const HALVES: &[(&str, u32)] = &[("a", 500), ("b", 500)];
 /// The flag, and the experiment on it, that none of the limited tokens is for.
 const OUTSIDE: &str = "pay-theme";
-/// Operations that name no flag, neither in what they get nor in what they give, or that tests of their own cover.
+/// Operations that name no flag in request or answer, or that separate tests cover.
 const WITHOUT_FLAG: [&str; 8] = [
     "createToken",
     "listTokens",
@@ -172,7 +172,7 @@ fn body_of(id: &str) -> Value {
     }
 }
 
-/// What a limited token gets of an operation on a flag that it is not for.
+/// Checks the answers of a limited token to an operation on a flag outside of its environments.
 fn check_refused(scene: &Scene, token: &Token, operation: &Operation) {
     let Operation { id, method, path, names_flag } = operation;
     if WITHOUT_FLAG.contains(&id.as_str()) {
@@ -421,7 +421,7 @@ fn without_flags_in_memory_redis_answers_only_what_the_name_alone_allows() {
         with("GET", &url, Some(&token.header), &Value::Null).json()
     };
     wait_until("the answer is in Redis", SOON, || check(&scene.service, &by_project)["_cache"] == "hit");
-    // Nobody listens there, and nothing is on disk.
+    // No broker listens there, and nothing is on disk.
     let kafka = format!("127.0.0.1:{}", free_port());
     let mut cut_off = scene.group.clone().set("KAFKA_BOOTSTRAP_SERVERS", kafka).prepare("two").roles("api");
     cut_off.spawn();
@@ -457,7 +457,7 @@ fn streams_tell_of_the_flags_that_a_token_is_for() {
     assert_eq!(told(&mut by_project), change("CREATED", "moving", made), "not of the other project");
     assert_eq!(told(&mut by_prefix), change("CREATED", "pay-new", pay));
     assert!(ofrep.until("data: ").contains(&format!("v{made}")));
-    // It leaves the project: that is the last thing told of it.
+    // The flag leaves the project: its last event is the one that reports this.
     let moved = flags.set(ENVIRONMENT, on("moving", "pay"));
     flags.set(ENVIRONMENT, on("moving", "pay").variant("v", None));
     flags.remove(ENVIRONMENT, "moving");

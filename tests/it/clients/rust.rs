@@ -50,7 +50,7 @@ impl Question {
         Self { flag: flag.to_owned(), user: Some(user.to_owned()), context: Map::new() }
     }
 
-    /// That of a test of the client specification.
+    /// Expectation of a test of the client specification.
     fn of(test: &Value, prefix: &str) -> Self {
         let mut context = test["context"].as_object().unwrap().clone();
         let user = context.remove("userId").map(|user| user.as_str().unwrap().to_owned());
@@ -74,7 +74,7 @@ impl Question {
         })
     }
 
-    /// What the service says, and what of it OpenFeature has a place for.
+    /// The service's answer, reduced to the members that OpenFeature can express.
     fn ask_service(&self, service: &Service, value_type: &str) -> Value {
         let mut body = json!({"flag_name": self.flag, "context": self.context, "value_type": value_type});
         body["environment"] = json!(ENVIRONMENT);

@@ -98,7 +98,7 @@ fn while_there_are_no_flags_in_memory_redis_answers() {
         .set("REDIS_URL", &redis.url)
         .set("UNLEASH_ENVIRONMENT", ENVIRONMENT)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read");
-    // Nobody listens there, and nothing is on disk.
+    // No broker listens there, and nothing is on disk.
     let kafka = group.topics.kafka.clone();
     let cut_off = group.clone().set("KAFKA_BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
     let mut service = cut_off.prepare("one").roles("api");

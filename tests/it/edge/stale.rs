@@ -10,15 +10,15 @@ use crate::harness::{Flag, Flags, SOON, Service, Stack, call, get, is_long, wait
 
 const READERS: usize = 6;
 
-/// What one reader saw.
+/// Counts of one reader.
 #[derive(Default)]
 struct Seen {
     hits: u64,
     misses: u64,
 }
 
-/// Asks the edge API of one instance until told to stop. Before each call it asks which version of the flag this instance
-/// has in force; an answer that is older is stale.
+/// Calls the edge API of one instance until it is stopped. Before each call it reads which version of the flag this
+/// instance has in force; an older answer is stale.
 fn read(url: &str, in_force: &AtomicU64, stop: &AtomicBool, reader: usize) -> Seen {
     let mut seen = Seen::default();
     for number in 0_u64.. {

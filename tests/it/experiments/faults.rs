@@ -1,4 +1,4 @@
-//! What experiments count while roles are killed: what the rows say.
+//! Counts of experiments while roles are killed: they equal the rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +89,7 @@ fn who_is_killed_while_it_counts_is_not_waited_for() {
     std::thread::scope(|scope| {
         // Ended below, with an error that says so.
         scope.spawn(|| scene.database.try_run(&format!("BEGIN; {locked}")));
-        // Whoever is done has it due again in two seconds.
+        // A running aggregation postpones the due time further than a finished one, which is due again in two seconds.
         let claimed = "SELECT (due_at / 1000000 - extract(epoch FROM now()))::bigint FROM experiments";
         wait_until("somebody counts", SOON, || scene.database.number(claimed).is_some_and(|left| left > 4));
         services.iter_mut().for_each(Service::kill);

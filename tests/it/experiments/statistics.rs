@@ -159,7 +159,7 @@ fn floats(values: &Value) -> Vec<f64> {
     serde_json::from_value(values.clone()).unwrap()
 }
 
-/// Member by member; a relative difference that is too uncertain to be told is not compared.
+/// Compares member by member; a relative difference that is too uncertain to be reported is left out.
 fn agree(ours: &Value, expected: &Value) -> bool {
     match (ours, expected) {
         (Value::Object(ours), Value::Object(expected)) => {

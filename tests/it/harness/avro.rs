@@ -12,7 +12,7 @@ use super::http::{call, get, post};
 use super::{Group, Stack};
 
 impl Group {
-    /// With everything in Avro that may be, and requests in either format; the registry is at `url`.
+    /// Sets every topic that can be in Avro to Avro, and requests to either format; the registry is at `url`.
     pub fn in_avro(self, url: &str) -> Self {
         let inputs = ["REQUESTS"].map(|kind| (kind, "auto"));
         let outputs = ["EVENTS", "UPDATES", "CHANGES", "CONVERSIONS", "REPLIES"].map(|kind| (kind, "avro"));
@@ -39,7 +39,7 @@ pub fn register_rule(stack: &Stack, subject: &str, schema: &str) {
     assert_eq!(set.status, 200, "{set:?}");
 }
 
-/// A message of ours.
+/// A message of this kind in Avro, from its JSON.
 pub fn message(id: u32, kind: Kind, json: &str) -> Vec<u8> {
     let mut message = header(id).to_vec();
     kind.plan().from_json(json, &mut message).unwrap();
@@ -54,7 +54,7 @@ pub fn to_json(payload: &[u8]) -> Cow<'_, [u8]> {
     json.into()
 }
 
-/// How messages of this id are read; asked for once.
+/// Plan for messages of this schema id, which is looked up once.
 fn plan(id: u32) -> Arc<Plan> {
     static PLANS: OnceLock<Mutex<HashMap<u32, Arc<Plan>>>> = OnceLock::new();
     let mut plans = PLANS.get_or_init(Mutex::default).lock().unwrap();

@@ -17,10 +17,10 @@ pub struct Callers {
     threads: Vec<JoinHandle<Said>>,
 }
 
-/// What callers were told.
+/// Answers that callers received.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// Of every answer.
+    /// Event id of every answer.
     pub event_ids: Vec<String>,
     /// Calls that were not answered, and why.
     pub failures: Vec<String>,

@@ -42,12 +42,12 @@ impl Database {
         self.try_run(statements).unwrap();
     }
 
-    /// The same, if the database lets them end.
+    /// Executes statements and returns the database's error, for example if it ends the session.
     pub fn try_run(&self, statements: &str) -> Result<(), sqlx::Error> {
         block_on(sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.pool)).map(drop)
     }
 
-    /// The same as the cluster's owner, outside of this database.
+    /// Executes statements as the cluster's owner, outside of this database.
     pub fn administer(&self, statements: &str) {
         administer(&self.admin_url, statements);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How connections fare.
+/// Treatment of connections by the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Open,
@@ -34,7 +34,7 @@ struct Shared {
 }
 
 impl Door {
-    /// To the service at this URL.
+    /// Starts a proxy to the service at this URL.
     pub fn to(url: &str) -> Self {
         let upstream = address(url);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,7 +14,7 @@ pub struct Flag {
 }
 
 impl Flag {
-    /// On for everybody.
+    /// A flag that is on for every context.
     pub fn on(name: &str) -> Self {
         let body = json!({
             "name": name, "type": "release", "enabled": true, "stale": false, "impressionData": false,
@@ -31,7 +31,7 @@ impl Flag {
         flag
     }
 
-    /// On where the constraint holds.
+    /// Turns the flag on only for contexts that satisfy the constraint.
     pub fn where_in(mut self, context: &str, values: &[&str]) -> Self {
         self.body["strategies"][0]["constraints"]
             .as_array_mut()
@@ -52,13 +52,13 @@ impl Flag {
         self
     }
 
-    /// Of another project than `default`.
+    /// Sets the flag's project, by default `default`.
     pub fn project(mut self, project: &str) -> Self {
         self.body["project"] = json!(project);
         self
     }
 
-    /// Of an experiment: variants with their weights.
+    /// A flag of an experiment: variants with their weights.
     pub fn experiment(name: &str, variants: &[(&str, u32)]) -> Self {
         let mut flag = Self::on(name);
         flag.body["type"] = json!("experiment");
@@ -89,7 +89,7 @@ impl<'t> Flags<'t> {
         Self { topics, sender: Sender::new(&topics.kafka), version: 1_768_473_000_000 }
     }
 
-    /// With versions that are later than those of others.
+    /// Increases the versions by this much, above those of other writers.
     pub fn later(mut self, by: u64) -> Self {
         self.version += by;
         self

@@ -27,12 +27,12 @@ pub fn client() -> &'static reqwest::Client {
 /// The bootstrap token of services that are started without one: details of health are not for everybody.
 pub const HEALTH_TOKEN: &str = "a-token-that-sees-health";
 
-/// Status and body, or `None` if nobody answers.
+/// Status and body, or `None` if the address does not answer.
 pub fn get(url: &str) -> Option<(u16, String)> {
     get_with_token(url, HEALTH_TOKEN)
 }
 
-/// The same, with this token where it asks for details of health.
+/// Status and body of a call with this token, for paths that show more to callers with a scope.
 pub fn get_with_token(url: &str, token: &str) -> Option<(u16, String)> {
     block_on(async {
         let call = client().get(url);
@@ -69,7 +69,7 @@ impl Metrics {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,

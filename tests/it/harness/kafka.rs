@@ -31,7 +31,7 @@ impl Sender {
         Self::compressing(kafka, "none")
     }
 
-    /// With a codec, or `none`.
+    /// A producer that compresses with this codec, or `none`.
     pub fn compressing(kafka: &str, codec: &str) -> Self {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", kafka)
@@ -107,7 +107,7 @@ impl Received {
         Some(std::str::from_utf8(value.as_deref()?).unwrap())
     }
 
-    /// Where the request stood that this is the result of.
+    /// Partition, offset and index of the request that this is the result of.
     pub fn source(&self) -> (i32, i64, u64) {
         let body = self.json();
         let source = &body["source"];
@@ -121,7 +121,7 @@ impl Received {
 pub struct Tap {
     consumer: BaseConsumer,
     topic: String,
-    /// Everything read so far.
+    /// All records read so far.
     pub seen: Vec<Received>,
 }
 
@@ -196,7 +196,7 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
         .set("fetch.wait.max.ms", "50")
         .set("fetch.queue.backoff.ms", "5")
         .set("reconnect.backoff.max.ms", "500")
-        // One that was told that there is no such topic would ask again in minutes.
+        // A client that has found the topic missing would look for it again only minutes later.
         .set("topic.metadata.refresh.interval.ms", "1000")
         .set("allow.auto.create.topics", "false")
         .create()

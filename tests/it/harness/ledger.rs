@@ -15,10 +15,10 @@ use super::{SOON, Sender, Topics, avro};
 /// How many mistakes are printed.
 const SHOWN: usize = 10;
 
-/// Where a result came from: partition, offset, and index among the request's flags.
+/// Origin of a result: partition, offset, and index among the request's flags.
 pub type Coordinate = (i32, i64, u32);
 
-/// Reads results from the beginning of their topics, and keeps where each came from.
+/// Reads results from the beginning of their topics, and stores the origin of each.
 pub struct Ledger {
     topics: Topics,
     reply_to: String,
@@ -26,7 +26,7 @@ pub struct Ledger {
     results: BaseConsumer,
     /// Events by their own partition, in its order.
     events: BTreeMap<i32, Vec<Coordinate>>,
-    /// Beside each event: its own offset, and when it was evaluated.
+    /// Own offset and evaluation time of each event, in the order of `events`.
     origins: BTreeMap<i32, Vec<(i64, String)>>,
     /// Source coordinates of dead letters.
     dead_letters: Vec<(i32, i64)>,
@@ -36,7 +36,7 @@ pub struct Ledger {
     reached: BTreeMap<i32, i64>,
 }
 
-/// What the requests topic holds.
+/// Content of the requests topic.
 #[derive(Debug, Default)]
 struct Asked {
     events: BTreeSet<Coordinate>,
@@ -87,8 +87,8 @@ impl Ledger {
         }
     }
 
-    /// Sends a request to every partition and waits for its result: whoever owns the partitions now is at work,
-    /// and everything asked before is answered. Returns how long that took.
+    /// Sends a request to every partition and waits for its result: then the current owners of the partitions work,
+    /// and all earlier requests are answered. Returns how long that took.
     pub fn sign_of_life(&mut self, what: &str, limit: Duration) -> Duration {
         let started = Instant::now();
         let asked: Vec<_> = (0..self.topics.partitions).map(|partition| self.ask(partition)).collect();
@@ -310,7 +310,7 @@ impl Ledger {
         }
     }
 
-    /// Everything in the requests topic. Nothing may be written to it meanwhile.
+    /// Reads the whole requests topic. No other writer may be active.
     fn asked(&self) -> Asked {
         let requests = consumer(&self.topics.kafka, &[&self.topics.requests]);
         let mut asked = Asked::default();

@@ -1,4 +1,4 @@
-//! What every test stands on.
+//! Fixtures and helpers shared by all tests.
 
 pub mod avro;
 mod callers;

@@ -1,4 +1,4 @@
-//! Unleash as seen through a bad day: a proxy that answers as a test tells it to.
+//! A proxy in front of Unleash that answers in the way that a test sets.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +20,10 @@ use super::{SOON, Stack, wait_until};
 
 const OVERSIZED_BYTES: usize = 128 << 20;
 
-/// How the features are answered.
+/// Way in which feature requests are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// As Unleash does, reduced to the flags of this test.
+    /// Unleash's own answer, reduced to the flags of this test.
     Good,
     /// Connections end without an answer.
     Down,
@@ -144,7 +144,7 @@ impl Drop for Proxy {
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let mut response = respond(&shared, request).await;
-    // Each request comes through the door.
+    // Each request uses a new connection through the proxy.
     response.headers_mut().insert("connection", HeaderValue::from_static("close"));
     response
 }
@@ -230,7 +230,7 @@ async fn features(shared: &Shared, headers: &HeaderMap, keep: impl Fn(usize) -> 
     let kept: Vec<_> =
         own.into_iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, flag)| flag.clone()).collect();
     body["features"] = json!(kept);
-    // It tells of changes of other tests' flags.
+    // This member depends on changes of other tests' flags.
     body["meta"] = Value::Null;
     body
 }

@@ -42,7 +42,7 @@ impl RedisServer {
         server
     }
 
-    /// Its first database.
+    /// Client for the server's first database.
     pub fn redis(&self) -> Redis {
         Redis::at(&format!("redis://127.0.0.1:{}/0", self.port))
     }
@@ -93,7 +93,7 @@ impl RedisServer {
         nodes
     }
 
-    /// What `redis-cli` prints; `-c` follows redirections.
+    /// Output of `redis-cli`; `-c` follows redirections.
     pub fn cli(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli")
             .args(["-c", "-p", &self.port.to_string()])

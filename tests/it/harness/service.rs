@@ -93,7 +93,7 @@ pub struct Service {
     pub url: String,
     settings: Vec<(String, String)>,
     folder: Arc<tempfile::TempDir>,
-    /// Not deleted while it runs.
+    /// Topics of the service, kept so that they are not deleted while it runs.
     _topics: Topics,
     log: PathBuf,
     /// `None`: all.
@@ -142,7 +142,7 @@ impl Service {
         });
     }
 
-    /// Fails if the process ended although nobody asked it to.
+    /// Fails if the process ended unexpectedly.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
             panic!("{} ended by itself: {status}", self.name);
@@ -200,7 +200,7 @@ impl Service {
         (status, asked.elapsed())
     }
 
-    /// Everything it printed, of all its lives.
+    /// Output of all processes of this service so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -229,7 +229,7 @@ impl Drop for Service {
     }
 }
 
-/// What is not zero, without histograms.
+/// Counters that are not zero, without histograms.
 fn counters(url: &str) -> String {
     let text = get(&format!("{url}/metrics")).map_or_else(String::new, |(_, text)| text);
     let told = |line: &&str| !line.starts_with('#') && !line.contains("_bucket") && !line.ends_with(" 0");

@@ -1,4 +1,4 @@
-//! Where the real services are, and stopping them.
+//! Addresses of the real services, and ways to stop them.
 
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

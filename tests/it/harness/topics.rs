@@ -35,7 +35,7 @@ pub struct Topics {
     made: Arc<Made>,
 }
 
-/// Topics to be deleted when nobody needs them any more: a broker with thousands of partitions is a slow one.
+/// Topics that are deleted when the last owner drops them: a broker with thousands of partitions is slow.
 #[derive(Debug)]
 struct Made {
     kafka: String,
@@ -93,7 +93,7 @@ impl Topics {
         topics
     }
 
-    /// For topics that `flagstream topics apply` makes.
+    /// Registers topics that `flagstream topics apply` creates, so that they are deleted later.
     pub fn will_be_made(&self) {
         let all = [
             &self.requests,
@@ -131,7 +131,7 @@ impl Topics {
         .collect()
     }
 
-    /// Deletes the events topic and makes it anew, empty and under another id.
+    /// Deletes the events topic and creates it again, empty and with another id.
     pub fn make_events_anew(&self) {
         let (admin, options) = (admin(&self.kafka), AdminOptions::new());
         let deleted = block_on(admin.delete_topics(&[&self.events], &options)).unwrap();
@@ -204,7 +204,7 @@ impl Topics {
         });
     }
 
-    /// Deletes a topic and makes it anew, as needed.
+    /// Deletes a topic and creates it again with its required properties.
     pub fn make_anew(&self, topic: &str) {
         for result in block_on(admin(&self.kafka).delete_topics(&[topic], &AdminOptions::new())).unwrap() {
             result.unwrap();

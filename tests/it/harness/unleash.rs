@@ -7,7 +7,7 @@ use super::http::{block_on, client};
 use super::{SOON, Stack, wait_until};
 
 const ENVIRONMENT: &str = "development";
-/// As in `feed/unleash.rs`.
+/// Version of the client specification, equal to that in `feed/unleash.rs`.
 const CLIENT_SPEC: &str = "6.1.0";
 
 /// Makes and changes flags of one test, in environment `development`.
@@ -49,7 +49,7 @@ impl Admin {
         self.create_all(&[(flag.to_owned(), strategy.clone())]);
     }
 
-    /// The same for many flags at once.
+    /// Creates many flags at once.
     pub fn create_all(&self, flags: &[(String, Value)]) {
         block_on(async {
             for some in flags.chunks(16) {
@@ -69,8 +69,8 @@ impl Admin {
         });
     }
 
-    /// What Unleash gives to its clients now. Asked as the feeder asks: Unleash keeps answers for a second, those to other
-    /// kinds of clients apart.
+    /// Features that Unleash serves to its clients now. The request is that of the feeder, because Unleash caches
+    /// answers for a second, separately for each kind of client.
     pub fn served(&self) -> Vec<Value> {
         block_on(async {
             let url = format!("{}/api/client/features", self.url);

@@ -1,4 +1,4 @@
-//! What a kill switch does while everything around it fails.
+//! Kill switches while the services around them fail.
 
 use std::time::{Duration, Instant};
 
@@ -213,13 +213,13 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
         let left: Vec<&Service> = vec![&services[asked], &services[other]];
         until_all(&left, ENVIRONMENT, "mine", false, Instant::now());
         wait_until("another leads", SOON, || left.iter().any(|service| is_leader(service)));
-        // The new leader publishes the flag anew: it stays killed.
+        // The new leader publishes the flag again: it stays killed.
         wait_until("changed under the switch", SOON, || make(left[0], true, "PUT") == 200);
         assert!(left.iter().all(|service| !is_on(service, "mine")));
         services[leader].spawn();
         services[leader].wait_until_ready();
         assert!(!is_on(&services[leader], "mine"), "read from the topic");
-        // Once more with nobody leading: the leader is gone, the switch needs none.
+        // The kill works without a leader too.
         let leader = wait_for("a leader", SOON, || services.iter().position(is_leader));
         services[leader].kill();
         let left: Vec<&Service> =

@@ -13,7 +13,7 @@ use crate::harness::{
 
 const SYNC: &str = "/api/v1/feature-flags/sync?environment=development";
 
-/// With an Unleash that is looked at once an hour: what happens, a call has brought about.
+/// Fixture whose Unleash is polled once an hour, so that every effect is that of a call.
 fn scene(stack: &Stack) -> (Scene, Admin) {
     let scene = Scene::new(stack)
         .set("UNLEASH_URL", &stack.unleash.url)
@@ -270,7 +270,7 @@ fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     contract.check("GET", "/api/v1/feature-flags/{name}/changes", &changes);
     assert_eq!(changes.json()[0]["after"]["rollout_percentage"], 0);
 
-    // The broker begins anew, the database does not.
+    // The broker starts empty, the database does not.
     drop(dev);
     let dev = Dev::start(folder.path());
     wait_until("the local flag in force again", SOON, || {

@@ -54,7 +54,7 @@ fn examples() -> Vec<Example> {
     blocks.map(|block| read(block.split("```").next().unwrap())).collect()
 }
 
-/// Request line, headers, a blank line, a body; then the same of the answer, whose first line is its status.
+/// Reads a request (request line, headers, a blank line, a body) and its answer, whose first line is the status.
 fn read(block: &str) -> Example {
     let parts: Vec<&str> = block.trim().split("\n\n").collect();
     let status =

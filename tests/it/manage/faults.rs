@@ -1,4 +1,4 @@
-//! What a call says, and what becomes of it, when something fails in the middle.
+//! Management calls during faults: their answers, and the later state.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn the_leader_is_killed_and_what_was_accepted_comes_into_force() {
     assert_eq!(scene.create(&other, &new_flag("f")).status, 201);
     assert!(is_on(&other, "f", "u"));
     leader.kill();
-    // Whoever leads next, when it does: the call says what is true.
+    // The call reports the true state, whichever instance leads next and whenever it does.
     let changed = scene.update(&other, "f", &json!({"is_enabled": false}));
     let shown = changed.json();
     match changed.status {

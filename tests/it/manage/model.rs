@@ -176,7 +176,7 @@ fn dependencies_are_checked_when_written_and_hold_when_asked() {
     scene.update(&service, "a", &json!({"target_users": ["bob"]}));
     assert_eq!(["ann", "bob"].map(|user| is_on(&service, "b", user)), [false, true]);
 
-    // Two at once, which would be a cycle only together: one of them is told.
+    // Two simultaneous changes that only together form a cycle: one of them is rejected.
     for name in ["p", "q"] {
         scene.create(&service, &new_flag(name));
     }
@@ -208,7 +208,7 @@ fn dependencies_are_checked_when_written_and_hold_when_asked() {
     }
 }
 
-/// So many milliseconds from now.
+/// The time this many milliseconds from now.
 fn soon(milliseconds: i64) -> String {
     (Utc::now() + TimeDelta::milliseconds(milliseconds)).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
@@ -244,7 +244,7 @@ fn steps_come_at_their_time_are_announced_and_survive_their_leader() {
     let (second, published_at) = announced(&mut updates, first);
     assert!(published_at >= date(0), "not before its time");
     wait_until("off everywhere", SOON, || [&leader, &other].iter().all(|service| !is_on(service, "f", "u")));
-    // Nobody leads when the next step comes but the successor.
+    // Only the successor can lead when the next step is due.
     leader.kill();
     let (third, published_at) = announced(&mut updates, second);
     assert!(third > second && published_at >= date(1));

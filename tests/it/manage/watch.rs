@@ -174,7 +174,7 @@ fn stale_flags_are_listed_with_why_and_archived_ones_cleaned_up() {
     );
     assert_eq!(printed.lines().count(), 3, "{printed}");
 
-    // Told first, removed when asked to, and only what nobody has touched since.
+    // Cleanup reports the flags first, removes them when requested, and only those that have not changed since.
     let clean = |body: &Value| scene.ask(&service, "POST", CLEANUP, &[], body);
     let told = clean(&json!({})).json();
     assert_eq!((&told["dry_run"], told["flags"].as_array().unwrap().len()), (&json!(true), 1), "{told}");

@@ -1,11 +1,11 @@
-//! What a change does to raw keys.
+//! Effect of a change on raw keys.
 
 use serde_json::json;
 
 use super::{EMPTY, TTL_SECONDS, World, key, request};
 use crate::harness::{Flag, Flags, SOON, Stack, wait_until};
 
-/// More than one page of a sweep.
+/// Number of users, more than one page of a refresh has.
 const USERS: usize = 700;
 
 fn user(number: usize) -> String {

@@ -1,11 +1,11 @@
-//! Redis in trouble.
+//! Faults of Redis.
 
 use serde_json::json;
 
 use super::{EMPTY, World, key, request};
 use crate::harness::{Door, Flag, Flags, Group, Redis, SOON, Stack, Tap, Way, get, wait_for, wait_until};
 
-/// An instance that reaches Redis through a door.
+/// An instance that reaches Redis through a proxy.
 fn behind_a_door(stack: &Stack) -> (World, Door) {
     let redis = Redis::database(stack);
     let door = Door::to(&redis.url);
@@ -16,7 +16,7 @@ fn behind_a_door(stack: &Stack) -> (World, Door) {
     (world, door)
 }
 
-/// What `/health` says of the warmer.
+/// Detail of the warmer in `/health`.
 fn warmer(world: &World) -> String {
     let (_, body) = get(&format!("{}/health", world.service.url)).unwrap();
     let overview: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -40,7 +40,7 @@ fn evaluation_goes_on_without_redis_and_the_view_catches_up() {
         world.redis.wait(&key("f", user, EMPTY), |_| true);
         wait_until("health tells", SOON, || warmer(&world) == "up");
     }
-    // A change that nobody could carry out is carried out later.
+    // A change that could not be applied is applied later.
     door.set(Way::Shut);
     let version = Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("f"));
     wait_until("in force", SOON, || world.count("flagstream_store_version", &[]) >= version as f64);

@@ -50,7 +50,7 @@ fn a_cluster_is_written_swept_and_erased() {
         members.filter(|members| members.contains(&format!("\"{user}\""))).count()
     };
     assert_eq!((listed("u7"), listed("u8")), (0, 1));
-    // Whoever comes back is in a list again, though the warmer remembers to have listed it.
+    // A returning user's key is listed again, although the warmer remembers that it listed the key.
     flags.change("production", Flag::on("f"));
     wait_until("the others follow", SOON, || enabled("u8", "true"));
     super::ask(&sender, &group.topics, &request("f", "u7", json!({})));
@@ -95,7 +95,7 @@ fn tls_is_spoken_and_certificates_are_checked() {
     let group = Group::new(stack).set("REDIS_URL", format!("rediss://localhost:{}", server.port));
     Flags::new(&group.topics).set("production", Flag::on("f"));
     let health = |url: &str| get(&format!("{url}/health")).unwrap().1;
-    // Nobody trusts this certificate.
+    // The certificate is not trusted.
     let mut service = group.start("one");
     wait_until("the certificate is refused", SOON, || health(&service.url).contains("certificate"));
     assert!(service.stop().0.success());
@@ -131,7 +131,7 @@ fn a_replica_takes_over_and_nothing_stale_stays() {
     second.cli(&["REPLICAOF", "NO", "ONE"]);
     world.ask(&request("f", "lost", json!({})));
     old.wait(&key("f", "lost", EMPTY), |_| true);
-    // The old master is a replica now: it takes no writes, and nobody has told the warmer.
+    // The old master is a replica now and accepts no writes; the warmer is not notified.
     first.cli(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
     world.ask(&request("f", "between", json!({})));
     wait_until("health tells", SOON, || world.part("warmer")["state"] == "degraded");

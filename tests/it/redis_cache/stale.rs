@@ -1,4 +1,4 @@
-//! Nobody reads what is older than the last invalidation.
+//! No reader gets a value that is older than the last invalidation.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::harness::{Flag, Flags, SOON, Sender, Stack, is_long, runtime, wait_un
 const READERS: usize = 8;
 const USERS: usize = 40;
 
-/// What the readers share.
+/// State that the readers share.
 struct Watch {
     subject_user: Vec<String>,
-    /// In force in the store of this process.
+    /// Version in force in the store of this process.
     in_force: AtomicU64,
     /// Announced in Redis.
     announced: AtomicU64,
@@ -30,7 +30,7 @@ struct Watch {
     misses: AtomicU64,
 }
 
-/// The variant tells its version, so that a mixture of two would show.
+/// The variant contains its version, so that a mixture of two would be visible.
 fn flag(number: usize) -> Flag {
     let text = number.to_string();
     Flag::on("hot").variant(&format!("v{text}"), Some(("number", &text)))
@@ -48,7 +48,7 @@ fn config(world: &World) -> Arc<Config> {
 }
 
 impl Watch {
-    /// Reads until the end; with the store of this process, or with one that hears of nothing.
+    /// Reads until the end; with the store of this process, or with one that receives no changes.
     fn read(&self, reader: &Reader, frozen: bool, seed: usize) {
         let mut number = seed;
         while !self.stop.load(Ordering::Relaxed) {
