@@ -19,7 +19,9 @@ use crate::shutdown::{Shutdown, Stage, run_threads};
 
 use super::App;
 
+/// Delay before the second attempt to migrate the database; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// Longest delay between attempts to migrate the database.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Interval of the checks that the database answers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

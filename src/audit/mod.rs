@@ -76,7 +76,9 @@ use self::writer::Writer;
 const UNSERVED: &str = "(unserved)";
 /// Upper bound of the records of one fetch, and so of the records by which a batch can exceed its limit.
 const FETCH_RECORDS: usize = 512;
+/// Delay before a failed pipeline restarts; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest delay before a failed pipeline restarts.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Dependencies of the sink.

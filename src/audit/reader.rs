@@ -43,6 +43,7 @@ const IDLE: Duration = Duration::from_millis(50);
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Delay before the reader tries again to find its position.
 const RETRY_BACKOFF: Duration = Duration::from_millis(200);
+/// Interval at which the lag of the partitions is measured.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest excess of a batch over its limit in bytes, because small compressed records can be much larger than the
 /// fetched data.

@@ -25,7 +25,9 @@ use super::reader::READER;
 use super::retention::{Kept, LATE_KEPT_DAYS};
 use super::store::{AuditStore, WriteError, Written};
 
+/// Delay before the first retry of a write; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest delay between two attempts of a write.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval of partition maintenance and retention.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(600);

@@ -8,10 +8,13 @@ use crate::config::{Scope, lifetime};
 
 use super::{Environments, Grant, Restrictions, TokenId};
 
+/// Longest name of a token, in characters.
 const NAME_CHARS_MAX: usize = 100;
+/// Maximum number of environments of a token.
 const ENVIRONMENTS_MAX: usize = 100;
 /// Longest lifetime of a token: ten years.
 pub const EXPIRES_IN_MAX: Duration = Duration::from_secs(3_650 * 86_400);
+/// Shortest lifetime of a token.
 pub const EXPIRES_IN_MIN: Duration = Duration::from_secs(1);
 
 /// Properties of a token to be created.

@@ -12,8 +12,11 @@ use subtle::ConstantTimeEq;
 use crate::config::Secret;
 
 const PREFIX: &str = "fst_";
+/// Length of the random id of a token, in bytes.
 const ID_BYTES: usize = 8;
+/// Length of the random secret of a token, in bytes.
 const SECRET_BYTES: usize = 32;
+/// Length of the checksum that detects a mistyped token, in bytes.
 const CHECKSUM_BYTES: usize = 4;
 
 /// Public id of a token; not secret.

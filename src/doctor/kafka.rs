@@ -20,6 +20,7 @@ use super::Finding;
 const PART: &str = "kafka";
 /// All codecs that Kafka producers support.
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
+/// Timeout of each request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const UNREACHABLE_ADVICE: &str = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) \
     what it wants? FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";

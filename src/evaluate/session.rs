@@ -38,10 +38,12 @@ const IDLE: Duration = Duration::from_millis(50);
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of records in a batch that isolates rejected records.
 const ISOLATED_RECORDS: usize = 256;
+/// Maximum number of results in a batch that isolates rejected records.
 const CAREFUL_RESULTS: usize = 1_000;
 /// A batch ends in the middle of a fetch when it exceeds its size limit by a quarter, or by [`MIN_SLACK_BYTES`] if that
 /// is more.
 const SLACK_SHARE: usize = 4;
+/// Lower bound of the excess over the batch's size limit that ends a batch in the middle of a fetch.
 const MIN_SLACK_BYTES: usize = 1 << 20;
 /// A batch may be filled for a quarter of its transaction timeout even if its regular time is shorter.
 const FILL_SHARE: u32 = 4;

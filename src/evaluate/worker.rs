@@ -28,6 +28,7 @@ use super::status::{EvaluatorStatus, WorkerStatus};
 
 /// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest delay between two attempts of a session.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Length of a session after which the backoff is reset.
 const GOOD_SESSION: Duration = Duration::from_secs(10);

@@ -37,6 +37,7 @@ pub const EXPERIMENTS_MAX: i64 = 1_000;
 const BACKFILLED_MAX: usize = 1_000_000;
 /// Timeout of each statement that reads past evaluations while the audit sinks are not blocked.
 const PAST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for reading the past evaluations while the sinks wait for the lock.
 const LOCKED_PAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of Postgres for a statement that exceeded `statement_timeout`.
 const STATEMENT_CANCELED: &str = "57014";

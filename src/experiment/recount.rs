@@ -19,6 +19,7 @@ use super::records::{Kept, Row, kept, read_row};
 use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
+/// Interval at which the aggregation checks whether an experiment is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for which a count reserves an experiment, in addition to [`CLAIM_FACTOR`] times the duration of the last count.
 /// If the process is killed meanwhile, the results are not updated for this time.

@@ -9,13 +9,19 @@ use crate::flag::local::{Invalid, check_environment, check_name};
 use super::design::{Design, Goal, Kind, Metric, Role};
 use super::tally::Weighted;
 
+/// Maximum number of metrics of an experiment.
 const METRICS_MAX: usize = 20;
+/// Longest name of a metric, in bytes.
 const MAX_METRIC_BYTES: usize = 100;
+/// Longest hypothesis, owner or other text of an experiment, in bytes.
 const MAX_TEXT_BYTES: usize = 1_000;
+/// Default of `window_hours`: a week.
 const WINDOW_HOURS_DEFAULT: u32 = 7 * 24;
+/// Longest conversion window: 90 days.
 const WINDOW_HOURS_MAX: u32 = 90 * 24;
 const CONFIDENCE_DEFAULT: f64 = 0.95;
 const POWER_DEFAULT: f64 = 0.8;
+/// Default of `minimum_effect`, relative to the control.
 const MINIMUM_EFFECT_DEFAULT: f64 = 0.05;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

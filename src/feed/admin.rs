@@ -13,6 +13,7 @@ use super::unleash::{Client, read_body, refuse_request, refuse_status};
 
 /// Maximum number of flags per page in Unleash's API.
 const PAGE_FLAGS: usize = 100;
+/// Largest page of the Admin API that is read, in bytes.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum number of flags that are read.
 const ADMIN_FLAGS_MAX: usize = 20_000;

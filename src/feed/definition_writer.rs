@@ -26,6 +26,7 @@ use super::state::{Environment, KnownDefinition, State, key_of};
 /// Limits of one transaction. A first sync takes several transactions, so readers may see intermediate
 /// states.
 const TRANSACTION_CHANGES_MAX: usize = 1_000;
+/// Upper bound in bytes of the changes in one transaction.
 const TRANSACTION_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// State and producer of one term. The next term reads the definitions in force again.

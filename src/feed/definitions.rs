@@ -17,7 +17,9 @@ use super::state::State;
 
 /// The only partition of the topic.
 const PARTITION: i32 = 0;
+/// Longest time that one poll of the topic blocks.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Timeout for requesting the topic's metadata.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a record after which the broker is treated as unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

@@ -23,6 +23,7 @@ use super::hint::{self, HINT_BYTES_MAX, Reading};
 use super::publish::Handled;
 
 const PARTITION: i32 = 0;
+/// Longest heartbeat interval; with a short session timeout it is a third of that.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
 
 /// Membership of this instance in the feeder's consumer group.

@@ -9,9 +9,11 @@ use rand::Rng;
 const POLL_GAP_MIN: Duration = Duration::from_millis(50);
 /// Time between polls while a hint is followed, from this value to `FOLLOW_GAP_MAX`.
 const FOLLOW_GAP_MIN: Duration = Duration::from_millis(100);
+/// Longest time between two polls while a hint is followed.
 const FOLLOW_GAP_MAX: Duration = Duration::from_millis(200);
 /// First backoff; hints do not shorten it.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest delay after failed polls.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Upper bound for the `Retry-After` of a source.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);

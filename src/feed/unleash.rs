@@ -17,8 +17,11 @@ use super::answer::ANSWER_BYTES_MAX;
 use super::fetch::{self, FetchError, FetchResult};
 use super::pace;
 
+/// Timeout for connecting to Unleash.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of one request to Unleash, including its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of redirects that are followed, all within one origin.
 const REDIRECTS_MAX: usize = 5;
 /// Maximum number of characters of an error page that are logged.
 const ERROR_CHARS_MAX: usize = 200;

@@ -9,6 +9,7 @@ use serde::Serialize;
 /// Maximum number of flags per environment. Counts beyond the limits are dropped, and the dropped evaluations
 /// are counted.
 pub const FLAGS_MAX: usize = 50_000;
+/// Maximum number of variants that are counted per flag.
 pub const VARIANTS_PER_FLAG_MAX: usize = 200;
 /// Maximum age of unreported counts in hours. Unleash aggregates by the hour and cannot use older ones.
 pub const KEPT_HOURS_MAX: i64 = 24;

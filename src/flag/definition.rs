@@ -42,21 +42,27 @@ pub(crate) use place::{lenient_text, shorten};
 /// Maximum size of a definition. Leaves room for the envelope in a Kafka message of the default limit of 1
 /// MiB.
 pub const MAX_DEFINITION_BYTES: usize = 1_000_000;
+/// Deepest nesting of a definition.
 pub const MAX_NESTING_LEVELS: usize = 32;
+/// Longest name of a flag, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+/// Maximum number of strategies of a flag.
 pub const MAX_STRATEGIES: usize = 256;
 /// Maximum number of steps of a local flag's schedule.
 pub const MAX_STEPS: usize = 64;
 /// Maximum number of constraints per strategy. The engine nests one closure per constraint, called and
 /// dropped recursively: 512 need less than 256 KiB of stack in a debug build (see the test in `compile`).
 pub const MAX_CONSTRAINTS_PER_STRATEGY: usize = 512;
+/// Maximum number of values of a constraint.
 pub const MAX_VALUES_PER_CONSTRAINT: usize = 65_536;
 /// Maximum number of variants of the flag, and of each of its strategies.
 pub const MAX_VARIANTS: usize = 1_000;
 /// Maximum weight of a variant. Unleash's own weights add up to 1000. With [`MAX_VARIANTS`] the sum stays
 /// within `u32`.
 pub const MAX_WEIGHT: i32 = 1_000_000;
+/// Maximum number of overrides of a variant.
 pub const MAX_OVERRIDES_PER_VARIANT: usize = 1_000;
+/// Maximum number of direct dependencies of a flag.
 pub const MAX_DEPENDENCIES: usize = 100;
 
 /// Reads and validates one flag. The result can be compiled: operators are known; numbers, dates and versions

@@ -46,8 +46,10 @@ const FLAGS: &str = "/api/v1/feature-flags";
 const ONE: &str = "/api/v1/feature-flags/{name}";
 
 const LIST_DEFAULT: u32 = 50;
+/// Maximum number of flags on a page.
 const LIST_MAX: u32 = 100;
 const HISTORY_DEFAULT: u32 = 100;
+/// Maximum number of entries of a history or a change log in one answer.
 const HISTORY_MAX: u32 = 1_000;
 
 pub(super) fn routes() -> Router<Arc<Api>> {

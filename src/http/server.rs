@@ -47,9 +47,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Grace period for the peer of an idle connection to react to a graceful close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of the pings on an HTTP/2 connection.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for the answer of an HTTP/2 ping, after which the connection is closed.
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Upper bound of the headers of a request, in bytes.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Timeout of a call, after which it is answered with status 504.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout for a peer to read a part of what it is sent. A peer that reads nothing would otherwise hold its connection
 /// forever.

@@ -26,6 +26,7 @@ pub const ROUND_BYTES: usize = 768 << 10;
 pub const MAX_RECORD_BYTES: usize = 8 << 20;
 /// Upper bound in bytes of what the wire format adds to one record: lengths, offset and timestamp.
 const RECORD_OVERHEAD_BYTES: usize = 128;
+/// Upper bound of the encoding overhead of a record's header, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 10;
 /// Maximum duration of one wait for acknowledgements.
 const FLUSH: Duration = Duration::from_millis(10);

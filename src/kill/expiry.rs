@@ -15,6 +15,7 @@ use crate::shutdown::Shutdown;
 use super::writer::{Action, is_expired, is_forgettable, is_overtaken};
 use super::{KillSwitches, Turn};
 
+/// Interval at which the switches in force are checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum random delay before a write, so that the instances do not all write at once.
 const JITTER: Duration = Duration::from_millis(500);

@@ -22,6 +22,7 @@ use super::{KillError, SWITCHES_MAX};
 
 /// Time limit for a change, including conflicts with other writers and temporary broker errors.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Upper bound of the random delay between two attempts to write a switch, in milliseconds.
 const MAX_BACKOFF_MS: u64 = 100;
 /// Actor that is recorded for an expiry.
 const EXPIRY_ACTOR: &str = "flagstream";

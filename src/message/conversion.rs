@@ -14,8 +14,11 @@ pub const MAX_CONVERSION_BYTES: usize = 16 * 1_024;
 /// Header, and its value, for a record whose user id has been replaced by a hash.
 pub const USER_HEADER: (&std::ffi::CStr, &str) = (c"user-id", "hashed");
 
+/// Deepest nesting of a conversion.
 const MAX_DEPTH_LEVELS: usize = 16;
+/// Longest experiment, environment, metric or event id of a conversion, in bytes.
 const MAX_NAME_BYTES: usize = 255;
+/// Longest user id of a conversion, in bytes.
 const MAX_USER_BYTES: usize = 4_096;
 /// Maximum absolute value. Sums of squares of larger values would be inexact or infinite.
 const MAX_VALUE: f64 = 1e15;

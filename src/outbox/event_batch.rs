@@ -7,11 +7,13 @@ use crate::message::trace::Traceparent;
 
 /// Value of the key length that means "no key".
 const NO_KEY: u32 = u32::MAX;
+/// Size of a length in the encoding of a batch, in bytes.
 const LENGTH_BYTES: usize = 4;
 /// Bit of the record count that is set if a sequence follows.
 const HAS_PLACE: u32 = 1 << 31;
 /// Bit of the name length that is set if a traceparent follows the environment's name.
 const TRACED: u16 = 1 << 15;
+/// Length of a `traceparent`, in bytes.
 const TRACE_BYTES: usize = 55;
 
 /// Events of one call, in order; none of them is empty.

@@ -24,6 +24,7 @@ use super::EventBatch;
 
 /// Size in bytes at which a segment is closed.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// Size of the buffer for reading a segment, in bytes.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Position between two blocks.

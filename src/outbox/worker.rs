@@ -38,6 +38,7 @@ const IDLE: Duration = Duration::from_millis(100);
 const RECREATE_BACKOFF: Duration = Duration::from_millis(500);
 /// Time for which a producer that is to be replaced may still deliver reports.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
+/// Interval of periodic work: metrics, health and deletion of acknowledged segments.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(200);
 /// How long shutdown waits for Kafka to acknowledge what is left.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -16,7 +16,9 @@ use super::script::Script;
 
 /// Timeout for connecting, authenticating and loading the scripts.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the circuit stays open after the first failure; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest time for which the circuit stays open.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Redis client. Clones share its connection.

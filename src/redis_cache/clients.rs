@@ -13,6 +13,7 @@ use crate::kafka::consumer::BatchConsumer;
 
 /// Timeout of one request to the broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval at which offsets are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Creates a static member of the group `{group}-{role}`.

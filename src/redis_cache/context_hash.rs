@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::message::json::{JsonError, Kind, Scanner, Span};
 use crate::message::request::MAX_DEPTH_LEVELS;
 
+/// Length of the hash in a key, in bytes.
 const HASH_BYTES: usize = 8;
 
 /// Separators that Python writes between tokens.

@@ -12,6 +12,7 @@ use super::invalidate::members;
 use super::key;
 use super::subject::Member;
 
+/// Timeout of each batch of commands of an erasure.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys that one `SCAN` call examines, which takes well below a millisecond.
 const SCAN_KEYS: usize = 1_000;

@@ -38,6 +38,7 @@ use params::{announce, chunks};
 
 pub(super) use params::members;
 
+/// Upper bound of the changes of one fetch.
 const FETCH_RECORDS: usize = 256;
 /// Upper bound of the JSON of an invalidation in Avro, in bytes.
 const MAX_CHANGE_BYTES: usize = 1 << 20;
@@ -45,7 +46,9 @@ const MAX_CHANGE_BYTES: usize = 1 << 20;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Members that are read, evaluated and refreshed at a time, which bounds how long Redis is busy with them.
 const PAGE_MEMBERS: usize = 128;
+/// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Reads invalidations and executes them on its own thread.

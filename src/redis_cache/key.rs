@@ -102,6 +102,7 @@ pub(super) fn chunk(place: &str, id: &str) -> String {
 /// Glob that matches all chunks.
 pub(super) const CHUNKS: &str = "flagstream:warm:*:chunk:*";
 
+/// Number of marker keys that show whether Redis has lost its content.
 pub(super) const MARKERS_COUNT: usize = 8;
 
 /// Keys that show whether Redis still has what was written: after a flush all are missing. A single one may be evicted.

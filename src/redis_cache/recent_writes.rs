@@ -11,6 +11,7 @@ use super::subject::Entry;
 
 /// Divisor of a value's lifetime that gives the time in which a repeated write is skipped.
 const REPEAT_SHARE: u32 = 10;
+/// Longest time in which a repeated write is skipped.
 const REPEAT_MAX: Duration = Duration::from_secs(30);
 /// Upper bound of remembered writes.
 const REMEMBERED_WRITES_MAX: usize = 1 << 20;

@@ -13,6 +13,7 @@ use super::subject::{EvaluationScope, Member, Subject};
 
 /// Keys per call of the script, which take Redis a sixth of a millisecond.
 const CALL_KEYS_MAX: usize = 32;
+/// Upper bound in bytes of the values in one call of the script.
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 
 /// New value of one key.

@@ -37,7 +37,9 @@ pub(crate) const FETCH_RECORDS: usize = 8_192;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an event waits until the store has the version with which it was evaluated.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest delay between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Interval between checks whether Redis still has the written values.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

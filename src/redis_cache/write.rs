@@ -24,9 +24,11 @@ use super::writer::{JITTER, Written, millis, now_ms};
 
 /// Values per call of the script, which take Redis a sixth of a millisecond.
 const CALL_KEYS_MAX: usize = 32;
+/// Upper bound in bytes of the values in one call of the script.
 const CALL_BYTES_MAX: usize = 128 * 1_024;
 /// Upper bound of values per pipeline.
 const PIPELINE_KEYS_MAX: usize = 256;
+/// Upper bound of pipelines in flight.
 const PIPELINES_MAX: usize = 4;
 
 /// Value to be written.

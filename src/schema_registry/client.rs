@@ -12,10 +12,12 @@ use serde_json::value::RawValue;
 
 use crate::config::{SchemaRegistryConfig, Secret};
 
+/// Timeout for connecting to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 /// Timeout of a lookup at one address. It is short because the caller waits for it; registering a schema may take
 /// longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of a registration or a compatibility check at one address.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// Upper bound of a response in bytes; larger ones are not read.

@@ -20,6 +20,7 @@ use super::texts::Texts;
 const MAX_SCHEMAS_COUNT: usize = 1_000;
 /// Maximum size of a cached schema, in bytes. Larger ones are not cached.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
+/// Largest cache file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 2 * (MAX_SCHEMAS_COUNT * MAX_SCHEMA_BYTES) as u64;
 
 /// The cache file and its content.

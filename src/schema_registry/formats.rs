@@ -15,6 +15,7 @@ use super::{Lookups, Reader, RegistryError, SchemaRegistry};
 
 /// How long start-up waits for the registry. Without ids nothing can be written.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval between attempts to reach the registry during start-up.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The first id used by [`Formats::unregistered`], for requests.
 pub const UNREGISTERED_ID: u32 = 1;

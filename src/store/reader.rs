@@ -23,7 +23,9 @@ use super::session::Session;
 use super::sources::Expected;
 use super::updater::StoreUpdater;
 
+/// Delay before the first restart of a failed session; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest delay before the restart of a failed session.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval of periodic work during a pause.
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(20);

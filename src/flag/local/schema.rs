@@ -19,9 +19,11 @@ pub const MAX_PROBLEMS: usize = 100;
 pub const VERSION: &str = "expected a semantic version such as 1.2.3";
 /// Message for all whole numbers of a local flag, which are percentages.
 const PERCENTAGE: &str = "expected a whole number from 0 to 100";
+/// Largest `value_schema`, in bytes.
 const MAX_SCHEMA_BYTES: usize = 8_192;
 /// Maximum number of regular expressions in a `value_schema`.
 const MAX_SCHEMA_PATTERNS: usize = 20;
+/// Largest compiled regular expression of a `value_schema`, in bytes.
 const MAX_SCHEMA_PATTERN_BYTES: usize = 256 << 10;
 /// Keywords that a `value_schema` must not contain. Without references, the cost of validation is bounded by
 /// the size of the schema and of the value.

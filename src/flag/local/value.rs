@@ -7,6 +7,7 @@ use super::model::LocalFlag;
 use super::words::ValueKind;
 use super::{Invalid, schema};
 
+/// Largest value of a local flag, in bytes of JSON.
 const MAX_VALUE_BYTES: usize = 65_536;
 /// Maximum nesting of a value; below the limit of the definition that contains it.
 const MAX_VALUE_LEVELS: usize = 24;

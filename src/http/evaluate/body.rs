@@ -8,6 +8,7 @@ use crate::http::call::{Answered, Call, EventSink};
 
 /// Buffer size of a response for one flag, in bytes.
 pub(super) const ONE_BYTES: usize = 448;
+/// Initial capacity per result of a response, in bytes.
 const RESULT_BYTES: usize = 256;
 
 /// Writes the response for one flag.

@@ -22,6 +22,7 @@ use super::problem;
 
 /// Header with the reason of a change.
 const REASON_HEADER: &str = "x-change-reason";
+/// Longest reason of a change, in bytes.
 pub(super) const MAX_REASON_BYTES: usize = 1_000;
 /// Largest offset of a list. Pages further back cost too much in the database.
 const MAX_OFFSET: u32 = 1_000_000;

@@ -20,6 +20,7 @@ use crate::http::places::Pool;
 use crate::manage::Proposed;
 
 const LAST_DEFAULT: u32 = 10_000;
+/// Maximum number of evaluations in a preview.
 const LAST_MAX: u32 = 100_000;
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 

@@ -21,7 +21,9 @@ use crate::http::input::Undecodable;
 use crate::http::places::Pool;
 use crate::manage::{Actor, FlagRef, Target};
 
+/// Default of `older_than_days`.
 const OLDER_THAN_DAYS: u32 = 90;
+/// Largest `older_than_days`.
 const OLDER_THAN_DAYS_MAX: u64 = 36_500;
 
 /// Restores a local flag to its state after an earlier change, or to an earlier version. A deleted flag is created

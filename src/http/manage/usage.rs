@@ -22,9 +22,11 @@ const BUCKETS_MAX: i64 = 1_500;
 /// Number of buckets if the request does not specify a period.
 const BUCKETS_DEFAULT: i64 = 24;
 const DAYS_DEFAULT: u32 = 30;
+/// Largest `days` and `min_age_days`.
 const DAYS_MAX: u32 = 365;
 /// Days without an evaluation after which a flag counts as unused.
 const UNUSED_DAYS_DEFAULT: u32 = 90;
+/// Largest `unused_days`.
 pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
 
 /// Returns the usage of a flag over time: evaluations, how many found it on, variants, errors, and evaluation time.

@@ -18,6 +18,7 @@ use crate::kafka::describe::{DescribeError, Overview, overview};
 
 use super::{Difference, Found, FoundConfig, Need, differences, needs, wrong_policy};
 
+/// Timeout of each administrative request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long created topics may take to become known to all brokers.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +26,7 @@ const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 const VISIBLE_PAUSE: Duration = Duration::from_millis(20);
 /// Each check is answered by one random broker. This many consecutive answers per broker must include all topics.
 const VISIBLE_ANSWERS_PER_BROKER: usize = 5;
+/// Upper bound of the consecutive answers that must list a created topic.
 const VISIBLE_ANSWERS_MAX: usize = 50;
 
 /// Reason why topics cannot be described or changed.

@@ -16,6 +16,7 @@ use super::{Topics, TopicsError, uneven, unfit};
 
 /// Check interval after a problem was found; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// Longest check interval after a problem was found.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Check interval while the topics are fit.
 const CALM_PAUSE: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use super::Broken;
 use super::plan::{Plan, Step, Unit};
 use super::wire::{write_long, write_text};
 
+/// Deepest nesting of a message that is encoded.
 const MAX_DEPTH_LEVELS: usize = 64;
 
 impl Plan {

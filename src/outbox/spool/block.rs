@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read};
 
 use super::EventBatch;
 
+/// Size of a block's header, in bytes: length and checksum.
 const HEADER_BYTES: usize = 8;
 /// Upper bound of a block's contents in bytes. A larger length means that the file is damaged.
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
