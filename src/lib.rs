@@ -1,6 +1,6 @@
 //! # flagstream
 //!
-//! Feature flags evaluated where the events already are: in Kafka.
+//! flagstream evaluates feature flags in Kafka.
 //!
 //! ```text
 //!             Unleash ──poll / hint──┐
@@ -12,16 +12,16 @@
 //!                                 │
 //!  feature-flag-evaluation-requests ─► evaluate ─► feature-flag-events (EVALUATED), replies, dead letters
 //!                                 │                              │
-//!                  REST, OFREP ─► http ─► publish ─► the same topic ├─► audit ─► Postgres (one row per event)
-//!                                                                   └─► warm ──► Redis
+//!                  REST, OFREP ─► http ─► outbox ──► the same topic ├─► audit ─► Postgres (one row per event)
+//!                                                                   └─► redis_cache ─► Redis
 //! ```
 //!
 //! The modules are declared in the order of the data flow. [`message`] defines the records of the topics, [`flag`] is
 //! the pure evaluation core, [`feed`] copies definitions from Unleash to Kafka, and [`store`] loads them from Kafka
 //! into memory. [`kill`] disables flags whatever their source returns. [`evaluate`] answers requests; [`privacy`]
 //! restricts what is written about them. [`manage`] changes local flags, [`http`] is the API for synchronous callers,
-//! and [`publish`] sends their events to Kafka. [`audit`] stores the evaluations, [`replay`] evaluates them again,
-//! [`experiment`] computes results per variant, and [`warm`] caches evaluations in Redis. [`kafka`], [`database`] and
+//! and [`outbox`] sends their events to Kafka. [`audit`] stores the evaluations, [`replay`] evaluates them again,
+//! [`experiment`] computes results per variant, and [`redis_cache`] caches evaluations in Redis. [`kafka`], [`database`] and
 //! [`config`] are shared; [`app`] builds every part once; [`cli`] is the command line; [`embed`] provides the store and
 //! the core to other programs.
 
