@@ -136,12 +136,12 @@ impl Fixture {
         partitions.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&partitions).unwrap();
         let reading = move || {
-            let (mut repository, deadline) = (Vec::new(), Instant::now() + TEST_TIMEOUT);
-            while repository.len() < count {
+            let (mut records, deadline) = (Vec::new(), Instant::now() + TEST_TIMEOUT);
+            while records.len() < count {
                 assert!(
                     Instant::now() < deadline,
                     "{} of {count} records in {topic}: {records:?}",
-                    repository.len()
+                    records.len()
                 );
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
                     continue;
@@ -150,9 +150,9 @@ impl Fixture {
                     continue;
                 }
                 let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
-                repository.push((key, message.payload().map(|body| serde_json::from_slice(body).unwrap())));
+                records.push((key, message.payload().map(|body| serde_json::from_slice(body).unwrap())));
             }
-            repository
+            records
         };
         tokio::task::spawn_blocking(reading).await.unwrap()
     }

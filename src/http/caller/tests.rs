@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::*;
-use crate::auth::{Order, table};
+use crate::auth::{NewToken, table};
 use crate::database::Database;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
@@ -35,7 +35,7 @@ async fn identify(authenticator: &Authenticator, headers: &[&str]) -> Result<Cal
 async fn scene(auth: &AuthConfig) -> (Authenticator, String) {
     let database = Database::open(&Secret::new("sqlite::memory:"), "test").unwrap();
     database.migrate().await.unwrap();
-    let order = Order::check("shop", &["read"], &["production"], None).unwrap();
+    let order = NewToken::check("shop", &["read"], &["production"], None).unwrap();
     let (token, _) =
         table::create(&database, &order, crate::database::audited::Actor { actor: "test", reason: None })
             .await
