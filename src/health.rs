@@ -63,7 +63,7 @@ pub struct Overview {
 
 type Probe = Box<dyn Fn() -> Report + Send + Sync>;
 
-struct Entry {
+struct HealthPart {
     probe: Probe,
     required: bool,
     last: Option<(State, DateTime<Utc>)>,
@@ -73,7 +73,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Registry {
     instance: String,
-    parts: Mutex<BTreeMap<&'static str, Entry>>,
+    parts: Mutex<BTreeMap<&'static str, HealthPart>>,
     addresses: Mutex<BTreeMap<&'static str, String>>,
     stopping: AtomicBool,
 }
@@ -112,7 +112,7 @@ impl Registry {
         required_for_ready: bool,
         probe: impl Fn() -> Report + Send + Sync + 'static,
     ) {
-        let entry = Entry { probe: Box::new(probe), required: required_for_ready, last: None };
+        let entry = HealthPart { probe: Box::new(probe), required: required_for_ready, last: None };
         lock(&self.parts).insert(name, entry);
     }
 
@@ -138,7 +138,7 @@ impl Registry {
     /// Whether this process should receive traffic: every part that readiness requires works.
     pub fn is_ready(&self) -> bool {
         let parts = lock(&self.parts);
-        let works = |entry: &Entry| {
+        let works = |entry: &HealthPart| {
             let report = (entry.probe)();
             !report.blocks_ready && (!entry.required || matches!(report.state, State::Up | State::Degraded))
         };
@@ -162,7 +162,7 @@ impl Registry {
     }
 }
 
-impl Entry {
+impl HealthPart {
     fn look(&mut self, now: DateTime<Utc>) -> PartHealth {
         let report = (self.probe)();
         let since = match self.last {

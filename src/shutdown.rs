@@ -18,13 +18,13 @@ pub use tokio_util::sync::CancellationToken as Shutdown;
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Interval of the shutdown checks of a waiting thread.
-const PAUSE_STEP: Duration = Duration::from_millis(20);
+const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Blocks a thread for `length`. `false` if `shutdown` came first.
 pub fn pause(length: Duration, shutdown: &Shutdown) -> bool {
     let until = std::time::Instant::now() + length;
     while std::time::Instant::now() < until && !shutdown.is_cancelled() {
-        std::thread::park_timeout(PAUSE_STEP);
+        std::thread::park_timeout(PAUSE_POLL_INTERVAL);
     }
     !shutdown.is_cancelled()
 }

@@ -12,22 +12,22 @@ use crate::auth::TokenCache;
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
-use crate::experiment::recount;
+use crate::experiment::aggregate;
 use crate::health::Reporter;
 use crate::kafka::topics;
 use crate::shutdown::{Shutdown, Stage, run_threads};
 
 use super::App;
 
-/// Delay before the second attempt to migrate the database; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// Delay before the second attempt to migrate the database; it doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest delay between attempts to migrate the database.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Interval of the checks that the database answers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long calls with tokens wait at startup for the migration; a reachable database is usually migrated by then.
-const MIGRATION_PATIENCE: Duration = Duration::from_secs(1);
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the database has been migrated.
 pub(super) type Migrated = watch::Receiver<bool>;
@@ -64,7 +64,7 @@ impl App {
         let token_cache = TokenCache::new(database, &self.parts.config.auth);
         let (running, metrics) = (Arc::clone(&token_cache), self.parts.metrics.access.clone());
         self.supervisor.start(Stage::Base, "tokens", move |shutdown| async move {
-            let soon = timeout(MIGRATION_PATIENCE, until_migrated(&mut migrated, &shutdown)).await;
+            let soon = timeout(MIGRATION_TIMEOUT, until_migrated(&mut migrated, &shutdown)).await;
             let ready = match soon {
                 Ok(ready) => ready,
                 Err(_) => {
@@ -90,7 +90,7 @@ impl App {
             {
                 return Ok(());
             }
-            let counting = recount::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
+            let counting = aggregate::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
             let counting = tokio::spawn(counting);
             let parts =
                 audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };
@@ -128,7 +128,7 @@ async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown)
 
 /// Migrates the database, with retries until it succeeds or `shutdown`.
 async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shutdown) {
-    let (mut pause, mut told) = (MIN_PAUSE, None);
+    let (mut pause, mut told) = (MIN_BACKOFF, None);
     loop {
         let migrated = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -151,6 +151,6 @@ async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shu
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        pause = (pause * 2).min(MAX_PAUSE);
+        pause = (pause * 2).min(MAX_BACKOFF);
     }
 }

@@ -9,7 +9,7 @@ use crate::health::State;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A broker without topics, and a configuration that uses it.
 fn scene(folder: &std::path::Path) -> anyhow::Result<(Broker, Config)> {
@@ -31,9 +31,9 @@ fn flag_source(folder: &std::path::Path) -> anyhow::Result<FlagSource> {
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {TEST_TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -4,7 +4,7 @@ use ahash::AHashMap;
 
 use crate::experiment::Design;
 use crate::experiment::conversion::Reported;
-use crate::experiment::exposure::{Exposure, Exposures, Known, Running};
+use crate::experiment::exposure::{Exposure, Exposures, KnownExposures, Running};
 use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
 
@@ -18,7 +18,7 @@ use super::store::WriteError;
 pub(super) async fn enter(
     tables: &mut impl Tables,
     batch: &Batch,
-    known: &Known,
+    known: &KnownExposures,
 ) -> Result<Vec<Exposure>, WriteError> {
     let conversions: Vec<(usize, &Reported)> = reported(batch).collect();
     if !conversions.is_empty() {

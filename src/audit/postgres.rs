@@ -28,7 +28,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::{DatabaseError, PostgresDatabase};
-use crate::experiment::exposure::Known;
+use crate::experiment::exposure::KnownExposures;
 
 use super::batch::{Batch, Content, Entry};
 use super::chain::{Hasher, Head};
@@ -59,7 +59,7 @@ pub struct PostgresStore {
     /// opens a new one.
     connection: Option<PgConnection>,
     /// Exposures that are already in the tables.
-    known: Known,
+    known: KnownExposures,
     hasher: Hasher,
 }
 
@@ -68,7 +68,7 @@ type OffsetRow = (i32, i64, i32, String, Option<String>);
 
 impl PostgresStore {
     pub fn new(database: PostgresDatabase, hasher: Hasher) -> Self {
-        Self { database, connection: None, known: Known::default(), hasher }
+        Self { database, connection: None, known: KnownExposures::default(), hasher }
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, DatabaseError> {

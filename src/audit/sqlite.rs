@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Sqlite, Transaction};
 
 use crate::database::{DatabaseError, SqliteDatabase, text_of as time};
-use crate::experiment::exposure::Known;
+use crate::experiment::exposure::KnownExposures;
 
 use super::batch::{Batch, Content, Entry};
 use super::dead_letters::DeadLetters;
@@ -107,7 +107,7 @@ impl AuditStore for SqliteStore {
             streams::advance(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
-        experiments::enter(&mut *transaction, batch, &Known::default()).await?;
+        experiments::enter(&mut *transaction, batch, &KnownExposures::default()).await?;
         send_dead_letters(pending_dead_letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::database::{DatabaseError, PostgresDatabase};
-use crate::kafka::follow::FollowError;
+use crate::kafka::tail::FollowError;
 use crate::replay::ReplayError;
 
 use super::chain::{Digest, Hasher};

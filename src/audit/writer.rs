@@ -11,7 +11,7 @@ use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::database::{DatabaseError, Trouble};
+use crate::database::{DatabaseError, DatabaseFault};
 use crate::log_limit::LogLimit;
 use crate::metrics::{AuditBatchLabels, ClockLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
 use crate::progress::{Progress, Reason};
@@ -167,7 +167,8 @@ impl<R: AuditStore> Writer<R> {
                 Err(pause) => pause,
             };
             self.outcome("failed");
-            if matches!(&pause, WriteError::Database(error) if error.trouble() == Trouble::NoPartition) {
+            if matches!(&pause, WriteError::Database(error) if error.trouble() == DatabaseFault::NoPartition)
+            {
                 self.maintain().await;
             }
             self.pause(&pause, &mut backoff).await?;

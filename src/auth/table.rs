@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::database::audited::{Actor, Entry, Kind, enter};
-use crate::database::{Database, DatabaseError, Trouble, in_transaction};
+use crate::database::{Database, DatabaseError, DatabaseFault, in_transaction};
 
 use super::new_token::now;
 use super::token::SecretHash;
@@ -58,7 +58,7 @@ pub enum TableError {
 }
 
 fn advice(error: &DatabaseError) -> &'static str {
-    if error.trouble() == Trouble::Schema { "; is it migrated? (flagstream migrate)" } else { "" }
+    if error.trouble() == DatabaseFault::Schema { "; is it migrated? (flagstream migrate)" } else { "" }
 }
 
 impl From<sqlx::Error> for TableError {

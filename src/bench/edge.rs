@@ -77,7 +77,7 @@ struct Seen {
 
 /// State shared by all connections.
 #[derive(Debug)]
-struct Scene {
+struct BenchSetup {
     args: EdgeArgs,
     client: Client,
     stop: AtomicBool,
@@ -113,12 +113,12 @@ pub async fn run(args: &EdgeArgs) -> anyhow::Result<EdgeReport> {
     ensure!(args.users > 0 && args.connections > 0 && args.seconds > 0, "expected numbers from 1");
     let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
     let (stop, confirmed) = (AtomicBool::new(false), AtomicU64::new(0));
-    let scene = Arc::new(Scene { args: args.clone(), client, stop, confirmed });
+    let setup = Arc::new(BenchSetup { args: args.clone(), client, stop, confirmed });
     let begun = Instant::now();
     let callers: Vec<_> =
-        (0..args.connections).map(|connection| tokio::spawn(ask(Arc::clone(&scene), connection))).collect();
-    let (updates, removals) = change(&scene, begun + Duration::from_secs(args.seconds)).await?;
-    scene.stop.store(true, Ordering::Relaxed);
+        (0..args.connections).map(|connection| tokio::spawn(ask(Arc::clone(&setup), connection))).collect();
+    let (updates, removals) = change(&setup, begun + Duration::from_secs(args.seconds)).await?;
+    setup.stop.store(true, Ordering::Relaxed);
     let mut report = EdgeReport { updates, removals, ..EdgeReport::default() };
     let mut latencies = Histogram::<u64>::new(3)?;
     for caller in callers {
@@ -141,17 +141,17 @@ pub async fn run(args: &EdgeArgs) -> anyhow::Result<EdgeReport> {
 }
 
 /// Makes one call after the other.
-async fn ask(scene: Arc<Scene>, connection: u64) -> anyhow::Result<Seen> {
+async fn ask(setup: Arc<BenchSetup>, connection: u64) -> anyhow::Result<Seen> {
     let latencies = Histogram::new(3)?;
     let mut seen = Seen { latencies, hits: 0, stale: 0, failed: 0, failures: Vec::new() };
-    let changed = scene.args.flags.first().cloned().unwrap_or_default();
+    let changed = setup.args.flags.first().cloned().unwrap_or_default();
     for number in connection.. {
-        if scene.stop.load(Ordering::Relaxed) {
+        if setup.stop.load(Ordering::Relaxed) {
             break;
         }
-        let confirmed = scene.confirmed.load(Ordering::SeqCst);
+        let confirmed = setup.confirmed.load(Ordering::SeqCst);
         let begun = Instant::now();
-        let answer = scene.answer(&scene.question(number, connection)).await;
+        let answer = setup.answer(&setup.question(number, connection)).await;
         seen.latencies.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))?;
         match answer {
             Ok(answer) => {
@@ -171,9 +171,9 @@ async fn ask(scene: Arc<Scene>, connection: u64) -> anyhow::Result<Seen> {
 }
 
 /// Changes the first flag periodically. Returns the number of changes and of removals of its cached values.
-async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
+async fn change(setup: &BenchSetup, end: Instant) -> anyhow::Result<(u64, u64)> {
     let (mut updates, mut removals) = (0, 0);
-    let flag = path_part(scene.args.flags.first().context("no flag")?);
+    let flag = path_part(setup.args.flags.first().context("no flag")?);
     for number in 1_u64.. {
         let next = Instant::now() + CHANGE_INTERVAL;
         tokio::time::sleep_until(next.min(end).into()).await;
@@ -182,17 +182,17 @@ async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
         }
         let percentage = number * 10 % 101;
         let update = format!("/flags/{flag}/update?enabled=true&rollout_percentage={percentage}");
-        let answer = scene.with_token(scene.client.post(scene.url(&update))).send().await?;
+        let answer = setup.with_token(setup.client.post(setup.url(&update))).send().await?;
         if answer.status().is_success() {
             let updated: Updated = answer.json().await?;
             let version = updated.flag_data.map_or(0, |data| data.metadata.version);
-            scene.confirmed.fetch_max(version, Ordering::SeqCst);
+            setup.confirmed.fetch_max(version, Ordering::SeqCst);
             updates += 1;
             continue;
         }
         let status = answer.status();
         ensure!(status == StatusCode::CONFLICT, "{update}: {status} {}", answer.text().await?);
-        let removed = scene.with_token(scene.client.delete(scene.url(&format!("/flags/{flag}/cache"))));
+        let removed = setup.with_token(setup.client.delete(setup.url(&format!("/flags/{flag}/cache"))));
         let removed = removed.send().await?;
         let status = removed.status();
         ensure!(status.is_success(), "DELETE /flags/{flag}/cache: {status} {}", removed.text().await?);
@@ -201,7 +201,7 @@ async fn change(scene: &Scene, end: Instant) -> anyhow::Result<(u64, u64)> {
     Ok((updates, removals))
 }
 
-impl Scene {
+impl BenchSetup {
     /// The path of call `number`: of 100 calls, 3 list all flags and 15 read a flag's details.
     fn question(&self, number: u64, connection: u64) -> String {
         let mixed = (number ^ (connection << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;

@@ -145,7 +145,7 @@ pub async fn run(args: &HttpArgs, config: Config) -> anyhow::Result<HttpReport> 
 }
 
 /// The servers, and the audit sink.
-struct Scene<'s> {
+struct BenchSetup<'s> {
     args: &'s HttpArgs,
     own: Process,
     edge: Option<Process>,
@@ -162,12 +162,12 @@ async fn measure(
         Some(program) => Some(Process::edge(program, args.flags, folder).await?),
         None => None,
     };
-    let mut scene = Scene { args, own: Process::own(args, bench, folder).await?, edge, audit };
-    let arms: Vec<Arm> = ARMS.into_iter().filter(|arm| !arm.is_of_edge() || scene.edge.is_some()).collect();
+    let mut setup = BenchSetup { args, own: Process::own(args, bench, folder).await?, edge, audit };
+    let arms: Vec<Arm> = ARMS.into_iter().filter(|arm| !arm.is_of_edge() || setup.edge.is_some()).collect();
     let mut rounds: Vec<Vec<(f64, Measured)>> = arms.iter().map(|_| Vec::new()).collect();
     for round in 0..=args.rounds.max(1) {
         for (arm, rounds) in arms.iter().zip(&mut rounds) {
-            let (per_cpu_second, measured) = scene.measure(*arm).await?;
+            let (per_cpu_second, measured) = setup.measure(*arm).await?;
             tracing::info!(round, arm = arm.name(), per_cpu_second = per_cpu_second.round(), "measured");
             // The first round is a warm-up.
             if round > 0 {
@@ -177,7 +177,7 @@ async fn measure(
     }
     let arms: Vec<_> = arms.iter().zip(&rounds).map(|(arm, rounds)| report(*arm, rounds)).collect();
     let half = arms.get(2).map_or(1.0, |one| one.answers_per_second / 2.0);
-    let measured = scene.load(Arm::One, Some(half)).await?;
+    let measured = setup.load(Arm::One, Some(half)).await?;
     let at = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
     let half_load = LatencyReport {
         rate: measured.answers as f64 / measured.seconds,
@@ -185,14 +185,14 @@ async fn measure(
         p99: at(0.99),
         p999: at(0.999),
     };
-    let (published, audited) = scene.settle().await?;
-    let peak_memory_bytes = scene.own.peak_memory_bytes()?;
-    scene.own.child.kill().await?;
+    let (published, audited) = setup.settle().await?;
+    let peak_memory_bytes = setup.own.peak_memory_bytes()?;
+    setup.own.child.kill().await?;
     let (flags, connections, ratios) = (args.flags, args.connections, ratios(&arms));
     Ok(HttpReport { flags, connections, arms, ratios, half_load, published, audited, peak_memory_bytes })
 }
 
-impl Scene<'_> {
+impl BenchSetup<'_> {
     /// Answers per CPU second of one arm. All events are published and audited before the next measurement.
     async fn measure(&self, arm: Arm) -> anyhow::Result<(f64, Measured)> {
         let server = self.server(arm);

@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Config, DeliveryMode};
 
-use super::bare::STAMP_LENGTH;
+use super::baseline::STAMP_LENGTH;
 use super::gate::Gate;
 use super::setup::{Arm, Bench, From, Loop};
 use super::stream::median;
@@ -66,7 +66,7 @@ pub async fn run(args: &LatencyArgs, config: Config) -> anyhow::Result<LatencyRe
     let mut measured: BTreeMap<(u64, usize), Vec<Histogram<u64>>> = BTreeMap::new();
     let arms: Vec<Arm> = [DeliveryMode::Transactional, DeliveryMode::AtLeastOnce]
         .into_iter()
-        .flat_map(|mode| [Loop::Bare, Loop::Full].map(|what| Arm { what, mode }))
+        .flat_map(|mode| [Loop::Baseline, Loop::Full].map(|what| Arm { what, mode }))
         .collect();
     for round in 0..args.rounds.max(1) {
         for rate in &args.rates {
@@ -91,9 +91,10 @@ pub async fn run(args: &LatencyArgs, config: Config) -> anyhow::Result<LatencyRe
         .filter_map(|((rate, index), histograms)| Some(row(arms.get(*index)?, *rate, histograms)))
         .collect();
     let ratios = rows.chunks(2).filter_map(|pair| match pair {
-        [bare, full] => {
-            Some((format!("p99 at {}/s, {} / {}", full.rate, full.arm, bare.arm), full.p99 / bare.p99))
-        }
+        [baseline, full] => Some((
+            format!("p99 at {}/s, {} / {}", full.rate, full.arm, baseline.arm),
+            full.p99 / baseline.p99,
+        )),
         _ => None,
     });
     Ok(LatencyReport { ratios: ratios.collect(), rows })

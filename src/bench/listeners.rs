@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::http::fd_limit;
 
 /// Timeout for one stream to receive its first id.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Number of streams that connect concurrently.
 const AT_ONCE: usize = 50;
 
@@ -91,7 +91,7 @@ async fn connect_all(address: &str, count: usize) -> anyhow::Result<Vec<TcpStrea
         let connecting: Vec<_> = (0..some)
             .map(|_| {
                 let address = address.to_owned();
-                tokio::spawn(async move { timeout(PATIENCE, connect(&address)).await })
+                tokio::spawn(async move { timeout(DEADLINE, connect(&address)).await })
             })
             .collect();
         for connected in connecting {

@@ -34,7 +34,7 @@ use change::ChangeReport;
 
 /// Number of SETs in one pipeline.
 const PIPELINE: usize = 512;
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,7 +95,7 @@ struct Bench {
 impl Bench {
     async fn open(config: Config, url: &Secret, snapshot: Snapshot) -> anyhow::Result<Self> {
         let client = redis::Client::open(url.expose()).context("REDIS_URL")?;
-        let patience = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let patience = AsyncConnectionConfig::new().set_response_timeout(Some(DEADLINE));
         let mut connection = client.get_multiplexed_async_connection_with_config(&patience).await?;
         let size: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await?;
         ensure!(
@@ -183,7 +183,7 @@ impl Bench {
     }
 
     fn writer(&self) -> anyhow::Result<Writer> {
-        let client = Client::new(self.url.expose(), PATIENCE)?;
+        let client = Client::new(self.url.expose(), DEADLINE)?;
         Ok(Writer::new(client, self.parts.config.redis.cache_ttl))
     }
 

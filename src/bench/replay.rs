@@ -11,7 +11,7 @@ use crate::audit::postgres::PostgresStore;
 use crate::audit::store::AuditStore;
 use crate::config::Config;
 use crate::database::Database;
-use crate::replay::{self, History, Progress, Session, Wanted, With};
+use crate::replay::{self, History, Progress, RowFilter, Session, With};
 
 use super::load;
 use super::sink::{self, Own, postgres};
@@ -56,7 +56,7 @@ pub async fn run(args: &ReplayArgs, config: Config) -> anyhow::Result<ReplayRepo
 
 async fn measure(args: &ReplayArgs, config: &Config, own: &Own) -> anyhow::Result<ReplayReport> {
     let to = Utc::now();
-    let wanted = Wanted {
+    let filter = RowFilter {
         from: to - TimeDelta::hours(1),
         to,
         environments: Vec::new(),
@@ -64,11 +64,11 @@ async fn measure(args: &ReplayArgs, config: &Config, own: &Own) -> anyhow::Resul
         last: None,
     };
     own.define(args.flags).await?;
-    record(args, &wanted, own).await?;
+    record(args, &filter, own).await?;
     let (mut copied, mut replayed) = (Vec::new(), Vec::new());
     for round in 0..args.rounds.max(1) {
-        copied.push(args.rows as f64 / copy(&wanted, own).await?);
-        replayed.push(args.rows as f64 / replay(args, config, &wanted, own).await?);
+        copied.push(args.rows as f64 / copy(&filter, own).await?);
+        replayed.push(args.rows as f64 / replay(args, config, &filter, own).await?);
         tracing::info!(round, copied = ?copied.last(), replayed = ?replayed.last(), "measured");
     }
     let ratio = median(&replayed) / median(&copied);
@@ -77,10 +77,10 @@ async fn measure(args: &ReplayArgs, config: &Config, own: &Own) -> anyhow::Resul
 }
 
 /// Records results of real evaluations, evenly distributed over the time range.
-async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result<()> {
+async fn record(args: &ReplayArgs, filter: &RowFilter, own: &Own) -> anyhow::Result<()> {
     let snapshot = load::snapshot(args.flags)?;
-    let step = (wanted.to - wanted.from) / i32::try_from(args.rows)?;
-    let (mut chunk, mut at) = (Vec::new(), wanted.from);
+    let step = (filter.to - filter.from) / i32::try_from(args.rows)?;
+    let (mut chunk, mut at) = (Vec::new(), filter.from);
     for number in 0..args.rows {
         let place = (0, i64::try_from(number)?);
         let (_, event) =
@@ -97,20 +97,20 @@ async fn record(args: &ReplayArgs, wanted: &Wanted, own: &Own) -> anyhow::Result
 }
 
 /// Duration of the plain copy, in seconds.
-async fn copy(wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
+async fn copy(filter: &RowFilter, own: &Own) -> anyhow::Result<f64> {
     let started = Instant::now();
-    let bytes = replay::copied_bytes(&own.database, wanted).await?;
+    let bytes = replay::copied_bytes(&own.database, filter).await?;
     ensure!(bytes > 0, "no rows");
     Ok(started.elapsed().as_secs_f64())
 }
 
 /// Duration of a whole replay, in seconds.
-async fn replay(args: &ReplayArgs, config: &Config, wanted: &Wanted, own: &Own) -> anyhow::Result<f64> {
+async fn replay(args: &ReplayArgs, config: &Config, filter: &RowFilter, own: &Own) -> anyhow::Result<f64> {
     let started = Instant::now();
     let database = Database::Postgres(own.database.clone());
     let session = Session::new(config, History::load(&database).await?, With::Then, &[]);
     let progress = Arc::new(Progress::default());
-    let report = replay::database(&database, wanted, session, &progress).await?.report;
+    let report = replay::database(&database, filter, session, &progress).await?.report;
     let seconds = started.elapsed().as_secs_f64();
     ensure!(report.same == args.rows, "{} of {} are the same: {report:?}", report.same, args.rows);
     Ok(seconds)

@@ -26,17 +26,17 @@ use crate::schema_registry::{Formats, UNREGISTERED_ID};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
-use super::bare::Bare;
+use super::baseline::Baseline;
 use super::gate::{Gate, Gated};
 use super::load;
 
 /// Timeout of requests to Kafka, which may be busy after millions of records.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The two loops that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
-    Bare,
+    Baseline,
     Full,
 }
 
@@ -58,7 +58,7 @@ pub struct Arm {
 
 impl Arm {
     pub fn name(&self) -> String {
-        let what = if self.what == Loop::Bare { "bare loop" } else { "flagstream" };
+        let what = if self.what == Loop::Baseline { "bare loop" } else { "flagstream" };
         let mode = match self.mode {
             DeliveryMode::Transactional => "transactional",
             DeliveryMode::AtLeastOnce => "at_least_once",
@@ -225,9 +225,9 @@ impl Bench {
         let requests = &self.config.topics.requests;
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
             Loop::Full => spawn(&parts, index, Gated::new(Responder::new(parts.clone()), gate.clone())),
-            Loop::Bare => {
-                let bare = Bare::new(&self.snapshot, self.flags, requests);
-                spawn(&parts, index, Gated::new(bare, gate.clone()))
+            Loop::Baseline => {
+                let baseline = Baseline::new(&self.snapshot, self.flags, requests);
+                spawn(&parts, index, Gated::new(baseline, gate.clone()))
             }
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
@@ -240,7 +240,7 @@ impl Bench {
         let topic = &self.config.topics.requests;
         let mut ends = TopicPartitionList::new();
         for partition in 0..self.config.topics.partitions {
-            let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+            let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE)?;
             ends.add_partition_offset(topic, partition, Offset::Offset(end))?;
         }
         Ok(consumer.commit(&ends, CommitMode::Sync)?)
@@ -270,7 +270,7 @@ impl Running {
 }
 
 fn patient() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
+    AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE))
 }
 
 fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {

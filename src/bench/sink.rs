@@ -37,7 +37,7 @@ pub(super) use postgres::Own;
 pub use questions::Question;
 
 /// Timeout of one arm.
-const PATIENCE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Arms that show the cost of the indexes: none, each one with the key, and all.
 const RAW: [(&str, &[&str]); 5] = [
@@ -244,7 +244,7 @@ async fn sink(bench: &Bench, own: &Own, rows: u64, round: &str) -> anyhow::Resul
             let cpu = own.cpu_seconds().zip(cpu).map(|(now, then)| (now - then) * 1e6 / done as f64);
             break (rate, cpu);
         }
-        ensure!(started.elapsed() < PATIENCE, "sink: {count} of {rows} after {PATIENCE:?}");
+        ensure!(started.elapsed() < DEADLINE, "sink: {count} of {rows} after {DEADLINE:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
     tokio::task::block_in_place(|| running.stop());

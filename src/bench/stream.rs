@@ -9,7 +9,7 @@ use crate::config::{Config, DeliveryMode, InputFormat, OutputFormat, Secret};
 use super::setup::{Arm, Bench, From, Loop};
 
 /// Timeout of one arm.
-const PATIENCE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
@@ -41,13 +41,13 @@ pub enum Format {
 type Run = (Format, Arm);
 
 const JSON: [Run; 4] = [
-    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::Transactional }),
+    (Format::Json, Arm { what: Loop::Baseline, mode: DeliveryMode::Transactional }),
     (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::Transactional }),
-    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce }),
+    (Format::Json, Arm { what: Loop::Baseline, mode: DeliveryMode::AtLeastOnce }),
     (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
 ];
 const AVRO: [Run; 3] = [
-    (Format::Json, Arm { what: Loop::Bare, mode: DeliveryMode::AtLeastOnce }),
+    (Format::Json, Arm { what: Loop::Baseline, mode: DeliveryMode::AtLeastOnce }),
     (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
     (Format::Avro, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
 ];
@@ -135,7 +135,7 @@ fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f
             let count = requests.saturating_sub(at).max(1) as f64;
             break (count / since.elapsed().as_secs_f64(), (cpu_seconds() - cpu) * 1e6 / count);
         }
-        ensure!(started.elapsed() < PATIENCE, "{}: {committed} of {requests} after {PATIENCE:?}", arm.name());
+        ensure!(started.elapsed() < DEADLINE, "{}: {committed} of {requests} after {DEADLINE:?}", arm.name());
         std::thread::park_timeout(Duration::from_millis(2));
     };
     running.stop();
@@ -164,10 +164,10 @@ fn report((format, arm): Run, rates: &[(f64, f64)]) -> ArmReport {
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {
     let ratio = |name: &str, arm: &ArmReport, by: &ArmReport| (name.to_owned(), arm.median / by.median);
-    if let [bare, json, avro] = arms {
+    if let [baseline, json, avro] = arms {
         return vec![
-            ratio("json: flagstream / bare loop", json, bare),
-            ratio("avro: flagstream / bare loop", avro, bare),
+            ratio("json: flagstream / bare loop", json, baseline),
+            ratio("avro: flagstream / bare loop", avro, baseline),
             ratio("flagstream: avro / json", avro, json),
         ];
     }

@@ -6,11 +6,11 @@ use crate::bench::edge::{self, EdgeArgs, EdgeReport};
 use crate::bench::http::{self, HttpArgs, HttpReport, ServerArgs};
 use crate::bench::latency::{self, LatencyArgs, LatencyReport};
 use crate::bench::listeners::{self, ListenersArgs, ListenersReport};
+use crate::bench::outage::{self, OutageArgs, OutageReport};
 use crate::bench::redis_cache::{self, WarmArgs, WarmReport};
 use crate::bench::replay::{self, ReplayArgs, ReplayReport};
 use crate::bench::sink::{self, SinkArgs, SinkReport};
 use crate::bench::stream::{self, StreamArgs, StreamReport};
-use crate::bench::trouble::{self, TroubleArgs, TroubleReport};
 
 use super::{Global, Output};
 
@@ -27,7 +27,7 @@ pub enum Command {
     /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
     Warm(WarmArgs),
     /// Effect of Redis outages on evaluation and the audit trail, compared with no outage
-    Trouble(TroubleArgs),
+    Trouble(OutageArgs),
     /// Answers per CPU second over HTTP with all events published (and audited, with a database), compared with the
     /// same server returning a fixed body and with Unleash Edge
     Http(HttpArgs),
@@ -57,7 +57,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
-        Command::Trouble(args) => print(global, &trouble::run(&args, config).await?, trouble_text),
+        Command::Trouble(args) => print(global, &outage::run(&args, config).await?, outage_text),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -186,7 +186,7 @@ fn sink_text(report: &SinkReport) -> String {
     lines.join("\n")
 }
 
-fn trouble_text(report: &TroubleReport) -> String {
+fn outage_text(report: &OutageReport) -> String {
     let mut lines = vec![
         format!("{} requests", report.requests),
         format!("{:28} {:>12} {:>12} {:>6}  rounds", "arm", "evaluated/s", "rows/s", "ratio"),

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 
 use crate::config::Secret;
-use crate::database::{Database, DatabaseError, Trouble};
+use crate::database::{Database, DatabaseError, DatabaseFault};
 
 /// Opens the database. An error if it does not exist or has no tables; nothing is created.
 pub async fn open(url: &Secret, name: &str) -> anyhow::Result<Database> {
@@ -19,7 +19,7 @@ pub async fn open(url: &Secret, name: &str) -> anyhow::Result<Database> {
             "{database} has no flagstream tables: run `flagstream migrate`, or check DATABASE_URL"
         )),
         // Another user may own that table. The command may succeed without reading it.
-        Err(error) if error.trouble() != Trouble::Unreachable => Ok(database),
+        Err(error) if error.trouble() != DatabaseFault::Unreachable => Ok(database),
         Err(error) => Err(error).with_context(|| database.to_string()),
     }
 }

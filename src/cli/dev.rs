@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::app::Topics;
 use crate::config::{Config, DevEnv, Profile, environment_name};
-use crate::dev::kept::KeptFile;
-use crate::dev::{self, Broker, embed, local, sample, trickle};
+use crate::dev::persisted_topics::PersistedTopics;
+use crate::dev::{self, Broker, embed, local, sample, sample_traffic};
 use crate::evaluate::Parts;
-use crate::kafka::follow::{Follower, Start};
+use crate::kafka::tail::{Follower, Start};
 use crate::kafka::topics;
 use crate::shutdown::{Shutdown, StopSignals};
 
@@ -22,7 +22,7 @@ use super::decode::Decoder;
 use super::{Global, Output, UsageError, print, render};
 
 /// Interval of the checks for a shutdown.
-const STEP: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,7 +46,7 @@ pub struct Args {
 
 /// Information for the start banner.
 #[derive(Debug)]
-struct Scene<'s> {
+struct ServedSetup<'s> {
     flags: &'s Path,
     environments: &'s [String],
     env_file: PathBuf,
@@ -54,8 +54,10 @@ struct Scene<'s> {
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
-    if !(0.0..=trickle::MAX_RATE).contains(&args.rate) {
-        return Err(UsageError(format!("--rate {}: expected 0 to {}", args.rate, trickle::MAX_RATE)).into());
+    if !(0.0..=sample_traffic::MAX_RATE).contains(&args.rate) {
+        return Err(
+            UsageError(format!("--rate {}: expected 0 to {}", args.rate, sample_traffic::MAX_RATE)).into()
+        );
     }
     let signals = StopSignals::install()?;
     let mut config = global.load(Profile::Dev)?.config;
@@ -82,7 +84,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let app = dev::start(Arc::clone(&config), &flags, &environments, topics).await?;
     let (parts, repository) = (app.parts.clone(), app.repository.clone());
     let keeping = keeping.map(|kept| keep(kept, &parts));
-    let scene = Scene {
+    let setup = ServedSetup {
         flags: &flags,
         environments: &environments,
         env_file: absolute(env.path())?,
@@ -97,11 +99,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             local::create(&repository, &parts.store, &environments).await?;
         }
         samples.up();
-        env.write(&variables(&config), scene.is_embedded)?;
+        env.write(&variables(&config), setup.is_embedded)?;
         Ok(())
     };
     signals.started();
-    let ran = app.run_until(serve(&args, global.output, &parts, &scene, ready, &signals)).await;
+    let ran = app.run_until(serve(&args, global.output, &parts, &setup, ready, &signals)).await;
     if let Some(keeping) = keeping {
         keeping.await?;
     }
@@ -124,7 +126,10 @@ fn environments(named: &[String], config: &Config) -> Result<Vec<String>, UsageE
 }
 
 /// Creates the topics. With the embedded broker, the records of the last run are restored too.
-async fn prepare_broker(broker: Option<&Broker>, config: &Arc<Config>) -> anyhow::Result<Option<KeptFile>> {
+async fn prepare_broker(
+    broker: Option<&Broker>,
+    config: &Arc<Config>,
+) -> anyhow::Result<Option<PersistedTopics>> {
     let Some(broker) = broker else {
         let reports = topics::Topics::new(config)?.apply().await?;
         for report in reports.iter().filter(|report| !report.left.is_empty()) {
@@ -135,13 +140,13 @@ async fn prepare_broker(broker: Option<&Broker>, config: &Arc<Config>) -> anyhow
     broker.create_topics(config)?;
     let config = Arc::clone(config);
     let restored = tokio::task::spawn_blocking(move || {
-        let kept = KeptFile::open(&config.state_dir);
+        let kept = PersistedTopics::open(&config.state_dir);
         kept.restore(&config).map(|()| kept)
     });
     Ok(Some(restored.await??))
 }
 
-fn keep(kept: KeptFile, parts: &Parts) -> JoinHandle<()> {
+fn keep(kept: PersistedTopics, parts: &Parts) -> JoinHandle<()> {
     let (config, shutdown) = (Arc::clone(&parts.config), parts.shutdown.clone());
     tokio::task::spawn_blocking(move || {
         if let Err(error) = kept.follow(&config, &shutdown) {
@@ -155,7 +160,7 @@ async fn serve(
     args: &Args,
     output: Output,
     parts: &Parts,
-    scene: &Scene<'_>,
+    setup: &ServedSetup<'_>,
     ready: impl Future<Output = anyhow::Result<()>>,
     signals: &StopSignals,
 ) -> anyhow::Result<()> {
@@ -164,7 +169,7 @@ async fn serve(
         ready = ready => ready?,
         () = signals.received() => return Ok(()),
     }
-    for line in banner(config, scene) {
+    for line in banner(config, setup) {
         print::line(&line)?;
     }
     if !args.quiet {
@@ -177,7 +182,7 @@ async fn serve(
     }
     let samples = async {
         if args.rate > 0.0 {
-            trickle::run(config, args.rate, shutdown.clone()).await?;
+            sample_traffic::run(config, args.rate, shutdown.clone()).await?;
         }
         shutdown.cancelled().await;
         anyhow::Ok(())
@@ -217,15 +222,15 @@ fn database_url(config: &Config) -> Option<&str> {
     url.filter(|url| !url.contains(":memory:"))
 }
 
-fn banner(config: &Config, scene: &Scene<'_>) -> Vec<String> {
+fn banner(config: &Config, setup: &ServedSetup<'_>) -> Vec<String> {
     let kafka = &config.kafka.bootstrap_servers;
     let http = format!("http://{}", config.http.listen);
-    let flags = absolute(scene.flags).unwrap_or_else(|_| scene.flags.to_owned());
+    let flags = absolute(setup.flags).unwrap_or_else(|_| setup.flags.to_owned());
     let database = match database_url(config).and_then(|url| url.strip_prefix("sqlite:")) {
         Some(file) => format!("database {file} (every evaluation is a row)"),
         None => "database in memory (every evaluation is a row, gone after a stop)".to_owned(),
     };
-    let limits = if scene.is_embedded {
+    let limits = if setup.is_embedded {
         "For development only: the embedded broker keeps no records after a stop and has no transaction isolation."
     } else {
         "For development only: everyone who reaches the HTTP port may do everything."
@@ -235,7 +240,7 @@ fn banner(config: &Config, scene: &Scene<'_>) -> Vec<String> {
         format!("kafka {kafka}"),
         database,
         format!("flags {} (edit the file: changes are announced)", flags.display()),
-        format!("environments {}", scene.environments.join(", ")),
+        format!("environments {}", setup.environments.join(", ")),
         String::new(),
         limits.to_owned(),
         "Next, in another terminal in this folder:".to_owned(),
@@ -245,7 +250,7 @@ fn banner(config: &Config, scene: &Scene<'_>) -> Vec<String> {
         "  flagstream request theme-variant --user user-456 --default '\"light\"' --wait".to_owned(),
         "  flagstream tail --topic updates".to_owned(),
         "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
-        format!("In another folder first: set -a; . {}; set +a", scene.env_file.display()),
+        format!("In another folder first: set -a; . {}; set +a", setup.env_file.display()),
         String::new(),
     ]
 }
@@ -255,7 +260,7 @@ fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow:
     let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
     let mut decoder = Decoder::open(config)?;
     while !shutdown.is_cancelled() {
-        let Some(record) = follower.next(STEP)? else {
+        let Some(record) = follower.next(POLL_INTERVAL)? else {
             continue;
         };
         let record = decoder.decode(record.detach());

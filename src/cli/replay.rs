@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::replay::{self, History, Progress, Proposal, Report, Session, Wanted, With, proposal, topics};
+use crate::replay::{self, History, Progress, Proposal, Report, RowFilter, Session, With, proposal, topics};
 
 use super::progress::watched;
 use super::{Global, Output, UsageError, database, moment, print};
@@ -75,7 +75,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         (None, Some(_)) => With::Proposed,
         (None, None) => With::Then,
     };
-    let wanted = Wanted {
+    let filter = RowFilter {
         from: args.from,
         to: args.to,
         environments: args.environment.iter().cloned().collect(),
@@ -84,7 +84,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     };
     let started = std::time::Instant::now();
     let progress = Arc::new(Progress::default());
-    let replaying = replayed(&config, &args, with, &proposals, &wanted, &progress);
+    let replaying = replayed(&config, &args, with, &proposals, &filter, &progress);
     let session = watched(replaying, BAR, |bar| {
         let rows = progress.rows.load(Ordering::Relaxed);
         let per_second = rows as f64 / bar.elapsed().as_secs_f64().max(0.001);
@@ -97,7 +97,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let report = &session.report;
     print::line(&match global.output {
         Output::Json => {
-            serde_json::to_string(&Document { from: wanted.from, to: wanted.to, seconds, report })?
+            serde_json::to_string(&Document { from: filter.from, to: filter.to, seconds, report })?
         }
         Output::Text => text::lines(report, with, seconds).join("\n"),
     })?;
@@ -110,7 +110,7 @@ async fn replayed(
     args: &Args,
     with: With,
     proposals: &[Proposal],
-    wanted: &Wanted,
+    filter: &RowFilter,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Session> {
     let url = config.database.url.as_ref();
@@ -131,11 +131,11 @@ async fn replayed(
     };
     let session = Session::new(config, history, with, proposals);
     if let (Source::Database, Some(database)) = (args.source, &database) {
-        let replaying = replay::database(database, wanted, session, progress);
+        let replaying = replay::database(database, filter, session, progress);
         return replaying.await.with_context(|| database.to_string());
     }
-    let (config, wanted, progress) = (config.clone(), wanted.clone(), Arc::clone(progress));
-    let reading = move || topics::evaluations(&config, &wanted, session, &progress);
+    let (config, filter, progress) = (config.clone(), filter.clone(), Arc::clone(progress));
+    let reading = move || topics::evaluations(&config, &filter, session, &progress);
     Ok(tokio::task::spawn_blocking(reading).await??)
 }
 

@@ -14,15 +14,15 @@ use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
-use crate::kafka::follow::{FollowError, Follower, Start};
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
+use crate::kafka::tail::{FollowError, Follower, Start};
 
 use super::decode::Decoder;
 use super::{Global, Output, UsageError, ask, print, render, values};
 
 /// Timeout for the broker to acknowledge the request.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -90,7 +90,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let follower =
         tokio::task::spawn_blocking(move || Follower::open(&opening.0, "request", &opening.1, Start::End));
     let follower = follower.await?.map_err(|error| explain(error, &topic))?;
-    let sending = SEND_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()).max(STEP));
+    let sending = SEND_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()).max(POLL_INTERVAL));
     let sent = send(&config, &args, body, request_id, Some(&topic), sending).await?;
     let expected = sent.request_id.clone();
     let mut decoder = Decoder::open(&config)?;
@@ -178,7 +178,7 @@ fn wait(
 ) -> Result<Option<OwnedMessage>, FollowError> {
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
-        let step = STEP.min(deadline.saturating_duration_since(Instant::now()));
+        let step = POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()));
         let Some(record) = follower.next(step)? else {
             continue;
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::config::{Config, TopicsConfig};
-use crate::kafka::follow::{Follower, Start};
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
+use crate::kafka::tail::{Follower, Start};
 use crate::shutdown::Shutdown;
 
 use self::filter::Filter;
@@ -17,7 +17,7 @@ use super::decode::Decoder;
 use super::{Global, Output, moment, print, render, values};
 
 /// Interval of the checks for Ctrl-C.
-const STEP: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -68,7 +68,7 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
     let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !stop.is_cancelled() {
-        let Some(record) = follower.next(STEP)? else {
+        let Some(record) = follower.next(POLL_INTERVAL)? else {
             continue;
         };
         let record = decoder.decode(record.detach());

@@ -32,7 +32,7 @@ pub enum DatabaseError {
 
 impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
-        if trouble(&error) == Trouble::ReadOnly {
+        if trouble(&error) == DatabaseFault::ReadOnly {
             sessions::note_read_only();
         }
         Self::Sql(error)
@@ -42,14 +42,14 @@ impl From<sqlx::Error> for DatabaseError {
 /// Text of the error, with advice where the error itself does not contain any.
 fn described(error: &sqlx::Error) -> String {
     match trouble(error) {
-        Trouble::Pooler => format!("{error}: {}", pooler::ADVICE),
+        DatabaseFault::Pooler => format!("{error}: {}", pooler::ADVICE),
         _ => error.to_string(),
     }
 }
 
 /// Kind of a database error, derived from its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum DatabaseFault {
     /// Unreachable, refusing connections, shutting down, or not responding.
     Unreachable,
     /// Reachable but read-only: a standby, or a read-only setting.
@@ -69,7 +69,7 @@ pub enum Trouble {
     Other,
 }
 
-impl Trouble {
+impl DatabaseFault {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
@@ -86,74 +86,74 @@ impl Trouble {
 }
 
 impl DatabaseError {
-    pub fn trouble(&self) -> Trouble {
+    pub fn trouble(&self) -> DatabaseFault {
         match self {
-            Self::Silent(_) => Trouble::Unreachable,
-            Self::ReadOnly => Trouble::ReadOnly,
-            Self::ClockSkew(_) => Trouble::Other,
+            Self::Silent(_) => DatabaseFault::Unreachable,
+            Self::ReadOnly => DatabaseFault::ReadOnly,
+            Self::ClockSkew(_) => DatabaseFault::Other,
             Self::Migrate(MigrateError::Execute(error)) => trouble(error),
-            Self::Url(_) | Self::Migrate(_) | Self::NoFile(_) => Trouble::Schema,
+            Self::Url(_) | Self::Migrate(_) | Self::NoFile(_) => DatabaseFault::Schema,
             Self::Sql(error) => trouble(error),
         }
     }
 
     /// Whether the data is invalid, so that a retry with the same data would fail too.
     pub fn is_about_data(&self) -> bool {
-        self.trouble() == Trouble::Data
+        self.trouble() == DatabaseFault::Data
     }
 }
 
-fn trouble(error: &sqlx::Error) -> Trouble {
+fn trouble(error: &sqlx::Error) -> DatabaseFault {
     match error {
         sqlx::Error::Database(database) => {
             // Postgres reports a row without a partition as a check violation without a constraint.
             let code = database.code().unwrap_or_default();
             match code.as_ref() {
                 // PgBouncer itself refuses a connection with this code.
-                "08P01" if database.message().contains("startup parameter") => Trouble::Pooler,
-                "23514" if database.constraint().is_none() => Trouble::NoPartition,
+                "08P01" if database.message().contains("startup parameter") => DatabaseFault::Pooler,
+                "23514" if database.constraint().is_none() => DatabaseFault::NoPartition,
                 code if code.len() == 5 => of_sqlstate(code),
                 code => of_sqlite(code),
             }
         }
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-            Trouble::Unreachable
+            DatabaseFault::Unreachable
         }
         // The connection was lost in the middle of a response.
-        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Trouble::Unreachable,
-        _ => Trouble::Other,
+        sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => DatabaseFault::Unreachable,
+        _ => DatabaseFault::Other,
     }
 }
 
 /// Maps SQLSTATE codes and classes (appendix A of the Postgres manual).
-fn of_sqlstate(code: &str) -> Trouble {
+fn of_sqlstate(code: &str) -> DatabaseFault {
     match code {
-        "25006" => Trouble::ReadOnly,
+        "25006" => DatabaseFault::ReadOnly,
         // A prepared statement exists already or is missing, because the session was another client's.
-        "42P05" | "26000" => Trouble::Pooler,
-        "57014" | "55P03" | "40P01" | "40001" | "25P03" => Trouble::Blocked,
+        "42P05" | "26000" => DatabaseFault::Pooler,
+        "57014" | "55P03" | "40P01" | "40001" | "25P03" => DatabaseFault::Blocked,
         // The server responds, but not for this user: wrong password, or no such database.
         _ => match code.get(..2) {
-            Some("08" | "57") => Trouble::Unreachable,
-            Some("53") => Trouble::Full,
-            Some("22" | "23" | "54") => Trouble::Data,
-            Some("42" | "28" | "3D" | "3F") => Trouble::Schema,
-            _ => Trouble::Other,
+            Some("08" | "57") => DatabaseFault::Unreachable,
+            Some("53") => DatabaseFault::Full,
+            Some("22" | "23" | "54") => DatabaseFault::Data,
+            Some("42" | "28" | "3D" | "3F") => DatabaseFault::Schema,
+            _ => DatabaseFault::Other,
         },
     }
 }
 
 /// Maps SQLite's result codes.
-fn of_sqlite(code: &str) -> Trouble {
+fn of_sqlite(code: &str) -> DatabaseFault {
     // The low byte of an extended code is the primary code.
     match code.parse::<u32>().map(|code| code & 0xFF) {
-        Ok(5 | 6) => Trouble::Blocked,
-        Ok(8) => Trouble::ReadOnly,
-        Ok(7 | 13) => Trouble::Full,
-        Ok(10 | 14) => Trouble::Unreachable,
-        Ok(18..=20) => Trouble::Data,
-        Ok(1) => Trouble::Schema,
-        _ => Trouble::Other,
+        Ok(5 | 6) => DatabaseFault::Blocked,
+        Ok(8) => DatabaseFault::ReadOnly,
+        Ok(7 | 13) => DatabaseFault::Full,
+        Ok(10 | 14) => DatabaseFault::Unreachable,
+        Ok(18..=20) => DatabaseFault::Data,
+        Ok(1) => DatabaseFault::Schema,
+        _ => DatabaseFault::Other,
     }
 }
 
@@ -164,25 +164,25 @@ mod tests {
     #[test]
     fn codes_say_what_there_is_to_do() {
         let cases = [
-            ("57P01", Trouble::Unreachable),
-            ("08006", Trouble::Unreachable),
-            ("53100", Trouble::Full),
-            ("53300", Trouble::Full),
-            ("25006", Trouble::ReadOnly),
-            ("57014", Trouble::Blocked),
-            ("22P05", Trouble::Data),
-            ("54000", Trouble::Data),
-            ("23502", Trouble::Data),
-            ("42P01", Trouble::Schema),
-            ("42P05", Trouble::Pooler),
-            ("26000", Trouble::Pooler),
-            ("XX000", Trouble::Other),
+            ("57P01", DatabaseFault::Unreachable),
+            ("08006", DatabaseFault::Unreachable),
+            ("53100", DatabaseFault::Full),
+            ("53300", DatabaseFault::Full),
+            ("25006", DatabaseFault::ReadOnly),
+            ("57014", DatabaseFault::Blocked),
+            ("22P05", DatabaseFault::Data),
+            ("54000", DatabaseFault::Data),
+            ("23502", DatabaseFault::Data),
+            ("42P01", DatabaseFault::Schema),
+            ("42P05", DatabaseFault::Pooler),
+            ("26000", DatabaseFault::Pooler),
+            ("XX000", DatabaseFault::Other),
         ];
         for (code, expected) in cases {
             assert_eq!(of_sqlstate(code), expected, "{code}");
         }
-        assert_eq!(of_sqlite("2067"), Trouble::Data);
-        assert_eq!(of_sqlite("5"), Trouble::Blocked);
-        assert_eq!(of_sqlite("13"), Trouble::Full);
+        assert_eq!(of_sqlite("2067"), DatabaseFault::Data);
+        assert_eq!(of_sqlite("5"), DatabaseFault::Blocked);
+        assert_eq!(of_sqlite("13"), DatabaseFault::Full);
     }
 }

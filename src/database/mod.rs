@@ -29,7 +29,7 @@ use crate::private_files;
 
 pub use dialect::Sql;
 pub(crate) use dialect::{in_transaction, on_pool};
-pub use error::{DatabaseError, Trouble};
+pub use error::{DatabaseError, DatabaseFault};
 pub use migrate::Migrated;
 
 /// Upper bound of pooled connections per process; the sink has its own connection.

@@ -12,10 +12,10 @@
 pub mod broker;
 pub mod config;
 mod forward;
-pub mod kept;
 pub mod local;
+pub mod persisted_topics;
 pub mod sample;
-pub mod trickle;
+pub mod sample_traffic;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use crate::config::Config;
 use super::Finding;
 
 const PART: &str = "redis";
-const PATIENCE: Duration = Duration::from_secs(5);
+const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// The prefixes of all keys that flagstream uses.
@@ -72,8 +72,10 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         Ok::<_, RedisError>((info, refused(&mut connection, is_cluster).await?))
     };
     let advice = "is REDIS_URL right, and Redis up?";
-    match timeout(PATIENCE, ask).await {
-        Err(_) => vec![Finding::wrong(PART, format!("no answer within {} s", PATIENCE.as_secs()), advice)],
+    match timeout(REDIS_TIMEOUT, ask).await {
+        Err(_) => {
+            vec![Finding::wrong(PART, format!("no answer within {} s", REDIS_TIMEOUT.as_secs()), advice)]
+        }
         Ok(Err(error)) => vec![Finding::wrong(PART, error, advice)],
         Ok(Ok((info, refused))) => {
             let version = match info {

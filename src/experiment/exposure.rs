@@ -36,16 +36,16 @@ pub struct Exposure {
     pub crossed: bool,
 }
 
-type Place = (i64, Key, i64);
+type ExposureId = (i64, Key, i64);
 
 /// Exposures to be written, one per user and version.
 #[derive(Debug, Default)]
-pub struct Exposures(AHashMap<Place, (String, i64, bool)>);
+pub struct Exposures(AHashMap<ExposureId, (String, i64, bool)>);
 
 /// Exposures that are already stored and need not be written again.
 #[derive(Debug, Default)]
-pub struct Known {
-    exposures: AHashMap<Place, (String, i64)>,
+pub struct KnownExposures {
+    exposures: AHashMap<ExposureId, (String, i64)>,
     since: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl Exposures {
     }
 
     /// Returns the exposures that add something to `known`, sorted in the order in which every writer locks them.
-    pub fn unknown(self, known: &Known) -> Vec<Exposure> {
+    pub fn unknown(self, known: &KnownExposures) -> Vec<Exposure> {
         let exposures = self.0.into_iter().filter(|(place, exposure)| !known.has(place, exposure));
         let mut exposures: Vec<Exposure> = exposures
             .map(|((experiment_id, user_key, flag_version), (variant, exposed_at, crossed))| Exposure {
@@ -97,8 +97,8 @@ impl Exposures {
     }
 }
 
-impl Known {
-    fn has(&self, place: &Place, (variant, exposed_at, crossed): &(String, i64, bool)) -> bool {
+impl KnownExposures {
+    fn has(&self, place: &ExposureId, (variant, exposed_at, crossed): &(String, i64, bool)) -> bool {
         let known = self.exposures.get(place);
         !crossed && known.is_some_and(|(known, since)| known == variant && since <= exposed_at)
     }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::experiment::key::key;
 
-    fn written(seen: &[(&str, i64, &str, i64)], known: &Known) -> Vec<(String, i64, bool)> {
+    fn written(seen: &[(&str, i64, &str, i64)], known: &KnownExposures) -> Vec<(String, i64, bool)> {
         let mut exposures = Exposures::default();
         seen.iter().for_each(|(user, version, variant, at)| {
             exposures.add(1, key(user), *version, variant, *at);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_first_evaluation_counts_whatever_the_order() {
-        let known = Known::default();
+        let known = KnownExposures::default();
         let seen = [("u", 1, "a", 20), ("u", 1, "a", 10), ("u", 1, "b", 15)];
         assert_eq!(written(&seen, &known), [("a".to_owned(), 10, true)]);
         let seen = [("u", 1, "b", 10), ("u", 1, "a", 10)];
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_written_again_only_if_it_says_more() {
-        let mut known = Known::default();
+        let mut known = KnownExposures::default();
         let exposure = |variant: &str, exposed_at| Exposure {
             experiment_id: 1,
             user_key: key("u"),

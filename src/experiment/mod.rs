@@ -9,22 +9,22 @@
 //! The rows are the source of truth. Results are always recomputed from them and never incremented, so late or repeated
 //! records and crashes cannot make them wrong.
 
+pub mod aggregate;
 pub mod conversion;
+mod create_request;
 pub mod design;
 pub mod exposure;
 pub mod key;
 mod phases;
 pub mod records;
-pub mod recount;
 pub mod results;
 pub mod simulation;
 pub mod statistics;
 pub mod tables;
 pub mod tally;
-mod wanted;
 
+pub use create_request::{CreateRequest, Ending};
 pub use design::{Design, Goal, Kind, Metric, Role};
-pub use records::{ExperimentError, Experiments, Kept};
+pub use records::{ExperimentError, Experiments, StoredExperiment};
 pub use results::Results;
 pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};
-pub use wanted::{Ending, Wanted};

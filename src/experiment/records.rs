@@ -22,14 +22,14 @@ use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
+use super::create_request::CreateRequest;
 use super::design::Design;
-use super::exposure::{Exposures, Known};
+use super::exposure::{Exposures, KnownExposures};
 use super::key::key;
 use super::phases::variants;
 use super::results::{Experiment, Status};
 use super::tables::Tables;
 use super::tally::Weighted;
-use super::wanted::Wanted;
 
 /// Maximum experiments of a deployment.
 pub const EXPERIMENTS_MAX: i64 = 1_000;
@@ -42,8 +42,8 @@ const LOCKED_PAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of Postgres for a statement that exceeded `statement_timeout`.
 const STATEMENT_CANCELED: &str = "57014";
 /// Timeout for the definition in force here to appear in the database.
-const DEFINITION_PATIENCE: Duration = Duration::from_secs(2);
-const DEFINITION_PAUSE: Duration = Duration::from_millis(50);
+const DEFINITION_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFINITION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Access to the tables of experiments.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub struct Experiments {
 /// A stored experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = KeptExperiment)]
-pub struct Kept {
+pub struct StoredExperiment {
     #[serde(skip)]
     pub id: i64,
     #[serde(flatten)]
@@ -154,15 +154,19 @@ impl Experiments {
     }
 
     /// Starts an experiment. Evaluations since `started_at` that are already audited are included.
-    pub async fn begin(&self, wanted: Wanted, author: Actor<'_>) -> Result<Kept, ExperimentError> {
+    pub async fn begin(
+        &self,
+        request: CreateRequest,
+        author: Actor<'_>,
+    ) -> Result<StoredExperiment, ExperimentError> {
         let now = Utc::now();
-        let wrong = wanted.check(now, self.config.audit.oldest(now));
+        let wrong = request.check(now, self.config.audit.oldest(now));
         if !wrong.is_empty() {
             return Err(ExperimentError::Invalid(wrong));
         }
-        let variants = self.variants(&wanted.environment, wanted.flag_name()).await?;
-        let started_at = wanted.started_at;
-        let design = wanted.design(&variants).map_err(ExperimentError::Invalid)?;
+        let variants = self.variants(&request.environment, request.flag_name()).await?;
+        let started_at = request.started_at;
+        let design = request.design(&variants).map_err(ExperimentError::Invalid)?;
         let text = serde_json::to_string(&design).map_err(|error| sqlx::Error::Encode(error.into()))?;
         // The semaphore is never closed, so this cannot fail.
         let _turn = self.beginnings.acquire().await;
@@ -194,14 +198,14 @@ impl Experiments {
                 }
             }
             drop(evaluated);
-            transaction.expose(&exposures.unknown(&Known::default())).await?;
+            transaction.expose(&exposures.unknown(&KnownExposures::default())).await?;
             audited::enter!(transaction, sql, entry(&design, "begun", author, started_at));
             (id, started_at)
         });
         let (stopped_at, reason, winner) = (None, None, None);
         let experiment =
             Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
-        Ok(Kept { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
+        Ok(StoredExperiment { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
     }
 
     /// Reads the past evaluations before the sinks are blocked. An experiment that would take too long or expose too
@@ -224,13 +228,13 @@ impl Experiments {
     }
 
     /// Returns all experiments, ordered by environment and name.
-    pub async fn list(&self) -> Result<Vec<Kept>, ExperimentError> {
+    pub async fn list(&self) -> Result<Vec<StoredExperiment>, ExperimentError> {
         let rows: Vec<Row> =
             on_pool!(&self.database, |pool, sql| sqlx::query_as(sql(LIST)).fetch_all(pool).await?);
         Ok(rows.into_iter().map(read_row).collect::<Result<_, _>>()?)
     }
 
-    pub async fn find(&self, environment: &str, name: &str) -> Result<Kept, ExperimentError> {
+    pub async fn find(&self, environment: &str, name: &str) -> Result<StoredExperiment, ExperimentError> {
         let row: Option<Row> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_as(sql(FIND)).bind(environment).bind(name).fetch_optional(pool).await?
         });
@@ -244,7 +248,7 @@ impl Experiments {
         name: &str,
         winner: Option<&str>,
         author: Actor<'_>,
-    ) -> Result<Kept, ExperimentError> {
+    ) -> Result<StoredExperiment, ExperimentError> {
         let before = self.find(environment, name).await?;
         let now = Utc::now().trunc_subsecs(6);
         in_transaction!(&self.database, |transaction, sql| {
@@ -303,7 +307,7 @@ impl Experiments {
                 ExperimentError::NotYet
             });
         };
-        let deadline = tokio::time::Instant::now() + DEFINITION_PATIENCE;
+        let deadline = tokio::time::Instant::now() + DEFINITION_TIMEOUT;
         let definition = loop {
             let row: Option<(i64, Option<String>)> = on_pool!(&self.database, |pool, sql| {
                 sqlx::query_as(sql(DEFINITION)).bind(environment).bind(flag).fetch_optional(pool).await?
@@ -313,7 +317,7 @@ impl Experiments {
                     break definition.unwrap_or_default();
                 }
                 _ if tokio::time::Instant::now() > deadline => return Err(ExperimentError::NotYet),
-                _ => tokio::time::sleep(DEFINITION_PAUSE).await,
+                _ => tokio::time::sleep(DEFINITION_POLL_INTERVAL).await,
             }
         };
         let feature: Value = serde_json::from_str(&definition).unwrap_or_default();
@@ -338,7 +342,7 @@ fn entry<'e>(design: &'e Design, action: &'static str, author: Actor<'e>, at: Da
 
 pub(super) fn read_row(
     (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at): Row,
-) -> Result<Kept, sqlx::Error> {
+) -> Result<StoredExperiment, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     let experiment = Experiment {
         design: serde_json::from_str(&design).map_err(|error| sqlx::Error::Decode(error.into()))?,
@@ -348,5 +352,5 @@ pub(super) fn read_row(
         reason,
         winner,
     };
-    Ok(Kept { id, experiment, created_by, expired, due_at })
+    Ok(StoredExperiment { id, experiment, created_by, expired, due_at })
 }

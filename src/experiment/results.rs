@@ -2,9 +2,9 @@
 
 mod comparison;
 mod conclusions;
+pub mod explanations;
 mod phase;
 mod verdict;
-pub mod words;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Compilation of one flag: rules become closures of Unleash's engine, variant payloads are parsed once.
 
-mod clause;
+mod constraint;
 mod expression;
 mod phase;
 mod properties;
@@ -19,7 +19,7 @@ pub use expression::{
 pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
-pub(super) use clause::Clause;
+pub(super) use constraint::CompiledConstraint;
 pub(super) use phase::Phase;
 pub(super) use properties::{ContextField, Properties};
 pub(super) use rule::{Condition, StrategyRule, parameter};
@@ -28,9 +28,9 @@ pub(super) use variant::{Stickiness, VariantSet};
 use crate::message::definition::Source;
 use crate::message::kill_switch::KillSwitch;
 
+use super::cacheability::Dependence;
 use super::definition;
-use super::definition::local::Private;
-use super::steady::Dependence;
+use super::definition::local::LocalExtension;
 use expression::Expressions;
 use properties::PropertyNames;
 
@@ -122,7 +122,7 @@ impl CompiledFlag {
         environment: &str,
         version: u64,
         feature: &ClientFeature,
-        private: &Private,
+        private: &LocalExtension,
     ) -> Result<Self, CompileError> {
         let mut names = PropertyNames::of(feature.strategies.as_deref().unwrap_or_default());
         let mut variants = variant::own(feature);
@@ -142,7 +142,7 @@ impl CompiledFlag {
                 rule::compile(strategy, &mut names, &mut expressions).map_err(refused)?;
             strategies.push(StrategyRule {
                 condition,
-                clauses: said.iter().flat_map(|it| &it.conditions).map(Clause::of).collect(),
+                clauses: said.iter().flat_map(|it| &it.conditions).map(CompiledConstraint::of).collect(),
                 patterns: patterns.into(),
                 off: said.is_some_and(|it| it.off),
                 identified: said.is_some_and(|it| it.identified),

@@ -33,10 +33,10 @@ pub fn unusable(name: &str, reason: &str) -> String {
     canonical::write(feature)
 }
 
-use local::Private;
+use local::LocalExtension;
 
 use super::CompileError;
-use place::{Place, Refusal};
+use place::{JsonNode, Refusal};
 pub(crate) use place::{lenient_text, shorten};
 
 /// Maximum size of a definition. Leaves room for the envelope in a Kafka message of the default limit of 1
@@ -67,9 +67,9 @@ pub const MAX_DEPENDENCIES: usize = 100;
 
 /// Reads and validates one flag. The result can be compiled: operators are known; numbers, dates and versions
 /// are well-formed and in the engine's notation. Strategies of later phases follow those of the first.
-pub fn read(definition: &str) -> Result<(ClientFeature, Private), CompileError> {
+pub fn read(definition: &str) -> Result<(ClientFeature, LocalExtension), CompileError> {
     let value = parse(definition)?;
-    let place = Place::root(&value);
+    let place = JsonNode::root(&value);
     let read = |place| {
         let mut feature = feature::read(place)?;
         let private = local::read(place, &mut feature)?;

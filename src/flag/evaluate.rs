@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 use unleash_yggdrasil::state::{EnrichedContext, PropertiesRef};
 
-use super::compile::{Clause, Condition, StrategyRule};
+use super::compile::{CompiledConstraint, Condition, StrategyRule};
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Moment, Variant};
 
 /// Result of evaluating a flag for a context, before conversion to a type.
@@ -37,7 +37,7 @@ pub struct Outcome<'s> {
 
 /// Input of an evaluation in one environment.
 #[derive(Clone, Copy)]
-struct Asked<'q> {
+struct EvaluationInputs<'q> {
     context: &'q EvaluationContext<'q>,
     moment: &'q Moment<'q>,
     environment: &'q str,
@@ -92,7 +92,7 @@ impl EnvironmentFlags {
                 unmet: None,
             });
         }
-        let asked = Asked { context, moment, environment: self.name() };
+        let asked = EvaluationInputs { context, moment, environment: self.name() };
         let (matched, failure) = match self.decide(flag, asked, None) {
             Ok(matched) => (matched, None),
             Err(failure) => (Match::None, Some(failure)),
@@ -108,7 +108,12 @@ impl EnvironmentFlags {
 
 impl CompiledFlag {
     /// The first strategy that matches, whether or not the flag is switched on.
-    fn matching<'f>(&'f self, strategies: &'f [StrategyRule], asked: Asked<'_>, group: &str) -> Match<'f> {
+    fn matching<'f>(
+        &'f self,
+        strategies: &'f [StrategyRule],
+        asked: EvaluationInputs<'_>,
+        group: &str,
+    ) -> Match<'f> {
         if strategies.is_empty() {
             return Match::Everyone;
         }
@@ -147,7 +152,7 @@ impl CompiledFlag {
                 }
             };
             rule_holds
-                && strategy.clauses.iter().all(|clause| asked.holds(clause))
+                && strategy.clauses.iter().all(|constraint| asked.holds(constraint))
                 && strategy.patterns.iter().all(|pattern| pattern.holds(asked.field(&pattern.field)))
         });
         matched.map_or(Match::None, Match::Strategy)
@@ -173,7 +178,7 @@ impl CompiledFlag {
     }
 }
 
-impl<'q> Asked<'q> {
+impl<'q> EvaluationInputs<'q> {
     fn app_name(&self) -> &'q str {
         self.context.app_name.as_deref().unwrap_or(self.moment.app_name)
     }
@@ -194,10 +199,10 @@ impl<'q> Asked<'q> {
         Some(DateTime::parse_from_rfc3339(self.current_time()).ok()?.timestamp_millis())
     }
 
-    fn holds(&self, clause: &Clause) -> bool {
-        let mut fields = clause.fields.iter();
-        let holds = fields.any(|field| self.field(field).is_some_and(|text| clause.holds(text)));
-        holds != clause.inverted
+    fn holds(&self, constraint: &CompiledConstraint) -> bool {
+        let mut fields = constraint.fields.iter();
+        let holds = fields.any(|field| self.field(field).is_some_and(|text| constraint.holds(text)));
+        holds != constraint.inverted
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::message::kill_switch::{KillSwitch, SwitchState};
 
-use super::steady::NEAR_MS;
-use super::{CompiledFlag, Moment, Steady};
+use super::cacheability::NEAR_MS;
+use super::{Cacheability, CompiledFlag, Moment};
 
 /// End of a kill switch that does not expire.
 const FOR_EVER: i64 = i64::MAX;
@@ -41,11 +41,11 @@ impl CompiledFlag {
     }
 
     /// How long the outcome of a killed flag may be cached; `None` if the flag is not killed.
-    pub(super) fn steadily_killed(&self, now_ms: i64) -> Option<Steady> {
+    pub(super) fn steadily_killed(&self, now_ms: i64) -> Option<Cacheability> {
         match self.killed_until()? {
-            FOR_EVER => Some(Steady::Always),
-            until if (until - now_ms).abs() <= NEAR_MS => Some(Steady::No("clock")),
-            until => (now_ms < until).then_some(Steady::Until(until)),
+            FOR_EVER => Some(Cacheability::UntilChanged),
+            until if (until - now_ms).abs() <= NEAR_MS => Some(Cacheability::Never("clock")),
+            until => (now_ms < until).then_some(Cacheability::UntilTime(until)),
         }
     }
 

@@ -8,25 +8,25 @@
 mod check;
 mod condition;
 mod graph;
+mod labels;
 mod model;
 mod read;
 mod schedule;
 mod schema;
-mod share;
 mod translate;
 mod value;
-mod words;
+mod weights;
 
 use serde::Deserialize;
 
 pub use check::warnings;
 pub use graph::{Family, MAX_DEPENDENCY_LEVELS, check_dependencies};
+pub use labels::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 pub use model::{Attribute, Dependency, Link, LocalFlag, Rule, Step, Variant};
 pub use read::{Change, Invalid, check_environment, check_name, created, updated};
 pub use schedule::{last_step, next_step};
 pub use schema::SCHEMA;
 pub use translate::feature;
-pub use words::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 
 /// Revision of the local flag in a definition that [`feature`] generated; `None` for any other definition.
 pub fn revision(definition: &str) -> Option<i64> {

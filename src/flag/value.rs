@@ -100,12 +100,12 @@ pub enum Lookup<'a> {
     Forbidden(Cow<'a, str>),
     Found(Outcome<'a>),
     /// Outcome from a cache instead of a snapshot.
-    Kept(Kept<'a>),
+    OutcomeParts(OutcomeParts<'a>),
 }
 
 /// Outcome without its flag: everything that an answer is built from.
 #[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
+pub struct OutcomeParts<'a> {
     pub enabled: bool,
     pub killed: bool,
     /// The variant's name and payload.

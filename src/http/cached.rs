@@ -14,7 +14,7 @@ pub const MAX_KEPT_ANSWERS: usize = 1_024;
 /// Answers per read from Redis.
 const PAGE_ANSWERS: usize = 256;
 /// Timeout of all reads from Redis for one request.
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Requests for which Redis is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(super) async fn kept(
         .iter()
         .flat_map(|subject| asks.iter().map(move |ask| of_call(environment, subject, ask)))
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + READ_TIMEOUT;
     let mut kept = Vec::with_capacity(all.len());
     for page in all.chunks(PAGE_ANSWERS) {
         let reads = view.reader.read_many(page, min_version.unwrap_or_default());

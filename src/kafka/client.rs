@@ -51,8 +51,8 @@ pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mu
 }
 
 /// Whether this is the embedded broker of `dev`, which supports neither timestamp lookups nor topic settings. Blocks.
-pub fn is_embedded<C: ClientContext>(client: &Client<C>, patience: Duration) -> bool {
-    client.fetch_cluster_id(patience).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
+pub fn is_embedded<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
+    client.fetch_cluster_id(timeout).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
 }
 
 /// Assignment strategy of all groups.

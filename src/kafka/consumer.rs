@@ -26,7 +26,7 @@ use super::reading::Reading;
 use super::record;
 
 /// Timeout for the group to confirm a final commit, and to process a member's departure.
-const FAREWELL: Duration = Duration::from_millis(700);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(700);
 
 static CONSUMER_ERRORS: LogLimit = LogLimit::new();
 static FETCH_ERRORS: KeyedLogLimit = KeyedLogLimit::new();
@@ -104,7 +104,7 @@ impl BatchConsumer {
         &self.handles.consumer
     }
 
-    /// Commits synchronously before the consumer is closed, and waits only [`FAREWELL`] for the answer.
+    /// Commits synchronously before the consumer is closed, and waits only [`CLOSE_TIMEOUT`] for the answer.
     pub fn commit_last(&self, offsets: TopicPartitionList) -> KafkaResult<()> {
         let consumer = Arc::clone(&self.handles.consumer);
         bounded(move || consumer.commit(&offsets, CommitMode::Sync))
@@ -199,21 +199,21 @@ impl BatchConsumer {
         Ok(())
     }
 
-    /// Returns the records that have arrived. Waits up to `patience` for the first one, and not for more.
-    pub fn fetch(&mut self, patience: Duration) -> Fetched<'_> {
-        self.fetch_at_most(patience, self.buffer.capacity())
+    /// Returns the records that have arrived. Waits up to `timeout` for the first one, and not for more.
+    pub fn fetch(&mut self, timeout: Duration) -> Fetched<'_> {
+        self.fetch_at_most(timeout, self.buffer.capacity())
     }
 
     /// Returns at most `limit` records, like [`fetch`](Self::fetch). The others stay in librdkafka's queue, and are
     /// discarded if their partition is revoked.
-    pub fn fetch_at_most(&mut self, patience: Duration, limit: usize) -> Fetched<'_> {
+    pub fn fetch_at_most(&mut self, timeout: Duration, limit: usize) -> Fetched<'_> {
         self.buffer.clear();
         let limit = limit.min(self.buffer.capacity());
         let mut filled = self.take(Duration::ZERO, limit);
-        if filled == 0 && !patience.is_zero() {
+        if filled == 0 && !timeout.is_zero() {
             // A batch call waits until its array is full. So this waits for one record and then takes the rest without
             // waiting.
-            filled = self.take(patience, limit.min(1));
+            filled = self.take(timeout, limit.min(1));
             if filled == 1 && limit > 1 {
                 filled += self.take(Duration::ZERO, limit - 1);
             }
@@ -277,12 +277,12 @@ impl BatchConsumer {
         kept - from
     }
 
-    fn take(&mut self, patience: Duration, limit: usize) -> usize {
+    fn take(&mut self, timeout: Duration, limit: usize) -> usize {
         let spare = self.buffer.spare_capacity_mut();
         let limit = limit.min(spare.len());
-        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // At least a millisecond if waiting is requested: zero would spin.
-        let millis = if patience.is_zero() { 0 } else { millis.max(1) };
+        let millis = if timeout.is_zero() { 0 } else { millis.max(1) };
         let taken = unsafe {
             sys::rd_kafka_consume_batch_queue(self.handles.queue.0, millis, spare.as_mut_ptr().cast(), limit)
         };
@@ -345,7 +345,7 @@ impl Drop for BatchConsumer {
     }
 }
 
-/// The result of `work`, or `None` after [`FAREWELL`]: librdkafka waits without limit for a group in a rebalance. The
+/// The result of `work`, or `None` after [`CLOSE_TIMEOUT`]: librdkafka waits without limit for a group in a rebalance. The
 /// work then continues in its own thread.
 fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, outcome) = mpsc::sync_channel(1);
@@ -353,7 +353,7 @@ fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Opti
     let spawned = thread.spawn(move || {
         let _ = done.send(work());
     });
-    spawned.ok().and_then(|_| outcome.recv_timeout(FAREWELL).ok())
+    spawned.ok().and_then(|_| outcome.recv_timeout(CLOSE_TIMEOUT).ok())
 }
 
 impl ClientContext for Forwarding {

@@ -59,9 +59,9 @@ pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 pub fn log_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<String, DescribeError> {
-    describe(client, topic, patience, false, |topic| {
+    describe(client, topic, timeout, false, |topic| {
         // SAFETY: the text lives as long as the description.
         unsafe {
             let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
@@ -74,10 +74,10 @@ pub fn log_id<C: ClientContext>(
 pub fn rights<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Rights, DescribeError> {
     use sys::rd_kafka_AclOperation_t::{RD_KAFKA_ACL_OPERATION_READ, RD_KAFKA_ACL_OPERATION_WRITE};
-    describe(client, topic, patience, true, |topic| {
+    describe(client, topic, timeout, true, |topic| {
         let mut count = 0;
         // SAFETY: the list lives as long as the description.
         let operations = unsafe {
@@ -93,18 +93,18 @@ pub fn rights<C: ClientContext>(
 fn describe<C: ClientContext, T>(
     client: &Client<C>,
     topic: &str,
-    patience: Duration,
+    timeout: Duration,
     with_rights: bool,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
 ) -> Result<T, DescribeError> {
     let silent = || DescribeError::Silent { topic: topic.to_owned() };
     // A client does not know the controller, and would wait for it in vain, until it has requested metadata.
-    client.fetch_metadata(Some(topic), patience).map_err(|error| {
+    client.fetch_metadata(Some(topic), timeout).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         DescribeError::Refused { topic: topic.to_owned(), code }
     })?;
     let read = |described| read(described).ok_or_else(silent);
-    let described = describe_all(client, &[topic], patience, with_rights, read).ok_or_else(silent)?;
+    let described = describe_all(client, &[topic], timeout, with_rights, read).ok_or_else(silent)?;
     match described.into_iter().next() {
         Some((_, Ok(described))) => described,
         Some((_, Err(code))) => Err(DescribeError::Refused { topic: topic.to_owned(), code }),
@@ -117,13 +117,13 @@ fn describe<C: ClientContext, T>(
 fn describe_all<C: ClientContext, T>(
     client: &Client<C>,
     topics: &[&str],
-    patience: Duration,
+    timeout: Duration,
     with_rights: bool,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> T,
 ) -> Option<Vec<(String, Result<T, RDKafkaErrorCode>)>> {
     let names: Vec<CString> = topics.iter().map(|topic| CString::new(*topic).ok()).collect::<Option<_>>()?;
     let mut names: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-    let millis = millis(patience);
+    let millis = millis(timeout);
     // SAFETY: every handle that is created here is destroyed by its wrapper type on every path, and everything that is
     // read from the answer is copied before the answer is destroyed.
     unsafe {
@@ -173,15 +173,15 @@ fn describe_all<C: ClientContext, T>(
 pub fn overview<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Overview, DescribeError> {
-    if client::is_embedded(client, patience) {
-        return embedded_overview(client, topics, patience);
+    if client::is_embedded(client, timeout) {
+        return embedded_overview(client, topics, timeout);
     }
     let first = topics.first().copied().unwrap_or_default();
     let refused = |topic: &str, code| DescribeError::Refused { topic: topic.to_owned(), code };
-    let brokers = brokers(client, patience).map_err(|code| refused(first, code))?;
-    let described = describe_all(client, topics, patience, false, |described| {
+    let brokers = brokers(client, timeout).map_err(|code| refused(first, code))?;
+    let described = describe_all(client, topics, timeout, false, |described| {
         let mut count = 0;
         // SAFETY: both texts and lists live as long as the description that is being read.
         unsafe {
@@ -216,9 +216,9 @@ pub fn overview<C: ClientContext>(
 fn embedded_overview<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Overview, DescribeError> {
-    let metadata = client.fetch_metadata(None, patience).map_err(|error| {
+    let metadata = client.fetch_metadata(None, timeout).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         DescribeError::Refused { topic: topics.first().copied().unwrap_or_default().to_owned(), code }
     })?;
@@ -232,12 +232,12 @@ fn embedded_overview<C: ClientContext>(
 }
 
 /// Requests only the list of brokers and returns their number. A client knows no controller before such a request.
-fn brokers<C: ClientContext>(client: &Client<C>, patience: Duration) -> Result<usize, RDKafkaErrorCode> {
+fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<usize, RDKafkaErrorCode> {
     let mut metadata = ptr::null();
     // SAFETY: a request for no topic returns only brokers; the answer is destroyed after they were counted.
     unsafe {
         let code =
-            sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut metadata, millis(patience));
+            sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut metadata, millis(timeout));
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(code.into());
         }
@@ -247,8 +247,8 @@ fn brokers<C: ClientContext>(client: &Client<C>, patience: Duration) -> Result<u
     }
 }
 
-fn millis(patience: Duration) -> i32 {
-    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
 }
 
 impl Drop for Options {

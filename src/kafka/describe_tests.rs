@@ -8,7 +8,7 @@ use rdkafka::mocking::MockCluster;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
 fn topics_are_asked_for_by_name_and_none_is_made_by_asking() {
@@ -22,12 +22,12 @@ fn topics_are_asked_for_by_name_and_none_is_made_by_asking() {
         ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
     for _ in 0..2 {
         let Overview { brokers, topics, .. } =
-            overview(client.inner(), &["ours", "absent"], PATIENCE).unwrap();
+            overview(client.inner(), &["ours", "absent"], DEFAULT_TIMEOUT).unwrap();
         assert_eq!(brokers, 3);
         let found: Vec<_> = topics.iter().map(|(name, topic)| (name.as_str(), topic.partitions)).collect();
         assert_eq!(found, [("ours", 4)]);
         assert_eq!(topics.get("ours").map(|topic| topic.leaderless), Some(0));
     }
-    let all = client.inner().fetch_metadata(None, PATIENCE).unwrap();
+    let all = client.inner().fetch_metadata(None, DEFAULT_TIMEOUT).unwrap();
     assert!(all.topics().iter().all(|topic| topic.name() != "absent"));
 }

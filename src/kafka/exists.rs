@@ -88,13 +88,13 @@ impl TopicQuestions {
         self.is_open = true;
     }
 
-    /// The answer to the request in flight, after waiting up to `patience`. `None` if there is none yet. Topics with an
+    /// The answer to the request in flight, after waiting up to `timeout`. `None` if there is none yet. Topics with an
     /// inconclusive answer are left out; after a failed request the answer is empty.
-    pub fn answer(&mut self, patience: Duration) -> Option<Vec<TopicAnswer>> {
+    pub fn answer(&mut self, timeout: Duration) -> Option<Vec<TopicAnswer>> {
         if !self.is_open {
             return None;
         }
-        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the event owns all that is read here, and lives until the end of this function.
         unsafe {
             let event = Event(sys::rd_kafka_queue_poll(self.queue.0, millis));

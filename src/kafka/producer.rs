@@ -33,7 +33,7 @@ const FLUSH: Duration = Duration::from_millis(10);
 /// Timeout for the delivery reports of abandoned records.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval of retries while the queue is full.
-const PAUSE: Duration = Duration::from_micros(200);
+const QUEUE_FULL_BACKOFF: Duration = Duration::from_micros(200);
 
 /// A record that was not delivered, identified by the delivery id it was sent with.
 #[derive(Debug, Clone, Copy)]
@@ -52,20 +52,20 @@ pub struct Failures {
 /// A producer with a topic handle for fast sends to one topic.
 pub struct ReportingProducer {
     // Dropped before the producer that created it.
-    lane: Lane,
+    lane: TopicHandle,
     producer: BaseProducer<Failures>,
 }
 
 /// A handle to one topic, which avoids a topic lookup for each record.
-pub(crate) struct Lane {
+pub(crate) struct TopicHandle {
     client: *mut sys::rd_kafka_t,
     topic: *mut sys::rd_kafka_topic_t,
 }
 
 // librdkafka's handles may be used from any thread.
-unsafe impl Send for Lane {}
+unsafe impl Send for TopicHandle {}
 
-impl Lane {
+impl TopicHandle {
     /// Opens a handle. It must be dropped before `producer`.
     pub(crate) fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
@@ -159,7 +159,7 @@ impl ReportingProducer {
     /// Creates a producer with a topic handle for `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
-        Ok(Self { lane: Lane::open(&producer, topic)?, producer })
+        Ok(Self { lane: TopicHandle::open(&producer, topic)?, producer })
     }
 
     pub fn inner(&self) -> &BaseProducer<Failures> {
@@ -195,11 +195,11 @@ impl ReportingProducer {
         })
     }
 
-    /// Waits until everything sent is delivered or has failed. `false` after `patience`.
+    /// Waits until everything sent is delivered or has failed. `false` after `timeout`.
     ///
     /// The crate's `flush` is not used: it works in steps of 100 ms.
-    pub fn drain(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    pub fn drain(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         self.drain_until(|_| Instant::now() > deadline)
     }
 
@@ -240,7 +240,7 @@ impl ReportingProducer {
     fn wait_a_little(&self) {
         // The crate's own wait would spin: it rounds a remaining fraction of a millisecond down to zero.
         self.producer.poll(Duration::ZERO);
-        std::thread::park_timeout(PAUSE);
+        std::thread::park_timeout(QUEUE_FULL_BACKOFF);
     }
 
     fn has_failures(&self) -> bool {
@@ -275,7 +275,7 @@ impl ReportingProducer {
     }
 }
 
-impl Drop for Lane {
+impl Drop for TopicHandle {
     fn drop(&mut self) {
         unsafe { sys::rd_kafka_topic_destroy(self.topic) };
     }
@@ -309,20 +309,20 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
     }
 }
 
-/// Sends records that still linger, and waits up to `patience` until none is in flight. Delivery reports are left to
+/// Sends records that still linger, and waits up to `timeout` until none is in flight. Delivery reports are left to
 /// `poll`.
-pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, patience: Duration) {
-    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), patience) };
+pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) {
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), timeout) };
 }
 
-/// Waits until no record is in flight, and calls `heard` after each poll of delivery reports. `false` after `patience`.
+/// Waits until no record is in flight, and calls `heard` after each poll of delivery reports. `false` after `timeout`.
 pub(crate) fn drain<C: ProducerContext>(
     producer: &BaseProducer<C>,
-    patience: Duration,
+    timeout: Duration,
     mut heard: impl FnMut(),
 ) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
             return false;

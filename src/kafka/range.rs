@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::config::Config;
 
 use super::client::Logged;
-use super::follow::{self, CALL_TIMEOUT, FollowError};
+use super::tail::{self, CALL_TIMEOUT, FollowError};
 
 /// Time without an answer from Kafka after which reading fails.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -32,10 +32,10 @@ impl Range {
     /// Opens a range that starts at the first record not before `from` (milliseconds since 1970), or at the beginning
     /// of the topic.
     pub fn open(config: &Config, role: &str, topic: &str, from: Option<i64>) -> Result<Self, FollowError> {
-        let consumer = follow::consumer(config, role, topic, true)?;
-        let failed = |error| follow::failed(topic, error);
-        let partitions = follow::partitions(config, &consumer, topic)?;
-        let starts = from.map(|from| follow::starts(&consumer, topic, &partitions, from)).transpose()?;
+        let consumer = tail::consumer(config, role, topic, true)?;
+        let failed = |error| tail::failed(topic, error);
+        let partitions = tail::partitions(config, &consumer, topic)?;
+        let starts = from.map(|from| tail::starts(&consumer, topic, &partitions, from)).transpose()?;
         let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
         for partition in partitions {
             let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
@@ -89,7 +89,7 @@ impl Range {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);
                 }
-                Some(Err(error)) if follow::is_lasting(&error) => return Err(follow::failed(topic, error)),
+                Some(Err(error)) if tail::is_lasting(&error) => return Err(tail::failed(topic, error)),
                 Some(Err(error)) => tracing::debug!(topic, %error, "cannot be read at the moment"),
                 None => return Err(FollowError::Silent { servers: servers.clone(), within: SILENCE_MAX }),
             }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use super::client::{self, Logged};
 
 /// Timeout for Kafka to acknowledge a record.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends records and waits for their acknowledgement. A record that timed out may still have been written.
 pub struct Sender {
@@ -44,7 +44,7 @@ impl Sender {
         if let Some((key, value)) = header {
             record = record.headers(OwnedHeaders::new().insert(Header { key, value: Some(value) }));
         }
-        let sent = self.producer()?.send(record, PATIENCE).await;
+        let sent = self.producer()?.send(record, DEFAULT_TIMEOUT).await;
         sent.map(drop).map_err(|(error, _)| error)
     }
 
@@ -53,7 +53,7 @@ impl Sender {
             return Ok(producer);
         }
         let mut config = client::base(&self.config.kafka, &self.config.instance, self.role);
-        config.set("linger.ms", "0").set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        config.set("linger.ms", "0").set("message.timeout.ms", DEFAULT_TIMEOUT.as_millis().to_string());
         let producer = config.create_with_context(Logged)?;
         Ok(self.producer.get_or_init(|| producer))
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::flag::definition::Segments;
 use crate::replay::{
-    self, History, Progress, Proposal, ReplayError, Report, Session, Wanted, With, proposal,
+    self, History, Progress, Proposal, ReplayError, Report, RowFilter, Session, With, proposal,
 };
 
 use super::{ManageError, Manager, compile};
@@ -78,7 +78,7 @@ impl Manager {
         let history = History::of_flag(database, environment, name, &proposal.definition);
         let history = history.await.map_err(failed)?;
         let session = Session::new(&self.config, history, With::Proposed, std::slice::from_ref(&proposal));
-        let wanted = Wanted {
+        let filter = RowFilter {
             from: now - TimeDelta::days(self.config.audit.retention_days.into()),
             // Clocks of other instances may be ahead.
             to: now + TimeDelta::hours(1),
@@ -87,7 +87,7 @@ impl Manager {
             last: Some(count),
         };
         let progress = Arc::new(Progress::default());
-        let replaying = replay::database(database, &wanted, session, &progress);
+        let replaying = replay::database(database, &filter, session, &progress);
         let report = replaying.await.map_err(failed)?.report;
         Ok(Preview { flag_name: name.to_owned(), environment: environment.to_owned(), report })
     }

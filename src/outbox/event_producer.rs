@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::Config;
 use crate::kafka::client;
-use crate::kafka::producer::{LINGER_MS, Lane, flush, is_refusal};
+use crate::kafka::producer::{LINGER_MS, TopicHandle, flush, is_refusal};
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{self, TRACEPARENT, Traceparent};
@@ -91,7 +91,7 @@ pub struct Deliveries(Mutex<Reports>);
 /// Idempotent producer of events. Only its owner polls it.
 pub struct EventProducer {
     // Dropped before the producer that it refers to.
-    lane: Lane,
+    lane: TopicHandle,
     producer: BaseProducer<Deliveries>,
     /// Number of partitions of the events topic; 0 until it is known.
     partitions: u64,
@@ -111,7 +111,7 @@ impl EventProducer {
         let producer: BaseProducer<Deliveries> =
             client_config(config).create_with_context(Deliveries::default())?;
         Ok(Self {
-            lane: Lane::open(&producer, &config.topics.events)?,
+            lane: TopicHandle::open(&producer, &config.topics.events)?,
             producer,
             partitions: 0,
             dead_letters: config.topics.dead_letters.clone(),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::flag::value::{Kept, Lookup};
+use crate::flag::value::{Lookup, OutcomeParts};
 use crate::flag::{Outcome, Payload, Reason};
 use crate::message::json::write_string;
 
@@ -60,7 +60,7 @@ impl CachedOutcome {
     /// Converts to the input of [`answer`](crate::flag::answer), as if the outcome came from a snapshot.
     pub fn lookup(&self) -> Lookup<'_> {
         let variant = self.variant.as_ref().map(|(name, payload)| (name.as_str(), payload.as_ref()));
-        Lookup::Kept(Kept {
+        Lookup::OutcomeParts(OutcomeParts {
             enabled: self.enabled,
             killed: self.killed,
             variant,

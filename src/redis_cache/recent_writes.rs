@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ahash::{AHashSet, RandomState};
 
-use crate::flag::Steady;
+use crate::flag::Cacheability;
 
 use super::subject::Entry;
 
@@ -54,7 +54,7 @@ impl RecentWrites {
     /// Remembers writes. `hashes` are the hashes of the entries' keys.
     pub(super) fn remember(&self, entries: &[&Entry], hashes: &[u64]) {
         let hashed = entries.iter().zip(hashes);
-        let lasting = hashed.filter(|(entry, _)| entry.steady == Steady::Always);
+        let lasting = hashed.filter(|(entry, _)| entry.cacheability == Cacheability::UntilChanged);
         self.lock().written.extend(lasting.map(|(entry, hash)| of_version(*hash, entry.basis)));
     }
 

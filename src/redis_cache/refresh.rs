@@ -2,7 +2,7 @@
 
 use redis::{Cmd, Value};
 
-use crate::flag::Steady;
+use crate::flag::Cacheability;
 use crate::metrics::{Metrics, RedisCacheMetrics};
 
 use super::client::{Client, Handle};
@@ -66,7 +66,7 @@ fn refresh(
     refreshes: &mut Vec<Refresh>,
 ) {
     match subject.entry(scope, at) {
-        Ok(entry) if entry.steady == Steady::Always && entry.basis >= version => {
+        Ok(entry) if entry.cacheability == Cacheability::UntilChanged && entry.basis >= version => {
             let version = entry.basis;
             let plain = entry.keys.plain.map(|key| Refresh { key, version, value: Some(entry.plain_value) });
             refreshes.push(Refresh { key: entry.keys.evaluation, version, value: Some(entry.value) });

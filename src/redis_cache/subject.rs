@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
 
-use crate::flag::{EvaluationContext, Moment, Snapshot, Steady};
+use crate::flag::{Cacheability, EvaluationContext, Moment, Snapshot};
 use crate::message::json::write_string;
 use crate::message::request;
 
@@ -49,8 +49,8 @@ pub(crate) struct Entry {
     pub(crate) value: Vec<u8>,
     pub(crate) plain_value: Vec<u8>,
     pub(crate) basis: u64,
-    /// How long the outcome is valid; never [`Steady::No`].
-    pub(crate) steady: Steady,
+    /// How long the outcome is valid; never [`Cacheability::Never`].
+    pub(crate) cacheability: Cacheability,
     /// Exact lifetime. `None`: the configured lifetime, with jitter.
     pub(crate) life: Option<Duration>,
     /// Member of the index by which a change finds the key.
@@ -97,10 +97,10 @@ impl<'a> Subject<'a> {
         let context =
             request::recorded_context(self.context, self.user, self.session).map_err(|_| "context")?;
         let outcome = flags.evaluate(self.flag, &context, &scope.moment).ok_or("no_flag")?;
-        let steady = flags.steady(outcome.flag, &context, scope.now_ms);
-        match (outcome.failure, steady) {
+        let cacheability = flags.cacheability(outcome.flag, &context, scope.now_ms);
+        match (outcome.failure, cacheability) {
             (Some(_), _) => return Err("error"),
-            (None, Steady::No(why)) => return Err(why),
+            (None, Cacheability::Never(why)) => return Err(why),
             (None, _) => {}
         }
         let basis = scope.snapshot.basis(flags, outcome.flag);
@@ -119,7 +119,7 @@ impl<'a> Subject<'a> {
             value: full,
             plain_value: plain,
             basis,
-            steady,
+            cacheability,
             life: None,
         })
     }

@@ -14,7 +14,7 @@ use rand::Rng;
 use redis::{Cmd, Value};
 use tokio::task::JoinHandle;
 
-use crate::flag::Steady;
+use crate::flag::Cacheability;
 
 use super::client::{Client, Handle};
 use super::error::{CacheError, refusal};
@@ -156,8 +156,8 @@ impl PendingWrites<'_> {
     fn life(&self, entry: &Entry) -> i64 {
         let about = || self.ttl.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER));
         let life = millis(entry.life.unwrap_or_else(about)).max(1);
-        match entry.steady {
-            Steady::Until(end) if end < now_ms() + life => -end,
+        match entry.cacheability {
+            Cacheability::UntilTime(end) if end < now_ms() + life => -end,
             _ => life,
         }
     }

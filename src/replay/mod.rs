@@ -11,14 +11,14 @@
 //! repeated with the same input. An evaluation with missing input cannot be repeated; it is counted by reason
 //! ([`Unrepeatable`]) and never reported as a difference. Nothing is written.
 
-mod again;
-mod asked;
+mod compare;
+mod historical_snapshot;
 mod history;
+mod properties_read;
 pub mod proposal;
-mod reads;
+mod reconstruct;
 mod report;
 pub(crate) mod rows;
-mod scene;
 pub mod topics;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -27,17 +27,17 @@ use crate::audit::evaluation::Evaluation;
 use crate::config::Config;
 use crate::database::DatabaseError;
 use crate::flag::Moment;
-use crate::kafka::follow::FollowError;
+use crate::kafka::tail::FollowError;
 use crate::privacy::Privacy;
 
-pub use again::{Told, Unrepeatable};
+pub use compare::{ReplayedResult, Unrepeatable};
 pub use history::History;
 pub use proposal::Proposal;
 pub use report::{Example, FlagReport, Report};
-pub use rows::{Progress, Wanted, copied_bytes, database};
+pub use rows::{Progress, RowFilter, copied_bytes, database};
 
-use again::Verdict;
-use scene::{Own, Scenes};
+use compare::Comparison;
+use historical_snapshot::{HistoricalSnapshots, Own};
 
 /// Reason why a replay ended early.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub enum With {
 /// Repeats evaluations one by one and counts the results.
 #[derive(Debug)]
 pub struct Session {
-    scenes: Scenes,
+    scenes: HistoricalSnapshots,
     with: With,
     app_name: String,
     /// Time of the last evaluation, in microseconds since 1970 and as text. The evaluations of a batch share one.
@@ -88,7 +88,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(config: &Config, history: History, with: With, proposals: &[Proposal]) -> Self {
-        let mut scenes = Scenes::new(history, Privacy::of(&config.privacy));
+        let mut scenes = HistoricalSnapshots::new(history, Privacy::of(&config.privacy));
         for proposal in proposals {
             scenes.propose(&proposal.environment, &proposal.flag, &proposal.definition);
         }
@@ -114,19 +114,19 @@ impl Session {
             self.with == With::Proposed && !number.is_some_and(|number| self.scenes.is_touched(number));
         let flags_version = row.flags_version.and_then(unsigned);
         let verdict = match (self.with, flags_version) {
-            _ if is_untouched => Verdict::Untouched,
+            _ if is_untouched => Comparison::Untouched,
             _ if row.error_code.as_deref() == Some("PROVIDER_NOT_READY") => {
-                Verdict::Not(Unrepeatable::NotReady)
+                Comparison::Not(Unrepeatable::NotReady)
             }
-            (_, None) => Verdict::Not(Unrepeatable::Unrecorded),
+            (_, None) => Comparison::Not(Unrepeatable::Unrecorded),
             (With::Then, Some(version)) => self.then(row, number, version),
             (With::AsOf(moment), _) => self.as_of(row, number, moment.timestamp_millis()),
             (With::Proposed, Some(version)) => self.proposed(row, number, version),
         };
         let verdict = match verdict {
-            Verdict::Different(_) if row.amended => Verdict::Not(Unrepeatable::Amended),
-            Verdict::Different(_) if self.is_reworded && has_depth(&row.context) => {
-                Verdict::Not(Unrepeatable::Context)
+            Comparison::Different(_) if row.amended => Comparison::Not(Unrepeatable::Amended),
+            Comparison::Different(_) if self.is_reworded && has_depth(&row.context) => {
+                Comparison::Not(Unrepeatable::Context)
             }
             verdict => verdict,
         };
@@ -135,24 +135,24 @@ impl Session {
 
     /// Repeats an evaluation with the flag version in the record, and the other flags at the version of the recorded
     /// snapshot.
-    fn then(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
+    fn then(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Comparison {
         let Some(version) = row.flag_version.and_then(unsigned) else {
             return match number.and_then(|number| self.scenes.get(number, Own::Latest, flags_version)) {
                 // The flag was created or deleted at about that time.
-                Some(_) => Verdict::Not(Unrepeatable::VersionUnrecorded),
-                None => again::missing(row),
+                Some(_) => Comparison::Not(Unrepeatable::VersionUnrecorded),
+                None => compare::missing(row),
             };
         };
         let known =
             number.filter(|number| self.scenes.history.flag(*number).is_some_and(|flag| flag.has(version)));
-        let Some(number) = known else { return Verdict::Not(Unrepeatable::VersionUnknown) };
+        let Some(number) = known else { return Comparison::Not(Unrepeatable::VersionUnknown) };
         let first = match self.scenes.get(number, Own::Pinned(version), flags_version) {
-            Some(scene) => again::again(&scene, row, self.moment()),
-            None => Verdict::Not(Unrepeatable::VersionUnknown),
+            Some(historical) => compare::again(&historical, row, self.moment()),
+            None => Comparison::Not(Unrepeatable::VersionUnknown),
         };
         let is_excused =
-            matches!(first, Verdict::Different(_)) && self.is_near(row, number, version, flags_version);
-        if is_excused { Verdict::Not(Unrepeatable::Parents) } else { first }
+            matches!(first, Comparison::Different(_)) && self.is_near(row, number, version, flags_version);
+        if is_excused { Comparison::Not(Unrepeatable::Parents) } else { first }
     }
 
     /// Whether a slightly older or newer version of the parents or of the kill switch gives the recorded result.
@@ -160,29 +160,31 @@ impl Session {
         let near = self.scenes.near(number, version, flags_version);
         [Own::Pinned(version), Own::Behind(version)].into_iter().any(|own| {
             near.iter().any(|at| {
-                let scene = self.scenes.get(number, own, *at);
-                scene.is_some_and(|scene| matches!(again::again(&scene, row, self.moment()), Verdict::Same))
+                let historical = self.scenes.get(number, own, *at);
+                historical.is_some_and(|historical| {
+                    matches!(compare::again(&historical, row, self.moment()), Comparison::Same)
+                })
             })
         })
     }
 
     /// Repeats an evaluation with all flags as of the time `moment_ms`.
-    fn as_of(&mut self, row: &Evaluation<'_>, number: Option<usize>, moment_ms: i64) -> Verdict {
-        let Some(number) = number else { return again::missing(row) };
+    fn as_of(&mut self, row: &Evaluation<'_>, number: Option<usize>, moment_ms: i64) -> Comparison {
+        let Some(number) = number else { return compare::missing(row) };
         let version = self.scenes.version_at(number, moment_ms);
         match self.scenes.get(number, Own::Latest, version) {
-            Some(scene) => again::again(&scene, row, self.moment()),
-            None => again::missing(row),
+            Some(historical) => compare::again(&historical, row, self.moment()),
+            None => compare::missing(row),
         }
     }
 
     /// Repeats an evaluation with the proposed definitions, and the other flags at the recorded version.
-    fn proposed(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Verdict {
-        let Some(number) = number else { return Verdict::Untouched };
+    fn proposed(&mut self, row: &Evaluation<'_>, number: Option<usize>, flags_version: u64) -> Comparison {
+        let Some(number) = number else { return Comparison::Untouched };
         let own = row.flag_version.and_then(unsigned).filter(|_| !self.scenes.is_proposed(number));
         match self.scenes.get(number, own.map_or(Own::Latest, Own::Pinned), flags_version) {
-            Some(scene) => again::again(&scene, row, self.moment()),
-            None => Verdict::Not(Unrepeatable::VersionUnknown),
+            Some(historical) => compare::again(&historical, row, self.moment()),
+            None => Comparison::Not(Unrepeatable::VersionUnknown),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::audit::evaluation::{Evaluation, Source};
 
-use super::again::{Told, Unrepeatable, Verdict};
+use super::compare::{Comparison, ReplayedResult, Unrepeatable};
 
 /// Upper bound of examples per flag.
 const EXAMPLES_MAX: usize = 5;
@@ -64,8 +64,8 @@ pub struct Example {
     pub evaluated_at: String,
     pub context: Option<Box<RawValue>>,
     pub flag_version: Option<i64>,
-    pub recorded: Told,
-    pub again: Told,
+    pub recorded: ReplayedResult,
+    pub again: ReplayedResult,
 }
 
 /// Counts distinct texts, exactly up to a limit of four million.
@@ -88,17 +88,17 @@ impl Report {
         self.unrepeatable.values().sum()
     }
 
-    pub(super) fn count(&mut self, row: &Evaluation<'_>, verdict: Verdict) {
+    pub(super) fn count(&mut self, row: &Evaluation<'_>, verdict: Comparison) {
         self.evaluations += 1;
         match verdict {
-            Verdict::Same => self.same += 1,
-            Verdict::Untouched => self.untouched += 1,
-            Verdict::Not(why) => *self.unrepeatable.entry(why).or_default() += 1,
-            Verdict::Different(told) => self.differs(row, told),
+            Comparison::Same => self.same += 1,
+            Comparison::Untouched => self.untouched += 1,
+            Comparison::Not(why) => *self.unrepeatable.entry(why).or_default() += 1,
+            Comparison::Different(told) => self.differs(row, told),
         }
     }
 
-    fn differs(&mut self, row: &Evaluation<'_>, again: Told) {
+    fn differs(&mut self, row: &Evaluation<'_>, again: ReplayedResult) {
         self.different += 1;
         self.requests.add(&request(row));
         if let Some(user) = &row.user_id {
@@ -129,12 +129,12 @@ impl FlagReport {
         Self { environment, flag_name, different: 0, users, variants, reasons, examples: Vec::new() }
     }
 
-    fn count(&mut self, row: &Evaluation<'_>, again: Told) {
+    fn count(&mut self, row: &Evaluation<'_>, again: ReplayedResult) {
         self.different += 1;
         if let Some(user) = &row.user_id {
             self.users.add(user);
         }
-        let recorded = Told::of_row(row);
+        let recorded = ReplayedResult::of_row(row);
         let variants = (recorded.variant.clone(), again.variant.clone());
         let reasons = (Some(recorded.reason.clone()), Some(again.reason.clone()));
         for (pairs, pair) in [(&mut self.variants, variants), (&mut self.reasons, reasons)] {

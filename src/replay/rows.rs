@@ -29,7 +29,7 @@ const SLICE_MIN: TimeDelta = TimeDelta::minutes(10);
 
 /// Selection of recorded evaluations.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct RowFilter {
     pub from: DateTime<Utc>,
     /// End of the time range, exclusive.
     pub to: DateTime<Utc>,
@@ -52,22 +52,22 @@ pub struct Progress {
 /// Replays the selected evaluations and returns the session.
 pub async fn database(
     database: &Database,
-    wanted: &Wanted,
+    filter: &RowFilter,
     session: Session,
     progress: &Arc<Progress>,
 ) -> Result<Session, ReplayError> {
     match database {
-        Database::Postgres(postgres) => of_postgres(postgres, wanted, session, progress).await,
-        Database::Sqlite(sqlite) => sqlite::take(sqlite, wanted, session, progress).await,
+        Database::Postgres(postgres) => of_postgres(postgres, filter, session, progress).await,
+        Database::Sqlite(sqlite) => sqlite::take(sqlite, filter, session, progress).await,
     }
 }
 
 /// Reads the selected rows without evaluating them and returns their size in bytes. Serves as a baseline in benchmarks.
-pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Result<u64, ReplayError> {
+pub async fn copied_bytes(postgres: &PostgresDatabase, filter: &RowFilter) -> Result<u64, ReplayError> {
     let mut connection = postgres.pool.acquire().await?.detach();
     let mut bytes = 0;
-    for (from, to) in wanted.slices() {
-        let mut stream = connection.copy_out_raw(&statement(wanted, from, to)).await?;
+    for (from, to) in filter.slices() {
+        let mut stream = connection.copy_out_raw(&statement(filter, from, to)).await?;
         while let Some(chunk) = stream.try_next().await? {
             bytes += chunk.len() as u64;
         }
@@ -75,7 +75,7 @@ pub async fn copied_bytes(postgres: &PostgresDatabase, wanted: &Wanted) -> Resul
     Ok(bytes)
 }
 
-impl Wanted {
+impl RowFilter {
     /// Divides the time range into consecutive slices.
     fn slices(&self) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
         let whole = (self.to - self.from).max(TimeDelta::zero());
@@ -110,7 +110,7 @@ impl Progress {
 
 async fn of_postgres(
     postgres: &PostgresDatabase,
-    wanted: &Wanted,
+    filter: &RowFilter,
     mut session: Session,
     progress: &Arc<Progress>,
 ) -> Result<Session, ReplayError> {
@@ -126,9 +126,9 @@ async fn of_postgres(
     });
     // Detached from the pool, because a connection that is dropped during a `COPY` cannot be reused.
     let mut connection = postgres.pool.acquire().await?.detach();
-    let slices = wanted.slices();
+    let slices = filter.slices();
     for (index, (from, to)) in slices.iter().enumerate() {
-        let mut stream = connection.copy_out_raw(&statement(wanted, *from, *to)).await?;
+        let mut stream = connection.copy_out_raw(&statement(filter, *from, *to)).await?;
         let mut copied = Copied::default();
         while let Some(chunk) = stream.try_next().await? {
             if let Some(block) = copied.add(&chunk)?
@@ -147,19 +147,19 @@ async fn of_postgres(
 }
 
 /// SQL text that reads one slice of rows. `COPY` takes no parameters, so the values are quoted.
-fn statement(wanted: &Wanted, from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+fn statement(filter: &RowFilter, from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let list = |names: &[String]| {
         let quoted = names.iter().map(|name| format!("'{}'", name.replace('\0', "").replace('\'', "''")));
         quoted.collect::<Vec<_>>().join(", ")
     };
     let mut conditions = format!("evaluated_at >= '{}' AND evaluated_at < '{}'", time(from), time(to));
-    for (column, names) in [("environment", &wanted.environments), ("flag_name", &wanted.flags)] {
+    for (column, names) in [("environment", &filter.environments), ("flag_name", &filter.flags)] {
         if !names.is_empty() {
             conditions.push_str(&format!(" AND {column} IN ({})", list(names)));
         }
     }
-    if let Some(last) = wanted.last {
+    if let Some(last) = filter.last {
         conditions.push_str(&format!(" ORDER BY evaluated_at DESC LIMIT {last}"));
     }
     let columns = copy::COLUMN_NAMES;
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn a_range_is_cut_without_gaps() {
         let at = |minutes| DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes);
-        let wanted = |to| Wanted { from: at(0), to, environments: vec![], flags: vec![], last: None };
-        assert_eq!(wanted(at(5)).slices(), [(at(0), at(5))]);
-        assert_eq!(wanted(at(25)).slices(), [(at(0), at(10)), (at(10), at(20)), (at(20), at(25))]);
-        let month = wanted(at(30 * 24 * 60)).slices();
+        let filter = |to| RowFilter { from: at(0), to, environments: vec![], flags: vec![], last: None };
+        assert_eq!(filter(at(5)).slices(), [(at(0), at(5))]);
+        assert_eq!(filter(at(25)).slices(), [(at(0), at(10)), (at(10), at(20)), (at(20), at(25))]);
+        let month = filter(at(30 * 24 * 60)).slices();
         assert!(month.len() == 100 && month.windows(2).all(|pair| pair[0].1 == pair[1].0));
     }
 
@@ -186,8 +186,8 @@ mod tests {
     fn names_are_quoted() {
         let at = DateTime::UNIX_EPOCH;
         let flags = vec!["it's".to_owned(), "b".to_owned()];
-        let wanted = Wanted { from: at, to: at, environments: vec![], flags, last: Some(5) };
-        let statement = statement(&wanted, at, at);
+        let filter = RowFilter { from: at, to: at, environments: vec![], flags, last: Some(5) };
+        let statement = statement(&filter, at, at);
         assert!(statement.contains("flag_name IN ('it''s', 'b') ORDER BY"), "{statement}");
     }
 }

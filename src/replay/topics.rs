@@ -15,7 +15,7 @@ use crate::schema_registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry, U
 use crate::store::record::{Key, decode_switch};
 
 use super::history::{Turn, Version};
-use super::{History, Progress, ReplayError, Session, Wanted};
+use super::{History, Progress, ReplayError, RowFilter, Session};
 
 /// Part of the Kafka client's name.
 const ROLE: &str = "replay";
@@ -58,14 +58,14 @@ pub fn history(config: &Config) -> Result<History, ReplayError> {
 /// runtime.
 pub fn evaluations(
     config: &Config,
-    wanted: &Wanted,
+    filter: &RowFilter,
     mut session: Session,
     progress: &Progress,
 ) -> Result<Session, ReplayError> {
     // An event's timestamp is never before the time of its evaluation.
-    let from = wanted.from.timestamp_millis();
+    let from = filter.from.timestamp_millis();
     let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
-    let (from, to) = (wanted.from.timestamp_micros(), wanted.to.timestamp_micros());
+    let (from, to) = (filter.from.timestamp_micros(), filter.to.timestamp_micros());
     let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
         .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;
     let (mut reader, mut text) =
@@ -81,7 +81,7 @@ pub fn evaluations(
         // The sink makes unreadable events dead letters.
         if let Ok(Event::Evaluated(row)) = Event::read(json)
             && (from..to).contains(&row.evaluated_at)
-            && wanted.means(&row)
+            && filter.means(&row)
         {
             session.take(&row);
             progress.rows.fetch_add(1, Ordering::Relaxed);

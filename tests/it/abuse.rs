@@ -7,7 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
-use crate::harness::{Flag, Flags, Group, SOON, Service, Stack, Tap, call, wait_until};
+use crate::harness::{Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, TopicReader, call, wait_until};
 
 /// Deadline for work that takes long on a busy machine.
 const LATER: Duration = Duration::from_secs(120);
@@ -15,8 +15,8 @@ const LATER: Duration = Duration::from_secs(120);
 /// One instance, not started yet, and the ends of its topics.
 struct Abuse {
     group: Group,
-    events: Tap,
-    dead_letters: Tap,
+    events: TopicReader,
+    dead_letters: TopicReader,
     producer: BaseProducer,
 }
 
@@ -31,8 +31,8 @@ impl Abuse {
             .set("compression.type", "lz4")
             .create()
             .unwrap();
-        let events = Tap::open(&topics.kafka, &topics.events);
-        let dead_letters = Tap::open(&topics.kafka, &topics.dead_letters);
+        let events = TopicReader::open(&topics.kafka, &topics.events);
+        let dead_letters = TopicReader::open(&topics.kafka, &topics.dead_letters);
         Self { group, events, dead_letters, producer }
     }
 
@@ -53,7 +53,7 @@ impl Abuse {
     }
 
     fn flush(&self) {
-        self.producer.flush(SOON).unwrap();
+        self.producer.flush(TEST_TIMEOUT).unwrap();
     }
 
     /// An ordinary request behind all others.
@@ -75,7 +75,7 @@ fn request(names: &[&str], context: &Value) -> Vec<u8> {
 
 #[test]
 fn a_reply_over_the_limit_of_a_record_is_dropped_and_stops_nothing() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut abuse = Abuse::new(stack);
     let topics = abuse.group.topics.clone();
     let reply_topic = topics.reply_topic("large");
@@ -113,14 +113,14 @@ fn a_reply_over_the_limit_of_a_record_is_dropped_and_stops_nothing() {
 
 #[test]
 fn a_request_that_is_small_compressed_and_large_unpacked_is_a_dead_letter() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut abuse = Abuse::new(stack);
     let _service = abuse.start();
     abuse.ask(Some(b"u"), &[("x-mine", "kept")], " ".repeat(9 << 20).as_bytes());
     abuse.flush();
     abuse.ask_last();
     abuse.wait_for_last();
-    let letter = abuse.dead_letters.wait("the dead letter", SOON, |_| true);
+    let letter = abuse.dead_letters.wait("the dead letter", TEST_TIMEOUT, |_| true);
     assert_eq!(letter.header("error-code"), Some("TOO_LARGE"));
     assert_eq!(letter.header("body-omitted"), Some("true"));
     assert_eq!((letter.header("x-mine"), letter.key.as_deref()), (Some("kept"), Some(&b"u"[..])));
@@ -128,7 +128,7 @@ fn a_request_that_is_small_compressed_and_large_unpacked_is_a_dead_letter() {
 
 #[test]
 fn a_backlog_of_large_requests_is_committed_in_pieces() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let abuse = Abuse::new(stack);
     let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -151,7 +151,7 @@ fn a_backlog_of_large_requests_is_committed_in_pieces() {
 
 #[test]
 fn sigterm_is_obeyed_in_a_backlog_of_large_requests() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let abuse = Abuse::new(stack);
     let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -168,7 +168,7 @@ fn sigterm_is_obeyed_in_a_backlog_of_large_requests() {
 
 #[test]
 fn two_thousand_reply_topics_that_do_not_exist_stop_nothing() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut abuse = Abuse::new(stack);
     let missing = format!("{}-missing", abuse.group.topics.replies);
     let body = request(&["on"], &json!({}));
@@ -179,7 +179,7 @@ fn two_thousand_reply_topics_that_do_not_exist_stop_nothing() {
     abuse.ask_last();
     let service = abuse.start();
     abuse.wait_for_last();
-    wait_until("all replies dropped and counted", SOON, || {
+    wait_until("all replies dropped and counted", TEST_TIMEOUT, || {
         let labels = [("what", "reply"), ("reason", "topic_unknown")];
         service.metrics().sum("flagstream_dropped_total", &labels) >= f64::from(requests)
     });
@@ -189,7 +189,7 @@ fn two_thousand_reply_topics_that_do_not_exist_stop_nothing() {
 
 #[test]
 fn repeated_keys_and_headers_are_refused_beyond_their_limits() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut abuse = Abuse::new(stack);
     let service = abuse.start();
     let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();
@@ -204,7 +204,7 @@ fn repeated_keys_and_headers_are_refused_beyond_their_limits() {
     abuse.ask(Some(&vec![b'k'; 58 << 10]), &[("correlation-id", &id[..1_024])], &body);
     abuse.ask_last();
     abuse.wait_for_last();
-    abuse.dead_letters.until("both refused", SOON, |seen| seen.len() >= 2);
+    abuse.dead_letters.until("both refused", TEST_TIMEOUT, |seen| seen.len() >= 2);
     let messages: Vec<_> =
         abuse.dead_letters.seen.iter().map(|letter| letter.header("error-message").unwrap()).collect();
     // In different partitions, by their keys.
@@ -217,7 +217,7 @@ fn repeated_keys_and_headers_are_refused_beyond_their_limits() {
 
 #[test]
 fn calls_that_repeat_too_much_are_refused_before_anything_is_made() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let abuse = Abuse::new(stack);
     let service = abuse.start();
     let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();

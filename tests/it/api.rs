@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Callers, Contract, Database, Flag, Flags, Group, Redis, SOON, Service, Stack, Tap, Topics, call,
-    is_long, post, wait_until,
+    Answer, Callers, Database, Flag, Flags, Group, OpenApiValidator, Redis, Service, Stack, TEST_TIMEOUT,
+    TopicReader, Topics, call, is_long, post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -17,16 +17,16 @@ const BULK: &str = "/api/v1/feature-flags/evaluate/bulk";
 const BATCH: &str = "/api/v1/feature-flags/evaluate/batch";
 
 /// One instance with flags.
-struct Scene {
+struct Fixture {
     group: Group,
     service: Service,
-    events: Tap,
-    contract: Contract,
+    events: TopicReader,
+    contract: OpenApiValidator,
     /// Version of the flag that was created last.
     version: u64,
 }
 
-impl Scene {
+impl Fixture {
     fn start(stack: &Stack) -> Self {
         Self::start_with(Group::new(stack))
     }
@@ -37,11 +37,11 @@ impl Scene {
         let is_fed = group.settings().iter().any(|(name, _)| name == "UNLEASH_URL");
         let flags = if is_fed { UNFED_FLAGS } else { FLAGS };
         let service = group.start("one");
-        wait_until("all flags in force", SOON, || {
+        wait_until("all flags in force", TEST_TIMEOUT, || {
             service.health()["parts"]["store"]["more"]["flags"].as_u64() >= Some(flags)
         });
-        let events = Tap::open(&group.topics.kafka, &group.topics.events);
-        let contract = Contract::of(&service.url);
+        let events = TopicReader::open(&group.topics.kafka, &group.topics.events);
+        let contract = OpenApiValidator::of(&service.url);
         Self { service, events, contract, version, group }
     }
 
@@ -62,7 +62,8 @@ impl Scene {
     /// The event of an answer, with its key.
     fn event(&mut self, answer: &Value) -> (Option<String>, Value) {
         let id = answer["event_id"].as_str().unwrap();
-        let received = self.events.wait(&format!("event {id}"), SOON, |event| event.json()["event_id"] == id);
+        let received =
+            self.events.wait(&format!("event {id}"), TEST_TIMEOUT, |event| event.json()["event_id"] == id);
         (received.key.as_ref().map(|key| String::from_utf8(key.clone()).unwrap()), received.json())
     }
 }
@@ -111,9 +112,9 @@ fn settled(mut answer: Value) -> Value {
 
 #[test]
 fn the_examples_of_the_contract_are_answered_and_recorded() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
-    let version = scene.version;
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
+    let version = fixture.version;
     let request = json!({"flag_name": "new-ui-enabled", "user_id": "user-123",
         "context": {"region": "us-west", "subscription_tier": "premium"}, "default_value": false,
         "environment": "development"});
@@ -121,8 +122,8 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
         "reason": "TARGETING_MATCH", "error_code": null, "error_message": null, "flag_version": version - 1,
         "environment": "development", "flags_version": version});
     for path in [EVALUATE, BOOLEAN] {
-        let answer = scene.ask(path, &request);
-        let (key, mut event) = scene.event(&answer);
+        let answer = fixture.ask(path, &request);
+        let (key, mut event) = fixture.event(&answer);
         assert_eq!(event["event_id"], answer["event_id"]);
         assert_eq!(event["evaluated_at"], answer["evaluated_at"]);
         assert_eq!(settled(answer), expected, "{path}");
@@ -142,16 +143,16 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
 
     let theme = json!({"flag_name": "theme-variant", "user_id": "user-456", "default_value": "light",
         "environment": "production"});
-    let answer = scene.ask(EVALUATE, &theme);
+    let answer = fixture.ask(EVALUATE, &theme);
     assert_eq!((&answer["value"], &answer["reason"]), (&json!("light"), &json!("DEFAULT")));
     let mut premium = theme;
     premium["context"] = json!({"subscription_tier": "premium"});
-    let answer = scene.ask(EVALUATE, &premium);
+    let answer = fixture.ask(EVALUATE, &premium);
     assert_eq!((&answer["value"], &answer["variant"]), (&json!("dark"), &json!("dark")));
 
     let bulk = json!({"flag_names": ["new-ui-enabled", "dark-mode", "premium-features", "dark-mode"],
         "user_id": "user-789", "environment": "development"});
-    let answer = scene.ask(BULK, &bulk);
+    let answer = fixture.ask(BULK, &bulk);
     let results = answer["results"].as_object().unwrap();
     assert_eq!(results.len(), 3, "a name that is repeated counts once: {results:?}");
     for (flag, code) in
@@ -160,18 +161,18 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
         let result = &results[flag];
         assert_eq!((&result["value"], &result["reason"]), (&json!(false), &json!("DEFAULT")), "{flag}");
         assert_eq!((&result["enabled"], &result["error_code"]), (&json!(false), &json!(code)), "{flag}");
-        assert_eq!(scene.event(result).1["flag_name"], flag);
+        assert_eq!(fixture.event(result).1["flag_name"], flag);
     }
 
     // The query of a client in Python, and the body of a client in Node.
-    let answer = scene
+    let answer = fixture
         .post(&format!("{BATCH}?user_id=user123&environment=development"), &json!(["new_ui", "dark-mode"]));
     let answer = answer.json();
     let flags: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
     assert_eq!(flags, ["dark-mode", "new_ui"], "nothing but flags: {answer}");
     for (flag, result) in answer.as_object().unwrap() {
         assert_eq!(result["enabled"], json!(false), "{flag}");
-        let (key, event) = scene.event(result);
+        let (key, event) = fixture.event(result);
         assert_eq!((key.as_deref(), &event["environment"]), (Some("user123"), &json!("development")));
     }
 }
@@ -180,8 +181,8 @@ fn the_examples_of_the_contract_are_answered_and_recorded() {
 /// its default for both.
 #[test]
 fn clients_of_services_in_python_and_node_work() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
     let script = |name: &str| format!("{}/tests/it/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new("python3");
     python.arg(script("clients.py")).env("PYTHONPATH", &stack.python_path);
@@ -189,7 +190,7 @@ fn clients_of_services_in_python_and_node_work() {
     node.arg(script("clients.mjs"));
     let batch = json!({"on": true, "off": false, "theme": true, "unknown": false});
     for (mut command, unknown, user) in [(python, false, "user 1&2"), (node, true, "user123")] {
-        let output = command.arg(&scene.service.url).output().unwrap();
+        let output = command.arg(&fixture.service.url).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(said, json!({"on": true, "off": false, "unknown": unknown, "batch": batch}));
@@ -197,14 +198,14 @@ fn clients_of_services_in_python_and_node_work() {
             let body = event.json();
             body["flag_name"] == "theme" && body["user_id"] == user
         };
-        scene.events.wait("its events", SOON, of_theme);
+        fixture.events.wait("its events", TEST_TIMEOUT, of_theme);
     }
 }
 
 #[test]
 fn types_and_values_are_those_of_the_table() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let table = [
         (json!({"flag_name": "max-retries", "default_value": 3}), json!(5), "TARGETING_MATCH", None),
         (json!({"flag_name": "max-retries", "value_type": "integer"}), json!(5), "TARGETING_MATCH", None),
@@ -238,22 +239,22 @@ fn types_and_values_are_those_of_the_table() {
         if request.get("environment").is_none() {
             request["environment"] = json!("production");
         }
-        let answer = scene.ask(EVALUATE, &request);
+        let answer = fixture.ask(EVALUATE, &request);
         let got = (&answer["value"], &answer["reason"], &answer["error_code"]);
         assert_eq!(got, (&value, &json!(reason), &json!(code)), "{request}: {answer}");
     }
-    let answer = scene.ask(EVALUATE, &json!({"flag_name": "on", "environment": "elsewhere"}));
+    let answer = fixture.ask(EVALUATE, &json!({"flag_name": "on", "environment": "elsewhere"}));
     assert!(answer["error_message"].as_str().unwrap().contains("elsewhere"), "{answer}");
 }
 
 #[test]
 fn many_contexts_and_all_flags_come_from_one_snapshot() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
     let request = json!({"environment": "production", "default_values": {"theme-variant": "light"}, "contexts": [
         {"user_id": "user-1", "context": {"subscription_tier": "premium"}},
         {"user_id": "user-2", "session_id": "s", "group_id": "beta"}]});
-    let answer = scene.ask(BULK, &request);
+    let answer = fixture.ask(BULK, &request);
     let contexts = answer["contexts"].as_array().unwrap();
     let users: Vec<_> = contexts.iter().map(|context| context["user_id"].as_str().unwrap()).collect();
     assert_eq!(users, ["user-1", "user-2"]);
@@ -263,15 +264,15 @@ fn many_contexts_and_all_flags_come_from_one_snapshot() {
     for context in contexts {
         assert_eq!(context["results"].as_object().unwrap().len(), 7, "all flags of the environment");
     }
-    let (_, event) = scene.event(&contexts[1]["results"]["on"]);
+    let (_, event) = fixture.event(&contexts[1]["results"]["on"]);
     assert_eq!((&event["session_id"], &event["context"]), (&json!("s"), &json!({"group_id": "beta"})));
-    assert_eq!(answer["flags_version"], scene.version);
+    assert_eq!(answer["flags_version"], fixture.version);
 }
 
 #[test]
 fn bad_input_is_refused_with_every_field_that_is_wrong() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate"));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start_with(Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate"));
     let json_type = "application/json";
     let long = format!(r#"{{"flag_name":"{}"}}"#, "n".repeat(256));
     let large = format!(r#"{{"flag_name":"on","context":{{"a":"{}"}}}}"#, "x".repeat(1 << 20));
@@ -328,9 +329,9 @@ fn bad_input_is_refused_with_every_field_that_is_wrong() {
         (EVALUATE, "application/x-www-form-urlencoded", r#"{"flag_name":"on"}"#, 415, &[]),
     ];
     for (path, content_type, body, status, fields) in table {
-        let url = format!("{}{path}", scene.service.url);
+        let url = format!("{}{path}", fixture.service.url);
         let answer = call("POST", &url, &[("content-type", content_type)], body.as_bytes());
-        scene.contract.check("POST", path, &answer);
+        fixture.contract.check("POST", path, &answer);
         let what = body.chars().take(200).collect::<String>();
         assert_eq!(answer.status, status, "{path} {what}: {answer:?}");
         assert_eq!(answer.header("content-type"), "application/problem+json");
@@ -347,19 +348,19 @@ fn bad_input_is_refused_with_every_field_that_is_wrong() {
         );
     }
     for (url, status) in [(BULK, 405), ("/api/v1/nowhere", 404)] {
-        let answer = call("GET", &format!("{}{url}", scene.service.url), &[], b"");
+        let answer = call("GET", &format!("{}{url}", fixture.service.url), &[], b"");
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"));
     }
 }
 
 #[test]
 fn a_version_is_waited_for_within_bounds() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
-    let request = json!({"flag_name": "on", "environment": "production", "min_version": scene.version});
-    scene.ask(EVALUATE, &request);
-    let url = format!("{}{EVALUATE}", scene.service.url);
-    let ahead = (scene.version + 1_000_000).to_string();
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
+    let request = json!({"flag_name": "on", "environment": "production", "min_version": fixture.version});
+    fixture.ask(EVALUATE, &request);
+    let url = format!("{}{EVALUATE}", fixture.service.url);
+    let ahead = (fixture.version + 1_000_000).to_string();
     let json_type = ("content-type", "application/json");
     let in_query = format!("{url}?min_version={ahead}");
     let body = br#"{"flag_name":"on","environment":"production"}"#;
@@ -376,24 +377,24 @@ fn a_version_is_waited_for_within_bounds() {
     let waiting = std::thread::spawn({
         let url = url.clone();
         let request =
-            json!({"flag_name": "late", "environment": "production", "min_version": scene.version + 1});
+            json!({"flag_name": "late", "environment": "production", "min_version": fixture.version + 1});
         move || post(&url, &request)
     });
-    let mut flags = Flags::new(&scene.group.topics);
-    while flags.set("production", Flag::on("late")) <= scene.version {}
-    scene.version += 1;
+    let mut flags = Flags::new(&fixture.group.topics);
+    while flags.set("production", Flag::on("late")) <= fixture.version {}
+    fixture.version += 1;
     let answer = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["value"]), (200, &json!(true)), "{answer:?}");
 }
 
 #[test]
 fn without_the_scope_nothing_is_evaluated() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
         .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-for-the-test");
-    let scene = Scene::start_with(group);
-    let url = format!("{}{EVALUATE}", scene.service.url);
+    let fixture = Fixture::start_with(group);
+    let url = format!("{}{EVALUATE}", fixture.service.url);
     let with = |token: Option<&str>| {
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(token.map(|token| ("authorization", token)));
@@ -408,52 +409,56 @@ fn without_the_scope_nothing_is_evaluated() {
 
 #[test]
 fn what_privacy_hides_is_evaluated_and_not_written() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack)
         .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
         .set("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "subscription_tier")
         .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a-key-of-this-test");
-    let mut scene = Scene::start_with(group);
+    let mut fixture = Fixture::start_with(group);
     let request = json!({"flag_name": "theme-variant", "user_id": "ann", "environment": "production",
         "default_value": "light", "context": {"subscription_tier": "premium", "region": "us-west"}});
-    let answer = scene.ask(EVALUATE, &request);
+    let answer = fixture.ask(EVALUATE, &request);
     assert_eq!(answer["value"], "dark");
-    let (key, event) = scene.event(&answer);
+    let (key, event) = fixture.event(&answer);
     assert_eq!(event["context"], json!({"region": "us-west"}));
     assert_eq!(event["user_id"].as_str(), key.as_deref());
     assert!(key.is_some_and(|key| key.len() == 32 && key != "ann"), "{event}");
     let body = json!({"context": {"targetingKey": "ann", "subscription_tier": "premium"}});
-    let url = format!("{}/ofrep/v1/evaluate/flags/theme-variant?environment=production", scene.service.url);
+    let url = format!("{}/ofrep/v1/evaluate/flags/theme-variant?environment=production", fixture.service.url);
     assert_eq!(post(&url, &body).json()["value"], "dark");
-    let event = scene.events.wait("its event", SOON, |event| event.json()["source"]["api"] == "ofrep").json();
+    let event = fixture
+        .events
+        .wait("its event", TEST_TIMEOUT, |event| event.json()["source"]["api"] == "ofrep")
+        .json();
     assert_eq!(event["context"]["targetingKey"], event["user_id"]);
     assert!(!event.to_string().contains("ann"), "{event}");
 }
 
 #[test]
 fn an_event_that_is_too_large_becomes_a_dead_letter_and_its_neighbours_do_not() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
-    scene.group.topics.limit_record(&scene.group.topics.events, 20_000);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
+    fixture.group.topics.limit_record(&fixture.group.topics.events, 20_000);
     let ask = |context: &str| json!({"flag_name": "on", "environment": "production", "user_id": "u", "context": {"a": context}});
-    let small: Vec<_> = (0..20).map(|n| scene.ask(EVALUATE, &ask(&n.to_string()))).collect();
+    let small: Vec<_> = (0..20).map(|n| fixture.ask(EVALUATE, &ask(&n.to_string()))).collect();
     // It does not compress.
     let noise: String = (0..40_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
-    let large = scene.ask(EVALUATE, &ask(&noise));
-    let after = scene.ask(EVALUATE, &ask("after"));
+    let large = fixture.ask(EVALUATE, &ask(&noise));
+    let after = fixture.ask(EVALUATE, &ask("after"));
     for answer in small.iter().chain([&after]) {
-        scene.event(answer);
+        fixture.event(answer);
     }
-    let mut dead_letters = Tap::open(&scene.group.topics.kafka, &scene.group.topics.dead_letters);
-    let letter = dead_letters
-        .wait("the dead letter", SOON, |letter| letter.header("event-id") == large["event_id"].as_str());
+    let mut dead_letters = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.dead_letters);
+    let letter = dead_letters.wait("the dead letter", TEST_TIMEOUT, |letter| {
+        letter.header("event-id") == large["event_id"].as_str()
+    });
     assert_eq!(
         (letter.header("error-code"), letter.header("body-omitted")),
         (Some("TOO_LARGE"), Some("true"))
     );
     assert_eq!((letter.key.as_deref(), &letter.payload), (Some(&b"u"[..]), &None));
-    wait_until("counted", SOON, || {
-        let metrics = scene.service.metrics();
+    wait_until("counted", TEST_TIMEOUT, || {
+        let metrics = fixture.service.metrics();
         metrics.sum("flagstream_dead_letters_total", &[("code", "TOO_LARGE")]) == 1.0
             && metrics.sum("flagstream_events_published_total", &[]) == 21.0
             && metrics.sum("flagstream_evaluations_total", &[("path", "rest")]) == 22.0
@@ -461,11 +466,11 @@ fn an_event_that_is_too_large_becomes_a_dead_letter_and_its_neighbours_do_not() 
 }
 
 /// Reads until all of these ids are events; how many records there are of them.
-fn wait_for_events(events: &mut Tap, ids: &[String]) -> usize {
+fn wait_for_events(events: &mut TopicReader, ids: &[String]) -> usize {
     let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(wanted.len(), ids.len(), "every answer has an event id of its own");
     let (mut missing, mut looked_at, mut found) = (wanted.clone(), 0, 0);
-    events.until("an event of every answer", SOON * 4, |seen| {
+    events.until("an event of every answer", TEST_TIMEOUT * 4, |seen| {
         for event in &seen[looked_at..] {
             let body = event.json();
             // Changes of flags have none.
@@ -485,7 +490,7 @@ const OUTAGES: [(&str, &str); 4] =
 
 #[test]
 fn answers_equal_events_and_rows_though_each_service_goes_away_and_comes_back() {
-    let (stack, alone) = Stack::alone();
+    let (stack, exclusive) = Stack::exclusive();
     let database = Database::create(stack);
     let redis = Redis::database(stack);
     let group = Group::new(stack)
@@ -494,55 +499,59 @@ fn answers_equal_events_and_rows_though_each_service_goes_away_and_comes_back() 
         .set("UNLEASH_URL", &stack.unleash.url)
         .set("UNLEASH_API_TOKEN", &stack.unleash.development_token)
         .set("UNLEASH_REFRESH_INTERVAL", "500ms");
-    let mut scene = Scene::start_with(group);
-    let callers = Callers::start(&scene.service.url, 4);
-    wait_until("calls are answered", SOON, || callers.answered() > 200);
+    let mut fixture = Fixture::start_with(group);
+    let callers = Callers::start(&fixture.service.url, 4);
+    wait_until("calls are answered", TEST_TIMEOUT, || callers.answered() > 200);
     for (service, part) in OUTAGES {
-        let stopped = stack.stop(service, &alone);
+        let stopped = stack.stop(service, &exclusive);
         let before = callers.answered();
         if service == "kafka" {
-            wait_until("events on disk", SOON, || {
-                scene.service.metrics().sum("flagstream_publish_spooled_events_total", &[]) > 2_000.0
+            wait_until("events on disk", TEST_TIMEOUT, || {
+                fixture.service.metrics().sum("flagstream_publish_spooled_events_total", &[]) > 2_000.0
             });
             if is_long() {
                 std::thread::sleep(Duration::from_secs(60));
             }
         }
-        wait_until(&format!("health tells of {service}"), SOON, || {
-            scene.service.health()["parts"][part]["state"] != "up"
+        wait_until(&format!("health tells of {service}"), TEST_TIMEOUT, || {
+            fixture.service.health()["parts"][part]["state"] != "up"
         });
-        wait_until(&format!("answered without {service}"), SOON, || callers.answered() > before + 500);
+        wait_until(&format!("answered without {service}"), TEST_TIMEOUT, || {
+            callers.answered() > before + 500
+        });
         drop(stopped);
         let back = callers.answered();
-        wait_until(&format!("answered with {service} back"), SOON, || callers.answered() > back + 200);
-        wait_until(&format!("{service} is in use again"), SOON * 2, || {
-            scene.service.health()["parts"][part]["state"] == "up"
+        wait_until(&format!("answered with {service} back"), TEST_TIMEOUT, || {
+            callers.answered() > back + 200
+        });
+        wait_until(&format!("{service} is in use again"), TEST_TIMEOUT * 2, || {
+            fixture.service.health()["parts"][part]["state"] == "up"
         });
     }
     let said = callers.stop();
     assert_eq!(said.failures, Vec::<String>::new());
-    assert!(said.slowest < SOON, "{:?}", said.slowest);
-    let found = wait_for_events(&mut scene.events, &said.event_ids);
+    assert!(said.slowest < TEST_TIMEOUT, "{:?}", said.slowest);
+    let found = wait_for_events(&mut fixture.events, &said.event_ids);
     assert_eq!(found, said.event_ids.len(), "each once");
     let count = said.event_ids.len() as f64;
-    wait_until("counters agree, the disk is empty", SOON, || {
-        let metrics = scene.service.metrics();
+    wait_until("counters agree, the disk is empty", TEST_TIMEOUT, || {
+        let metrics = fixture.service.metrics();
         metrics.sum("flagstream_evaluations_total", &[]) == count
             && metrics.sum("flagstream_events_published_total", &[]) == count
             && metrics.sum("flagstream_publish_spool_bytes", &[]) == 0.0
     });
-    let metrics = scene.service.metrics();
+    let metrics = fixture.service.metrics();
     for path in ["rest", "edge"] {
         assert!(metrics.sum("flagstream_evaluations_total", &[("path", path)]) > 0.0, "{path}");
     }
     assert_eq!(metrics.sum("flagstream_dropped_total", &[("what", "event")]), 0.0);
     let answered = i64::try_from(said.event_ids.len()).unwrap();
-    wait_until("all audited", SOON * 2, || database.audited() >= answered);
+    wait_until("all audited", TEST_TIMEOUT * 2, || database.audited() >= answered);
     let rows: Vec<(String,)> = database.rows("SELECT event_id::text FROM feature_flag_evaluations");
     let rows: Vec<String> = rows.into_iter().map(|(id,)| id).collect();
     assert_eq!(rows.len(), said.event_ids.len(), "each once");
     assert_eq!(HashSet::<&String>::from_iter(&rows), HashSet::from_iter(&said.event_ids));
-    assert!(scene.service.stop().0.success());
+    assert!(fixture.service.stop().0.success());
 }
 
 /// Half an hour without Kafka at 2,000 evaluations a second.
@@ -554,16 +563,16 @@ const DEFAULT_SPOOL_BYTES: f64 = (4_u64 << 30) as f64;
 /// (in calls for many, so that it takes no half an hour).
 #[test]
 fn the_default_spool_holds_half_an_hour_without_kafka() {
-    let (stack, alone) = Stack::alone();
-    let scene = Scene::start_with(Group::new(stack));
+    let (stack, exclusive) = Stack::exclusive();
+    let fixture = Fixture::start_with(Group::new(stack));
     // A context of some size, as services send it.
     let context = |number: usize| {
         json!({"region": "us-west", "subscription_tier": "premium", "app_version": "4.2.1", "device_type": "phone",
             "locale": "en-US", "number": number})
     };
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     let wanted = if is_long() { OUTAGE_EVENTS } else { 20_000.0 };
-    let spooled = || scene.service.metrics().sum("flagstream_publish_spooled_events_total", &[]);
+    let spooled = || fixture.service.metrics().sum("flagstream_publish_spooled_events_total", &[]);
     let contexts: Vec<_> = (0..500)
         .map(|user| json!({"user_id": format!("user-{user}"), "session_id": format!("session-{user}"), "context": context(user)}))
         .collect();
@@ -572,15 +581,15 @@ fn the_default_spool_holds_half_an_hour_without_kafka() {
     let mut asked = 0.0;
     while asked < wanted {
         // Not faster than the disk.
-        wait_until("on disk", SOON, || asked - spooled() < 50_000.0);
-        assert_eq!(scene.post(BULK, &body).status, 200);
+        wait_until("on disk", TEST_TIMEOUT, || asked - spooled() < 50_000.0);
+        assert_eq!(fixture.post(BULK, &body).status, 200);
         asked += 2_000.0;
     }
-    wait_until("all on disk", SOON * 2, || spooled() >= asked);
-    wait_until("its size is told", SOON, || {
-        scene.service.metrics().sum("flagstream_publish_spool_bytes", &[]) > 0.0
+    wait_until("all on disk", TEST_TIMEOUT * 2, || spooled() >= asked);
+    wait_until("its size is told", TEST_TIMEOUT, || {
+        fixture.service.metrics().sum("flagstream_publish_spool_bytes", &[]) > 0.0
     });
-    let metrics = scene.service.metrics();
+    let metrics = fixture.service.metrics();
     let bytes = metrics.sum("flagstream_publish_spool_bytes", &[]) / asked;
     println!(
         "{asked} events on disk, {bytes:.0} bytes each: {:.2} of 4 GiB in half an hour at 2,000/s",
@@ -589,8 +598,8 @@ fn the_default_spool_holds_half_an_hour_without_kafka() {
     assert!(bytes * OUTAGE_EVENTS < DEFAULT_SPOOL_BYTES, "{bytes} bytes an event");
     assert_eq!(metrics.sum("flagstream_dropped_total", &[("what", "event")]), 0.0);
     drop(stopped);
-    wait_until("all of them published", SOON * 20, || {
-        let metrics = scene.service.metrics();
+    wait_until("all of them published", TEST_TIMEOUT * 20, || {
+        let metrics = fixture.service.metrics();
         metrics.sum("flagstream_events_published_total", &[]) == asked
             && metrics.sum("flagstream_publish_spool_bytes", &[]) == 0.0
     });
@@ -598,69 +607,69 @@ fn the_default_spool_holds_half_an_hour_without_kafka() {
 
 #[test]
 fn what_is_on_disk_survives_a_kill() {
-    let (stack, alone) = Stack::alone();
-    let mut scene = Scene::start(stack);
-    let stopped = stack.stop("kafka", &alone);
-    let callers = Callers::start(&scene.service.url, 4);
-    wait_until("calls are answered", SOON, || callers.answered() > 2_000);
+    let (stack, exclusive) = Stack::exclusive();
+    let mut fixture = Fixture::start(stack);
+    let stopped = stack.stop("kafka", &exclusive);
+    let callers = Callers::start(&fixture.service.url, 4);
+    wait_until("calls are answered", TEST_TIMEOUT, || callers.answered() > 2_000);
     let said = callers.stop();
     assert_eq!(said.failures, Vec::<String>::new());
     let answered = said.event_ids.len() as f64;
-    wait_until("all events on disk", SOON, || {
-        let metrics = scene.service.metrics();
+    wait_until("all events on disk", TEST_TIMEOUT, || {
+        let metrics = fixture.service.metrics();
         metrics.sum("flagstream_publish_spooled_events_total", &[]) >= answered
     });
-    scene.service.kill();
+    fixture.service.kill();
     drop(stopped);
-    scene.service.spawn();
-    scene.service.wait_until_ready();
-    wait_for_events(&mut scene.events, &said.event_ids);
+    fixture.service.spawn();
+    fixture.service.wait_until_ready();
+    wait_for_events(&mut fixture.events, &said.event_ids);
 
     // The end of a tidy stop is not waited for either, if Kafka is away.
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     let answers: Vec<_> = (0..50)
-        .map(|_| scene.ask(EVALUATE, &json!({"flag_name": "on", "environment": "production"})))
+        .map(|_| fixture.ask(EVALUATE, &json!({"flag_name": "on", "environment": "production"})))
         .collect();
-    let (status, took) = scene.service.stop();
+    let (status, took) = fixture.service.stop();
     assert!(status.success(), "{status}");
     println!("ended after {took:?} without Kafka");
     drop(stopped);
-    scene.service.spawn();
-    scene.service.wait_until_ready();
+    fixture.service.spawn();
+    fixture.service.wait_until_ready();
     let ids: Vec<_> = answers.iter().map(|answer| answer["event_id"].as_str().unwrap().to_owned()).collect();
-    wait_for_events(&mut scene.events, &ids);
+    wait_for_events(&mut fixture.events, &ids);
 }
 
 #[test]
 fn with_sync_durability_an_answer_is_in_kafka() {
-    let (stack, alone) = Stack::alone();
-    let mut scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "sync"));
+    let (stack, exclusive) = Stack::exclusive();
+    let mut fixture = Fixture::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "sync"));
     let request = json!({"flag_name": "on", "environment": "production"});
-    let answer = scene.ask(EVALUATE, &request);
-    let published = scene.service.metrics().sum("flagstream_events_published_total", &[]);
+    let answer = fixture.ask(EVALUATE, &request);
+    let published = fixture.service.metrics().sum("flagstream_events_published_total", &[]);
     assert_eq!(published, 1.0, "before the answer");
-    scene.event(&answer);
-    let stopped = stack.stop("kafka", &alone);
-    let refused = scene.post(EVALUATE, &request);
+    fixture.event(&answer);
+    let stopped = stack.stop("kafka", &exclusive);
+    let refused = fixture.post(EVALUATE, &request);
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{refused:?}");
     drop(stopped);
-    wait_until("answered again", SOON, || scene.post(EVALUATE, &request).status == 200);
+    wait_until("answered again", TEST_TIMEOUT, || fixture.post(EVALUATE, &request).status == 200);
 }
 
 #[test]
 fn with_memory_durability_what_is_lost_is_counted() {
-    let (stack, alone) = Stack::alone();
-    let mut scene = Scene::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "memory"));
+    let (stack, exclusive) = Stack::exclusive();
+    let mut fixture = Fixture::start_with(Group::new(stack).set("FLAGSTREAM_API__DURABILITY", "memory"));
     let request = json!({"flag_name": "on", "environment": "production"});
-    scene.ask(EVALUATE, &request);
-    let stopped = stack.stop("kafka", &alone);
-    scene.ask(EVALUATE, &request);
-    let (status, _) = scene.service.stop();
+    fixture.ask(EVALUATE, &request);
+    let stopped = stack.stop("kafka", &exclusive);
+    fixture.ask(EVALUATE, &request);
+    let (status, _) = fixture.service.stop();
     assert!(status.success(), "{status}");
     assert!(
-        scene.service.log().contains("dropped: kafka did not take them before the end"),
+        fixture.service.log().contains("dropped: kafka did not take them before the end"),
         "{}",
-        scene.service.log()
+        fixture.service.log()
     );
     drop(stopped);
 }

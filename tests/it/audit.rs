@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::harness::{
-    Database, Flags, Group, Ledger, Load, SOON, Sender, Service, Stack, Tap, block_on, command, flagstream,
-    free_port, is_long, post, temporary_folder, wait_until,
+    Database, Flags, Group, Ledger, Load, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, block_on,
+    command, flagstream, free_port, is_long, post, temporary_folder, wait_until,
 };
 
 /// Evaluators and sinks under load, the books of events, and the database.
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
     ledger: Ledger,
@@ -28,7 +28,7 @@ struct Scene {
     at_least_once: bool,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack) -> Self {
         let database = Database::create(stack);
         let group = Group::new(stack)
@@ -57,7 +57,7 @@ impl Scene {
 
     fn load(&mut self, rate: u32) {
         self.load = Some(Load::start(&self.group.topics, &self.reply_to, rate));
-        self.ledger.sign_of_life("all partitions served", SOON);
+        self.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
     }
 
     /// Lets the load run into whatever the test broke.
@@ -71,7 +71,7 @@ impl Scene {
     /// Waits until rows are added.
     fn wait_for_rows(&mut self, what: &str) {
         let before = self.database.audited();
-        wait_until(what, SOON, || self.database.audited() > before);
+        wait_until(what, TEST_TIMEOUT, || self.database.audited() > before);
     }
 
     /// Events committed = rows.
@@ -82,7 +82,7 @@ impl Scene {
         } else {
             self.ledger.assert_exactly_once()
         };
-        self.database.assert_audited(&events, SOON * 2);
+        self.database.assert_audited(&events, TEST_TIMEOUT * 2);
         println!("{sent} requests, {} events, {} rows", events.len(), self.database.audited());
         self.database
     }
@@ -91,7 +91,7 @@ impl Scene {
 /// Evaluated = published = audited, of services that were never restarted.
 fn assert_counters_agree(services: &[Service], database: &Database) {
     let rows = database.audited() as f64;
-    wait_until("audited as counted", SOON, || sum(services, "flagstream_audit_rows_total") >= rows);
+    wait_until("audited as counted", TEST_TIMEOUT, || sum(services, "flagstream_audit_rows_total") >= rows);
     for metric in
         ["flagstream_evaluations_total", "flagstream_events_published_total", "flagstream_audit_rows_total"]
     {
@@ -105,13 +105,13 @@ fn sum(services: &[Service], metric: &str) -> f64 {
 
 #[test]
 fn evaluated_published_and_audited_agree() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let services = [scene.group.start("a"), scene.group.start("b")];
-    scene.load(1_000);
-    scene.wait_for_rows("rows are written");
-    scene.run_for(Duration::from_secs(3));
-    let database = scene.balance();
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let services = [fixture.group.start("a"), fixture.group.start("b")];
+    fixture.load(1_000);
+    fixture.wait_for_rows("rows are written");
+    fixture.run_for(Duration::from_secs(3));
+    let database = fixture.balance();
     assert_counters_agree(&services, &database);
     let versions: Vec<(String, i64, String)> =
         database.rows("SELECT name, version, checksum FROM feature_flag_versions ORDER BY name");
@@ -135,21 +135,21 @@ fn sinks_are_killed_at_random_moments_at_least_once() {
 }
 
 fn sinks_are_killed(at_least_once: bool) {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let seed = rand::random();
     println!("seed {seed}");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut scene = Scene::new(stack);
+    let mut fixture = Fixture::new(stack);
     if at_least_once {
-        scene = scene.at_least_once();
+        fixture = fixture.at_least_once();
     }
-    let mut evaluator = scene.start("evaluator", "evaluator,api");
-    let mut sinks: Vec<_> = ["a", "b"].iter().map(|name| scene.start(name, "sink")).collect();
-    scene.load(if is_long() { 4_000 } else { 1_500 });
-    scene.wait_for_rows("rows are written");
+    let mut evaluator = fixture.start("evaluator", "evaluator,api");
+    let mut sinks: Vec<_> = ["a", "b"].iter().map(|name| fixture.start(name, "sink")).collect();
+    fixture.load(if is_long() { 4_000 } else { 1_500 });
+    fixture.wait_for_rows("rows are written");
     let kills = if is_long() { 24 } else { 3 };
     for _ in 0..kills {
-        scene.run_for(Duration::from_millis(chance.random_range(100..1_500)));
+        fixture.run_for(Duration::from_millis(chance.random_range(100..1_500)));
         let victim = chance.random_range(0..sinks.len());
         sinks[victim].kill();
         if at_least_once {
@@ -158,88 +158,89 @@ fn sinks_are_killed(at_least_once: bool) {
             evaluator.spawn();
         }
         if chance.random_bool(0.4) {
-            scene.wait_for_rows("the other took over");
+            fixture.wait_for_rows("the other took over");
         }
         sinks[victim].spawn();
     }
     sinks.iter_mut().for_each(Service::wait_until_ready);
     evaluator.wait_until_ready();
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
 fn two_sinks_on_the_same_partitions_write_each_row_once() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let _evaluator = scene.start("evaluator", "evaluator,api");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let _evaluator = fixture.start("evaluator", "evaluator,api");
     // Groups of their own: each is given every partition.
     let sinks = ["a", "b"].map(|name| {
-        let group = scene
+        let group = fixture
             .group
             .clone()
-            .set("FLAGSTREAM_KAFKA__GROUP_ID", format!("{}-{name}", scene.group.topics.prefix));
+            .set("FLAGSTREAM_KAFKA__GROUP_ID", format!("{}-{name}", fixture.group.topics.prefix));
         let mut sink = group.prepare(name).roles("sink");
         sink.spawn();
         sink.wait_until_ready();
         sink
     });
-    scene.load(1_500);
+    fixture.load(1_500);
     let conflicts = || {
         let count =
             |sink: &Service| sink.metrics().sum("flagstream_audit_batches_total", &[("outcome", "conflict")]);
         sinks.iter().map(count).sum::<f64>()
     };
-    let (wanted, patience) = if is_long() { (200.0, 10 * SOON) } else { (5.0, SOON) };
+    let (wanted, patience) = if is_long() { (200.0, 10 * TEST_TIMEOUT) } else { (5.0, TEST_TIMEOUT) };
     wait_until("the sinks get into each other's way", patience, || {
-        scene.ledger.progress();
+        fixture.ledger.progress();
         conflicts() >= wanted
     });
-    scene.balance();
+    fixture.balance();
     println!("{} conflicts", conflicts());
 }
 
 #[test]
 fn a_restored_database_is_filled_again_from_kafka() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let _evaluator = scene.start("evaluator", "evaluator,api");
-    let mut sink = scene.start("a", "sink");
-    scene.load(1_000);
-    scene.wait_for_rows("rows are written");
-    scene.load.take().unwrap().stop();
-    let events = std::mem::replace(&mut scene.ledger, Ledger::open(&scene.group.topics, &scene.reply_to))
-        .assert_exactly_once();
-    scene.database.assert_audited(&events, SOON);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let _evaluator = fixture.start("evaluator", "evaluator,api");
+    let mut sink = fixture.start("a", "sink");
+    fixture.load(1_000);
+    fixture.wait_for_rows("rows are written");
+    fixture.load.take().unwrap().stop();
+    let events =
+        std::mem::replace(&mut fixture.ledger, Ledger::open(&fixture.group.topics, &fixture.reply_to))
+            .assert_exactly_once();
+    fixture.database.assert_audited(&events, TEST_TIMEOUT);
     sink.stop();
     // Kafka's committed offsets are far ahead of it now.
-    scene.database.run(
+    fixture.database.run(
         "TRUNCATE feature_flag_evaluations, feature_flags, feature_flag_usage, feature_flag_versions, sink_offsets,
             sink_streams",
     );
     sink.spawn();
     sink.wait_until_ready();
-    scene.database.assert_audited(&events, SOON);
+    fixture.database.assert_audited(&events, TEST_TIMEOUT);
     let versions = "SELECT count(*) FROM feature_flag_versions";
-    wait_until("the definitions too", SOON, || scene.database.number(versions) == Some(3));
+    wait_until("the definitions too", TEST_TIMEOUT, || fixture.database.number(versions) == Some(3));
 }
 
 #[test]
 fn connections_are_terminated_at_random_moments() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut chance = StdRng::seed_from_u64(rand::random());
-    let mut scene = Scene::new(stack);
-    let services = [scene.group.start("a"), scene.group.start("b")];
-    scene.load(1_500);
-    scene.wait_for_rows("rows are written");
+    let mut fixture = Fixture::new(stack);
+    let services = [fixture.group.start("a"), fixture.group.start("b")];
+    fixture.load(1_500);
+    fixture.wait_for_rows("rows are written");
     let terminate = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND application_name <> ''",
-        scene.database.name
+        fixture.database.name
     );
     for _ in 0..if is_long() { 300 } else { 25 } {
-        scene.run_for(Duration::from_millis(chance.random_range(0..250)));
-        scene.database.administer(&terminate);
+        fixture.run_for(Duration::from_millis(chance.random_range(0..250)));
+        fixture.database.administer(&terminate);
     }
-    let database = scene.balance();
+    let database = fixture.balance();
     assert_counters_agree(&services, &database);
     let found = services.iter().map(|service| {
         service.metrics().sum("flagstream_audit_batches_total", &[("outcome", "found_committed")])
@@ -249,37 +250,37 @@ fn connections_are_terminated_at_random_moments() {
 
 #[test]
 fn a_frozen_sink_that_wakes_up_writes_nothing_twice() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let _evaluator = scene.start("evaluator", "evaluator,api");
-    let sinks = ["a", "b"].map(|name| scene.start(name, "sink"));
-    scene.load(1_500);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let _evaluator = fixture.start("evaluator", "evaluator,api");
+    let sinks = ["a", "b"].map(|name| fixture.start(name, "sink"));
+    fixture.load(1_500);
     let written = |sink: &Service| sink.metrics().sum("flagstream_audit_rows_total", &[]);
     for round in 0..if is_long() { 20 } else { 2 } {
         let (frozen, other) = (&sinks[round % 2], &sinks[(round + 1) % 2]);
         let before = written(frozen);
-        wait_until("at work", SOON, || written(frozen) > before);
+        wait_until("at work", TEST_TIMEOUT, || written(frozen) > before);
         frozen.freeze();
-        wait_until("the other took over", SOON, || {
-            scene.ledger.progress();
+        wait_until("the other took over", TEST_TIMEOUT, || {
+            fixture.ledger.progress();
             other.metrics().sum("flagstream_audit_partitions", &[]) == 6.0
         });
         let before = written(other);
-        wait_until("the other writes", SOON, || written(other) > before);
+        wait_until("the other writes", TEST_TIMEOUT, || written(other) > before);
         frozen.thaw();
     }
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
 fn postgres_is_stopped_and_comes_back() {
-    let (stack, alone) = Stack::alone();
-    let mut scene = Scene::new(stack);
-    let services = [scene.group.start("a"), scene.group.start("b")];
-    scene.load(1_000);
-    scene.wait_for_rows("rows are written");
-    let stopped = stack.stop("postgres", &alone);
-    wait_until("the sink says why it waits", SOON, || {
+    let (stack, exclusive) = Stack::exclusive();
+    let mut fixture = Fixture::new(stack);
+    let services = [fixture.group.start("a"), fixture.group.start("b")];
+    fixture.load(1_000);
+    fixture.wait_for_rows("rows are written");
+    let stopped = stack.stop("postgres", &exclusive);
+    wait_until("the sink says why it waits", TEST_TIMEOUT, || {
         services.iter().all(|service| paused(service, "unreachable"))
     });
     for service in &services {
@@ -291,14 +292,14 @@ fn postgres_is_stopped_and_comes_back() {
     let began = std::time::Instant::now();
     let outage = Duration::from_secs(if is_long() { 60 } else { 5 });
     while began.elapsed() < outage {
-        scene.ledger.sign_of_life("evaluated without a database", SOON);
+        fixture.ledger.sign_of_life("evaluated without a database", TEST_TIMEOUT);
     }
     drop(stopped);
-    scene.wait_for_rows("rows are written again");
-    wait_until("the sinks are well", SOON, || {
+    fixture.wait_for_rows("rows are written again");
+    wait_until("the sinks are well", TEST_TIMEOUT, || {
         services.iter().all(|service| service.health()["parts"]["sink"]["state"] == "up")
     });
-    scene.balance();
+    fixture.balance();
 }
 
 fn paused(service: &Service, reason: &str) -> bool {
@@ -307,49 +308,51 @@ fn paused(service: &Service, reason: &str) -> bool {
 
 #[test]
 fn the_sink_waits_says_why_and_goes_on_alone() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.group.start("a");
-    scene.load(500);
-    scene.wait_for_rows("rows are written");
-    let name = scene.database.name.clone();
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.group.start("a");
+    fixture.load(500);
+    fixture.wait_for_rows("rows are written");
+    let name = fixture.database.name.clone();
     let reconnect = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND application_name <> ''"
     );
 
-    scene.database.administer(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
-    scene.database.administer(&reconnect);
-    wait_until("it waits: read-only", SOON, || paused(&service, "read_only"));
-    scene.database.administer(&format!("ALTER DATABASE {name} RESET default_transaction_read_only"));
-    scene.database.administer(&reconnect);
-    scene.wait_for_rows("writable again");
+    fixture.database.administer(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
+    fixture.database.administer(&reconnect);
+    wait_until("it waits: read-only", TEST_TIMEOUT, || paused(&service, "read_only"));
+    fixture.database.administer(&format!("ALTER DATABASE {name} RESET default_transaction_read_only"));
+    fixture.database.administer(&reconnect);
+    fixture.wait_for_rows("writable again");
 
     // Rows, and the positions that say they are there, stay: only room for new ones is taken.
-    let detach = scene.database.rows::<(String,)>(
+    let detach = fixture.database.rows::<(String,)>(
         "SELECT format('ALTER TABLE feature_flag_evaluations DETACH PARTITION %s', inhrelid::regclass)
          FROM pg_inherits WHERE inhparent = 'feature_flag_evaluations'::regclass",
     );
-    let before = scene.database.audited();
-    scene.database.run(&detach.into_iter().map(|(statement,)| statement).collect::<Vec<_>>().join(";"));
+    let before = fixture.database.audited();
+    fixture.database.run(&detach.into_iter().map(|(statement,)| statement).collect::<Vec<_>>().join(";"));
     // It makes the partitions again by itself; those of before are found and attached with their rows.
-    wait_until("partitions are made again", SOON, || scene.database.audited() > before);
+    wait_until("partitions are made again", TEST_TIMEOUT, || fixture.database.audited() > before);
 
     if is_long() {
-        scene.database.run("ALTER TABLE feature_flag_evaluations RENAME TO moved");
-        wait_until("it waits: no table", SOON, || paused(&service, "schema"));
-        scene.database.run("ALTER TABLE moved RENAME TO feature_flag_evaluations");
-        scene.wait_for_rows("the table is back");
+        fixture.database.run("ALTER TABLE feature_flag_evaluations RENAME TO moved");
+        wait_until("it waits: no table", TEST_TIMEOUT, || paused(&service, "schema"));
+        fixture.database.run("ALTER TABLE moved RENAME TO feature_flag_evaluations");
+        fixture.wait_for_rows("the table is back");
 
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                scene.database.run("BEGIN; LOCK TABLE feature_flag_evaluations; SELECT pg_sleep(15); COMMIT");
+                fixture
+                    .database
+                    .run("BEGIN; LOCK TABLE feature_flag_evaluations; SELECT pg_sleep(15); COMMIT");
             });
-            wait_until("it waits: somebody holds the table", SOON, || paused(&service, "blocked"));
+            wait_until("it waits: somebody holds the table", TEST_TIMEOUT, || paused(&service, "blocked"));
         });
-        scene.wait_for_rows("the table is free");
+        fixture.wait_for_rows("the table is free");
     }
     assert!(!paused(&service, "read_only"));
-    scene.balance();
+    fixture.balance();
 }
 
 /// An event as this software writes it, with some members replaced.
@@ -370,12 +373,12 @@ fn event(number: u32, changes: &[(&str, Value)]) -> Value {
 
 #[test]
 fn bad_data_is_a_row_or_a_dead_letter_and_its_neighbours_are_rows() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let topics = &scene.group.topics;
-    let service = scene.start("a", "sink");
-    wait_until("the tables are there", SOON, || scene.database.audited() == 0);
-    scene.database.run(
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let topics = &fixture.group.topics;
+    let service = fixture.start("a", "sink");
+    wait_until("the tables are there", TEST_TIMEOUT, || fixture.database.audited() == 0);
+    fixture.database.run(
         "ALTER TABLE feature_flag_evaluations ADD CONSTRAINT no_poison CHECK (user_id NOT LIKE 'poison%')",
     );
     let sender = Sender::new(&topics.kafka);
@@ -426,11 +429,11 @@ fn bad_data_is_a_row_or_a_dead_letter_and_its_neighbours_are_rows() {
     }
     send(&json!({"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "theme"}).to_string());
     let expected = i64::try_from(bodies.len()).unwrap();
-    wait_until("the good ones are rows", SOON, || scene.database.audited() >= expected);
-    let mut letters = Tap::open(&topics.kafka, &topics.dead_letters);
+    wait_until("the good ones are rows", TEST_TIMEOUT, || fixture.database.audited() >= expected);
+    let mut letters = TopicReader::open(&topics.kafka, &topics.dead_letters);
     for ((partition, offset), body, code) in &sent {
         let (partition, offset) = (partition.to_string(), offset.to_string());
-        let letter = letters.wait(&format!("{code}: {body}"), SOON, |letter| {
+        let letter = letters.wait(&format!("{code}: {body}"), TEST_TIMEOUT, |letter| {
             letter.header("source-partition") == Some(&partition)
                 && letter.header("source-offset") == Some(&offset)
         });
@@ -439,18 +442,18 @@ fn bad_data_is_a_row_or_a_dead_letter_and_its_neighbours_are_rows() {
         assert_eq!(letter.payload.as_deref(), Some(body.as_bytes()));
         assert_eq!(letter.key.as_deref(), Some(b"key".as_slice()));
     }
-    assert_eq!(scene.database.audited(), expected);
-    scene.database.assert_counts();
+    assert_eq!(fixture.database.audited(), expected);
+    fixture.database.assert_counts();
     let refused = service.metrics().sum("flagstream_dead_letters_total", &[]);
     assert_eq!(refused, sent.len() as f64);
-    let numbers: Vec<(String, String, bool)> = scene.database.rows(
+    let numbers: Vec<(String, String, bool)> = fixture.database.rows(
         "SELECT context->>'m', context->>'p', amended FROM feature_flag_evaluations WHERE context ? 'm'",
     );
     assert_eq!(numbers, [("1e400000".to_owned(), "12345678901234567890123".to_owned(), true)]);
     let elsewhere = "SELECT count(*) FROM feature_flag_evaluations_other";
     // The year of the others is long past as well.
-    assert_eq!(scene.database.number(elsewhere), Some(expected));
-    let by_user = scene.database.number(
+    assert_eq!(fixture.database.number(elsewhere), Some(expected));
+    let by_user = fixture.database.number(
         "SELECT count(*) FROM feature_flag_evaluations
          WHERE hashtextextended(user_id, 0) = hashtextextended(repeat('u', 100000), 0) AND user_id = repeat('u', 100000)",
     );
@@ -459,19 +462,19 @@ fn bad_data_is_a_row_or_a_dead_letter_and_its_neighbours_are_rows() {
 
 #[test]
 fn late_rows_move_into_their_day_and_old_days_are_dropped() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = scene.group.set("FLAGSTREAM_AUDIT__RETENTION_DAYS", "3");
-    let mut service = scene.start("a", "sink");
-    wait_until("partitions are made", SOON, || partitions(&scene.database) == 3 + 1 + 3);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture.group.set("FLAGSTREAM_AUDIT__RETENTION_DAYS", "3");
+    let mut service = fixture.start("a", "sink");
+    wait_until("partitions are made", TEST_TIMEOUT, || partitions(&fixture.database) == 3 + 1 + 3);
     let at = |days: i64| (chrono::Utc::now() + chrono::Duration::days(days)).to_rfc3339();
-    let sender = Sender::new(&scene.group.topics.kafka);
+    let sender = Sender::new(&fixture.group.topics.kafka);
     for (number, days) in [(1, 0), (2, 5), (3, -2), (4, -40)] {
         let body = event(number, &[("evaluated_at", json!(at(days)))]).to_string();
-        sender.send(&scene.group.topics.events, Some(0), None, body.as_bytes(), None);
+        sender.send(&fixture.group.topics.events, Some(0), None, body.as_bytes(), None);
     }
-    wait_until("rows", SOON, || scene.database.audited() == 4);
-    let other = || scene.database.number("SELECT count(*) FROM feature_flag_evaluations_other");
+    wait_until("rows", TEST_TIMEOUT, || fixture.database.audited() == 4);
+    let other = || fixture.database.number("SELECT count(*) FROM feature_flag_evaluations_other");
     assert_eq!(other(), Some(2), "that of the future, and that of long ago");
     // Simulates the passage of time in the tables: a day that was kept is too old, and a near one has no partition.
     service.stop();
@@ -480,7 +483,7 @@ fn late_rows_move_into_their_day_and_old_days_are_dropped() {
     let near = (chrono::Utc::now() + chrono::Duration::days(2))
         .date_naive()
         .format("feature_flag_evaluations_%Y%m%d");
-    scene.database.run(&format!(
+    fixture.database.run(&format!(
         "CREATE TABLE {table} PARTITION OF feature_flag_evaluations FOR VALUES FROM ('{old}') TO ('{next}');
          DROP TABLE {near};
          UPDATE feature_flag_evaluations SET evaluated_at = evaluated_at - interval '3 days'
@@ -490,13 +493,13 @@ fn late_rows_move_into_their_day_and_old_days_are_dropped() {
     service.spawn();
     service.wait_until_ready();
     // That of a clock that was 40 days behind is kept for a week.
-    wait_until("old rows are dropped, the others are where they belong", SOON, || {
-        other() == Some(1) && partitions(&scene.database) == 3 + 1 + 3 && scene.database.audited() == 4
+    wait_until("old rows are dropped, the others are where they belong", TEST_TIMEOUT, || {
+        other() == Some(1) && partitions(&fixture.database) == 3 + 1 + 3 && fixture.database.audited() == 4
     });
     let late = || service.metrics().sum("flagstream_audit_late_rows", &[]);
-    wait_until("the late one is reported", SOON, || late() == 1.0);
+    wait_until("the late one is reported", TEST_TIMEOUT, || late() == 1.0);
     let sink = || service.health()["parts"]["sink"].clone();
-    wait_until("health names it", SOON, || sink()["state"] == "degraded");
+    wait_until("health names it", TEST_TIMEOUT, || sink()["state"] == "degraded");
     assert!(sink()["detail"].to_string().contains("older than retention"), "{}", sink());
 }
 
@@ -508,7 +511,7 @@ fn partitions(database: &Database) -> i64 {
 
 #[test]
 fn many_migrate_at_once() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let folder = temporary_folder();
     std::thread::scope(|scope| {
@@ -556,7 +559,7 @@ fn dev_is_killed_and_starts_again_with_its_rows() {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        wait_until(&format!("rows of round {round}"), SOON, || count("count(*)") > before + 200);
+        wait_until(&format!("rows of round {round}"), TEST_TIMEOUT, || count("count(*)") > before + 200);
         dev.kill().unwrap();
         dev.wait().unwrap();
         let after = count("count(*)");
@@ -568,34 +571,34 @@ fn dev_is_killed_and_starts_again_with_its_rows() {
 
 #[test]
 fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = scene
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture
         .group
         .set("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "email")
         .set("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", "phone,session_id")
         .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
         .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a key of sixteen");
-    let service = scene.group.start("a");
-    let topics = scene.group.topics.clone();
+    let service = fixture.group.start("a");
+    let topics = fixture.group.topics.clone();
     let sender = Sender::new(&topics.kafka);
     let secrets = ["ann-secret", "mail-secret", "phone-secret", "session-secret"];
     let body = json!({"request_id": "r-1", "flag_name": "theme", "default_value": "light", "user_id": secrets[0],
         "session_id": secrets[3], "environment": "production", "context": {"email": secrets[1], "phone": secrets[2],
         "subscription_tier": "premium", "userId": secrets[0]}});
-    let headers = OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(&scene.reply_to) });
+    let headers = OwnedHeaders::new().insert(Header { key: "reply-to", value: Some(&fixture.reply_to) });
     let ask = |headers| {
         let (key, body) = (secrets[0].as_bytes(), body.to_string());
         sender.send(&topics.requests, None, Some(key), body.as_bytes(), headers)
     };
     ask(Some(headers));
-    let mut events = Tap::open(&topics.kafka, &topics.events);
-    let event = events.wait("the event", SOON, |_| true);
-    let reply = Tap::open(&topics.kafka, &scene.reply_to).wait("the reply", SOON, |_| true);
+    let mut events = TopicReader::open(&topics.kafka, &topics.events);
+    let event = events.wait("the event", TEST_TIMEOUT, |_| true);
+    let reply = TopicReader::open(&topics.kafka, &fixture.reply_to).wait("the reply", TEST_TIMEOUT, |_| true);
     // Evaluated on what was asked, the dropped and the hashed included.
     assert_eq!(event.json()["variant"], "dark");
-    wait_until("the row", SOON, || scene.database.audited() == 1);
-    let rows: Vec<(String,)> = scene.database.rows("SELECT e::text FROM feature_flag_evaluations e");
+    wait_until("the row", TEST_TIMEOUT, || fixture.database.audited() == 1);
+    let rows: Vec<(String,)> = fixture.database.rows("SELECT e::text FROM feature_flag_evaluations e");
     for secret in secrets {
         for received in [&event, &reply] {
             let text = String::from_utf8_lossy(received.payload.as_deref().unwrap());
@@ -608,10 +611,10 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
     assert_eq!(event.json()["context"]["phone"].as_str().map(str::len), Some(32));
 
     ask(None);
-    wait_until("the second row", SOON, || scene.database.audited() == 2);
+    wait_until("the second row", TEST_TIMEOUT, || fixture.database.audited() == 2);
     let erase = |arguments: &[&str]| {
         let arguments = [&["erase", "--output", "json", "--user", secrets[0]], arguments].concat();
-        let output = flagstream(scene.group.folder.path(), &arguments, scene.group.settings());
+        let output = flagstream(fixture.group.folder.path(), &arguments, fixture.group.settings());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
@@ -621,19 +624,20 @@ fn what_is_private_is_written_nowhere_and_a_user_is_erased() {
     };
     assert_eq!(erased(&["--anonymise"]), (Some(2), Some(0)));
     let kept = "SELECT count(*) FROM feature_flag_evaluations WHERE user_id IS NULL AND context = '{}'";
-    assert_eq!(scene.database.number(kept), Some(2));
+    assert_eq!(fixture.database.number(kept), Some(2));
     ask(None);
-    wait_until("the third row", SOON, || scene.database.audited() == 3);
+    wait_until("the third row", TEST_TIMEOUT, || fixture.database.audited() == 3);
     assert_eq!(erased(&[]), (Some(1), Some(0)));
     assert_eq!(erased(&[]), (Some(0), Some(0)));
-    assert_eq!(scene.database.audited(), 2);
+    assert_eq!(fixture.database.audited(), 2);
 
     // Over HTTP too: the answer is for what was asked, the event says less.
     let mut call = body.clone();
     call["context"]["session_id"] = json!(secrets[3]);
     let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &call);
     assert_eq!(answer.json()["variant"], "dark", "{answer:?}");
-    let event = events.wait("the event of the call", SOON, |event| event.json()["source"]["api"] == "rest");
+    let event =
+        events.wait("the event of the call", TEST_TIMEOUT, |event| event.json()["source"]["api"] == "rest");
     let text = String::from_utf8_lossy(event.payload.as_deref().unwrap());
     let shown = secrets.into_iter().find(|secret| text.contains(secret));
     assert_eq!(shown, None, "{text}");

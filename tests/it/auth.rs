@@ -14,8 +14,8 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Database, Flag, Flags, Group, SOON, Service, Stack, Tap, call, flagstream,
-    temporary_folder, wait_until,
+    Answer, Database, Flag, Flags, Group, OpenApiValidator, Service, Stack, TEST_TIMEOUT, TopicReader, call,
+    flagstream, temporary_folder, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -24,14 +24,14 @@ const BOOTSTRAP: &str = "a-token-for-the-test";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Instances with a database, and a flag in two environments.
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
     /// Version of the flag that was created last.
     version: u64,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack) -> Self {
         Self::with(stack, |group| group)
     }
@@ -52,7 +52,7 @@ impl Scene {
     /// An instance that has the flags and knows what tokens there are.
     fn start(&self, name: &str) -> Service {
         let service = self.group.start(name);
-        wait_until("flags and tokens", SOON, || {
+        wait_until("flags and tokens", TEST_TIMEOUT, || {
             let health = service.health();
             service.metrics().sum("flagstream_store_version", &[]) == self.version as f64
                 && health["parts"]["tokens"]["state"] == "up"
@@ -117,7 +117,7 @@ struct Stream(BufReader<TcpStream>);
 impl Stream {
     fn open(service: &Service, path: &str, token: &Token) -> Self {
         let mut stream = TcpStream::connect(service.url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\r\n", token.header).unwrap();
         let mut stream = Self(BufReader::new(stream));
         assert!(stream.until("HTTP/1.1").contains(" 200 "));
@@ -153,11 +153,11 @@ impl Stream {
 
 #[test]
 fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let (one, two) = (scene.start("one"), scene.start("two"));
-    let contract = Contract::of(&one.url);
-    let token = scene.token("evaluate,read", "production", &["--expires-in", "1d"]);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let (one, two) = (fixture.start("one"), fixture.start("two"));
+    let contract = OpenApiValidator::of(&one.url);
+    let token = fixture.token("evaluate,read", "production", &["--expires-in", "1d"]);
     for service in [&one, &two] {
         // At once: it is looked for when it comes.
         let answer = evaluate(service, Some(&token.header), "production");
@@ -179,7 +179,7 @@ fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
     let mut listener = Stream::open(&two, "/api/v1/changes", &token);
     let url = format!("{}/api/v1/changes?environment=development", two.url);
     assert_eq!(with("GET", &url, Some(&token.header), &Value::Null).status, 403);
-    let mut flags = Flags::new(&scene.group.topics);
+    let mut flags = Flags::new(&fixture.group.topics);
     flags.set("development", Flag::on("unseen"));
     flags.set("production", Flag::on("seen"));
     assert!(listener.until("data: ").contains("production"), "what it is not for is not shown");
@@ -203,7 +203,7 @@ fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
     let here = evaluate(&one, Some(&token.header), "production");
     assert_eq!(here.status, 401, "at once where it was revoked: {here:?}");
     assert!(here.header("www-authenticate").contains("invalid_token"), "{here:?}");
-    wait_until("refused on the other instance", SOON, || {
+    wait_until("refused on the other instance", TEST_TIMEOUT, || {
         evaluate(&two, Some(&token.header), "production").status == 401
     });
     assert!(listener.ends(), "an open stream too");
@@ -217,16 +217,16 @@ fn a_token_counts_where_it_is_for_until_it_is_revoked_everywhere() {
 
 #[test]
 fn tokens_are_made_listed_and_revoked_on_the_command_line() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let migrated = flagstream(scene.group.folder.path(), &["migrate"], scene.group.settings());
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let migrated = flagstream(fixture.group.folder.path(), &["migrate"], fixture.group.settings());
     assert!(migrated.status.success(), "{migrated:?}");
-    let token = scene.token("read,evaluate", "production,development", &["--expires-in", "90d"]);
-    let text = scene.command(&["create", "--name", "all", "--scopes", "admin", "--environments", "*"]);
+    let token = fixture.token("read,evaluate", "production,development", &["--expires-in", "90d"]);
+    let text = fixture.command(&["create", "--name", "all", "--scopes", "admin", "--environments", "*"]);
     let printed = String::from_utf8(text.stdout).unwrap();
     assert!(printed.starts_with("fst_") && printed.lines().count() == 1, "{printed}");
 
-    let listed = scene.command(&["list", "--output", "json"]);
+    let listed = fixture.command(&["list", "--output", "json"]);
     let listed: Vec<Value> = listed
         .stdout
         .split(|byte| *byte == b'\n')
@@ -238,15 +238,15 @@ fn tokens_are_made_listed_and_revoked_on_the_command_line() {
     assert_eq!(listed[1]["id"], json!(token.id));
     assert_eq!((&listed[1]["scopes"], &listed[1]["state"]), (&json!(["read", "evaluate"]), &json!("active")));
     assert!(listed.iter().all(|token| token.get("token").is_none()), "{listed:?}");
-    let rows: Vec<(String,)> = scene.database.rows("SELECT api_tokens::text FROM api_tokens");
+    let rows: Vec<(String,)> = fixture.database.rows("SELECT api_tokens::text FROM api_tokens");
     assert!(rows.iter().all(|(row,)| !row.contains(token.secret())), "only the hash is stored");
 
     for said in ["revoked", "was revoked before"] {
-        let revoked = scene.command(&["revoke", &token.id]);
+        let revoked = fixture.command(&["revoke", &token.id]);
         assert!(revoked.status.success(), "{revoked:?}");
         assert_eq!(String::from_utf8(revoked.stdout).unwrap(), format!("{} {said}\n", token.id));
     }
-    let unknown = scene.command(&["revoke", "0000000000000000"]);
+    let unknown = fixture.command(&["revoke", "0000000000000000"]);
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
     let table = [
         (vec!["revoke", "7"], "7: expected a token's id"),
@@ -261,7 +261,7 @@ fn tokens_are_made_listed_and_revoked_on_the_command_line() {
         (vec!["create", "--name", "n", "--scopes", "read"], "--environments"),
     ];
     for (arguments, expected) in table {
-        let output = scene.command(&arguments);
+        let output = fixture.command(&arguments);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
         assert!(error.contains(expected), "{arguments:?}: {error}");
@@ -292,10 +292,10 @@ fn on_sqlite(folder: &Path) {
 
 #[test]
 fn tokens_are_managed_over_http_by_those_who_may() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("one");
-    let contract = Contract::of(&service.url);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let contract = OpenApiValidator::of(&service.url);
     let url = format!("{}{TOKENS}", service.url);
     let ask = |method: &str, query: &str, token: &str, body: &Value| {
         let answer = with(method, &format!("{url}{query}"), Some(token), body);
@@ -370,7 +370,7 @@ fn tokens_are_managed_over_http_by_those_who_may() {
 
 #[test]
 fn without_a_database_there_is_the_bootstrap_token_alone() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
         .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", BOOTSTRAP);
@@ -384,14 +384,14 @@ fn without_a_database_there_is_the_bootstrap_token_alone() {
 
 #[test]
 fn odd_headers_are_refused_and_nothing_of_them_comes_back() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::with(stack, |group| group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate"));
-    let service = scene.start("one");
-    let token = scene.token("evaluate", "*", &[]);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::with(stack, |group| group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate"));
+    let service = fixture.start("one");
+    let token = fixture.token("evaluate", "*", &[]);
     assert_eq!(evaluate(&service, Some(&token.header), "production").status, 200);
     let cut = &token.header[..token.header.len() - 1];
     let typo = format!("{cut}{}", if token.header.ends_with('0') { '1' } else { '0' });
-    let stranger = Scene::new(stack).group.folder.path().display().to_string();
+    let stranger = Fixture::new(stack).group.folder.path().display().to_string();
     for odd in [
         "",
         " ",
@@ -413,7 +413,7 @@ fn odd_headers_are_refused_and_nothing_of_them_comes_back() {
     }
     let raw = |head: String| {
         let mut stream = TcpStream::connect(service.url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         // It may be cut off before it has sent all.
         let _ = stream.write_all(format!("{head}\r\n\r\n").as_bytes());
         let mut answer = Vec::new();
@@ -451,16 +451,16 @@ fn odd_headers_are_refused_and_nothing_of_them_comes_back() {
 
 #[test]
 fn calls_are_paced_where_that_is_configured() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::with(stack, |group| {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::with(stack, |group| {
         group
             .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate")
             .set("FLAGSTREAM_AUTH__TOKEN_CALLS_PER_SECOND", "5")
             .set("FLAGSTREAM_AUTH__ANONYMOUS_CALLS_PER_SECOND", "2")
     });
-    let service = scene.start("one");
-    let contract = Contract::of(&service.url);
-    let (one, two) = (scene.token("evaluate", "*", &[]), scene.token("evaluate", "*", &[]));
+    let service = fixture.start("one");
+    let contract = OpenApiValidator::of(&service.url);
+    let (one, two) = (fixture.token("evaluate", "*", &[]), fixture.token("evaluate", "*", &[]));
     for (token, rate) in [(Some(&one.header), 5), (None, 2)] {
         let answers: Vec<_> =
             (0..60).map(|_| evaluate(&service, token.map(String::as_str), "production")).collect();
@@ -485,10 +485,10 @@ fn calls_are_paced_where_that_is_configured() {
 #[test]
 fn events_take_their_calls_trace_along() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("one");
-    let mut events = Tap::open(&scene.group.topics.kafka, &scene.group.topics.events);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let mut events = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.events);
     let authorization = bootstrap();
     let mut ask = |path: &str, body: &Value, trace: &str| {
         let headers = [JSON, ("authorization", authorization.as_str()), ("traceparent", trace)];
@@ -496,7 +496,7 @@ fn events_take_their_calls_trace_along() {
         let asked = call("POST", &url, &headers, body.to_string().as_bytes());
         assert_eq!(asked.status, 200, "{asked:?}");
         let user = body["user_id"].as_str().or(body["context"]["targetingKey"].as_str()).unwrap();
-        let event = events.wait("its event", SOON, |event| event.json()["user_id"] == user);
+        let event = events.wait("its event", TEST_TIMEOUT, |event| event.json()["user_id"] == user);
         event.header("traceparent").map(str::to_owned)
     };
     let one = |user: &str| json!({"flag_name": "on", "environment": "production", "user_id": user});
@@ -509,9 +509,9 @@ fn events_take_their_calls_trace_along() {
 
 #[test]
 fn a_token_ends_with_the_one_it_was_made_with() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     let url = format!("{}{TOKENS}", service.url);
     let make = |token: &str, order: &Value| with("POST", &url, Some(token), order).json();
     let order =
@@ -526,7 +526,7 @@ fn a_token_ends_with_the_one_it_was_made_with() {
     assert_eq!(evaluate(&service, Some(&grandchild.header), "production").status, 200);
     let revoked = with("DELETE", &format!("{url}/{}", maker.id), Some(&bootstrap()), &Value::Null);
     assert_eq!(revoked.status, 204, "{revoked:?}");
-    wait_until("its descendants are refused", SOON, || {
+    wait_until("its descendants are refused", TEST_TIMEOUT, || {
         evaluate(&service, Some(&grandchild.header), "production").status == 401
     });
 }

@@ -10,8 +10,8 @@ use flagstream::message::avro::{Kind, header};
 
 use crate::harness::avro::{self, register, register_rule};
 use crate::harness::{
-    Database, Door, Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Tap, Topics, Way, flagstream,
-    post, temporary_folder, wait_until,
+    Database, Flag, Flags, Group, Redis, Sender, Service, Stack, TEST_TIMEOUT, TcpProxy, TopicReader, Topics,
+    Way, flagstream, post, temporary_folder, wait_until,
 };
 
 /// A schema as another service has it: fewer fields, and a context with fields of its own.
@@ -47,7 +47,7 @@ fn set_flags(group: &Group) {
 
 #[test]
 fn services_in_python_ask_and_read_in_avro() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let group = group(stack).set("DATABASE_URL", &database.url);
     set_flags(&group);
@@ -117,7 +117,7 @@ fn services_in_python_ask_and_read_in_avro() {
     sender.send(&group.topics.requests, None, Some(b"u-4"), br#"{"flag_name":"on","user_id":"u-4"}"#, None);
     let answer = post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &json!({"flag_name": "on"}));
     assert_eq!(answer.status, 200);
-    wait_until("all rows", SOON, || database.audited() == 6);
+    wait_until("all rows", TEST_TIMEOUT, || database.audited() == 6);
 
     // The commands decode what they show.
     let said = |arguments: &[&str]| {
@@ -149,7 +149,7 @@ fn services_in_python_ask_and_read_in_avro() {
 
 #[test]
 fn changes_hints_and_conversions_cross_in_avro() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (database, redis) = (Database::create(stack), Redis::database(stack));
     let group = group(stack)
         .set("DATABASE_URL", &database.url)
@@ -168,16 +168,16 @@ fn changes_hints_and_conversions_cross_in_avro() {
     let flag = json!({"name": "theme", "environment": "production", "type": "experiment", "is_enabled": true,
         "value_type": "string", "default_value": "l", "variants": variants});
     post("/feature-flags", &flag);
-    wait_until("our own hint is understood", SOON, || {
+    wait_until("our own hint is understood", TEST_TIMEOUT, || {
         sum("flagstream_feed_hints_total", &[("outcome", "understood")]) >= 1.0
     });
-    wait_until("the invalidation is carried out", SOON, || {
+    wait_until("the invalidation is carried out", TEST_TIMEOUT, || {
         sum("flagstream_warm_announced_seconds_count", &[]) >= 1.0
     });
     let evaluate =
         json!({"flag_name": "theme", "user_id": "u", "default_value": "none", "environment": "production"});
     assert!(["d", "l"].contains(&post("/feature-flags/evaluate", &evaluate)["value"].as_str().unwrap()));
-    wait_until("the flag is a row", SOON, || {
+    wait_until("the flag is a row", TEST_TIMEOUT, || {
         database.number("SELECT count(*) FROM feature_flag_versions") == Some(1)
     });
     let metrics = json!([{"name": "purchase"}]);
@@ -219,18 +219,18 @@ fn changes_hints_and_conversions_cross_in_avro() {
     let ids: BTreeSet<_> =
         of(&topics.conversions).iter().map(|one| one["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids, BTreeSet::from(["http", "python"]));
-    wait_until("Python's hint is understood", SOON, || {
+    wait_until("Python's hint is understood", TEST_TIMEOUT, || {
         sum("flagstream_feed_hints_total", &[("outcome", "understood")]) > hints
     });
     let conversions = "SELECT count(*) FROM experiment_conversions";
-    wait_until("both conversions are rows", SOON, || database.number(conversions) == Some(2));
+    wait_until("both conversions are rows", TEST_TIMEOUT, || database.number(conversions) == Some(2));
     assert_eq!(sum("flagstream_dead_letters_total", &[]), 0.0);
 }
 
 #[test]
 fn while_the_registry_is_away_only_what_needs_it_waits() {
-    let (stack, _together) = Stack::together();
-    let door = Door::to(&stack.registry);
+    let (stack, _shared) = Stack::shared();
+    let door = TcpProxy::to(&stack.registry);
     let group = group(stack).set("SCHEMA_REGISTRY_URL", &door.url);
     set_flags(&group);
     let mut service = group.start("one");
@@ -238,9 +238,9 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     let (known, late) =
         (register(stack, &subject("known"), Kind::Request.text()), register(stack, &subject("late"), OTHERS));
     let sender = Sender::new(&stack.kafka);
-    let mut events = Tap::open(&stack.kafka, &group.topics.events);
+    let mut events = TopicReader::open(&stack.kafka, &group.topics.events);
     let mut answered = |what: &str, asked: (i32, i64)| {
-        events.wait(what, SOON, |event| event.source() == (asked.0, asked.1, 0));
+        events.wait(what, TEST_TIMEOUT, |event| event.source() == (asked.0, asked.1, 0));
     };
     let send =
         |partition, payload: &[u8]| sender.send(&group.topics.requests, Some(partition), None, payload, None);
@@ -255,7 +255,7 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     let behind = send(1, br#"{"flag_name":"on"}"#);
     answered("JSON of another partition", send(0, br#"{"flag_name":"on"}"#));
     answered("a known schema", send(2, &ours));
-    wait_until("it is told that a partition waits", SOON, || {
+    wait_until("it is told that a partition waits", TEST_TIMEOUT, || {
         let why = service.health()["parts"]["evaluator"]["detail"].clone();
         waiting(&service) == 1.0 && why.as_str().is_some_and(|why| why.contains("partitions wait"))
     });
@@ -266,28 +266,28 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     service.spawn();
     service.wait_until_ready();
     answered("a schema of the former life", send(2, &ours));
-    wait_until("it waits again", SOON, || waiting(&service) == 1.0);
+    wait_until("it waits again", TEST_TIMEOUT, || waiting(&service) == 1.0);
     let lookups = |outcome| service.metrics().sum("flagstream_schema_lookups_total", &[("outcome", outcome)]);
     assert!(lookups("kept") >= 1.0 && lookups("away") >= 1.0 && lookups("found") == 0.0);
 
     door.set(Way::Open);
     answered("what was held up", held);
     answered("what stood behind it", behind);
-    wait_until("all is well", SOON, || {
+    wait_until("all is well", TEST_TIMEOUT, || {
         ["evaluator", "schema-registry"].iter().all(|part| state(&service, part) == "up")
             && waiting(&service) == 0.0
     });
 
     // An unknown id becomes a dead letter, and so does an unreadable message.
-    let mut letters = Tap::open(&stack.kafka, &group.topics.dead_letters);
+    let mut letters = TopicReader::open(&stack.kafka, &group.topics.dead_letters);
     for (payload, code) in [
         (header(u32::MAX >> 1).to_vec(), "UNKNOWN_SCHEMA"),
         (header(register(stack, &subject("odd"), ODD)).to_vec(), "SCHEMA_MISMATCH"),
         (header(known).to_vec(), "NOT_AVRO"),
     ] {
         let (_, offset) = send(3, &payload);
-        let letter =
-            letters.wait(code, SOON, |letter| letter.header("source-offset") == Some(&offset.to_string()));
+        let letter = letters
+            .wait(code, TEST_TIMEOUT, |letter| letter.header("source-offset") == Some(&offset.to_string()));
         assert_eq!(letter.header("error-code"), Some(code));
         assert_eq!(letter.payload, Some(payload));
     }
@@ -296,7 +296,7 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
 
 #[test]
 fn schemas_are_registered_and_checked_by_command() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (folder, topics) = (temporary_folder(), Topics::named(stack));
     let run = |command: &str| {
         let registry = ("SCHEMA_REGISTRY_URL".to_owned(), stack.registry.clone());
@@ -352,7 +352,7 @@ fn by_request(read: &[Value], topic: &str) -> BTreeMap<String, Value> {
 
 #[test]
 fn javas_avro_reads_and_writes_the_same() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if stack.avro_jars.is_empty() {
         return println!("skipped: the jars of Java's Avro are in a container");
     }

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Admin, Flag, Flags, Group, SOON, Stack, Tap, call, get, rollout, wait_until};
+use crate::harness::{
+    Admin, Flag, Flags, Group, Stack, TEST_TIMEOUT, TopicReader, call, get, rollout, wait_until,
+};
 
 /// A listener, by hand: what browsers and libraries do themselves is looked at here.
 struct Listener {
@@ -23,7 +25,7 @@ struct Heard {
 impl Listener {
     fn open(url: &str, path: &str, last: Option<&str>) -> Self {
         let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{last}\r\n").unwrap();
         let mut lines = BufReader::new(stream).lines();
@@ -42,7 +44,7 @@ impl Listener {
         let (mut heard, asked) = (Heard::default(), Instant::now());
         loop {
             // Heartbeats are no events.
-            assert!(asked.elapsed() < SOON, "nothing was heard within {SOON:?}");
+            assert!(asked.elapsed() < TEST_TIMEOUT, "nothing was heard within {TEST_TIMEOUT:?}");
             let line = self.lines.next().expect("the stream goes on").unwrap();
             if let Some(id) = line.strip_prefix("id: ") {
                 heard.id = id.to_owned();
@@ -66,12 +68,12 @@ fn group(stack: &Stack) -> Group {
 
 #[test]
 fn changes_are_heard_in_order_and_a_listener_goes_on_where_it_was() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let mut flags = Flags::new(&group.topics);
     let first = flags.set("production", Flag::on("a"));
     let mut service = group.start("one");
-    wait_until("the flag in force", SOON, || {
+    wait_until("the flag in force", TEST_TIMEOUT, || {
         service.metrics().sum("flagstream_store_version", &[]) == first as f64
     });
     let mut listener = Listener::open(&service.url, "/api/v1/changes?environment=production", None);
@@ -114,7 +116,7 @@ fn changes_are_heard_in_order_and_a_listener_goes_on_where_it_was() {
     assert_eq!(service.metrics().sum("flagstream_http_listeners", &[]), 4.0);
     drop(again);
     flags.set("production", Flag::on("c"));
-    wait_until("a listener that went is noticed", SOON, || {
+    wait_until("a listener that went is noticed", TEST_TIMEOUT, || {
         service.metrics().sum("flagstream_http_listeners", &[]) == 3.0
     });
     let (status, took) = service.stop();
@@ -125,7 +127,7 @@ fn changes_are_heard_in_order_and_a_listener_goes_on_where_it_was() {
 
 #[test]
 fn the_stream_needs_the_scope_read() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let service = Group::new(stack).start("one");
     let (status, body) = get(&format!("{}/api/v1/changes", service.url)).unwrap();
     assert_eq!(status, 401, "{body}");
@@ -133,7 +135,7 @@ fn the_stream_needs_the_scope_read() {
 
 #[test]
 fn a_change_in_unleash_is_in_force_soon_after_its_webhook() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let admin = Admin::new(stack, &group.topics.prefix);
     let group = group
@@ -145,7 +147,7 @@ fn a_change_in_unleash_is_in_force_soon_after_its_webhook() {
     let service = group.start("one");
     let url = format!("{}/api/v1/unleash/webhook", service.url);
     let leads = || service.metrics().sum("flagstream_feed_polls_total", &[]) >= 1.0;
-    wait_until("the first look", SOON, leads);
+    wait_until("the first look", TEST_TIMEOUT, leads);
     let name = admin.name("told");
     let ask = json!({"flag_name": name}).to_string();
     let evaluate = || {
@@ -169,15 +171,15 @@ fn a_change_in_unleash_is_in_force_soon_after_its_webhook() {
     assert_eq!(call("POST", &url, &[json_type, secret], large.as_bytes()).status, 413);
     let taken = call("POST", &url, &[json_type, secret], body.as_bytes());
     assert_eq!(taken.status, 202, "{taken:?}");
-    let mut changes = Tap::open(&group.topics.kafka, &group.topics.changes);
-    let hint = changes.wait("the hint", SOON, |_| true);
+    let mut changes = TopicReader::open(&group.topics.kafka, &group.topics.changes);
+    let hint = changes.wait("the hint", TEST_TIMEOUT, |_| true);
     assert_eq!(hint.key.as_deref(), Some(format!("development/{name}").as_bytes()));
-    wait_until("in force", SOON, || evaluate()["value"] == true);
+    wait_until("in force", TEST_TIMEOUT, || evaluate()["value"] == true);
 }
 
 #[test]
 fn pages_of_listed_origins_may_call_and_the_document_is_served() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack).set("FLAGSTREAM_API__CORS_ORIGINS", "https://app.example.com");
     let service = group.start("one");
     let url = format!("{}/ofrep/v1/evaluate/flags", service.url);

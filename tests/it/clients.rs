@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Flag, Flags, Group, SOON, Service, Stack, Topics, wait_until};
+use crate::harness::{Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, Topics, wait_until};
 
 /// A folder of the repository.
 fn folder(path: &str) -> PathBuf {
@@ -31,7 +31,7 @@ fn start(group: &Group, more: &[Flag]) -> Service {
     let version = listed.chain(more.iter().cloned()).map(|flag| flags.set("production", flag)).max().unwrap();
     let service = group.start("one");
     let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
-    wait_until("all flags in force", SOON, in_force);
+    wait_until("all flags in force", TEST_TIMEOUT, in_force);
     service
 }
 
@@ -80,7 +80,7 @@ fn run(command: &mut Command) -> String {
 
 #[test]
 fn the_client_for_python_passes_its_tests() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let service = start(&group, &[Flag::on("killed-in-python")]);
     let mut command = python(stack);
@@ -93,7 +93,7 @@ fn the_client_for_python_passes_its_tests() {
 
 #[test]
 fn the_client_for_python_hears_of_changes_in_avro() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack).in_avro(&stack.registry);
     let service = start(&group, &[Flag::on("killed-in-python")]);
     let mut command = python(stack);
@@ -106,7 +106,7 @@ fn the_client_for_python_hears_of_changes_in_avro() {
 
 #[test]
 fn the_client_for_node_passes_its_tests() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let service = start(&group, &[Flag::on("killed-in-node")]);
     let mut command = Command::new("npm");
@@ -120,7 +120,7 @@ fn the_client_for_node_passes_its_tests() {
 
 #[test]
 fn the_client_for_go_passes_its_tests() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let Some(mut command) = go(stack, "clients/go") else { return };
     let group = group(stack);
     let service = start(&group, &[Flag::on("killed-in-go")]);

@@ -9,8 +9,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Flag, Flags, Group, SOON, Sender, Stack, Tap, Topics, command, flagstream, free_port, get, post,
-    temporary_folder,
+    Flag, Flags, Group, Sender, Stack, TEST_TIMEOUT, TopicReader, Topics, command, flagstream, free_port,
+    get, post, temporary_folder,
 };
 
 /// A command that prints until it is stopped.
@@ -39,7 +39,7 @@ impl Running {
 
     /// The first line that contains `text`, printed already or yet to come.
     fn line(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
                 return line.clone();
@@ -116,8 +116,8 @@ fn dev_is_ready_soon_in_an_empty_folder() {
         br#"{"request_id":"from-outside","flag_name":"theme-variant","default_value":"light","user_id":"user-1"}"#,
         None,
     );
-    let event = Tap::open(&kafka, "feature-flag-events")
-        .wait("the event", SOON, |event| event.json()["request_id"] == "from-outside");
+    let event = TopicReader::open(&kafka, "feature-flag-events")
+        .wait("the event", TEST_TIMEOUT, |event| event.json()["request_id"] == "from-outside");
     assert_eq!(event.position.0, asked.0);
     assert_eq!(event.json()["error_code"], Value::Null, "a sample flag");
 
@@ -132,8 +132,8 @@ fn dev_is_ready_soon_in_an_empty_folder() {
     let shown = json!({"flag_name": "theme-variant", "user_id": "user-456", "default_value": "light"});
     let answer = post(&format!("http://{listen}/api/v1/feature-flags/evaluate"), &shown);
     assert_eq!((answer.status, &answer.json()["reason"]), (200, &json!("TARGETING_MATCH")), "{answer:?}");
-    Tap::open(&kafka, "feature-flag-events")
-        .wait("its event", SOON, |event| event.json()["event_id"] == answer.json()["event_id"]);
+    TopicReader::open(&kafka, "feature-flag-events")
+        .wait("its event", TEST_TIMEOUT, |event| event.json()["event_id"] == answer.json()["event_id"]);
     let evaluate = ["evaluate", "max-retries", "--user", "u", "--default", "3"];
     let output = flagstream(folder.path(), &evaluate, settings([]));
     assert_eq!(stdout(&output), "max-retries = 5  TARGETING_MATCH, variant five\n", "{}", stderr(&output));
@@ -169,17 +169,17 @@ fn dev_announces_a_changed_flag_file() {
     let arguments = ["dev", "--flags", "flags.json", "--quiet", "--rate", "0"];
     let mut dev = Running::start(folder.path(), &arguments, settings([("FLAGSTREAM_HTTP__LISTEN", &listen)]));
     let kafka = dev.line("kafka 127.0.0.1:").replace("kafka ", "");
-    let mut updates = Tap::open(&kafka, "feature-flag-updates");
+    let mut updates = TopicReader::open(&kafka, "feature-flag-updates");
     // dev serves the file in two environments.
     let is_theme = |update: &Value| update["flag_name"] == "theme" && update["environment"] == "development";
-    let created = updates.wait("its creation", SOON, |update| is_theme(&update.json())).json();
+    let created = updates.wait("its creation", TEST_TIMEOUT, |update| is_theme(&update.json())).json();
     assert_eq!(created["event_type"], "FEATURE_FLAG_CREATED");
 
     // A file that is broken for a while does no harm.
     std::fs::write(&file, "{").unwrap();
     std::fs::write(&file, sample_flags("green")).unwrap();
     let updated = updates
-        .wait("the change", SOON, |update| {
+        .wait("the change", TEST_TIMEOUT, |update| {
             is_theme(&update.json()) && update.json()["event_type"] != "FEATURE_FLAG_CREATED"
         })
         .json();
@@ -256,7 +256,7 @@ fn config_show_masks_secrets_and_tells_where_values_come_from() {
 
 #[test]
 fn topics_are_checked_and_applied() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let folder = temporary_folder();
     let topics = Topics::named(stack);
     topics.will_be_made();
@@ -297,7 +297,7 @@ fn topics_are_checked_and_applied() {
 
 #[test]
 fn a_request_waits_for_its_reply_and_tail_shows_what_happened() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let theme = Flag::on("theme").where_in("tier", &["premium"]);
     Flags::new(&group.topics).set("production", theme.variant("dark", Some(("string", "dark"))));

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Flag, Flags, Group, SOON, Sender, Service, Stack, Tap, get, post, wait_until};
+use crate::harness::{
+    Flag, Flags, Group, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, get, post, wait_until,
+};
 
 const BULK: &str = "/api/v1/feature-flags/evaluate/bulk";
 const CALLS: usize = 40;
@@ -29,7 +31,7 @@ fn health(service: &Service) -> Value {
 
 fn start(group: &Group, flags: u64) -> Service {
     let service = group.start("one");
-    wait_until("all flags in force", SOON, || {
+    wait_until("all flags in force", TEST_TIMEOUT, || {
         health(&service)["parts"]["store"]["more"]["flags"].as_u64() >= Some(flags)
     });
     service
@@ -37,14 +39,14 @@ fn start(group: &Group, flags: u64) -> Service {
 
 #[test]
 fn parent_and_child_agree_for_a_caller_whom_nobody_knows() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let mut flags = Flags::new(&group.topics);
     flags.set("production", half("parent"));
     flags.set("production", child("child", "parent"));
     flags.set("production", Flag::on("plain"));
     let service = start(&group, 3);
-    let mut events = Tap::open(&group.topics.kafka, &group.topics.events);
+    let mut events = TopicReader::open(&group.topics.kafka, &group.topics.events);
     let asked = json!({"flag_names": ["parent", "child", "plain"], "environment": "production"});
 
     let mut on = 0;
@@ -65,7 +67,7 @@ fn parent_and_child_agree_for_a_caller_whom_nobody_knows() {
         sender.send(&group.topics.requests, None, None, asked.to_string().as_bytes(), None);
     }
     let (mut sessions, mut seen) = (HashMap::<String, Vec<Value>>::new(), 0);
-    events.until("an event of each answer", SOON, |received| {
+    events.until("an event of each answer", TEST_TIMEOUT, |received| {
         for event in received.get(seen..).unwrap_or_default() {
             let event = event.json();
             let call = match event["event_id"].as_str().and_then(|id| answers.get(id)) {
@@ -96,7 +98,7 @@ fn parent_and_child_agree_for_a_caller_whom_nobody_knows() {
 
 #[test]
 fn a_definition_that_cannot_be_evaluated_is_named_and_never_unknown() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let mut flags = Flags::new(&group.topics);
     let odd = json!([{"name": "default", "constraints": [{"contextName": "x", "operator": "SOUNDS_LIKE", "value": "y"}]},
@@ -112,7 +114,7 @@ fn a_definition_that_cannot_be_evaluated_is_named_and_never_unknown() {
     );
     flags.set("production", Flag::off("off"));
     let service = start(&group, 4);
-    let mut events = Tap::open(&group.topics.kafka, &group.topics.events);
+    let mut events = TopicReader::open(&group.topics.kafka, &group.topics.events);
     let ask = |flag: &str, user: &str| {
         let body =
             json!({"flag_name": flag, "user_id": user, "default_value": true, "environment": "production"});
@@ -129,7 +131,7 @@ fn a_definition_that_cannot_be_evaluated_is_named_and_never_unknown() {
     assert_eq!((&unmet["reason"], &unmet["error_code"]), (&json!("DEFAULT"), &Value::Null));
     assert!(unmet["error_message"].as_str().unwrap().contains("flag off "), "{unmet}");
     let id = unmet["event_id"].clone();
-    let event = events.wait("the event", SOON, |event| event.json()["event_id"] == id).json();
+    let event = events.wait("the event", TEST_TIMEOUT, |event| event.json()["event_id"] == id).json();
     assert_eq!(event["error_message"], unmet["error_message"]);
     let store = &health(&service)["parts"]["store"];
     assert_eq!(store["state"], "degraded", "{store}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use flagstream::message::avro::Kind;
 
 use crate::harness::avro::{message, register};
-use crate::harness::{Flag, Flags, Group, SOON, Sender, Stack, Tap, flagstream};
+use crate::harness::{Flag, Flags, Group, Sender, Stack, TEST_TIMEOUT, TopicReader, flagstream};
 
 /// Runs the command; its exit code, what it printed, and what it said beside that.
 fn dead_letters(group: &Group, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -43,7 +43,7 @@ fn write(group: &Group, source: &str, body: &[u8], more: &[(&str, &str)]) {
 
 #[test]
 fn what_was_refused_is_listed_edited_and_answered() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     Flags::new(&group.topics).set("production", Flag::on("on"));
     let _service = group.start("one");
@@ -52,8 +52,8 @@ fn what_was_refused_is_listed_edited_and_answered() {
     let wrong = br#"{"request_id":"edited","flag_name":"on","user_id":["u-1"],"environment":"production"}"#;
     let at = sender.send(&group.topics.requests, None, Some(b"u-1"), wrong, Some(correlated));
     sender.send(&group.topics.requests, None, Some(b"u-2"), b"{", None);
-    let mut dead = Tap::open(&stack.kafka, &group.topics.dead_letters);
-    dead.until("both", SOON, |seen| seen.len() == 2);
+    let mut dead = TopicReader::open(&stack.kafka, &group.topics.dead_letters);
+    dead.until("both", TEST_TIMEOUT, |seen| seen.len() == 2);
 
     let list = |arguments: &[&str]| {
         let (code, out, said) = dead_letters(&group, &[&["list", "--output", "json"], arguments].concat());
@@ -98,19 +98,19 @@ fn what_was_refused_is_listed_edited_and_answered() {
     assert!(code == Some(0) && out.contains("would go to"), "{out}{said}");
     let (code, _, said) = dead_letters(&group, &["replay", &place, "--filter", edit]);
     assert_eq!(code, Some(0), "{said}");
-    let mut events = Tap::open(&stack.kafka, &group.topics.events);
-    let event = events.wait("its event", SOON, |event| event.json()["request_id"] == "edited");
+    let mut events = TopicReader::open(&stack.kafka, &group.topics.events);
+    let event = events.wait("its event", TEST_TIMEOUT, |event| event.json()["request_id"] == "edited");
     assert_eq!((&event.json()["typed_value"], event.header("correlation-id")), (&json!(true), Some("c-1")));
     assert_eq!(event.position.0, at.0, "in the partition of its request");
     assert_eq!(events.seen.len(), 1, "of all these, one was sent");
-    let mut requests = Tap::open(&stack.kafka, &group.topics.requests);
-    let again = requests.wait("the request", SOON, |it| it.header("replayed-from").is_some());
+    let mut requests = TopicReader::open(&stack.kafka, &group.topics.requests);
+    let again = requests.wait("the request", TEST_TIMEOUT, |it| it.header("replayed-from").is_some());
     assert_eq!(again.header("error-code"), None);
 }
 
 #[test]
 fn what_must_not_be_sent_again_says_why() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let topics = &group.topics;
     let request = br#"{"flag_names":["a","b"],"user_id":"u"}"#;
@@ -124,8 +124,8 @@ fn what_must_not_be_sent_again_says_why() {
         lines(&out).into_iter().map(|line| line.get("not_sent").cloned().unwrap_or_default()).collect();
     assert_eq!(json!(fates), json!(["part_of_a_request", "body_omitted", "not_an_input", null]), "{out}");
     assert!(said.contains("1 sent, 3 not"), "{said}");
-    let mut conversions = Tap::open(&stack.kafka, &topics.conversions);
-    let conversion = conversions.wait("the conversion", SOON, |_| true);
+    let mut conversions = TopicReader::open(&stack.kafka, &topics.conversions);
+    let conversion = conversions.wait("the conversion", TEST_TIMEOUT, |_| true);
     assert_eq!((conversion.payload.as_deref(), conversion.position.0), (Some(&b"whatever it is"[..]), 1));
     let (_, out, _) = dead_letters(&group, &["replay", "0/0", "--whole", "--dry-run"]);
     assert!(out.contains("would go to"), "{out}");
@@ -133,7 +133,7 @@ fn what_must_not_be_sent_again_says_why() {
 
 #[test]
 fn letters_in_avro_are_shown_edited_and_answered() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack).in_avro(&stack.registry).set("FLAGSTREAM_FORMAT__REQUESTS", "avro");
     Flags::new(&group.topics).set("production", Flag::on("on"));
     let _service = group.start("one");
@@ -146,8 +146,8 @@ fn letters_in_avro_are_shown_edited_and_answered() {
     let wrong = message(id, Kind::Request, &request("edited", ""));
     sender.send(&topics.requests, Some(2), Some(b"u"), &wrong, None);
     sender.send(&topics.requests, Some(2), Some(b"u"), request("json", "on").as_bytes(), None);
-    let mut dead = Tap::open(&stack.kafka, &topics.dead_letters);
-    dead.until("both", SOON, |seen| seen.len() == 2);
+    let mut dead = TopicReader::open(&stack.kafka, &topics.dead_letters);
+    dead.until("both", TEST_TIMEOUT, |seen| seen.len() == 2);
     // Refused while its schema was not known, which it is now.
     write(&group, &topics.requests, &message(id, Kind::Request, &request("late", "on")), &[]);
 
@@ -177,13 +177,13 @@ fn letters_in_avro_are_shown_edited_and_answered() {
     let edit = r#"sed 's/"flag_name":""/"flag_name":"on"/'"#;
     let fates = replay(&["--code", "INVALID_FIELD,NOT_AVRO", "--filter", edit]);
     assert!(fates.len() == 2 && fates.values().all(Value::is_null), "{fates:?}");
-    let mut events = Tap::open(&stack.kafka, &topics.events);
-    events.until("an event of each", SOON, |seen| seen.len() == 3);
+    let mut events = TopicReader::open(&stack.kafka, &topics.events);
+    events.until("an event of each", TEST_TIMEOUT, |seen| seen.len() == 3);
     let asked: std::collections::BTreeSet<_> =
         events.seen.iter().map(|event| event.json()["request_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(asked, ["edited", "json", "late"].map(str::to_owned).into());
-    let mut requests = Tap::open(&stack.kafka, &topics.requests);
-    requests.until("all requests", SOON, |seen| seen.len() == 5);
+    let mut requests = TopicReader::open(&stack.kafka, &topics.requests);
+    requests.until("all requests", TEST_TIMEOUT, |seen| seen.len() == 5);
     let is_avro = |body: &Option<Vec<u8>>| body.as_ref().is_some_and(|body| body.starts_with(&[0]));
     assert_eq!(requests.seen.iter().filter(|request| is_avro(&request.payload)).count(), 4);
     assert_eq!(

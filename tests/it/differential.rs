@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Admin, FlagSpec, Group, Proxy, SOON, Sender, Stack, Tap, block_on, client, is_long, rollout,
-    temporary_folder,
+    Admin, FlagSpec, Group, Proxy, Sender, Stack, TEST_TIMEOUT, TopicReader, block_on, client, is_long,
+    rollout, temporary_folder,
 };
 
 const FLAGS: usize = 210;
@@ -30,7 +30,7 @@ type Verdict = (bool, Option<String>, Option<String>);
 
 #[test]
 fn flagstream_agrees_with_the_node_sdk_on_random_flags() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     for round in 0..if is_long() { 10 } else { 1 } {
         let seed = rand::random();
         println!("round {round}: seed {seed}");
@@ -291,21 +291,21 @@ fn by_flagstream(
 ) -> BTreeMap<String, Vec<Verdict>> {
     let topics = &group.topics;
     let _service = group.start("one");
-    let mut definitions = Tap::open(&topics.kafka, &topics.definitions);
-    definitions.until("all definitions", SOON, |seen| seen.len() > flags.len());
+    let mut definitions = TopicReader::open(&topics.kafka, &topics.definitions);
+    definitions.until("all definitions", TEST_TIMEOUT, |seen| seen.len() > flags.len());
     let highest = definitions.seen.iter().map(|record| record.json()["version"].as_u64().unwrap()).max();
-    let (sender, mut events) = (Sender::new(&topics.kafka), Tap::open(&topics.kafka, &topics.events));
+    let (sender, mut events) = (Sender::new(&topics.kafka), TopicReader::open(&topics.kafka, &topics.events));
     // All definitions are in force when the one with the highest version is.
     let last = definitions.seen.iter().find(|record| record.json()["version"].as_u64() == highest).unwrap();
     let last = last.json()["flag_name"].clone();
-    crate::harness::wait_until("all flags in force", SOON, || {
+    crate::harness::wait_until("all flags in force", TEST_TIMEOUT, || {
         let body = json!({"flag_name": last, "user_id": "u"}).to_string();
         let asked = sender.send(&topics.requests, Some(0), None, body.as_bytes(), None);
         let is_answer = |event: &crate::harness::Received| {
             let body = event.json();
             body["source"]["partition"] == asked.0 && body["source"]["offset"] == asked.1
         };
-        let event = events.wait("an answer", SOON, is_answer).json();
+        let event = events.wait("an answer", TEST_TIMEOUT, is_answer).json();
         event["flag_version"].as_u64() == highest
     });
     let names: Vec<String> = flags.iter().map(|flag| admin.name(&flag.name)).collect();
@@ -325,7 +325,7 @@ fn by_flagstream(
     }
     let evaluated = |event: &Value| event["request_id"].is_string();
     let wanted = flags.len() * contexts.len();
-    events.until("all evaluations", SOON * 2, |seen| seen.len() >= wanted);
+    events.until("all evaluations", TEST_TIMEOUT * 2, |seen| seen.len() >= wanted);
     let mut all: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
     let mut seen: Vec<Value> = Vec::new();
     for _ in 0..100 {
@@ -334,7 +334,7 @@ fn by_flagstream(
             break;
         }
         let count = events.seen.len();
-        events.until("more evaluations", SOON, |seen| seen.len() > count);
+        events.until("more evaluations", TEST_TIMEOUT, |seen| seen.len() > count);
     }
     for event in &seen {
         let context: usize = event["request_id"].as_str().unwrap().parse().unwrap();

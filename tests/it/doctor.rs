@@ -20,7 +20,7 @@ fn state<'f>(findings: &'f [Value], part: &str, found: &str) -> &'f Value {
 
 #[test]
 fn a_deployment_that_is_well_and_each_thing_that_is_not() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let group = Group::new(stack)
         .set("DATABASE_URL", &database.url)
@@ -79,7 +79,7 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
 
 #[test]
 fn a_registry_that_is_away_or_refuses_a_schema_is_told() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack).in_avro(&stack.registry);
     let hints = format!("{}-value", group.topics.changes);
     let part = |group: &Group, found: &str| {
@@ -101,7 +101,7 @@ fn a_registry_that_is_away_or_refuses_a_schema_is_told() {
 
 #[test]
 fn what_a_user_of_redis_may_not_do_is_told() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if !RedisServer::is_wanted() {
         return;
     }

@@ -7,16 +7,17 @@ mod update;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Door, Flag, Flags, Group, Redis, SOON, Service, Stack, Tap, Way, call, wait_until,
+    Answer, Flag, Flags, Group, OpenApiValidator, Redis, Service, Stack, TEST_TIMEOUT, TcpProxy, TopicReader,
+    Way, call, wait_until,
 };
 
 /// One instance with the demo's flags and a Redis.
-struct Scene {
+struct Fixture {
     group: Group,
     service: Service,
     redis: Redis,
-    events: Tap,
-    contract: Contract,
+    events: TopicReader,
+    contract: OpenApiValidator,
     version: u64,
 }
 
@@ -33,7 +34,7 @@ fn readable(stack: &Stack) -> Group {
     Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")
 }
 
-impl Scene {
+impl Fixture {
     fn start(stack: &Stack) -> Self {
         let redis = Redis::database(stack);
         let url = redis.url.clone();
@@ -62,9 +63,9 @@ impl Scene {
         service.spawn();
         service.wait_until_ready();
         let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
-        wait_until("all flags in force", SOON, in_force);
-        let events = Tap::open(&group.topics.kafka, &group.topics.events);
-        let contract = Contract::of(&service.url);
+        wait_until("all flags in force", TEST_TIMEOUT, in_force);
+        let events = TopicReader::open(&group.topics.kafka, &group.topics.events);
+        let contract = OpenApiValidator::of(&service.url);
         Self { service, redis, events, contract, version, group }
     }
 
@@ -90,7 +91,7 @@ impl Scene {
     /// Asks until it is answered from Redis.
     fn hit(&self, path: &str) -> Value {
         let mut answer = Value::Null;
-        wait_until(&format!("{path} is kept"), SOON, || {
+        wait_until(&format!("{path} is kept"), TEST_TIMEOUT, || {
             answer = self.get(path);
             answer["_cache"] == "hit"
         });
@@ -98,7 +99,7 @@ impl Scene {
     }
 
     fn event(&mut self, id: &Value) -> Value {
-        self.events.wait("its event", SOON, |event| event.json()["event_id"] == *id).json()
+        self.events.wait("its event", TEST_TIMEOUT, |event| event.json()["event_id"] == *id).json()
     }
 
     fn life(&self, key: &str) -> i64 {
@@ -108,14 +109,14 @@ impl Scene {
 
 #[test]
 fn a_flag_is_checked_and_the_second_answer_comes_from_redis() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
     let path = "/flags/new_checkout_flow/check?user_id=user123";
-    let first = scene.get(path);
+    let first = fixture.get(path);
     assert_eq!(first["_cache"], "miss");
-    let second = scene.hit(path);
+    let second = fixture.hit(path);
     for answer in [&first, &second] {
-        let event = scene.event(&answer["event_id"]);
+        let event = fixture.event(&answer["event_id"]);
         assert_eq!(event["source"], json!({"api": "edge"}));
         for (member, expected) in [
             ("flag_name", &json!("new_checkout_flow")),
@@ -134,20 +135,20 @@ fn a_flag_is_checked_and_the_second_answer_comes_from_redis() {
     }
     assert_ne!(first["event_id"], second["event_id"]);
     let key = format!("flag_check:{ENVIRONMENT}:new_checkout_flow:user123");
-    assert_eq!(scene.redis.get(&key).unwrap()["enabled"], first["enabled"]);
-    assert!((1..=30_000).contains(&scene.life(&key)), "{}", scene.life(&key));
+    assert_eq!(fixture.redis.get(&key).unwrap()["enabled"], first["enabled"]);
+    assert!((1..=30_000).contains(&fixture.life(&key)), "{}", fixture.life(&key));
 
     // The same flag says the same through every path.
     let body = json!({"flag_name": "new_checkout_flow", "user_id": "user123", "environment": ENVIRONMENT});
-    let rest = crate::harness::post(&format!("{}/api/v1/feature-flags/evaluate", scene.service.url), &body);
+    let rest = crate::harness::post(&format!("{}/api/v1/feature-flags/evaluate", fixture.service.url), &body);
     assert_eq!(rest.json()["value"], first["enabled"]);
 
-    let metrics = scene.service.metrics();
+    let metrics = fixture.service.metrics();
     let reads =
         |outcome| metrics.sum("flagstream_edge_reads_total", &[("layer", "check"), ("outcome", outcome)]);
     assert!(reads("hit") >= 1.0 && reads("absent") >= 1.0);
-    wait_until("counted", SOON, || {
-        let metrics = scene.service.metrics();
+    wait_until("counted", TEST_TIMEOUT, || {
+        let metrics = fixture.service.metrics();
         let evaluated = metrics.sum("flagstream_evaluations_total", &[("path", "edge")]);
         evaluated >= 2.0
             && metrics.sum("flagstream_events_published_total", &[])
@@ -157,11 +158,11 @@ fn a_flag_is_checked_and_the_second_answer_comes_from_redis() {
 
 #[test]
 fn details_and_lists_are_kept_in_their_layers() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::start(stack);
     let path = "/flags/new_checkout_flow?user_id=user123";
-    let first = scene.get(path);
-    let second = scene.hit(path);
+    let first = fixture.get(path);
+    let second = fixture.hit(path);
     let version = first["flag_version"].clone();
     let data = json!({"enabled": true, "rollout_percentage": 50, "metadata": {"version": version, "type": "release",
         "project": "shop", "description": "a demo", "stale": false, "variants": []}});
@@ -169,22 +170,22 @@ fn details_and_lists_are_kept_in_their_layers() {
         assert_eq!((&answer["flag_name"], &answer["_cache"]), (&json!("new_checkout_flow"), &json!(cache)));
         assert_eq!(answer["flag_data"], data);
         assert_eq!(answer["enabled"], first["enabled"]);
-        assert_eq!(scene.event(&answer["event_id"])["source"]["api"], "edge");
+        assert_eq!(fixture.event(&answer["event_id"])["source"]["api"], "edge");
     }
-    let themed = scene.hit("/flags/themed?user_id=u");
+    let themed = fixture.hit("/flags/themed?user_id=u");
     assert_eq!(
         (&themed["variant"], &themed["flag_data"]["metadata"]["variants"]),
         (&json!("dark"), &json!(["dark"]))
     );
 
-    let list = scene.get("/flags");
+    let list = fixture.get("/flags");
     let flags = list["flags"].as_array().unwrap();
     let off = flags.iter().find(|flag| flag["flag_name"] == "dark_mode").unwrap();
     assert_eq!((&off["enabled"], flags.len()), (&json!(false), 7));
     let tenth = flags.iter().find(|flag| flag["flag_name"] == "beta_features").unwrap();
     assert_eq!(tenth["rollout_percentage"], 10);
-    assert_eq!((&list["_cache"], &list["flags_version"]), (&json!("miss"), &json!(scene.version)));
-    let kept = scene.hit("/flags");
+    assert_eq!((&list["_cache"], &list["flags_version"]), (&json!("miss"), &json!(fixture.version)));
+    let kept = fixture.hit("/flags");
     assert_eq!((&kept["flags"], &kept["flags_version"]), (&list["flags"], &list["flags_version"]));
 
     for (key, seconds) in [
@@ -192,30 +193,30 @@ fn details_and_lists_are_kept_in_their_layers() {
         (format!("flag_endpoint:{ENVIRONMENT}"), 60),
         (format!("feature_flag:data:{ENVIRONMENT}:new_checkout_flow"), 300),
     ] {
-        let life = scene.life(&key);
+        let life = fixture.life(&key);
         assert!((1..=seconds * 1_000).contains(&life), "{key}: {life}");
         assert!(life > (seconds - 30) * 1_000, "{key}: {life}");
     }
 
-    let stats = scene.get("/cache/stats");
+    let stats = fixture.get("/cache/stats");
     assert_eq!(stats["redis"]["state"], "up");
     assert!(stats["redis"]["keys"].as_u64() >= Some(3), "{stats}");
     assert!(stats["hits"].as_u64() >= Some(3) && stats["misses"].as_u64() >= Some(3), "{stats}");
     assert_eq!(stats["ttl_seconds"], json!({"check": 30, "endpoint": 60, "data": 300}));
 
     // By hand: what was kept is gone, and comes back.
-    scene.hit("/flags/new_checkout_flow/check?user_id=user123");
-    let cleared = scene.call("DELETE", "/flags/{name}/cache", "/flags/new_checkout_flow/cache");
+    fixture.hit("/flags/new_checkout_flow/check?user_id=user123");
+    let cleared = fixture.call("DELETE", "/flags/{name}/cache", "/flags/new_checkout_flow/cache");
     assert_eq!(cleared.status, 401, "not without a token: {cleared:?}");
 }
 
 #[test]
 fn what_is_kept_of_a_flag_is_removed_by_hand() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write");
     let redis = Redis::database(stack);
     let url = redis.url.clone();
-    let scene = Scene::start_at(group, redis, &url);
+    let fixture = Fixture::start_at(group, redis, &url);
     let paths = [
         "/flags/everybody/check?user_id=a",
         "/flags/everybody/check?user_id=b",
@@ -223,37 +224,38 @@ fn what_is_kept_of_a_flag_is_removed_by_hand() {
         "/flags",
         "/flags/dark_mode/check?user_id=a",
     ];
-    paths.iter().for_each(|path| drop(scene.hit(path)));
-    let clear = |flag: &str| scene.call("DELETE", "/flags/{name}/cache", &format!("/flags/{flag}/cache"));
+    paths.iter().for_each(|path| drop(fixture.hit(path)));
+    let clear = |flag: &str| fixture.call("DELETE", "/flags/{name}/cache", &format!("/flags/{flag}/cache"));
     let cleared = clear("everybody").json();
     assert_eq!((&cleared["flag_name"], &cleared["removed_keys"]), (&json!("everybody"), &json!(4)));
     for pattern in ["flag_check:*everybody*", "flag_endpoint:*everybody*", "feature_flag:data:*everybody"] {
-        assert_eq!(scene.redis.command::<Vec<String>>(&["KEYS", pattern]), Vec::<String>::new());
+        assert_eq!(fixture.redis.command::<Vec<String>>(&["KEYS", pattern]), Vec::<String>::new());
     }
-    assert_eq!(scene.get(paths[4])["_cache"], "hit", "of another flag");
-    paths.iter().for_each(|path| drop(scene.hit(path)));
+    assert_eq!(fixture.get(paths[4])["_cache"], "hit", "of another flag");
+    paths.iter().for_each(|path| drop(fixture.hit(path)));
     assert_eq!(clear("nobody-made-it").status, 404);
 }
 
 #[test]
 fn names_scopes_and_bad_input() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate")
         .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-for-the-test");
     let redis = Redis::database(stack);
     let url = redis.url.clone();
-    let mut scene = Scene::start_at(group, redis, &url);
-    let odd = scene.get("/flags/a%2Fb%20c%25%C3%A9/check");
+    let mut fixture = Fixture::start_at(group, redis, &url);
+    let odd = fixture.get("/flags/a%2Fb%20c%25%C3%A9/check");
     assert_eq!((&odd["flag_name"], &odd["enabled"]), (&json!("a/b c%é"), &json!(true)));
-    assert_eq!(scene.hit("/flags/a%2Fb%20c%25%C3%A9/check?user_id=a%3Ab%25")["enabled"], true);
+    assert_eq!(fixture.hit("/flags/a%2Fb%20c%25%C3%A9/check?user_id=a%3Ab%25")["enabled"], true);
 
-    let unknown = scene.call("GET", "/flags/{name}/check", "/flags/nobody-made-it/check?user_id=u-unknown");
+    let unknown = fixture.call("GET", "/flags/{name}/check", "/flags/nobody-made-it/check?user_id=u-unknown");
     assert_eq!(unknown.status, 404);
-    let event =
-        scene.events.wait("of an unknown flag too", SOON, |event| event.json()["user_id"] == "u-unknown");
+    let event = fixture
+        .events
+        .wait("of an unknown flag too", TEST_TIMEOUT, |event| event.json()["user_id"] == "u-unknown");
     assert_eq!(event.json()["error_code"], "FLAG_NOT_FOUND");
-    let elsewhere = scene.get("/flags/everybody/check?environment=nowhere");
+    let elsewhere = fixture.get("/flags/everybody/check?environment=nowhere");
     assert_eq!(
         (&elsewhere["enabled"], &elsewhere["error_code"]),
         (&json!(false), &json!("PROVIDER_NOT_READY"))
@@ -266,33 +268,33 @@ fn names_scopes_and_bad_input() {
         ("DELETE", "/flags/{name}/cache", "/flags/everybody/cache"),
     ];
     for (method, template, path) in scoped {
-        assert_eq!(scene.call(method, template, path).status, 401, "{method} {path}");
+        assert_eq!(fixture.call(method, template, path).status, 401, "{method} {path}");
         let token = [("authorization", "Bearer a-token-for-the-test")];
-        let answer = call(method, &format!("{}{path}", scene.service.url), &token, b"");
+        let answer = call(method, &format!("{}{path}", fixture.service.url), &token, b"");
         assert_eq!(answer.status, 200, "{method} {path}");
     }
-    let wrong = scene.call("GET", "/flags/{name}/check", "/flags/everybody/check?min_version=soon");
+    let wrong = fixture.call("GET", "/flags/{name}/check", "/flags/everybody/check?min_version=soon");
     assert_eq!((wrong.status, &wrong.json()["errors"][0]["field"]), (400, &json!("min_version")));
-    let wrong = scene.call("GET", "/flags/{name}/check", "/flags/%FF/check");
+    let wrong = fixture.call("GET", "/flags/{name}/check", "/flags/%FF/check");
     assert_eq!(wrong.status, 400, "{wrong:?}");
-    let ahead = format!("/flags/everybody/check?min_version={}", scene.version + 1_000_000);
-    assert_eq!(scene.call("GET", "/flags/{name}/check", &ahead).status, 503);
+    let ahead = format!("/flags/everybody/check?min_version={}", fixture.version + 1_000_000);
+    assert_eq!(fixture.call("GET", "/flags/{name}/check", &ahead).status, 503);
 }
 
 #[test]
 fn without_redis_everything_is_answered_from_memory() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let redis = Redis::database(stack);
-    let door = Door::to(&redis.url);
+    let door = TcpProxy::to(&redis.url);
     let url = door.url.clone();
-    let scene = Scene::start_at(readable(stack), redis, &url);
+    let fixture = Fixture::start_at(readable(stack), redis, &url);
     let path = "/flags/new_checkout_flow/check?user_id=user123";
-    let enabled = scene.hit(path)["enabled"].clone();
+    let enabled = fixture.hit(path)["enabled"].clone();
     for way in [Way::Shut, Way::Slow, Way::Garbled] {
         door.set(way);
         for number in 0..200 {
             let begun = std::time::Instant::now();
-            let answer = scene.get(if number % 2 == 0 { path } else { "/flags/everybody?user_id=u" });
+            let answer = fixture.get(if number % 2 == 0 { path } else { "/flags/everybody?user_id=u" });
             if number % 2 == 0 {
                 assert_eq!(answer["enabled"], enabled);
             }
@@ -300,11 +302,11 @@ fn without_redis_everything_is_answered_from_memory() {
             assert!(begun.elapsed().as_millis() < 2_500, "{way:?}: {:?}", begun.elapsed());
             assert_eq!(answer["_cache"], "miss", "{way:?}");
         }
-        assert_eq!(scene.get("/cache/stats")["redis"]["state"], "down");
+        assert_eq!(fixture.get("/cache/stats")["redis"]["state"], "down");
         door.set(Way::Open);
-        scene.hit(path);
+        fixture.hit(path);
     }
-    let metrics = scene.service.metrics();
+    let metrics = fixture.service.metrics();
     assert!(metrics.sum("flagstream_edge_reads_total", &[("outcome", "unavailable")]) >= 600.0);
-    assert_eq!(scene.service.health()["parts"]["redis"]["state"], "up");
+    assert_eq!(fixture.service.health()["parts"]["redis"]["state"], "up");
 }

@@ -11,20 +11,21 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Database, Flag, Flags, Group, SOON, Sender, Service, Stack, Tap, call, post, wait_until,
+    Answer, Database, Flag, Flags, Group, OpenApiValidator, Sender, Service, Stack, TEST_TIMEOUT,
+    TopicReader, call, post, wait_until,
 };
 
 const EXPERIMENTS: &str = "/api/v1/experiments";
 const ENVIRONMENT: &str = "production";
 const HALVES: &[(&str, u32)] = &[("dark", 500), ("light", 500)];
 
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
-    contract: Option<Contract>,
+    contract: Option<OpenApiValidator>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack) -> Self {
         let database = Database::create(stack);
         let group = Group::new(stack)
@@ -39,7 +40,7 @@ impl Scene {
 
     fn start(&mut self, name: &str) -> Service {
         let service = self.group.start(name);
-        self.contract.get_or_insert_with(|| Contract::of(&service.url));
+        self.contract.get_or_insert_with(|| OpenApiValidator::of(&service.url));
         service
     }
 
@@ -74,7 +75,7 @@ impl Scene {
 
     fn wait(&self, service: &Service, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
-        wait_until(what, SOON, || {
+        wait_until(what, TEST_TIMEOUT, || {
             last = self.results(service);
             fits(&last)
         });
@@ -134,13 +135,13 @@ fn total(results: &Value, phase: usize) -> i64 {
 
 #[test]
 fn exposures_and_conversions_become_results() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     // An evaluation before the experiment's start exposes no user.
     evaluate(&service, "early-bird");
     let metrics = json!([{"name": "purchase"}, {"name": "revenue", "kind": "mean", "role": "guardrail"}]);
-    let begun = scene.begin(&service, &metrics);
+    let begun = fixture.begin(&service, &metrics);
     assert_eq!((&begun["status"], &begun["control"]), (&json!("running"), &json!("light")));
     let started_at = begun["started_at"].as_str().unwrap();
     let names: Vec<String> = (0..60).map(|number| format!("user-{number}")).collect();
@@ -148,41 +149,41 @@ fn exposures_and_conversions_become_results() {
         names.iter().map(|name| (name.as_str(), evaluate(&service, name))).collect();
     // A repetition is no second exposure.
     names.iter().take(20).for_each(|name| drop(evaluate(&service, name)));
-    let results = scene.wait(&service, "exposures", |results| total(results, 0) == 60);
-    assert_eq!(users(&results, 0), scene.recount(started_at));
+    let results = fixture.wait(&service, "exposures", |results| total(results, 0) == 60);
+    assert_eq!(users(&results, 0), fixture.recount(started_at));
 
     // Every third user buys; the first of them twice, one of these events twice.
-    let sender = Sender::new(&scene.group.topics.kafka);
+    let sender = Sender::new(&fixture.group.topics.kafka);
     let now = rfc3339(Utc::now());
     let buyers: Vec<&String> = names.iter().step_by(3).collect();
     let bought = |user: &str, metric: &str, at: &str, id: &str| json!({"experiment": "theme", "user_id": user, "metric": metric, "value": 10, "occurred_at": at, "event_id": id});
     for (number, buyer) in buyers.iter().enumerate() {
         if number % 2 == 0 {
-            scene.convert(&sender, &bought(buyer, "purchase", &now, &format!("p-{number}")));
+            fixture.convert(&sender, &bought(buyer, "purchase", &now, &format!("p-{number}")));
         } else {
             let mut body = bought(buyer, "purchase", &now, &format!("p-{number}"));
             body.as_object_mut().unwrap().remove("experiment");
-            let accepted = scene.ask(&service, "POST", "/theme/conversions", &json!([body]));
+            let accepted = fixture.ask(&service, "POST", "/theme/conversions", &json!([body]));
             assert_eq!(accepted.status, 202, "{accepted:?}");
             assert_eq!(accepted.json()["event_ids"], json!([format!("p-{number}")]));
         }
-        scene.convert(&sender, &bought(buyer, "revenue", &now, &format!("r-{number}")));
+        fixture.convert(&sender, &bought(buyer, "revenue", &now, &format!("r-{number}")));
     }
     for id in ["r-0", "r-0", "again"] {
-        scene.convert(&sender, &bought(buyers[0], "revenue", &now, id));
+        fixture.convert(&sender, &bought(buyers[0], "revenue", &now, id));
     }
     // Conversions: late but in time, too early, of an unknown user, of a user who was evaluated before the start.
     let before = rfc3339(Utc::now() - TimeDelta::hours(1));
     let long_before = rfc3339(Utc::now() - TimeDelta::days(30));
-    scene.convert(&sender, &bought(&names[1], "revenue", &before, "before"));
-    scene.convert(&sender, &bought("nobody", "purchase", &now, "nobody"));
-    scene.convert(&sender, &bought("early-bird", "purchase", &now, "early-bird"));
-    scene.convert(&sender, &bought("nobody", "purchase", &long_before, "expired"));
+    fixture.convert(&sender, &bought(&names[1], "revenue", &before, "before"));
+    fixture.convert(&sender, &bought("nobody", "purchase", &now, "nobody"));
+    fixture.convert(&sender, &bought("early-bird", "purchase", &now, "early-bird"));
+    fixture.convert(&sender, &bought("nobody", "purchase", &long_before, "expired"));
     let expected = json!({"attributed": 41, "waiting": 2, "expired": 1});
-    let results = scene.wait(&service, "conversions", |results| results["conversions"] == expected);
+    let results = fixture.wait(&service, "conversions", |results| results["conversions"] == expected);
     // Who waits is counted once the exposure comes.
     evaluate(&service, "nobody");
-    let early: Vec<(i64,)> = scene.database.rows("SELECT count(*) FROM experiment_conversions");
+    let early: Vec<(i64,)> = fixture.database.rows("SELECT count(*) FROM experiment_conversions");
     assert_eq!(early, [(43 + 1,)]);
     let of = |metric: usize, variant: &str| {
         let levels = results["phase"]["metrics"][metric]["levels"].as_array().unwrap();
@@ -202,17 +203,17 @@ fn exposures_and_conversions_become_results() {
     }
     // No user is exposed after the end; conversions still count.
     let body = json!({"reason": "enough", "winner": "dark"});
-    let stopped = scene.ask(&service, "POST", "/theme/stop", &body);
+    let stopped = fixture.ask(&service, "POST", "/theme/stop", &body);
     assert_eq!((stopped.status, &stopped.json()["status"]), (200, &json!("stopped")), "{stopped:?}");
-    assert_eq!(scene.ask(&service, "POST", "/theme/stop", &body).status, 409);
+    assert_eq!(fixture.ask(&service, "POST", "/theme/stop", &body).status, 409);
     evaluate(&service, "latecomer");
-    scene.convert(&sender, &bought(&names[1], "purchase", &rfc3339(Utc::now()), "after the end"));
-    wait_until("the latecomer is a row", SOON, || {
+    fixture.convert(&sender, &bought(&names[1], "purchase", &rfc3339(Utc::now()), "after the end"));
+    wait_until("the latecomer is a row", TEST_TIMEOUT, || {
         let rows = "SELECT count(*) FROM feature_flag_evaluations WHERE user_id = 'latecomer'";
-        scene.database.number(rows) == Some(1)
+        fixture.database.number(rows) == Some(1)
     });
-    scene.database.run("UPDATE experiments SET due_at = 0");
-    let results = scene.wait(&service, "counted after the end", |results| {
+    fixture.database.run("UPDATE experiments SET due_at = 0");
+    let results = fixture.wait(&service, "counted after the end", |results| {
         results["conversions"]["attributed"].as_i64() >= Some(42) && total(results, 0) == 61
     });
     assert_eq!(total(&results, 0), 61);
@@ -220,10 +221,10 @@ fn exposures_and_conversions_become_results() {
 
 #[test]
 fn bad_input_names_the_field_and_counts_nothing() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    Flags::new(&scene.group.topics).later(100).set(ENVIRONMENT, Flag::on("plain"));
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    Flags::new(&fixture.group.topics).later(100).set(ENVIRONMENT, Flag::on("plain"));
+    let service = fixture.start("one");
     let fields = |answer: &Answer| -> Vec<String> {
         let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
@@ -239,18 +240,18 @@ fn bad_input_names_the_field_and_counts_nothing() {
     ] {
         let mut body = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": [{"name": "m"}]});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        let answer = scene.ask(&service, "POST", "", &body);
+        let answer = fixture.ask(&service, "POST", "", &body);
         assert_eq!(
             (answer.status, fields(&answer)),
             (status, vec![field.to_owned()]),
             "{change}: {answer:?}"
         );
     }
-    assert_eq!(scene.ask(&service, "GET", "/theme", &Value::Null).status, 404);
-    assert_eq!(scene.ask(&service, "GET", "/theme/results", &Value::Null).status, 404);
-    scene.begin(&service, &json!([{"name": "purchase"}, {"name": "revenue", "kind": "mean"}]));
+    assert_eq!(fixture.ask(&service, "GET", "/theme", &Value::Null).status, 404);
+    assert_eq!(fixture.ask(&service, "GET", "/theme/results", &Value::Null).status, 404);
+    fixture.begin(&service, &json!([{"name": "purchase"}, {"name": "revenue", "kind": "mean"}]));
     let again = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": [{"name": "purchase"}]});
-    assert_eq!(scene.ask(&service, "POST", "", &again).status, 409);
+    assert_eq!(fixture.ask(&service, "POST", "", &again).status, 409);
 
     let now = Utc::now();
     let good =
@@ -266,12 +267,12 @@ fn bad_input_names_the_field_and_counts_nothing() {
         (json!({"occurred_at": rfc3339(now + TimeDelta::hours(1))}), "occurred_at"),
         (json!({"occurred_at": rfc3339(now - TimeDelta::days(91))}), "occurred_at"),
     ];
-    let sender = Sender::new(&scene.group.topics.kafka);
-    let mut letters = Tap::open(&scene.group.topics.kafka, &scene.group.topics.dead_letters);
+    let sender = Sender::new(&fixture.group.topics.kafka);
+    let mut letters = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.dead_letters);
     let mut refused = |body: &Value, code: &str, field: &str| {
-        scene.convert(&sender, body);
+        fixture.convert(&sender, body);
         let what = format!("a dead letter for {body}");
-        let letter = letters.wait(&what, SOON, |letter| letter.json() == *body);
+        let letter = letters.wait(&what, TEST_TIMEOUT, |letter| letter.json() == *body);
         assert_eq!(letter.header("error-code"), Some(code), "{body}");
         let message = letter.header("error-message").unwrap();
         assert!(message.starts_with(&format!("{field}: ")), "{body}: {message}");
@@ -280,9 +281,9 @@ fn bad_input_names_the_field_and_counts_nothing() {
         let mut body = good.clone();
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         refused(&body, "INVALID_CONVERSION", field);
-        let answer = scene.ask(&service, "POST", "/theme/conversions", &body);
+        let answer = fixture.ask(&service, "POST", "/theme/conversions", &body);
         assert_eq!((answer.status, fields(&answer)), (422, vec![field.to_owned()]), "{body}");
-        let many = scene.ask(&service, "POST", "/theme/conversions", &json!([good, body]));
+        let many = fixture.ask(&service, "POST", "/theme/conversions", &json!([good, body]));
         assert_eq!((many.status, fields(&many)), (422, vec![format!("[1].{field}")]), "{body}");
     }
     let mut unknown = good.clone();
@@ -291,45 +292,47 @@ fn bad_input_names_the_field_and_counts_nothing() {
     unknown["experiment"] = Value::Null;
     refused(&unknown, "INVALID_CONVERSION", "experiment");
     refused(&json!("text"), "INVALID_CONVERSION", "body");
-    assert_eq!(scene.ask(&service, "POST", "/another/conversions", &good).status, 404);
-    assert_eq!(scene.ask(&service, "POST", "/theme/conversions", &json!([])).status, 422);
-    assert_eq!(scene.ask(&service, "POST", "/theme/conversions", &json!("text")).status, 400);
+    assert_eq!(fixture.ask(&service, "POST", "/another/conversions", &good).status, 404);
+    assert_eq!(fixture.ask(&service, "POST", "/theme/conversions", &json!([])).status, 422);
+    assert_eq!(fixture.ask(&service, "POST", "/theme/conversions", &json!("text")).status, 400);
     // The good ones among them count.
-    scene.convert(&sender, &good);
+    fixture.convert(&sender, &good);
     let expected = json!({"attributed": 0, "waiting": 1, "expired": 0});
-    scene.wait(&service, "the good one", |results| results["conversions"] == expected);
+    fixture.wait(&service, "the good one", |results| results["conversions"] == expected);
 }
 
 #[test]
 fn other_weights_begin_another_phase() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
-    let begun = scene.begin(&service, &json!([{"name": "purchase"}]));
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let begun = fixture.begin(&service, &json!([{"name": "purchase"}]));
     for number in 0..30 {
         evaluate(&service, &format!("first-{number}"));
     }
-    let mut flags = Flags::new(&scene.group.topics).later(10);
+    let mut flags = Flags::new(&fixture.group.topics).later(10);
     // What it is called is no part of what it weighs.
     flags.set(ENVIRONMENT, Flag::experiment("theme", HALVES));
     let version = flags.set(ENVIRONMENT, Flag::experiment("theme", &[("dark", 900), ("light", 100)]));
-    wait_until("in force", SOON, || service.metrics().sum("flagstream_store_version", &[]) >= version as f64);
+    wait_until("in force", TEST_TIMEOUT, || {
+        service.metrics().sum("flagstream_store_version", &[]) >= version as f64
+    });
     // Users of the first phase come back, others come for the first time.
     for number in 0..30 {
         evaluate(&service, &format!("first-{number}"));
         evaluate(&service, &format!("second-{number}"));
     }
     let results =
-        scene.wait(&service, "two phases", |results| total(results, 0) == 30 && total(results, 1) == 60);
+        fixture.wait(&service, "two phases", |results| total(results, 0) == 30 && total(results, 1) == 60);
     assert_eq!(results["earlier_phases"].as_array().unwrap().len(), 1);
-    let all = scene.recount(begun["started_at"].as_str().unwrap());
+    let all = fixture.recount(begun["started_at"].as_str().unwrap());
     assert_eq!(all.values().sum::<i64>(), 60, "{all:?}");
     let of_phase = |versions: &str| -> BTreeMap<String, i64> {
         let query = format!(
             "SELECT variant, count(DISTINCT user_id) FROM feature_flag_evaluations
             WHERE flag_name = 'theme' AND flag_version {versions} GROUP BY 1"
         );
-        scene.database.rows(&query).into_iter().collect()
+        fixture.database.rows(&query).into_iter().collect()
     };
     assert_eq!(users(&results, 0), of_phase(&format!("< {version}")));
     assert_eq!(users(&results, 1), of_phase(&format!(">= {version}")));
@@ -337,14 +340,14 @@ fn other_weights_begin_another_phase() {
 
 #[test]
 fn users_whose_ids_are_hashed_are_known_again() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = scene
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture
         .group
         .set("FLAGSTREAM_PRIVACY__USER_IDS", "hash")
         .set("FLAGSTREAM_PRIVACY__HASH_KEY", "a key that nobody knows of, and long");
-    let service = scene.start("one");
-    scene.begin(&service, &json!([{"name": "purchase"}]));
+    let service = fixture.start("one");
+    fixture.begin(&service, &json!([{"name": "purchase"}]));
     let body =
         json!({"flag_name": "theme", "user_id": "ann", "default_value": "none", "environment": ENVIRONMENT});
     assert_eq!(post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &body).status, 200);
@@ -352,42 +355,42 @@ fn users_whose_ids_are_hashed_are_known_again() {
         json!({"experiment": "theme", "user_id": "ann", "metric": "purchase", "occurred_at": rfc3339(Utc::now()),
             "event_id": id})
     };
-    let mut sent = Tap::open(&scene.group.topics.kafka, &scene.group.topics.conversions);
-    assert_eq!(scene.ask(&service, "POST", "/theme/conversions", &conversion("by-http")).status, 202);
-    let sent = sent.wait("the one over HTTP", SOON, |record| record.json()["event_id"] == "by-http");
+    let mut sent = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.conversions);
+    assert_eq!(fixture.ask(&service, "POST", "/theme/conversions", &conversion("by-http")).status, 202);
+    let sent = sent.wait("the one over HTTP", TEST_TIMEOUT, |record| record.json()["event_id"] == "by-http");
     assert_ne!(sent.json()["user_id"], "ann");
-    scene.convert(&Sender::new(&scene.group.topics.kafka), &conversion("by-topic"));
+    fixture.convert(&Sender::new(&fixture.group.topics.kafka), &conversion("by-topic"));
     let expected = json!({"attributed": 2, "waiting": 0, "expired": 0});
-    scene.wait(&service, "both", |results| results["conversions"] == expected);
+    fixture.wait(&service, "both", |results| results["conversions"] == expected);
 }
 
 #[test]
 fn one_that_begins_in_the_past_counts_what_was_audited() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     let started_at = rfc3339(Utc::now());
     for number in 0..25 {
         evaluate(&service, &format!("user-{number}"));
     }
-    wait_until("rows", SOON, || scene.database.audited() == 25);
+    wait_until("rows", TEST_TIMEOUT, || fixture.database.audited() == 25);
     let body = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": [{"name": "m"}],
         "started_at": started_at});
-    assert_eq!(scene.ask(&service, "POST", "", &body).status, 201);
+    assert_eq!(fixture.ask(&service, "POST", "", &body).status, 201);
     for number in 20..30 {
         evaluate(&service, &format!("user-{number}"));
     }
-    let results = scene.wait(&service, "all of them", |results| total(results, 0) == 30);
-    assert_eq!(users(&results, 0), scene.recount(&started_at));
+    let results = fixture.wait(&service, "all of them", |results| total(results, 0) == 30);
+    assert_eq!(users(&results, 0), fixture.recount(&started_at));
     // A user who is forgotten is none of them.
     let erased = crate::harness::flagstream(
-        scene.group.folder.path(),
+        fixture.group.folder.path(),
         &["erase", "--user", "user-3"],
-        scene.group.settings(),
+        fixture.group.settings(),
     );
     assert!(erased.status.success(), "{erased:?}");
-    let results = scene.wait(&service, "one less", |results| total(results, 0) == 29);
-    assert_eq!(users(&results, 0), scene.recount(&started_at));
+    let results = fixture.wait(&service, "one less", |results| total(results, 0) == 29);
+    assert_eq!(users(&results, 0), fixture.recount(&started_at));
 }
 
 #[test]

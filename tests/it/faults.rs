@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagstream::config::{Profile, load_from};
-use flagstream::kafka::unowned;
+use flagstream::kafka::orphaned_partitions;
 use flagstream::shutdown::Shutdown;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use flagstream::message::avro::Kind;
 
 use crate::harness::{
-    Database, Flags, Group, Ledger, Load, SOON, Service, Stack, avro, get, is_long, wait_until,
+    Database, Flags, Group, Ledger, Load, Service, Stack, TEST_TIMEOUT, avro, get, is_long, wait_until,
 };
 
 /// The modes of delivery, by their setting.
@@ -28,7 +28,7 @@ enum Mode {
 }
 
 /// Instances under load, and the books.
-struct Scene {
+struct Fixture {
     mode: Mode,
     group: Group,
     reply_to: String,
@@ -40,7 +40,7 @@ struct Scene {
     database: Option<Database>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack, mode: Mode) -> Self {
         let setting = match mode {
             Mode::Transactional => "transactional",
@@ -92,7 +92,7 @@ impl Scene {
             Mode::AtLeastOnce => self.ledger.assert_last_pair_suffices(),
         };
         if let Some(database) = &self.database {
-            database.assert_audited(&events, SOON * 2);
+            database.assert_audited(&events, TEST_TIMEOUT * 2);
         }
     }
 }
@@ -103,47 +103,47 @@ fn published(service: &Service) -> f64 {
 
 fn wait_until_at_work(service: &Service) {
     let before = published(service);
-    wait_until(&format!("{} at work", service.name), SOON, || published(service) > before);
+    wait_until(&format!("{} at work", service.name), TEST_TIMEOUT, || published(service) > before);
 }
 
 #[test]
 fn kills_at_random_moments_transactional() {
-    kills_at_random_moments(Mode::Transactional, 11, |scene, _| scene);
+    kills_at_random_moments(Mode::Transactional, 11, |fixture, _| fixture);
 }
 
 #[test]
 fn kills_at_random_moments_at_least_once() {
-    kills_at_random_moments(Mode::AtLeastOnce, 11, |scene, _| scene);
+    kills_at_random_moments(Mode::AtLeastOnce, 11, |fixture, _| fixture);
 }
 
 #[test]
 fn kills_at_random_moments_in_avro() {
-    kills_at_random_moments(Mode::Transactional, 4, Scene::in_avro);
+    kills_at_random_moments(Mode::Transactional, 4, Fixture::in_avro);
 }
 
-fn kills_at_random_moments(mode: Mode, kills: usize, set: fn(Scene, &Stack) -> Scene) {
-    let (stack, _together) = Stack::together();
+fn kills_at_random_moments(mode: Mode, kills: usize, set: fn(Fixture, &Stack) -> Fixture) {
+    let (stack, _shared) = Stack::shared();
     let seed = rand::random();
     println!("seed {seed}");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut scene = set(Scene::new(stack, mode).impatient(), stack);
-    let mut services: Vec<_> = ["a", "b", "c"].iter().map(|name| scene.group.start(name)).collect();
-    scene.load(if is_long() { 4_000 } else { 1_500 });
-    scene.ledger.sign_of_life("all partitions served", SOON);
+    let mut fixture = set(Fixture::new(stack, mode).impatient(), stack);
+    let mut services: Vec<_> = ["a", "b", "c"].iter().map(|name| fixture.group.start(name)).collect();
+    fixture.load(if is_long() { 4_000 } else { 1_500 });
+    fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
     let kills = if is_long() { 60 } else { kills };
     for _ in 0..kills {
-        scene.run_for(Duration::from_millis(chance.random_range(100..1_500)));
+        fixture.run_for(Duration::from_millis(chance.random_range(100..1_500)));
         let victim = chance.random_range(0..services.len());
         services[victim].kill();
         // Some instances return at once, before the group notices; for others the rest takes over first.
         if chance.random_bool(0.4) {
-            scene.ledger.sign_of_life("the others took over", SOON);
+            fixture.ledger.sign_of_life("the others took over", TEST_TIMEOUT);
         }
         services[victim].spawn();
     }
     services.iter_mut().for_each(Service::wait_until_ready);
     println!("{kills} kills");
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
@@ -157,24 +157,24 @@ fn a_frozen_member_that_wakes_up_does_no_harm_at_least_once() {
 }
 
 fn a_frozen_member_that_wakes_up_writes_nothing(mode: Mode) {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack, mode).impatient();
-    let services = [scene.group.start("a"), scene.group.start("b")];
-    scene.load(if is_long() { 4_000 } else { 1_500 });
-    scene.ledger.sign_of_life("all partitions served", SOON);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack, mode).impatient();
+    let services = [fixture.group.start("a"), fixture.group.start("b")];
+    fixture.load(if is_long() { 4_000 } else { 1_500 });
+    fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
     let rounds = if is_long() { 20 } else { 3 };
     for round in 0..rounds {
         let frozen = &services[round % 2];
         wait_until_at_work(frozen);
         frozen.freeze();
         // Only the other one can answer now: the frozen one's session has timed out.
-        scene.ledger.sign_of_life("the other took over", SOON);
+        fixture.ledger.sign_of_life("the other took over", TEST_TIMEOUT);
         frozen.thaw();
         // It does not just sit there: it comes back, and is given work again.
         wait_until_at_work(frozen);
-        scene.ledger.sign_of_life("all partitions served", SOON);
+        fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
     }
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
@@ -189,37 +189,37 @@ fn members_come_and_go_at_least_once() {
 
 /// 1 → 3 → 2 → 3 members; no partition waits longer than a session's timeout.
 fn members_come_and_go(mode: Mode) {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack, mode).impatient();
-    let first = scene.group.start("a");
-    scene.load(1_500);
-    scene.ledger.sign_of_life("all partitions served by one", SOON);
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack, mode).impatient();
+    let first = fixture.group.start("a");
+    fixture.load(1_500);
+    fixture.ledger.sign_of_life("all partitions served by one", TEST_TIMEOUT);
     for _ in 0..if is_long() { 10 } else { 2 } {
-        let mut second = scene.group.start("b");
-        let mut third = scene.group.start("c");
+        let mut second = fixture.group.start("b");
+        let mut third = fixture.group.start("c");
         wait_until_at_work(&second);
         wait_until_at_work(&third);
-        scene.ledger.sign_of_life("all partitions served by three", SOON);
+        fixture.ledger.sign_of_life("all partitions served by three", TEST_TIMEOUT);
         assert!(third.stop().0.success());
-        scene.ledger.sign_of_life("all partitions served by two", SOON);
+        fixture.ledger.sign_of_life("all partitions served by two", TEST_TIMEOUT);
         third.spawn();
         third.wait_until_ready();
         wait_until_at_work(&third);
         assert!(second.stop().0.success());
         assert!(third.stop().0.success());
-        scene.ledger.sign_of_life("all partitions served by one again", SOON);
+        fixture.ledger.sign_of_life("all partitions served by one again", TEST_TIMEOUT);
     }
     wait_until_at_work(&first);
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
 fn sigterm_under_load_drains_and_ends() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     for mode in [Mode::Transactional, Mode::AtLeastOnce] {
-        let mut scene = Scene::new(stack, mode);
-        let mut service = scene.group.start("a");
-        scene.load(4_000);
+        let mut fixture = Fixture::new(stack, mode);
+        let mut service = fixture.group.start("a");
+        fixture.load(4_000);
         for _ in 0..if is_long() { 20 } else { 3 } {
             wait_until_at_work(&service);
             let (status, took) = service.stop();
@@ -231,24 +231,24 @@ fn sigterm_under_load_drains_and_ends() {
             service.wait_until_ready();
         }
         // What was taken was committed before the end: even at-least-once has no doubles after a tidy one.
-        scene.mode = Mode::Transactional;
-        scene.balance();
+        fixture.mode = Mode::Transactional;
+        fixture.balance();
     }
 }
 
 #[test]
 fn a_killed_members_partitions_are_taken_over_within_ten_seconds() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let limit = Duration::from_secs(10);
-    let mut scene = Scene::new(stack, Mode::Transactional);
-    let (mut first, second) = (scene.group.start("a"), scene.group.start("b"));
-    scene.load(2_000);
+    let mut fixture = Fixture::new(stack, Mode::Transactional);
+    let (mut first, second) = (fixture.group.start("a"), fixture.group.start("b"));
+    fixture.load(2_000);
     for _ in 0..if is_long() { 20 } else { 2 } {
         wait_until_at_work(&first);
         wait_until_at_work(&second);
-        scene.ledger.sign_of_life("all partitions served", SOON);
+        fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
         first.kill();
-        let took = scene.ledger.sign_of_life("taken over at default settings", limit);
+        let took = fixture.ledger.sign_of_life("taken over at default settings", limit);
         println!("taken over after {took:?}");
         first.spawn();
         first.wait_until_ready();
@@ -257,22 +257,22 @@ fn a_killed_members_partitions_are_taken_over_within_ten_seconds() {
     wait_until_at_work(&first);
     first.kill();
     first.spawn();
-    let took = scene.ledger.sign_of_life("back without a rebalance", limit / 2);
+    let took = fixture.ledger.sign_of_life("back without a rebalance", limit / 2);
     println!("back after {took:?}");
-    scene.balance();
+    fixture.balance();
 }
 
 #[test]
 fn the_broker_is_stopped_and_comes_back() {
-    let (stack, alone) = Stack::alone();
-    let mut scenes = [Mode::Transactional, Mode::AtLeastOnce].map(|mode| Scene::new(stack, mode));
+    let (stack, exclusive) = Stack::exclusive();
+    let mut scenes = [Mode::Transactional, Mode::AtLeastOnce].map(|mode| Fixture::new(stack, mode));
     let mut services = Vec::new();
-    for scene in &mut scenes {
-        services.extend(["a", "b"].map(|name| scene.group.start(name)));
-        scene.load(1_000);
-        scene.ledger.sign_of_life("all partitions served", SOON);
+    for fixture in &mut scenes {
+        services.extend(["a", "b"].map(|name| fixture.group.start(name)));
+        fixture.load(1_000);
+        fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
     }
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     // The outage itself. No condition can be observed while the broker is down.
     std::thread::sleep(Duration::from_secs(if is_long() { 30 } else { 10 }));
     for service in &mut services {
@@ -281,18 +281,18 @@ fn the_broker_is_stopped_and_comes_back() {
         assert!(live.is_some_and(|(status, _)| status == 200), "{} is not alive", service.name);
     }
     drop(stopped);
-    for scene in &mut scenes {
-        scene.ledger.sign_of_life("all partitions served again", SOON * 2);
+    for fixture in &mut scenes {
+        fixture.ledger.sign_of_life("all partitions served again", TEST_TIMEOUT * 2);
     }
     services.iter_mut().for_each(Service::assert_running);
-    scenes.into_iter().for_each(Scene::balance);
+    scenes.into_iter().for_each(Fixture::balance);
 }
 
 /// State of a group whose broker was lost during a rebalance: partitions have no owner, and no member requests another
 /// rebalance.
 #[test]
 fn partitions_that_belong_to_nobody_are_shared_out() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut topics = Group::new(stack).topics;
     let member: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &topics.kafka)
@@ -309,16 +309,16 @@ fn partitions_that_belong_to_nobody_are_shared_out() {
         member.assignment().unwrap().count()
     };
     let before = usize::try_from(topics.partitions).unwrap();
-    wait_until("its partitions", SOON, || owned() == before);
+    wait_until("its partitions", TEST_TIMEOUT, || owned() == before);
     topics.grow(topics.partitions + 2);
     let settings = topics.settings().into_iter().map(|(name, value)| (name.into(), value.into()));
     let config = Arc::new(load_from(None, settings, Profile::Service).unwrap().config);
-    let groups = [unowned::Group { role: "evaluator", topic: topics.requests.clone() }];
+    let groups = [orphaned_partitions::Group { role: "evaluator", topic: topics.requests.clone() }];
     let shutdown = Shutdown::new();
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| unowned::look_after(&config, &groups, &shutdown));
+        let looking = scope.spawn(|| orphaned_partitions::look_after(&config, &groups, &shutdown));
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            wait_until("the new partitions too", SOON * 2, || owned() == before + 2);
+            wait_until("the new partitions too", TEST_TIMEOUT * 2, || owned() == before + 2);
         }));
         shutdown.cancel();
         looking.join().unwrap().unwrap();

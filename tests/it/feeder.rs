@@ -6,8 +6,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Admin, Group, Mood, Proxy, Received, SOON, Sender, Service, Stack, Tap, get, rollout, wait_for,
-    wait_until,
+    Admin, Group, Mood, Proxy, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, get, rollout,
+    wait_for, wait_until,
 };
 
 /// The ends of all topics that the feeder writes to, and Unleash's Admin API.
@@ -16,9 +16,9 @@ struct Feed {
     admin: Admin,
     proxy: Proxy,
     sender: Sender,
-    definitions: Tap,
-    events: Tap,
-    updates: Tap,
+    definitions: TopicReader,
+    events: TopicReader,
+    updates: TopicReader,
 }
 
 /// Change of one flag in a topic: its kind and its version.
@@ -40,9 +40,9 @@ impl Feed {
         Self {
             admin: Admin::new(stack, &prefix),
             sender: Sender::new(&topics.kafka),
-            definitions: Tap::open(&topics.kafka, &topics.definitions),
-            events: Tap::open(&topics.kafka, &topics.events),
-            updates: Tap::open(&topics.kafka, &topics.updates),
+            definitions: TopicReader::open(&topics.kafka, &topics.definitions),
+            events: TopicReader::open(&topics.kafka, &topics.events),
+            updates: TopicReader::open(&topics.kafka, &topics.updates),
             proxy,
             group,
         }
@@ -55,7 +55,7 @@ impl Feed {
     /// Waits for a definition of the flag that `fits`; its version.
     fn defined(&mut self, what: &str, flag: &str, mut fits: impl FnMut(&Value) -> bool) -> u64 {
         let key = self.key(flag);
-        let record = self.definitions.wait(what, SOON, |record| {
+        let record = self.definitions.wait(what, TEST_TIMEOUT, |record| {
             record.key.as_deref() == Some(&key)
                 && record.payload.is_some()
                 && fits(&record.json()["definition"])
@@ -66,7 +66,7 @@ impl Feed {
     /// Waits for the flag's end; its version.
     fn deleted(&mut self, flag: &str) -> u64 {
         let key = self.key(flag);
-        let record = self.definitions.wait("a tombstone", SOON, |record| {
+        let record = self.definitions.wait("a tombstone", TEST_TIMEOUT, |record| {
             record.key.as_deref() == Some(&key) && record.payload.is_none()
         });
         record.header("version").unwrap().parse().unwrap()
@@ -75,8 +75,8 @@ impl Feed {
     /// Waits for the invalidation of this version, which appears with everything of the same transaction.
     fn announced(&mut self, version: u64) -> Value {
         let fits = |record: &Received| record.json()["version"] == version;
-        self.events.wait(&format!("change event of version {version}"), SOON, fits);
-        self.updates.wait(&format!("invalidation of version {version}"), SOON, fits).json()
+        self.events.wait(&format!("change event of version {version}"), TEST_TIMEOUT, fits);
+        self.updates.wait(&format!("invalidation of version {version}"), TEST_TIMEOUT, fits).json()
     }
 
     /// Definitions, change events and invalidations of the flag agree: the sequence begins with its creation, and each
@@ -86,7 +86,7 @@ impl Feed {
         // All three are read as far as one of them was.
         let last = self.updates.seen.iter().rfind(|record| record.json()["flag_name"] == name).map(version);
         if let Some(last) = last {
-            self.definitions.wait("the last definition", SOON, |record| {
+            self.definitions.wait("the last definition", TEST_TIMEOUT, |record| {
                 record.key.as_deref() == Some(&key) && version(record) == last
             });
         }
@@ -98,7 +98,7 @@ impl Feed {
             .map(version)
             .collect();
         self.announced(*defined.last().unwrap());
-        let of_flag = |tap: &Tap| -> Vec<Value> {
+        let of_flag = |tap: &TopicReader| -> Vec<Value> {
             let bodies = tap.seen.iter().map(Received::json);
             bodies
                 .filter(|body| body["flag_name"] == name && body["event_type"] != "FEATURE_FLAG_EVALUATED")
@@ -143,9 +143,9 @@ impl Feed {
         let mut request = json!({"flag_name": name, "user_id": "user-1"});
         request.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         let body = request.to_string();
-        wait_for(&format!("{name} evaluated at version {version}"), SOON, || {
+        wait_for(&format!("{name} evaluated at version {version}"), TEST_TIMEOUT, || {
             let asked = self.sender.send(&self.group.topics.requests, Some(0), None, body.as_bytes(), None);
-            let event = self.events.wait("its event", SOON, |event| {
+            let event = self.events.wait("its event", TEST_TIMEOUT, |event| {
                 let body = event.json();
                 body["source"]["partition"] == asked.0 && body["source"]["offset"] == asked.1
             });
@@ -178,7 +178,7 @@ fn is_leader(service: &Service) -> bool {
 
 #[test]
 fn a_flags_life_is_told_from_creation_to_archive() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     feed.admin.create("life", &rollout(&json!([])));
     let _service = feed.group.start("one");
@@ -198,7 +198,7 @@ fn a_flags_life_is_told_from_creation_to_archive() {
     feed.admin.archive("life");
     let deleted = feed.deleted("life");
     assert_eq!(feed.announced(deleted)["event_type"], "FEATURE_FLAG_DELETED");
-    wait_until("unknown from now on", SOON, || {
+    wait_until("unknown from now on", TEST_TIMEOUT, || {
         feed.evaluated("life", 0, &json!({}))["error_code"] == "FLAG_NOT_FOUND"
     });
     let told = feed.assert_consistent("life");
@@ -207,7 +207,7 @@ fn a_flags_life_is_told_from_creation_to_archive() {
 
 #[test]
 fn a_segments_change_is_a_change_of_the_flags_that_use_it() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     let constraint = |region: &str| json!([{"contextName": "region", "operator": "IN", "values": [region]}]);
     let segment = feed.admin.create_segment("coast", &constraint("west"));
@@ -235,7 +235,7 @@ fn a_segments_change_is_a_change_of_the_flags_that_use_it() {
 
 #[test]
 fn variants_of_both_kinds_come_through() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     let variant = |name: &str, value: &str| {
         json!([{
@@ -265,12 +265,12 @@ fn variants_of_both_kinds_come_through() {
 
 #[test]
 fn a_hint_makes_a_change_seen_at_once() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "1h");
     feed.admin.create("hinted", &rollout(&json!([])));
     let service = feed.group.start("one");
     let created = feed.defined("created", "hinted", |_| true);
-    wait_until("leads", SOON, || is_leader(&service));
+    wait_until("leads", TEST_TIMEOUT, || is_leader(&service));
     let name = feed.admin.name("hinted");
     let hints = [
         json!({"event_type": "FEATURE_FLAG_UPDATED", "flag_name": name, "environment": "development"}),
@@ -293,7 +293,7 @@ fn a_hint_makes_a_change_seen_at_once() {
         }
         let started = Instant::now();
         feed.hint(&hint);
-        let record = feed.definitions.wait("seen", SOON, |record| {
+        let record = feed.definitions.wait("seen", TEST_TIMEOUT, |record| {
             let body = record.json();
             record.key.as_deref() == Some(&key)
                 && body["version"].as_u64() > Some(last)
@@ -309,13 +309,13 @@ fn a_hint_makes_a_change_seen_at_once() {
 
 #[test]
 fn another_leads_when_the_leader_is_killed() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     feed.admin.create("handed-on", &rollout(&json!([])));
     let mut services = [feed.group.start("a"), feed.group.start("b")];
     feed.defined("created", "handed-on", |_| true);
     for round in 0..2 {
-        let leader = wait_for("one leads", SOON, || {
+        let leader = wait_for("one leads", TEST_TIMEOUT, || {
             let leading: Vec<_> = (0..2).filter(|index| is_leader(&services[*index])).collect();
             (leading.len() == 1).then(|| leading[0])
         });
@@ -338,7 +338,7 @@ fn another_leads_when_the_leader_is_killed() {
 
 #[test]
 fn nothing_that_unleash_may_answer_wipes_flags() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     let flags: Vec<_> = (0..24).map(|number| (format!("kept-{number}"), rollout(&json!([])))).collect();
     feed.admin.create_all(&flags);
@@ -366,7 +366,7 @@ fn nothing_that_unleash_may_answer_wipes_flags() {
     for (mood, times) in moods {
         feed.proxy.answer(mood, times);
         if !matches!(mood, Mood::Quarter | Mood::EmptyList) {
-            wait_until(&format!("{mood:?} shows in health"), SOON, || {
+            wait_until(&format!("{mood:?} shows in health"), TEST_TIMEOUT, || {
                 let (_, health) = get(&format!("{}/health", service.url)).unwrap();
                 let health: Value = serde_json::from_str(&health).unwrap();
                 health.to_string().contains("\"error\":{")
@@ -404,12 +404,12 @@ fn nothing_that_unleash_may_answer_wipes_flags() {
     feed.proxy.set(Mood::Quarter);
     feed.deleted("kept-9");
     feed.proxy.set(Mood::Good);
-    feed.updates.until("created anew", SOON, |seen| {
+    feed.updates.until("created anew", TEST_TIMEOUT, |seen| {
         let created =
             seen.iter().filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED").count();
         created == 24 + 18
     });
-    feed.events.until("and told", SOON, |seen| {
+    feed.events.until("and told", TEST_TIMEOUT, |seen| {
         seen.iter().filter(|record| record.json()["event_type"] == "FEATURE_FLAG_CREATED").count() == 24 + 18
     });
     let told = feed.assert_consistent("kept-9");
@@ -418,7 +418,7 @@ fn nothing_that_unleash_may_answer_wipes_flags() {
 
 #[test]
 fn unleash_learns_who_asks_and_how_often() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut feed = Feed::new(stack, "200ms");
     // Unleash ignores counts of flags that it has known for less than ten seconds, so a report must not come earlier.
     feed.group = feed.group.set("UNLEASH_METRICS_INTERVAL", "12s");
@@ -448,11 +448,11 @@ fn unleash_learns_who_asks_and_how_often() {
     };
     let expected = (evaluated(true), evaluated(false));
     assert!(expected >= (3, 2), "{expected:?}");
-    wait_until(&format!("Unleash has {expected:?}"), SOON * 2, || {
+    wait_until(&format!("Unleash has {expected:?}"), TEST_TIMEOUT * 2, || {
         let metrics = feed.admin.read(&path).unwrap();
         (sum(&metrics, "yes"), sum(&metrics, "no")) == expected
     });
-    wait_until("Unleash knows the application", SOON * 2, || {
+    wait_until("Unleash knows the application", TEST_TIMEOUT * 2, || {
         feed.admin.read(&format!("/metrics/applications/{prefix}")).is_some()
     });
 }

@@ -8,8 +8,8 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Database, Flag, Flags, Group, HEALTH_TOKEN, Redis, SOON, Sender, Service, Stack, Tap,
-    call, flagstream, get, post, wait_for, wait_until,
+    Answer, Database, Flag, Flags, Group, HEALTH_TOKEN, OpenApiValidator, Redis, Sender, Service, Stack,
+    TEST_TIMEOUT, TopicReader, call, flagstream, get, post, wait_for, wait_until,
 };
 
 const ENVIRONMENT: &str = "development";
@@ -18,12 +18,12 @@ const RESTORE: &str = "/api/v1/feature-flags/{name}/restore";
 const CHANGES: &str = "/api/v1/feature-flags/{name}/changes";
 
 /// Instances with a database, and the flags `plain`, `theme` and `child` in force.
-struct Scene {
+struct Fixture {
     group: Group,
     _database: Database,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack) -> Self {
         let database = Database::create(stack);
         let group = Group::new(stack)
@@ -41,9 +41,9 @@ impl Scene {
     }
 
     /// Reads `topic`, one of this fixture's, from its beginning.
-    fn tap(&self, topic: impl FnOnce(&crate::harness::Topics) -> &String) -> Tap {
+    fn tap(&self, topic: impl FnOnce(&crate::harness::Topics) -> &String) -> TopicReader {
         let topics = &self.group.topics;
-        Tap::open(&topics.kafka, topic(topics))
+        TopicReader::open(&topics.kafka, topic(topics))
     }
 }
 
@@ -87,16 +87,16 @@ fn turns(service: &Service, flag: &str) -> Vec<(String, String, String)> {
 
 #[test]
 fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let redis = Redis::database(stack);
-    let mut scene = Scene::new(stack);
-    scene.group = scene.group.set("REDIS_URL", &redis.url);
-    let service = scene.group.start("one");
-    let contract = Contract::of(&service.url);
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture.group.set("REDIS_URL", &redis.url);
+    let service = fixture.group.start("one");
+    let contract = OpenApiValidator::of(&service.url);
     assert!(["plain", "theme", "child"].into_iter().all(|flag| is_on(&service, flag)));
     let warm = format!("ff_eval:{ENVIRONMENT}:plain:u");
     // The warmer may join after the first evaluations.
-    wait_until("warm", SOON, || {
+    wait_until("warm", TEST_TIMEOUT, || {
         is_on(&service, "plain") && redis.get(&warm).is_some_and(|value| value["enabled"] == true)
     });
     let before = evaluate(&service, "plain", &json!(false))["flag_version"].as_u64().unwrap();
@@ -139,12 +139,12 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
     );
 
     // As a request in Kafka, and in Redis.
-    let topics = &scene.group.topics;
+    let topics = &fixture.group.topics;
     let request =
         json!({"request_id": "r-1", "flag_name": "plain", "user_id": "u", "environment": ENVIRONMENT});
     Sender::new(&topics.kafka).send(&topics.requests, None, Some(b"u"), request.to_string().as_bytes(), None);
-    let mut events = scene.tap(|topics| &topics.events);
-    let event = events.wait("the event", SOON, |record| record.json()["request_id"] == "r-1").json();
+    let mut events = fixture.tap(|topics| &topics.events);
+    let event = events.wait("the event", TEST_TIMEOUT, |record| record.json()["request_id"] == "r-1").json();
     assert_eq!(
         (&event["value"], &event["reason"], &event["killed"]),
         (&json!("false"), &json!("DISABLED"), &json!(true))
@@ -183,12 +183,14 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
     assert!(again["version"].as_u64() > Some(version), "{again}");
     let again = again["version"].as_u64().unwrap();
     Flags::new(topics).later(1_000).set(ENVIRONMENT, Flag::on("plain").where_in("userId", &["u"]));
-    let mut updates = scene.tap(|topics| &topics.updates);
-    let renewed = updates.wait("renewed", SOON, |record| {
+    let mut updates = fixture.tap(|topics| &topics.updates);
+    let renewed = updates.wait("renewed", TEST_TIMEOUT, |record| {
         record.json()["flag_name"] == "plain" && record.json()["version"].as_u64() > Some(again)
     });
     let renewed = renewed.json()["version"].as_u64().unwrap();
-    wait_until("renewed here", SOON, || evaluate(&service, "plain", &json!(true))["flag_version"] == renewed);
+    wait_until("renewed here", TEST_TIMEOUT, || {
+        evaluate(&service, "plain", &json!(true))["flag_version"] == renewed
+    });
     assert!(!is_on(&service, "plain"));
 
     let restored = restore(&service, "plain", "fixed");
@@ -197,8 +199,9 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
     assert!(is_on(&service, "plain") && is_on(&service, "child"));
     assert!(restored.json()["version"].as_u64() > Some(renewed));
     redis.wait(&warm, |value| value["enabled"] == true);
-    let log =
-        wait_for("the change log", SOON, || Some(turns(&service, "plain")).filter(|turns| turns.len() == 3));
+    let log = wait_for("the change log", TEST_TIMEOUT, || {
+        Some(turns(&service, "plain")).filter(|turns| turns.len() == 3)
+    });
     let expected = [("killed", "it burns"), ("killed", "still burns"), ("restored", "fixed")];
     for ((action, actor, reason), expected) in log.iter().zip(expected) {
         assert_eq!((action.as_str(), reason.as_str()), expected);
@@ -219,10 +222,10 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
 
 #[test]
 fn bad_input_names_what_is_wrong_and_turns_nothing() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.group.start("one");
-    let contract = Contract::of(&service.url);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.group.start("one");
+    let contract = OpenApiValidator::of(&service.url);
     let long = "x".repeat(1_001);
     for (body, status, field) in [
         (json!({}), 422, "reason"),
@@ -265,13 +268,13 @@ fn bad_input_names_what_is_wrong_and_turns_nothing() {
     // The header will do, and the command line says the same.
     assert_eq!(raw(&kill_url, &[json_type, ("x-change-reason", "by header")], ""), 200);
     assert!(!is_on(&service, "plain"));
-    let mut settings = scene.group.settings();
+    let mut settings = fixture.group.settings();
     settings.retain(|(name, _)| name != "FLAGSTREAM_HTTP__LISTEN");
     let run = |arguments: &[&str]| {
         let mut all = vec!["flags"];
         all.extend(arguments);
         all.extend(["--url", &service.url]);
-        let output = flagstream(scene.group.folder.path(), &all, settings.clone());
+        let output = flagstream(fixture.group.folder.path(), &all, settings.clone());
         (
             output.status.code(),
             String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
@@ -287,22 +290,22 @@ fn bad_input_names_what_is_wrong_and_turns_nothing() {
     assert!(code == Some(1) && text.contains("404"), "{text}");
     assert_eq!(run(&["kill", "plain", "--reason", "r", "--for", "never"]).0, Some(2));
     assert_eq!(run(&["kill", "plain"]).0, Some(2));
-    wait_until("the change log", SOON, || turns(&service, "plain").len() == 3);
+    wait_until("the change log", TEST_TIMEOUT, || turns(&service, "plain").len() == 3);
 }
 
 #[test]
 fn a_switch_expires_by_itself_at_its_time_everywhere() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let (one, two) = (scene.group.start("one"), scene.group.start("two"));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let (one, two) = (fixture.group.start("one"), fixture.group.start("two"));
     let expires_at = chrono::Utc::now() + chrono::TimeDelta::seconds(6);
     let killed =
         kill(&one, "plain", &json!({"reason": "for a while", "expires_at": expires_at.to_rfc3339()})).json();
     let version = killed["version"].as_u64().unwrap();
-    wait_until("killed at both", SOON, || !is_on(&one, "plain") && !is_on(&two, "plain"));
+    wait_until("killed at both", TEST_TIMEOUT, || !is_on(&one, "plain") && !is_on(&two, "plain"));
     // Each answer is right for the time that it names, on both sides of the expiry; no other instance is involved.
     let mut sides = [0, 0];
-    wait_until("announced", SOON, || {
+    wait_until("announced", TEST_TIMEOUT, || {
         let mut done = true;
         for service in [&one, &two] {
             let answer = evaluate(service, "plain", &json!(false));
@@ -314,13 +317,14 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
         done
     });
     assert!(sides.iter().all(|answers| *answers > 0), "{sides:?}");
-    let log =
-        wait_for("the change log", SOON, || Some(turns(&one, "plain")).filter(|turns| turns.len() == 2));
+    let log = wait_for("the change log", TEST_TIMEOUT, || {
+        Some(turns(&one, "plain")).filter(|turns| turns.len() == 2)
+    });
     assert_eq!((log[1].0.as_str(), log[1].1.as_str()), ("expired", "flagstream"));
     // The expiry is recorded once, although both instances check for it.
-    let mut updates = scene.tap(|topics| &topics.updates);
+    let mut updates = fixture.tap(|topics| &topics.updates);
     assert_eq!(kill(&one, "theme", &json!({"reason": "r"})).status, 200);
-    updates.wait("the other flag", SOON, |record| record.json()["flag_name"] == "theme");
+    updates.wait("the other flag", TEST_TIMEOUT, |record| record.json()["flag_name"] == "theme");
     let told: Vec<u64> = updates
         .seen
         .iter()
@@ -338,10 +342,10 @@ const SLOW_CALLS: usize = 1_024;
 
 #[test]
 fn a_flag_is_killed_while_a_thousand_bodies_do_not_arrive() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = scene.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate");
-    let service = scene.group.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate");
+    let service = fixture.group.start("one");
     assert!(is_on(&service, "plain"));
     let address_of_service = service.url.trim_start_matches("http://");
     let beginning = "POST /api/v1/feature-flags/evaluate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\

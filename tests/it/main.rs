@@ -2,7 +2,7 @@
 //!
 //! `scripts/test` starts the services and passes their addresses (`FLAGSTREAM_TEST_…`). Tests share the services and
 //! run in parallel, so each has its own topics, consumer group and flag names; the few that stop a service run alone
-//! ([`harness::Stack::alone`]). A test waits for a condition with a deadline and never for a fixed time. To prove that
+//! ([`harness::Stack::exclusive`]). A test waits for a condition with a deadline and never for a fixed time. To prove that
 //! a record is absent it first waits for a later record: Kafka's order within a partition makes that a proof.
 //!
 //! `FLAGSTREAM_TEST_LONG=1` runs the fault tests with more rounds.

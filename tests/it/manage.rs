@@ -10,7 +10,8 @@ mod watch;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Database, Group, Received, SOON, Service, Stack, Tap, call, get, wait_until,
+    Answer, Database, Group, OpenApiValidator, Received, Service, Stack, TEST_TIMEOUT, TopicReader, call,
+    get, wait_until,
 };
 
 const FLAGS: &str = "/api/v1/feature-flags";
@@ -20,13 +21,13 @@ const CHANGES: &str = "/api/v1/feature-flags/{name}/changes";
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 
 /// Instances with a separate database.
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
-    contract: Option<Contract>,
+    contract: Option<OpenApiValidator>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(stack: &Stack) -> Self {
         let database = Database::create(stack);
         let group = Group::new(stack)
@@ -44,7 +45,7 @@ impl Scene {
     /// An instance that leads, if it is the first one.
     fn start(&mut self, name: &str) -> Service {
         let service = self.group.start(name);
-        self.contract.get_or_insert_with(|| Contract::of(&service.url));
+        self.contract.get_or_insert_with(|| OpenApiValidator::of(&service.url));
         service
     }
 
@@ -139,19 +140,19 @@ fn refused(answer: &Answer) -> Vec<String> {
 
 /// Waits until this instance leads the feeder.
 fn leads(service: &Service) {
-    wait_until("a leader", SOON, || service.metrics().sum("flagstream_feed_leader", &[]) == 1.0);
+    wait_until("a leader", TEST_TIMEOUT, || service.metrics().sum("flagstream_feed_leader", &[]) == 1.0);
 }
 
 #[test]
 fn the_examples_of_the_contract_are_answered_and_in_force_when_they_are() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     let example = json!({"name": "new-feature", "description": "New feature description", "is_enabled": false,
         "environment": "development", "rollout_percentage": "25", "target_users": ["user-1", "user-2"]});
     let reason = [("x-change-reason", "as the ticket says")];
-    let made = scene.ask(&service, "POST", FLAGS, &reason, &example);
+    let made = fixture.ask(&service, "POST", FLAGS, &reason, &example);
     assert_eq!(made.status, 201, "{made:?}");
     assert_eq!(made.header("location"), "/api/v1/feature-flags/new-feature?environment=development");
     let flag = made.json();
@@ -166,7 +167,7 @@ fn the_examples_of_the_contract_are_answered_and_in_force_when_they_are() {
     assert_eq!(made.header("etag"), format!("\"{}\"", flag["revision"]));
     assert!(!is_on(&service, "new-feature", "user-1"));
 
-    let changed = scene.update(
+    let changed = fixture.update(
         &service,
         "new-feature",
         &json!({"is_enabled": true, "description": "Updated description"}),
@@ -182,22 +183,22 @@ fn the_examples_of_the_contract_are_answered_and_in_force_when_they_are() {
     );
     assert!(after["revision"].as_i64() > flag["revision"].as_i64());
     assert!(after["version"].as_u64() > flag["version"].as_u64());
-    let shown = scene.show(&service, "new-feature");
+    let shown = fixture.show(&service, "new-feature");
     assert_eq!((shown.status, shown.header("etag")), (200, changed.header("etag")));
     assert_eq!(shown.json()["description"], "Updated description");
 
     // The same again changes nothing.
-    let same = scene.update(&service, "new-feature", &json!({"is_enabled": true}));
+    let same = fixture.update(&service, "new-feature", &json!({"is_enabled": true}));
     assert_eq!((same.status, same.header("etag")), (200, changed.header("etag")));
 
-    let gone = scene.delete(&service, "new-feature");
+    let gone = fixture.delete(&service, "new-feature");
     assert_eq!((gone.status, gone.body.as_str()), (204, ""));
     assert_eq!(evaluate(&service, "new-feature", "user-1")["error_code"], "FLAG_NOT_FOUND");
-    assert_eq!(scene.show(&service, "new-feature").status, 404);
-    assert_eq!(scene.delete(&service, "new-feature").status, 404);
-    assert_eq!(scene.update(&service, "new-feature", &json!({})).status, 404);
+    assert_eq!(fixture.show(&service, "new-feature").status, 404);
+    assert_eq!(fixture.delete(&service, "new-feature").status, 404);
+    assert_eq!(fixture.update(&service, "new-feature", &json!({})).status, 404);
 
-    let changes = scene.ask(
+    let changes = fixture.ask(
         &service,
         "GET",
         "/api/v1/feature-flags/new-feature/changes?environment=development",
@@ -216,27 +217,27 @@ fn the_examples_of_the_contract_are_answered_and_in_force_when_they_are() {
     assert_eq!(told, expected.map(|(action, reason)| (json!(action), reason)));
 
     // The flag may be created again, with its own revision.
-    let anew = scene.create(&service, &example).json();
+    let anew = fixture.create(&service, &example).json();
     assert_eq!(anew["id"], flag["id"]);
     assert!(anew["revision"].as_i64() > after["revision"].as_i64());
 }
 
 #[test]
 fn evaluations_are_history_even_of_a_deleted_flag() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
-    scene.create(&service, &new_flag("f"));
+    fixture.create(&service, &new_flag("f"));
     for user in ["u-1", "u-2", "u-3"] {
         assert!(is_on(&service, "f", user));
     }
-    assert_eq!(scene.delete(&service, "f").status, 204);
+    assert_eq!(fixture.delete(&service, "f").status, 204);
     let history = |query: &str| {
         let path = format!("/api/v1/feature-flags/f/history?environment=development{query}");
-        scene.ask(&service, "GET", &path, &[], &Value::Null)
+        fixture.ask(&service, "GET", &path, &[], &Value::Null)
     };
-    wait_until("three rows", SOON, || history("").json().as_array().map(Vec::len) == Some(3));
+    wait_until("three rows", TEST_TIMEOUT, || history("").json().as_array().map(Vec::len) == Some(3));
     let rows = history("&limit=2").json();
     assert_eq!(rows.as_array().unwrap().len(), 2);
     let last = &rows[0];
@@ -248,7 +249,7 @@ fn evaluations_are_history_even_of_a_deleted_flag() {
         let answer = history(query);
         assert_eq!((answer.status, refused(&answer)), (status, vec!["limit".to_owned()]), "{query}");
     }
-    let never = scene.ask(
+    let never = fixture.ask(
         &service,
         "GET",
         "/api/v1/feature-flags/never/history?environment=development",
@@ -257,21 +258,21 @@ fn evaluations_are_history_even_of_a_deleted_flag() {
     );
     assert_eq!(never.status, 404);
     // The count survives the deletion, and a new life of the flag.
-    wait_until("counted", SOON, || {
-        scene.database.number("SELECT evaluation_count FROM feature_flags WHERE name = 'f'") == Some(3)
+    wait_until("counted", TEST_TIMEOUT, || {
+        fixture.database.number("SELECT evaluation_count FROM feature_flags WHERE name = 'f'") == Some(3)
     });
-    assert_eq!(scene.create(&service, &new_flag("f")).json()["evaluation_count"], 3);
+    assert_eq!(fixture.create(&service, &new_flag("f")).json()["evaluation_count"], 3);
 }
 
 #[test]
 fn who_gets_a_local_flag() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     let mut body = new_flag("f");
     body["target_users"] = json!(["user-1"]);
-    scene.create(&service, &body);
+    fixture.create(&service, &body);
     let who = || ["user-1", "user-2"].map(|user| is_on(&service, "f", user));
     assert_eq!(who(), [true, false], "with target users and no percentage only they");
     for (change, expected) in [
@@ -281,59 +282,59 @@ fn who_gets_a_local_flag() {
         (json!({"rollout_percentage": null}), [true, true]),
         (json!({"is_enabled": false}), [false, false]),
     ] {
-        assert_eq!(scene.update(&service, "f", &change).status, 200, "{change}");
+        assert_eq!(fixture.update(&service, "f", &change).status, 200, "{change}");
         assert_eq!(who(), expected, "{change}");
     }
 }
 
 #[test]
 fn odd_names_work_in_paths_and_bad_ones_are_refused() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     let longest = "é".repeat(127) + "x";
     for name in [ODD_NAME, &longest, "sync", "evaluate", "history", "%", "...", "a'b\"c\\d"] {
-        let made = scene.create(&service, &new_flag(name));
+        let made = fixture.create(&service, &new_flag(name));
         assert_eq!(made.status, 201, "{name}: {made:?}");
         // The address in the answer.
         let there = call("GET", &format!("{}{}", service.url, made.header("location")), &[], b"");
         assert_eq!(there.json()["name"], name);
-        assert_eq!(scene.update(&service, name, &json!({"description": name})).json()["description"], name);
+        assert_eq!(fixture.update(&service, name, &json!({"description": name})).json()["description"], name);
         assert!(is_on(&service, name, "u"), "{name}");
         let changes = format!("{FLAGS}/{}/changes?environment=development", encoded(name));
         assert_eq!(
-            scene.ask(&service, "GET", &changes, &[], &Value::Null).json().as_array().unwrap().len(),
+            fixture.ask(&service, "GET", &changes, &[], &Value::Null).json().as_array().unwrap().len(),
             2
         );
-        assert_eq!(scene.delete(&service, name).status, 204, "{name}");
+        assert_eq!(fixture.delete(&service, name).status, 204, "{name}");
         assert!(!is_on(&service, name, "u"), "{name}");
     }
     for name in ["", ".", "..", " a", "a\u{0}b", "a\nb", &"n".repeat(256)] {
-        let answer = scene.create(&service, &new_flag(name));
+        let answer = fixture.create(&service, &new_flag(name));
         assert_eq!((answer.status, refused(&answer)), (422, vec!["name".to_owned()]), "{name:?}");
     }
     let broken = call("GET", &format!("{}{FLAGS}/%FF?environment=development", service.url), &[], b"");
     assert_eq!((broken.status, refused(&broken)), (400, vec!["name".to_owned()]));
     for name in ["\0", &"n".repeat(300)] {
-        assert_eq!(scene.show(&service, name).status, 404);
-        assert_eq!(scene.update(&service, name, &json!({})).status, 404);
-        assert_eq!(scene.delete(&service, name).status, 404);
+        assert_eq!(fixture.show(&service, name).status, 404);
+        assert_eq!(fixture.update(&service, name, &json!({})).status, 404);
+        assert_eq!(fixture.delete(&service, name).status, 404);
     }
-    let nowhere = scene.ask(&service, "GET", &format!("{FLAGS}?environment=%00"), &[], &Value::Null);
+    let nowhere = fixture.ask(&service, "GET", &format!("{FLAGS}?environment=%00"), &[], &Value::Null);
     assert_eq!((nowhere.status, refused(&nowhere)), (422, vec!["environment".to_owned()]));
 }
 
 #[test]
 fn bad_input_is_told_field_by_field_and_changes_nothing() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
-    assert_eq!(scene.create(&service, &new_flag("f")).status, 201);
+    assert_eq!(fixture.create(&service, &new_flag("f")).status, 201);
     let all = json!({"name": "g", "environment": "a/b", "description": 7, "is_enabled": "yes", "type": "other",
         "rollout_percentage": 101, "target_users": ["u", 7, ""], "owner": [], "tags": "x", "surprise": 1});
-    let answer = scene.create(&service, &all);
+    let answer = fixture.create(&service, &all);
     assert_eq!(answer.status, 400, "{answer:?}");
     let fields = [
         "description",
@@ -367,7 +368,7 @@ fn bad_input_is_told_field_by_field_and_changes_nothing() {
         (json!({"name": "g", "environment": ""}), 422, &["environment"]),
     ];
     for (body, status, fields) in cases {
-        let answer = scene.create(&service, body);
+        let answer = fixture.create(&service, body);
         assert_eq!(
             (answer.status, refused(&answer)),
             (*status, fields.iter().map(|f| f.to_string()).collect()),
@@ -386,7 +387,7 @@ fn bad_input_is_told_field_by_field_and_changes_nothing() {
             (&[("content-type", "text/plain")][..], b"{}", 415),
         ] {
             let answer = call(method, url, headers, body);
-            scene.check(method, documented, &answer);
+            fixture.check(method, documented, &answer);
             assert_eq!(answer.status, status, "{method} {body:?}: {answer:?}");
         }
         let large = format!("{{\"description\":\"{}\"}}", "x".repeat(1 << 20));
@@ -396,7 +397,7 @@ fn bad_input_is_told_field_by_field_and_changes_nothing() {
         [("GET", ""), ("PUT", ""), ("DELETE", ""), ("GET", "?environment=a/b"), ("GET", "?environment=")]
     {
         let body = if method == "PUT" { json!({}) } else { Value::Null };
-        let answer = scene.ask(&service, method, &format!("{FLAGS}/f{query}"), &[], &body);
+        let answer = fixture.ask(&service, method, &format!("{FLAGS}/f{query}"), &[], &body);
         assert_eq!(
             (answer.status, refused(&answer)),
             (422, vec!["environment".to_owned()]),
@@ -404,7 +405,7 @@ fn bad_input_is_told_field_by_field_and_changes_nothing() {
         );
     }
     let other =
-        scene.update(&service, "f", &json!({"name": "g", "environment": "production", "is_enabled": 7}));
+        fixture.update(&service, "f", &json!({"name": "g", "environment": "production", "is_enabled": 7}));
     assert_eq!(
         (other.status, refused(&other)),
         (400, ["environment", "is_enabled", "name"].map(str::to_owned).to_vec())
@@ -415,33 +416,33 @@ fn bad_input_is_told_field_by_field_and_changes_nothing() {
         ("?limit=0&offset=-1", 422, vec!["limit", "offset"]),
         ("?limit=x&offset=-1", 400, vec!["limit", "offset"]),
     ] {
-        let answer = scene.ask(&service, "GET", &format!("{FLAGS}{query}"), &[], &Value::Null);
+        let answer = fixture.ask(&service, "GET", &format!("{FLAGS}{query}"), &[], &Value::Null);
         assert_eq!(
             (answer.status, refused(&answer)),
             (status, fields.iter().map(|f| (*f).to_owned()).collect()),
             "{query}"
         );
     }
-    assert_eq!(scene.create(&service, &new_flag("f")).status, 409, "there is one already");
-    let list = scene.ask(&service, "GET", FLAGS, &[], &Value::Null).json();
+    assert_eq!(fixture.create(&service, &new_flag("f")).status, 409, "there is one already");
+    let list = fixture.ask(&service, "GET", FLAGS, &[], &Value::Null).json();
     assert_eq!((&list["total"], &list["items"][0]["name"]), (&json!(1), &json!("f")), "{list}");
-    assert_eq!(scene.database.number("SELECT count(*) FROM feature_flag_changes"), Some(1));
+    assert_eq!(fixture.database.number("SELECT count(*) FROM feature_flag_changes"), Some(1));
 }
 
 #[test]
 fn flags_are_listed_page_by_page() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     for (name, environment) in
         [("c", "development"), ("a", "development"), ("b", "production"), ("a", "production")]
     {
-        let made = scene.create(&service, &json!({"name": name, "environment": environment}));
+        let made = fixture.create(&service, &json!({"name": name, "environment": environment}));
         assert_eq!(made.status, 201, "{made:?}");
     }
     let list = |query: &str| {
-        let page = scene.ask(&service, "GET", &format!("{FLAGS}{query}"), &[], &Value::Null).json();
+        let page = fixture.ask(&service, "GET", &format!("{FLAGS}{query}"), &[], &Value::Null).json();
         let flags = page["items"].as_array().unwrap().iter();
         let flags: Vec<_> = flags
             .map(|flag| {
@@ -465,15 +466,15 @@ fn flags_are_listed_page_by_page() {
 
 #[test]
 fn of_two_changes_at_once_one_is_told_that_it_came_too_late() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
-    let mut tag = scene.create(&service, &new_flag("f")).header("etag").to_owned();
+    let mut tag = fixture.create(&service, &new_flag("f")).header("etag").to_owned();
     for round in 0..5 {
         let change = |number: i32| {
             let body = json!({"description": format!("{round} {number}")});
-            scene.ask(&service, "PUT", &path("f"), &[("if-match", &tag)], &body)
+            fixture.ask(&service, "PUT", &path("f"), &[("if-match", &tag)], &body)
         };
         let answers = std::thread::scope(|scope| {
             let racing = [0, 1].map(|number| scope.spawn(move || change(number)));
@@ -485,26 +486,26 @@ fn of_two_changes_at_once_one_is_told_that_it_came_too_late() {
         let winner = answers.iter().find(|answer| answer.status == 200).unwrap();
         let loser = answers.iter().find(|answer| answer.status == 412).unwrap();
         assert_eq!(loser.header("etag"), winner.header("etag"), "it is told what is there now");
-        assert_eq!(scene.show(&service, "f").json()["description"], winner.json()["description"]);
+        assert_eq!(fixture.show(&service, "f").json()["description"], winner.json()["description"]);
         tag = winner.header("etag").to_owned();
     }
     for (method, body) in [("PUT", json!({"is_enabled": false})), ("DELETE", Value::Null)] {
         for (header, status) in
             [("\"1\"", 412), (&*format!("W/{tag}"), 412), ("\"other\"", 412), ("oops", 400)]
         {
-            let answer = scene.ask(&service, method, &path("f"), &[("if-match", header)], &body);
+            let answer = fixture.ask(&service, method, &path("f"), &[("if-match", header)], &body);
             assert_eq!(answer.status, status, "{method} {header}");
         }
     }
     let either = format!("\"1\", {tag}");
     let changed =
-        scene.ask(&service, "PUT", &path("f"), &[("if-match", &either)], &json!({"is_enabled": false}));
+        fixture.ask(&service, "PUT", &path("f"), &[("if-match", &either)], &json!({"is_enabled": false}));
     assert_eq!(changed.status, 200);
-    assert_eq!(scene.ask(&service, "PUT", &path("none"), &[("if-match", "*")], &json!({})).status, 404);
-    assert_eq!(scene.ask(&service, "DELETE", &path("f"), &[("if-match", "*")], &Value::Null).status, 204);
+    assert_eq!(fixture.ask(&service, "PUT", &path("none"), &[("if-match", "*")], &json!({})).status, 404);
+    assert_eq!(fixture.ask(&service, "DELETE", &path("f"), &[("if-match", "*")], &Value::Null).status, 204);
     // Of two that make the same flag, one does.
     let made = std::thread::scope(|scope| {
-        let racing = [0, 1].map(|_| scope.spawn(|| scene.create(&service, &new_flag("g")).status));
+        let racing = [0, 1].map(|_| scope.spawn(|| fixture.create(&service, &new_flag("g")).status));
         racing.map(|racing| racing.join().unwrap())
     });
     assert!(made == [201, 409] || made == [409, 201], "{made:?}");
@@ -512,34 +513,34 @@ fn of_two_changes_at_once_one_is_told_that_it_came_too_late() {
 
 #[test]
 fn a_change_is_announced_once_and_in_force_in_both_instances() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let (one, two) = (scene.start("one"), scene.start("two"));
-    wait_until("a leader", SOON, || {
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let (one, two) = (fixture.start("one"), fixture.start("two"));
+    wait_until("a leader", TEST_TIMEOUT, || {
         [&one, &two].iter().any(|service| service.metrics().sum("flagstream_feed_leader", &[]) == 1.0)
     });
-    let topics = &scene.group.topics;
-    let mut updates = Tap::open(&topics.kafka, &topics.updates);
-    let mut events = Tap::open(&topics.kafka, &topics.events);
+    let topics = &fixture.group.topics;
+    let mut updates = TopicReader::open(&topics.kafka, &topics.updates);
+    let mut events = TopicReader::open(&topics.kafka, &topics.events);
     let mut versions = Vec::new();
     for (service, other, number) in [(&one, &two, 0), (&two, &one, 1), (&one, &two, 2)] {
         let name = format!("f-{number}");
-        let made = scene.create(service, &new_flag(&name)).json();
+        let made = fixture.create(service, &new_flag(&name)).json();
         assert!(is_on(service, &name, "u"));
         versions.push(made["version"].as_u64().unwrap());
-        wait_until("in force in the other one", SOON, || is_on(other, &name, "u"));
-        let changed = scene.update(other, &name, &json!({"is_enabled": false}));
+        wait_until("in force in the other one", TEST_TIMEOUT, || is_on(other, &name, "u"));
+        let changed = fixture.update(other, &name, &json!({"is_enabled": false}));
         assert!(!is_on(other, &name, "u"), "{changed:?}");
         versions.push(changed.json()["version"].as_u64().unwrap());
-        wait_until("and in the first one", SOON, || !is_on(service, &name, "u"));
+        wait_until("and in the first one", TEST_TIMEOUT, || !is_on(service, &name, "u"));
     }
     let last = *versions.last().unwrap();
-    updates.wait("the last change", SOON, |record| record.json()["version"] == last);
+    updates.wait("the last change", TEST_TIMEOUT, |record| record.json()["version"] == last);
     let changes = |seen: &[Received]| {
         let bodies = seen.iter().map(Received::json);
         bodies.filter(|body| body["event_type"] != "FEATURE_FLAG_EVALUATED").collect::<Vec<_>>()
     };
-    events.until("all changes", SOON, |seen| changes(seen).len() >= versions.len());
+    events.until("all changes", TEST_TIMEOUT, |seen| changes(seen).len() >= versions.len());
     for tap in [&updates, &events] {
         let told = changes(&tap.seen);
         let mut told_versions: Vec<_> = told.iter().map(|body| body["version"].as_u64().unwrap()).collect();
@@ -548,16 +549,16 @@ fn a_change_is_announced_once_and_in_force_in_both_instances() {
         assert!(told.iter().all(|body| body["actor"] == "anonymous"), "{told:?}");
     }
     let kinds = "SELECT count(*) FROM feature_flag_versions WHERE actor = 'anonymous' AND source = 'local'";
-    wait_until("each version is kept", SOON, || scene.database.number(kinds) == Some(6));
+    wait_until("each version is kept", TEST_TIMEOUT, || fixture.database.number(kinds) == Some(6));
 }
 
 #[test]
 fn callers_need_the_scope_of_what_they_do() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack)
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate")
         .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-of-the-admin");
-    let service = scene.start("one");
+    let service = fixture.start("one");
     leads(&service);
     let calls = [
         ("GET", FLAGS.to_owned(), Value::Null),
@@ -570,28 +571,28 @@ fn callers_need_the_scope_of_what_they_do() {
         ("POST", "/api/v1/feature-flags/sync?environment=development".to_owned(), Value::Null),
     ];
     for (method, path, body) in &calls {
-        let answer = scene.ask(&service, method, path, &[], body);
+        let answer = fixture.ask(&service, method, path, &[], body);
         assert_eq!(answer.status, 401, "{method} {path}: {answer:?}");
-        let answer = scene.ask(&service, method, path, &[("authorization", "Bearer nobody-s")], body);
+        let answer = fixture.ask(&service, method, path, &[("authorization", "Bearer nobody-s")], body);
         assert_eq!(answer.status, 401, "{method} {path}: {answer:?}");
     }
     let admin = [("authorization", "Bearer a-token-of-the-admin")];
-    let made = scene.ask(&service, "POST", FLAGS, &admin, &new_flag("f"));
+    let made = fixture.ask(&service, "POST", FLAGS, &admin, &new_flag("f"));
     assert_eq!((made.status, &made.json()["updated_by"]), (201, &json!("bootstrap-token")));
 }
 
 #[test]
 fn a_token_sees_and_changes_its_environments_only() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack)
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
         .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "a-token-of-the-admin");
-    let service = scene.start("one");
+    let service = fixture.start("one");
     leads(&service);
     let admin = [("authorization", "Bearer a-token-of-the-admin")];
     for environment in ["development", "production", "staging"] {
         let flag = json!({"name": "f", "environment": environment});
-        assert_eq!(scene.ask(&service, "POST", FLAGS, &admin, &flag).status, 201);
+        assert_eq!(fixture.ask(&service, "POST", FLAGS, &admin, &flag).status, 201);
     }
     let wanted = json!({"name": "team", "scopes": ["read", "write", "delete"], "environments": ["development", "staging"]});
     let headers = [admin[0], ("content-type", "application/json")];
@@ -599,7 +600,7 @@ fn a_token_sees_and_changes_its_environments_only() {
     let token = call("POST", &url, &headers, wanted.to_string().as_bytes()).json();
     let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
     let theirs = [("authorization", bearer.as_str())];
-    let list = scene.ask(&service, "GET", FLAGS, &theirs, &Value::Null).json();
+    let list = fixture.ask(&service, "GET", FLAGS, &theirs, &Value::Null).json();
     let seen: Vec<_> =
         list["items"].as_array().unwrap().iter().map(|flag| flag["environment"].clone()).collect();
     assert_eq!((seen, &list["total"]), (vec![json!("development"), json!("staging")], &json!(2)));
@@ -614,9 +615,9 @@ fn a_token_sees_and_changes_its_environments_only() {
         ("DELETE", elsewhere.clone(), Value::Null),
         ("POST", format!("{FLAGS}/sync?environment=production"), Value::Null),
     ] {
-        assert_eq!(scene.ask(&service, method, &path, &theirs, &body).status, 403, "{method} {path}");
+        assert_eq!(fixture.ask(&service, method, &path, &theirs, &body).status, 403, "{method} {path}");
     }
-    let changed = scene.ask(&service, "PUT", &path("f"), &theirs, &json!({"is_enabled": true}));
+    let changed = fixture.ask(&service, "PUT", &path("f"), &theirs, &json!({"is_enabled": true}));
     assert_eq!(changed.status, 200);
     let name = changed.json()["updated_by"].as_str().unwrap().to_owned();
     assert!(name.starts_with("token:") && name.ends_with(":team"), "{name}");
@@ -624,14 +625,14 @@ fn a_token_sees_and_changes_its_environments_only() {
 
 #[test]
 fn without_a_database_there_are_no_local_flags() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write,delete");
-    let service = scene.start("one");
-    let answer = scene.create(&service, &new_flag("f"));
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write,delete");
+    let service = fixture.start("one");
+    let answer = fixture.create(&service, &new_flag("f"));
     assert_eq!(answer.status, 503);
     assert!(answer.body.contains("DATABASE_URL"), "{answer:?}");
-    assert_eq!(scene.show(&service, "f").status, 503);
+    assert_eq!(fixture.show(&service, "f").status, 503);
     let (status, _) = get(&format!("{}/health/ready", service.url)).unwrap();
     assert_eq!(status, 200);
 }

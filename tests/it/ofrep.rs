@@ -7,19 +7,20 @@ use std::sync::mpsc;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Contract, Flag, Flags, Group, SOON, Service, Stack, Tap, call, get, wait_until,
+    Answer, Flag, Flags, Group, OpenApiValidator, Service, Stack, TEST_TIMEOUT, TopicReader, call, get,
+    wait_until,
 };
 
 const ODD_NAME: &str = "a/b%2F c?d#é🚩";
 const ALL: &str = "/ofrep/v1/evaluate/flags";
 
-struct Scene {
+struct Fixture {
     group: Group,
     service: Service,
-    contract: Contract,
+    contract: OpenApiValidator,
 }
 
-impl Scene {
+impl Fixture {
     fn start(stack: &Stack) -> Self {
         let group = Group::new(stack);
         let mut flags = Flags::new(&group.topics);
@@ -44,8 +45,8 @@ impl Scene {
         flags.set("development", Flag::on("elsewhere"));
         let service = group.start("one");
         let metrics = || service.metrics().sum("flagstream_store_version", &[]);
-        wait_until("all flags in force", SOON, || metrics() > version as f64);
-        let contract = Contract::of(&service.url);
+        wait_until("all flags in force", TEST_TIMEOUT, || metrics() > version as f64);
+        let contract = OpenApiValidator::of(&service.url);
         Self { group, service, contract }
     }
 
@@ -101,11 +102,11 @@ fn check_details(said: &Value) {
 
 #[test]
 fn the_official_server_providers_agree() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let script = |name: &str| format!("{}/tests/it/{name}", env!("CARGO_MANIFEST_DIR"));
     let node = Command::new("node")
-        .args([&script("ofrep_server.mjs"), &scene.service.url])
+        .args([&script("ofrep_server.mjs"), &fixture.service.url])
         .env("FLAGSTREAM_TEST_NODE_MODULES", &stack.node_modules)
         .output()
         .unwrap();
@@ -114,7 +115,7 @@ fn the_official_server_providers_agree() {
     check_details(&said);
 
     let python = Command::new("python3")
-        .args([&script("ofrep_client.py"), &scene.service.url])
+        .args([&script("ofrep_client.py"), &fixture.service.url])
         .env("PYTHONPATH", &stack.python_path)
         .output()
         .unwrap();
@@ -124,10 +125,10 @@ fn the_official_server_providers_agree() {
 
 #[test]
 fn the_official_web_provider_hears_of_changes() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let mut browser = Command::new("node")
-        .args([&format!("{}/tests/it/ofrep_web.mjs", env!("CARGO_MANIFEST_DIR")), &scene.service.url])
+        .args([&format!("{}/tests/it/ofrep_web.mjs", env!("CARGO_MANIFEST_DIR")), &fixture.service.url])
         .env("FLAGSTREAM_TEST_NODE_MODULES", &stack.node_modules)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -140,7 +141,7 @@ fn the_official_web_provider_hears_of_changes() {
             let _ = sender.send(serde_json::from_str::<Value>(&line).unwrap());
         }
     });
-    let ready = told.recv_timeout(SOON).expect("the provider gets ready");
+    let ready = told.recv_timeout(TEST_TIMEOUT).expect("the provider gets ready");
     assert_eq!((&ready["theme"]["value"], &ready["retries"]["value"]), (&json!("dark"), &json!(5)));
     assert_eq!(
         (&ready["late"]["value"], &ready["late"]["errorCode"]),
@@ -150,15 +151,15 @@ fn the_official_web_provider_hears_of_changes() {
     assert_eq!((&ready["unknown"]["value"], &ready["offVariant"]["value"]), (&json!(true), &json!("mine")));
 
     // The provider can be ready before its stream is open: it would miss a change before that.
-    let listening = || scene.service.metrics().sum("flagstream_http_listeners", &[]) == 1.0;
-    wait_until("the provider listens", SOON, listening);
-    let mut flags = Flags::new(&scene.group.topics);
+    let listening = || fixture.service.metrics().sum("flagstream_http_listeners", &[]) == 1.0;
+    wait_until("the provider listens", TEST_TIMEOUT, listening);
+    let mut flags = Flags::new(&fixture.group.topics);
     // Above all versions so far.
     for _ in 0..100 {
         flags.set("production", Flag::on("filler"));
     }
     flags.set("production", Flag::on("late"));
-    let deadline = std::time::Instant::now() + SOON;
+    let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     let changed = std::iter::from_fn(|| told.recv_timeout(deadline - std::time::Instant::now()).ok())
         .find(|details| details["late"]["value"] == true)
         .expect("the provider tells of the change");
@@ -170,9 +171,10 @@ fn the_official_web_provider_hears_of_changes() {
 
 #[test]
 fn one_flag_by_hand() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let answer = scene.one("west", json!({"targetingKey": "user-9", "region": "us-west", "userId": "other"}));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let answer =
+        fixture.one("west", json!({"targetingKey": "user-9", "region": "us-west", "userId": "other"}));
     assert_eq!(answer.status, 200);
     let version = answer.json()["metadata"]["version"].clone();
     assert_eq!(
@@ -180,40 +182,41 @@ fn one_flag_by_hand() {
         json!({"key": "west", "value": true, "reason": "TARGETING_MATCH", "variant": "enabled",
             "metadata": {"version": version}})
     );
-    let mut events = Tap::open(&scene.group.topics.kafka, &scene.group.topics.events);
-    let event = events.wait("its event", SOON, |event| event.json()["flag_name"] == "west");
+    let mut events = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.events);
+    let event = events.wait("its event", TEST_TIMEOUT, |event| event.json()["flag_name"] == "west");
     assert_eq!(event.key.as_deref(), Some(&b"user-9"[..]));
     let event = event.json();
     assert_eq!((&event["source"], &event["flag_version"]), (&json!({"api": "ofrep"}), &version));
     assert_eq!(event.get("value_type"), Some(&Value::Null), "none is asked for");
     assert_eq!((&event["user_id"], &event["typed_value"]), (&json!("user-9"), &json!(true)));
 
-    let off = scene.one("off-variant", json!({}));
+    let off = fixture.one("off-variant", json!({}));
     assert_eq!((off.status, off.json().get("value"), &off.json()["reason"]), (200, None, &json!("DISABLED")));
     let odd = "a%2Fb%252F%20c%3Fd%23%C3%A9%F0%9F%9A%A9";
-    assert_eq!(scene.one(odd, json!({})).json()["key"], ODD_NAME);
-    assert_eq!(scene.one("a/b%252F%20c%3Fd%23é🚩", json!({})).json()["value"], true, "slashes as they are");
+    assert_eq!(fixture.one(odd, json!({})).json()["key"], ODD_NAME);
+    assert_eq!(fixture.one("a/b%252F%20c%3Fd%23é🚩", json!({})).json()["value"], true, "slashes as they are");
 
-    let unknown = scene.one("nobody-made-it", json!({}));
+    let unknown = fixture.one("nobody-made-it", json!({}));
     assert_eq!(unknown.status, 404);
     assert_eq!(
         (&unknown.json()["key"], &unknown.json()["errorCode"]),
         (&json!("nobody-made-it"), &json!("FLAG_NOT_FOUND"))
     );
-    let event = events
-        .wait("the event of an unknown flag", SOON, |event| event.json()["flag_name"] == "nobody-made-it");
+    let event = events.wait("the event of an unknown flag", TEST_TIMEOUT, |event| {
+        event.json()["flag_name"] == "nobody-made-it"
+    });
     assert_eq!(event.json()["error_code"], "FLAG_NOT_FOUND");
 
-    let elsewhere = scene.post(&format!("{ALL}/on?environment=elsewhere"), &[], &json!({}));
+    let elsewhere = fixture.post(&format!("{ALL}/on?environment=elsewhere"), &[], &json!({}));
     assert_eq!((elsewhere.status, &elsewhere.json()["errorCode"]), (503, &json!("PROVIDER_NOT_READY")));
-    let long = scene.one(&"n".repeat(256), json!({}));
+    let long = fixture.one(&"n".repeat(256), json!({}));
     assert_eq!((long.status, &long.json()["errorCode"]), (400, &json!("GENERAL")));
 }
 
 #[test]
 fn errors_have_the_protocols_form() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let table: [(&str, &str, u16, &str); 6] = [
         ("application/json", "{", 400, "PARSE_ERROR"),
         ("application/json", "[]", 400, "PARSE_ERROR"),
@@ -229,7 +232,7 @@ fn errors_have_the_protocols_form() {
     ];
     for path in [ALL, "/ofrep/v1/evaluate/flags/on"] {
         for (content_type, body, status, code) in table {
-            let url = format!("{}{path}", scene.service.url);
+            let url = format!("{}{path}", fixture.service.url);
             let answer = call("POST", &url, &[("content-type", content_type)], body.as_bytes());
             assert_eq!((answer.status, &answer.json()["errorCode"]), (status, &json!(code)), "{answer:?}");
             assert!(answer.json()["errorDetails"].is_string());
@@ -240,10 +243,10 @@ fn errors_have_the_protocols_form() {
 
 #[test]
 fn all_flags_come_with_a_tag_that_spares_the_next_answer() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let body = json!({"context": {"targetingKey": "user-1", "region": "us-west"}});
-    let first = scene.post(ALL, &[], &body);
+    let first = fixture.post(ALL, &[], &body);
     assert_eq!(first.status, 200);
     let answer = first.json();
     let keys: Vec<_> =
@@ -255,31 +258,33 @@ fn all_flags_come_with_a_tag_that_spares_the_next_answer() {
         "/ofrep/v1/changes?environment=production"
     );
     let tag = first.header("etag").to_owned();
-    let again = scene.post(ALL, &[("if-none-match", &tag)], &body);
+    let again = fixture.post(ALL, &[("if-none-match", &tag)], &body);
     assert_eq!((again.status, again.header("etag"), again.body.as_str()), (304, tag.as_str(), ""));
-    let other = scene.post(ALL, &[("if-none-match", &tag)], &json!({"context": {"targetingKey": "user-1"}}));
+    let other =
+        fixture.post(ALL, &[("if-none-match", &tag)], &json!({"context": {"targetingKey": "user-1"}}));
     assert_eq!(other.status, 200, "another context has other answers");
 
-    let mut flags = Flags::new(&scene.group.topics);
+    let mut flags = Flags::new(&fixture.group.topics);
     for _ in 0..12 {
         flags.set("development", Flag::on("elsewhere"));
     }
     let version = flags.set("development", Flag::on("elsewhere"));
     let notified = format!("{ALL}?flagConfigEtag=v{version}");
-    let unchanged = scene.post(&notified, &[("if-none-match", &tag)], &body);
+    let unchanged = fixture.post(&notified, &[("if-none-match", &tag)], &body);
     assert_eq!(unchanged.status, 304, "a flag of another environment changes nothing here");
     assert_eq!(unchanged.header("flags-version"), "");
     let version = flags.set("production", Flag::off("on"));
-    let changed = scene.post(&format!("{ALL}?flagConfigEtag=v{version}"), &[("if-none-match", &tag)], &body);
+    let changed =
+        fixture.post(&format!("{ALL}?flagConfigEtag=v{version}"), &[("if-none-match", &tag)], &body);
     assert_eq!(changed.status, 200, "who was told of a version does not get an older one");
     let on =
         changed.json()["flags"].as_array().unwrap().iter().find(|flag| flag["key"] == "on").cloned().unwrap();
     assert_eq!((&on["value"], &on["reason"]), (&json!(false), &json!("DISABLED")));
     let counted = || {
-        let metrics = scene.service.metrics();
+        let metrics = fixture.service.metrics();
         let evaluated = metrics.sum("flagstream_evaluations_total", &[("path", "ofrep")]);
         evaluated == 55.0 && metrics.sum("flagstream_events_published_total", &[]) == evaluated
     };
-    wait_until("five times eleven evaluations, those of 304 too", SOON, counted);
-    assert!(get(&format!("{}/health/live", scene.service.url)).is_some());
+    wait_until("five times eleven evaluations, those of 304 too", TEST_TIMEOUT, counted);
+    assert!(get(&format!("{}/health/live", fixture.service.url)).is_some());
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::{Value, json};
 
-use crate::harness::{Flag, Flags, Group, Received, SOON, Sender, Service, Stack, Tap, Topics, wait_until};
+use crate::harness::{
+    Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, Topics, wait_until,
+};
 
 /// One running instance with flags, and the ends of its topics.
 struct Pipeline {
     group: Group,
     service: Service,
     sender: Sender,
-    events: Tap,
-    dead_letters: Tap,
+    events: TopicReader,
+    dead_letters: TopicReader,
     /// Versions of the flags of environment `production`.
     versions: BTreeMap<&'static str, u64>,
 }
@@ -30,8 +32,8 @@ impl Pipeline {
         Self {
             service: group.start("one"),
             sender: Sender::new(&topics.kafka),
-            events: Tap::open(&topics.kafka, &topics.events),
-            dead_letters: Tap::open(&topics.kafka, &topics.dead_letters),
+            events: TopicReader::open(&topics.kafka, &topics.events),
+            dead_letters: TopicReader::open(&topics.kafka, &topics.dead_letters),
             versions,
             group,
         }
@@ -64,7 +66,7 @@ impl Pipeline {
     /// The event of a request's flag number `index`.
     fn event(&mut self, asked: (i32, i64), index: u64) -> Received {
         let what = format!("event of {asked:?}, {index}");
-        self.events.wait(&what, SOON, |event| event.source() == (asked.0, asked.1, index))
+        self.events.wait(&what, TEST_TIMEOUT, |event| event.source() == (asked.0, asked.1, index))
     }
 
     fn answer(&mut self, request: &Value) -> Value {
@@ -74,7 +76,7 @@ impl Pipeline {
 
     fn dead_letter(&mut self, asked: (i32, i64)) -> Received {
         let (partition, offset) = (asked.0.to_string(), asked.1.to_string());
-        self.dead_letters.wait(&format!("dead letter of {asked:?}"), SOON, |letter| {
+        self.dead_letters.wait(&format!("dead letter of {asked:?}"), TEST_TIMEOUT, |letter| {
             letter.header("source-partition") == Some(&partition)
                 && letter.header("source-offset") == Some(&offset)
         })
@@ -134,7 +136,7 @@ fn asking(flag: &str, member: &str, value: Value) -> Value {
 
 #[test]
 fn an_event_says_everything_about_its_request() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let request = json!({
         "request_id": "r-1", "flag_name": "theme-variant", "user_id": "user-456", "session_id": "s-9",
@@ -174,7 +176,7 @@ fn an_event_says_everything_about_its_request() {
 
 #[test]
 fn values_types_and_reasons_are_those_of_the_table() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let default = |flag, value| asking(flag, "default_value", value);
     let typed = |flag, kind: &str| asking(flag, "value_type", json!(kind));
@@ -299,7 +301,7 @@ fn values_types_and_reasons_are_those_of_the_table() {
 
 #[test]
 fn environments_that_are_not_served_answer_not_ready() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let mut request = asking("on", "default_value", json!("light"));
     request["environment"] = json!("staging");
@@ -320,7 +322,7 @@ fn environments_that_are_not_served_answer_not_ready() {
 
 #[test]
 fn many_flags_are_answered_in_the_order_asked() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let request = json!({
         "flag_names": ["limit", "on", "nobody-made-it", "theme-variant", "on", "off"],
@@ -361,10 +363,10 @@ fn many_flags_are_answered_in_the_order_asked() {
 
 #[test]
 fn a_reply_holds_all_results_and_headers_are_passed_on() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let topic = pipeline.group.topics.reply_topic("checkout");
-    let mut replies = Tap::open(&stack.kafka, &topic);
+    let mut replies = TopicReader::open(&stack.kafka, &topic);
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let headers = [("reply-to", topic.as_str()), ("correlation-id", "c-17"), ("traceparent", traceparent)];
     let asked = pipeline.ask_with(
@@ -375,7 +377,7 @@ fn a_reply_holds_all_results_and_headers_are_passed_on() {
         }),
         &headers,
     );
-    let reply = replies.wait("the reply", SOON, |_| true);
+    let reply = replies.wait("the reply", TEST_TIMEOUT, |_| true);
     assert_eq!(reply.header("correlation-id"), Some("c-17"));
     let mut body = reply.json();
     let evaluated_at = body["evaluated_at"].take();
@@ -413,7 +415,7 @@ fn a_reply_holds_all_results_and_headers_are_passed_on() {
 
 #[test]
 fn a_reply_that_cannot_be_sent_is_dropped_and_counted() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let topics = pipeline.group.topics.clone();
     // The topic exists, but its prefix is not allowed.
@@ -424,7 +426,7 @@ fn a_reply_that_cannot_be_sent_is_dropped_and_counted() {
         let asked = pipeline.ask_with(&request("on"), &[("reply-to", topic)]);
         assert_eq!(pipeline.event(asked, 0).json()["typed_value"], true, "evaluated as usual");
     }
-    wait_until("six dropped replies counted", SOON, || {
+    wait_until("six dropped replies counted", TEST_TIMEOUT, || {
         pipeline.service.metrics().sum("flagstream_dropped_total", &[("what", "reply")]) >= 6.0
     });
     let counted = pipeline.service.metrics();
@@ -436,16 +438,16 @@ fn a_reply_that_cannot_be_sent_is_dropped_and_counted() {
     // A topic that exists gets its reply all the same: nothing of the above hangs.
     let good = topics.reply_topic("good");
     pipeline.ask_with(&request("on"), &[("reply-to", &good)]);
-    Tap::open(&stack.kafka, &good).wait("the reply", SOON, |_| true);
-    let mut elsewhere = Tap::open(&stack.kafka, &other);
+    TopicReader::open(&stack.kafka, &good).wait("the reply", TEST_TIMEOUT, |_| true);
+    let mut elsewhere = TopicReader::open(&stack.kafka, &other);
     let last = pipeline.sender.send(&other, Some(0), None, b"{}", None);
     assert_eq!(last.1, 0, "something was written where it is not allowed");
-    elsewhere.wait("our own", SOON, |_| true);
+    elsewhere.wait("our own", TEST_TIMEOUT, |_| true);
 }
 
 #[test]
 fn bad_input_becomes_a_dead_letter_that_names_the_field() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let deep = |levels: usize| {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
@@ -519,7 +521,7 @@ fn bad_input_becomes_a_dead_letter_that_names_the_field() {
 
 #[test]
 fn a_tombstone_and_a_request_over_the_limit_are_dead_letters() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let requests = pipeline.group.topics.requests.clone();
     let tombstone = pipeline.sender.tombstone(&requests, b"user-1", OwnedHeaders::new());
@@ -551,7 +553,7 @@ fn a_result_too_large_for_its_topic_becomes_a_dead_letter_at_least_once() {
 }
 
 fn a_result_too_large_for_its_topic_becomes_a_dead_letter(mode: &str) {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack).set("FLAGSTREAM_DELIVERY__MODE", mode);
     group.topics.limit_record(&group.topics.events, 100_000);
     group.topics.limit_record(&group.topics.dead_letters, 300_000);
@@ -609,7 +611,7 @@ fn noise(bytes: usize) -> String {
 
 #[test]
 fn numbers_booleans_lists_and_null_in_a_context_are_taken_as_text() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let mut ask = |flag: &str, request: Value| {
         let mut request = request;
@@ -640,7 +642,7 @@ fn numbers_booleans_lists_and_null_in_a_context_are_taken_as_text() {
 
 #[test]
 fn a_request_without_a_key_stays_in_its_partition() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     for partition in 0..pipeline.group.topics.partitions {
         let asked = pipeline.send(Some(partition), None, request("on").to_string().as_bytes(), &[]);
@@ -651,7 +653,7 @@ fn a_request_without_a_key_stays_in_its_partition() {
 
 #[test]
 fn a_changed_definition_is_in_force_and_a_broken_one_is_not() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let topics = pipeline.group.topics.clone();
     let mut flags = Flags::new(&topics);
@@ -661,7 +663,7 @@ fn a_changed_definition_is_in_force_and_a_broken_one_is_not() {
     }
     let in_force = |pipeline: &mut Pipeline, version: u64, flag: &str| {
         let what = format!("{flag} at version {version}");
-        crate::harness::wait_for(&what, SOON, || {
+        crate::harness::wait_for(&what, TEST_TIMEOUT, || {
             let event = pipeline.answer(&request(flag));
             (event["flag_version"] == version).then_some(event)
         })
@@ -688,7 +690,7 @@ fn a_changed_definition_is_in_force_and_a_broken_one_is_not() {
 
 #[test]
 fn evaluated_and_published_agree() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut pipeline = Pipeline::start(stack);
     let many = json!({
         "flag_names": ["on", "off", "limit", "nobody-made-it"], "user_id": "u", "environment": "production",
@@ -703,7 +705,7 @@ fn evaluated_and_published_agree() {
     }
     assert!(last.1 > 0);
     let expected = rounds * 7;
-    pipeline.events.until("all events", SOON, |seen| seen.len() >= expected);
+    pipeline.events.until("all events", TEST_TIMEOUT, |seen| seen.len() >= expected);
     wait_until("counted when committed", Duration::from_secs(5), || {
         let metrics = pipeline.service.metrics();
         metrics.sum("flagstream_events_published_total", &[]) >= expected as f64

@@ -7,7 +7,7 @@ mod stale;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Flag, Flags, Group, Redis, SOON, Sender, Service, Stack, Topics, wait_until};
+use crate::harness::{Flag, Flags, Group, Redis, Sender, Service, Stack, TEST_TIMEOUT, Topics, wait_until};
 
 /// One running instance with a Redis.
 struct World {
@@ -66,7 +66,7 @@ fn key(flag: &str, user: &str, hash: &str) -> String {
 
 #[test]
 fn results_stand_under_keys_that_anyone_can_compute() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut versions = (0, 0);
     let world = World::start(stack, |flags| {
         versions.0 = flags.set("production", Flag::on("on"));
@@ -112,7 +112,7 @@ fn results_stand_under_keys_that_anyone_can_compute() {
     redis.wait(&key("on", "u2", hash.as_str().unwrap()), |_| true);
     // The last one of its partition: what is not there by now does not come.
     let mut east = None;
-    wait_until("the last key", SOON, || {
+    wait_until("the last key", TEST_TIMEOUT, || {
         let keys: Vec<String> = redis.command(&["KEYS", &key("themed", "u2", "*")]);
         east = keys.into_iter().find(|it| !it.ends_with("5e7756044c02959b"));
         east.is_some()

@@ -3,7 +3,9 @@
 use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Flag, Flags, Group, SOON, Service, Stack, flagstream, post, wait_until};
+use crate::harness::{
+    Database, Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, flagstream, post, wait_until,
+};
 
 const ENVIRONMENT: &str = "development";
 const USERS: u32 = 40;
@@ -64,7 +66,7 @@ fn ask_all(service: &Service) {
     post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &elsewhere);
 }
 
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
     service: Service,
@@ -72,7 +74,7 @@ struct Scene {
     between: String,
 }
 
-impl Scene {
+impl Fixture {
     /// Evaluations before and after every flag has changed, all of them rows.
     fn new(stack: &Stack) -> Self {
         Self::with(stack, Group::new(stack))
@@ -103,7 +105,7 @@ impl Scene {
         ask_all(&service);
         let between = Utc::now();
         // Kafka's timestamps have no more digits.
-        wait_until("the next millisecond", SOON, || {
+        wait_until("the next millisecond", TEST_TIMEOUT, || {
             Utc::now().timestamp_millis() > between.timestamp_millis()
         });
         let between = between.to_rfc3339_opts(SecondsFormat::Micros, true);
@@ -111,7 +113,7 @@ impl Scene {
         flags.set(ENVIRONMENT, half("half", "userId").where_in("userId", &["user-1", "user-2"]));
         let last = flags.set(ENVIRONMENT, Flag::on("gold"));
         let asked = json!({"flag_name": "gold", "user_id": "u", "environment": ENVIRONMENT});
-        wait_until("the change", SOON, || {
+        wait_until("the change", TEST_TIMEOUT, || {
             post(&format!("{}/api/v1/feature-flags/evaluate", service.url), &asked).json()["flag_version"]
                 == last
         });
@@ -122,15 +124,15 @@ impl Scene {
         );
         assert_eq!(killed.status, 200, "{killed:?}");
         ask_all(&service);
-        let scene = Self { group, database, service, between };
-        scene.wait_until_audited();
-        scene
+        let fixture = Self { group, database, service, between };
+        fixture.wait_until_audited();
+        fixture
     }
 
     fn wait_until_audited(&self) {
         let evaluated = || self.service.metrics().sum("flagstream_evaluations_total", &[]);
-        wait_until("all rows", SOON, || self.database.audited() as f64 >= evaluated());
-        wait_until("the turn", SOON, || {
+        wait_until("all rows", TEST_TIMEOUT, || self.database.audited() as f64 >= evaluated());
+        wait_until("the turn", TEST_TIMEOUT, || {
             self.database.number("SELECT count(*) FROM feature_flag_changes WHERE version IS NOT NULL")
                 == Some(1)
         });
@@ -139,11 +141,11 @@ impl Scene {
 
 #[test]
 fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let (code, report, said) = replay(&scene.group, &[]);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let (code, report, said) = replay(&fixture.group, &[]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#} {said}");
-    assert_eq!(report["evaluations"], scene.database.audited());
+    assert_eq!(report["evaluations"], fixture.database.audited());
     let reasons = report["unrepeatable"].as_object().unwrap();
     assert!(
         reasons.keys().all(|why| ["random", "not_ready", "parents", "amended"].contains(&why.as_str())),
@@ -151,77 +153,78 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     );
     // By the user's share, and at random among the variants: all of the lottery's.
     let lottery = "SELECT count(*) FROM feature_flag_evaluations WHERE flag_name = 'lottery'";
-    assert_eq!(reasons["random"].as_i64(), scene.database.number(lottery));
+    assert_eq!(reasons["random"].as_i64(), fixture.database.number(lottery));
     assert_eq!(reasons["not_ready"], 3, "of the environment that is not served");
     assert_eq!(reasons["amended"], 3 * USERS, "a number that Postgres writes differently");
     // A replay from the topics gives the same result, with the database's versions and with the topics' own.
-    for settings in [scene.group.settings(), scene.group.topics.settings()] {
+    for settings in [fixture.group.settings(), fixture.group.topics.settings()] {
         let arguments = ["replay", "--from", "1h", "--source", "topics", "--output", "json"];
-        let output = flagstream(scene.group.folder.path(), &arguments, settings);
+        let output = flagstream(fixture.group.folder.path(), &arguments, settings);
         let of_topics: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((output.status.code(), &of_topics["different"]), (Some(0), &json!(0)), "{of_topics:#}");
         assert_eq!(of_topics["evaluations"], report["evaluations"]);
         assert_eq!(of_topics["unrepeatable"]["random"], reasons["random"]);
         assert_eq!(of_topics["unrepeatable"].get("amended"), None, "the topic has it as it was");
     }
-    let text = flagstream(scene.group.folder.path(), &["replay", "--from", "1h"], scene.group.settings());
+    let text = flagstream(fixture.group.folder.path(), &["replay", "--from", "1h"], fixture.group.settings());
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("every result that can be evaluated again is what it was"), "{text}");
 
     // What is not as it was is found, and nothing else.
     let changed = "WHERE flag_name = 'gold' AND user_id = 'user-7' AND context->>'plan' = 'gold'";
-    scene
+    fixture
         .database
         .run(&format!("UPDATE feature_flag_evaluations SET result = false, enabled = false {changed}"));
-    let (code, report, _) = replay(&scene.group, &[]);
+    let (code, report, _) = replay(&fixture.group, &[]);
     assert_eq!((code, &report["different"], &report["users"]), (Some(1), &json!(3), &json!(1)), "{report:#}");
     let [flag] = report["flags"].as_array().unwrap().as_slice() else { panic!("{report:#}") };
     assert_eq!(flag["flag_name"], "gold");
     assert_eq!(flag["examples"][0]["recorded"]["enabled"], false);
     assert_eq!(flag["examples"][0]["again"]["value"], "true");
-    let (code, report, _) = replay(&scene.group, &["--flag", "plain,half", "--environment", ENVIRONMENT]);
+    let (code, report, _) = replay(&fixture.group, &["--flag", "plain,half", "--environment", ENVIRONMENT]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");
     // A missing version is not counted as a difference.
-    scene.database.run("DELETE FROM feature_flag_versions WHERE name = 'gold'");
-    let (code, report, _) = replay(&scene.group, &["--flag", "gold"]);
+    fixture.database.run("DELETE FROM feature_flag_versions WHERE name = 'gold'");
+    let (code, report, _) = replay(&fixture.group, &["--flag", "gold"]);
     assert_eq!((code, &report["different"]), (Some(0), &json!(0)), "{report:#}");
     assert_eq!(report["unrepeatable"]["version_unknown"], report["evaluations"]);
 }
 
 #[test]
 fn events_in_avro_tell_the_same_as_rows() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::with(stack, Group::new(stack).in_avro(&stack.registry));
-    let (_, of_rows, said) = replay(&scene.group, &[]);
-    let (_, of_topics, _) = replay(&scene.group, &["--source", "topics"]);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::with(stack, Group::new(stack).in_avro(&stack.registry));
+    let (_, of_rows, said) = replay(&fixture.group, &[]);
+    let (_, of_topics, _) = replay(&fixture.group, &["--source", "topics"]);
     for report in [&of_rows, &of_topics] {
         assert_eq!(report["different"], 0, "{report:#} {said}");
-        assert_eq!(report["evaluations"], scene.database.audited());
+        assert_eq!(report["evaluations"], fixture.database.audited());
         assert_eq!(report["unrepeatable"]["random"], of_rows["unrepeatable"]["random"]);
     }
 }
 
 #[test]
 fn another_moment_and_proposed_flags_tell_who_gets_something_else() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
     let count = |condition: &str| {
         let question = format!("SELECT count(*) FROM feature_flag_evaluations WHERE {condition}");
-        scene.database.number(&question).unwrap()
+        fixture.database.number(&question).unwrap()
     };
     // As of before the change: everything of `plain` since then was off, and is on.
-    let (code, report, said) = replay(&scene.group, &["--as-of", &scene.between, "--flag", "plain,child"]);
+    let (code, report, said) =
+        replay(&fixture.group, &["--as-of", &fixture.between, "--flag", "plain,child"]);
     assert_eq!(code, Some(0), "{said}");
     let off = count("flag_name IN ('plain', 'child') AND environment = 'development' AND NOT enabled");
     assert_eq!(report["different"], off, "{report:#}");
-    let before = replay(&scene.group, &["--as-of", &scene.between, "--to", &scene.between]).1;
+    let before = replay(&fixture.group, &["--as-of", &fixture.between, "--to", &fixture.between]).1;
     assert_eq!(before["different"], 0, "{before:#}");
 
     // A proposal counts for the flag and for what depends on it, and for nothing else.
     let proposed = json!({"name": "plain", "environment": ENVIRONMENT, "is_enabled": true,
         "rollout_percentage": "50"});
-    std::fs::write(scene.group.folder.path().join("plain.json"), proposed.to_string()).unwrap();
-    let (code, report, said) = replay(&scene.group, &["--with", "plain.json"]);
+    std::fs::write(fixture.group.folder.path().join("plain.json"), proposed.to_string()).unwrap();
+    let (code, report, said) = replay(&fixture.group, &["--with", "plain.json"]);
     assert_eq!(code, Some(0), "{said}");
     let others = "flag_name NOT IN ('plain', 'child') OR environment <> 'development'";
     assert_eq!(report["untouched"], count(others), "{report:#}");
@@ -237,30 +240,30 @@ fn another_moment_and_proposed_flags_tell_who_gets_something_else() {
     // In Unleash's format too; a flag that is new is asked for in vain so far.
     let unleash = json!({"version": 2, "features": [{"name": "unknown", "enabled": true,
         "strategies": [{"name": "default"}], "variants": [{"name": "v", "weight": 1000}]}]});
-    std::fs::write(scene.group.folder.path().join("new.json"), unleash.to_string()).unwrap();
-    let (_, report, _) = replay(&scene.group, &["--with", "new.json"]);
+    std::fs::write(fixture.group.folder.path().join("new.json"), unleash.to_string()).unwrap();
+    let (_, report, _) = replay(&fixture.group, &["--with", "new.json"]);
     assert_eq!(report["different"], count("flag_name = 'unknown'"), "{report:#}");
     assert_eq!(report["flags"][0]["examples"][0]["again"]["value"], "\"v\"");
-    std::fs::write(scene.group.folder.path().join("bad.json"), r#"{"name":"x"}"#).unwrap();
-    let (code, _, said) = replay(&scene.group, &["--with", "bad.json"]);
+    std::fs::write(fixture.group.folder.path().join("bad.json"), r#"{"name":"x"}"#).unwrap();
+    let (code, _, said) = replay(&fixture.group, &["--with", "bad.json"]);
     assert!(code == Some(1) && said.contains("bad.json") && said.contains("environment"), "{said}");
-    assert_eq!(replay(&scene.group, &["--to", "2h"]).0, Some(2));
+    assert_eq!(replay(&fixture.group, &["--to", "2h"]).0, Some(2));
 }
 
 #[test]
 fn a_preview_tells_what_a_definition_would_change() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
     let preview = |name: &str, body: &Value| {
         let path = format!("/api/v1/feature-flags/{name}/preview?environment={ENVIRONMENT}");
-        post(&format!("{}{path}", scene.service.url), body)
+        post(&format!("{}{path}", fixture.service.url), body)
     };
     let definition = json!({"name": "gold", "enabled": false, "strategies": []});
     let answer = preview("gold", &json!({"definition": definition}));
     assert_eq!(answer.status, 200, "{answer:?}");
     let on = "SELECT count(*) FROM feature_flag_evaluations WHERE flag_name = 'gold' AND enabled";
     let body = answer.json();
-    assert_eq!(body["different"].as_i64(), scene.database.number(on), "{body:#}");
+    assert_eq!(body["different"].as_i64(), fixture.database.number(on), "{body:#}");
     assert_eq!(body["flags"][0]["examples"][0]["again"]["enabled"], false);
     let few = preview("gold", &json!({"definition": definition, "last": 3})).json();
     assert_eq!((&few["evaluations"], &few["different"]), (&json!(3), &json!(3)), "the last ones were on");

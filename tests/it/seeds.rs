@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, SOON, call, command, free_port, temporary_folder, wait_until};
+use crate::harness::{Answer, TEST_TIMEOUT, call, command, free_port, temporary_folder, wait_until};
 
 /// `flagstream dev`, stopped with the test.
 struct Dev {
@@ -118,7 +118,9 @@ fn flags_are_managed() {
     let asked = json!({"flag_name": "new-feature", "user_id": "user-1", "environment": "development"});
     assert_eq!(dev.expect("POST", &format!("{flags}/evaluate"), Some(asked), 200)["value"], true);
     let history = format!("{flags}/new-feature/history?environment=development&limit=100");
-    wait_until("the evaluation is in the history", SOON, || dev.get(&history)[0]["user_id"] == "user-1");
+    wait_until("the evaluation is in the history", TEST_TIMEOUT, || {
+        dev.get(&history)[0]["user_id"] == "user-1"
+    });
     assert_eq!(dev.get(&history)[0]["evaluation_reason"], "TARGETING_MATCH");
     dev.expect("DELETE", &one, None, 204);
     assert_eq!(dev.call("GET", &one, None).status, 404);
@@ -187,7 +189,7 @@ fn a_kill_switch_survives_a_restart_of_dev() {
     dev.expect("POST", kill, Some(json!({"reason": "a test"})), 200);
     let kept = folder.path().join(".flagstream/dev/kept.json");
     let has_kill = || std::fs::read_to_string(&kept).is_ok_and(|text| text.contains("a test"));
-    wait_until("the switch is kept", SOON, has_kill);
+    wait_until("the switch is kept", TEST_TIMEOUT, has_kill);
     drop(dev);
 
     let dev = start();

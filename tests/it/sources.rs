@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Admin, Database, Group, Mood, Proxy, SOON, Sender, Service, Stack, Tap, get, post, rollout, wait_until,
+    Admin, Database, Group, Mood, Proxy, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, get, post,
+    rollout, wait_until,
 };
 
 const ENVIRONMENT: &str = "development";
@@ -39,7 +40,7 @@ fn detail(service: &Service, part: &str) -> String {
 
 #[test]
 fn requests_wait_until_unleash_was_read_for_the_first_time() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, proxy, flag) = deployment(stack);
     proxy.set(Mood::Slow);
     let sender = Sender::new(&group.topics.kafka);
@@ -51,7 +52,7 @@ fn requests_wait_until_unleash_was_read_for_the_first_time() {
     services.iter_mut().for_each(Service::spawn);
     proxy.answer(Mood::Slow, 1);
     for service in &services {
-        wait_until("it says what it waits for", SOON, || {
+        wait_until("it says what it waits for", TEST_TIMEOUT, || {
             get(&format!("{}/health", service.url))
                 .is_some_and(|(_, body)| body.contains("the first answer of unleash"))
         });
@@ -61,7 +62,7 @@ fn requests_wait_until_unleash_was_read_for_the_first_time() {
     // A failure is no answer either; followers say what the leader saw.
     proxy.set(Mood::Unauthorized);
     for service in &services {
-        wait_until("the failure is told by all", SOON, || detail(service, "unleash").contains("401"));
+        wait_until("the failure is told by all", TEST_TIMEOUT, || detail(service, "unleash").contains("401"));
         assert!(!is_ready(service));
     }
     proxy.set(Mood::Good);
@@ -69,13 +70,13 @@ fn requests_wait_until_unleash_was_read_for_the_first_time() {
     for service in &services {
         assert_eq!(evaluated(service, &flag)["enabled"], true);
     }
-    let mut events = Tap::open(&group.topics.kafka, &group.topics.events);
+    let mut events = TopicReader::open(&group.topics.kafka, &group.topics.events);
     let count = usize::try_from(group.topics.partitions).unwrap();
     let of_requests = |seen: &[crate::harness::Received]| -> Vec<Value> {
         let bodies = seen.iter().map(crate::harness::Received::json);
         bodies.filter(|body| body["source"]["topic"] == group.topics.requests.as_str()).collect()
     };
-    events.until("all requests are answered", SOON, |seen| of_requests(seen).len() >= count);
+    events.until("all requests are answered", TEST_TIMEOUT, |seen| of_requests(seen).len() >= count);
     for event in of_requests(&events.seen) {
         assert_eq!((&event["error_code"], &event["typed_value"]), (&Value::Null, &json!(true)), "{event}");
     }
@@ -83,7 +84,7 @@ fn requests_wait_until_unleash_was_read_for_the_first_time() {
 
 #[test]
 fn an_environment_without_flags_is_ready_and_a_deployment_with_flags_needs_no_unleash_to_start() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, proxy, flag) = deployment(stack);
     proxy.set(Mood::EmptyList);
     let mut first = group.start("one");
@@ -94,7 +95,7 @@ fn an_environment_without_flags_is_ready_and_a_deployment_with_flags_needs_no_un
     let mut second = group.start("two");
     assert_eq!(evaluated(&second, &flag)["error_code"], "FLAG_NOT_FOUND", "empty, and known to be");
     proxy.set(Mood::Good);
-    wait_until("in force", SOON, || evaluated(&second, &flag)["enabled"] == true);
+    wait_until("in force", TEST_TIMEOUT, || evaluated(&second, &flag)["enabled"] == true);
     assert!(second.stop().0.success());
     proxy.set(Mood::Down);
     let third = group.start("three");
@@ -103,7 +104,7 @@ fn an_environment_without_flags_is_ready_and_a_deployment_with_flags_needs_no_un
 
 #[test]
 fn an_operator_may_start_without_the_source() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, proxy, flag) = deployment(stack);
     proxy.set(Mood::Down);
     let service = group.set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true").start("one");
@@ -113,8 +114,9 @@ fn an_operator_may_start_without_the_source() {
 /// The version of the flag in the topic, by a reader that begins now.
 fn version_in_topic(group: &Group, flag: &str) -> Option<Value> {
     let key = format!("{ENVIRONMENT}/{flag}").into_bytes();
-    let mut tap = Tap::open(&group.topics.kafka, &group.topics.definitions);
-    let record = tap.wait("the flag is in the topic", SOON, |record| record.key.as_deref() == Some(&key));
+    let mut tap = TopicReader::open(&group.topics.kafka, &group.topics.definitions);
+    let record =
+        tap.wait("the flag is in the topic", TEST_TIMEOUT, |record| record.key.as_deref() == Some(&key));
     record.payload.is_some().then(|| record.json()["version"].clone())
 }
 
@@ -125,14 +127,14 @@ fn kill(service: &Service, flag: &str) {
 
 #[test]
 fn what_the_topics_lose_while_they_are_followed_is_written_again() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, proxy, flag) = deployment(stack);
     let database = Database::create(stack);
     let group = group.set("DATABASE_URL", &database.url);
     let services: Vec<Service> = ["one", "two"].map(|name| group.start(name)).into();
     kill(&services[0], &flag);
     for service in &services {
-        wait_until("killed", SOON, || evaluated(service, &flag)["enabled"] == false);
+        wait_until("killed", TEST_TIMEOUT, || evaluated(service, &flag)["enabled"] == false);
     }
     let before = version_in_topic(&group, &flag);
     // Whatever is written again does not come from Unleash.
@@ -149,12 +151,12 @@ fn what_the_topics_lose_while_they_are_followed_is_written_again() {
         lose();
         assert_eq!(version_in_topic(&group, &flag), before, "{what}");
         let key = format!("{ENVIRONMENT}/{flag}").into_bytes();
-        let mut overrides = Tap::open(&group.topics.kafka, &group.topics.overrides);
-        overrides.wait(what, SOON, |record| {
+        let mut overrides = TopicReader::open(&group.topics.kafka, &group.topics.overrides);
+        overrides.wait(what, TEST_TIMEOUT, |record| {
             record.key.as_deref() == Some(&key) && record.json()["state"] == "killed"
         });
         for service in &services {
-            wait_until(what, SOON, || service.health()["parts"]["store"]["more"]["missing"] == 0);
+            wait_until(what, TEST_TIMEOUT, || service.health()["parts"]["store"]["more"]["missing"] == 0);
             assert_eq!(evaluated(service, &flag)["killed"], true, "{what}");
         }
         // One that knows only what the topics have now.
@@ -171,11 +173,11 @@ fn what_the_topics_lose_while_they_are_followed_is_written_again() {
 
 #[test]
 fn topics_that_let_flags_expire_are_told_and_set_right() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, _proxy, _) = deployment(stack);
     group.topics.set_policy(&group.topics.definitions, "delete");
     let service = group.start("one");
-    wait_until("health names the topic", SOON, || {
+    wait_until("health names the topic", TEST_TIMEOUT, || {
         let detail = detail(&service, "kafka");
         detail.contains(&group.topics.definitions) && detail.contains("flagstream topics apply")
     });
@@ -190,12 +192,12 @@ fn topics_that_let_flags_expire_are_told_and_set_right() {
             .success()
     );
     assert_eq!(doctor(), Some(0));
-    wait_until("well again", SOON, || service.health()["parts"]["kafka"]["state"] == "up");
+    wait_until("well again", TEST_TIMEOUT, || service.health()["parts"]["kafka"]["state"] == "up");
 }
 
 #[test]
 fn topics_are_there_for_every_broker_when_apply_returns() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     for _ in 0..3 {
         // It creates the topics by `flagstream topics apply`.
         let group = Group::new(stack);
@@ -215,14 +217,14 @@ fn topics_are_there_for_every_broker_when_apply_returns() {
 
 #[test]
 fn a_change_made_in_unleash_has_the_name_of_the_person() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, _proxy, flag) = deployment(stack);
     let group = group.set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
     let _service = group.start("one");
     let admin = Admin::new(stack, &group.topics.prefix);
     admin.turn_off("on");
-    let mut updates = Tap::open(&group.topics.kafka, &group.topics.updates);
-    let update = updates.wait("the change", SOON, |record| {
+    let mut updates = TopicReader::open(&group.topics.kafka, &group.topics.updates);
+    let update = updates.wait("the change", TEST_TIMEOUT, |record| {
         let body = record.json();
         body["flag_name"] == flag.as_str() && body["event_type"] == "FEATURE_FLAG_UPDATED"
     });

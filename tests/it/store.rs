@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::harness::{Flag, Flags, Group, SOON, Sender, Service, Stack, Tap, free_port, get, wait_until};
+use crate::harness::{
+    Flag, Flags, Group, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, free_port, get, wait_until,
+};
 
 /// An instance that has written its snapshot, and was stopped.
 fn stopped_with_snapshot(stack: &Stack) -> (Group, PathBuf) {
@@ -35,7 +37,7 @@ fn nowhere() -> String {
 
 #[test]
 fn an_instance_without_kafka_starts_from_its_snapshot() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, _) = stopped_with_snapshot(stack);
     let group = group.set("KAFKA_BOOTSTRAP_SERVERS", nowhere());
     let mut service = group.start("one");
@@ -49,12 +51,12 @@ fn an_instance_without_kafka_starts_from_its_snapshot() {
 
 #[test]
 fn an_instance_without_kafka_and_without_snapshot_lives_and_is_not_ready() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack).set("KAFKA_BOOTSTRAP_SERVERS", nowhere());
     let mut service = group.prepare("one");
     service.spawn();
     let live = format!("{}/health/live", service.url);
-    wait_until("alive", SOON, || get(&live).is_some_and(|(status, _)| status == 200));
+    wait_until("alive", TEST_TIMEOUT, || get(&live).is_some_and(|(status, _)| status == 200));
     assert_eq!(ready(&service), Some(503));
     let (status, _) = service.stop();
     assert!(status.success(), "{status}");
@@ -62,7 +64,7 @@ fn an_instance_without_kafka_and_without_snapshot_lives_and_is_not_ready() {
 
 #[test]
 fn a_damaged_snapshot_is_ignored() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (group, snapshot) = stopped_with_snapshot(stack);
     let whole = fs::read(&snapshot).unwrap();
     let mut flipped = whole.clone();
@@ -74,8 +76,8 @@ fn a_damaged_snapshot_is_ignored() {
         let lonely = group.clone().set("KAFKA_BOOTSTRAP_SERVERS", nowhere());
         let mut service = lonely.prepare("one");
         service.spawn();
-        wait_until("alive", SOON, || ready(&service).is_some());
-        wait_until("the damage is logged", SOON, || service.log().contains("snapshot"));
+        wait_until("alive", TEST_TIMEOUT, || ready(&service).is_some());
+        wait_until("the damage is logged", TEST_TIMEOUT, || service.log().contains("snapshot"));
         assert_eq!(ready(&service), Some(503), "ready with a damaged snapshot of {} bytes", damaged.len());
         service.kill();
     }
@@ -84,7 +86,7 @@ fn a_damaged_snapshot_is_ignored() {
     let sender = Sender::new(&kafka);
     let body = json!({"flag_name": "known", "environment": "production"}).to_string();
     sender.send(&group.topics.requests, Some(0), None, body.as_bytes(), None);
-    let event = Tap::open(&kafka, &group.topics.events).wait("an event", SOON, |_| true);
+    let event = TopicReader::open(&kafka, &group.topics.events).wait("an event", TEST_TIMEOUT, |_| true);
     assert_eq!(event.json()["typed_value"], true);
     assert!(service.stop().0.success());
     assert_ne!(fs::read(&snapshot).unwrap(), b"{}");

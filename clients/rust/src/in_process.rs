@@ -19,7 +19,7 @@ use crate::question::body;
 pub use flagstream::embed::StartError;
 
 /// How long `initialize` waits for the flags. Registering a provider blocks all evaluations for that time.
-const READY_PATIENCE: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An OpenFeature provider that evaluates in this process. Clones share the flags; dropping the last one stops reading.
 ///
@@ -76,7 +76,7 @@ impl Resolve for InProcessProvider {
 
 feature_provider! { InProcessProvider {
     async fn initialize(&mut self, _: &EvaluationContext) {
-        self.wait_until_ready(READY_PATIENCE).await;
+        self.wait_until_ready(READY_TIMEOUT).await;
     }
 
     fn status(&self) -> ProviderStatus {

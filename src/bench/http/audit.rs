@@ -10,7 +10,7 @@ use crate::bench::sink::{Running, start};
 use crate::config::Secret;
 
 /// Timeout for the sink to write the events of one measurement.
-const PATIENCE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A running sink.
 pub(super) struct Audit {
@@ -27,7 +27,7 @@ impl Audit {
 
     /// Waits until there are at least `rows` rows, and returns their number.
     pub(super) async fn wait_for(&self, rows: u64) -> anyhow::Result<u64> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         while self.running.written() < rows {
             ensure!(Instant::now() < deadline, "{} of {rows} rows", self.running.written());
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -16,7 +16,7 @@ use super::HttpArgs;
 /// A token in the format that Edge expects, for any project in the benchmark's environment.
 pub(super) const EDGE_TOKEN: &str = "*:production.benchmark";
 /// Timeout for a server to listen, and for all events to be published.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running server.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} does not start", program.display()))?;
-        let (address, deadline) = (format!("127.0.0.1:{port}"), Instant::now() + PATIENCE);
+        let (address, deadline) = (format!("127.0.0.1:{port}"), Instant::now() + DEADLINE);
         while TcpStream::connect(&address).await.is_err() {
             ensure!(child.try_wait()?.is_none() && Instant::now() < deadline, "Edge does not listen");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -99,7 +99,7 @@ impl Process {
 
     /// Waits until every evaluation has an event in Kafka. Returns the numbers of events and of evaluations.
     pub(super) async fn wait_until_published(&self) -> anyhow::Result<(u64, u64)> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let text = reqwest::get(format!("http://{}/metrics", self.address)).await?.text().await?;
             let sum = |name: &str| -> u64 {

@@ -82,7 +82,7 @@ async fn fixed(
     api: Arc<Api>,
     flags: usize,
 ) -> anyhow::Result<Router> {
-    let (mut routes, mut bare) = (Router::new(), Router::new());
+    let (mut routes, mut baseline) = (Router::new(), Router::new());
     for (real, arm, bare_arm) in
         [(Arm::One, Arm::FixedOne, Arm::BareOne), (Arm::All, Arm::FixedAll, Arm::BareAll)]
     {
@@ -93,12 +93,13 @@ async fn fixed(
         anyhow::ensure!(answer.status().is_success(), "{}: {}", real.name(), answer.status());
         let answer: Bytes = to_bytes(answer.into_body(), usize::MAX).await.context("an answer")?;
         let respond = |answer: Bytes| ([(CONTENT_TYPE, "application/json")], answer);
-        let of_bare = answer.clone();
-        bare = bare.route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_bare)));
+        let of_baseline = answer.clone();
+        baseline = baseline
+            .route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_baseline)));
         let of_route = async move |State(api): State<Arc<Api>>, caller: Caller, unread: Undecodable| {
             unread.read_for(&api, &caller, Scope::Evaluate).await.map(|_| respond(answer))
         };
         routes = routes.route(&client::path(arm, 0, flags), post(of_route));
     }
-    Ok(bare.merge(Limits::of(http_state, Some(Arc::clone(&api))).around(routes).with_state(api)))
+    Ok(baseline.merge(Limits::of(http_state, Some(Arc::clone(&api))).around(routes).with_state(api)))
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::config::Secret;
 use crate::shutdown::Shutdown;
 
-use super::{Bench, PATIENCE};
+use super::{Bench, DEADLINE};
 
 /// Threshold in microseconds above which commands are counted as slow.
 const SLOW_MICROS: i64 = 1_000;
@@ -98,7 +98,7 @@ fn command(words: &[&str]) -> Cmd {
 /// Latencies in microseconds of a PING every millisecond on a separate connection.
 async fn ping(url: Secret, stop: Shutdown) -> anyhow::Result<hdrhistogram::Histogram<u64>> {
     let client = redis::Client::open(url.expose())?;
-    let patience = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let patience = AsyncConnectionConfig::new().set_response_timeout(Some(DEADLINE));
     let mut connection = client.get_multiplexed_async_connection_with_config(&patience).await?;
     let mut pings = hdrhistogram::Histogram::new(3)?;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));

@@ -16,7 +16,7 @@ use crate::redis_cache::{Read, Reader, Subject};
 use crate::store::Store;
 
 use super::blocking::{Blocking, Watch};
-use super::{Bench, FETCH_RECORDS, PATIENCE, event_for};
+use super::{Bench, DEADLINE, FETCH_RECORDS, event_for};
 
 /// Interval of the reads until a change is visible.
 const LOOK_INTERVAL: Duration = Duration::from_micros(50);
@@ -66,7 +66,7 @@ impl Bench {
             std::thread::park_timeout(LOOK_INTERVAL);
         }
         let seen_here = begun.elapsed();
-        let client = Client::new(self.url.expose(), PATIENCE)?;
+        let client = Client::new(self.url.expose(), DEADLINE)?;
         handle.block_on(client.ready())?;
         let mut invalidator = Invalidator::new(self.parts.clone(), handle.clone(), client);
         let begun = Instant::now();

@@ -14,9 +14,9 @@ use super::{Running, SinkArgs, event, start};
 /// Duration of the load, in seconds.
 const SECONDS: u64 = 10;
 /// Sampling interval, which determines the precision of the lag.
-const STEP: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Timeout for the last row.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Time from an evaluation, or a request, to its committed row.
 #[derive(Debug, serde::Serialize)]
@@ -60,7 +60,7 @@ pub(super) fn of_requests(bench: &mut Bench, own: &Own, args: &SinkArgs) -> anyh
     let producer = bench.request_producer(5)?;
     let lag = at_rate(&running, half, |began| {
         paced(half, began, |number| bench.send(&producer, number, 0))?;
-        rdkafka::producer::Producer::flush(&producer, PATIENCE).context("requests not delivered")
+        rdkafka::producer::Producer::flush(&producer, DEADLINE).context("requests not delivered")
     });
     evaluators.stop();
     running.stop();
@@ -82,11 +82,11 @@ fn at_rate(
         loop {
             let done = running.written() - before;
             let due = began + Duration::from_secs_f64(done as f64 / rate as f64);
-            if done >= total || began.elapsed() > PATIENCE + Duration::from_secs(SECONDS) {
+            if done >= total || began.elapsed() > DEADLINE + Duration::from_secs(SECONDS) {
                 break;
             }
             millis.push(due.elapsed().as_secs_f64() * 1e3);
-            std::thread::park_timeout(STEP);
+            std::thread::park_timeout(POLL_INTERVAL);
         }
         producing.join().map_err(|_| anyhow::anyhow!("the load failed"))?
     })?;
@@ -98,8 +98,8 @@ fn at_rate(
 fn wait(running: &Running, rows: u64) -> anyhow::Result<()> {
     let started = Instant::now();
     while running.written() < rows {
-        anyhow::ensure!(started.elapsed() < super::PATIENCE, "sink: {} of {rows} rows", running.written());
-        std::thread::park_timeout(STEP);
+        anyhow::ensure!(started.elapsed() < super::DEADLINE, "sink: {} of {rows} rows", running.written());
+        std::thread::park_timeout(POLL_INTERVAL);
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ fn produce(bench: &Bench, args: &SinkArgs, rate: u64, began: Instant) -> anyhow:
                 .context("no event")?;
         bench.send_to(&producer, &topics.events, partition, &key, &body)
     })?;
-    rdkafka::producer::Producer::flush(&producer, PATIENCE).context("events not delivered")?;
+    rdkafka::producer::Producer::flush(&producer, DEADLINE).context("events not delivered")?;
     tracing::debug!(environment = load::ENVIRONMENT, rate, "produced");
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::message::dead_letter::DeadLetterRecord;
 use crate::message::request::MAX_REQUEST_BYTES;
 
 /// Timeout for one body.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of the program's output in bytes, larger than any of our topics accepts.
 const MAX_OUTPUT_BYTES: usize = 2 * MAX_REQUEST_BYTES;
 
@@ -48,9 +48,9 @@ pub async fn through(program: &str, dead_letter: &DeadLetterRecord, body: &[u8])
         let ((), output) = tokio::join!(write, read);
         anyhow::Ok((output?, child.wait().await?))
     };
-    let (output, status) = match tokio::time::timeout(PATIENCE, talk).await {
+    let (output, status) = match tokio::time::timeout(RESPONSE_TIMEOUT, talk).await {
         Ok(done) => done?,
-        Err(_) => bail!("`{program}` is not done within {} s", PATIENCE.as_secs()),
+        Err(_) => bail!("`{program}` is not done within {} s", RESPONSE_TIMEOUT.as_secs()),
     };
     anyhow::ensure!(status.success(), "`{program}`: {status}");
     anyhow::ensure!(

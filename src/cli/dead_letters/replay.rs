@@ -19,7 +19,7 @@ use crate::schema_registry::Undecodable;
 
 use super::body::{Readers, Writers};
 use super::edit;
-use super::select::{Place, Selection};
+use super::select::{DeadLetterId, Selection};
 
 /// Timeout for the broker to acknowledge a record.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ const REPLAYED: &str = "replayed-from";
 pub struct Args {
     /// Positions of the dead letters, as printed by `dead-dead_letters list` (or select them by the options below)
     #[arg(value_name = "PARTITION/OFFSET")]
-    places: Vec<Place>,
+    places: Vec<DeadLetterId>,
     #[command(flatten)]
     selection: Selection,
     /// Replay all dead letters
@@ -83,7 +83,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let reader = tokio::task::spawn_blocking(move || {
         let mut bodies = Readers::open(&reading)?;
         selection.each(&reading, |dead_letter| {
-            let is_meant = places.is_empty() || places.contains(&Place::of(&dead_letter));
+            let is_meant = places.is_empty() || places.contains(&DeadLetterId::of(&dead_letter));
             if !is_meant {
                 return Ok(true);
             }

@@ -33,12 +33,12 @@ pub struct Selection {
 
 /// Position of a dead letter in its topic, as printed by `list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct DeadLetterId {
     pub partition: i32,
     pub offset: i64,
 }
 
-impl FromStr for Place {
+impl FromStr for DeadLetterId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -50,7 +50,7 @@ impl FromStr for Place {
     }
 }
 
-impl Place {
+impl DeadLetterId {
     pub fn of(dead_letter: &DeadLetterRecord) -> Self {
         Self { partition: dead_letter.partition, offset: dead_letter.offset }
     }

@@ -12,13 +12,13 @@ use crate::cli::decode::Decoder;
 use crate::cli::{Global, Output, print, render};
 use crate::message::dead_letter::DeadLetterRecord;
 
-use super::select::{Place, Selection};
+use super::select::{DeadLetterId, Selection};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Position of the dead letter, as printed by `dead-dead_letters list`
     #[arg(value_name = "PARTITION/OFFSET")]
-    place: Place,
+    place: DeadLetterId,
     /// Print only its body, byte for byte
     #[arg(long)]
     body: bool,
@@ -30,7 +30,7 @@ pub async fn show(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let find = move || {
         let (mut found, mut decoder) = (None, Decoder::open(&config)?);
         Selection::none().each(&config, |dead_letter| {
-            let is_it = Place::of(&dead_letter) == place;
+            let is_it = DeadLetterId::of(&dead_letter) == place;
             found = is_it.then_some(dead_letter);
             Ok(!is_it)
         })?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::{Global, Output, print};
-use crate::experiment::results::words::{percent, thousands};
+use crate::experiment::results::explanations::{percent, thousands};
 use crate::experiment::simulation::{
     CONFIDENCE, Extent, Rates, SampleRatioRates, all, rates, sample_ratio_rates,
 };

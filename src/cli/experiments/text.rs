@@ -1,7 +1,7 @@
 //! Experiment results as readable text.
 
 use crate::cli::render::printable;
-use crate::experiment::results::words::{duration, percent, signed_percent, thousands};
+use crate::experiment::results::explanations::{duration, percent, signed_percent, thousands};
 use crate::experiment::results::{
     Comparison, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Results, Status, Verdict,
 };

@@ -12,7 +12,7 @@ use crate::cli::{Global, Output, print};
 use crate::flag::local::{LocalFlag, SCHEMA};
 use crate::http::segment;
 
-use super::files::{self, Flags, Place};
+use super::files::{self, FlagKey, Flags};
 use super::remote::{self, Remote};
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub struct ApplyArgs {
 /// A change that makes a flag match its file.
 #[derive(Debug)]
 struct Planned {
-    place: Place,
+    place: FlagKey,
     action: Action,
     /// The differing fields, each with the value before and after.
     fields: BTreeMap<String, (Value, Value)>,
@@ -132,12 +132,12 @@ fn compare(flags: &Flags, remote: &Remote, prune: bool) -> anyhow::Result<Vec<Pl
 }
 
 /// Flags in dependency order, parents first: a service rejects a flag whose parents are missing.
-fn parents_first(flags: &Flags) -> Vec<&Place> {
+fn parents_first(flags: &Flags) -> Vec<&FlagKey> {
     fn add<'f>(
-        place: &'f Place,
+        place: &'f FlagKey,
         flags: &'f Flags,
-        seen: &mut BTreeSet<&'f Place>,
-        order: &mut Vec<&'f Place>,
+        seen: &mut BTreeSet<&'f FlagKey>,
+        order: &mut Vec<&'f FlagKey>,
     ) {
         if !seen.insert(place) {
             return;
@@ -252,7 +252,7 @@ mod tests {
         serde_json::from_value(document.clone()).unwrap()
     }
 
-    fn place(name: &str) -> Place {
+    fn place(name: &str) -> FlagKey {
         ("e".to_owned(), name.to_owned())
     }
 

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::flag::local::{self, LocalFlag};
 
 /// Environment and name of a flag.
-pub type Place = (String, String);
-pub type Flags = BTreeMap<Place, LocalFlag>;
+pub type FlagKey = (String, String);
+pub type Flags = BTreeMap<FlagKey, LocalFlag>;
 
 /// Maximum number of files read from a folder.
 const FILES_MAX: usize = 50_000;
@@ -24,7 +24,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Flags> {
     find(folder, 0, &mut files)?;
     files.sort();
     let (mut flags, mut problems) = (Flags::new(), Vec::new());
-    let mut sources: BTreeMap<Place, PathBuf> = BTreeMap::new();
+    let mut sources: BTreeMap<FlagKey, PathBuf> = BTreeMap::new();
     for file in files {
         let shown = file.strip_prefix(folder).unwrap_or(&file).display().to_string();
         for (index, text) in documents(&file)?.iter().enumerate() {
@@ -50,7 +50,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Flags> {
 }
 
 /// Writes a flag to its file, `environment/name.json`. `false` if the file already had this content.
-pub fn write(folder: &Path, (environment, name): &Place, flag: &LocalFlag) -> anyhow::Result<bool> {
+pub fn write(folder: &Path, (environment, name): &FlagKey, flag: &LocalFlag) -> anyhow::Result<bool> {
     let path = folder.join(file_name(environment)).join(format!("{}.json", file_name(name)));
     let mut document = document(flag)?;
     if let Some(members) = document.as_object_mut() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::cli::service::Service;
 use crate::flag::local::LocalFlag;
 
-use super::files::{Flags, Place};
+use super::files::{FlagKey, Flags};
 
 /// Number of flags per request.
 const PAGE: usize = 100;
@@ -20,7 +20,7 @@ const PAGE: usize = 100;
 pub struct Remote {
     pub flags: Flags,
     /// Flags that are not managed locally, each with its source.
-    pub elsewhere: BTreeMap<Place, String>,
+    pub elsewhere: BTreeMap<FlagKey, String>,
 }
 
 #[derive(Deserialize)]

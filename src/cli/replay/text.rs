@@ -1,7 +1,7 @@
 //! A replay's report as readable text.
 
 use crate::cli::render;
-use crate::replay::{Example, FlagReport, Report, Told, With};
+use crate::replay::{Example, FlagReport, ReplayedResult, Report, With};
 
 pub fn lines(report: &Report, with: With, seconds: f64) -> Vec<String> {
     let per_second = report.evaluations as f64 / seconds.max(0.001);
@@ -63,7 +63,7 @@ fn example(example: &Example) -> String {
     format!("  {} for {user} {context}: {recorded} -> {again}", example.evaluated_at)
 }
 
-fn told(told: &Told) -> String {
+fn told(told: &ReplayedResult) -> String {
     let more = [told.variant.as_deref(), told.error_code.as_deref()];
     let more: String = more.into_iter().flatten().map(|more| format!(", {more}")).collect();
     let on = if told.enabled { "on" } else { "off" };

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::experiment::{Goal, Kind, Role};
 
+use super::explanations::{duration, percent, signed_percent, thousands};
 use super::phase::CROSSED_SHARE_MAX;
-use super::words::{duration, percent, signed_percent, thousands};
 use super::{
     Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Status, VariantResults,
     Verdict,
@@ -127,7 +127,7 @@ fn conclusion(metric: &MetricResults, of: &Comparison, control: Option<&str>) ->
         Some(control) => (of.variant.as_str(), control),
         None => ("all others together", of.variant.as_str()),
     };
-    let words = Words { metric, subject, base };
+    let words = Explanations { metric, subject, base };
     let text = match (&of.effect, of.missing) {
         (Some(effect), _) => words.of_effect(of.verdict, effect),
         (None, missing) => words.of_nothing(missing),
@@ -141,13 +141,13 @@ fn conclusion(metric: &MetricResults, of: &Comparison, control: Option<&str>) ->
     }
 }
 
-struct Words<'w> {
+struct Explanations<'w> {
     metric: &'w MetricResults,
     subject: &'w str,
     base: &'w str,
 }
 
-impl Words<'_> {
+impl Explanations<'_> {
     fn of_nothing(&self, missing: Option<Missing>) -> String {
         let Self { metric, subject, base } = self;
         let name = &metric.metric.name;

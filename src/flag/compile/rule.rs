@@ -21,13 +21,13 @@ use unleash_yggdrasil::strategy_upgrade::upgrade;
 
 use super::expression::{Expressions, Pattern};
 use super::properties::PropertyNames;
-use super::{Clause, VariantSet};
+use super::{CompiledConstraint, VariantSet};
 
 /// Compiled strategy: the contexts that it matches, and the result for them.
 pub(crate) struct StrategyRule {
     pub(crate) condition: Condition,
     /// Conditions that must hold in addition to `condition`; only local flags have them.
-    pub(crate) clauses: Box<[Clause]>,
+    pub(crate) clauses: Box<[CompiledConstraint]>,
     /// Regular expressions that must match in addition to `condition`.
     pub(crate) patterns: Box<[Pattern]>,
     /// If true, the flag is off for contexts that match this strategy (local flags only).

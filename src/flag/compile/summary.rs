@@ -3,7 +3,7 @@
 use unleash_types::client_features::{ClientFeature, Strategy};
 
 use super::parameter;
-use crate::flag::definition::local::{Private, PrivateStrategy};
+use crate::flag::definition::local::{LocalExtension, LocalStrategyExtension};
 
 /// Short description of a flag.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ impl Summary {
         }
     }
 
-    pub(super) fn of(feature: &ClientFeature, private: &Private) -> Self {
+    pub(super) fn of(feature: &ClientFeature, private: &LocalExtension) -> Self {
         let text = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
         Self {
             kind: text(&feature.feature_type),
@@ -51,14 +51,14 @@ impl Summary {
 }
 
 /// Rollout percentage of the first phase.
-fn rollout(strategies: &[Strategy], private: &Private) -> f64 {
+fn rollout(strategies: &[Strategy], private: &LocalExtension) -> f64 {
     if strategies.is_empty() {
         return 100.0;
     }
     let now = private.phases.first().map_or(usize::MAX, |phase| phase.strategies);
     let on = strategies.iter().zip(&private.strategies).take(now).filter(|(_, private)| !private.off);
     let largest = |strategies: &mut dyn Iterator<Item = &Strategy>| strategies.map(share).reduce(f64::max);
-    let untargeted = |(strategy, private): &(&Strategy, &PrivateStrategy)| {
+    let untargeted = |(strategy, private): &(&Strategy, &LocalStrategyExtension)| {
         !is_targeted(strategy) && private.conditions.is_empty()
     };
     largest(&mut on.clone().filter(untargeted).map(|(strategy, _)| strategy))
@@ -66,7 +66,7 @@ fn rollout(strategies: &[Strategy], private: &Private) -> f64 {
         .unwrap_or(0.0)
 }
 
-fn lets_through(strategies: &[Strategy], private: &Private) -> bool {
+fn lets_through(strategies: &[Strategy], private: &LocalExtension) -> bool {
     let now = private.phases.first().map_or(usize::MAX, |phase| phase.strategies);
     let mut on = strategies.iter().zip(&private.strategies).take(now).filter(|(_, private)| !private.off);
     let names_nobody = |strategy: &Strategy| {

@@ -8,9 +8,9 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
 use unleash_types::client_features::{Constraint, Operator};
 
 use super::MAX_VALUES_PER_CONSTRAINT;
-use super::place::{Place, Refusal, shorten};
+use super::place::{JsonNode, Refusal, shorten};
 
-pub(super) fn read(place: &Place<'_>) -> Result<Constraint, Refusal> {
+pub(super) fn read(place: &JsonNode<'_>) -> Result<Constraint, Refusal> {
     let mut constraint = Constraint {
         context_name: place.required_name("contextName")?,
         operator: operator(place)?,
@@ -26,7 +26,7 @@ pub(super) fn read(place: &Place<'_>) -> Result<Constraint, Refusal> {
     Ok(constraint)
 }
 
-fn operator(place: &Place<'_>) -> Result<Operator, Refusal> {
+fn operator(place: &JsonNode<'_>) -> Result<Operator, Refusal> {
     let name = place.required_text("operator")?;
     let unknown = || {
         let message = format!("unknown operator {:?}", shorten(&name, 100));

@@ -7,13 +7,13 @@ use unleash_types::client_features::{
     ClientFeature, FeatureDependency, Override, Payload, Strategy, StrategyVariant, Variant,
 };
 
-use super::place::{Place, Refusal};
+use super::place::{JsonNode, Refusal};
 use super::{
     MAX_CONSTRAINTS_PER_STRATEGY, MAX_DEPENDENCIES, MAX_OVERRIDES_PER_VARIANT, MAX_STRATEGIES,
     MAX_VALUES_PER_CONSTRAINT, MAX_VARIANTS, MAX_WEIGHT, constraint,
 };
 
-pub(super) fn read(feature: &Place<'_>) -> Result<ClientFeature, Refusal> {
+pub(super) fn read(feature: &JsonNode<'_>) -> Result<ClientFeature, Refusal> {
     Ok(ClientFeature {
         name: feature.required_name("name")?,
         feature_type: feature.optional_text("type")?,
@@ -32,7 +32,7 @@ pub(super) fn read(feature: &Place<'_>) -> Result<ClientFeature, Refusal> {
     })
 }
 
-pub(super) fn strategy(place: &Place<'_>) -> Result<Strategy, Refusal> {
+pub(super) fn strategy(place: &JsonNode<'_>) -> Result<Strategy, Refusal> {
     let name = place.required_name("name")?;
     let mut parameters = parameters(place)?;
     if let Some((parameter, text)) =
@@ -60,7 +60,7 @@ fn known_or_not(id: i64) -> i32 {
     i32::try_from(id).unwrap_or(i32::MAX)
 }
 
-pub(super) fn segment_id(place: &Place<'_>) -> Result<i64, Refusal> {
+pub(super) fn segment_id(place: &JsonNode<'_>) -> Result<i64, Refusal> {
     let id = place.value.as_i64();
     let id = id.or_else(|| place.value.as_str().and_then(|text| text.parse().ok()));
     id.ok_or_else(|| place.refuse("expected the number of a segment"))
@@ -68,7 +68,7 @@ pub(super) fn segment_id(place: &Place<'_>) -> Result<i64, Refusal> {
 
 /// Parameters of a strategy, as texts by name. A list of texts becomes one text separated by commas, as in
 /// Unleash.
-fn parameters(strategy: &Place<'_>) -> Result<HashMap<String, String>, Refusal> {
+fn parameters(strategy: &JsonNode<'_>) -> Result<HashMap<String, String>, Refusal> {
     let Some(place) = strategy.member("parameters") else {
         return Ok(HashMap::new());
     };
@@ -116,7 +116,7 @@ fn percentage(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn variant(place: &Place<'_>) -> Result<Variant, Refusal> {
+fn variant(place: &JsonNode<'_>) -> Result<Variant, Refusal> {
     Ok(Variant {
         name: place.required_name("name")?,
         weight: weight(place)?,
@@ -132,7 +132,7 @@ fn variant(place: &Place<'_>) -> Result<Variant, Refusal> {
     })
 }
 
-fn strategy_variant(place: &Place<'_>) -> Result<StrategyVariant, Refusal> {
+fn strategy_variant(place: &JsonNode<'_>) -> Result<StrategyVariant, Refusal> {
     Ok(StrategyVariant {
         name: place.required_name("name")?,
         weight: weight(place)?,
@@ -141,7 +141,7 @@ fn strategy_variant(place: &Place<'_>) -> Result<StrategyVariant, Refusal> {
     })
 }
 
-fn weight(variant: &Place<'_>) -> Result<i32, Refusal> {
+fn weight(variant: &JsonNode<'_>) -> Result<i32, Refusal> {
     let Some(place) = variant.member("weight") else {
         return Ok(0);
     };
@@ -151,7 +151,7 @@ fn weight(variant: &Place<'_>) -> Result<i32, Refusal> {
         .ok_or_else(|| place.refuse(format!("expected a whole number from 0 to {MAX_WEIGHT}")))
 }
 
-fn payload(variant: &Place<'_>) -> Result<Option<Payload>, Refusal> {
+fn payload(variant: &JsonNode<'_>) -> Result<Option<Payload>, Refusal> {
     let Some(place) = variant.member("payload") else {
         return Ok(None);
     };
@@ -166,7 +166,7 @@ fn payload(variant: &Place<'_>) -> Result<Option<Payload>, Refusal> {
     Ok(Some(Payload { payload_type: place.required_name("type")?, value }))
 }
 
-fn dependency(place: &Place<'_>) -> Result<FeatureDependency, Refusal> {
+fn dependency(place: &JsonNode<'_>) -> Result<FeatureDependency, Refusal> {
     Ok(FeatureDependency {
         feature: place.required_name("feature")?,
         enabled: place.optional_boolean("enabled")?,

@@ -19,15 +19,15 @@ use chrono::DateTime;
 use serde_json::Value;
 use unleash_types::client_features::ClientFeature;
 
-use super::place::{Place, Refusal};
+use super::place::{JsonNode, Refusal};
 use super::{
     MAX_CONSTRAINTS_PER_STRATEGY, MAX_STEPS, MAX_STRATEGIES, MAX_VALUES_PER_CONSTRAINT, MAX_WEIGHT, feature,
 };
 
 /// Local extensions of a feature. `strategies` has the order of the feature's strategies.
 #[derive(Debug, Default)]
-pub struct Private {
-    pub strategies: Vec<PrivateStrategy>,
+pub struct LocalExtension {
+    pub strategies: Vec<LocalStrategyExtension>,
     /// Phases of the schedule; empty if the same strategies always apply.
     pub phases: Vec<PhaseDefinition>,
     pub chained: bool,
@@ -40,19 +40,19 @@ pub struct Private {
 }
 
 #[derive(Debug, Default)]
-pub struct PrivateStrategy {
+pub struct LocalStrategyExtension {
     pub off: bool,
     /// If true, only contexts with a user or a session match.
     pub identified: bool,
     /// Lower bound of the range from which the strategy's variants are drawn.
     pub total_weight: u32,
-    pub conditions: Vec<PrivateCondition>,
+    pub conditions: Vec<LocalConditionExtension>,
 }
 
 #[derive(Debug)]
-pub struct PrivateCondition {
+pub struct LocalConditionExtension {
     pub context_names: Vec<String>,
-    pub operator: PrivateOperator,
+    pub operator: LocalOperatorExtension,
     /// Values to compare with: texts, numbers and booleans.
     pub values: Vec<Value>,
     pub inverted: bool,
@@ -60,7 +60,7 @@ pub struct PrivateCondition {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrivateOperator {
+pub enum LocalOperatorExtension {
     In,
     Has,
     Contains,
@@ -76,17 +76,18 @@ pub struct PhaseDefinition {
 }
 
 /// Reads the local extensions, and appends the strategies of later phases to the feature's own.
-pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Private, Refusal> {
+pub(super) fn read(place: &JsonNode<'_>, feature: &mut ClientFeature) -> Result<LocalExtension, Refusal> {
     let own = place.list("strategies", MAX_STRATEGIES, strategy)?.unwrap_or_default();
     let Some(local) = place.member("local") else {
-        return Ok(Private { strategies: own, ..Private::default() });
+        return Ok(LocalExtension { strategies: own, ..LocalExtension::default() });
     };
     let chained = local.optional_boolean("chained")?.unwrap_or(false);
     let unusable = local.optional_text("unusable")?;
     let total_weight = total_weight(&local)?;
     // An owner that is not a text is no reason to refuse a definition.
     let owner = local.member("owner").and_then(|owner| owner.value.as_str()).map(str::to_owned);
-    let mut private = Private { strategies: own, phases: Vec::new(), chained, owner, total_weight, unusable };
+    let mut private =
+        LocalExtension { strategies: own, phases: Vec::new(), chained, owner, total_weight, unusable };
     let steps = local.list("schedule", MAX_STEPS, step)?.unwrap_or_default();
     if !steps.is_empty() {
         let base = private.strategies.len();
@@ -108,9 +109,9 @@ pub(super) fn read(place: &Place<'_>, feature: &mut ClientFeature) -> Result<Pri
     Ok(private)
 }
 
-type Step = (PhaseDefinition, Vec<unleash_types::client_features::Strategy>, Vec<PrivateStrategy>);
+type Step = (PhaseDefinition, Vec<unleash_types::client_features::Strategy>, Vec<LocalStrategyExtension>);
 
-fn step(place: &Place<'_>) -> Result<Step, Refusal> {
+fn step(place: &JsonNode<'_>) -> Result<Step, Refusal> {
     let from = place.required_text("from")?;
     let from = DateTime::parse_from_rfc3339(&from)
         .map_err(|_| place.refuse_member("from", "expected a time as in RFC 3339"))?;
@@ -124,11 +125,11 @@ fn step(place: &Place<'_>) -> Result<Step, Refusal> {
     Ok((phase, strategies, place.list("strategies", MAX_STRATEGIES, strategy)?.unwrap_or_default()))
 }
 
-fn strategy(place: &Place<'_>) -> Result<PrivateStrategy, Refusal> {
+fn strategy(place: &JsonNode<'_>) -> Result<LocalStrategyExtension, Refusal> {
     let Some(local) = place.member("local") else {
-        return Ok(PrivateStrategy::default());
+        return Ok(LocalStrategyExtension::default());
     };
-    Ok(PrivateStrategy {
+    Ok(LocalStrategyExtension {
         off: local.optional_boolean("off")?.unwrap_or(false),
         identified: local.optional_boolean("identified")?.unwrap_or(false),
         total_weight: total_weight(&local)?,
@@ -137,7 +138,7 @@ fn strategy(place: &Place<'_>) -> Result<PrivateStrategy, Refusal> {
 }
 
 /// Lower bound of the range of a draw; 0 if the member is absent.
-fn total_weight(local: &Place<'_>) -> Result<u32, Refusal> {
+fn total_weight(local: &JsonNode<'_>) -> Result<u32, Refusal> {
     let Some(place) = local.member("totalWeight") else { return Ok(0) };
     let total = place.value.as_u64().and_then(|total| u32::try_from(total).ok());
     let limit = MAX_WEIGHT.unsigned_abs();
@@ -145,24 +146,24 @@ fn total_weight(local: &Place<'_>) -> Result<u32, Refusal> {
     total.filter(|total| *total <= limit).ok_or_else(refusal)
 }
 
-fn condition(place: &Place<'_>) -> Result<PrivateCondition, Refusal> {
+fn condition(place: &JsonNode<'_>) -> Result<LocalConditionExtension, Refusal> {
     let names = place.texts("contextNames", MAX_CONSTRAINTS_PER_STRATEGY)?.unwrap_or_default();
     if names.is_empty() {
         return Err(place.refuse_member("contextNames", "is required"));
     }
     let operator = match place.required_text("operator")?.as_str() {
-        "IN" => PrivateOperator::In,
-        "HAS" => PrivateOperator::Has,
-        "CONTAINS" => PrivateOperator::Contains,
+        "IN" => LocalOperatorExtension::In,
+        "HAS" => LocalOperatorExtension::Has,
+        "CONTAINS" => LocalOperatorExtension::Contains,
         _ => return Err(place.refuse_member("operator", "expected IN, HAS or CONTAINS")),
     };
-    let scalar = |value: &Place<'_>| match value.value {
+    let scalar = |value: &JsonNode<'_>| match value.value {
         Value::Null | Value::Array(_) | Value::Object(_) => {
             Err(value.refuse("expected text, a number, true or false"))
         }
         scalar => Ok(scalar.clone()),
     };
-    Ok(PrivateCondition {
+    Ok(LocalConditionExtension {
         context_names: names,
         operator,
         values: place.list("values", MAX_VALUES_PER_CONSTRAINT, scalar)?.unwrap_or_default(),

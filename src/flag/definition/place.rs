@@ -20,9 +20,9 @@ impl std::fmt::Display for Refusal {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(super) struct JsonNode<'p> {
     pub(super) value: &'p Value,
-    above: Option<&'p Place<'p>>,
+    above: Option<&'p JsonNode<'p>>,
     step: Step<'p>,
 }
 
@@ -44,15 +44,15 @@ impl Refusal {
     }
 }
 
-impl<'p> Place<'p> {
+impl<'p> JsonNode<'p> {
     pub(super) fn root(value: &'p Value) -> Self {
         Self { value, above: None, step: Step::Root }
     }
 
     /// The member of this name; `None` if it is absent or `null`.
-    pub(super) fn member<'c>(&'c self, name: &'c str) -> Option<Place<'c>> {
+    pub(super) fn member<'c>(&'c self, name: &'c str) -> Option<JsonNode<'c>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
-        Some(Place { value, above: Some(self), step: Step::Member(name) })
+        Some(JsonNode { value, above: Some(self), step: Step::Member(name) })
     }
 
     pub(super) fn refuse(&self, message: impl Into<String>) -> Refusal {
@@ -62,7 +62,7 @@ impl<'p> Place<'p> {
     }
 
     pub(super) fn refuse_member(&self, name: &str, message: impl Into<String>) -> Refusal {
-        let place = Place { value: &Value::Null, above: Some(self), step: Step::Member(name) };
+        let place = JsonNode { value: &Value::Null, above: Some(self), step: Step::Member(name) };
         place.refuse(message)
     }
 
@@ -104,7 +104,7 @@ impl<'p> Place<'p> {
         &self,
         name: &str,
         limit: usize,
-        read: impl Fn(&Place<'_>) -> Result<T, Refusal>,
+        read: impl Fn(&JsonNode<'_>) -> Result<T, Refusal>,
     ) -> Result<Option<Vec<T>>, Refusal> {
         let Some(list) = self.member(name) else {
             return Ok(None);
@@ -113,7 +113,7 @@ impl<'p> Place<'p> {
         if items.len() > limit {
             return Err(list.refuse(format!("{} items, at most {limit} are allowed", items.len())));
         }
-        let item = |(index, value)| Place { value, above: Some(&list), step: Step::Item(index) };
+        let item = |(index, value)| JsonNode { value, above: Some(&list), step: Step::Item(index) };
         items
             .iter()
             .enumerate()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::place::{Place, Refusal};
+use super::place::{JsonNode, Refusal};
 use super::{canonical, feature, parse, within_size};
 use crate::flag::CompileError;
 
@@ -18,15 +18,15 @@ impl Segments {
     /// Reads the member `segments` of Unleash's response: a list of objects with `id` and `constraints`.
     pub fn read(segments: &Value) -> Result<Self, CompileError> {
         let holder = serde_json::json!({ "segments": segments });
-        Self::read_list(&Place::root(&holder)).map_err(|refusal| CompileError {
+        Self::read_list(&JsonNode::root(&holder)).map_err(|refusal| CompileError {
             flag: "?".to_owned(),
             field: refusal.field,
             message: refusal.message,
         })
     }
 
-    fn read_list(holder: &Place<'_>) -> Result<Self, Refusal> {
-        let read = |segment: &Place<'_>| {
+    fn read_list(holder: &JsonNode<'_>) -> Result<Self, Refusal> {
+        let read = |segment: &JsonNode<'_>| {
             let id = segment.member("id").ok_or_else(|| segment.refuse_member("id", "is required"))?;
             let constraints = segment.list("constraints", usize::MAX, |place| Ok(place.value.clone()))?;
             Ok((feature::segment_id(&id)?, constraints.unwrap_or_default()))
@@ -65,7 +65,7 @@ fn inline(strategy: &mut Value, segments: &Segments) {
     let mut found = Vec::new();
     ids.retain(|id| {
         let constraints =
-            feature::segment_id(&Place::root(id)).ok().and_then(|id| segments.constraints.get(&id));
+            feature::segment_id(&JsonNode::root(id)).ok().and_then(|id| segments.constraints.get(&id));
         found.extend(constraints.into_iter().flatten().cloned());
         constraints.is_none()
     });

@@ -5,7 +5,7 @@ use std::io::Read;
 use murmur3::murmur3_32;
 use rand::Rng;
 
-use super::{Asked, Match};
+use super::{EvaluationInputs, Match};
 use crate::flag::compile::{ContextField, Stickiness, VariantSet};
 use crate::flag::{CompiledFlag, Variant};
 
@@ -14,7 +14,11 @@ const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
     /// The variant for a context; `None` if no strategy matched.
-    pub(super) fn draw_for(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
+    pub(super) fn draw_for(
+        &self,
+        matched: &Match<'_>,
+        asked: EvaluationInputs<'_>,
+    ) -> Option<(usize, &Variant)> {
         match matched {
             Match::None | Match::Unmet(_) => None,
             // The flag's own variants apply only to contexts for which the flag is on.
@@ -24,7 +28,7 @@ impl CompiledFlag {
     }
 
     /// Draws a variant of the matched strategy, or of the flag itself if the strategy has none.
-    pub(super) fn draw(&self, matched: &Match<'_>, asked: Asked<'_>) -> Option<(usize, &Variant)> {
+    pub(super) fn draw(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<(usize, &Variant)> {
         let set = match matched {
             Match::Strategy(strategy) if strategy.variants.count > 0 => &strategy.variants,
             _ => &self.own,
@@ -34,18 +38,18 @@ impl CompiledFlag {
             return Some((set.start + index, variants.get(index)?));
         }
         let group = set.group.as_deref().unwrap_or(&self.name);
-        let ticket = ticket(set, group, asked)?;
+        let bucket = bucket(set, group, asked)?;
         let mut upto = 0;
         let index = variants.iter().position(|variant| {
             upto += variant.weight;
-            upto >= ticket
+            upto >= bucket
         })?;
         Some((set.start + index, variants.get(index)?))
     }
 }
 
 /// Bucket of a context: a number from 1 to the total weight; `None` if the total weight is 0.
-fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
+fn bucket(set: &VariantSet, group: &str, asked: EvaluationInputs<'_>) -> Option<u32> {
     if set.total_weight == 0 {
         return None;
     }
@@ -65,7 +69,7 @@ fn ticket(set: &VariantSet, group: &str, asked: Asked<'_>) -> Option<u32> {
     Some(hash % set.total_weight + 1)
 }
 
-fn overridden(set: &VariantSet, variants: &[Variant], asked: Asked<'_>) -> Option<usize> {
+fn overridden(set: &VariantSet, variants: &[Variant], asked: EvaluationInputs<'_>) -> Option<usize> {
     if !set.has_overrides {
         return None;
     }
@@ -77,7 +81,7 @@ fn overridden(set: &VariantSet, variants: &[Variant], asked: Asked<'_>) -> Optio
     })
 }
 
-impl<'q> Asked<'q> {
+impl<'q> EvaluationInputs<'q> {
     pub(super) fn field(&self, field: &ContextField) -> Option<&'q str> {
         match field {
             ContextField::UserId => self.context.user_id.as_deref(),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{Asked, Match};
+use super::{EvaluationInputs, Match};
 use crate::flag::compile::Dependency;
 use crate::flag::local::MAX_DEPENDENCY_LEVELS;
 use crate::flag::{CompiledFlag, EnvironmentFlags};
@@ -30,7 +30,7 @@ impl EnvironmentFlags {
     pub(super) fn decide<'f>(
         &self,
         flag: &'f CompiledFlag,
-        asked: Asked<'_>,
+        asked: EvaluationInputs<'_>,
         below: Option<&Chain<'_>>,
     ) -> Result<Match<'f>, &'static str> {
         let (switched_on, strategies) = flag.at(|| asked.current_ms());
@@ -59,7 +59,7 @@ impl EnvironmentFlags {
     fn allows(
         &self,
         dependency: &Dependency,
-        asked: Asked<'_>,
+        asked: EvaluationInputs<'_>,
         chain: &Chain<'_>,
     ) -> Result<bool, &'static str> {
         let parent = self.get(&dependency.parent).ok_or(MISSING)?;
@@ -90,7 +90,7 @@ impl EnvironmentFlags {
         &self,
         dependency: &Dependency,
         child: &CompiledFlag,
-        asked: Asked<'_>,
+        asked: EvaluationInputs<'_>,
     ) -> Result<bool, &'static str> {
         let parent = self.get(&dependency.parent).ok_or(MISSING)?;
         if parent.unusable.is_some() {

@@ -308,20 +308,20 @@ fn a_killed_flag_is_off_until_its_time_is_up_whatever_time_the_context_brings() 
 
 #[test]
 fn a_killed_flag_stays_so_until_its_time_is_up() {
-    use crate::flag::Steady;
-    let steady = |state: &str, expires_at: Option<&str>, now_ms: i64| {
+    use crate::flag::Cacheability;
+    let cacheability = |state: &str, expires_at: Option<&str>, now_ms: i64| {
         let random = json!({"name": "f", "enabled": true, "strategies": [{"name": "flexibleRollout",
             "parameters": {"rollout": "50", "stickiness": "random", "groupId": "g"}}]});
         let flag = CompiledFlag::compile("production", 5, &random.to_string()).unwrap();
         let flag = Arc::new(killed(flag, 9, state, expires_at));
         let snapshot = Snapshot::default().with([FlagChange::Set(Arc::clone(&flag))]);
-        snapshot.environment("production").unwrap().steady(&flag, &user("u"), now_ms)
+        snapshot.environment("production").unwrap().cacheability(&flag, &user("u"), now_ms)
     };
     let until = "2026-01-15T10:30:05Z";
     let at = DateTime::parse_from_rfc3339(until).unwrap().timestamp_millis();
-    assert_eq!(steady("killed", None, at), Steady::Always);
-    assert_eq!(steady("killed", Some(until), at - 1_000), Steady::Until(at));
-    assert_eq!(steady("killed", Some(until), at - 1), Steady::No("clock"));
-    assert_eq!(steady("killed", Some(until), at + 1_000), Steady::No("random"));
-    assert_eq!(steady("lifted", None, at), Steady::No("random"));
+    assert_eq!(cacheability("killed", None, at), Cacheability::UntilChanged);
+    assert_eq!(cacheability("killed", Some(until), at - 1_000), Cacheability::UntilTime(at));
+    assert_eq!(cacheability("killed", Some(until), at - 1), Cacheability::Never("clock"));
+    assert_eq!(cacheability("killed", Some(until), at + 1_000), Cacheability::Never("random"));
+    assert_eq!(cacheability("lifted", None, at), Cacheability::Never("random"));
 }

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::labels::{Operator, Status, Strategy, ValueKind, Weights};
 use super::model::{Attribute, Dependency, LocalFlag, Rule, Step, Variant};
-use super::share::{self, TOTAL_WEIGHT, WHOLE};
 use super::value::Values;
-use super::words::{Operator, Status, Strategy, ValueKind, Weights};
+use super::weights::{self, TOTAL_WEIGHT, WHOLE};
 use super::{Invalid, schedule, schema};
 use crate::flag::MAX_FLAG_EXPRESSIONS;
 
@@ -67,7 +67,7 @@ pub fn warnings(flag: &LocalFlag) -> Vec<String> {
     let sets = std::iter::once(own).chain(of_rules);
     let short = sets.filter_map(|(place, variants, distribution)| {
         let given = distribution.is_some() || variants.iter().any(|variant| variant.weight.is_some());
-        let sum: f64 = share::weights(variants, distribution).iter().sum();
+        let sum: f64 = weights::weights(variants, distribution).iter().sum();
         // Fractions that add up to 1 are as unambiguous as percentages.
         let is_whole = (sum - 1.0).abs() < 1e-9;
         (given && sum < WHOLE && !is_whole).then(|| {
@@ -242,7 +242,7 @@ impl Found {
         if variants.is_empty() {
             return;
         }
-        let weights = share::weights(variants, distributed.map(|flag| &flag.distribution));
+        let weights = weights::weights(variants, distributed.map(|flag| &flag.distribution));
         let field = |index: usize| match (distributed, variants.get(index)) {
             (Some(_), Some(variant)) => format!("distribution.{}", variant.name),
             _ => format!("{place}[{index}].weight"),
@@ -253,9 +253,9 @@ impl Found {
             return self.refuse(place, message);
         }
         let shares = match self.of {
-            Weights::Relative => share::shares(&weights),
+            Weights::Relative => weights::shares(&weights),
             Weights::Absolute if sum <= 0.0 => None,
-            Weights::Absolute => Some(share::absolute_shares(variants, &weights)),
+            Weights::Absolute => Some(weights::absolute_shares(variants, &weights)),
         };
         match shares {
             None => self.refuse(place, "the weights are all 0"),

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::labels::Operator;
 use super::model::{Attribute, Rule};
-use super::words::Operator;
 
 /// Context fields that hold the user's groups: a single one or a list.
 const GROUP_FIELDS: [&str; 2] = ["group_id", "groups"];

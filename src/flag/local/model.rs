@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::words::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
+use super::labels::{FlagType, Operator, Status, Strategy, ValueKind, Weights};
 
 /// A local flag, without its name and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! The interpreter knows nothing of strategies and constraints: it evaluates the JSON of a flag for the JSON
 //! of a context. `FLAGSTREAM_TEST_LONG=1` compares ten times as many flags.
 
-mod dice;
+mod generators;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{created, feature};
 use crate::flag::value::{Lookup, Value as Answered, answer};
 use crate::flag::{CompiledFlag, DefaultValue, EnvironmentFlags, FlagChange, Moment, Snapshot, ValueType};
 use crate::message::request;
-use dice::Dice;
+use generators::Generators;
 
 const SETS_OF_FLAGS: u64 = 1_200;
 const CONTEXTS_PER_SET: usize = 30;
@@ -382,14 +382,14 @@ fn the_translation_means_what_the_flag_says() {
     let factor = if std::env::var_os("FLAGSTREAM_TEST_LONG").is_some() { 10 } else { 1 };
     let (mut pairs, mut on, mut values, mut failures) = (0_u64, 0_u64, 0_u64, 0_u64);
     for seed in 0..SETS_OF_FLAGS * factor {
-        let mut dice = Dice(StdRng::seed_from_u64(seed));
+        let mut generators = Generators(StdRng::seed_from_u64(seed));
         let flags: BTreeMap<String, Value> =
-            (0..NAMES.len()).map(|index| (NAMES[index].to_owned(), dice.flag(index))).collect();
+            (0..NAMES.len()).map(|index| (NAMES[index].to_owned(), generators.flag(index))).collect();
         let translated_at = time(&json!("2026-01-01T00:00:00Z")).unwrap();
         let early = snapshot(&flags, translated_at);
         for _ in 0..CONTEXTS_PER_SET {
-            let context = dice.context();
-            let now = time(&dice.date()).unwrap();
+            let context = generators.context();
+            let now = time(&generators.date()).unwrap();
             let world = World { flags: &flags, context: &context, now };
             for (name, flag) in &flags {
                 let expected = world.ask(name, &[]).map(with_name);
@@ -406,8 +406,8 @@ fn the_translation_means_what_the_flag_says() {
             }
         }
         // Translating at a later time merges the steps that are due; the outcome must not change.
-        let context = dice.context();
-        let now = time(&dice.date()).unwrap();
+        let context = generators.context();
+        let now = time(&generators.date()).unwrap();
         let late = snapshot(&flags, now);
         for (name, flag) in &flags {
             let kind = flag["value_type"].as_str().unwrap();

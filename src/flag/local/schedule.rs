@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::Invalid;
+use super::labels::Status;
 use super::model::{LocalFlag, Rule, Step};
-use super::words::Status;
 
 /// State that steps change.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -210,8 +210,8 @@ fn what_absolute_weights_leave_is_a_draw_that_a_cache_has_to_know() {
     let compiled = CompiledFlag::compile("e", 1, &definition).unwrap();
     let snapshot = Snapshot::default().with([FlagChange::Set(compiled.into())]);
     let flags = snapshot.environment("e").unwrap();
-    let steady = flags.steady(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
-    assert_eq!(steady, crate::flag::Steady::No("random"));
+    let cacheability = flags.cacheability(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
+    assert_eq!(cacheability, crate::flag::Cacheability::Never("random"));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_percentage_of_nobody_known_is_no_draw() {
     let compiled = CompiledFlag::compile("e", 1, &definition).unwrap();
     let snapshot = Snapshot::default().with([FlagChange::Set(compiled.into())]);
     let flags = snapshot.environment("e").unwrap();
-    let steady = flags.steady(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
-    assert_eq!(steady, crate::flag::Steady::Always);
+    let cacheability = flags.cacheability(flags.get("f").unwrap(), &EvaluationContext::default(), 0);
+    assert_eq!(cacheability, crate::flag::Cacheability::UntilChanged);
     assert!((0..100).all(|_| !on_for(&flag(&body), None)));
 }

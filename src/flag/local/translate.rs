@@ -4,11 +4,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::condition::{Conditions, context_name, users};
+use super::labels::{Strategy, ValueKind, Weights};
 use super::model::{LocalFlag, Rule, Variant};
 use super::schedule::{Phase, phases};
-use super::share::{TOTAL_WEIGHT, absolute_shares, shares, weights};
 use super::value::payload;
-use super::words::{Strategy, ValueKind, Weights};
+use super::weights::{TOTAL_WEIGHT, absolute_shares, shares, weights};
 
 /// Name of the variant that carries a flag's only value.
 const DEFAULT_VARIANT: &str = "default";

@@ -3,8 +3,8 @@
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
+use super::labels::ValueKind;
 use super::model::LocalFlag;
-use super::words::ValueKind;
 use super::{Invalid, schema};
 
 /// Largest value of a local flag, in bytes of JSON.

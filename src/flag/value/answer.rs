@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::payload::NotInteger;
-use super::{Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Value, ValueType};
+use super::{Answer, DefaultValue, ErrorCode, Lookup, OutcomeParts, Payload, Reason, Value, ValueType};
 use crate::flag::definition::shorten;
 use crate::flag::{Outcome, Variant};
 
@@ -42,10 +42,10 @@ pub fn answer<'a>(
                 ValueType::Boolean => Answer { value: Value::Boolean(false), ..fallback },
                 _ => fallback,
             };
-            off.of(&Kept::from(&outcome)).error(ErrorCode::General, Cow::Borrowed(failure))
+            off.of(&OutcomeParts::from(&outcome)).error(ErrorCode::General, Cow::Borrowed(failure))
         }
-        Lookup::Found(outcome) => found(flag, &Kept::from(&outcome), asked, fallback),
-        Lookup::Kept(kept) => found(flag, &kept, asked, fallback),
+        Lookup::Found(outcome) => found(flag, &OutcomeParts::from(&outcome), asked, fallback),
+        Lookup::OutcomeParts(kept) => found(flag, &kept, asked, fallback),
     }
 }
 
@@ -63,7 +63,7 @@ pub fn natural_answer<'a>(flag: &'a str, lookup: Lookup<'a>) -> Answer<'a> {
         }
         // A cached outcome does not record whether the flag has variants, so without one it is answered as a
         // boolean.
-        Lookup::Kept(kept) if kept.variant.is_some() => Some(kept.variant),
+        Lookup::OutcomeParts(kept) if kept.variant.is_some() => Some(kept.variant),
         _ => None,
     };
     let as_boolean = answer(flag, lookup, ValueType::Boolean, None);
@@ -91,7 +91,7 @@ fn fallback<'a>(asked: ValueType, default: Option<&DefaultValue<'a>>) -> Value<'
     }
 }
 
-fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
+fn found<'a>(flag: &str, kept: &OutcomeParts<'a>, asked: ValueType, fallback: Answer<'a>) -> Answer<'a> {
     let reason = if kept.killed { Reason::Disabled } else { Reason::Default };
     let fallback = Answer { reason, ..fallback.of(kept) };
     let value = match (asked, kept.enabled, &kept.variant) {
@@ -114,7 +114,7 @@ fn found<'a>(flag: &str, kept: &Kept<'a>, asked: ValueType, fallback: Answer<'a>
 
 impl<'a> Answer<'a> {
     /// Adds the members that do not depend on the requested type.
-    fn of(self, kept: &Kept<'a>) -> Self {
+    fn of(self, kept: &OutcomeParts<'a>) -> Self {
         Self {
             enabled: kept.enabled,
             variant: kept.variant.map(|(name, _)| name),
@@ -129,7 +129,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> From<&Outcome<'a>> for Kept<'a> {
+impl<'a> From<&Outcome<'a>> for OutcomeParts<'a> {
     fn from(outcome: &Outcome<'a>) -> Self {
         let variant = outcome.variant.map(|(_, variant)| (variant.name.as_ref(), variant.payload.as_ref()));
         Self {

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::{
-    Answer, DefaultValue, ErrorCode, Kept, Lookup, Payload, Reason, Value, ValueType, answer, natural_answer,
+    Answer, DefaultValue, ErrorCode, Lookup, OutcomeParts, Payload, Reason, Value, ValueType, answer,
+    natural_answer,
 };
 use crate::flag::{CompiledFlag, EvaluationContext, FlagChange, Moment, Outcome, Snapshot};
 
@@ -193,7 +194,7 @@ proptest! {
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
     let kept = |enabled, variant| {
-        Lookup::Kept(Kept { enabled, killed: false, variant, unmet: None, flag_version: 7 })
+        Lookup::OutcomeParts(OutcomeParts { enabled, killed: false, variant, unmet: None, flag_version: 7 })
     };
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
@@ -210,8 +211,15 @@ fn what_was_kept_says_the_same_without_a_type() {
 
 #[test]
 fn a_killed_flag_is_disabled_and_says_so() {
-    let kept =
-        || Lookup::Kept(Kept { enabled: false, killed: true, variant: None, unmet: None, flag_version: 7 });
+    let kept = || {
+        Lookup::OutcomeParts(OutcomeParts {
+            enabled: false,
+            killed: true,
+            variant: None,
+            unmet: None,
+            flag_version: 7,
+        })
+    };
     let dark = DefaultValue::String("dark".into());
     for (asked, default, value) in [
         (ValueType::Boolean, None, "false"),

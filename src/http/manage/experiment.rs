@@ -22,7 +22,7 @@ use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Actor;
-use crate::experiment::{Ending, ExperimentError, Experiments, Kept, Results, Wanted};
+use crate::experiment::{CreateRequest, Ending, ExperimentError, Experiments, Results, StoredExperiment};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -46,7 +46,7 @@ const MAX_DEPTH_LEVELS: usize = 32;
     tag = "experiments",
     request_body = NewExperiment,
     responses(
-        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = Kept),
+        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = StoredExperiment),
         ExperimentProblems
     )
 )]
@@ -56,7 +56,7 @@ pub(in crate::http) async fn begin(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let wanted = Wanted::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
+    let wanted = CreateRequest::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     caller.may_in(Scope::Write, &wanted.environment)?;
     let checking = api.manager.check_reach(caller.restrictions(), &wanted.environment, wanted.flag_name());
     checking.await.map_err(problem)?;
@@ -93,7 +93,7 @@ pub(in crate::http) async fn list(
     let environment = ask.any_environment()?;
     let seen = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
     let mut experiments = experiments(&api)?.list().await.map_err(refused)?;
-    let is_seen = |kept: &Kept| match &seen {
+    let is_seen = |kept: &StoredExperiment| match &seen {
         Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
         None => true,
     };
@@ -118,7 +118,7 @@ pub(in crate::http) async fn list(
     operation_id = "getExperiment",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
-    responses((status = 200, description = "As it stands", body = Kept), ExperimentProblems)
+    responses((status = 200, description = "As it stands", body = StoredExperiment), ExperimentProblems)
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
@@ -161,7 +161,7 @@ pub(in crate::http) async fn results(
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
     request_body = StopBody,
-    responses((status = 200, description = "Stopped", body = Kept), ExperimentProblems)
+    responses((status = 200, description = "Stopped", body = StoredExperiment), ExperimentProblems)
 )]
 pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,

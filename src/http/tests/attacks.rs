@@ -9,7 +9,7 @@ use super::*;
 use crate::http::connections::ConnectionLimits;
 use crate::http::places::{MAX_CALLS, Pool};
 
-const SOON: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL: &str = "/api/v1/feature-flags/unknown/kill?environment=development";
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
 const TOKEN: &str = "a-token-of-the-admin";
@@ -57,7 +57,7 @@ async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) {
         let mut bytes = [0; 1_024];
         while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
     };
-    tokio::time::timeout(SOON, closing).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, closing).await.unwrap();
 }
 
 /// The HTTP/2 connection preface with empty settings.
@@ -162,7 +162,7 @@ async fn slow_bodies_keep_nobody_from_evaluating_or_turning_kill_switches() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(SOON, waiting).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, waiting).await.unwrap();
     let body = r#"{"flag_name": "f", "reason": "now"}"#;
     let json = |path: &str, body: &'static str| {
         client().post(listening.url(path)).header("content-type", "application/json").body(body)
@@ -238,7 +238,7 @@ async fn waiting_for_a_version_takes_no_place_for_evaluations() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_reset_at_once_keep_nobody_from_an_answer() {
     let slow = get(async || {
-        tokio::time::sleep(SOON).await;
+        tokio::time::sleep(TEST_TIMEOUT).await;
         "slow"
     });
     let routes = Router::new().route("/slow", slow).merge(router(http_state(), true));
@@ -250,6 +250,6 @@ async fn streams_that_are_reset_at_once_keep_nobody_from_an_answer() {
         tokio::task::yield_now().await;
         calls.iter().for_each(JoinHandle::abort);
     }
-    let answer = tokio::time::timeout(SOON, client().get(listening.url("/health/live")).send()).await;
+    let answer = tokio::time::timeout(TEST_TIMEOUT, client().get(listening.url("/health/live")).send()).await;
     assert_eq!(answer.unwrap().unwrap().status(), 200);
 }

@@ -23,7 +23,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long created topics may take to become known to all brokers.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of the checks for created topics.
-const VISIBLE_PAUSE: Duration = Duration::from_millis(20);
+const VISIBILITY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Each check is answered by one random broker. This many consecutive answers per broker must include all topics.
 const VISIBLE_ANSWERS_PER_BROKER: usize = 5;
 /// Upper bound of the consecutive answers that must list a created topic.
@@ -79,12 +79,12 @@ impl Topics {
     }
 
     /// Describes our topics; those that do not exist are left out.
-    pub async fn describe(&self, patience: Duration) -> Result<Overview, TopicsError> {
+    pub async fn describe(&self, timeout: Duration) -> Result<Overview, TopicsError> {
         let admin = Arc::clone(&self.admin);
         let names: Vec<String> = self.topics.names().map(|(_, name)| name.to_owned()).into();
         let asked = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            overview(admin.inner(), &names, patience)
+            overview(admin.inner(), &names, timeout)
         });
         let answer = asked.await.map_err(|_| TopicsError::Stopped)?;
         answer.map_err(|error| match error {
@@ -173,7 +173,7 @@ impl Topics {
             if Instant::now() >= deadline {
                 return Err(TopicsError::Invisible { topics: created.join(", ") });
             }
-            tokio::time::sleep(VISIBLE_PAUSE).await;
+            tokio::time::sleep(VISIBILITY_POLL_INTERVAL).await;
         }
     }
 

@@ -14,17 +14,17 @@ use crate::shutdown::Shutdown;
 
 use super::{Topics, TopicsError, uneven, unfit};
 
-/// Check interval after a problem was found; it doubles up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// Check interval after a problem was found; it doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest check interval after a problem was found.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Check interval while the topics are fit.
-const CALM_PAUSE: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one request; a slower broker counts as unreachable.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Interval of the checks of topic settings, which rarely change.
-const POLICY_PAUSE: Duration = Duration::from_secs(60);
+const POLICY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created again has
 /// a different id.
@@ -35,7 +35,7 @@ pub type Fit = watch::Receiver<bool>;
 
 /// A problem with the topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trouble {
+enum TopicsFault {
     /// Requests cannot be answered.
     Unfit(String),
     /// Requests are answered, but some partitions are paused, or flags or kill switches will be lost.
@@ -73,7 +73,7 @@ pub async fn look_after(
         policies_at: None,
         is_embedded: false,
     };
-    let mut pause = MIN_PAUSE;
+    let mut pause = MIN_BACKOFF;
     let mut trouble = None;
     loop {
         let unfit = tokio::select! {
@@ -85,17 +85,17 @@ pub async fn look_after(
             fit.send_replace(true);
         }
         let now = match unfit {
-            Some(trouble) => Some(Trouble::Unfit(trouble)),
+            Some(trouble) => Some(TopicsFault::Unfit(trouble)),
             None => tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = watcher.look_at_policies() => watcher.partial(),
             },
         };
         tell(health, trouble.as_ref(), now.as_ref());
-        pause = match (matches!(trouble, Some(Trouble::Unfit(_))), is_fit) {
-            (_, true) => CALM_PAUSE,
-            (false, false) => MIN_PAUSE,
-            (true, false) => (pause * 2).min(MAX_PAUSE),
+        pause = match (matches!(trouble, Some(TopicsFault::Unfit(_))), is_fit) {
+            (_, true) => CHECK_INTERVAL,
+            (false, false) => MIN_BACKOFF,
+            (true, false) => (pause * 2).min(MAX_BACKOFF),
         };
         trouble = now;
         tokio::select! {
@@ -135,7 +135,7 @@ impl Watcher<'_> {
 
     /// Reads the topics' settings, but only once per minute while they are correct.
     async fn look_at_policies(&mut self) {
-        let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_PAUSE);
+        let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_CHECK_INTERVAL);
         // The broker of `dev` has no topic settings.
         if !self.is_embedded && (!is_recent || !self.policies.is_empty()) {
             self.policies_at = Some(Instant::now());
@@ -148,21 +148,21 @@ impl Watcher<'_> {
         }
     }
 
-    fn partial(&self) -> Option<Trouble> {
+    fn partial(&self) -> Option<TopicsFault> {
         let texts: Vec<&str> = self.uneven.iter().chain(&self.policies).map(String::as_str).collect();
-        (!texts.is_empty()).then(|| Trouble::Partial(texts.join("; ")))
+        (!texts.is_empty()).then(|| TopicsFault::Partial(texts.join("; ")))
     }
 }
 
-fn tell(health: &Reporter, before: Option<&Trouble>, now: Option<&Trouble>) {
+fn tell(health: &Reporter, before: Option<&TopicsFault>, now: Option<&TopicsFault>) {
     match now {
         None => health.up(),
-        Some(Trouble::Unfit(trouble)) => health.down(trouble),
-        Some(Trouble::Partial(trouble)) => health.degraded(trouble),
+        Some(TopicsFault::Unfit(trouble)) => health.down(trouble),
+        Some(TopicsFault::Partial(trouble)) => health.degraded(trouble),
     }
     match (before, now) {
         (before, Some(trouble)) if before != Some(trouble) => {
-            let (Trouble::Unfit(trouble) | Trouble::Partial(trouble)) = trouble;
+            let (TopicsFault::Unfit(trouble) | TopicsFault::Partial(trouble)) = trouble;
             tracing::error!("{trouble}");
         }
         (Some(_), None) => tracing::info!("kafka and its topics are as needed"),

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 
-use crate::flag::{CompiledFlag, Snapshot, Steady};
+use crate::flag::{Cacheability, CompiledFlag, Snapshot};
 use crate::message::event::{member, write_integer};
 use crate::message::json::write_string;
 use crate::redis_cache::key;
@@ -52,7 +52,11 @@ pub(super) fn add_entries(
         value.push(b'}');
     }
     let life = Some(asked.layer.life());
-    entries.push(Entry { life, steady: outcome.steady, ..entry(asked, asked.key(), value, outcome.basis) });
+    entries.push(Entry {
+        life,
+        cacheability: outcome.cacheability,
+        ..entry(asked, asked.key(), value, outcome.basis)
+    });
     Ok(())
 }
 
@@ -136,7 +140,7 @@ fn entry(asked: &EdgeRequest, key: String, value: Vec<u8>, basis: u64) -> Entry 
         value,
         plain_value: Vec::new(),
         basis,
-        steady: Steady::Always,
+        cacheability: Cacheability::UntilChanged,
         life: None,
         member,
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use crate::config::Config;
-use crate::flag::{Moment, Steady};
+use crate::flag::{Cacheability, Moment};
 use crate::metrics::Metrics;
 use crate::redis_cache::key;
 use crate::redis_cache::reader::{Miss, oldest};
@@ -139,12 +139,12 @@ impl EdgeMemory {
 /// Time at which the value expires. `None` if it has expired already.
 fn end(entry: &Entry, life: Duration, now_ms: i64) -> Option<Instant> {
     let life = entry.life.unwrap_or(life);
-    let life = match entry.steady {
-        Steady::Always => life,
-        Steady::Until(until_ms) => {
+    let life = match entry.cacheability {
+        Cacheability::UntilChanged => life,
+        Cacheability::UntilTime(until_ms) => {
             life.min(Duration::from_millis(u64::try_from(until_ms.saturating_sub(now_ms)).ok()?))
         }
-        Steady::No(_) => return None,
+        Cacheability::Never(_) => return None,
     };
     Some(Instant::now() + life)
 }
@@ -187,21 +187,22 @@ mod tests {
 
     #[test]
     fn a_value_ends_when_its_outcome_may_change() {
-        let entry = |steady| Entry {
+        let entry = |cacheability| Entry {
             place: String::new(),
             keys: crate::redis_cache::subject::Keys { evaluation: String::new(), plain: None },
             value: Vec::new(),
             plain_value: Vec::new(),
             basis: 1,
-            steady,
+            cacheability,
             life: Some(Duration::from_secs(30)),
             member: Vec::new(),
         };
-        let life =
-            |steady| end(&entry(steady), Duration::from_secs(60), 1_000).map(|end| end - Instant::now());
-        assert!(life(Steady::Always).unwrap() > Duration::from_secs(29));
-        assert!(life(Steady::Until(2_000)).unwrap() <= Duration::from_secs(1));
-        assert_eq!(life(Steady::Until(999)), None);
-        assert_eq!(life(Steady::No("random")), None);
+        let life = |cacheability| {
+            end(&entry(cacheability), Duration::from_secs(60), 1_000).map(|end| end - Instant::now())
+        };
+        assert!(life(Cacheability::UntilChanged).unwrap() > Duration::from_secs(29));
+        assert!(life(Cacheability::UntilTime(2_000)).unwrap() <= Duration::from_secs(1));
+        assert_eq!(life(Cacheability::UntilTime(999)), None);
+        assert_eq!(life(Cacheability::Never("random")), None);
     }
 }

@@ -13,11 +13,11 @@ use crate::audit::postgres::copy;
 use crate::database::{SqliteDatabase, text_of};
 use crate::replay::{ReplayError, Session};
 
-use super::{Progress, Wanted};
+use super::{Progress, RowFilter};
 
 pub async fn take(
     sqlite: &SqliteDatabase,
-    wanted: &Wanted,
+    filter: &RowFilter,
     mut session: Session,
     progress: &Arc<Progress>,
 ) -> Result<Session, ReplayError> {
@@ -26,12 +26,12 @@ pub async fn take(
         "SELECT {columns} FROM feature_flag_evaluations WHERE evaluated_at >= $1 AND evaluated_at < $2
             ORDER BY evaluated_at DESC"
     ));
-    let query = sqlx::query(query).bind(text_of(wanted.from)).bind(text_of(wanted.to));
+    let query = sqlx::query(query).bind(text_of(filter.from)).bind(text_of(filter.to));
     let mut rows = query.fetch(&sqlite.pool);
-    let mut left = wanted.last.unwrap_or(u32::MAX);
+    let mut left = filter.last.unwrap_or(u32::MAX);
     while let Some(row) = rows.try_next().await? {
         let row = evaluation(&row)?;
-        if wanted.means(&row) && left > 0 {
+        if filter.means(&row) && left > 0 {
             left -= 1;
             session.take(&row);
             progress.rows.fetch_add(1, Ordering::Relaxed);

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Scene, event, paused};
-use crate::harness::{Callers, Database, Flags, Group, SOON, Sender, Stack, Tap, is_long, post, wait_until};
+use super::{Fixture, event, paused};
+use crate::harness::{
+    Callers, Database, Flags, Group, Sender, Stack, TEST_TIMEOUT, TopicReader, is_long, post, wait_until,
+};
 
 #[test]
 fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
-    let (stack, alone) = Stack::alone();
+    let (stack, exclusive) = Stack::exclusive();
     let database = Database::create(stack);
     let group = Group::new(stack)
         .set("DATABASE_URL", &database.url)
@@ -25,10 +27,10 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
     sink.wait_until_ready();
     api.wait_until_ready();
 
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     let callers = Callers::start(&api.url, 4);
     let wanted = if is_long() { 40_000 } else { 4_000 };
-    wait_until("calls are answered", SOON * 4, || callers.answered() >= wanted);
+    wait_until("calls are answered", TEST_TIMEOUT * 4, || callers.answered() >= wanted);
     let said = callers.stop();
     assert_eq!(said.failures, Vec::<String>::new());
     // Without a user an event has no key.
@@ -40,7 +42,7 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
     let keyless: Vec<String> = (0..500).map(keyless).collect();
     let ids: HashSet<String> = said.event_ids.into_iter().chain(keyless).collect();
     let spooled = "flagstream_publish_spooled_events_total";
-    wait_until("all are on disk", SOON, || api.metrics().sum(spooled, &[]) >= ids.len() as f64);
+    wait_until("all are on disk", TEST_TIMEOUT, || api.metrics().sum(spooled, &[]) >= ids.len() as f64);
     api.kill();
     let (spool, saved) = (group.folder.path().join("state/api/spool"), group.folder.path().join("saved"));
     copy(&spool, &saved);
@@ -54,7 +56,7 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
         api.wait_until_ready();
         let sent = rand::random_range(0..=ids.len()) as f64;
         let published = || api.metrics().sum("flagstream_events_published_total", &[]);
-        wait_until("some are sent", SOON, || published() >= sent);
+        wait_until("some are sent", TEST_TIMEOUT, || published() >= sent);
         api.kill();
         if rand::random_bool(0.4) {
             sink.kill();
@@ -64,7 +66,7 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
     copy(&saved, &spool);
     api.spawn();
     api.wait_until_ready();
-    wait_until("the disk is empty", SOON, || {
+    wait_until("the disk is empty", TEST_TIMEOUT, || {
         let metrics = api.metrics();
         metrics.sum("flagstream_events_published_total", &[]) >= ids.len() as f64
             && metrics.sum("flagstream_publish_spool_bytes", &[]) == 0.0
@@ -73,16 +75,16 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
     let last = post(&format!("{}/api/v1/feature-flags/evaluate", api.url), &body).json();
     let last = last["event_id"].as_str().unwrap().to_owned();
 
-    let mut events = Tap::open(&group.topics.kafka, &group.topics.events);
+    let mut events = TopicReader::open(&group.topics.kafka, &group.topics.events);
     let end = |(partition, offset): (i32, i64)| {
         format!(
             "SELECT count(*) FROM sink_offsets WHERE topic = '{}' AND partition = {partition} AND next_offset > {offset}",
             group.topics.events
         )
     };
-    events.wait("the last event", SOON, |event| event.json()["event_id"] == last.as_str());
+    events.wait("the last event", TEST_TIMEOUT, |event| event.json()["event_id"] == last.as_str());
     let (mut ends, mut sent) = (std::collections::BTreeMap::new(), 0);
-    events.until("every event", SOON * 2, |seen| {
+    events.until("every event", TEST_TIMEOUT * 2, |seen| {
         sent = seen.iter().filter(|event| ids.contains(event.json()["event_id"].as_str().unwrap())).count();
         let found: HashSet<String> =
             seen.iter().map(|event| event.json()["event_id"].as_str().unwrap().to_owned()).collect();
@@ -93,7 +95,7 @@ fn events_of_calls_are_a_row_each_however_often_they_are_sent() {
         let end = ends.entry(partition).or_insert(offset);
         *end = offset.max(*end);
     }
-    wait_until("the sink has read all that was sent", SOON * 2, || {
+    wait_until("the sink has read all that was sent", TEST_TIMEOUT * 2, || {
         ends.iter().all(|place| database.number(&end((*place.0, *place.1))) == Some(1))
     });
     let rows: Vec<(String,)> = database.rows("SELECT event_id::text FROM feature_flag_evaluations");
@@ -117,13 +119,13 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let topics = &scene.group.topics;
-    let mut sinks = [scene.start("a", "sink"), scene.group.prepare("b").roles("sink")];
-    wait_until("the tables are there", SOON, || scene.database.audited() == 0);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let topics = &fixture.group.topics;
+    let mut sinks = [fixture.start("a", "sink"), fixture.group.prepare("b").roles("sink")];
+    wait_until("the tables are there", TEST_TIMEOUT, || fixture.database.audited() == 0);
     // While the database is held up, a transaction fails at its commit: the dead letters are in Kafka by then.
-    scene.database.run(
+    fixture.database.run(
         "CREATE TABLE held_up (why text);
          CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF EXISTS (SELECT 1 FROM held_up) THEN RAISE EXCEPTION 'held up' USING ERRCODE = '55000'; END IF;
@@ -132,11 +134,11 @@ fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
             FOR EACH ROW EXECUTE FUNCTION hold_up();",
     );
     let sender = Sender::new(&topics.kafka);
-    let mut letters = Tap::open(&topics.kafka, &topics.dead_letters);
+    let mut letters = TopicReader::open(&topics.kafka, &topics.dead_letters);
     let (mut rows, mut places) = (0, Vec::new());
     for round in 0..if is_long() { 20 } else { 4 } {
         let before = places.len();
-        scene.database.run("INSERT INTO held_up VALUES ('the test')");
+        fixture.database.run("INSERT INTO held_up VALUES ('the test')");
         for partition in 0..3 {
             let send = |body: &str| sender.send(&topics.events, Some(partition), None, body.as_bytes(), None);
             places.push(send("no event"));
@@ -147,17 +149,17 @@ fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
             rows += 1;
         }
         // Those of the batch that is held up; what came later waits behind it.
-        letters.until("letters are there", SOON, |seen| seen.len() > before);
+        letters.until("letters are there", TEST_TIMEOUT, |seen| seen.len() > before);
         let (here, there) = (round as usize % 2, (round as usize + 1) % 2);
-        wait_until("it waits for the database", SOON, || paused(&sinks[here], "other"));
+        wait_until("it waits for the database", TEST_TIMEOUT, || paused(&sinks[here], "other"));
         sinks[here].kill();
         sinks[there].spawn();
         sinks[there].wait_until_ready();
-        wait_until("its successor waits as well", SOON, || paused(&sinks[there], "other"));
-        assert!(scene.database.audited() < rows);
-        scene.database.run("DELETE FROM held_up");
-        wait_until("the others are rows", SOON, || scene.database.audited() == rows);
-        letters.until("all letters are there", SOON, |seen| {
+        wait_until("its successor waits as well", TEST_TIMEOUT, || paused(&sinks[there], "other"));
+        assert!(fixture.database.audited() < rows);
+        fixture.database.run("DELETE FROM held_up");
+        wait_until("the others are rows", TEST_TIMEOUT, || fixture.database.audited() == rows);
+        letters.until("all letters are there", TEST_TIMEOUT, |seen| {
             let seen: HashSet<_> = seen.iter().map(place).collect();
             places.iter().all(|place| seen.contains(place))
         });
@@ -165,7 +167,7 @@ fn a_dead_letter_is_sent_once_whoever_dies_before_the_commit() {
     let (partition, body) = (Some(0), "the last one");
     places.push(sender.send(&topics.events, partition, None, body.as_bytes(), None));
     let last = places.last().copied();
-    letters.wait("the last letter", SOON, |letter| Some(place(letter)) == last);
+    letters.wait("the last letter", TEST_TIMEOUT, |letter| Some(place(letter)) == last);
     let mut found: Vec<_> = letters.seen.iter().map(place).collect();
     found.sort_unstable();
     places.sort_unstable();
@@ -184,21 +186,21 @@ fn now() -> Value {
 
 #[test]
 fn a_full_disk_is_waited_for() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let services = [scene.group.start("a")];
-    scene.load(500);
-    scene.wait_for_rows("rows are written");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let services = [fixture.group.start("a")];
+    fixture.load(500);
+    fixture.wait_for_rows("rows are written");
     // What Postgres says when it cannot extend a file.
-    scene.database.run(
+    fixture.database.run(
         "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
          CREATE TRIGGER no_room BEFORE INSERT ON feature_flag_evaluations
             FOR EACH STATEMENT EXECUTE FUNCTION no_room();",
     );
-    wait_until("it waits: full", SOON, || paused(&services[0], "full"));
-    scene.run_for(Duration::from_secs(1));
-    scene.database.run("DROP TRIGGER no_room ON feature_flag_evaluations");
-    scene.wait_for_rows("there is room again");
-    scene.balance();
+    wait_until("it waits: full", TEST_TIMEOUT, || paused(&services[0], "full"));
+    fixture.run_for(Duration::from_secs(1));
+    fixture.database.run("DROP TRIGGER no_room ON feature_flag_evaluations");
+    fixture.wait_for_rows("there is room again");
+    fixture.balance();
 }

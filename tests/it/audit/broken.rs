@@ -9,8 +9,8 @@ use flagstream::audit::store::AuditStore;
 use flagstream::config::Secret;
 use serde_json::{Value, json};
 
-use super::{Scene, event};
-use crate::harness::{SOON, Sender, Service, Stack, block_on, flagstream, post, wait_until};
+use super::{Fixture, event};
+use crate::harness::{Sender, Service, Stack, TEST_TIMEOUT, block_on, flagstream, post, wait_until};
 
 fn part(service: &Service, name: &str) -> Value {
     service.health()["parts"][name].clone()
@@ -25,52 +25,54 @@ fn answered(number: u32) -> Vec<u8> {
 
 #[test]
 fn an_events_topic_made_anew_is_read_from_its_start() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("a", "sink");
-    let (topics, sender) = (&scene.group.topics, Sender::new(&scene.group.topics.kafka));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("a", "sink");
+    let (topics, sender) = (&fixture.group.topics, Sender::new(&fixture.group.topics.kafka));
     for number in 0..100 {
         sender.send(&topics.events, Some(0), None, &answered(number), None);
     }
-    wait_until("rows of the old topic", SOON, || scene.database.audited() == 100);
+    wait_until("rows of the old topic", TEST_TIMEOUT, || fixture.database.audited() == 100);
     topics.make_events_anew();
     // More than the old one had: the sink's position is within the new log.
     let sender = Sender::new(&topics.kafka);
     for number in 1_000..1_500 {
         sender.send(&topics.events, Some(0), None, &answered(number), None);
     }
-    wait_until("every record of the new topic is a row", SOON * 2, || scene.database.audited() == 600);
+    wait_until("every record of the new topic is a row", TEST_TIMEOUT * 2, || {
+        fixture.database.audited() == 600
+    });
     assert_eq!(service.metrics().sum("flagstream_audit_recreated_total", &[]), 1.0);
     let sink = part(&service, "sink");
     assert_eq!(sink["state"], "degraded");
     assert!(sink["detail"].to_string().contains("was deleted and made anew"), "{sink}");
     // It goes on as ever.
     sender.send(&topics.events, Some(1), None, &answered(2_000), None);
-    wait_until("a row of another partition", SOON, || scene.database.audited() == 601);
+    wait_until("a row of another partition", TEST_TIMEOUT, || fixture.database.audited() == 601);
     assert_eq!(service.metrics().sum("flagstream_audit_repeated_total", &[]), 0.0);
 }
 
 #[test]
 fn lag_is_0_once_everything_is_a_row() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.group.start("a");
-    scene.load(200);
-    scene.wait_for_rows("rows are written");
-    scene.run_for(Duration::from_secs(2));
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.group.start("a");
+    fixture.load(200);
+    fixture.wait_for_rows("rows are written");
+    fixture.run_for(Duration::from_secs(2));
     let lag = || service.metrics().sum("flagstream_audit_lag", &[]);
-    scene.balance();
+    fixture.balance();
     // The last records of each partition are markers of transactions.
-    wait_until("no lag", SOON, || lag() == 0.0);
+    wait_until("no lag", TEST_TIMEOUT, || lag() == 0.0);
 }
 
 #[test]
 fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
     let database = block_on(async {
         let database =
-            flagstream::database::Database::open(&Secret::new(&scene.database.url), "test").unwrap();
+            flagstream::database::Database::open(&Secret::new(&fixture.database.url), "test").unwrap();
         database.migrate().await.unwrap();
         database
     });
@@ -83,12 +85,12 @@ fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
     let old = |days: i64| {
         let day = (Utc::now() - TimeDelta::days(days)).date_naive();
         let (table, next) = (day.format("feature_flag_evaluations_%Y%m%d"), day.succ_opt().unwrap());
-        scene.database.run(&format!(
+        fixture.database.run(&format!(
             "CREATE TABLE {table} PARTITION OF feature_flag_evaluations FOR VALUES FROM ('{day}') TO ('{next}')"
         ));
     };
     [91, 92, 93].into_iter().for_each(old);
-    let before = super::partitions(&scene.database);
+    let before = super::partitions(&fixture.database);
     for ahead_days in [100, -100, 1] {
         let kept = keep(90, ahead_days);
         assert!(kept.objection.unwrap().contains("s apart"), "{ahead_days}");
@@ -99,42 +101,42 @@ fn a_wrong_clock_removes_nothing_and_a_slow_ones_rows_stay_for_a_week() {
         objection.contains("3 days of evaluations") && objection.contains("change the setting"),
         "{objection}"
     );
-    assert_eq!(super::partitions(&scene.database), before, "nothing was dropped");
+    assert_eq!(super::partitions(&fixture.database), before, "nothing was dropped");
     assert_eq!(keep(89, 0).objection, None, "the setting was changed");
-    assert_eq!(super::partitions(&scene.database), before - 3);
+    assert_eq!(super::partitions(&fixture.database), before - 3);
 
     let insert = "INSERT INTO feature_flag_evaluations (flag_name, context, environment, evaluated_at, evaluation_reason,
         event_id, enabled) VALUES ('a', '{}', 'e', now() - interval '200 days', 'DEFAULT', gen_random_uuid(), true)";
-    scene.database.run(insert);
-    assert_eq!((keep(89, 0).late_count, scene.database.audited()), (1, 1));
+    fixture.database.run(insert);
+    assert_eq!((keep(89, 0).late_count, fixture.database.audited()), (1, 1));
     let week = "UPDATE sink_retention SET late_seen_at = late_seen_at - interval '8 days'";
-    scene.database.run(week);
-    assert_eq!((keep(89, 0).late_count, scene.database.audited()), (1, 1), "seen now for the first time");
-    scene.database.run(week);
-    assert_eq!((keep(89, 0).late_count, scene.database.audited()), (0, 0), "seen for a week");
+    fixture.database.run(week);
+    assert_eq!((keep(89, 0).late_count, fixture.database.audited()), (1, 1), "seen now for the first time");
+    fixture.database.run(week);
+    assert_eq!((keep(89, 0).late_count, fixture.database.audited()), (0, 0), "seen for a week");
 }
 
 #[test]
 fn a_read_only_database_is_reported_and_its_sessions_are_closed() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    scene.group = scene.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "admin");
-    let (database, name) = (&scene.database, scene.database.name.clone());
-    let service = scene.start("a", "api,feeder,sink");
-    wait_until("the database is migrated", SOON, || part(&service, "database")["state"] == "up");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture.group.set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "admin");
+    let (database, name) = (&fixture.database, fixture.database.name.clone());
+    let service = fixture.start("a", "api,feeder,sink");
+    wait_until("the database is migrated", TEST_TIMEOUT, || part(&service, "database")["state"] == "up");
     database.administer(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
     // From now on the sessions of the service are those of a server that takes no writes.
     database.administer(&format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND application_name <> ''"
     ));
-    wait_until("health says so", SOON, || part(&service, "database")["state"] == "down");
+    wait_until("health says so", TEST_TIMEOUT, || part(&service, "database")["state"] == "down");
     assert!(part(&service, "database").to_string().contains("read-only"), "{}", part(&service, "database"));
-    let output = flagstream(scene.group.folder.path(), &["doctor"], scene.group.settings());
+    let output = flagstream(fixture.group.folder.path(), &["doctor"], fixture.group.settings());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success() && text.contains("it is read-only"), "{text}");
     // New sessions may write; those that the service has are as they were.
     database.administer(&format!("ALTER DATABASE {name} RESET default_transaction_read_only"));
-    wait_until("the database is well", SOON, || part(&service, "database")["state"] == "up");
+    wait_until("the database is well", TEST_TIMEOUT, || part(&service, "database")["state"] == "up");
     let create = |number: u32| {
         let flag = json!({"name": format!("f-{number}"), "environment": "production", "is_enabled": true});
         post(&format!("{}/api/v1/feature-flags", service.url), &flag).status

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Database, Flags, Group, SOON, Sender, Service, Stack, Tap, call, flagstream, post, wait_until,
+    Answer, Database, Flags, Group, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, flagstream,
+    post, wait_until,
 };
 
 const KEY: &str = "a chain key of some length";
@@ -54,7 +55,7 @@ impl Fixture {
         let call = json!({"flag_name": "on", "user_id": users[0], "environment": "production", "context": {"n": 1.0}});
         assert_eq!(post(&url, &call).status, 200);
         let expected = before + 3 * i64::try_from(users.len()).unwrap() + 1;
-        wait_until("the rows", SOON, || self.database.audited() == expected);
+        wait_until("the rows", TEST_TIMEOUT, || self.database.audited() == expected);
     }
 
     /// Waits until a checkpoint says what the chains are now.
@@ -63,8 +64,9 @@ impl Fixture {
         let sum = |value: &Value| -> i64 {
             value["chains"].as_array().unwrap().iter().filter_map(|end| end["number"].as_i64()).sum()
         };
-        let mut tap = Tap::open(&self.group.topics.kafka, &self.group.topics.audit_checkpoints);
-        let record = tap.wait("a checkpoint of all blocks", SOON, |record| sum(&record.json()) == blocks);
+        let mut tap = TopicReader::open(&self.group.topics.kafka, &self.group.topics.audit_checkpoints);
+        let record =
+            tap.wait("a checkpoint of all blocks", TEST_TIMEOUT, |record| sum(&record.json()) == blocks);
         assert_eq!(record.json()["event_type"], "AUDIT_CHECKPOINT");
         assert!(record.json()["signature"].is_string());
     }
@@ -102,13 +104,13 @@ impl Fixture {
 
 #[test]
 fn every_change_of_the_audit_trail_is_noticed() {
-    let (stack, _shared) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
     fixture.evaluate(&["ann", "bob", "it's"]);
     let kill = format!("{}/api/v1/feature-flags/on/kill?environment=production", fixture.service.url);
     let killed = authorised("POST", &kill, &json!({"reason": "test"}));
     assert_eq!(killed.status, 200, "{killed:?}");
-    wait_until("the kill switch is in the change log", SOON, || {
+    wait_until("the kill switch is in the change log", TEST_TIMEOUT, || {
         fixture.database.number("SELECT count(*) FROM feature_flag_changes") == Some(1)
     });
     fixture.checkpoint();
@@ -156,7 +158,7 @@ fn every_change_of_the_audit_trail_is_noticed() {
 
 #[test]
 fn a_chain_that_is_cut_off_or_rewritten_disagrees_with_the_checkpoints() {
-    let (stack, _shared) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
     fixture.evaluate(&["ann"]);
     fixture.checkpoint();
@@ -188,7 +190,7 @@ fn a_chain_that_is_cut_off_or_rewritten_disagrees_with_the_checkpoints() {
 
 #[test]
 fn an_erased_user_leaves_a_valid_chain_and_a_record_without_the_id() {
-    let (stack, _shared) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
     fixture.evaluate(&["ann-the-erased", "bob", "carl"]);
     let flags = format!("{}/api/v1/feature-flags", fixture.service.url);
@@ -197,7 +199,7 @@ fn an_erased_user_leaves_a_valid_chain_and_a_record_without_the_id() {
     let changed = json!({"environment": "production", "target_users": ["bob"]});
     let url = format!("{flags}/listed?environment=production");
     assert!(matches!(authorised("PUT", &url, &changed).status, 200 | 202));
-    wait_until("both versions are recorded", SOON, || {
+    wait_until("both versions are recorded", TEST_TIMEOUT, || {
         fixture.database.number("SELECT count(*) FROM feature_flag_versions WHERE name = 'listed'") == Some(2)
     });
 
@@ -225,7 +227,7 @@ fn an_erased_user_leaves_a_valid_chain_and_a_record_without_the_id() {
 
 #[test]
 fn the_change_logs_are_append_only() {
-    let (stack, _shared) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
     fixture.database.run(
         "INSERT INTO audited_changes (kind, subject, action, actor, changed_at) VALUES ('token', 'x', 'created', 'a', now())",

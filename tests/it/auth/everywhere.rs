@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BOOTSTRAP, JSON, Scene, TOKENS, bootstrap, with};
+use super::{BOOTSTRAP, Fixture, JSON, TOKENS, bootstrap, with};
 use crate::harness::{Answer, Service, Stack, call};
 
 const DOCUMENT: &str = include_str!("../../../docs/api.md");
@@ -50,10 +50,10 @@ fn ask(service: &Service, route: &Route, token: Option<&str>) -> Answer {
 
 #[test]
 fn no_route_answers_who_may_not_or_not_there() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("one");
-    let elsewhere = scene.token("evaluate,read,write,delete", "development", &[]);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let elsewhere = fixture.token("evaluate,read,write,delete", "development", &[]);
     let mut refused = 0;
     for route in routes(&service) {
         let Route { method, path, .. } = &route;
@@ -72,9 +72,9 @@ fn no_route_answers_who_may_not_or_not_there() {
 
 #[test]
 fn the_example_of_the_document_is_answered_like_that() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     let (_, section) = DOCUMENT.split_once("\n### Access\n").unwrap();
     let (_, example) = section.split_once("```console\n").unwrap();
     let (request, answer) = example.split("```").next().unwrap().split_once("}'\n").unwrap();

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{EVALUATE, JSON, Scene, TOKENS, Token, bootstrap, evaluate, with};
-use crate::harness::{SOON, Stack, Tap, call, wait_until};
+use super::{EVALUATE, Fixture, JSON, TOKENS, Token, bootstrap, evaluate, with};
+use crate::harness::{Stack, TEST_TIMEOUT, TopicReader, call, wait_until};
 
 #[test]
 fn known_tokens_count_though_the_database_is_away() {
-    let (stack, alone) = Stack::alone();
-    let scene = Scene::new(stack);
-    let (one, mut two) = (scene.start("one"), scene.start("two"));
-    let (known, other) = (scene.token("evaluate", "production", &[]), scene.token("evaluate", "*", &[]));
+    let (stack, exclusive) = Stack::exclusive();
+    let fixture = Fixture::new(stack);
+    let (one, mut two) = (fixture.start("one"), fixture.start("two"));
+    let (known, other) = (fixture.token("evaluate", "production", &[]), fixture.token("evaluate", "*", &[]));
     for token in [&known, &other] {
         assert_eq!(evaluate(&one, Some(&token.header), "production").status, 200);
     }
-    let stopped = stack.stop("postgres", &alone);
+    let stopped = stack.stop("postgres", &exclusive);
     let made_up = |digit: &str| format!("Bearer {}", unknown(digit));
-    wait_until("nobody knows of a token", SOON, || {
+    wait_until("nobody knows of a token", TEST_TIMEOUT, || {
         let answer = evaluate(&one, Some(&made_up("a")), "production");
         assert!([401, 503].contains(&answer.status), "{answer:?}");
         answer.status == 503
@@ -44,7 +44,7 @@ fn known_tokens_count_though_the_database_is_away() {
     }
     let health = one.health();
     assert_eq!(health["parts"]["tokens"]["state"], "degraded", "{health}");
-    let failed = scene.command(&["list"]);
+    let failed = fixture.command(&["list"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
 
     // A process that starts meanwhile knows no token, and says so.
@@ -53,17 +53,17 @@ fn known_tokens_count_though_the_database_is_away() {
     two.wait_until_ready();
     assert_eq!(evaluate(&two, Some(&known.header), "production").status, 503);
     drop(stopped);
-    wait_until("known again", SOON, || {
+    wait_until("known again", TEST_TIMEOUT, || {
         let answer = evaluate(&two, Some(&known.header), "production");
         assert!([200, 503].contains(&answer.status), "{answer:?}");
         answer.status == 200
     });
-    wait_until("made-up tokens are refused again", SOON, || {
+    wait_until("made-up tokens are refused again", TEST_TIMEOUT, || {
         evaluate(&one, Some(&made_up("c")), "production").status == 401
     });
-    assert!(scene.command(&["revoke", &other.id]).status.success());
-    wait_until("revoked", SOON, || evaluate(&one, Some(&other.header), "production").status == 401);
-    let new: Token = scene.token("evaluate", "*", &[]);
+    assert!(fixture.command(&["revoke", &other.id]).status.success());
+    wait_until("revoked", TEST_TIMEOUT, || evaluate(&one, Some(&other.header), "production").status == 401);
+    let new: Token = fixture.token("evaluate", "*", &[]);
     assert_eq!(evaluate(&one, Some(&new.header), "production").status, 200);
 }
 
@@ -83,9 +83,9 @@ fn hex(text: &str) -> impl Iterator<Item = u8> {
 #[test]
 fn a_trace_survives_the_spool_and_a_kill() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let (stack, alone) = Stack::alone();
-    let scene = Scene::new(stack);
-    let mut service = scene.start("one");
+    let (stack, exclusive) = Stack::exclusive();
+    let fixture = Fixture::new(stack);
+    let mut service = fixture.start("one");
     let authorization = bootstrap();
     let ask = |url: &str, user: &str, trace: &[(&str, &str)]| {
         let mut headers = vec![JSON, ("authorization", authorization.as_str())];
@@ -94,20 +94,21 @@ fn a_trace_survives_the_spool_and_a_kill() {
         let answer = call("POST", &format!("{url}{EVALUATE}"), &headers, body.to_string().as_bytes());
         assert_eq!(answer.status, 200, "{answer:?}");
     };
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     ask(&service.url, "with", &[("traceparent", TRACE)]);
     ask(&service.url, "without", &[]);
-    wait_until("events on disk", SOON, || {
+    wait_until("events on disk", TEST_TIMEOUT, || {
         service.metrics().sum("flagstream_publish_spooled_events_total", &[]) >= 2.0
     });
     service.kill();
     drop(stopped);
     service.spawn();
     service.wait_until_ready();
-    let mut events = Tap::open(&scene.group.topics.kafka, &scene.group.topics.events);
+    let mut events = TopicReader::open(&fixture.group.topics.kafka, &fixture.group.topics.events);
     for (user, trace) in [("with", Some(TRACE)), ("without", None)] {
-        let event =
-            events.wait("its event", SOON + Duration::from_secs(30), |event| event.json()["user_id"] == user);
+        let event = events.wait("its event", TEST_TIMEOUT + Duration::from_secs(30), |event| {
+            event.json()["user_id"] == user
+        });
         assert_eq!(event.header("traceparent"), trace, "{user}");
     }
 }

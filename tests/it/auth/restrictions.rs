@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{BOOTSTRAP, JSON, Stream, TOKENS, Token, bootstrap, evaluate, with};
 use crate::harness::{
-    Answer, Contract, Database, Flag, Flags, Group, Redis, SOON, Service, Stack, call, flagstream, free_port,
-    get, wait_until,
+    Answer, Database, Flag, Flags, Group, OpenApiValidator, Redis, Service, Stack, TEST_TIMEOUT, call,
+    flagstream, free_port, get, wait_until,
 };
 
 const ENVIRONMENT: &str = "production";
@@ -32,15 +32,15 @@ const LISTS: [&str; 6] =
     ["listFlags", "listStaleFlags", "cleanUpFlags", "listExperiments", "edgeListFlags", "ofrepEvaluateFlags"];
 
 /// A service with flags of two projects and of two owners, and a token for each kind of limit.
-struct Scene {
+struct Fixture {
     group: Group,
     database: Database,
     service: Service,
-    contract: Contract,
+    contract: OpenApiValidator,
     _redis: Redis,
 }
 
-impl Scene {
+impl Fixture {
     fn start(stack: &Stack) -> Self {
         let (database, redis) = (Database::create(stack), Redis::database(stack));
         let group = Group::new(stack)
@@ -56,18 +56,18 @@ impl Scene {
         let version = flags.set(ENVIRONMENT, Flag::experiment(OUTSIDE, HALVES).project("pay"));
         let service = group.start("one");
         let in_force = || service.metrics().sum("flagstream_store_version", &[]) >= version as f64;
-        wait_until("all flags in force", SOON, in_force);
-        let contract = Contract::of(&service.url);
-        let scene = Self { group, database, service, contract, _redis: redis };
-        scene.create("local-a", "team-a");
-        scene.create("local-b", "team-b");
+        wait_until("all flags in force", TEST_TIMEOUT, in_force);
+        let contract = OpenApiValidator::of(&service.url);
+        let fixture = Self { group, database, service, contract, _redis: redis };
+        fixture.create("local-a", "team-a");
+        fixture.create("local-b", "team-b");
         for name in ["shop-theme", OUTSIDE] {
             let design = json!({"name": name, "flag_name": name, "environment": ENVIRONMENT, "control": "a",
                 "metrics": [{"name": "m"}]});
-            let begun = scene.ask("POST", "/api/v1/experiments", &bootstrap(), &design);
+            let begun = fixture.ask("POST", "/api/v1/experiments", &bootstrap(), &design);
             assert_eq!(begun.status, 201, "{begun:?}");
         }
-        scene
+        fixture
     }
 
     /// A local flag, in force.
@@ -75,7 +75,7 @@ impl Scene {
         let flag = json!({"name": name, "environment": ENVIRONMENT, "is_enabled": true, "owner": owner});
         let made = self.ask("POST", "/api/v1/feature-flags", &bootstrap(), &flag);
         assert!([201, 202].contains(&made.status), "{made:?}");
-        wait_until("the flag is in force", SOON, || self.value(&bootstrap(), name).0 == 200);
+        wait_until("the flag is in force", TEST_TIMEOUT, || self.value(&bootstrap(), name).0 == 200);
     }
 
     fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
@@ -173,18 +173,18 @@ fn body_of(id: &str) -> Value {
 }
 
 /// Checks the answers of a limited token to an operation on a flag outside of its environments.
-fn check_refused(scene: &Scene, token: &Token, operation: &Operation) {
+fn check_refused(fixture: &Fixture, token: &Token, operation: &Operation) {
     let Operation { id, method, path, names_flag } = operation;
     if WITHOUT_FLAG.contains(&id.as_str()) {
         return;
     }
     let parts: Vec<_> =
         path.split('/').map(|part| if part.starts_with('{') { OUTSIDE } else { part }).collect();
-    let url = format!("{}{}?environment={ENVIRONMENT}", scene.service.url, parts.join("/"));
+    let url = format!("{}{}?environment={ENVIRONMENT}", fixture.service.url, parts.join("/"));
     let headers = [JSON, ("flags-environment", ENVIRONMENT), ("authorization", token.header.as_str())];
     let body = if method == "GET" { String::new() } else { body_of(id).to_string() };
     let answer = call(method, &url, &headers, body.as_bytes());
-    scene.contract.check(method, path, &answer);
+    fixture.contract.check(method, path, &answer);
     let is_one = ["evaluateFlag", "evaluateBooleanFlag", "createFlag", "createExperiment", "preloadCache"];
     if *names_flag || is_one.contains(&id.as_str()) {
         assert_eq!(answer.status, 403, "{id}: {answer:?}");
@@ -206,27 +206,27 @@ fn check_refused(scene: &Scene, token: &Token, operation: &Operation) {
 
 #[test]
 fn no_operation_reaches_a_flag_that_a_token_is_not_for() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let old = json!({"name": "pay-old", "environment": ENVIRONMENT, "owner": "team-b", "status": "archived"});
-    let old = scene.ask("POST", "/api/v1/feature-flags", &bootstrap(), &old);
+    let old = fixture.ask("POST", "/api/v1/feature-flags", &bootstrap(), &old);
     assert!([201, 202].contains(&old.status), "{old:?}");
-    wait_until("an archived flag is there to be cleaned up", SOON, || {
+    wait_until("an archived flag is there to be cleaned up", TEST_TIMEOUT, || {
         let cleanup = flag("cleanup", "");
-        scene.ask("POST", &cleanup, &bootstrap(), &body_of("cleanUpFlags")).body.contains("pay-old")
+        fixture.ask("POST", &cleanup, &bootstrap(), &body_of("cleanUpFlags")).body.contains("pay-old")
     });
     let limits = [json!({"projects": ["shop"]}), json!({"flag_prefixes": ["shop-", "local-a"]})];
     for limits in limits.into_iter().chain([json!({"owners": ["team-a"]})]) {
-        let token = scene.limited(&limits);
-        for operation in operations(&scene.service) {
+        let token = fixture.limited(&limits);
+        for operation in operations(&fixture.service) {
             println!("{limits}: {}", operation.id);
-            check_refused(&scene, &token, &operation);
+            check_refused(&fixture, &token, &operation);
         }
     }
     // Nothing of it was done, and it is as it was for others.
-    let shown = scene.ask("GET", &flag(OUTSIDE, ""), &bootstrap(), &Value::Null).json();
+    let shown = fixture.ask("GET", &flag(OUTSIDE, ""), &bootstrap(), &Value::Null).json();
     assert_eq!((&shown["kill_switch"], &shown["project"]), (&Value::Null, &json!("pay")), "{shown}");
-    let unknown = scene.value(&scene.limited(&json!({"projects": ["shop"]})).header, "nobody");
+    let unknown = fixture.value(&fixture.limited(&json!({"projects": ["shop"]})).header, "nobody");
     assert_eq!(unknown, (404, json!(false)), "there is nothing to be seen of an unknown flag");
 }
 
@@ -236,60 +236,65 @@ fn flag(name: &str, action: &str) -> String {
 
 #[test]
 fn a_limited_token_may_what_its_scopes_say_with_the_flags_that_it_is_for() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let all = |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
-    let shop = scene.limited(&json!({"projects": ["shop", "other"]}));
-    let prefix = scene.limited(&json!({"flag_prefixes": ["shop-o", "local-"]}));
-    let team = scene.limited(&json!({"owners": ["team-a"]}));
-    let both = scene.limited(&json!({"flag_prefixes": ["local-"], "owners": ["team-b"]}));
+    let shop = fixture.limited(&json!({"projects": ["shop", "other"]}));
+    let prefix = fixture.limited(&json!({"flag_prefixes": ["shop-o", "local-"]}));
+    let team = fixture.limited(&json!({"owners": ["team-a"]}));
+    let both = fixture.limited(&json!({"flag_prefixes": ["local-"], "owners": ["team-b"]}));
     for (token, names) in [
         (&shop, all(&["shop-theme", "shop-on"])),
         (&prefix, all(&["shop-on", "local-a", "local-b"])),
         (&team, all(&["local-a"])),
         (&both, all(&["local-b"])),
     ] {
-        wait_until("the list of flags", SOON, || {
-            scene.names(token, "/api/v1/feature-flags", "items", "name") == names
+        wait_until("the list of flags", TEST_TIMEOUT, || {
+            fixture.names(token, "/api/v1/feature-flags", "items", "name") == names
         });
-        assert_eq!(scene.names(token, "/flags", "flags", "flag_name"), names);
-        let ofrep = scene.ask("POST", "/ofrep/v1/evaluate/flags", &token.header, &json!({}));
+        assert_eq!(fixture.names(token, "/flags", "flags", "flag_name"), names);
+        let ofrep = fixture.ask("POST", "/ofrep/v1/evaluate/flags", &token.header, &json!({}));
         let ofrep = ofrep.json()["flags"].as_array().unwrap().clone();
         assert_eq!(
             ofrep.iter().map(|it| it["key"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(),
             names
         );
         let bulk = json!({"environment": ENVIRONMENT, "user_id": "u"});
-        let bulk = scene.ask("POST", "/api/v1/feature-flags/evaluate/bulk", &token.header, &bulk).json();
+        let bulk = fixture.ask("POST", "/api/v1/feature-flags/evaluate/bulk", &token.header, &bulk).json();
         assert_eq!(bulk["results"].as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>(), names);
         for name in ["shop-theme", "shop-on", "local-a", "local-b", OUTSIDE] {
             let expected = if names.contains(name) { 200 } else { 403 };
-            assert_eq!(scene.value(&token.header, name).0, expected, "{name}");
+            assert_eq!(fixture.value(&token.header, name).0, expected, "{name}");
             let check = format!("/flags/{name}/check?user_id=u");
             // The second time from Redis.
             for _ in 0..2 {
-                assert_eq!(scene.ask("GET", &check, &bootstrap(), &Value::Null).status, 200, "{name}");
-                assert_eq!(scene.ask("GET", &check, &token.header, &Value::Null).status, expected, "{name}");
+                assert_eq!(fixture.ask("GET", &check, &bootstrap(), &Value::Null).status, 200, "{name}");
+                assert_eq!(
+                    fixture.ask("GET", &check, &token.header, &Value::Null).status,
+                    expected,
+                    "{name}"
+                );
             }
         }
     }
-    let page = scene.ask("GET", "/api/v1/feature-flags?limit=1&offset=1", &shop.header, &Value::Null).json();
+    let page =
+        fixture.ask("GET", "/api/v1/feature-flags?limit=1&offset=1", &shop.header, &Value::Null).json();
     assert_eq!((&page["total"], &page["items"][0]["name"]), (&json!(2), &json!("shop-theme")), "{page}");
-    let experiments = scene.names(&shop, "/api/v1/experiments", "experiments", "name");
+    let experiments = fixture.names(&shop, "/api/v1/experiments", "experiments", "name");
     assert_eq!(experiments, all(&["shop-theme"]));
-    let killed = scene.ask("POST", &flag("local-a", "/kill"), &team.header, &json!({"reason": "test"}));
+    let killed = fixture.ask("POST", &flag("local-a", "/kill"), &team.header, &json!({"reason": "test"}));
     assert!([200, 202].contains(&killed.status), "{killed:?}");
-    let details = scene.ask("GET", "/health", &team.header, &Value::Null).json();
+    let details = fixture.ask("GET", "/health", &team.header, &Value::Null).json();
     assert!(details["details"].is_string(), "details name flags: {details}");
 }
 
 #[test]
 fn a_change_cannot_move_a_flag_in_or_out_of_what_a_token_is_for() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let team = scene.limited(&json!({"owners": ["team-a"]}));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let team = fixture.limited(&json!({"owners": ["team-a"]}));
     let ask = |method: &str, path: &str, token: &Token, body: Value, expected: u16| {
-        let answer = scene.ask(method, path, &token.header, &body);
+        let answer = fixture.ask(method, path, &token.header, &body);
         assert_eq!(
             if answer.status == 202 { 200 } else { answer.status },
             expected,
@@ -298,32 +303,32 @@ fn a_change_cannot_move_a_flag_in_or_out_of_what_a_token_is_for() {
         answer
     };
     let new = |owner: &str| json!({"name": "made", "environment": ENVIRONMENT, "owner": owner});
-    let shop = scene.limited(&json!({"projects": ["shop"]}));
+    let shop = fixture.limited(&json!({"projects": ["shop"]}));
     ask("POST", "/api/v1/feature-flags", &shop, new("team-a"), 403);
     let refused = ask("POST", "/api/v1/feature-flags", &team, new("team-b"), 403);
     assert!(refused.json()["detail"].as_str().unwrap().contains("owners team-a"), "{refused:?}");
     let unowned = json!({"name": "made", "environment": ENVIRONMENT});
     ask("POST", "/api/v1/feature-flags", &team, unowned, 403);
-    let made = scene.ask("POST", "/api/v1/feature-flags", &team.header, &new("team-a"));
+    let made = fixture.ask("POST", "/api/v1/feature-flags", &team.header, &new("team-a"));
     assert!([201, 202].contains(&made.status), "{made:?}");
-    wait_until("it is in force", SOON, || scene.value(&team.header, "made").0 == 200);
+    wait_until("it is in force", TEST_TIMEOUT, || fixture.value(&team.header, "made").0 == 200);
 
     for owner in [json!("team-b"), Value::Null] {
         let refused = ask("PUT", &flag("made", ""), &team, json!({"owner": owner}), 403);
         assert!(refused.json()["detail"].as_str().unwrap().contains("no longer allow"), "{refused:?}");
     }
     let first = ask("PUT", &flag("made", ""), &team, json!({"description": "mine"}), 200).json();
-    let moved = scene.ask("PUT", &flag("made", ""), &bootstrap(), &json!({"owner": "team-b"}));
+    let moved = fixture.ask("PUT", &flag("made", ""), &bootstrap(), &json!({"owner": "team-b"}));
     assert!([200, 202].contains(&moved.status), "{moved:?}");
-    wait_until("it is theirs", SOON, || scene.value(&team.header, "made").0 == 403);
+    wait_until("it is theirs", TEST_TIMEOUT, || fixture.value(&team.header, "made").0 == 403);
     ask("PUT", &flag("made", ""), &team, json!({"description": "mine"}), 403);
     ask("DELETE", &flag("made", ""), &team, Value::Null, 403);
     // Not by going back to what it was either.
-    let theirs = scene.limited(&json!({"owners": ["team-b"]}));
+    let theirs = fixture.limited(&json!({"owners": ["team-b"]}));
     ask("POST", &flag("made", "/revert"), &theirs, json!({"revision": first["revision"]}), 403);
-    let deleted = scene.ask("DELETE", &flag("made", ""), &theirs.header, &Value::Null);
+    let deleted = fixture.ask("DELETE", &flag("made", ""), &theirs.header, &Value::Null);
     assert!([204, 202].contains(&deleted.status), "{deleted:?}");
-    wait_until("it is gone", SOON, || scene.value(&bootstrap(), "made").0 == 404);
+    wait_until("it is gone", TEST_TIMEOUT, || fixture.value(&bootstrap(), "made").0 == 404);
     // A deleted flag is still whose it was.
     ask("GET", &flag("made", "/changes"), &theirs, Value::Null, 200);
     ask("GET", &flag("made", "/changes"), &team, Value::Null, 403);
@@ -332,10 +337,10 @@ fn a_change_cannot_move_a_flag_in_or_out_of_what_a_token_is_for() {
 
 #[test]
 fn a_token_made_with_a_limited_one_is_not_wider() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     let own = json!({"projects": ["shop", "pay"], "flag_prefixes": ["shop-"]});
-    let maker = scene.limited(&own);
+    let maker = fixture.limited(&own);
     for wider in [
         json!({}),
         json!({"projects": ["shop"]}),
@@ -343,31 +348,31 @@ fn a_token_made_with_a_limited_one_is_not_wider() {
         json!({"projects": ["shop"], "flag_prefixes": ["shop"]}),
         json!({"projects": [], "flag_prefixes": ["shop-"]}),
     ] {
-        let refused = scene.made_with(&maker.header, &wider);
+        let refused = fixture.made_with(&maker.header, &wider);
         assert_eq!(refused.status, 403, "{wider}: {refused:?}");
     }
     let narrower = json!({"projects": ["shop"], "flag_prefixes": ["shop-t"], "owners": []});
-    let made = scene.made_with(&maker.header, &narrower);
+    let made = fixture.made_with(&maker.header, &narrower);
     assert_eq!(made.status, 201, "{made:?}");
     let (child, made) = (Token::of(&made.json()), made.json());
     assert_eq!((&made["flag_prefixes"], &made["owners"]), (&json!(["shop-t"]), &json!([])), "{made}");
-    assert_eq!(scene.value(&child.header, "shop-theme").0, 200);
-    assert_eq!(scene.value(&child.header, "shop-on").0, 403);
+    assert_eq!(fixture.value(&child.header, "shop-theme").0, 200);
+    assert_eq!(fixture.value(&child.header, "shop-on").0, 403);
 
-    let wide = scene.limited(&json!({}));
+    let wide = fixture.limited(&json!({}));
     let revoke =
-        |token: &Token, by: &str| scene.ask("DELETE", &format!("{TOKENS}/{}", token.id), by, &Value::Null);
+        |token: &Token, by: &str| fixture.ask("DELETE", &format!("{TOKENS}/{}", token.id), by, &Value::Null);
     assert_eq!(revoke(&wide, &maker.header).status, 403);
-    let listed = scene.ask("GET", TOKENS, &maker.header, &Value::Null).json();
+    let listed = fixture.ask("GET", TOKENS, &maker.header, &Value::Null).json();
     let ids: BTreeSet<_> =
         listed["tokens"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
     assert_eq!(ids, BTreeSet::from([maker.id.as_str(), child.id.as_str()]));
     assert_eq!(revoke(&child, &maker.header).status, 204);
 
     let wrong = json!({"projects": [""], "flag_prefixes": "shop-", "owners": [5]});
-    let refused = scene.made_with(&bootstrap(), &wrong);
+    let refused = fixture.made_with(&bootstrap(), &wrong);
     assert_eq!(refused.status, 400, "{refused:?}");
-    let refused = scene.made_with(&bootstrap(), &json!({"projects": [""], "owners": ["a\nb"]}));
+    let refused = fixture.made_with(&bootstrap(), &json!({"projects": [""], "owners": ["a\nb"]}));
     let fields: Vec<_> =
         refused.json()["errors"].as_array().unwrap().iter().map(|it| it["field"].clone()).collect();
     assert_eq!((refused.status, fields), (422, vec![json!("projects"), json!("owners")]));
@@ -375,11 +380,11 @@ fn a_token_made_with_a_limited_one_is_not_wider() {
 
 #[test]
 fn limits_are_given_and_shown_on_the_command_line() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let settings = || [("DATABASE_URL".to_owned(), scene.database.url.clone())];
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let settings = || [("DATABASE_URL".to_owned(), fixture.database.url.clone())];
     let run = |arguments: &[&str]| {
-        let output = flagstream(scene.group.folder.path(), arguments, settings());
+        let output = flagstream(fixture.group.folder.path(), arguments, settings());
         (
             output.status.code(),
             String::from_utf8(output.stdout).unwrap(),
@@ -402,31 +407,35 @@ fn limits_are_given_and_shown_on_the_command_line() {
     assert!(code == Some(2) && error.contains("--flag-prefixes: expected"), "{error}");
     let one =
         Token::of(&serde_json::from_str(&create(&["--projects", "shop", "--output", "json"]).1).unwrap());
-    assert_eq!(evaluate(&scene.service, Some(&one.header), ENVIRONMENT).status, 200, "an unknown flag");
-    assert_eq!(scene.value(&one.header, OUTSIDE).0, 403);
+    assert_eq!(evaluate(&fixture.service, Some(&one.header), ENVIRONMENT).status, 200, "an unknown flag");
+    assert_eq!(fixture.value(&one.header, OUTSIDE).0, 403);
 
     // What cannot be read allows nothing, and a change by hand counts.
-    scene.database.run("UPDATE api_tokens SET projects = 'shop'");
-    wait_until("no limit that cannot be read", SOON, || scene.value(&one.header, "shop-on").0 == 403);
+    fixture.database.run("UPDATE api_tokens SET projects = 'shop'");
+    wait_until("no limit that cannot be read", TEST_TIMEOUT, || {
+        fixture.value(&one.header, "shop-on").0 == 403
+    });
 }
 
 #[test]
 fn without_flags_in_memory_redis_answers_only_what_the_name_alone_allows() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let by_name = scene.limited(&json!({"flag_prefixes": ["shop-"]}));
-    let by_project = scene.limited(&json!({"projects": ["shop"]}));
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let by_name = fixture.limited(&json!({"flag_prefixes": ["shop-"]}));
+    let by_project = fixture.limited(&json!({"projects": ["shop"]}));
     let check = |service: &Service, token: &Token| -> Value {
         let url = format!("{}/flags/shop-on/check?user_id=u", service.url);
         with("GET", &url, Some(&token.header), &Value::Null).json()
     };
-    wait_until("the answer is in Redis", SOON, || check(&scene.service, &by_project)["_cache"] == "hit");
+    wait_until("the answer is in Redis", TEST_TIMEOUT, || {
+        check(&fixture.service, &by_project)["_cache"] == "hit"
+    });
     // No broker listens there, and nothing is on disk.
     let kafka = format!("127.0.0.1:{}", free_port());
-    let mut cut_off = scene.group.clone().set("KAFKA_BOOTSTRAP_SERVERS", kafka).prepare("two").roles("api");
+    let mut cut_off = fixture.group.clone().set("KAFKA_BOOTSTRAP_SERVERS", kafka).prepare("two").roles("api");
     cut_off.spawn();
-    wait_until("alive", SOON, || get(&format!("{}/health/live", cut_off.url)).is_some());
-    wait_until("answers from Redis", SOON, || check(&cut_off, &by_name)["_cache"] == "hit");
+    wait_until("alive", TEST_TIMEOUT, || get(&format!("{}/health/live", cut_off.url)).is_some());
+    wait_until("answers from Redis", TEST_TIMEOUT, || check(&cut_off, &by_name)["_cache"] == "hit");
     let unknown = check(&cut_off, &by_project);
     assert_eq!((&unknown["_cache"], &unknown["enabled"]), (&json!("miss"), &json!(false)), "{unknown}");
     assert_eq!(unknown["error_code"], "PROVIDER_NOT_READY", "{unknown}");
@@ -434,16 +443,19 @@ fn without_flags_in_memory_redis_answers_only_what_the_name_alone_allows() {
 
 #[test]
 fn streams_tell_of_the_flags_that_a_token_is_for() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let shop = scene.limited(&json!({"projects": ["shop"]}));
-    let team = scene.limited(&json!({"owners": ["team-a"]}));
-    let mut by_project = Stream::open(&scene.service, "/api/v1/changes", &shop);
-    let mut by_owner = Stream::open(&scene.service, "/api/v1/changes", &team);
-    let mut by_prefix =
-        Stream::open(&scene.service, "/api/v1/changes", &scene.limited(&json!({"flag_prefixes": ["pay-"]})));
-    let mut ofrep = Stream::open(&scene.service, "/ofrep/v1/changes", &shop);
-    let mut flags = Flags::new(&scene.group.topics).later(1_000);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let shop = fixture.limited(&json!({"projects": ["shop"]}));
+    let team = fixture.limited(&json!({"owners": ["team-a"]}));
+    let mut by_project = Stream::open(&fixture.service, "/api/v1/changes", &shop);
+    let mut by_owner = Stream::open(&fixture.service, "/api/v1/changes", &team);
+    let mut by_prefix = Stream::open(
+        &fixture.service,
+        "/api/v1/changes",
+        &fixture.limited(&json!({"flag_prefixes": ["pay-"]})),
+    );
+    let mut ofrep = Stream::open(&fixture.service, "/ofrep/v1/changes", &shop);
+    let mut flags = Flags::new(&fixture.group.topics).later(1_000);
     let told = |stream: &mut Stream| -> (String, String, u64) {
         let line = stream.until("data: ");
         let told: Value = serde_json::from_str(line.trim_start_matches("data: ")).unwrap();
@@ -466,7 +478,7 @@ fn streams_tell_of_the_flags_that_a_token_is_for() {
     assert_eq!(told(&mut by_project), change("UPDATED", "moving", moved));
     assert_eq!(told(&mut by_project), change("CREATED", "last", last));
     assert_eq!(told(&mut by_project), change("DELETED", "last", gone));
-    scene.create("local-c", "team-b");
-    scene.create("local-d", "team-a");
+    fixture.create("local-c", "team-b");
+    fixture.create("local-d", "team-a");
     assert_eq!(told(&mut by_owner).1, "local-d");
 }

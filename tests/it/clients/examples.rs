@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Database, Flags, Group, Redis, SOON, Sender, Service, Stack, post, temporary_folder, wait_until,
+    Database, Flags, Group, Redis, Sender, Service, Stack, TEST_TIMEOUT, post, temporary_folder, wait_until,
 };
 
 use super::{folder, go, group, python, run, skipped, start, told};
@@ -47,7 +47,7 @@ fn installed(stack: &Stack, example: &str) -> tempfile::TempDir {
 
 #[test]
 fn fastapi_and_express_have_flags_in_every_request() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let service = start(&group, &[]);
     let mut fastapi = python(stack);
@@ -65,7 +65,7 @@ fn fastapi_and_express_have_flags_in_every_request() {
 
 #[test]
 fn openfeature_says_the_same_in_every_language() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let service = start(&group, &[]);
     let node = installed(stack, "openfeature/node");
@@ -94,7 +94,7 @@ fn openfeature_says_the_same_in_every_language() {
 
 #[test]
 fn a_service_in_java_asks_through_kafka() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if stack.kafka_jars.is_empty() {
         return skipped("examples/request-reply", "Kafka's jars are in a container");
     }
@@ -120,7 +120,7 @@ fn evaluate(service: &Service, flag: &str, user: &str, default: Value) {
 
 #[test]
 fn analysts_count_each_evaluation_once() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let group = group(stack).set("DATABASE_URL", &database.url);
     let service = start(&group, &[]);
@@ -133,7 +133,7 @@ fn analysts_count_each_evaluation_once() {
             json!({"flag_names": ["off", "unknown"], "user_id": "ada", "environment": "production"});
         let request = request.to_string();
         sender.send(&group.topics.requests, Some(0), Some(b"ada"), request.as_bytes(), None);
-        wait_until("all audited", SOON, || database.audited() == round * 5);
+        wait_until("all audited", TEST_TIMEOUT, || database.audited() == round * 5);
     };
     let counts = group.folder.path().join("counts.json");
     let count = || {
@@ -161,7 +161,7 @@ fn analysts_count_each_evaluation_once() {
 
 #[test]
 fn a_cache_of_services_loses_what_a_change_has_overtaken() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let redis = Redis::database(stack);
     let mut flags = Flags::new(&group.topics);

@@ -9,7 +9,7 @@ use super::run;
 
 #[test]
 fn the_document_passes_a_linter_and_a_generated_client_compiles() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = Group::new(stack);
     let service = group.start("one");
     let (status, document) = get(&format!("{}/openapi.json", service.url)).unwrap();

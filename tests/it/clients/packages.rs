@@ -34,7 +34,7 @@ fn readmes_of_packages_link_to_nothing_outside_of_them() {
 
 #[test]
 fn the_wheel_for_python_has_types_licences_and_metadata() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (built, installed) = (temporary_folder(), temporary_folder());
     let mut command = python(stack);
     command.args(["-m", "hatchling", "build", "-t", "wheel", "-d"]).arg(built.path());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagstream::flag::Steady;
+use flagstream::flag::Cacheability;
 use flagstream_openfeature::{HttpOptions, HttpProvider, InProcessProvider};
 use open_feature::provider::{FeatureProvider, ProviderStatus, ResolutionDetails};
 use open_feature::{
@@ -11,7 +11,7 @@ use open_feature::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Flag, Flags, Group, SOON, Service, Stack, block_on, post, wait_until};
+use crate::harness::{Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, block_on, post, wait_until};
 use crate::spec;
 
 use super::{folder, group, start};
@@ -33,7 +33,7 @@ fn in_process(group: &Group) -> InProcessProvider {
 
 fn ready(group: &Group) -> InProcessProvider {
     let provider = in_process(group);
-    assert!(block_on(provider.wait_until_ready(SOON)));
+    assert!(block_on(provider.wait_until_ready(TEST_TIMEOUT)));
     provider
 }
 
@@ -156,8 +156,8 @@ fn specification() -> (Vec<Flag>, Vec<Question>) {
         for test in ["tests", "variantTests"].iter().flat_map(|kind| suite[*kind].as_array()).flatten() {
             let flags = snapshot.environment(spec::environment_of(test)).unwrap();
             let flag = flags.get(test["toggleName"].as_str().unwrap());
-            let steady = |flag| flags.steady(flag, &spec::context(&test["context"]), 0);
-            if flag.is_none_or(|flag| !matches!(steady(flag), Steady::No(_))) {
+            let cacheability = |flag| flags.cacheability(flag, &spec::context(&test["context"]), 0);
+            if flag.is_none_or(|flag| !matches!(cacheability(flag), Cacheability::Never(_))) {
                 questions.push(Question::of(test, &prefix));
             }
         }
@@ -167,7 +167,7 @@ fn specification() -> (Vec<Flag>, Vec<Question>) {
 
 #[test]
 fn both_providers_say_what_the_service_says() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack).set("FLAGSTREAM_API__DURABILITY", "memory");
     let (flags, mut questions) = specification();
     let service = start(&group, &flags);
@@ -204,7 +204,7 @@ fn both_providers_say_what_the_service_says() {
 
 #[test]
 fn the_live_cases_are_as_in_all_languages() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let service = start(&group, &[]);
     let providers: [Box<dyn FeatureProvider>; 2] =
@@ -240,7 +240,7 @@ fn the_live_cases_are_as_in_all_languages() {
 
 #[test]
 fn a_change_and_a_kill_reach_both_providers() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let group = group(stack);
     let mut flags = Flags::new(&group.topics).later(1_000);
     let service = start(&group, &[Flag::on("burning")]);
@@ -256,7 +256,7 @@ fn a_change_and_a_kill_reach_both_providers() {
     assert_eq!(theme.ask(&following, "string")["reason"], "CACHED");
     flags.change(ENVIRONMENT, Flag::on("theme").variant("light", Some(("string", "light"))));
     for provider in providers {
-        wait_until("the change is known", SOON, || value(provider) == "light");
+        wait_until("the change is known", TEST_TIMEOUT, || value(provider) == "light");
     }
 
     let kill = format!("{}/api/v1/feature-flags/burning/kill?environment={ENVIRONMENT}", service.url);
@@ -265,7 +265,7 @@ fn a_change_and_a_kill_reach_both_providers() {
     let killed = post(&kill, &json!({"reason": "it burns"}));
     assert_eq!(killed.status, 200, "{killed:?}");
     for provider in providers {
-        wait_until("the flag is killed", SOON, || {
+        wait_until("the flag is killed", TEST_TIMEOUT, || {
             let told = burning.ask(provider, "boolean");
             (&told["value"], &told["reason"]) == (&json!(false), &json!("DISABLED"))
         });
@@ -275,17 +275,17 @@ fn a_change_and_a_kill_reach_both_providers() {
     block_on(embedded.close());
     assert_eq!(embedded.status(), ProviderStatus::STALE);
     assert_eq!(value(&embedded), "light", "it answers with what it has");
-    wait_until("what the kill overtook is kept anew", SOON, || {
+    wait_until("what the kill overtook is kept anew", TEST_TIMEOUT, || {
         theme.ask(&following, "string")["reason"] == "CACHED"
     });
     drop(service);
-    wait_until("nobody is listened to", SOON, || following.status() == ProviderStatus::STALE);
+    wait_until("nobody is listened to", TEST_TIMEOUT, || following.status() == ProviderStatus::STALE);
     assert_eq!(value(&following), "light", "what was kept is served while nobody answers");
 }
 
 #[test]
 fn without_kafka_flags_stay_as_they_were() {
-    let (stack, alone) = Stack::alone();
+    let (stack, exclusive) = Stack::exclusive();
     let group = Group::new(stack);
     let mut flags = Flags::new(&group.topics);
     flags.set(ENVIRONMENT, Flag::on("f"));
@@ -294,22 +294,22 @@ fn without_kafka_flags_stay_as_they_were() {
     let before = ready(&group);
     assert!(is_on(&before));
 
-    let stopped = stack.stop("kafka", &alone);
+    let stopped = stack.stop("kafka", &exclusive);
     let meanwhile = in_process(&group);
     assert_eq!(question.ask(&meanwhile, "boolean"), json!({"code": "PROVIDER_NOT_READY"}));
     assert!(!block_on(meanwhile.wait_until_ready(Duration::from_millis(100))));
     assert_eq!(meanwhile.status(), ProviderStatus::NotReady);
-    wait_until("stale", SOON, || before.status() == ProviderStatus::STALE);
+    wait_until("stale", TEST_TIMEOUT, || before.status() == ProviderStatus::STALE);
     assert!(is_on(&before));
 
     drop(stopped);
     for provider in [&before, &meanwhile] {
-        wait_until("ready", SOON, || provider.status() == ProviderStatus::Ready);
+        wait_until("ready", TEST_TIMEOUT, || provider.status() == ProviderStatus::Ready);
         assert!(is_on(provider));
     }
     flags.set(ENVIRONMENT, Flag::off("f"));
     for provider in [&before, &meanwhile] {
-        wait_until("the change is known", SOON, || !is_on(provider));
+        wait_until("the change is known", TEST_TIMEOUT, || !is_on(provider));
         block_on(provider.close());
     }
 }

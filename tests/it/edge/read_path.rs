@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{ENVIRONMENT, Scene};
+use super::{ENVIRONMENT, Fixture};
 use crate::harness::{
-    Door, Flag, Flags, Group, Redis, SOON, Service, Stack, Tap, Way, free_port, get, post, wait_until,
+    Flag, Flags, Group, Redis, Service, Stack, TEST_TIMEOUT, TcpProxy, TopicReader, Way, free_port, get,
+    post, wait_until,
 };
 
 const EVALUATE: &str = "/api/v1/feature-flags/evaluate";
@@ -33,36 +34,36 @@ fn ask(service: &Service, flag: &str, user: &str) -> Value {
 
 #[test]
 fn redis_first_takes_what_is_not_older_than_memory() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let redis = Redis::database(stack);
-    let door = Door::to(&redis.url);
+    let door = TcpProxy::to(&redis.url);
     let url = door.url.clone();
     let group = Group::new(stack).set("FLAGSTREAM_EVALUATION__READ_PATH", "redis_first");
     // No warmer: what is planted stays.
-    let mut scene = Scene::start_as(group, redis, &url, "api");
-    let version = ask(&scene.service, "themed", "u0")["flag_version"].as_u64().unwrap();
+    let mut fixture = Fixture::start_as(group, redis, &url, "api");
+    let version = ask(&fixture.service, "themed", "u0")["flag_version"].as_u64().unwrap();
 
-    scene.redis.set(&key("themed", "u1"), &planted(version));
-    let answer = ask(&scene.service, "themed", "u1");
+    fixture.redis.set(&key("themed", "u1"), &planted(version));
+    let answer = ask(&fixture.service, "themed", "u1");
     assert_eq!((&answer["value"], &answer["variant"]), (&json!("from redis"), &json!("planted")));
-    assert_eq!(scene.event(&answer["event_id"])["value"], "from redis", "an event like any other");
+    assert_eq!(fixture.event(&answer["event_id"])["value"], "from redis", "an event like any other");
 
-    scene.redis.set(&key("themed", "u2"), &planted(version - 1));
-    assert_eq!(ask(&scene.service, "themed", "u2")["value"], "dark", "older than memory");
-    scene.redis.set(&key("themed", "u3"), "what is this");
-    assert_eq!(ask(&scene.service, "themed", "u3")["value"], "dark", "not ours");
-    scene.redis.set(&key("gone", "u1"), &planted(version));
-    assert_eq!(ask(&scene.service, "gone", "u1")["error_code"], "FLAG_NOT_FOUND", "memory knows better");
+    fixture.redis.set(&key("themed", "u2"), &planted(version - 1));
+    assert_eq!(ask(&fixture.service, "themed", "u2")["value"], "dark", "older than memory");
+    fixture.redis.set(&key("themed", "u3"), "what is this");
+    assert_eq!(ask(&fixture.service, "themed", "u3")["value"], "dark", "not ours");
+    fixture.redis.set(&key("gone", "u1"), &planted(version));
+    assert_eq!(ask(&fixture.service, "gone", "u1")["error_code"], "FLAG_NOT_FOUND", "memory knows better");
 
     // Of many, some.
     let body = json!({"flag_names": ["themed", "everybody", "nobody-made-it"], "environment": ENVIRONMENT,
         "default_values": {"themed": "none"}, "contexts": [{"user_id": "u1"}, {"user_id": "u9"}]});
-    let many = post(&format!("{}{EVALUATE}/bulk", scene.service.url), &body).json();
+    let many = post(&format!("{}{EVALUATE}/bulk", fixture.service.url), &body).json();
     let values: Vec<_> = (0..2).map(|index| &many["contexts"][index]["results"]["themed"]["value"]).collect();
     assert_eq!(values, [&json!("from redis"), &json!("dark")]);
     assert_eq!(many["contexts"][0]["results"]["everybody"]["value"], true);
 
-    let metrics = scene.service.metrics();
+    let metrics = fixture.service.metrics();
     let reads = |outcome| metrics.sum("flagstream_warm_reads_total", &[("outcome", outcome)]);
     assert!(
         reads("hit") >= 2.0 && reads("stale") >= 1.0 && reads("unreadable") >= 1.0 && reads("absent") >= 2.0
@@ -72,27 +73,29 @@ fn redis_first_takes_what_is_not_older_than_memory() {
         door.set(way);
         for _ in 0..100 {
             let begun = std::time::Instant::now();
-            assert_eq!(ask(&scene.service, "themed", "u1")["value"], "dark", "{way:?}");
+            assert_eq!(ask(&fixture.service, "themed", "u1")["value"], "dark", "{way:?}");
             assert!(begun.elapsed().as_millis() < 2_500, "{way:?}: {:?}", begun.elapsed());
         }
         door.set(Way::Open);
-        wait_until("Redis again", SOON, || ask(&scene.service, "themed", "u1")["value"] == "from redis");
+        wait_until("Redis again", TEST_TIMEOUT, || {
+            ask(&fixture.service, "themed", "u1")["value"] == "from redis"
+        });
     }
 }
 
 #[test]
 fn memory_first_does_not_ask_redis() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let version = ask(&scene.service, "themed", "u0")["flag_version"].as_u64().unwrap();
-    scene.redis.set(&key("themed", "u1"), &planted(version));
-    assert_eq!(ask(&scene.service, "themed", "u1")["value"], "dark");
-    assert_eq!(scene.service.metrics().sum("flagstream_warm_reads_total", &[]), 0.0);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let version = ask(&fixture.service, "themed", "u0")["flag_version"].as_u64().unwrap();
+    fixture.redis.set(&key("themed", "u1"), &planted(version));
+    assert_eq!(ask(&fixture.service, "themed", "u1")["value"], "dark");
+    assert_eq!(fixture.service.metrics().sum("flagstream_warm_reads_total", &[]), 0.0);
 }
 
 #[test]
 fn while_there_are_no_flags_in_memory_redis_answers() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let redis = Redis::database(stack);
     let group = Group::new(stack)
         .set("REDIS_URL", &redis.url)
@@ -103,10 +106,10 @@ fn while_there_are_no_flags_in_memory_redis_answers() {
     let cut_off = group.clone().set("KAFKA_BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
     let mut service = cut_off.prepare("one").roles("api");
     service.spawn();
-    wait_until("alive", SOON, || get(&format!("{}/health/live", service.url)).is_some());
+    wait_until("alive", TEST_TIMEOUT, || get(&format!("{}/health/live", service.url)).is_some());
     redis.set(&key("themed", "u1"), &planted(7));
     redis.set(&format!("flag_check:{ENVIRONMENT}:themed:u1"), &planted(7));
-    wait_until("asked", SOON, || ask(&service, "themed", "u1")["value"] == "from redis");
+    wait_until("asked", TEST_TIMEOUT, || ask(&service, "themed", "u1")["value"] == "from redis");
     let answer = ask(&service, "themed", "u1");
     assert_eq!((&answer["flag_version"], &answer["error_code"]), (&json!(7), &Value::Null));
     let unknown = ask(&service, "themed", "somebody-else");
@@ -136,10 +139,10 @@ fn while_there_are_no_flags_in_memory_redis_answers() {
     Flags::new(&group.topics).set(ENVIRONMENT, Flag::on("themed"));
     service.spawn();
     service.wait_until_ready();
-    let mut events = Tap::open(&kafka, &group.topics.events);
-    events.wait("an answer from Redis", SOON, |event| {
+    let mut events = TopicReader::open(&kafka, &group.topics.events);
+    events.wait("an answer from Redis", TEST_TIMEOUT, |event| {
         let event = event.json();
         event["value"] == "from redis" && event["environment"] == ENVIRONMENT
     });
-    events.wait("a hit of the edge", SOON, |event| event.json()["source"]["api"] == "edge");
+    events.wait("a hit of the edge", TEST_TIMEOUT, |event| event.json()["source"]["api"] == "edge");
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::{ENVIRONMENT, Scene, rollout};
-use crate::harness::{Flag, Flags, SOON, Service, Stack, call, get, is_long, wait_until};
+use super::{ENVIRONMENT, Fixture, rollout};
+use crate::harness::{Flag, Flags, Service, Stack, TEST_TIMEOUT, call, get, is_long, wait_until};
 
 const READERS: usize = 6;
 
@@ -61,19 +61,21 @@ fn set_changing(flags: &mut Flags<'_>, version: u64) -> u64 {
 }
 
 fn wait_for(service: &Service, version: u64) {
-    wait_until("in force", SOON, || service.metrics().sum("flagstream_store_version", &[]) >= version as f64);
+    wait_until("in force", TEST_TIMEOUT, || {
+        service.metrics().sum("flagstream_store_version", &[]) >= version as f64
+    });
 }
 
 #[test]
 fn an_update_is_followed_by_no_older_answer() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
-    let mut second = scene.group.prepare("two").roles("api");
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let mut second = fixture.group.prepare("two").roles("api");
     second.spawn();
     second.wait_until_ready();
-    let mut flags = Flags::new(&scene.group.topics).later(1_000);
+    let mut flags = Flags::new(&fixture.group.topics).later(1_000);
     let mut version = set_changing(&mut flags, 1_768_473_001_000);
-    let services = [&scene.service, &second];
+    let services = [&fixture.service, &second];
     let in_force = [AtomicU64::new(0), AtomicU64::new(0)];
     for (service, in_force) in services.iter().zip(&in_force) {
         wait_for(service, version);
@@ -107,41 +109,42 @@ fn an_update_is_followed_by_no_older_answer() {
     println!("{changes} changes, {hits} hits, {misses} misses, none stale");
     assert!(hits > 0 && misses > 0, "{hits} hits, {misses} misses");
     // Raw keys follow: what is there is new, or is nothing.
-    wait_until("no raw key is older", SOON, || {
-        let mut keys: Vec<String> = scene.redis.command(&["KEYS", "flag_*changing*"]);
-        keys.extend(scene.redis.command::<Vec<String>>(&["KEYS", "feature_flag:data:*changing"]));
-        keys.iter().all(|key| scene.redis.get(key).is_none_or(|value| value["flag_version"] == version))
+    wait_until("no raw key is older", TEST_TIMEOUT, || {
+        let mut keys: Vec<String> = fixture.redis.command(&["KEYS", "flag_*changing*"]);
+        keys.extend(fixture.redis.command::<Vec<String>>(&["KEYS", "feature_flag:data:*changing"]));
+        keys.iter().all(|key| fixture.redis.get(key).is_none_or(|value| value["flag_version"] == version))
     });
 }
 
 #[test]
 fn a_change_removes_the_keys_of_its_flag_and_the_list() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::start(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
     for user in 0..30 {
-        scene.hit(&format!("/flags/everybody/check?user_id=u{user}"));
+        fixture.hit(&format!("/flags/everybody/check?user_id=u{user}"));
     }
-    scene.hit("/flags/everybody?user_id=u1");
-    scene.hit("/flags/dark_mode/check?user_id=u1");
-    scene.hit("/flags");
-    let version = Flags::new(&scene.group.topics).later(1_000).change(ENVIRONMENT, rollout("everybody", "0"));
-    wait_until("removed", SOON, || {
+    fixture.hit("/flags/everybody?user_id=u1");
+    fixture.hit("/flags/dark_mode/check?user_id=u1");
+    fixture.hit("/flags");
+    let version =
+        Flags::new(&fixture.group.topics).later(1_000).change(ENVIRONMENT, rollout("everybody", "0"));
+    wait_until("removed", TEST_TIMEOUT, || {
         let patterns =
             ["flag_check:*:everybody:*", "flag_endpoint:*:everybody:*", "feature_flag:data:*:everybody"];
         let list = format!("flag_endpoint:{ENVIRONMENT}");
-        let left = |pattern: &str| scene.redis.command::<Vec<String>>(&["KEYS", pattern]).len();
+        let left = |pattern: &str| fixture.redis.command::<Vec<String>>(&["KEYS", pattern]).len();
         patterns.iter().chain([&list.as_str()]).all(|pattern| left(pattern) == 0)
     });
-    let answer = scene.get("/flags/everybody/check?user_id=u1");
+    let answer = fixture.get("/flags/everybody/check?user_id=u1");
     assert_eq!((&answer["enabled"], &answer["flag_version"]), (&json!(false), &json!(version)));
     assert_eq!(answer["_cache"], "miss");
-    assert_eq!(scene.get("/flags/dark_mode/check?user_id=u1")["_cache"], "hit", "of another flag");
+    assert_eq!(fixture.get("/flags/dark_mode/check?user_id=u1")["_cache"], "hit", "of another flag");
 
     // A deleted flag is unknown, whatever was kept.
-    scene.hit("/flags/everybody/check?user_id=u1");
-    Flags::new(&scene.group.topics).later(2_000).remove(ENVIRONMENT, "everybody");
-    wait_until("unknown", SOON, || {
-        call("GET", &format!("{}/flags/everybody/check?user_id=u1", scene.service.url), &[], b"").status
+    fixture.hit("/flags/everybody/check?user_id=u1");
+    Flags::new(&fixture.group.topics).later(2_000).remove(ENVIRONMENT, "everybody");
+    wait_until("unknown", TEST_TIMEOUT, || {
+        call("GET", &format!("{}/flags/everybody/check?user_id=u1", fixture.service.url), &[], b"").status
             == 404
     });
 }

@@ -2,48 +2,48 @@
 
 use serde_json::json;
 
-use super::{ENVIRONMENT, Scene};
-use crate::harness::{Database, Group, Redis, SOON, Stack, post, wait_until};
+use super::{ENVIRONMENT, Fixture};
+use crate::harness::{Database, Group, Redis, Stack, TEST_TIMEOUT, post, wait_until};
 
 #[test]
 fn a_local_flag_is_updated_and_nothing_older_is_answered() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let group = Group::new(stack)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write")
         .set("DATABASE_URL", &database.url);
     let redis = Redis::database(stack);
     let url = redis.url.clone();
-    let scene = Scene::start_at(group, redis, &url);
+    let fixture = Fixture::start_at(group, redis, &url);
     let made =
         json!({"name": "own", "environment": ENVIRONMENT, "is_enabled": true, "rollout_percentage": "100"});
-    let made = post(&format!("{}/api/v1/feature-flags", scene.service.url), &made);
+    let made = post(&format!("{}/api/v1/feature-flags", fixture.service.url), &made);
     assert_eq!(made.status, 201, "{made:?}");
 
     let update = |query: &str| {
         let path = format!("/flags/own/update?{query}&environment={ENVIRONMENT}");
-        scene.call("POST", "/flags/{name}/update", &path)
+        fixture.call("POST", "/flags/{name}/update", &path)
     };
     let (check, list) = ("/flags/own/check?user_id=user123", "/flags");
     for percentage in [0, 100, 0] {
-        scene.hit(check);
-        scene.hit("/flags/own?user_id=user123");
-        scene.hit(list);
+        fixture.hit(check);
+        fixture.hit("/flags/own?user_id=user123");
+        fixture.hit(list);
         let updated = update(&format!("enabled=true&rollout_percentage={percentage}"));
         assert_eq!(updated.status, 200, "{updated:?}");
         assert_eq!(updated.json()["flag_data"]["rollout_percentage"], percentage);
-        let answer = scene.get(check);
+        let answer = fixture.get(check);
         assert_eq!((&answer["enabled"], &answer["_cache"]), (&json!(percentage == 100), &json!("miss")));
-        let answer = scene.get("/flags/own?user_id=user123");
+        let answer = fixture.get("/flags/own?user_id=user123");
         assert_eq!(answer["flag_data"]["rollout_percentage"], percentage, "{answer}");
-        let listed = scene.get(list);
+        let listed = fixture.get(list);
         let listed =
             listed["flags"].as_array().unwrap().iter().find(|flag| flag["flag_name"] == "own").unwrap();
         assert_eq!(listed["rollout_percentage"], percentage);
     }
     let off = update("enabled=false");
     assert_eq!((off.status, &off.json()["flag_data"]["enabled"]), (200, &json!(false)));
-    assert_eq!(scene.get(check)["enabled"], false);
+    assert_eq!(fixture.get(check)["enabled"], false);
 
     for (query, status, field) in [
         ("", 422, "enabled"),
@@ -58,12 +58,12 @@ fn a_local_flag_is_updated_and_nothing_older_is_answered() {
             "{query}"
         );
     }
-    let unknown = scene.call("POST", "/flags/{name}/update", "/flags/nobody-made-it/update?enabled=true");
+    let unknown = fixture.call("POST", "/flags/{name}/update", "/flags/nobody-made-it/update?enabled=true");
     assert_eq!(unknown.status, 404, "{unknown:?}");
-    let elsewhere = scene.call("POST", "/flags/{name}/update", "/flags/everybody/update?enabled=false");
+    let elsewhere = fixture.call("POST", "/flags/{name}/update", "/flags/everybody/update?enabled=false");
     assert_eq!(elsewhere.status, 409, "{elsewhere:?}");
     assert!(elsewhere.json()["detail"].as_str().unwrap().contains("Unleash"), "{elsewhere:?}");
-    wait_until("Unleash's flag is as it was", SOON, || {
-        scene.get("/flags/everybody/check")["enabled"] == true
+    wait_until("Unleash's flag is as it was", TEST_TIMEOUT, || {
+        fixture.get("/flags/everybody/check")["enabled"] == true
     });
 }

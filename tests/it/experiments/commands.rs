@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{ENVIRONMENT, Scene, evaluate};
-use crate::harness::{SOON, Stack, flagstream, wait_until};
+use super::{ENVIRONMENT, Fixture, evaluate};
+use crate::harness::{Stack, TEST_TIMEOUT, flagstream, wait_until};
 
 #[test]
 fn an_experiment_is_made_watched_and_ended_from_the_command_line() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
-    let folder = scene.group.folder.path();
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let folder = fixture.group.folder.path();
     let settings = [("UNLEASH_ENVIRONMENT".to_owned(), ENVIRONMENT.to_owned())];
     let run = |arguments: &[&str]| {
         let all = [&["experiments"], arguments, &["--url", &service.url]].concat();
@@ -28,7 +28,7 @@ fn an_experiment_is_made_watched_and_ended_from_the_command_line() {
 
     (0..20).for_each(|number| drop(evaluate(&service, &format!("user-{number}"))));
     let (mut code, mut shown) = (None, String::new());
-    wait_until("the users are shown", SOON, || {
+    wait_until("the users are shown", TEST_TIMEOUT, || {
         (code, shown) = run(&["show", "theme"]);
         shown.contains("\n20 users in ")
     });

@@ -17,7 +17,7 @@ use crate::harness::Stack;
 const TOLERANCE: f64 = 1e-7;
 
 pub fn agree_with_scipy() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let cases = cases();
     let reference = format!("{}/tests/it/experiments/reference.py", env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new("python3")

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::http::block_on;
-use super::{SOON, avro, wait_for};
+use super::{TEST_TIMEOUT, avro, wait_for};
 
 /// A record's place in its topic.
 pub type Position = (i32, i64);
@@ -118,20 +118,20 @@ impl Received {
 }
 
 /// Reads a topic from its beginning, committed records only.
-pub struct Tap {
+pub struct TopicReader {
     consumer: BaseConsumer,
     topic: String,
     /// All records read so far.
     pub seen: Vec<Received>,
 }
 
-impl std::fmt::Debug for Tap {
+impl std::fmt::Debug for TopicReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tap").field("topic", &self.topic).field("seen", &self.seen.len()).finish()
     }
 }
 
-impl Tap {
+impl TopicReader {
     pub fn open(kafka: &str, topic: &str) -> Self {
         Self { consumer: consumer(kafka, &[topic]), topic: topic.to_owned(), seen: Vec::new() }
     }
@@ -230,7 +230,7 @@ fn is_passing(code: rdkafka::types::RDKafkaErrorCode) -> bool {
 
 /// Waits for the topic: one that was just made is not known at once.
 fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
-    let count = wait_for(&format!("topic {topic}"), SOON, || {
+    let count = wait_for(&format!("topic {topic}"), TEST_TIMEOUT, || {
         let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
         let topic = metadata.topics().first()?;
         (topic.error().is_none() && !topic.partitions().is_empty()).then(|| topic.partitions().len())

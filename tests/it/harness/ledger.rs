@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::kafka::{consumer, next};
-use super::{SOON, Sender, Topics, avro};
+use super::{Sender, TEST_TIMEOUT, Topics, avro};
 
 /// How many mistakes are printed.
 const SHOWN: usize = 10;
@@ -159,9 +159,9 @@ impl Ledger {
 
     /// Reads until the last request is answered, and everything asked for that is not in a partition's order too.
     fn settle(&mut self) -> Asked {
-        self.sign_of_life("the last requests answered", SOON * 2);
+        self.sign_of_life("the last requests answered", TEST_TIMEOUT * 2);
         let asked = self.asked();
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let dead: BTreeSet<_> = self.dead_letters.iter().copied().collect();
             let replied: BTreeSet<_> = self.replies.iter().cloned().collect();
@@ -322,7 +322,7 @@ impl Ledger {
                 (partition, end - 1)
             })
             .collect();
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !open.is_empty() {
             assert!(Instant::now() < deadline, "requests not read: {open:?}");
             let Some(message) = next(&requests, Duration::from_millis(100)) else {

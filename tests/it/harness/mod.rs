@@ -3,19 +3,19 @@
 pub mod avro;
 mod callers;
 mod command;
-mod contract;
 mod database;
-mod door;
 mod flags;
 mod http;
 mod kafka;
 mod ledger;
 mod load;
+mod openapi_validator;
 mod proxy;
 mod redis;
 mod redis_server;
 mod service;
 mod stack;
+mod tcp_proxy;
 mod topics;
 mod unleash;
 
@@ -23,24 +23,24 @@ use std::time::{Duration, Instant};
 
 pub use callers::Callers;
 pub use command::{binary as command, flagstream};
-pub use contract::Contract;
 pub use database::Database;
-pub use door::{Door, Way};
 pub use flags::{Flag, Flags};
 pub use http::{Answer, HEALTH_TOKEN, block_on, call, client, get, post, runtime};
-pub use kafka::{Received, Sender, Tap};
+pub use kafka::{Received, Sender, TopicReader};
 pub use ledger::Ledger;
 pub use load::Load;
+pub use openapi_validator::OpenApiValidator;
 pub use proxy::{Mood, Proxy};
 pub use redis::Redis;
 pub use redis_server::RedisServer;
 pub use service::{Group, Service, free_port};
 pub use stack::{Stack, is_long};
+pub use tcp_proxy::{TcpProxy, Way};
 pub use topics::Topics;
 pub use unleash::{Admin, FlagSpec, rollout};
 
 /// Longest wait for something that normally takes well under a second. The machine may be busy.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Looks until `found` has something, and fails with `what` when `limit` has passed.
 pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Option<T>) -> T {

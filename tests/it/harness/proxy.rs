@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::http::{client, runtime};
-use super::{SOON, Stack, wait_until};
+use super::{Stack, TEST_TIMEOUT, wait_until};
 
 const OVERSIZED_BYTES: usize = 128 << 20;
 
@@ -68,12 +68,12 @@ struct Shared {
 }
 
 /// Hangs up at once while Unleash is down.
-struct Door {
+struct TcpProxy {
     listener: TcpListener,
     shared: Arc<Shared>,
 }
 
-impl Listener for Door {
+impl Listener for TcpProxy {
     type Io = TcpStream;
     type Addr = SocketAddr;
 
@@ -110,7 +110,7 @@ impl Proxy {
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let door = Door { listener, shared: Arc::clone(&shared) };
+        let door = TcpProxy { listener, shared: Arc::clone(&shared) };
         let until = gone.clone().cancelled_owned();
         runtime().spawn(async move {
             tokio::select! {
@@ -130,7 +130,7 @@ impl Proxy {
     /// Answers in this mood, and waits until it was asked `times`.
     pub fn answer(&self, mood: Mood, times: u64) {
         self.set(mood);
-        wait_until(&format!("{mood:?} asked for {times} times"), SOON, || {
+        wait_until(&format!("{mood:?} asked for {times} times"), TEST_TIMEOUT, || {
             self.shared.answers.load(Ordering::Relaxed) >= times
         });
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use redis::{Commands, Connection};
 use serde_json::Value;
 
-use super::{SOON, Stack, wait_for};
+use super::{Stack, TEST_TIMEOUT, wait_for};
 
 /// Redis has sixteen databases; number 0 is left alone.
 const DATABASES: u32 = 15;
@@ -61,6 +61,6 @@ impl Redis {
 
     /// Waits until the JSON at a key is as it should be.
     pub fn wait(&self, key: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        wait_for(key, SOON, || self.get(key).filter(&fits))
+        wait_for(key, TEST_TIMEOUT, || self.get(key).filter(&fits))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::{Redis, SOON, free_port, wait_until};
+use super::{Redis, TEST_TIMEOUT, free_port, wait_until};
 
 /// A server that ends with this.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl RedisServer {
                 .chain(options.iter().map(|o| (*o).to_owned()))
                 .collect()
         });
-        wait_until("redis answers", SOON, || server.cli(&["PING"]).contains("PONG"));
+        wait_until("redis answers", TEST_TIMEOUT, || server.cli(&["PING"]).contains("PONG"));
         server
     }
 
@@ -75,7 +75,7 @@ impl RedisServer {
         };
         let nodes: Vec<Self> = (0..3).map(node).collect();
         for (number, node) in nodes.iter().enumerate() {
-            wait_until("a node answers", SOON, || node.cli(&["PING"]).contains("PONG"));
+            wait_until("a node answers", TEST_TIMEOUT, || node.cli(&["PING"]).contains("PONG"));
             let (first, last) = (number * 5_462, ((number + 1) * 5_462).min(16_384) - 1);
             node.cli(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
         }
@@ -85,7 +85,7 @@ impl RedisServer {
             nodes[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), bus]);
         }
         for node in &nodes {
-            wait_until("the cluster stands", SOON, || {
+            wait_until("the cluster stands", TEST_TIMEOUT, || {
                 node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
                     && node.cli(&["CLUSTER", "NODES"]).lines().count() == 3
             });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::command::binary;
 use super::http::{HEALTH_TOKEN, Metrics, get, get_with_token};
-use super::{SOON, Topics, temporary_folder, wait_until};
+use super::{TEST_TIMEOUT, Topics, temporary_folder, wait_until};
 
 const BOOTSTRAP_TOKEN: &str = "FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN";
 /// The end of a log that is printed when a test fails.
@@ -136,7 +136,7 @@ impl Service {
     pub fn wait_until_ready(&mut self) {
         let url = format!("{}/health/ready", self.url);
         let name = self.name.clone();
-        wait_until(&format!("{name} ready"), SOON, || {
+        wait_until(&format!("{name} ready"), TEST_TIMEOUT, || {
             self.assert_running();
             get(&url).is_some_and(|(status, _)| status == 200)
         });
@@ -186,13 +186,13 @@ impl Service {
         self.signal(libc::SIGTERM);
         let mut child = self.child.take().unwrap();
         let what = format!("{} ended after SIGTERM", self.name);
-        let deadline = asked + SOON;
+        let deadline = asked + TEST_TIMEOUT;
         let status = loop {
             match child.try_wait().unwrap() {
                 Some(status) => break status,
                 None if Instant::now() > deadline => {
                     let _ = child.kill();
-                    panic!("not within {SOON:?}: {what}");
+                    panic!("not within {TEST_TIMEOUT:?}: {what}");
                 }
                 None => std::thread::sleep(Duration::from_millis(5)),
             }

@@ -43,12 +43,12 @@ static IN_USE: RwLock<()> = RwLock::new(());
 
 impl Stack {
     /// The services, shared with other tests. Keep the guard until the end of the test.
-    pub fn together() -> (&'static Self, Together) {
+    pub fn shared() -> (&'static Self, Together) {
         (Self::get(), IN_USE.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The services, for a test that disturbs them: waits until no other test uses them.
-    pub fn alone() -> (&'static Self, Alone) {
+    pub fn exclusive() -> (&'static Self, Alone) {
         (Self::get(), IN_USE.write().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -75,7 +75,7 @@ impl Stack {
     }
 
     /// Stops a service; it is started again when the guard goes, whatever happens until then.
-    pub fn stop(&'static self, service: &'static str, _alone: &Alone) -> Stopped {
+    pub fn stop(&'static self, service: &'static str, _exclusive: &Alone) -> Stopped {
         self.script(&["stop", service]);
         Stopped { stack: self, service }
     }

@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::http::block_on;
-use super::{SOON, Stack, flagstream, wait_until};
+use super::{Stack, TEST_TIMEOUT, flagstream, wait_until};
 
 /// Names that no other test uses, for all topics, for groups, and for whatever else is shared.
 #[derive(Debug, Clone)]
@@ -137,7 +137,7 @@ impl Topics {
         let deleted = block_on(admin.delete_topics(&[&self.events], &options)).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
         let new = NewTopic::new(&self.events, self.partitions, TopicReplication::Fixed(1));
-        wait_until("the topic is made anew", SOON, || {
+        wait_until("the topic is made anew", TEST_TIMEOUT, || {
             block_on(admin.create_topics([&new], &options)).unwrap().iter().all(Result::is_ok)
         });
     }
@@ -189,7 +189,7 @@ impl Topics {
         }
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         // Deleting takes its time.
-        wait_until("the topic created anew", SOON, || {
+        wait_until("the topic created anew", TEST_TIMEOUT, || {
             let made = block_on(admin.create_topics([&new], &options)).unwrap();
             made.iter().all(Result::is_ok)
         });
@@ -198,7 +198,7 @@ impl Topics {
     /// Deletes a group with its offsets, once its members are gone.
     pub fn delete_group(&self, group: &str) {
         let admin = admin(&self.kafka);
-        wait_until("the group deleted", SOON, || {
+        wait_until("the group deleted", TEST_TIMEOUT, || {
             let deleted = block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
             deleted.iter().all(Result::is_ok)
         });
@@ -211,7 +211,7 @@ impl Topics {
         }
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
         // The old one is gone a moment later.
-        wait_until("made anew", SOON, || {
+        wait_until("made anew", TEST_TIMEOUT, || {
             let made = block_on(admin(&self.kafka).create_topics([&new], &AdminOptions::new())).unwrap();
             made.into_iter().all(|result| result.is_ok())
         });

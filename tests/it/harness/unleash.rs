@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::http::{block_on, client};
-use super::{SOON, Stack, wait_until};
+use super::{Stack, TEST_TIMEOUT, wait_until};
 
 const ENVIRONMENT: &str = "development";
 /// Version of the client specification, equal to that in `feed/unleash.rs`.
@@ -61,7 +61,7 @@ impl Admin {
                 made.join_all().await;
             }
         });
-        wait_until("Unleash serves the new flags", SOON, || {
+        wait_until("Unleash serves the new flags", TEST_TIMEOUT, || {
             let served = self.served();
             let is_on =
                 |name: &str| served.iter().any(|flag| flag["name"] == name && flag["enabled"] == true);

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{ENVIRONMENT, Scene, changes, evaluate, is_on, kill, restore, turns};
+use super::{ENVIRONMENT, Fixture, changes, evaluate, is_on, kill, restore, turns};
 use crate::harness::{
-    Admin, Flags, Load, SOON, Service, Stack, Tap, is_long, post, rollout, wait_for, wait_until,
+    Admin, Flags, Load, Service, Stack, TEST_TIMEOUT, TopicReader, is_long, post, rollout, wait_for,
+    wait_until,
 };
 
 fn is_leader(service: &Service) -> bool {
@@ -29,7 +30,7 @@ fn until_all(
                     let body = json!({"flag_name": flag, "user_id": "u", "environment": environment,
                         "context": {"subscription_tier": "premium"}});
                     let url = format!("{}/api/v1/feature-flags/evaluate", service.url);
-                    wait_until("everywhere", SOON, || post(&url, &body).json()["enabled"] == on);
+                    wait_until("everywhere", TEST_TIMEOUT, || post(&url, &body).json()["enabled"] == on);
                     asked.elapsed()
                 })
             })
@@ -40,15 +41,15 @@ fn until_all(
 
 #[test]
 fn under_load_a_kill_is_in_force_on_all_of_three_instances() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
-    let topics = &scene.group.topics;
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let topics = &fixture.group.topics;
     Flags::new(topics).later(100).set_load();
-    let services = ["one", "two", "three"].map(|name| scene.group.start(name));
+    let services = ["one", "two", "three"].map(|name| fixture.group.start(name));
     let all: Vec<&Service> = services.iter().collect();
     let load = Load::start(topics, &topics.reply_topic("replies"), 2_000);
-    let mut events = Tap::open(&topics.kafka, &topics.events);
-    events.until("evaluations", SOON, |seen| seen.len() > 2_000);
+    let mut events = TopicReader::open(&topics.kafka, &topics.events);
+    events.until("evaluations", TEST_TIMEOUT, |seen| seen.len() > 2_000);
     let url = |service: &Service, action: &str| {
         format!("{}/api/v1/feature-flags/theme/{action}?environment=production", service.url)
     };
@@ -83,12 +84,12 @@ fn under_load_a_kill_is_in_force_on_all_of_three_instances() {
         post(&url(all[0], "kill"), &json!({"reason": "for good"})).json()["version"].as_u64().unwrap();
     assert!(killed > last);
     until_all(&all, "production", "theme", false, Instant::now());
-    events.until("results under the last version", SOON, |seen| {
+    events.until("results under the last version", TEST_TIMEOUT, |seen| {
         seen.iter().filter(|record| record.json()["flag_version"] == killed).count() > 200
     });
     load.stop();
-    let mut updates = Tap::open(&topics.kafka, &topics.updates);
-    updates.wait("the last kill", SOON, |record| record.json()["version"] == killed);
+    let mut updates = TopicReader::open(&topics.kafka, &topics.updates);
+    updates.wait("the last kill", TEST_TIMEOUT, |record| record.json()["version"] == killed);
     let turned: Vec<u64> =
         updates.seen.iter().map(|record| record.json()["version"].as_u64().unwrap()).collect();
     assert!(turned.is_sorted_by(|a, b| a < b) && turned.len() == 2 * rounds + 1, "{turned:?}");
@@ -110,28 +111,28 @@ fn under_load_a_kill_is_in_force_on_all_of_three_instances() {
         let changes = crate::harness::call("GET", &url, &[], b"").json();
         changes.as_array().unwrap().iter().filter(|change| change["source"] == "override").count()
     };
-    wait_until("the change log", SOON, || log() > 2 * rounds);
+    wait_until("the change log", TEST_TIMEOUT, || log() > 2 * rounds);
     assert_eq!(log(), 2 * rounds + 1);
 }
 
 #[test]
 fn with_unleash_and_postgres_down_a_kill_works_and_is_written_down_later() {
-    let (stack, alone) = Stack::alone();
-    let mut scene = Scene::new(stack);
-    scene.group = scene
+    let (stack, exclusive) = Stack::exclusive();
+    let mut fixture = Fixture::new(stack);
+    fixture.group = fixture
         .group
         .set("UNLEASH_URL", &stack.unleash.url)
         .set("UNLEASH_API_TOKEN", &stack.unleash.development_token)
         .set("UNLEASH_REFRESH_INTERVAL", "1s");
-    let admin = Admin::new(stack, &scene.group.topics.prefix);
+    let admin = Admin::new(stack, &fixture.group.topics.prefix);
     admin.create("burning", &rollout(&json!([])));
     let flag = admin.name("burning");
-    let services = ["one", "two", "three"].map(|name| scene.group.start(name));
+    let services = ["one", "two", "three"].map(|name| fixture.group.start(name));
     let all: Vec<&Service> = services.iter().collect();
     until_all(&all, ENVIRONMENT, &flag, true, Instant::now());
     {
-        let _unleash = stack.stop("unleash", &alone);
-        let _postgres = stack.stop("postgres", &alone);
+        let _unleash = stack.stop("unleash", &exclusive);
+        let _postgres = stack.stop("postgres", &exclusive);
         let asked = Instant::now();
         let killed = kill(all[2], &flag, &json!({"reason": "nothing else works"}));
         assert_eq!(killed.status, 200, "{killed:?}");
@@ -154,7 +155,7 @@ fn with_unleash_and_postgres_down_a_kill_works_and_is_written_down_later() {
     }
     // Unleash says on, as it always did.
     assert!(admin.served().iter().any(|served| served["name"] == flag.as_str() && served["enabled"] == true));
-    wait_until("Unleash is looked at again", SOON, || {
+    wait_until("Unleash is looked at again", TEST_TIMEOUT, || {
         all.iter()
             .any(|service| is_leader(service) && service.health()["components"]["unleash"]["status"] == "up")
             || all.iter().any(|service| {
@@ -171,8 +172,8 @@ fn with_unleash_and_postgres_down_a_kill_works_and_is_written_down_later() {
 
 #[test]
 fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
-    let (stack, _together) = Stack::together();
-    let scene = Scene::new(stack);
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
     let make = |service: &Service, on: bool, method: &str| {
         let name = if method == "POST" { "" } else { "/mine" };
         let body = match method {
@@ -188,13 +189,13 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
         )
         .status
     };
-    let mut services = ["one", "two", "three"].map(|name| scene.group.start(name));
-    wait_until("a leader", SOON, || services.iter().any(is_leader));
+    let mut services = ["one", "two", "three"].map(|name| fixture.group.start(name));
+    wait_until("a leader", TEST_TIMEOUT, || services.iter().any(is_leader));
     assert!(matches!(make(&services[0], true, "POST"), 201 | 202));
     until_all(&services.iter().collect::<Vec<_>>(), ENVIRONMENT, "mine", true, Instant::now());
     let rounds = if is_long() { 8 } else { 2 };
     for round in 0..rounds {
-        let leader = wait_for("a leader", SOON, || services.iter().position(is_leader));
+        let leader = wait_for("a leader", TEST_TIMEOUT, || services.iter().position(is_leader));
         let (asked, other) = ((leader + 1) % 3, (leader + 2) % 3);
         // The leader is busy with the flag itself while another instance kills it, and dies at some moment of that.
         let status = std::thread::scope(|scope| {
@@ -212,15 +213,15 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
         services[leader].kill();
         let left: Vec<&Service> = vec![&services[asked], &services[other]];
         until_all(&left, ENVIRONMENT, "mine", false, Instant::now());
-        wait_until("another leads", SOON, || left.iter().any(|service| is_leader(service)));
+        wait_until("another leads", TEST_TIMEOUT, || left.iter().any(|service| is_leader(service)));
         // The new leader publishes the flag again: it stays killed.
-        wait_until("changed under the switch", SOON, || make(left[0], true, "PUT") == 200);
+        wait_until("changed under the switch", TEST_TIMEOUT, || make(left[0], true, "PUT") == 200);
         assert!(left.iter().all(|service| !is_on(service, "mine")));
         services[leader].spawn();
         services[leader].wait_until_ready();
         assert!(!is_on(&services[leader], "mine"), "read from the topic");
         // The kill works without a leader too.
-        let leader = wait_for("a leader", SOON, || services.iter().position(is_leader));
+        let leader = wait_for("a leader", TEST_TIMEOUT, || services.iter().position(is_leader));
         services[leader].kill();
         let left: Vec<&Service> =
             services.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, it)| it).collect();
@@ -232,6 +233,6 @@ fn the_leader_is_killed_around_a_kill_and_undoes_nothing() {
         services[leader].wait_until_ready();
         assert!(is_on(&services[leader], "mine"));
     }
-    wait_until("the change log", SOON, || turns(&services[0], "mine").len() >= 2 * rounds);
+    wait_until("the change log", TEST_TIMEOUT, || turns(&services[0], "mine").len() >= 2 * rounds);
     assert_eq!(turns(&services[0], "mine").len(), 2 * rounds, "{:?}", changes(&services[0], "mine"));
 }

@@ -5,66 +5,66 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{FLAGS, Scene, encoded, evaluate, is_on, leads, new_flag, path, refused};
+use super::{FLAGS, Fixture, encoded, evaluate, is_on, leads, new_flag, path, refused};
 use crate::harness::{
-    Admin, Contract, SOON, Service, Stack, call, command, free_port, get, rollout, temporary_folder,
-    wait_until,
+    Admin, OpenApiValidator, Service, Stack, TEST_TIMEOUT, call, command, free_port, get, rollout,
+    temporary_folder, wait_until,
 };
 
 const SYNC: &str = "/api/v1/feature-flags/sync?environment=development";
 
 /// Fixture whose Unleash is polled once an hour, so that every effect is that of a call.
-fn scene(stack: &Stack) -> (Scene, Admin) {
-    let scene = Scene::new(stack)
+fn fixture(stack: &Stack) -> (Fixture, Admin) {
+    let fixture = Fixture::new(stack)
         .set("UNLEASH_URL", &stack.unleash.url)
         .set("UNLEASH_API_TOKEN", &stack.unleash.development_token)
         .set("UNLEASH_REFRESH_INTERVAL", "3600s");
-    let admin = Admin::new(stack, &scene.group.topics.prefix);
-    (scene, admin)
+    let admin = Admin::new(stack, &fixture.group.topics.prefix);
+    (fixture, admin)
 }
 
 fn looked(service: &Service) {
-    wait_until("the first look at Unleash", SOON, || {
+    wait_until("the first look at Unleash", TEST_TIMEOUT, || {
         service.metrics().sum("flagstream_feed_polls_total", &[("environment", "development")]) >= 1.0
     });
 }
 
-fn sync(scene: &Scene, service: &Service) -> Value {
-    let synced = scene.ask(service, "POST", SYNC, &[], &Value::Null);
+fn sync(fixture: &Fixture, service: &Service) -> Value {
+    let synced = fixture.ask(service, "POST", SYNC, &[], &Value::Null);
     assert_eq!(synced.status, 200, "{synced:?}");
     synced.json()
 }
 
 /// Syncs until a flag is managed there: Unleash serves a change a while after it has confirmed it, and not to all
 /// kinds of clients at the same moment.
-fn sync_until(scene: &Scene, service: &Service, name: &str, source: &str) -> Value {
+fn sync_until(fixture: &Fixture, service: &Service, name: &str, source: &str) -> Value {
     let mut synced = Value::Null;
-    wait_until("seen by a sync", SOON, || {
-        synced = sync(scene, service);
-        scene.show(service, name).json()["source"] == source
+    wait_until("seen by a sync", TEST_TIMEOUT, || {
+        synced = sync(fixture, service);
+        fixture.show(service, name).json()["source"] == source
     });
     synced
 }
 
 #[test]
 fn a_flag_of_unleash_is_changed_there_only_and_shadows_a_local_one() {
-    let (stack, _together) = Stack::together();
-    let (mut scene, admin) = scene(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let (mut fixture, admin) = fixture(stack);
+    let service = fixture.start("one");
     looked(&service);
     let name = admin.name("both");
     let mut local = new_flag(&name);
     local["rollout_percentage"] = json!(0);
-    let made = scene.create(&service, &local);
+    let made = fixture.create(&service, &local);
     assert_eq!(made.status, 201, "{made:?}");
     assert!(!is_on(&service, &name, "u"));
 
     // Unleash has one of the same name: it is in force, the local one is not forgotten.
     admin.create("both", &rollout(&json!([])));
-    let synced = sync_until(&scene, &service, &name, "unleash");
+    let synced = sync_until(&fixture, &service, &name, "unleash");
     assert!(synced["synced_count"].as_u64() >= Some(1), "{synced}");
     assert!(is_on(&service, &name, "u"));
-    let shown = scene.show(&service, &name);
+    let shown = fixture.show(&service, &name);
     let flag = shown.json();
     assert_eq!(
         (&flag["source"], &flag["in_force"], shown.header("etag")),
@@ -72,9 +72,9 @@ fn a_flag_of_unleash_is_changed_there_only_and_shadows_a_local_one() {
     );
     assert_eq!(flag["shadowed"]["rollout_percentage"], "0");
     let refused = [
-        scene.update(&service, &name, &json!({"is_enabled": false})),
-        scene.delete(&service, &name),
-        scene.create(&service, &local),
+        fixture.update(&service, &name, &json!({"is_enabled": false})),
+        fixture.delete(&service, &name),
+        fixture.create(&service, &local),
     ];
     for answer in &refused {
         assert_eq!(answer.status, 409, "{answer:?}");
@@ -87,16 +87,16 @@ fn a_flag_of_unleash_is_changed_there_only_and_shadows_a_local_one() {
 
     // It is gone from Unleash: the local one is in force again, without a moment in between.
     admin.archive("both");
-    sync_until(&scene, &service, &name, "local");
-    let again = scene.show(&service, &name).json();
+    sync_until(&fixture, &service, &name, "local");
+    let again = fixture.show(&service, &name).json();
     assert_eq!(
         (&again["source"], &again["in_force"], &again["shadowed"]),
         (&json!("local"), &json!(true), &Value::Null)
     );
     assert!(!is_on(&service, &name, "u"));
-    let topics = &scene.group.topics;
-    let mut updates = crate::harness::Tap::open(&topics.kafka, &topics.updates);
-    updates.wait("the last change", SOON, |record| record.json()["version"] == again["version"]);
+    let topics = &fixture.group.topics;
+    let mut updates = crate::harness::TopicReader::open(&topics.kafka, &topics.updates);
+    updates.wait("the last change", TEST_TIMEOUT, |record| record.json()["version"] == again["version"]);
     let told: Vec<_> = updates
         .seen
         .iter()
@@ -110,25 +110,25 @@ fn a_flag_of_unleash_is_changed_there_only_and_shadows_a_local_one() {
     admin.create("other", &rollout(&json!([])));
     let other = admin.name("other");
     // Made before Unleash's is seen here.
-    assert_eq!(scene.create(&service, &new_flag(&other)).status, 201);
-    sync_until(&scene, &service, &other, "unleash");
+    assert_eq!(fixture.create(&service, &new_flag(&other)).status, 201);
+    sync_until(&fixture, &service, &other, "unleash");
     let shadowed = format!("{}&shadowed=true", path(&other));
-    assert_eq!(scene.ask(&service, "DELETE", &shadowed, &[], &Value::Null).status, 204);
-    let left = scene.show(&service, &other).json();
+    assert_eq!(fixture.ask(&service, "DELETE", &shadowed, &[], &Value::Null).status, 204);
+    let left = fixture.show(&service, &other).json();
     assert_eq!((&left["source"], &left["shadowed"]), (&json!("unleash"), &Value::Null));
     admin.archive("other");
 }
 
 #[test]
 fn a_sync_brings_what_the_admin_api_tells() {
-    let (stack, _together) = Stack::together();
-    let (scene, admin) = scene(stack);
-    let mut scene = scene.set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let (fixture, admin) = fixture(stack);
+    let mut fixture = fixture.set("UNLEASH_ADMIN_TOKEN", &stack.unleash.admin_token);
+    let service = fixture.start("one");
     looked(&service);
     let flags: Vec<_> = (0..3).map(|number| (format!("f-{number}"), rollout(&json!([])))).collect();
     admin.create_all(&flags);
-    let synced = sync_until(&scene, &service, &admin.name("f-2"), "unleash");
+    let synced = sync_until(&fixture, &service, &admin.name("f-2"), "unleash");
     assert_eq!((&synced["environment"], &synced["admin"]), (&json!("development"), &json!(true)));
     let served = admin
         .served()
@@ -139,7 +139,7 @@ fn a_sync_brings_what_the_admin_api_tells() {
     assert!(synced["synced_count"].as_u64() >= Some(3), "{synced}");
     let name = admin.name("f-0");
     assert!(is_on(&service, &name, "u"));
-    let shown = scene.show(&service, &name).json();
+    let shown = fixture.show(&service, &name).json();
     let theirs = admin.read(&format!("/projects/default/features/{name}")).unwrap();
     assert_eq!((&shown["type"], &shown["project"]), (&theirs["type"], &theirs["project"]));
     assert_eq!((&shown["owner"], &shown["unleash_flag_name"]), (&theirs["createdBy"]["name"], &json!(name)));
@@ -148,9 +148,9 @@ fn a_sync_brings_what_the_admin_api_tells() {
     assert!((chrono::Utc::now() - time(&shown["last_synced_at"])).num_seconds() < 60);
 
     let nowhere =
-        scene.ask(&service, "POST", &format!("{FLAGS}/sync?environment=nowhere"), &[], &Value::Null);
+        fixture.ask(&service, "POST", &format!("{FLAGS}/sync?environment=nowhere"), &[], &Value::Null);
     assert_eq!((nowhere.status, refused(&nowhere)), (422, vec!["environment".to_owned()]));
-    let none = scene.ask(&service, "POST", &format!("{FLAGS}/sync"), &[], &Value::Null);
+    let none = fixture.ask(&service, "POST", &format!("{FLAGS}/sync"), &[], &Value::Null);
     assert_eq!((none.status, refused(&none)), (422, vec!["environment".to_owned()]));
     for (flag, _) in &flags {
         admin.archive(flag);
@@ -159,23 +159,23 @@ fn a_sync_brings_what_the_admin_api_tells() {
 
 #[test]
 fn a_source_that_cannot_be_looked_at_is_told_and_evaluation_goes_on() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack)
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack)
         .set("UNLEASH_URL", "http://127.0.0.1:1")
         .set("UNLEASH_API_TOKEN", "x:development.y")
         .set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true");
-    let service = scene.start("one");
+    let service = fixture.start("one");
     leads(&service);
-    let answer = scene.ask(&service, "POST", SYNC, &[], &Value::Null);
+    let answer = fixture.ask(&service, "POST", SYNC, &[], &Value::Null);
     assert_eq!(answer.status, 502, "{answer:?}");
     assert!(answer.body.contains("unreachable") && !answer.body.contains("127.0.0.1"), "{answer:?}");
     // Local flags need no Unleash.
-    assert_eq!(scene.create(&service, &new_flag("f")).status, 201);
+    assert_eq!(fixture.create(&service, &new_flag("f")).status, 201);
     assert!(is_on(&service, "f", "u"));
     // The four outcomes of the contract.
     assert_eq!(evaluate(&service, "f", "u")["reason"], "TARGETING_MATCH");
     assert_eq!(evaluate(&service, "none", "u")["reason"], "DEFAULT");
-    assert_eq!(scene.update(&service, "f", &json!({"is_enabled": false})).status, 200);
+    assert_eq!(fixture.update(&service, "f", &json!({"is_enabled": false})).status, 200);
     assert_eq!(evaluate(&service, "f", "u")["reason"], "DEFAULT");
     let body = json!({"flag_name": "f", "user_id": "u", "environment": "elsewhere", "default_value": true});
     let url = format!("{}/api/v1/feature-flags/evaluate", service.url);
@@ -202,7 +202,7 @@ impl Dev {
             .unwrap();
         let dev = Self { child, url: format!("http://{listen}") };
         let health = format!("{}/health", dev.url);
-        wait_until("the sample flags exist", SOON, || {
+        wait_until("the sample flags exist", TEST_TIMEOUT, || {
             get(&health).is_some_and(|(_, body)| {
                 let health: Value = serde_json::from_str(&body).unwrap();
                 health["parts"]["samples"]["state"] == "up"
@@ -228,7 +228,7 @@ impl Drop for Dev {
 fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     let folder = temporary_folder();
     let dev = Dev::start(folder.path());
-    let contract = Contract::of(&dev.url);
+    let contract = OpenApiValidator::of(&dev.url);
     let odd = "a/b%2F c?d#é🚩";
     let mut body = new_flag(odd);
     body["rollout_percentage"] = json!("100");
@@ -254,12 +254,12 @@ fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     contract.check("POST", "/api/v1/feature-flags/sync", &synced);
     assert_eq!((synced.status, &synced.json()["synced_count"]), (200, &json!(10)), "{synced:?}");
     // Ten flags of the file and four local ones in each of two environments, and the one made here.
-    wait_until("all are listed", SOON, || {
+    wait_until("all are listed", TEST_TIMEOUT, || {
         let list = dev.ask("GET", FLAGS, &Value::Null);
         contract.check("GET", FLAGS, &list);
         list.json()["total"] == 29
     });
-    wait_until("its history", SOON, || {
+    wait_until("its history", TEST_TIMEOUT, || {
         let path = format!("{FLAGS}/{}/history?environment=development", encoded(odd));
         let history = dev.ask("GET", &path, &Value::Null);
         contract.check("GET", "/api/v1/feature-flags/{name}/history", &history);
@@ -273,7 +273,7 @@ fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     // The broker starts empty, the database does not.
     drop(dev);
     let dev = Dev::start(folder.path());
-    wait_until("the local flag in force again", SOON, || {
+    wait_until("the local flag in force again", TEST_TIMEOUT, || {
         dev.ask("GET", &path(odd), &Value::Null).json()["in_force"] == true
     });
     let gone = dev.ask("DELETE", &path(odd), &Value::Null);

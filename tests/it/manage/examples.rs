@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::elsewhere::Dev;
-use crate::harness::{Contract, call, temporary_folder};
+use crate::harness::{OpenApiValidator, call, temporary_folder};
 
 const DOCUMENT: &str = include_str!("../../../docs/api.md");
 const SECTION: &str = "### Management over HTTP";
@@ -26,7 +26,7 @@ struct Example {
 fn management_is_as_documented() {
     let folder = temporary_folder();
     let dev = Dev::start(folder.path());
-    let contract = Contract::of(&dev.url);
+    let contract = OpenApiValidator::of(&dev.url);
     let examples = examples();
     assert!(examples.len() >= 9, "{}", examples.len());
     for example in examples {

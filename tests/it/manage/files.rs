@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Scene, leads, new_flag};
+use super::{Fixture, leads, new_flag};
 use crate::harness::{Service, Stack, flagstream, temporary_folder};
 
 /// Exit code, what was printed, and what was complained of.
@@ -25,9 +25,9 @@ fn told(lines: &[Value]) -> Vec<(&str, &str)> {
 
 #[test]
 fn files_are_applied_once_and_come_back_as_they_were() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     let folder = temporary_folder();
     let write = |name: &str, body: &Value| fs::write(folder.path().join(name), body.to_string()).unwrap();
@@ -38,21 +38,21 @@ fn files_are_applied_once_and_come_back_as_they_were() {
         "scheduled_steps": [{"date": "2099-01-01T00:00:00+01:00", "percentage": 5}]});
     write("flags/some.json", &json!([child, new_flag("parent")]));
     write("flags/odd.json", &odd);
-    scene.create(&service, &new_flag("not-in-files"));
+    fixture.create(&service, &new_flag("not-in-files"));
 
     let (code, lines, _) = flags(&service, folder.path(), &["diff", "-f", "flags"]);
     let all = [("create", "parent"), ("create", "a-child"), ("create", "odd /name")];
     assert_eq!((code, told(&lines)), (1, all.to_vec()));
     let dry = flags(&service, folder.path(), &["apply", "-f", "flags", "--dry-run"]);
-    assert_eq!((dry.0, told(&dry.1), scene.show(&service, "parent").status), (0, all.to_vec(), 404));
+    assert_eq!((dry.0, told(&dry.1), fixture.show(&service, "parent").status), (0, all.to_vec(), 404));
     let (code, lines, errors) =
         flags(&service, folder.path(), &["apply", "-f", "flags", "--reason", "ticket 7"]);
     assert_eq!((code, told(&lines)), (0, all.to_vec()), "{errors}");
-    let revision = scene.show(&service, "a-child").json()["revision"].clone();
+    let revision = fixture.show(&service, "a-child").json()["revision"].clone();
     let again = flags(&service, folder.path(), &["apply", "-f", "flags"]);
     assert_eq!((again.0, again.1.len()), (0, 0), "{again:?}");
     assert_eq!(flags(&service, folder.path(), &["diff", "-f", "flags"]).0, 0);
-    assert_eq!(scene.show(&service, "a-child").json()["revision"], revision);
+    assert_eq!(fixture.show(&service, "a-child").json()["revision"], revision);
 
     let (code, lines, _) =
         flags(&service, folder.path(), &["export", "-f", "out", "--environment", "development"]);
@@ -69,21 +69,21 @@ fn files_are_applied_once_and_come_back_as_they_were() {
     );
 
     // A change by hand is undone, and what no file has may be deleted.
-    scene.update(&service, "parent", &json!({"owner": "somebody", "is_enabled": false}));
+    fixture.update(&service, "parent", &json!({"owner": "somebody", "is_enabled": false}));
     let (_, lines, _) = flags(&service, folder.path(), &["diff", "-f", "flags", "--prune"]);
     assert_eq!(told(&lines), [("update", "parent"), ("delete", "not-in-files")]);
     let fields = json!({"is_enabled": {"before": false, "after": true}, "owner": {"before": "somebody", "after": null}});
     assert_eq!(lines[0]["fields"], fields);
     assert_eq!(flags(&service, folder.path(), &["apply", "-f", "flags", "--prune"]).0, 0);
-    assert_eq!(scene.show(&service, "parent").json()["owner"], Value::Null);
-    assert_eq!(scene.show(&service, "not-in-files").status, 404);
+    assert_eq!(fixture.show(&service, "parent").json()["owner"], Value::Null);
+    assert_eq!(fixture.show(&service, "not-in-files").status, 404);
 }
 
 #[test]
 fn what_is_wrong_is_told_and_the_rest_is_done() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     let folder = temporary_folder();
     let write = |name: &str, body: &Value| fs::write(folder.path().join(name), body.to_string()).unwrap();
@@ -104,6 +104,6 @@ fn what_is_wrong_is_told_and_the_rest_is_done() {
     let (code, lines, _) = flags(&service, folder.path(), &["apply", "-f", "."]);
     assert_eq!((code, told(&lines)), (1, vec![("create", "a"), ("create", "b")]));
     assert!(lines[0]["error"].as_str().unwrap().contains("422") && lines[1]["error"].is_null(), "{lines:?}");
-    assert_eq!((scene.show(&service, "a").status, scene.show(&service, "b").status), (404, 200));
+    assert_eq!((fixture.show(&service, "a").status, fixture.show(&service, "b").status), (404, 200));
     assert_eq!(flags(&service, folder.path(), &["apply", "-f", "missing"]).0, 1);
 }

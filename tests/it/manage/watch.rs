@@ -2,70 +2,70 @@
 
 use serde_json::{Value, json};
 
-use super::{Scene, evaluate, is_on, leads, new_flag, refused};
+use super::{Fixture, evaluate, is_on, leads, new_flag, refused};
 use crate::harness::{
-    Answer, Flag, Flags, Load, Redis, SOON, Service, Stack, flagstream, wait_for, wait_until,
+    Answer, Flag, Flags, Load, Redis, Service, Stack, TEST_TIMEOUT, flagstream, wait_for, wait_until,
 };
 
 const STALE: &str = "/api/v1/feature-flags/stale";
 const CLEANUP: &str = "/api/v1/feature-flags/cleanup";
 const PRELOAD: &str = "/api/v1/feature-flags/preload";
 
-fn get(scene: &Scene, service: &Service, path: &str) -> Answer {
-    scene.ask(service, "GET", path, &[], &Value::Null)
+fn get(fixture: &Fixture, service: &Service, path: &str) -> Answer {
+    fixture.ask(service, "GET", path, &[], &Value::Null)
 }
 
 fn of(name: &str, action: &str) -> String {
     format!("/api/v1/feature-flags/{name}/{action}?environment=development")
 }
 
-fn revert(scene: &Scene, service: &Service, name: &str, body: &Value) -> Answer {
-    scene.ask(service, "POST", &of(name, "revert"), &[("x-change-reason", "back")], body)
+fn revert(fixture: &Fixture, service: &Service, name: &str, body: &Value) -> Answer {
+    fixture.ask(service, "POST", &of(name, "revert"), &[("x-change-reason", "back")], body)
 }
 
 #[test]
 fn usage_is_that_of_the_rows_and_becomes_coarser_with_age() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let topics = scene.group.topics.clone();
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let topics = fixture.group.topics.clone();
     Flags::new(&topics).set_load();
-    let migrated = flagstream(scene.group.folder.path(), &["migrate"], scene.group.settings());
+    let migrated = flagstream(fixture.group.folder.path(), &["migrate"], fixture.group.settings());
     assert!(migrated.status.success(), "{migrated:?}");
     // Of three days ago and of two months ago, by the minute.
     for (days, count) in [(3, 5), (60, 7)] {
-        scene.database.run(&format!(
+        fixture.database.run(&format!(
             "INSERT INTO feature_flag_usage SELECT 'production', 'old', 60,
                 (extract(epoch FROM date_trunc('day', now())) - {days} * 86400)::bigint + 60 * minute, 'v', {count}, 2, 1,
                 1, 1000
             FROM generate_series(0, 119) AS minute"
         ));
     }
-    let service = scene.start("one");
+    let service = fixture.start("one");
     let by_length = || -> Vec<(i32, i64, i64)> {
-        scene.database.rows(
+        fixture.database.rows(
             "SELECT seconds, count(*), sum(evaluations)::bigint FROM feature_flag_usage WHERE flag_name = 'old'
             GROUP BY 1 ORDER BY 1",
         )
     };
-    wait_until("coarser", SOON, || by_length() == [(3_600, 2, 600), (86_400, 1, 840)]);
-    scene.database.run("DELETE FROM feature_flag_usage WHERE flag_name = 'old'");
+    wait_until("coarser", TEST_TIMEOUT, || by_length() == [(3_600, 2, 600), (86_400, 1, 840)]);
+    fixture.database.run("DELETE FROM feature_flag_usage WHERE flag_name = 'old'");
 
     let load = Load::start(&topics, &topics.reply_topic("replies"), 1_000);
-    wait_until("evaluations", SOON, || scene.database.audited() > 3_000);
+    wait_until("evaluations", TEST_TIMEOUT, || fixture.database.audited() > 3_000);
     let body = json!({"flag_name": "theme", "user_id": "u", "default_value": 5, "environment": "production",
         "context": {"subscription_tier": "premium"}});
     let url = format!("{}/api/v1/feature-flags/evaluate", service.url);
     assert_eq!(crate::harness::post(&url, &body).json()["error_code"], "TYPE_MISMATCH");
     load.stop();
     let published = || service.metrics().sum("flagstream_events_published_total", &[]);
-    wait_until("all are rows", SOON, || {
+    wait_until("all are rows", TEST_TIMEOUT, || {
         let evaluated = service.metrics().sum("flagstream_evaluations_total", &[]);
-        evaluated > 0.0 && published() >= evaluated && scene.database.audited() as f64 >= published()
+        evaluated > 0.0 && published() >= evaluated && fixture.database.audited() as f64 >= published()
     });
-    scene.database.assert_counts();
+    fixture.database.assert_counts();
     let path = "/api/v1/feature-flags/theme/usage?environment=production";
     let asked = |rest: &str| {
-        let answer = get(&scene, &service, &format!("{path}{rest}"));
+        let answer = get(&fixture, &service, &format!("{path}{rest}"));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     };
@@ -73,7 +73,7 @@ fn usage_is_that_of_the_rows_and_becomes_coarser_with_age() {
         let query = format!(
             "SELECT count(*) FROM feature_flag_evaluations WHERE flag_name = 'theme' AND flag_version IS NOT NULL {rest}"
         );
-        json!(scene.database.number(&query).unwrap())
+        json!(fixture.database.number(&query).unwrap())
     };
     let minutes = asked("&resolution=minute");
     for resolution in ["minute", "hour", "day"] {
@@ -99,36 +99,36 @@ fn usage_is_that_of_the_rows_and_becomes_coarser_with_age() {
         ("&from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, "from"),
         ("&resolution=minute&from=2020-01-01T00:00:00Z", 422, "from"),
     ] {
-        let answer = get(&scene, &service, &format!("{path}{rest}"));
+        let answer = get(&fixture, &service, &format!("{path}{rest}"));
         assert_eq!((answer.status, refused(&answer)), (status, vec![field.to_owned()]), "{rest}");
     }
-    assert_eq!(get(&scene, &service, &of("nobody", "usage")).status, 404);
+    assert_eq!(get(&fixture, &service, &of("nobody", "usage")).status, 404);
 }
 
 #[test]
 fn stale_flags_are_listed_with_why_and_archived_ones_cleaned_up() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     for name in ["asleep", "busy", "expired", "gone", "kept"] {
         let mut flag = new_flag(name);
         flag["owner"] = json!("ann");
-        assert_eq!(scene.create(&service, &flag).status, 201);
+        assert_eq!(fixture.create(&service, &flag).status, 201);
     }
-    assert_eq!(scene.create(&service, &new_flag("unowned")).status, 201);
+    assert_eq!(fixture.create(&service, &new_flag("unowned")).status, 201);
     for name in ["busy", "expired", "gone", "kept", "unowned"] {
         assert!(is_on(&service, name, "u"));
     }
-    wait_until("audited", SOON, || scene.database.audited() == 5);
-    scene.database.run(
+    wait_until("audited", TEST_TIMEOUT, || fixture.database.audited() == 5);
+    fixture.database.run(
         "UPDATE feature_flags SET outcomes_since = now() - interval '31 days' WHERE name = 'busy';
         UPDATE local_flags SET document = document || '{\"expires_at\": \"2026-01-01T00:00:00Z\"}' WHERE name = 'expired';
         UPDATE local_flags SET document = document || '{\"status\": \"archived\"}' WHERE name IN ('gone', 'kept');
         UPDATE local_flags SET updated_at = now() - interval '91 days' WHERE name IN ('gone', 'asleep')",
     );
     let stale = |rest: &str| {
-        let answer = get(&scene, &service, &format!("{STALE}?environment=development{rest}"));
+        let answer = get(&fixture, &service, &format!("{STALE}?environment=development{rest}"));
         assert_eq!(answer.status, 200, "{answer:?}");
         let items = answer.json()["items"].as_array().unwrap().clone();
         items.into_iter().map(|item| (item["name"].as_str().unwrap().to_owned(), item)).collect::<Vec<_>>()
@@ -150,20 +150,20 @@ fn stale_flags_are_listed_with_why_and_archived_ones_cleaned_up() {
     assert_eq!(stale("&limit=1&offset=1")[0].0, "busy");
     assert_eq!(stale("&min_age_days=1").len(), 0);
     // Off once, it is not always on.
-    scene.update(&service, "busy", &json!({"is_enabled": false}));
+    fixture.update(&service, "busy", &json!({"is_enabled": false}));
     assert!(!is_on(&service, "busy", "u"));
-    wait_until("seen off", SOON, || stale("").iter().all(|(name, _)| name != "busy"));
+    wait_until("seen off", TEST_TIMEOUT, || stale("").iter().all(|(name, _)| name != "busy"));
     for (rest, field) in [("?days=0", "days"), ("?min_age_days=x", "min_age_days"), ("?limit=101", "limit")] {
-        let answer = get(&scene, &service, &format!("{STALE}{rest}"));
+        let answer = get(&fixture, &service, &format!("{STALE}{rest}"));
         assert!(answer.status == 422 || answer.status == 400, "{answer:?}");
         assert_eq!(refused(&answer), [field]);
     }
-    let settings = scene.group.settings();
+    let settings = fixture.group.settings();
     let command = |arguments: &[&str]| {
         let mut all = vec!["flags"];
         all.extend(arguments);
         all.extend(["--url", &service.url]);
-        let output = flagstream(scene.group.folder.path(), &all, settings.clone());
+        let output = flagstream(fixture.group.folder.path(), &all, settings.clone());
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -175,18 +175,18 @@ fn stale_flags_are_listed_with_why_and_archived_ones_cleaned_up() {
     assert_eq!(printed.lines().count(), 3, "{printed}");
 
     // Cleanup reports the flags first, removes them when requested, and only those that have not changed since.
-    let clean = |body: &Value| scene.ask(&service, "POST", CLEANUP, &[], body);
+    let clean = |body: &Value| fixture.ask(&service, "POST", CLEANUP, &[], body);
     let told = clean(&json!({})).json();
     assert_eq!((&told["dry_run"], told["flags"].as_array().unwrap().len()), (&json!(true), 1), "{told}");
     assert_eq!((&told["flags"][0]["name"], &told["flags"][0]["removed"]), (&json!("gone"), &json!(false)));
-    assert_eq!(scene.show(&service, "gone").status, 200);
+    assert_eq!(fixture.show(&service, "gone").status, 200);
     assert!(command(&["cleanup"]).contains("gone in development, archived"), "told only");
     assert_eq!(clean(&json!({"dry_run": false, "older_than_days": 200})).json()["flags"], json!([]));
     let removed = command(&["cleanup", "--apply", "--reason", "spring"]);
     assert!(removed.trim_end().ends_with(": removed") && removed.lines().count() == 1, "{removed}");
-    wait_until("gone", SOON, || scene.show(&service, "gone").status == 404);
-    assert_eq!(scene.show(&service, "kept").status, 200);
-    let log = get(&scene, &service, &of("gone", "changes")).json();
+    wait_until("gone", TEST_TIMEOUT, || fixture.show(&service, "gone").status == 404);
+    assert_eq!(fixture.show(&service, "kept").status, 200);
+    let log = get(&fixture, &service, &of("gone", "changes")).json();
     assert_eq!((&log[0]["action"], &log[0]["reason"]), (&json!("deleted"), &json!("spring")), "{log}");
     assert_eq!(clean(&json!({"dry_run": false})).json()["flags"], json!([]));
     for (body, field) in [
@@ -201,31 +201,31 @@ fn stale_flags_are_listed_with_why_and_archived_ones_cleaned_up() {
 
 #[test]
 fn a_local_flag_goes_back_to_what_it_was() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
-    let made = scene.create(&service, &new_flag("f")).json();
+    let made = fixture.create(&service, &new_flag("f")).json();
     let first = made["revision"].clone();
-    wait_until("versions", SOON, || {
-        scene.database.number("SELECT count(*) FROM feature_flag_versions WHERE name = 'f'") == Some(1)
+    wait_until("versions", TEST_TIMEOUT, || {
+        fixture.database.number("SELECT count(*) FROM feature_flag_versions WHERE name = 'f'") == Some(1)
     });
-    assert_eq!(scene.update(&service, "f", &json!({"is_enabled": false, "owner": "ann"})).status, 200);
+    assert_eq!(fixture.update(&service, "f", &json!({"is_enabled": false, "owner": "ann"})).status, 200);
     assert!(!is_on(&service, "f", "u"));
-    let back = revert(&scene, &service, "f", &json!({"revision": first}));
+    let back = revert(&fixture, &service, "f", &json!({"revision": first}));
     assert_eq!(back.status, 200, "{back:?}");
     assert!(is_on(&service, "f", "u") && back.json()["owner"].is_null(), "{back:?}");
     // What it says already is no change.
-    let again = revert(&scene, &service, "f", &json!({"version": made["version"]}));
+    let again = revert(&fixture, &service, "f", &json!({"version": made["version"]}));
     assert_eq!((again.status, &again.json()["revision"]), (200, &back.json()["revision"]));
-    let log = get(&scene, &service, &of("f", "changes")).json();
+    let log = get(&fixture, &service, &of("f", "changes")).json();
     assert_eq!((&log[0]["action"], &log[0]["reason"]), (&json!("reverted"), &json!("back")));
     assert_eq!((&log[0]["before"]["owner"], log.as_array().unwrap().len()), (&json!("ann"), 3), "{log}");
     // Deleted, it is made again.
-    assert_eq!(scene.delete(&service, "f").status, 204);
-    let deleted = get(&scene, &service, &of("f", "changes")).json()[0]["revision"].clone();
-    assert_eq!(refused(&revert(&scene, &service, "f", &json!({"revision": deleted}))), ["revision"]);
-    assert_eq!(revert(&scene, &service, "f", &json!({"revision": first})).status, 200);
+    assert_eq!(fixture.delete(&service, "f").status, 204);
+    let deleted = get(&fixture, &service, &of("f", "changes")).json()[0]["revision"].clone();
+    assert_eq!(refused(&revert(&fixture, &service, "f", &json!({"revision": deleted}))), ["revision"]);
+    assert_eq!(revert(&fixture, &service, "f", &json!({"revision": first})).status, 200);
     assert!(is_on(&service, "f", "u"));
     for (body, status, field) in [
         (json!({}), 422, "revision"),
@@ -235,28 +235,28 @@ fn a_local_flag_goes_back_to_what_it_was() {
         (json!({"version": 1}), 422, "version"),
         (json!({"to": 1}), 422, "to"),
     ] {
-        let answer = revert(&scene, &service, "f", &body);
+        let answer = revert(&fixture, &service, "f", &body);
         assert_eq!((answer.status, refused(&answer)), (status, vec![field.to_owned()]), "{body}");
     }
-    Flags::new(&scene.group.topics).set("development", Flag::on("theirs"));
-    wait_until("theirs", SOON, || is_on(&service, "theirs", "u"));
-    assert_eq!(revert(&scene, &service, "theirs", &json!({"revision": first})).status, 409);
+    Flags::new(&fixture.group.topics).set("development", Flag::on("theirs"));
+    wait_until("theirs", TEST_TIMEOUT, || is_on(&service, "theirs", "u"));
+    assert_eq!(revert(&fixture, &service, "theirs", &json!({"revision": first})).status, 409);
 }
 
 #[test]
 fn preloading_warms_redis_and_audits_nothing() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let redis = Redis::database(stack);
-    let mut scene = Scene::new(stack).set("REDIS_URL", &redis.url);
-    let topics = scene.group.topics.clone();
+    let mut fixture = Fixture::new(stack).set("REDIS_URL", &redis.url);
+    let topics = fixture.group.topics.clone();
     let mut flags = Flags::new(&topics);
     flags.set("development", Flag::on("one"));
     flags.set("development", Flag::on("two").where_in("region", &["us"]));
     let chance = json!({"name": "chance", "enabled": true, "strategies":
         [{"name": "flexibleRollout", "parameters": {"rollout": "50", "stickiness": "random", "groupId": "g"}}]});
     flags.set("development", Flag::on("chance").body(chance));
-    let service = scene.start("one");
-    let preload = |body: &Value| scene.ask(&service, "POST", PRELOAD, &[], body);
+    let service = fixture.start("one");
+    let preload = |body: &Value| fixture.ask(&service, "POST", PRELOAD, &[], body);
     let contexts = json!([{"user_id": "a"}, {"user_id": "b", "context": {"region": "us"}}]);
     let done = preload(&json!({"environment": "development", "contexts": contexts}));
     assert_eq!(done.status, 200, "{done:?}");
@@ -278,7 +278,7 @@ fn preloading_warms_redis_and_audits_nothing() {
         value["enabled"] == false && value["flag_version"] == version
     });
     assert!(!evaluate(&service, "one", "a")["enabled"].as_bool().unwrap());
-    wait_until("the one evaluation", SOON, || scene.database.audited() == 1);
+    wait_until("the one evaluation", TEST_TIMEOUT, || fixture.database.audited() == 1);
     let one = json!({"environment": "development", "flag_names": ["one"], "user_id": "a"});
     let some = preload(&one).json();
     assert_eq!(
@@ -297,7 +297,7 @@ fn preloading_warms_redis_and_audits_nothing() {
     for number in 0..10 {
         flags.set("development", Flag::on(&format!("more-{number}")));
     }
-    let full = wait_for("too many", SOON, || {
+    let full = wait_for("too many", TEST_TIMEOUT, || {
         let answer = preload(&json!({"environment": "development", "contexts": many}));
         (answer.status == 422).then_some(answer)
     });
@@ -306,24 +306,24 @@ fn preloading_warms_redis_and_audits_nothing() {
 
 #[test]
 fn unused_flags_are_found_sorted_and_archived_in_one_step() {
-    let (stack, _together) = Stack::together();
-    let mut scene = Scene::new(stack);
-    let service = scene.start("one");
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let service = fixture.start("one");
     leads(&service);
     for name in ["never", "unused", "used"] {
         let mut flag = new_flag(name);
         flag["owner"] = json!("ann");
-        assert_eq!(scene.create(&service, &flag).status, 201);
+        assert_eq!(fixture.create(&service, &flag).status, 201);
     }
     for name in ["unused", "used"] {
         assert!(is_on(&service, name, "u"));
     }
-    wait_until("audited", SOON, || scene.database.audited() == 2);
-    scene.database.run(
+    wait_until("audited", TEST_TIMEOUT, || fixture.database.audited() == 2);
+    fixture.database.run(
         "UPDATE feature_flags SET last_evaluated_at = now() - interval '100 days' WHERE name = 'unused'",
     );
     let names = |path: &str| {
-        let answer = get(&scene, &service, path);
+        let answer = get(&fixture, &service, path);
         assert_eq!(answer.status, 200, "{answer:?}");
         let items = answer.json()["items"].as_array().unwrap().clone();
         items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -332,9 +332,9 @@ fn unused_flags_are_found_sorted_and_archived_in_one_step() {
     assert_eq!(names(&format!("{LIST}&sort=last_evaluated_at")), ["never", "unused", "used"]);
     assert_eq!(names(&format!("{LIST}&sort=last_evaluated_at&unused_days=90")), ["never", "unused"]);
     assert_eq!(names(&format!("{LIST}&unused_days=101")), ["never"]);
-    let bad = get(&scene, &service, &format!("{LIST}&sort=size"));
+    let bad = get(&fixture, &service, &format!("{LIST}&sort=size"));
     assert_eq!((bad.status, refused(&bad)), (422, vec!["sort".to_owned()]));
-    let stale = get(&scene, &service, &format!("{STALE}?environment=development")).json();
+    let stale = get(&fixture, &service, &format!("{STALE}?environment=development")).json();
     let reasons = |name: &str| {
         let items = stale["items"].as_array().unwrap();
         items.iter().find(|item| item["name"] == name).map(|item| item["reasons"].clone())
@@ -344,12 +344,12 @@ fn unused_flags_are_found_sorted_and_archived_in_one_step() {
 
     let arguments =
         ["flags", "stale", "--environment", "development", "--archive-unused", "--url", &service.url];
-    let output = flagstream(scene.group.folder.path(), &arguments, scene.group.settings());
+    let output = flagstream(fixture.group.folder.path(), &arguments, fixture.group.settings());
     assert!(output.status.success(), "{output:?}");
     assert!(
         String::from_utf8_lossy(&output.stderr).contains("unused in development: archived"),
         "{output:?}"
     );
-    assert_eq!(scene.show(&service, "unused").json()["status"], "archived");
-    assert_eq!(scene.show(&service, "never").json()["status"], "active");
+    assert_eq!(fixture.show(&service, "unused").json()["status"], "archived");
+    assert_eq!(fixture.show(&service, "never").json()["status"], "active");
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{EMPTY, TTL_SECONDS, World, key, request};
-use crate::harness::{Flag, Flags, SOON, Stack, wait_until};
+use crate::harness::{Flag, Flags, Stack, TEST_TIMEOUT, wait_until};
 
 /// Number of users, more than one page of a refresh has.
 const USERS: usize = 700;
@@ -20,7 +20,7 @@ fn child(name: &str, parent: &str) -> Flag {
 
 #[test]
 fn raw_keys_follow_a_change_and_live_no_longer_for_it() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let world = World::start(stack, |flags| {
         flags.set("production", Flag::on("wide"));
         flags.set("production", Flag::on("other"));
@@ -32,7 +32,7 @@ fn raw_keys_follow_a_change_and_live_no_longer_for_it() {
     }
     world.ask(&request("wide", "large", large));
     world.ask(&request("other", "user-0", json!({})));
-    wait_until("all keys", SOON, || {
+    wait_until("all keys", TEST_TIMEOUT, || {
         redis.command::<Vec<String>>(&["KEYS", &key("wide", "*", "*")]).len() == USERS + 1
     });
     redis.wait(&key("other", "user-0", EMPTY), |_| true);
@@ -42,7 +42,7 @@ fn raw_keys_follow_a_change_and_live_no_longer_for_it() {
     redis.set("ff_eval:production:wide:user-3", r#"{"enabled": true, "cached_at": "2026-01-01T00:00:00"}"#);
 
     let version = Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("wide"));
-    wait_until("every key is right", SOON, || {
+    wait_until("every key is right", TEST_TIMEOUT, || {
         let keys: Vec<String> = redis.command(&["KEYS", &key("wide", "*", "*")]);
         keys.len() == USERS - 1
             && keys.iter().all(|key| redis.get(key).is_some_and(|it| it["flag_version"] == version))
@@ -56,7 +56,7 @@ fn raw_keys_follow_a_change_and_live_no_longer_for_it() {
     assert!(life <= TTL_SECONDS * 1_100, "{life}");
     assert_eq!(redis.get(&key("wide", "user-2", EMPTY)), None, "what is gone stays so");
     assert_eq!(redis.get(&key("other", "user-0", EMPTY)).unwrap()["enabled"], true);
-    wait_until("the sweep is counted", SOON, || {
+    wait_until("the sweep is counted", TEST_TIMEOUT, || {
         world.count("flagstream_warm_finished_seconds_count", &[]) == 1.0
     });
     let swept = |outcome| world.count("flagstream_warm_swept_total", &[("outcome", outcome)]);
@@ -66,7 +66,7 @@ fn raw_keys_follow_a_change_and_live_no_longer_for_it() {
 
 #[test]
 fn children_change_with_their_parents_and_deleted_flags_go() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let world = World::start(stack, |flags| {
         flags.set("production", Flag::on("parent"));
         flags.set("production", child("child", "parent"));
@@ -86,14 +86,14 @@ fn children_change_with_their_parents_and_deleted_flags_go() {
 
     let version = flags.remove("production", "gone");
     flags.announce("production", "gone", version);
-    wait_until("its keys are gone", SOON, || {
+    wait_until("its keys are gone", TEST_TIMEOUT, || {
         redis.get(&key("gone", "u", EMPTY)).is_none() && redis.get("ff_eval:production:gone:u").is_none()
     });
 }
 
 #[test]
 fn an_older_value_never_takes_the_place_of_a_newer_one() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let mut version = 0;
     let world = World::start(stack, |flags| version = flags.set("production", Flag::on("f")));
     let redis = &world.redis;
@@ -111,7 +111,7 @@ fn an_older_value_never_takes_the_place_of_a_newer_one() {
     for user in ["older", "strange"] {
         redis.wait(&key("f", user, EMPTY), |it| it["flag_version"] == version);
     }
-    wait_until("the older write is refused", SOON, || {
+    wait_until("the older write is refused", TEST_TIMEOUT, || {
         world.count("flagstream_warm_writes_total", &[("outcome", "refused")]) == 1.0
     });
     assert_eq!(redis.get(&key("f", "newer", EMPTY)).unwrap()["flag_version"], version + 1);
@@ -120,7 +120,7 @@ fn an_older_value_never_takes_the_place_of_a_newer_one() {
 
 #[test]
 fn a_flag_with_a_date_is_kept_until_then() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let soon = chrono::Utc::now() + chrono::Duration::seconds(60);
     let world = World::start(stack, |flags| {
         flags.set(

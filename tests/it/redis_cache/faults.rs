@@ -3,12 +3,14 @@
 use serde_json::json;
 
 use super::{EMPTY, World, key, request};
-use crate::harness::{Door, Flag, Flags, Group, Redis, SOON, Stack, Tap, Way, get, wait_for, wait_until};
+use crate::harness::{
+    Flag, Flags, Group, Redis, Stack, TEST_TIMEOUT, TcpProxy, TopicReader, Way, get, wait_for, wait_until,
+};
 
 /// An instance that reaches Redis through a proxy.
-fn behind_a_door(stack: &Stack) -> (World, Door) {
+fn behind_a_door(stack: &Stack) -> (World, TcpProxy) {
     let redis = Redis::database(stack);
-    let door = Door::to(&redis.url);
+    let door = TcpProxy::to(&redis.url);
     let url = door.url.clone();
     let world = World::start_at(Group::new(stack), redis, &url, |flags| {
         flags.set("production", Flag::on("f"));
@@ -25,25 +27,25 @@ fn warmer(world: &World) -> String {
 
 #[test]
 fn evaluation_goes_on_without_redis_and_the_view_catches_up() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let (world, door) = behind_a_door(stack);
-    let mut events = Tap::open(&world.group.topics.kafka, &world.group.topics.events);
+    let mut events = TopicReader::open(&world.group.topics.kafka, &world.group.topics.events);
     world.ask(&request("f", "before", json!({})));
     world.redis.wait(&key("f", "before", EMPTY), |_| true);
     for (way, user) in [(Way::Shut, "shut"), (Way::Slow, "slow"), (Way::Garbled, "garbled")] {
         door.set(way);
         world.ask(&request("f", user, json!({})));
-        events.wait("evaluated all the same", SOON, |event| event.json()["user_id"] == user);
-        wait_until("health tells", SOON, || warmer(&world) == "degraded");
+        events.wait("evaluated all the same", TEST_TIMEOUT, |event| event.json()["user_id"] == user);
+        wait_until("health tells", TEST_TIMEOUT, || warmer(&world) == "degraded");
         assert_eq!(world.redis.get(&key("f", user, EMPTY)), None);
         door.set(Way::Open);
         world.redis.wait(&key("f", user, EMPTY), |_| true);
-        wait_until("health tells", SOON, || warmer(&world) == "up");
+        wait_until("health tells", TEST_TIMEOUT, || warmer(&world) == "up");
     }
     // A change that could not be applied is applied later.
     door.set(Way::Shut);
     let version = Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("f"));
-    wait_until("in force", SOON, || world.count("flagstream_store_version", &[]) >= version as f64);
+    wait_until("in force", TEST_TIMEOUT, || world.count("flagstream_store_version", &[]) >= version as f64);
     assert_eq!(world.redis.get(&key("f", "before", EMPTY)).unwrap()["enabled"], true);
     door.set(Way::Open);
     world.redis.wait(&key("f", "before", EMPTY), |it| it["flag_version"] == version);
@@ -52,7 +54,7 @@ fn evaluation_goes_on_without_redis_and_the_view_catches_up() {
 
 #[test]
 fn a_flushed_view_is_built_again_and_found_by_changes() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let world = World::start(stack, |flags| {
         flags.set("production", Flag::on("f"));
     });
@@ -65,7 +67,7 @@ fn a_flushed_view_is_built_again_and_found_by_changes() {
     world.redis.flush();
     users.iter().for_each(|key| drop(world.redis.wait(key, |_| true)));
     let keys = || world.redis.command::<Vec<String>>(&["KEYS", "feature_flag:eval:*"]);
-    wait_until("those with a context too", SOON, || keys().len() == 6);
+    wait_until("those with a context too", TEST_TIMEOUT, || keys().len() == 6);
     let version = Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("f"));
     for key in keys() {
         world.redis.wait(&key, |it| it["flag_version"] == version);
@@ -74,7 +76,7 @@ fn a_flushed_view_is_built_again_and_found_by_changes() {
 
 #[test]
 fn without_memory_writes_are_counted_and_nothing_stale_stays() {
-    let (stack, _alone) = Stack::alone();
+    let (stack, _exclusive) = Stack::exclusive();
     let world = World::start(stack, |flags| {
         flags.set("production", Flag::on("f"));
     });
@@ -82,15 +84,15 @@ fn without_memory_writes_are_counted_and_nothing_stale_stays() {
     world.redis.wait(&key("f", "before", EMPTY), |_| true);
     let full = Full::of(&world.redis);
     world.ask(&request("f", "during", json!({})));
-    wait_until("the write is given up", SOON, || {
+    wait_until("the write is given up", TEST_TIMEOUT, || {
         world.count("flagstream_dropped_total", &[("what", "warm_write"), ("reason", "full")]) >= 1.0
     });
     Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("f"));
-    wait_until("the old value goes", SOON, || world.redis.get(&key("f", "before", EMPTY)).is_none());
+    wait_until("the old value goes", TEST_TIMEOUT, || world.redis.get(&key("f", "before", EMPTY)).is_none());
     assert_eq!(world.redis.get(&key("f", "during", EMPTY)), None);
     drop(full);
     world.ask(&request("f", "after", json!({})));
-    let value = wait_for("the view works again", SOON, || world.redis.get(&key("f", "after", EMPTY)));
+    let value = wait_for("the view works again", TEST_TIMEOUT, || world.redis.get(&key("f", "after", EMPTY)));
     assert_eq!(value["enabled"], false);
 }
 

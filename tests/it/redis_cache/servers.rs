@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::{EMPTY, World, key, request};
 use crate::harness::{
-    Door, Flag, Flags, Group, Redis, RedisServer, SOON, Sender, Stack, block_on, get, temporary_folder,
-    wait_until,
+    Flag, Flags, Group, Redis, RedisServer, Sender, Stack, TEST_TIMEOUT, TcpProxy, block_on, get,
+    temporary_folder, wait_until,
 };
 
 #[test]
 fn a_cluster_is_written_swept_and_erased() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if !RedisServer::is_wanted() {
         return;
     }
@@ -33,11 +33,11 @@ fn a_cluster_is_written_swept_and_erased() {
         keys.iter().all(|key| nodes[0].cli(&["GET", key]).contains(&format!("\"enabled\":{on}")))
     };
     for user in &users {
-        wait_until(user, SOON, || enabled(user, "true"));
+        wait_until(user, TEST_TIMEOUT, || enabled(user, "true"));
     }
     flags.change("production", Flag::off("f"));
     for user in &users {
-        wait_until(user, SOON, || enabled(user, "false"));
+        wait_until(user, TEST_TIMEOUT, || enabled(user, "false"));
     }
     assert_eq!(block_on(flagstream::redis_cache::erase(&url, "u7")).unwrap(), 2);
     assert_eq!(nodes[0].cli(&["GET", &key("f", "u7", EMPTY)]), "");
@@ -52,17 +52,17 @@ fn a_cluster_is_written_swept_and_erased() {
     assert_eq!((listed("u7"), listed("u8")), (0, 1));
     // A returning user's key is listed again, although the warmer remembers that it listed the key.
     flags.change("production", Flag::on("f"));
-    wait_until("the others follow", SOON, || enabled("u8", "true"));
+    wait_until("the others follow", TEST_TIMEOUT, || enabled("u8", "true"));
     super::ask(&sender, &group.topics, &request("f", "u7", json!({})));
-    wait_until("it is back", SOON, || enabled("u7", "true"));
+    wait_until("it is back", TEST_TIMEOUT, || enabled("u7", "true"));
     assert_eq!(listed("u7"), 1);
     flags.change("production", Flag::off("f"));
-    wait_until("it follows", SOON, || enabled("u7", "false"));
+    wait_until("it follows", TEST_TIMEOUT, || enabled("u7", "false"));
 }
 
 #[test]
 fn tls_is_spoken_and_certificates_are_checked() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if !RedisServer::is_wanted() {
         return;
     }
@@ -97,10 +97,10 @@ fn tls_is_spoken_and_certificates_are_checked() {
     let health = |url: &str| get(&format!("{url}/health")).unwrap().1;
     // The certificate is not trusted.
     let mut service = group.start("one");
-    wait_until("the certificate is refused", SOON, || health(&service.url).contains("certificate"));
+    wait_until("the certificate is refused", TEST_TIMEOUT, || health(&service.url).contains("certificate"));
     assert!(service.stop().0.success());
     let service = group.set("SSL_CERT_FILE", &cert).start("one");
-    wait_until("up", SOON, || {
+    wait_until("up", TEST_TIMEOUT, || {
         let overview: serde_json::Value = serde_json::from_str(&health(&service.url)).unwrap();
         overview["parts"]["warmer"]["state"] == "up"
     });
@@ -108,18 +108,18 @@ fn tls_is_spoken_and_certificates_are_checked() {
 
 #[test]
 fn a_replica_takes_over_and_nothing_stale_stays() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if !RedisServer::is_wanted() {
         return;
     }
     let folder = temporary_folder();
     let first = RedisServer::plain(folder.path(), &[]);
     let second = RedisServer::plain(folder.path(), &["--replicaof", "127.0.0.1", &first.port.to_string()]);
-    wait_until("they are linked", SOON, || {
+    wait_until("they are linked", TEST_TIMEOUT, || {
         second.cli(&["INFO", "replication"]).contains("master_link_status:up")
     });
     let (old, new) = (first.redis(), second.redis());
-    let door = Door::to(&old.url);
+    let door = TcpProxy::to(&old.url);
     let world = World::start_at(Group::new(stack), first.redis(), &door.url, |flags| {
         flags.set("production", Flag::on("f"));
     });
@@ -134,12 +134,12 @@ fn a_replica_takes_over_and_nothing_stale_stays() {
     // The old master is a replica now and accepts no writes; the warmer is not notified.
     first.cli(&["REPLICAOF", "127.0.0.1", &second.port.to_string()]);
     world.ask(&request("f", "between", json!({})));
-    wait_until("health tells", SOON, || world.part("warmer")["state"] == "degraded");
+    wait_until("health tells", TEST_TIMEOUT, || world.part("warmer")["state"] == "degraded");
     assert_eq!(world.count("flagstream_dropped_total", &[("what", "warm_write")]), 0.0);
     door.lead_to(&new.url);
     new.wait(&key("f", "between", EMPTY), |_| true);
     assert_eq!(new.get(&key("f", "lost", EMPTY)), None);
-    wait_until("health tells", SOON, || world.part("warmer")["state"] == "up");
+    wait_until("health tells", TEST_TIMEOUT, || world.part("warmer")["state"] == "up");
     // It is evaluated again, with another version: written, and listed where it was not.
     let mut flags = Flags::new(&world.group.topics).later(1_000);
     flags.change("production", Flag::off("f"));
@@ -175,7 +175,7 @@ fn lists_that_redis_evicts_cost_no_reader_of_ours_a_stale_answer() {
 
 /// A Redis that is too small; after a change all keys of a flag are as they should be.
 fn evict(policy: &str, are_right: impl Fn(&Redis, &[String], u64) -> bool) {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     if !RedisServer::is_wanted() {
         return;
     }
@@ -198,7 +198,7 @@ fn evict(policy: &str, are_right: impl Fn(&Redis, &[String], u64) -> bool) {
     server.cli(&["CONFIG", "SET", "maxmemory", &limit]);
     // Other values press it out.
     let mut number = 0;
-    wait_until("much is evicted, the first value too", SOON * 4, || {
+    wait_until("much is evicted, the first value too", TEST_TIMEOUT * 4, || {
         for _ in 0..200 {
             number += 1;
             world.ask(&request("g", &format!("user-{number}"), json!({})));
@@ -211,16 +211,16 @@ fn evict(policy: &str, are_right: impl Fn(&Redis, &[String], u64) -> bool) {
     // Evaluated with another version it is written again, and the next change finds it.
     let mut flags = Flags::new(&world.group.topics).later(1_000);
     let version = flags.change("production", Flag::off("f"));
-    wait_until("in force", SOON, || world.count("flagstream_store_version", &[]) >= version as f64);
+    wait_until("in force", TEST_TIMEOUT, || world.count("flagstream_store_version", &[]) >= version as f64);
     let is_kept =
         |enabled: bool| redis.get(&key("f", "first", EMPTY)).is_some_and(|it| it["enabled"] == enabled);
     // What is still being written may press it out again; a repetition is written after half a minute.
-    wait_until("it is written again", SOON * 2, || {
+    wait_until("it is written again", TEST_TIMEOUT * 2, || {
         world.ask(&request("f", "first", json!({})));
         is_kept(false)
     });
     flags.change("production", Flag::on("f"));
-    wait_until("the change is written", SOON * 2, || {
+    wait_until("the change is written", TEST_TIMEOUT * 2, || {
         // Where its list may be evicted too, no change finds it: then it is the next evaluation that writes it.
         if policy.starts_with("allkeys") {
             world.ask(&request("f", "first", json!({})));
@@ -228,7 +228,7 @@ fn evict(policy: &str, are_right: impl Fn(&Redis, &[String], u64) -> bool) {
         is_kept(true)
     });
     let version = flags.change("production", Flag::off("g"));
-    wait_until("the keys of the other flag are right", SOON, || {
+    wait_until("the keys of the other flag are right", TEST_TIMEOUT, || {
         let keys = redis.command::<Vec<String>>(&["KEYS", "feature_flag:eval:production:g:*"]);
         are_right(&redis, &keys, version)
     });

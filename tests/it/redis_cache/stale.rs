@@ -13,7 +13,7 @@ use flagstream::store::{self, Store};
 use serde_json::json;
 
 use super::{EMPTY, World, ask, key, request};
-use crate::harness::{Flag, Flags, SOON, Sender, Stack, is_long, runtime, wait_until};
+use crate::harness::{Flag, Flags, Sender, Stack, TEST_TIMEOUT, is_long, runtime, wait_until};
 
 const READERS: usize = 8;
 const USERS: usize = 40;
@@ -72,7 +72,7 @@ impl Watch {
 
 #[test]
 fn eight_readers_never_see_an_older_answer_while_flags_change() {
-    let (stack, _together) = Stack::together();
+    let (stack, _shared) = Stack::shared();
     let world = World::start(stack, |flags| {
         flags.set("production", flag(0));
     });
@@ -114,9 +114,9 @@ fn eight_readers_never_see_an_older_answer_while_flags_change() {
         let mut last = 0;
         for number in 1..=changes {
             last = flags.change("production", flag(number));
-            wait_until("in force here", SOON, || store.version() >= last);
+            wait_until("in force here", TEST_TIMEOUT, || store.version() >= last);
             watch.in_force.store(last, Ordering::SeqCst);
-            wait_until("announced", SOON, || {
+            wait_until("announced", TEST_TIMEOUT, || {
                 let floor: Option<u64> =
                     world.redis.command(&["GET", "flagstream:warm:{production/hot}:floor"]);
                 floor.is_some_and(|floor| floor >= last)
@@ -125,7 +125,7 @@ fn eight_readers_never_see_an_older_answer_while_flags_change() {
             // As long as it takes to read something of this version: the readers are at work.
             let hits = watch.hits.load(Ordering::Relaxed);
             let begun = Instant::now();
-            while watch.hits.load(Ordering::Relaxed) < hits + 20 && begun.elapsed() < SOON {
+            while watch.hits.load(Ordering::Relaxed) < hits + 20 && begun.elapsed() < TEST_TIMEOUT {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

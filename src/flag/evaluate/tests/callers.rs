@@ -58,7 +58,7 @@ fn an_anonymous_id_decides_draws_and_nothing_else() {
 
 #[test]
 fn what_was_drawn_for_an_anonymous_id_can_be_repeated_and_is_not_kept() {
-    use crate::flag::Steady;
+    use crate::flag::Cacheability;
     let features = family();
     let snapshot = snapshot(&features);
     let flags = snapshot.environment("production").unwrap();
@@ -67,7 +67,7 @@ fn what_was_drawn_for_an_anonymous_id_can_be_repeated_and_is_not_kept() {
         let flag = flags.get(name).unwrap();
         assert_eq!(flags.unrepeatable(flag, &nobody, 0), None);
         assert_eq!(flags.unrepeatable(flag, &EvaluationContext::default(), 0), Some("random"));
-        assert_eq!(flags.steady(flag, &nobody, 0), Steady::No("random"));
+        assert_eq!(flags.cacheability(flag, &nobody, 0), Cacheability::Never("random"));
         assert!(flags.draws_for_nobody(flag, &nobody));
         assert!(!flags.draws_for_nobody(flag, &user("u")));
     }

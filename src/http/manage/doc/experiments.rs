@@ -3,7 +3,7 @@
 
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::experiment::{Goal, Kept, Kind, Role};
+use crate::experiment::{Goal, Kind, Role, StoredExperiment};
 use crate::http::openapi::schema::ProblemDetails;
 
 #[derive(IntoParams)]
@@ -63,7 +63,7 @@ pub struct NewMetric {
 
 #[derive(ToSchema)]
 pub struct ExperimentList {
-    experiments: Vec<Kept>,
+    experiments: Vec<StoredExperiment>,
 }
 
 #[derive(ToSchema)]

@@ -6,9 +6,9 @@ use super::http::{Answer, call};
 
 /// The document that a service serves.
 #[derive(Debug, Clone)]
-pub struct Contract(Value);
+pub struct OpenApiValidator(Value);
 
-impl Contract {
+impl OpenApiValidator {
     pub fn of(url: &str) -> Self {
         Self(call("GET", &format!("{url}/openapi.json"), &[], b"").json())
     }

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::properties::ContextField;
-use crate::flag::definition::local::{PrivateCondition, PrivateOperator};
+use crate::flag::definition::local::{LocalConditionExtension, LocalOperatorExtension};
 
 /// Condition of a strategy that is checked in addition to the engine's rule.
 #[derive(Debug)]
-pub(crate) struct Clause {
+pub(crate) struct CompiledConstraint {
     /// The condition holds if it holds for any of these fields.
     pub(crate) fields: Box<[ContextField]>,
-    operator: PrivateOperator,
+    operator: LocalOperatorExtension,
     scalars: Scalars,
     case_insensitive: bool,
     pub(crate) inverted: bool,
@@ -27,9 +27,10 @@ struct Scalars {
     booleans: Vec<bool>,
 }
 
-impl Clause {
-    pub(super) fn of(condition: &PrivateCondition) -> Self {
-        let PrivateCondition { context_names, operator, values, inverted, case_insensitive } = condition;
+impl CompiledConstraint {
+    pub(super) fn of(condition: &LocalConditionExtension) -> Self {
+        let LocalConditionExtension { context_names, operator, values, inverted, case_insensitive } =
+            condition;
         let mut scalars = Scalars::default();
         for value in values {
             match value {
@@ -54,15 +55,15 @@ impl Clause {
     /// Whether the condition holds for this context value, before inversion.
     pub(crate) fn holds(&self, text: &str) -> bool {
         let members = match self.operator {
-            PrivateOperator::In => None,
-            PrivateOperator::Has | PrivateOperator::Contains => members(text),
+            LocalOperatorExtension::In => None,
+            LocalOperatorExtension::Has | LocalOperatorExtension::Contains => members(text),
         };
         if let Some(members) = members {
             return members.iter().any(|member| self.has(member));
         }
         match self.operator {
-            PrivateOperator::Contains => self.is_part(text) || self.scalars.say(text),
-            PrivateOperator::In | PrivateOperator::Has => {
+            LocalOperatorExtension::Contains => self.is_part(text) || self.scalars.say(text),
+            LocalOperatorExtension::In | LocalOperatorExtension::Has => {
                 self.scalars.texts.contains(text) || self.scalars.say(text)
             }
         }

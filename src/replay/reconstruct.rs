@@ -9,12 +9,12 @@ use crate::message::json::Span;
 use crate::message::request::{Ask, MAX_DEPTH_LEVELS};
 
 #[derive(Debug)]
-pub struct Asked<'r> {
+pub struct ReconstructedCall<'r> {
     ask: Ask<'r>,
     value_type: Option<ValueType>,
 }
 
-impl<'r> Asked<'r> {
+impl<'r> ReconstructedCall<'r> {
     pub fn of(row: &'r Evaluation<'_>) -> Self {
         let default = row.default_value.as_deref();
         let span = default.and_then(|default| Span::parse(default, MAX_DEPTH_LEVELS).ok());

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use unleash_types::client_features::{ClientFeature, Constraint, Operator, Strategy};
 
 use super::compile::{ContextField, Phase, Stickiness, VariantSet, parameter};
-use super::definition::local::Private;
+use super::definition::local::LocalExtension;
 use super::{CompiledFlag, EnvironmentFlags, EvaluationContext, Snapshot};
 
 /// Outcomes within this distance of a date are not cached, because clocks may disagree on which side of the
@@ -18,13 +18,13 @@ const ANCESTORS_MAX: usize = 500;
 
 /// How long the outcome for a context is valid, as far as the definitions in force determine it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steady {
+pub enum Cacheability {
     /// Valid until a definition changes.
-    Always,
+    UntilChanged,
     /// Valid until this time, in milliseconds since 1970.
-    Until(i64),
+    UntilTime(i64),
     /// The outcome is not cacheable, because the next evaluation may differ. The text is the reason.
-    No(&'static str),
+    Never(&'static str),
 }
 
 /// Inputs of a flag's outcome other than its definition and the context.
@@ -49,7 +49,7 @@ enum Clock {
     /// The outcome may change at these times, in milliseconds since 1970, ascending.
     At(Box<[i64]>),
     /// The outcome may change at any time, because the time is compared as text.
-    Always,
+    UntilChanged,
 }
 
 impl Snapshot {
@@ -69,22 +69,27 @@ impl Snapshot {
 
 impl EnvironmentFlags {
     /// How long the outcome of `flag` for `context`, evaluated at `now_ms`, is valid.
-    pub fn steady(&self, flag: &CompiledFlag, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
-        if let Some(steady) = flag.steadily_killed(now_ms) {
-            return steady;
+    pub fn cacheability(
+        &self,
+        flag: &CompiledFlag,
+        context: &EvaluationContext<'_>,
+        now_ms: i64,
+    ) -> Cacheability {
+        if let Some(cacheability) = flag.steadily_killed(now_ms) {
+            return cacheability;
         }
         if !flag.is_switched_on() && flag.phases.is_empty() {
-            return Steady::Always;
+            return Cacheability::UntilChanged;
         }
-        let mut steady = flag.dependence.steady(context, now_ms);
+        let mut cacheability = flag.dependence.cacheability(context, now_ms);
         self.each_ancestor(flag, |_, parent| {
             let parent = parent.map(|parent| {
                 let killed = parent.steadily_killed(now_ms);
-                killed.unwrap_or_else(|| parent.dependence.steady(context, now_ms))
+                killed.unwrap_or_else(|| parent.dependence.cacheability(context, now_ms))
             });
-            steady = steady.and(parent.unwrap_or(Steady::Always));
+            cacheability = cacheability.and(parent.unwrap_or(Cacheability::UntilChanged));
         });
-        steady
+        cacheability
     }
 
     /// Reason why a repeated evaluation at the same time may differ; `None` if it cannot.
@@ -149,13 +154,15 @@ impl EnvironmentFlags {
     }
 }
 
-impl Steady {
+impl Cacheability {
     fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::No(why), _) | (_, Self::No(why)) => Self::No(why),
-            (Self::Until(a), Self::Until(b)) => Self::Until(a.min(b)),
-            (Self::Until(moment), Self::Always) | (Self::Always, Self::Until(moment)) => Self::Until(moment),
-            (Self::Always, Self::Always) => Self::Always,
+            (Self::Never(why), _) | (_, Self::Never(why)) => Self::Never(why),
+            (Self::UntilTime(a), Self::UntilTime(b)) => Self::UntilTime(a.min(b)),
+            (Self::UntilTime(moment), Self::UntilChanged) | (Self::UntilChanged, Self::UntilTime(moment)) => {
+                Self::UntilTime(moment)
+            }
+            (Self::UntilChanged, Self::UntilChanged) => Self::UntilChanged,
         }
     }
 }
@@ -163,7 +170,7 @@ impl Steady {
 impl Dependence {
     pub(super) fn of<'v>(
         feature: &ClientFeature,
-        private: &Private,
+        private: &LocalExtension,
         sets: impl Iterator<Item = &'v VariantSet>,
         phases: &[Phase],
     ) -> Self {
@@ -199,27 +206,27 @@ impl Dependence {
         self.draws.contains(&Draw::For(Stickiness::UserOrSession))
     }
 
-    fn steady(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+    fn cacheability(&self, context: &EvaluationContext<'_>, now_ms: i64) -> Cacheability {
         if let Some(why) = self.unrepeatable(context) {
-            return Steady::No(why);
+            return Cacheability::Never(why);
         }
         // The anonymous id differs in the next call.
         if context.is_anonymous() && self.draws_by_default() {
-            return Steady::No("random");
+            return Cacheability::Never("random");
         }
         // A context with its own time is independent of the clock.
         if context.current_time.is_some() {
-            return Steady::Always;
+            return Cacheability::UntilChanged;
         }
         match &self.clock {
-            Clock::None => Steady::Always,
-            Clock::Always => Steady::No("clock"),
+            Clock::None => Cacheability::UntilChanged,
+            Clock::UntilChanged => Cacheability::Never("clock"),
             Clock::At(moments) if moments.iter().any(|at| (at - now_ms).abs() <= NEAR_MS) => {
-                Steady::No("clock")
+                Cacheability::Never("clock")
             }
             Clock::At(moments) => {
                 let next = moments.iter().find(|at| **at > now_ms);
-                next.map_or(Steady::Always, |at| Steady::Until(*at))
+                next.map_or(Cacheability::UntilChanged, |at| Cacheability::UntilTime(*at))
             }
         }
     }
@@ -271,12 +278,12 @@ impl Clock {
         let constraints: Vec<_> = constraints.filter(|it| by_name(&it.context_name)).collect();
         let custom = strategies.iter().any(|strategy| parameter(strategy, "property").is_some_and(by_name));
         if sticky || custom || overrides.into_iter().any(|it| by_name(&it.context_name)) {
-            return Self::Always;
+            return Self::UntilChanged;
         }
         let steps = phases.iter().skip(1).map(|phase| Some(phase.from_ms));
         let moments: Option<Vec<i64>> = constraints.into_iter().map(moment).chain(steps).collect();
         match moments {
-            None => Self::Always,
+            None => Self::UntilChanged,
             Some(moments) if moments.is_empty() => Self::None,
             Some(mut moments) => {
                 moments.sort_unstable();
@@ -295,5 +302,5 @@ fn moment(constraint: &Constraint) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[path = "steady/tests.rs"]
+#[path = "cacheability/tests.rs"]
 mod tests;

@@ -24,12 +24,12 @@ const TOPIC_ID: &str = "AAAAAAAAAAAAAAAAAAAAAQ";
 
 /// Sends prebuilt events.
 #[derive(Debug)]
-pub struct Bare {
+pub struct Baseline {
     events: Vec<Vec<u8>>,
     next: usize,
 }
 
-impl Bare {
+impl Baseline {
     /// Builds events from real evaluations of the load's requests.
     pub fn new(snapshot: &Snapshot, flags: usize, topic: &str) -> Self {
         let events = (0..EVENTS).filter_map(|number| event(snapshot, number, flags, topic)).collect();
@@ -37,7 +37,7 @@ impl Bare {
     }
 }
 
-impl Respond for Bare {
+impl Respond for Baseline {
     fn begin(&mut self, _: Option<&Arc<str>>) {}
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
-use crate::kafka::follow::{Follower, Start};
+use crate::kafka::tail::{Follower, Start};
 use crate::private_files;
 use crate::shutdown::Shutdown;
 
@@ -27,31 +27,31 @@ const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The latest records of both topics, by key.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct PersistedRecords {
     definitions: BTreeMap<String, String>,
     overrides: BTreeMap<String, String>,
 }
 
 /// The file with the records.
 #[derive(Debug)]
-pub struct KeptFile {
+pub struct PersistedTopics {
     path: PathBuf,
-    kept: Kept,
+    kept: PersistedRecords,
 }
 
-impl KeptFile {
+impl PersistedTopics {
     /// Reads the file in `folder`. An unreadable file is ignored with a warning, because its content can be recreated.
     pub fn open(folder: &Path) -> Self {
         let path = folder.join(FILE);
         let read = match std::fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Kept::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(PersistedRecords::default()),
             Err(error) => Err(error.to_string()),
             Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
         };
         let kept = read.unwrap_or_else(|error| {
             let path = path.display();
             tracing::warn!(%path, error, "the kill switches of the last run are not restored: the file cannot be read");
-            Kept::default()
+            PersistedRecords::default()
         });
         Self { path, kept }
     }
@@ -147,7 +147,7 @@ mod tests {
             let stopped = Shutdown::new();
             let (copy, config) = (stopped.clone(), config.clone());
             let path = folder.path().join(FILE);
-            let file = KeptFile::open(folder.path());
+            let file = PersistedTopics::open(folder.path());
             let following = std::thread::spawn(move || file.follow(&config, &copy));
             let deadline = std::time::Instant::now() + RESTORE_TIMEOUT;
             while !std::fs::read_to_string(&path).is_ok_and(|text| text.contains(r#"{"e/a":"2"}"#)) {
@@ -158,7 +158,7 @@ mod tests {
             following.join().unwrap().unwrap();
         }
         let (_broker, config) = scene(folder.path());
-        KeptFile::open(folder.path()).restore(&config).unwrap();
+        PersistedTopics::open(folder.path()).restore(&config).unwrap();
         let follower = Follower::open(&config, "test", &config.topics.overrides, Start::Beginning).unwrap();
         let mut found = BTreeMap::new();
         let deadline = std::time::Instant::now() + RESTORE_TIMEOUT;
@@ -172,6 +172,6 @@ mod tests {
     fn a_broken_file_is_no_reason_not_to_start() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "{").unwrap();
-        assert_eq!(KeptFile::open(folder.path()).kept, Kept::default());
+        assert_eq!(PersistedTopics::open(folder.path()).kept, PersistedRecords::default());
     }
 }

@@ -2,7 +2,7 @@
 //! in Postgres while the warmer in the same process uses a Redis that is healthy, unreachable, slow, full, or returns
 //! invalid replies.
 
-mod door;
+mod tcp_proxy;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,15 +23,15 @@ use super::setup::{Arm, Bench, From, Loop};
 use super::sink;
 use super::stream::median;
 
-use door::Door;
+use tcp_proxy::TcpProxy;
 
 /// Timeout of one arm.
-const PATIENCE: Duration = Duration::from_secs(180);
-const STEP: Duration = Duration::from_millis(2);
+const DEADLINE: Duration = Duration::from_secs(180);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
-pub struct TroubleArgs {
+pub struct OutageArgs {
     /// Number of requests that become rows in each arm
     #[arg(long, default_value_t = 300_000)]
     pub requests: u64,
@@ -67,13 +67,13 @@ const ARMS: [(&str, Redis); 6] = [
 ];
 
 #[derive(Debug, serde::Serialize)]
-pub struct TroubleReport {
+pub struct OutageReport {
     pub requests: u64,
-    pub arms: Vec<TroubleArm>,
+    pub arms: Vec<OutageArm>,
 }
 
 #[derive(Debug, serde::Serialize)]
-pub struct TroubleArm {
+pub struct OutageArm {
     pub arm: &'static str,
     /// Rate from requests to committed events.
     pub evaluated_per_second: f64,
@@ -85,7 +85,7 @@ pub struct TroubleArm {
 }
 
 /// Runs the benchmark on the configured Kafka, Postgres and Redis. The Redis database must be empty.
-pub async fn run(args: &TroubleArgs, config: Config) -> anyhow::Result<TroubleReport> {
+pub async fn run(args: &OutageArgs, config: Config) -> anyhow::Result<OutageReport> {
     ensure!(args.requests >= 10_000, "--requests: expected at least 10000");
     let redis = config.redis.url.clone().context("REDIS_URL is not set")?;
     let mut rates = vec![Vec::new(); ARMS.len()];
@@ -98,19 +98,19 @@ pub async fn run(args: &TroubleArgs, config: Config) -> anyhow::Result<TroubleRe
     }
     let of = |rates: &[(f64, f64)]| median(&rates.iter().map(|(_, rows)| *rows).collect::<Vec<_>>());
     let base = rates.first().map_or(f64::NAN, |rates| of(rates));
-    let arms = ARMS.iter().zip(&rates).map(|((arm, _), rates)| TroubleArm {
+    let arms = ARMS.iter().zip(&rates).map(|((arm, _), rates)| OutageArm {
         arm,
         evaluated_per_second: median(&rates.iter().map(|(events, _)| *events).collect::<Vec<_>>()),
         rows_per_second: rates.iter().map(|(_, rows)| *rows).collect(),
         median: of(rates),
         ratio: of(rates) / base,
     });
-    Ok(TroubleReport { requests: args.requests, arms: arms.collect() })
+    Ok(OutageReport { requests: args.requests, arms: arms.collect() })
 }
 
 /// Events and rows per second, with separate topics and a separate database for the arm.
 async fn measure(
-    args: &TroubleArgs,
+    args: &OutageArgs,
     mut config: Config,
     redis: &Secret,
     arm: Redis,
@@ -121,13 +121,13 @@ async fn measure(
     let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
     bench.config.topics.updates.clone_from(&bench.config.topics.definitions);
     bench.produce(args.requests)?;
-    let door = match arm {
-        Redis::Away => Some(Door::open(redis.expose(), door::Way::Shut).await?),
-        Redis::Slow => Some(Door::open(redis.expose(), door::Way::Slow).await?),
-        Redis::Nonsense => Some(Door::open(redis.expose(), door::Way::Garbled).await?),
+    let proxy = match arm {
+        Redis::Away => Some(TcpProxy::open(redis.expose(), tcp_proxy::Fault::Shut).await?),
+        Redis::Slow => Some(TcpProxy::open(redis.expose(), tcp_proxy::Fault::Slow).await?),
+        Redis::Nonsense => Some(TcpProxy::open(redis.expose(), tcp_proxy::Fault::Garbled).await?),
         Redis::None | Redis::Well | Redis::Full => None,
     };
-    let url = door.as_ref().map_or_else(|| redis.expose().to_owned(), |door| door.url.clone());
+    let url = proxy.as_ref().map_or_else(|| redis.expose().to_owned(), |proxy| proxy.url.clone());
     let limit = if arm == Redis::Full { "1000" } else { "0" };
     set_limit(redis, limit).await?;
     let handle = Handle::current();
@@ -146,7 +146,7 @@ async fn measure(
     measured
 }
 
-fn backlog(bench: &mut Bench, own: &sink::Own, args: &TroubleArgs) -> anyhow::Result<(f64, f64)> {
+fn backlog(bench: &mut Bench, own: &sink::Own, args: &OutageArgs) -> anyhow::Result<(f64, f64)> {
     let sink = sink::start(bench, own, "trouble")?;
     let arm = Arm { what: Loop::Full, mode: DeliveryMode::Transactional };
     let running = bench.start(arm, From::Backlog)?;
@@ -158,7 +158,7 @@ fn backlog(bench: &mut Bench, own: &sink::Own, args: &TroubleArgs) -> anyhow::Re
             from = Some((Instant::now(), committed, rows));
         }
         let Some((since, at_events, at_rows)) = from else {
-            std::thread::park_timeout(STEP);
+            std::thread::park_timeout(POLL_INTERVAL);
             continue;
         };
         let rate = |done: u64| done as f64 / since.elapsed().as_secs_f64();
@@ -168,8 +168,8 @@ fn backlog(bench: &mut Bench, own: &sink::Own, args: &TroubleArgs) -> anyhow::Re
         if rows >= args.requests {
             break rate(args.requests - at_rows).round();
         }
-        ensure!(started.elapsed() < PATIENCE, "{rows} of {} rows after {PATIENCE:?}", args.requests);
-        std::thread::park_timeout(STEP);
+        ensure!(started.elapsed() < DEADLINE, "{rows} of {} rows after {DEADLINE:?}", args.requests);
+        std::thread::park_timeout(POLL_INTERVAL);
     };
     running.stop();
     sink.stop();

@@ -8,7 +8,7 @@ use crate::flag::{CompiledFlag, EnvironmentFlags, FlagChange, Snapshot};
 use crate::privacy::Privacy;
 
 use super::history::{ANCESTORS_MAX_COUNT, FlagHistory, History, Turn, Version, parents};
-use super::reads;
+use super::properties_read;
 
 /// Number of earlier and of later versions that are tried before a difference is reported.
 const NEAR_MAX: usize = 8;
@@ -29,7 +29,7 @@ pub enum Own {
 
 /// Flags for one evaluation.
 #[derive(Debug)]
-pub struct Scene {
+pub struct HistoricalSnapshot {
     pub flags: Arc<EnvironmentFlags>,
     /// Whether the rules read an attribute that was dropped or hashed by the privacy settings.
     pub is_hidden: bool,
@@ -45,16 +45,16 @@ struct Ancestry {
 
 /// Reconstructs historical snapshots and caches them.
 #[derive(Debug)]
-pub struct Scenes {
+pub struct HistoricalSnapshots {
     pub history: History,
     /// Proposed definitions, by flag; each replaces all recorded definitions.
     proposed: AHashMap<usize, Arc<str>>,
     privacy: Option<Arc<Privacy>>,
-    kept: AHashMap<(usize, Own, u64), Option<Arc<Scene>>>,
+    kept: AHashMap<(usize, Own, u64), Option<Arc<HistoricalSnapshot>>>,
     ancestries: AHashMap<usize, Arc<Ancestry>>,
 }
 
-impl Scenes {
+impl HistoricalSnapshots {
     pub fn new(history: History, privacy: Option<Arc<Privacy>>) -> Self {
         let (proposed, kept, ancestries) = Default::default();
         Self { history, proposed, privacy, kept, ancestries }
@@ -80,7 +80,7 @@ impl Scenes {
     }
 
     /// Returns the flag with its parents at `version`. `None`: the flag did not exist.
-    pub fn get(&mut self, flag: usize, own: Own, version: u64) -> Option<Arc<Scene>> {
+    pub fn get(&mut self, flag: usize, own: Own, version: u64) -> Option<Arc<HistoricalSnapshot>> {
         let ancestry = self.ancestry(flag);
         // Only the versions of these flags make a difference, so the cache key ignores all others.
         let relevant = match own {
@@ -156,7 +156,7 @@ impl Scenes {
         ancestry
     }
 
-    fn make(&self, number: usize, own: Own, version: u64) -> Option<Scene> {
+    fn make(&self, number: usize, own: Own, version: u64) -> Option<HistoricalSnapshot> {
         let flag = self.history.flag(number)?;
         let (first, mut is_hidden) = match own {
             Own::Latest => self.latest(number, version)?,
@@ -182,7 +182,7 @@ impl Scenes {
         }
         let snapshot = Snapshot::default().with(changes);
         let flags = Arc::clone(snapshot.environment(&flag.environment)?);
-        Some(Scene { flags, is_hidden })
+        Some(HistoricalSnapshot { flags, is_hidden })
     }
 
     /// Returns the flag at its latest version up to `version`. A definition that does not compile was never in force
@@ -228,8 +228,10 @@ impl Scenes {
         let flag = self.history.flag(number)?;
         let definition = self.proposed.get(&number).map_or(definition, |proposed| proposed.as_ref());
         let compiled = CompiledFlag::compile(&flag.environment, version, definition).ok()?;
-        let is_hidden =
-            self.privacy.as_ref().is_some_and(|privacy| reads::any(definition, |it| privacy.hides(it)));
+        let is_hidden = self
+            .privacy
+            .as_ref()
+            .is_some_and(|privacy| properties_read::any(definition, |it| privacy.hides(it)));
         Some((
             match turn {
                 Some(turn) => compiled.switched(Arc::clone(&turn.switch)),

@@ -26,7 +26,7 @@ const MINIMUM_EFFECT_DEFAULT: f64 = 0.05;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct CreateRequest {
     name: String,
     pub environment: String,
     flag_name: Option<String>,
@@ -34,7 +34,7 @@ pub struct Wanted {
     owner: Option<String>,
     control: Option<String>,
     holdout: Option<String>,
-    metrics: Vec<WantedMetric>,
+    metrics: Vec<MetricRequest>,
     window_hours: Option<u32>,
     confidence: Option<f64>,
     power: Option<f64>,
@@ -44,7 +44,7 @@ pub struct Wanted {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WantedMetric {
+struct MetricRequest {
     name: String,
     kind: Option<Kind>,
     goal: Option<Goal>,
@@ -73,7 +73,7 @@ impl Ending {
     }
 }
 
-impl Wanted {
+impl CreateRequest {
     pub fn read(body: &[u8]) -> Result<Self, Vec<Invalid>> {
         read(body)
     }
@@ -110,7 +110,7 @@ impl Wanted {
         }
         for (index, metric) in self.metrics.iter().enumerate() {
             let place = |member: &str| format!("metrics[{index}].{member}");
-            let is_known = |other: &&WantedMetric| other.name == metric.name;
+            let is_known = |other: &&MetricRequest| other.name == metric.name;
             if metric.name.is_empty() || metric.name.len() > MAX_METRIC_BYTES || metric.name.contains('\0') {
                 refuse(&place("name"), format!("expected 1 to {MAX_METRIC_BYTES} bytes, none of them 0"));
             } else if self.metrics.iter().take(index).any(|other| is_known(&other)) {
@@ -149,7 +149,7 @@ impl Wanted {
         }
         let has_primary = self.metrics.iter().any(|metric| metric.role == Some(Role::Primary));
         let role = |index| if index == 0 && !has_primary { Role::Primary } else { Role::Secondary };
-        let metric = |(index, metric): (usize, WantedMetric)| Metric {
+        let metric = |(index, metric): (usize, MetricRequest)| Metric {
             name: metric.name,
             kind: metric.kind.unwrap_or(Kind::Conversion),
             goal: metric.goal.unwrap_or(Goal::Increase),
@@ -204,9 +204,9 @@ mod tests {
 
     fn fields(body: &str) -> Vec<String> {
         let now = Utc::now();
-        let wrong = match Wanted::read(body.as_bytes()) {
+        let wrong = match CreateRequest::read(body.as_bytes()) {
             Err(wrong) => wrong,
-            Ok(wanted) => wanted.check(now, now - chrono::TimeDelta::days(90)),
+            Ok(request) => request.check(now, now - chrono::TimeDelta::days(90)),
         };
         wrong.into_iter().map(|invalid| invalid.field).collect()
     }
@@ -254,7 +254,7 @@ mod tests {
                 format!(r#"{{"name": "e", "environment": "dev", "metrics": [{{"name": "m"}}]{members}}}"#);
             let weighted = |name: &&str| Weighted { name: (*name).to_owned(), weight: None };
             let variants: Vec<Weighted> = variants.iter().map(weighted).collect();
-            Wanted::read(body.as_bytes()).unwrap().design(&variants)
+            CreateRequest::read(body.as_bytes()).unwrap().design(&variants)
         };
         let chosen = design("", &["a", "b"]).unwrap();
         assert_eq!((chosen.flag_name.as_str(), chosen.control.as_str()), ("e", "a"));

@@ -9,9 +9,9 @@ use super::{NAMES, list};
 
 /// Generator of random flags and contexts. Both use the same small vocabulary, so that conditions match often
 /// enough.
-pub(super) struct Dice(pub(super) StdRng);
+pub(super) struct Generators(pub(super) StdRng);
 
-impl Dice {
+impl Generators {
     fn one(&mut self, of: &[Value]) -> Value {
         of.choose(&mut self.0).unwrap().clone()
     }
@@ -51,7 +51,7 @@ impl Dice {
     }
 
     fn users(&mut self, most: usize) -> Value {
-        self.many(most, |dice| json!(format!("u{}", dice.0.random_range(0..12)))).into()
+        self.many(most, |generators| json!(format!("u{}", generators.0.random_range(0..12)))).into()
     }
 
     fn attribute(&mut self) -> Value {
@@ -86,7 +86,7 @@ impl Dice {
             }
             "starts_with" | "ends_with" => Some(self.many(2, Self::word).into()),
             "before" | "after" => Some(self.date()),
-            "exists" => self.some(0.7, |dice| json!(dice.0.random_bool(0.5))),
+            "exists" => self.some(0.7, |generators| json!(generators.0.random_bool(0.5))),
             "matches" => Some(self.one(&["^p", "o$", "[0-9]+", "PRO", "^$|free"].map(Value::from))),
             semver if semver.starts_with("semver") => Some(self.version()),
             _ => Some(self.number()),
@@ -97,7 +97,7 @@ impl Dice {
         let folds = matches!(operator, "contains" | "starts_with" | "ends_with" | "matches");
         let set = [
             ("value", value),
-            ("negate", self.some(0.2, |dice| json!(dice.0.random_bool(0.8)))),
+            ("negate", self.some(0.2, |generators| json!(generators.0.random_bool(0.8)))),
             ("ignore_case", self.some(0.3, |_| json!(true)).filter(|_| folds)),
         ];
         set.into_iter().for_each(|(name, value)| attribute[name] = value.unwrap_or_default());
@@ -130,7 +130,7 @@ impl Dice {
         (0..count)
             .map(|index| {
                 let value = match kind {
-                    "boolean" | "string" => self.some(0.7, |dice| dice.value("string")),
+                    "boolean" | "string" => self.some(0.7, |generators| generators.value("string")),
                     kind => Some(self.value(kind)),
                 };
                 let name =
@@ -141,17 +141,18 @@ impl Dice {
     }
 
     fn rule(&mut self, kind: &str) -> Value {
-        let value = self.some(0.3, |dice| dice.value(kind));
-        let variants = value.is_none().then(|| self.some(0.3, |dice| dice.variants(kind).into())).flatten();
+        let value = self.some(0.3, |generators| generators.value(kind));
+        let variants =
+            value.is_none().then(|| self.some(0.3, |generators| generators.variants(kind).into())).flatten();
         let enabled =
             self.some(0.2, |_| json!(false)).filter(|_| kind != "boolean" || value != Some(json!(true)));
         compact(json!({
             "name": self.some(0.3, |_| json!("named")),
-            "users": self.some(0.2, |dice| dice.users(4)),
-            "groups": self.some(0.2, |dice| dice.many(2, |dice| dice.one(&["beta", "staff"].map(Value::from))).into()),
-            "attributes": self.some(0.6, |dice| dice.many(2, Self::attribute).into()),
-            "percentage": self.some(0.4, |dice| json!(dice.0.random_range(0..=100))),
-            "stickiness": self.some(0.4, |dice| dice.one(&["default", "user_id", "session_id", "region"].map(Value::from))),
+            "users": self.some(0.2, |generators| generators.users(4)),
+            "groups": self.some(0.2, |generators| generators.many(2, |generators| generators.one(&["beta", "staff"].map(Value::from))).into()),
+            "attributes": self.some(0.6, |generators| generators.many(2, Self::attribute).into()),
+            "percentage": self.some(0.4, |generators| json!(generators.0.random_range(0..=100))),
+            "stickiness": self.some(0.4, |generators| generators.one(&["default", "user_id", "session_id", "region"].map(Value::from))),
             "enabled": enabled, "value": value, "variants": variants,
         }))
     }
@@ -161,7 +162,7 @@ impl Dice {
         let mut step = json!({"date": format!("2026-01-0{day}T{hour}:00:00+01:00")});
         match self.0.random_range(0..3) {
             0 => step["enabled"] = json!(self.0.random_bool(0.5)),
-            _ if of_rules => step["rules"] = self.many(2, |dice| dice.rule(kind)).into(),
+            _ if of_rules => step["rules"] = self.many(2, |generators| generators.rule(kind)).into(),
             _ => step["percentage"] = json!(self.0.random_range(0..=100)),
         }
         step
@@ -172,11 +173,11 @@ impl Dice {
         let status =
             *["active", "active", "active", "active", "scheduled", "paused"].choose(&mut self.0).unwrap();
         let mut flag = json!({"name": NAMES[index], "environment": "e", "status": status, "value_type": kind,
-            "is_enabled": self.0.random_bool(0.95), "default_value": self.some(0.4, |dice| dice.value(kind))});
+            "is_enabled": self.0.random_bool(0.95), "default_value": self.some(0.4, |generators| generators.value(kind))});
         let of_rules = self.0.random_bool(0.6);
         let mut stepped = true;
         match (of_rules, self.0.random_range(0..5)) {
-            (true, _) => flag["rules"] = self.many(4, |dice| dice.rule(kind)).into(),
+            (true, _) => flag["rules"] = self.many(4, |generators| generators.rule(kind)).into(),
             (_, 0) => flag["strategy"] = self.one(&[json!("all"), json!("none")]),
             (_, 1) => {
                 flag["strategy"] = json!("percentage");
@@ -191,8 +192,8 @@ impl Dice {
                     (json!("user_attribute"), wanted, false);
             }
             _ => {
-                flag["target_users"] = self.some(0.5, |dice| dice.users(3)).unwrap_or_default();
-                let share = self.some(0.7, |dice| json!(dice.0.random_range(0..=100)));
+                flag["target_users"] = self.some(0.5, |generators| generators.users(3)).unwrap_or_default();
+                let share = self.some(0.7, |generators| json!(generators.0.random_range(0..=100)));
                 flag["rollout_percentage"] = share.unwrap_or_default();
             }
         }
@@ -235,18 +236,28 @@ impl Dice {
             "sessionId": format!("s{}", self.0.random_range(0..50)), "region": self.word()});
         let more = [
             ("plan", self.some(0.8, Self::scalar)),
-            ("age", self.some(0.8, |dice| if dice.0.random_bool(0.9) { dice.number() } else { dice.word() })),
-            ("tags", self.some(0.8, |dice| dice.many(3, Self::scalar).into())),
+            (
+                "age",
+                self.some(0.8, |generators| {
+                    if generators.0.random_bool(0.9) { generators.number() } else { generators.word() }
+                }),
+            ),
+            ("tags", self.some(0.8, |generators| generators.many(3, Self::scalar).into())),
             (
                 "version",
-                self.some(0.8, |dice| if dice.0.random_bool(0.9) { dice.version() } else { dice.word() }),
+                self.some(0.8, |generators| {
+                    if generators.0.random_bool(0.9) { generators.version() } else { generators.word() }
+                }),
             ),
             ("born", self.some(0.8, Self::date)),
-            ("group_id", self.some(0.4, |dice| dice.one(&["beta", "staff", "none"].map(Value::from)))),
+            (
+                "group_id",
+                self.some(0.4, |generators| generators.one(&["beta", "staff", "none"].map(Value::from))),
+            ),
             (
                 "groups",
-                self.some(0.4, |dice| {
-                    dice.one(&[json!(["beta"]), json!(["x", "staff"]), json!("beta"), json!([])])
+                self.some(0.4, |generators| {
+                    generators.one(&[json!(["beta"]), json!(["x", "staff"]), json!("beta"), json!([])])
                 }),
             ),
         ];

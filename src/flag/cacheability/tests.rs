@@ -19,10 +19,10 @@ fn snapshot(flags: &[(&str, u64, Value)]) -> Snapshot {
     }))
 }
 
-fn steady(more: Value, context: &EvaluationContext<'_>, now_ms: i64) -> Steady {
+fn cacheability(more: Value, context: &EvaluationContext<'_>, now_ms: i64) -> Cacheability {
     let snapshot = snapshot(&[("f", 1, more)]);
     let flags = snapshot.environment("e").unwrap();
-    flags.steady(flags.get("f").unwrap(), context, now_ms)
+    flags.cacheability(flags.get("f").unwrap(), context, now_ms)
 }
 
 fn rollout(percentage: &str, stickiness: &str) -> Value {
@@ -37,20 +37,28 @@ fn user() -> EvaluationContext<'static> {
 #[test]
 fn chance_is_told_from_hashing() {
     let nobody = EvaluationContext::default();
-    assert_eq!(steady(rollout("50", "random"), &user(), 0), Steady::No("random"));
-    assert_eq!(steady(rollout("50", "default"), &user(), 0), Steady::Always);
-    assert_eq!(steady(rollout("50", "default"), &nobody, 0), Steady::No("random"));
-    assert_eq!(steady(rollout("100", "default"), &nobody, 0), Steady::Always);
-    assert_eq!(steady(rollout("50", "region"), &nobody, 0), Steady::Always, "without the property it is off");
+    assert_eq!(cacheability(rollout("50", "random"), &user(), 0), Cacheability::Never("random"));
+    assert_eq!(cacheability(rollout("50", "default"), &user(), 0), Cacheability::UntilChanged);
+    assert_eq!(cacheability(rollout("50", "default"), &nobody, 0), Cacheability::Never("random"));
+    assert_eq!(cacheability(rollout("100", "default"), &nobody, 0), Cacheability::UntilChanged);
+    assert_eq!(
+        cacheability(rollout("50", "region"), &nobody, 0),
+        Cacheability::UntilChanged,
+        "without the property it is off"
+    );
     let variant = |name: &str| json!({"name": name, "weight": 500, "stickiness": "region"});
     let variants = json!({"variants": [variant("a"), variant("b")]});
-    assert_eq!(steady(variants.clone(), &user(), 0), Steady::No("random"));
+    assert_eq!(cacheability(variants.clone(), &user(), 0), Cacheability::Never("random"));
     let mut west = user();
     west.properties.push(("region".into(), "us-west".into()));
-    assert_eq!(steady(variants, &west, 0), Steady::Always);
-    assert_eq!(steady(json!({"variants": [variant("a")]}), &user(), 0), Steady::Always, "one for all");
+    assert_eq!(cacheability(variants, &west, 0), Cacheability::UntilChanged);
+    assert_eq!(
+        cacheability(json!({"variants": [variant("a")]}), &user(), 0),
+        Cacheability::UntilChanged,
+        "one for all"
+    );
     let host = json!({"strategies": [{"name": "applicationHostname", "parameters": {"hostNames": "a"}}]});
-    assert_eq!(steady(host, &user(), 0), Steady::No("host"));
+    assert_eq!(cacheability(host, &user(), 0), Cacheability::Never("host"));
 }
 
 #[test]
@@ -60,15 +68,30 @@ fn the_clock_counts_up_to_its_next_date() {
             {"contextName": name, "operator": operator, "value": NOON}]}]})
     };
     let noon = noon_ms();
-    assert_eq!(steady(timed("DATE_AFTER", "currentTime"), &user(), noon - 1_000), Steady::Until(noon));
-    assert_eq!(steady(timed("DATE_BEFORE", "currentTime"), &user(), noon + 1_000), Steady::Always);
-    assert_eq!(steady(timed("DATE_BEFORE", "currentTime"), &user(), noon - 1), Steady::No("clock"));
-    assert_eq!(steady(timed("DATE_AFTER", "birthday"), &user(), noon - 1_000), Steady::Always);
+    assert_eq!(
+        cacheability(timed("DATE_AFTER", "currentTime"), &user(), noon - 1_000),
+        Cacheability::UntilTime(noon)
+    );
+    assert_eq!(
+        cacheability(timed("DATE_BEFORE", "currentTime"), &user(), noon + 1_000),
+        Cacheability::UntilChanged
+    );
+    assert_eq!(
+        cacheability(timed("DATE_BEFORE", "currentTime"), &user(), noon - 1),
+        Cacheability::Never("clock")
+    );
+    assert_eq!(
+        cacheability(timed("DATE_AFTER", "birthday"), &user(), noon - 1_000),
+        Cacheability::UntilChanged
+    );
     let own = EvaluationContext { current_time: Some(NOON.into()), ..user() };
-    assert_eq!(steady(timed("DATE_AFTER", "currentTime"), &own, noon - 1_000), Steady::Always);
+    assert_eq!(
+        cacheability(timed("DATE_AFTER", "currentTime"), &own, noon - 1_000),
+        Cacheability::UntilChanged
+    );
     let text = json!({"strategies": [{"name": "default", "constraints": [
         {"contextName": "currentTime", "operator": "STR_STARTS_WITH", "values": ["2026"]}]}]});
-    assert_eq!(steady(text, &user(), 0), Steady::No("clock"));
+    assert_eq!(cacheability(text, &user(), 0), Cacheability::Never("clock"));
 }
 
 #[test]
@@ -77,7 +100,7 @@ fn parents_count() {
     let both = snapshot(&[("child", 5, child.clone()), ("parent", 9, rollout("50", "random"))]);
     let flags = both.environment("e").unwrap();
     let flag = flags.get("child").unwrap();
-    assert_eq!(flags.steady(flag, &user(), 0), Steady::No("random"));
+    assert_eq!(flags.cacheability(flag, &user(), 0), Cacheability::Never("random"));
     assert_eq!(both.basis(flags, flag), 9);
     let orphan = snapshot(&[("other", 20, json!({})), ("child", 5, child)]);
     let flags = orphan.environment("e").unwrap();

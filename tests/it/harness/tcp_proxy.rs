@@ -20,7 +20,7 @@ pub enum Way {
 
 /// Stands before a service until it goes.
 #[derive(Debug)]
-pub struct Door {
+pub struct TcpProxy {
     pub url: String,
     shared: Arc<Shared>,
 }
@@ -33,7 +33,7 @@ struct Shared {
     connections: Mutex<Vec<TcpStream>>,
 }
 
-impl Door {
+impl TcpProxy {
     /// Starts a proxy to the service at this URL.
     pub fn to(url: &str) -> Self {
         let upstream = address(url);
@@ -72,7 +72,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TcpProxy {
     fn drop(&mut self) {
         self.shared.gone.store(true, Ordering::Relaxed);
         self.set(Way::Shut);

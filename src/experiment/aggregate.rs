@@ -15,7 +15,7 @@ use crate::shutdown::Shutdown;
 
 use super::design::{Design, Kind};
 use super::phases::{self, Version, phases};
-use super::records::{Kept, Row, kept, read_row};
+use super::records::{Row, StoredExperiment, kept, read_row};
 use super::results::{Conversions, Results, Status};
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
@@ -26,11 +26,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const CLAIM: Duration = Duration::from_secs(10);
 const CLAIM_FACTOR: u32 = 5;
 /// Minimum pause between two counts of a running experiment.
-const PAUSE: Duration = Duration::from_secs(2);
+const AGGREGATION_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum pause for a stopped experiment, which changes little.
-const STOPPED_PAUSE: Duration = Duration::from_secs(30);
+const STOPPED_INTERVAL: Duration = Duration::from_secs(30);
 /// Counting uses at most one part in this many of the database's time.
-const PAUSE_FACTOR: u32 = 20;
+const INTERVAL_FACTOR: u32 = 20;
 /// Maximum conversions of one experiment that wait for their exposure.
 const WAITING_MAX: i64 = 1_000_000;
 
@@ -95,13 +95,13 @@ type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64
 
 /// Counts the experiments that are due, until `shutdown`.
 pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
-    let mut recount = Recount { database, metrics, versions: AHashMap::new(), took: AHashMap::new() };
+    let mut aggregate = Aggregation { database, metrics, versions: AHashMap::new(), took: AHashMap::new() };
     let mut is_well = true;
     loop {
         // An interrupted count is repeated later.
         let counted = tokio::select! {
             () = shutdown.cancelled() => return,
-            counted = recount.next() => counted,
+            counted = aggregate.next() => counted,
         };
         // Logged once, however long it fails.
         if let (Err(error), true) = (&counted, is_well) {
@@ -117,7 +117,7 @@ pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) 
     }
 }
 
-struct Recount {
+struct Aggregation {
     database: Database,
     metrics: Arc<Metrics>,
     /// Known versions of the flags, by experiment id. A version never changes.
@@ -126,7 +126,7 @@ struct Recount {
     took: AHashMap<i64, Duration>,
 }
 
-impl Recount {
+impl Aggregation {
     /// Counts the experiment that has been due longest. Returns `false` if none is due.
     async fn next(&mut self) -> Result<bool, DatabaseError> {
         let now = Utc::now();
@@ -155,8 +155,8 @@ impl Recount {
         let took = started.elapsed();
         self.took.insert(id, took);
         self.metrics.experiments.counted.observe(took);
-        let least = if status == Status::Running { PAUSE } else { STOPPED_PAUSE };
-        let pause = (took * PAUSE_FACTOR).max(least);
+        let least = if status == Status::Running { AGGREGATION_INTERVAL } else { STOPPED_INTERVAL };
+        let pause = (took * INTERVAL_FACTOR).max(least);
         let due = (Utc::now() + pause).timestamp_micros();
         on_pool!(&self.database, |pool, sql| {
             let done = sqlx::query(sql(DONE)).bind(id).bind(results).bind(due).bind(claim);
@@ -165,7 +165,7 @@ impl Recount {
         Ok(true)
     }
 
-    async fn count(&mut self, kept: &Kept) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
+    async fn count(&mut self, kept: &StoredExperiment) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
         let phases = self.phases(kept).await?;
         let design = &kept.experiment.design;
         let window = TimeDelta::hours(design.window_hours.into());
@@ -186,7 +186,7 @@ impl Recount {
         Ok((tallies, Conversions { attributed, waiting, expired }))
     }
 
-    async fn phases(&mut self, kept: &Kept) -> Result<Vec<Phase>, DatabaseError> {
+    async fn phases(&mut self, kept: &StoredExperiment) -> Result<Vec<Phase>, DatabaseError> {
         let (experiment, design) = (&kept.experiment, &kept.experiment.design);
         let known = self.versions.entry(kept.id).or_default();
         let last = known.last().map_or(-1, |version| version.version.cast_signed());

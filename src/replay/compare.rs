@@ -7,8 +7,8 @@ use crate::flag::value::Lookup;
 use crate::flag::{Answer, Moment};
 use crate::message::request;
 
-use super::asked::Asked;
-use super::scene::Scene;
+use super::historical_snapshot::HistoricalSnapshot;
+use super::reconstruct::ReconstructedCall;
 
 /// Reason why a recorded evaluation cannot be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,9 +39,9 @@ pub enum Unrepeatable {
 
 /// Result of repeating one evaluation.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Comparison {
     Same,
-    Different(Told),
+    Different(ReplayedResult),
     Not(Unrepeatable),
     /// No proposal affects this evaluation.
     Untouched,
@@ -49,7 +49,7 @@ pub enum Verdict {
 
 /// Result of an evaluation in printable form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct ReplayedResult {
     /// Value as JSON text.
     pub value: String,
     pub enabled: bool,
@@ -75,7 +75,7 @@ impl Unrepeatable {
     }
 }
 
-impl Told {
+impl ReplayedResult {
     pub fn of_row(row: &Evaluation<'_>) -> Self {
         let value = match (row.result, &row.evaluated_value) {
             (Some(result), _) => result.to_string(),
@@ -104,32 +104,36 @@ impl Told {
     }
 }
 
-/// Repeats the evaluation of `row` with the flags of `scene`.
-pub fn again(scene: &Scene, row: &Evaluation<'_>, moment: Moment<'_>) -> Verdict {
-    let Some(flag) = scene.flags.get(&row.flag_name) else { return missing(row) };
+/// Repeats the evaluation of `row` with the flags of `historical`.
+pub fn again(historical: &HistoricalSnapshot, row: &Evaluation<'_>, moment: Moment<'_>) -> Comparison {
+    let Some(flag) = historical.flags.get(&row.flag_name) else { return missing(row) };
     let (user, session) = (row.user_id.as_deref(), row.session_id.as_deref());
     let Ok(context) = request::recorded_context(&row.context, user, session) else {
-        return Verdict::Not(Unrepeatable::Context);
+        return Comparison::Not(Unrepeatable::Context);
     };
-    match scene.flags.unrepeatable(flag, &context, row.evaluated_at.div_euclid(1_000)) {
-        Some("host") => return Verdict::Not(Unrepeatable::Host),
-        Some(_) => return Verdict::Not(Unrepeatable::Random),
-        None if scene.is_hidden => return Verdict::Not(Unrepeatable::Privacy),
+    match historical.flags.unrepeatable(flag, &context, row.evaluated_at.div_euclid(1_000)) {
+        Some("host") => return Comparison::Not(Unrepeatable::Host),
+        Some(_) => return Comparison::Not(Unrepeatable::Random),
+        None if historical.is_hidden => return Comparison::Not(Unrepeatable::Privacy),
         None => {}
     }
-    match scene.flags.evaluate(&row.flag_name, &context, &moment) {
+    match historical.flags.evaluate(&row.flag_name, &context, &moment) {
         Some(outcome) => compare(row, Lookup::Found(outcome)),
         None => missing(row),
     }
 }
 
 /// Repeats the evaluation of `row` as that of an unknown flag.
-pub fn missing(row: &Evaluation<'_>) -> Verdict {
+pub fn missing(row: &Evaluation<'_>) -> Comparison {
     compare(row, Lookup::NotFound)
 }
 
-fn compare(row: &Evaluation<'_>, lookup: Lookup<'_>) -> Verdict {
-    let asked = Asked::of(row);
+fn compare(row: &Evaluation<'_>, lookup: Lookup<'_>) -> Comparison {
+    let asked = ReconstructedCall::of(row);
     let answer = asked.answer(lookup);
-    if asked.agrees(row, &answer) { Verdict::Same } else { Verdict::Different(Told::of(&answer)) }
+    if asked.agrees(row, &answer) {
+        Comparison::Same
+    } else {
+        Comparison::Different(ReplayedResult::of(&answer))
+    }
 }

@@ -77,9 +77,9 @@ impl Follower {
         &self.partitions
     }
 
-    /// The next record; `None` if none arrived within `patience`.
-    pub fn next(&self, patience: Duration) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
-        let until = Instant::now() + patience;
+    /// The next record; `None` if none arrived within `timeout`.
+    pub fn next(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>, FollowError> {
+        let until = Instant::now() + timeout;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.consumer.poll(left) {

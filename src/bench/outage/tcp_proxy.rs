@@ -13,7 +13,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// The disturbance of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Fault {
     /// Connections are closed immediately.
     Shut,
     Slow,
@@ -23,14 +23,14 @@ pub(super) enum Way {
 
 /// The running proxy. It stops when dropped.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct TcpProxy {
     pub(super) url: String,
     task: JoinHandle<()>,
 }
 
-impl Door {
+impl TcpProxy {
     /// Starts a proxy to the server of `url`.
-    pub(super) async fn open(url: &str, way: Way) -> anyhow::Result<Self> {
+    pub(super) async fn open(url: &str, way: Fault) -> anyhow::Result<Self> {
         let address = url.strip_prefix("redis://").context("REDIS_URL: expected redis://HOST:PORT/…")?;
         let (upstream, database) = address.split_once('/').unwrap_or((address, ""));
         let upstream = upstream.to_owned();
@@ -38,7 +38,7 @@ impl Door {
         let url = format!("redis://{}/{database}", listener.local_addr()?);
         let task = tokio::spawn(async move {
             while let Ok((inside, _)) = listener.accept().await {
-                if way != Way::Shut
+                if way != Fault::Shut
                     && let Ok(outside) = TcpStream::connect(&upstream).await
                 {
                     let (mut asks, answers) = inside.into_split();
@@ -50,9 +50,9 @@ impl Door {
                         while let Ok(count @ 1..) = back.read(&mut buffer).await {
                             let bytes = buffer.get_mut(..count).unwrap_or_default();
                             match way {
-                                Way::Garbled => bytes.fill(b'?'),
-                                Way::Slow => tokio::time::sleep(LATE).await,
-                                Way::Shut => {}
+                                Fault::Garbled => bytes.fill(b'?'),
+                                Fault::Slow => tokio::time::sleep(LATE).await,
+                                Fault::Shut => {}
                             }
                             if answers.write_all(bytes).await.is_err() {
                                 return;
@@ -66,7 +66,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TcpProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
