@@ -1,7 +1,7 @@
 //! Invalidates cached outcomes after a change.
 //!
-//! 1. **Announce**: raise the flag's minimum version. From then on readers reject older values, however many there are.
-//! This is the moment of invalidation.
+//! 1. **Announce**: raise the flag's minimum version. From then on readers reject older values, however many there
+//!    are. This is the moment of invalidation.
 //! 2. **Refresh**: evaluate and write the keys again, page by page, with all changed flags in turn.
 //!
 //! One warmer of the group does this, from the updates topic. It may be repeated without harm, so progress is committed

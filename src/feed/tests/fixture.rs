@@ -140,7 +140,7 @@ impl Fixture {
             while records.len() < count {
                 assert!(
                     Instant::now() < deadline,
-                    "{} of {count} records in {topic}: {repository:?}",
+                    "{} of {count} records in {topic}: {records:?}",
                     records.len()
                 );
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
