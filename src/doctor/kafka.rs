@@ -64,6 +64,15 @@ pub async fn look(config: &Config) -> Vec<Finding> {
             findings.push(Finding::wrong(PART, error, advice));
         }
     }
+    if let Ok(replicas) = topics.replicas().await
+        && !is_embedded
+    {
+        let advice = "until then requests from Kafka wait, and events of HTTP calls go to the spool";
+        findings.extend(replicas.unwritable.into_iter().map(|reason| Finding::wrong(PART, reason, advice)));
+        let advice =
+            "give it more replicas, or lower its min.insync.replicas: older brokers accept no records for it";
+        findings.extend(replicas.doubtful.into_iter().map(|text| Finding::doubtful(PART, text, advice)));
+    }
     let config = config.clone();
     let more = tokio::task::spawn_blocking(move || {
         let mut more = match is_embedded {

@@ -19,6 +19,10 @@ pub enum SessionError {
     Refused { count: usize, first: RDKafkaErrorCode },
     #[error("results not acknowledged within {} s", STEP_TIMEOUT.as_secs())]
     Unacknowledged,
+    #[error(
+        "the broker that coordinates the group does not answer: offsets were not added to the transaction"
+    )]
+    OffsetsUnanswered,
     #[error("the requests topic was deleted and created anew")]
     TopicRecreated,
 }

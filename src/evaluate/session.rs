@@ -4,6 +4,7 @@ mod assignment;
 mod delivery;
 pub(super) mod pairing;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -279,16 +280,18 @@ impl<'s> Session<'s> {
         let offsets = self.offsets().map_err(SessionError::Commit)?;
         match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => {
-                let producer = self.producer.inner();
+                let producer = self.producer;
                 let Some(group) = self.consumer.inner().group_metadata() else {
                     return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
                 };
                 // Sent before the drain, so that the two round trips overlap.
-                let sent = producer.send_offsets_to_transaction(&offsets, &group, self.time_left());
+                let timeout = self.time_left();
+                let sent = producer
+                    .send_offsets(offsets, Arc::new(group), timeout, || self.time_to_stop().is_zero());
                 // A rejected record fails the transaction, which then accepts no offsets either. The drain comes first,
                 // because the rejected record is the cause to report.
                 self.drain()?;
-                sent.map_err(SessionError::Commit)?;
+                sent.ok_or(SessionError::OffsetsUnanswered)?.map_err(SessionError::Commit)?;
                 self.commit_transaction()?;
             }
             DeliveryMode::AtLeastOnce => {

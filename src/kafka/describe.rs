@@ -35,6 +35,9 @@ pub struct Described {
     pub partitions: i32,
     /// Number of partitions without a leader at the moment.
     pub leaderless: usize,
+    /// The partition with the fewest in-sync replicas: how many it has, and how many replicas are assigned to it. `None`
+    /// without partitions.
+    pub least_in_sync: Option<(usize, usize)>,
     /// The id that Kafka assigned to the topic at creation, as base64.
     pub id: String,
 }
@@ -48,6 +51,8 @@ pub struct Overview {
     pub is_embedded: bool,
     /// The topics that exist, by name.
     pub topics: BTreeMap<String, Described>,
+    /// Kafka's own topics, as far as they exist and this user may describe them.
+    pub internal: BTreeMap<String, Described>,
 }
 
 pub(super) struct Options(pub(super) *mut sys::rd_kafka_AdminOptions_t);
@@ -169,10 +174,12 @@ fn describe_all<C: ClientContext, T>(
 }
 
 /// Describes `topics` in one request that names them. This creates no topics, and the answer does not grow with the
-/// number of other topics in the cluster. Topics that do not exist are left out.
+/// number of other topics in the cluster. Topics that do not exist are left out, and so are those of `internal` that this
+/// user may not describe.
 pub fn overview<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
+    internal: &[&str],
     timeout: Duration,
 ) -> Result<Overview, DescribeError> {
     if client::is_embedded(client, timeout) {
@@ -181,34 +188,47 @@ pub fn overview<C: ClientContext>(
     let first = topics.first().copied().unwrap_or_default();
     let refused = |topic: &str, code| DescribeError::Refused { topic: topic.to_owned(), code };
     let brokers = brokers(client, timeout).map_err(|code| refused(first, code))?;
-    let described = describe_all(client, topics, timeout, false, |described| {
-        let mut count = 0;
-        // SAFETY: both texts and lists live as long as the description that is being read.
-        unsafe {
-            let partitions = sys::rd_kafka_TopicDescription_partitions(described, &mut count);
-            let leaderless = match partitions.is_null() {
-                true => 0,
-                false => std::slice::from_raw_parts(partitions, count)
-                    .iter()
-                    .filter(|partition| sys::rd_kafka_TopicPartitionInfo_leader(**partition).is_null())
-                    .count(),
-            };
-            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(described));
-            let id = (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned());
-            let partitions = i32::try_from(count).unwrap_or(i32::MAX);
-            Described { partitions, leaderless, id: id.unwrap_or_default() }
-        }
-    });
-    let described = described.ok_or_else(|| DescribeError::Silent { topic: first.to_owned() })?;
-    let mut found = BTreeMap::new();
+    let all = [topics, internal].concat();
+    let described = describe_all(client, &all, timeout, false, read_partitions)
+        .ok_or_else(|| DescribeError::Silent { topic: first.to_owned() })?;
+    let (mut found, mut own) = (BTreeMap::new(), BTreeMap::new());
     for (name, described) in described {
+        let is_internal = internal.contains(&name.as_str());
         match described {
+            Ok(described) if is_internal => drop(own.insert(name, described)),
             Ok(described) => drop(found.insert(name, described)),
             Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
+            Err(_) if is_internal => {}
             Err(code) => return Err(refused(&name, code)),
         }
     }
-    Ok(Overview { brokers, is_embedded: false, topics: found })
+    Ok(Overview { brokers, is_embedded: false, topics: found, internal: own })
+}
+
+/// Copies what [`Described`] has of a description.
+fn read_partitions(described: *const sys::rd_kafka_TopicDescription_t) -> Described {
+    // SAFETY: texts and lists live as long as the description that is being read.
+    unsafe {
+        let mut count = 0;
+        let partitions = sys::rd_kafka_TopicDescription_partitions(described, &mut count);
+        let partitions =
+            if partitions.is_null() { &[] } else { std::slice::from_raw_parts(partitions, count) };
+        let leaderless = partitions
+            .iter()
+            .filter(|partition| sys::rd_kafka_TopicPartitionInfo_leader(**partition).is_null())
+            .count();
+        let replicas = partitions.iter().map(|partition| {
+            let (mut in_sync, mut assigned) = (0, 0);
+            sys::rd_kafka_TopicPartitionInfo_isr(*partition, &mut in_sync);
+            sys::rd_kafka_TopicPartitionInfo_replicas(*partition, &mut assigned);
+            (in_sync, assigned)
+        });
+        let least_in_sync = replicas.min();
+        let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(described));
+        let id = (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned());
+        let partitions = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+        Described { partitions, leaderless, least_in_sync, id: id.unwrap_or_default() }
+    }
 }
 
 /// Describes topics on the broker of `dev`, which does not support DescribeTopics. It has few topics, so the metadata
@@ -226,9 +246,11 @@ fn embedded_overview<C: ClientContext>(
         metadata.topics().iter().filter(|topic| topic.error().is_none() && topics.contains(&topic.name()));
     let described = ours.map(|topic| {
         let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-        (topic.name().to_owned(), Described { partitions, leaderless: 0, id: String::new() })
+        let described = Described { partitions, leaderless: 0, least_in_sync: None, id: String::new() };
+        (topic.name().to_owned(), described)
     });
-    Ok(Overview { brokers: metadata.brokers().len(), is_embedded: true, topics: described.collect() })
+    let topics = described.collect();
+    Ok(Overview { brokers: metadata.brokers().len(), is_embedded: true, topics, internal: BTreeMap::new() })
 }
 
 /// Requests only the list of brokers and returns their number. A client knows no controller before such a request.

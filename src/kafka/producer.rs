@@ -1,7 +1,9 @@
 //! A producer that its caller polls and that reports failed deliveries.
 
+mod offsets;
+
 use std::ffi::{CStr, CString};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -53,7 +55,7 @@ pub struct Failures {
 pub struct ReportingProducer {
     // Dropped before the producer that created it.
     lane: TopicHandle,
-    producer: BaseProducer<Failures>,
+    producer: Arc<BaseProducer<Failures>>,
 }
 
 /// A handle to one topic, which avoids a topic lookup for each record.
@@ -159,7 +161,7 @@ impl ReportingProducer {
     /// Creates a producer with a topic handle for `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
         let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
-        Ok(Self { lane: TopicHandle::open(&producer, topic)?, producer })
+        Ok(Self { lane: TopicHandle::open(&producer, topic)?, producer: Arc::new(producer) })
     }
 
     pub fn inner(&self) -> &BaseProducer<Failures> {

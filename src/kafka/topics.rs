@@ -3,18 +3,26 @@
 mod admin;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::config::TopicsConfig;
+use crate::kafka::describe::{Described, Overview};
 
 pub use admin::{TopicReport, Topics, TopicsError};
 pub use watch::{Fit, TopicIds, look_after, wait_until_fit};
 
 /// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
+
+/// Kafka's own topics that commits write to.
+const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+/// The settings of topics, by the topics' names.
+pub type Settings = BTreeMap<String, Vec<FoundConfig>>;
 
 /// The required properties of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,17 +158,72 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
 /// The `cleanup.policy` that retains the last record of each key permanently.
 const KEEPING_POLICY: (&str, &str) = ("cleanup.policy", "compact");
 
-/// Checks the settings of a topic that must retain the last record of each key. Returns a message if its
-/// `cleanup.policy` is wrong.
-fn wrong_policy(topic: &str, config: &[FoundConfig]) -> Option<String> {
+/// One sentence for each topic that must retain the last record of each key and has another `cleanup.policy`.
+fn wrong_policies(topics: &TopicsConfig, settings: &Settings) -> Vec<String> {
     let (name, needed) = KEEPING_POLICY;
-    let value = config.iter().find(|entry| entry.name == name)?.value.as_deref()?;
-    (value != needed).then(|| {
+    let wrong = [&topics.definitions, &topics.overrides].into_iter().filter_map(|topic| {
+        let value = value(settings, topic, name)?;
+        (value != needed).then(|| {
+            format!(
+                "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
+                 after that lack flags or kill switches; set it with `flagstream topics apply`"
+            )
+        })
+    });
+    wrong.collect()
+}
+
+fn value<'s>(settings: &'s Settings, topic: &str, name: &str) -> Option<&'s str> {
+    settings.get(topic)?.iter().find(|entry| entry.name == name)?.value.as_deref()
+}
+
+/// The reasons why Kafka accepts no records for some topics: too few in-sync replicas, or no leader.
+fn unwritable(found: &Overview, settings: &Settings) -> Vec<String> {
+    let mut short: BTreeMap<(usize, usize), Vec<&str>> = BTreeMap::new();
+    let mut leaderless = Vec::new();
+    for (name, topic) in found.topics.iter().chain(&found.internal) {
+        if topic.leaderless > 0 {
+            leaderless.push(name.as_str());
+        } else if let Some(counts) = short_of_replicas(topic, value(settings, name, "min.insync.replicas")) {
+            short.entry(counts).or_default().push(name);
+        }
+    }
+    let no_leader = (!leaderless.is_empty()).then(|| {
         format!(
-            "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
-             after that lack flags or kill switches; set it with `flagstream topics apply`"
+            "partitions of {} have no leader: the brokers with their records are not running",
+            leaderless.join(", ")
         )
-    })
+    });
+    let short = short.into_iter().map(|((in_sync, needed), names)| {
+        format!(
+            "Kafka accepts no records for {}: partitions with {in_sync} in-sync replicas, and min.insync.replicas is \
+             {needed}; start the missing brokers, or lower min.insync.replicas",
+            names.join(", ")
+        )
+    });
+    short.chain(no_leader).collect()
+}
+
+/// The number of in-sync replicas of a topic, and how many it needs, if it has fewer. Brokers do not need more replicas
+/// than are assigned.
+fn short_of_replicas(topic: &Described, needed: Option<&str>) -> Option<(usize, usize)> {
+    let ((in_sync, assigned), needed) = (topic.least_in_sync?, needed?.parse::<usize>().ok()?);
+    (in_sync < needed.min(assigned)).then_some((in_sync, needed))
+}
+
+/// Topics with fewer replicas than `min.insync.replicas`. Older brokers accept no records for them.
+fn without_enough_replicas(found: &Overview, settings: &Settings) -> Vec<String> {
+    let topics = found.topics.iter().chain(&found.internal);
+    let wrong = topics.filter_map(|(name, topic)| {
+        let (_, assigned) = topic.least_in_sync?;
+        let needed: usize = value(settings, name, "min.insync.replicas")?.parse().ok()?;
+        (assigned < needed).then(|| {
+            format!(
+                "topic {name} has {assigned} replicas, fewer than its min.insync.replicas, which is {needed}"
+            )
+        })
+    });
+    wrong.collect()
 }
 
 /// The reason why some requests cannot be answered while others are: a result is sent to the partition number of its

@@ -97,3 +97,45 @@ fn a_larger_requests_topic_stops_only_its_additional_partitions() {
     assert_eq!(uneven(&topics, count(12)), None);
     assert_eq!(uneven(&topics, count(14)), None, "the events topic is grown first");
 }
+
+/// A cluster with one of our topics and one of Kafka's own.
+fn cluster(events: Described, transactions: Described) -> Overview {
+    Overview {
+        brokers: 3,
+        is_embedded: false,
+        topics: [("events".to_owned(), events)].into(),
+        internal: [("__transaction_state".to_owned(), transactions)].into(),
+    }
+}
+
+fn described(least_in_sync: usize, leaderless: usize) -> Described {
+    Described { partitions: 4, leaderless, least_in_sync: Some((least_in_sync, 3)), id: String::new() }
+}
+
+#[test]
+fn topics_that_accept_no_records_are_named_with_the_reason() {
+    let needs = |count: &str| {
+        let name = "min.insync.replicas".to_owned();
+        vec![FoundConfig { name, value: Some(count.to_owned()), own: false }]
+    };
+    let settings: Settings =
+        [("events".to_owned(), needs("2")), ("__transaction_state".to_owned(), needs("2"))].into();
+    assert!(unwritable(&cluster(described(2, 0), described(3, 0)), &settings).is_empty());
+    let both = unwritable(&cluster(described(1, 0), described(1, 0)), &settings);
+    assert_eq!(both.len(), 1, "{both:?}");
+    assert!(both[0].contains("__transaction_state") && both[0].contains("events"), "{both:?}");
+    assert!(both[0].contains("1 in-sync replicas, and min.insync.replicas is 2"), "{both:?}");
+    let one = unwritable(&cluster(described(2, 0), described(1, 0)), &settings);
+    assert!(one.len() == 1 && !one[0].contains("events"), "{one:?}");
+    let none = unwritable(&cluster(described(0, 2), described(2, 0)), &settings);
+    assert!(none.len() == 1 && none[0].contains("partitions of events have no leader"), "{none:?}");
+    assert!(unwritable(&cluster(described(1, 0), described(1, 0)), &Settings::new()).is_empty());
+    let single = Described { least_in_sync: Some((1, 1)), ..described(1, 0) };
+    let single = cluster(single.clone(), single);
+    assert!(unwritable(&single, &settings).is_empty(), "brokers do not need more than there are");
+    let doubtful = without_enough_replicas(&single, &settings);
+    assert!(
+        doubtful.len() == 2 && doubtful[1].contains("__transaction_state has 1 replicas"),
+        "{doubtful:?}"
+    );
+}

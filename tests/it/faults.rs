@@ -2,6 +2,8 @@
 //!
 //! Load runs during each fault. At the end the ledger compares every request in Kafka with every result.
 
+mod brokers;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;

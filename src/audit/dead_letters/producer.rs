@@ -1,5 +1,6 @@
 //! Dead-letter producer of one partition, and the offset up to which its dead letters are sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::Offset;
@@ -40,7 +41,7 @@ pub(super) struct DeadLetterProducer {
 }
 
 /// Consumer group without members; only its committed offsets are used.
-struct Group(ConsumerGroupMetadata);
+struct Group(Arc<ConsumerGroupMetadata>);
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -77,7 +78,7 @@ impl DeadLetterProducer {
         let sent_to = sent_to(&consumer, log, partition, &life)?;
         let group = consumer.group_metadata().ok_or(DeadLetterError::Lost)?;
         let dead_letters = config.topics.dead_letters.clone();
-        Ok(Self { partition, life, producer, dead_letters, group: Group(group), sent_to })
+        Ok(Self { partition, life, producer, dead_letters, group: Group(Arc::new(group)), sent_to })
     }
 
     /// Sends the dead letters that were not sent before and their offset in one transaction. After an error this
@@ -114,7 +115,9 @@ impl DeadLetterProducer {
         let mut element = offsets.add_partition(&log.topic, self.partition);
         element.set_offset(Offset::Offset(sent_to))?;
         element.set_metadata(&self.life);
-        producer.send_offsets_to_transaction(&offsets, &self.group.0, CALL_TIMEOUT)?;
+        let group = Arc::clone(&self.group.0);
+        let sent = self.producer.send_offsets(offsets, group, CALL_TIMEOUT, || false);
+        sent.ok_or(DeadLetterError::Unacknowledged)??;
         producer.commit_transaction(CALL_TIMEOUT)?;
         self.sent_to = sent_to;
         Ok(())

@@ -41,7 +41,7 @@ impl Session<'_> {
     }
 
     /// Remaining time until the process must have stopped; [`Duration::MAX`] before a shutdown request.
-    fn time_to_stop(&mut self) -> Duration {
+    pub(super) fn time_to_stop(&mut self) -> Duration {
         if !self.parts.shutdown.is_cancelled() {
             return Duration::MAX;
         }

@@ -16,7 +16,10 @@ use crate::config::{Config, TopicsConfig};
 use crate::kafka::client;
 use crate::kafka::describe::{DescribeError, Overview, overview};
 
-use super::{Difference, Found, FoundConfig, Need, differences, needs, wrong_policy};
+use super::{
+    Difference, Found, FoundConfig, INTERNAL, Need, Settings, differences, needs, unwritable,
+    without_enough_replicas,
+};
 
 /// Timeout of each administrative request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +61,15 @@ pub struct TopicReport {
     pub left: Vec<Difference>,
 }
 
+/// What is wrong with the replicas of the topics.
+#[derive(Debug)]
+pub struct ReplicaReport {
+    /// The reasons why Kafka accepts no records for some of the topics at the moment.
+    pub unwritable: Vec<String>,
+    /// The topics for which older brokers accept no records.
+    pub doubtful: Vec<String>,
+}
+
 /// Access to the topics through one admin client.
 pub struct Topics {
     admin: Arc<AdminClient<client::Logged>>,
@@ -84,7 +96,7 @@ impl Topics {
         let names: Vec<String> = self.topics.names().map(|(_, name)| name.to_owned()).into();
         let asked = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            overview(admin.inner(), &names, timeout)
+            overview(admin.inner(), &names, &INTERNAL, timeout)
         });
         let answer = asked.await.map_err(|_| TopicsError::Stopped)?;
         answer.map_err(|error| match error {
@@ -98,18 +110,27 @@ impl Topics {
         })
     }
 
-    /// Checks the `cleanup.policy` of the topics that hold the flags and the kill switches. Returns one sentence per
-    /// wrong policy, and nothing if this user may not read topic settings.
-    pub async fn wrong_policies(&self) -> Result<Vec<String>, TopicsError> {
-        let kept = [self.topics.definitions.as_str(), self.topics.overrides.as_str()];
-        let asked = kept.map(ResourceSpecifier::Topic);
+    /// Reads the settings of our topics and of Kafka's own. Topics that do not exist, or whose settings this user may not
+    /// read, are left out.
+    pub async fn settings(&self) -> Result<Settings, TopicsError> {
+        let names: Vec<&str> =
+            self.topics.names().map(|(_, name)| name).into_iter().chain(INTERNAL).collect();
+        let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = self.admin.describe_configs(&asked, &options()).await;
         let answers = answers.map_err(|error| self.unreachable(error))?;
-        let wrong = kept
-            .into_iter()
-            .zip(answers)
-            .filter_map(|(name, answer)| wrong_policy(name, &config_of(&answer.ok()?)));
-        Ok(wrong.collect())
+        let read = |(name, answer): (&str, Result<ConfigResource, _>)| {
+            Some((name.to_owned(), config_of(&answer.ok()?)))
+        };
+        Ok(names.into_iter().zip(answers).filter_map(read).collect())
+    }
+
+    /// Compares the replicas of the topics with what their settings require.
+    pub async fn replicas(&self) -> Result<ReplicaReport, TopicsError> {
+        let (found, settings) = (self.describe(CALL_TIMEOUT).await?, self.settings().await?);
+        Ok(ReplicaReport {
+            unwritable: unwritable(&found, &settings),
+            doubtful: without_enough_replicas(&found, &settings),
+        })
     }
 
     /// The differences of each topic from its required properties.

@@ -12,7 +12,7 @@ use crate::health::Reporter;
 use crate::kafka::describe::Overview;
 use crate::shutdown::Shutdown;
 
-use super::{Topics, TopicsError, uneven, unfit};
+use super::{Settings, Topics, TopicsError, uneven, unfit, unwritable, wrong_policies};
 
 /// Check interval after a problem was found; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
@@ -23,8 +23,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one request; a slower broker counts as unreachable.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Interval of the checks of topic settings, which rarely change.
-const POLICY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long settings of topics that were read stay valid. They rarely change.
+const SETTINGS_MAX_AGE: Duration = Duration::from_secs(15);
 
 /// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created again has
 /// a different id.
@@ -47,11 +47,12 @@ struct Watcher<'w> {
     topics: Topics,
     config: &'w Config,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
-    /// The reason why some partitions are paused.
-    uneven: Option<String>,
-    policies: Vec<String>,
-    policies_at: Option<Instant>,
-    is_embedded: bool,
+    /// The last description of the topics.
+    found: Option<Overview>,
+    settings: Settings,
+    settings_at: Option<Instant>,
+    /// What was wrong with the settings, or with what they require, at the last check.
+    wrong: Vec<String>,
 }
 
 /// Checks the topics until `shutdown` and reports problems to `health`. Sends `true` to `fit` once the topics are fit,
@@ -68,10 +69,10 @@ pub async fn look_after(
         topics,
         config,
         ids,
-        uneven: None,
-        policies: Vec::new(),
-        policies_at: None,
-        is_embedded: false,
+        found: None,
+        settings: Settings::new(),
+        settings_at: None,
+        wrong: Vec::new(),
     };
     let mut pause = MIN_BACKOFF;
     let mut trouble = None;
@@ -88,7 +89,7 @@ pub async fn look_after(
             Some(trouble) => Some(TopicsFault::Unfit(trouble)),
             None => tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = watcher.look_at_policies() => watcher.partial(),
+                () = watcher.look_at_settings() => watcher.partial(),
             },
         };
         tell(health, trouble.as_ref(), now.as_ref());
@@ -117,10 +118,8 @@ impl Watcher<'_> {
     /// Checks the topics. The error states why requests cannot be answered.
     async fn look(&mut self) -> Result<(), String> {
         let failed = |error: TopicsError| error.to_string();
-        let Overview { topics: found, is_embedded, .. } =
-            self.topics.describe(LOOK_TIMEOUT).await.map_err(failed)?;
-        self.is_embedded = is_embedded;
-        let ids = found.iter().map(|(name, topic)| (name.clone(), topic.id.clone())).collect();
+        let overview = self.topics.describe(LOOK_TIMEOUT).await.map_err(failed)?;
+        let ids = overview.topics.iter().map(|(name, topic)| (name.clone(), topic.id.clone())).collect();
         self.ids.send_if_modified(|before| {
             let is_new = **before != ids;
             if is_new {
@@ -128,28 +127,33 @@ impl Watcher<'_> {
             }
             is_new
         });
-        let partitions = |name: &str| found.get(name).map(|topic| topic.partitions);
-        self.uneven = uneven(&self.config.topics, partitions);
-        unfit(&self.config.topics, partitions).map_or(Ok(()), Err)
+        let partitions = |name: &str| overview.topics.get(name).map(|topic| topic.partitions);
+        let unfit = unfit(&self.config.topics, partitions);
+        self.found = Some(overview);
+        unfit.map_or(Ok(()), Err)
     }
 
-    /// Reads the topics' settings, but only once per minute while they are correct.
-    async fn look_at_policies(&mut self) {
-        let is_recent = self.policies_at.is_some_and(|at| at.elapsed() < POLICY_CHECK_INTERVAL);
+    /// Reads the topics' settings, but only sometimes while nothing is wrong with them.
+    async fn look_at_settings(&mut self) {
         // The broker of `dev` has no topic settings.
-        if !self.is_embedded && (!is_recent || !self.policies.is_empty()) {
-            self.policies_at = Some(Instant::now());
-            match self.topics.wrong_policies().await {
-                Ok(policies) => self.policies = policies,
+        let Some(found) = self.found.as_ref().filter(|found| !found.is_embedded) else { return };
+        let is_recent = self.settings_at.is_some_and(|at| at.elapsed() < SETTINGS_MAX_AGE);
+        if !is_recent || !self.wrong.is_empty() {
+            match self.topics.settings().await {
+                Ok(settings) => (self.settings, self.settings_at) = (settings, Some(Instant::now())),
                 // This user may not read them, or the broker just became unreachable, which the next check of the
                 // topics reports.
                 Err(error) => debug!(%error, "the settings of the topics cannot be read"),
             }
         }
+        self.wrong = wrong_policies(&self.config.topics, &self.settings);
+        self.wrong.extend(unwritable(found, &self.settings));
     }
 
     fn partial(&self) -> Option<TopicsFault> {
-        let texts: Vec<&str> = self.uneven.iter().chain(&self.policies).map(String::as_str).collect();
+        let found = self.found.as_ref()?;
+        let uneven = uneven(&self.config.topics, |name| found.topics.get(name).map(|topic| topic.partitions));
+        let texts: Vec<&str> = uneven.iter().chain(&self.wrong).map(String::as_str).collect();
         (!texts.is_empty()).then(|| TopicsFault::Partial(texts.join("; ")))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod avro;
 mod callers;
+mod cluster;
 mod command;
 mod database;
 mod flags;
@@ -22,6 +23,7 @@ mod unleash;
 use std::time::{Duration, Instant};
 
 pub use callers::Callers;
+pub use cluster::{Cluster, PROMPT, TRIPLE};
 pub use command::{binary as command, flagstream};
 pub use database::Database;
 pub use flags::{Flag, Flags};

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The addresses that `scripts/stack` gives.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stack {
     pub kafka: String,
     /// A database of the cluster's owner, from which others are made.
@@ -27,7 +27,7 @@ pub struct Stack {
     folder: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unleash {
     pub url: String,
     pub development_token: String,
@@ -72,6 +72,11 @@ impl Stack {
             script: variable("STACK"),
             folder: variable("STACK_DIR"),
         })
+    }
+
+    /// The same services, with another Kafka.
+    pub fn with_kafka(&self, kafka: String) -> Self {
+        Self { kafka, ..self.clone() }
     }
 
     /// Stops a service; it is started again when the guard goes, whatever happens until then.

@@ -151,7 +151,7 @@ impl Topics {
 
     pub fn create(&self, topic: &str, partitions: i32) {
         self.made.topics.lock().unwrap().push(topic.to_owned());
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let made = block_on(admin(&self.kafka).create_topics([&new], &AdminOptions::new())).unwrap();
         for result in made {
             result.unwrap();
