@@ -25,6 +25,7 @@ const POSTGRES: Files = &[
     (90, "token_makers", include_str!("../../migrations/postgres/0090_token_makers.sql")),
     (100, "audit_chain", include_str!("../../migrations/postgres/0100_audit_chain.sql")),
     (110, "token_restrictions", include_str!("../../migrations/postgres/0110_token_restrictions.sql")),
+    (120, "experiment_backfill", include_str!("../../migrations/postgres/0120_experiment_backfill.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -42,6 +43,7 @@ const SQLITE: Files = &[
     (90, "token_makers", include_str!("../../migrations/sqlite/0090_token_makers.sql")),
     (100, "audit_chain", include_str!("../../migrations/sqlite/0100_audit_chain.sql")),
     (110, "token_restrictions", include_str!("../../migrations/sqlite/0110_token_restrictions.sql")),
+    (120, "experiment_backfill", include_str!("../../migrations/sqlite/0120_experiment_backfill.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

@@ -17,6 +17,7 @@ use super::design::{Design, Kind};
 use super::phases::{self, Version, phases};
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::results::{Conversions, Results, Status};
+use super::start::discard;
 use super::tally::{Phase, Sample, Tally, VariantTally};
 
 /// Interval at which the aggregation checks whether an experiment is due.
@@ -138,6 +139,14 @@ impl Aggregation {
         };
         let kept = read_row(row)?;
         let (id, due_at) = (kept.id, kept.due_at);
+        if kept.backfilling {
+            tracing::warn!(
+                experiment = kept.experiment.design.name,
+                "an experiment whose start was interrupted is discarded"
+            );
+            discard(&self.database, id).await?;
+            return Ok(true);
+        }
         let claim = CLAIM + CLAIM_FACTOR * self.took.get(&id).copied().unwrap_or_default();
         let claim = (now + claim).timestamp_micros();
         let claimed = on_pool!(&self.database, |pool, sql| {

@@ -1,11 +1,10 @@
-//! Experiments in the database: starting, listing, reading and stopping them.
+//! Experiments in the database: listing, reading and stopping them. [`super::start`] starts them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ahash::AHashMap;
 use chrono::{DateTime, SubsecRound, Utc};
-use futures_util::TryStreamExt;
 use rdkafka::error::KafkaError;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::database::audited::{self, Actor, Entry};
-use crate::database::{Database, DatabaseError, in_transaction, on_pool, text_of};
+use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::flag::local::Invalid;
 use crate::kafka::sender::Sender;
 use crate::message::avro::{Format, Kind};
@@ -22,23 +21,13 @@ use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
-use super::create_request::CreateRequest;
 use super::design::Design;
-use super::exposure::{Exposures, KnownExposures};
-use super::key::key;
 use super::phases::variants;
 use super::results::{Experiment, Status};
-use super::tables::Tables;
 use super::tally::Weighted;
 
 /// Maximum experiments of a deployment.
 pub const EXPERIMENTS_MAX: i64 = 1_000;
-/// Maximum past users of one experiment.
-const BACKFILLED_MAX: usize = 1_000_000;
-/// Timeout of each statement that reads past evaluations while the audit sinks are not blocked.
-const PAST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout for reading the past evaluations while the sinks wait for the lock.
-const LOCKED_PAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of Postgres for a statement that exceeded `statement_timeout`.
 const STATEMENT_CANCELED: &str = "57014";
 /// Timeout for the definition in force here to appear in the database.
@@ -48,13 +37,13 @@ const DEFINITION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Access to the tables of experiments.
 #[derive(Debug)]
 pub struct Experiments {
-    database: Database,
+    pub(super) database: Database,
     store: Arc<Store>,
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     /// Cached designs by environment and name. A design never changes.
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
     /// Limits starts to one at a time, because each blocks the audit sinks for a moment.
-    beginnings: Semaphore,
+    pub(super) beginnings: Semaphore,
     sender: Sender,
     format: Format,
 }
@@ -71,8 +60,12 @@ pub struct StoredExperiment {
     /// Number of conversions that expired without a matching exposure.
     #[serde(skip)]
     pub expired: i64,
+    /// Time at which the results are computed again. Of an experiment that is being started: its deadline.
     #[serde(skip)]
     pub due_at: i64,
+    /// The experiment is being started, and only the start and the aggregation see it.
+    #[serde(skip)]
+    pub backfilling: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +76,13 @@ pub enum ExperimentError {
     Unknown,
     #[error("there is an experiment of this name in this environment already")]
     Exists,
+    #[error(
+        "an experiment of this name is being started, or its start was given up a moment ago: retry later"
+    )]
+    Starting,
+    /// The sinks' open transactions did not end in time.
+    #[error("the audit sink does not let the experiment start at the moment: retry later")]
+    Busy,
     #[error("the experiment is stopped already")]
     Stopped,
     #[error("there are {EXPERIMENTS_MAX} experiments already, as many as there may be")]
@@ -109,14 +109,14 @@ impl From<sqlx::Error> for ExperimentError {
 }
 
 /// Columns selected by [`kept`].
-pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64);
-type Evaluated = (String, String, i64, DateTime<Utc>);
+pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool);
 
 /// Query for experiments; the argument selects the rows.
 macro_rules! kept {
     ($which:literal) => {
         concat!(
-            "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired, due_at FROM experiments ",
+            "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired, due_at,
+                backfilling FROM experiments ",
             $which
         )
     };
@@ -124,20 +124,14 @@ macro_rules! kept {
 
 pub(super) use kept;
 
-const LIST: &str = kept!("ORDER BY environment, name");
-const FIND: &str = kept!("WHERE environment = $1 AND name = $2");
-const COUNT: &str = "SELECT count(*) FROM experiments";
+const LIST: &str = kept!("WHERE NOT backfilling ORDER BY environment, name");
+const FIND: &str = kept!("WHERE environment = $1 AND name = $2 AND NOT backfilling");
 const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_versions
     WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
-const BEGIN: &str = "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)
-    VALUES ($1, $2, $3, $4::jsonb, $5, $6) ON CONFLICT (environment, name) DO NOTHING RETURNING id";
 const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
-    WHERE environment = $1 AND name = $2 AND stopped_at IS NULL";
-const RESULTS: &str = "SELECT results::text FROM experiments WHERE environment = $1 AND name = $2";
-/// Selects the evaluations that expose their user.
-const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at FROM feature_flag_evaluations
-    WHERE flag_name = $1 AND environment = $2 AND evaluated_at >= $3::timestamptz AND enabled AND variant <> ''
-        AND user_id <> '' AND flag_version IS NOT NULL AND error_code IS NULL";
+    WHERE environment = $1 AND name = $2 AND stopped_at IS NULL AND NOT backfilling";
+const RESULTS: &str = "SELECT results::text FROM experiments
+    WHERE environment = $1 AND name = $2 AND NOT backfilling";
 
 impl Experiments {
     pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>, formats: &Formats) -> Self {
@@ -151,80 +145,6 @@ impl Experiments {
             sender,
             format: formats.conversion.clone(),
         }
-    }
-
-    /// Starts an experiment. Evaluations since `started_at` that are already audited are included.
-    pub async fn begin(
-        &self,
-        request: CreateRequest,
-        author: Actor<'_>,
-    ) -> Result<StoredExperiment, ExperimentError> {
-        let now = Utc::now();
-        let wrong = request.check(now, self.config.audit.oldest(now));
-        if !wrong.is_empty() {
-            return Err(ExperimentError::Invalid(wrong));
-        }
-        let variants = self.variants(&request.environment, request.flag_name()).await?;
-        let started_at = request.started_at;
-        let design = request.design(&variants).map_err(ExperimentError::Invalid)?;
-        let text = serde_json::to_string(&design).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        // The semaphore is never closed, so this cannot fail.
-        let _turn = self.beginnings.acquire().await;
-        if let Some(started_at) = started_at {
-            self.check_past(&design, started_at.trunc_subsecs(6)).await?;
-        }
-        let (id, started_at) = in_transaction!(&self.database, |transaction, sql| {
-            // From here on, no sink writes evaluations without knowing this experiment.
-            transaction.limit_statements(LOCKED_PAST_TIMEOUT).await?;
-            transaction.hold_exposures().await?;
-            let started_at = started_at.unwrap_or_else(Utc::now).trunc_subsecs(6);
-            let count: i64 = sqlx::query_scalar(sql(COUNT)).fetch_one(&mut *transaction).await?;
-            if count >= EXPERIMENTS_MAX {
-                return Err(ExperimentError::TooMany);
-            }
-            let begun = sqlx::query_scalar(sql(BEGIN)).bind(&design.environment).bind(&design.name);
-            let begun = begun.bind(&design.flag_name).bind(&text).bind(author.actor);
-            let begun = begun.bind(started_at.timestamp_micros()).fetch_optional(&mut *transaction).await?;
-            let Some(id): Option<i64> = begun else {
-                return Err(ExperimentError::Exists);
-            };
-            let mut exposures = Exposures::default();
-            let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
-            let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
-            while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
-                exposures.add(id, key(&user), version, &variant, at.timestamp_micros());
-                if exposures.len() > BACKFILLED_MAX {
-                    return Err(too_many_exposed());
-                }
-            }
-            drop(evaluated);
-            transaction.expose(&exposures.unknown(&KnownExposures::default())).await?;
-            audited::enter!(transaction, sql, entry(&design, "begun", author, started_at));
-            (id, started_at)
-        });
-        let (stopped_at, reason, winner) = (None, None, None);
-        let experiment =
-            Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
-        Ok(StoredExperiment { id, experiment, created_by: author.actor.to_owned(), expired: 0, due_at: 0 })
-    }
-
-    /// Reads the past evaluations before the sinks are blocked. An experiment that would take too long or expose too
-    /// many users is refused without blocking them, and the second read finds the data in the database's cache.
-    async fn check_past(&self, design: &Design, started_at: DateTime<Utc>) -> Result<(), ExperimentError> {
-        in_transaction!(&self.database, |transaction, sql| {
-            transaction.limit_statements(PAST_TIMEOUT).await?;
-            let mut exposures = Exposures::default();
-            let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
-            let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
-            while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
-                exposures.add(0, key(&user), version, &variant, at.timestamp_micros());
-                if exposures.len() > BACKFILLED_MAX {
-                    return Err(too_many_exposed());
-                }
-            }
-            drop(evaluated);
-        });
-        Ok(())
     }
 
     /// Returns all experiments, ordered by environment and name.
@@ -295,7 +215,11 @@ impl Experiments {
     }
 
     /// Variants of the flag in force here, once its definition is in the database.
-    async fn variants(&self, environment: &str, flag: &str) -> Result<Vec<Weighted>, ExperimentError> {
+    pub(super) async fn variants(
+        &self,
+        environment: &str,
+        flag: &str,
+    ) -> Result<Vec<Weighted>, ExperimentError> {
         let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
         let snapshot = self.store.load_full();
         let known = snapshot.environment(environment).and_then(|flags| flags.get(flag));
@@ -330,18 +254,18 @@ impl Experiments {
     }
 }
 
-fn too_many_exposed() -> ExperimentError {
-    let message = format!("more than {BACKFILLED_MAX} users were exposed since: begin later");
-    ExperimentError::Invalid(vec![Invalid::new("started_at", message)])
-}
-
-fn entry<'e>(design: &'e Design, action: &'static str, author: Actor<'e>, at: DateTime<Utc>) -> Entry<'e> {
+pub(super) fn entry<'e>(
+    design: &'e Design,
+    action: &'static str,
+    author: Actor<'e>,
+    at: DateTime<Utc>,
+) -> Entry<'e> {
     let after = serde_json::to_value(design).ok();
     Entry { kind: audited::Kind::Experiment, subject: &design.name, action, author, before: None, after, at }
 }
 
 pub(super) fn read_row(
-    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at): Row,
+    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at, backfilling): Row,
 ) -> Result<StoredExperiment, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     let experiment = Experiment {
@@ -352,5 +276,5 @@ pub(super) fn read_row(
         reason,
         winner,
     };
-    Ok(StoredExperiment { id, experiment, created_by, expired, due_at })
+    Ok(StoredExperiment { id, experiment, created_by, expired, due_at, backfilling })
 }

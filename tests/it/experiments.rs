@@ -3,6 +3,7 @@
 
 mod commands;
 mod faults;
+mod past;
 mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};

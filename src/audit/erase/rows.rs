@@ -8,6 +8,7 @@ use crate::audit::evaluation::Evaluation;
 use crate::audit::postgres::copy;
 use crate::database::{Database, DatabaseError, PostgresDatabase, in_transaction};
 use crate::experiment::key::key;
+use crate::experiment::wait_for_backfills;
 use crate::replay::rows::{Copied, each_row};
 
 use super::super::chain::{Digest, Hasher};
@@ -37,6 +38,8 @@ pub(super) async fn erase(
             break;
         }
     }
+    // A backfill may have read the user's evaluations before they were erased.
+    wait_for_backfills(database).await?;
     Ok(erased + of_experiments(database, user, how).await?)
 }
 

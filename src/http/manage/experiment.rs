@@ -273,7 +273,7 @@ pub(super) fn refused(error: ExperimentError) -> Problem {
         }
         ExperimentError::Unknown => StatusCode::NOT_FOUND,
         ExperimentError::Exists | ExperimentError::Stopped | ExperimentError::TooMany => StatusCode::CONFLICT,
-        ExperimentError::NotYet => {
+        ExperimentError::NotYet | ExperimentError::Starting | ExperimentError::Busy => {
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1);
         }
         ExperimentError::Database(error) => return problem(error.into()),
