@@ -28,9 +28,9 @@
 // The standard library's print macros panic when stdout or stderr is closed or full. `cli::print` does not.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
-pub mod message;
+pub use flagstream_protocol as message;
 
-pub mod flag;
+pub use flagstream_evaluation as flag;
 
 pub mod feed;
 

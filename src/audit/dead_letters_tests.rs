@@ -12,7 +12,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 use crate::config::{Profile, load_from};
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 const TOO_LARGE: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;

@@ -4,6 +4,7 @@ use ahash::AHashMap;
 
 use crate::experiment::Design;
 use crate::experiment::conversion::Reported;
+use crate::experiment::conversion::check_metric;
 use crate::experiment::exposure::{Exposure, Exposures, KnownExposures, Running};
 use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
@@ -58,7 +59,7 @@ fn converted<'b>(
         let Reported { environment, experiment, metric, value, .. } = reported;
         let (code, message) = match designs.get(&(environment.as_str(), experiment.as_str())) {
             None => ("UNKNOWN_EXPERIMENT", format!("experiment: there is no {experiment} in {environment}")),
-            Some((id, design)) => match design.check(metric, *value) {
+            Some((id, design)) => match check_metric(design, metric, *value) {
                 Ok(()) => {
                     converted.push((*id, *reported));
                     continue;

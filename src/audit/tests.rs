@@ -13,7 +13,7 @@ use super::*;
 use crate::config::{Profile, Secret, load_from};
 use crate::dev::Broker;
 use crate::health::{Registry, State};
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 
 use super::decode::Decoder;
 use super::{Global, Output, print, render};

@@ -35,16 +35,14 @@ impl Reported {
     }
 }
 
-impl Design {
-    /// Checks that the experiment has the metric, and that the value is present if the metric needs one.
-    pub fn check(&self, metric: &str, value: Option<f64>) -> Result<(), Invalid> {
-        let Some(known) = self.metrics.iter().find(|known| known.name == metric) else {
-            let names: Vec<&str> = self.metrics.iter().map(|known| known.name.as_str()).collect();
-            return Err(Invalid::new("metric", format!("expected one of {}", names.join(", "))));
-        };
-        if known.kind == Kind::Mean && value.is_none() {
-            return Err(Invalid::new("value", format!("is required: {metric} is a mean")));
-        }
-        Ok(())
+/// Checks that the experiment has the metric, and that the value is present if the metric needs one.
+pub fn check_metric(design: &Design, metric: &str, value: Option<f64>) -> Result<(), Invalid> {
+    let Some(known) = design.metrics.iter().find(|known| known.name == metric) else {
+        let names: Vec<&str> = design.metrics.iter().map(|known| known.name.as_str()).collect();
+        return Err(Invalid::new("metric", format!("expected one of {}", names.join(", "))));
+    };
+    if known.kind == Kind::Mean && value.is_none() {
+        return Err(Invalid::new("value", format!("is required: {metric} is a mean")));
     }
+    Ok(())
 }

@@ -12,21 +12,16 @@
 pub mod aggregate;
 pub mod conversion;
 mod create_request;
-pub mod design;
 pub mod exposure;
 pub mod key;
-mod phases;
 pub mod records;
-pub mod results;
-pub mod simulation;
 mod start;
-pub mod statistics;
 pub mod tables;
-pub mod tally;
 
 pub use create_request::{CreateRequest, Ending};
-pub use design::{Design, Goal, Kind, Metric, Role};
+pub use flagstream_experiments::Results;
+pub use flagstream_experiments::{Design, Goal, Kind, Metric, Role};
+pub use flagstream_experiments::{Phase, Sample, Tally, VariantTally, Weighted};
+pub use flagstream_experiments::{design, phases, results, simulation, statistics, tally};
 pub use records::{ExperimentError, Experiments, StoredExperiment};
-pub use results::Results;
 pub(crate) use start::wait_for_backfills;
-pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod consumer;
+pub mod dead_letter;
 pub mod describe;
 pub mod exists;
 pub mod identity;

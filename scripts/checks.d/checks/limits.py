@@ -11,7 +11,7 @@ LIMIT = re.compile(
     r"|(BYTES|COUNT|RECORDS|LEVELS|CHARS|ROWS|DAYS|HOURS|MEMBERS|KEYS|VALUES|FLAGS|SEGMENTS|CALLS|LINES|CHANGES)$"
 )
 # Folders whose constants are no limits of the service.
-EXCLUDED = ("src/bench/", "src/cli/", "src/dev/", "src/flag/local/reference", "crates/bench/", "crates/evaluation/src/local/reference")
+EXCLUDED = ("src/bench/", "src/cli/", "src/dev/", "crates/evaluation/src/local/reference", "crates/bench/", "crates/evaluation/src/local/reference")
 
 HEAD = """# Limits
 

@@ -4,9 +4,9 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat};
+use crate::kafka::dead_letter::DeadLetterRecord;
 use crate::message::avro::{Broken, HEADER_BYTES, Kind, Subject, header};
 use crate::message::conversion::MAX_CONVERSION_BYTES;
-use crate::message::dead_letter::DeadLetterRecord;
 use crate::message::request::MAX_REQUEST_BYTES;
 use crate::schema_registry::{Client, Lookups, Reader, SchemaRegistry, Undecodable, registrations_of};
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 use crate::message::request::MAX_REQUEST_BYTES;
 
 /// Timeout for one body.

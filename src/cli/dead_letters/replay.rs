@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::cli::{Global, Output, UsageError, print, render};
 use crate::config::Config;
 use crate::kafka::client::{self, Logged};
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 use crate::message::request::Request;
 use crate::schema_registry::Undecodable;
 

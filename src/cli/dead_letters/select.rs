@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 use crate::cli::tail::by_role;
 use crate::cli::{moment, values};
 use crate::config::Config;
+use crate::kafka::dead_letter::DeadLetterRecord;
 use crate::kafka::range::Range;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
-use crate::message::dead_letter::DeadLetterRecord;
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::decode::Decoder;
 use crate::cli::{Global, Output, print, render};
-use crate::message::dead_letter::DeadLetterRecord;
+use crate::kafka::dead_letter::DeadLetterRecord;
 
 use super::select::{DeadLetterId, Selection};
 

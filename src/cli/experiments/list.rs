@@ -67,7 +67,7 @@ fn lines(experiments: &[Experiment]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::results::tests::experiment;
+    use flagstream_experiments::sample_data::experiment;
 
     #[test]
     fn an_experiment_is_a_line() {

@@ -22,6 +22,7 @@ use super::refusal::invalid_fields;
 use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Actor;
+use crate::experiment::conversion::check_metric;
 use crate::experiment::{CreateRequest, Ending, ExperimentError, Experiments, Results, StoredExperiment};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
@@ -207,10 +208,11 @@ pub(in crate::http) async fn convert(
     let (mut conversions, mut wrong) = (Vec::new(), Vec::new());
     for (place, text) in texts(&input.body)? {
         let read = Conversion::read(text, Some(&name), now, api.config.audit.oldest(now));
-        let checked = read.and_then(|conversion| match design.check(&conversion.metric, conversion.value) {
-            Ok(()) => Ok(conversion),
-            Err(invalid) => Err(vec![invalid]),
-        });
+        let checked =
+            read.and_then(|conversion| match check_metric(&design, &conversion.metric, conversion.value) {
+                Ok(()) => Ok(conversion),
+                Err(invalid) => Err(vec![invalid]),
+            });
         match checked {
             Ok(conversion) => conversions.push(conversion),
             Err(invalid) => wrong.extend(invalid.into_iter().map(|invalid| placed(&place, invalid))),

@@ -61,7 +61,7 @@ pub struct TopicReport {
     pub left: Vec<Difference>,
 }
 
-/// What is wrong with the replicas of the topics.
+/// Problems of the topics' replicas.
 #[derive(Debug)]
 pub struct ReplicaReport {
     /// The reasons why Kafka accepts no records for some of the topics at the moment.

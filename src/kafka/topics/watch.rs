@@ -51,7 +51,7 @@ struct Watcher<'w> {
     found: Option<Overview>,
     settings: Settings,
     settings_at: Option<Instant>,
-    /// What was wrong with the settings, or with what they require, at the last check.
+    /// Problems of the settings, and of the replicas that they require, at the last check.
     wrong: Vec<String>,
 }
 

@@ -74,7 +74,7 @@ impl Stack {
         })
     }
 
-    /// The same services, with another Kafka.
+    /// Copy of the services with another Kafka.
     pub fn with_kafka(&self, kafka: String) -> Self {
         Self { kafka, ..self.clone() }
     }

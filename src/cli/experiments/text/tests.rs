@@ -1,6 +1,6 @@
 use super::*;
 use crate::experiment::results::Conversions;
-use crate::experiment::results::tests::{experiment, tally, variant};
+use flagstream_experiments::sample_data::{experiment, tally, variant};
 
 const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };
 

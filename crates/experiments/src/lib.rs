@@ -1,0 +1,30 @@
+//! Statistics of experiments on feature flags: results per variant, the decision, planning and simulation.
+//!
+//! Everything here is pure: a [`Tally`] of exposed users and their conversions goes in, [`Results`] come out. There is no
+//! I/O and no clock.
+//!
+//! ```text
+//!  Design (metrics, goals, guardrails) ──┐
+//!  Tally (users and sums per variant) ───┴─► sample ratio ─► comparison with the control ─► verdicts ─► decision
+//! ```
+//!
+//! ```
+//! use flagstream_experiments::statistics::sample_ratio;
+//!
+//! // 5,000 and 5,020 users of an experiment that assigns one half to each variant: no sample ratio mismatch.
+//! let fit = sample_ratio(&[(5_000, 0.5), (5_020, 0.5)]).unwrap();
+//! assert!(fit.p_value > 0.05);
+//! ```
+
+pub mod design;
+pub mod phases;
+pub mod results;
+#[cfg(any(test, feature = "sample-data"))]
+pub mod sample_data;
+pub mod simulation;
+pub mod statistics;
+pub mod tally;
+
+pub use design::{Design, Goal, Kind, Metric, Role};
+pub use results::Results;
+pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};

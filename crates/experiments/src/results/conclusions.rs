@@ -1,0 +1,234 @@
+//! Conclusions from the results, as sentences.
+
+mod decision;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Goal, Kind, Role};
+
+use super::explanations::{duration, percent, signed_percent, thousands};
+use super::phase::CROSSED_SHARE_MAX;
+use super::{
+    Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Status, VariantResults,
+    Verdict,
+};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Conclusion {
+    pub finding: Finding,
+    /// Whether the conclusion reports a problem.
+    pub alarm: bool,
+    pub metric: Option<String>,
+    pub variant: Option<String>,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    Stopped,
+    NoUsers,
+    SampleRatioMismatch,
+    SampleRatioUnknown,
+    CrossedUsers,
+    /// Conclusion from all metrics of a treatment.
+    Decision,
+    Treatment,
+    Guardrail,
+    Holdout,
+}
+
+pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusion> {
+    let mut conclusions = Vec::new();
+    let phase = phase.filter(|phase| phase.users > 0);
+    if let Some(phase) = phase {
+        alarms(phase, &mut conclusions);
+    }
+    if experiment.status == Status::Stopped {
+        conclusions.push(plain(Finding::Stopped, stopped(experiment)));
+    }
+    let Some(phase) = phase else {
+        let text = format!("No user was exposed to {} yet.", experiment.design.flag_name);
+        conclusions.push(plain(Finding::NoUsers, text));
+        return conclusions;
+    };
+    if phase.sample_ratio.alarm {
+        return conclusions;
+    }
+    if phase.sample_ratio.tested.is_none() {
+        let text = "Whether users are split as they should be is not known: the flag has no single weight for each variant.";
+        conclusions.push(plain(Finding::SampleRatioUnknown, text.to_owned()));
+    }
+    if experiment.status == Status::Running {
+        let treatments = phase.variants.iter().filter(|variant| variant.part == Part::Treatment);
+        let control = &experiment.design.control;
+        conclusions.extend(treatments.map(|variant| decision::of(&variant.name, control, &phase.metrics)));
+    }
+    for role in [Role::Primary, Role::Guardrail, Role::Secondary] {
+        for metric in phase.metrics.iter().filter(|metric| metric.metric.role == role) {
+            let control = Some(experiment.design.control.as_str());
+            conclusions.extend(metric.comparisons.iter().map(|of| conclusion(metric, of, control)));
+            conclusions.extend(metric.holdout.iter().map(|of| conclusion(metric, of, None)));
+        }
+    }
+    conclusions
+}
+
+fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
+    let alarm = |finding, text| Conclusion { alarm: true, ..plain(finding, text) };
+    if phase.sample_ratio.alarm {
+        let shares: Vec<_> = phase.variants.iter().filter_map(share).collect();
+        conclusions.push(alarm(
+            Finding::SampleRatioMismatch,
+            format!(
+                "Users are not split as the weights say: {}. Something loses or adds users of a variant, so the variants \
+                 can't be compared. Nothing may be concluded from this phase.",
+                shares.join(", ")
+            ),
+        ));
+    }
+    if phase.crossed_alarm {
+        let share = percent(phase.crossed as f64 / phase.users as f64);
+        let limit = percent(CROSSED_SHARE_MAX);
+        conclusions.push(alarm(
+            Finding::CrossedUsers,
+            format!(
+                "{} users ({share}, more than {limit}) saw more than one variant: differences look smaller than they are. \
+                 Is the stickiness something that changes for a user?",
+                thousands(phase.crossed)
+            ),
+        ));
+    }
+}
+
+fn share(variant: &VariantResults) -> Option<String> {
+    let (share, expected) = (variant.share?, variant.expected_share?);
+    Some(format!("{} {} instead of {}", variant.name, percent(share), percent(expected)))
+}
+
+fn stopped(experiment: &Experiment) -> String {
+    let at = experiment.stopped_at.map(|at| format!(" on {}", at.format("%F"))).unwrap_or_default();
+    let reason = experiment.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let winner =
+        experiment.winner.as_ref().map(|winner| format!(" The winner is {winner}.")).unwrap_or_default();
+    format!("Stopped{at}{reason}{}{winner}", if reason.ends_with('.') { "" } else { "." })
+}
+
+/// Conclusion from the comparison of a treatment with the control, or, without `control`, of all other variants with
+/// the holdout.
+fn conclusion(metric: &MetricResults, of: &Comparison, control: Option<&str>) -> Conclusion {
+    let finding = match (control, metric.metric.role) {
+        (None, _) => Finding::Holdout,
+        (_, Role::Guardrail) => Finding::Guardrail,
+        _ => Finding::Treatment,
+    };
+    let (subject, base) = match control {
+        Some(control) => (of.variant.as_str(), control),
+        None => ("all others together", of.variant.as_str()),
+    };
+    let words = Explanations { metric, subject, base };
+    let text = match (&of.effect, of.missing) {
+        (Some(effect), _) => words.of_effect(of.verdict, effect),
+        (None, missing) => words.of_nothing(missing),
+    };
+    Conclusion {
+        finding,
+        alarm: of.verdict == Verdict::Harmed,
+        metric: Some(metric.metric.name.clone()),
+        variant: Some(of.variant.clone()),
+        text,
+    }
+}
+
+struct Explanations<'w> {
+    metric: &'w MetricResults,
+    subject: &'w str,
+    base: &'w str,
+}
+
+impl Explanations<'_> {
+    fn of_nothing(&self, missing: Option<Missing>) -> String {
+        let Self { metric, subject, base } = self;
+        let name = &metric.metric.name;
+        let why = match missing {
+            None | Some(Missing::TooFewUsers) => "fewer than 100 users in one of them",
+            Some(Missing::NoControl) => {
+                return format!("{name}: {subject} can't be compared: the flag has no variant {base}.");
+            }
+            Some(Missing::TooFewConversions) if metric.metric.kind == Kind::Conversion => {
+                "too few users converted, or too few did not"
+            }
+            Some(Missing::TooFewConversions) => "too few users have a value",
+            Some(Missing::NoVariance) => "all users have the same value",
+            Some(Missing::NotFinite) => "the sum of the values is no number any more",
+        };
+        format!("{name}: {subject} can't be compared with {base} yet: {why}.")
+    }
+
+    fn of_effect(&self, verdict: Verdict, effect: &Effect) -> String {
+        let Self { metric, subject, base } = self;
+        let (name, small) = (&metric.metric.name, percent(metric.metric.minimum_effect));
+        let range = range(effect);
+        let worse = match metric.metric.goal {
+            Goal::Increase => "lower",
+            Goal::Decrease => "higher",
+        };
+        match verdict {
+            Verdict::Better => format!("{name}: {subject} is better than {base}, by {range}."),
+            Verdict::Worse => format!("{name}: {subject} is worse than {base}, by {range}."),
+            Verdict::NoEffect => format!(
+                "{name}: no difference between {subject} and {base} that matters: it is {range}, less than {small} either way."
+            ),
+            Verdict::Harmed => {
+                format!("{name}: harmed by {subject}: it is {worse} than under {base}, by {range}.")
+            }
+            Verdict::SafeSoFar => {
+                format!(
+                    "{name}: safe so far under {subject}: it is not {worse} than under {base} by {small} or more: {range}."
+                )
+            }
+            Verdict::NotKnownYet => {
+                format!(
+                    "{name}: not known yet whether {subject} differs from {base}: {range}. {}",
+                    self.left(effect)
+                )
+            }
+        }
+    }
+
+    fn left(&self, effect: &Effect) -> String {
+        let small = percent(self.metric.metric.minimum_effect);
+        let time = effect.seconds_left.map(|left| format!(", about {}", duration(left))).unwrap_or_default();
+        match effect.users_left {
+            None => format!("An effect of {small} is out of reach."),
+            Some(0) => format!("An effect of {small} would most likely have been found by now."),
+            Some(users) => {
+                format!(
+                    "To find an effect of {small}, about {} users more are needed{time}.",
+                    thousands(users)
+                )
+            }
+        }
+    }
+}
+
+/// Difference and its interval, relative if possible.
+fn range(effect: &Effect) -> String {
+    match effect.relative {
+        Some(relative) => format!(
+            "{} (between {} and {})",
+            signed_percent(relative.difference),
+            signed_percent(relative.interval.low),
+            signed_percent(relative.interval.high)
+        ),
+        None => format!(
+            "{:+.4} (between {:+.4} and {:+.4})",
+            effect.difference, effect.interval.low, effect.interval.high
+        ),
+    }
+}
+
+fn plain(finding: Finding, text: String) -> Conclusion {
+    Conclusion { finding, alarm: false, metric: None, variant: None, text }
+}

@@ -1,0 +1,107 @@
+//! Decision from all metrics of a treatment.
+
+use crate::Role;
+
+use super::super::{MetricResults, Verdict};
+use super::{Conclusion, Finding};
+
+pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion {
+    let named = |role: Role, verdict: Verdict| {
+        let of_role = metrics.iter().filter(move |metric| metric.metric.role == role);
+        let such = of_role.filter(move |metric| {
+            metric.comparisons.iter().any(|of| of.variant == variant && of.verdict == verdict)
+        });
+        such.map(|metric| metric.metric.name.as_str()).collect::<Vec<_>>()
+    };
+    let [better, worse, undecided] =
+        [Verdict::Better, Verdict::Worse, Verdict::NotKnownYet].map(|verdict| named(Role::Primary, verdict));
+    let [harmed, unsure, safe] = [Verdict::Harmed, Verdict::NotKnownYet, Verdict::SafeSoFar]
+        .map(|verdict| named(Role::Guardrail, verdict));
+    let bad = [worse, harmed].concat().join(", ");
+    let (good, unsure) = (better.join(", "), unsure.join(", "));
+    let text = match (better.is_empty(), bad.is_empty()) {
+        (true, false) => {
+            format!("Keep {control}: {variant} is worse in {bad}, and better in nothing that decides.")
+        }
+        (false, false) => format!("{variant} is better in {good}, but worse in {bad}. That must be weighed."),
+        (false, true) if !unsure.is_empty() => {
+            format!("{variant} is better in {good}. Let it run: whether it harms {unsure} is not known yet.")
+        }
+        (false, true) => {
+            let unharmed = if safe.is_empty() { "" } else { ", and no guardrail is harmed" };
+            format!("{variant} may be chosen over {control}: it is better in {good}{unharmed}.")
+        }
+        (true, true) if undecided.is_empty() => {
+            format!("Nothing speaks for or against {variant}: what decides is the same under {control}.")
+        }
+        (true, true) => format!("Let it run: nothing decides between {variant} and {control} yet."),
+    };
+    Conclusion {
+        finding: Finding::Decision,
+        alarm: false,
+        metric: None,
+        variant: Some(variant.to_owned()),
+        text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Comparison;
+    use crate::{Goal, Kind, Metric};
+
+    fn decision(verdicts: &[(Role, Verdict)]) -> String {
+        let metric = |(at, (role, verdict)): (usize, &(Role, Verdict))| MetricResults {
+            metric: Metric {
+                name: format!("m{at}"),
+                kind: Kind::Mean,
+                goal: Goal::Increase,
+                role: *role,
+                minimum_effect: 0.05,
+            },
+            levels: vec![],
+            comparisons: vec![Comparison {
+                variant: "new".to_owned(),
+                verdict: *verdict,
+                missing: None,
+                effect: None,
+            }],
+            holdout: None,
+            cuped: None,
+        };
+        of("new", "old", &verdicts.iter().enumerate().map(metric).collect::<Vec<_>>()).text
+    }
+
+    #[test]
+    fn what_decides_and_what_guards_are_weighed_together() {
+        use Role::{Guardrail, Primary, Secondary};
+        use Verdict::{Better, Harmed, NoEffect, NotKnownYet, SafeSoFar, Worse};
+        let said = |verdicts: &[(Role, Verdict)], text: &str| assert_eq!(decision(verdicts), text);
+        said(
+            &[(Primary, Better), (Guardrail, SafeSoFar)],
+            "new may be chosen over old: it is better in m0, and no guardrail is harmed.",
+        );
+        said(&[(Primary, Better)], "new may be chosen over old: it is better in m0.");
+        said(
+            &[(Primary, Better), (Guardrail, NotKnownYet)],
+            "new is better in m0. Let it run: whether it harms m1 is not known yet.",
+        );
+        said(
+            &[(Primary, Better), (Primary, Worse), (Guardrail, Harmed)],
+            "new is better in m0, but worse in m1, m2. That must be weighed.",
+        );
+        said(
+            &[(Primary, NotKnownYet), (Guardrail, Harmed)],
+            "Keep old: new is worse in m1, and better in nothing that decides.",
+        );
+        said(
+            &[(Primary, NotKnownYet), (Secondary, Better)],
+            "Let it run: nothing decides between new and old yet.",
+        );
+        said(
+            &[(Primary, NoEffect)],
+            "Nothing speaks for or against new: what decides is the same under old.",
+        );
+    }
+}
