@@ -7,6 +7,11 @@
 //! snapshot; [`value`] converts the outcome into the requested type; [`cacheability`] determines how long an
 //! outcome may be cached. [`local`] defines local flags and translates them into Unleash's format.
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod cacheability;
 pub mod compile;
 pub mod context;

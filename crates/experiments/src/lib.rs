@@ -12,7 +12,7 @@
 //! use flagstream_experiments::statistics::sample_ratio;
 //!
 //! // 5,000 and 5,020 users of an experiment that assigns one half to each variant: no sample ratio mismatch.
-//! let fit = sample_ratio(&[(5_000, 0.5), (5_020, 0.5)]).unwrap();
+//! let fit = sample_ratio::fit(&[5_000, 5_020], &[0.5, 0.5]).unwrap();
 //! assert!(fit.p_value > 0.05);
 //! ```
 

@@ -1,5 +1,10 @@
 //! Messages that flagstream reads from and writes to Kafka topics.
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod avro;
 pub mod change;
 pub mod checkpoint;
