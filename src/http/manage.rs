@@ -22,7 +22,9 @@ use serde::Serialize;
 
 use crate::config::Scope;
 use crate::flag::local;
-use crate::manage::{Actor, ChangeResult, FlagFilter, FlagRef, FlagView, HistoryFilter, ManageError, Sort};
+use crate::manage::{
+    AuthorizedActor, ChangeResult, FlagFilter, FlagRef, FlagView, HistoryFilter, ManageError, Sort,
+};
 
 use super::Problem;
 use super::api::Api;
@@ -165,7 +167,7 @@ pub(super) async fn create(
     let (name, environment, flag) = new;
     caller.may_in(Scope::Write, &environment)?;
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
     let mut response = finish(&api, &done, StatusCode::CREATED).await?;
     let (name, environment) = (segment(&done.name), params::encoded(&done.environment));
@@ -201,7 +203,7 @@ pub(super) async fn update(
     let (expected, reason) = (params::expected(input.header("if-match"))?, reason(&input)?);
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let updating = api.manager.update(asked, &input.body, by);
     let done = updating.await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
@@ -232,7 +234,7 @@ pub(super) async fn delete(
     let shadowed = ask.switch("shadowed")?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let deleting = api.manager.delete(asked, shadowed, by);
     let done = deleting.await.map_err(problem)?;
     Ok(if done.in_force { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })

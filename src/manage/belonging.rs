@@ -4,7 +4,7 @@ use crate::auth::{FlagFacts, Outside, Restrictions};
 use crate::database::on_pool;
 use crate::flag::local::LocalFlag;
 
-use super::change::Actor;
+use super::change::AuthorizedActor;
 use super::effective_state::EffectiveState;
 use super::{ManageError, Manager};
 
@@ -66,6 +66,6 @@ impl Manager {
 }
 
 /// Checks that `by` may change a local flag, as it is before or after the change.
-pub(super) fn may_change(by: Actor<'_>, name: &str, flag: &LocalFlag) -> Result<(), Outside> {
+pub(super) fn may_change(by: AuthorizedActor<'_>, name: &str, flag: &LocalFlag) -> Result<(), Outside> {
     by.within.check(&FlagFacts { name, project: None, owner: flag.owner.as_deref() })
 }

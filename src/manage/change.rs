@@ -28,7 +28,7 @@ pub const MAX_LOCAL_ENVIRONMENTS: i64 = 64;
 
 /// Author and reason of a change, and the flags that the author may change.
 #[derive(Debug, Clone, Copy)]
-pub struct Actor<'b> {
+pub struct AuthorizedActor<'b> {
     pub actor: &'b str,
     pub reason: Option<&'b str>,
     pub within: &'b Restrictions,
@@ -79,7 +79,7 @@ impl Manager {
         environment: &str,
         name: &str,
         mut flag: LocalFlag,
-        by: Actor<'_>,
+        by: AuthorizedActor<'_>,
     ) -> Result<ChangeResult, ManageError> {
         may_change(by, name, &flag)?;
         compile::checked(name, environment, &flag).await?;
@@ -108,7 +108,7 @@ impl Manager {
         &self,
         asked: FlagRef<'_>,
         body: &[u8],
-        by: Actor<'_>,
+        by: AuthorizedActor<'_>,
     ) -> Result<ChangeResult, ManageError> {
         let FlagRef { environment, name, expected } = asked;
         let change = local::updated(body, name, environment).map_err(ManageError::Invalid)?;
@@ -164,7 +164,7 @@ impl Manager {
         &self,
         asked: FlagRef<'_>,
         shadowed: bool,
-        by: Actor<'_>,
+        by: AuthorizedActor<'_>,
     ) -> Result<ChangeResult, ManageError> {
         let FlagRef { environment, name, expected } = asked;
         let repository = self.repository()?;
@@ -201,7 +201,11 @@ impl Manager {
     }
 
     /// Deletes a local flag, whether or not it is in force, without waiting until the deletion is in force.
-    pub(super) async fn remove(&self, asked: FlagRef<'_>, by: Actor<'_>) -> Result<(), ManageError> {
+    pub(super) async fn remove(
+        &self,
+        asked: FlagRef<'_>,
+        by: AuthorizedActor<'_>,
+    ) -> Result<(), ManageError> {
         let FlagRef { environment, name, expected } = asked;
         let request = request(environment, name, ChangeKind::Deleted, by);
         let written = self.repository()?.change(request, |before| {
@@ -308,7 +312,7 @@ pub(super) fn request<'w>(
     environment: &'w str,
     name: &'w str,
     kind: ChangeKind,
-    by: Actor<'w>,
+    by: AuthorizedActor<'w>,
 ) -> ChangeRequest<'w> {
     ChangeRequest { environment, name, kind, action: action(kind), actor: by.actor, reason: by.reason }
 }
@@ -319,7 +323,7 @@ pub(super) fn current<'l>(before: Option<&'l Local>, expected: &Expected) -> Res
 }
 
 /// Returns the flag if `by` may change it.
-fn changeable<'l>(by: Actor<'_>, name: &str, before: &'l Local) -> Result<&'l Local, ManageError> {
+fn changeable<'l>(by: AuthorizedActor<'_>, name: &str, before: &'l Local) -> Result<&'l Local, ManageError> {
     may_change(by, name, &before.flag)?;
     Ok(before)
 }

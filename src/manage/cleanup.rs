@@ -10,7 +10,7 @@ use crate::database::on_pool;
 use crate::shutdown::Shutdown;
 
 use super::belonging::Stored;
-use super::change::{Actor, Expected, FlagRef};
+use super::change::{AuthorizedActor, Expected, FlagRef};
 use super::{ManageError, Manager};
 
 /// Maximum flags that one call removes.
@@ -60,7 +60,7 @@ impl Manager {
         environments: Option<&[&str]>,
         older_than_days: u32,
         dry_run: bool,
-        by: Actor<'_>,
+        by: AuthorizedActor<'_>,
     ) -> Result<Cleaned, ManageError> {
         let database = &self.repository()?.database;
         let before = database.checked_now().await? - TimeDelta::days(i64::from(older_than_days));
@@ -94,7 +94,7 @@ impl Manager {
 /// Runs a cleanup every night until `shutdown`. Every instance does; the second one finds nothing left to remove.
 pub async fn run_nightly_cleanup(manager: &Manager, older_than_days: u32, shutdown: &Shutdown) {
     let reason = format!("archived for more than {older_than_days} days");
-    let by = Actor { actor: "flagstream", reason: Some(&reason), within: Restrictions::none() };
+    let by = AuthorizedActor { actor: "flagstream", reason: Some(&reason), within: Restrictions::none() };
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

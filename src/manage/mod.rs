@@ -40,7 +40,7 @@ use crate::message::definition::Source;
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
-pub use change::{Actor, ChangeResult, Expected, FlagRef};
+pub use change::{AuthorizedActor, ChangeResult, Expected, FlagRef};
 pub use cleanup::{Cleaned, run_nightly_cleanup};
 pub use error::ManageError;
 pub use flag_view::{FlagView, ShadowedFlag};

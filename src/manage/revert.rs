@@ -7,7 +7,7 @@ use crate::flag::local::{self, LocalFlag, Status};
 use crate::message::change::ChangeKind;
 
 use super::belonging::may_change;
-use super::change::{Actor, ChangeResult, FlagRef, current, has_room, request, size};
+use super::change::{AuthorizedActor, ChangeResult, FlagRef, current, has_room, request, size};
 use super::repository::{ChangeRequest, Decision, Written};
 use super::{ManageError, Manager, compile};
 
@@ -38,7 +38,7 @@ impl Manager {
         &self,
         asked: FlagRef<'_>,
         target: Target,
-        by: Actor<'_>,
+        by: AuthorizedActor<'_>,
     ) -> Result<ChangeResult, ManageError> {
         let FlagRef { environment, name, expected } = asked;
         let repository = self.repository()?;

@@ -17,7 +17,7 @@ use crate::http::manage::{self, FlagName, FlagPath};
 use crate::http::openapi::calls::EdgeQuery;
 use crate::http::openapi::edge::EdgeUpdated;
 use crate::http::places::Pool;
-use crate::manage::{Actor, Expected, FlagRef, ManageError};
+use crate::manage::{AuthorizedActor, Expected, FlagRef, ManageError};
 
 use super::body;
 
@@ -52,7 +52,7 @@ pub(in crate::http) async fn update(
     let change = change(&input)?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &Expected::Any };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: None, within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: None, within: caller.restrictions() };
     let done = api.manager.update(asked, change.to_string().as_bytes(), by).await;
     let done = done.map_err(|error| match error {
         ManageError::Unknown => Problem::new(

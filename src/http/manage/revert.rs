@@ -19,7 +19,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
-use crate::manage::{Actor, FlagRef, Target};
+use crate::manage::{AuthorizedActor, FlagRef, Target};
 
 /// Default of `older_than_days`.
 const OLDER_THAN_DAYS: u32 = 90;
@@ -54,7 +54,7 @@ pub(in crate::http) async fn revert(
     let target = target(&input.body)?;
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
     let actor = caller.name();
-    let by = Actor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let done = api.manager.revert(asked, target, by).await.map_err(problem)?;
     finish(&api, &done, StatusCode::OK).await
 }
@@ -103,7 +103,7 @@ pub(in crate::http) async fn cleanup(
     }
     let actor = caller.name();
     let reason = reason.unwrap_or_else(|| format!("archived for more than {older_than_days} days"));
-    let by = Actor { actor: &actor, reason: Some(&reason), within: caller.restrictions() };
+    let by = AuthorizedActor { actor: &actor, reason: Some(&reason), within: caller.restrictions() };
     let cleaning = api.manager.cleanup(environments.as_deref(), older_than_days, dry_run, by);
     answer(StatusCode::OK, &cleaning.await.map_err(problem)?)
 }
