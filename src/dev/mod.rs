@@ -2,7 +2,8 @@
 //!
 //! It starts an in-process broker ([`broker`], at a fixed port by `forward`) with the topics, or uses a given real one;
 //! a flag file in place of Unleash ([`sample`]) for each environment; flags that can be changed over HTTP ([`local`]);
-//! the parts that `run` would start; and sample requests ([`trickle`]). [`kept`] preserves kill switches and
+//! the parts that `run` would start; and sample requests ([`sample_traffic`]). [`persisted_topics`] preserves kill
+//! switches and
 //! definitions over a restart.
 //!
 //! Delivery is transactional, as in production: the mock broker implements the protocol, including fencing and offsets

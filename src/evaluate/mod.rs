@@ -15,7 +15,7 @@
 //! Workers share nothing: each is one thread with its own consumer, producer and partitions, running a plain loop
 //! ([`worker`]). There is no queue between threads and no await per record. Every record of a batch ends in one event
 //! per flag or in a dead letter ([`answer`]); then one function commits the batch ([`session`]). A record that the
-//! broker rejects is identified and also ends in a dead letter ([`amend`]).
+//! broker rejects is identified and also ends in a dead letter ([`rejections`]).
 
 pub mod answer;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! Experiments in the database: listing, reading and stopping them. [`super::start`] starts them.
+//! Experiments in the database: listing, reading and stopping them. The module `start` starts them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

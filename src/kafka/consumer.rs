@@ -104,7 +104,7 @@ impl BatchConsumer {
         &self.handles.consumer
     }
 
-    /// Commits synchronously before the consumer is closed, and waits only [`CLOSE_TIMEOUT`] for the answer.
+    /// Commits synchronously before the consumer is closed, and waits only `CLOSE_TIMEOUT` for the answer.
     pub fn commit_last(&self, offsets: TopicPartitionList) -> KafkaResult<()> {
         let consumer = Arc::clone(&self.handles.consumer);
         bounded(move || consumer.commit(&offsets, CommitMode::Sync))

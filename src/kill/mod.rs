@@ -17,7 +17,7 @@
 //! the current state is read after that. So versions increase, and no two changes are based on the same
 //! state.
 //!
-//! Each instance detects the expiry of a switch on its own. The [`keeper`] records it afterwards, so that it
+//! Each instance detects the expiry of a switch on its own. The module [`expiry`] records it afterwards, so that it
 //! gets a version and is announced.
 
 pub mod expiry;

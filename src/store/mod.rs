@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`Store`] is the interface for readers. The [`Reader`] fills it from the whole compacted definitions topic
-//! and never stops because of an invalid record. [`table`] defines how a record changes what is in force.
+//! and never stops because of an invalid record. [`definition_table`] defines how a record changes what is in force.
 //! [`disk`] keeps a copy to start from when Kafka is unreachable. The flags in force never expire: their age
 //! is reported by [`StoreStatus`] and as a metric.
 
