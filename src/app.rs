@@ -71,8 +71,8 @@ impl Role {
         ("warmer", Self::Warmer),
         ("api", Self::Api),
     ];
-    /// The roles that `run` starts by default.
-    pub const BUILT: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
+    /// All roles. `run` starts them unless it is told which ones.
+    pub const ALL: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 
 impl FromStr for Role {

@@ -43,9 +43,8 @@ async fn waits_for_topics_gets_ready_and_stops_in_order() -> anyhow::Result<()> 
     let folder = tempfile::tempdir()?;
     let (broker, config) = scene(folder.path())?;
     let topics = config.clone();
-    let app =
-        App::start(Arc::new(config), Role::BUILT, vec![flag_source(folder.path())?], Topics::LookedAfter)
-            .await?;
+    let app = App::start(Arc::new(config), Role::ALL, vec![flag_source(folder.path())?], Topics::LookedAfter)
+        .await?;
     let (health, store) = (Arc::clone(&app.health), Arc::clone(&app.parts.store));
     let kafka = || health.overview().parts.get("kafka").map(|part| part.report.clone());
     until("missing topics are told", || kafka().is_some_and(|kafka| kafka.state == State::Down)).await;
@@ -71,7 +70,7 @@ async fn a_taken_port_ends_the_start() -> anyhow::Result<()> {
     let (_broker, mut config) = scene(folder.path())?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     config.http.listen = taken.local_addr()?;
-    let error = App::start(Arc::new(config), Role::BUILT, Vec::new(), Topics::LookedAfter).await.err();
+    let error = App::start(Arc::new(config), Role::ALL, Vec::new(), Topics::LookedAfter).await.err();
     let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
     assert!(error.contains("FLAGSTREAM_HTTP__LISTEN"), "{error}");
     Ok(())
@@ -85,7 +84,7 @@ async fn calls_are_answered_for_a_while_after_readiness_has_ended() -> anyhow::R
     config.http.drain_delay = Duration::from_secs(60);
     broker.create_topics(&config)?;
     let app =
-        App::start(Arc::new(config), Role::BUILT, vec![flag_source(folder.path())?], Topics::Made).await?;
+        App::start(Arc::new(config), Role::ALL, vec![flag_source(folder.path())?], Topics::Made).await?;
     let health = Arc::clone(&app.health);
     until("ready", || health.is_ready()).await;
     let address = health.overview().addresses["http"].clone();

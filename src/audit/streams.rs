@@ -18,20 +18,26 @@ pub struct Streams {
     last: AHashMap<u64, Mark>,
     /// Streams whose last number is not in the database yet.
     changed: BTreeSet<u64>,
-    taken: u64,
+    /// Number of calls of [`Streams::enter`].
+    entered: i64,
+    /// Number of calls of [`Streams::take`].
+    taken: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     number: u64,
-    /// Value of [`Streams::taken`] at the stream's last event.
-    heard: u64,
+    /// Value of [`Streams::taken`] at the stream's last event. Negative for a stream from the database without an event
+    /// since: the lower, the longer ago.
+    heard: i64,
 }
 
 impl Streams {
-    /// Adds a stream from the database. Streams added this way count as older than every stream in use.
+    /// Adds a stream from the database, the one with the latest event first. Streams added this way count as older than
+    /// every stream in use.
     pub fn enter(&mut self, known: Sequence) {
-        self.last.entry(known.stream).or_insert(Mark { number: known.number, heard: 0 });
+        self.entered += 1;
+        self.last.entry(known.stream).or_insert(Mark { number: known.number, heard: -self.entered });
     }
 
     /// Records an event. `false`: the event is a duplicate.
@@ -63,7 +69,7 @@ impl Streams {
 
     /// Evicts the tenth of the streams without events for longest, except for changes that are not in the database yet.
     fn forget_oldest(&mut self) {
-        let mut heard: Vec<u64> = self.last.values().map(|mark| mark.heard).collect();
+        let mut heard: Vec<i64> = self.last.values().map(|mark| mark.heard).collect();
         heard.sort_unstable();
         let limit = heard.get(heard.len() / 10).copied().unwrap_or_default();
         self.last.retain(|stream, mark| mark.heard > limit || self.changed.contains(stream));
@@ -90,6 +96,19 @@ mod tests {
         let changed = [Sequence { stream: 1, number: 15 }, Sequence { stream: 2, number: 1 }];
         assert_eq!(streams.take_changes(), changed);
         assert_eq!(streams.take_changes(), []);
+    }
+
+    #[test]
+    fn a_new_stream_evicts_only_the_oldest_of_those_from_the_database() {
+        let mut streams = Streams::default();
+        let count = MAX_STREAMS_COUNT as u64;
+        // As read from the database: the latest first.
+        (0..count).for_each(|stream| streams.enter(Sequence { stream, number: 5 }));
+        assert!(take(&mut streams, count, 1), "a new one");
+        assert!(streams.last.len() <= MAX_STREAMS_COUNT);
+        let kept = count - count / 10 - 1;
+        assert!((0..kept).all(|stream| !take(&mut streams, stream, 5)), "duplicates of known streams");
+        assert!(!streams.last.contains_key(&kept) && !streams.last.contains_key(&(count - 1)), "the oldest");
     }
 
     #[test]

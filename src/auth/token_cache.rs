@@ -200,13 +200,19 @@ impl TokenCache {
         absent.insert(id);
     }
 
-    /// Replaces the known tokens by those of the table. Unchanged tokens keep their rate limit state.
+    /// Replaces the known tokens by those of the table. Unchanged tokens keep their rate limit state, and changed ones
+    /// the use that is not written yet.
     fn replace(&self, valid: Vec<Valid>, as_of: Instant) {
         let before = self.known.load();
         let tokens = valid.into_iter().map(|valid| {
-            let same = before.get(&valid.id).filter(|entry| entry.valid == valid);
-            let entry =
-                same.map_or_else(|| Arc::new(CachedToken::new(valid, self.calls_per_second)), Arc::clone);
+            let known = before.get(&valid.id);
+            let entry = match known {
+                Some(same) if same.valid == valid => Arc::clone(same),
+                _ => {
+                    let used_ms = known.map_or(0, |known| known.used_ms.load(Ordering::Relaxed));
+                    Arc::new(CachedToken::new(valid, self.calls_per_second, used_ms))
+                }
+            };
             (entry.valid.id, entry)
         });
         self.known.store(Arc::new(tokens.collect()));
@@ -231,8 +237,8 @@ impl TokenCache {
 }
 
 impl CachedToken {
-    fn new(valid: Valid, calls_per_second: Option<NonZeroU32>) -> Self {
-        Self { valid, rate_limit: RateLimit::new(calls_per_second), used_ms: AtomicI64::new(0) }
+    fn new(valid: Valid, calls_per_second: Option<NonZeroU32>, used_ms: i64) -> Self {
+        Self { valid, rate_limit: RateLimit::new(calls_per_second), used_ms: AtomicI64::new(used_ms) }
     }
 
     /// Records one use of the token and checks its rate limit.
@@ -245,12 +251,17 @@ impl CachedToken {
         self.valid.expires_at.is_some_and(|at| at <= Utc::now())
     }
 
-    /// Takes the time of the last use, if it was not taken before.
-    fn take_use(&self) -> Option<DateTime<Utc>> {
-        match self.used_ms.swap(0, Ordering::Relaxed) {
+    /// Time of the last use, if it is not in the table yet.
+    fn unwritten_use(&self) -> Option<DateTime<Utc>> {
+        match self.used_ms.load(Ordering::Relaxed) {
             0 => None,
             used_ms => DateTime::from_timestamp_millis(used_ms),
         }
+    }
+
+    /// Records that the use at `at` is in the table. A later use stays unwritten.
+    fn mark_written(&self, at: DateTime<Utc>) {
+        let _ = self.used_ms.compare_exchange(at.timestamp_millis(), 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

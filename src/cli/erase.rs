@@ -73,30 +73,42 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 fn user(args: &Args) -> anyhow::Result<String> {
-    let text = match (&args.user, &args.user_file) {
+    let user = match (&args.user, &args.user_file) {
         (Some(user), _) => user.clone(),
+        (None, Some(file)) if file.as_os_str() == "-" => read_user(std::io::stdin(), "standard input")?,
         (None, Some(file)) => {
-            let mut text = String::new();
-            let input: Box<dyn Read> = if file.as_os_str() == "-" {
-                Box::new(std::io::stdin())
-            } else {
-                Box::new(std::fs::File::open(file).with_context(|| file.display().to_string())?)
-            };
-            input
-                .take(USER_MAX_BYTES)
-                .read_to_string(&mut text)
-                .with_context(|| file.display().to_string())?;
-            text.strip_suffix('\n')
-                .map(|line| line.strip_suffix('\r').unwrap_or(line))
-                .unwrap_or(&text)
-                .to_owned()
+            let name = file.display().to_string();
+            read_user(std::fs::File::open(file).with_context(|| name.clone())?, &name)?
         }
         (None, None) => String::new(),
     };
-    if text.is_empty() {
+    if user.is_empty() {
         return Err(UsageError("erase: expected a user id, got an empty text".to_owned()).into());
     }
-    Ok(text)
+    Ok(user)
+}
+
+/// Reads one user id, with or without a line end after it. Anything else is refused: erasing what the caller did not mean,
+/// or less than that, cannot be undone.
+fn read_user(input: impl Read, name: &str) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    // One line end more than the longest id, and one byte more, which shows that there is more.
+    input.take(USER_MAX_BYTES + 3).read_to_end(&mut bytes).with_context(|| name.to_owned())?;
+    let refused = |why: String| Err(UsageError(format!("erase: {name}: {why}")).into());
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\r").filter(|_| bytes.ends_with(b"\n")).unwrap_or(line);
+    if u64::try_from(line.len()).unwrap_or(u64::MAX) > USER_MAX_BYTES {
+        return refused(format!("expected one user id of at most {USER_MAX_BYTES} bytes, got more"));
+    }
+    let Ok(user) = std::str::from_utf8(line) else {
+        return refused("expected a user id in UTF-8".to_owned());
+    };
+    if user.contains(['\n', '\r']) {
+        return refused(
+            "expected one user id, got several lines: run the command once for each user".to_owned(),
+        );
+    }
+    Ok(user.to_owned())
 }
 
 async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::Result<erase::ErasureReport> {
@@ -194,4 +206,49 @@ fn written_as(config: &Config, user: &str) -> Vec<String> {
     });
     // The database cannot store NUL, so rows contain the replacement character instead.
     [Some(user.replace('\0', "\u{FFFD}")), hashed].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(input: &[u8]) -> Result<String, String> {
+        read_user(input, "ids.txt").map_err(|error| {
+            assert!(error.is::<UsageError>(), "{error}");
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn one_user_id_is_read_from_a_file_and_nothing_else() {
+        for (text, user) in
+            [("ann", "ann"), ("ann\n", "ann"), ("ann\r\n", "ann"), (" a b\t\n", " a b\t"), ("", "")]
+        {
+            assert_eq!(read(text.as_bytes()).as_deref(), Ok(user), "{text:?}");
+        }
+        for text in ["ann\nbob", "ann\nbob\n", "ann\n\n", "\nann", "ann\r\nbob\r\n", "ann\rbob"] {
+            assert!(
+                read(text.as_bytes())
+                    .unwrap_err()
+                    .contains("ids.txt: expected one user id, got several lines")
+            );
+        }
+        assert!(read(b"\xff").unwrap_err().contains("UTF-8"));
+    }
+
+    #[test]
+    fn a_user_id_that_is_too_long_is_refused_and_never_cut() {
+        let longest = "x".repeat(usize::try_from(USER_MAX_BYTES).unwrap());
+        for end in ["", "\n", "\r\n"] {
+            assert_eq!(read(format!("{longest}{end}").as_bytes()).as_deref(), Ok(longest.as_str()));
+        }
+        for more in ["x", "x\n", "xx", "\n\n\n", "\nbob\n", "xxxxxxxx"] {
+            let error = read(format!("{longest}{more}").as_bytes()).unwrap_err();
+            assert!(error.contains("65536 bytes") || error.contains("several lines"), "{error}");
+        }
+        // A character at the limit is not cut either.
+        let error = read(format!("{}é", &longest[1..]).as_bytes()).unwrap_err();
+        assert!(error.contains("65536 bytes"), "{error}");
+    }
 }

@@ -37,7 +37,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 fn roles(names: &[String]) -> Result<Vec<Role>, UsageError> {
     if names.is_empty() {
-        return Ok(Role::BUILT.to_vec());
+        return Ok(Role::ALL.to_vec());
     }
     let roles: Result<Vec<Role>, String> = names.iter().map(|name| name.trim().parse()).collect();
     roles.map_err(|error| UsageError(format!("--roles: {error}")))
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_those_built_unless_named() {
+    fn all_roles_are_started_unless_some_are_named() {
         assert_eq!(parsed(&["feeder", " api"]), Ok(vec![Role::Feeder, Role::Api]));
         assert_eq!(parsed(&["sink"]), Ok(vec![Role::Sink]));
         assert_eq!(parsed(&[]), Ok(vec![Role::Evaluator, Role::Feeder, Role::Sink, Role::Warmer, Role::Api]));

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod used;
+
 use super::settings::{Mask, SETTINGS};
 use super::*;
 
@@ -277,18 +279,6 @@ fn secrets_are_shown_nowhere() {
         let wrong = problems("", &[(variable, "hunter2 hunter2")]);
         assert!(!wrong.is_empty() && !format!("{wrong:?}").contains("hunter2"), "{variable}: {wrong:?}");
     }
-}
-
-#[test]
-fn what_is_not_built_yet_is_not_silently_ignored() {
-    let variables = [
-        ("UNLEASH_ADMIN_TOKEN", "t"),
-        ("FEATURE_FLAG_CACHE_TTL", "300s"),
-        ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:8082"),
-    ];
-    let loaded = from("", &variables);
-    let notices = loaded.map(|loaded| loaded.notices).unwrap_or_default();
-    assert_eq!(notices, [""; 0], "settings that are used need no notice");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub async fn start(
         |environment: &String| FlagSource::File(FileSource::new(environment, PathBuf::from(flags)));
     let flag_sources = environments.iter().map(flag_source).collect();
     // Without Redis the warmer has nothing to write to.
-    let roles = Role::BUILT.iter().copied();
+    let roles = Role::ALL.iter().copied();
     let roles: Vec<_> = roles.filter(|role| *role != Role::Warmer || config.redis.url.is_some()).collect();
     App::start(config, &roles, flag_sources, topics).await
 }

@@ -46,10 +46,11 @@ const EXPIRE: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $
 const EXPIRED: &str = "UPDATE experiments SET expired = expired + $2 WHERE id = $1";
 const WAITING: &str = "SELECT count(*) FROM experiment_conversions AS c WHERE experiment_id = $1
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)";
-/// Time of the waiting conversion that follows the `$2` oldest ones.
-const SURPLUS: &str = "SELECT occurred_at FROM experiment_conversions AS c WHERE experiment_id = $1
-    AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)
-    ORDER BY occurred_at LIMIT 1 OFFSET $2";
+/// Deletes the `$2` waiting conversions that occurred first. Exactly as many rows, even if many occurred at the same time.
+const DROP_OLDEST: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $1 AND event_key IN (
+    SELECT c.event_key FROM experiment_conversions AS c WHERE c.experiment_id = $1
+        AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)
+    ORDER BY c.occurred_at, c.event_key LIMIT $2)";
 
 /// Counts each user once per phase, in the first of the phase's variants that the user saw. A conversion belongs to the
 /// user's last exposure before it. `{phase}` is replaced by the phase of a version, `{chosen}` by a condition that
@@ -178,15 +179,15 @@ impl Aggregation {
         let phases = self.phases(kept).await?;
         let design = &kept.experiment.design;
         let window = TimeDelta::hours(design.window_hours.into());
-        let expired = kept.expired + self.expire(kept.id, Utc::now() - window).await?;
+        let expiry = expire(&self.database, kept.id, Utc::now() - window, WAITING_MAX).await?;
+        let (expired, waiting) = (kept.expired + expiry.expired, expiry.waiting);
         let counted_at = Utc::now();
         let (chosen, names) = chosen(&phases);
         let question = TALLY.replace("{phase}", &phase_of_version(&phases)).replace("{chosen}", &chosen);
         let window = window.num_microseconds().unwrap_or(i64::MAX);
-        let (lines, waiting): (Vec<Line>, i64) = on_pool!(&self.database, |pool, sql| {
+        let lines: Vec<Line> = on_pool!(&self.database, |pool, _sql| {
             let lines = sqlx::query_as(AssertSqlSafe(question)).bind(kept.id).bind(window);
-            let lines = names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?;
-            (lines, sqlx::query_scalar(sql(WAITING)).bind(kept.id).fetch_one(pool).await?)
+            names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?
         });
         let attributed: i64 = lines.iter().map(|line| line.6).sum();
         let tally = |phase: Phase| Tally { variants: variants(design, &phase, &lines), phase, counted_at };
@@ -210,27 +211,44 @@ impl Aggregation {
         }));
         Ok(phases(known, experiment.started_at, experiment.stopped_at))
     }
+}
 
-    /// Deletes waiting conversions that are older than `before` or exceed the limit. Returns their number.
-    async fn expire(&self, experiment: i64, before: DateTime<Utc>) -> Result<i64, DatabaseError> {
-        let before = before.timestamp_micros();
-        let expired = in_transaction!(&self.database, |transaction, sql| {
-            let surplus: Option<i64> = sqlx::query_scalar(sql(SURPLUS))
-                .bind(experiment)
-                .bind(WAITING_MAX)
-                .fetch_optional(&mut *transaction)
-                .await?;
-            let before = surplus.map_or(before, |surplus| before.max(surplus));
-            let expire = sqlx::query(sql(EXPIRE)).bind(experiment).bind(before);
-            let expired = expire.execute(&mut *transaction).await?.rows_affected().cast_signed();
-            if expired > 0 {
-                let count = sqlx::query(sql(EXPIRED)).bind(experiment).bind(expired);
-                count.execute(&mut *transaction).await?;
-            }
-            expired
-        });
-        Ok(expired)
-    }
+/// Result of deleting waiting conversions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Expiry {
+    /// Number of deleted conversions.
+    expired: i64,
+    /// Number of conversions that still wait for an exposure of their user.
+    waiting: i64,
+}
+
+/// Deletes the waiting conversions of an experiment that occurred before `before`, and of the others the oldest ones
+/// beyond `waiting_max`.
+async fn expire(
+    database: &Database,
+    experiment: i64,
+    before: DateTime<Utc>,
+    waiting_max: i64,
+) -> Result<Expiry, DatabaseError> {
+    let before = before.timestamp_micros();
+    let expiry = in_transaction!(database, |transaction, sql| {
+        let expire = sqlx::query(sql(EXPIRE)).bind(experiment).bind(before);
+        let mut expired = expire.execute(&mut *transaction).await?.rows_affected();
+        let mut waiting: i64 =
+            sqlx::query_scalar(sql(WAITING)).bind(experiment).fetch_one(&mut *transaction).await?;
+        if waiting > waiting_max {
+            let surplus = sqlx::query(sql(DROP_OLDEST)).bind(experiment).bind(waiting - waiting_max);
+            let dropped = surplus.execute(&mut *transaction).await?.rows_affected();
+            expired += dropped;
+            waiting -= dropped.cast_signed();
+        }
+        if expired > 0 {
+            let count = sqlx::query(sql(EXPIRED)).bind(experiment).bind(expired.cast_signed());
+            count.execute(&mut *transaction).await?;
+        }
+        Expiry { expired: expired.cast_signed(), waiting }
+    });
+    Ok(expiry)
 }
 
 /// SQL expression for the phase of a flag version.
@@ -304,3 +322,7 @@ fn sample(users: u64, kind: Kind, line: Option<&Line>) -> Sample {
         },
     }
 }
+
+#[cfg(test)]
+#[path = "aggregate_tests.rs"]
+mod tests;

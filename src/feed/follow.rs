@@ -15,14 +15,14 @@ pub const FOLLOW_MAX: Duration = Duration::from_secs(5);
 pub const FOLLOWED_FLAGS_MAX: usize = 64;
 
 /// Followed hints of each source.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Follow {
     places: Vec<Followed>,
     next_offset: Option<i64>,
     handed_out: Option<i64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Followed {
     whom: Followable,
     pending: Option<Pending>,
@@ -37,7 +37,7 @@ pub enum Followable {
     Local,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pending {
     flags: HashSet<String>,
     /// Authors by flag, from the hints that name them. Kept while any flag is followed.
@@ -104,8 +104,7 @@ impl Follow {
         followed.pending.is_some()
     }
 
-    /// Offset before which all hints are handled; `None` if it has been committed already. Polls are recorded
-    /// before their changes are published, so that the offset can be part of the same transaction.
+    /// Offset before which all hints are handled; `None` if it has been committed already.
     pub fn handled(&self) -> Option<i64> {
         let pending = self.places.iter().filter_map(|followed| followed.pending.as_ref());
         let lowest = pending.map(|pending| pending.lowest_offset).min();

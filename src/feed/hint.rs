@@ -21,7 +21,7 @@ pub struct Hint {
     pub flag: Option<String>,
     /// Whether the hint concerns a local flag, so that Unleash need not be polled.
     pub local: bool,
-    /// Author of the change according to Unleash's webhook.
+    /// Author of the change according to Unleash's webhook or to the hint's sender.
     pub actor: Option<String>,
 }
 
@@ -53,6 +53,9 @@ struct Body<'a> {
     /// one of Unleash's own fields.
     #[serde(borrow, rename = "createdBy")]
     created_by: Option<&'a RawValue>,
+    /// Author in a hint of flagstream's own form.
+    #[serde(borrow)]
+    actor: Option<&'a RawValue>,
 }
 
 impl Reading {
@@ -86,6 +89,7 @@ pub fn read(body: Option<&[u8]>) -> Reading {
         local: body.source.as_deref() == Some(Source::Local.as_str()),
         actor: body
             .created_by
+            .or(body.actor)
             .and_then(|by| serde_json::from_str::<String>(by.get()).ok())
             .as_deref()
             .and_then(person),
@@ -162,6 +166,21 @@ mod tests {
             Some(ACTOR_CHARS_MAX)
         );
         for nobody in [r#""""#, "7", "null", r#"{"id":1}"#] {
+            assert_eq!(actor(nobody), None, "{nobody}");
+        }
+    }
+
+    #[test]
+    fn a_hint_may_say_who_made_the_change() {
+        let actor = |by: &str| {
+            let body = format!(r#"{{"event_type":"FEATURE_FLAG_UPDATED","flag_name":"a","actor":{by}}}"#);
+            match read(Some(body.as_bytes())) {
+                Reading::Understood(hint) => hint.actor,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(actor(r#""ann""#).as_deref(), Some("ann"));
+        for nobody in [r#""""#, "7", "null"] {
             assert_eq!(actor(nobody), None, "{nobody}");
         }
     }

@@ -29,6 +29,8 @@ struct Body<'h> {
     environment: Option<&'h str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'h str>,
 }
 
 impl Hints {
@@ -62,14 +64,7 @@ impl Hints {
     }
 
     async fn send(&self, kind: ChangeKind, hint: &Hint) -> anyhow::Result<()> {
-        let body = Body {
-            event_type: kind,
-            flag_name: hint.flag.as_deref(),
-            environment: hint.environment.as_deref(),
-            source: hint.local.then_some(Source::Local),
-        };
-        let body = self.format.message(Kind::Hint, serde_json::to_vec(&body)?)?;
-        self.send_body(hint, &body).await
+        self.send_body(hint, &message(&self.format, kind, hint)?).await
     }
 
     /// Sends the hint with the same key as a change event.
@@ -77,5 +72,55 @@ impl Hints {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         let key = format!("{}/{}", part(&hint.environment), part(&hint.flag));
         Ok(self.sender.send(&self.topic, &key, body, None).await?)
+    }
+}
+
+/// The hint as a record of the changes topic.
+fn message(format: &Format, kind: ChangeKind, hint: &Hint) -> anyhow::Result<Vec<u8>> {
+    let Hint { environment, flag, local, actor } = hint;
+    let body = Body {
+        event_type: kind,
+        flag_name: flag.as_deref(),
+        environment: environment.as_deref(),
+        source: local.then_some(Source::Local),
+        actor: actor.as_deref(),
+    };
+    Ok(format.message(Kind::Hint, serde_json::to_vec(&body)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hint as the feeder reads it.
+    fn read(format: &Format, record: &[u8]) -> Hint {
+        let mut text = Vec::new();
+        let json = match format {
+            Format::Json => record,
+            Format::Avro(prefix) => {
+                Kind::Hint.plan().to_json(&record[prefix.len()..], &mut text, hint::HINT_BYTES_MAX).unwrap();
+                &text
+            }
+        };
+        match hint::read(Some(json)) {
+            Reading::Understood(hint) => hint,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_part_of_a_hint_arrives_in_either_format() {
+        let webhook = br#"{"type":"feature-environment-enabled","createdBy":"ann","featureName":"a","environment":"dev"}"#;
+        let some = |text: &str| Some(text.to_owned());
+        let of_webhook = read(&Format::Json, webhook);
+        assert_eq!(of_webhook.actor, some("ann"));
+        let local = Hint { local: true, ..Hint { actor: None, ..of_webhook.clone() } };
+        for format in [Format::Json, Format::Avro(vec![0, 0, 0, 0, 7])] {
+            for hint in [&of_webhook, &local, &Hint::default()] {
+                for kind in [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted] {
+                    assert_eq!(read(&format, &message(&format, kind, hint).unwrap()), *hint, "{format:?}");
+                }
+            }
+        }
     }
 }

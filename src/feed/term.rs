@@ -69,6 +69,9 @@ struct Reconciled {
     accepted: bool,
     /// Whether the response is held until a second one confirms it.
     held: bool,
+    /// Whether a part of the changes is not published, because another one was refused by the broker. The source is
+    /// polled again at once, and that flag is left out.
+    unfinished: bool,
     flags: usize,
     changed: Vec<String>,
     refused: Vec<Refused>,
@@ -180,12 +183,13 @@ impl<'t> Term<'t> {
                     .answer(flag_source, place, answer, meta(flag_source, environment, received_at))
                     .await?;
                 self.note_reconciled(flag_source, &reconciled);
-                (reconciled.accepted, self.follow.looked(place, reconciled.changed(), Instant::now()))
+                let following = self.follow.looked(place, reconciled.changed(), Instant::now());
+                (reconciled.accepted, following || reconciled.unfinished)
             }
             Ok(FetchResult::Local { answers, received_at }) => {
                 let reconciled = self.local(flag_source, place, answers, received_at).await?;
                 self.note_reconciled(flag_source, &reconciled);
-                (reconciled.accepted, false)
+                (reconciled.accepted, reconciled.unfinished)
             }
         };
         self.report(flag_source, accepted).await?;
@@ -219,6 +223,7 @@ impl<'t> Term<'t> {
                 self.answer(flag_source, place, answer, meta(flag_source, environment, received_at)).await?;
             all.accepted &= reconciled.accepted;
             all.held |= reconciled.held;
+            all.unfinished |= reconciled.unfinished;
             all.flags += reconciled.flags;
             all.changed.extend(reconciled.changed);
             all.refused.extend(reconciled.refused);
@@ -258,10 +263,12 @@ impl<'t> Term<'t> {
     ) -> Result<Reconciled, TermError> {
         self.feeder.attribute(place, &mut diff, self.follow).await;
         let changed: Vec<String> = diff.changes.iter().map(|change| change.flag.clone()).collect();
-        // Recorded before publication, so that the hint's offset is part of the same transaction.
-        self.follow.looked(place, changed.iter().map(String::as_str), Instant::now());
+        // Determined before publication, so that the hint's offset is part of the same transaction, but not in force
+        // before the transaction is: a hint whose change is not published must stay pending.
+        let mut follow = self.follow.clone();
+        follow.looked(place, changed.iter().map(String::as_str), Instant::now());
         let kinds: Vec<_> = diff.changes.iter().map(|change| change.kind()).collect();
-        let offset = self.follow.handled().filter(|_| !kinds.is_empty());
+        let offset = follow.handled().filter(|_| !kinds.is_empty());
         let handled = offset.and_then(|offset| self.election.handled(offset));
         let committed = offset.filter(|_| handled.is_some());
         let (environment, seen_at, source) = (meta.environment.clone(), meta.seen_at, meta.source);
@@ -271,17 +278,19 @@ impl<'t> Term<'t> {
             Ok::<_, PublishError>((published, writer.flags(&meta.environment), refused))
         });
         let (accepted, flags, refused) = publishing.await??;
-        if accepted {
-            if let Some(offset) = committed {
-                self.follow.committed(offset);
-            }
-            self.feeder.note_published(&environment, &kinds, Utc::now() - seen_at);
+        if !accepted {
+            return Ok(Reconciled { unfinished: true, flags, refused, ..Reconciled::default() });
         }
-        Ok(Reconciled { accepted, held: false, flags, changed, refused })
+        *self.follow = follow;
+        if let Some(offset) = committed {
+            self.follow.committed(offset);
+        }
+        self.feeder.note_published(&environment, &kinds, Utc::now() - seen_at);
+        Ok(Reconciled { accepted, flags, changed, refused, ..Reconciled::default() })
     }
 
     fn note_reconciled(&self, flag_source: &FlagSource, reconciled: &Reconciled) {
-        if reconciled.held {
+        if reconciled.held || reconciled.unfinished {
             return;
         }
         let outcome = if reconciled.changed.is_empty() { "same" } else { "changed" };

@@ -38,8 +38,8 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         title = "flagstream",
         description = "flagstream evaluates feature flags and publishes every evaluation as an event in Kafka.\n\n\
             **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without one a call has the scopes of \
-            `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `write`, `delete`, `admin`) and \
-            environments, and may be restricted to flags by project, name or owner.\n\n\
+            `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `audit`, `write`, `delete`, \
+            `admin`) and environments, and may be restricted to flags by project, name or owner.\n\n\
             **Environments.** An evaluation names its environment in the body, in the query or in the header \
             `Flags-Environment`; else the default environment is used. An environment that is not served answers with \
             reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\
@@ -179,6 +179,16 @@ mod tests {
             assert!(seen.insert(id.clone()), "{place}: {id} is the id of two operations");
         }
         assert!(seen.contains("evaluateFlag") && seen.contains("edgeUpdateFlag"));
+    }
+
+    #[test]
+    fn the_document_lists_every_scope() {
+        let document: Value = serde_json::from_slice(&TEXT).unwrap();
+        let names: Vec<_> = crate::config::Scope::NAMES.iter().map(|(name, _)| *name).collect();
+        let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let description = document["info"]["description"].as_str().unwrap();
+        assert!(description.contains(&format!("has scopes ({listed})")), "{description}");
+        assert_eq!(document["components"]["schemas"]["ScopeName"]["enum"], serde_json::json!(names));
     }
 
     #[test]

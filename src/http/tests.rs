@@ -1,5 +1,6 @@
 //! Tests of the routes by direct calls, and of the server through real sockets.
 
+mod answers;
 mod attacks;
 mod limits;
 mod protection;

@@ -27,19 +27,21 @@ pub enum FaultKind {
     Other,
 }
 
-/// The offsets `from..to` of a partition, whose records were deleted before they were read.
+/// Records of a partition that were deleted before they were read, in the offsets `from..to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
     pub partition: i32,
     pub from: i64,
     pub to: i64,
+    /// Number of deleted offsets. Less than `to - from` if the range combines several with records between them.
+    pub count: u64,
 }
 
 /// State of one consumer's partitions.
 #[derive(Debug, Default)]
 pub struct Reading {
     partitions: BTreeMap<i32, Partition>,
-    /// Deleted ranges by partition, at most [`MAX_EXPIRED_COUNT`] each.
+    /// Deleted ranges by partition, at most [`MAX_EXPIRED_COUNT`] each; further ones extend the last range.
     expired: BTreeMap<i32, Vec<Expired>>,
 }
 
@@ -54,6 +56,13 @@ struct Partition {
 
 /// Maximum number of deleted ranges kept for one partition until they are taken.
 const MAX_EXPIRED_COUNT: usize = 16;
+
+impl Expired {
+    /// The deleted range `from..to`.
+    pub fn of(partition: i32, from: i64, to: i64) -> Self {
+        Self { partition, from, to, count: u64::try_from(to.saturating_sub(from)).unwrap_or_default() }
+    }
+}
 
 impl FetchFault {
     pub fn new(code: RDKafkaErrorCode, text: &str) -> Self {
@@ -108,19 +117,19 @@ impl Reading {
     ) {
         let known = self.partitions.entry(partition).or_default();
         known.fault = None;
-        let mut lost = None;
+        let mut lost = Vec::new();
         for offset in offsets {
             if let Some(next) = known.next
                 && offset > next
                 && let Some(low) = low()
                 && (next + 1..=offset).contains(&low)
             {
-                lost = Some(Expired { partition, from: next, to: low });
+                lost.push(Expired::of(partition, next, low));
             }
             known.next = Some(offset + 1);
             known.suspected = None;
         }
-        self.expired(lost);
+        lost.into_iter().for_each(|lost| self.expired(lost));
     }
 
     /// Checks for deleted records when the reader has taken everything that has arrived; `low` is the log's first
@@ -133,17 +142,22 @@ impl Reading {
         if known.suspected.replace(next) != Some(next) {
             return None;
         }
-        self.expired(Some(Expired { partition, from: next, to: low }));
+        self.expired(Expired::of(partition, next, low));
         self.starts_at(partition, low);
         Some(low)
     }
 
-    /// Adds a deleted range, if there is one.
-    pub fn expired(&mut self, expired: Option<Expired>) {
-        let Some(expired) = expired else { return };
+    /// Adds a deleted range. Every deleted offset is counted, however many ranges there are.
+    pub fn expired(&mut self, expired: Expired) {
         let known = self.expired.entry(expired.partition).or_default();
-        if known.len() < MAX_EXPIRED_COUNT {
-            known.push(expired);
+        let is_full = known.len() >= MAX_EXPIRED_COUNT;
+        match known.last_mut().filter(|_| is_full) {
+            Some(last) => {
+                // The ranges of a partition need not be ascending, because it may be read again from an earlier offset.
+                (last.from, last.to) = (last.from.min(expired.from), last.to.max(expired.to));
+                last.count = last.count.saturating_add(expired.count);
+            }
+            None => known.push(expired),
         }
     }
 
@@ -224,7 +238,7 @@ mod tests {
         assert_eq!(reading.is_idle(0, 0), None);
         assert_eq!(reading.is_idle(0, 50), None, "what was fetched may be on its way");
         assert_eq!(reading.is_idle(0, 50), Some(50));
-        assert_eq!(reading.take_expired(), [Expired { partition: 0, from: 10, to: 50 }]);
+        assert_eq!(reading.take_expired(), [Expired::of(0, 10, 50)]);
         assert_eq!((reading.is_idle(0, 50), reading.take_expired()), (None, vec![]));
         assert_eq!(read(&mut reading, &[50], 50), []);
         let mut reading = begun(10);
@@ -232,6 +246,34 @@ mod tests {
         assert_eq!(read(&mut reading, &[10, 49], 50), [], "it was on its way");
         assert_eq!(reading.is_idle(0, 50), None);
         assert_eq!(reading.take_expired(), []);
+    }
+
+    #[test]
+    fn every_deleted_offset_is_counted_however_many_ranges_there_are() {
+        let mut reading = begun(0);
+        // In each hundred offsets the last one is left.
+        let rounds = 3 * i64::try_from(MAX_EXPIRED_COUNT).unwrap();
+        for round in 0..rounds {
+            let left = 100 * round + 99;
+            reading.records(0, [left].into_iter(), || Some(left));
+            reading.records(7, [0].into_iter(), || Some(0));
+        }
+        let expired = reading.take_expired();
+        assert_eq!(expired.len(), MAX_EXPIRED_COUNT);
+        assert_eq!(expired.iter().map(|expired| expired.count).sum::<u64>(), 99 * rounds.cast_unsigned());
+        assert!(expired.iter().all(|expired| expired.partition == 0));
+        let last = expired.last().unwrap();
+        assert_eq!((last.from, last.to), (100 * (MAX_EXPIRED_COUNT as i64 - 1), 100 * rounds - 1));
+        assert_eq!(reading.take_expired(), []);
+    }
+
+    #[test]
+    fn two_deletions_among_the_records_of_one_fetch_are_both_counted() {
+        let mut reading = begun(10);
+        let lows = std::cell::Cell::new(20);
+        // The log's first offset moves on while the records are taken.
+        reading.records(0, [30, 60].into_iter(), || Some(lows.replace(50)));
+        assert_eq!(reading.take_expired(), [Expired::of(0, 10, 20), Expired::of(0, 31, 50)]);
     }
 
     #[test]

@@ -36,8 +36,11 @@ use crate::store::Store;
 
 use writer::{Action, KillSwitchWriter, PendingChange};
 
-/// Maximum number of flags with a kill switch.
+/// Maximum number of flags that are killed at the same time.
 pub const SWITCHES_MAX: usize = 10_000;
+/// Maximum number of flags with a switch in the topic, killed or lifted. A lifted switch is kept until its flag changes,
+/// or for a day if there is no such flag, because it holds the flag's highest version.
+pub const STORED_SWITCHES_MAX: usize = 2 * SWITCHES_MAX;
 
 /// Interface of one instance for changing kill switches.
 #[derive(Debug)]
@@ -63,8 +66,13 @@ pub struct Turn<'t> {
 pub enum KillError {
     #[error("the flag is not killed")]
     NotKilled,
-    #[error("{SWITCHES_MAX} flags are killed already, as many as there may be")]
+    #[error("{SWITCHES_MAX} flags are killed already, which is the limit: restore some of them")]
     TooMany,
+    #[error(
+        "{STORED_SWITCHES_MAX} flags have a kill switch that is set or was lifted recently, which is the limit: a lifted \
+         one is removed when its flag changes, or a day later if the flag does not exist"
+    )]
+    TooManyStored,
     /// The outcome is unknown: the change may have been committed although its confirmation was lost.
     #[error("Kafka does not take it: {0}")]
     Kafka(String),

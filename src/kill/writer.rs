@@ -18,7 +18,7 @@ use crate::message::change::{Change, ChangeKind};
 use crate::message::kill_switch::{KillSwitch, SwitchAction, SwitchEvent, SwitchState, Switched};
 use crate::schema_registry::Formats;
 
-use super::{KillError, SWITCHES_MAX};
+use super::{KillError, STORED_SWITCHES_MAX, SWITCHES_MAX};
 
 /// Time limit for a change, including conflicts with other writers and temporary broker errors.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -67,6 +67,27 @@ pub(super) enum Action {
 struct TopicContents {
     switches: BTreeMap<String, KillSwitch>,
     highest: u64,
+}
+
+impl TopicContents {
+    /// Checks the limits of a kill. Other changes add no switch that the limits do not already count.
+    fn admits(&self, pending: &PendingChange, now: DateTime<Utc>) -> Result<(), KillError> {
+        if !matches!(pending.action, Action::Kill { .. }) {
+            return Ok(());
+        }
+        let before = self.switches.get(&pending.key());
+        if before.is_some_and(|before| before.is_on(now)) {
+            return Ok(());
+        }
+        let killed = self.switches.values().filter(|switch| switch.is_on(now)).count();
+        if killed >= SWITCHES_MAX {
+            return Err(KillError::TooMany);
+        }
+        if before.is_none() && self.switches.len() >= STORED_SWITCHES_MAX {
+            return Err(KillError::TooManyStored);
+        }
+        Ok(())
+    }
 }
 
 /// Record to write.
@@ -154,11 +175,11 @@ impl KillSwitchWriter {
             let mine = mine.clone();
             return Ok((self, Ok(Some(mine)), Committed(true)));
         }
-        if before.is_none() && self.known.switches.len() >= SWITCHES_MAX {
-            return Ok((self, Err(KillError::TooMany), Committed(false)));
-        }
         // Microseconds, the precision of all recorded times.
         let now = Utc::now().trunc_subsecs(6);
+        if let Err(error) = self.known.admits(pending, now) {
+            return Ok((self, Err(error), Committed(false)));
+        }
         let now_ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
         let version = (self.known.highest.max(pending.seen_version) + 1).max(now_ms);
         let (records, next) = match pending.next(before, version, now) {

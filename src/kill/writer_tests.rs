@@ -84,3 +84,44 @@ fn a_switch_that_its_topic_has_lost_is_reinstated_with_a_new_version_and_only_on
     assert!(written(&reinstate, Some(&again), now).is_none());
     assert!(written(&pending(Action::Reinstate, Some(3)), None, now).is_none(), "nothing was lost");
 }
+
+/// A topic with this many switches of other flags in force, lifted, and expired but not recorded as lifted yet.
+fn topic([on, lifted, expired]: [usize; 3], now: DateTime<Utc>) -> TopicContents {
+    let on_switch = written(&pending(Action::Kill { expires_at: None }, None), None, now).unwrap();
+    let lifted_switch = written(&pending(Action::Restore, None), Some(&on_switch), now).unwrap();
+    let expired_switch = KillSwitch { expires_at: Some(now), ..on_switch.clone() };
+    let of = |kind: &'static str, count: usize, switch: KillSwitch| {
+        (0..count).map(move |number| (format!("dev/{kind}-{number}"), switch.clone()))
+    };
+    let switches = of("on", on, on_switch).chain(of("lifted", lifted, lifted_switch));
+    TopicContents { switches: switches.chain(of("expired", expired, expired_switch)).collect(), highest: 11 }
+}
+
+#[test]
+fn only_killed_flags_count_as_killed_and_each_limit_has_its_own_message() {
+    let now = Utc::now();
+    let kill = pending(Action::Kill { expires_at: None }, Some(3));
+    let (killed, stored) = (SWITCHES_MAX, STORED_SWITCHES_MAX);
+    let admits = |switches| topic(switches, now).admits(&kill, now);
+    assert!(admits([killed - 1, 2, 2]).is_ok());
+    assert!(admits([0, killed, killed - 1]).is_ok(), "no flag is killed");
+    assert!(matches!(admits([killed, 0, 0]), Err(KillError::TooMany)));
+    assert!(matches!(admits([1, killed, killed - 1]), Err(KillError::TooManyStored)));
+    assert!(KillError::TooMany.to_string().contains("10000 flags are killed"));
+    assert!(KillError::TooManyStored.to_string().contains("20000 flags have a kill switch"));
+    // The flag's own switch: in force, it can always be changed; lifted, it can be set if not too many are killed.
+    let mut full = topic([killed - 1, stored - killed, 0], now);
+    let on = written(&kill, None, now).unwrap();
+    full.switches.insert(kill.key(), on.clone());
+    assert!(full.admits(&kill, now).is_ok());
+    let lifted = written(&pending(Action::Restore, Some(3)), Some(&on), now).unwrap();
+    full.switches.insert(kill.key(), lifted.clone());
+    assert!(full.admits(&kill, now).is_ok());
+    let mut full = topic([killed, 0, 0], now);
+    full.switches.insert(kill.key(), lifted);
+    assert!(matches!(full.admits(&kill, now), Err(KillError::TooMany)));
+    // A full topic refuses nothing but kills.
+    for action in [Action::Restore, Action::Expire, Action::Renew, Action::Forget, Action::Reinstate] {
+        assert!(topic([killed, killed, 0], now).admits(&pending(action, Some(3)), now).is_ok(), "{action:?}");
+    }
+}

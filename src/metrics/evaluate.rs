@@ -93,7 +93,7 @@ impl EvaluateMetrics {
         registry.register("stuck", help, metrics.stuck.clone());
         let help = "Partitions of the requests topic that this process answers for";
         registry.register("partitions", help, metrics.partitions.clone());
-        let help = "Partitions that wait until the schema registry says what their next request is";
+        let help = "Partitions that are paused: their next request waits for the schema registry, or the events topic lacks their partition";
         registry.register("waiting", help, metrics.waiting.clone());
         metrics
     }

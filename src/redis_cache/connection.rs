@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value};
 use tokio::task::JoinSet;
 
 use super::script;
@@ -63,13 +63,23 @@ impl Connection {
                 }
                 connection.send_packed_commands(&pipeline, 0, count).await
             }
-            Self::Cluster(connection) => each(&connection, commands).await,
+            Self::Cluster(connection) => {
+                each(commands, |command| {
+                    let mut connection = connection.clone();
+                    async move { connection.req_packed_command(&command).await }
+                })
+                .await
+            }
         }
     }
 }
 
-/// Sends commands of any slots concurrently.
-async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
+/// Sends commands of any slots concurrently, each with `send`. The replies are in the order of the commands. An error of
+/// one command, or the panic of its task, fails the call: a missing reply must not look like an absent value.
+async fn each<S>(commands: Vec<Cmd>, send: impl Fn(Cmd) -> S) -> Result<Vec<Value>, RedisError>
+where
+    S: Future<Output = Result<Value, RedisError>> + Send + 'static,
+{
     let mut replies = vec![Value::Nil; commands.len()];
     let mut under_way = JoinSet::new();
     let mut commands = commands.into_iter().enumerate();
@@ -77,15 +87,73 @@ async fn each(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<
         while under_way.len() < CLUSTER_COMMANDS_MAX
             && let Some((index, command)) = commands.next()
         {
-            let mut connection = connection.clone();
-            under_way.spawn(async move { (index, connection.req_packed_command(&command).await) });
+            let sending = send(command);
+            under_way.spawn(async move { (index, sending.await) });
         }
         let Some(done) = under_way.join_next().await else {
             return Ok(replies);
         };
-        let Ok((index, reply)) = done else { continue };
+        let (index, reply) = done.map_err(|error| {
+            RedisError::from((ErrorKind::Client, "the task of a command has failed", error.to_string()))
+        })?;
         if let Some(place) = replies.get_mut(index) {
             *place = reply?;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn commands(count: usize) -> Vec<Cmd> {
+        let get = |number: usize| {
+            let mut get = redis::cmd("GET");
+            get.arg(number);
+            get
+        };
+        (0..count).map(get).collect()
+    }
+
+    /// Number of the command, which its key is.
+    fn number(command: &Cmd) -> usize {
+        let Some(redis::Arg::Simple(key)) = command.args_iter().nth(1) else { panic!() };
+        std::str::from_utf8(key).unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn replies_are_in_the_order_of_the_commands_and_none_is_missing() {
+        let count = 3 * CLUSTER_COMMANDS_MAX;
+        let replies = each(commands(count), |command| async move {
+            // The first of them are the last to finish.
+            for _ in number(&command)..count {
+                tokio::task::yield_now().await;
+            }
+            Ok(Value::Int(i64::try_from(number(&command)).unwrap()))
+        });
+        let expected: Vec<Value> = (0..i64::try_from(count).unwrap()).map(Value::Int).collect();
+        assert_eq!(replies.await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_task_panics_fails_the_call() {
+        let error = each(commands(3), |command| async move {
+            assert_ne!(number(&command), 1, "the middle one");
+            Ok(Value::Okay)
+        });
+        let error = error.await.unwrap_err();
+        assert!(error.to_string().contains("the task of a command has failed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_of_one_command_fails_the_call() {
+        let error = each(commands(3), |command| async move {
+            if number(&command) == 1 {
+                return Err((ErrorKind::Io, "cut").into());
+            }
+            Ok(Value::Okay)
+        });
+        assert!(error.await.unwrap_err().to_string().contains("cut"));
     }
 }

@@ -4,6 +4,7 @@
 //! refused, and the last valid version stays in force. Flags that a complete reading of the topic did not
 //! contain are removed by [`DefinitionTable::sweep`].
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -339,16 +340,34 @@ impl DefinitionTable {
         }
     }
 
-    /// Forgets the older half of the deletions if there are too many.
+    /// Forgets the half with the lower versions if there are too many deletions.
     fn bound_removed(&mut self) {
-        if self.removed.len() <= MAX_REMOVED_COUNT {
-            return;
+        if self.removed.len() > MAX_REMOVED_COUNT {
+            forget_lower_half(&mut self.removed);
         }
-        let mut versions: Vec<u64> = self.removed.values().copied().collect();
-        let (_, median, _) = versions.select_nth_unstable(MAX_REMOVED_COUNT / 2);
-        let median = *median;
-        self.removed.retain(|_, version| *version > median);
     }
+}
+
+/// Removes the half of the entries with the lower versions. A version may occur many times, for example if an
+/// environment was deleted at once, so entries of the median version are counted.
+fn forget_lower_half(removed: &mut AHashMap<Box<str>, u64>) {
+    let mut versions: Vec<u64> = removed.values().copied().collect();
+    let half = versions.len() / 2;
+    if half == 0 {
+        return;
+    }
+    let (lower, median, _) = versions.select_nth_unstable(half);
+    let median = *median;
+    let mut of_median = half - lower.iter().filter(|version| **version < median).count();
+    removed.retain(|_, version| match (*version).cmp(&median) {
+        Ordering::Less => false,
+        Ordering::Greater => true,
+        Ordering::Equal => {
+            let is_forgotten = of_median > 0;
+            of_median = of_median.saturating_sub(1);
+            !is_forgotten
+        }
+    });
 }
 
 fn problems(flag: &CompiledFlag) -> Option<Arc<str>> {

@@ -164,17 +164,22 @@ fn a_killed_flag_is_off_wherever_it_is_asked_for_until_it_is_restored() {
         (&json!("it burns"), &json!(version))
     );
     let listed =
-        call("GET", &format!("{}/api/v1/feature-flags?environment={ENVIRONMENT}", service.url), &[], b"")
-            .json();
+        call("GET", &format!("{}/api/v1/feature-flags?environment={ENVIRONMENT}", service.url), &[], b"");
+    contract.check("GET", "/api/v1/feature-flags", &listed);
+    let listed = listed.json();
     let of = |name: &str| {
         listed["items"].as_array().unwrap().iter().find(|item| item["name"] == name).unwrap().clone()
     };
     assert!(of("plain")["kill_switch"].is_object() && of("child")["kill_switch"].is_null(), "{listed}");
-    let edge: Value =
-        serde_json::from_str(&get(&format!("{}/flags?environment={ENVIRONMENT}", service.url)).unwrap().1)
-            .unwrap();
-    let edge =
-        edge["flags"].as_array().unwrap().iter().find(|flag| flag["flag_name"] == "plain").unwrap().clone();
+    let edge = call("GET", &format!("{}/flags?environment={ENVIRONMENT}", service.url), &[], b"");
+    contract.check("GET", "/flags", &edge);
+    let edge = edge.json()["flags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|flag| flag["flag_name"] == "plain")
+        .unwrap()
+        .clone();
     assert_eq!((&edge["enabled"], &edge["killed"]), (&json!(false), &json!(true)));
 
     // A second kill replaces the reason. Whatever the definition contains meanwhile, and whatever version it has, the

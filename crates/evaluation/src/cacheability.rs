@@ -155,7 +155,9 @@ impl EnvironmentFlags {
 }
 
 impl Cacheability {
-    fn and(self, other: Self) -> Self {
+    /// Cacheability of a value that contains both outcomes.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Never(why), _) | (_, Self::Never(why)) => Self::Never(why),
             (Self::UntilTime(a), Self::UntilTime(b)) => Self::UntilTime(a.min(b)),

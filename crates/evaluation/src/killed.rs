@@ -49,6 +49,11 @@ impl CompiledFlag {
         }
     }
 
+    /// How long the state that is independent of any context (whether the flag is switched on or killed) stays as it is.
+    pub fn state_cacheability(&self, now_ms: i64) -> Cacheability {
+        self.steadily_killed(now_ms).unwrap_or(Cacheability::UntilChanged)
+    }
+
     /// End of the kill switch in milliseconds since 1970, even if it is in the past; `None` if the flag is
     /// not killed.
     fn killed_until(&self) -> Option<i64> {

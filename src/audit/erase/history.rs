@@ -33,7 +33,10 @@ const IS_IN_FORCE: &str = "SELECT count(*) FROM feature_flags
     WHERE environment = $1 AND name = $2 AND version = $3 AND deleted_at IS NULL";
 const LOCAL: &str = "SELECT environment, name, document::text FROM local_flags WHERE deleted_at IS NOT NULL";
 const SET_LOCAL: &str = "UPDATE local_flags SET document = $3::jsonb WHERE environment = $1 AND name = $2";
-const SET_FLAG: &str = "UPDATE feature_flags SET target_users = '[]' WHERE deleted_at IS NOT NULL AND target_users::text LIKE $1";
+const TARGETED: &str = "SELECT environment, name, target_users::text FROM feature_flags
+    WHERE deleted_at IS NOT NULL AND target_users::text <> '[]'";
+const SET_TARGETED: &str =
+    "UPDATE feature_flags SET target_users = $3::jsonb WHERE environment = $1 AND name = $2";
 
 pub(super) async fn erase(
     database: &Database,
@@ -156,9 +159,57 @@ async fn deleted_flags(database: &Database, user: &str) -> Result<(), DatabaseEr
                 query.execute(&mut *transaction).await?;
             }
         }
-        let quoted = serde_json::to_string(user).unwrap_or_default();
-        let listed = quoted.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        sqlx::query(sql(SET_FLAG)).bind(format!("%{listed}%")).execute(&mut *transaction).await?;
+        // Compared here and not by a pattern of SQL, whose escapes and letter case differ between the databases.
+        let rows: Vec<(String, String, String)> =
+            sqlx::query_as(sql(TARGETED)).fetch_all(&mut *transaction).await?;
+        for (environment, name, users) in rows {
+            if let Some(others) = others(&users, user) {
+                let query = sqlx::query(sql(SET_TARGETED)).bind(environment).bind(name).bind(others);
+                query.execute(&mut *transaction).await?;
+            }
+        }
     });
     Ok(())
+}
+
+/// The list of users without this one, as JSON; `None` if it does not contain the user.
+fn others(users: &str, user: &str) -> Option<String> {
+    let mut users: Vec<Value> = serde_json::from_str(users).ok()?;
+    let before = users.len();
+    users.retain(|listed| listed.as_str() != Some(user));
+    (users.len() < before).then(|| Value::from(users).to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[tokio::test]
+    async fn any_user_is_taken_out_of_deleted_flags_and_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("test.db").display());
+        let database = Database::open(&Secret::new(url), "test").unwrap();
+        database.migrate().await.unwrap();
+        let Database::Sqlite(sqlite) = &database else { unreachable!() };
+        let users = ["a_b", "a%b", r"a\b", "a\"b", "axb", "A_B", "ünï", "a_b_c", "a\u{1}b", ""];
+        let listed = serde_json::to_string(&users).unwrap();
+        for (name, deleted_at) in [("deleted", Some("2026-01-15T10:30:00Z")), ("in-force", None)] {
+            let insert = "INSERT INTO feature_flags (environment, name, target_users, deleted_at)
+                VALUES ('e', $1, $2, $3)";
+            let insert = sqlx::query(insert).bind(name).bind(&listed).bind(deleted_at);
+            insert.execute(&sqlite.pool).await.unwrap();
+        }
+        let left = async |name: &str| {
+            let select = sqlx::query_scalar("SELECT target_users FROM feature_flags WHERE name = $1");
+            let text: String = select.bind(name).fetch_one(&sqlite.pool).await.unwrap();
+            serde_json::from_str::<Vec<String>>(&text).unwrap()
+        };
+        for (index, user) in users.iter().enumerate() {
+            deleted_flags(&database, user).await.unwrap();
+            assert_eq!(left("deleted").await, users[index + 1..], "{user:?}");
+        }
+        assert_eq!(left("in-force").await, users, "changed where the flag is managed");
+    }
 }

@@ -1,6 +1,5 @@
 //! Task that reads the table of tokens.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -98,14 +97,15 @@ impl TokenCache {
         Ok(())
     }
 
+    /// Writes the uses since the last write to the table. Writing the same use twice is harmless.
     pub(super) async fn note_uses(&self) -> Result<(), TableError> {
         let known = self.known.load_full();
-        let used = known.values().filter_map(|entry| Some((entry, entry.take_use()?)));
+        let used = known.values().filter_map(|entry| Some((entry, entry.unwritten_use()?)));
         for (entry, at) in used.take(NOTES_MAX) {
-            if let Err(error) = table::used(&self.database, entry.valid.id, at).await {
-                entry.used_ms.fetch_max(at.timestamp_millis(), Ordering::Relaxed);
-                return Err(error);
-            }
+            table::used(&self.database, entry.valid.id, at).await?;
+            // Only after the write: this future is cancelled by the timeout of a read, and a use that is not written
+            // must be found again by the next attempt.
+            entry.mark_written(at);
         }
         Ok(())
     }

@@ -26,27 +26,37 @@ impl Drop for Fixture {
     }
 }
 
+fn config(tokens_max_age: Duration) -> AuthConfig {
+    AuthConfig {
+        anonymous_scopes: Vec::new(),
+        anonymous_by_default: false,
+        bootstrap_token: None,
+        tokens_max_age,
+        token_calls_per_second: NonZeroU32::new(1),
+        anonymous_calls_per_second: None,
+        anonymous_answers_per_second: None,
+    }
+}
+
 impl Fixture {
     async fn start(max_age: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let database = Database::open(&Secret::new(url), "test").unwrap();
         database.migrate().await.unwrap();
-        let config = AuthConfig {
-            anonymous_scopes: Vec::new(),
-            anonymous_by_default: false,
-            bootstrap_token: None,
-            tokens_max_age: max_age,
-            token_calls_per_second: NonZeroU32::new(1),
-            anonymous_calls_per_second: None,
-            anonymous_answers_per_second: None,
-        };
-        let token_cache = TokenCache::new(database.clone(), &config);
+        let token_cache = TokenCache::new(database.clone(), &config(max_age));
         let shutdown = Shutdown::new();
         let (running, stop) = (Arc::clone(&token_cache), shutdown.clone());
         let metrics = Metrics::new().access.clone();
         tokio::spawn(async move { running.run(stop, Reporter::detached(), metrics).await });
         Self { database, token_cache, shutdown, _folder: folder }
+    }
+
+    /// A cache with the tokens of the table that no task refreshes.
+    async fn still(&self) -> Arc<TokenCache> {
+        let token_cache = TokenCache::new(self.database.clone(), &config(Duration::from_secs(60)));
+        token_cache.replace(table::valid(&self.database).await.unwrap(), Instant::now());
+        token_cache
     }
 
     async fn token(&self, expires_in: Option<&str>) -> Token {
@@ -173,5 +183,47 @@ async fn uses_are_noted() {
     fixture.token_cache.note_uses().await.unwrap();
     let noted = table::find(&fixture.database, token.id).await.unwrap().unwrap().last_used_at;
     assert!((Utc::now() - noted.unwrap()).num_seconds() < 10);
-    assert_eq!(entry.take_use(), None);
+    assert_eq!(entry.unwritten_use(), None);
+}
+
+#[tokio::test]
+async fn a_use_whose_write_is_cancelled_or_fails_is_written_later() {
+    let fixture = Fixture::start(Duration::from_secs(60)).await;
+    let token = fixture.token(None).await;
+    let token_cache = fixture.still().await;
+    let Some(TokenLookup::Valid(entry)) = token_cache.find_known(&token) else { panic!("not found") };
+    let _ = entry.call();
+    let used = entry.unwritten_use().unwrap();
+    {
+        // Cancelled while it waits for another writer of the database, as the timeout of a read does it.
+        let Database::Sqlite(sqlite) = &fixture.database else { unreachable!() };
+        let _other = sqlite.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let mut writing = std::pin::pin!(token_cache.note_uses());
+        let first = std::future::poll_fn(|context| Poll::Ready(writing.as_mut().poll(context))).await;
+        assert!(first.is_pending());
+    }
+    assert_eq!(entry.unwritten_use(), Some(used), "cancelled");
+    fixture.run("ALTER TABLE api_tokens RENAME TO elsewhere").await;
+    assert!(token_cache.note_uses().await.is_err());
+    assert_eq!(entry.unwritten_use(), Some(used), "failed");
+    fixture.run("ALTER TABLE elsewhere RENAME TO api_tokens").await;
+    token_cache.note_uses().await.unwrap();
+    assert_eq!(entry.unwritten_use(), None);
+    let noted = table::find(&fixture.database, token.id).await.unwrap().unwrap().last_used_at;
+    assert_eq!(noted, Some(used));
+}
+
+#[tokio::test]
+async fn a_use_survives_a_change_of_its_token() {
+    let fixture = Fixture::start(Duration::from_secs(60)).await;
+    let token = fixture.token(None).await;
+    let token_cache = fixture.still().await;
+    let Some(TokenLookup::Valid(entry)) = token_cache.find_known(&token) else { panic!("not found") };
+    let _ = entry.call();
+    let changed = Valid { name: "renamed".to_owned(), ..entry.valid.clone() };
+    token_cache.replace(vec![changed], Instant::now());
+    let Some(TokenLookup::Valid(after)) = token_cache.find_known(&token) else { panic!("not found") };
+    assert_eq!(after.valid.name, "renamed");
+    assert_eq!(after.unwritten_use(), entry.unwritten_use());
+    assert!(after.unwritten_use().is_some());
 }

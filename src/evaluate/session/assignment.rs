@@ -164,7 +164,7 @@ impl Session<'_> {
         self.state.status.progress().starts_at(partition, next);
         self.consumer.reading().starts_at(partition, next);
         if let Some(low) = low.filter(|low| *low > next) {
-            self.consumer.reading().expired(Some(Expired { partition, from: next, to: low }));
+            self.consumer.reading().expired(Expired::of(partition, next, low));
             self.skip_to(partition, low);
         }
         if let Some(end) = end.filter(|end| *end < next) {
@@ -212,12 +212,18 @@ impl Session<'_> {
 
     /// Counts and logs the requests that were deleted before they were read.
     pub(super) fn report_expired(&self) {
-        for Expired { partition, from, to } in self.consumer.reading().take_expired() {
+        for Expired { partition, from, to, count } in self.consumer.reading().take_expired() {
             let labels = PartitionLabels { partition };
-            let count = u64::try_from(to - from).unwrap_or_default();
             self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
             let topic = &self.parts.config.topics.requests;
-            tracing::error!(topic, partition, from, to, "Kafka has deleted requests before they were read");
+            tracing::error!(
+                topic,
+                partition,
+                from,
+                to,
+                count,
+                "Kafka has deleted requests before they were read"
+            );
         }
     }
 

@@ -309,3 +309,28 @@ async fn a_change_has_the_name_that_the_webhook_gave() {
     assert_eq!(field(&events[0], "actor"), "unleash", "nobody said so");
     running.stop().await;
 }
+
+/// A description with which a definition is within its limit, but its record is not within the producer's.
+const NEARLY_TOO_LONG: usize = 999_850;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_too_large_for_the_topic_holds_up_neither_other_changes_nor_their_hints() {
+    let fixture = Fixture::new().await;
+    fixture.unleash.serve(&[flag("a", true), flag("b", true)]);
+    let running = fixture.feed("one");
+    synced(&running, 2).await;
+    fixture
+        .hint(r#"{"type":"feature-environment-disabled","createdBy":"ann","featureName":"b","environment":"dev"}"#)
+        .await;
+    until("keeps looking", || fixture.unleash.script().not_modified >= 2).await;
+    let mut large = flag("a", true);
+    large["description"] = "x".repeat(NEARLY_TOO_LONG).into();
+    fixture.unleash.serve(&[large, flag("b", false)]);
+    // The regular poll never comes in this test.
+    let definitions = fixture.repository("definitions", 3).await;
+    assert_eq!((definitions[2].0.as_str(), field(&definitions[2], "actor")), ("dev/b", &json!("ann")));
+    until("listed", || environment(&running).refused_total == 1).await;
+    let refused = &environment(&running).refused[0];
+    assert!(refused.flag == "a" && refused.reason.contains("too large for the topic"), "{refused:?}");
+    running.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -81,7 +82,7 @@ fn flag_data(out: &mut Vec<u8>, call: &Call<'_>, asked: &EdgeRequest, is_hit: bo
         out.extend_from_slice(br#""flag_data":"#);
         out.extend_from_slice(data.get().as_bytes());
     } else if let Some(flag) = in_force {
-        write_flag_data(out, flag);
+        write_flag_data(out, flag, Utc::now().timestamp_millis());
     } else {
         out.extend_from_slice(br#""flag_data":null"#);
     }
@@ -93,7 +94,7 @@ pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment:
     write_string(&mut out, name);
     out.push(b',');
     match flag {
-        Some(flag) => write_flag_data(&mut out, flag),
+        Some(flag) => write_flag_data(&mut out, flag, Utc::now().timestamp_millis()),
         None => out.extend_from_slice(br#""flag_data":null"#),
     }
     member(&mut out, "environment", Some(environment));
@@ -105,7 +106,7 @@ pub(super) fn updated(flag: Option<&Arc<CompiledFlag>>, name: &str, environment:
 pub(super) fn list(snapshot: &Snapshot, asked: &EdgeRequest, within: &Restrictions) -> Vec<u8> {
     let mut out = b"{".to_vec();
     let is_within = |flag: &CompiledFlag| within.check(&FlagFacts::from(flag)).is_ok();
-    write_flags(&mut out, snapshot, &asked.environment, is_within);
+    write_flags(&mut out, snapshot, &asked.environment, Utc::now().timestamp_millis(), is_within);
     end_list(&mut out, asked, snapshot.version(), false);
     out
 }

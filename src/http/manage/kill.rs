@@ -60,7 +60,7 @@ struct TurnRequest {
         (status = 200, description = "Killed, announced, and off here", body = TurnedBody),
         (status = 202, description = "Killed, and not known yet to be off here: it will be", body = TurnedBody),
         (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "The flag is not killed, or too many are", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "Too many flags are killed, or have a switch that was lifted recently", body = ProblemDetails, content_type = "application/problem+json"),
         EvaluationProblems
     )
 )]
@@ -85,7 +85,7 @@ pub(in crate::http) async fn kill(
         (status = 200, description = "Restored, announced, and in force here", body = TurnedBody),
         (status = 202, description = "Restored, and not known yet to be in force here: it will be", body = TurnedBody),
         (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "The flag is not killed, or too many are", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "The flag is not killed", body = ProblemDetails, content_type = "application/problem+json"),
         EvaluationProblems
     )
 )]

@@ -20,7 +20,9 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
             let detail = "Kafka does not take it; whether the switch was turned is not known";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
         }
-        ManageError::Kill(KillError::NotKilled | KillError::TooMany) => StatusCode::CONFLICT,
+        ManageError::Kill(KillError::NotKilled | KillError::TooMany | KillError::TooManyStored) => {
+            StatusCode::CONFLICT
+        }
         ManageError::Exists | ManageError::Elsewhere { .. } => StatusCode::CONFLICT,
         ManageError::Stale(revision) => {
             let problem = Problem::new(StatusCode::PRECONDITION_FAILED, &error);

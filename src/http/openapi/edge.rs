@@ -17,6 +17,9 @@ pub struct EdgeCheck {
     #[schema(required)]
     variant: Option<String>,
     reason: ReasonName,
+    /// Present, and true, only if a kill switch turned the flag off.
+    #[schema(nullable = false)]
+    killed: Option<bool>,
     #[schema(required)]
     error_code: Option<ErrorCodeName>,
     #[schema(required)]
@@ -60,8 +63,11 @@ pub struct EdgeUpdated {
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub struct FlagData {
-    /// Whether the flag is switched on. Its strategies decide for which users.
+    /// Whether the flag is switched on and not killed. Its strategies decide for which users.
     enabled: bool,
+    /// Present, and true, only if a kill switch turned the flag off.
+    #[schema(nullable = false)]
+    killed: Option<bool>,
     /// Largest rollout percentage of the strategies that apply to all users; if there are none, the largest of the
     /// targeted strategies.
     rollout_percentage: f64,

@@ -300,11 +300,21 @@ pub struct OfrepSuccess {
     value: Option<Value>,
     reason: OfrepReason,
     variant: String,
-    metadata: OfrepMetadata,
+    metadata: OfrepFlagMetadata,
+}
+
+#[derive(ToSchema)]
+pub struct OfrepFlagMetadata {
+    /// Version of the definition that was evaluated.
+    version: u64,
+    /// Present, and true, only if a kill switch turned the flag off.
+    #[schema(nullable = false)]
+    killed: Option<bool>,
 }
 
 #[derive(ToSchema)]
 pub struct OfrepMetadata {
+    /// Highest version in the snapshot that was evaluated.
     version: u64,
 }
 

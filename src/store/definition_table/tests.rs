@@ -194,7 +194,40 @@ fn a_reading_sweeps_what_it_did_not_show() {
     assert_eq!(take(&mut table, &mut snapshot, "e/gone", Some(&value("e/gone", 5, true)), None), 'c');
 }
 
+#[test]
+fn of_too_many_deletions_the_older_half_is_forgotten_even_if_they_share_a_version() {
+    let count = MAX_REMOVED_COUNT + 1;
+    let mut table = DefinitionTable::default();
+    for number in 0..count {
+        table.remember_removed(&format!("e/{number}"), 7);
+    }
+    assert_eq!(table.removed.len(), count - count / 2);
+    let mut table = DefinitionTable::default();
+    for number in 0..count {
+        // The first tenth is older, the last tenth newer than the others.
+        let version = if number < count / 10 { 1 } else { 7 + u64::from(number >= count - count / 10) };
+        table.remember_removed(&format!("e/{number}"), version);
+    }
+    let of = |version: u64| table.removed.values().filter(|removed| **removed == version).count();
+    assert_eq!((of(1), of(8)), (0, count / 10));
+    assert_eq!(table.removed.len(), count - count / 2);
+}
+
 proptest! {
+    #[test]
+    fn half_of_the_deletions_is_forgotten_and_no_newer_one_before_an_older_one(
+        versions in prop::collection::vec(0u64..6, 0..40),
+    ) {
+        let keyed = versions.iter().enumerate().map(|(index, version)| (index.to_string().into(), *version));
+        let mut removed: AHashMap<Box<str>, u64> = keyed.collect();
+        forget_lower_half(&mut removed);
+        let mut kept: Vec<u64> = removed.into_values().collect();
+        kept.sort_unstable();
+        let mut expected = versions.clone();
+        expected.sort_unstable();
+        prop_assert_eq!(kept, expected.split_off(expected.len() / 2));
+    }
+
     #[test]
     fn random_records_never_panic(
         records in prop::collection::vec((any::<Option<Vec<u8>>>(), any::<Option<Vec<u8>>>(), any::<Option<u64>>()), 0..20),

@@ -16,6 +16,7 @@ mod redis;
 mod redis_server;
 mod service;
 mod stack;
+mod strict_schema;
 mod tcp_proxy;
 mod topics;
 mod unleash;

@@ -8,12 +8,13 @@ use crate::local::MAX_DEPENDENCY_LEVELS;
 use crate::{CompiledFlag, EnvironmentFlags};
 
 /// Maximum number of parents that one evaluation visits. A parent of two children counts twice.
-const MAX_PARENTS_ASKED: u32 = 400;
+pub(super) const MAX_PARENTS_ASKED: u32 = 400;
 
 const UNUSABLE: &str = "a flag that it depends on cannot be evaluated";
 const MISSING: &str = "a flag that it depends on does not exist";
 const CYCLE: &str = "the flags that it depends on form a cycle";
-const TOO_FAR: &str = "it depends on too many flags";
+pub(super) const TOO_MANY: &str = "it depends on more than 400 flags, each counted once per path to it";
+pub(super) const TOO_DEEP: &str = "it depends on flags over more than 8 levels";
 const NESTED: &str = "a flag that it depends on depends on others itself, which Unleash does not have";
 
 /// The flag under evaluation and the descendants through which it was reached, to detect cycles and limit
@@ -69,9 +70,9 @@ impl EnvironmentFlags {
         if parent.unusable.is_some() {
             return Err(UNUSABLE);
         }
-        chain.left.set(chain.left.get().checked_sub(1).ok_or(TOO_FAR)?);
+        chain.left.set(chain.left.get().checked_sub(1).ok_or(TOO_MANY)?);
         if chain.level >= MAX_DEPENDENCY_LEVELS {
-            return Err(TOO_FAR);
+            return Err(TOO_DEEP);
         }
         let matched = self.decide(parent, asked, Some(chain))?;
         if matched.is_on() != dependency.enabled {

@@ -122,3 +122,34 @@ fn a_flag_that_cannot_be_evaluated_and_its_children_say_why() {
     assert_eq!(failure("child"), "a flag that it depends on cannot be evaluated");
     assert_eq!(failure("opposite"), failure("child"));
 }
+
+#[test]
+fn the_limits_of_dependencies_are_told_apart() {
+    use crate::evaluate::parents::{MAX_PARENTS_ASKED, TOO_DEEP, TOO_MANY};
+    use crate::local::MAX_DEPENDENCY_LEVELS;
+    let flag = |name: String, parents: Vec<String>| {
+        let dependencies: Vec<Value> = parents.iter().map(|parent| json!({ "feature": parent })).collect();
+        json!({ "name": name, "enabled": true, "dependencies": dependencies, "local": { "chained": true } })
+    };
+    // Each branch and its 99 parents are 100 parents of the flag below.
+    let leaves: Vec<String> = (0..99).map(|n| format!("leaf-{n}")).collect();
+    let branches: Vec<String> = (0..MAX_PARENTS_ASKED / 100).map(|n| format!("branch-{n}")).collect();
+    let mut features: Vec<Value> = leaves.iter().map(|leaf| flag(leaf.clone(), Vec::new())).collect();
+    features.extend(branches.iter().map(|branch| flag(branch.clone(), leaves.clone())));
+    features.push(flag("many".to_owned(), branches.clone()));
+    features.push(flag("too-many".to_owned(), [branches, vec!["leaf-0".to_owned()]].concat()));
+    for level in 0..=MAX_DEPENDENCY_LEVELS + 1 {
+        let above: Vec<String> = (level > 0).then(|| format!("level-{}", level - 1)).into_iter().collect();
+        features.push(flag(format!("level-{level}"), above));
+    }
+    let snapshot = snapshot(&features);
+    let flags = snapshot.environment("production").unwrap();
+    let moment = Moment { now: NOW, hostname: "host", app_name: "app" };
+    let failure = |name: &str| flags.evaluate(name, &user("u"), &moment).unwrap().failure;
+    assert_eq!(failure("many"), None);
+    assert_eq!(failure("too-many"), Some(TOO_MANY));
+    assert_eq!(failure(&format!("level-{MAX_DEPENDENCY_LEVELS}")), None);
+    assert_eq!(failure(&format!("level-{}", MAX_DEPENDENCY_LEVELS + 1)), Some(TOO_DEEP));
+    assert!(TOO_MANY.contains(&format!(" {MAX_PARENTS_ASKED} flags")));
+    assert!(TOO_DEEP.contains(&format!(" {MAX_DEPENDENCY_LEVELS} levels")));
+}
