@@ -171,3 +171,98 @@ fn batches(service: &Service) -> [f64; 2] {
     ["committed", "aborted"]
         .map(|outcome| metrics.sum("flagstream_evaluate_batches_total", &[("outcome", outcome)]))
 }
+
+/// The last broker in sync is lost, and one that lags behind leads: acknowledged records are gone, the log is shorter than
+/// positions and offsets in memory. What the log has is answered exactly once.
+#[test]
+fn an_unclean_leader_election_stops_nothing() {
+    let (stack, _shared) = Stack::shared();
+    if !Cluster::is_possible(stack) {
+        return;
+    }
+    let settings = [
+        ("default.replication.factor", "2"),
+        ("min.insync.replicas", "1"),
+        ("offsets.topic.replication.factor", "2"),
+        ("transaction.state.log.replication.factor", "2"),
+        ("transaction.state.log.min.isr", "1"),
+        ("unclean.leader.election.enable", "true"),
+    ];
+    let mut cluster = Cluster::with_controller_apart(stack, 2, &[PROMPT, &settings].concat());
+    let stack = stack.with_kafka(cluster.kafka());
+    let mut fixture = Fixture::new(&stack, Mode::Transactional);
+    let mut services = ["a", "b"].map(|name| fixture.group.start(name));
+    fixture.load(500);
+    fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
+    cluster.stop(3);
+    fixture.ledger.sign_of_life("all partitions served by one broker", TEST_TIMEOUT);
+    fixture.run_for(Duration::from_secs(if is_long() { 20 } else { 3 }));
+    fixture.load = None;
+    cluster.kill(2);
+    cluster.spawn(3);
+    // What was read is partly gone, so the books begin anew.
+    let topics = &fixture.group.topics;
+    wait_until("another leader", TEST_TIMEOUT * 2, || cluster.has_leaders());
+    fixture.ledger = Ledger::open(topics, &fixture.reply_to);
+    fixture.load(500);
+    let took = fixture.ledger.sign_of_life("all partitions served after the election", TEST_TIMEOUT * 2);
+    println!("answered {took:?} after the election");
+    cluster.spawn(2);
+    cluster.wait_until_complete();
+    fixture.ledger.sign_of_life("all partitions served at the end", TEST_TIMEOUT);
+    services.iter_mut().for_each(Service::assert_running);
+    fixture.balance();
+}
+
+/// The broker closes the connections of whose credentials it refuses at the next re-authentication.
+#[test]
+fn a_changed_password_is_named_and_service_continues_once_it_is_accepted_again() {
+    let (stack, _shared) = Stack::shared();
+    if !Cluster::is_possible(stack) {
+        return;
+    }
+    let settings = [
+        ("listener.security.protocol.map", "CLIENTS:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("sasl.enabled.mechanisms", "SCRAM-SHA-256"),
+        (
+            "listener.name.clients.scram-sha-256.sasl.jaas.config",
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+        ),
+        ("connections.max.reauth.ms", "10000"),
+    ];
+    let cluster = Cluster::single(stack, &[PROMPT, &settings].concat());
+    let user = ["--entity-type", "users", "--entity-name", "flagstream"];
+    let set_password = |password: &str| {
+        let credential = format!("SCRAM-SHA-256=[iterations=4096,password={password}]");
+        cluster.configure(&[&["--alter", "--add-config", &credential], &user[..]].concat());
+    };
+    set_password("first");
+    let mut fixture = Fixture::new(&stack.with_kafka(cluster.internal()), Mode::Transactional);
+    let client = [("SECURITY_PROTOCOL", "SASL_PLAINTEXT"), ("SASL_MECHANISM", "SCRAM-SHA-256")];
+    let client = client.into_iter().chain([("SASL_USERNAME", "flagstream"), ("SASL_PASSWORD", "first")]);
+    let group = fixture.group.clone().set("KAFKA_BOOTSTRAP_SERVERS", cluster.kafka());
+    fixture.group = client
+        .fold(group, |group, (name, value)| group.set(&format!("FLAGSTREAM_KAFKA__CLIENT__{name}"), value));
+    let mut service = fixture.group.start("a");
+    fixture.load(300);
+    fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
+    let delete_user = || {
+        cluster.configure(&[&["--alter", "--delete-config", "SCRAM-SHA-256"], &user[..]].concat());
+    };
+    let changes: [&dyn Fn(); 2] = [&|| set_password("second"), &delete_user];
+    for change in changes {
+        change();
+        let detail = wait_for("health names the reason", TEST_TIMEOUT * 2, || {
+            let health = service.health();
+            let detail = health["parts"]["kafka"]["detail"].as_str()?.to_owned();
+            detail.to_lowercase().contains("authentication").then_some(detail)
+        });
+        println!("{detail}");
+        set_password("first");
+        let took = fixture.ledger.sign_of_life("all partitions served again", TEST_TIMEOUT);
+        println!("answered {took:?} after the password was accepted again");
+    }
+    service.assert_running();
+    wait_until("kafka is up", TEST_TIMEOUT, || service.health()["parts"]["kafka"]["state"] == "up");
+    fixture.balance();
+}

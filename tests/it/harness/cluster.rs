@@ -20,7 +20,6 @@ const CLUSTER_ID: &str = "ZmxhZ3N0cmVhbS10ZXN0Mg";
 /// Settings of every node. Few internal partitions, because a coordinator loads each of them at its start.
 const BASE: &[(&str, &str)] = &[
     ("controller.listener.names", "CONTROLLER"),
-    ("inter.broker.listener.name", "INTERNAL"),
     ("offsets.topic.num.partitions", "2"),
     ("transaction.state.log.num.partitions", "2"),
     ("share.coordinator.state.topic.num.partitions", "1"),
@@ -65,7 +64,11 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     folder: PathBuf,
+    is_broker: bool,
+    /// For clients.
     port: u16,
+    /// For brokers among each other; the tests' own administration uses it too.
+    internal_port: u16,
     child: Option<Child>,
 }
 
@@ -86,32 +89,53 @@ impl Cluster {
     /// Starts brokers with these settings and waits until all of them know each other. The first `controllers` of them are
     /// controllers too.
     pub fn start(stack: &Stack, brokers: usize, controllers: usize, settings: &[(&str, &str)]) -> Self {
+        let roles = (0..brokers).map(|index| (true, index < controllers)).collect();
+        Self::of_roles(stack, roles, settings)
+    }
+
+    /// Node 1 is the controller and no broker.
+    pub fn with_controller_apart(stack: &Stack, brokers: usize, settings: &[(&str, &str)]) -> Self {
+        let roles = std::iter::once((false, true)).chain((0..brokers).map(|_| (true, false)));
+        Self::of_roles(stack, roles.collect(), settings)
+    }
+
+    /// Nodes that are brokers, controllers, or both.
+    fn of_roles(stack: &Stack, roles: Vec<(bool, bool)>, settings: &[(&str, &str)]) -> Self {
         let folder = temporary_folder();
-        let ports: Vec<[u16; 3]> = (0..brokers).map(|_| [free_port(), free_port(), free_port()]).collect();
-        let voters = ports.iter().take(controllers).enumerate();
+        let ports: Vec<[u16; 3]> = roles.iter().map(|_| [free_port(), free_port(), free_port()]).collect();
+        let voters =
+            ports.iter().zip(&roles).enumerate().filter(|(_, (_, (_, is_controller)))| *is_controller);
         let voters: Vec<_> =
-            voters.map(|(index, ports)| format!("{}@127.0.0.1:{}", index + 1, ports[1])).collect();
-        let nodes = ports.iter().enumerate().map(|(index, ports)| {
+            voters.map(|(index, (ports, _))| format!("{}@127.0.0.1:{}", index + 1, ports[1])).collect();
+        let nodes = ports.iter().zip(&roles).enumerate().map(|(index, (ports, roles))| {
             let node = folder.path().join(format!("node-{}", index + 1));
             fs::create_dir(&node).unwrap();
-            let is_controller = index < controllers;
-            let own = structure(index + 1, is_controller, *ports, &voters.join(","), &node.join("data"));
+            let own = structure(index + 1, *roles, *ports, &voters.join(","), &node.join("data"));
             let all = BASE.iter().chain(settings).map(|(name, value)| format!("{name}={value}\n"));
             fs::write(node.join("server.properties"), own + &all.collect::<String>()).unwrap();
-            Node { folder: node, port: ports[0], child: None }
+            Node { folder: node, is_broker: roles.0, port: ports[0], internal_port: ports[2], child: None }
         });
         let nodes = nodes.collect();
         let mut cluster = Self { folder, jars: stack.kafka_jars.clone(), nodes };
         cluster.format();
-        (1..=brokers).for_each(|number| cluster.spawn(number));
+        (1..=cluster.nodes.len()).for_each(|number| cluster.spawn(number));
         cluster.wait_until_complete();
         cluster
     }
 
-    /// The addresses of all brokers.
+    /// The addresses of all brokers, for clients.
     pub fn kafka(&self) -> String {
-        let addresses = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
-        addresses.collect::<Vec<_>>().join(",")
+        self.addresses(|node| node.port)
+    }
+
+    /// The addresses of all brokers at which the test itself needs no password.
+    pub fn internal(&self) -> String {
+        self.addresses(|node| node.internal_port)
+    }
+
+    fn addresses(&self, port: impl Fn(&Node) -> u16) -> String {
+        let brokers = self.nodes.iter().filter(|node| node.is_broker);
+        brokers.map(|node| format!("127.0.0.1:{}", port(node))).collect::<Vec<_>>().join(",")
     }
 
     /// Starts a broker, without waiting for it.
@@ -165,21 +189,31 @@ impl Cluster {
 
     /// Waits until every broker answers and knows all others, and every replica is in sync.
     pub fn wait_until_complete(&self) {
-        for (index, node) in self.nodes.iter().enumerate() {
+        let brokers = self.nodes.iter().filter(|node| node.is_broker).count();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_broker) {
             let number = index + 1;
-            let client = client(&format!("127.0.0.1:{}", node.port));
+            let client = client(&format!("127.0.0.1:{}", node.internal_port));
             wait_until(&format!("node {number} knows all others\n{}", self.log(number)), NODE_START, || {
-                metadata(&client, None).is_some_and(|metadata| metadata.brokers().len() == self.nodes.len())
+                metadata(&client).is_some_and(|metadata| metadata.brokers().len() == brokers)
             });
         }
-        let client = client(&self.kafka());
-        wait_until("every replica in sync", NODE_START, || metadata(&client, None).is_some_and(is_in_sync));
+        let client = client(&self.internal());
+        wait_until("every replica in sync", NODE_START, || metadata(&client).is_some_and(is_in_sync));
+    }
+
+    /// Whether every partition has a leader.
+    pub fn has_leaders(&self) -> bool {
+        let client = client(&self.internal());
+        metadata(&client).is_some_and(|metadata| {
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.all(|partition| partition.leader() > 0)
+        })
     }
 
     /// Runs Kafka's command for settings, quotas and users (`kafka-configs.sh`).
     pub fn configure(&self, arguments: &[&str]) {
         let mut command = self.java();
-        command.args(["kafka.admin.ConfigCommand", "--bootstrap-server", &self.kafka()]).args(arguments);
+        command.args(["kafka.admin.ConfigCommand", "--bootstrap-server", &self.internal()]).args(arguments);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -248,23 +282,31 @@ impl Drop for Cluster {
 }
 
 /// The settings that differ between nodes. The ports are for clients, controllers and brokers, in this order.
-fn structure(number: usize, is_controller: bool, ports: [u16; 3], voters: &str, data: &Path) -> String {
+fn structure(number: usize, roles: (bool, bool), ports: [u16; 3], voters: &str, data: &Path) -> String {
     let [clients, controllers, brokers] = ports;
-    let mut listeners = format!("CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{brokers}");
-    let advertised = listeners.clone();
-    let mut roles = "broker".to_owned();
+    let (is_broker, is_controller) = roles;
+    let mut roles = Vec::new();
+    let mut listeners = Vec::new();
+    let mut advertised = String::new();
+    if is_broker {
+        roles.push("broker");
+        listeners.push(format!("CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{brokers}"));
+        advertised = format!("advertised.listeners={}\ninter.broker.listener.name=INTERNAL\n", listeners[0]);
+    }
     if is_controller {
-        roles += ",controller";
-        listeners += &format!(",CONTROLLER://127.0.0.1:{controllers}");
+        roles.push("controller");
+        listeners.push(format!("CONTROLLER://127.0.0.1:{controllers}"));
     }
     format!(
-        "process.roles={roles}\n\
+        "process.roles={}\n\
          node.id={number}\n\
-         listeners={listeners}\n\
-         advertised.listeners={advertised}\n\
+         listeners={}\n\
+         {advertised}\
          listener.security.protocol.map=CLIENTS:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          controller.quorum.voters={voters}\n\
          log.dirs={}\n",
+        roles.join(","),
+        listeners.join(","),
         data.display()
     )
 }
@@ -278,8 +320,8 @@ fn client(kafka: &str) -> BaseConsumer {
         .unwrap()
 }
 
-fn metadata(client: &BaseConsumer, topic: Option<&str>) -> Option<Metadata> {
-    client.fetch_metadata(topic, Duration::from_secs(2)).ok()
+fn metadata(client: &BaseConsumer) -> Option<Metadata> {
+    client.fetch_metadata(None, Duration::from_secs(2)).ok()
 }
 
 fn is_in_sync(metadata: Metadata) -> bool {
