@@ -34,6 +34,7 @@ mod pipeline;
 mod redis_cache;
 mod replay;
 mod seeds;
+mod soak;
 mod sources;
 mod spec;
 mod store;

@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::kafka::describe::Overview;
+use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::shutdown::Shutdown;
 
 use super::{Settings, Topics, TopicsError, uneven, unfit, unwritable, wrong_policies};
@@ -51,7 +52,7 @@ struct Watcher<'w> {
     found: Option<Overview>,
     settings: Settings,
     settings_at: Option<Instant>,
-    /// Problems of the settings, and of the replicas that they require, at the last check.
+    /// Problems with the settings, or with the replicas that they require, at the last check.
     wrong: Vec<String>,
 }
 
@@ -117,8 +118,13 @@ pub async fn wait_until_fit(mut fit: Fit, shutdown: &Shutdown) -> bool {
 impl Watcher<'_> {
     /// Checks the topics. The error states why requests cannot be answered.
     async fn look(&mut self) -> Result<(), String> {
-        let failed = |error: TopicsError| error.to_string();
-        let overview = self.topics.describe(LOOK_TIMEOUT).await.map_err(failed)?;
+        let overview = match self.topics.describe(LOOK_TIMEOUT).await {
+            Ok(overview) => overview,
+            Err(error @ TopicsError::Unreachable { .. }) => {
+                return Err(self.why_unreachable().await.unwrap_or_else(|| error.to_string()));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         let ids = overview.topics.iter().map(|(name, topic)| (name.clone(), topic.id.clone())).collect();
         self.ids.send_if_modified(|before| {
             let is_new = **before != ids;
@@ -131,6 +137,14 @@ impl Watcher<'_> {
         let unfit = unfit(&self.config.topics, partitions);
         self.found = Some(overview);
         unfit.map_or(Ok(()), Err)
+    }
+
+    /// The reason why no broker can be used, such as refused credentials: a failed request reports only that there was no
+    /// answer. `None` if a broker answers.
+    async fn why_unreachable(&self) -> Option<String> {
+        let config = self.config.clone();
+        let reached = tokio::task::spawn_blocking(move || reach(&config, REACH_TIMEOUT)).await;
+        reached.ok()?.err().map(|unreachable| unreachable.to_string())
     }
 
     /// Reads the topics' settings, but only sometimes while nothing is wrong with them.

@@ -118,7 +118,7 @@ fn a_killed_member_is_replaced_at_default_settings_of_the_broker() {
     println!("served {:?} after the start", started.elapsed());
     // The transaction timeout, the interval at which the broker aborts expired transactions, and time for the answers.
     let limit = Duration::from_secs(5 + 10 + 5);
-    for _ in 0..if is_long() { 20 } else { 2 } {
+    for _ in 0..if is_long() { 20 } else { 1 } {
         wait_until_at_work(&first);
         wait_until_at_work(&second);
         fixture.ledger.sign_of_life("all partitions served", TEST_TIMEOUT);
@@ -198,6 +198,10 @@ fn an_unclean_leader_election_stops_nothing() {
     fixture.ledger.sign_of_life("all partitions served by one broker", TEST_TIMEOUT);
     fixture.run_for(Duration::from_secs(if is_long() { 20 } else { 3 }));
     fixture.load = None;
+    // Kafka sets it to `false` for this topic.
+    let topic = ["--entity-type", "topics", "--entity-name", "__transaction_state"];
+    let setting = ["--alter", "--add-config", "unclean.leader.election.enable=true"];
+    cluster.configure(&[&setting, &topic[..]].concat());
     cluster.kill(2);
     cluster.spawn(3);
     // What was read is partly gone, so the books begin anew.

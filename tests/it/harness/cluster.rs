@@ -65,9 +65,9 @@ pub struct Cluster {
 struct Node {
     folder: PathBuf,
     is_broker: bool,
-    /// For clients.
+    /// Port of the listener for clients.
     port: u16,
-    /// For brokers among each other; the tests' own administration uses it too.
+    /// Port of the listener for brokers and for the test's own administration, which needs no password.
     internal_port: u16,
     child: Option<Child>,
 }

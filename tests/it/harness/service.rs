@@ -162,6 +162,14 @@ impl Service {
         Metrics::read(&self.url)
     }
 
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     /// SIGKILL: nothing is tidied up.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();

@@ -158,6 +158,14 @@ impl Topics {
         }
     }
 
+    /// Deletes topics that [`reply_topic`](Self::reply_topic) made.
+    pub fn delete(&self, topics: &[String]) {
+        self.made.topics.lock().unwrap().retain(|made| !topics.contains(made));
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        let deleted = block_on(admin(&self.kafka).delete_topics(&names, &AdminOptions::new())).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+    }
+
     /// Adds partitions to the topic of requests.
     pub fn grow(&mut self, partitions: i32) {
         self.grow_topic(&self.requests, partitions);
